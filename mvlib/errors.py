@@ -1,0 +1,46 @@
+"""Errors that mvlib raises. Imports no torch.
+
+They derive from the built-in exceptions that timm and torchvision raise in the same places, so that code written for
+those catches them too.
+"""
+
+__all__ = [
+    "BadImageError", "CheckpointError", "ChecksumError", "ConfigError", "DownloadError", "MvlibError", "NotCachedError",
+    "UnknownNameError", "WeightsError",
+]
+
+
+class MvlibError(Exception):
+    """Base of every error of mvlib's own."""
+
+
+class UnknownNameError(MvlibError, RuntimeError):
+    """A model name, tag or source prefix that is not known."""
+
+
+class ConfigError(MvlibError, ValueError):
+    """A configuration (catalog, config.json, arguments) that cannot be used."""
+
+
+class WeightsError(MvlibError, RuntimeError):
+    """Weights that cannot be had or used."""
+
+
+class DownloadError(WeightsError):
+    """A weights file could not be fetched from any of its sources."""
+
+
+class NotCachedError(DownloadError):
+    """A weights file is not in the cache, and the network cannot be used."""
+
+
+class ChecksumError(WeightsError):
+    """A weights file is not the one that was published."""
+
+
+class CheckpointError(WeightsError):
+    """A weights file is damaged, unsafe, or does not fit the model."""
+
+
+class BadImageError(MvlibError, ValueError):
+    """An image file that cannot be read."""

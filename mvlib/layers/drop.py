@@ -1,0 +1,85 @@
+"""Regularisation by dropping: residual paths, feature blocks, tokens."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["DropBlock2d", "DropPath", "drop_path_rates"]
+
+
+def drop_path_rates(rate: float, depths: int | list[int] | tuple[int, ...]) -> list:
+    """Stochastic-depth rates that grow linearly from 0 at the first block to `rate` at the last.
+
+    Args:
+        rate: Rate of the last block.
+        depths: Number of blocks, or of blocks per stage; with stages the result is a list of lists.
+    """
+    flat = isinstance(depths, int)
+    counts = [depths] if flat else list(depths)
+    total = sum(counts)
+    rates = [rate * i / max(total - 1, 1) for i in range(total)]
+    if flat:
+        return rates
+    starts = [sum(counts[:i]) for i in range(len(counts))]
+    return [rates[start:start + count] for start, count in zip(starts, counts)]
+
+
+class DropPath(nn.Module):
+    """Stochastic depth: in training, zero a sample's residual branch with probability `drop_prob`.
+
+    Shapes: any (B, ...) -> same. Surviving samples are scaled by 1 / (1 - drop_prob) unless `scale_by_keep` is false.
+    Source: Huang et al., "Deep Networks with Stochastic Depth", 2016.
+    """
+
+    def __init__(self, drop_prob: float = 0.0, scale_by_keep: bool = True) -> None:
+        super().__init__()
+        self.drop_prob = drop_prob
+        self.scale_by_keep = scale_by_keep
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.drop_prob == 0.0 or not self.training:
+            return x
+        keep = 1 - self.drop_prob
+        mask = x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(keep)
+        if self.scale_by_keep and keep > 0:
+            mask.div_(keep)
+        return x * mask
+
+    def extra_repr(self) -> str:
+        return f"drop_prob={self.drop_prob:0.3f}"
+
+
+class DropBlock2d(nn.Module):
+    """Drop contiguous squares of a feature map in training.
+
+    Shapes: (B, C, H, W) -> same. Kept activations are rescaled so that their sum is kept in expectation.
+    Source: Ghiasi et al., "DropBlock: A regularization method for convolutional networks", 2018.
+
+    Args:
+        drop_prob: Expected share of dropped activations (before `gamma_scale`).
+        block_size: Side of a dropped square, in feature-map pixels.
+        gamma_scale: Factor on the rate of seeds.
+    """
+
+    def __init__(self, drop_prob: float = 0.1, block_size: int = 7, gamma_scale: float = 1.0) -> None:
+        super().__init__()
+        self.drop_prob = drop_prob
+        self.block_size = block_size
+        self.gamma_scale = gamma_scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.drop_prob == 0.0 or not self.training:
+            return x
+        height, width = x.shape[-2:]
+        size = min(self.block_size, height, width)
+        seeds_fit = (height - size + 1) * (width - size + 1)
+        gamma = self.gamma_scale * self.drop_prob * height * width / size**2 / seeds_fit
+        seeds = torch.empty_like(x).bernoulli_(min(gamma, 1.0))
+        dropped = F.max_pool2d(seeds, kernel_size=size, stride=1, padding=size // 2)[..., :height, :width]
+        keep = 1 - dropped
+        return x * keep * (keep.numel() / keep.sum().clamp(min=1))
+
+    def extra_repr(self) -> str:
+        return f"drop_prob={self.drop_prob:0.3f}, block_size={self.block_size}"

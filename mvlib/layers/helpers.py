@@ -1,0 +1,38 @@
+"""Small functions that layers and models share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import repeat
+from typing import Any
+
+from torch import nn
+
+__all__ = ["make_divisible", "owns_meta", "to_2tuple", "to_ntuple"]
+
+
+def to_ntuple(value: Any, n: int) -> tuple:
+    """`value` as a tuple: an iterable (not a string) is converted, anything else is repeated `n` times."""
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return tuple(value)
+    return tuple(repeat(value, n))
+
+
+def to_2tuple(value: Any) -> tuple:
+    """`value` as a pair, (height, width) in this library."""
+    return to_ntuple(value, 2)
+
+
+def make_divisible(value: float, divisor: int = 8, min_value: int | None = None, round_limit: float = 0.9) -> int:
+    """Round a channel count to a multiple of `divisor`, never losing more than 1 - `round_limit` of it.
+
+    The rule of the MobileNet papers' TensorFlow code (`round_limit` 0.9); 0 disables the limit.
+    """
+    rounded = max(min_value or divisor, int(value + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < round_limit * value else rounded
+
+
+def owns_meta(module: nn.Module) -> bool:
+    """Whether the module itself (not its children) holds a tensor on the meta device."""
+    tensors = (*module._parameters.values(), *module._buffers.values())
+    return any(t is not None and t.is_meta for t in tensors)

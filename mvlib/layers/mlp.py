@@ -1,0 +1,70 @@
+"""The transformer's feed-forward block, and the scale on a residual branch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .activations import ActLayer, get_act_layer
+from .helpers import to_2tuple
+from .norm import NormLayer, get_norm_layer
+
+__all__ = ["LayerScale", "Mlp"]
+
+
+class Mlp(nn.Module):
+    """Two linear layers around an activation; keys `fc1`, `norm` (if given), `fc2`.
+
+    Shapes: (..., in_features) -> (..., out_features).
+
+    Args:
+        bias: One bool, or one for each linear layer.
+        drop: One dropout probability, or one after each linear layer.
+        norm_layer: Optional norm between the activation and the second linear layer.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int | None = None,
+        out_features: int | None = None,
+        act_layer: ActLayer = nn.GELU,
+        norm_layer: NormLayer = None,
+        bias: bool | tuple[bool, bool] = True,
+        drop: float | tuple[float, float] = 0.0,
+    ) -> None:
+        super().__init__()
+        hidden_features = hidden_features or in_features
+        bias1, bias2 = to_2tuple(bias)
+        drop1, drop2 = to_2tuple(drop)
+        norm = get_norm_layer(norm_layer)
+        self.fc1 = nn.Linear(in_features, hidden_features, bias=bias1)
+        self.act = get_act_layer(act_layer)()
+        self.drop1 = nn.Dropout(drop1)
+        self.norm = norm(hidden_features) if norm is not None else nn.Identity()
+        self.fc2 = nn.Linear(hidden_features, out_features or in_features, bias=bias2)
+        self.drop2 = nn.Dropout(drop2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.drop1(self.act(self.fc1(x))))
+        return self.drop2(self.fc2(x))
+
+
+class LayerScale(nn.Module):
+    """A learned factor per channel on a residual branch; key `gamma`. Shapes: (..., C) -> same.
+
+    Source: Touvron et al., "Going deeper with Image Transformers", 2021.
+    """
+
+    def __init__(self, dim: int, init_values: float = 1e-5, inplace: bool = False) -> None:
+        super().__init__()
+        self.init_values = init_values
+        self.inplace = inplace
+        self.gamma = nn.Parameter(torch.empty(dim))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.constant_(self.gamma, self.init_values)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mul_(self.gamma) if self.inplace else x * self.gamma

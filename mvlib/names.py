@@ -1,0 +1,82 @@
+"""The grammar of model names: `[source:]architecture[.tag]`. Imports no torch.
+
+    resnet50                          architecture
+    resnet50.imagenet1k_v2            architecture and tag of its weights
+    hf-hub:timm/resnet50.a1_in1k@rev  a hub repository, optionally at a revision
+    local-dir:/models/mine            the same layout on disk
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from .errors import UnknownNameError
+
+__all__ = ["SOURCES", "ModelName", "closest", "natural_key", "parse_model_name", "split_model_name_tag"]
+
+SOURCES = ("hf-hub", "local-dir")
+_ALIASES = {"hf_hub": "hf-hub", "hf": "hf-hub"}
+# Two characters at least, so that the drive letter of a Windows path is not taken for a source.
+_PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9+.\-_]+")
+
+
+class ModelName(NamedTuple):
+    """A parsed model name.
+
+    Attributes:
+        source: "hf-hub", "local-dir", or None for a name of the registry.
+        id: The architecture, or what stands behind the source prefix: repository (with @revision) or path.
+        tag: Tag of the weights, "" if none is named.
+    """
+
+    source: str | None
+    id: str
+    tag: str = ""
+
+
+def split_model_name_tag(model_name: str, no_tag: str = "") -> tuple[str, str]:
+    """Split "resnet50.a1_in1k" into ("resnet50", "a1_in1k"); `no_tag` stands in where there is no tag."""
+    architecture, _, tag = model_name.partition(".")
+    return architecture, tag or no_tag
+
+
+def parse_model_name(model_name: str) -> ModelName:
+    """Parse a model name.
+
+    Raises:
+        UnknownNameError: The source prefix is unknown or nothing follows it, or the name looks like a path or a
+            repository but has no prefix.
+    """
+    source, colon, rest = model_name.partition(":")
+    if colon and _PREFIX.fullmatch(source):
+        known = _ALIASES.get(source.lower(), source.lower())
+        if known not in SOURCES:
+            hint = closest(source, SOURCES)
+            raise UnknownNameError(f"unknown source '{source}:' in model name '{model_name}'; "
+                                   f"known sources: {', '.join(s + ':' for s in SOURCES)}{hint}")
+        if not rest:
+            raise UnknownNameError(f"model name '{model_name}' names nothing after the source '{source}:'")
+        return ModelName(known, rest)
+    if any(c in model_name for c in "/\\:"):
+        raise UnknownNameError(
+            f"model name '{model_name}' looks like a repository or a path; write 'hf-hub:{model_name}' to load it from "
+            f"the hub or 'local-dir:{model_name}' to load it from disk")
+    return ModelName(None, *split_model_name_tag(model_name))
+
+
+def natural_key(text: str) -> list[int | str]:
+    """Sort key under which "b2" stands before "b10"; case does not matter."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", text.lower())]
+
+
+def closest(name: str, known: Iterable[str], count: int = 3) -> str:
+    """The end of an error message: "; did you mean 'a', 'b' or 'c'?", or "" where nothing is close."""
+    from difflib import get_close_matches  # only an error needs it
+
+    matches = [f"'{match}'" for match in get_close_matches(name, list(known), n=count, cutoff=0.6)]
+    if not matches:
+        return ""
+    listed = matches[0] if len(matches) == 1 else f"{', '.join(matches[:-1])} or {matches[-1]}"
+    return f"; did you mean {listed}?"

@@ -1,0 +1,435 @@
+"""The one registry of models: ours, known through the generated index, and the user's own. Imports no torch.
+
+`catalog/index.json` (written by scripts/build_index.py) says which family module defines which architecture and which
+tags have weights, so that listing imports no family; a family's module is imported when one of its models is first
+built, and its catalog is read when the details of its weights are first asked for.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import importlib
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .errors import ConfigError, UnknownNameError
+from .names import closest, natural_key, split_model_name_tag
+
+if TYPE_CHECKING:
+    from .weights import Catalog, WeightsConfig
+
+__all__ = [
+    "get_arch_name", "get_arch_pretrained_cfgs", "get_deprecated_models", "get_pretrained_cfg",
+    "get_pretrained_cfg_value", "is_model", "is_model_in_modules", "is_model_pretrained", "list_models",
+    "list_modules", "list_pretrained", "model_entrypoint", "register_catalog", "register_model",
+    "register_model_deprecations", "resolve_name", "split_model_name_tag",
+]
+
+CATALOG_DIR = os.path.join(os.path.dirname(__file__), "catalog")
+_FAMILY_PACKAGE = "mvlib.models."
+
+Entrypoint = TypeVar("Entrypoint", bound=Callable[..., Any])
+Names = str | Iterable[str]
+
+
+class _Entry:
+    """What the registry knows of one architecture."""
+
+    __slots__ = ("configs", "entrypoint", "module", "name", "place", "published", "tags")
+
+    def __init__(self, name: str, module: str, tags: Iterable[str] = (), weightless: Iterable[str] = ()) -> None:
+        self.name = name
+        self.module = module  # short name of the module, as timm lists it
+        self.tags = list(tags)  # the default first; "" for a description without weights
+        self.published = {tag for tag in self.tags if tag and tag not in set(weightless)}
+        self.configs: dict[str, WeightsConfig] | None = None  # read from the family's catalog when first needed
+        self.entrypoint: Callable[..., Any] | None = None
+        self.place: str | None = None  # where the entrypoint is defined
+
+    def set_configs(self, configs: dict[str, WeightsConfig]) -> None:
+        self.configs = configs
+        self.tags = list(configs)
+        self.published = {tag for tag, config in configs.items() if config.has_weights}
+
+    @property
+    def listed(self) -> list[str]:
+        return [f"{self.name}.{tag}" if tag else self.name for tag in self.tags] or [self.name]
+
+    @property
+    def pretrained(self) -> list[str]:
+        names = [f"{self.name}.{tag}" if tag else self.name for tag in self.published]
+        return [*names, self.name] if self.tags and self.tags[0] in self.published else names
+
+
+class _Registry:
+    def __init__(self) -> None:
+        self.entries: dict[str, _Entry] = {}
+        self.aliases: dict[str, str] = {}
+        self.deprecated: dict[str, str | None] = {}
+        self.deprecated_by_module: dict[str, dict[str, str | None]] = {}
+        self.catalogs: dict[str, Catalog] = {}
+        self.read_index()
+
+    def read_index(self) -> None:
+        try:
+            with open(os.path.join(CATALOG_DIR, "index.json"), encoding="utf-8") as stream:
+                index = json.load(stream)
+        except FileNotFoundError:  # a source tree whose index has not been built yet
+            return
+        for module, family in index.items():
+            weightless = family.get("weightless", ())
+            for name, tags in family["models"].items():
+                without = {full.partition(".")[2] for full in weightless if full.partition(".")[0] == name} \
+                    if weightless else ()
+                self.entries[name] = _Entry(name, module, tags, without)
+            self.aliases.update(family.get("aliases", {}))
+            self.deprecate(module, family.get("deprecated", {}))
+
+    def deprecate(self, module: str, names: Mapping[str, str | None]) -> None:
+        self.deprecated.update(names)
+        if names:
+            self.deprecated_by_module.setdefault(module, {}).update(names)
+
+    def configs(self, entry: _Entry) -> dict[str, WeightsConfig]:
+        if entry.configs is None:
+            catalog = self.catalog(entry.module)
+            entry.configs = catalog.configs.get(entry.name, {}) if catalog else {}
+        return entry.configs
+
+    def catalog(self, module: str) -> Catalog | None:
+        if module not in self.catalogs:
+            from .weights import load_catalog
+
+            path = os.path.join(CATALOG_DIR, f"{module}.yaml")
+            if not os.path.exists(path):
+                return None
+            self.catalogs[module] = load_catalog(path)
+        return self.catalogs[module]
+
+
+_registry = _Registry()
+
+
+def register_model(
+    fn: Entrypoint | None = None,
+    *,
+    weights: Mapping[str, Any] | Iterable[WeightsConfig] | None = None,
+    name: str | None = None,
+    override: bool = False,
+) -> Any:
+    """Decorator: make a function that builds a model known by its name.
+
+        @register_model
+        def my_net(**kwargs) -> MyNet:
+            return MyNet(**kwargs)
+
+        @register_model(weights={"in1k": {"sources": ["file:/weights/my_net.safetensors"], "crop_pct": 0.95}})
+        def my_other_net(**kwargs) -> MyNet: ...
+
+    Args:
+        fn: The entrypoint: takes the architecture's keyword arguments, returns the model, touches no weights.
+        weights: {tag: fields of a `WeightsConfig`} or configs; the first is the default.
+        name: Name to register under instead of the function's.
+        override: Replace a model that has the name already, with its weights.
+
+    Returns:
+        The function, unchanged.
+
+    Raises:
+        ConfigError: The name is taken; the message names both places.
+    """
+    if fn is None:
+        return lambda function: register_model(function, weights=weights, name=name, override=override)
+    name = name or fn.__name__
+    if not name or any(c in name for c in ".:/\\@*?[] "):
+        raise ConfigError(f"'{name}' cannot name a model: it would be read as a tag, a path, a source or a wildcard")
+    place = _place(fn)
+    entry = _registry.entries.get(name)
+    is_ours = fn.__module__.startswith(_FAMILY_PACKAGE)
+    module = fn.__module__.rpartition(".")[2]
+    if entry is not None and entry.place != place:
+        if is_ours and entry.place is None and entry.module == module:
+            entry.entrypoint, entry.place = fn, place  # the family of an indexed name is being imported
+            return fn
+        if is_ours and entry.place is not None and not entry.place.startswith(_FAMILY_PACKAGE):
+            return fn  # a user overrode the name before the family was imported: theirs stays
+        if not override:
+            raise ConfigError(f"the model name '{name}' is registered twice: by {_entry_place(entry)} and by {place}; "
+                              f"choose another name, or register with override=True")
+        entry = None
+    if entry is None:
+        for names in (_registry.deprecated, _registry.aliases):
+            if name in names and not override:
+                raise ConfigError(f"the model name '{name}' is taken: it stands for '{names[name]}'; choose another "
+                                  f"name, or register {place} with override=True")
+            names.pop(name, None)
+        entry = _registry.entries[name] = _Entry(name, module)
+        if not is_ours:
+            entry.configs = {}
+    entry.entrypoint, entry.place = fn, place
+    if weights is not None:
+        from .weights import as_configs
+
+        entry.set_configs(as_configs(name, weights))
+    return fn
+
+
+def register_catalog(path: str | os.PathLike[str]) -> list[str]:
+    """Register the weights in a YAML catalog of the user's, for architectures that are registered already.
+
+    Tags are added to an architecture's own; the first tag of an architecture that has no weights becomes its default.
+
+    Returns:
+        Names of the weights that were added.
+
+    Raises:
+        ConfigError: The file is not a catalog, or a tag exists already; nothing is registered then.
+        UnknownNameError: An architecture is not registered.
+    """
+    from .weights import load_catalog
+
+    catalog = load_catalog(path)
+    merged = []
+    for architecture, added in catalog.configs.items():
+        entry = _find(architecture)
+        configs = _registry.configs(entry)
+        for tag in added:
+            if tag in configs:
+                raise ConfigError(f"{path}: '{architecture}.{tag}' is registered already, by {_entry_place(entry)}")
+        keep = {tag: config for tag, config in configs.items() if tag or config.has_weights}
+        merged.append((entry, {**keep, **added}))
+    for entry, configs in merged:
+        entry.set_configs(configs)
+    _registry.aliases.update(catalog.aliases)
+    _registry.deprecate(os.path.basename(path).partition(".")[0], catalog.deprecated)
+    return [config.name for config in catalog]
+
+
+def register_model_deprecations(module_name: str, deprecation_map: Mapping[str, str | None]) -> None:
+    """Make old names stand for current ones, with a warning when they are used.
+
+    Args:
+        module_name: `__name__` of the module that has the current models.
+        deprecation_map: {old name: "architecture" or "architecture.tag", or None for a model that is gone}.
+    """
+    _registry.deprecate(module_name.rpartition(".")[2], deprecation_map)
+
+
+def list_models(
+    filter: Names = "",
+    module: Names = "",
+    pretrained: bool = False,
+    exclude_filters: Names = "",
+    name_matches_cfg: bool = False,
+    include_tags: bool | None = None,
+) -> list[str]:
+    """Names of models, in natural order. Aliases and deprecated names are not listed.
+
+    Args:
+        filter: fnmatch pattern or patterns. Where tags are included, a pattern without a tag matches all tags.
+        module: Limit to these modules ("resnet").
+        pretrained: Only names that have weights.
+        exclude_filters: Patterns to leave out again.
+        name_matches_cfg: Only names that have a weights config.
+        include_tags: List architecture.tag; None includes them where `pretrained` is set.
+    """
+    include, exclude, modules = _as_list(filter), _as_list(exclude_filters), _as_list(module)
+    include_tags = pretrained if include_tags is None else include_tags
+    entries = [e for e in _registry.entries.values() if not modules or e.module in modules]
+    names = {name for e in entries for name in (e.listed if include_tags else (e.name,))}
+    if include_tags:
+        include, exclude = _expand_tags(include), _expand_tags(exclude)
+    if include:
+        names = {name for pattern in include for name in fnmatch.filter(names, pattern)}
+    for pattern in exclude:
+        names.difference_update(fnmatch.filter(names, pattern))
+    if pretrained:
+        names &= {name for e in entries for name in e.pretrained}
+    if name_matches_cfg:
+        names &= {name for e in entries if e.tags for name in (*e.listed, e.name)}
+    return sorted(names, key=natural_key)
+
+
+def list_pretrained(filter: Names = "", exclude_filters: Names = "") -> list[str]:
+    """Names, with tags, of all weights; see `list_models`."""
+    return list_models(filter, pretrained=True, exclude_filters=exclude_filters, include_tags=True)
+
+
+def list_modules() -> list[str]:
+    """Names of the modules that have models."""
+    return sorted({entry.module for entry in _registry.entries.values()} | set(_registry.deprecated_by_module))
+
+
+def get_deprecated_models(module: str = "") -> dict[str, str | None]:
+    """Deprecated names and what they stand for (None: gone), of all modules or of one."""
+    return dict(_registry.deprecated_by_module.get(module, {}) if module else _registry.deprecated)
+
+
+def get_arch_name(model_name: str) -> str:
+    """The architecture in a model name, without its tag."""
+    return split_model_name_tag(model_name)[0]
+
+
+def is_model(model_name: str) -> bool:
+    """Whether the architecture is registered; the tag is ignored, aliases and deprecated names count."""
+    architecture = get_arch_name(model_name)
+    return architecture in _registry.entries or architecture in _registry.aliases or \
+        architecture in _registry.deprecated
+
+
+def is_model_in_modules(model_name: str, module_names: Names) -> bool:
+    """Whether the architecture is defined in one of these modules."""
+    entry = _registry.entries.get(get_arch_name(model_name))
+    return entry is not None and entry.module in _as_list(module_names)
+
+
+def is_model_pretrained(model_name: str) -> bool:
+    """Whether weights are published under this name (of an architecture: under its default tag)."""
+    architecture, tag = _follow(model_name, warn=False)
+    entry = _registry.entries.get(architecture)
+    if entry is None or not entry.tags:
+        return False
+    return (tag or entry.tags[0]) in entry.published
+
+
+def resolve_name(model_name: str) -> tuple[str, str]:
+    """The current (architecture, tag) of a registry name, aliases and deprecations followed; tag "" if none is named.
+
+    Warns:
+        FutureWarning: The name is deprecated; the warning says what to write instead.
+
+    Raises:
+        UnknownNameError: The architecture or the tag is unknown, or the model is gone.
+    """
+    architecture, tag = _follow(model_name)
+    entry = _find(architecture)
+    if tag and tag not in entry.tags:
+        _raise_unknown_tag(entry, tag)
+    return architecture, tag
+
+
+def model_entrypoint(model_name: str, module_filter: str | None = None) -> Callable[..., Any]:
+    """The function that builds the architecture; imports its family.
+
+    Raises:
+        UnknownNameError: The architecture is unknown, or not in the module `module_filter`.
+    """
+    entry = _find(_follow(model_name)[0])
+    if module_filter and entry.module != module_filter:
+        raise UnknownNameError(f"the model '{model_name}' is not in the module '{module_filter}'; "
+                               f"it is in '{entry.module}'")
+    if entry.entrypoint is None:
+        importlib.import_module(_FAMILY_PACKAGE + entry.module)
+        if entry.entrypoint is None:
+            raise UnknownNameError(f"the index lists '{entry.name}' in '{entry.module}', which does not define it; run "
+                                   f"scripts/build_index.py")
+    return entry.entrypoint
+
+
+def get_pretrained_cfg(model_name: str, allow_unregistered: bool = True) -> WeightsConfig | None:
+    """The weights config of a name; of an architecture, its default.
+
+    Args:
+        model_name: "resnet50" or "resnet50.a1_in1k".
+        allow_unregistered: Return None, instead of raising, where the architecture has no config.
+
+    Raises:
+        UnknownNameError: The tag is unknown, or there is no config and that is not allowed.
+    """
+    architecture, tag = _follow(model_name)
+    entry = _registry.entries.get(architecture)
+    configs = _registry.configs(entry) if entry is not None else {}
+    if configs:
+        tag = tag or next(iter(configs))
+        if tag not in configs:
+            _raise_unknown_tag(entry, tag)
+        return configs[tag]
+    if allow_unregistered:
+        return None
+    if entry is None:
+        _find(architecture)
+    raise UnknownNameError(f"no weights config is registered for the architecture '{architecture}'")
+
+
+def get_pretrained_cfg_value(model_name: str, cfg_key: str) -> Any:
+    """One field of a name's weights config, None where there is no such field.
+
+    Raises:
+        UnknownNameError: The name has no config.
+    """
+    return getattr(get_pretrained_cfg(model_name, allow_unregistered=False), cfg_key, None)
+
+
+def get_arch_pretrained_cfgs(model_name: str) -> dict[str, WeightsConfig]:
+    """All weights configs of an architecture by name with tag; empty where it is unknown."""
+    entry = _registry.entries.get(_follow(model_name, warn=False)[0])
+    return {config.name: config for config in _registry.configs(entry).values()} if entry else {}
+
+
+def _follow(model_name: str, warn: bool = True) -> tuple[str, str]:
+    """(architecture, tag) after aliases and deprecations; a tag in the name wins over that of the old name's target."""
+    architecture, tag = split_model_name_tag(model_name)
+    if architecture in _registry.entries:
+        return architecture, tag
+    if architecture in _registry.deprecated:
+        current = _registry.deprecated[architecture]
+        if current is None:
+            raise UnknownNameError(f"the model '{architecture}' was removed and nothing takes its place")
+        if warn:
+            warnings.warn(f"the model name '{architecture}' is deprecated; write '{current}' instead", FutureWarning,
+                          stacklevel=_caller_level())
+    elif architecture in _registry.aliases:
+        current = _registry.aliases[architecture]
+    else:
+        return architecture, tag
+    target, target_tag = _follow(current, warn)
+    return target, tag or target_tag
+
+
+def _find(architecture: str) -> _Entry:
+    entry = _registry.entries.get(architecture)
+    if entry is None:
+        known = (*_registry.entries, *_registry.aliases)
+        raise UnknownNameError(f"unknown architecture '{architecture}'"
+                               f"{closest(architecture, known) or '; list_models() has all that are known'}")
+    return entry
+
+
+def _raise_unknown_tag(entry: _Entry, tag: str) -> None:
+    known = [t for t in entry.tags if t]
+    if not known:
+        raise UnknownNameError(f"unknown tag '{tag}' of the architecture '{entry.name}': it has no tags")
+    hint = closest(tag, known) or f"; known tags: {', '.join(known)}"
+    raise UnknownNameError(f"unknown tag '{tag}' of the architecture '{entry.name}'{hint}")
+
+
+def _as_list(value: Names) -> list[str]:
+    if not value:
+        return []
+    return [value] if isinstance(value, str) else list(value)
+
+
+def _expand_tags(patterns: list[str]) -> list[str]:
+    return [p for pattern in patterns for p in ((pattern,) if "." in pattern else (f"{pattern}.*", pattern))]
+
+
+def _place(fn: Callable[..., Any]) -> str:
+    code = getattr(fn, "__code__", None)
+    where = f" ({code.co_filename}:{code.co_firstlineno})" if code else ""
+    return f"{fn.__module__}.{fn.__qualname__}{where}"
+
+
+def _entry_place(entry: _Entry) -> str:
+    return entry.place or f"{_FAMILY_PACKAGE}{entry.module}.{entry.name} (mvlib)"
+
+
+def _caller_level() -> int:
+    """`stacklevel` of the nearest frame outside mvlib, so that a warning points at the user's line."""
+    level, frame = 1, sys._getframe(1)
+    while frame is not None and frame.f_globals.get("__name__", "").startswith("mvlib"):
+        level, frame = level + 1, frame.f_back
+    return level

@@ -1,0 +1,307 @@
+"""What is known of a set of weights, as data. Imports no torch.
+
+A catalog is a YAML file in which an entry says only what is its own:
+
+    defaults:                       # of every entry in the file
+      first_conv: conv1
+      classifier: fc
+    aliases: {resnet50_v1b: resnet50}             # other names of the same architecture, or architecture.tag
+    deprecated: {gluon_resnet50_v1b: resnet50.gluon_in1k}   # names that keep working with a warning
+    architectures:
+      resnet50:
+        defaults: {input_size: [3, 224, 224]}     # of every tag of the architecture
+        tags:                                     # the first is the default
+          a1_in1k:
+            sources: [hf-hub:timm/, https://...]  # tried in order; "hf-hub:owner/" is completed with architecture.tag
+            crop_pct: 0.95
+
+A tag "" describes inputs and head of an architecture for which nothing is published.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from .errors import ConfigError
+from .names import closest
+
+__all__ = ["Catalog", "WeightsConfig", "load_catalog"]
+
+_SOURCE_FIELDS = ("url", "file", "hf_hub_id", "hf_hub_filename", "source", "sources", "sha256", "filename")
+_NULLABLE = ("pool_size", "first_conv", "classifier")  # timm's config.json keeps these even where they are null
+
+
+@dataclass(frozen=True)
+class WeightsConfig:
+    """One published (or local) set of weights. Field names are timm's where timm has the field.
+
+    Attributes:
+        architecture: Name of the architecture.
+        tag: Tag of the weights, "" for an untagged description.
+        sources: Where the file lies, tried in order: "hf-hub:owner/name[@revision]", "https://...", "file:/path",
+            "local-dir:/path", "pkg:python_package/path/inside".
+        sha256: Checksum of the file, if known beyond what its name carries.
+        filename: Name of the weights file in a repository, or in the cache, where it is not the usual one.
+        key_map: Name of the foreign state-dict layout that the file has (`ImageModel.key_maps`), if any.
+        model_args: Arguments that the architecture needs for these weights.
+        input_size: (channels, height, width) in training; `test_input_size` for evaluation, `min_input_size` the least.
+        fixed_input_size: Whether the model must be built for its input size.
+        crop_pct: Share of the resized image that the crop keeps; `test_crop_pct` at `test_input_size`.
+        crop_mode: "center", "squash" or "border".
+        preprocessing: Whose pipeline prepares the inputs: "timm" or "torchvision".
+        resize_size: torchvision's resize: the shorter side, in pixels; timm derives it from `crop_pct`.
+        antialias: Whether tensors are resized with antialiasing.
+        label_set: What the outputs mean: "imagenet-1k", "imagenet-21k-goog", ...
+        label_offset: Leading outputs of the file's classifier to drop (a background class).
+        first_conv, classifier: Paths of the modules that depend on `in_chans` and `num_classes`.
+        metrics: Published figures, {data set: {metric: value}}.
+        num_params: Parameters of the published model; `gmacs` its multiply-accumulates in 1e9, `file_size` in MiB.
+        recipe: URL of how it was trained; `docs` a sentence about it.
+        backend, unquantized: Of quantised weights: the engine, and the tag that they were made from.
+    """
+
+    architecture: str | None = None
+    tag: str | None = None
+
+    sources: tuple[str, ...] = ()
+    sha256: str | None = None
+    filename: str | None = None
+    key_map: str | None = None
+    model_args: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    custom_load: bool | str = False
+
+    input_size: tuple[int, int, int] = (3, 224, 224)
+    test_input_size: tuple[int, int, int] | None = None
+    min_input_size: tuple[int, int, int] | None = None
+    fixed_input_size: bool = False
+    interpolation: str = "bicubic"
+    crop_pct: float = 0.875
+    test_crop_pct: float | None = None
+    crop_mode: str = "center"
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    preprocessing: str = "timm"
+    resize_size: int | tuple[int, ...] | None = None
+    antialias: bool = True
+
+    num_classes: int = 1000
+    label_set: str | None = None
+    label_offset: int | None = None
+    label_names: tuple[str, ...] | None = None
+    label_descriptions: Mapping[str, str] | None = field(default=None, hash=False)
+
+    pool_size: tuple[int, ...] | None = None
+    test_pool_size: tuple[int, ...] | None = None
+    first_conv: str | tuple[str, ...] | None = None
+    classifier: str | tuple[str, ...] | None = None
+
+    license: str | None = None
+    description: str | None = None
+    origin_url: str | None = None
+    paper_name: str | None = None
+    paper_ids: str | tuple[str, ...] | None = None
+    notes: str | tuple[str, ...] | None = None
+    recipe: str | None = None
+    docs: str | None = None
+    metrics: Mapping[str, Mapping[str, float]] = field(default_factory=dict, hash=False)
+    num_params: int | None = None
+    gmacs: float | None = None
+    file_size: float | None = None
+    backend: str | None = None
+    unquantized: str | None = None
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], *, strict: bool = True) -> WeightsConfig:
+        """A config from plain data: our field names, and timm's `url`, `file`, `hf_hub_id`, `hf_hub_filename`.
+
+        Args:
+            values: Fields; lists become tuples.
+            strict: Whether an unknown field is an error (our catalogs) or dropped (somebody's config.json).
+
+        Raises:
+            ConfigError: A field is unknown, or a value cannot be what its field holds.
+        """
+        values = {key: _as_tuple(value) for key, value in values.items()}
+        sources = list(values.pop("sources", None) or ())
+        filename = values.pop("hf_hub_filename", None) or values.pop("filename", None)
+        for key, prefix in (("file", "file:"), ("hf_hub_id", "hf-hub:"), ("url", "")):
+            location = values.pop(key, None)
+            if isinstance(location, tuple):  # timm's (url, file name)
+                location, filename = location
+            if location:
+                sources.append(f"{prefix}{location}")
+        values.pop("source", None)
+        known = {f.name for f in dataclasses.fields(cls)}
+        for key in [key for key in values if key not in known]:
+            if strict:
+                raise ConfigError(f"unknown field '{key}' in a weights config{closest(key, known)}")
+            del values[key]
+        config = cls(**values, sources=tuple(sources), filename=filename)
+        config._check()
+        return config
+
+    def _check(self) -> None:
+        for name in ("input_size", "test_input_size", "min_input_size"):
+            size = getattr(self, name)
+            if size is None and name != "input_size":
+                continue
+            good = isinstance(size, tuple) and len(size) == 3 and all(isinstance(n, int) for n in size)
+            if not good or not (0 < size[0] <= 4096 and 0 < min(size[1:]) and max(size[1:]) <= 16384):
+                raise ConfigError(f"{name} {size!r} is not (channels, height, width) of a possible image")
+        if not isinstance(self.num_classes, int) or not -1 <= self.num_classes <= 10_000_000:
+            raise ConfigError(f"num_classes {self.num_classes!r} is not a possible number of classes")
+        for name in ("mean", "std"):
+            value = getattr(self, name)
+            if not isinstance(value, tuple) or not all(isinstance(n, (int, float)) for n in value):
+                raise ConfigError(f"{name} {value!r} is not a list of numbers")
+        for name in ("crop_pct", "test_crop_pct"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, (int, float)) or not 0 < value <= 16):
+                raise ConfigError(f"{name} {value!r} is not a share of the image")
+
+    def replace(self, **changes: Any) -> WeightsConfig:
+        """A copy with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
+    @property
+    def name(self) -> str:
+        """The model name, architecture.tag."""
+        return f"{self.architecture}.{self.tag}" if self.tag else str(self.architecture)
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether a source is known."""
+        return bool(self.sources)
+
+    def _first(self, *prefixes: str) -> str | None:
+        return next((s for s in self.sources if s.startswith(prefixes)), None)
+
+    @property
+    def url(self) -> str | None:
+        """The first https source."""
+        return self._first("https://", "http://")
+
+    @property
+    def hf_hub_id(self) -> str | None:
+        """The first hub repository, "owner/name[@revision]"."""
+        source = self._first("hf-hub:")
+        return source.removeprefix("hf-hub:") if source else None
+
+    @property
+    def hf_hub_filename(self) -> str | None:
+        """Name of the weights file in the repository, where it is not the usual one."""
+        return self.filename if self.hf_hub_id else None
+
+    @property
+    def file(self) -> str | None:
+        """The first local file or folder."""
+        source = self._first("file:", "local-dir:")
+        return source.partition(":")[2] if source else None
+
+    @property
+    def source(self) -> str | None:
+        """Kind of the first source: "hf-hub", "https", "file", "local-dir" or "pkg"."""
+        return self.sources[0].partition(":")[0] if self.sources else None
+
+    def to_dict(self, remove_source: bool = False, remove_null: bool = True) -> dict[str, Any]:
+        """The config as timm lays it out: a plain dict, sources as `url`, `hf_hub_id`, `hf_hub_filename`, `file`."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        values.update(url=self.url, hf_hub_id=self.hf_hub_id, hf_hub_filename=self.hf_hub_filename, file=self.file)
+        for name in ("model_args", "metrics"):
+            values[name] = dict(values[name]) or None
+        if remove_source:
+            values = {k: v for k, v in values.items() if k not in _SOURCE_FIELDS}
+        if remove_null:
+            values = {k: v for k, v in values.items() if v is not None or k in _NULLABLE}
+        return values
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """A parsed catalog file.
+
+    Attributes:
+        path: The file.
+        configs: {architecture: {tag: config}}, the default tag first.
+        aliases: {alias: architecture or architecture.tag}.
+        deprecated: {old name: current architecture[.tag], or None where it is gone}.
+    """
+
+    path: Path
+    configs: dict[str, dict[str, WeightsConfig]]
+    aliases: dict[str, str]
+    deprecated: dict[str, str | None]
+
+    def __iter__(self) -> Iterator[WeightsConfig]:
+        for tags in self.configs.values():
+            yield from tags.values()
+
+
+def load_catalog(path: str | Path) -> Catalog:
+    """Read a catalog.
+
+    Raises:
+        ConfigError: The file is missing, not YAML, or says something that a catalog cannot say; the message names
+            the file and the entry.
+    """
+    path = Path(path)
+    data = _read_yaml(path)
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: a catalog is a mapping, not {type(data).__name__}")
+    parts = ("defaults", "aliases", "deprecated", "architectures")
+    for key in data:
+        if key not in parts:
+            raise ConfigError(f"{path}: unknown key '{key}'; a catalog has {', '.join(parts)}")
+    shared = data.get("defaults") or {}
+    configs: dict[str, dict[str, WeightsConfig]] = {}
+    for architecture, body in (data.get("architectures") or {}).items():
+        own = (body or {}).get("defaults") or {}
+        configs[architecture] = {}
+        for tag, values in ((body or {}).get("tags") or {}).items():
+            entry = {**shared, **own, **(values or {}), "architecture": architecture, "tag": tag or ""}
+            entry["sources"] = [_complete(s, architecture, tag) for s in entry.get("sources") or ()]
+            try:
+                configs[architecture][tag or ""] = WeightsConfig.from_dict(entry)
+            except (ConfigError, TypeError) as error:
+                raise ConfigError(f"{path}: {architecture}.{tag}: {error}") from None
+    return Catalog(path, configs, data.get("aliases") or {}, data.get("deprecated") or {})
+
+
+def as_configs(architecture: str, weights: Mapping[str, Any] | Iterable[WeightsConfig]) -> dict[str, WeightsConfig]:
+    """Configs by tag, from {tag: config or dict of fields} or from a sequence of configs."""
+    if isinstance(weights, Mapping):
+        pairs = [(tag, c if isinstance(c, WeightsConfig) else WeightsConfig.from_dict(c)) for tag, c in weights.items()]
+    else:
+        pairs = [(config.tag or "", config) for config in weights]
+    return {
+        tag: config.replace(architecture=architecture, tag=tag,
+                            sources=tuple(_complete(s, architecture, tag) for s in config.sources))
+        for tag, config in pairs
+    }
+
+
+def _complete(source: str, architecture: str, tag: str) -> str:
+    if source.startswith("hf-hub:") and source.endswith("/"):
+        return f"{source}{architecture}.{tag}" if tag else f"{source}{architecture}"
+    return source
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(_as_tuple(v) for v in value) if isinstance(value, (list, tuple)) else value
+
+
+def _read_yaml(path: Path) -> Any:
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return yaml.load(stream, Loader=loader)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot read the catalog: {error.strerror}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from None
