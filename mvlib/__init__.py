@@ -1,0 +1,57 @@
+"""mvlib: image models by name.
+
+    import mvlib
+    mvlib.list_models("*resne*t*")
+    model = mvlib.create_model("resnet50.imagenet1k_v2")
+    transform = mvlib.create_transform(**mvlib.resolve_data_config(model=model))
+
+Names are resolved on first use, so that importing mvlib, listing and looking weights up import no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_NAMES = {
+    "registry": (
+        "get_arch_name", "get_arch_pretrained_cfgs", "get_deprecated_models", "get_pretrained_cfg",
+        "get_pretrained_cfg_value", "is_model", "is_model_in_modules", "is_model_pretrained", "list_models",
+        "list_modules", "list_pretrained", "model_entrypoint", "register_catalog", "register_model",
+        "register_model_deprecations", "split_model_name_tag",
+    ),
+    "names": ("parse_model_name",),
+    "errors": (
+        "BadImageError", "CheckpointError", "ChecksumError", "ConfigError", "DownloadError", "MvlibError",
+        "NotCachedError", "UnknownNameError", "WeightsError",
+    ),
+    "weights": ("WeightsConfig",),
+    "factory": ("create_model",),
+    "loading": ("load_checkpoint", "read_state_dict"),
+    "publish": ("push_to_hub", "save_for_hub"),
+    "features": ("FeatureExtractor",),
+    "models.base": ("ImageModel",),
+    "data": ("create_transform", "resolve_data_config", "resolve_model_data_config"),
+}
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
+
+__all__ = sorted((*_HOME, "__version__"))
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+    if name in _SUBMODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+
+
+_SUBMODULES = ("catalog", "data", "features", "hub", "layers", "loading", "models", "registry", "weights")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, *_SUBMODULES})

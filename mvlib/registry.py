@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .weights import Catalog, WeightsConfig
 
 __all__ = [
-    "get_arch_name", "get_arch_pretrained_cfgs", "get_deprecated_models", "get_pretrained_cfg",
+    "get_arch_name", "get_arch_pretrained_cfgs", "get_deprecated_models", "get_module", "get_pretrained_cfg",
     "get_pretrained_cfg_value", "is_model", "is_model_in_modules", "is_model_pretrained", "list_models",
     "list_modules", "list_pretrained", "model_entrypoint", "register_catalog", "register_model",
     "register_model_deprecations", "resolve_name", "split_model_name_tag",
@@ -285,6 +285,15 @@ def is_model_in_modules(model_name: str, module_names: Names) -> bool:
     """Whether the architecture is defined in one of these modules."""
     entry = _registry.entries.get(get_arch_name(model_name))
     return entry is not None and entry.module in _as_list(module_names)
+
+
+def get_module(model_name: str) -> str:
+    """Short name of the module that defines the architecture.
+
+    Raises:
+        UnknownNameError: The architecture is unknown.
+    """
+    return _find(_follow(model_name, warn=False)[0]).module
 
 
 def is_model_pretrained(model_name: str) -> bool:

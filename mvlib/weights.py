@@ -29,9 +29,11 @@ from typing import Any
 from .errors import ConfigError
 from .names import closest
 
-__all__ = ["Catalog", "WeightsConfig", "load_catalog"]
+__all__ = ["OWN_FIELDS", "Catalog", "WeightsConfig", "as_configs", "load_catalog"]
 
 _SOURCE_FIELDS = ("url", "file", "hf_hub_id", "hf_hub_filename", "source", "sources", "sha256", "filename")
+# What a config.json keeps under "mvlib", because timm refuses fields that it does not have.
+OWN_FIELDS = ("preprocessing", "resize_size", "antialias", "label_set", "metrics", "recipe", "docs")
 _NULLABLE = ("pool_size", "first_conv", "classifier")  # timm's config.json keeps these even where they are null
 
 

@@ -1,0 +1,42 @@
+"""`mvlib cache`: downloaded weights."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from .. import hub
+from .output import format_size, format_table
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    listing = actions.add_parser("list", help="what is there, and how large it is")
+    listing.add_argument("patterns", nargs="*", metavar="PATTERN", help="wildcards over names")
+    remove = actions.add_parser("remove", help="delete files; they are fetched again when they are needed")
+    remove.add_argument("patterns", nargs="+", metavar="PATTERN", help="names or wildcards, as `list` shows them")
+    actions.add_parser("path", help="the folders")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.action == "path":
+        print("\n".join(f"{kind}\t{path}" for kind, path in hub.cache_paths().items()))
+        return 0
+    if arguments.action == "remove":
+        entries, verb = hub.remove_cached(arguments.patterns), "removed"
+    else:
+        entries, verb = hub.cache_entries(), "in all"
+        if arguments.patterns:
+            import fnmatch
+
+            entries = [e for e in entries if any(fnmatch.fnmatch(e.name, p) for p in arguments.patterns)]
+    if not entries:
+        print("mvlib: nothing in the cache matches" if arguments.patterns else "mvlib: the cache is empty",
+              file=sys.stderr)
+        return 1 if arguments.patterns else 0
+    rows = [(e.name, e.kind, format_size(e.size), time.strftime("%Y-%m-%d", time.localtime(e.last_used)))
+            for e in entries]
+    print(format_table(rows, header=("name", "kind", "size", "last used")))
+    print(f"{len(entries)} {verb}, {format_size(sum(e.size for e in entries))}")
+    return 0

@@ -1,0 +1,107 @@
+"""`mvlib info`: one page about a model and its weights."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from typing import Any
+
+from .. import hub, registry
+from ..names import parse_model_name
+from ..weights import WeightsConfig
+from .output import format_size, format_table
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help="an architecture ('resnet50') or weights ('resnet50.a1_in1k')")
+    parser.add_argument("--json", action="store_true", help="the facts as JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    name = parse_model_name(arguments.name)
+    if name.source is not None:
+        raise registry.UnknownNameError(f"info knows the registry's names; '{arguments.name}' names a repository, "
+                                        f"whose own page or config.json describes it")
+    architecture, tag = registry.resolve_name(arguments.name)
+    config = registry.get_pretrained_cfg(f"{architecture}.{tag}" if tag else architecture)
+    facts = _facts(architecture, config)
+    if arguments.json:
+        print(json.dumps(facts, indent=2))
+        return 0
+    print(facts["name"], end="\n\n")
+    print(format_table([(key, _text(value)) for key, value in facts.items() if key not in ("name", "tags")]))
+    if facts["tags"]:
+        print(f"\ntags of {architecture} (the first is the default)\n")
+        print(format_table([list(row.values()) for row in facts["tags"]], header=list(facts["tags"][0])))
+    return 0
+
+
+def _facts(architecture: str, config: WeightsConfig | None) -> dict[str, Any]:
+    stats = _stats().get(architecture, {})
+    module = registry.get_module(architecture)
+    facts: dict[str, Any] = {"name": config.name if config else architecture, "architecture": architecture,
+                             "module": module}
+    params = stats.get("params") or (config.num_params if config else None)
+    facts["parameters"] = f"{params / 1e6:.2f} M" if params else None
+    if stats.get("gmacs"):
+        facts["GMACs"] = f"{stats['gmacs']:.2f} at {stats['size']} x {stats['size']}"
+    if config is not None:
+        facts.update(_weights_facts(config))
+    facts = {key: value for key, value in facts.items() if value is not None}
+    facts["tags"] = [_tag_row(c) for c in registry.get_arch_pretrained_cfgs(architecture).values() if c.has_weights]
+    return facts
+
+
+def _weights_facts(config: WeightsConfig) -> dict[str, Any]:
+    channels, height, width = config.input_size
+    fixed = " (fixed)" if config.fixed_input_size else ""
+    labels = f"{config.num_classes} classes" if config.num_classes else "none (features)"
+    facts: dict[str, Any] = {"input": f"{channels} x {height} x {width}{fixed}"}
+    if config.test_input_size:
+        facts["test input"] = " x ".join(map(str, config.test_input_size))
+    facts.update({
+        "preprocessing": _preprocessing(config),
+        "mean": config.mean,
+        "std": config.std,
+        "labels": f"{labels} ({config.label_set})" if config.label_set else labels,
+    })
+    if config.metrics:
+        facts["metrics"] = "; ".join(f"{data}: " + ", ".join(f"{k} {v}" for k, v in row.items())
+                                     for data, row in config.metrics.items())
+    facts["licence"] = config.license
+    facts["sources"] = config.sources or "nothing is published"
+    for key in ("origin_url", "paper_ids", "paper_name", "recipe", "docs", "description", "notes"):
+        facts[key.partition("_")[0] if key != "paper_name" else "title"] = getattr(config, key)
+    if config.has_weights:
+        cached = hub.is_cached(config.sources, filename=config.filename)
+        facts["cached"] = str(cached) if cached else "no"
+    return facts
+
+
+def _preprocessing(config: WeightsConfig) -> str:
+    if config.preprocessing == "torchvision":
+        return f"resize {config.resize_size} ({config.interpolation}), crop {config.input_size[-1]}, as torchvision"
+    test = f", {config.test_crop_pct} at test size" if config.test_crop_pct else ""
+    return f"crop {config.crop_pct}{test} ({config.crop_mode}, {config.interpolation}), as timm"
+
+
+def _tag_row(config: WeightsConfig) -> dict[str, Any]:
+    size = config.test_input_size or config.input_size
+    accuracy = next((row["acc@1"] for row in config.metrics.values() if "acc@1" in row), None)
+    cached = hub.is_cached(config.sources, filename=config.filename)
+    return {"tag": config.tag, "train": config.input_size[-1], "test": size[-1], "classes": config.num_classes,
+            "labels": config.label_set, "acc@1": accuracy, "licence": config.license,
+            "cached": format_size(os.path.getsize(cached)) if cached else None}
+
+
+def _text(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+
+
+def _stats() -> dict[str, dict[str, Any]]:
+    path = os.path.join(registry.CATALOG_DIR, "stats.json")
+    if not os.path.exists(path):
+        return {}
+    with open(path, encoding="utf-8") as stream:
+        return json.load(stream)

@@ -1,0 +1,317 @@
+"""`create_model`: from a name and arguments to a model with its weights."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, get_type_hints
+
+import torch
+from torch import nn
+
+from . import hub
+from .errors import ConfigError, UnknownNameError, WeightsError
+from .features import FeatureExtractor
+from .loading import load_weights, materialize, read_state_dict
+from .models.base import ImageModel
+from .names import closest, parse_model_name
+from .registry import get_pretrained_cfg, is_model, model_entrypoint, resolve_name
+from .weights import OWN_FIELDS, WeightsConfig
+
+__all__ = ["create_model"]
+
+_logger = logging.getLogger("mvlib")
+
+_MAX_ARGUMENT = 65536  # of a number in somebody's config.json: larger sizes, depths, widths are hostile or broken
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What a model name and `pretrained_cfg` come to."""
+
+    architecture: str
+    config: WeightsConfig | None
+    names_weights: bool
+    arguments: Mapping[str, Any]
+
+
+def create_model(
+    model_name: str,
+    pretrained: bool | None = None,
+    pretrained_cfg: str | Mapping[str, Any] | WeightsConfig | None = None,
+    pretrained_cfg_overlay: Mapping[str, Any] | None = None,
+    checkpoint_path: str | os.PathLike[str] | None = None,
+    cache_dir: str | os.PathLike[str] | None = None,
+    scriptable: bool | None = None,
+    exportable: bool | None = None,
+    no_jit: bool | None = None,
+    *,
+    features_only: bool = False,
+    out_indices: int | tuple[int, ...] | None = None,
+    feature_cls: str | None = None,
+    output_fmt: str | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    **kwargs: Any,
+) -> nn.Module:
+    """Build a model by name.
+
+    A name with a tag, a hub repository or a local folder names weights, so they are loaded; an architecture alone is
+    initialised at random unless `pretrained` is true.
+
+    Args:
+        model_name: "resnet50", "resnet50.a1_in1k", "hf-hub:owner/name[@revision]" or "local-dir:/path".
+        pretrained: True loads weights (an architecture's default ones), False never does, None goes by the name.
+        pretrained_cfg: A tag, or a config of weights that the registry does not have.
+        pretrained_cfg_overlay: Fields of the config to replace.
+        checkpoint_path: Load this file instead of published weights.
+        cache_dir: Folder for downloads instead of the usual caches.
+        scriptable, exportable, no_jit: Accepted for timm's sake; every model here can be exported as it is.
+        features_only: Return a `FeatureExtractor` instead of a classifier.
+        out_indices: With `features_only`: which features; an int takes the last n.
+        feature_cls: With `features_only`: "dict" returns {module name: features}, anything else a list.
+        output_fmt: With `features_only`: "NCHW", "NHWC" or "NLC".
+        device: Where the model is built; weights are read straight to it.
+        dtype: Floating-point type of its parameters.
+        **kwargs: The architecture's own arguments (`num_classes`, `in_chans`, `img_size`, `drop_path_rate`,
+            `global_pool`, ...); those that are None are left out.
+
+    Returns:
+        The model, with `pretrained_cfg` (a dict, as timm has it), `weights_config`, `architecture` and `model_args`.
+
+    Raises:
+        UnknownNameError: The architecture, tag or source is unknown.
+        ConfigError: Arguments contradict each other, or the architecture does not know one of them.
+        WeightsError: The weights cannot be had, are damaged, or do not fit.
+    """
+    request = _resolve(model_name, pretrained_cfg, pretrained_cfg_overlay, cache_dir)
+    if out_indices is not None and not features_only:
+        raise ConfigError("out_indices goes with features_only=True")
+    given = {key: value for key, value in kwargs.items() if value is not None}
+    entrypoint = model_entrypoint(request.architecture)
+    known = _known_arguments(entrypoint)
+    arguments = _arguments(request, given, known)
+
+    model = _build(request.architecture, entrypoint, arguments)
+    config = request.config
+    model.architecture = request.architecture
+    model.model_args = arguments
+    model.weights_config = config or WeightsConfig(architecture=request.architecture)
+    model.pretrained_cfg = model.default_cfg = model.weights_config.to_dict()
+
+    full_keys = set(model.state_dict())
+    result = model
+    if features_only:
+        result = FeatureExtractor(model, out_indices, output_fmt=output_fmt, return_dict=feature_cls == "dict")
+        result.pretrained_cfg = result.default_cfg = model.pretrained_cfg
+
+    wants_weights = pretrained if pretrained is not None else request.names_weights
+    if checkpoint_path is not None:
+        _load(model, config, read_state_dict(checkpoint_path), full_keys, device, dtype, str(checkpoint_path),
+              is_published=False, given=given)
+    elif wants_weights:
+        path = _fetch(request, model_name, cache_dir)
+        _load(model, config, read_state_dict(path), full_keys, device, dtype, config.name, is_published=True,
+              given=given)
+    elif _is_on_meta(model):
+        materialize(model, device, dtype)
+    return result.to(device=device, dtype=dtype) if device is not None or dtype is not None else result
+
+
+def _resolve(
+    model_name: str,
+    pretrained_cfg: str | Mapping[str, Any] | WeightsConfig | None,
+    overlay: Mapping[str, Any] | None,
+    cache_dir: str | os.PathLike[str] | None,
+) -> _Request:
+    name = parse_model_name(model_name)
+    if name.source is not None:
+        if pretrained_cfg is not None:
+            raise ConfigError(f"'{model_name}' brings its own config; pretrained_cfg contradicts it (use "
+                              f"pretrained_cfg_overlay to replace single fields)")
+        request = _from_repository(name.source, name.id, cache_dir)
+    else:
+        architecture, tag = resolve_name(model_name)
+        config = _registered_config(model_name, architecture, tag, pretrained_cfg)
+        request = _Request(architecture, config, bool(name.tag) and bool(config and config.has_weights), {})
+    if overlay:
+        config = request.config or WeightsConfig(architecture=request.architecture)
+        changed = WeightsConfig.from_dict({**config.to_dict(remove_null=False), "sources": config.sources, "url": None,
+                                           "hf_hub_id": None, "file": None, "model_args": config.model_args,
+                                           "metrics": config.metrics, **_located(overlay)})
+        request = _Request(request.architecture, changed, request.names_weights, request.arguments)
+    return request
+
+
+def _located(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Config fields in which a location, if there is one, replaces all that were known."""
+    locations = {"url", "file", "hf_hub_id", "sources"}
+    return {**fields, "sources": fields.get("sources", ())} if locations & set(fields) else dict(fields)
+
+
+def _registered_config(
+    model_name: str, architecture: str, tag: str, pretrained_cfg: str | Mapping[str, Any] | WeightsConfig | None
+) -> WeightsConfig | None:
+    if isinstance(pretrained_cfg, str) and pretrained_cfg:
+        other_tag = pretrained_cfg.rpartition(".")[2] if pretrained_cfg.startswith(architecture) else pretrained_cfg
+        if tag and tag != other_tag:
+            raise ConfigError(f"the name '{model_name}' and pretrained_cfg='{pretrained_cfg}' name different weights; "
+                              f"give one of them")
+        tag = resolve_name(f"{architecture}.{other_tag}")[1]
+    elif pretrained_cfg:
+        config = pretrained_cfg if isinstance(pretrained_cfg, WeightsConfig) else \
+            WeightsConfig.from_dict(pretrained_cfg, strict=False)
+        return config.replace(architecture=architecture)
+    return get_pretrained_cfg(f"{architecture}.{tag}" if tag else architecture)
+
+
+def _from_repository(source: str, location: str, cache_dir: str | os.PathLike[str] | None) -> _Request:
+    """Architecture, config and arguments from a repository's config.json; what it says is not trusted."""
+    where = f"{source}:{location}"
+    data = hub.fetch_config(where, cache_dir=cache_dir)
+    fields = dict(data["pretrained_cfg"]) if isinstance(data.get("pretrained_cfg"), dict) else dict(data)
+    architecture = data.get("architecture", fields.get("architecture"))
+    if not isinstance(architecture, str):
+        raise ConfigError(f"{where}: config.json names no 'architecture'; it is not a timm-style repository")
+    if not is_model(architecture):
+        raise UnknownNameError(f"{where}: config.json names the unknown architecture {architecture[:80]!r}")
+    architecture, _ = resolve_name(architecture.partition(".")[0])
+    for key in ("num_classes", "label_names", "label_descriptions"):
+        if data.get(key) is not None:
+            fields[key] = data[key]
+    if isinstance(fields.get("label_names"), dict):
+        fields["label_names"] = tuple(fields["label_names"].values())
+    filename = fields.get("hf_hub_filename")
+    # The repository alone is the source: a location inside its config could point anywhere.
+    for key in ("url", "file", "hf_hub_id", "hf_hub_filename", "source", "sources", "state_dict", "sha256", "key_map"):
+        fields.pop(key, None)
+    own = data.get("mvlib")
+    if isinstance(own, dict):
+        fields.update({key: own[key] for key in OWN_FIELDS if key in own})
+    fields.update(architecture=architecture, sources=(where,), filename=filename)
+    known = get_pretrained_cfg(architecture)
+    for key in ("first_conv", "classifier"):
+        if known is not None:
+            fields.setdefault(key, getattr(known, key))
+    arguments = data.get("model_args") or {}
+    if not isinstance(arguments, dict):
+        raise ConfigError(f"{where}: model_args in config.json is not an object")
+    for key, value in arguments.items():
+        _check_argument(where, key, value)
+    if "in_chans" in arguments and isinstance(fields.get("input_size"), (list, tuple)):
+        fields["input_size"] = (arguments["in_chans"], *fields["input_size"][1:])
+    try:
+        config = WeightsConfig.from_dict(fields, strict=False)
+    except (ConfigError, TypeError) as error:
+        raise ConfigError(f"{where}: config.json: {error}") from None
+    return _Request(architecture, config, True, {k: v for k, v in arguments.items() if v is not None})
+
+
+def _check_argument(where: str, key: str, value: Any) -> None:
+    values = value if isinstance(value, list) else [value]
+    for item in values:
+        if isinstance(item, list):
+            _check_argument(where, key, item)
+        elif isinstance(item, (int, float)) and not (math.isfinite(item) and abs(item) <= _MAX_ARGUMENT) \
+                and not (key == "num_classes" and abs(item) <= 10_000_000):
+            raise ConfigError(f"{where}: config.json asks for {key}={value!r}, which no model of this kind has")
+    if key in ("block", "block_fn", "embed_layer", "attn_layer", "mlp_layer") and isinstance(value, str):
+        raise ConfigError(f"{where}: config.json may not name the code for '{key}'")
+
+
+def _known_arguments(entrypoint: Callable[..., nn.Module]) -> dict[str, bool] | None:
+    """Names of the keyword arguments that an architecture takes; None where its signature does not tell."""
+    parameters = dict(inspect.signature(entrypoint).parameters)
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        model_class = _model_class(entrypoint)
+        if model_class is None:
+            return None
+        own = inspect.signature(model_class.__init__).parameters
+        if any(p.kind is p.VAR_KEYWORD for p in own.values()):
+            return None
+        parameters.update(own)
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {name: True for name, p in parameters.items() if p.kind in named and name != "self"}
+
+
+def _model_class(entrypoint: Callable[..., nn.Module]) -> type[nn.Module] | None:
+    try:
+        returned = get_type_hints(entrypoint).get("return")
+    except NameError:  # an annotation that exists for type checkers alone
+        return None
+    return returned if isinstance(returned, type) and issubclass(returned, nn.Module) else None
+
+
+def _arguments(request: _Request, given: dict[str, Any], known: dict[str, bool] | None) -> dict[str, Any]:
+    """The architecture's arguments: the caller's, then the repository's, then what the weights config implies."""
+    if known is not None:
+        unknown = [key for key in given if key not in known]
+        if unknown:
+            hint = closest(unknown[0], known)
+            raise ConfigError(f"'{request.architecture}' does not know the argument {', '.join(map(repr, unknown))}"
+                              f"{hint or '.'} It takes: {', '.join(sorted(known))}")
+    implied = dict(request.config.model_args) if request.config else {}
+    if request.config is not None:
+        config = request.config
+        if config.num_classes >= 0:
+            implied["num_classes"] = config.num_classes
+        implied["in_chans"] = config.input_size[0]
+        if config.fixed_input_size:
+            implied["img_size"] = config.input_size[1:]
+    implied.update(request.arguments)
+    if known is not None:
+        implied = {key: value for key, value in implied.items() if key in known}
+    return {**implied, **given}
+
+
+def _build(architecture: str, entrypoint: Callable[..., nn.Module], arguments: dict[str, Any]) -> nn.Module:
+    """Build on the meta device whatever keeps our contract; other models are built as they are."""
+    model_class = _model_class(entrypoint)
+    try:
+        if model_class is None or not issubclass(model_class, ImageModel):
+            return entrypoint(**arguments)
+        with torch.device("meta"):
+            return entrypoint(**arguments)
+    except TypeError as error:
+        if "unexpected keyword argument" in str(error):
+            raise ConfigError(f"'{architecture}': {error}") from error
+        raise
+
+
+def _is_on_meta(model: nn.Module) -> bool:
+    return any(p.is_meta for p in model.parameters())
+
+
+def _fetch(request: _Request, model_name: str, cache_dir: str | os.PathLike[str] | None) -> os.PathLike[str]:
+    config = request.config
+    if config is None or not config.has_weights:
+        raise WeightsError(f"no weights are published for '{model_name}'; create it with pretrained=False, or see "
+                           f"list_models('{request.architecture}.*', pretrained=True)")
+    _logger.info("loading '%s' from %s", config.name, config.sources[0])
+    return hub.fetch(config.sources, sha256=config.sha256, filename=config.filename, cache_dir=cache_dir)
+
+
+def _load(
+    model: nn.Module,
+    config: WeightsConfig | None,
+    state_dict: dict[str, torch.Tensor],
+    full_keys: set[str],
+    device: torch.device | str | None,
+    dtype: torch.dtype | None,
+    origin: str,
+    *,
+    is_published: bool,
+    given: Mapping[str, Any],
+) -> None:
+    if not is_published and config is not None:  # a file of the user's: the config says where its head is, not more
+        config = config.replace(key_map=None, label_offset=None)
+    # A head is replaced where the weights are known to have another one, or where the caller asked for another.
+    fit_head = "num_classes" in given or bool(is_published and config and config.num_classes != model.num_classes)
+    load_weights(
+        model, state_dict, config=config, device=device, dtype=dtype, origin=origin, ignore=full_keys,
+        fit_head=fit_head or bool(config and config.label_offset), fit_input="in_chans" in given,
+    )

@@ -1,0 +1,391 @@
+"""From a weights file to a model: mapped, adapted, assigned.
+
+A file is mapped into memory and never unpickled beyond tensors; its tensors are fitted to the model (foreign layouts,
+input channels, classes, image size) and become the parameters of a model that was built on the meta device, so that
+nothing is initialised only to be overwritten and nothing is copied that can be mapped. What the file does not fill is
+initialised afterwards.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import os
+import pickle
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from .errors import CheckpointError
+from .hub import check_complete
+from .layers.helpers import owns_meta
+from .weights import WeightsConfig
+
+__all__ = ["adapt_input_conv", "load_checkpoint", "load_weights", "materialize", "read_state_dict"]
+
+_logger = logging.getLogger("mvlib")
+
+StateDict = dict[str, Tensor]
+# In the order in which they are looked for: an average of the weights is what was published, if there is one.
+_EMA_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict")
+_WRAPPER_KEYS = ("state_dict", "model", "model_state_dict", "params", "net")
+_PREFIXES = ("_orig_mod.", "module.")
+_SHOWN_KEYS = 5
+
+
+def read_state_dict(path: str | os.PathLike[str], use_ema: bool = True) -> StateDict:
+    """The tensors of a weights file, memory-mapped on the CPU.
+
+    Reads `.safetensors`, torch's zip and legacy formats (tensors only: nothing in a pickle is run) and `.npz`. A
+    training checkpoint is unwrapped ("state_dict", "model", ...) and wrappers' prefixes ("module.") are removed.
+
+    Args:
+        path: The file.
+        use_ema: Prefer averaged weights where a training checkpoint has both.
+
+    Raises:
+        CheckpointError: The file is empty, truncated, damaged, holds more than tensors and plain data, or holds none.
+        FileNotFoundError: There is no such file.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no weights file at {path}")
+    check_complete(path)
+    try:
+        with open(path, "rb") as stream:
+            head = stream.read(8)
+        if path.suffix == ".safetensors" or (len(head) == 8 and not head.startswith(b"PK") and _is_safetensors(path)):
+            data = _read_safetensors(path)
+        elif path.suffix == ".npz":
+            data = _read_npz(path)
+        else:
+            data = _read_torch(path)
+    except (SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError, KeyError, ValueError, RuntimeError,
+            AttributeError, ImportError, IndexError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{path} cannot be read as a weights file: {_first_line(error)}") from error
+    state_dict = _unwrap(data, use_ema)
+    if not state_dict:
+        raise CheckpointError(f"{path} holds no tensors")
+    return state_dict
+
+
+def _is_safetensors(path: Path) -> bool:
+    with open(path, "rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        return 2 <= length < 100_000_000 and stream.read(1) == b"{"
+
+
+def _read_safetensors(path: Path) -> StateDict:
+    with safe_open(path, framework="pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}
+
+
+def _read_npz(path: Path) -> StateDict:
+    import numpy
+
+    with numpy.load(path, allow_pickle=False) as arrays:
+        return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
+
+
+def _read_torch(path: Path) -> Any:
+    is_zip = zipfile.is_zipfile(path)
+    try:
+        # Training checkpoints of timm's hold their arguments; a Namespace is data and runs nothing.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)  # legacy files can't be mapped
+    except pickle.UnpicklingError as error:
+        found = _unsafe_globals(path) if is_zip else []
+        if found or "Unsupported" in str(error) or "not an allowed" in str(error):
+            names = f" ({', '.join(found[:_SHOWN_KEYS])})" if found else ""
+            raise CheckpointError(
+                f"{path} holds Python objects besides tensors{names}; it was not loaded, because unpickling them could "
+                f"run code. Save its state dict alone, best as safetensors, where you trust it") from error
+        raise
+
+
+def _unsafe_globals(path: Path) -> list[str]:
+    try:
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except Exception:  # a report about a bad file must not fail on it
+        return []
+
+
+def _unwrap(data: Any, use_ema: bool) -> StateDict:
+    keys = (*_EMA_KEYS, *_WRAPPER_KEYS) if use_ema else _WRAPPER_KEYS
+    while isinstance(data, Mapping):
+        inner = next((data[key] for key in keys if isinstance(data.get(key), Mapping) and data[key]), None)
+        if inner is None:
+            break
+        data = inner
+    if not isinstance(data, Mapping):
+        return {}
+    tensors = {key: value for key, value in data.items() if isinstance(value, Tensor)}
+    for prefix in (*_PREFIXES, *_PREFIXES[:1]):
+        if tensors and all(key.startswith(prefix) for key in tensors):
+            tensors = {key[len(prefix):]: value for key, value in tensors.items()}
+    return tensors
+
+
+def adapt_input_conv(in_chans: int, weight: Tensor, base_chans: int = 3) -> Tensor:
+    """A first convolution's weight for another number of input channels, timm's rule.
+
+    One channel takes the sum over the original channels; otherwise they are repeated (or cut) to `in_chans` and scaled
+    so that the output keeps its magnitude.
+
+    Args:
+        in_chans: Channels wanted.
+        weight: (out, base_chans, kh, kw), or (out, n * base_chans, kh, kw) after a space-to-depth stem.
+        base_chans: Channels of the images that the weight was trained on.
+
+    Raises:
+        CheckpointError: The weight's shape does not come from `base_chans` channels.
+    """
+    if in_chans == base_chans:
+        return weight
+    out, chans, *kernel = weight.shape
+    if chans % base_chans or (chans != base_chans and in_chans != 1):
+        raise CheckpointError(f"a first convolution of shape {tuple(weight.shape)} cannot be adapted from {base_chans} "
+                              f"to {in_chans} input channels")
+    values = weight.float()
+    if in_chans == 1:
+        values = values.reshape(out, chans // base_chans, base_chans, *kernel).sum(dim=2)
+    else:
+        repeats = math.ceil(in_chans / base_chans)
+        values = values.repeat(1, repeats, 1, 1)[:, :in_chans] * (base_chans / in_chans)
+    return values.to(weight.dtype)
+
+
+def load_checkpoint(
+    model: nn.Module, checkpoint_path: str | os.PathLike[str], use_ema: bool = True, strict: bool = True
+) -> None:
+    """Load a weights file into a model that exists; foreign layouts and other image sizes are adapted.
+
+    Raises:
+        CheckpointError: The file cannot be read or does not fit the model.
+    """
+    load_weights(model, read_state_dict(checkpoint_path, use_ema), strict=strict, origin=str(checkpoint_path))
+
+
+def load_weights(
+    model: nn.Module,
+    state_dict: StateDict,
+    *,
+    config: WeightsConfig | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    fit_head: bool = False,
+    fit_input: bool = False,
+    strict: bool = True,
+    ignore: Iterable[str] = (),
+    origin: str = "the weights",
+) -> None:
+    """Fit tensors to a model and make them its parameters.
+
+    A model on the meta device takes the tensors themselves, moved to `device` and `dtype` where these are given; a
+    model that has parameters already keeps them and gets copies of the values.
+
+    Args:
+        model: The model.
+        state_dict: Tensors in the model's layout, or in one of its `key_maps`.
+        config: What is known of the weights: layout, classes, names of head and first convolution.
+        fit_head: Drop and initialise a classifier that is there for another number of classes.
+        fit_input: Adapt the first convolution to the model's input channels.
+        strict: Whether missing and unexpected keys are an error.
+        ignore: Keys that may be in `state_dict` though the model has no use for them (pruned layers).
+        origin: What error messages call the weights.
+
+    Raises:
+        CheckpointError: The tensors do not fit; the message lists the keys, shortened.
+    """
+    config = config or WeightsConfig()
+    state_dict = _translate(model, state_dict, config.key_map)
+    expected = model.state_dict()
+    if fit_input:
+        _fit_input(model, state_dict, expected, config)
+    dropped = _fit_head(model, state_dict, expected, config, origin) if fit_head else set()
+    if hasattr(model, "fit_state_dict"):
+        state_dict = model.fit_state_dict(state_dict)
+
+    missing = [key for key in expected if key not in state_dict]
+    problems = _problems(expected, state_dict, [key for key in missing if not _may_miss(key, dropped)], set(ignore))
+    if not strict:
+        problems.pop("missing", None)
+        problems.pop("unexpected", None)
+    if problems:
+        raise CheckpointError(_explain(model, origin, problems, state_dict, expected))
+    kept = {key: value for key, value in state_dict.items() if key in expected}
+    if any(owns_meta(module) for module in model.modules()):
+        _assign(model, kept, device, dtype)
+    else:
+        model.load_state_dict(kept, strict=False)
+        if dropped:
+            model.init_weights({key.rpartition(".")[0] for key in dropped})
+
+
+def materialize(model: nn.Module, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> None:
+    """Give a model on the meta device initialised parameters, in place."""
+    model.to_empty(device=device or "cpu")
+    if dtype is not None:
+        model.to(dtype)
+    model.init_weights()
+
+
+def _translate(model: nn.Module, state_dict: StateDict, key_map: str | None) -> StateDict:
+    """Convert a foreign layout: the one that the config names, or the one that the keys show."""
+    for candidate in getattr(model, "key_maps", ()):
+        if candidate.name == key_map or (key_map is None and candidate.matches(state_dict)):
+            return dict(candidate.convert(state_dict, model))
+    return dict(state_dict)
+
+
+def _paths(names: str | Iterable[str] | None) -> tuple[str, ...]:
+    return () if names is None else (names,) if isinstance(names, str) else tuple(names)
+
+
+def _fit_input(model: nn.Module, state_dict: StateDict, expected: StateDict, config: WeightsConfig) -> None:
+    for path in _paths(config.first_conv):
+        key = f"{path}.weight"
+        if key not in state_dict or key not in expected or state_dict[key].shape[1] == expected[key].shape[1]:
+            continue
+        state_dict[key] = adapt_input_conv(model.in_chans, state_dict[key], config.input_size[0])
+        _logger.info("adapted '%s' from %d to %d input channels", path, config.input_size[0], model.in_chans)
+
+
+def _fit_head(
+    model: nn.Module, state_dict: StateDict, expected: StateDict, config: WeightsConfig, origin: str
+) -> set[str]:
+    """Cut a background class off, or take away the classifier of another number of classes. Returns expected keys."""
+    paths = _paths(config.classifier) or getattr(model, "classifier_paths", ())
+    dropped: set[str] = set()
+    found = None
+    for path in paths:
+        for key in (f"{path}.weight", f"{path}.bias"):
+            if key not in state_dict:
+                continue
+            if config.label_offset:
+                state_dict[key] = state_dict[key][config.label_offset:]
+            if key in expected and expected[key].shape == state_dict[key].shape:
+                continue
+            found = state_dict.pop(key).shape[0]
+            if key in expected:
+                dropped.add(key)
+    if dropped:
+        _logger.warning("%s: the classifier '%s' has %d classes, the model %d: it was initialised anew", origin,
+                        "', '".join(paths), found, model.num_classes)
+    return dropped
+
+
+def _may_miss(key: str, dropped: set[str]) -> bool:
+    return key in dropped or key.endswith("num_batches_tracked")  # files older than torch 0.4.1 have no such counter
+
+
+def _problems(
+    expected: StateDict, state_dict: StateDict, missing: list[str], ignore: set[str]
+) -> dict[str, list[str]]:
+    found = {
+        "missing": missing,
+        "unexpected": [key for key in state_dict if key not in expected and key not in ignore],
+        "other shape": [key for key, value in state_dict.items()
+                        if key in expected and expected[key].shape != value.shape],
+    }
+    return {kind: keys for kind, keys in found.items() if keys}
+
+
+def _explain(
+    model: nn.Module, origin: str, problems: dict[str, list[str]], state_dict: StateDict, expected: StateDict
+) -> str:
+    name = getattr(model, "architecture", None) or type(model).__name__
+    lines = [f"{origin}: does not fit the model '{name}'"]
+    for kind, keys in problems.items():
+        shown = keys[:_SHOWN_KEYS]
+        if kind == "other shape":
+            shown = [f"{key} (file {tuple(state_dict[key].shape)}, model {tuple(expected[key].shape)})"
+                     for key in shown]
+        rest = f", and {len(keys) - _SHOWN_KEYS} more" if len(keys) > _SHOWN_KEYS else ""
+        lines.append(f"  {kind} ({len(keys)}): {', '.join(shown)}{rest}")
+    if len(problems.get("missing", ())) > len(expected) / 2:
+        lines.append("  most keys are missing: these are weights of another architecture")
+    heads = {f"{path}.weight" for path in getattr(model, "classifier_paths", ())}
+    wrong_heads = heads & set(problems.get("other shape", ()))
+    if wrong_heads:
+        classes = state_dict[wrong_heads.pop()].shape[0]
+        lines.append(f"  the file's classifier has {classes} classes: pass num_classes={classes} to keep it")
+    return "\n".join(lines)
+
+
+def _assign(
+    model: nn.Module, state_dict: StateDict, device: torch.device | str | None, dtype: torch.dtype | None
+) -> None:
+    """Make the tensors the parameters and buffers of a model on the meta device; initialise the rest."""
+    device = torch.device(device or "cpu")
+    incomplete = []
+    with torch.no_grad():
+        for path, module in model.named_modules():
+            prefix = f"{path}." if path else ""
+            for slot in (module._parameters, module._buffers):
+                for name, old in slot.items():
+                    if old is None:
+                        continue
+                    given = state_dict.get(prefix + name)
+                    if given is None:
+                        continue
+                    tensor = _place(given, old, device, dtype)
+                    slot[name] = nn.Parameter(tensor, old.requires_grad) if slot is module._parameters else tensor
+            if owns_meta(module):
+                incomplete.append((path, module))
+        for path, module in incomplete:
+            _complete(model, path, module, device, dtype)
+
+
+def _place(tensor: Tensor, like: Tensor, device: torch.device, dtype: torch.dtype | None) -> Tensor:
+    wanted = (dtype or like.dtype) if like.is_floating_point() else like.dtype
+    return tensor.to(device=device, dtype=wanted).contiguous()
+
+
+def _complete(
+    model: nn.Module, path: str, module: nn.Module, device: torch.device, dtype: torch.dtype | None
+) -> None:
+    """Fill what `module` itself still holds on the meta device, and leave what was loaded."""
+    persistent = [name for name in module._buffers if name not in module._non_persistent_buffers_set]
+    lacks_weights = any(module._parameters[n] is not None and module._parameters[n].is_meta for n in module._parameters)
+    loaded = {}
+    for slot in (module._parameters, module._buffers):
+        for name, tensor in slot.items():
+            if tensor is None:
+                continue
+            if not tensor.is_meta:
+                loaded[name] = tensor
+            if tensor.is_meta or lacks_weights:
+                empty = torch.empty(tensor.shape, dtype=_place_dtype(tensor, dtype), device=device)
+                slot[name] = nn.Parameter(empty, tensor.requires_grad) if slot is module._parameters else empty
+    if lacks_weights:
+        model.init_module(path, module)
+    else:
+        for name in persistent:  # statistics that a file may lack: counters
+            if name not in loaded and module._buffers[name] is not None:
+                module._buffers[name].zero_()
+        if hasattr(module, "reset_buffers"):
+            module.reset_buffers()
+    for name, tensor in loaded.items():
+        slot = module._parameters if name in module._parameters else module._buffers
+        slot[name] = tensor
+    for name, buffer in module._buffers.items():
+        if buffer is not None and name not in loaded:
+            module._buffers[name] = buffer.to(device=device, dtype=_place_dtype(buffer, dtype))
+
+
+def _place_dtype(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
+    return dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return text[0] if text else type(error).__name__

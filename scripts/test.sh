@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# The tests, from a fresh clone: makes .venv, installs the `test` extra, runs pytest.
+#   bash scripts/test.sh                 everything but the slow tests
+#   bash scripts/test.sh -m slow         exhaustive parity
+#   bash scripts/test.sh tests/test_registry.py -k wildcard
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source scripts/setup_env.sh
+setup_env test
+.venv/bin/python -m ruff check .
+exec .venv/bin/python -m pytest "$@"
