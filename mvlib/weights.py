@@ -29,11 +29,13 @@ from typing import Any
 from .errors import ConfigError
 from .names import closest
 
-__all__ = ["OWN_FIELDS", "Catalog", "WeightsConfig", "as_configs", "load_catalog"]
+__all__ = ["OWN_FIELDS", "Catalog", "WeightsConfig", "as_configs", "load_catalog", "read_entries"]
 
 _SOURCE_FIELDS = ("url", "file", "hf_hub_id", "hf_hub_filename", "source", "sources", "sha256", "filename")
 # What a config.json keeps under "mvlib", because timm refuses fields that it does not have.
 OWN_FIELDS = ("preprocessing", "resize_size", "antialias", "label_set", "metrics", "recipe", "docs")
+SOURCE_PREFIXES = ("hf-hub:", "https://", "http://", "file:", "local-dir:", "pkg:")
+_CHOICES = {"crop_mode": ("center", "squash", "border"), "preprocessing": ("timm", "torchvision")}
 _NULLABLE = ("pool_size", "first_conv", "classifier")  # timm's config.json keeps these even where they are null
 
 
@@ -43,7 +45,7 @@ class WeightsConfig:
 
     Attributes:
         architecture: Name of the architecture.
-        tag: Tag of the weights, "" for an untagged description.
+        tag: Tag of the weights, None for an untagged description.
         sources: Where the file lies, tried in order: "hf-hub:owner/name[@revision]", "https://...", "file:/path",
             "local-dir:/path", "pkg:python_package/path/inside".
         sha256: Checksum of the file, if known beyond what its name carries.
@@ -128,7 +130,8 @@ class WeightsConfig:
             ConfigError: A field is unknown, or a value cannot be what its field holds.
         """
         values = {key: _as_tuple(value) for key, value in values.items()}
-        sources = list(values.pop("sources", None) or ())
+        sources = values.pop("sources", None) or ()
+        sources = [sources] if isinstance(sources, str) else list(sources)
         filename = values.pop("hf_hub_filename", None) or values.pop("filename", None)
         for key, prefix in (("file", "file:"), ("hf_hub_id", "hf-hub:"), ("url", "")):
             location = values.pop(key, None)
@@ -137,11 +140,16 @@ class WeightsConfig:
             if location:
                 sources.append(f"{prefix}{location}")
         values.pop("source", None)
+        for source in sources:
+            if not isinstance(source, str) or (strict and not source.startswith(SOURCE_PREFIXES)):
+                known = ", ".join(SOURCE_PREFIXES)
+                raise ConfigError(f"{source!r} is not a source of weights; one begins with {known}")
         known = {f.name for f in dataclasses.fields(cls)}
         for key in [key for key in values if key not in known]:
             if strict:
                 raise ConfigError(f"unknown field '{key}' in a weights config{closest(key, known)}")
             del values[key]
+        values = {key: value for key, value in values.items() if value is not None}  # null stands for the default
         config = cls(**values, sources=tuple(sources), filename=filename)
         config._check()
         return config
@@ -160,6 +168,12 @@ class WeightsConfig:
             value = getattr(self, name)
             if not isinstance(value, tuple) or not all(isinstance(n, (int, float)) for n in value):
                 raise ConfigError(f"{name} {value!r} is not a list of numbers")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name} {getattr(self, name)!r} is none of {', '.join(choices)}")
+        for name in ("model_args", "metrics"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise ConfigError(f"{name} {getattr(self, name)!r} is not a mapping")
         for name in ("crop_pct", "test_crop_pct"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, (int, float)) or not 0 < value <= 16):
@@ -251,45 +265,73 @@ def load_catalog(path: str | Path) -> Catalog:
             the file and the entry.
     """
     path = Path(path)
-    data = _read_yaml(path)
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path}: a catalog is a mapping, not {type(data).__name__}")
-    parts = ("defaults", "aliases", "deprecated", "architectures")
-    for key in data:
-        if key not in parts:
-            raise ConfigError(f"{path}: unknown key '{key}'; a catalog has {', '.join(parts)}")
-    shared = data.get("defaults") or {}
+    entries, aliases, deprecated = read_entries(path)
     configs: dict[str, dict[str, WeightsConfig]] = {}
-    for architecture, body in (data.get("architectures") or {}).items():
-        own = (body or {}).get("defaults") or {}
+    for architecture, tags in entries.items():
         configs[architecture] = {}
-        for tag, values in ((body or {}).get("tags") or {}).items():
-            entry = {**shared, **own, **(values or {}), "architecture": architecture, "tag": tag or ""}
-            entry["sources"] = [_complete(s, architecture, tag) for s in entry.get("sources") or ()]
+        for tag, fields in tags.items():
             try:
-                configs[architecture][tag or ""] = WeightsConfig.from_dict(entry)
+                configs[architecture][tag] = _config(architecture, tag, fields)
             except (ConfigError, TypeError) as error:
                 raise ConfigError(f"{path}: {architecture}.{tag}: {error}") from None
-    return Catalog(path, configs, data.get("aliases") or {}, data.get("deprecated") or {})
+    return Catalog(path, configs, aliases, deprecated)
+
+
+def read_entries(
+    path: str | Path,
+) -> tuple[dict[str, dict[str, dict[str, Any]]], dict[str, str], dict[str, str | None]]:
+    """A catalog as plain data, defaults merged in: {architecture: {tag: fields}}, aliases, deprecated names.
+
+    Raises:
+        ConfigError: The file is missing, not YAML, or not laid out as a catalog.
+    """
+    path = Path(path)
+
+    def section(data: Mapping[str, Any], where: str, *allowed: str) -> dict[str, dict[Any, Any]]:
+        parts = _mapping(path, data, where)
+        for key in parts:
+            if key not in allowed:
+                raise ConfigError(f"{path}: unknown key '{key}' in {where}; known: {', '.join(allowed)}")
+        return {key: _mapping(path, parts.get(key), f"'{key}' of {where}") for key in allowed}
+
+    catalog = section(_read_yaml(path), "the catalog", "defaults", "aliases", "deprecated", "architectures")
+    entries: dict[str, dict[str, dict[str, Any]]] = {}
+    for architecture, body in catalog["architectures"].items():
+        own = section(body, f"'{architecture}'", "defaults", "tags")
+        entries[str(architecture)] = {
+            "" if tag is None else str(tag): {**catalog["defaults"], **own["defaults"],
+                                              **_mapping(path, fields, f"'{architecture}.{tag}'")}
+            for tag, fields in own["tags"].items()
+        }
+    for part in ("aliases", "deprecated"):
+        for name, target in catalog[part].items():
+            if not isinstance(target, str) and not (part == "deprecated" and target is None):
+                raise ConfigError(f"{path}: {part}: '{name}' stands for {target!r}, which is not a model name")
+    return entries, catalog["aliases"], catalog["deprecated"]
 
 
 def as_configs(architecture: str, weights: Mapping[str, Any] | Iterable[WeightsConfig]) -> dict[str, WeightsConfig]:
-    """Configs by tag, from {tag: config or dict of fields} or from a sequence of configs."""
-    if isinstance(weights, Mapping):
-        pairs = [(tag, c if isinstance(c, WeightsConfig) else WeightsConfig.from_dict(c)) for tag, c in weights.items()]
-    else:
-        pairs = [(config.tag or "", config) for config in weights]
-    return {
-        tag: config.replace(architecture=architecture, tag=tag,
-                            sources=tuple(_complete(s, architecture, tag) for s in config.sources))
-        for tag, config in pairs
-    }
+    """Configs by tag, from {tag: config or dict of fields} or from a sequence of configs.
+
+    Raises:
+        ConfigError: A field is unknown, or a value cannot be what its field holds.
+    """
+    pairs = weights.items() if isinstance(weights, Mapping) else ((config.tag, config) for config in weights)
+    return {tag or "": _config(architecture, tag or "", config) for tag, config in pairs}
 
 
-def _complete(source: str, architecture: str, tag: str) -> str:
-    if source.startswith("hf-hub:") and source.endswith("/"):
-        return f"{source}{architecture}.{tag}" if tag else f"{source}{architecture}"
-    return source
+def _config(architecture: str, tag: str, fields: WeightsConfig | Mapping[str, Any]) -> WeightsConfig:
+    """The config of a name, sources completed ("hf-hub:owner/" -> "hf-hub:owner/architecture.tag")."""
+    config = fields if isinstance(fields, WeightsConfig) else WeightsConfig.from_dict(fields)
+    name = f"{architecture}.{tag}" if tag else architecture
+    sources = [f"{s}{name}" if s.startswith("hf-hub:") and s.endswith("/") else s for s in config.sources]
+    return config.replace(architecture=architecture, tag=tag or None, sources=tuple(sources))
+
+
+def _mapping(path: Path, value: Any, where: str) -> dict[Any, Any]:
+    if value is not None and not isinstance(value, dict):
+        raise ConfigError(f"{path}: {where} is a {type(value).__name__}, not a mapping")
+    return value or {}
 
 
 def _as_tuple(value: Any) -> Any:

@@ -360,7 +360,8 @@ class ImageModel(nn.Module):
 
         Returns:
             `stem`: a pattern of the stem's modules and the parameters that the model itself owns; `blocks`: pairs of
-            a pattern (its numeric groups order the layers) and None or a suffix; 99999 as the suffix joins the layer before. What matches nothing belongs to the head.
+            a pattern, whose numeric groups order the layers, and None or a suffix, where 99999 joins the layer before.
+            What matches nothing belongs to the head.
         """
         prefixes = {re.sub(r"(\d+)$", r"(\\d+)", re.escape(step.name)) for step in self.flow.stages}
         blocks = []

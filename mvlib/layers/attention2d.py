@@ -1,0 +1,129 @@
+"""Attention over the positions of a feature map, as MobileNetV4 has it."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .conv import Padding, create_conv2d
+from .norm import NormLayer
+
+__all__ = ["Attention2d", "MultiQueryAttention2d"]
+
+
+class Attention2d(nn.Module):
+    """Multi-head self-attention on a feature map; keys `qkv`, `proj`. Shapes: (B, dim, H, W) -> (B, dim_out, H, W).
+
+    Args:
+        dim: Channels of the input.
+        dim_out: Channels of the output; `dim` unless given.
+        num_heads: Heads.
+        bias: Whether the two projections have a bias.
+        expand_first: Attend in `dim_out` channels instead of `dim`.
+        head_first: Lay the projected channels out as (heads, 3, head_dim) instead of (3, heads, head_dim).
+        attn_drop: Dropout of the attention weights.
+        proj_drop: Dropout of the output.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        dim_out: int | None = None,
+        num_heads: int = 32,
+        bias: bool = True,
+        expand_first: bool = False,
+        head_first: bool = False,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+    ) -> None:
+        super().__init__()
+        dim_out = dim_out or dim
+        dim_attn = dim_out if expand_first else dim
+        self.num_heads = num_heads
+        self.head_first = head_first
+        self.attn_drop = attn_drop
+        self.qkv = nn.Conv2d(dim, dim_attn * 3, 1, bias=bias)
+        self.proj = nn.Conv2d(dim_attn, dim_out, 1, bias=bias)
+        self.proj_drop = nn.Dropout(proj_drop)
+
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+        height, width = x.shape[-2:]
+        qkv = self.qkv(x).flatten(2).transpose(1, 2)  # (B, L, 3 * heads * head_dim)
+        if self.head_first:
+            qkv = qkv.unflatten(2, (self.num_heads, 3, -1)).permute(3, 0, 2, 1, 4)
+        else:
+            qkv = qkv.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unbind(0)
+        drop = self.attn_drop if self.training else 0.0
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, dropout_p=drop)
+        x = x.transpose(2, 3).flatten(1, 2).unflatten(2, (height, width))
+        return self.proj_drop(self.proj(x))
+
+
+class MultiQueryAttention2d(nn.Module):
+    """Attention whose heads share one key and one value map, both optionally downsampled; MobileNetV4's Mobile MQA.
+
+    Shapes: (B, dim, H, W) -> (B, dim_out, H, W). Keys `query.proj`, `key.{down_conv,norm,proj}`, `value` likewise,
+    `output.proj`. Source: Qin et al., "MobileNetV4: Universal Models for the Mobile Ecosystem", 2024.
+
+    Args:
+        dim: Channels of the input.
+        dim_out: Channels of the output; `dim` unless given.
+        num_heads: Query heads.
+        key_dim: Channels of a key; `dim` / `num_heads` unless given.
+        value_dim: Channels of a value, likewise.
+        kv_stride: Stride of a depthwise convolution before the key and value projections; 1 for none.
+        dw_kernel_size: Kernel of that convolution.
+        padding: Its padding, see `resolve_padding`.
+        attn_drop: Dropout of the attention weights.
+        proj_drop: Dropout of the output.
+        norm_layer: Norm after the depthwise convolution.
+        use_bias: Whether the projections have a bias.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        dim_out: int | None = None,
+        num_heads: int = 8,
+        key_dim: int | None = None,
+        value_dim: int | None = None,
+        kv_stride: int = 1,
+        dw_kernel_size: int = 3,
+        dilation: int = 1,
+        padding: Padding = "",
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        norm_layer: NormLayer = nn.BatchNorm2d,
+        use_bias: bool = False,
+    ) -> None:
+        super().__init__()
+        key_dim = key_dim or dim // num_heads
+        value_dim = value_dim or dim // num_heads
+        self.num_heads = num_heads
+        self.attn_drop = attn_drop
+
+        def project(out: int, stride: int) -> nn.Sequential:
+            layers = nn.Sequential()
+            if stride > 1:
+                layers.add_module("down_conv", create_conv2d(
+                    dim, dim, dw_kernel_size, stride=stride, dilation=dilation, padding=padding, depthwise=True))
+                layers.add_module("norm", norm_layer(dim))
+            layers.add_module("proj", nn.Conv2d(dim, out, 1, bias=use_bias))
+            return layers
+
+        self.query = project(num_heads * key_dim, 1)
+        self.key = project(key_dim, kv_stride)
+        self.value = project(value_dim, kv_stride)
+        self.output = nn.Sequential()
+        self.output.add_module("proj", nn.Conv2d(num_heads * value_dim, dim_out or dim, 1, bias=use_bias))
+        self.output.add_module("drop", nn.Dropout(proj_drop))
+
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+        height, width = x.shape[-2:]
+        q = self.query(x).flatten(2).unflatten(1, (self.num_heads, -1)).transpose(2, 3)  # (B, heads, H * W, key_dim)
+        k = self.key(x).flatten(2).transpose(1, 2).unsqueeze(1)  # (B, 1, M, key_dim)
+        v = self.value(x).flatten(2).transpose(1, 2).unsqueeze(1)
+        drop = self.attn_drop if self.training else 0.0
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, dropout_p=drop)
+        return self.output(x.transpose(2, 3).flatten(1, 2).unflatten(2, (height, width)))

@@ -1,0 +1,281 @@
+"""Convolutions of the mobile families: TensorFlow's padding, mixed kernels, conditional kernels, conv-norm-act."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .activations import ActLayer
+from .blur_pool import AaLayer, create_aa
+from .helpers import to_2tuple
+from .norm import NormLayer, get_norm_act_layer
+
+__all__ = [
+    "CondConv2d",
+    "Conv2dSame",
+    "ConvNormAct",
+    "IntPair",
+    "KernelSize",
+    "MixedConv2d",
+    "Padding",
+    "create_conv2d",
+    "num_groups",
+    "pad_same",
+    "resolve_padding",
+]
+
+IntPair = int | tuple[int, int]
+KernelSize = int | tuple[int, int] | list[int]  # a list is one kernel size for each group of channels
+Padding = str | int | tuple[int, int]
+
+
+@torch.fx.wrap  # one node in a traced graph: the amount depends on the input's size
+def pad_same(x: Tensor, kernel_size: IntPair, stride: IntPair, dilation: IntPair = 1, value: float = 0.0) -> Tensor:
+    """Pad as TensorFlow does for padding "same", so that a window operation gives ceil(size / stride).
+
+    An odd amount puts the extra row below and the extra column on the right.
+
+    Shapes: (B, C, H, W) -> (B, C, H', W').
+    """
+    amounts: list[int] = []
+    for size, k, s, d in zip(x.shape[-2:], to_2tuple(kernel_size), to_2tuple(stride), to_2tuple(dilation)):
+        reach = (k - 1) * d + 1
+        total = max(((size + s - 1) // s - 1) * s + reach - size, 0)
+        amounts = [total // 2, total - total // 2, *amounts]  # F.pad counts from the last dimension
+    return F.pad(x, amounts, value=value)
+
+
+def resolve_padding(
+    padding: Padding, kernel_size: IntPair, stride: IntPair = 1, dilation: IntPair = 1
+) -> tuple[tuple[int, int], bool]:
+    """Padding as (height, width), and whether it depends on the input's size so that `pad_same` has to do it.
+
+    Args:
+        padding: Rows and columns; or "" for PyTorch's symmetric padding, "same" for TensorFlow's, "valid" for none.
+
+    Raises:
+        ValueError: The padding has another name.
+    """
+    if not isinstance(padding, str):
+        return to_2tuple(padding), False
+    windows = list(zip(to_2tuple(kernel_size), to_2tuple(stride), to_2tuple(dilation)))
+    symmetric = tuple((s - 1 + d * (k - 1)) // 2 for k, s, d in windows)
+    name = padding.lower()
+    if name == "":
+        return symmetric, False
+    if name == "valid":
+        return (0, 0), False
+    if name == "same":
+        is_static = all(s == 1 and d * (k - 1) % 2 == 0 for k, s, d in windows)
+        return (symmetric, False) if is_static else ((0, 0), True)
+    raise ValueError(f"unknown padding '{padding}'; known: 'same', 'valid', '' (symmetric), or numbers")
+
+
+class Conv2dSame(nn.Conv2d):
+    """Convolution with TensorFlow's "same" padding, for strides and kernels where that depends on the input's size.
+
+    Shapes: (B, C, H, W) -> (B, C', ceil(H / stride), ceil(W / stride)).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = pad_same(x, self.kernel_size, self.stride, self.dilation)
+        return F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+
+class MixedConv2d(nn.ModuleDict):
+    """Convolution whose channels are split into groups with kernels of different sizes; keys `0`, `1`, ...
+
+    Shapes: (B, C, H, W) -> (B, C', H', W'). Both channel counts are split evenly, the rest goes to the first group.
+    Source: Tan and Le, "MixConv: Mixed Depthwise Convolutional Kernels", 2019.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: list[int],
+        stride: IntPair = 1,
+        padding: Padding = "",
+        dilation: IntPair = 1,
+        depthwise: bool = False,
+        bias: bool = False,
+    ) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.splits = _split_evenly(in_channels, len(kernel_size))
+        for i, (kernel, ins, outs) in enumerate(
+            zip(kernel_size, self.splits, _split_evenly(out_channels, len(kernel_size)))
+        ):
+            self[str(i)] = create_conv2d(ins, outs, kernel, stride=stride, padding=padding, dilation=dilation,
+                                         groups=ins if depthwise else 1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = torch.split(x, self.splits, dim=1)
+        return torch.cat([conv(parts[i]) for i, conv in enumerate(self.values())], dim=1)
+
+
+def _split_evenly(total: int, count: int) -> list[int]:
+    share = total // count
+    return [total - share * (count - 1)] + [share] * (count - 1)
+
+
+class CondConv2d(nn.Module):
+    """Convolution whose kernel is, for each image, a weighted sum of expert kernels.
+
+    Shapes: x (B, C, H, W), routing_weights (B, num_experts) -> (B, C', H', W'); the key `weight` holds the flattened
+    kernels (num_experts, C' * C / groups * kh * kw), `bias` (num_experts, C').
+    Source: Yang et al., "CondConv: Conditionally Parameterized Convolutions for Efficient Inference", 2019.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: IntPair = 3,
+        stride: IntPair = 1,
+        padding: Padding = "",
+        dilation: IntPair = 1,
+        groups: int = 1,
+        bias: bool = False,
+        num_experts: int = 4,
+    ) -> None:
+        super().__init__()
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.kernel_size = to_2tuple(kernel_size)
+        self.stride = to_2tuple(stride)
+        self.dilation = to_2tuple(dilation)
+        self.padding, self.pads_input = resolve_padding(padding, kernel_size, stride, dilation)
+        self.groups = groups
+        self.num_experts = num_experts
+        self.expert_shape = (out_channels, in_channels // groups, *self.kernel_size)
+        self.weight = nn.Parameter(torch.empty(num_experts, math.prod(self.expert_shape)))
+        self.bias = nn.Parameter(torch.empty(num_experts, out_channels)) if bias else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        bound = 1 / math.sqrt(math.prod(self.expert_shape[1:]))
+        self.init_experts(lambda kernel: nn.init.kaiming_uniform_(kernel, a=math.sqrt(5)))
+        if self.bias is not None:
+            nn.init.uniform_(self.bias, -bound, bound)
+
+    def init_experts(self, init: Callable[[Tensor], object]) -> None:
+        """Apply an in-place initialiser to each expert's kernel, seen in its own shape (C', C / groups, kh, kw)."""
+        with torch.no_grad():
+            for expert in self.weight:
+                init(expert.view(self.expert_shape))
+
+    def forward(self, x: Tensor, routing_weights: Tensor) -> Tensor:
+        batch, chans, height, width = x.shape
+        kernels = (routing_weights @ self.weight).reshape(batch * self.out_channels, *self.expert_shape[1:])
+        bias = (routing_weights @ self.bias).reshape(-1) if self.bias is not None else None
+        # The batch becomes groups of one image, so that every image meets its own kernel.
+        x = x.reshape(1, batch * chans, height, width)
+        if self.pads_input:
+            x = pad_same(x, self.kernel_size, self.stride, self.dilation)
+        x = F.conv2d(x, kernels, bias, self.stride, self.padding, self.dilation, self.groups * batch)
+        return x.reshape(batch, self.out_channels, x.shape[-2], x.shape[-1])
+
+    def extra_repr(self) -> str:
+        return (f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "
+                f"groups={self.groups}, num_experts={self.num_experts}")
+
+
+def create_conv2d(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: KernelSize,
+    stride: IntPair = 1,
+    padding: Padding = "",
+    dilation: IntPair = 1,
+    groups: int = 1,
+    bias: bool = False,
+    depthwise: bool = False,
+    num_experts: int = 0,
+) -> nn.Module:
+    """The convolution that the arguments ask for: plain, TensorFlow-padded, mixed or conditional.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: One size, (height, width), or a list of sizes for groups of channels (`MixedConv2d`).
+        padding: See `resolve_padding`.
+        groups: Groups; `depthwise` sets them to `in_channels`.
+        num_experts: Kernels of a `CondConv2d`; 0 for an ordinary convolution.
+
+    Raises:
+        ValueError: A mixed convolution is asked to have experts, or groups other than none and depthwise.
+    """
+    groups = in_channels if depthwise else groups
+    if isinstance(kernel_size, list):
+        if num_experts or groups not in (1, in_channels):
+            raise ValueError("a mixed convolution is plain or depthwise, and has no experts")
+        return MixedConv2d(in_channels, out_channels, kernel_size, stride, padding, dilation,
+                           depthwise=groups == in_channels, bias=bias)
+    if num_experts:
+        return CondConv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, num_experts)
+    amount, depends_on_input = resolve_padding(padding, kernel_size, stride, dilation)
+    conv = Conv2dSame if depends_on_input else nn.Conv2d
+    return conv(in_channels, out_channels, kernel_size, stride, amount, dilation, groups, bias)
+
+
+def num_groups(group_size: int | None, channels: int) -> int:
+    """Groups of a convolution: none for a group size of 0 or None, depthwise for 1.
+
+    Raises:
+        ValueError: The group size does not divide the channels.
+    """
+    if not group_size:
+        return 1
+    if channels % group_size:
+        raise ValueError(f"{channels} channels cannot be divided into groups of {group_size}")
+    return channels // group_size
+
+
+class ConvNormAct(nn.Module):
+    """Convolution, norm and activation, and anti-aliased downsampling; keys `conv`, `bn`, `aa`.
+
+    Shapes: (B, C, H, W) -> (B, C', H', W').
+
+    Args:
+        apply_norm: Whether there is a norm (and then an activation) at all.
+        apply_act: Whether there is an activation.
+        aa_layer: Takes over the stride, see `create_aa`.
+        drop_layer: Optional module class between norm and activation.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: KernelSize = 1,
+        stride: int = 1,
+        padding: Padding = "",
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = False,
+        apply_norm: bool = True,
+        apply_act: bool = True,
+        norm_layer: NormLayer = nn.BatchNorm2d,
+        act_layer: ActLayer = nn.ReLU,
+        aa_layer: AaLayer = None,
+        drop_layer: Callable[[], nn.Module] | None = None,
+    ) -> None:
+        super().__init__()
+        blurs = aa_layer is not None and stride > 1
+        self.conv = create_conv2d(in_channels, out_channels, kernel_size, stride=1 if blurs else stride,
+                                  padding=padding, dilation=dilation, groups=groups, bias=bias)
+        if apply_norm:
+            extra = {"drop_layer": drop_layer} if drop_layer else {}
+            self.bn = get_norm_act_layer(norm_layer, act_layer)(out_channels, apply_act=apply_act, **extra)
+        else:
+            self.bn = drop_layer() if drop_layer else nn.Identity()
+        self.aa = create_aa(aa_layer, channels=out_channels, stride=stride, enable=blurs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.aa(self.bn(self.conv(x)))

@@ -1,0 +1,250 @@
+"""create_model: names, sources, arguments, and what is said of each mistake."""
+
+import json
+import logging
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save
+
+import mvlib
+from mvlib.errors import ConfigError, MvlibError, UnknownNameError, WeightsError
+
+
+def weights_of(name, **kwargs):
+    torch.manual_seed(1)
+    return timm.create_model(name, **kwargs).eval()
+
+
+def repository(model, **changes):
+    config = {"architecture": "resnet18", "num_classes": 1000, "num_features": 512,
+              "pretrained_cfg": {"tag": "mine", "custom_load": False, "input_size": [3, 160, 160], "crop_pct": 0.95,
+                                 "interpolation": "bicubic", "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5],
+                                 "num_classes": 1000, "first_conv": "conv1", "classifier": "fc"}}
+    return {"config.json": json.dumps(config | changes).encode(), "model.safetensors": save(model.state_dict())}
+
+
+IMAGE = torch.linspace(-1, 1, 3 * 64 * 64).reshape(1, 3, 64, 64)
+
+
+# what a name means
+
+def test_an_architecture_is_initialised_at_random():
+    model = mvlib.create_model("resnet18", num_classes=10)
+    assert model(IMAGE).shape == (1, 10)
+    assert not any(p.is_meta for p in model.parameters())
+    assert model.conv1.weight.std() > 0.01
+    assert (model.bn1.weight == 1).all()
+
+
+def test_a_tag_loads_its_weights(hub):
+    reference = weights_of("resnet18")
+    hub.add_repo("timm/resnet18.a1_in1k", repository(reference))
+    assert torch.equal(mvlib.create_model("resnet18.a1_in1k").eval()(IMAGE), reference(IMAGE))
+
+
+def test_pretrained_false_wins_over_a_tag(hub):
+    mvlib.create_model("resnet18.a1_in1k", pretrained=False)
+    assert not hub.requests
+
+
+def test_a_checkpoint_wins_over_a_tag(hub, tmp_path):
+    reference = weights_of("resnet18")
+    (tmp_path / "w.safetensors").write_bytes(save(reference.state_dict()))
+    model = mvlib.create_model("resnet18.a1_in1k", checkpoint_path=tmp_path / "w.safetensors").eval()
+    assert torch.equal(model(IMAGE), reference(IMAGE))
+    assert not hub.requests
+
+
+def test_pretrained_takes_the_default_tag(hub):
+    reference = weights_of("resnet18")
+    hub.add_repo("timm/resnet18.a1_in1k", repository(reference))
+    model = mvlib.create_model("resnet18", pretrained=True, num_classes=5)
+    assert model.weights_config.tag == mvlib.get_pretrained_cfg("resnet18").tag
+    assert model.fc.weight.shape == (5, 512)
+    assert torch.equal(model.conv1.weight, reference.conv1.weight)
+
+
+def test_a_hub_repository_is_what_its_config_says(hub):
+    reference = weights_of("resnet18", num_classes=4)
+    hub.add_repo("someone/birds", repository(reference, num_classes=4, label_names=["a", "b", "c", "d"]))
+    model = mvlib.create_model("hf-hub:someone/birds").eval()
+    assert torch.equal(model(IMAGE), reference(IMAGE))
+    assert model.weights_config.label_names == ("a", "b", "c", "d")
+    assert mvlib.resolve_data_config(model=model)["input_size"] == (3, 160, 160)
+    assert model.pretrained_cfg["mean"] == (0.5, 0.5, 0.5)
+
+
+def test_a_hub_repository_without_its_weights(hub):
+    hub.add_repo("someone/birds", repository(weights_of("resnet18")))
+    mvlib.create_model("hf-hub:someone/birds", pretrained=False)
+    assert not any("safetensors" in path for path in hub.requests)
+
+
+def test_a_local_folder(tmp_path):
+    reference = weights_of("resnet18")
+    for name, data in repository(reference).items():
+        (tmp_path / name).write_bytes(data)
+    assert torch.equal(mvlib.create_model(f"local-dir:{tmp_path}").eval()(IMAGE), reference(IMAGE))
+
+
+def test_features_only_never_needs_the_pruned_layers(hub):
+    reference = weights_of("resnet18", features_only=True, out_indices=(1, 2))
+    hub.add_repo("timm/resnet18.a1_in1k", repository(weights_of("resnet18")))
+    model = mvlib.create_model("resnet18.a1_in1k", features_only=True, out_indices=(1, 2)).eval()
+    assert model.feature_info.channels() == reference.feature_info.channels() == [64, 128]
+    assert model.feature_info.reduction() == [4, 8]
+    for own, peer in zip(model(IMAGE), reference(IMAGE)):
+        assert torch.equal(own, peer)
+    assert not any("layer3" in key or "fc" in key for key in model.state_dict())
+
+
+@pytest.mark.parametrize("name", ["resnet18", "swin_tiny_patch4_window7_224", "vit_tiny_patch16_224"])
+def test_timm_s_feature_extractors_checkpoints_load(name):
+    reference = timm.create_model(name, features_only=True)
+    model = mvlib.create_model(name, features_only=True)
+    model.load_state_dict(reference.state_dict())
+
+
+def test_a_dict_of_features():
+    model = mvlib.create_model("resnet18", features_only=True, feature_cls="dict", out_indices=(-1,))
+    assert list(model(IMAGE)) == ["layer4"]
+
+
+def test_none_arguments_are_left_out():
+    assert mvlib.create_model("resnet18", num_classes=None, drop_rate=None).num_classes == 1000
+
+
+def test_a_config_of_one_s_own(hub):
+    reference = weights_of("resnet18")
+    hub.add_file("/x/mine.safetensors", save(reference.state_dict()))
+    config = {"url": hub.url("/x/mine.safetensors"), "mean": (0.1, 0.2, 0.3)}
+    model = mvlib.create_model("resnet18", pretrained=True, pretrained_cfg=config).eval()
+    assert torch.equal(model(IMAGE), reference(IMAGE))
+    assert model.pretrained_cfg["mean"] == (0.1, 0.2, 0.3)
+
+
+def test_an_overlay_replaces_fields(tmp_path):
+    (tmp_path / "w.safetensors").write_bytes(save(weights_of("resnet18").state_dict()))
+    overlay = {"file": str(tmp_path / "w.safetensors"), "crop_pct": 0.5}
+    model = mvlib.create_model("resnet18", pretrained=True, pretrained_cfg_overlay=overlay)
+    assert model.pretrained_cfg["crop_pct"] == 0.5
+    assert model.pretrained_cfg["interpolation"] == mvlib.get_pretrained_cfg("resnet18").interpolation
+
+
+def test_a_user_s_model_with_a_user_s_catalog(tmp_path):
+    (tmp_path / "w.safetensors").write_bytes(save(weights_of("resnet18").state_dict()))
+    (tmp_path / "mine.yaml").write_text(
+        f"architectures:\n  resnet18:\n    tags:\n      mine_2026:\n        sources: ['file:{tmp_path}/w.safetensors']\n")
+    assert mvlib.register_catalog(tmp_path / "mine.yaml") == ["resnet18.mine_2026"]
+    assert mvlib.list_models("resnet18.mine*", pretrained=True) == ["resnet18.mine_2026"]
+    mvlib.create_model("resnet18.mine_2026")
+
+
+def test_deprecated_names_work_offline_and_name_the_new_one(hub):
+    with pytest.warns(FutureWarning, match=r"'resnet18d_deprecated_here' is deprecated; write 'resnet18' instead"):
+        mvlib.register_model_deprecations(__name__, {"resnet18d_deprecated_here": "resnet18"})
+        mvlib.create_model("resnet18d_deprecated_here")
+    with pytest.warns(FutureWarning, match="write 'resnet50.gluon_in1k' instead"):
+        mvlib.create_model("gluon_resnet50_v1b", pretrained=False)
+    assert not hub.requests
+
+
+# mistakes
+
+def test_unknown_architecture():
+    with pytest.raises(UnknownNameError, match=r"unknown architecture 'resnet5'; did you mean .*'resnet50'"):
+        mvlib.create_model("resnet5")
+
+
+def test_unknown_tag():
+    with pytest.raises(UnknownNameError, match=r"unknown tag 'a1_in1' of the architecture 'resnet50'; did you.*'a1_in1k'"):
+        mvlib.create_model("resnet50.a1_in1")
+
+
+def test_unknown_source():
+    with pytest.raises(UnknownNameError, match=r"unknown source 'hf-hubb:' .* did you mean 'hf-hub'"):
+        mvlib.create_model("hf-hubb:timm/resnet18.a1_in1k")
+
+
+def test_a_repository_without_its_prefix():
+    with pytest.raises(UnknownNameError, match="write 'hf-hub:timm/resnet18.a1_in1k' to load it from the hub"):
+        mvlib.create_model("timm/resnet18.a1_in1k")
+
+
+def test_nothing_is_published():
+    name = next(n for n in mvlib.list_models() if not mvlib.is_model_pretrained(n))
+    with pytest.raises(WeightsError, match=f"no weights are published for '{name}'"):
+        mvlib.create_model(name, pretrained=True)
+
+
+def test_a_tag_and_another_tag():
+    with pytest.raises(ConfigError, match="name different weights; give one of them"):
+        mvlib.create_model("resnet50.a1_in1k", pretrained_cfg="a2_in1k")
+
+
+def test_a_repository_and_a_config(hub):
+    with pytest.raises(ConfigError, match="brings its own config; pretrained_cfg contradicts it"):
+        mvlib.create_model("hf-hub:someone/birds", pretrained_cfg="a1_in1k")
+
+
+def test_out_indices_without_features_only():
+    with pytest.raises(ConfigError, match="out_indices goes with features_only=True"):
+        mvlib.create_model("resnet18", out_indices=(1,))
+
+
+def test_feature_indices_out_of_range():
+    with pytest.raises(ValueError, match=r"feature indices \[7\] are out of range: the model has 5 features"):
+        mvlib.create_model("resnet18", features_only=True, out_indices=(7,))
+
+
+def test_unknown_arguments_name_the_known_ones():
+    with pytest.raises(ConfigError) as caught:
+        mvlib.create_model("resnet18", drop_paht_rate=0.1)
+    text = str(caught.value)
+    assert "'resnet18' does not know the argument 'drop_paht_rate'; did you mean 'drop_path_rate'" in text
+    assert "It takes: " in text and "num_classes" in text
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"architecture": "resnet_from_mars"}, "names the unknown architecture 'resnet_from_mars'"),
+    ({"architecture": "../../etc/passwd"}, "names the unknown architecture '../../etc/passwd'"),
+    ({"architecture": None}, "names no 'architecture'"),
+    ({"architecture": ["resnet18"]}, "names no 'architecture'"),
+    ({"num_classes": 10**12}, "not a possible number of classes"),
+    ({"num_classes": "many"}, "not a possible number of classes"),
+    ({"model_args": {"stem_width": 10**9}}, "asks for stem_width=1000000000"),
+    ({"model_args": [1, 2]}, "model_args in config.json is not an object"),
+    ({"pretrained_cfg": {"input_size": [3, 10**8, 10**8]}}, "of a possible image"),
+    ({"pretrained_cfg": {"input_size": "big"}}, "of a possible image"),
+    ({"pretrained_cfg": {"mean": "dark"}}, "not a list of numbers"),
+    ({"pretrained_cfg": {"crop_pct": -3}}, "not a share of the image"),
+    ({"pretrained_cfg": {"hf_hub_filename": "../../../etc/passwd"}}, r"\.\."),
+])
+def test_hostile_configs(changes, message, hub):
+    hub.add_repo("evil/model", repository(weights_of("resnet18"), **changes))
+    with pytest.raises(MvlibError, match=message):
+        mvlib.create_model("hf-hub:evil/model")
+
+
+def test_a_config_cannot_point_elsewhere(hub, tmp_path):
+    (tmp_path / "secret.safetensors").write_bytes(b"secret")
+    config = {"file": str(tmp_path / "secret.safetensors"), "url": hub.url("/elsewhere.pth"), "hf_hub_id": "other/repo"}
+    reference = weights_of("resnet18")
+    hub.add_repo("evil/model", repository(reference, pretrained_cfg=config))
+    assert torch.equal(mvlib.create_model("hf-hub:evil/model").eval()(IMAGE), reference(IMAGE))
+    assert not any("elsewhere" in path or "other" in path for path in hub.requests)
+
+
+def test_a_config_that_is_not_json(hub):
+    hub.add_repo("evil/model", {"config.json": b"<html>", "model.safetensors": b""})
+    with pytest.raises(ConfigError, match="config.json"):
+        mvlib.create_model("hf-hub:evil/model")
+
+
+def test_loading_says_where_from(hub, caplog):
+    hub.add_repo("timm/resnet18.a1_in1k", repository(weights_of("resnet18")))
+    with caplog.at_level(logging.INFO, logger="mvlib"):
+        mvlib.create_model("resnet18.a1_in1k")
+    assert "loading 'resnet18.a1_in1k' from hf-hub:timm/resnet18.a1_in1k" in caplog.text

@@ -1,0 +1,110 @@
+"""A model as a repository: written, read back by us and by timm, and uploaded."""
+
+import json
+import re
+
+import pytest
+import timm
+import torch
+
+import mvlib
+from mvlib.errors import ConfigError
+
+IMAGE = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(("name", "kwargs", "size"), [
+    ("resnet18", {}, 224),
+    ("resnet18", {"in_chans": 1, "num_classes": 3, "global_pool": "max"}, 224),
+    ("efficientnet_b0", {"num_classes": 12}, 224),
+    ("vit_tiny_patch16_224", {"img_size": 96, "num_classes": 5}, 96),
+    ("deit_tiny_distilled_patch16_224", {}, 224),
+    ("swin_tiny_patch4_window7_224", {"num_classes": 5}, 224),
+])
+def test_here_and_in_timm_a_saved_model_gives_the_same_outputs(name, kwargs, size, tmp_path):
+    model = mvlib.create_model(name, **kwargs).eval()
+    image = IMAGE[:1, :kwargs.get("in_chans", 3), :size, :size]
+    mvlib.save_for_hub(model, tmp_path)
+    again = mvlib.create_model(f"local-dir:{tmp_path}").eval()
+    assert torch.equal(again(image), model(image))
+    peer = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
+    difference = (peer(image) - model(image)).abs().max() / model(image).abs().max()
+    assert difference < 1e-5
+    assert mvlib.resolve_data_config(model=again) == mvlib.resolve_data_config(model=model)
+
+
+def test_what_is_said_of_the_weights_survives(tmp_path):
+    model = mvlib.create_model("resnet18", num_classes=3)
+    mvlib.save_for_hub(model, tmp_path, label_names=["cat", "dog", "cup"], license="mit",
+                       metrics={"pets": {"acc@1": 91.5}}, data_config={"crop_pct": 0.5, "mean": (0.1, 0.2, 0.3)})
+    config = mvlib.create_model(f"local-dir:{tmp_path}").weights_config
+    assert config.label_names == ("cat", "dog", "cup")
+    assert (config.license, config.crop_pct, config.mean) == ("mit", 0.5, (0.1, 0.2, 0.3))
+    assert config.metrics == {"pets": {"acc@1": 91.5}}
+    card = (tmp_path / "README.md").read_text()
+    assert "license: mit" in card
+    assert "3 classes: cat, dog, cup" in card
+    assert "| pets | acc@1 | 91.5 |" in card
+
+
+def test_torchvision_preprocessing_survives(tmp_path):
+    model = mvlib.create_model("resnet50.imagenet1k_v2", pretrained=False)
+    mvlib.save_for_hub(model, tmp_path)
+    again = mvlib.create_model(f"local-dir:{tmp_path}", pretrained=False)
+    assert again.weights_config.resize_size == model.weights_config.resize_size == 232
+    assert mvlib.resolve_data_config(model=again) == mvlib.resolve_data_config(model=model)
+
+
+def test_the_card_s_snippet_runs(tmp_path, monkeypatch, capsys):
+    mvlib.save_for_hub(mvlib.create_model("resnet18", num_classes=2), tmp_path)
+    snippet = re.search(r"```python\n(.*?)```", (tmp_path / "README.md").read_text(), re.DOTALL)[1]
+    monkeypatch.chdir(tmp_path)
+    exec(snippet, {})
+    assert "values" in capsys.readouterr().out
+
+
+def test_a_changed_head_is_saved_as_it_is(tmp_path):
+    model = mvlib.create_model("resnet18")
+    model.reset_classifier(7, "catavgmax")
+    mvlib.save_for_hub(model, tmp_path)
+    again = mvlib.create_model(f"local-dir:{tmp_path}")
+    assert again.fc.weight.shape == (7, 1024)
+    assert json.loads((tmp_path / "config.json").read_text())["global_pool"] == "catavgmax"
+
+
+def test_saving_over_the_folder_that_the_model_came_from(tmp_path):
+    mvlib.save_for_hub(mvlib.create_model("resnet18"), tmp_path)
+    model = mvlib.create_model(f"local-dir:{tmp_path}").eval()
+    before = model(IMAGE)
+    mvlib.save_for_hub(model, tmp_path)
+    assert torch.equal(model(IMAGE), before)
+    assert torch.equal(mvlib.create_model(f"local-dir:{tmp_path}").eval()(IMAGE), before)
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_push_to_hub(hub):
+    model = mvlib.create_model("resnet18", num_classes=3).eval()
+    url = mvlib.push_to_hub(model, "someone/mine", token="hf_test", license="mit")
+    assert "someone/mine" in url
+    again = mvlib.create_model("hf-hub:someone/mine").eval()
+    assert torch.equal(again(IMAGE), model(IMAGE))
+
+
+# mistakes
+
+def test_a_model_without_a_name(tmp_path):
+    with pytest.raises(ConfigError, match="only a model that create_model built can be saved"):
+        mvlib.save_for_hub(torch.nn.Linear(2, 2), tmp_path)
+
+
+def test_too_few_class_names(tmp_path):
+    with pytest.raises(ConfigError, match="2 label_names for a model with 1000 outputs"):
+        mvlib.save_for_hub(mvlib.create_model("resnet18"), tmp_path, label_names=["a", "b"])
+
+
+def test_arguments_that_are_not_data(tmp_path):
+    model = mvlib.create_model("resnet18", act_layer=torch.nn.SiLU)
+    with pytest.raises(ConfigError, match="pass model_args={'act_layer': ...} with a name for it"):
+        mvlib.save_for_hub(model, tmp_path)
+    mvlib.save_for_hub(model, tmp_path, model_args={"act_layer": "silu"})
+    assert isinstance(mvlib.create_model(f"local-dir:{tmp_path}").act1, torch.nn.SiLU)
