@@ -136,7 +136,7 @@ def test_an_overlay_replaces_fields(tmp_path):
 def test_a_user_s_model_with_a_user_s_catalog(tmp_path):
     (tmp_path / "w.safetensors").write_bytes(save(weights_of("resnet18").state_dict()))
     (tmp_path / "mine.yaml").write_text(
-        f"architectures:\n  resnet18:\n    tags:\n      mine_2026:\n        sources: ['file:{tmp_path}/w.safetensors']\n")
+        f"architectures: {{resnet18: {{tags: {{mine_2026: {{sources: ['file:{tmp_path}/w.safetensors']}}}}}}}}")
     assert mvlib.register_catalog(tmp_path / "mine.yaml") == ["resnet18.mine_2026"]
     assert mvlib.list_models("resnet18.mine*", pretrained=True) == ["resnet18.mine_2026"]
     mvlib.create_model("resnet18.mine_2026")
@@ -159,7 +159,7 @@ def test_unknown_architecture():
 
 
 def test_unknown_tag():
-    with pytest.raises(UnknownNameError, match=r"unknown tag 'a1_in1' of the architecture 'resnet50'; did you.*'a1_in1k'"):
+    with pytest.raises(UnknownNameError, match=r"unknown tag 'a1_in1' of .* 'resnet50'; did you mean .*'a1_in1k'"):
         mvlib.create_model("resnet50.a1_in1")
 
 
