@@ -103,23 +103,21 @@ def create_model(
     model.weights_config = config or WeightsConfig(architecture=request.architecture)
     model.pretrained_cfg = model.default_cfg = model.weights_config.to_dict()
 
-    full_keys = set(model.state_dict())
-    result = model
-    if features_only:
-        result = FeatureExtractor(model, out_indices, output_fmt=output_fmt, return_dict=feature_cls == "dict")
-        result.pretrained_cfg = result.default_cfg = model.pretrained_cfg
-
     wants_weights = pretrained if pretrained is not None else request.names_weights
     if checkpoint_path is not None:
-        _load(model, config, read_state_dict(checkpoint_path), full_keys, device, dtype, str(checkpoint_path),
-              is_published=False, given=given)
+        _load(model, config, read_state_dict(checkpoint_path), device, dtype, str(checkpoint_path), False, given)
     elif wants_weights:
         path = _fetch(request, model_name, cache_dir)
-        _load(model, config, read_state_dict(path), full_keys, device, dtype, config.name, is_published=True,
-              given=given)
+        _load(model, config, read_state_dict(path), device, dtype, config.name, True, given)
     elif _is_on_meta(model):
         materialize(model, device, dtype)
-    return result.to(device=device, dtype=dtype) if device is not None or dtype is not None else result
+    if device is not None or dtype is not None:
+        model.to(device=device, dtype=dtype)
+    if not features_only:
+        return model
+    features = FeatureExtractor(model, out_indices, output_fmt=output_fmt, return_dict=feature_cls == "dict")
+    features.pretrained_cfg = features.default_cfg = model.pretrained_cfg
+    return features
 
 
 def _resolve(
@@ -299,11 +297,9 @@ def _load(
     model: nn.Module,
     config: WeightsConfig | None,
     state_dict: dict[str, torch.Tensor],
-    full_keys: set[str],
     device: torch.device | str | None,
     dtype: torch.dtype | None,
     origin: str,
-    *,
     is_published: bool,
     given: Mapping[str, Any],
 ) -> None:
@@ -312,6 +308,6 @@ def _load(
     # A head is replaced where the weights are known to have another one, or where the caller asked for another.
     fit_head = "num_classes" in given or bool(is_published and config and config.num_classes != model.num_classes)
     load_weights(
-        model, state_dict, config=config, device=device, dtype=dtype, origin=origin, ignore=full_keys,
+        model, state_dict, config=config, device=device, dtype=dtype, origin=origin,
         fit_head=fit_head or bool(config and config.label_offset), fit_input="in_chans" in given,
     )

@@ -184,7 +184,6 @@ def load_weights(
     fit_head: bool = False,
     fit_input: bool = False,
     strict: bool = True,
-    ignore: Iterable[str] = (),
     origin: str = "the weights",
 ) -> None:
     """Fit tensors to a model and make them its parameters.
@@ -199,7 +198,6 @@ def load_weights(
         fit_head: Drop and initialise a classifier that is there for another number of classes.
         fit_input: Adapt the first convolution to the model's input channels.
         strict: Whether missing and unexpected keys are an error.
-        ignore: Keys that may be in `state_dict` though the model has no use for them (pruned layers).
         origin: What error messages call the weights.
 
     Raises:
@@ -215,7 +213,7 @@ def load_weights(
         state_dict = model.fit_state_dict(state_dict)
 
     missing = [key for key in expected if key not in state_dict]
-    problems = _problems(expected, state_dict, [key for key in missing if not _may_miss(key, dropped)], set(ignore))
+    problems = _problems(expected, state_dict, [key for key in missing if not _may_miss(key, dropped)])
     if not strict:
         problems.pop("missing", None)
         problems.pop("unexpected", None)
@@ -288,11 +286,11 @@ def _may_miss(key: str, dropped: set[str]) -> bool:
 
 
 def _problems(
-    expected: StateDict, state_dict: StateDict, missing: list[str], ignore: set[str]
+    expected: StateDict, state_dict: StateDict, missing: list[str]
 ) -> dict[str, list[str]]:
     found = {
         "missing": missing,
-        "unexpected": [key for key in state_dict if key not in expected and key not in ignore],
+        "unexpected": [key for key in state_dict if key not in expected],
         "other shape": [key for key, value in state_dict.items()
                         if key in expected and expected[key].shape != value.shape],
     }

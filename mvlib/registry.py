@@ -44,8 +44,8 @@ class _Entry:
     def __init__(self, name: str, module: str, tags: Iterable[str] = (), weightless: Iterable[str] = ()) -> None:
         self.name = name
         self.module = module  # short name of the module, as timm lists it
-        self.tags = list(tags)  # the default first; "" for a description without weights
-        self.published = {tag for tag in self.tags if tag and tag not in set(weightless)}
+        self.tags = list(tags)  # the default first; "" for one that has no name
+        self.published = set(self.tags).difference(weightless)
         self.configs: dict[str, WeightsConfig] | None = None  # read from the family's catalog when first needed
         self.entrypoint: Callable[..., Any] | None = None
         self.place: str | None = None  # where the entrypoint is defined
@@ -67,12 +67,15 @@ class _Entry:
 
 class _Registry:
     def __init__(self) -> None:
+        self.clear()
+        self.read_index()
+
+    def clear(self) -> None:
         self.entries: dict[str, _Entry] = {}
         self.aliases: dict[str, str] = {}
         self.deprecated: dict[str, str | None] = {}
         self.deprecated_by_module: dict[str, dict[str, str | None]] = {}
         self.catalogs: dict[str, Catalog] = {}
-        self.read_index()
 
     def read_index(self) -> None:
         try:
@@ -81,18 +84,23 @@ class _Registry:
         except FileNotFoundError:  # a source tree whose index has not been built yet
             return
         for module, family in index.items():
-            weightless = family.get("weightless", ())
+            weightless = family["weightless"]
             for name, tags in family["models"].items():
-                without = {full.partition(".")[2] for full in weightless if full.partition(".")[0] == name} \
-                    if weightless else ()
-                self.entries[name] = _Entry(name, module, tags, without)
-            self.aliases.update(family.get("aliases", {}))
-            self.deprecate(module, family.get("deprecated", {}))
+                self.entries[name] = _Entry(name, module, tags, weightless.get(name, ()))
+            self.aliases.update(family["aliases"])
+            self.deprecate(module, family["deprecated"])
 
     def deprecate(self, module: str, names: Mapping[str, str | None]) -> None:
         self.deprecated.update(names)
         if names:
             self.deprecated_by_module.setdefault(module, {}).update(names)
+
+    def forget(self, name: str) -> None:
+        """Remove an alias or a deprecated name."""
+        self.aliases.pop(name, None)
+        self.deprecated.pop(name, None)
+        for names in self.deprecated_by_module.values():
+            names.pop(name, None)
 
     def configs(self, entry: _Entry) -> dict[str, WeightsConfig]:
         if entry.configs is None:
@@ -157,7 +165,7 @@ def register_model(
             return fn
         if is_ours and entry.place is not None and not entry.place.startswith(_FAMILY_PACKAGE):
             return fn  # a user overrode the name before the family was imported: theirs stays
-        if not override:
+        if not override and not _is_interactive(fn, entry):
             raise ConfigError(f"the model name '{name}' is registered twice: by {_entry_place(entry)} and by {place}; "
                               f"choose another name, or register with override=True")
         entry = None
@@ -166,7 +174,7 @@ def register_model(
             if name in names and not override:
                 raise ConfigError(f"the model name '{name}' is taken: it stands for '{names[name]}'; choose another "
                                   f"name, or register {place} with override=True")
-            names.pop(name, None)
+        _registry.forget(name)
         entry = _registry.entries[name] = _Entry(name, module)
         if not is_ours:
             entry.configs = {}
@@ -182,31 +190,53 @@ def register_catalog(path: str | os.PathLike[str]) -> list[str]:
     """Register the weights in a YAML catalog of the user's, for architectures that are registered already.
 
     Tags are added to an architecture's own; the first tag of an architecture that has no weights becomes its default.
+    `first_conv` and `classifier` need not be said: they are those of the architecture's default.
 
     Returns:
         Names of the weights that were added.
 
     Raises:
         ConfigError: The file is not a catalog, or a tag exists already; nothing is registered then.
-        UnknownNameError: An architecture is not registered.
+        UnknownNameError: An architecture is not registered, or an alias stands for none.
     """
     from .weights import load_catalog
 
     catalog = load_catalog(path)
-    merged = []
-    for architecture, added in catalog.configs.items():
-        entry = _find(architecture)
-        configs = _registry.configs(entry)
-        for tag in added:
-            if tag in configs:
-                raise ConfigError(f"{path}: '{architecture}.{tag}' is registered already, by {_entry_place(entry)}")
-        keep = {tag: config for tag, config in configs.items() if tag or config.has_weights}
-        merged.append((entry, {**keep, **added}))
+    merged = [(_find(name), _merge(_find(name), added, path)) for name, added in catalog.configs.items()]
+    aliases = {name: _target(name, target) for name, target in catalog.aliases.items()}
+    deprecated = {name: _target(name, target) for name, target in catalog.deprecated.items()}
     for entry, configs in merged:
         entry.set_configs(configs)
-    _registry.aliases.update(catalog.aliases)
-    _registry.deprecate(os.path.basename(path).partition(".")[0], catalog.deprecated)
+    _registry.aliases.update(aliases)
+    _registry.deprecate(os.path.basename(path).partition(".")[0], deprecated)
     return [config.name for config in catalog]
+
+
+def _merge(entry: _Entry, added: dict[str, WeightsConfig], path: str | os.PathLike[str]) -> dict[str, WeightsConfig]:
+    """An architecture's configs with a catalog's added; these take the names of its layers from those."""
+    configs = _registry.configs(entry)
+    for tag in added:
+        if tag in configs and (tag or configs[tag].has_weights):
+            raise ConfigError(f"{path}: '{entry.name}.{tag}' is registered already, by {_entry_place(entry)}")
+    if configs:
+        default = next(iter(configs.values()))
+        added = {tag: config.replace(first_conv=config.first_conv or default.first_conv,
+                                     classifier=config.classifier or default.classifier)
+                 for tag, config in added.items()}
+    keep = {tag: config for tag, config in configs.items() if tag or config.has_weights}
+    has_weights = any(config.has_weights for config in keep.values())
+    return {**keep, **added} if has_weights else {**added, **keep}
+
+
+def _target(name: str, target: str | None) -> str | None:
+    """What a new alias or deprecated name stands for, followed to the end."""
+    if name in _registry.entries:
+        raise ConfigError(f"'{name}' cannot stand for '{target}': it is registered, by "
+                          f"{_entry_place(_registry.entries[name])}")
+    if target is None:
+        return None
+    architecture, tag = _follow(target, warn=False)
+    return f"{_find(architecture).name}.{tag}" if tag else _find(architecture).name
 
 
 def register_model_deprecations(module_name: str, deprecation_map: Mapping[str, str | None]) -> None:
@@ -215,8 +245,13 @@ def register_model_deprecations(module_name: str, deprecation_map: Mapping[str, 
     Args:
         module_name: `__name__` of the module that has the current models.
         deprecation_map: {old name: "architecture" or "architecture.tag", or None for a model that is gone}.
+
+    Raises:
+        ConfigError: An old name is the name of a registered model.
+        UnknownNameError: An architecture that a name shall stand for is not registered.
     """
-    _registry.deprecate(module_name.rpartition(".")[2], deprecation_map)
+    names = {name: _target(name, target) for name, target in deprecation_map.items()}
+    _registry.deprecate(module_name.rpartition(".")[2], names)
 
 
 def list_models(
@@ -282,8 +317,8 @@ def is_model(model_name: str) -> bool:
 
 
 def is_model_in_modules(model_name: str, module_names: Names) -> bool:
-    """Whether the architecture is defined in one of these modules."""
-    entry = _registry.entries.get(get_arch_name(model_name))
+    """Whether the architecture is defined in one of these modules; aliases and deprecated names count."""
+    entry = _registry.entries.get(_follow(model_name, warn=False)[0])
     return entry is not None and entry.module in _as_list(module_names)
 
 
@@ -387,6 +422,8 @@ def _follow(model_name: str, warn: bool = True) -> tuple[str, str]:
     if architecture in _registry.deprecated:
         current = _registry.deprecated[architecture]
         if current is None:
+            if not warn:
+                return architecture, tag
             raise UnknownNameError(f"the model '{architecture}' was removed and nothing takes its place")
         if warn:
             warnings.warn(f"the model name '{architecture}' is deprecated; write '{current}' instead", FutureWarning,
@@ -423,13 +460,23 @@ def _as_list(value: Names) -> list[str]:
 
 
 def _expand_tags(patterns: list[str]) -> list[str]:
-    return [p for pattern in patterns for p in ((pattern,) if "." in pattern else (f"{pattern}.*", pattern))]
+    expanded = []
+    for pattern in patterns:
+        architecture, tag = split_model_name_tag(pattern)
+        expanded += [pattern] if tag else [f"{architecture}.*", pattern]
+    return expanded
 
 
 def _place(fn: Callable[..., Any]) -> str:
     code = getattr(fn, "__code__", None)
     where = f" ({code.co_filename}:{code.co_firstlineno})" if code else ""
     return f"{fn.__module__}.{fn.__qualname__}{where}"
+
+
+def _is_interactive(fn: Callable[..., Any], entry: _Entry) -> bool:
+    """Whether a function of the same name is typed in again, in a notebook or at a prompt."""
+    is_prompt = fn.__module__ == "__main__" and not hasattr(sys.modules["__main__"], "__file__")
+    return is_prompt and bool(entry.place) and entry.place.partition(" ")[0] == f"__main__.{fn.__qualname__}"
 
 
 def _entry_place(entry: _Entry) -> str:

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .conv import Padding, create_conv2d
-from .norm import NormLayer
+from .norm import NormLayer, get_norm_layer
 
 __all__ = ["Attention2d", "MultiQueryAttention2d"]
 
@@ -108,7 +108,7 @@ class MultiQueryAttention2d(nn.Module):
             if stride > 1:
                 layers.add_module("down_conv", create_conv2d(
                     dim, dim, dw_kernel_size, stride=stride, dilation=dilation, padding=padding, depthwise=True))
-                layers.add_module("norm", norm_layer(dim))
+                layers.add_module("norm", get_norm_layer(norm_layer)(dim))
             layers.add_module("proj", nn.Conv2d(dim, out, 1, bias=use_bias))
             return layers
 

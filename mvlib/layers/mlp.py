@@ -9,7 +9,7 @@ from .activations import ActLayer, get_act_layer
 from .helpers import to_2tuple
 from .norm import NormLayer, get_norm_layer
 
-__all__ = ["LayerScale", "Mlp"]
+__all__ = ["LayerScale", "LayerScale2d", "Mlp"]
 
 
 class Mlp(nn.Module):
@@ -68,3 +68,11 @@ class LayerScale(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.mul_(self.gamma) if self.inplace else x * self.gamma
+
+
+class LayerScale2d(LayerScale):
+    """`LayerScale` over the channels of a feature map; key `gamma`. Shapes: (B, C, H, W) -> same."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        gamma = self.gamma.view(1, -1, 1, 1)
+        return x.mul_(gamma) if self.inplace else x * gamma

@@ -108,8 +108,8 @@ class GlobalContext(nn.Module):
         if self.conv_attn is None:
             context = x.mean((2, 3), keepdim=True)
         else:
-            weights = F.softmax(self.conv_attn(x).flatten(2), dim=-1)
-            context = (x.flatten(2) @ weights.transpose(1, 2)).unsqueeze(-1)
+            weights = F.softmax(self.conv_attn(x).flatten(2), dim=-1)  # (B, 1, H * W)
+            context = (x.flatten(2).unsqueeze(1) @ weights.unsqueeze(-1)).transpose(1, 2)
         if self.mlp_scale is not None:
             x = x * self.gate(self.mlp_scale(context))
         if self.mlp_add is not None:

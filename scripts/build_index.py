@@ -1,0 +1,140 @@
+#!/usr/bin/env python
+"""Write mvlib/catalog/index.json: which family defines which architecture, and which tags it has, the default first.
+
+    python scripts/build_index.py              write it; after a change of a family or a catalog
+    python scripts/build_index.py --check      write nothing; say what is stale, exit 1 if anything
+
+The registry reads the index in place of the families and the catalogs. Its layout, by family:
+
+    models      {architecture: [tags]}
+    weightless  {architecture: [those of its tags that have no source]}
+    aliases     {other name: architecture or architecture.tag}
+    deprecated  {old name: architecture or architecture.tag, or null where the model is gone}
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import pkgutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import mvlib.models
+from mvlib import registry
+from mvlib.names import natural_key
+from mvlib.weights import Catalog, load_catalog
+
+CATALOGS = Path(registry.CATALOG_DIR)
+INDEX = CATALOGS / "index.json"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing, exit 1 if the index is stale")
+    args = parser.parse_args()
+    index = build()
+    problems = list(verify(index))
+    if problems:
+        print(*problems, sep="\n", file=sys.stderr)
+        return 1
+    text = render(index)
+    current = INDEX.read_text(encoding="utf-8") if INDEX.exists() else ""
+    if args.check:
+        stale = list(differences(current, text))
+        print(*stale or [f"{INDEX.name} is up to date"], sep="\n")
+        return int(bool(stale))
+    INDEX.write_text(text, encoding="utf-8")
+    models = [tags for family in index.values() for tags in family["models"].values()]
+    print(f"{INDEX.name}: {len(index)} families, {len(models)} architectures, {sum(map(len, models))} weights configs")
+    return 0
+
+
+def build() -> dict[str, dict[str, Any]]:
+    """The index, from the families' code and the catalogs; what stands in the present index has no part in it."""
+    registry._registry.clear()
+    for module in pkgutil.iter_modules(mvlib.models.__path__):
+        importlib.import_module(f"mvlib.models.{module.name}")
+    families = sorted({*registry.list_modules(), *(path.stem for path in CATALOGS.glob("*.yaml"))})
+    return {family: describe(family) for family in families}
+
+
+def describe(family: str) -> dict[str, Any]:
+    """What the index says of one family."""
+    path = CATALOGS / f"{family}.yaml"
+    catalog = load_catalog(path) if path.exists() else Catalog(path, {}, {}, {})
+    defined = registry.list_models(module=family)
+    unknown = [name for name in catalog.configs if name not in defined]
+    if unknown:
+        raise SystemExit(f"{path}: no family module '{family}' defines {', '.join(unknown)}")
+    return {
+        "models": {name: list(catalog.configs.get(name, ())) for name in defined},
+        "weightless": {
+            name: without for name in defined
+            if (without := [tag for tag, c in catalog.configs.get(name, {}).items() if not c.has_weights])
+        },
+        "aliases": dict(sorted(catalog.aliases.items())),
+        "deprecated": dict(sorted(catalog.deprecated.items())),
+    }
+
+
+def verify(index: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """What is wrong with names: an alias that hides a model or another alias, or one that stands for nothing."""
+    models = {name: tags for family in index.values() for name, tags in family["models"].items()}
+    seen: dict[str, str] = {}
+    for module, family in index.items():
+        for name, target in (*family["aliases"].items(), *family["deprecated"].items()):
+            architecture, _, tag = (target or "").partition(".")
+            if name in models or name in seen:
+                yield f"{module}: '{name}' is taken, by {seen.get(name, 'an architecture')}"
+            elif target is not None and architecture not in models:
+                yield f"{module}: '{name}' stands for '{target}', which no family defines"
+            elif tag and tag not in models[architecture]:
+                yield f"{module}: '{name}' stands for '{target}', which is in no catalog"
+            seen[name] = f"'{module}'"
+
+
+def render(index: dict[str, dict[str, Any]]) -> str:
+    """JSON with one name a line, so that a diff shows what changed."""
+    parts = []
+    for module, family in sorted(index.items()):
+        sections = [f"{json.dumps(name)}: {_lines(family[name], ' ')}" for name in family]
+        parts.append(f'"{module}": {{\n' + ",\n".join(sections) + "}")
+    return "{" + ",\n".join(parts) + "}\n"
+
+
+def _lines(mapping: dict[str, Any], indent: str) -> str:
+    if not mapping:
+        return "{}"
+    pairs = (f"{indent}{json.dumps(key)}:{json.dumps(value, separators=(',', ':'))}" for key, value in mapping.items())
+    return "{\n" + ",\n".join(pairs) + "}"
+
+
+def differences(current: str, wanted: str) -> Iterator[str]:
+    """What the index in place has wrongly, a line for a name."""
+    if current == wanted:
+        return
+    try:
+        ours = json.loads(current)
+    except json.JSONDecodeError:
+        yield f"{INDEX.name} is missing or not JSON; run scripts/build_index.py"
+        return
+    theirs = json.loads(wanted)
+    for family in sorted({*ours, *theirs}, key=natural_key):
+        for part in {**theirs.get(family, {}), **ours.get(family, {})}:
+            old, new = (index.get(family, {}).get(part, {}) for index in (ours, theirs))
+            for name in {**new, **old}:
+                if old.get(name, "absent") != new.get(name, "absent"):
+                    yield (f"{INDEX.name}: {family}: {part}: {name}: is {old.get(name, 'absent')}, should be "
+                           f"{new.get(name, 'absent')}; run scripts/build_index.py")
+    if ours == theirs:
+        yield f"{INDEX.name}: the order or the layout differs; run scripts/build_index.py"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,369 @@
+#!/usr/bin/env python
+"""Bring the weights catalogs (mvlib/catalog/*.yaml) up to date with the installed timm and torchvision.
+
+    python scripts/sync_catalog.py                  rewrite the catalogs of all families
+    python scripts/sync_catalog.py --check          write nothing; report what is missing or differs, exit 1 if anything
+    python scripts/sync_catalog.py convnext         one family; before it is written, all that timm's module defines
+
+A catalog holds, for every architecture that the family registers, the weights of three origins in this order: timm's
+tags, torchvision's (DEFAULT first), and what is written by hand in scripts/catalog_extra/FAMILY.yaml, a catalog like
+any other. The latter adds tags, and fields of tags that are there already; its `deprecated` wins over timm's.
+After a sync, scripts/build_index.py has to be run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import importlib
+import inspect
+import pkgutil
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+import torchvision
+import yaml
+from timm.data import infer_imagenet_subset
+from timm.models import _registry as timm_registry
+from torchvision.models import _api as torchvision_registry
+from torchvision.transforms._presets import ImageClassification
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import mvlib.models
+from mvlib import registry
+from mvlib.errors import ConfigError
+from mvlib.weights import Catalog, WeightsConfig, as_configs, load_catalog, read_entries
+
+CATALOGS = Path(registry.CATALOG_DIR)
+EXTRAS = Path(__file__).resolve().parent / "catalog_extra"
+
+# torchvision's builders whose architecture has another name here; all others have the same.
+ARCHITECTURES = {
+    "efficientnet_v2_s": "efficientnetv2_s",
+    "efficientnet_v2_m": "efficientnetv2_m",
+    "efficientnet_v2_l": "efficientnetv2_l",
+    "mnasnet0_5": "mnasnet_050",
+    "mnasnet0_75": "mnasnet_075",
+    "mnasnet1_0": "mnasnet_100",
+    "mnasnet1_3": "mnasnet_130",
+    "mobilenet_v2": "mobilenetv2_100",
+    "swin_t": "swin_tiny_patch4_window7_224",
+    "swin_s": "swin_small_patch4_window7_224",
+    "swin_b": "swin_base_patch4_window7_224",
+    "vit_b_16": "vit_base_patch16_224",
+    "vit_b_32": "vit_base_patch32_224",
+    "vit_l_16": "vit_large_patch16_224",
+    "vit_l_32": "vit_large_patch32_224",
+    "vit_h_14": "vit_huge_patch14_224",
+}
+# Arguments under which the architecture is torchvision's exactly: these builders take TensorFlow's BatchNorm eps.
+MODEL_ARGS = {
+    builder: {"bn_eps": 0.001}
+    for builder in ("efficientnet_b5", "efficientnet_b6", "efficientnet_b7", "efficientnet_v2_s", "efficientnet_v2_m",
+                    "efficientnet_v2_l")
+}
+SAME_KEYS = {"torchvision.models.resnet"}  # torchvision's modules whose state-dict keys are timm's
+
+# What an architecture or a whole file may say once for its entries. Locations, names and figures stay with the entry.
+SHAREABLE = (
+    "input_size", "test_input_size", "fixed_input_size", "interpolation", "crop_pct", "test_crop_pct", "crop_mode",
+    "mean", "std", "num_classes", "label_set", "pool_size", "first_conv", "classifier", "license",
+)
+DEFAULTS = WeightsConfig()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("families", nargs="*", metavar="FAMILY", help="catalogs to bring up to date (default: all)")
+    parser.add_argument("--check", action="store_true", help="write nothing, exit 1 if something is out of date")
+    args = parser.parse_args()
+    registry._registry.clear()  # the index may be stale: families are asked themselves
+    findings = []
+    for family in args.families or our_families():
+        catalog, path = compose(family), CATALOGS / f"{family}.yaml"
+        current = load_catalog(path) if path.exists() else Catalog(path, {}, {}, {})
+        found = list(differences(current, catalog))
+        findings += found
+        if not args.check:
+            path.write_text(render(catalog), encoding="utf-8")
+            print(f"{path.name}: {len(catalog.configs)} architectures, {sum(1 for _ in catalog)} weights configs, "
+                  f"{len(found)} changes")
+    if args.check:
+        print(*findings or ["the catalogs are up to date"], sep="\n")
+    return int(args.check and bool(findings))
+
+
+def our_families() -> list[str]:
+    """Names of the modules in mvlib.models that register architectures."""
+    names = [m.name for m in pkgutil.iter_modules(mvlib.models.__path__) if not m.name.startswith("_")]
+    return [name for name in names if our_architectures(name)]
+
+
+@functools.cache
+def our_architectures(family: str) -> tuple[str, ...]:
+    """Architectures that a family registers: timm's in timm's order, then our own. Empty where it does not exist."""
+    try:
+        importlib.import_module(f"mvlib.models.{family}")
+    except ModuleNotFoundError as error:
+        if error.name != f"mvlib.models.{family}":
+            raise
+        return ()
+    ours = registry.list_models(module=family)
+    known = [name for name in timm_registry._model_entrypoints if name in ours]
+    return (*known, *(name for name in ours if name not in known))
+
+
+def timm_architectures(family: str) -> tuple[str, ...]:
+    """Architectures of timm's module, in the order of definition."""
+    members = timm_registry._module_to_models.get(family, set()) - timm_registry._deprecated_models.keys()
+    return tuple(name for name in timm_registry._model_entrypoints if name in members)
+
+
+def compose(family: str) -> Catalog:
+    """The catalog that a family should have."""
+    architectures = our_architectures(family) or timm_architectures(family)
+    if not architectures:
+        raise SystemExit(f"neither mvlib nor timm has a family '{family}'")
+    path = EXTRAS / f"{family}.yaml"
+    extra, aliases, deprecated = read_entries(path) if path.exists() else ({}, {}, {})
+    for architecture in extra:
+        if architecture not in architectures:
+            raise SystemExit(f"{path}: the family '{family}' has no architecture '{architecture}'")
+
+    configs = {}
+    for name in architectures:
+        tags = from_timm(name)
+        tags |= from_torchvision(name, next(iter((tags or from_timm(architectures[0])).values()), DEFAULTS))
+        configs[name] = weights_first(add_by_hand(name, tags, extra.get(name, {})))
+    # A name that only torchvision uses means torchvision's network: its default weights, and the arguments they need.
+    built = {builder: f"{name}.{enum_of(builder).DEFAULT.name.lower()}" for name in architectures
+             for builder in builders_of(name) if builder != name}
+    old = timm_registry.get_deprecated_models(family)
+    return Catalog(
+        CATALOGS / f"{family}.yaml", configs, {**built, **aliases},
+        {name: target for name, target in {**old, **deprecated}.items()
+         if target is None or target.partition(".")[0] in architectures},
+    )
+
+
+def from_timm(architecture: str) -> dict[str, WeightsConfig]:
+    """timm's tags, the default first."""
+    published = timm_registry._model_default_cfgs.get(architecture)
+    configs = {}
+    for tag in published.tags if published else ():
+        name = f"{architecture}.{tag}" if tag else architecture
+        theirs = dataclasses.asdict(timm_registry._model_pretrained_cfgs[name])
+        fields = {key: value for key, value in theirs.items() if value is not None and key != "state_dict"}
+        # from_dict lists the sources as timm resolves them: a file, then the hub, then a URL. The URLs of weights with
+        # `custom_load` (JAX arrays, .npz) come last, so they matter only to those who cannot reach the hub.
+        configs[tag] = WeightsConfig.from_dict({**fields, "label_set": infer_imagenet_subset(theirs)})
+    return as_configs(architecture, configs)
+
+
+def builders_of(architecture: str) -> list[str]:
+    """torchvision's builders of an architecture."""
+    return [name for name, builder in torchvision_registry.BUILTIN_MODELS.items()
+            if ARCHITECTURES.get(name, name) == architecture and builder.__module__.count(".") == 2]
+
+
+def enum_of(builder: str) -> Any:
+    """The Enum of a builder's weights."""
+    return torchvision_registry.get_model_weights(builder)
+
+
+def from_torchvision(architecture: str, described: WeightsConfig) -> dict[str, WeightsConfig]:
+    """torchvision's weights of an architecture under the lower-cased names of their Enum, its DEFAULT first.
+
+    Args:
+        architecture: Our name.
+        described: A config that names the head and the first convolution of such an architecture.
+    """
+    configs = {}
+    for builder in builders_of(architecture):
+        members = enum_of(builder)
+        for member in sorted(members, key=lambda member: member is not getattr(members, "DEFAULT", None)):
+            configs[member.name.lower()] = torchvision_config(builder, member, described)
+    return as_configs(architecture, configs)
+
+
+def torchvision_config(builder: str, weights: Any, described: WeightsConfig) -> WeightsConfig:
+    """One of torchvision's weights; `described` names what torchvision does not, head and first convolution."""
+    preset, meta = weights.transforms, weights.meta
+    if preset.func is not ImageClassification:
+        raise ConfigError(f"{weights}: unknown preprocessing {preset.func}")
+    call = inspect.signature(ImageClassification).bind(**preset.keywords)
+    call.apply_defaults()
+    images = call.arguments
+    crop, resize = images["crop_size"], images["resize_size"]
+    is_swag = "SWAG" in weights.name
+    return WeightsConfig(
+        sources=(weights.url,),
+        key_map=None if torchvision_registry.get_model_builder(builder).__module__ in SAME_KEYS else "torchvision",
+        model_args=MODEL_ARGS.get(builder, {}),
+        input_size=(3, crop, crop),
+        min_input_size=(3, *meta["min_size"]),
+        fixed_input_size=described.fixed_input_size,
+        interpolation=images["interpolation"].value,
+        crop_pct=crop_share(crop, resize),
+        mean=tuple(images["mean"]),
+        std=tuple(images["std"]),
+        preprocessing="torchvision",
+        resize_size=resize,
+        antialias=images["antialias"],
+        num_classes=len(meta["categories"]),
+        label_set=infer_imagenet_subset({"num_classes": len(meta["categories"])}),
+        pool_size=described.pool_size and (-(-crop // 32),) * 2,
+        first_conv=described.first_conv,
+        classifier=described.classifier,
+        license="cc-by-nc-4.0" if is_swag else "bsd-3-clause",  # https://github.com/facebookresearch/SWAG
+        origin_url="https://github.com/facebookresearch/SWAG" if is_swag else "https://github.com/pytorch/vision",
+        recipe=meta["recipe"],
+        docs=" ".join(meta["_docs"].split()),
+        metrics=meta["_metrics"],
+        num_params=meta["num_params"],
+        gmacs=meta["_ops"],
+        file_size=meta["_file_size"],
+    )
+
+
+def crop_share(crop: int, resize: int) -> float:
+    """crop / resize, rounded down so that timm's floor(crop / share) is `resize` again."""
+    for digits in range(3, 9):
+        share = int(crop / resize * 10**digits) / 10**digits
+        if int(crop / share) == resize:
+            return share
+    raise ConfigError(f"no share of the image makes a crop of {crop} from {resize} pixels")
+
+
+def add_by_hand(
+    architecture: str, tags: Mapping[str, WeightsConfig], extra: Mapping[str, Mapping[str, Any]]
+) -> dict[str, WeightsConfig]:
+    """Tags with those that are written by hand; of a tag that is there already, fields are replaced."""
+    merged = dict(tags)
+    for tag, fields in extra.items():
+        config = WeightsConfig.from_dict(fields)
+        if tag in tags:
+            config = tags[tag].replace(**{name: getattr(config, name) for name in fields})
+        merged[tag] = config
+    return as_configs(architecture, merged)
+
+
+def weights_first(configs: dict[str, WeightsConfig]) -> dict[str, WeightsConfig]:
+    """The tags, with one that has weights as the default: where timm has only a description, torchvision may have."""
+    first = next((tag for tag, config in configs.items() if config.has_weights), None)
+    return configs if first is None else {first: configs[first], **configs}
+
+
+def differences(current: Catalog, wanted: Catalog) -> Iterator[str]:
+    """What the current catalog lacks, has wrongly, or has in excess; a line each."""
+    where = wanted.path.name
+    for part in ("aliases", "deprecated"):
+        ours, theirs = getattr(current, part), getattr(wanted, part)
+        for name in {**theirs, **ours}:
+            if ours.get(name, "") != theirs.get(name, ""):
+                yield f"{where}: {part}: {name}: ours {_shown(ours, name)}, theirs {_shown(theirs, name)}"
+    for architecture, tags in wanted.configs.items():
+        ours = current.configs.get(architecture, {})
+        for tag, config in tags.items():
+            if tag not in ours:
+                yield f"{where}: {config.name}: missing"
+                continue
+            for field in dataclasses.fields(config):
+                mine, their = getattr(ours[tag], field.name), getattr(config, field.name)
+                if mine != their:
+                    yield f"{where}: {config.name}: {field.name}: ours {mine!r}, theirs {their!r}"
+        if [tag for tag in ours if tag in tags] != [tag for tag in tags if tag in ours]:
+            yield f"{where}: {architecture}: order of tags: ours {', '.join(ours)}; theirs {', '.join(tags)}"
+    for config in current:
+        if config.tag not in {c.tag for c in wanted.configs.get(config.architecture, {}).values()}:
+            yield f"{where}: {config.name}: published by nobody, and not in {EXTRAS.name}/{where}"
+
+
+def _shown(names: Mapping[str, str | None], name: str) -> str:
+    return repr(names[name]) if name in names else "absent"
+
+
+def render(catalog: Catalog) -> str:
+    """The catalog as YAML in which an entry says only what is its own."""
+    entries = {name: {tag: plain(config) for tag, config in tags.items()} for name, tags in catalog.configs.items()}
+    shared = {
+        name: value for name in SHAREABLE
+        for value, count in [most_common(fields[name] for tags in entries.values() for fields in tags.values())]
+        if 2 * count > sum(map(len, entries.values())) and value != plain(DEFAULTS)[name]
+    }
+    architectures: dict[str, Any] = {}
+    for name, tags in entries.items():
+        base = {**plain(DEFAULTS), **shared}
+        own = {}
+        for field in SHAREABLE:
+            value, count = most_common(fields[field] for fields in tags.values())
+            unchanged = sum(fields[field] == base[field] for fields in tags.values())
+            if value != base[field] and count > unchanged + 1:  # saves more lines than the one that it takes
+                own[field] = value
+        body = {"defaults": own} if own else {}
+        body["tags"] = {
+            tag: {field: value for field, value in fields.items() if value != {**base, **own}[field]}
+            for tag, fields in tags.items()
+        }
+        architectures[name] = body
+    header = (f"# Generated by scripts/sync_catalog.py from timm {timm.__version__} and torchvision "
+              f"{torchvision.__version__.partition('+')[0]}: facts only.\n"
+              f"# Do not edit: what is written by hand stands in scripts/catalog_extra. mvlib/weights.py explains the "
+              f"format.\n")
+    document = {"defaults": shared, "aliases": catalog.aliases, "deprecated": catalog.deprecated}
+    parts = {key: value for key, value in document.items() if value}
+    return header + dump(parts) + dump({"architectures": architectures})
+
+
+def plain(config: WeightsConfig) -> dict[str, Any]:
+    """A config's fields as YAML has them, names left out, sources shortened to what a catalog completes."""
+    fields = {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
+    completed = f"/{fields.pop('architecture')}.{fields.pop('tag')}"
+    fields["sources"] = [s.removesuffix(completed) + "/" if s.startswith("hf-hub:") and s.endswith(completed) else s
+                         for s in fields["sources"]]
+    return fields
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return _Line((key, _plain(item)) for key, item in value.items())
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+class _Line(dict):
+    """A mapping that is written on one line."""
+
+
+def most_common(values: Iterable[Any]) -> tuple[Any, int]:
+    """The most frequent value and its count; the first of equals."""
+    seen: dict[str, Any] = {}
+    counts = Counter(repr(value) for value in values if not seen.setdefault(repr(value), value) or True)
+    key, count = counts.most_common(1)[0]
+    return seen[key], count
+
+
+class _Dumper(yaml.SafeDumper):
+    """Blocks for mappings, one line for lists and for what entries hold; no anchors."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+_Dumper.add_representer(
+    list, lambda dumper, data: dumper.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=True))
+_Dumper.add_representer(
+    _Line, lambda dumper, data: dumper.represent_mapping("tag:yaml.org,2002:map", data, flow_style=True))
+
+
+def dump(data: Mapping[str, Any]) -> str:
+    return yaml.dump(data, Dumper=_Dumper, sort_keys=False, default_flow_style=False, width=1 << 16, allow_unicode=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

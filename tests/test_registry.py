@@ -1,0 +1,377 @@
+"""The registry: its functions give timm's results, a user's own models stand beside ours, errors say what to do."""
+
+import copy
+import itertools
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import timm
+from timm.models import _registry as timm_registry
+
+import mvlib
+from mvlib import registry
+from mvlib.errors import ConfigError, UnknownNameError
+
+MODULES = mvlib.list_modules()
+ARCHITECTURES = {name for name in mvlib.list_models() if timm.is_model(name)}
+# timm has only a description of these; torchvision has weights, which are the default then.
+NEWLY_PRETRAINED = {
+    name for name in ARCHITECTURES if mvlib.is_model_pretrained(name) and not timm.is_model_pretrained(name)
+}
+
+
+def is_ours_alone(name):
+    """Whether timm does not have this name: torchvision's tags, those of other packages, further architectures."""
+    architecture, tag = registry.split_model_name_tag(name)
+    return architecture not in ARCHITECTURES or tag.startswith("imagenet1k_") or tag == "pip_in1k"
+
+
+@pytest.fixture
+def fresh(monkeypatch):
+    """A registry in which a test can register what it likes."""
+    monkeypatch.setattr(registry, "_registry", copy.deepcopy(registry._registry))
+    return registry._registry
+
+
+def run(code):
+    """Output of some code in a fresh interpreter."""
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# Results as timm's ---------------------------------------------------------------------------------------------------
+
+FILTERS = ("", "*", "resnet*", "*resne*t*", "vit_*_224", "resnet50.*", "resnet50.", "*.in1k", ["*b0*", "swin_*"],
+           "no_such_model", "RESNET50", "resnet[13]*", iter(()))
+EXCLUDES = ("", "*50*", ["*_in21k", "*_b?"], "*.a?_in1k")
+ARGUMENTS = [
+    dict(filter=filter, module=module, pretrained=pretrained, exclude_filters=exclude, name_matches_cfg=matches,
+         include_tags=tags)
+    for filter, module, pretrained, exclude, matches, tags in itertools.product(
+        FILTERS, ("", "resnet", ["efficientnet", "vision_transformer"]), (False, True), EXCLUDES, (False, True),
+        (None, False, True))
+]
+
+
+@pytest.mark.parametrize("pretrained", [False, True])
+@pytest.mark.parametrize("include_tags", [None, False, True])
+def test_list_models_gives_what_timm_gives(pretrained, include_tags):
+    cases = [a for a in ARGUMENTS if a["pretrained"] == pretrained and a["include_tags"] == include_tags]
+    for arguments in cases:
+        theirs = [n for n in timm.list_models(**arguments) if registry.get_arch_name(n) in ARCHITECTURES]
+        ours = [n for n in mvlib.list_models(**arguments) if not is_ours_alone(n)]
+        if pretrained:
+            ours = [n for n in ours if n not in NEWLY_PRETRAINED]
+        assert ours == theirs, arguments
+
+
+def test_list_models_takes_arguments_in_timms_order():
+    arguments = ("*18*", "resnet", True, "*gluon*", True, True)
+    assert [n for n in mvlib.list_models(*arguments) if not is_ours_alone(n)] == timm.list_models(*arguments) != []
+
+
+def test_list_pretrained_gives_what_timm_gives():
+    for filter, exclude in itertools.product(FILTERS, EXCLUDES):
+        theirs = [n for n in timm.list_pretrained(filter, exclude) if registry.get_arch_name(n) in ARCHITECTURES]
+        assert [n for n in mvlib.list_pretrained(filter, exclude) if not is_ours_alone(n)] == theirs, (filter, exclude)
+
+
+def test_every_tag_of_timm_is_listed():
+    theirs = [n for n in timm.list_models(include_tags=True) if registry.get_arch_name(n) in ARCHITECTURES]
+    assert len(theirs) > 500
+    assert set(theirs) <= set(mvlib.list_models(include_tags=True))
+
+
+def test_list_modules_and_membership():
+    assert set(MODULES) <= set(timm.list_modules()) and MODULES == sorted(MODULES)
+    for name, module in itertools.product((*sorted(ARCHITECTURES), "nothing", "tv_resnet50"), ("resnet", "deit")):
+        assert mvlib.is_model_in_modules(name, module) == timm_registry.is_model_in_modules(name, module), (name, module)
+        assert mvlib.is_model_in_modules(f"{name}.tag", [module, "x"]) == timm_registry.is_model_in_modules(name, [module, "x"])
+
+
+def test_order_is_natural():
+    names = mvlib.list_models("efficientnet_b?")
+    assert names[:3] == ["efficientnet_b0", "efficientnet_b1", "efficientnet_b2"]
+    resnets = mvlib.list_models("resnet1*", module="resnet")
+    assert resnets.index("resnet18") < resnets.index("resnet101")
+
+
+def test_names_are_known_as_timm_knows_them():
+    with_tags = mvlib.list_models(include_tags=True)
+    names = [n for n in (*with_tags, *ARCHITECTURES) if not is_ours_alone(n)]
+    for name in (*names, "resnet50.no_such_tag", "no_such_model", "", "resnet50.", "RESNET50"):
+        assert mvlib.is_model(name) == timm.is_model(name), name
+        assert mvlib.is_model_pretrained(name) == (timm.is_model_pretrained(name) or name in NEWLY_PRETRAINED), name
+        assert mvlib.get_arch_name(name) == timm.get_arch_name(name)
+        for no_tag in ("", "none"):
+            assert mvlib.split_model_name_tag(name, no_tag) == timm_registry.split_model_name_tag(name, no_tag)
+
+
+def test_arch_pretrained_cfgs_have_timms_names():
+    for name in ARCHITECTURES:
+        ours = mvlib.get_arch_pretrained_cfgs(name)
+        theirs = timm_registry.get_arch_pretrained_cfgs(name)
+        if name not in NEWLY_PRETRAINED:
+            assert [n for n in ours if not is_ours_alone(n)] == list(theirs)
+        assert {n for n in ours if not is_ours_alone(n)} == set(theirs)
+        assert all(config.name == n for n, config in ours.items())
+    assert mvlib.get_arch_pretrained_cfgs("no_such_model") == {}
+
+
+def test_pretrained_cfg_value():
+    assert mvlib.get_pretrained_cfg_value("resnet50.a1_in1k", "crop_pct") == 0.95
+    assert mvlib.get_pretrained_cfg_value("resnet50", "no_such_field") is None
+    with pytest.raises(UnknownNameError, match="unknown architecture 'nothing_like_it'"):
+        mvlib.get_pretrained_cfg_value("nothing_like_it", "crop_pct")
+
+
+def test_pretrained_cfg_of_an_unknown_architecture():
+    assert mvlib.get_pretrained_cfg("no_such_model") is None
+    with pytest.raises(UnknownNameError, match="unknown architecture 'resnet51'; did you mean '.*resnet50"):
+        mvlib.get_pretrained_cfg("resnet51", allow_unregistered=False)
+
+
+# Unknown names -------------------------------------------------------------------------------------------------------
+
+def test_unknown_architecture_offers_the_closest():
+    with pytest.raises(UnknownNameError) as error:
+        mvlib.model_entrypoint("resnet5o")
+    assert str(error.value).startswith("unknown architecture 'resnet5o'; did you mean ")
+    assert "'resnet50'" in str(error.value)
+    with pytest.raises(UnknownNameError, match=r"unknown architecture 'qqqq'; list_models\(\) has all that are known"):
+        mvlib.model_entrypoint("qqqq")
+
+
+def test_unknown_tag_offers_the_closest():
+    message = "unknown tag 'a1_in1kk' of the architecture 'resnet50'; did you mean 'a1_in1k'"
+    with pytest.raises(UnknownNameError, match=message):
+        mvlib.get_pretrained_cfg("resnet50.a1_in1kk")
+    message = "unknown tag 'zzzz' of the architecture 'resnet10t'; known tags: c3_in1k"
+    with pytest.raises(UnknownNameError, match=message):
+        registry.resolve_name("resnet10t.zzzz")
+
+
+def test_entrypoint_outside_of_the_module_asked_for():
+    with pytest.raises(UnknownNameError, match="'resnet50' is not in the module 'deit'; it is in 'resnet'"):
+        mvlib.model_entrypoint("resnet50", module_filter="deit")
+
+
+# Aliases and deprecated names ----------------------------------------------------------------------------------------
+
+def test_torchvisions_builder_names_are_aliases():
+    assert registry.resolve_name("mobilenet_v2") == ("mobilenetv2_100", "imagenet1k_v2")
+    assert registry.resolve_name("mobilenet_v2.imagenet1k_v1") == ("mobilenetv2_100", "imagenet1k_v1")
+    assert mvlib.is_model("mobilenet_v2") and mvlib.is_model_pretrained("mobilenet_v2")
+    assert mvlib.get_pretrained_cfg("mobilenet_v2").preprocessing == "torchvision"
+    assert "mobilenet_v2" not in mvlib.list_models()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_deprecated_names_are_timms(module):
+    corrected = {"ig_resnext101_32x16d", "ig_resnext101_32x32d", "vit_base_patch32_224_sam", "vit_base_patch16_224_sam"}
+    ours, theirs = mvlib.get_deprecated_models(module), timm_registry.get_deprecated_models(module)
+    theirs = {k: v for k, v in theirs.items() if v is None or mvlib.get_arch_name(v) in ARCHITECTURES}
+    assert set(ours) == set(theirs)
+    assert {old for old in ours if ours[old] != theirs[old]} == corrected & set(ours)
+    for old, new in ours.items():
+        with pytest.warns(FutureWarning, match=f"the model name '{old}' is deprecated; write '{new}' instead"):
+            resolved = registry.resolve_name(old)  # also proves that the tag exists
+        assert resolved == mvlib.split_model_name_tag(new)
+        assert mvlib.is_model(old) and not set(mvlib.list_models(old))
+
+
+def test_the_warning_points_at_the_users_line():
+    with pytest.warns(FutureWarning) as caught:
+        config = mvlib.get_pretrained_cfg("tv_resnet50")
+    assert caught[0].filename == __file__
+    assert config.name == "resnet50.tv_in1k"
+    with pytest.warns(FutureWarning):
+        assert mvlib.get_pretrained_cfg("tv_resnet50.a1_in1k").name == "resnet50.a1_in1k"
+
+
+def test_users_deprecations(fresh):
+    mvlib.register_model_deprecations("their.nets", {"their_old": "resnet50.a1_in1k", "their_gone": None})
+    with pytest.warns(FutureWarning, match="'their_old' is deprecated; write 'resnet50.a1_in1k'"):
+        assert registry.resolve_name("their_old") == ("resnet50", "a1_in1k")
+    with pytest.raises(UnknownNameError, match="the model 'their_gone' was removed and nothing takes its place"):
+        mvlib.model_entrypoint("their_gone")
+    assert not mvlib.is_model_pretrained("their_gone")
+    assert "nets" in mvlib.list_modules()
+    with pytest.raises(UnknownNameError, match="unknown architecture 'resnet5000'"):
+        mvlib.register_model_deprecations("their.nets", {"older": "resnet5000"})
+    with pytest.raises(ConfigError, match="'resnet18' cannot stand for 'resnet50': it is registered, by"):
+        mvlib.register_model_deprecations("their.nets", {"resnet18": "resnet50"})
+
+
+# Users' own models ---------------------------------------------------------------------------------------------------
+
+def net(name, module="their.nets"):
+    def function(**kwargs):
+        return kwargs
+
+    function.__name__ = function.__qualname__ = name
+    function.__module__ = module
+    return function
+
+
+def test_a_users_model_stands_beside_ours(fresh):
+    fn = net("zz_net")
+    assert mvlib.register_model(fn) is fn
+    assert mvlib.is_model("zz_net") and mvlib.list_models("zz*") == ["zz_net"] and "nets" in mvlib.list_modules()
+    assert mvlib.model_entrypoint("zz_net")(num_classes=3) == {"num_classes": 3}
+    assert not mvlib.is_model_pretrained("zz_net") and mvlib.get_pretrained_cfg("zz_net") is None
+    assert mvlib.list_models("zz*", include_tags=True) == ["zz_net"]
+    assert mvlib.list_models("zz*", name_matches_cfg=True) == []
+    with pytest.raises(UnknownNameError, match="no weights config is registered for the architecture 'zz_net'"):
+        mvlib.get_pretrained_cfg("zz_net", allow_unregistered=False)
+    with pytest.raises(UnknownNameError, match="unknown tag 'x' of the architecture 'zz_net': it has no tags"):
+        registry.resolve_name("zz_net.x")
+
+
+def test_weights_given_to_the_decorator(fresh):
+    weights = {"b_tag": {"sources": ["hf-hub:them/"], "crop_pct": 0.9}, "a_tag": mvlib.WeightsConfig(num_classes=5)}
+    mvlib.register_model(net("zz_net"), weights=weights)
+    assert mvlib.list_models("zz_net", include_tags=True) == ["zz_net.a_tag", "zz_net.b_tag"]
+    assert mvlib.list_pretrained("zz*") == ["zz_net.b_tag"]
+    assert mvlib.get_pretrained_cfg("zz_net").hf_hub_id == "them/zz_net.b_tag"
+    assert mvlib.get_pretrained_cfg("zz_net.a_tag").num_classes == 5
+    with pytest.raises(ConfigError, match="unknown field 'crop_pc' in a weights config; did you mean 'crop_pct'"):
+        mvlib.register_model(net("zz_other"), weights={"t": {"crop_pc": 1.0}})
+    assert not mvlib.is_model("zz_other")
+
+
+def test_a_name_registered_twice(fresh):
+    mvlib.register_model(net("zz_net", "one.nets"))
+    with pytest.raises(ConfigError) as error:
+        mvlib.register_model(net("zz_net", "two.nets"))
+    assert "'zz_net' is registered twice: by one.nets.zz_net (" in str(error.value)
+    assert "and by two.nets.zz_net (" in str(error.value) and "override=True" in str(error.value)
+    with pytest.raises(ConfigError, match=r"'resnet50' is registered twice: by mvlib.models.resnet.*and by their.nets"):
+        mvlib.register_model(net("resnet50"))
+    with pytest.raises(ConfigError, match="'tv_resnet50' is taken: it stands for 'resnet50.tv_in1k'"):
+        mvlib.register_model(net("tv_resnet50"))
+
+
+def test_override(fresh):
+    ours = net("resnet50")
+    mvlib.register_model(override=True)(ours)
+    assert mvlib.model_entrypoint("resnet50") is ours
+    assert not mvlib.list_pretrained("resnet50") and "resnet50" not in mvlib.list_models(module="resnet")
+    mvlib.register_model(net("tv_resnet50"), override=True)
+    assert mvlib.list_models("tv_resnet50") == ["tv_resnet50"]
+    assert "tv_resnet50" not in mvlib.get_deprecated_models() | mvlib.get_deprecated_models("resnet")
+
+
+def test_an_override_outlives_the_import_of_the_family():
+    run("""
+        import mvlib
+        def mine(**kwargs): return "mine"
+        mvlib.register_model(mine, name="resnet50", override=True)
+        import mvlib.models.resnet
+        assert mvlib.model_entrypoint("resnet50") is mine
+        assert mvlib.model_entrypoint("resnet18") is mvlib.models.resnet.resnet18
+    """)
+
+
+def test_typing_a_model_in_again_at_a_prompt():
+    done = subprocess.run(
+        [sys.executable, "-i", "-q"], capture_output=True, text=True, timeout=120,
+        input="import mvlib\n" + 2 * "@mvlib.register_model\ndef net(**kwargs):\n    return 1\n\n"
+              + "print(mvlib.list_models('net'))\n")
+    assert "['net']" in done.stdout and "Error" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["a.b", "a/b", "a:b", "a b", "a*", "<lambda>"])
+def test_a_name_that_would_not_be_found_again(fresh, name):
+    with pytest.raises(ConfigError, match="cannot name a model"):
+        mvlib.register_model(net("fine"), name=name)
+
+
+CATALOG = """
+aliases: {zz_alias: resnet18.mine}
+deprecated: {zz_old: resnet18.mine}
+architectures:
+  resnet18:
+    tags:
+      mine: {sources: ["file:/weights/mine.pth"], num_classes: 7}
+  zz_net:
+    tags:
+      first: {sources: ["hf-hub:them/"]}
+"""
+
+
+def test_register_catalog(fresh, tmp_path):
+    mvlib.register_model(net("zz_net"), weights={"described": {"crop_pct": 0.9, "classifier": "head"}})
+    path = tmp_path / "mine.yaml"
+    path.write_text(CATALOG)
+    default = mvlib.get_pretrained_cfg("resnet18").tag
+    assert mvlib.register_catalog(path) == ["resnet18.mine", "zz_net.first"]
+    assert mvlib.get_pretrained_cfg("resnet18").tag == default
+    config = mvlib.get_pretrained_cfg("zz_alias")
+    assert (config.name, config.num_classes, config.classifier, config.file) == \
+        ("resnet18.mine", 7, "fc", "/weights/mine.pth")
+    assert mvlib.get_pretrained_cfg("zz_net").tag == "first", "the only weights are the default"
+    assert mvlib.get_pretrained_cfg("zz_net").classifier == "head"
+    assert mvlib.list_pretrained("resnet18.mine") == ["resnet18.mine"]
+    with pytest.warns(FutureWarning, match="write 'resnet18.mine'"):
+        registry.resolve_name("zz_old")
+    with pytest.raises(ConfigError, match="mine.yaml: 'resnet18.mine' is registered already"):
+        mvlib.register_catalog(path)
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("architectures: {resnet5000: {tags: {x: {}}}}", "unknown architecture 'resnet5000'"),
+    ("architectures: {resnet18: {tags: {a1_in1k: {}}}}", "'resnet18.a1_in1k' is registered already"),
+    ("architectures: {resnet18: {tags: {zz: {}}}}\naliases: {resnet34: resnet18}", "'resnet34' cannot stand for"),
+    ("architectures: {resnet18: {tags: {zz: {}}}}\naliases: {zz: nothing_like_it}", "unknown architecture"),
+])
+def test_a_bad_catalog_registers_nothing(fresh, tmp_path, text, message):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    before = mvlib.list_models(include_tags=True)
+    with pytest.raises((ConfigError, UnknownNameError), match=message):
+        mvlib.register_catalog(path)
+    assert mvlib.list_models(include_tags=True) == before and not mvlib.is_model("zz")
+
+
+# Cost ----------------------------------------------------------------------------------------------------------------
+
+def test_no_function_imports_torch():
+    output = run("""
+        import sys, tempfile, pathlib, warnings
+        warnings.simplefilter("ignore")
+        import mvlib
+        from mvlib import registry
+        assert not [m for m in sys.modules if m.split(".")[0] in ("torch", "torchvision", "timm", "numpy", "PIL")]
+
+        def mine(**kwargs): return 1
+        catalog = pathlib.Path(tempfile.mkdtemp()) / "c.yaml"
+        catalog.write_text("architectures: {mine: {tags: {x: {crop_pct: 0.9}}}}")
+        # model_entrypoint imports the family of a model of ours, to return the function itself.
+        calls = dict(
+            register_model=(mine,), register_catalog=(catalog,),
+            register_model_deprecations=("m", {"older": "resnet50"}), model_entrypoint=("mine",),
+            get_arch_name=("resnet50.a1_in1k",), get_arch_pretrained_cfgs=("resnet50",), get_deprecated_models=(),
+            get_module=("resnet50",), get_pretrained_cfg=("resnet50",), is_model=("resnet50",),
+            get_pretrained_cfg_value=("tv_resnet50", "url"), is_model_in_modules=("resnet50", "resnet"),
+            is_model_pretrained=("resnet50",), list_models=("*resne*t*",), list_modules=(), list_pretrained=(),
+            resolve_name=("older",), split_model_name_tag=("resnet50.x",))
+        assert set(calls) == set(registry.__all__), set(calls) ^ set(registry.__all__)
+        for name, arguments in calls.items():
+            assert getattr(registry, name)(*arguments) is not None or name == "register_model_deprecations", name
+            loaded = [m for m in sys.modules if m.split(".")[0] in ("torch", "torchvision", "timm", "numpy", "PIL")]
+            assert not loaded, (name, loaded[:3])
+        print("none")
+    """)
+    assert output == "none\n"
+
+
+def test_listing_reads_no_catalog():
+    assert run("""
+        import sys, mvlib
+        mvlib.list_models("*resne*t*"); mvlib.list_pretrained("vit*"); mvlib.is_model_pretrained("resnet50")
+        print([m for m in ("yaml", "mvlib.weights", "dataclasses") if m in sys.modules])
+    """) == "[]\n"
