@@ -148,13 +148,19 @@ def register_model(
         The function, unchanged.
 
     Raises:
-        ConfigError: The name is taken; the message names both places.
+        ConfigError: The name is taken (the message names both places), cannot name a model, or `weights` are no
+            configs; nothing is registered then.
     """
     if fn is None:
         return lambda function: register_model(function, weights=weights, name=name, override=override)
     name = name or fn.__name__
     if not name or any(c in name for c in ".:/\\@*?[] "):
         raise ConfigError(f"'{name}' cannot name a model: it would be read as a tag, a path, a source or a wildcard")
+    configs = None
+    if weights is not None:
+        from .weights import as_configs
+
+        configs = as_configs(name, weights)
     place = _place(fn)
     entry = _registry.entries.get(name)
     is_ours = fn.__module__.startswith(_FAMILY_PACKAGE)
@@ -179,10 +185,8 @@ def register_model(
         if not is_ours:
             entry.configs = {}
     entry.entrypoint, entry.place = fn, place
-    if weights is not None:
-        from .weights import as_configs
-
-        entry.set_configs(as_configs(name, weights))
+    if configs is not None:
+        entry.set_configs(configs)
     return fn
 
 

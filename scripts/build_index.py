@@ -71,7 +71,9 @@ def describe(family: str) -> dict[str, Any]:
     defined = registry.list_models(module=family)
     unknown = [name for name in catalog.configs if name not in defined]
     if unknown:
-        raise SystemExit(f"{path}: no family module '{family}' defines {', '.join(unknown)}")
+        rest = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+        raise SystemExit(f"{path}: no family module '{family}' defines {', '.join(unknown[:5])}{rest}; does the "
+                         f"catalog wait for scripts/sync_catalog.py, or the family for its code?")
     return {
         "models": {name: list(catalog.configs.get(name, ())) for name in defined},
         "weightless": {

@@ -48,12 +48,12 @@ class Attention2d(nn.Module):
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
         height, width = x.shape[-2:]
-        qkv = self.qkv(x).flatten(2).transpose(1, 2)  # (B, L, 3 * heads * head_dim)
+        qkv = self.qkv(x).flatten(2)
         if self.head_first:
-            qkv = qkv.unflatten(2, (self.num_heads, 3, -1)).permute(3, 0, 2, 1, 4)
+            q, k, v = qkv.unflatten(1, (self.num_heads, 3, -1)).unbind(2)
         else:
-            qkv = qkv.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        q, k, v = qkv.unbind(0)
+            q, k, v = qkv.unflatten(1, (3, self.num_heads, -1)).unbind(1)
+        q, k, v = (t.transpose(2, 3).contiguous() for t in (q, k, v))  # (B, heads, H * W, head_dim)
         drop = self.attn_drop if self.training else 0.0
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, dropout_p=drop)
         x = x.transpose(2, 3).flatten(1, 2).unflatten(2, (height, width))
@@ -121,9 +121,10 @@ class MultiQueryAttention2d(nn.Module):
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
         height, width = x.shape[-2:]
-        q = self.query(x).flatten(2).unflatten(1, (self.num_heads, -1)).transpose(2, 3)  # (B, heads, H * W, key_dim)
-        k = self.key(x).flatten(2).transpose(1, 2).unsqueeze(1)  # (B, 1, M, key_dim)
-        v = self.value(x).flatten(2).transpose(1, 2).unsqueeze(1)
+        # q (B, heads, H * W, key_dim), k (B, 1, M, key_dim), v (B, 1, M, value_dim)
+        q = self.query(x).flatten(2).unflatten(1, (self.num_heads, -1)).transpose(2, 3).contiguous()
+        k = self.key(x).flatten(2).transpose(1, 2).unsqueeze(1).contiguous()
+        v = self.value(x).flatten(2).transpose(1, 2).unsqueeze(1).contiguous()
         drop = self.attn_drop if self.training else 0.0
         x = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, dropout_p=drop)
         return self.output(x.transpose(2, 3).flatten(1, 2).unflatten(2, (height, width)))

@@ -363,12 +363,11 @@ class ImageModel(nn.Module):
             a pattern, whose numeric groups order the layers, and None or a suffix, where 99999 joins the layer before.
             What matches nothing belongs to the head.
         """
-        prefixes = {re.sub(r"(\d+)$", r"(\\d+)", re.escape(step.name)) for step in self.flow.stages}
-        blocks = []
-        for prefix in sorted(prefixes):
-            is_list_item = r"\." in prefix
-            fine = r"\.(\d+)" if not coarse and not is_list_item else ""
-            blocks.append((f"^{prefix}{fine}", None))
+        prefixes = {}  # "layer1" and "layer2" share one pattern; a sequential stage's items are its blocks
+        for step in self.flow.stages:
+            prefix = re.sub(r"(\d+)$", r"(\\d+)", re.escape(step.name))
+            prefixes[prefix] = r"\.(\d+)" if not coarse and isinstance(self._step(step.name), nn.Sequential) else ""
+        blocks = [(f"^{prefix}{fine}", None) for prefix, fine in sorted(prefixes.items())]
         blocks += [(f"^{re.escape(step.name)}", (99999,)) for step in self.flow.tail]
         own = [name for name, parameter in self._parameters.items() if parameter is not None]
         stem = "|".join([re.escape(step.name) for step in self.flow.stem] + own)

@@ -1,0 +1,612 @@
+"""Swin Transformer: self-attention in windows that shift from block to block, on a pyramid of feature maps.
+
+Papers:
+    Liu et al., "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows", 2021, arXiv:2103.14030.
+    Chen et al., "Searching the Search Space of Vision Transformer" (AutoFormerV2, S3), 2021, arXiv:2111.14725.
+
+A block attends inside windows of 7 x 7 tokens (12 x 12 at 384 pixels); every second block rolls the map by half a
+window first, so that windows exchange information. Between stages, 2 x 2 tokens are merged into one. Feature maps are
+channels-last, (B, H, W, C), throughout.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..layers import ClassifierHead, DropPath, Mlp, drop_path_rates, get_norm_layer, to_2tuple, to_ntuple
+from ..layers.norm import NormLayer
+from ..layers.patch_embed import PatchEmbed, resample_patch_embed
+from ..layers.pos_embed import resize_rel_pos_bias_table
+from ..layers.window import relative_position_index, shifted_window_mask, window_partition, window_reverse
+from ..registry import register_model
+from .base import Flow, ImageModel, KeyMap, StateDict, Step
+
+__all__ = ["PatchMerging", "SwinTransformer", "SwinTransformerBlock", "SwinTransformerStage", "WindowAttention"]
+
+Size = tuple[int, int]
+WindowSize = int | Sequence[int] | Sequence[Sequence[int]]
+
+
+class WindowAttention(nn.Module):
+    """Multi-head self-attention inside windows, with a learned bias for each relative position.
+
+    Shapes: (B * windows, wh * ww, dim) -> same. Keys `qkv`, `proj`, `relative_position_bias_table`.
+
+    Args:
+        dim: Channels.
+        num_heads: Heads.
+        head_dim: Channels of a head; `dim` / `num_heads` unless given.
+        window_size: Rows and columns of a window.
+        qkv_bias: Whether the query, key and value projection has a bias.
+        attn_drop: Dropout of the attention weights.
+        proj_drop: Dropout of the output.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        head_dim: int | None = None,
+        window_size: int | Size = 7,
+        qkv_bias: bool = True,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.window_size = to_2tuple(window_size)
+        attn_dim = num_heads * (head_dim or dim // num_heads)
+        height, width = self.window_size
+        self.relative_position_bias_table = nn.Parameter(torch.empty((2 * height - 1) * (2 * width - 1), num_heads))
+        self.qkv = nn.Linear(dim, 3 * attn_dim, bias=qkv_bias)
+        self.attn_drop = nn.Dropout(attn_drop)
+        self.proj = nn.Linear(attn_dim, dim)
+        self.proj_drop = nn.Dropout(proj_drop)
+        index = torch.empty(height * width, height * width, dtype=torch.long)
+        self.register_buffer("relative_position_index", index, persistent=False)
+        if not index.is_meta:
+            self.reset_parameters()
+            self.reset_buffers()
+
+    def reset_parameters(self) -> None:
+        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+
+    def reset_buffers(self) -> None:
+        index = relative_position_index(self.window_size, device=self.relative_position_index.device)
+        self.register_buffer("relative_position_index", index, persistent=False)
+
+    def set_window_size(self, window_size: Size) -> None:
+        """Change the window; the bias table is resampled."""
+        if window_size == self.window_size:
+            return
+        old, self.window_size = self.window_size, window_size
+        table = self.relative_position_bias_table
+        with torch.no_grad():
+            resized = resize_rel_pos_bias_table(table, window_size, old)
+        self.relative_position_bias_table = nn.Parameter(resized, requires_grad=table.requires_grad)
+        self.reset_buffers()
+
+    def position_bias(self) -> Tensor:
+        """The bias of each head for each pair of positions (num_heads, wh * ww, wh * ww)."""
+        return self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1).contiguous()
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`mask` (windows, wh * ww, wh * ww) is added to the logits of each image's windows."""
+        total, area, _ = x.shape
+        bias, windows = self.position_bias(), 1
+        if mask is not None:
+            bias = bias + mask.unsqueeze(1)  # (windows, num_heads, area, area)
+            if total != mask.shape[0]:
+                # A mask for each window and head but common to all images: windows and heads share a dimension, so
+                # that it broadcasts instead of being repeated for each image.
+                windows = mask.shape[0]
+        qkv = self.qkv(x).view(-1, windows, area, 3, self.num_heads, self.qkv.out_features // 3 // self.num_heads)
+        q, k, v = qkv.permute(3, 0, 1, 4, 2, 5).flatten(2, 3).unbind(0)  # (total / windows, windows * num_heads, ...)
+        x = F.scaled_dot_product_attention(
+            q, k, v,
+            attn_mask=bias.view(-1, windows * self.num_heads, area, area),
+            dropout_p=self.attn_drop.p if self.training else 0.0,
+        )
+        x = x.unflatten(1, (windows, self.num_heads)).transpose(2, 3).reshape(total, area, -1)
+        return self.proj_drop(self.proj(x))
+
+
+class SwinTransformerBlock(nn.Module):
+    """Window attention, then an MLP, each on a pre-normalised residual branch. Shapes: (B, H, W, dim) -> same.
+
+    A window that is larger than the map shrinks to the map, and does not shift along that side then.
+
+    Args:
+        dim: Channels.
+        input_resolution: Rows and columns of the map that windows and mask are made for.
+        num_heads: Heads.
+        head_dim: Channels of a head; `dim` / `num_heads` unless given.
+        window_size: Rows and columns of a window.
+        shift_size: How far the map is rolled before it is cut into windows.
+        always_partition: Keep window and shift where the map is smaller; the map is padded.
+        dynamic_mask: Compute the mask of shifted windows for the map at hand in each forward pass.
+        mlp_ratio: Hidden channels of the MLP per channel.
+        qkv_bias: Whether the query, key and value projection has a bias.
+        proj_drop: Dropout of the outputs of attention and MLP.
+        attn_drop: Dropout of the attention weights.
+        drop_path: Stochastic depth rate of both branches.
+        norm_layer: Norm before attention and MLP.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        input_resolution: Size,
+        num_heads: int = 4,
+        head_dim: int | None = None,
+        window_size: int | Size = 7,
+        shift_size: int | Size = 0,
+        always_partition: bool = False,
+        dynamic_mask: bool = False,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        proj_drop: float = 0.0,
+        attn_drop: float = 0.0,
+        drop_path: float = 0.0,
+        norm_layer: NormLayer = nn.LayerNorm,
+    ) -> None:
+        super().__init__()
+        norm = get_norm_layer(norm_layer)
+        self.input_resolution = input_resolution
+        self.is_shifted = any(to_2tuple(shift_size))
+        self.always_partition = always_partition
+        self.dynamic_mask = dynamic_mask
+        self.window_size, self.shift_size = self._fit_window(to_2tuple(window_size), to_2tuple(shift_size))
+        self.norm1 = norm(dim)
+        self.attn = WindowAttention(dim, num_heads, head_dim, self.window_size, qkv_bias, attn_drop, proj_drop)
+        self.drop_path1 = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+        self.norm2 = norm(dim)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), drop=proj_drop)
+        self.drop_path2 = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+        self.register_buffer("attn_mask", None, persistent=False)
+        self.reset_buffers()
+
+    def _fit_window(self, window: Size, shift: Size) -> tuple[Size, Size]:
+        if self.always_partition:
+            return window, shift
+        window = tuple(min(w, size) for w, size in zip(window, self.input_resolution))
+        shift = tuple(0 if size <= w else s for s, w, size in zip(shift, window, self.input_resolution))
+        return window, shift
+
+    def reset_buffers(self) -> None:
+        like, mask = self.norm1.weight, None
+        if any(self.shift_size) and not self.dynamic_mask:
+            grid = tuple(math.ceil(size / w) * w for size, w in zip(self.input_resolution, self.window_size))
+            mask = shifted_window_mask(grid, self.window_size, self.shift_size, like.device, like.dtype)
+        self.register_buffer("attn_mask", mask, persistent=False)
+
+    def set_input_size(self, feat_size: Size, window_size: Size, always_partition: bool | None = None) -> None:
+        """Change the map's size and the window; a block that shifts does so by half the new window."""
+        self.input_resolution = feat_size
+        if always_partition is not None:
+            self.always_partition = always_partition
+        shift = tuple(w // 2 for w in window_size) if self.is_shifted else (0, 0)
+        self.window_size, self.shift_size = self._fit_window(window_size, shift)
+        self.attn.set_window_size(self.window_size)
+        self.reset_buffers()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path1(self._attend(self.norm1(x)))
+        return x + self.drop_path2(self.mlp(self.norm2(x)))
+
+    def _attend(self, x: Tensor) -> Tensor:
+        height, width = x.shape[1:3]
+        is_shifted = any(self.shift_size)
+        if is_shifted:
+            x = torch.roll(x, [-s for s in self.shift_size], dims=(1, 2))
+        x = _pad_to_multiple(x, self.window_size)
+        grid = x.shape[1:3]
+        mask = self.attn_mask
+        if is_shifted and self.dynamic_mask:
+            mask = shifted_window_mask(grid, self.window_size, self.shift_size, x.device, x.dtype)
+        x = self.attn(window_partition(x, self.window_size), mask)
+        x = window_reverse(x, self.window_size, grid)[:, :height, :width]
+        return torch.roll(x, self.shift_size, dims=(1, 2)) if is_shifted else x
+
+
+class PatchMerging(nn.Module):
+    """Halve the resolution: 2 x 2 tokens are concatenated, normalised and projected.
+
+    Shapes: (B, H, W, dim) -> (B, ceil(H / 2), ceil(W / 2), out_dim), twice `dim` unless given.
+    """
+
+    def __init__(self, dim: int, out_dim: int | None = None, norm_layer: NormLayer = nn.LayerNorm) -> None:
+        super().__init__()
+        self.norm = get_norm_layer(norm_layer)(4 * dim)
+        self.reduction = nn.Linear(4 * dim, out_dim or 2 * dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = _pad_to_multiple(x, (2, 2))
+        batch, height, width, _ = x.shape
+        x = x.reshape(batch, height // 2, 2, width // 2, 2, -1)
+        x = x.permute(0, 1, 3, 4, 2, 5).flatten(3)  # the four tokens column by column
+        return self.reduction(self.norm(x))
+
+
+def _pad_to_multiple(x: Tensor, sides: Size) -> Tensor:
+    """Zeros below and on the right, so that `sides` divide the map; (B, H, W, C) -> (B, H', W', C)."""
+    below, right = (-size % side for size, side in zip(x.shape[1:3], sides))
+    return F.pad(x, (0, 0, 0, right, 0, below)) if below or right else x
+
+
+class SwinTransformerStage(nn.Module):
+    """Patch merging (but in the first stage), then blocks of which every second one shifts its windows.
+
+    Shapes: (B, H, W, dim) -> (B, H', W', out_dim); H' is ceil(H / 2) with `downsample`, else H.
+
+    Args:
+        dim: Channels of the input.
+        out_dim: Channels of the output.
+        input_resolution: Rows and columns of the input.
+        depth: Number of blocks.
+        downsample: Begin with patch merging.
+        window_size: Rows and columns of a window.
+        drop_path: Stochastic depth rate of each block.
+        norm_layer: Norm of patch merging and blocks.
+        block_kwargs: Further arguments of the blocks.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        out_dim: int,
+        input_resolution: Size,
+        depth: int,
+        downsample: bool = True,
+        window_size: int | Size = 7,
+        drop_path: Sequence[float] | float = 0.0,
+        norm_layer: NormLayer = nn.LayerNorm,
+        **block_kwargs: Any,
+    ) -> None:
+        super().__init__()
+        self.grad_checkpointing = False
+        self.downsample = PatchMerging(dim, out_dim, norm_layer) if downsample else nn.Identity()
+        window = to_2tuple(window_size)
+        half = tuple(w // 2 for w in window)
+        self.blocks = nn.Sequential(*(
+            SwinTransformerBlock(
+                out_dim, self._output_resolution(input_resolution), window_size=window, shift_size=half if i % 2 else 0,
+                drop_path=rate, norm_layer=norm_layer, **block_kwargs)
+            for i, rate in enumerate(to_ntuple(drop_path, depth))))
+
+    def _output_resolution(self, size: Size) -> Size:
+        is_merging = isinstance(self.downsample, PatchMerging)
+        return tuple((side + 1) // 2 for side in size) if is_merging else size
+
+    def set_input_size(self, feat_size: Size, window_size: Size, always_partition: bool | None = None) -> None:
+        """Change the size of the stage's input and the window."""
+        for block in self.blocks:
+            block.set_input_size(self._output_resolution(feat_size), window_size, always_partition)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.downsample(x)
+        if not self.grad_checkpointing or not torch.is_grad_enabled():
+            return self.blocks(x)
+        for block in self.blocks:
+            x = checkpoint(block, x, use_reentrant=False)
+        return x
+
+
+class SwinTransformer(ImageModel):
+    """Swin Transformer.
+
+    Image (B, in_chans, H, W) -> logits (B, num_classes); features (B, H', W', num_features).
+
+    Args:
+        img_size: Height and width of the image, in pixels.
+        patch_size: Side of a patch, in pixels.
+        in_chans: Channels of the image.
+        num_classes: Outputs of the classifier; 0 for none.
+        global_pool: "avg", "max", "avgmax", "catavgmax" or "".
+        embed_dim: Channels of the first stage; each further stage doubles them.
+        depths: Blocks of each stage.
+        num_heads: Heads in each stage.
+        head_dim: Channels of a head, for all stages or each; channels / heads unless given.
+        window_size: Side of a window or (rows, columns), for all stages, or one for each; in tokens. Two integers are
+            rows and columns.
+        always_partition: Keep windows and shifts where a map is smaller than the window.
+        strict_img_size: Refuse images of another size.
+        dynamic_img_size: Take images of any size; the same as `strict_img_size=False`.
+        mlp_ratio: Hidden channels of an MLP per channel, for all stages or each.
+        qkv_bias: Whether the query, key and value projections have a bias.
+        drop_rate: Dropout before the classifier.
+        proj_drop_rate: Dropout of the outputs of attention and MLP.
+        attn_drop_rate: Dropout of the attention weights.
+        drop_path_rate: Stochastic depth rate of the last block; it grows linearly from 0 at the first.
+        embed_layer: Patch embedding.
+        norm_layer: Norm everywhere.
+        weight_init: Initial weights: "" (truncated normal), "jax", "jax_nlhb", "moco", or "reset" and "skip" (torch's).
+
+    Raises:
+        ValueError: The window sizes are not one for each stage, or not positive; `weight_init` is unknown.
+    """
+
+    classifier_path = "head.fc"
+    pool_path = "head.global_pool"
+    tap_layout = "NHWC"
+    feature_layout = "NHWC"
+    tap_norm = "last"
+
+    def __init__(
+        self,
+        img_size: int | Size = 224,
+        patch_size: int | Size = 4,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        global_pool: str = "avg",
+        embed_dim: int = 96,
+        depths: Sequence[int] = (2, 2, 6, 2),
+        num_heads: Sequence[int] = (3, 6, 12, 24),
+        head_dim: int | Sequence[int] | None = None,
+        window_size: WindowSize = 7,
+        always_partition: bool = False,
+        strict_img_size: bool = True,
+        dynamic_img_size: bool = False,
+        mlp_ratio: float | Sequence[float] = 4.0,
+        qkv_bias: bool = True,
+        drop_rate: float = 0.0,
+        proj_drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.1,
+        embed_layer: Callable[..., nn.Module] = PatchEmbed,
+        norm_layer: NormLayer = nn.LayerNorm,
+        weight_init: str = "",
+    ) -> None:
+        super().__init__()
+        count = len(depths)
+        dims = [embed_dim * 2**i for i in range(count)]
+        self.num_classes = num_classes
+        self.in_chans = in_chans
+        self.embed_dim = embed_dim
+        self.num_features = dims[-1]
+        self.drop_rate = drop_rate
+        self.dynamic_img_size = dynamic_img_size or not strict_img_size
+        self.weight_init = weight_init
+
+        self.patch_embed = embed_layer(
+            img_size=img_size, patch_size=patch_size, in_chans=in_chans, embed_dim=embed_dim, norm_layer=norm_layer,
+            strict_img_size=not self.dynamic_img_size, output_fmt="NHWC")
+        # What `set_input_size` scales the windows from.
+        self._ref_grid = tuple(self.patch_embed.grid_size)
+        self._ref_windows = _stage_windows(window_size, count)
+        rates = drop_path_rates(drop_path_rate, depths)
+        heads_dim, ratios = to_ntuple(head_dim, count), to_ntuple(mlp_ratio, count)
+        self.layers = nn.Sequential(*(
+            SwinTransformerStage(
+                dim=dims[max(i - 1, 0)],
+                out_dim=dims[i],
+                input_resolution=_stage_input(self._ref_grid, i),
+                depth=depths[i],
+                downsample=i > 0,
+                num_heads=num_heads[i],
+                head_dim=heads_dim[i],
+                window_size=self._ref_windows[i],
+                always_partition=always_partition,
+                dynamic_mask=self.dynamic_img_size,
+                mlp_ratio=ratios[i],
+                qkv_bias=qkv_bias,
+                proj_drop=proj_drop_rate,
+                attn_drop=attn_drop_rate,
+                drop_path=rates[i],
+                norm_layer=norm_layer,
+            )
+            for i in range(count)))
+        self.norm = get_norm_layer(norm_layer)(self.num_features)
+        self.head = ClassifierHead(self.num_features, num_classes, global_pool, drop_rate, layout="NHWC")
+        self.head_hidden_size = self.head.num_features
+        self.flow = self._make_flow(dims)
+        self.init_weights()
+
+    def _make_flow(self, dims: Sequence[int]) -> Flow:
+        patch = max(to_2tuple(self.patch_embed.patch_size))
+        stages = [Step(f"layers.{i}", chs=chs, reduction=patch * 2**i) for i, chs in enumerate(dims)]
+        return Flow(stem=[Step("patch_embed")], stages=stages, tail=[Step("norm")])
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        return self.head(x, pre_logits=pre_logits)
+
+    def set_input_size(
+        self,
+        img_size: int | Size | None = None,
+        patch_size: int | Size | None = None,
+        window_size: WindowSize | None = None,
+        window_ratio: int | Sequence[int] | None = None,
+        always_partition: bool | None = None,
+    ) -> None:
+        """Change the image's size, the patch's and the windows', in place; weights that depend on them are resampled.
+
+        Args:
+            img_size: Height and width of the image; unchanged if None.
+            patch_size: Side of a patch; unchanged if None.
+            window_size: As in the constructor. Unless it or `window_ratio` is given, each stage's window keeps its
+                proportion to the patch grid.
+            window_ratio: Sides of the patch grid per side of a window, for all stages or each.
+            always_partition: Keep windows and shifts where a map is smaller than the window; unchanged if None.
+
+        Raises:
+            ValueError: Window sizes or ratios are not one for each stage, or not positive; nothing is changed then.
+        """
+        count = len(self.layers)
+        explicit = _stage_windows(window_size, count) if window_size is not None else None
+        ratios = _stage_ratios(window_ratio, count) if window_ratio is not None else None
+        if img_size is not None or patch_size is not None:
+            self.patch_embed.set_input_size(img_size=img_size, patch_size=patch_size)
+            self.flow.stages = self._make_flow([step.chs for step in self.flow.stages]).stages
+        grid = tuple(self.patch_embed.grid_size)
+        if explicit is None and ratios is not None:
+            explicit = tuple(tuple(max(1, side // ratio) for side in grid) for ratio in ratios)
+        if explicit is not None:
+            self._ref_grid, self._ref_windows = grid, explicit
+        windows = [tuple(max(1, w * side // old) for w, side, old in zip(window, grid, self._ref_grid))
+                   for window in self._ref_windows[:count]]
+        for i, stage in enumerate(self.layers):
+            stage.set_input_size(_stage_input(grid, i), windows[i], always_partition)
+        if hasattr(self, "model_args"):  # what a saved model is built again from
+            changed = dict(img_size=self.patch_embed.img_size, patch_size=patch_size, window_size=windows,
+                           always_partition=always_partition)
+            self.model_args = {**self.model_args, **{k: v for k, v in changed.items() if v is not None}}
+
+    def init_module(self, name: str, module: nn.Module) -> None:
+        super().init_module(name, module)
+        if isinstance(module, nn.Linear):
+            init_linear(name, module, self.weight_init, self.num_classes)
+
+    def no_weight_decay(self) -> set[str]:
+        return {name for name, _ in self.named_parameters() if name.endswith("relative_position_bias_table")}
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        fine = [(r"^layers\.(\d+).downsample", (0,)), (r"^layers\.(\d+)\.\w+\.(\d+)", None), (r"^norm", (99999,))]
+        return dict(stem=r"^patch_embed", blocks=r"^layers\.(\d+)" if coarse else fine)
+
+    def fit_state_dict(self, state_dict: StateDict) -> StateDict:
+        """Resample bias tables for other windows, and the patch embedding for another patch size."""
+        fitted = {}
+        for key, value in state_dict.items():
+            path, _, leaf = key.rpartition(".")
+            if leaf in ("relative_position_index", "attn_mask"):
+                continue  # we compute them
+            if key == "patch_embed.proj.weight":
+                value = resample_patch_embed(value, self.patch_embed.patch_size)
+            elif leaf == "relative_position_bias_table" and path in self._attention_paths:
+                value = resize_rel_pos_bias_table(value, self.get_submodule(path).window_size)
+            fitted[key] = value
+        return fitted
+
+    @property
+    def _attention_paths(self) -> set[str]:
+        return {name for name, module in self.named_modules() if isinstance(module, WindowAttention)}
+
+
+def _stage_input(grid: Size, stage: int) -> Size:
+    """Rows and columns of a stage's input, before its patch merging."""
+    scale = 2 ** max(stage - 1, 0)
+    return tuple(math.ceil(side / scale) for side in grid)
+
+
+def _stage_windows(window_size: WindowSize, count: int) -> tuple[Size, ...]:
+    """One (rows, columns) for each of `count` stages."""
+    is_pair = isinstance(window_size, Sequence) and len(window_size) == 2 and not isinstance(window_size[0], Sequence)
+    sizes = (window_size,) * count if is_pair or not isinstance(window_size, Sequence) else tuple(window_size)
+    windows = tuple(to_2tuple(size) for size in sizes)
+    if len(windows) != count or any(len(window) != 2 or min(window) < 1 for window in windows):
+        raise ValueError(f"window_size {window_size!r} is not a positive size, or (rows, columns), for each of "
+                         f"{count} stages")
+    return windows
+
+
+def _stage_ratios(window_ratio: int | Sequence[int], count: int) -> tuple[int, ...]:
+    ratios = to_ntuple(window_ratio, count)
+    if len(ratios) != count or min(ratios) < 1:
+        raise ValueError(f"window_ratio {window_ratio!r} is not a positive integer for each of {count} stages")
+    return ratios
+
+
+_SWIN_T = dict(embed_dim=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24))
+_SWIN_S = dict(embed_dim=96, depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24))
+_SWIN_B = dict(embed_dim=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32))
+_SWIN_L = dict(embed_dim=192, depths=(2, 2, 18, 2), num_heads=(6, 12, 24, 48))
+
+
+@register_model
+def swin_tiny_patch4_window7_224(**kwargs: Any) -> SwinTransformer:
+    """Swin-T, 28 M parameters."""
+    return SwinTransformer(**{**_SWIN_T, **kwargs})
+
+
+@register_model
+def swin_small_patch4_window7_224(**kwargs: Any) -> SwinTransformer:
+    """Swin-S, 50 M parameters."""
+    return SwinTransformer(**{**_SWIN_S, **kwargs})
+
+
+@register_model
+def swin_base_patch4_window7_224(**kwargs: Any) -> SwinTransformer:
+    """Swin-B, 88 M parameters."""
+    return SwinTransformer(**{**_SWIN_B, **kwargs})
+
+
+@register_model
+def swin_base_patch4_window12_384(**kwargs: Any) -> SwinTransformer:
+    """Swin-B with windows of 12 x 12, for images of 384 pixels."""
+    return SwinTransformer(**{**_SWIN_B, "window_size": 12, **kwargs})
+
+
+@register_model
+def swin_large_patch4_window7_224(**kwargs: Any) -> SwinTransformer:
+    """Swin-L, 197 M parameters."""
+    return SwinTransformer(**{**_SWIN_L, **kwargs})
+
+
+@register_model
+def swin_large_patch4_window12_384(**kwargs: Any) -> SwinTransformer:
+    """Swin-L with windows of 12 x 12, for images of 384 pixels."""
+    return SwinTransformer(**{**_SWIN_L, "window_size": 12, **kwargs})
+
+
+@register_model
+def swin_s3_tiny_224(**kwargs: Any) -> SwinTransformer:
+    """S3-T: Swin-T with the windows that the search over S3's space found."""
+    return SwinTransformer(**{**_SWIN_T, "window_size": (7, 7, 14, 7), **kwargs})
+
+
+@register_model
+def swin_s3_small_224(**kwargs: Any) -> SwinTransformer:
+    """S3-S: Swin-S with searched windows."""
+    return SwinTransformer(**{**_SWIN_S, "window_size": (14, 14, 14, 7), **kwargs})
+
+
+@register_model
+def swin_s3_base_224(**kwargs: Any) -> SwinTransformer:
+    """S3-B: 30 blocks in the third stage, searched windows."""
+    return SwinTransformer(**{**_SWIN_T, "depths": (2, 2, 30, 2), "window_size": (7, 7, 14, 7), **kwargs})
+
+
+def _from_microsoft(state_dict: StateDict, model: nn.Module) -> StateDict:
+    """Microsoft's layout ends a stage with patch merging, ours begins the next with it; the classifier is `head`."""
+    def rename(key: str) -> str:
+        key = re.sub(r"^layers\.(\d+)\.downsample", lambda match: f"layers.{int(match[1]) + 1}.downsample", key)
+        return re.sub(r"^head\.(?!fc\.)", "head.fc.", key)
+
+    return {rename(key): value for key, value in state_dict.items()}
+
+
+_TORCHVISION_NAMES = (
+    (r"^features\.0\.0\.", "patch_embed.proj."),
+    (r"^features\.0\.2\.", "patch_embed.norm."),
+    (r"\.mlp\.0\.", ".mlp.fc1."),
+    (r"\.mlp\.3\.", ".mlp.fc2."),
+    (r"^head\.", "head.fc."),
+)
+
+
+def _from_torchvision(state_dict: StateDict, model: nn.Module) -> StateDict:
+    """torchvision's `features` alternate: patch embedding, then stages (odd) and patch merging (even)."""
+    def rename(key: str) -> str:
+        for pattern, name in _TORCHVISION_NAMES:
+            key = re.sub(pattern, name, key)
+        part = re.match(r"features\.(\d+)\.(.*)", key)
+        if part is None:
+            return key
+        stage, is_stage = divmod(int(part[1]), 2)
+        return f"layers.{stage}.blocks.{part[2]}" if is_stage else f"layers.{stage}.downsample.{part[2]}"
+
+    return {rename(key): value for key, value in state_dict.items() if not key.endswith("relative_position_index")}
+
+
+SwinTransformer.key_maps = (
+    KeyMap("microsoft", lambda keys: "layers.0.downsample.reduction.weight" in keys, _from_microsoft),
+    KeyMap("torchvision", lambda keys: "features.1.0.attn.qkv.weight" in keys, _from_torchvision),
+)
