@@ -19,7 +19,7 @@ from .features import FeatureExtractor
 from .loading import load_weights, materialize, read_state_dict
 from .models.base import ImageModel
 from .names import closest, parse_model_name
-from .registry import get_pretrained_cfg, is_model, model_entrypoint, resolve_name
+from .registry import get_pretrained_cfg, is_model, load_entrypoint, resolve_name
 from .weights import OWN_FIELDS, WeightsConfig
 
 __all__ = ["create_model"]
@@ -92,7 +92,7 @@ def create_model(
     if out_indices is not None and not features_only:
         raise ConfigError("out_indices goes with features_only=True")
     given = {key: value for key, value in kwargs.items() if value is not None}
-    entrypoint = model_entrypoint(request.architecture)
+    entrypoint = load_entrypoint(request.architecture)
     known = _known_arguments(entrypoint)
     arguments = _arguments(request, given, known)
 

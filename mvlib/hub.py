@@ -8,9 +8,9 @@ Sources:
     local-dir:/path                a repository's layout on disk
     pkg:python_package/path        a file inside an installed Python package
 
-What is cached is used without asking the network, a branch of a repository too: `mvlib cache remove` makes the next load
-fetch it again. A file is hashed after it was downloaded, a file that somebody else left in torch's cache when it is
-first seen; what was hashed is remembered beside it by size and time of change.
+What is cached is used without asking the network, a branch of a repository too: `mvlib cache remove` makes the next
+load fetch it again. A file is hashed after it was downloaded, a file that somebody else left in torch's cache when it
+is first seen; what was hashed is remembered beside it by size and time of change.
 """
 
 from __future__ import annotations
@@ -96,7 +96,8 @@ def fetch(
                     raise
                 failures.append(error)
     kind = NotCachedError if all(isinstance(f, NotCachedError) for f in failures) else DownloadError
-    raise kind("no source of the weights could be used:\n" + "\n".join(f"- {f}" for f in dict.fromkeys(map(str, failures))))
+    reasons = dict.fromkeys(f"- {failure}" for failure in failures)
+    raise kind("\n".join(("no source of the weights could be used:", *reasons)))
 
 
 def is_cached(

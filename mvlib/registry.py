@@ -361,7 +361,10 @@ def resolve_name(model_name: str) -> tuple[str, str]:
 
 
 def model_entrypoint(model_name: str, module_filter: str | None = None) -> Callable[..., Any]:
-    """The function that builds the architecture; imports its family.
+    """The function that builds the architecture.
+
+    A family that has not been imported stays so: a stand-in is returned that imports it when it is called (or when
+    its `__wrapped__` is read, as `inspect.signature` does).
 
     Raises:
         UnknownNameError: The architecture is unknown, or not in the module `module_filter`.
@@ -370,12 +373,44 @@ def model_entrypoint(model_name: str, module_filter: str | None = None) -> Calla
     if module_filter and entry.module != module_filter:
         raise UnknownNameError(f"the model '{model_name}' is not in the module '{module_filter}'; "
                                f"it is in '{entry.module}'")
+    return entry.entrypoint or _LazyEntrypoint(entry)
+
+
+def load_entrypoint(model_name: str) -> Callable[..., Any]:
+    """The function itself that builds the architecture; imports its family.
+
+    Raises:
+        UnknownNameError: The architecture is unknown, or the index is wrong about it.
+    """
+    return _load(_find(_follow(model_name)[0]))
+
+
+def _load(entry: _Entry) -> Callable[..., Any]:
     if entry.entrypoint is None:
         importlib.import_module(_FAMILY_PACKAGE + entry.module)
         if entry.entrypoint is None:
             raise UnknownNameError(f"the index lists '{entry.name}' in '{entry.module}', which does not define it; run "
                                    f"scripts/build_index.py")
     return entry.entrypoint
+
+
+class _LazyEntrypoint:
+    """Stands for an entrypoint whose family has not been imported."""
+
+    def __init__(self, entry: _Entry) -> None:
+        self._entry = entry
+        self.__name__ = self.__qualname__ = entry.name
+        self.__module__ = _FAMILY_PACKAGE + entry.module
+
+    @property
+    def __wrapped__(self) -> Callable[..., Any]:
+        return _load(self._entry)
+
+    def __call__(self, **kwargs: Any) -> Any:
+        return _load(self._entry)(**kwargs)
+
+    def __repr__(self) -> str:
+        return f"<entrypoint {self.__module__}.{self.__name__}>"
 
 
 def get_pretrained_cfg(model_name: str, allow_unregistered: bool = True) -> WeightsConfig | None:

@@ -1,14 +1,32 @@
 """Building blocks that more than one model family uses. Imports nothing else of mvlib."""
 
 from .activations import ACTIVATIONS, GELUTanh, QuickGELU, get_act_layer
+from .attention2d import Attention2d, MultiQueryAttention2d
+from .blur_pool import BlurPool2d, create_aa
+from .conv import CondConv2d, Conv2dSame, ConvNormAct, MixedConv2d, create_conv2d, pad_same
 from .drop import DropBlock2d, DropPath, drop_path_rates
 from .helpers import make_divisible, to_2tuple, to_ntuple
-from .mlp import LayerScale, Mlp
-from .norm import BatchNormAct2d, LayerNorm, LayerNorm2d, RmsNorm, get_norm_act_layer, get_norm_layer
+from .mlp import LayerScale, LayerScale2d, Mlp
+from .norm import (
+    BatchNormAct2d,
+    EvoNorm2dS0,
+    GroupNorm,
+    GroupNormAct,
+    LayerNorm,
+    LayerNorm2d,
+    LayerNormAct2d,
+    RmsNorm,
+    get_norm_act_layer,
+    get_norm_layer,
+)
 from .pool import ClassifierHead, GlobalPool2d
+from .squeeze_excite import GlobalContext, SqueezeExcite
 
 __all__ = [
-    "ACTIVATIONS", "BatchNormAct2d", "ClassifierHead", "DropBlock2d", "DropPath", "GELUTanh", "GlobalPool2d",
-    "LayerNorm", "LayerNorm2d", "LayerScale", "Mlp", "QuickGELU", "RmsNorm", "drop_path_rates", "get_act_layer",
-    "get_norm_act_layer", "get_norm_layer", "make_divisible", "to_2tuple", "to_ntuple",
+    "ACTIVATIONS", "Attention2d", "BatchNormAct2d", "BlurPool2d", "ClassifierHead", "CondConv2d", "Conv2dSame",
+    "ConvNormAct", "DropBlock2d", "DropPath", "EvoNorm2dS0", "GELUTanh", "GlobalContext", "GlobalPool2d",
+    "GroupNorm", "GroupNormAct", "LayerNorm", "LayerNorm2d", "LayerNormAct2d", "LayerScale", "LayerScale2d",
+    "MixedConv2d", "Mlp", "MultiQueryAttention2d", "QuickGELU", "RmsNorm", "SqueezeExcite", "create_aa",
+    "create_conv2d", "drop_path_rates", "get_act_layer", "get_norm_act_layer", "get_norm_layer", "make_divisible",
+    "pad_same", "to_2tuple", "to_ntuple",
 ]

@@ -9,7 +9,7 @@ from .. import registry
 
 def __getattr__(name: str) -> Any:
     if not name.startswith("_") and registry.is_model(name) and "." not in name:
-        return registry.model_entrypoint(name)
+        return registry.load_entrypoint(name)
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
 
 

@@ -55,6 +55,7 @@ __all__ = [
 ]
 
 SeLayer = str | Callable[..., nn.Module] | None
+_SE_LAYERS = {"se": SqueezeExcite, "gc": GlobalContext}
 
 
 # --- the notation
@@ -739,7 +740,9 @@ def _make_block(
 def _bind_ratio(se_layer: SeLayer, ratio: float) -> Callable[..., nn.Module]:
     """The attention class with its squeeze ratio, if it has one."""
     if isinstance(se_layer, str):
-        se_layer = {"gc": GlobalContext}[se_layer]
+        if se_layer not in _SE_LAYERS:
+            raise ValueError(f"unknown se_layer '{se_layer}'; known: {', '.join(_SE_LAYERS)}, or a class")
+        se_layer = _SE_LAYERS[se_layer]
     takes_ratio = "rd_ratio" in inspect.signature(se_layer).parameters
     return partial(se_layer, rd_ratio=ratio) if takes_ratio else se_layer
 
