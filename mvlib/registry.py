@@ -2,7 +2,7 @@
 
 `catalog/index.json` (written by scripts/build_index.py) says which family module defines which architecture and which
 tags have weights, so that listing imports no family; a family's module is imported when one of its models is first
-built, and its catalog is read when the details of its weights are first asked for.
+built, and its catalog is read, from a copy in JSON, when the details of its weights are first asked for.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .errors import ConfigError, UnknownNameError
 from .names import closest, natural_key, split_model_name_tag
 
 if TYPE_CHECKING:
-    from .weights import Catalog, WeightsConfig
+    from .weights import WeightsConfig
 
 __all__ = [
     "get_arch_name", "get_arch_pretrained_cfgs", "get_deprecated_models", "get_module", "get_pretrained_cfg",
@@ -75,7 +75,7 @@ class _Registry:
         self.aliases: dict[str, str] = {}
         self.deprecated: dict[str, str | None] = {}
         self.deprecated_by_module: dict[str, dict[str, str | None]] = {}
-        self.catalogs: dict[str, Catalog] = {}
+        self.catalogs: dict[str, dict[str, Any]] = {}
 
     def read_index(self) -> None:
         try:
@@ -104,18 +104,18 @@ class _Registry:
 
     def configs(self, entry: _Entry) -> dict[str, WeightsConfig]:
         if entry.configs is None:
-            catalog = self.catalog(entry.module)
-            entry.configs = catalog.configs.get(entry.name, {}) if catalog else {}
+            from .weights import as_configs
+
+            entry.configs = as_configs(entry.name, self.catalog(entry.module).get(entry.name, {}))
         return entry.configs
 
-    def catalog(self, module: str) -> Catalog | None:
+    def catalog(self, module: str) -> dict[str, Any]:
+        """{architecture: {tag: fields}} of a family of ours."""
         if module not in self.catalogs:
-            from .weights import load_catalog
+            from .weights import read_entries
 
-            path = os.path.join(CATALOG_DIR, f"{module}.yaml")
-            if not os.path.exists(path):
-                return None
-            self.catalogs[module] = load_catalog(path)
+            path = os.path.join(CATALOG_DIR, f"{module}.json")
+            self.catalogs[module] = read_entries(path)[0] if os.path.exists(path) else {}
         return self.catalogs[module]
 
 

@@ -21,6 +21,7 @@ A tag "" describes inputs and head of an architecture for which nothing is publi
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -294,7 +295,7 @@ def read_entries(
                 raise ConfigError(f"{path}: unknown key '{key}' in {where}; known: {', '.join(allowed)}")
         return {key: _mapping(path, parts.get(key), f"'{key}' of {where}") for key in allowed}
 
-    catalog = section(_read_yaml(path), "the catalog", "defaults", "aliases", "deprecated", "architectures")
+    catalog = section(_read(path), "the catalog", "defaults", "aliases", "deprecated", "architectures")
     entries: dict[str, dict[str, dict[str, Any]]] = {}
     for architecture, body in catalog["architectures"].items():
         own = section(body, f"'{architecture}'", "defaults", "tags")
@@ -338,7 +339,10 @@ def _as_tuple(value: Any) -> Any:
     return tuple(_as_tuple(v) for v in value) if isinstance(value, (list, tuple)) else value
 
 
-def _read_yaml(path: Path) -> Any:
+def _read(path: Path) -> Any:
+    """A catalog's data; our own come as JSON too, which is read many times faster."""
+    if path.suffix == ".json":
+        return json.loads(path.read_text(encoding="utf-8"))
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

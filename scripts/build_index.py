@@ -1,10 +1,11 @@
 #!/usr/bin/env python
-"""Write mvlib/catalog/index.json: which family defines which architecture, and which tags it has, the default first.
+"""Write what the registry reads in place of the families and the YAML catalogs, all in mvlib/catalog.
 
     python scripts/build_index.py              write it; after a change of a family or a catalog
     python scripts/build_index.py --check      write nothing; say what is stale, exit 1 if anything
 
-The registry reads the index in place of the families and the catalogs. Its layout, by family:
+FAMILY.json is the catalog FAMILY.yaml in JSON, which is read many times faster. index.json says which family defines
+which architecture, and which tags it has, the default first. Its layout, by family:
 
     models      {architecture: [tags]}
     weightless  {architecture: [those of its tags that have no source]}
@@ -22,6 +23,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -44,15 +47,31 @@ def main() -> int:
         print(*problems, sep="\n", file=sys.stderr)
         return 1
     text = render(index)
-    current = INDEX.read_text(encoding="utf-8") if INDEX.exists() else ""
+    copies = {path.with_suffix(".json"): as_json(path) for path in sorted(CATALOGS.glob("*.yaml"))}
     if args.check:
-        stale = list(differences(current, text))
+        stale = list(differences(_text(INDEX), text))
+        stale += [f"{path.name} is not {path.stem}.yaml; run scripts/build_index.py"
+                  for path, wanted in copies.items() if _text(path) != wanted]
         print(*stale or [f"{INDEX.name} is up to date"], sep="\n")
         return int(bool(stale))
     INDEX.write_text(text, encoding="utf-8")
+    for path, content in copies.items():
+        path.write_text(content, encoding="utf-8")
     models = [tags for family in index.values() for tags in family["models"].values()]
     print(f"{INDEX.name}: {len(index)} families, {len(models)} architectures, {sum(map(len, models))} weights configs")
     return 0
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+def as_json(path: Path) -> str:
+    """A catalog in JSON, an architecture a line."""
+    catalog = yaml.load(path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    architectures = _lines(catalog.pop("architectures", {}), " ")
+    shared = ",\n".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in catalog.items())
+    return f'{{{shared}{"," if shared else ""}\n"architectures": {architectures}}}\n'
 
 
 def build() -> dict[str, dict[str, Any]]:

@@ -43,8 +43,9 @@ def pad_same(x: Tensor, kernel_size: IntPair, stride: IntPair, dilation: IntPair
     """
     amounts: list[int] = []
     for size, k, s, d in zip(x.shape[-2:], to_2tuple(kernel_size), to_2tuple(stride), to_2tuple(dilation)):
-        reach = (k - 1) * d + 1
-        total = max(((size + s - 1) // s - 1) * s + reach - size, 0)
+        total = (k - 1) * d - (size - 1) % s
+        if (k - 1) * d + 1 < s:  # windows that leave gaps may need no padding
+            total = max(total, 0)
         amounts = [total // 2, total - total // 2, *amounts]  # F.pad counts from the last dimension
     return F.pad(x, amounts, value=value)
 

@@ -14,6 +14,7 @@ from timm.models import group_parameters
 from timm.models._efficientnet_builder import decode_arch_def as timm_decode
 from timm.models.efficientnet import EfficientNet as TimmEfficientNet
 from torch import nn
+from torchvision.transforms import v2
 
 from mvlib.layers import BatchNormAct2d, CondConv2d, GroupNormAct, SqueezeExcite, create_conv2d
 from mvlib.models import efficientnet
@@ -119,7 +120,7 @@ def test_mobilenet_v4_blocks_equal_timms(pad_type):
     ("efficientnet_b0", 65, dict(output_stride=16, bn_eps=1e-2)),
     ("efficientnet_x_b3", 64, dict(output_stride=8)),
     ("test_efficientnet", 75, dict(global_pool="catavgmax", pad_type="same", act_layer="relu", in_chans=3)),
-    ("test_efficientnet", 64, dict(group_size=8, aa_layer="blur")),
+    ("mobilenetv2_050", 64, dict(group_size=8, aa_layer="blur")),
     ("test_efficientnet", 64, dict(num_classes=0, global_pool="")),
 ])
 def test_arguments_have_timms_effect(name, size, kwargs):
@@ -388,7 +389,6 @@ def test_pip_weights_know_a_cat_and_a_coffee_as_timm_does(variant, size):
     ours.load_state_dict(converted)
     theirs = timm.create_model(f"tf_efficientnet_{variant}").eval()
     theirs.load_state_dict(converted)
-    v2 = torchvision.transforms.v2
     transform = v2.Compose([
         v2.ToImage(), v2.Resize(int(size / 0.875), v2.InterpolationMode.BICUBIC), v2.CenterCrop(size),
         v2.ToDtype(torch.float32, scale=True), v2.Normalize([0.5] * 3, [0.5] * 3)])
