@@ -1,0 +1,132 @@
+"""Images to patch embeddings, and patch weights resampled to other patch sizes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .helpers import to_2tuple
+
+__all__ = ["PatchEmbed", "resample_patch_embed"]
+
+_LAYOUTS = ("NLC", "NHWC", "NCHW")
+
+
+class PatchEmbed(nn.Module):
+    """Cut an image into patches and embed each linearly; keys `proj`, `norm` (if given).
+
+    Shapes: (B, in_chans, H, W) -> (B, rows * columns, embed_dim), or (B, rows, columns, embed_dim) for "NHWC".
+
+    Args:
+        img_size: Side, or (height, width), in pixels; None for a model that has no size of its own.
+        patch_size: Side, or (height, width), of a patch.
+        norm_layer: Optional norm of the embeddings.
+        output_fmt: "NLC", "NHWC" or "NCHW".
+        bias: Whether the embedding has a bias.
+        strict_img_size: Refuse images of another size; otherwise any multiple of the patch size will do.
+        dynamic_img_pad: Pad images to a multiple of the patch size, with zeros below and to the right.
+
+    Raises:
+        ValueError: From `forward`, where the image's size is not one that the model takes.
+    """
+
+    def __init__(
+        self,
+        img_size: int | Sequence[int] | None = 224,
+        patch_size: int | Sequence[int] = 16,
+        in_chans: int = 3,
+        embed_dim: int = 768,
+        norm_layer: Callable[[int], nn.Module] | None = None,
+        output_fmt: str = "NLC",
+        bias: bool = True,
+        strict_img_size: bool = True,
+        dynamic_img_pad: bool = False,
+    ) -> None:
+        super().__init__()
+        if output_fmt not in _LAYOUTS:
+            raise ValueError(f"output_fmt {output_fmt!r} is not one of {', '.join(_LAYOUTS)}")
+        self.patch_size = to_2tuple(patch_size)
+        self._set_img_size(img_size)
+        self.output_fmt = output_fmt
+        self.strict_img_size = strict_img_size
+        self.dynamic_img_pad = dynamic_img_pad
+        self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=self.patch_size, stride=self.patch_size, bias=bias)
+        self.norm = norm_layer(embed_dim) if norm_layer is not None else nn.Identity()
+
+    def _set_img_size(self, img_size: int | Sequence[int] | None) -> None:
+        self.img_size = None if img_size is None else to_2tuple(img_size)
+        self.grid_size = None if img_size is None else tuple(s // p for s, p in zip(self.img_size, self.patch_size))
+        self.num_patches = None if img_size is None else math.prod(self.grid_size)
+
+    def set_input_size(
+        self, img_size: int | Sequence[int] | None = None, patch_size: int | Sequence[int] | None = None
+    ) -> None:
+        """Change image and patch size, in place; the patch weights are resampled."""
+        if patch_size is not None and to_2tuple(patch_size) != self.patch_size:
+            self.patch_size = to_2tuple(patch_size)
+            old = self.proj
+            with torch.no_grad():
+                weight = resample_patch_embed(old.weight, self.patch_size)
+            old.weight = nn.Parameter(weight, old.weight.requires_grad)
+            old.kernel_size = old.stride = self.patch_size
+        self._set_img_size(self.img_size if img_size is None else img_size)
+
+    def feat_ratio(self) -> int:
+        """Stride of the patch grid with respect to the image."""
+        return max(self.patch_size)
+
+    def dynamic_feat_size(self, img_size: Sequence[int]) -> tuple[int, int]:
+        """Rows and columns of the patch grid for an image of (height, width)."""
+        if self.dynamic_img_pad:
+            return tuple(-(-s // p) for s, p in zip(img_size, self.patch_size))
+        return tuple(s // p for s, p in zip(img_size, self.patch_size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        patch_height, patch_width = self.patch_size
+        if self.dynamic_img_pad:
+            x = F.pad(x, (0, -width % patch_width, 0, -height % patch_height))
+        elif self.img_size is not None and self.strict_img_size:
+            if height != self.img_size[0] or width != self.img_size[1]:
+                raise ValueError(f"the image is {height} x {width}, the model takes {self.img_size[0]} x "
+                                 f"{self.img_size[1]}; build it with img_size= or dynamic_img_size=True")
+        elif height % patch_height or width % patch_width:
+            raise ValueError(f"the image is {height} x {width}, which patches of {patch_height} x {patch_width} do not "
+                             f"divide; build the model with dynamic_img_pad=True")
+        x = self.proj(x)
+        if self.output_fmt == "NLC":
+            x = x.flatten(2).transpose(1, 2)
+        elif self.output_fmt == "NHWC":
+            x = x.permute(0, 2, 3, 1)
+        return self.norm(x)
+
+
+def resample_patch_embed(
+    weight: Tensor, new_size: Sequence[int], interpolation: str = "bicubic", antialias: bool = True
+) -> Tensor:
+    """Patch weights for another patch size, such that a resized patch keeps its embedding.
+
+    Resizing a patch is a linear map R; the new weights are the old ones times R's pseudo-inverse.
+
+    Args:
+        weight: (out, in, height, width).
+        new_size: (height, width) wanted.
+
+    Returns:
+        (out, in, *new_size), in the weight's own type.
+
+    Source: Beyer et al., "FlexiViT: One Model for All Patch Sizes", 2023.
+    """
+    old_size, new_size = tuple(weight.shape[-2:]), to_2tuple(new_size)
+    if old_size == new_size:
+        return weight
+    if weight.is_meta:
+        return weight.new_empty((*weight.shape[:2], *new_size))
+    basis = torch.eye(math.prod(old_size), device=weight.device).reshape(-1, 1, *old_size)
+    resized = F.interpolate(basis, size=new_size, mode=interpolation, antialias=antialias).flatten(1)
+    inverse = torch.linalg.pinv(resized.T)
+    return (weight.float().flatten(2) @ inverse).unflatten(2, new_size).to(weight.dtype)

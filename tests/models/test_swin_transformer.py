@@ -1,0 +1,229 @@
+"""What is special to Swin: windows of all kinds, resizing, checkpoints of other layouts. Parity of names: tests/parity."""
+
+import pytest
+import timm
+import torch
+import torchvision
+from timm.models import swin_transformer as timm_swin
+
+import mvlib
+from mvlib.loading import load_weights, materialize
+from mvlib.models.swin_transformer import SwinTransformer
+from tests.parity.harness import randomize, relative_difference
+
+SMALL = dict(img_size=64, num_classes=7, embed_dim=16, depths=(2, 2, 2), num_heads=(1, 2, 4), drop_path_rate=0.0)
+
+
+def image(size=64, batch=2):
+    height, width = (size, size) if isinstance(size, int) else size
+    return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(0))
+
+
+def pair(**kwargs):
+    """timm's model and ours, with the same random weights."""
+    kwargs = {**SMALL, **kwargs}
+    theirs, ours = timm_swin.SwinTransformer(**kwargs), SwinTransformer(**kwargs)
+    randomize(theirs, image())
+    ours.load_state_dict(theirs.state_dict())
+    return ours.eval(), theirs.eval()
+
+
+def assert_same(ours, theirs, x):
+    with torch.inference_mode():
+        assert relative_difference(ours(x), theirs(x)) < 1e-5
+
+
+@pytest.mark.parametrize("kwargs", [
+    dict(window_size=4),
+    dict(window_size=(4, 2)),
+    dict(window_size=(2, 8, 4)),
+    dict(window_size=((4, 2), (2, 4), (2, 2))),
+    dict(window_size=5),  # padded
+    dict(window_size=7, always_partition=True),
+    dict(head_dim=12, qkv_bias=False, mlp_ratio=(2.0, 3.0, 4.0)),
+    dict(global_pool="catavgmax"),
+    dict(global_pool=""),
+    dict(num_classes=0),
+], ids=str)
+def test_arguments_mean_what_they_mean_in_timm(kwargs):
+    ours, theirs = pair(**kwargs)
+    assert_same(ours, theirs, image())
+    assert_same(ours, theirs, image(batch=1))
+    assert ours.head_hidden_size == theirs.head_hidden_size
+
+
+@pytest.mark.parametrize("img_size", [(64, 96), (52, 76), (4, 4)])
+def test_sizes_that_windows_do_not_divide(img_size):
+    ours, theirs = pair(img_size=img_size, window_size=4)
+    assert_same(ours, theirs, image(img_size))
+
+
+@pytest.mark.parametrize("dynamic", [dict(strict_img_size=False), dict(dynamic_img_size=True)])
+def test_dynamic_size(dynamic):
+    ours, theirs = pair(window_size=4, **dynamic)
+    for size in (64, (48, 100), 128):
+        assert_same(ours, theirs, image(size))
+    assert ours.layers[0].blocks[1].attn_mask is None
+
+
+def test_strict_size_is_refused():
+    with pytest.raises((AssertionError, ValueError), match="96"):
+        SwinTransformer(**SMALL)(image(96))
+
+
+@pytest.mark.parametrize("change", [
+    dict(img_size=(96, 128)),
+    dict(img_size=128, window_size=8),
+    dict(window_size=(2, 4)),
+    dict(window_ratio=4),
+    dict(window_ratio=(2, 4, 4)),
+    dict(patch_size=8),
+    dict(img_size=32, always_partition=True),
+], ids=str)
+def test_set_input_size(change):
+    ours, theirs = pair(window_size=4)
+    for model in (ours, theirs):
+        model.set_input_size(**change)
+    for key, value in theirs.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[key], value, rtol=1e-4, atol=1e-5, msg=key)
+    ours.load_state_dict(theirs.state_dict())
+    assert_same(ours, theirs, image(theirs.patch_embed.img_size))
+    assert [info["reduction"] for info in ours.feature_info] == [info["reduction"] for info in theirs.feature_info]
+    for model in (ours, theirs):  # and again: the windows keep their proportion to the grid
+        model.set_input_size(img_size=160)
+    assert [b.window_size for s in ours.layers for b in s.blocks] == \
+        [b.window_size for s in theirs.layers for b in s.blocks]
+
+
+def test_set_input_size_is_remembered_for_saving():
+    model = mvlib.create_model("swin_tiny_patch4_window7_224", pretrained=False, **SMALL)
+    model.set_input_size(img_size=128, window_size=8)
+    assert model.model_args["img_size"] == (128, 128)
+    rebuilt = SwinTransformer(**model.model_args)
+    assert {k: v.shape for k, v in rebuilt.state_dict().items()} == {k: v.shape for k, v in model.state_dict().items()}
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (dict(window_size=(7, 7, 7, 7)), r"window_size \(7, 7, 7, 7\) is not a positive size, .* for each of 3 stages"),
+    (dict(window_size=0), "window_size 0 is not a positive size"),
+    (dict(weight_init="zeros"), "weight_init 'zeros' is not one of"),
+])
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        SwinTransformer(**{**SMALL, **arguments})
+
+
+@pytest.mark.parametrize("change", [dict(window_ratio=(2, 2)), dict(window_ratio=0), dict(window_size=(7, 7, 7, 7))])
+def test_bad_resize_changes_nothing(change):
+    model = SwinTransformer(**SMALL)
+    with pytest.raises(ValueError, match="is not a positive .* 3 stages"):
+        model.set_input_size(img_size=128, **change)
+    assert tuple(model.patch_embed.img_size) == (64, 64)
+    model(image())
+
+
+# checkpoints
+
+@pytest.mark.parametrize("change", [
+    dict(window_size=8), dict(window_size=(4, 2)), dict(img_size=32), dict(patch_size=8)], ids=str)
+def test_weights_are_resampled_as_timm_does(change):
+    source = timm_swin.SwinTransformer(**SMALL, window_size=4)
+    randomize(source, image())
+    ours, theirs = SwinTransformer(**{**SMALL, "window_size": 4, **change}), \
+        timm_swin.SwinTransformer(**{**SMALL, "window_size": 4, **change})
+    expected = timm_swin.checkpoint_filter_fn(source.state_dict(), theirs)
+    fitted = ours.fit_state_dict(source.state_dict())
+    assert fitted.keys() == expected.keys()
+    for key, value in expected.items():
+        torch.testing.assert_close(fitted[key], value, rtol=1e-4, atol=1e-5, msg=key)
+    load_weights(ours, source.state_dict())
+    theirs.load_state_dict(expected)
+    with torch.inference_mode():
+        assert relative_difference(ours.eval()(image(ours.patch_embed.img_size)),
+                                   theirs.eval()(image(ours.patch_embed.img_size))) < 1e-3
+
+
+def as_microsoft(state_dict):
+    """The original repository's layout: patch merging ends a stage, buffers are saved, the head is one layer."""
+    moved = {}
+    for key, value in state_dict.items():
+        parts = key.split(".")
+        if parts[2:3] == ["downsample"]:
+            parts[1] = str(int(parts[1]) - 1)
+        moved[".".join(parts).replace("head.fc.", "head.")] = value
+    moved["layers.0.blocks.0.attn.relative_position_index"] = torch.zeros(16, 16)
+    moved["layers.0.blocks.1.attn_mask"] = torch.zeros(16, 16, 16)
+    return moved
+
+
+@pytest.mark.parametrize("with_head", [True, False])
+def test_microsoft_layout(with_head):
+    ours, theirs = pair(**({} if with_head else {"num_classes": 0}))
+    foreign = as_microsoft(theirs.state_dict())
+    expected = timm_swin.checkpoint_filter_fn(dict(foreign), theirs)
+    assert expected.keys() == ours.state_dict().keys()
+    fresh = SwinTransformer(**{**SMALL, "num_classes": ours.num_classes}).eval()
+    load_weights(fresh, foreign)
+    assert_same(fresh, theirs, image())
+
+
+def test_torchvision_layout():
+    theirs = torchvision.models.swin_transformer.SwinTransformer(
+        patch_size=[4, 4], embed_dim=16, depths=[2, 2, 2], num_heads=[1, 2, 4], window_size=[4, 4], num_classes=7)
+    randomize(theirs, image())
+    with torch.device("meta"):
+        ours = SwinTransformer(**SMALL, window_size=4)
+    load_weights(ours, theirs.state_dict())
+    assert_same(ours.eval(), theirs.eval(), image())
+
+
+# the contract, where windows touch it
+
+def test_buffers_are_computed_after_the_meta_device_and_not_saved():
+    with torch.device("meta"):
+        model = SwinTransformer(**SMALL, window_size=4)
+    materialize(model)
+    direct = timm_swin.SwinTransformer(**SMALL, window_size=4)
+    buffers = dict(direct.named_buffers())
+    for name, buffer in model.named_buffers():
+        assert torch.equal(buffer, buffers[name]), name
+    assert len(buffers) == len(list(model.named_buffers())) == 9  # six indices, a mask in each stage that shifts
+    assert not any(name in model.state_dict() for name in buffers)
+
+
+def test_half_precision():
+    model = SwinTransformer(**SMALL, window_size=4).to(torch.bfloat16).eval()
+    assert model.layers[0].blocks[1].attn_mask.dtype == torch.bfloat16
+    assert model(image().bfloat16()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("mode", ["", "jax", "jax_nlhb", "moco", "reset"])
+def test_initial_weights_are_distributed_as_timms(mode):
+    torch.manual_seed(0)
+    kwargs = {**SMALL, "embed_dim": 64, "weight_init": mode}
+    ours, theirs = SwinTransformer(**kwargs), timm_swin.SwinTransformer(**kwargs)
+    for (name, a), b in zip(ours.named_parameters(), theirs.state_dict().values()):
+        if b.numel() > 500 or b.std() == 0:
+            torch.testing.assert_close(a.std(), b.std(), rtol=0.15, atol=1e-7, msg=name)
+            torch.testing.assert_close(a.mean(), b.mean(), rtol=0.05, atol=0.1 * b.std().item() + 1e-7, msg=name)
+
+
+def test_pruning_to_an_early_stage():
+    ours, theirs = pair(window_size=4)
+    assert ours.prune_intermediate_layers([1]) == theirs.prune_intermediate_layers([1])
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
+    assert ours.num_features == theirs.num_features == 32
+    with torch.inference_mode():
+        assert relative_difference(ours(image()), theirs(image())) < 1e-5
+        ours.set_input_size(img_size=96)  # the stages that are left
+        assert ours(image(96)).shape == (2, 12, 12, 32)
+
+
+def test_stages_are_checkpointed_block_by_block():
+    model = SwinTransformer(**SMALL, window_size=4)
+    model.set_grad_checkpointing()
+    assert all(stage.grad_checkpointing for stage in model.layers)
+    runs = []
+    model.layers[1].blocks[0].register_forward_hook(lambda *_: runs.append(1))
+    model(image()).sum().backward()
+    assert len(runs) == 2  # forward, and again in the backward pass
