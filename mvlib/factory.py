@@ -228,10 +228,11 @@ def _known_arguments(entrypoint: Callable[..., nn.Module]) -> dict[str, bool] | 
         model_class = _model_class(entrypoint)
         if model_class is None:
             return None
-        own = inspect.signature(model_class.__init__).parameters
-        if any(p.kind is p.VAR_KEYWORD for p in own.values()):
-            return None
-        parameters.update(own)
+        for base in model_class.__mro__:  # a constructor that takes **kwargs passes them on to the next
+            own = inspect.signature(base.__init__).parameters
+            parameters.update(own)
+            if not any(p.kind is p.VAR_KEYWORD for p in own.values()):
+                break
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return {name: True for name, p in parameters.items() if p.kind in named and name != "self"}
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["DropBlock2d", "DropPath", "drop_path_rates"]
+__all__ = ["DropBlock2d", "DropPath", "PatchDropout", "drop_path_rates"]
 
 
 def drop_path_rates(rate: float, depths: int | list[int] | tuple[int, ...]) -> list:
@@ -83,3 +83,26 @@ class DropBlock2d(nn.Module):
 
     def extra_repr(self) -> str:
         return f"drop_prob={self.drop_prob:0.3f}, block_size={self.block_size}"
+
+
+class PatchDropout(nn.Module):
+    """In training, keep a random share of each image's patch tokens; prefix tokens stay.
+
+    Shapes: (B, N, C) -> (B, kept + prefix, C).
+    Source: Liu et al., "PatchDropout: Economizing Vision Transformers Using Patch Dropout", 2022.
+    """
+
+    def __init__(self, prob: float = 0.5, num_prefix_tokens: int = 1) -> None:
+        super().__init__()
+        if not 0 <= prob < 1:
+            raise ValueError(f"a patch dropout of {prob} leaves nothing; it must be in [0, 1)")
+        self.prob = prob
+        self.num_prefix_tokens = num_prefix_tokens
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.prob == 0.0 or not self.training:
+            return x
+        prefix, patches = x[:, :self.num_prefix_tokens], x[:, self.num_prefix_tokens:]
+        count = max(1, int(patches.shape[1] * (1 - self.prob)))
+        kept = torch.rand(patches.shape[:2], device=x.device).argsort(dim=1)[:, :count, None]
+        return torch.cat((prefix, patches.gather(1, kept.expand(-1, -1, x.shape[-1]))), dim=1)

@@ -9,7 +9,7 @@ from .activations import ActLayer, get_act_layer
 from .helpers import to_2tuple
 from .norm import NormLayer, get_norm_layer
 
-__all__ = ["LayerScale", "LayerScale2d", "Mlp"]
+__all__ = ["GluMlp", "LayerScale", "LayerScale2d", "Mlp", "SwiGLU"]
 
 
 class Mlp(nn.Module):
@@ -48,6 +48,80 @@ class Mlp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm(self.drop1(self.act(self.fc1(x))))
         return self.drop2(self.fc2(x))
+
+
+class GluMlp(nn.Module):
+    """Feed-forward block whose first layer gives values and gates side by side; keys `fc1`, `norm`, `fc2`.
+
+    Shapes: (..., in_features) -> (..., out_features). `hidden_features` counts both halves.
+    Source: Shazeer, "GLU Variants Improve Transformer", 2020; with SiLU gates in front, DINOv2's packed SwiGLU.
+
+    Args:
+        gate_last: Whether the second half gates the first; otherwise the first gates the second.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int | None = None,
+        out_features: int | None = None,
+        act_layer: ActLayer = nn.Sigmoid,
+        norm_layer: NormLayer = None,
+        bias: bool | tuple[bool, bool] = True,
+        drop: float | tuple[float, float] = 0.0,
+        gate_last: bool = True,
+    ) -> None:
+        super().__init__()
+        hidden_features = hidden_features or in_features
+        bias1, bias2 = to_2tuple(bias)
+        drop1, drop2 = to_2tuple(drop)
+        norm = get_norm_layer(norm_layer)
+        self.gate_last = gate_last
+        self.fc1 = nn.Linear(in_features, hidden_features, bias=bias1)
+        self.act = get_act_layer(act_layer)()
+        self.drop1 = nn.Dropout(drop1)
+        self.norm = norm(hidden_features // 2) if norm is not None else nn.Identity()
+        self.fc2 = nn.Linear(hidden_features // 2, out_features or in_features, bias=bias2)
+        self.drop2 = nn.Dropout(drop2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = self.fc1(x).chunk(2, dim=-1)
+        x = first * self.act(second) if self.gate_last else self.act(first) * second
+        return self.drop2(self.fc2(self.norm(self.drop1(x))))
+
+
+class SwiGLU(nn.Module):
+    """Feed-forward block with separate layers for gates and values; keys `fc1_g`, `fc1_x`, `norm`, `fc2`.
+
+    Shapes: (..., in_features) -> (..., out_features).
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int | None = None,
+        out_features: int | None = None,
+        act_layer: ActLayer = nn.SiLU,
+        norm_layer: NormLayer = None,
+        bias: bool | tuple[bool, bool] = True,
+        drop: float | tuple[float, float] = 0.0,
+    ) -> None:
+        super().__init__()
+        hidden_features = hidden_features or in_features
+        bias1, bias2 = to_2tuple(bias)
+        drop1, drop2 = to_2tuple(drop)
+        norm = get_norm_layer(norm_layer)
+        self.fc1_g = nn.Linear(in_features, hidden_features, bias=bias1)
+        self.fc1_x = nn.Linear(in_features, hidden_features, bias=bias1)
+        self.act = get_act_layer(act_layer)()
+        self.drop1 = nn.Dropout(drop1)
+        self.norm = norm(hidden_features) if norm is not None else nn.Identity()
+        self.fc2 = nn.Linear(hidden_features, out_features or in_features, bias=bias2)
+        self.drop2 = nn.Dropout(drop2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.drop1(self.act(self.fc1_g(x)) * self.fc1_x(x))
+        return self.drop2(self.fc2(self.norm(x)))
 
 
 class LayerScale(nn.Module):

@@ -212,11 +212,7 @@ class _Residual(nn.Module):
     def __init__(self, has_skip: bool, drop_path_rate: float) -> None:
         super().__init__()
         self.has_skip = has_skip
-        self.drop_path_rate = drop_path_rate
-
-    def add_drop_path(self) -> None:
-        """Called last in a constructor, so that modules are printed in the order in which they run."""
-        self.drop_path = DropPath(self.drop_path_rate) if self.drop_path_rate else nn.Identity()
+        self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
 
     def body(self, x: Tensor) -> Tensor:
         raise NotImplementedError
@@ -268,7 +264,6 @@ class ConvBnAct(_Residual):
                                   groups=num_groups(group_size, in_chs), padding=pad_type)
         self.bn1 = norm_act(out_chs, inplace=True)
         self.aa = create_aa(aa_layer, channels=out_chs, stride=stride, enable=blurs)
-        self.add_drop_path()
 
     def body(self, x: Tensor) -> Tensor:
         return self.aa(self.bn1(self.conv(x)))
@@ -321,7 +316,6 @@ class DepthwiseSeparableConv(_Residual):
         self.se = se_layer(in_chs, act_layer=act_layer) if se_layer else nn.Identity()
         self.conv_pw = create_conv2d(in_chs, out_chs, pw_kernel_size, padding=pad_type)
         self.bn2 = norm_act(out_chs, inplace=True, apply_act=pw_act)
-        self.add_drop_path()
 
     def body(self, x: Tensor) -> Tensor:
         if self.conv_s2d is not None:
@@ -384,7 +378,6 @@ class InvertedResidual(_Residual):
         self.se = se_layer(mid_chs, act_layer=act_layer) if se_layer else nn.Identity()
         self.conv_pwl = conv(mid_chs, out_chs, pw_kernel_size, padding=pad_type)
         self.bn3 = norm_act(out_chs, apply_act=False)
-        self.add_drop_path()
 
     def body(self, x: Tensor) -> Tensor:
         if self.conv_s2d is not None:
@@ -452,7 +445,6 @@ class EdgeResidual(_Residual):
         self.se = se_layer(mid_chs, act_layer=act_layer) if se_layer else nn.Identity()
         self.conv_pwl = create_conv2d(mid_chs, out_chs, pw_kernel_size, padding=pad_type)
         self.bn2 = norm_act(out_chs, apply_act=False)
-        self.add_drop_path()
 
     def body(self, x: Tensor) -> Tensor:
         x = self.se(self.aa(self.bn1(self.conv_exp(x))))
@@ -516,7 +508,6 @@ class UniversalInvertedResidual(_Residual):
         self.pw_proj = conv(mid_chs, out_chs, 1, apply_act=False)
         self.dw_end = depthwise("end", out_chs, apply_act=False)
         self.layer_scale = _layer_scale(out_chs, layer_scale_init_value)
-        self.add_drop_path()
 
     def body(self, x: Tensor) -> Tensor:
         x = self.dw_mid(self.pw_exp(self.dw_start(x)))
@@ -573,7 +564,6 @@ class MobileAttention(_Residual):
         else:
             self.attn = Attention2d(in_chs, out_chs, num_heads, use_bias, attn_drop=attn_drop, proj_drop=proj_drop)
         self.layer_scale = _layer_scale(out_chs, layer_scale_init_value)
-        self.add_drop_path()
 
     def body(self, x: Tensor) -> Tensor:
         return self.layer_scale(self.attn(self.norm(x)))

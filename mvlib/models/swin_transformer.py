@@ -25,6 +25,7 @@ from ..layers import ClassifierHead, DropPath, Mlp, drop_path_rates, get_norm_la
 from ..layers.norm import NormLayer
 from ..layers.patch_embed import PatchEmbed, resample_patch_embed
 from ..layers.pos_embed import resize_rel_pos_bias_table
+from ..layers.weight_init import init_vit_module
 from ..layers.window import relative_position_index, shifted_window_mask, window_partition, window_reverse
 from ..registry import register_model
 from .base import Flow, ImageModel, KeyMap, StateDict, Step
@@ -33,6 +34,8 @@ __all__ = ["PatchMerging", "SwinTransformer", "SwinTransformerBlock", "SwinTrans
 
 Size = tuple[int, int]
 WindowSize = int | Sequence[int] | Sequence[Sequence[int]]
+
+_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # the former since torch 2.7
 
 
 class WindowAttention(nn.Module):
@@ -115,6 +118,10 @@ class WindowAttention(nn.Module):
             attn_mask=bias.view(-1, windows * self.num_heads, area, area),
             dropout_p=self.attn_drop.p if self.training else 0.0,
         )
+        if _is_exporting():
+            # ONNX export traces and decomposes attention to different memory layouts where the mask is computed from a
+            # parameter, and a reshape that is a view in one is none in the other.
+            x = x.clone(memory_format=torch.contiguous_format)
         x = x.unflatten(1, (windows, self.num_heads)).transpose(2, 3).reshape(total, area, -1)
         return self.proj_drop(self.proj(x))
 
@@ -366,6 +373,7 @@ class SwinTransformer(ImageModel):
         weight_init: str = "",
     ) -> None:
         super().__init__()
+        norm_layer = get_norm_layer(norm_layer)
         count = len(depths)
         dims = [embed_dim * 2**i for i in range(count)]
         self.num_classes = num_classes
@@ -404,7 +412,7 @@ class SwinTransformer(ImageModel):
                 norm_layer=norm_layer,
             )
             for i in range(count)))
-        self.norm = get_norm_layer(norm_layer)(self.num_features)
+        self.norm = norm_layer(self.num_features)
         self.head = ClassifierHead(self.num_features, num_classes, global_pool, drop_rate, layout="NHWC")
         self.head_hidden_size = self.head.num_features
         self.flow = self._make_flow(dims)
@@ -461,8 +469,7 @@ class SwinTransformer(ImageModel):
 
     def init_module(self, name: str, module: nn.Module) -> None:
         super().init_module(name, module)
-        if isinstance(module, nn.Linear):
-            init_linear(name, module, self.weight_init, self.num_classes)
+        init_vit_module(name, module, self.weight_init, self.num_classes)
 
     def no_weight_decay(self) -> set[str]:
         return {name for name, _ in self.named_parameters() if name.endswith("relative_position_bias_table")}
@@ -473,6 +480,7 @@ class SwinTransformer(ImageModel):
 
     def fit_state_dict(self, state_dict: StateDict) -> StateDict:
         """Resample bias tables for other windows, and the patch embedding for another patch size."""
+        attentions = {name: module for name, module in self.named_modules() if isinstance(module, WindowAttention)}
         fitted = {}
         for key, value in state_dict.items():
             path, _, leaf = key.rpartition(".")
@@ -480,14 +488,10 @@ class SwinTransformer(ImageModel):
                 continue  # we compute them
             if key == "patch_embed.proj.weight":
                 value = resample_patch_embed(value, self.patch_embed.patch_size)
-            elif leaf == "relative_position_bias_table" and path in self._attention_paths:
-                value = resize_rel_pos_bias_table(value, self.get_submodule(path).window_size)
+            elif leaf == "relative_position_bias_table" and path in attentions:
+                value = resize_rel_pos_bias_table(value, attentions[path].window_size)
             fitted[key] = value
         return fitted
-
-    @property
-    def _attention_paths(self) -> set[str]:
-        return {name for name, module in self.named_modules() if isinstance(module, WindowAttention)}
 
 
 def _stage_input(grid: Size, stage: int) -> Size:

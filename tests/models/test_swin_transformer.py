@@ -1,7 +1,6 @@
-"""What is special to Swin: windows of all kinds, resizing, checkpoints of other layouts. Parity of names: tests/parity."""
+"""What is special to Swin: windows of all kinds, resizing, checkpoints of other layouts. More is in tests/parity."""
 
 import pytest
-import timm
 import torch
 import torchvision
 from timm.models import swin_transformer as timm_swin
@@ -140,7 +139,7 @@ def test_weights_are_resampled_as_timm_does(change):
     theirs.load_state_dict(expected)
     with torch.inference_mode():
         assert relative_difference(ours.eval()(image(ours.patch_embed.img_size)),
-                                   theirs.eval()(image(ours.patch_embed.img_size))) < 1e-3
+                                   theirs.eval()(image(ours.patch_embed.img_size))) < 1e-4
 
 
 def as_microsoft(state_dict):
@@ -187,7 +186,7 @@ def test_buffers_are_computed_after_the_meta_device_and_not_saved():
     buffers = dict(direct.named_buffers())
     for name, buffer in model.named_buffers():
         assert torch.equal(buffer, buffers[name]), name
-    assert len(buffers) == len(list(model.named_buffers())) == 9  # six indices, a mask in each stage that shifts
+    assert len(buffers) == len(list(model.named_buffers())) == 8  # six indices, two masks: the last stage is one window
     assert not any(name in model.state_dict() for name in buffers)
 
 
@@ -224,6 +223,6 @@ def test_stages_are_checkpointed_block_by_block():
     model.set_grad_checkpointing()
     assert all(stage.grad_checkpointing for stage in model.layers)
     runs = []
-    model.layers[1].blocks[0].register_forward_hook(lambda *_: runs.append(1))
+    model.layers[1].blocks[0].register_forward_pre_hook(lambda *_: runs.append(1))
     model(image()).sum().backward()
     assert len(runs) == 2  # forward, and again in the backward pass

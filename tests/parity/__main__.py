@@ -58,7 +58,8 @@ def not_in_timm(name: str) -> harness.Report:
 
 def show(reports: Iterable[harness.Report]) -> int:
     """Print a row a report, as they come, and a summary. Returns the exit status."""
-    print(f"{'architecture':44} {'M par.':>8} " + " ".join(f"{column:>13}" for column in _COLUMNS) + "   time", flush=True)
+    heads = " ".join(f"{column:>13}" for column in _COLUMNS)
+    print(f"{'architecture':44} {'M par.':>8} {heads}   time", flush=True)
     counts = {"same": 0, "differ": 0, "skipped": 0}
     for report in reports:
         figures = [f"{report.differences[c]:.1e}" if c in report.differences else "" for c in _COLUMNS]

@@ -174,7 +174,7 @@ def accepted(name: str, wanted: dict[str, Any]) -> dict[str, Any]:
 def small_side(name: str) -> int:
     """Side of a small image: 80 pixels, or, for a model that is built for one size, about half of that size.
 
-    80 gives maps of odd size in the deep layers, where padding rules differ; half keeps more windows or patches than one.
+    80 gives maps of odd size in the deep layers, where padding rules differ; half keeps several windows or patches.
     """
     config = registry.get_pretrained_cfg(name)
     side = config.input_size[-1] if config is not None else 224
@@ -379,7 +379,7 @@ def check_features(report: Report, pair: Pair) -> None:
 
 
 def _unflatten(key: str, known: StateDict) -> str:
-    """The whole model's name for a key of timm's feature extractors: "model." before it, or "layers_0" for "layers.0"."""
+    """The model's own key for one of timm's feature extractors: those have "model." before it, or "layers_0.blocks"."""
     first, _, rest = key.partition(".")
     candidates = [key, rest] + [f"{first[:i]}.{first[i + 1:]}.{rest}" for i, char in enumerate(first) if char == "_"]
     return next(candidate for candidate in candidates if candidate in known)

@@ -1,0 +1,1815 @@
+"""Vision transformers that keep one resolution from the patches to the head.
+
+ViT (https://arxiv.org/abs/2010.11929), AugReg (https://arxiv.org/abs/2106.10270), DeiT (https://arxiv.org/abs/2012.12877),
+DINO (https://arxiv.org/abs/2104.14294), DINOv2 (https://arxiv.org/abs/2304.07193) and its registers
+(https://arxiv.org/abs/2309.16588), MAE (https://arxiv.org/abs/2111.06377), CLIP (https://arxiv.org/abs/2103.00020),
+SigLIP (https://arxiv.org/abs/2303.15343), FlexiViT (https://arxiv.org/abs/2212.08013),
+ViT-22B's parallel blocks (https://arxiv.org/abs/2302.05442), AIMv2 (https://arxiv.org/abs/2411.14402),
+BEiT-3 (https://arxiv.org/abs/2208.10442), RADIO (https://arxiv.org/abs/2312.06709).
+
+A model is: patch embedding, class and register tokens, position embedding, blocks, norm, pooling, classifier. What the
+variants change of it are the arguments of one class.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..layers.activations import ActLayer, get_act_layer
+from ..layers.attention import Attention, DiffAttention, DifferentialWeights
+from ..layers.attention_pool import AttentionPoolLatent, AttentionPoolPrr
+from ..layers.drop import DropPath, PatchDropout, drop_path_rates
+from ..layers.helpers import to_2tuple
+from ..layers.mlp import GluMlp, LayerScale, Mlp, SwiGLU
+from ..layers.norm import LayerNorm, NormLayer, RmsNorm, get_norm_layer
+from ..layers.patch_embed import PatchEmbed, resample_patch_embed
+from ..layers.pos_embed import resample_abs_pos_embed, resample_grid
+from ..layers.weight_init import init_vit_module
+from ..registry import register_model
+from .base import Flow, ImageModel, Indices, KeyMap, StateDict, Step
+
+__all__ = ["Block", "VisionTransformer"]
+
+_ATTENTIONS = {"": Attention, "attn": Attention, "diff": DiffAttention}
+_POOLS = ("", "avg", "avgmax", "max", "token", "map", "prr")
+
+
+# --- blocks
+
+
+def _attention(attn_layer: str | type[nn.Module], dim: int, depth: int, **kwargs: Any) -> nn.Module:
+    if isinstance(attn_layer, str):
+        if attn_layer not in _ATTENTIONS:
+            raise ValueError(f"unknown attn_layer {attn_layer!r}; known: {', '.join(map(repr, _ATTENTIONS))}")
+        attn_layer = _ATTENTIONS[attn_layer]
+    if issubclass(attn_layer, DiffAttention):
+        kwargs["depth"] = depth
+    return attn_layer(dim, **kwargs)
+
+
+def _scale(dim: int, init_values: float | None) -> nn.Module:
+    return LayerScale(dim, init_values) if init_values else nn.Identity()
+
+
+def _path(rate: float) -> nn.Module:
+    return DropPath(rate) if rate > 0.0 else nn.Identity()
+
+
+class Block(nn.Module):
+    """Attention, then a feed-forward block, each behind a norm and around a residual. Shapes: (B, N, dim) -> same.
+
+    Args:
+        mlp_ratio: Hidden channels of the feed-forward block per channel.
+        scale_attn_norm, scale_mlp_norm: Another norm inside attention and feed-forward block.
+        init_values: Initial layer scale; none where 0 or None.
+        depth: Index of the block.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = False,
+        qk_norm: bool = False,
+        scale_attn_norm: bool = False,
+        scale_mlp_norm: bool = False,
+        proj_bias: bool = True,
+        proj_drop: float = 0.0,
+        attn_drop: float = 0.0,
+        init_values: float | None = None,
+        drop_path: float = 0.0,
+        act_layer: ActLayer = nn.GELU,
+        norm_layer: NormLayer = LayerNorm,
+        mlp_layer: Callable[..., nn.Module] = Mlp,
+        attn_layer: str | type[nn.Module] = "",
+        depth: int = 0,
+    ) -> None:
+        super().__init__()
+        self.norm1 = norm_layer(dim)
+        self.attn = _attention(
+            attn_layer, dim, depth, num_heads=num_heads, qkv_bias=qkv_bias, qk_norm=qk_norm,
+            scale_norm=scale_attn_norm, proj_bias=proj_bias, attn_drop=attn_drop, proj_drop=proj_drop,
+            norm_layer=norm_layer)
+        self.ls1 = _scale(dim, init_values)
+        self.drop_path1 = _path(drop_path)
+        self.norm2 = norm_layer(dim)
+        self.mlp = mlp_layer(
+            dim, int(dim * mlp_ratio), act_layer=act_layer, norm_layer=norm_layer if scale_mlp_norm else None,
+            bias=proj_bias, drop=proj_drop)
+        self.ls2 = _scale(dim, init_values)
+        self.drop_path2 = _path(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x))))
+        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+
+
+class ResPostBlock(Block):
+    """A block whose norms follow attention and feed-forward block; `init_values` is their initial weight."""
+
+    def __init__(self, dim: int, num_heads: int, *, init_values: float | None = None, **kwargs: Any) -> None:
+        super().__init__(dim, num_heads, init_values=None, **kwargs)
+        self.init_values = init_values
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path1(self.norm1(self.attn(x)))
+        return x + self.drop_path2(self.norm2(self.mlp(x)))
+
+
+class ParallelThingsBlock(nn.Module):
+    """Pairs of attentions, then pairs of feed-forward blocks, side by side (https://arxiv.org/abs/2203.09795)."""
+
+    def __init__(self, dim: int, num_heads: int, num_parallel: int = 2, **kwargs: Any) -> None:
+        super().__init__()
+        blocks = [Block(dim, num_heads, **kwargs) for _ in range(num_parallel)]
+        self.attns = nn.ModuleList(nn.Sequential(OrderedDict(
+            norm=b.norm1, attn=b.attn, ls=b.ls1, drop_path=b.drop_path1)) for b in blocks)
+        self.ffns = nn.ModuleList(nn.Sequential(OrderedDict(
+            norm=b.norm2, mlp=b.mlp, ls=b.ls2, drop_path=b.drop_path2)) for b in blocks)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + torch.stack([attn(x) for attn in self.attns]).sum(dim=0)
+        return x + torch.stack([ffn(x) for ffn in self.ffns]).sum(dim=0)
+
+
+class ParallelScalingBlock(nn.Module):
+    """Attention and feed-forward block side by side, with one joint input projection (ViT-22B).
+
+    Shapes: (B, N, dim) -> same. Takes `Block`'s arguments; those of norms inside, of other attentions and of other
+    feed-forward blocks do not apply.
+
+    Args:
+        fuse_out_proj: One joint output projection too, key `out_proj`, instead of `attn_out_proj`, `mlp_out_proj`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = False,
+        qk_norm: bool = False,
+        proj_bias: bool = True,
+        proj_drop: float = 0.0,
+        attn_drop: float = 0.0,
+        init_values: float | None = None,
+        drop_path: float = 0.0,
+        act_layer: ActLayer = nn.GELU,
+        norm_layer: NormLayer = LayerNorm,
+        fuse_out_proj: bool = False,
+        head_dim: int | None = None,
+        **_unused: Any,
+    ) -> None:
+        super().__init__()
+        hidden = int(mlp_ratio * dim)
+        self.num_heads = num_heads
+        self.splits = [hidden, dim, dim, dim]
+        head_dim = head_dim or dim // num_heads
+        self.in_norm = norm_layer(dim)
+        self.in_proj = nn.Linear(dim, hidden + 3 * dim, bias=qkv_bias)
+        self.mlp_bias = None if qkv_bias else nn.Parameter(torch.empty(hidden))
+        self.q_norm = norm_layer(head_dim) if qk_norm else nn.Identity()
+        self.k_norm = norm_layer(head_dim) if qk_norm else nn.Identity()
+        self.attn_drop = nn.Dropout(attn_drop)
+        self.mlp_drop = nn.Dropout(proj_drop)
+        self.mlp_act = get_act_layer(act_layer)()
+        self.out_proj = nn.Linear(dim + hidden, dim, bias=proj_bias) if fuse_out_proj else None
+        self.attn_out_proj = None if fuse_out_proj else nn.Linear(dim, dim, bias=proj_bias)
+        self.mlp_out_proj = None if fuse_out_proj else nn.Linear(hidden, dim, bias=proj_bias)
+        self.ls = LayerScale(dim, init_values) if init_values is not None else nn.Identity()
+        self.drop_path = _path(drop_path)
+
+    def reset_parameters(self) -> None:
+        if self.mlp_bias is not None:
+            nn.init.zeros_(self.mlp_bias)
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, drop: float) -> Tensor:
+        q, k, v = (t.unflatten(2, (self.num_heads, -1)) for t in (q, k, v))
+        q, k = self.q_norm(q).transpose(1, 2), self.k_norm(k).transpose(1, 2)
+        return F.scaled_dot_product_attention(q, k, v.transpose(1, 2), dropout_p=drop).transpose(1, 2).flatten(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden, q, k, v = self.in_proj(self.in_norm(x)).split(self.splits, dim=-1)
+        if self.mlp_bias is not None:
+            hidden = hidden + self.mlp_bias
+        attended = self.attention(q, k, v, self.attn_drop.p if self.training else 0.0)
+        hidden = self.mlp_drop(self.mlp_act(hidden))
+        if self.out_proj is not None:
+            y = self.out_proj(torch.cat((attended, hidden), dim=-1))
+        else:
+            y = self.attn_out_proj(attended) + self.mlp_out_proj(hidden)
+        return x + self.drop_path(self.ls(y))
+
+
+class DiffParallelScalingBlock(ParallelScalingBlock, DifferentialWeights):
+    """A parallel block with differential attention."""
+
+    def __init__(self, dim: int, num_heads: int, depth: int = 0, **kwargs: Any) -> None:
+        head_dim = dim // num_heads // 2
+        super().__init__(dim, num_heads, fuse_out_proj=True, head_dim=head_dim, **kwargs)
+        self.add_differential_weights(head_dim, depth)
+
+    def reset_parameters(self) -> None:
+        ParallelScalingBlock.reset_parameters(self)
+        DifferentialWeights.reset_parameters(self)
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, drop: float) -> Tensor:
+        return self.attend(q, k, v, self.q_norm, self.k_norm, drop)
+
+
+# --- the model
+
+
+class VisionTransformer(ImageModel):
+    """Vision transformer.
+
+    Shapes: (B, in_chans, H, W) -> (B, num_classes); features are (B, prefix tokens + patches, embed_dim).
+
+    Args:
+        img_size: Side, or (height, width), in pixels; it determines the position embedding.
+        patch_size: Side, or (height, width), of a patch.
+        in_chans: Channels of the image.
+        num_classes: Classes; 0 for pooled features.
+        global_pool: "token" (the class token), "avg", "max", "avgmax" (over patches), "map" (attention from a learned
+            query), "prr" (attention without parameters), or "" for none.
+        embed_dim: Channels of a token.
+        depth: Number of blocks.
+        num_heads: Attention heads.
+        mlp_ratio: Hidden channels of the feed-forward blocks per channel.
+        qkv_bias, proj_bias: Whether the blocks' linear layers have a bias.
+        qk_norm: Normalise queries and keys.
+        scale_attn_norm, scale_mlp_norm: Further norms inside the blocks (BEiT-3).
+        init_values: Initial layer scale; no layer scale where None.
+        class_token: Whether there is a class token.
+        pos_embed: "learn", or "" for no position embedding.
+        no_embed_class: Prefix tokens have no position embedding.
+        reg_tokens: Number of register tokens.
+        pre_norm: Norm before the first block (CLIP); the patch embedding has no bias then.
+        final_norm: Norm after the last block.
+        fc_norm: Move the final norm behind the pooling; by default where patches are pooled by mean or maximum.
+        pool_include_prefix: Pool over prefix tokens too.
+        dynamic_img_size: Take images of any size that patches divide; position embeddings are resampled.
+        dynamic_img_pad: Pad images to a multiple of the patch size.
+        drop_rate: Dropout before the classifier.
+        pos_drop_rate, patch_drop_rate: Dropout after the position embedding, and of whole patches.
+        proj_drop_rate, attn_drop_rate: Dropout in the blocks.
+        drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
+        weight_init: Initial weights, see `init_vit_module`.
+        fix_init: Scale the blocks' output projections down with depth (BEiT).
+        embed_norm_layer: Norm in the patch embedding.
+        norm_layer, act_layer, block_fn, mlp_layer, attn_layer: What the blocks are made of.
+
+    Raises:
+        ValueError: An option has an unknown value, or token pooling is asked for without a class token.
+    """
+
+    classifier_path: ClassVar[str | tuple[str, ...]] = "head"
+    tap_layout: ClassVar[str] = "NLC"
+    default_out_indices: ClassVar[Indices] = 3
+    tap_norm: ClassVar[str] = "all"
+    has_dist_token: ClassVar[bool] = False
+    resampling: Mapping[str, Any] = {"interpolation": "bicubic", "antialias": True}
+
+    def __init__(
+        self,
+        img_size: int | tuple[int, int] = 224,
+        patch_size: int | tuple[int, int] = 16,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        global_pool: str = "token",
+        embed_dim: int = 768,
+        depth: int = 12,
+        num_heads: int = 12,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        qk_norm: bool = False,
+        scale_attn_norm: bool = False,
+        scale_mlp_norm: bool = False,
+        proj_bias: bool = True,
+        init_values: float | None = None,
+        class_token: bool = True,
+        pos_embed: str = "learn",
+        no_embed_class: bool = False,
+        reg_tokens: int = 0,
+        pre_norm: bool = False,
+        final_norm: bool = True,
+        fc_norm: bool | None = None,
+        pool_include_prefix: bool = False,
+        dynamic_img_size: bool = False,
+        dynamic_img_pad: bool = False,
+        drop_rate: float = 0.0,
+        pos_drop_rate: float = 0.0,
+        patch_drop_rate: float = 0.0,
+        proj_drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        weight_init: str = "",
+        fix_init: bool = False,
+        embed_layer: Callable[..., nn.Module] = PatchEmbed,
+        embed_norm_layer: NormLayer = None,
+        norm_layer: NormLayer = None,
+        act_layer: ActLayer = None,
+        block_fn: type[nn.Module] = Block,
+        mlp_layer: Callable[..., nn.Module] = Mlp,
+        attn_layer: str | type[nn.Module] = "",
+    ) -> None:
+        super().__init__()
+        norm = get_norm_layer(norm_layer) or LayerNorm
+        act = get_act_layer(act_layer) or nn.GELU
+        self.num_classes = num_classes
+        self.in_chans = in_chans
+        self.num_features = self.head_hidden_size = self.embed_dim = embed_dim
+        self.has_class_token = class_token
+        self.num_reg_tokens = reg_tokens
+        self.num_prefix_tokens = int(class_token) + int(self.has_dist_token) + reg_tokens
+        self.no_embed_class = no_embed_class
+        self.pool_include_prefix = pool_include_prefix or global_pool == "prr"
+        self.dynamic_img_size = dynamic_img_size
+        self.weight_init = weight_init
+        self.fix_init = fix_init
+        self._check_pool(global_pool)
+        self.global_pool = global_pool
+
+        self.patch_embed = embed_layer(
+            img_size=img_size, patch_size=patch_size, in_chans=in_chans, embed_dim=embed_dim, bias=not pre_norm,
+            norm_layer=get_norm_layer(embed_norm_layer), output_fmt="NHWC" if dynamic_img_size else "NLC",
+            strict_img_size=not dynamic_img_size, dynamic_img_pad=dynamic_img_pad)
+        self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim)) if class_token else None
+        self.dist_token = nn.Parameter(torch.empty(1, 1, embed_dim)) if self.has_dist_token else None
+        self.reg_token = nn.Parameter(torch.empty(1, reg_tokens, embed_dim)) if reg_tokens else None
+        embedded = self.patch_embed.num_patches + (0 if no_embed_class else self.num_prefix_tokens)
+        has_positions = pos_embed not in ("", "none")
+        self.pos_embed = nn.Parameter(torch.empty(1, embedded, embed_dim)) if has_positions else None
+        self.pos_drop = nn.Dropout(pos_drop_rate)
+        self.patch_drop = PatchDropout(patch_drop_rate, self.num_prefix_tokens) if patch_drop_rate else nn.Identity()
+        self.norm_pre = norm(embed_dim) if pre_norm else nn.Identity()
+        self.blocks = nn.Sequential(*(
+            block_fn(
+                dim=embed_dim, num_heads=num_heads, mlp_ratio=mlp_ratio, qkv_bias=qkv_bias, qk_norm=qk_norm,
+                scale_attn_norm=scale_attn_norm, scale_mlp_norm=scale_mlp_norm, proj_bias=proj_bias,
+                init_values=init_values, proj_drop=proj_drop_rate, attn_drop=attn_drop_rate, drop_path=rate,
+                norm_layer=norm, act_layer=act, mlp_layer=mlp_layer,
+                attn_layer=attn_layer, depth=i)
+            for i, rate in enumerate(drop_path_rates(drop_path_rate, depth))))
+        norm_pooled = global_pool in ("avg", "avgmax", "max") if fc_norm is None else fc_norm
+        self.norm = norm(embed_dim) if final_norm and not norm_pooled else nn.Identity()
+        self.attn_pool = None
+        if global_pool == "map":
+            self.attn_pool = AttentionPoolLatent(embed_dim, num_heads, mlp_ratio, norm, act)
+        elif global_pool == "prr":
+            self.attn_pool = AttentionPoolPrr(embed_dim, num_heads, "token" if class_token else "avg")
+        self.fc_norm = norm(embed_dim) if final_norm and norm_pooled else nn.Identity()
+        self.head_drop = nn.Dropout(drop_rate)
+        self.head = self.make_classifier(num_classes)
+
+        stride = self.patch_embed.feat_ratio()
+        self.flow = Flow(
+            stem=[Step("patch_embed"), Step("embed_positions"), Step("patch_drop"), Step("norm_pre")],
+            stages=[Step(f"blocks.{i}", chs=embed_dim, reduction=stride) for i in range(depth)],
+            tail=[Step("norm")])
+        self.init_weights()
+
+    def prefix_tokens(self) -> list[Tensor]:
+        """The learned tokens that stand before the patches, each (1, n, embed_dim)."""
+        return [token for token in (self.cls_token, self.dist_token, self.reg_token) if token is not None]
+
+    def embed_positions(self, x: Tensor) -> Tensor:
+        """Patches (B, N, C), or (B, rows, columns, C) for images of any size -> tokens with prefix and position."""
+        pos_embed = self.pos_embed
+        if self.dynamic_img_size:
+            if pos_embed is not None:
+                pos_embed = self._resample(pos_embed, x.shape[1:3], self.patch_embed.grid_size)
+            x = x.flatten(1, 2)
+        prefix = [token.expand(x.shape[0], -1, -1) for token in self.prefix_tokens()]
+        if pos_embed is not None and self.no_embed_class:
+            x = x + pos_embed
+        if prefix:
+            x = torch.cat((*prefix, x), dim=1)
+        if pos_embed is not None and not self.no_embed_class:
+            x = x + pos_embed
+        return self.pos_drop(x)
+
+    def _resample(self, pos_embed: Tensor, new: Sequence[int], old: Sequence[int] | None, **kwargs: Any) -> Tensor:
+        prefix = 0 if self.no_embed_class else self.num_prefix_tokens
+        return resample_abs_pos_embed(pos_embed, new, old, num_prefix_tokens=prefix, **kwargs)
+
+    def pool(self, x: Tensor, pool_type: str | None = None) -> Tensor:
+        """Tokens (B, N, embed_dim) -> (B, embed_dim); unchanged where there is no pooling."""
+        pool_type = self.global_pool if pool_type is None else pool_type
+        if self.attn_pool is None and pool_type in ("", "token"):
+            return x[:, 0] if pool_type else x
+        if not self.pool_include_prefix:
+            x = x[:, self.num_prefix_tokens:]
+        if self.attn_pool is not None:
+            return self.attn_pool(x)
+        if pool_type == "avg":
+            return x.mean(dim=1)
+        if pool_type == "max":
+            return x.amax(dim=1)
+        return 0.5 * (x.amax(dim=1) + x.mean(dim=1))
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        x = self.head_drop(self.fc_norm(self.pool(x)))
+        return x if pre_logits else self.head(x)
+
+    def get_intermediate_layers(
+        self,
+        x: Tensor,
+        n: int | Sequence[int] = 1,
+        reshape: bool = False,
+        return_prefix_tokens: bool = False,
+        norm: bool = False,
+    ) -> list:
+        """DINO's name for `forward_intermediates`: outputs of the last `n` blocks, or of those named.
+
+        Args:
+            reshape: (B, C, rows, columns) instead of (B, N, C).
+            return_prefix_tokens: Pairs of patches and prefix tokens.
+            norm: Apply the final norm.
+        """
+        return self.forward_intermediates(x, n, return_prefix_tokens=return_prefix_tokens, norm=norm,
+                                          output_fmt="NCHW" if reshape else "NLC", intermediates_only=True)
+
+    def _check_pool(self, pool_type: str) -> None:
+        if pool_type not in _POOLS:
+            raise ValueError(f"unknown global_pool {pool_type!r}; known: {', '.join(map(repr, _POOLS))}")
+        if pool_type == "token" and not self.has_class_token:
+            raise ValueError("global_pool 'token' needs a class token, which this model does not have")
+
+    def set_global_pool(self, pool_type: str) -> None:
+        self._check_pool(pool_type)
+        if pool_type in ("map", "prr") and pool_type != self.global_pool:
+            raise ValueError(f"attention pooling has weights: build the model with global_pool={pool_type!r}")
+        if pool_type not in ("map", "prr"):
+            self.attn_pool = None
+        self.global_pool = pool_type
+        if hasattr(self, "model_args"):  # where the norm stands followed from the pooling that the model began with
+            self.model_args["fc_norm"] = not isinstance(self.fc_norm, nn.Identity)
+
+    def prune_intermediate_layers(
+        self, indices: Indices = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        # Blocks have one width, so the final norm fits after any of them.
+        tail = self.flow.tail
+        norm = self.norm
+        taken = super().prune_intermediate_layers(indices, prune_norm, prune_head)
+        if not prune_norm:
+            self.norm, self.flow.tail = norm, tail
+        if prune_head:
+            self.fc_norm = nn.Identity()
+        return taken
+
+    def set_input_size(
+        self, img_size: int | tuple[int, int] | None = None, patch_size: int | tuple[int, int] | None = None
+    ) -> None:
+        """Change image and patch size, in place; position embedding and patch weights are resampled."""
+        old = self.patch_embed.grid_size
+        self.patch_embed.set_input_size(img_size, patch_size)
+        if self.pos_embed is not None and self.patch_embed.grid_size != old:
+            with torch.no_grad():
+                resized = self._resample(self.pos_embed, self.patch_embed.grid_size, old)
+            self.pos_embed = nn.Parameter(resized, self.pos_embed.requires_grad)
+        if hasattr(self, "model_args"):
+            self.model_args["img_size"] = self.patch_embed.img_size
+            if patch_size is not None:
+                self.model_args["patch_size"] = to_2tuple(patch_size)
+
+    def no_weight_decay(self) -> set[str]:
+        return {"pos_embed", "cls_token", "reg_token", "dist_token"}
+
+    def reset_parameters(self) -> None:
+        """Initialise the tokens and the position embedding."""
+        for embedding in (self.pos_embed, self.dist_token):
+            if embedding is not None:
+                nn.init.trunc_normal_(embedding, std=0.02)
+        for token in (self.cls_token, self.reg_token):
+            if token is not None:
+                nn.init.normal_(token, std=1e-6)
+
+    def init_module(self, name: str, module: nn.Module) -> None:
+        super().init_module(name, module)
+        init_vit_module(name, module, self.weight_init, self.num_classes)
+        if name.endswith(".fc1_g"):  # gates that begin open
+            nn.init.normal_(module.weight, std=1e-6)
+            if module.bias is not None:
+                nn.init.ones_(module.bias)
+        block = re.match(r"blocks\.(\d+)\.(.+)", name)
+        if block and self.fix_init and block[2] in ("attn.proj", "mlp.fc2"):
+            module.weight.div_(math.sqrt(2.0 * (int(block[1]) + 1)))
+        elif block and block[2] in ("norm1", "norm2"):
+            owner = self.blocks[int(block[1])]
+            if isinstance(owner, ResPostBlock) and owner.init_values is not None:
+                nn.init.constant_(module.weight, owner.init_values)
+
+    # weights
+
+    def fit_state_dict(self, state_dict: StateDict) -> StateDict:
+        fitted = {}
+        patch_shape = self.patch_embed.proj.weight.shape
+        config = getattr(self, "weights_config", None)
+        for key, value in state_dict.items():
+            if "pre_logits" in key:  # a layer of the first ViT's pretraining, without use in a classifier
+                continue
+            key = re.sub(r"\bgamma_(\d)$", r"ls\1.gamma", key)  # DeiT-III's name of layer scale
+            if key == "patch_embed.proj.weight":
+                if value.ndim < 4:  # a linear layer over flattened patches
+                    value = value.reshape(patch_shape[0], -1, *patch_shape[2:])
+                source_patch = tuple(value.shape[-2:])
+                value = resample_patch_embed(value, patch_shape[-2:], **self.resampling)
+            fitted[key] = value
+        pos_embed = fitted.get("pos_embed")
+        if pos_embed is not None and self.pos_embed is not None and "patch_embed.proj.weight" in fitted:
+            prefix = 0 if self.no_embed_class else self.num_prefix_tokens
+            tokens = pos_embed.shape[1] - prefix
+            old = tuple(s // p for s, p in zip(config.input_size[1:], source_patch)) if config else None
+            if old is None or math.prod(old) != tokens:  # the config does not say, so the grid is a square
+                old = (math.isqrt(tokens),) * 2
+            if math.prod(old) == tokens and old != self.patch_embed.grid_size:
+                fitted["pos_embed"] = self._resample(pos_embed, self.patch_embed.grid_size, old, **self.resampling)
+        return fitted
+
+
+# --- the architectures
+
+
+def _vit(kwargs: Mapping[str, Any], *presets: Mapping[str, Any], **own: Any) -> VisionTransformer:
+    """A model from presets, an architecture's own arguments and the caller's; later ones win."""
+    arguments: dict[str, Any] = {}
+    for part in (*presets, own, kwargs):
+        arguments.update(part)
+    return VisionTransformer(**arguments)
+
+
+_PACKED_SWIGLU = partial(GluMlp, gate_last=False)
+
+
+def _flexible(model: VisionTransformer) -> VisionTransformer:
+    """FlexiViT was trained with bilinear resampling, and loads with it."""
+    model.resampling = {"interpolation": "bilinear", "antialias": False}
+    return model
+
+
+_TINY = dict(embed_dim=192, depth=12, num_heads=3)
+_SMALL = dict(embed_dim=384, depth=12, num_heads=6)
+_MEDIUM = dict(embed_dim=512, depth=12, num_heads=8)
+_MEDIUM_DEEP = dict(embed_dim=512, depth=20, num_heads=8)
+_BETWIXT = dict(embed_dim=640, depth=12, num_heads=10)
+_BASE = dict(embed_dim=768, depth=12, num_heads=12)
+_BASE_PLUS = dict(embed_dim=896, depth=12, num_heads=14)
+_SO150M = dict(embed_dim=896, depth=18, num_heads=14, mlp_ratio=2.572)
+_SO150M2 = dict(embed_dim=832, depth=21, num_heads=13, mlp_ratio=34 / 13)
+_LARGE = dict(embed_dim=1024, depth=24, num_heads=16)
+_SO400M = dict(embed_dim=1152, depth=27, num_heads=16, mlp_ratio=3.7362)
+_HUGE = dict(embed_dim=1280, depth=32, num_heads=16)
+_GIANT = dict(embed_dim=1408, depth=40, num_heads=16, mlp_ratio=48 / 11)
+_GIGANTIC = dict(embed_dim=1664, depth=48, num_heads=16, mlp_ratio=64 / 13)
+_GIANT_DINO = dict(
+    embed_dim=1536, depth=40, num_heads=24, mlp_ratio=2.66667 * 2, mlp_layer=_PACKED_SWIGLU, act_layer=nn.SiLU,
+)
+_GIANT_OPT = dict(embed_dim=1536, depth=40, num_heads=16)
+_WEE = dict(embed_dim=256, depth=14, num_heads=4, init_values=1e-5, mlp_ratio=5)
+_LITTLE = dict(embed_dim=320, depth=14, num_heads=5, init_values=1e-5, mlp_ratio=5.6)
+_CLIP = dict(pre_norm=True, norm_layer=partial(LayerNorm, eps=1e-5))
+_XP = dict(
+    pre_norm=True, no_embed_class=True, norm_layer=RmsNorm, block_fn=ParallelScalingBlock, qkv_bias=False,
+    qk_norm=True,
+)
+_AIMV2 = dict(
+    class_token=False, fc_norm=False, global_pool="avg", qkv_bias=False, proj_bias=False, act_layer="silu",
+    norm_layer=partial(RmsNorm, eps=1e-5), embed_norm_layer=partial(RmsNorm, eps=1e-5), mlp_layer=SwiGLU,
+)
+_BEIT3 = dict(
+    scale_attn_norm=True, scale_mlp_norm=True, class_token=True, global_pool="avg", norm_layer=partial(LayerNorm,
+    eps=1e-5),
+)
+_RADIO = dict(img_size=512, no_embed_class=True, final_norm=False)
+_REG_GAP = dict(class_token=False, no_embed_class=True, global_pool="avg")
+_GAP = dict(class_token=False, global_pool="avg", fc_norm=False)
+_MAP = dict(class_token=False, global_pool="map")
+
+
+@register_model
+def vit_tiny_patch16_224(**kwargs: Any) -> VisionTransformer:
+    """ViT-Tiny/16 at 224 x 224."""
+    return _vit(kwargs, _TINY, patch_size=16)
+
+
+@register_model
+def vit_tiny_patch16_384(**kwargs: Any) -> VisionTransformer:
+    """ViT-Tiny/16 at 384 x 384."""
+    return _vit(kwargs, _TINY, img_size=384, patch_size=16)
+
+
+@register_model
+def vit_small_patch32_224(**kwargs: Any) -> VisionTransformer:
+    """ViT-Small/32 at 224 x 224."""
+    return _vit(kwargs, _SMALL, patch_size=32)
+
+
+@register_model
+def vit_small_patch32_384(**kwargs: Any) -> VisionTransformer:
+    """ViT-Small/32 at 384 x 384."""
+    return _vit(kwargs, _SMALL, img_size=384, patch_size=32)
+
+
+@register_model
+def vit_small_patch16_224(**kwargs: Any) -> VisionTransformer:
+    """ViT-Small/16 at 224 x 224."""
+    return _vit(kwargs, _SMALL, patch_size=16)
+
+
+@register_model
+def vit_small_patch16_384(**kwargs: Any) -> VisionTransformer:
+    """ViT-Small/16 at 384 x 384."""
+    return _vit(kwargs, _SMALL, img_size=384, patch_size=16)
+
+
+@register_model
+def vit_small_patch8_224(**kwargs: Any) -> VisionTransformer:
+    """ViT-Small/8 at 224 x 224."""
+    return _vit(kwargs, _SMALL, patch_size=8)
+
+
+@register_model
+def vit_base_patch32_224(**kwargs: Any) -> VisionTransformer:
+    """ViT-Base/32 at 224 x 224."""
+    return _vit(kwargs, _BASE, patch_size=32)
+
+
+@register_model
+def vit_base_patch32_384(**kwargs: Any) -> VisionTransformer:
+    """ViT-Base/32 at 384 x 384."""
+    return _vit(kwargs, _BASE, img_size=384, patch_size=32)
+
+
+@register_model
+def vit_base_patch16_224(**kwargs: Any) -> VisionTransformer:
+    """ViT-Base/16 at 224 x 224."""
+    return _vit(kwargs, _BASE, patch_size=16)
+
+
+@register_model
+def vit_base_patch16_384(**kwargs: Any) -> VisionTransformer:
+    """ViT-Base/16 at 384 x 384."""
+    return _vit(kwargs, _BASE, img_size=384, patch_size=16)
+
+
+@register_model
+def vit_base_patch8_224(**kwargs: Any) -> VisionTransformer:
+    """ViT-Base/8 at 224 x 224."""
+    return _vit(kwargs, _BASE, patch_size=8)
+
+
+@register_model
+def vit_large_patch32_224(**kwargs: Any) -> VisionTransformer:
+    """ViT-Large/32 at 224 x 224."""
+    return _vit(kwargs, _LARGE, patch_size=32)
+
+
+@register_model
+def vit_large_patch32_384(**kwargs: Any) -> VisionTransformer:
+    """ViT-Large/32 at 384 x 384."""
+    return _vit(kwargs, _LARGE, img_size=384, patch_size=32)
+
+
+@register_model
+def vit_large_patch16_224(**kwargs: Any) -> VisionTransformer:
+    """ViT-Large/16 at 224 x 224."""
+    return _vit(kwargs, _LARGE, patch_size=16)
+
+
+@register_model
+def vit_large_patch16_384(**kwargs: Any) -> VisionTransformer:
+    """ViT-Large/16 at 384 x 384."""
+    return _vit(kwargs, _LARGE, img_size=384, patch_size=16)
+
+
+@register_model
+def vit_large_patch14_224(**kwargs: Any) -> VisionTransformer:
+    """ViT-Large/14 at 224 x 224."""
+    return _vit(kwargs, _LARGE, patch_size=14)
+
+
+@register_model
+def vit_huge_patch14_224(**kwargs: Any) -> VisionTransformer:
+    """ViT-Huge/14 at 224 x 224."""
+    return _vit(kwargs, _HUGE, patch_size=14)
+
+
+@register_model
+def vit_giant_patch14_224(**kwargs: Any) -> VisionTransformer:
+    """ViT-Giant/14 at 224 x 224."""
+    return _vit(kwargs, _GIANT, patch_size=14)
+
+
+@register_model
+def vit_gigantic_patch14_224(**kwargs: Any) -> VisionTransformer:
+    """ViT-Gigantic/14 at 224 x 224."""
+    return _vit(kwargs, _GIGANTIC, patch_size=14)
+
+
+@register_model
+def vit_base_patch16_224_miil(**kwargs: Any) -> VisionTransformer:
+    """ViT-Base/16 at 224 x 224: of the ImageNet-21K pretraining for the masses."""
+    return _vit(kwargs, _BASE, patch_size=16, qkv_bias=False)
+
+
+@register_model
+def vit_medium_patch16_gap_240(**kwargs: Any) -> VisionTransformer:
+    """ViT-Medium/16 at 240 x 240: mean-pooled."""
+    return _vit(kwargs, _MEDIUM, _GAP, img_size=240, patch_size=16, qkv_bias=False, init_values=1e-06)
+
+
+@register_model
+def vit_medium_patch16_gap_256(**kwargs: Any) -> VisionTransformer:
+    """ViT-Medium/16 at 256 x 256: mean-pooled."""
+    return _vit(kwargs, _MEDIUM, _GAP, img_size=256, patch_size=16, qkv_bias=False, init_values=1e-06)
+
+
+@register_model
+def vit_medium_patch16_gap_384(**kwargs: Any) -> VisionTransformer:
+    """ViT-Medium/16 at 384 x 384: mean-pooled."""
+    return _vit(kwargs, _MEDIUM, _GAP, img_size=384, patch_size=16, qkv_bias=False, init_values=1e-06)
+
+
+@register_model
+def vit_betwixt_patch16_gap_256(**kwargs: Any) -> VisionTransformer:
+    """ViT-Betwixt/16 at 256 x 256: mean-pooled."""
+    return _vit(kwargs, _BETWIXT, _GAP, img_size=256, patch_size=16, qkv_bias=False, init_values=1e-06)
+
+
+@register_model
+def vit_base_patch16_gap_224(**kwargs: Any) -> VisionTransformer:
+    """ViT-Base/16 at 224 x 224: mean-pooled."""
+    return _vit(kwargs, _GAP, patch_size=16, embed_dim=768, depth=12, num_heads=16)
+
+
+@register_model
+def vit_huge_patch14_gap_224(**kwargs: Any) -> VisionTransformer:
+    """ViT-Huge/14 at 224 x 224: mean-pooled."""
+    return _vit(kwargs, _HUGE, _GAP, patch_size=14)
+
+
+@register_model
+def vit_huge_patch16_gap_448(**kwargs: Any) -> VisionTransformer:
+    """ViT-Huge/16 at 448 x 448: mean-pooled."""
+    return _vit(kwargs, _HUGE, _GAP, img_size=448, patch_size=16)
+
+
+@register_model
+def vit_giant_patch16_gap_224(**kwargs: Any) -> VisionTransformer:
+    """ViT-Giant/16 at 224 x 224: mean-pooled."""
+    return _vit(kwargs, _GIANT, _GAP, patch_size=16)
+
+
+@register_model
+def vit_xsmall_patch16_clip_224(**kwargs: Any) -> VisionTransformer:
+    """ViT, an extra small, patches of 16 at 224 x 224: CLIP image tower."""
+    return _vit(kwargs, _CLIP, embed_dim=256, depth=10, num_heads=4)
+
+
+@register_model
+def vit_medium_patch32_clip_224(**kwargs: Any) -> VisionTransformer:
+    """ViT-Medium/32 at 224 x 224: CLIP image tower."""
+    return _vit(kwargs, _MEDIUM, _CLIP, patch_size=32)
+
+
+@register_model
+def vit_medium_patch16_clip_224(**kwargs: Any) -> VisionTransformer:
+    """ViT-Medium/16 at 224 x 224: CLIP image tower."""
+    return _vit(kwargs, _MEDIUM, _CLIP)
+
+
+@register_model
+def vit_betwixt_patch32_clip_224(**kwargs: Any) -> VisionTransformer:
+    """ViT-Betwixt/32 at 224 x 224: CLIP image tower."""
+    return _vit(kwargs, _BETWIXT, _CLIP, patch_size=32)
+
+
+@register_model
+def vit_base_patch32_clip_224(**kwargs: Any) -> VisionTransformer:
+    """ViT-Base/32 at 224 x 224: CLIP image tower."""
+    return _vit(kwargs, _BASE, _CLIP, patch_size=32)
+
+
+@register_model
+def vit_base_patch32_clip_256(**kwargs: Any) -> VisionTransformer:
+    """ViT-Base/32 at 256 x 256: CLIP image tower."""
+    return _vit(kwargs, _BASE, _CLIP, img_size=256, patch_size=32)
+
+
+@register_model
+def vit_base_patch32_clip_384(**kwargs: Any) -> VisionTransformer:
+    """ViT-Base/32 at 384 x 384: CLIP image tower."""
+    return _vit(kwargs, _BASE, _CLIP, img_size=384, patch_size=32)
+
+
+@register_model
+def vit_base_patch32_clip_448(**kwargs: Any) -> VisionTransformer:
+    """ViT-Base/32 at 448 x 448: CLIP image tower."""
+    return _vit(kwargs, _BASE, _CLIP, img_size=448, patch_size=32)
+
+
+@register_model
+def vit_base_patch16_clip_224(**kwargs: Any) -> VisionTransformer:
+    """ViT-Base/16 at 224 x 224: CLIP image tower."""
+    return _vit(kwargs, _BASE, _CLIP, patch_size=16)
+
+
+@register_model
+def vit_base_patch16_clip_384(**kwargs: Any) -> VisionTransformer:
+    """ViT-Base/16 at 384 x 384: CLIP image tower."""
+    return _vit(kwargs, _BASE, _CLIP, img_size=384, patch_size=16)
+
+
+@register_model
+def vit_base_patch16_plus_clip_240(**kwargs: Any) -> VisionTransformer:
+    """ViT-Base/16 at 240 x 240: CLIP image tower, wider."""
+    return _vit(kwargs, _BASE_PLUS, _CLIP, img_size=240, patch_size=16)
+
+
+@register_model
+def vit_large_patch14_clip_224(**kwargs: Any) -> VisionTransformer:
+    """ViT-Large/14 at 224 x 224: CLIP image tower."""
+    return _vit(kwargs, _LARGE, _CLIP, patch_size=14)
+
+
+@register_model
+def vit_large_patch14_clip_336(**kwargs: Any) -> VisionTransformer:
+    """ViT-Large/14 at 336 x 336: CLIP image tower."""
+    return _vit(kwargs, _LARGE, _CLIP, img_size=336, patch_size=14)
+
+
+@register_model
+def vit_huge_patch14_clip_224(**kwargs: Any) -> VisionTransformer:
+    """ViT-Huge/14 at 224 x 224: CLIP image tower."""
+    return _vit(kwargs, _HUGE, _CLIP, patch_size=14)
+
+
+@register_model
+def vit_huge_patch14_clip_336(**kwargs: Any) -> VisionTransformer:
+    """ViT-Huge/14 at 336 x 336: CLIP image tower."""
+    return _vit(kwargs, _HUGE, _CLIP, img_size=336, patch_size=14)
+
+
+@register_model
+def vit_huge_patch14_clip_378(**kwargs: Any) -> VisionTransformer:
+    """ViT-Huge/14 at 378 x 378: CLIP image tower."""
+    return _vit(kwargs, _HUGE, _CLIP, img_size=378, patch_size=14)
+
+
+@register_model
+def vit_giant_patch14_clip_224(**kwargs: Any) -> VisionTransformer:
+    """ViT-Giant/14 at 224 x 224: CLIP image tower."""
+    return _vit(kwargs, _GIANT, _CLIP, patch_size=14)
+
+
+@register_model
+def vit_gigantic_patch14_clip_224(**kwargs: Any) -> VisionTransformer:
+    """ViT-Gigantic/14 at 224 x 224: CLIP image tower."""
+    return _vit(kwargs, _GIGANTIC, _CLIP, patch_size=14)
+
+
+@register_model
+def vit_gigantic_patch14_clip_378(**kwargs: Any) -> VisionTransformer:
+    """ViT-Gigantic/14 at 378 x 378: CLIP image tower."""
+    return _vit(kwargs, _GIGANTIC, _CLIP, img_size=378, patch_size=14)
+
+
+@register_model
+def vit_base_patch32_clip_quickgelu_224(**kwargs: Any) -> VisionTransformer:
+    """ViT-Base/32 at 224 x 224: CLIP image tower, with the quick GELU."""
+    return _vit(kwargs, _BASE, _CLIP, patch_size=32, act_layer="quick_gelu")
+
+
+@register_model
+def vit_base_patch16_clip_quickgelu_224(**kwargs: Any) -> VisionTransformer:
+    """ViT-Base/16 at 224 x 224: CLIP image tower, with the quick GELU."""
+    return _vit(kwargs, _BASE, _CLIP, patch_size=16, act_layer="quick_gelu")
+
+
+@register_model
+def vit_large_patch14_clip_quickgelu_224(**kwargs: Any) -> VisionTransformer:
+    """ViT-Large/14 at 224 x 224: CLIP image tower, with the quick GELU."""
+    return _vit(kwargs, _LARGE, _CLIP, patch_size=14, act_layer="quick_gelu")
+
+
+@register_model
+def vit_large_patch14_clip_quickgelu_336(**kwargs: Any) -> VisionTransformer:
+    """ViT-Large/14 at 336 x 336: CLIP image tower, with the quick GELU."""
+    return _vit(kwargs, _LARGE, _CLIP, img_size=336, patch_size=14, act_layer="quick_gelu")
+
+
+@register_model
+def vit_huge_patch14_clip_quickgelu_224(**kwargs: Any) -> VisionTransformer:
+    """ViT-Huge/14 at 224 x 224: CLIP image tower, with the quick GELU."""
+    return _vit(kwargs, _HUGE, _CLIP, patch_size=14, act_layer="quick_gelu")
+
+
+@register_model
+def vit_huge_patch14_clip_quickgelu_378(**kwargs: Any) -> VisionTransformer:
+    """ViT-Huge/14 at 378 x 378: CLIP image tower, with the quick GELU."""
+    return _vit(kwargs, _HUGE, _CLIP, img_size=378, patch_size=14, act_layer="quick_gelu")
+
+
+@register_model
+def vit_gigantic_patch14_clip_quickgelu_224(**kwargs: Any) -> VisionTransformer:
+    """ViT-Gigantic/14 at 224 x 224: CLIP image tower, with the quick GELU."""
+    return _vit(kwargs, _GIGANTIC, _CLIP, patch_size=14, act_layer="quick_gelu")
+
+
+@register_model
+def vit_base_patch32_plus_256(**kwargs: Any) -> VisionTransformer:
+    """ViT-Base/32 at 256 x 256: wider."""
+    return _vit(kwargs, _BASE_PLUS, img_size=256, patch_size=32, init_values=1e-5)
+
+
+@register_model
+def vit_base_patch16_plus_240(**kwargs: Any) -> VisionTransformer:
+    """ViT-Base/16 at 240 x 240: wider."""
+    return _vit(kwargs, _BASE_PLUS, img_size=240, patch_size=16, init_values=1e-5)
+
+
+@register_model
+def vit_base_patch16_rpn_224(**kwargs: Any) -> VisionTransformer:
+    """ViT-Base/16 at 224 x 224: norms after each branch."""
+    return _vit(kwargs, _BASE, patch_size=16, qkv_bias=False, init_values=1e-5, class_token=False,
+        block_fn=ResPostBlock, global_pool="avg")
+
+
+@register_model
+def vit_small_patch16_36x1_224(**kwargs: Any) -> VisionTransformer:
+    """ViT-Small/16 at 224 x 224: 36 blocks."""
+    return _vit(kwargs, patch_size=16, embed_dim=384, depth=36, num_heads=6, init_values=1e-5)
+
+
+@register_model
+def vit_small_patch16_18x2_224(**kwargs: Any) -> VisionTransformer:
+    """ViT-Small/16 at 224 x 224: 18 blocks of two parallel pairs."""
+    return _vit(kwargs, patch_size=16, embed_dim=384, depth=18, num_heads=6, init_values=1e-5,
+        block_fn=ParallelThingsBlock)
+
+
+@register_model
+def vit_base_patch16_18x2_224(**kwargs: Any) -> VisionTransformer:
+    """ViT-Base/16 at 224 x 224: 18 blocks of two parallel pairs."""
+    return _vit(kwargs, patch_size=16, embed_dim=768, depth=18, num_heads=12, init_values=1e-5,
+        block_fn=ParallelThingsBlock)
+
+
+@register_model
+def eva_large_patch14_196(**kwargs: Any) -> VisionTransformer:
+    """EVA-distilled ViT, Large, patches of 14 at 196 x 196."""
+    return _vit(kwargs, _LARGE, img_size=196, patch_size=14, global_pool="avg")
+
+
+@register_model
+def eva_large_patch14_336(**kwargs: Any) -> VisionTransformer:
+    """EVA-distilled ViT, Large, patches of 14 at 336 x 336."""
+    return _vit(kwargs, _LARGE, img_size=336, patch_size=14, global_pool="avg")
+
+
+@register_model
+def flexivit_small(**kwargs: Any) -> VisionTransformer:
+    """FlexiViT-Small, trained for patches of many sizes."""
+    return _flexible(_vit(kwargs, _SMALL, img_size=240, patch_size=16, no_embed_class=True))
+
+
+@register_model
+def flexivit_base(**kwargs: Any) -> VisionTransformer:
+    """FlexiViT-Base, trained for patches of many sizes."""
+    return _flexible(_vit(kwargs, _BASE, img_size=240, patch_size=16, no_embed_class=True))
+
+
+@register_model
+def flexivit_large(**kwargs: Any) -> VisionTransformer:
+    """FlexiViT-Large, trained for patches of many sizes."""
+    return _flexible(_vit(kwargs, _LARGE, img_size=240, patch_size=16, no_embed_class=True))
+
+
+@register_model
+def vit_base_patch16_xp_224(**kwargs: Any) -> VisionTransformer:
+    """ViT-Base/16 at 224 x 224: parallel blocks with RMS norm."""
+    return _vit(kwargs, _BASE, _XP, patch_size=16)
+
+
+@register_model
+def vit_large_patch14_xp_224(**kwargs: Any) -> VisionTransformer:
+    """ViT-Large/14 at 224 x 224: parallel blocks with RMS norm."""
+    return _vit(kwargs, _LARGE, _XP, patch_size=14)
+
+
+@register_model
+def vit_huge_patch14_xp_224(**kwargs: Any) -> VisionTransformer:
+    """ViT-Huge/14 at 224 x 224: parallel blocks with RMS norm."""
+    return _vit(kwargs, _HUGE, _XP, patch_size=14)
+
+
+@register_model
+def vit_small_patch14_dinov2(**kwargs: Any) -> VisionTransformer:
+    """ViT-Small/14: DINOv2."""
+    return _vit(kwargs, _SMALL, img_size=518, patch_size=14, init_values=1e-5)
+
+
+@register_model
+def vit_base_patch14_dinov2(**kwargs: Any) -> VisionTransformer:
+    """ViT-Base/14: DINOv2."""
+    return _vit(kwargs, _BASE, img_size=518, patch_size=14, init_values=1e-5)
+
+
+@register_model
+def vit_large_patch14_dinov2(**kwargs: Any) -> VisionTransformer:
+    """ViT-Large/14: DINOv2."""
+    return _vit(kwargs, _LARGE, img_size=518, patch_size=14, init_values=1e-5)
+
+
+@register_model
+def vit_giant_patch14_dinov2(**kwargs: Any) -> VisionTransformer:
+    """ViT-Giant/14: DINOv2."""
+    return _vit(kwargs, _GIANT_DINO, img_size=518, patch_size=14, init_values=1e-5)
+
+
+@register_model
+def vit_small_patch14_reg4_dinov2(**kwargs: Any) -> VisionTransformer:
+    """ViT-Small/14: DINOv2, 4 register tokens."""
+    return _vit(kwargs, _SMALL, img_size=518, patch_size=14, init_values=1e-5, reg_tokens=4, no_embed_class=True)
+
+
+@register_model
+def vit_base_patch14_reg4_dinov2(**kwargs: Any) -> VisionTransformer:
+    """ViT-Base/14: DINOv2, 4 register tokens."""
+    return _vit(kwargs, _BASE, img_size=518, patch_size=14, init_values=1e-5, reg_tokens=4, no_embed_class=True)
+
+
+@register_model
+def vit_large_patch14_reg4_dinov2(**kwargs: Any) -> VisionTransformer:
+    """ViT-Large/14: DINOv2, 4 register tokens."""
+    return _vit(kwargs, _LARGE, img_size=518, patch_size=14, init_values=1e-5, reg_tokens=4, no_embed_class=True)
+
+
+@register_model
+def vit_giant_patch14_reg4_dinov2(**kwargs: Any) -> VisionTransformer:
+    """ViT-Giant/14: DINOv2, 4 register tokens."""
+    return _vit(kwargs, _GIANT_DINO, img_size=518, patch_size=14, init_values=1e-5, reg_tokens=4, no_embed_class=True)
+
+
+@register_model
+def vit_base_patch14_reg1_tipsv2(**kwargs: Any) -> VisionTransformer:
+    """ViT-Base/14: TIPSv2, 1 register token."""
+    return _vit(kwargs, _BASE, img_size=448, patch_size=14, init_values=1.0, reg_tokens=1, no_embed_class=True)
+
+
+@register_model
+def vit_large_patch14_reg1_tipsv2(**kwargs: Any) -> VisionTransformer:
+    """ViT-Large/14: TIPSv2, 1 register token."""
+    return _vit(kwargs, _LARGE, img_size=448, patch_size=14, init_values=1.0, reg_tokens=1, no_embed_class=True)
+
+
+@register_model
+def vit_so400m_patch14_reg1_tipsv2(**kwargs: Any) -> VisionTransformer:
+    """ViT, shape-optimised 400M, patches of 14: TIPSv2, 1 register token."""
+    return _vit(kwargs, img_size=448, patch_size=14, embed_dim=1152, depth=27, num_heads=16, init_values=1.0,
+        mlp_ratio=4304 /
+        1152, reg_tokens=1, no_embed_class=True)
+
+
+@register_model
+def vit_giant_patch14_reg1_tipsv2(**kwargs: Any) -> VisionTransformer:
+    """ViT-Giant/14: TIPSv2, 1 register token."""
+    return _vit(kwargs, _GIANT_DINO, img_size=448, patch_size=14, init_values=1.0, reg_tokens=1, no_embed_class=True)
+
+
+@register_model
+def vit_base_patch32_siglip_256(**kwargs: Any) -> VisionTransformer:
+    """ViT-Base/32 at 256 x 256: SigLIP image tower."""
+    return _vit(kwargs, _BASE, _MAP, img_size=256, patch_size=32, act_layer="gelu_tanh")
+
+
+@register_model
+def vit_base_patch16_siglip_224(**kwargs: Any) -> VisionTransformer:
+    """ViT-Base/16 at 224 x 224: SigLIP image tower."""
+    return _vit(kwargs, _BASE, _MAP, patch_size=16)
+
+
+@register_model
+def vit_base_patch16_siglip_256(**kwargs: Any) -> VisionTransformer:
+    """ViT-Base/16 at 256 x 256: SigLIP image tower."""
+    return _vit(kwargs, _BASE, _MAP, img_size=256, patch_size=16)
+
+
+@register_model
+def vit_base_patch16_siglip_384(**kwargs: Any) -> VisionTransformer:
+    """ViT-Base/16 at 384 x 384: SigLIP image tower."""
+    return _vit(kwargs, _BASE, _MAP, img_size=384, patch_size=16)
+
+
+@register_model
+def vit_base_patch16_siglip_512(**kwargs: Any) -> VisionTransformer:
+    """ViT-Base/16 at 512 x 512: SigLIP image tower."""
+    return _vit(kwargs, _BASE, _MAP, img_size=512, patch_size=16)
+
+
+@register_model
+def vit_large_patch16_siglip_256(**kwargs: Any) -> VisionTransformer:
+    """ViT-Large/16 at 256 x 256: SigLIP image tower."""
+    return _vit(kwargs, _LARGE, _MAP, img_size=256, patch_size=16)
+
+
+@register_model
+def vit_large_patch16_siglip_384(**kwargs: Any) -> VisionTransformer:
+    """ViT-Large/16 at 384 x 384: SigLIP image tower."""
+    return _vit(kwargs, _LARGE, _MAP, img_size=384, patch_size=16)
+
+
+@register_model
+def vit_large_patch16_siglip_512(**kwargs: Any) -> VisionTransformer:
+    """ViT-Large/16 at 512 x 512: SigLIP image tower."""
+    return _vit(kwargs, _LARGE, _MAP, img_size=512, patch_size=16, act_layer="gelu_tanh")
+
+
+@register_model
+def vit_so400m_patch14_siglip_224(**kwargs: Any) -> VisionTransformer:
+    """ViT, shape-optimised 400M, patches of 14 at 224 x 224: SigLIP image tower."""
+    return _vit(kwargs, _SO400M, _MAP, patch_size=14)
+
+
+@register_model
+def vit_so400m_patch14_siglip_378(**kwargs: Any) -> VisionTransformer:
+    """ViT, shape-optimised 400M, patches of 14 at 378 x 378: SigLIP image tower."""
+    return _vit(kwargs, _SO400M, _MAP, img_size=378, patch_size=14)
+
+
+@register_model
+def vit_so400m_patch14_siglip_384(**kwargs: Any) -> VisionTransformer:
+    """ViT, shape-optimised 400M, patches of 14 at 384 x 384: SigLIP image tower."""
+    return _vit(kwargs, _SO400M, _MAP, img_size=384, patch_size=14)
+
+
+@register_model
+def vit_so400m_patch16_siglip_256(**kwargs: Any) -> VisionTransformer:
+    """ViT, shape-optimised 400M, patches of 16 at 256 x 256: SigLIP image tower."""
+    return _vit(kwargs, _SO400M, _MAP, img_size=256, patch_size=16, act_layer="gelu_tanh")
+
+
+@register_model
+def vit_so400m_patch16_siglip_384(**kwargs: Any) -> VisionTransformer:
+    """ViT, shape-optimised 400M, patches of 16 at 384 x 384: SigLIP image tower."""
+    return _vit(kwargs, _SO400M, _MAP, img_size=384, patch_size=16, act_layer="gelu_tanh")
+
+
+@register_model
+def vit_so400m_patch16_siglip_512(**kwargs: Any) -> VisionTransformer:
+    """ViT, shape-optimised 400M, patches of 16 at 512 x 512: SigLIP image tower."""
+    return _vit(kwargs, _SO400M, _MAP, img_size=512, patch_size=16, act_layer="gelu_tanh")
+
+
+@register_model
+def vit_giantopt_patch16_siglip_256(**kwargs: Any) -> VisionTransformer:
+    """ViT-Giant-opt/16 at 256 x 256: SigLIP image tower."""
+    return _vit(kwargs, _GIANT_OPT, _MAP, img_size=256, patch_size=16, act_layer="gelu_tanh")
+
+
+@register_model
+def vit_giantopt_patch16_siglip_384(**kwargs: Any) -> VisionTransformer:
+    """ViT-Giant-opt/16 at 384 x 384: SigLIP image tower."""
+    return _vit(kwargs, _GIANT_OPT, _MAP, img_size=384, patch_size=16, act_layer="gelu_tanh")
+
+
+@register_model
+def vit_base_patch32_siglip_gap_256(**kwargs: Any) -> VisionTransformer:
+    """ViT-Base/32 at 256 x 256: SigLIP image tower, mean-pooled."""
+    return _vit(kwargs, _BASE, _GAP, img_size=256, patch_size=32, act_layer="gelu_tanh")
+
+
+@register_model
+def vit_base_patch16_siglip_gap_224(**kwargs: Any) -> VisionTransformer:
+    """ViT-Base/16 at 224 x 224: SigLIP image tower, mean-pooled."""
+    return _vit(kwargs, _BASE, _GAP, patch_size=16)
+
+
+@register_model
+def vit_base_patch16_siglip_gap_256(**kwargs: Any) -> VisionTransformer:
+    """ViT-Base/16 at 256 x 256: SigLIP image tower, mean-pooled."""
+    return _vit(kwargs, _BASE, _GAP, img_size=256, patch_size=16)
+
+
+@register_model
+def vit_base_patch16_siglip_gap_384(**kwargs: Any) -> VisionTransformer:
+    """ViT-Base/16 at 384 x 384: SigLIP image tower, mean-pooled."""
+    return _vit(kwargs, _BASE, _GAP, img_size=384, patch_size=16)
+
+
+@register_model
+def vit_base_patch16_siglip_gap_512(**kwargs: Any) -> VisionTransformer:
+    """ViT-Base/16 at 512 x 512: SigLIP image tower, mean-pooled."""
+    return _vit(kwargs, _BASE, _GAP, img_size=512, patch_size=16)
+
+
+@register_model
+def vit_large_patch16_siglip_gap_256(**kwargs: Any) -> VisionTransformer:
+    """ViT-Large/16 at 256 x 256: SigLIP image tower, mean-pooled."""
+    return _vit(kwargs, _LARGE, _GAP, img_size=256, patch_size=16)
+
+
+@register_model
+def vit_large_patch16_siglip_gap_384(**kwargs: Any) -> VisionTransformer:
+    """ViT-Large/16 at 384 x 384: SigLIP image tower, mean-pooled."""
+    return _vit(kwargs, _LARGE, _GAP, img_size=384, patch_size=16)
+
+
+@register_model
+def vit_large_patch16_siglip_gap_512(**kwargs: Any) -> VisionTransformer:
+    """ViT-Large/16 at 512 x 512: SigLIP image tower, mean-pooled."""
+    return _vit(kwargs, _LARGE, _GAP, img_size=512, patch_size=16, act_layer="gelu_tanh")
+
+
+@register_model
+def vit_so400m_patch14_siglip_gap_224(**kwargs: Any) -> VisionTransformer:
+    """ViT, shape-optimised 400M, patches of 14 at 224 x 224: SigLIP image tower, mean-pooled."""
+    return _vit(kwargs, _SO400M, _GAP, patch_size=14)
+
+
+@register_model
+def vit_so400m_patch14_siglip_gap_378(**kwargs: Any) -> VisionTransformer:
+    """ViT, shape-optimised 400M, patches of 14 at 378 x 378: SigLIP image tower, mean-pooled."""
+    return _vit(kwargs, _SO400M, _GAP, img_size=378, patch_size=14)
+
+
+@register_model
+def vit_so400m_patch14_siglip_gap_384(**kwargs: Any) -> VisionTransformer:
+    """ViT, shape-optimised 400M, patches of 14 at 384 x 384: SigLIP image tower, mean-pooled."""
+    return _vit(kwargs, _SO400M, _GAP, img_size=384, patch_size=14)
+
+
+@register_model
+def vit_so400m_patch14_siglip_gap_448(**kwargs: Any) -> VisionTransformer:
+    """ViT, shape-optimised 400M, patches of 14 at 448 x 448: SigLIP image tower, mean-pooled."""
+    return _vit(kwargs, _SO400M, _GAP, img_size=448, patch_size=14)
+
+
+@register_model
+def vit_so400m_patch14_siglip_gap_896(**kwargs: Any) -> VisionTransformer:
+    """ViT, shape-optimised 400M, patches of 14 at 896 x 896: SigLIP image tower, mean-pooled."""
+    return _vit(kwargs, _SO400M, _GAP, img_size=896, patch_size=14)
+
+
+@register_model
+def vit_so400m_patch16_siglip_gap_256(**kwargs: Any) -> VisionTransformer:
+    """ViT, shape-optimised 400M, patches of 16 at 256 x 256: SigLIP image tower, mean-pooled."""
+    return _vit(kwargs, _SO400M, _GAP, img_size=256, patch_size=16, act_layer="gelu_tanh")
+
+
+@register_model
+def vit_so400m_patch16_siglip_gap_384(**kwargs: Any) -> VisionTransformer:
+    """ViT, shape-optimised 400M, patches of 16 at 384 x 384: SigLIP image tower, mean-pooled."""
+    return _vit(kwargs, _SO400M, _GAP, img_size=384, patch_size=16, act_layer="gelu_tanh")
+
+
+@register_model
+def vit_so400m_patch16_siglip_gap_512(**kwargs: Any) -> VisionTransformer:
+    """ViT, shape-optimised 400M, patches of 16 at 512 x 512: SigLIP image tower, mean-pooled."""
+    return _vit(kwargs, _SO400M, _GAP, img_size=512, patch_size=16, act_layer="gelu_tanh")
+
+
+@register_model
+def vit_giantopt_patch16_siglip_gap_256(**kwargs: Any) -> VisionTransformer:
+    """ViT-Giant-opt/16 at 256 x 256: SigLIP image tower, mean-pooled."""
+    return _vit(kwargs, _GIANT_OPT, _GAP, img_size=256, patch_size=16, act_layer="gelu_tanh")
+
+
+@register_model
+def vit_giantopt_patch16_siglip_gap_384(**kwargs: Any) -> VisionTransformer:
+    """ViT-Giant-opt/16 at 384 x 384: SigLIP image tower, mean-pooled."""
+    return _vit(kwargs, _GIANT_OPT, _GAP, img_size=384, patch_size=16, act_layer="gelu_tanh")
+
+
+@register_model
+def vit_wee_patch16_reg1_gap_256(**kwargs: Any) -> VisionTransformer:
+    """ViT-Wee/16 at 256 x 256: mean-pooled, 1 register token."""
+    return _vit(kwargs, _WEE, _REG_GAP, img_size=256, patch_size=16, reg_tokens=1)
+
+
+@register_model
+def vit_dwee_patch16_reg1_gap_256(**kwargs: Any) -> VisionTransformer:
+    """ViT-Wee/16 at 256 x 256: mean-pooled, 1 register token, differential attention."""
+    return _vit(kwargs, _WEE, _REG_GAP, img_size=256, patch_size=16, reg_tokens=1, attn_layer="diff")
+
+
+@register_model
+def vit_pwee_patch16_reg1_gap_256(**kwargs: Any) -> VisionTransformer:
+    """ViT-Wee/16 at 256 x 256: mean-pooled, 1 register token, parallel blocks."""
+    return _vit(kwargs, _REG_GAP, img_size=256, patch_size=16, embed_dim=256, depth=16, num_heads=4, init_values=1e-5,
+        mlp_ratio=5, reg_tokens=1, block_fn=ParallelScalingBlock)
+
+
+@register_model
+def vit_dpwee_patch16_reg1_gap_256(**kwargs: Any) -> VisionTransformer:
+    """ViT-Wee/16 at 256 x 256: mean-pooled, 1 register token, differential attention, parallel blocks."""
+    return _vit(kwargs, _REG_GAP, img_size=256, patch_size=16, embed_dim=256, depth=16, num_heads=4, init_values=1e-5,
+        mlp_ratio=5, reg_tokens=1, block_fn=DiffParallelScalingBlock)
+
+
+@register_model
+def vit_little_patch16_reg1_gap_256(**kwargs: Any) -> VisionTransformer:
+    """ViT-Little/16 at 256 x 256: mean-pooled, 1 register token."""
+    return _vit(kwargs, _LITTLE, _REG_GAP, img_size=256, patch_size=16, reg_tokens=1)
+
+
+@register_model
+def vit_dlittle_patch16_reg1_gap_256(**kwargs: Any) -> VisionTransformer:
+    """ViT-Little/16 at 256 x 256: mean-pooled, 1 register token, differential attention."""
+    return _vit(kwargs, _LITTLE, _REG_GAP, img_size=256, patch_size=16, reg_tokens=1, attn_layer="diff")
+
+
+@register_model
+def vit_little_patch16_reg4_gap_256(**kwargs: Any) -> VisionTransformer:
+    """ViT-Little/16 at 256 x 256: mean-pooled, 4 register tokens."""
+    return _vit(kwargs, _LITTLE, _REG_GAP, img_size=256, patch_size=16, reg_tokens=4)
+
+
+@register_model
+def vit_medium_patch16_reg1_gap_256(**kwargs: Any) -> VisionTransformer:
+    """ViT-Medium/16 at 256 x 256: mean-pooled, 1 register token."""
+    return _vit(kwargs, _MEDIUM, _REG_GAP, img_size=256, patch_size=16, init_values=1e-5, reg_tokens=1)
+
+
+@register_model
+def vit_medium_patch16_reg4_gap_256(**kwargs: Any) -> VisionTransformer:
+    """ViT-Medium/16 at 256 x 256: mean-pooled, 4 register tokens."""
+    return _vit(kwargs, _MEDIUM, _REG_GAP, img_size=256, patch_size=16, init_values=1e-5, reg_tokens=4)
+
+
+@register_model
+def vit_mediumd_patch16_reg4_gap_256(**kwargs: Any) -> VisionTransformer:
+    """ViT, deep Medium, patches of 16 at 256 x 256: mean-pooled, 4 register tokens."""
+    return _vit(kwargs, _MEDIUM_DEEP, _REG_GAP, img_size=256, patch_size=16, init_values=1e-5, reg_tokens=4)
+
+
+@register_model
+def vit_mediumd_patch16_reg4_gap_384(**kwargs: Any) -> VisionTransformer:
+    """ViT, deep Medium, patches of 16 at 384 x 384: mean-pooled, 4 register tokens."""
+    return _vit(kwargs, _MEDIUM_DEEP, _REG_GAP, img_size=384, patch_size=16, init_values=1e-5, reg_tokens=4)
+
+
+@register_model
+def vit_betwixt_patch16_reg1_gap_256(**kwargs: Any) -> VisionTransformer:
+    """ViT-Betwixt/16 at 256 x 256: mean-pooled, 1 register token."""
+    return _vit(kwargs, _BETWIXT, _REG_GAP, img_size=256, patch_size=16, init_values=1e-5, reg_tokens=1)
+
+
+@register_model
+def vit_betwixt_patch16_reg4_gap_256(**kwargs: Any) -> VisionTransformer:
+    """ViT-Betwixt/16 at 256 x 256: mean-pooled, 4 register tokens."""
+    return _vit(kwargs, _BETWIXT, _REG_GAP, img_size=256, patch_size=16, init_values=1e-5, reg_tokens=4)
+
+
+@register_model
+def vit_betwixt_patch16_reg4_gap_384(**kwargs: Any) -> VisionTransformer:
+    """ViT-Betwixt/16 at 384 x 384: mean-pooled, 4 register tokens."""
+    return _vit(kwargs, _BETWIXT, _REG_GAP, img_size=384, patch_size=16, init_values=1e-5, reg_tokens=4)
+
+
+@register_model
+def vit_base_patch16_reg4_gap_256(**kwargs: Any) -> VisionTransformer:
+    """ViT-Base/16 at 256 x 256: mean-pooled, 4 register tokens."""
+    return _vit(kwargs, _BASE, _REG_GAP, img_size=256, patch_size=16, reg_tokens=4)
+
+
+@register_model
+def vit_so150m_patch16_reg4_map_256(**kwargs: Any) -> VisionTransformer:
+    """ViT, shape-optimised 150M, patches of 16 at 256 x 256: attention-pooled, 4 register tokens."""
+    return _vit(kwargs, _SO150M, _MAP, img_size=256, patch_size=16, reg_tokens=4)
+
+
+@register_model
+def vit_so150m_patch16_reg4_gap_256(**kwargs: Any) -> VisionTransformer:
+    """ViT, shape-optimised 150M, patches of 16 at 256 x 256: mean-pooled, 4 register tokens."""
+    return _vit(kwargs, _SO150M, _GAP, img_size=256, patch_size=16, reg_tokens=4)
+
+
+@register_model
+def vit_so150m_patch16_reg4_gap_384(**kwargs: Any) -> VisionTransformer:
+    """ViT, shape-optimised 150M, patches of 16 at 384 x 384: mean-pooled, 4 register tokens."""
+    return _vit(kwargs, _SO150M, _GAP, img_size=384, patch_size=16, reg_tokens=4)
+
+
+@register_model
+def vit_so150m2_patch16_reg1_gap_256(**kwargs: Any) -> VisionTransformer:
+    """ViT, shape-optimised 150M (2), patches of 16 at 256 x 256: mean-pooled, 1 register token."""
+    return _vit(kwargs, _SO150M2, img_size=256, patch_size=16, init_values=1e-5, qkv_bias=False, class_token=False,
+        reg_tokens=1, global_pool="avg")
+
+
+@register_model
+def vit_so150m2_patch16_reg1_gap_384(**kwargs: Any) -> VisionTransformer:
+    """ViT, shape-optimised 150M (2), patches of 16 at 384 x 384: mean-pooled, 1 register token."""
+    return _vit(kwargs, _SO150M2, img_size=384, patch_size=16, init_values=1e-5, qkv_bias=False, class_token=False,
+        reg_tokens=1, global_pool="avg")
+
+
+@register_model
+def vit_so150m2_patch16_reg1_gap_448(**kwargs: Any) -> VisionTransformer:
+    """ViT, shape-optimised 150M (2), patches of 16 at 448 x 448: mean-pooled, 1 register token."""
+    return _vit(kwargs, _SO150M2, img_size=448, patch_size=16, init_values=1e-5, qkv_bias=False, class_token=False,
+        reg_tokens=1, global_pool="avg")
+
+
+@register_model
+def vit_intern300m_patch14_448(**kwargs: Any) -> VisionTransformer:
+    """ViT-InternViT-300M/14 at 448 x 448."""
+    return _vit(kwargs, _LARGE, patch_size=14, init_values=0.1, final_norm=False, dynamic_img_size=True)
+
+
+@register_model
+def aimv2_large_patch14_224(**kwargs: Any) -> VisionTransformer:
+    """AIMv2, Large, patches of 14 at 224 x 224."""
+    return _vit(kwargs, _AIMV2, patch_size=14, embed_dim=1024, depth=24, num_heads=8, mlp_ratio=2.75)
+
+
+@register_model
+def aimv2_huge_patch14_224(**kwargs: Any) -> VisionTransformer:
+    """AIMv2, Huge, patches of 14 at 224 x 224."""
+    return _vit(kwargs, _AIMV2, patch_size=14, embed_dim=1536, depth=24, num_heads=12, mlp_ratio=2.6667)
+
+
+@register_model
+def aimv2_1b_patch14_224(**kwargs: Any) -> VisionTransformer:
+    """AIMv2, 1B, patches of 14 at 224 x 224."""
+    return _vit(kwargs, _AIMV2, patch_size=14, embed_dim=2048, depth=24, num_heads=16, mlp_ratio=2.75)
+
+
+@register_model
+def aimv2_3b_patch14_224(**kwargs: Any) -> VisionTransformer:
+    """AIMv2, 3B, patches of 14 at 224 x 224."""
+    return _vit(kwargs, _AIMV2, patch_size=14, embed_dim=3072, depth=24, num_heads=24, mlp_ratio=2.6667)
+
+
+@register_model
+def aimv2_large_patch14_336(**kwargs: Any) -> VisionTransformer:
+    """AIMv2, Large, patches of 14 at 336 x 336."""
+    return _vit(kwargs, _AIMV2, img_size=336, patch_size=14, embed_dim=1024, depth=24, num_heads=8, mlp_ratio=2.75)
+
+
+@register_model
+def aimv2_huge_patch14_336(**kwargs: Any) -> VisionTransformer:
+    """AIMv2, Huge, patches of 14 at 336 x 336."""
+    return _vit(kwargs, _AIMV2, img_size=336, patch_size=14, embed_dim=1536, depth=24, num_heads=12, mlp_ratio=2.6667)
+
+
+@register_model
+def aimv2_1b_patch14_336(**kwargs: Any) -> VisionTransformer:
+    """AIMv2, 1B, patches of 14 at 336 x 336."""
+    return _vit(kwargs, _AIMV2, img_size=336, patch_size=14, embed_dim=2048, depth=24, num_heads=16, mlp_ratio=2.75)
+
+
+@register_model
+def aimv2_3b_patch14_336(**kwargs: Any) -> VisionTransformer:
+    """AIMv2, 3B, patches of 14 at 336 x 336."""
+    return _vit(kwargs, _AIMV2, img_size=336, patch_size=14, embed_dim=3072, depth=24, num_heads=24, mlp_ratio=2.6667)
+
+
+@register_model
+def aimv2_large_patch14_448(**kwargs: Any) -> VisionTransformer:
+    """AIMv2, Large, patches of 14 at 448 x 448."""
+    return _vit(kwargs, _AIMV2, img_size=448, patch_size=14, embed_dim=1024, depth=24, num_heads=8, mlp_ratio=2.75)
+
+
+@register_model
+def aimv2_huge_patch14_448(**kwargs: Any) -> VisionTransformer:
+    """AIMv2, Huge, patches of 14 at 448 x 448."""
+    return _vit(kwargs, _AIMV2, img_size=448, patch_size=14, embed_dim=1536, depth=24, num_heads=12, mlp_ratio=2.6667)
+
+
+@register_model
+def aimv2_1b_patch14_448(**kwargs: Any) -> VisionTransformer:
+    """AIMv2, 1B, patches of 14 at 448 x 448."""
+    return _vit(kwargs, _AIMV2, img_size=448, patch_size=14, embed_dim=2048, depth=24, num_heads=16, mlp_ratio=2.75)
+
+
+@register_model
+def aimv2_3b_patch14_448(**kwargs: Any) -> VisionTransformer:
+    """AIMv2, 3B, patches of 14 at 448 x 448."""
+    return _vit(kwargs, _AIMV2, img_size=448, patch_size=14, embed_dim=3072, depth=24, num_heads=24, mlp_ratio=2.6667)
+
+
+@register_model
+def test_vit(**kwargs: Any) -> VisionTransformer:
+    """A tiny ViT for tests, number 1."""
+    return _vit(kwargs, patch_size=16, embed_dim=64, depth=6, num_heads=2, mlp_ratio=3, dynamic_img_size=True)
+
+
+@register_model
+def test_vit2(**kwargs: Any) -> VisionTransformer:
+    """A tiny ViT for tests, number 2."""
+    return _vit(kwargs, patch_size=16, embed_dim=64, depth=8, num_heads=2, mlp_ratio=3, class_token=False,
+        reg_tokens=1, global_pool="avg", init_values=1e-5, dynamic_img_size=True)
+
+
+@register_model
+def test_vit3(**kwargs: Any) -> VisionTransformer:
+    """A tiny ViT for tests, number 3."""
+    return _vit(kwargs, _MAP, img_size=160, patch_size=16, embed_dim=96, depth=9, num_heads=3, mlp_ratio=2,
+        reg_tokens=1,
+        pool_include_prefix=True, init_values=1e-5)
+
+
+@register_model
+def test_vit4(**kwargs: Any) -> VisionTransformer:
+    """A tiny ViT for tests, number 4."""
+    return _vit(kwargs, patch_size=16, embed_dim=96, depth=9, num_heads=3, mlp_ratio=3, class_token=False,
+        reg_tokens=1, global_pool="avg", init_values=1e-5, dynamic_img_size=True, norm_layer="rmsnorm")
+
+
+@register_model
+def beit3_base_patch16_224(**kwargs: Any) -> VisionTransformer:
+    """BEiT-3, Base, patches of 16 at 224 x 224."""
+    return _vit(kwargs, _BASE, _BEIT3, patch_size=16, mlp_ratio=4)
+
+
+@register_model
+def beit3_large_patch16_224(**kwargs: Any) -> VisionTransformer:
+    """BEiT-3, Large, patches of 16 at 224 x 224."""
+    return _vit(kwargs, _LARGE, _BEIT3, patch_size=16, mlp_ratio=4)
+
+
+@register_model
+def beit3_giant_patch14_224(**kwargs: Any) -> VisionTransformer:
+    """BEiT-3, Giant, patches of 14 at 224 x 224."""
+    return _vit(kwargs, _BEIT3, patch_size=14, embed_dim=1408, depth=40, num_heads=16, mlp_ratio=4.3637)
+
+
+@register_model
+def beit3_giant_patch14_336(**kwargs: Any) -> VisionTransformer:
+    """BEiT-3, Giant, patches of 14 at 336 x 336."""
+    return _vit(kwargs, _BEIT3, img_size=336, patch_size=14, embed_dim=1408, depth=40, num_heads=16, mlp_ratio=4.3637)
+
+
+@register_model
+def vit_base_patch16_radio_v3(**kwargs: Any) -> VisionTransformer:
+    """ViT-Base/16: RADIO, v3."""
+    return _vit(kwargs, _BASE, _RADIO, patch_size=16, init_values=1e-5, reg_tokens=7)
+
+
+@register_model
+def vit_large_patch16_radio_v3(**kwargs: Any) -> VisionTransformer:
+    """ViT-Large/16: RADIO, v3."""
+    return _vit(kwargs, _LARGE, _RADIO, patch_size=16, init_values=1e-5, reg_tokens=7)
+
+
+@register_model
+def vit_huge_patch16_radio_v3(**kwargs: Any) -> VisionTransformer:
+    """ViT-Huge/16: RADIO, v3."""
+    return _vit(kwargs, _HUGE, _RADIO, patch_size=16, reg_tokens=7)
+
+
+@register_model
+def vit_giant_patch16_radio_v3(**kwargs: Any) -> VisionTransformer:
+    """ViT-Giant/16: RADIO, v3."""
+    return _vit(kwargs, _RADIO, patch_size=16, embed_dim=1536, depth=40, num_heads=24, reg_tokens=7)
+
+
+@register_model
+def vit_so400m_patch16_radio_v4(**kwargs: Any) -> VisionTransformer:
+    """ViT, shape-optimised 400M, patches of 16: RADIO, v4."""
+    return _vit(kwargs, _RADIO, patch_size=16, embed_dim=1152, depth=27, num_heads=16, mlp_ratio=4304 / 1152,
+        reg_tokens=9)
+
+
+@register_model
+def vit_huge_patch16_radio_v4(**kwargs: Any) -> VisionTransformer:
+    """ViT-Huge/16: RADIO, v4."""
+    return _vit(kwargs, _HUGE, _RADIO, patch_size=16, reg_tokens=9)
+
+# --- foreign checkpoints
+
+
+def _rename(state_dict: StateDict, *pairs: tuple[str, str], prefix: str = "") -> StateDict:
+    """Keys that begin with `prefix`, without it, with each pattern of `pairs` replaced in turn."""
+    renamed = {}
+    for key, value in state_dict.items():
+        if not key.startswith(prefix):
+            continue
+        key = key[len(prefix):]
+        for pattern, replacement in pairs:
+            key = re.sub(pattern, replacement, key)
+        renamed[key] = value
+    return renamed
+
+
+def _from_torchvision(state_dict: StateDict, model: nn.Module) -> StateDict:
+    return _rename(
+        state_dict,
+        (r"^conv_proj\.", "patch_embed.proj."),
+        (r"^class_token$", "cls_token"),
+        (r"^encoder\.pos_embedding$", "pos_embed"),
+        (r"^encoder\.layers\.encoder_layer_(\d+)\.", r"blocks.\1."),
+        (r"\.ln_(\d)\.", r".norm\1."),
+        (r"\.self_attention\.in_proj_", ".attn.qkv."),
+        (r"\.self_attention\.out_proj\.", ".attn.proj."),
+        (r"\.mlp\.(?:0|linear_1)\.", ".mlp.fc1."),
+        (r"\.mlp\.(?:3|linear_2)\.", ".mlp.fc2."),
+        (r"^encoder\.ln\.", "norm."),
+        (r"^heads\.(?:head|0)\.", "head."),
+    )
+
+
+def _from_clip(state_dict: StateDict, model: nn.Module) -> StateDict:
+    """OpenAI's and OpenCLIP's own image tower; its projection becomes a classifier without bias."""
+    prefix = "module.visual." if "module.visual.class_embedding" in state_dict else "visual."
+    out = _rename(
+        state_dict,
+        (r"^conv1\.", "patch_embed.proj."),
+        (r"^class_embedding$", "cls_token"),
+        (r"^positional_embedding$", "pos_embed"),
+        (r"^ln_pre\.", "norm_pre."),
+        (r"^ln_post\.", "norm."),
+        (r"^transformer\.resblocks\.", "blocks."),
+        (r"\.ln_(\d)\.", r".norm\1."),
+        (r"\.attn\.in_proj_", ".attn.qkv."),
+        (r"\.attn\.out_proj\.", ".attn.proj."),
+        (r"\.mlp\.c_fc\.", ".mlp.fc1."),
+        (r"\.mlp\.c_proj\.", ".mlp.fc2."),
+        prefix=prefix,
+    )
+    out["cls_token"] = out["cls_token"].reshape(1, 1, -1)
+    out["pos_embed"] = out["pos_embed"][None]
+    projection = out.pop("proj", None)
+    if projection is not None:
+        out["head.weight"] = projection.T
+        out["head.bias"] = torch.zeros(projection.shape[1])
+    return out
+
+
+def _from_open_clip_trunk(state_dict: StateDict, model: nn.Module) -> StateDict:
+    """OpenCLIP around a tower of timm's."""
+    is_wrapped = any(key.startswith("module.") for key in state_dict)
+    prefix = "module.visual.trunk." if is_wrapped else "visual.trunk."
+    out = _rename(state_dict, prefix=prefix)
+    projection = state_dict.get("visual.head.proj.weight")
+    if projection is not None and isinstance(model.get_classifier(), nn.Linear):
+        out["head.weight"], out["head.bias"] = projection, torch.zeros(projection.shape[0])
+    return out
+
+
+def _from_dinov2(state_dict: StateDict, model: nn.Module) -> StateDict:
+    """DINOv2's, and TIPSv2's image encoder: with registers, the class token takes up its position embedding."""
+    prefix = "vision_encoder." if "vision_encoder.mask_token" in state_dict else ""
+    out = _rename(state_dict, (r"\.mlp\.w12\.", ".mlp.fc1."), (r"\.mlp\.w3\.", ".mlp.fc2."), prefix=prefix)
+    del out["mask_token"]
+    registers = out.pop("register_tokens", None)
+    if registers is not None:
+        out["reg_token"] = registers
+        out["cls_token"] = out["cls_token"] + out["pos_embed"][:, :1]
+        out["pos_embed"] = out["pos_embed"][:, 1:]
+    return out
+
+
+def _from_aimv2(state_dict: StateDict, model: nn.Module) -> StateDict:
+    return _rename(
+        state_dict,
+        (r"^preprocessor\.patchifier\.", "patch_embed."),
+        (r"^preprocessor\.pos_embed", "pos_embed"),
+        (r"^trunk\.", ""),
+        (r"^post_trunk_norm\.", "norm."),
+        (r"norm_(\d)", r"norm\1"),
+        (r"\.mlp\.fc1\.", ".mlp.fc1_g."),
+        (r"\.mlp\.fc3\.", ".mlp.fc1_x."),
+    )
+
+
+def _from_beit3(state_dict: StateDict, model: nn.Module) -> StateDict:
+    """BEiT-3's image part: the vision experts of its encoder, with separate projections joined."""
+    renamed = _rename(
+        state_dict,
+        (r"^vision_embed\.proj\.", "patch_embed.proj."),
+        (r"^vision_embed\.cls_token$", "cls_token"),
+        (r"^encoder\.embed_positions\.A\.weight$", "pos_embed"),
+        (r"^encoder\.layer_norm\.A\.", "norm."),
+        (r"^encoder\.layers\.", "blocks."),
+        (r"\.self_attn_layer_norm\.A\.", ".norm1."),
+        (r"\.final_layer_norm\.A\.", ".norm2."),
+        (r"\.self_attn\.inner_attn_ln\.A\.", ".attn.norm."),
+        (r"\.self_attn\.out_proj\.A\.", ".attn.proj."),
+        (r"\.self_attn\.([qkv])_proj\.A\.", r".attn.\1."),
+        (r"\.ffn\.A\.ffn_layernorm\.", ".mlp.norm."),
+        (r"\.ffn\.A\.", ".mlp."),
+        prefix="beit3.",
+    )
+    out = {key: value for key, value in renamed.items()
+           if ".B." not in key and not key.startswith(("text_embed", "vision_embed"))}
+    for key in [key for key in out if ".attn.q." in key]:
+        out[key.replace(".q.", ".qkv.")] = torch.cat([out.pop(key.replace(".q.", f".{part}.")) for part in "qkv"])
+    if "pos_embed" in out:  # two entries before the class token's belong to the text's padding
+        out["pos_embed"] = out["pos_embed"][2:][None]
+    if "norm.weight" in out and isinstance(model.norm, nn.Identity):
+        for kind in ("weight", "bias"):
+            out[f"fc_norm.{kind}"] = out.pop(f"norm.{kind}")
+    for key, value in state_dict.items():
+        if key.startswith(("head.", "fc_norm.")):
+            out[key] = value
+    return out
+
+
+def _from_radio(state_dict: StateDict, model: nn.Module) -> StateDict:
+    """RADIO's backbone; its grid of 128 x 128 positions is resampled to the model's as RADIO does itself."""
+    out = _rename(state_dict, (r"\.grandma$", ".gamma"), prefix="radio_model.model.")
+    weight = out.pop("patch_generator.embedder.weight")
+    side = math.isqrt(weight.shape[1] // 3)
+    tokens = out.pop("patch_generator.cls_token.token")
+    positions = out.pop("patch_generator.pos_embed")
+    out = {key: value for key, value in out.items() if key.startswith("blocks.")}
+    out["patch_embed.proj.weight"] = weight.reshape(-1, 3, side, side)
+    out["patch_embed.proj.bias"] = torch.zeros(weight.shape[0])
+    out["cls_token"], out["reg_token"] = tokens[None, :1], tokens[None, 1:]
+    rows, columns = model.patch_embed.grid_size
+    old = math.isqrt(positions.shape[1])
+    grid = resample_grid(positions.reshape(1, old, old, -1), (max(rows, columns),) * 2, "bilinear", False)
+    out["pos_embed"] = grid[:, :rows, :columns].reshape(1, rows * columns, -1)
+    return out
+
+
+def _from_jax(state_dict: StateDict, model: nn.Module) -> StateDict:
+    """big_vision's and vision_transformer's arrays, as their .npz files name them."""
+    arrays = {re.sub(r"^(opt/target/|params/)?(img/)?", "", key): value.float() for key, value in state_dict.items()}
+    kernel = arrays["embedding/kernel"].permute(3, 2, 0, 1)
+    out = {"patch_embed.proj.weight": kernel.contiguous(), "patch_embed.proj.bias": arrays["embedding/bias"]}
+    encoder = "Transformer/" if any(key.startswith("Transformer/") for key in arrays) else ""
+    for source, key in (("cls", "cls_token"), ("pos_embedding", "pos_embed"),
+                        (f"{encoder}posembed_input/pos_embedding", "pos_embed")):
+        if source in arrays:
+            out[key] = arrays[source]
+    _copy_norm(arrays, f"{encoder}encoder_norm", out, "norm")
+    if "head/kernel" in arrays:
+        out["head.weight"], out["head.bias"] = arrays["head/kernel"].T.contiguous(), arrays["head/bias"]
+    for index in range(len(model.blocks)):
+        _copy_jax_block(arrays, f"{encoder}encoderblock_{index}/", out, f"blocks.{index}.")
+    pool = "MAPHead_0/"
+    if f"{pool}probe" in arrays:
+        out["attn_pool.latent"] = arrays[f"{pool}probe"]
+        attention = f"{pool}MultiHeadDotProductAttention_0/"
+        for part in ("query", "key", "value"):
+            arrays[f"{attention}{part}/kernel"] = arrays[f"{attention}{part}/kernel"].flatten(1)
+            arrays[f"{attention}{part}/bias"] = arrays[f"{attention}{part}/bias"].flatten()
+        out["attn_pool.q.weight"] = arrays[f"{attention}query/kernel"].T.contiguous()
+        out["attn_pool.q.bias"] = arrays[f"{attention}query/bias"]
+        out["attn_pool.kv.weight"] = torch.cat([arrays[f"{attention}{p}/kernel"].T for p in ("key", "value")])
+        out["attn_pool.kv.bias"] = torch.cat([arrays[f"{attention}{p}/bias"] for p in ("key", "value")])
+        out["attn_pool.proj.weight"] = arrays[f"{attention}out/kernel"].flatten(0, 1).T.contiguous()
+        out["attn_pool.proj.bias"] = arrays[f"{attention}out/bias"]
+        _copy_norm(arrays, f"{pool}LayerNorm_0", out, "attn_pool.norm")
+        _copy_mlp(arrays, f"{pool}MlpBlock_0/", out, "attn_pool.mlp.")
+    return out
+
+
+def _copy_norm(arrays: StateDict, source: str, out: StateDict, target: str) -> None:
+    out[f"{target}.weight"], out[f"{target}.bias"] = arrays[f"{source}/scale"], arrays[f"{source}/bias"]
+
+
+def _copy_mlp(arrays: StateDict, source: str, out: StateDict, target: str) -> None:
+    for index in (0, 1):
+        out[f"{target}fc{index + 1}.weight"] = arrays[f"{source}Dense_{index}/kernel"].T.contiguous()
+        out[f"{target}fc{index + 1}.bias"] = arrays[f"{source}Dense_{index}/bias"]
+
+
+def _copy_jax_block(arrays: StateDict, source: str, out: StateDict, target: str) -> None:
+    """Flax numbers its submodules: 0, 1, 3 in the original code, 0, 0, 1 per kind in big_vision."""
+    numbers = ("1", "2", "3") if f"{source}MlpBlock_3/Dense_0/kernel" in arrays else ("0", "1", "0")
+    attention = f"{source}MultiHeadDotProductAttention_{numbers[0]}/"
+    _copy_norm(arrays, f"{source}LayerNorm_0", out, f"{target}norm1")
+    _copy_norm(arrays, f"{source}LayerNorm_{numbers[1]}", out, f"{target}norm2")
+    parts = ("query", "key", "value")
+    out[f"{target}attn.qkv.weight"] = torch.cat([arrays[f"{attention}{p}/kernel"].flatten(1).T for p in parts])
+    out[f"{target}attn.qkv.bias"] = torch.cat([arrays[f"{attention}{p}/bias"].flatten() for p in parts])
+    out[f"{target}attn.proj.weight"] = arrays[f"{attention}out/kernel"].flatten(0, 1).T.contiguous()
+    out[f"{target}attn.proj.bias"] = arrays[f"{attention}out/bias"]
+    _copy_mlp(arrays, f"{source}MlpBlock_{numbers[2]}/", out, f"{target}mlp.")
+
+
+def _has(*keys: str) -> Callable[[Mapping[str, Any]], bool]:
+    return lambda state_dict: any(key in state_dict for key in keys)
+
+
+def _begins(*prefixes: str) -> Callable[[Mapping[str, Any]], bool]:
+    return lambda state_dict: any(key.startswith(prefixes) for key in state_dict)
+
+
+VisionTransformer.key_maps = (
+    KeyMap("torchvision", _has("encoder.pos_embedding"), _from_torchvision),
+    KeyMap("clip", _has("visual.class_embedding", "module.visual.class_embedding"), _from_clip),
+    KeyMap("open_clip", _begins("visual.trunk.", "module.visual.trunk."), _from_open_clip_trunk),
+    KeyMap("dinov2", _has("mask_token", "vision_encoder.mask_token"), _from_dinov2),
+    KeyMap("beit3", _begins("beit3."), _from_beit3),
+    KeyMap("aimv2", _has("preprocessor.patchifier.proj.weight"), _from_aimv2),
+    KeyMap("radio", _begins("radio_model.model."), _from_radio),
+    KeyMap("jax", lambda keys: any(key.endswith("embedding/kernel") for key in keys), _from_jax),
+)
