@@ -68,7 +68,7 @@ def parse_model_name(model_name: str) -> ModelName:
 
 def natural_key(text: str) -> list[int | str]:
     """Sort key under which "b2" stands before "b10"; case does not matter."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", text.lower())]
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", text.lower())]
 
 
 def closest(name: str, known: Iterable[str], count: int = 3) -> str:

@@ -58,7 +58,7 @@ def resolve_data_config(
         "interpolation": args.get("interpolation") or weights.get("interpolation") or "bicubic",
         "mean": _per_channel(args, weights, "mean", channels, IMAGENET_DEFAULT_MEAN),
         "std": _per_channel(args, weights, "std", channels, IMAGENET_DEFAULT_STD),
-        "crop_pct": (args.get("crop_pct") or test.get("crop_pct") or weights.get("crop_pct") or DEFAULT_CROP_PCT),
+        "crop_pct": args.get("crop_pct") or test.get("crop_pct") or weights.get("crop_pct") or DEFAULT_CROP_PCT,
         "crop_mode": args.get("crop_mode") or weights.get("crop_mode") or DEFAULT_CROP_MODE,
     }
     if weights.get("preprocessing") == "torchvision" and weights.get("resize_size"):
@@ -113,18 +113,17 @@ def _per_channel(args: Mapping[str, Any], weights: Mapping[str, Any], key: str, 
     return values
 
 
-def _torchvision_resize(config: Mapping[str, Any], weights: Mapping[str, Any], crop_pct: float | None) -> dict[str, Any]:
-    """What torchvision's pipeline needs beside (and `crop_pct` in agreement with) timm's keys."""
-    published, size = weights["input_size"][-2:], config["input_size"][-2:]
-    resize = weights["resize_size"]
-    resize = (resize[0], resize[-1]) if isinstance(resize, (tuple, list)) else (resize, resize)
-    if crop_pct:
-        resize = tuple(math.floor(side / crop_pct) for side in size)
-    else:
-        crop_pct = min(published) / min(resize)
-        resize = tuple(round(side * to / old) for side, to, old in zip(size, resize, published))
+def _torchvision_resize(
+    config: Mapping[str, Any], weights: Mapping[str, Any], explicit_crop_pct: float | None
+) -> dict[str, Any]:
+    """What torchvision's pipeline needs beside timm's keys; nothing where timm's pipeline has to take over."""
     if config["crop_mode"] != "center":
-        return {"crop_pct": crop_pct}
-    own = {"crop_pct": crop_pct, "preprocessing": "torchvision",
-           "resize_size": resize[0] if resize[0] == resize[1] else resize}
+        return {}
+    size, published, resize = config["input_size"][-2:], weights["input_size"][-2:], weights["resize_size"]
+    if explicit_crop_pct:
+        sides = [math.floor(side / explicit_crop_pct) for side in size]
+    else:
+        resize = (resize, resize) if isinstance(resize, int) else (resize[0], resize[-1])
+        sides = [round(side * to / old) for side, to, old in zip(size, resize, published)]
+    own = {"preprocessing": "torchvision", "resize_size": sides[0] if sides[0] == sides[1] else tuple(sides)}
     return own if weights.get("antialias", True) else {**own, "antialias": False}

@@ -192,7 +192,7 @@ class ImageModel(nn.Module):
             indices: Which taps: None for all, an int for the last n, or a sequence (negative counts from the end).
             return_prefix_tokens: Token models only: each intermediate becomes a pair (spatial, prefix tokens).
             norm: Apply the final norm to the intermediates that it fits.
-            stop_early: Stop after the last tap that was asked for; final features are then those of that tap.
+            stop_early: Stop after the last tap that was asked for; the final features are then that tap's.
             output_fmt: "NCHW", "NHWC", or "NLC" for token models.
             intermediates_only: Return the intermediates alone.
 
@@ -219,7 +219,7 @@ class ImageModel(nn.Module):
         intermediates = [self._format_tap(tap, image_size, output_fmt, return_prefix_tokens) for tap in taps]
         if intermediates_only:
             return intermediates
-        if complete:
+        if complete or self.tap_norm == "all":  # a norm that fits every tap fits the last one reached
             for step in self.flow.tail:
                 x = self._step(step.name)(x)
         return x, intermediates

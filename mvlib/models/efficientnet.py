@@ -34,6 +34,7 @@ from .efficientnet_blocks import (
     init_mobile_module,
     round_channels,
 )
+from .pruning import prune_channels
 
 __all__ = ["EfficientNet"]
 
@@ -647,6 +648,24 @@ def efficientnet_blur_b0(**kwargs: Any) -> EfficientNet:
 
 
 @register_model
+def efficientnet_b1_pruned(**kwargs: Any) -> EfficientNet:
+    """EfficientNet-B1, pruned by Knapsack Pruning (Aflalo et al., 2020)."""
+    return prune_channels(_build(_EFFICIENTNET, _B1, _TF, **kwargs), "efficientnet_b1_pruned")
+
+
+@register_model
+def efficientnet_b2_pruned(**kwargs: Any) -> EfficientNet:
+    """EfficientNet-B2, pruned by Knapsack Pruning (Aflalo et al., 2020)."""
+    return prune_channels(_build(_EFFICIENTNET, _B2, _TF, **kwargs), "efficientnet_b2_pruned")
+
+
+@register_model
+def efficientnet_b3_pruned(**kwargs: Any) -> EfficientNet:
+    """EfficientNet-B3, pruned by Knapsack Pruning (Aflalo et al., 2020)."""
+    return prune_channels(_build(_EFFICIENTNET, _B3, _TF, **kwargs), "efficientnet_b3_pruned")
+
+
+@register_model
 def efficientnet_es(**kwargs: Any) -> EfficientNet:
     """EfficientNet-EdgeTPU-S (Gupta and Akin, 2020)."""
     return _build(_EDGE, **kwargs)
@@ -722,24 +741,6 @@ def efficientnet_lite3(**kwargs: Any) -> EfficientNet:
 def efficientnet_lite4(**kwargs: Any) -> EfficientNet:
     """EfficientNet-Lite4: no squeeze-and-excitation, ReLU6; the original resolution is 300."""
     return _build(_LITE, _B4, **kwargs)
-
-
-@register_model
-def efficientnet_b1_pruned(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-B1 with channels pruned away (Aflalo et al., Knapsack Pruning, 2020)."""
-    return prune_channels(_build(_EFFICIENTNET, _B1, _TF, **kwargs), "efficientnet_b1_pruned")
-
-
-@register_model
-def efficientnet_b2_pruned(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-B2 with channels pruned away (Aflalo et al., Knapsack Pruning, 2020)."""
-    return prune_channels(_build(_EFFICIENTNET, _B2, _TF, **kwargs), "efficientnet_b2_pruned")
-
-
-@register_model
-def efficientnet_b3_pruned(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-B3 with channels pruned away (Aflalo et al., Knapsack Pruning, 2020)."""
-    return prune_channels(_build(_EFFICIENTNET, _B3, _TF, **kwargs), "efficientnet_b3_pruned")
 
 
 @register_model

@@ -35,7 +35,7 @@ __all__ = ["PatchMerging", "SwinTransformer", "SwinTransformerBlock", "SwinTrans
 Size = tuple[int, int]
 WindowSize = int | Sequence[int] | Sequence[Sequence[int]]
 
-_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # the former since torch 2.7
+_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # older torch lacks it
 
 
 class WindowAttention(nn.Module):

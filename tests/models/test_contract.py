@@ -71,7 +71,8 @@ def test_intermediates(name):
     assert len(maps) == count
     side = image(name).shape[-1]
     for info, feature in zip(model.feature_info, maps):
-        assert feature.shape == (2, info["num_chs"], side // info["reduction"], side // info["reduction"])
+        grid = -(-side // info["reduction"])  # rounded up: patch merging pads
+        assert feature.shape == (2, info["num_chs"], grid, grid)
         model.get_submodule(info["module"])
     early = model.forward_intermediates(image(name), indices=[0, -1], intermediates_only=True)
     assert torch.equal(early[0], maps[0]) and torch.equal(early[1], maps[-1])
