@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from functools import partial
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .activations import ActLayer, get_act_layer
@@ -109,7 +108,7 @@ class EcaModule(nn.Module):
         ValueError: The kernel size is even.
     """
 
-    pad_mode = "constant"
+    padding_mode = "zeros"
 
     def __init__(
         self,
@@ -125,20 +124,19 @@ class EcaModule(nn.Module):
             kernel_size = max(taps + 1 - taps % 2, 3)
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd, to have a centre; it is {kernel_size}")
-        self.conv = nn.Conv1d(1, 1, kernel_size, bias=False)
+        self.conv = nn.Conv1d(1, 1, kernel_size, padding=kernel_size // 2, padding_mode=self.padding_mode, bias=False)
         self.gate = get_act_layer(gate_layer)()
-        self.padding = (kernel_size - 1) // 2
 
     def forward(self, x: Tensor) -> Tensor:
         means = x.mean((2, 3)).unsqueeze(1)  # (B, 1, C): the channels are the convolution's positions
-        gates = self.gate(self.conv(F.pad(means, (self.padding, self.padding), mode=self.pad_mode)))
+        gates = self.gate(self.conv(means))
         return x * gates.squeeze(1)[:, :, None, None]
 
 
 class CecaModule(EcaModule):
     """`EcaModule` in which the first channel and the last are neighbours."""
 
-    pad_mode = "circular"
+    padding_mode = "circular"
 
 
 _ATTN_LAYERS: dict[str, Callable[..., nn.Module]] = {

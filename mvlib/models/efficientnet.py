@@ -34,7 +34,7 @@ from .efficientnet_blocks import (
     init_mobile_module,
     round_channels,
 )
-from .pruning import prune_channels
+from .pruning import prune_to_widths
 
 __all__ = ["EfficientNet"]
 
@@ -650,19 +650,19 @@ def efficientnet_blur_b0(**kwargs: Any) -> EfficientNet:
 @register_model
 def efficientnet_b1_pruned(**kwargs: Any) -> EfficientNet:
     """EfficientNet-B1, pruned by Knapsack Pruning (Aflalo et al., 2020)."""
-    return prune_channels(_build(_EFFICIENTNET, _B1, _TF, **kwargs), "efficientnet_b1_pruned")
+    return prune_to_widths(_build(_EFFICIENTNET, _B1, _TF, **kwargs), "efficientnet_b1_pruned")
 
 
 @register_model
 def efficientnet_b2_pruned(**kwargs: Any) -> EfficientNet:
     """EfficientNet-B2, pruned by Knapsack Pruning (Aflalo et al., 2020)."""
-    return prune_channels(_build(_EFFICIENTNET, _B2, _TF, **kwargs), "efficientnet_b2_pruned")
+    return prune_to_widths(_build(_EFFICIENTNET, _B2, _TF, **kwargs), "efficientnet_b2_pruned")
 
 
 @register_model
 def efficientnet_b3_pruned(**kwargs: Any) -> EfficientNet:
     """EfficientNet-B3, pruned by Knapsack Pruning (Aflalo et al., 2020)."""
-    return prune_channels(_build(_EFFICIENTNET, _B3, _TF, **kwargs), "efficientnet_b3_pruned")
+    return prune_to_widths(_build(_EFFICIENTNET, _B3, _TF, **kwargs), "efficientnet_b3_pruned")
 
 
 @register_model

@@ -67,7 +67,11 @@ def prune_to_widths(model: Model, name: str) -> Model:
         ValueError: The model has a layer that these widths do not fit; the message names it.
     """
     widths = pruned_widths(name)
-    for path, module in model.named_modules():
+    modules = dict(model.named_modules())
+    for path in widths:
+        if path not in modules:
+            raise ValueError(f"the widths of '{name}' are for a model with a layer '{path}'")
+    for path, module in modules.items():
         if path not in model.classifier_paths:
             _narrow(path, module, widths.get(path), name)
     model.flow = _narrow_flow(model, widths)

@@ -249,13 +249,13 @@ class Pair:
     kwargs: dict[str, Any]
 
     @classmethod
-    def build(cls, name: str) -> Pair:
-        side = small_side(name)
+    def build(cls, name: str, **arguments: Any) -> Pair:
         kwargs = dict(drop_rate=0.0, drop_path_rate=0.0)
+        side = arguments.get("img_size") or small_side(name)
         config = registry.get_pretrained_cfg(name)
         if config is not None and config.fixed_input_size:
             kwargs["img_size"] = side
-        kwargs = accepted(name, kwargs)
+        kwargs = {**accepted(name, kwargs), **arguments}
         theirs = build_timm(name, **kwargs)
         image = random_image(side, theirs.in_chans)
         randomize(theirs, image)
@@ -265,18 +265,21 @@ class Pair:
         return build_ours(self.name, self.theirs.state_dict(), dtype, **self.kwargs).eval()
 
 
-def compare(name: str, checks: Sequence[str] = CHECKS, max_gib: float = 4.0) -> Report:
-    """Compare one architecture with timm's of the same name; checks that exceed the memory are left out, and noted."""
+def compare(name: str, checks: Sequence[str] = CHECKS, max_gib: float = 4.0, **arguments: Any) -> Report:
+    """Compare one architecture with timm's of the same name; checks that exceed the memory are left out, and noted.
+
+    `arguments` go to both libraries' models.
+    """
     start = time.perf_counter()
     report = Report(name)
     try:
-        ours = build_ours(name)
+        ours = build_ours(name, **arguments)
         report.parameters = sum(p.numel() for p in ours.parameters())
         if "keys" in checks:
-            _run(report, "keys", check_keys, ours, build_timm(name, meta=True))
+            _run(report, "keys", check_keys, ours, build_timm(name, meta=True, **arguments))
         dynamic = [check for check in _DYNAMIC if check in checks and _fits(report, check, max_gib)]
         if dynamic:
-            pair = Pair.build(name)
+            pair = Pair.build(name, **arguments)
             for check in dynamic:
                 _run(report, check, _DYNAMIC[check], pair)
     except Exception as error:  # one architecture that fails must not hide the others
@@ -469,7 +472,6 @@ def compare_torchvision(builder: str, max_gib: float = 4.0) -> Report:
 def check_torchvision(report: Report, builder: str, names: Sequence[str]) -> None:
     """Logits of torchvision's builder and of our architectures `names` (with tags); eval mode, float32."""
     config = registry.get_pretrained_cfg(names[0])
-    # The Inception models init slowly; ours never use the auxiliary classifiers.
     theirs = torchvision.models.get_model(builder)
     image = random_image(config.input_size[-1] if config.fixed_input_size else 96)
     randomize(theirs, image)

@@ -1,53 +1,100 @@
-"""One small architecture for every type of block of every family; the default test run compares these dynamically.
+"""One small architecture for every type of block of every family: what the default test run compares dynamically.
 
-{family: {architecture: side of the image, None for the harness's choice}}. Whoever adds a family or a block adds a line;
-test_parity.py fails for a family without one.
+{family: {architecture: arguments}}. The arguments go to both libraries: they cut depth where no small variant exists,
+or choose the image's size. Whoever adds a family or a type of block adds a line; test_parity.py fails for a family
+without one.
 """
 
 from __future__ import annotations
 
-REPRESENTATIVES: dict[str, dict[str, int | None]] = {
+from typing import Any
+
+_SHALLOW = dict(depth=2)
+_ONE_EACH = dict(layers=(1, 1, 1, 1))
+
+REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
+    "deit": {
+        "deit_tiny_patch16_224": _SHALLOW,
+        "deit_tiny_distilled_patch16_224": _SHALLOW,
+        "deit3_small_patch16_224": _SHALLOW,  # class token without position, layer scale
+    },
     "efficientnet": {
-        "mnasnet_small": None,
-        "semnasnet_050": None,  # squeeze-and-excitation
-        "mobilenetv1_100": None,  # depthwise-separable blocks alone
-        "mobilenetv2_035": None,
-        "fbnetc_100": None,
-        "tinynet_e": None,
-        "efficientnet_lite0": None,
-        "efficientnet_b0": None,
-        "efficientnet_b0_gn": None,  # group norm
-        "efficientnet_b0_g8_gn": None,  # grouped convolutions
-        "efficientnet_es": None,  # edge residuals
-        "efficientnet_cc_b0_4e": None,  # conditional convolutions
-        "efficientnetv2_rw_t": None,
-        "tf_efficientnet_b0": None,  # TensorFlow's padding
-        "tf_efficientnetv2_b0": None,
-        "tf_mixnet_s": None,  # mixed kernels
-        "mobilenet_edgetpu_v2_xs": None,
-        "test_efficientnet_ln": None,
-        "test_efficientnet_evos": None,
+        "mnasnet_small": {},
+        "semnasnet_050": {},  # squeeze-and-excitation
+        "mobilenetv1_100": {},  # depthwise-separable blocks alone
+        "mobilenetv2_035": {},
+        "fbnetc_100": {},
+        "tinynet_e": {},
+        "efficientnet_lite0": {},
+        "efficientnet_b0": {},
+        "efficientnet_b0_gn": {},  # group norm
+        "efficientnet_b0_g8_gn": {},  # grouped convolutions
+        "efficientnet_blur_b0": {},  # anti-aliasing
+        "efficientnet_es": {},  # edge residuals
+        "efficientnet_cc_b0_4e": {},  # conditional convolutions
+        "efficientnet_es_pruned": {},
+        "efficientnetv2_rw_t": {},
+        "tf_efficientnet_b0": {},  # TensorFlow's padding
+        "tf_efficientnetv2_b0": {},
+        "tf_mixnet_s": {},  # mixed kernels
+        "mobilenet_edgetpu_v2_xs": {},
+        "test_efficientnet": {},
+        "test_efficientnet_gn": {},
+        "test_efficientnet_ln": {},
+        "test_efficientnet_evos": {},
     },
     "resnet": {
-        "resnet18": None,  # basic blocks
-        "resnet26": None,  # bottlenecks
-        "resnet14t": None,  # tiered deep stem
-        "resnet26d": None,  # deep stem, average-pooled shortcut
-        "resnext50_32x4d": None,  # grouped convolutions
-        "seresnet18": None,
-        "ecaresnet26t": None,
-        "seresnext26d_32x4d": None,
-        "resnetaa34d": None,  # anti-aliasing
-        "resnetblur18": None,
-        "resnetrs50": None,
-        "ecaresnet50d_pruned": None,
+        "resnet18": {},  # basic blocks
+        "resnet26": {},  # bottlenecks
+        "resnet14t": {},  # tiered deep stem
+        "resnet26d": {},  # deep stem, average-pooled shortcut
+        "resnet50c": _ONE_EACH,
+        "resnet50s": _ONE_EACH,
+        "resnet50_gn": _ONE_EACH,
+        "resnext50_32x4d": _ONE_EACH,  # grouped convolutions
+        "wide_resnet50_2": _ONE_EACH,
+        "seresnet18": {},
+        "seresnext26d_32x4d": {},
+        "seresnetaa50d": _ONE_EACH,
+        "ecaresnet26t": {},
+        "ecaresnetlight": _ONE_EACH,
+        "ecaresnet50d_pruned": {},
+        "resnetaa34d": _ONE_EACH,  # anti-aliasing by average pooling
+        "resnetblur18": {},
+        "resnetrs50": _ONE_EACH,
+        "test_resnet": {},
     },
     "swin_transformer": {
-        "swin_tiny_patch4_window7_224": None,
-        "swin_s3_tiny_224": 224,  # the smallest image in which its windows of 14 are not cut
+        "swin_tiny_patch4_window7_224": {},
+        "swin_s3_tiny_224": dict(img_size=224),  # the smallest image that its windows of 14 fit
     },
     "vision_transformer": {
-        "vit_tiny_patch16_224": None,
-        "vit_tiny_patch16_224": None,
+        "vit_tiny_patch16_224": _SHALLOW,
+        "vit_base_patch16_224_miil": _SHALLOW,
+        "vit_base_patch16_rpn_224": _SHALLOW,  # norm after attention and MLP
+        "vit_base_patch16_xp_224": _SHALLOW,
+        "vit_base_patch16_clip_224": _SHALLOW,  # norm before the blocks
+        "vit_base_patch16_clip_quickgelu_224": _SHALLOW,
+        "vit_base_patch16_siglip_224": _SHALLOW,  # attention pooling
+        "vit_base_patch16_siglip_gap_224": _SHALLOW,
+        "vit_base_patch16_radio_v3": _SHALLOW,
+        "vit_base_patch14_reg1_tipsv2": _SHALLOW,
+        "vit_medium_patch16_gap_240": _SHALLOW,
+        "vit_small_patch14_dinov2": _SHALLOW,
+        "vit_small_patch14_reg4_dinov2": _SHALLOW,  # register tokens
+        "vit_giant_patch14_dinov2": dict(depth=1),  # SwiGLU
+        "vit_small_patch16_18x2_224": _SHALLOW,  # parallel residual branches
+        "vit_pwee_patch16_reg1_gap_256": _SHALLOW,  # attention and MLP in parallel
+        "vit_dwee_patch16_reg1_gap_256": _SHALLOW,  # differential attention
+        "vit_dpwee_patch16_reg1_gap_256": _SHALLOW,
+        "vit_so150m_patch16_reg4_map_256": _SHALLOW,
+        "vit_so150m2_patch16_reg1_gap_256": _SHALLOW,
+        "vit_intern300m_patch14_448": _SHALLOW,
+        "beit3_base_patch16_224": _SHALLOW,
+        "flexivit_small": _SHALLOW,
+        "test_vit": {},
+        "test_vit2": {},
+        "test_vit3": {},
+        "test_vit4": {},
     },
 }
