@@ -358,7 +358,7 @@ def check_outputs(report: Report, pair: Pair) -> None:
         report.notes.append("timm has no forward_intermediates")
         return
     known = inspect.signature(theirs.forward_intermediates).parameters
-    for options in ({}, {"norm": True}, {"indices": [0], "stop_early": True}, {"return_prefix_tokens": True}):
+    for options in ({}, {"norm": True}, {"indices": [1], "stop_early": True}, {"return_prefix_tokens": True}):
         if options.keys() <= known.keys():
             report.compare("intermediates", *(m.forward_intermediates(image, **options) for m in (ours, theirs)))
 
