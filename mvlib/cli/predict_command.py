@@ -37,11 +37,15 @@ def _positive(text: str) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    import warnings
+
     import torch
+    from PIL import Image
 
     from ..data import create_transform, find_images, resolve_data_config
     from ..factory import create_model
 
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # open_image refuses such a file with a reason
     files = list(find_images(_expand_inputs(arguments.inputs)))
     if not files:
         raise ConfigError(f"no images in {', '.join(arguments.inputs)}")

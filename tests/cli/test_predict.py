@@ -79,10 +79,11 @@ def test_a_folder_with_bad_files_delivers_the_others_and_exits_1(folder):
 
 
 def test_orientation_is_applied(folder):
-    done = mvlib("predict", folder / "cat.jpg", folder / "a" / "rotated.jpg", "--format", "json", "--topk", 1)
-    upright, rotated = (record["predictions"][0] for record in json.loads(done.stdout))
-    assert upright["index"] == rotated["index"]
-    assert abs(upright["probability"] - rotated["probability"]) < 0.05
+    done = mvlib("predict", folder / "cat.jpg", folder / "a" / "rotated.jpg", "--format", "json")
+    upright, rotated = ({p["class"]: p["probability"] for p in record["predictions"]}
+                        for record in json.loads(done.stdout))
+    for name in ("tiger cat", "Egyptian cat", "tabby"):  # the second file was compressed another way up
+        assert abs(upright[name] - rotated[name]) < 0.05
 
 
 def test_a_list_on_standard_input(folder):

@@ -157,9 +157,13 @@ def build_ours(name: str, state_dict: StateDict | None = None, dtype: torch.dtyp
 
 
 def build_timm(name: str, meta: bool = False, **kwargs: Any) -> nn.Module:
-    """timm's model; every one of timm 1.0.31 can be built on the meta device."""
+    """timm's model; every one of timm 1.0.31 can be built on the meta device.
+
+    Our default weights' `model_args` go to timm too: it sets some (an eps) only where weights are loaded.
+    """
+    config = registry.get_pretrained_cfg(name)
     with torch.device("meta" if meta else "cpu"):
-        return timm.create_model(name, **kwargs)
+        return timm.create_model(name, **{**(config.model_args if config else {}), **kwargs})
 
 
 def accepted(name: str, wanted: dict[str, Any]) -> dict[str, Any]:
@@ -171,18 +175,20 @@ def accepted(name: str, wanted: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in wanted.items() if takes_all or key in parameters}
 
 
-def small_side(name: str) -> int:
-    """Side of a small image: 80 pixels, or, for a model that is built for one size, about half of that size.
+def small_sides(name: str) -> list[int]:
+    """Sides of a small image to try, the last one being that of the default weights.
 
-    80 gives maps of odd size in the deep layers, where padding rules differ; half keeps several windows or patches.
+    56 pixels give maps of odd size in the deep layers, where padding rules differ; 64 is for models that need even
+    ones. A model that is built for one size gets half of it, which leaves several windows or patches.
     """
     config = registry.get_pretrained_cfg(name)
-    side = config.input_size[-1] if config is not None else 224
+    full = config.input_size[-1] if config is not None else 224
     if config is None or not config.fixed_input_size:
-        return min(80, side)
+        return [side for side in (56, 64, 128) if side < full] + [full]
     patch = getattr(getattr(build_ours(name), "patch_embed", None), "patch_size", 16)
     patch = max(patch) if isinstance(patch, (tuple, list)) else patch
-    return max(min(side // 2, 192) // patch, 3) * patch
+    half = max(min(full // 2, 192) // patch, 3) * patch
+    return [half, full] if half < full else [full]
 
 
 # random weights
@@ -250,8 +256,18 @@ class Pair:
 
     @classmethod
     def build(cls, name: str, **arguments: Any) -> Pair:
+        sides = [arguments["img_size"]] if "img_size" in arguments else small_sides(name)
+        for side in sides:
+            try:
+                return cls._build(name, side, arguments)
+            except RuntimeError:  # too small, or an odd size where the model needs an even one
+                if side == sides[-1]:
+                    raise
+        raise AssertionError("no size to try")
+
+    @classmethod
+    def _build(cls, name: str, side: int, arguments: dict[str, Any]) -> Pair:
         kwargs = dict(drop_rate=0.0, drop_path_rate=0.0)
-        side = arguments.get("img_size") or small_side(name)
         config = registry.get_pretrained_cfg(name)
         if config is not None and config.fixed_input_size:
             kwargs["img_size"] = side

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from typing import Any
 
-_SHALLOW = dict(depth=2)
+_SMALL = dict(depth=3, embed_dim=192, num_heads=3)
 _ONE_EACH = dict(layers=(1, 1, 1, 1))
 
 REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
     "deit": {
-        "deit_tiny_patch16_224": _SHALLOW,
-        "deit_tiny_distilled_patch16_224": _SHALLOW,
-        "deit3_small_patch16_224": _SHALLOW,  # class token without position, layer scale
+        "deit_tiny_patch16_224": _SMALL,
+        "deit_tiny_distilled_patch16_224": _SMALL,
+        "deit3_small_patch16_224": _SMALL,  # class token without position, layer scale
     },
     "efficientnet": {
         "mnasnet_small": {},
@@ -65,33 +65,33 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "test_resnet": {},
     },
     "swin_transformer": {
-        "swin_tiny_patch4_window7_224": {},
-        "swin_s3_tiny_224": dict(img_size=224),  # the smallest image that its windows of 14 fit
+        "swin_tiny_patch4_window7_224": dict(depths=(2, 2, 2, 2)),
+        "swin_s3_tiny_224": dict(depths=(1, 2, 2, 2), img_size=224),  # the smallest image that its windows of 14 fit
     },
     "vision_transformer": {
-        "vit_tiny_patch16_224": _SHALLOW,
-        "vit_base_patch16_224_miil": _SHALLOW,
-        "vit_base_patch16_rpn_224": _SHALLOW,  # norm after attention and MLP
-        "vit_base_patch16_xp_224": _SHALLOW,
-        "vit_base_patch16_clip_224": _SHALLOW,  # norm before the blocks
-        "vit_base_patch16_clip_quickgelu_224": _SHALLOW,
-        "vit_base_patch16_siglip_224": _SHALLOW,  # attention pooling
-        "vit_base_patch16_siglip_gap_224": _SHALLOW,
-        "vit_base_patch16_radio_v3": _SHALLOW,
-        "vit_base_patch14_reg1_tipsv2": _SHALLOW,
-        "vit_medium_patch16_gap_240": _SHALLOW,
-        "vit_small_patch14_dinov2": _SHALLOW,
-        "vit_small_patch14_reg4_dinov2": _SHALLOW,  # register tokens
-        "vit_giant_patch14_dinov2": dict(depth=1),  # SwiGLU
-        "vit_small_patch16_18x2_224": _SHALLOW,  # parallel residual branches
-        "vit_pwee_patch16_reg1_gap_256": _SHALLOW,  # attention and MLP in parallel
-        "vit_dwee_patch16_reg1_gap_256": _SHALLOW,  # differential attention
-        "vit_dpwee_patch16_reg1_gap_256": _SHALLOW,
-        "vit_so150m_patch16_reg4_map_256": _SHALLOW,
-        "vit_so150m2_patch16_reg1_gap_256": _SHALLOW,
-        "vit_intern300m_patch14_448": _SHALLOW,
-        "beit3_base_patch16_224": _SHALLOW,
-        "flexivit_small": _SHALLOW,
+        "vit_tiny_patch16_224": _SMALL,
+        "vit_base_patch16_224_miil": _SMALL,
+        "vit_base_patch16_rpn_224": _SMALL,  # norm after attention and MLP
+        "vit_base_patch16_xp_224": _SMALL,
+        "vit_base_patch16_clip_224": _SMALL,  # norm before the blocks
+        "vit_base_patch16_clip_quickgelu_224": _SMALL,
+        "vit_base_patch16_siglip_224": _SMALL,  # attention pooling
+        "vit_base_patch16_siglip_gap_224": _SMALL,
+        "vit_base_patch16_radio_v3": _SMALL,
+        "vit_base_patch14_reg1_tipsv2": _SMALL,
+        "vit_medium_patch16_gap_240": _SMALL,
+        "vit_small_patch14_dinov2": _SMALL,
+        "vit_small_patch14_reg4_dinov2": _SMALL,  # register tokens
+        "vit_giant_patch14_dinov2": _SMALL,  # SwiGLU
+        "vit_small_patch16_18x2_224": _SMALL,  # parallel residual branches
+        "vit_pwee_patch16_reg1_gap_256": _SMALL,  # attention and MLP in parallel
+        "vit_dwee_patch16_reg1_gap_256": _SMALL,  # differential attention
+        "vit_dpwee_patch16_reg1_gap_256": _SMALL,
+        "vit_so150m_patch16_reg4_map_256": _SMALL,
+        "vit_so150m2_patch16_reg1_gap_256": _SMALL,
+        "vit_intern300m_patch14_448": {**_SMALL, "img_size": 112},
+        "beit3_base_patch16_224": _SMALL,
+        "flexivit_small": _SMALL,
         "test_vit": {},
         "test_vit2": {},
         "test_vit3": {},
