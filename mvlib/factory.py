@@ -22,7 +22,7 @@ from .names import closest, parse_model_name
 from .registry import get_pretrained_cfg, is_model, load_entrypoint, resolve_name
 from .weights import OWN_FIELDS, WeightsConfig
 
-__all__ = ["create_model"]
+__all__ = ["create_model", "describe_inputs"]
 
 _logger = logging.getLogger("mvlib")
 
@@ -81,7 +81,8 @@ def create_model(
             `global_pool`, ...); those that are None are left out.
 
     Returns:
-        The model, with `pretrained_cfg` (a dict, as timm has it), `weights_config`, `architecture` and `model_args`.
+        The model, with `weights_config`, `pretrained_cfg` (the same as a dict, as timm has it, but with the channels and
+        the image size that this model takes), `architecture` and `model_args`.
 
     Raises:
         UnknownNameError: The architecture, tag or source is unknown.
@@ -101,7 +102,7 @@ def create_model(
     model.architecture = request.architecture
     model.model_args = arguments
     model.weights_config = config or WeightsConfig(architecture=request.architecture)
-    model.pretrained_cfg = model.default_cfg = model.weights_config.to_dict()
+    model.pretrained_cfg = model.default_cfg = describe_inputs(model, model.weights_config).to_dict()
 
     wants_weights = pretrained if pretrained is not None else request.names_weights
     if checkpoint_path is not None:
@@ -279,6 +280,23 @@ def _build(architecture: str, entrypoint: Callable[..., nn.Module], arguments: d
         if "unexpected keyword argument" in str(error):
             raise ConfigError(f"'{architecture}': {error}") from error
         raise
+
+
+def describe_inputs(model: nn.Module, config: WeightsConfig) -> WeightsConfig:
+    """The config with the channels and the image size that the model takes, where it was built for others."""
+    size = getattr(getattr(model, "patch_embed", None), "img_size", None) or config.input_size[1:]
+    input_size = (getattr(model, "in_chans", config.input_size[0]), *size)
+    if input_size == config.input_size:
+        return config
+    is_resized = input_size[1:] != config.input_size[1:]
+    test_size = None if is_resized and config.fixed_input_size else config.test_input_size
+    resize = config.resize_size
+    if is_resized and isinstance(resize, int):  # the same share of the image is cut away
+        resize = round(resize * min(input_size[1:]) / min(config.input_size[1:]))
+    return config.replace(
+        input_size=input_size, resize_size=resize, pool_size=None if is_resized else config.pool_size,
+        test_input_size=test_size and (input_size[0], *test_size[1:]),
+        min_input_size=config.min_input_size and (input_size[0], *config.min_input_size[1:]))
 
 
 def _is_on_meta(model: nn.Module) -> bool:

@@ -49,6 +49,7 @@ _HASH_IN_NAME = re.compile(r"-([a-f0-9]{8,64})\.")  # torch.hub's convention
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_CONFIG_BYTES = 1 << 20
 _TRIES = 5  # of a download that breaks off
+_HUB_TRIES = 3  # by us, beyond huggingface_hub's own
 _CHUNK = 1 << 20
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -407,7 +408,7 @@ def _copy(reply: Any, part: Path, start: int, total: int | None, request: _Reque
             disable=None if request.progress else True,
         ) as bar:
             stream.seek(start)
-            while chunk := reply.read(_CHUNK):
+            while chunk := reply.read1(_CHUNK):  # not read(), which drops what it has when the connection is reset
                 stream.write(chunk)
                 bar.update(len(chunk))
             stream.truncate()
@@ -592,11 +593,22 @@ def _hub_download(
     from . import __version__
 
     where = f"'{repo}'" + (f" at '{revision}'" if revision else "")
-    try:
-        with contextlib.nullcontext() if progress else _no_bars():
+
+    def download(tries: int = _HUB_TRIES) -> Path:
+        try:
             return Path(huggingface_hub.hf_hub_download(
                 repo, filename, revision=revision, cache_dir=cache_dir, library_name="mvlib",
                 library_version=__version__))
+        except Exception as error:
+            # It goes on by itself after a connection that was closed, and not after one that was reset.
+            if tries <= 1 or type(error).__name__ != "ReadError" or not _is_of_http_client(error):
+                raise
+            time.sleep(1)
+            return download(tries - 1)
+
+    try:
+        with contextlib.nullcontext() if progress else _no_bars():
+            return download()
     except errors.GatedRepoError as error:
         raise DownloadError(f"the repository {where} is gated ({_status_of(error)}): accept its terms at "
                             f"{huggingface_hub.constants.ENDPOINT}/{repo}, then log in with `hf auth login` or set "
@@ -708,7 +720,7 @@ def push_folder(
 
     if not os.path.isdir(folder):
         raise ConfigError(f"{os.fspath(folder)} is not a folder")
-    api = huggingface_hub.HfApi(token=token, library_name="mvlib")
+    api = huggingface_hub.HfApi(token=token or None, library_name="mvlib")
     try:
         repo = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         if revision is not None and not create_pr:

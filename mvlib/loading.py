@@ -103,7 +103,7 @@ def _read_torch(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)  # legacy files can't be mapped
     except pickle.UnpicklingError as error:
         found = _unsafe_globals(path) if is_zip else []
-        if found or "Unsupported" in str(error) or "not an allowed" in str(error):
+        if found or "unsupported" in str(error).lower() or "not an allowed" in str(error):
             names = f" ({', '.join(found[:_SHOWN_KEYS])})" if found else ""
             raise CheckpointError(
                 f"{path} holds Python objects besides tensors{names}; it was not loaded, because unpickling them could "

@@ -15,6 +15,7 @@ from torch import nn
 
 from . import hub
 from .errors import ConfigError
+from .factory import describe_inputs
 from .models.base import ImageModel
 from .weights import OWN_FIELDS, WeightsConfig
 
@@ -124,20 +125,11 @@ def _current_config(
     data_config: Mapping[str, Any] | None,
 ) -> WeightsConfig:
     """The config of the weights as the model holds them now, not of those that it began with."""
-    config: WeightsConfig = model.weights_config
-    size = _image_size(model)
-    input_size = (model.in_chans, *(size or config.input_size[1:]))
-    changes: dict[str, Any] = {"input_size": input_size, "num_classes": model.num_classes, "label_offset": None}
-    if input_size != config.input_size:
-        changes["pool_size"] = None
-        if config.fixed_input_size:
-            changes["test_input_size"] = None
-        for name in ("test_input_size", "min_input_size"):
-            if getattr(config, name) and name not in changes:
-                changes[name] = (model.in_chans, *getattr(config, name)[1:])
+    config = describe_inputs(model, model.weights_config)
+    changes: dict[str, Any] = {"num_classes": model.num_classes, "label_offset": None}
     if model.num_classes != config.num_classes:
         changes.update(label_set=None, label_names=None, label_descriptions=None, metrics={})
-    if model.in_chans != config.input_size[0] and model.in_chans not in (1, len(config.mean)):
+    if model.in_chans not in (1, len(config.mean)):
         changes.update(mean=(sum(config.mean) / len(config.mean),) * model.in_chans,
                        std=(sum(config.std) / len(config.std),) * model.in_chans)
     for name, value in (("label_names", label_names and tuple(label_names)), ("license", license),

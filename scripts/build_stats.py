@@ -42,7 +42,7 @@ def count_parameters(model: torch.nn.Module) -> int:
 
 def measure(name: str) -> dict[str, Any]:
     model, size = build(name)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter:
         model(torch.empty(1, *size, device="meta"))
     return {"params": count_parameters(model), "gmacs": round(counter.get_total_flops() / 2e9, 4), "size": size[-1]}
 

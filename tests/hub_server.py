@@ -55,6 +55,7 @@ class Fault:
     pattern: str
     status: int | None = None
     cut_after: int | None = None
+    reset: bool = True
     content: bytes | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
     times: int | None = None
@@ -118,10 +119,11 @@ class HubServer:
         return self.url(path)
 
     def fault(self, pattern: str, *, status: int | None = None, cut_after: int | None = None,
-              content: bytes | None = None, headers: Mapping[str, str] | None = None, times: int | None = 1) -> None:
-        """Let requests to paths like `pattern` (fnmatch) fail: by status (HEAD and GET), by a connection that is reset
-        after so many bytes, or by wrong content (GET alone); `times=None` is always."""
-        self.faults.append(Fault(pattern, status, cut_after, content, headers or {}, times))
+              reset: bool = True, content: bytes | None = None, headers: Mapping[str, str] | None = None,
+              times: int | None = 1) -> None:
+        """Let requests to paths like `pattern` (fnmatch) fail: by status (any method), by a connection that is reset
+        (or closed in order) after so many bytes, or by wrong content (GET alone); `times=None` is always."""
+        self.faults.append(Fault(pattern, status, cut_after, reset, content, headers or {}, times))
 
     def take_fault(self, path: str, method: str) -> Fault | None:
         with self.lock:
@@ -220,10 +222,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data[start:start + fault.cut_after])
         self.wfile.flush()
-        # A socket that is closed with a linger of zero seconds resets the connection.
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        time.sleep(0.05)  # a reset discards what has not been read yet
         self.close_connection = True
+        if fault.reset:
+            time.sleep(0.05)  # a reset discards what the client has not read yet
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.rfile.close()
+            self.connection.close()
 
     # downloads
 
@@ -255,7 +259,7 @@ class _Handler(BaseHTTPRequestHandler):
             headers["ETag"] = headers["X-Linked-Etag"] = f'"{hashlib.sha256(data).hexdigest()}"'
             headers["X-Linked-Size"] = str(len(data))
         else:
-            headers["ETag"] = f'"{hashlib.sha1(b"blob %d" % len(data) + bytes(1) + data).hexdigest()}"'
+            headers["ETag"] = f'"{_git_hash(data)}"'
         self._send_file(data, headers)
 
     def _model_info(self, repo_id: str, revision: str = "main") -> None:
@@ -269,6 +273,17 @@ class _Handler(BaseHTTPRequestHandler):
         files = [{"rfilename": name} for name in repo.commits[commit]]
         self._send_json({"id": repo_id, "modelId": repo_id, "sha": commit, "siblings": files, "private": False,
                          "gated": repo.gated, "tags": [], "downloads": 0, "likes": 0})
+
+    def _tree(self, repo_id: str, revision: str) -> None:
+        repo = self._repo(repo_id)
+        commit = repo.find(revision) if repo is not None else None
+        if commit is not None:
+            self._send_json([
+                {"type": "file", "path": name, "size": len(data), "oid": _git_hash(data),
+                 **({"lfs": {"oid": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 130}}
+                    if name.endswith(_LARGE) else {})} for name, data in repo.commits[commit].items()])
+        elif repo is not None:
+            self._send_error(404, "RevisionNotFound")
 
     # uploads
 
@@ -339,11 +354,16 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_json({}, 409 if known else 200)
 
 
+def _git_hash(data: bytes) -> str:
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
 _REPO = r"([^/]+/[^/]+)"
 _ROUTES = (
     (("HEAD", "GET"), rf"/{_REPO}/resolve/([^/]+)/(.+)", _Handler._resolve),
     (("GET",), rf"/api/models/{_REPO}", _Handler._model_info),
     (("GET",), rf"/api/models/{_REPO}/revision/([^/]+)", _Handler._model_info),
+    (("GET",), rf"/api/models/{_REPO}/tree/([^/]+)", _Handler._tree),
     (("POST",), r"/api/repos/create", _Handler._create_repo),
     (("POST",), r"/api/validate-yaml", _Handler._validate_yaml),
     (("POST",), rf"/api/models/{_REPO}/preupload/([^/]+)", _Handler._preupload),

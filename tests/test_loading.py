@@ -43,7 +43,8 @@ FORMATS = ("w.safetensors", "w.pth", "legacy.pth", "training.pth.tar", "compiled
 def test_every_format_gives_the_same_outputs(name, files, model):
     image = torch.randn(1, 3, 64, 64)
     loaded = mvlib.create_model("resnet18", checkpoint_path=files / name).eval()
-    assert torch.equal(loaded(image), model(image))
+    difference = (loaded(image) - model(image)).abs().max() / model(image).abs().max()
+    assert difference < 1e-5  # not 0: the order of additions follows the weights' place in memory
     assert all(p.requires_grad and p.is_leaf for p in loaded.parameters())
 
 

@@ -13,6 +13,11 @@ from mvlib.errors import ConfigError
 IMAGE = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
 
 
+def same(own, peer):
+    """Whether outputs are equal but for the order of additions, which follows the weights' place in memory."""
+    return (own - peer).abs().max() <= 1e-5 * peer.abs().max()
+
+
 @pytest.mark.parametrize(("name", "kwargs", "size"), [
     ("resnet18", {}, 224),
     ("resnet18", {"in_chans": 1, "num_classes": 3, "global_pool": "max"}, 224),
@@ -26,10 +31,9 @@ def test_here_and_in_timm_a_saved_model_gives_the_same_outputs(name, kwargs, siz
     image = IMAGE[:1, :kwargs.get("in_chans", 3), :size, :size]
     mvlib.save_for_hub(model, tmp_path)
     again = mvlib.create_model(f"local-dir:{tmp_path}").eval()
-    assert torch.equal(again(image), model(image))
+    assert same(again(image), model(image))
     peer = timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()
-    difference = (peer(image) - model(image)).abs().max() / model(image).abs().max()
-    assert difference < 1e-5
+    assert same(peer(image), model(image))
     assert mvlib.resolve_data_config(model=again) == mvlib.resolve_data_config(model=model)
 
 
@@ -78,7 +82,7 @@ def test_saving_over_the_folder_that_the_model_came_from(tmp_path):
     before = model(IMAGE)
     mvlib.save_for_hub(model, tmp_path)
     assert torch.equal(model(IMAGE), before)
-    assert torch.equal(mvlib.create_model(f"local-dir:{tmp_path}").eval()(IMAGE), before)
+    assert same(mvlib.create_model(f"local-dir:{tmp_path}").eval()(IMAGE), before)
     assert not list(tmp_path.glob("*.tmp"))
 
 
@@ -87,7 +91,7 @@ def test_push_to_hub(hub):
     url = mvlib.push_to_hub(model, "someone/mine", token="hf_test", license="mit")
     assert "someone/mine" in url
     again = mvlib.create_model("hf-hub:someone/mine").eval()
-    assert torch.equal(again(IMAGE), model(IMAGE))
+    assert same(again(IMAGE), model(IMAGE))
 
 
 # mistakes

@@ -15,6 +15,13 @@ __all__ = ["AaLayer", "BlurPool2d", "create_aa"]
 AaLayer = str | Callable[..., nn.Module] | None
 
 
+@torch.fx.wrap  # one node in a traced graph: the number of channels comes from the input
+def _filter_channels(x: Tensor, filt: Tensor, stride: int) -> Tensor:
+    """Convolve each channel with the same filter (1, 1, kh, kw)."""
+    channels = x.shape[1]
+    return F.conv2d(x, filt.expand(channels, -1, -1, -1), stride=stride, groups=channels)
+
+
 class BlurPool2d(nn.Module):
     """Blur each channel with a binomial filter, then take every `stride`-th pixel.
 
@@ -48,9 +55,8 @@ class BlurPool2d(nn.Module):
         self.filt.copy_(values[None, None])
 
     def forward(self, x: Tensor) -> Tensor:
-        channels = x.shape[1]
         x = F.pad(x, (self.padding,) * 4, mode=self.pad_mode)
-        return F.conv2d(x, self.filt.expand(channels, -1, -1, -1), stride=self.stride, groups=channels)
+        return _filter_channels(x, self.filt, self.stride)
 
     def extra_repr(self) -> str:
         return f"{self.channels}, filt_size={self.filt_size}, stride={self.stride}, pad_mode={self.pad_mode!r}"

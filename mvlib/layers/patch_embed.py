@@ -88,15 +88,15 @@ class PatchEmbed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
         patch_height, patch_width = self.patch_size
-        if self.dynamic_img_pad:
-            x = F.pad(x, (0, -width % patch_width, 0, -height % patch_height))
-        elif self.img_size is not None and self.strict_img_size:
+        if self.img_size is not None and self.strict_img_size:
             if height != self.img_size[0] or width != self.img_size[1]:
                 raise ValueError(f"the image is {height} x {width}, the model takes {self.img_size[0]} x "
                                  f"{self.img_size[1]}; build it with img_size= or dynamic_img_size=True")
-        elif height % patch_height or width % patch_width:
+        elif not self.dynamic_img_pad and (height % patch_height or width % patch_width):
             raise ValueError(f"the image is {height} x {width}, which patches of {patch_height} x {patch_width} do not "
                              f"divide; build the model with dynamic_img_pad=True")
+        if self.dynamic_img_pad:
+            x = F.pad(x, (0, -width % patch_width, 0, -height % patch_height))
         x = self.proj(x)
         if self.output_fmt == "NLC":
             x = x.flatten(2).transpose(1, 2)

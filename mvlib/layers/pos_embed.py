@@ -15,11 +15,16 @@ Size = Sequence[int]
 
 
 def resample_grid(
-    grid_BHWC: Tensor, new_size: Size, interpolation: str = "bicubic", antialias: bool = True
+    grid_BHWC: Tensor,
+    new_size: Size,
+    interpolation: str = "bicubic",
+    antialias: bool = True,
+    align_corners: bool | None = None,
 ) -> Tensor:
     """Interpolate a grid of vectors. Shapes: (B, H, W, C) -> (B, *new_size, C), in the grid's own type."""
     values = grid_BHWC.float().permute(0, 3, 1, 2)
-    values = F.interpolate(values, size=tuple(new_size), mode=interpolation, antialias=antialias)
+    values = F.interpolate(
+        values, size=tuple(new_size), mode=interpolation, antialias=antialias, align_corners=align_corners)
     return values.permute(0, 2, 3, 1).to(grid_BHWC.dtype)
 
 
@@ -30,6 +35,7 @@ def resample_abs_pos_embed(
     num_prefix_tokens: int = 1,
     interpolation: str = "bicubic",
     antialias: bool = True,
+    align_corners: bool | None = None,
 ) -> Tensor:
     """Interpolate a learned position embedding to another patch grid; prefix tokens keep theirs.
 
@@ -38,6 +44,7 @@ def resample_abs_pos_embed(
         new_size: (rows, columns) wanted.
         old_size: (rows, columns) there are; a square grid unless given.
         num_prefix_tokens: Leading entries that belong to no patch.
+        interpolation, antialias, align_corners: As `torch.nn.functional.interpolate` takes them.
 
     Returns:
         (1, num_prefix_tokens + new rows * new columns, C).
@@ -49,7 +56,7 @@ def resample_abs_pos_embed(
         return pos_embed
     prefix, patches = pos_embed[:, :num_prefix_tokens], pos_embed[:, num_prefix_tokens:]
     grid = patches.reshape(1, *old_size, -1)
-    patches = resample_grid(grid, new_size, interpolation, antialias).reshape(1, -1, pos_embed.shape[-1])
+    patches = resample_grid(grid, new_size, interpolation, antialias, align_corners).flatten(1, 2)
     return torch.cat((prefix, patches), dim=1) if num_prefix_tokens else patches
 
 

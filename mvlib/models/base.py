@@ -192,7 +192,8 @@ class ImageModel(nn.Module):
             indices: Which taps: None for all, an int for the last n, or a sequence (negative counts from the end).
             return_prefix_tokens: Token models only: each intermediate becomes a pair (spatial, prefix tokens).
             norm: Apply the final norm to the intermediates that it fits.
-            stop_early: Stop after the last tap that was asked for; the final features are then that tap's.
+            stop_early: Stop after the last tap that was asked for; the final features are then that tap's, or the
+                stem's where the tap lies within it.
             output_fmt: "NCHW", "NHWC", or "NLC" for token models.
             intermediates_only: Return the intermediates alone.
 
@@ -219,6 +220,8 @@ class ImageModel(nn.Module):
         intermediates = [self._format_tap(tap, image_size, output_fmt, return_prefix_tokens) for tap in taps]
         if intermediates_only:
             return intermediates
+        for step in self.flow.stem[position + 1:]:
+            x = self._step(step.name)(x)
         if complete or self.tap_norm == "all":  # a norm that fits every tap fits the last one reached
             for step in self.flow.tail:
                 x = self._step(step.name)(x)

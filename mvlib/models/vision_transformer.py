@@ -278,7 +278,7 @@ class VisionTransformer(ImageModel):
     default_out_indices: ClassVar[Indices] = 3
     tap_norm: ClassVar[str] = "all"
     has_dist_token: ClassVar[bool] = False
-    resampling: Mapping[str, Any] = {"interpolation": "bicubic", "antialias": True}
+    resampling: Mapping[str, Any] = {"interpolation": "bicubic", "antialias": True}  # of weights of another size
 
     def __init__(
         self,
@@ -515,28 +515,55 @@ class VisionTransformer(ImageModel):
 
     def fit_state_dict(self, state_dict: StateDict) -> StateDict:
         fitted = {}
-        patch_shape = self.patch_embed.proj.weight.shape
-        config = getattr(self, "weights_config", None)
         for key, value in state_dict.items():
             if "pre_logits" in key:  # a layer of the first ViT's pretraining, without use in a classifier
                 continue
-            key = re.sub(r"\bgamma_(\d)$", r"ls\1.gamma", key)  # DeiT-III's name of layer scale
-            if key == "patch_embed.proj.weight":
-                if value.ndim < 4:  # a linear layer over flattened patches
-                    value = value.reshape(patch_shape[0], -1, *patch_shape[2:])
-                source_patch = tuple(value.shape[-2:])
-                value = resample_patch_embed(value, patch_shape[-2:], **self.resampling)
-            fitted[key] = value
-        pos_embed = fitted.get("pos_embed")
-        if pos_embed is not None and self.pos_embed is not None and "patch_embed.proj.weight" in fitted:
-            prefix = 0 if self.no_embed_class else self.num_prefix_tokens
-            tokens = pos_embed.shape[1] - prefix
-            old = tuple(s // p for s, p in zip(config.input_size[1:], source_patch)) if config else None
-            if old is None or math.prod(old) != tokens:  # the config does not say, so the grid is a square
-                old = (math.isqrt(tokens),) * 2
-            if math.prod(old) == tokens and old != self.patch_embed.grid_size:
-                fitted["pos_embed"] = self._resample(pos_embed, self.patch_embed.grid_size, old, **self.resampling)
+            if self.attn_pool is None and key.startswith("attn_pool."):  # SigLIP's, where it is pooled otherwise
+                continue
+            fitted[re.sub(r"\bgamma_(\d)$", r"ls\1.gamma", key)] = value  # DeiT-III's name of layer scale
+        if not isinstance(self.fc_norm, nn.Identity) and "fc_norm.weight" not in fitted:
+            # Weights of a model that is pooled otherwise: their norm goes where ours stands, behind the pooling.
+            for key in [key for key in fitted if key.startswith("norm.")]:
+                fitted[f"fc_{key}"] = fitted.pop(key)
+        return self.fit_sizes(fitted, **self.resampling)
+
+    def fit_sizes(
+        self, state_dict: StateDict, interpolation: str, antialias: bool, align_corners: bool | None = None
+    ) -> StateDict:
+        """Resample patch weights and position embedding to this model's sizes.
+
+        The source's grid is what the weights config says of the image, where that accounts for all tokens, and else a
+        square. A position embedding that stands as a grid, (1, rows, columns, C), was fitted by a key map.
+        """
+        fitted = dict(state_dict)
+        weight, pos_embed = fitted.get("patch_embed.proj.weight"), fitted.get("pos_embed")
+        patch = source_patch = tuple(self.patch_embed.proj.weight.shape[-2:])
+        if weight is not None:
+            if weight.ndim < 4:  # a linear layer over flattened patches
+                weight = weight.reshape(weight.shape[0], -1, *patch)
+            source_patch = tuple(weight.shape[-2:])
+            fitted["patch_embed.proj.weight"] = resample_patch_embed(weight, patch, interpolation, antialias)
+        if pos_embed is None or self.pos_embed is None:
+            return fitted
+        if pos_embed.ndim == 4:
+            fitted["pos_embed"] = pos_embed.flatten(1, 2)
+            return fitted
+        prefix = 0 if self.no_embed_class else self.num_prefix_tokens
+        old = self._source_grid(pos_embed.shape[1] - prefix, source_patch)
+        if old is not None and old != self.patch_embed.grid_size:
+            fitted["pos_embed"] = resample_abs_pos_embed(
+                pos_embed, self.patch_embed.grid_size, old, prefix, interpolation, antialias, align_corners)
         return fitted
+
+    def _source_grid(self, count: int, patch_size: tuple[int, int]) -> tuple[int, int] | None:
+        """Rows and columns of a checkpoint's `count` patches; None where they fit as they are, or nothing fits."""
+        config = getattr(self, "weights_config", None)
+        if config is not None:
+            grid = tuple(s // p for s, p in zip(config.input_size[1:], patch_size))
+            if math.prod(grid) == count:
+                return grid
+        side = math.isqrt(count)
+        return (side, side) if side * side == count != self.patch_embed.num_patches else None
 
 
 # --- the architectures
@@ -553,9 +580,12 @@ def _vit(kwargs: Mapping[str, Any], *presets: Mapping[str, Any], **own: Any) -> 
 _PACKED_SWIGLU = partial(GluMlp, gate_last=False)
 
 
-def _flexible(model: VisionTransformer) -> VisionTransformer:
-    """FlexiViT was trained with bilinear resampling, and loads with it."""
-    model.resampling = {"interpolation": "bilinear", "antialias": False}
+_BILINEAR = dict(interpolation="bilinear", antialias=False)  # how Google's JAX code, FlexiViT and RADIO resample
+
+
+def _bilinear(model: VisionTransformer, align_corners: bool | None = None) -> VisionTransformer:
+    """The model, set to resample weights of another size as its authors do."""
+    model.resampling = {**_BILINEAR, "align_corners": align_corners}
     return model
 
 
@@ -982,19 +1012,19 @@ def eva_large_patch14_336(**kwargs: Any) -> VisionTransformer:
 @register_model
 def flexivit_small(**kwargs: Any) -> VisionTransformer:
     """FlexiViT-Small, trained for patches of many sizes."""
-    return _flexible(_vit(kwargs, _SMALL, img_size=240, patch_size=16, no_embed_class=True))
+    return _bilinear(_vit(kwargs, _SMALL, img_size=240, patch_size=16, no_embed_class=True))
 
 
 @register_model
 def flexivit_base(**kwargs: Any) -> VisionTransformer:
     """FlexiViT-Base, trained for patches of many sizes."""
-    return _flexible(_vit(kwargs, _BASE, img_size=240, patch_size=16, no_embed_class=True))
+    return _bilinear(_vit(kwargs, _BASE, img_size=240, patch_size=16, no_embed_class=True))
 
 
 @register_model
 def flexivit_large(**kwargs: Any) -> VisionTransformer:
     """FlexiViT-Large, trained for patches of many sizes."""
-    return _flexible(_vit(kwargs, _LARGE, img_size=240, patch_size=16, no_embed_class=True))
+    return _bilinear(_vit(kwargs, _LARGE, img_size=240, patch_size=16, no_embed_class=True))
 
 
 @register_model
@@ -1557,38 +1587,41 @@ def beit3_giant_patch14_336(**kwargs: Any) -> VisionTransformer:
 @register_model
 def vit_base_patch16_radio_v3(**kwargs: Any) -> VisionTransformer:
     """ViT-Base/16: RADIO, v3."""
-    return _vit(kwargs, _BASE, _RADIO, patch_size=16, init_values=1e-5, reg_tokens=7)
+    return _bilinear(_vit(kwargs, _BASE, _RADIO, patch_size=16, init_values=1e-5, reg_tokens=7), align_corners=True)
 
 
 @register_model
 def vit_large_patch16_radio_v3(**kwargs: Any) -> VisionTransformer:
     """ViT-Large/16: RADIO, v3."""
-    return _vit(kwargs, _LARGE, _RADIO, patch_size=16, init_values=1e-5, reg_tokens=7)
+    return _bilinear(_vit(kwargs, _LARGE, _RADIO, patch_size=16, init_values=1e-5, reg_tokens=7), align_corners=False)
 
 
 @register_model
 def vit_huge_patch16_radio_v3(**kwargs: Any) -> VisionTransformer:
     """ViT-Huge/16: RADIO, v3."""
-    return _vit(kwargs, _HUGE, _RADIO, patch_size=16, reg_tokens=7)
+    return _bilinear(_vit(kwargs, _HUGE, _RADIO, patch_size=16, reg_tokens=7), align_corners=True)
 
 
 @register_model
 def vit_giant_patch16_radio_v3(**kwargs: Any) -> VisionTransformer:
     """ViT-Giant/16: RADIO, v3."""
-    return _vit(kwargs, _RADIO, patch_size=16, embed_dim=1536, depth=40, num_heads=24, reg_tokens=7)
+    model = _vit(kwargs, _RADIO, patch_size=16, embed_dim=1536, depth=40, num_heads=24, reg_tokens=7)
+    return _bilinear(model, align_corners=False)
 
 
 @register_model
 def vit_so400m_patch16_radio_v4(**kwargs: Any) -> VisionTransformer:
     """ViT, shape-optimised 400M, patches of 16: RADIO, v4."""
-    return _vit(kwargs, _RADIO, patch_size=16, embed_dim=1152, depth=27, num_heads=16, mlp_ratio=4304 / 1152,
-        reg_tokens=9)
+    model = _vit(
+        kwargs, _RADIO, patch_size=16, embed_dim=1152, depth=27, num_heads=16, mlp_ratio=4304 / 1152, reg_tokens=9)
+    return _bilinear(model, align_corners=False)
 
 
 @register_model
 def vit_huge_patch16_radio_v4(**kwargs: Any) -> VisionTransformer:
     """ViT-Huge/16: RADIO, v4."""
-    return _vit(kwargs, _HUGE, _RADIO, patch_size=16, reg_tokens=9)
+    return _bilinear(_vit(kwargs, _HUGE, _RADIO, patch_size=16, reg_tokens=9), align_corners=False)
+
 
 # --- foreign checkpoints
 
@@ -1733,66 +1766,64 @@ def _from_radio(state_dict: StateDict, model: nn.Module) -> StateDict:
     out["cls_token"], out["reg_token"] = tokens[None, :1], tokens[None, 1:]
     rows, columns = model.patch_embed.grid_size
     old = math.isqrt(positions.shape[1])
-    grid = resample_grid(positions.reshape(1, old, old, -1), (max(rows, columns),) * 2, "bilinear", False)
-    out["pos_embed"] = grid[:, :rows, :columns].reshape(1, rows * columns, -1)
+    grid = resample_grid(positions.reshape(1, old, old, -1), (max(rows, columns),) * 2, **model.resampling)
+    out["pos_embed"] = grid[:, :rows, :columns]
     return out
 
 
 def _from_jax(state_dict: StateDict, model: nn.Module) -> StateDict:
-    """big_vision's and vision_transformer's arrays, as their .npz files name them."""
-    arrays = {re.sub(r"^(opt/target/|params/)?(img/)?", "", key): value.float() for key, value in state_dict.items()}
-    kernel = arrays["embedding/kernel"].permute(3, 2, 0, 1)
-    out = {"patch_embed.proj.weight": kernel.contiguous(), "patch_embed.proj.bias": arrays["embedding/bias"]}
-    encoder = "Transformer/" if any(key.startswith("Transformer/") for key in arrays) else ""
-    for source, key in (("cls", "cls_token"), ("pos_embedding", "pos_embed"),
-                        (f"{encoder}posembed_input/pos_embedding", "pos_embed")):
-        if source in arrays:
-            out[key] = arrays[source]
-    _copy_norm(arrays, f"{encoder}encoder_norm", out, "norm")
-    if "head/kernel" in arrays:
-        out["head.weight"], out["head.bias"] = arrays["head/kernel"].T.contiguous(), arrays["head/bias"]
-    for index in range(len(model.blocks)):
-        _copy_jax_block(arrays, f"{encoder}encoderblock_{index}/", out, f"blocks.{index}.")
-    pool = "MAPHead_0/"
-    if f"{pool}probe" in arrays:
-        out["attn_pool.latent"] = arrays[f"{pool}probe"]
-        attention = f"{pool}MultiHeadDotProductAttention_0/"
-        for part in ("query", "key", "value"):
-            arrays[f"{attention}{part}/kernel"] = arrays[f"{attention}{part}/kernel"].flatten(1)
-            arrays[f"{attention}{part}/bias"] = arrays[f"{attention}{part}/bias"].flatten()
-        out["attn_pool.q.weight"] = arrays[f"{attention}query/kernel"].T.contiguous()
-        out["attn_pool.q.bias"] = arrays[f"{attention}query/bias"]
-        out["attn_pool.kv.weight"] = torch.cat([arrays[f"{attention}{p}/kernel"].T for p in ("key", "value")])
-        out["attn_pool.kv.bias"] = torch.cat([arrays[f"{attention}{p}/bias"] for p in ("key", "value")])
-        out["attn_pool.proj.weight"] = arrays[f"{attention}out/kernel"].flatten(0, 1).T.contiguous()
-        out["attn_pool.proj.bias"] = arrays[f"{attention}out/bias"]
-        _copy_norm(arrays, f"{pool}LayerNorm_0", out, "attn_pool.norm")
-        _copy_mlp(arrays, f"{pool}MlpBlock_0/", out, "attn_pool.mlp.")
-    return out
+    """big_vision's and vision_transformer's arrays, as their .npz files name them; bilinear at another size."""
+    marker = "embedding/kernel"
+    root = min((key for key in state_dict if key.endswith(marker)), key=len)[:-len(marker)]
+    arrays = {key[len(root):]: value for key, value in state_dict.items() if key.startswith(root)}
+    for key in [key for key in arrays if key.startswith("Transformer/encoderblock/")]:  # all blocks in one array
+        for index, value in enumerate(arrays.pop(key).unbind()):
+            arrays[key.replace("encoderblock", f"encoderblock_{index}")] = value
+    arrays = {key: _from_jax_array(key, value) for key, value in arrays.items()}
+    renamed = _rename(
+        arrays,
+        (r"^embedding/", "patch_embed.proj/"),
+        (r"^cls$", "cls_token"),
+        (r"^(?:Transformer/posembed_input/)?pos_embedding$", "pos_embed"),
+        (r"^Transformer/encoder_norm/", "norm/"),
+        (r"^Transformer/encoderblock_(\d+)/", r"blocks.\1."),
+        (r"^MAPHead_0/probe$", "attn_pool.latent"),
+        (r"^MAPHead_0/MultiHeadDotProductAttention_0/", "attn_pool."),
+        (r"^MAPHead_0/LayerNorm_0/", "attn_pool.norm/"),
+        (r"^MAPHead_0/", "attn_pool."),
+        (r"MultiHeadDotProductAttention_\d/", "attn."),
+        (r"MlpBlock_\d/Dense_0/", "mlp.fc1/"),  # Flax numbers submodules by their kind, or all together
+        (r"MlpBlock_\d/Dense_1/", "mlp.fc2/"),
+        (r"LayerNorm_0/", "norm1/"),
+        (r"LayerNorm_\d/", "norm2/"),
+        (r"\bout/", "proj/"),
+        (r"/(?:kernel|scale)$", ".weight"),
+        (r"/bias$", ".bias"),
+    )
+    own = ("patch_embed.", "cls_token", "pos_embed", "blocks.", "norm.", "attn_pool.", "head.")  # not a text tower's
+    out = {key: value for key, value in renamed.items() if key.startswith(own)}
+    if model.cls_token is None:
+        out.pop("cls_token", None)
+    for key in [key for key in out if ".query." in key]:
+        parts = [out.pop(key.replace(".query.", f".{part}.")) for part in ("query", "key", "value")]
+        if key.startswith("attn_pool."):
+            out[key.replace(".query.", ".q.")] = parts.pop(0)
+        out[key.replace(".query.", ".kv." if len(parts) == 2 else ".qkv.")] = torch.cat(parts)
+    return model.fit_sizes(out, **_BILINEAR)
 
 
-def _copy_norm(arrays: StateDict, source: str, out: StateDict, target: str) -> None:
-    out[f"{target}.weight"], out[f"{target}.bias"] = arrays[f"{source}/scale"], arrays[f"{source}/bias"]
-
-
-def _copy_mlp(arrays: StateDict, source: str, out: StateDict, target: str) -> None:
-    for index in (0, 1):
-        out[f"{target}fc{index + 1}.weight"] = arrays[f"{source}Dense_{index}/kernel"].T.contiguous()
-        out[f"{target}fc{index + 1}.bias"] = arrays[f"{source}Dense_{index}/bias"]
-
-
-def _copy_jax_block(arrays: StateDict, source: str, out: StateDict, target: str) -> None:
-    """Flax numbers its submodules: 0, 1, 3 in the original code, 0, 0, 1 per kind in big_vision."""
-    numbers = ("1", "2", "3") if f"{source}MlpBlock_3/Dense_0/kernel" in arrays else ("0", "1", "0")
-    attention = f"{source}MultiHeadDotProductAttention_{numbers[0]}/"
-    _copy_norm(arrays, f"{source}LayerNorm_0", out, f"{target}norm1")
-    _copy_norm(arrays, f"{source}LayerNorm_{numbers[1]}", out, f"{target}norm2")
-    parts = ("query", "key", "value")
-    out[f"{target}attn.qkv.weight"] = torch.cat([arrays[f"{attention}{p}/kernel"].flatten(1).T for p in parts])
-    out[f"{target}attn.qkv.bias"] = torch.cat([arrays[f"{attention}{p}/bias"].flatten() for p in parts])
-    out[f"{target}attn.proj.weight"] = arrays[f"{attention}out/kernel"].flatten(0, 1).T.contiguous()
-    out[f"{target}attn.proj.bias"] = arrays[f"{attention}out/bias"]
-    _copy_mlp(arrays, f"{source}MlpBlock_{numbers[2]}/", out, f"{target}mlp.")
+def _from_jax_array(name: str, value: Tensor) -> Tensor:
+    """One of Flax's arrays in torch's layout: outputs first, heads joined."""
+    layer, _, kind = name.rpartition("/")
+    if kind == "bias":
+        return value.flatten()
+    if kind != "kernel":
+        return value
+    if value.ndim == 4:  # a convolution: (height, width, in, out), where a classifier may be one of 1 x 1 too
+        value = value.permute(3, 2, 0, 1)
+        return (value.flatten(1) if layer == "head" else value).contiguous()
+    heads_first = layer.endswith("/out")
+    return (value.flatten(0, 1) if heads_first and value.ndim == 3 else value.flatten(1)).T.contiguous()
 
 
 def _has(*keys: str) -> Callable[[Mapping[str, Any]], bool]:
