@@ -81,8 +81,8 @@ def create_model(
             `global_pool`, ...); those that are None are left out.
 
     Returns:
-        The model, with `weights_config`, `pretrained_cfg` (the same as a dict, as timm has it, but with the channels and
-        the image size that this model takes), `architecture` and `model_args`.
+        The model, with `weights_config`, `pretrained_cfg` (the same as a dict, as timm has it, but with the channels
+        and the image size that this model takes), `architecture` and `model_args`.
 
     Raises:
         UnknownNameError: The architecture, tag or source is unknown.

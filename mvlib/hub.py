@@ -588,7 +588,7 @@ def _hub_download(
 ) -> Path | None:
     """One file of a repository, by huggingface_hub; None where the repository does not have it."""
     import huggingface_hub
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
     from . import __version__
 
@@ -611,7 +611,7 @@ def _hub_download(
             return download()
     except errors.GatedRepoError as error:
         raise DownloadError(f"the repository {where} is gated ({_status_of(error)}): accept its terms at "
-                            f"{huggingface_hub.constants.ENDPOINT}/{repo}, then log in with `hf auth login` or set "
+                            f"{constants.ENDPOINT}/{repo}, then log in with `hf auth login` or set "
                             f"HF_TOKEN") from error
     except errors.RevisionNotFoundError as error:
         raise DownloadError(f"the repository '{repo}' has no revision '{revision}' (404)") from error
@@ -701,7 +701,7 @@ def push_folder(
     repo_id: str,
     *,
     private: bool = False,
-    token: str | None = None,
+    token: str | bool | None = None,
     commit_message: str = "Add model",
     revision: str | None = None,
     create_pr: bool = False,
@@ -720,7 +720,7 @@ def push_folder(
 
     if not os.path.isdir(folder):
         raise ConfigError(f"{os.fspath(folder)} is not a folder")
-    api = huggingface_hub.HfApi(token=token or None, library_name="mvlib")
+    api = huggingface_hub.HfApi(token=None if token == "" else token, library_name="mvlib")
     try:
         repo = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         if revision is not None and not create_pr:

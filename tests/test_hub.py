@@ -6,7 +6,6 @@ import io
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -88,20 +87,10 @@ def offline(monkeypatch):
 
 
 @pytest.fixture
-def unreachable(hub, monkeypatch):
-    """No server listens."""
-    return disconnect(monkeypatch)
-
-
-def disconnect(monkeypatch):
-    from huggingface_hub import constants
-
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        endpoint = f"http://127.0.0.1:{free.getsockname()[1]}"
-    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}")
-    return endpoint
+def unreachable(hub):
+    """The address of a hub that is down."""
+    hub.stop()
+    return hub.endpoint
 
 
 def forget_requests(hub):
@@ -178,10 +167,13 @@ def test_a_branch_that_moved_is_used_as_it_is_until_it_is_removed(hub, repo):
     assert fetch(SOURCE).read_bytes() == OTHER
 
 
-def test_the_hub_is_unreachable_and_the_file_is_cached(hub, repo, monkeypatch):
-    path = fetch(SOURCE)
-    disconnect(monkeypatch)
-    assert fetch(SOURCE) == path
+def test_the_hub_goes_down_and_the_file_is_cached(hub, repo, url, recwarn):
+    paths = fetch(SOURCE), fetch(url), fetch_config(SOURCE)
+    hub.stop()
+    assert (fetch(SOURCE), fetch(url), fetch_config(SOURCE)) == paths
+    assert not recwarn.list
+    with pytest.raises(NotCachedError, match="the hub cannot be reached"):
+        fetch("hf-hub:a/b")
 
 
 def test_is_cached_asks_nobody(hub, repo, url):
@@ -716,6 +708,12 @@ def test_no_progress_bar_in_a_pipe(hub, repo, url):
     assert "%|" not in reply.stdout + reply.stderr
 
 
+def test_processes_that_a_test_starts_have_its_caches(hub):
+    code = "from mvlib.hub import cache_paths; print(*cache_paths().values())"
+    reply = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert reply.stdout.split() == [str(path) for path in cache_paths().values()]
+
+
 def test_progress_bars_can_be_switched_off(hub, repo):
     from huggingface_hub.utils import are_progress_bars_disabled
 
@@ -1058,9 +1056,15 @@ def test_push_to_a_branch_and_as_a_pull_request(hub, folder):
 
 
 def test_push_without_a_token(hub, folder):
-    for token in (None, ""):
+    for token in (None, "", False):
         with pytest.raises(DownloadError, match=r"refused the upload to 'me/mine' \(401\); log in with `hf auth log"):
             push_folder(folder, "me/mine", token=token)
+
+
+def test_push_that_shall_not_use_the_stored_token(hub, folder, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_stored")
+    with pytest.raises(DownloadError, match=r"refused the upload to 'me/mine' \(401\)"):
+        push_folder(folder, "me/mine", token=False)
 
 
 def test_push_that_the_hub_refuses(hub, folder):

@@ -33,12 +33,12 @@ class Attention(nn.Module):
         dim: int,
         num_heads: int = 8,
         qkv_bias: bool = False,
+        proj_bias: bool = True,
         qk_norm: bool = False,
         scale_norm: bool = False,
-        proj_bias: bool = True,
+        norm_layer: NormLayer = None,
         attn_drop: float = 0.0,
         proj_drop: float = 0.0,
-        norm_layer: NormLayer = None,
     ) -> None:
         super().__init__()
         if dim % num_heads:
@@ -111,12 +111,12 @@ class DiffAttention(DifferentialWeights):
         dim: int,
         num_heads: int = 8,
         qkv_bias: bool = False,
+        proj_bias: bool = True,
         qk_norm: bool = False,
         scale_norm: bool = False,
-        proj_bias: bool = True,
+        norm_layer: NormLayer = None,
         attn_drop: float = 0.0,
         proj_drop: float = 0.0,
-        norm_layer: NormLayer = None,
         depth: int = 0,
     ) -> None:
         super().__init__()

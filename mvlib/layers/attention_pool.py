@@ -40,7 +40,8 @@ class AttentionPoolLatent(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        nn.init.trunc_normal_(self.latent, std=self.latent.shape[-1] ** -0.5)
+        std = self.latent.shape[-1] ** -0.5
+        nn.init.trunc_normal_(self.latent, std=std, a=-2 * std, b=2 * std)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, count, dim = x.shape

@@ -95,13 +95,13 @@ class BatchNormAct2d(nn.BatchNorm2d):
         num_features: int,
         eps: float = 1e-5,
         momentum: float = 0.1,
+        act_layer: ActLayer = nn.ReLU,
+        apply_act: bool = True,
+        inplace: bool = True,
+        act_kwargs: dict | None = None,
+        drop_layer: Callable[[], nn.Module] | None = None,
         affine: bool = True,
         track_running_stats: bool = True,
-        apply_act: bool = True,
-        act_layer: ActLayer = nn.ReLU,
-        act_kwargs: dict | None = None,
-        inplace: bool = True,
-        drop_layer: Callable[[], nn.Module] | None = None,
     ) -> None:
         super().__init__(num_features, eps=eps, momentum=momentum, affine=affine,
                          track_running_stats=track_running_stats)

@@ -35,7 +35,7 @@ from ..layers.patch_embed import PatchEmbed, resample_patch_embed
 from ..layers.pos_embed import resample_abs_pos_embed, resample_grid
 from ..layers.weight_init import init_vit_module
 from ..registry import register_model
-from .base import Flow, ImageModel, Indices, KeyMap, StateDict, Step
+from .base import Flow, ImageModel, Indices, KeyMap, StateDict, Step, take_indices
 
 __all__ = ["Block", "VisionTransformer"]
 
@@ -459,14 +459,15 @@ class VisionTransformer(ImageModel):
     def prune_intermediate_layers(
         self, indices: Indices = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        # Blocks have one width, so the final norm fits after any of them.
-        tail = self.flow.tail
-        norm = self.norm
-        taken = super().prune_intermediate_layers(indices, prune_norm, prune_head)
-        if not prune_norm:
-            self.norm, self.flow.tail = norm, tail
+        # Blocks have one width, so final norm and classifier fit after any of them.
+        taken = take_indices(len(self.blocks), indices)
+        self.blocks = self.blocks[:max(taken) + 1]
+        self.flow.stages = self.flow.stages[:max(taken) + 1]
+        if prune_norm:
+            self.norm = nn.Identity()
         if prune_head:
             self.fc_norm = nn.Identity()
+            self.reset_classifier(0, "")
         return taken
 
     def set_input_size(
@@ -499,7 +500,7 @@ class VisionTransformer(ImageModel):
     def init_module(self, name: str, module: nn.Module) -> None:
         super().init_module(name, module)
         init_vit_module(name, module, self.weight_init, self.num_classes)
-        if name.endswith(".fc1_g"):  # gates that begin open
+        if name.endswith(".fc1_g") and self.weight_init not in ("reset", "skip"):  # gates that begin open
             nn.init.normal_(module.weight, std=1e-6)
             if module.bias is not None:
                 nn.init.ones_(module.bias)
