@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -98,6 +99,15 @@ def test_a_table_and_no_progress_bar_in_a_pipe(folder):
     assert done.stdout.splitlines()[0] == str(folder / "cat.jpg")
     assert "%  " in done.stdout.splitlines()[1]
     assert not done.stderr
+
+
+def test_a_progress_bar_on_a_terminal(folder):
+    pty = pytest.importorskip("pty")
+    reader, terminal = pty.openpty()
+    done = subprocess.run([sys.executable, "-m", "mvlib", "predict", folder / "cat.jpg", "--format", "jsonl"],
+                          stdout=subprocess.PIPE, stderr=terminal, text=True)
+    assert "100%" in os.read(reader, 100_000).decode()
+    assert len(done.stdout.splitlines()) == 1
 
 
 def test_batches_give_what_single_images_give(folder):

@@ -57,6 +57,10 @@ def test_reset_classifier(name):
 @every_family
 @pytest.mark.parametrize("pool", ["avg", "max", "avgmax"])
 def test_global_pool(name, pool):
+    if "distilled" in name:
+        with pytest.raises(ValueError, match="a distilled model pools its two tokens alone"):
+            build(name, global_pool=pool)
+        return
     built, changed = build(name, global_pool=pool, num_classes=3), build(name, num_classes=3)
     changed.reset_classifier(3, pool)
     assert built(image(name)).shape == changed(image(name)).shape == (2, 3)
@@ -126,8 +130,9 @@ def test_initialisation_is_complete_and_repeatable(name):
     direct = mvlib.model_entrypoint(name)(**SMALL[name])
     assert isinstance(direct, ImageModel)
     for (key, a), b in zip(direct.state_dict().items(), first.state_dict().values()):
-        assert a.shape == b.shape and abs(a.float().std() - b.float().std()) < 0.2 * b.float().std() + 0.02 or \
-            a.numel() < 20, key
+        assert a.shape == b.shape, key
+        if a.numel() >= 20:  # drawn from the same distribution
+            assert abs(a.float().std() - b.float().std()) < 0.2 * b.float().std() + 0.02, key
 
 
 @every_family
