@@ -3,6 +3,7 @@
 from .activations import ACTIVATIONS, GELUTanh, QuickGELU, get_act_layer
 from .attention2d import Attention2d, MultiQueryAttention2d
 from .blur_pool import BlurPool2d, create_aa
+from .channel_attention import CecaModule, EcaModule, EffectiveSEModule, SEModule, create_attn, get_attn
 from .conv import CondConv2d, Conv2dSame, ConvNormAct, MixedConv2d, create_conv2d, pad_same
 from .drop import DropBlock2d, DropPath, drop_path_rates
 from .helpers import make_divisible, to_2tuple, to_ntuple
@@ -23,10 +24,11 @@ from .pool import ClassifierHead, GlobalPool2d
 from .squeeze_excite import GlobalContext, SqueezeExcite
 
 __all__ = [
-    "ACTIVATIONS", "Attention2d", "BatchNormAct2d", "BlurPool2d", "ClassifierHead", "CondConv2d", "Conv2dSame",
-    "ConvNormAct", "DropBlock2d", "DropPath", "EvoNorm2dS0", "GELUTanh", "GlobalContext", "GlobalPool2d",
-    "GroupNorm", "GroupNormAct", "LayerNorm", "LayerNorm2d", "LayerNormAct2d", "LayerScale", "LayerScale2d",
-    "MixedConv2d", "Mlp", "MultiQueryAttention2d", "QuickGELU", "RmsNorm", "SqueezeExcite", "create_aa",
-    "create_conv2d", "drop_path_rates", "get_act_layer", "get_norm_act_layer", "get_norm_layer", "make_divisible",
-    "pad_same", "to_2tuple", "to_ntuple",
+    "ACTIVATIONS", "Attention2d", "BatchNormAct2d", "BlurPool2d", "CecaModule", "ClassifierHead", "CondConv2d",
+    "Conv2dSame", "ConvNormAct", "DropBlock2d", "DropPath", "EcaModule", "EffectiveSEModule", "EvoNorm2dS0",
+    "GELUTanh", "GlobalContext", "GlobalPool2d", "GroupNorm", "GroupNormAct", "LayerNorm", "LayerNorm2d",
+    "LayerNormAct2d", "LayerScale", "LayerScale2d", "MixedConv2d", "Mlp", "MultiQueryAttention2d", "QuickGELU",
+    "RmsNorm", "SEModule", "SqueezeExcite", "create_aa", "create_attn", "create_conv2d", "drop_path_rates",
+    "get_act_layer", "get_attn", "get_norm_act_layer", "get_norm_layer", "make_divisible", "pad_same", "to_2tuple",
+    "to_ntuple",
 ]
