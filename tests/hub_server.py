@@ -147,6 +147,10 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         """Quiet."""
 
+    def end_headers(self) -> None:
+        self.send_header("Connection", "close")  # one that is kept alive would outlive stop()
+        super().end_headers()
+
     def do_HEAD(self) -> None:
         self._answer()
 
