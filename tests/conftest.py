@@ -1,5 +1,6 @@
 """Fixtures that more than one file of tests uses."""
 
+import copy
 import time
 import types
 
@@ -46,3 +47,12 @@ def hub(tmp_path, monkeypatch):
         for module in (mvlib.hub, file_download, _http):
             monkeypatch.setattr(module, "time", without_waiting)
         yield server
+
+
+@pytest.fixture
+def fresh_registry(monkeypatch):
+    """A registry in which a test can register what it likes."""
+    from mvlib import registry
+
+    monkeypatch.setattr(registry, "_registry", copy.deepcopy(registry._registry))
+    return registry._registry

@@ -138,7 +138,7 @@ def test_an_overlay_replaces_fields(tmp_path):
     assert model.pretrained_cfg["interpolation"] == mvlib.get_pretrained_cfg("resnet18").interpolation
 
 
-def test_a_user_s_model_with_a_user_s_catalog(tmp_path):
+def test_a_user_s_model_with_a_user_s_catalog(tmp_path, fresh_registry):
     (tmp_path / "w.safetensors").write_bytes(save(weights_of("resnet18").state_dict()))
     (tmp_path / "mine.yaml").write_text(
         f"architectures: {{resnet18: {{tags: {{mine_2026: {{sources: ['file:{tmp_path}/w.safetensors']}}}}}}}}")
@@ -147,7 +147,7 @@ def test_a_user_s_model_with_a_user_s_catalog(tmp_path):
     mvlib.create_model("resnet18.mine_2026")
 
 
-def test_deprecated_names_work_offline_and_name_the_new_one(hub):
+def test_deprecated_names_work_offline_and_name_the_new_one(hub, fresh_registry):
     with pytest.warns(FutureWarning, match=r"'resnet18d_deprecated_here' is deprecated; write 'resnet18' instead"):
         mvlib.register_model_deprecations(__name__, {"resnet18d_deprecated_here": "resnet18"})
         mvlib.create_model("resnet18d_deprecated_here")

@@ -1,6 +1,5 @@
 """The registry: its functions give timm's results, a user's own models stand beside ours, errors say what to do."""
 
-import copy
 import itertools
 import subprocess
 import sys
@@ -29,10 +28,8 @@ def is_ours_alone(name):
 
 
 @pytest.fixture
-def fresh(monkeypatch):
-    """A registry in which a test can register what it likes."""
-    monkeypatch.setattr(registry, "_registry", copy.deepcopy(registry._registry))
-    return registry._registry
+def fresh(fresh_registry):
+    return fresh_registry
 
 
 def run(code):

@@ -191,8 +191,12 @@ class SwinTransformerBlock(nn.Module):
     def reset_buffers(self) -> None:
         like, mask = self.norm1.weight, None
         if any(self.shift_size) and not self.dynamic_mask:
-            grid = tuple(math.ceil(size / w) * w for size, w in zip(self.input_resolution, self.window_size))
-            mask = shifted_window_mask(grid, self.window_size, self.shift_size, like.device, like.dtype)
+            counts = [math.ceil(size / w) for size, w in zip(self.input_resolution, self.window_size)]
+            grid, area = tuple(n * w for n, w in zip(counts, self.window_size)), math.prod(self.window_size)
+            if like.is_meta:  # its shape alone: computing on the meta device imports torch's compiler, for seconds
+                mask = like.new_empty(math.prod(counts), area, area)
+            else:
+                mask = shifted_window_mask(grid, self.window_size, self.shift_size, like.device, like.dtype)
         self.register_buffer("attn_mask", mask, persistent=False)
 
     def set_input_size(self, feat_size: Size, window_size: Size, always_partition: bool | None = None) -> None:

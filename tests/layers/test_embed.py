@@ -189,6 +189,14 @@ def test_attention_pool_equals_timms():
     assert relative_difference(ours.eval()(x), theirs(x)) < 1e-5
 
 
+def test_attention_pool_begins_with_the_query_that_timms_begins_with():
+    torch.manual_seed(0)
+    ours, theirs = (pool(1024, num_heads=4, mlp_ratio=0.1) for pool in (AttentionPoolLatent,
+                                                                        timm_layers.AttentionPoolLatent))
+    assert abs(ours.latent.std() / theirs.latent.std() - 1) < 0.06
+    assert abs(ours.latent.abs().max() / theirs.latent.abs().max() - 1) < 0.06  # where it is cut off
+
+
 @pytest.mark.parametrize("pool_type", ["token", "avg"])
 def test_pool_without_parameters_equals_timms(pool_type):
     x = noise(3, 9, 32)

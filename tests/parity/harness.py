@@ -466,19 +466,18 @@ def torchvision_weights(builder: str) -> list[str]:
 def compare_torchvision(builder: str, max_gib: float = 4.0) -> Report:
     """Compare torchvision's model, with random weights, with ours that these weights are loaded into by a key map.
 
-    Ours is built as the weights' config says (its `model_args`): once, unless the configs of the tags differ.
+    Ours is built for each tag as its config says (`model_args`, image size).
     """
     start = time.perf_counter()
     report = Report(builder)
     try:
-        with torch.device("meta"):
-            theirs = torchvision.models.get_model(builder)
-        report.parameters = sum(p.numel() for p in theirs.parameters())
         names = torchvision_weights(builder)
         if not names:
             report.notes.append("mvlib has no such architecture with weights of torchvision's")
-        elif _fits(report, "outputs", max_gib):
-            _run(report, "outputs", check_torchvision, builder, names)
+        else:
+            report.parameters = sum(p.numel() for p in build_ours(names[0]).parameters())
+            if _fits(report, "outputs", max_gib):
+                _run(report, "outputs", check_torchvision, builder, names)
     except Exception as error:
         report.fail(error)
     report.seconds = time.perf_counter() - start
@@ -487,16 +486,19 @@ def compare_torchvision(builder: str, max_gib: float = 4.0) -> Report:
 
 def check_torchvision(report: Report, builder: str, names: Sequence[str]) -> None:
     """Logits of torchvision's builder and of our architectures `names` (with tags); eval mode, float32."""
-    config = registry.get_pretrained_cfg(names[0])
-    theirs = torchvision.models.get_model(builder)
-    image = random_image(config.input_size[-1] if config.fixed_input_size else 96)
-    randomize(theirs, image)
-    with torch.inference_mode():
-        expected = theirs(image)
-        for name in names:
-            ours = mvlib.create_model(name, pretrained=False, device="meta")
-            load_weights(ours, theirs.state_dict(), config=registry.get_pretrained_cfg(name))
-            report.compare("logits", ours.eval()(image), expected)
+    configs = [registry.get_pretrained_cfg(name) for name in names]
+    fixed = [config.input_size[-1] if config.fixed_input_size else None for config in configs]
+    for side in dict.fromkeys(fixed):
+        size = dict(image_size=side) if builder.startswith("vit_") else {}  # the others take images of any size
+        theirs = torchvision.models.get_model(builder, **size)
+        image = random_image(side or 96)
+        randomize(theirs, image)
+        with torch.inference_mode():
+            expected = theirs(image)
+            for config in (c for c, own in zip(configs, fixed) if own == side):
+                ours = build_ours(config.name)
+                load_weights(ours, theirs.state_dict(), config=config)
+                report.compare("logits", ours.eval()(image), expected)
 
 
 def _first_line(error: BaseException) -> str:
