@@ -14,7 +14,9 @@ import math
 import os
 import pickle
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +45,8 @@ def read_state_dict(path: str | os.PathLike[str], use_ema: bool = True) -> State
     """The tensors of a weights file, memory-mapped on the CPU.
 
     Reads `.safetensors`, torch's zip and legacy formats (tensors only: nothing in a pickle is run) and `.npz`. A
-    training checkpoint is unwrapped ("state_dict", "model", ...) and wrappers' prefixes ("module.") are removed.
+    training checkpoint is unwrapped ("state_dict", "model", ...) and wrappers' prefixes ("module.") are removed. Of
+    quantized weights, pairs of tensors and dtypes are kept too: torch.ao packs a linear layer's parameters so.
 
     Args:
         path: The file.
@@ -127,11 +130,28 @@ def _unwrap(data: Any, use_ema: bool) -> StateDict:
         data = inner
     if not isinstance(data, Mapping):
         return {}
+    if _is_quantized(data):
+        return _without_objects(data)
     tensors = {key: value for key, value in data.items() if isinstance(value, Tensor)}
     for prefix in (*_PREFIXES, *_PREFIXES[:1]):
         if tensors and all(key.startswith(prefix) for key in tensors):
             tensors = {key[len(prefix):]: value for key, value in tensors.items()}
     return tensors
+
+
+def _is_quantized(state_dict: Mapping[str, Any]) -> bool:
+    """Whether these are weights of torch.ao's: int8, or those of quantisation-aware training."""
+    return any(isinstance(key, str) and key.endswith("zero_point") for key in state_dict)
+
+
+def _without_objects(data: Mapping[str, Any]) -> StateDict:
+    """A quantized state dict, its packed pairs and dtypes kept, and the versions by which torch reads older layouts."""
+    state_dict: OrderedDict[str, Any] = OrderedDict(
+        (key, value) for key, value in data.items()
+        if isinstance(value, (Tensor, torch.dtype)) or
+        (isinstance(value, tuple) and all(part is None or isinstance(part, Tensor) for part in value)))
+    state_dict._metadata = getattr(data, "_metadata", None)
+    return state_dict
 
 
 def adapt_input_conv(in_chans: int, weight: Tensor, base_chans: int = 3) -> Tensor:
@@ -189,7 +209,8 @@ def load_weights(
     """Fit tensors to a model and make them its parameters.
 
     A model on the meta device takes the tensors themselves, moved to `device` and `dtype` where these are given; a
-    model that has parameters already keeps them and gets copies of the values.
+    model that has parameters already keeps them and gets copies of the values. An int8 model (`is_quantized`) loads
+    itself, all or nothing: its `load_published` is called with the state dict and with what checks that it fits.
 
     Args:
         model: The model.
@@ -203,6 +224,9 @@ def load_weights(
     Raises:
         CheckpointError: The tensors do not fit; the message lists the keys, shortened.
     """
+    if getattr(model, "is_quantized", False):  # more than tensors in both state dicts, and nothing in them to adapt
+        model.load_published(state_dict, partial(_check, model, origin))
+        return
     config = config or WeightsConfig()
     state_dict = _translate(model, state_dict, config.key_map)
     expected = model.state_dict()
@@ -212,13 +236,7 @@ def load_weights(
     if hasattr(model, "fit_state_dict"):
         state_dict = model.fit_state_dict(state_dict)
 
-    missing = [key for key in expected if key not in state_dict]
-    problems = _problems(expected, state_dict, [key for key in missing if not _may_miss(key, dropped)])
-    if not strict:
-        problems.pop("missing", None)
-        problems.pop("unexpected", None)
-    if problems:
-        raise CheckpointError(_explain(model, origin, problems, state_dict, expected))
+    _check(model, origin, expected, state_dict, dropped, strict)
     kept = {key: value for key, value in state_dict.items() if key in expected}
     if any(owns_meta(module) for module in model.modules()):
         _assign(model, kept, device, dtype)
@@ -281,8 +299,26 @@ def _fit_head(
     return dropped
 
 
-def _may_miss(key: str, dropped: set[str]) -> bool:
+def _may_miss(key: str, dropped: Collection[str]) -> bool:
     return key in dropped or key.endswith("num_batches_tracked")  # files older than torch 0.4.1 have no such counter
+
+
+def _check(
+    model: nn.Module,
+    origin: str,
+    expected: StateDict,
+    state_dict: StateDict,
+    dropped: Collection[str] = (),
+    strict: bool = True,
+) -> None:
+    """Raise CheckpointError where the tensors are not those that are expected."""
+    missing = [key for key in expected if key not in state_dict]
+    problems = _problems(expected, state_dict, [key for key in missing if not _may_miss(key, dropped)])
+    if not strict:
+        problems.pop("missing", None)
+        problems.pop("unexpected", None)
+    if problems:
+        raise CheckpointError(_explain(model, origin, problems, state_dict, expected))
 
 
 def _problems(
@@ -311,6 +347,10 @@ def _explain(
         lines.append(f"  {kind} ({len(keys)}): {', '.join(shown)}{rest}")
     if len(problems.get("missing", ())) > len(expected) / 2:
         lines.append("  most keys are missing: these are weights of another architecture")
+    if _is_quantized(state_dict) and not _is_quantized(expected):
+        lines.append("  the file holds quantized weights: a quantized_* model takes them, with quantize=True")
+    elif _is_quantized(expected) and not _is_quantized(state_dict):
+        lines.append("  the file holds float weights, the model is int8: pass quantize=False to load them")
     heads = {f"{path}.weight" for path in getattr(model, "classifier_paths", ())}
     wrong_heads = heads & set(problems.get("other shape", ()))
     if wrong_heads:

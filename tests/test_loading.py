@@ -4,6 +4,7 @@ import argparse
 import logging
 import os
 import pickle
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -215,6 +216,48 @@ def test_a_bare_pickle_is_refused(tmp_path):
     path.write_bytes(pickle.dumps(Malice()))
     with pytest.raises(CheckpointError):
         read_state_dict(path)
+
+
+# quantized weights
+
+def quantized_weights():
+    weight = torch.quantize_per_channel(torch.randn(4, 8), torch.full((4,), 0.1), torch.zeros(4), 0, torch.qint8)
+    weights = OrderedDict({
+        "fc.scale": torch.tensor(0.5), "fc.zero_point": torch.tensor(3), "fc._packed_params.dtype": torch.qint8,
+        "fc._packed_params._packed_params": (weight, None), "name": "text", "sizes": (1, 2)})
+    weights._metadata = OrderedDict({"fc": {"version": 3}})
+    return weights
+
+
+@pytest.mark.parametrize("new_format", [True, False])
+def test_packed_parameters_are_kept(new_format, tmp_path):
+    weights = quantized_weights()
+    torch.save({"state_dict": weights}, tmp_path / "int8.pth", _use_new_zipfile_serialization=new_format)
+    found = read_state_dict(tmp_path / "int8.pth")
+    assert set(weights) - set(found) == {"name", "sizes"}
+    weight, bias = found["fc._packed_params._packed_params"]
+    written = weights["fc._packed_params._packed_params"][0]
+    assert weight.is_quantized and torch.equal(weight.int_repr(), written.int_repr())
+    assert bias is None and found["fc._packed_params.dtype"] is torch.qint8
+    assert found._metadata["fc"]["version"] == 3
+
+
+def test_code_in_quantized_weights_is_refused(tmp_path):
+    torch.save({**quantized_weights(), "x": Malice()}, tmp_path / "evil.pth")
+    with pytest.raises(CheckpointError, match="it was not loaded, because unpickling them could run code"):
+        read_state_dict(tmp_path / "evil.pth")
+
+
+def test_an_int8_model_loads_itself(tmp_path):
+    class Int8(torch.nn.Module):
+        is_quantized = True
+
+        def load_published(self, state_dict, check):
+            check({"fc.scale": torch.ones(())}, {key: state_dict[key] for key in ("fc.scale", "fc.zero_point")})
+
+    torch.save(quantized_weights(), tmp_path / "int8.pth")
+    with pytest.raises(CheckpointError, match=r"does not fit the model 'Int8'\n  unexpected \(1\): fc.zero_point"):
+        load_checkpoint(Int8(), tmp_path / "int8.pth")
 
 
 def test_no_tensors(tmp_path):

@@ -7,7 +7,7 @@ from .channel_attention import CecaModule, EcaModule, EffectiveSEModule, SEModul
 from .conv import CondConv2d, Conv2dSame, ConvNormAct, MixedConv2d, create_conv2d, pad_same
 from .drop import DropBlock2d, DropPath, drop_path_rates
 from .helpers import make_divisible, to_2tuple, to_ntuple
-from .mlp import LayerScale, LayerScale2d, Mlp
+from .mlp import ConvMlp, LayerScale, LayerScale2d, Mlp
 from .norm import (
     BatchNormAct2d,
     EvoNorm2dS0,
@@ -20,15 +20,15 @@ from .norm import (
     get_norm_act_layer,
     get_norm_layer,
 )
-from .pool import ClassifierHead, GlobalPool2d
+from .pool import ClassifierHead, GlobalPool2d, NormMlpClassifierHead
 from .squeeze_excite import GlobalContext, SqueezeExcite
 
 __all__ = [
     "ACTIVATIONS", "Attention2d", "BatchNormAct2d", "BlurPool2d", "CecaModule", "ClassifierHead", "CondConv2d",
-    "Conv2dSame", "ConvNormAct", "DropBlock2d", "DropPath", "EcaModule", "EffectiveSEModule", "EvoNorm2dS0",
+    "Conv2dSame", "ConvMlp", "ConvNormAct", "DropBlock2d", "DropPath", "EcaModule", "EffectiveSEModule", "EvoNorm2dS0",
     "GELUTanh", "GlobalContext", "GlobalPool2d", "GroupNorm", "GroupNormAct", "LayerNorm", "LayerNorm2d",
-    "LayerNormAct2d", "LayerScale", "LayerScale2d", "MixedConv2d", "Mlp", "MultiQueryAttention2d", "QuickGELU",
-    "RmsNorm", "SEModule", "SqueezeExcite", "create_aa", "create_attn", "create_conv2d", "drop_path_rates",
-    "get_act_layer", "get_attn", "get_norm_act_layer", "get_norm_layer", "make_divisible", "pad_same", "to_2tuple",
-    "to_ntuple",
+    "LayerNormAct2d", "LayerScale", "LayerScale2d", "MixedConv2d", "Mlp", "MultiQueryAttention2d",
+    "NormMlpClassifierHead", "QuickGELU", "RmsNorm", "SEModule", "SqueezeExcite", "create_aa", "create_attn",
+    "create_conv2d", "drop_path_rates", "get_act_layer", "get_attn", "get_norm_act_layer", "get_norm_layer",
+    "make_divisible", "pad_same", "to_2tuple", "to_ntuple",
 ]

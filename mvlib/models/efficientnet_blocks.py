@@ -37,7 +37,7 @@ from ..layers.helpers import make_divisible
 from ..layers.mlp import LayerScale2d
 from ..layers.norm import NormLayer, get_norm_act_layer
 from ..layers.squeeze_excite import GlobalContext, SqueezeExcite
-from .base import Step
+from .base import StateDict, Step
 
 __all__ = [
     "BlockSpec",
@@ -51,6 +51,8 @@ __all__ = [
     "build_stages",
     "decode_arch_def",
     "init_mobile_module",
+    "layer_position",
+    "rename_in_order",
     "round_channels",
 ]
 
@@ -772,3 +774,36 @@ def init_mobile_module(name: str, module: nn.Module) -> bool:
 def _init_fan_out(kernel: Tensor, groups: int) -> None:
     out_chs, _, height, width = kernel.shape
     nn.init.normal_(kernel, 0.0, math.sqrt(2.0 / (out_chs * height * width // groups)))
+
+
+# --- foreign checkpoints
+
+
+def layer_position(path: str) -> list[tuple[int, int, str]]:
+    """Sorts paths of layers by the numbers in them: "features.2.0" before "features.10.0"."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in path.split(".")]
+
+
+def rename_in_order(
+    state_dict: StateDict, model: nn.Module, head: str, order: Callable[[str], Any] = layer_position
+) -> StateDict:
+    """Give the layers of a foreign state dict our names, one after the other; for networks that run in one order.
+
+    A checkpoint of another architecture keeps the names for which we have no layer, and shapes that do not fit: loading
+    reports both.
+
+    Args:
+        state_dict: The foreign state dict.
+        model: Our model; its layers stand in the order in which they run, but for the classifier.
+        head: Path of the foreign classifier.
+        order: Sorts the paths of the foreign layers into the order in which they run.
+    """
+    theirs = sorted({key.rpartition(".")[0] for key in state_dict} - {head}, key=order)
+    ours = dict.fromkeys(key.rpartition(".")[0] for key in model.state_dict())
+    ours.pop(model.classifier_path, None)
+    names = {head: model.classifier_path, **dict(zip(theirs, ours))}
+    renamed = {}
+    for key, value in state_dict.items():
+        path, _, leaf = key.rpartition(".")
+        renamed[f"{names.get(path, path)}.{leaf}"] = value
+    return renamed

@@ -1,0 +1,1625 @@
+"""CoAtNet, MaxViT and their relatives: convolutions first, then self-attention with a bias for relative positions.
+
+Papers:
+    Dai et al., "CoAtNet: Marrying Convolution and Attention for All Data Sizes", 2021, arXiv:2106.04803.
+    Tu et al., "MaxViT: Multi-Axis Vision Transformer", 2022, arXiv:2204.01697.
+
+A stage halves the map in its first block. There are four kinds of block, named by letters:
+
+    C   a convolution block: MBConv, or ConvNeXt (the "coatnext" and "maxxvit" models)
+    T   a transformer block that attends to the whole map (CoAtNet's last stages)
+    M   a convolution block, then attention within windows, then attention across them on a grid (MaxViT)
+    PM  two convolution blocks, then both attentions side by side
+
+All architectures are one class. Its arguments that begin with "conv_" are fields of `ConvConfig`, those that begin with
+"transformer_" fields of `TransformerConfig`; the table of configs below says what differs between architectures.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..layers import (
+    ClassifierHead,
+    ConvMlp,
+    DropPath,
+    LayerScale,
+    LayerScale2d,
+    Mlp,
+    NormMlpClassifierHead,
+    SEModule,
+    create_conv2d,
+    drop_path_rates,
+    get_attn,
+    get_norm_act_layer,
+    get_norm_layer,
+    make_divisible,
+    pad_same,
+    to_2tuple,
+)
+from ..layers.activations import ActLayer
+from ..layers.channel_attention import AttnLayer
+from ..layers.conv import num_groups, resolve_padding
+from ..layers.norm import NormLayer
+from ..layers.pos_embed import resize_rel_pos_bias_table
+from ..layers.window import relative_position_index, window_partition, window_reverse
+from ..registry import register_model
+from .base import Flow, ImageModel, KeyMap, StateDict, Step
+
+__all__ = ["ConvConfig", "MaxxVit", "TransformerConfig"]
+
+Size = tuple[int, int]
+
+torch.fx.wrap("pad_same")  # one node in a traced graph; an imported name has to be said again
+
+
+@dataclass(frozen=True)
+class ConvConfig:
+    """What convolution blocks (and the stem) are like. Arguments of the model begin with "conv_".
+
+    Attributes:
+        block_type: "mbconv" or "convnext".
+        expand_ratio: Hidden channels per channel.
+        expand_output: MBConv: widen the output's channels; otherwise the input's.
+        kernel_size: MBConv: side of the kernel; ConvNeXt's is 7.
+        group_size: MBConv: channels of a group of the inner convolution; 1 is depthwise, 0 ungrouped.
+        pre_norm_act: MBConv: an activation after the first norm.
+        output_bias: Whether the last convolution and the shortcut's have a bias.
+        stride_mode: What halves the map: "dw" the inner convolution, "1x1" the first one, "pool" pooling before it.
+        pool_type: Pooling of MBConv's shortcut, see `Downsample2d`.
+        downsample_pool_type: Pooling of `stride_mode` "pool".
+        shortcut_proj: MBConv: project a pooled shortcut even where the width stays.
+        padding: "" for PyTorch's symmetric padding, "same" for TensorFlow's.
+        attn_early: Channel attention before the second norm instead of after it.
+        attn_layer: Channel attention by name, see `layers.get_attn`; "" for none.
+        attn_act_layer: Activation inside squeeze-and-excitation.
+        attn_ratio: Its squeezed channels per output channel (per hidden channel unless `expand_output`).
+        init_values: ConvNeXt: initial layer scale; None for none.
+        act_layer: Activation.
+        norm_layer: Norm; batch norm for MBConv and layer norm for ConvNeXt unless given.
+        norm_eps: Its epsilon; 1e-5 and 1e-6 unless given.
+    """
+
+    block_type: str = "mbconv"
+    expand_ratio: float = 4.0
+    expand_output: bool = True
+    kernel_size: int = 3
+    group_size: int = 1
+    pre_norm_act: bool = False
+    output_bias: bool = True
+    stride_mode: str = "dw"
+    pool_type: str = "avg2"
+    downsample_pool_type: str = "avg2"
+    shortcut_proj: bool = False
+    padding: str = ""
+    attn_early: bool = False
+    attn_layer: AttnLayer = "se"
+    attn_act_layer: ActLayer = "silu"
+    attn_ratio: float = 0.25
+    init_values: float | None = 1e-6
+    act_layer: ActLayer = "gelu"
+    norm_layer: NormLayer = ""
+    norm_eps: float | None = None
+
+    def __post_init__(self) -> None:
+        _check("conv_block_type", self.block_type, ("mbconv", "convnext"))
+        _check("conv_stride_mode", self.stride_mode, ("dw", "pool") + ("1x1",) * (self.block_type == "mbconv"))
+
+    @property
+    def norm(self) -> Callable[..., nn.Module]:
+        """The norm with its epsilon bound."""
+        layer, eps = ("batchnorm2d", 1e-5) if self.block_type == "mbconv" else ("layernorm2d", 1e-6)
+        return partial(get_norm_layer(self.norm_layer or layer), eps=eps if self.norm_eps is None else self.norm_eps)
+
+    @property
+    def norm_act(self) -> Callable[..., nn.Module]:
+        """The norm followed by the activation."""
+        return get_norm_act_layer(self.norm, self.act_layer)
+
+
+@dataclass(frozen=True)
+class TransformerConfig:
+    """What attention blocks are like. Arguments of the model begin with "transformer_".
+
+    Attributes:
+        dim_head: Channels of a head.
+        head_first: Windows: each head's query, key and value stand together; otherwise all queries come first.
+        scale_dim: Windows: attention logits are divided by the root of all channels, not of a head's.
+        expand_ratio: Hidden channels of the MLP per channel.
+        expand_first: T blocks: widen in the projection to queries, keys and values; otherwise in that of the output.
+        shortcut_bias: T blocks: whether the shortcut's projection has a bias.
+        attn_bias: Whether the projections of attention have one.
+        attn_drop: Dropout of the attention weights.
+        proj_drop: Dropout of the outputs of attention and MLP.
+        pool_type: T blocks: pooling, see `Downsample2d`.
+        rel_pos_type: "bias", "bias_tf" (tables), "mlp" (`RelPosMlp`), or "" for none.
+        rel_pos_dim: Hidden channels of `RelPosMlp`.
+        partition_ratio: Pixels of the image per row (column) of a window and of the grid, where these are not given.
+        window_size: Rows and columns of a window.
+        grid_size: Rows and columns of the grid; those of the window unless given.
+        no_block_attn: M blocks: attention on the grid alone.
+        use_nchw_attn: M blocks: 1x1 convolutions on (B, C, H, W) instead of linear layers.
+        init_values: Initial layer scale; None for none.
+        act_layer: Activation of the MLP.
+        norm_layer: Norm of (B, C, H, W) maps, and of the final features.
+        norm_layer_cl: Norm of channels-last maps.
+        norm_eps: Epsilon of both.
+    """
+
+    dim_head: int = 32
+    head_first: bool = True
+    scale_dim: bool = False
+    expand_ratio: float = 4.0
+    expand_first: bool = True
+    shortcut_bias: bool = True
+    attn_bias: bool = True
+    attn_drop: float = 0.0
+    proj_drop: float = 0.0
+    pool_type: str = "avg2"
+    rel_pos_type: str = "bias"
+    rel_pos_dim: int = 512
+    partition_ratio: int = 32
+    window_size: int | Size | None = None
+    grid_size: int | Size | None = None
+    no_block_attn: bool = False
+    use_nchw_attn: bool = False
+    init_values: float | None = None
+    act_layer: ActLayer = "gelu"
+    norm_layer: NormLayer = "layernorm2d"
+    norm_layer_cl: NormLayer = "layernorm"
+    norm_eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        _check("transformer_rel_pos_type", self.rel_pos_type, ("bias", "bias_tf", "mlp", ""))
+
+    def make_norm(self, dim: int, layout: str = "NCHW") -> nn.Module:
+        norm = self.norm_layer if layout == "NCHW" else self.norm_layer_cl
+        return get_norm_layer(norm)(dim, eps=self.norm_eps)
+
+    def fit_partitions(self, img_size: Size) -> TransformerConfig:
+        """The config with windows and grid for an image of `img_size`, in pixels."""
+        if self.window_size is None:
+            window = grid = _partition(img_size, self.partition_ratio)
+        else:
+            window = to_2tuple(self.window_size)
+            grid = window if self.grid_size is None else to_2tuple(self.grid_size)
+        return replace(self, window_size=window, grid_size=grid)
+
+
+def _check(name: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise ValueError(f"{name} {value!r} is not one of {', '.join(map(repr, known))}")
+
+
+def _partition(img_size: Size, ratio: int) -> Size:
+    return img_size[0] // ratio, img_size[1] // ratio
+
+
+# relative positions
+
+class RelPosBias(nn.Module):
+    """A learned bias for each head and each offset of query from key in a window; key `relative_position_bias_table`.
+
+    Called, it gives (num_heads, wh * ww, wh * ww), to be added to the attention logits [query, key].
+
+    Args:
+        window_size: Rows and columns of the window, wh and ww.
+        num_heads: Heads.
+    """
+
+    def __init__(self, window_size: Size, num_heads: int) -> None:
+        super().__init__()
+        self.window_size = window_size
+        self.num_heads = num_heads
+        self.relative_position_bias_table = nn.Parameter(torch.empty(self._table_shape()))
+        _register_index(self)
+        if not self.relative_position_index.is_meta:
+            self.reset_parameters()
+            self.reset_buffers()
+
+    def _table_shape(self) -> tuple[int, ...]:
+        return math.prod(_offsets(self.window_size)), self.num_heads
+
+    def reset_parameters(self) -> None:
+        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+
+    def reset_buffers(self) -> None:
+        _register_index(self, relative_position_index(self.window_size, self.relative_position_index.device))
+
+    def set_window_size(self, window_size: Size) -> None:
+        """Change the window; the table is resampled."""
+        if window_size == self.window_size:
+            return
+        old, self.window_size = self.window_size, window_size
+        table = self.relative_position_bias_table
+        resized = self.fit_table(table.detach(), old)
+        self.relative_position_bias_table = nn.Parameter(resized, requires_grad=table.requires_grad)
+        self.reset_buffers()
+
+    def fit_table(self, table: Tensor, old_window: Size | None = None) -> Tensor:
+        """The table of another window (a square one unless given), resampled for this one."""
+        return resize_rel_pos_bias_table(table, self.window_size, old_window)
+
+    def forward(self) -> Tensor:
+        return self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1).contiguous()
+
+
+class RelPosBiasTf(RelPosBias):
+    """`RelPosBias` in the layout of MaxViT's TensorFlow code: (num_heads, rows, columns), offsets of key from query."""
+
+    def _table_shape(self) -> tuple[int, ...]:
+        return self.num_heads, *_offsets(self.window_size)
+
+    def reset_parameters(self) -> None:
+        nn.init.normal_(self.relative_position_bias_table, std=0.02)
+
+    def fit_table(self, table: Tensor, old_window: Size | None = None) -> Tensor:
+        """The table of another window, which its shape tells, resampled for this one."""
+        old = tuple((size + 1) // 2 for size in table.shape[1:])
+        if old == self.window_size:
+            return table
+        return super().fit_table(table.flatten(1).T, old).T.reshape(self._table_shape())
+
+    def forward(self) -> Tensor:
+        return self.relative_position_bias_table.flatten(1)[:, self.relative_position_index.T]
+
+
+class RelPosMlp(nn.Module):
+    """The bias for each head and offset from a small MLP on the logarithms of the offset; keys `mlp.fc1`, `mlp.fc2`.
+
+    Called as `RelPosBias` is. Source: Liu et al., "Swin Transformer V2", 2022, without its normalisation of offsets.
+
+    Args:
+        window_size: Rows and columns of the window.
+        num_heads: Heads.
+        hidden_dim: Hidden channels of the MLP.
+    """
+
+    def __init__(self, window_size: Size, num_heads: int, hidden_dim: int = 512) -> None:
+        super().__init__()
+        self.window_size = window_size
+        self.mlp = Mlp(2, hidden_dim, num_heads, act_layer=nn.ReLU, drop=(0.125, 0.0))
+        _register_index(self)
+        self.register_buffer("rel_coords_log", torch.empty(*_offsets(window_size), 2), persistent=False)
+        if not self.rel_coords_log.is_meta:
+            self.reset_buffers()
+
+    def reset_buffers(self) -> None:
+        like = self.rel_coords_log
+        _register_index(self, relative_position_index(self.window_size, like.device))
+        offsets = [torch.arange(1 - side, side, device=like.device) for side in self.window_size]
+        coords = torch.stack(torch.meshgrid(*offsets, indexing="ij"), dim=-1).float()
+        coords = coords.sign() * torch.log(1 + coords.abs())
+        self.register_buffer("rel_coords_log", coords.to(like.dtype), persistent=False)
+
+    def set_window_size(self, window_size: Size) -> None:
+        """Change the window; the weights stay."""
+        self.window_size = window_size
+        self.reset_buffers()
+
+    def forward(self) -> Tensor:
+        table = self.mlp(self.rel_coords_log).flatten(0, 1)
+        return table[self.relative_position_index].permute(2, 0, 1).contiguous()
+
+
+def _offsets(window: Size) -> Size:
+    """How many different vertical and horizontal offsets there are between two positions of a window."""
+    return 2 * window[0] - 1, 2 * window[1] - 1
+
+
+def _register_index(module: nn.Module, index: Tensor | None = None) -> None:
+    if index is None:
+        area = math.prod(module.window_size)
+        index = torch.empty(area, area, dtype=torch.long)
+    module.register_buffer("relative_position_index", index, persistent=False)
+
+
+def _make_rel_pos(config: TransformerConfig, window_size: Size, num_heads: int) -> nn.Module | None:
+    if not config.rel_pos_type:
+        return None
+    if config.rel_pos_type == "mlp":
+        return RelPosMlp(window_size, num_heads, config.rel_pos_dim)
+    return (RelPosBiasTf if config.rel_pos_type == "bias_tf" else RelPosBias)(window_size, num_heads)
+
+
+# convolution blocks
+
+class Downsample2d(nn.Module):
+    """Halve a map by pooling, then project it to another width; key `expand`.
+
+    Shapes: (B, dim, H, W) -> (B, dim_out, H', W'); H' is ceil(H / 2), or floor(H / 2) for kernels of 2 without padding.
+
+    Args:
+        dim: Channels of the input.
+        dim_out: Channels of the output.
+        pool_type: "max" or "avg" over 3 x 3 pixels, "avg_zeros" (the zeros around the map count for the mean),
+            "max2" or "avg2" over 2 x 2.
+        padding: "" for PyTorch's symmetric padding, "same" for TensorFlow's.
+        bias: Whether the projection has a bias.
+        always_project: Project even where the width stays.
+
+    Raises:
+        ValueError: The pooling is unknown.
+    """
+
+    _pools = {
+        "max": (nn.MaxPool2d, 3, {}),
+        "max2": (nn.MaxPool2d, 2, {}),
+        "avg": (nn.AvgPool2d, 3, {"count_include_pad": False}),
+        "avg_zeros": (nn.AvgPool2d, 3, {}),
+        "avg2": (nn.AvgPool2d, 2, {}),
+    }
+
+    def __init__(
+        self,
+        dim: int,
+        dim_out: int,
+        pool_type: str = "avg2",
+        padding: str = "",
+        bias: bool = True,
+        always_project: bool = False,
+    ) -> None:
+        super().__init__()
+        _check("pool_type", pool_type, tuple(self._pools))
+        pool, self.kernel_size, options = self._pools[pool_type]
+        self.pad_value = -math.inf if pool is nn.MaxPool2d else 0.0
+        amount, self.pads_input = resolve_padding(padding or (self.kernel_size - 1) // 2, self.kernel_size, stride=2)
+        self.pool = pool(self.kernel_size, stride=2, padding=amount, **options)
+        projects = dim != dim_out or always_project
+        self.expand = nn.Conv2d(dim, dim_out, 1, bias=bias) if projects else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.pads_input:
+            x = pad_same(x, self.kernel_size, stride=2, value=self.pad_value)
+        return self.expand(self.pool(x))
+
+
+class MbConvBlock(nn.Module):
+    """Inverted bottleneck with a norm in front: 1x1 convolution that widens, 3x3, channel attention, 1x1.
+
+    Shapes: (B, in_chs, H, W) -> (B, out_chs, H', W'). Keys `shortcut`, `pre_norm`, `down`, `conv1_1x1`, `norm1`,
+    `conv2_kxk`, `se_early`, `norm2`, `se`, `conv3_1x1`.
+    """
+
+    def __init__(self, in_chs: int, out_chs: int, stride: int, config: ConvConfig, drop_path: float = 0.0) -> None:
+        super().__init__()
+        mid_chs = make_divisible((out_chs if config.expand_output else in_chs) * config.expand_ratio)
+        strides = {mode: stride if mode == config.stride_mode else 1 for mode in ("pool", "1x1", "dw")}
+        norm_act, padding, bias = config.norm_act, config.padding, config.output_bias
+        attn = _make_channel_attention(config, mid_chs, out_chs)
+
+        self.shortcut: nn.Module = nn.Identity()
+        if stride == 2:
+            self.shortcut = Downsample2d(in_chs, out_chs, config.pool_type, padding, bias, config.shortcut_proj)
+        self.pre_norm = norm_act(in_chs, apply_act=config.pre_norm_act)
+        self.down: nn.Module = nn.Identity()
+        if strides["pool"] == 2:
+            self.down = Downsample2d(in_chs, in_chs, config.downsample_pool_type, padding)
+        self.conv1_1x1 = create_conv2d(in_chs, mid_chs, 1, stride=strides["1x1"])
+        self.norm1 = norm_act(mid_chs)
+        self.conv2_kxk = create_conv2d(mid_chs, mid_chs, config.kernel_size, stride=strides["dw"], padding=padding,
+                                       groups=num_groups(config.group_size, mid_chs))
+        self.se_early = attn if config.attn_early else nn.Identity()
+        self.norm2 = norm_act(mid_chs)
+        self.se = nn.Identity() if config.attn_early else attn
+        self.conv3_1x1 = create_conv2d(mid_chs, out_chs, 1, bias=bias)
+        self.drop_path = _make_drop_path(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = self.shortcut(x)
+        x = self.norm1(self.conv1_1x1(self.down(self.pre_norm(x))))
+        x = self.se(self.norm2(self.se_early(self.conv2_kxk(x))))
+        return self.drop_path(self.conv3_1x1(x)) + shortcut
+
+
+def _make_channel_attention(config: ConvConfig, mid_chs: int, out_chs: int) -> nn.Module:
+    layer = get_attn(config.attn_layer)
+    if layer is None:
+        return nn.Identity()
+    if layer is SEModule:
+        squeezed = int(config.attn_ratio * (out_chs if config.expand_output else mid_chs))
+        return SEModule(mid_chs, rd_channels=squeezed, act_layer=config.attn_act_layer)
+    return layer(mid_chs)
+
+
+class ConvNeXtBlock(nn.Module):
+    """Depthwise 7x7 convolution, norm and MLP on one residual branch, scaled (Liu et al., 2022, arXiv:2201.03545).
+
+    Shapes: (B, in_chs, H, W) -> (B, out_chs, H', W'). Keys `shortcut`, `down`, `conv_dw`, `norm`, `mlp`, `ls`.
+    """
+
+    def __init__(self, in_chs: int, out_chs: int, stride: int, config: ConvConfig, drop_path: float = 0.0) -> None:
+        super().__init__()
+        bias, pools = config.output_bias, stride == 2 and config.stride_mode == "pool"
+        self.shortcut: nn.Module = nn.Identity()
+        if stride == 2:
+            self.shortcut = Downsample2d(in_chs, out_chs)
+        elif in_chs != out_chs:
+            self.shortcut = nn.Conv2d(in_chs, out_chs, 1, bias=bias)
+        self.down = Downsample2d(in_chs, in_chs, config.downsample_pool_type) if pools else nn.Identity()
+        self.conv_dw = create_conv2d(in_chs, out_chs, 7, stride=1 if pools else stride, depthwise=True, bias=bias)
+        self.norm = config.norm(out_chs)
+        self.mlp = ConvMlp(out_chs, int(config.expand_ratio * out_chs), act_layer=config.act_layer, bias=bias)
+        self.ls = _make_layer_scale(out_chs, config.init_values)
+        self.drop_path = _make_drop_path(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        branch = self.ls(self.mlp(self.norm(self.conv_dw(self.down(x)))))
+        return self.drop_path(branch) + self.shortcut(x)
+
+
+def _make_conv(in_chs: int, out_chs: int, stride: int, config: ConvConfig, drop_path: float) -> nn.Module:
+    block = ConvNeXtBlock if config.block_type == "convnext" else MbConvBlock
+    return block(in_chs, out_chs, stride, config, drop_path)
+
+
+def _make_drop_path(rate: float) -> nn.Module:
+    return DropPath(rate) if rate > 0.0 else nn.Identity()
+
+
+def _make_layer_scale(dim: int, init_values: float | None, layout: str = "NCHW") -> nn.Module:
+    if not init_values:
+        return nn.Identity()
+    return (LayerScale2d if layout == "NCHW" else LayerScale)(dim, init_values)
+
+
+# attention blocks
+
+class Attention(nn.Module):
+    """Multi-head self-attention within windows, or over a whole map; keys `qkv`, `rel_pos`, `proj`.
+
+    Shapes: windows (B, wh * ww, dim) -> (B, wh * ww, dim_out) for layout "NHWC", whose projections are linear layers;
+    (B, dim, wh, ww) -> (B, dim_out, wh, ww) for "NCHW", whose projections are 1x1 convolutions.
+
+    Args:
+        dim: Channels of the input.
+        dim_out: Channels of the output.
+        window_size: Rows and columns, wh and ww.
+        config: Heads, biases, dropout.
+        attn_dim: Channels of the queries; `dim` unless given.
+        head_first: Order of the channels, see `TransformerConfig`.
+        layout: "NHWC" or "NCHW".
+
+    Raises:
+        ValueError: The heads do not divide the channels.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        dim_out: int,
+        window_size: Size,
+        config: TransformerConfig,
+        attn_dim: int | None = None,
+        head_first: bool = True,
+        layout: str = "NHWC",
+    ) -> None:
+        super().__init__()
+        attn_dim = attn_dim or dim
+        if attn_dim % config.dim_head:
+            raise ValueError(f"{attn_dim} channels cannot be divided into heads of {config.dim_head}")
+        project = partial(nn.Conv2d, kernel_size=1) if layout == "NCHW" else nn.Linear
+        self.layout = layout
+        self.head_first = head_first
+        self.dim_head = config.dim_head
+        self.num_heads = attn_dim // config.dim_head
+        self.scale = (attn_dim if config.scale_dim else config.dim_head) ** -0.5
+        self.qkv = project(dim, 3 * attn_dim, bias=config.attn_bias)
+        self.rel_pos = _make_rel_pos(config, window_size, self.num_heads)
+        self.attn_drop = nn.Dropout(config.attn_drop)
+        self.proj = project(attn_dim, dim_out, bias=config.attn_bias)
+        self.proj_drop = nn.Dropout(config.proj_drop)
+
+    def set_window_size(self, window_size: Size) -> None:
+        """Change the window that the bias for relative positions is for."""
+        if self.rel_pos is not None:
+            self.rel_pos.set_window_size(window_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self._split_heads(self.qkv(x))
+        out = F.scaled_dot_product_attention(
+            q, k, v,
+            attn_mask=self.rel_pos().unsqueeze(0) if self.rel_pos is not None else None,  # fused if of rank 4
+            dropout_p=self.attn_drop.p if self.training else 0.0,
+            scale=self.scale,
+        )
+        if self.layout == "NCHW":
+            out = out.transpose(2, 3).reshape(x.shape[0], -1, x.shape[2], x.shape[3])
+        else:
+            out = out.transpose(1, 2).flatten(2)
+        return self.proj_drop(self.proj(out))
+
+    def _split_heads(self, qkv: Tensor) -> tuple[Tensor, ...]:
+        """Queries, keys and values, each (B, num_heads, wh * ww, dim_head)."""
+        if self.layout == "NCHW":
+            qkv = qkv.flatten(2).transpose(1, 2)
+        if self.head_first:
+            qkv = qkv.unflatten(-1, (self.num_heads, 3, self.dim_head)).permute(3, 0, 2, 1, 4)
+        else:
+            qkv = qkv.unflatten(-1, (3, self.num_heads, self.dim_head)).permute(2, 0, 3, 1, 4)
+        # The fused kernels want a head's channels side by side.
+        return (qkv.contiguous() if self.layout == "NCHW" else qkv).unbind(0)
+
+
+class TransformerBlock(nn.Module):
+    """Attention, then an MLP, each on a pre-normalised residual branch; `attend` is for derived classes to define.
+
+    Shapes: (B, dim, H, W) -> (B, dim_out, H', W'), or channels last for layout "NHWC". Keys `shortcut`, `norm1`,
+    `attn`, `ls1`, `norm2`, `mlp`, `ls2`.
+    """
+
+    def __init__(
+        self, dim: int, dim_out: int, config: TransformerConfig, drop_path: float = 0.0, layout: str = "NCHW"
+    ) -> None:
+        super().__init__()
+        self.layout = layout
+        self.shortcut: nn.Module = nn.Identity()
+        self.norm1: nn.Module = config.make_norm(dim, layout)
+        self.ls1 = _make_layer_scale(dim_out, config.init_values, layout)
+        self.drop_path1 = _make_drop_path(drop_path)
+        self.norm2 = config.make_norm(dim_out, layout)
+        self.mlp = (ConvMlp if layout == "NCHW" else Mlp)(
+            dim_out, int(dim_out * config.expand_ratio), act_layer=config.act_layer, drop=config.proj_drop)
+        self.ls2 = _make_layer_scale(dim_out, config.init_values, layout)
+        self.drop_path2 = _make_drop_path(drop_path)
+
+    def attend(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.shortcut(x) + self.drop_path1(self.ls1(self.attend(self.norm1(x))))
+        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+
+
+class TransformerBlock2d(TransformerBlock):
+    """CoAtNet's transformer block: attends to the whole map, which pooling halves before where `stride` is 2.
+
+    Shapes: (B, dim, H, W) -> (B, dim_out, *feat_size).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        dim_out: int,
+        stride: int,
+        feat_size: Size,
+        config: TransformerConfig,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__(dim, dim_out, config, drop_path)
+        self.feat_size = feat_size
+        if stride == 2:
+            self.shortcut = Downsample2d(dim, dim_out, config.pool_type, bias=config.shortcut_bias)
+            norm, self.norm1 = self.norm1, nn.Sequential()
+            self.norm1.add_module("norm", norm)
+            self.norm1.add_module("down", Downsample2d(dim, dim, config.pool_type))
+        attn_dim = dim_out if config.expand_first else dim
+        self.attn = Attention(dim, dim_out, feat_size, replace(config, scale_dim=False), attn_dim, layout="NCHW")
+
+    def set_input_size(self, feat_size: Size, window_size: Size, grid_size: Size) -> None:
+        """Change the size of the map."""
+        self.feat_size = feat_size
+        self.attn.set_window_size(feat_size)
+
+    def attend(self, x: Tensor) -> Tensor:
+        return self.attn(_expect_size(x, self.feat_size) if self.attn.rel_pos is not None else x)
+
+
+class PartitionAttention(TransformerBlock):
+    """MaxViT's attention within the windows of a map, or across them, on a grid.
+
+    The grid divides the map into as many cells as it has places; what attends to each other are the positions that lie
+    at the same place of their cells. Keys as `TransformerBlock`.
+
+    Shapes: (B, H, W, dim) -> same, or (B, dim, H, W) -> same where `config.use_nchw_attn`.
+
+    Args:
+        dim: Channels.
+        size: Rows and columns of a window, or of the grid.
+        is_grid: Attend across windows.
+        config: What the block is like.
+        drop_path: Stochastic depth rate of both branches.
+    """
+
+    def __init__(
+        self, dim: int, size: Size, is_grid: bool, config: TransformerConfig, drop_path: float = 0.0
+    ) -> None:
+        super().__init__(dim, dim, config, drop_path, "NCHW" if config.use_nchw_attn else "NHWC")
+        self.partition_size = _check_partition(size)
+        self.is_grid = is_grid
+        self.attn = Attention(dim, dim, size, config, head_first=config.head_first, layout=self.layout)
+
+    def set_partition_size(self, size: Size) -> None:
+        """Change the rows and columns of the windows, or of the grid."""
+        self.partition_size = size
+        self.attn.set_window_size(size)
+
+    def attend(self, x: Tensor) -> Tensor:
+        if self.layout == "NHWC":
+            return _attend_in_parts(self.attn, x, self.partition_size, self.is_grid)
+        x = _attend_in_parts(self._attend_to_maps, x.permute(0, 2, 3, 1), self.partition_size, self.is_grid)
+        return x.permute(0, 3, 1, 2)
+
+    def _attend_to_maps(self, windows: Tensor) -> Tensor:
+        maps = windows.transpose(1, 2).unflatten(2, self.partition_size)
+        return self.attn(maps).flatten(2).transpose(1, 2)
+
+
+class ParallelPartitionAttention(TransformerBlock):
+    """Attention within windows and across them side by side, each giving half of the channels, then one MLP.
+
+    Shapes: (B, H, W, dim) -> same. Keys as `TransformerBlock`, but `attn_block` and `attn_grid`.
+
+    Raises:
+        ValueError: Windows and grid are not of one size, or the channels are odd.
+    """
+
+    def __init__(self, dim: int, config: TransformerConfig, drop_path: float = 0.0) -> None:
+        super().__init__(dim, dim, config, drop_path, layout="NHWC")
+        if dim % 2:
+            raise ValueError(f"{dim} channels cannot be divided between two attentions")
+        self.partition_size = _check_partition(config.window_size, config.grid_size)
+        attention = partial(Attention, dim, dim // 2, self.partition_size, config, head_first=config.head_first)
+        self.attn_block = attention()
+        self.attn_grid = attention()
+
+    def set_partition_size(self, size: Size) -> None:
+        """Change the rows and columns of windows and grid."""
+        self.partition_size = size
+        self.attn_block.set_window_size(size)
+        self.attn_grid.set_window_size(size)
+
+    def attend(self, x: Tensor) -> Tensor:
+        within = _attend_in_parts(self.attn_block, x, self.partition_size)
+        across = _attend_in_parts(self.attn_grid, x, self.partition_size, is_grid=True)
+        return torch.cat((within, across), dim=-1)
+
+
+def _attend_in_parts(attend: Callable[[Tensor], Tensor], x: Tensor, size: Size, is_grid: bool = False) -> Tensor:
+    """Attend to each window, or to each set of positions that a grid joins. Shapes: (B, H, W, C) -> (B, H, W, C')."""
+    return _join_parts(attend(_cut_into_parts(x, size, is_grid)), size, is_grid, x)
+
+
+@torch.fx.wrap  # one node in a traced graph: the number of parts depends on the input's size
+def _cut_into_parts(x: Tensor, size: Size, is_grid: bool) -> Tensor:
+    """Windows, or the sets of positions that a grid joins. Shapes: (B, H, W, C) -> (B * parts, sh * sw, C)."""
+    batch, height, width, _ = x.shape
+    if height % size[0] or width % size[1]:
+        raise ValueError(f"a map of {height} x {width} cannot be cut into {'a grid' if is_grid else 'windows'} of "
+                         f"{size[0]} x {size[1]}: build the model with the image's img_size, or call set_input_size")
+    if not is_grid:
+        return window_partition(x, size)
+    # The grid's cells are windows, as many as the grid has places: what was a window is now a position, and vice versa.
+    cells = window_partition(x, (height // size[0], width // size[1]))
+    return cells.unflatten(0, (batch, -1)).transpose(1, 2).flatten(0, 1)
+
+
+@torch.fx.wrap
+def _join_parts(parts: Tensor, size: Size, is_grid: bool, like: Tensor) -> Tensor:
+    """The inverse of `_cut_into_parts`. Shapes: (B * parts, sh * sw, C) -> (B, H, W, C), with B, H and W of `like`."""
+    batch, height, width, _ = like.shape
+    if not is_grid:
+        return window_reverse(parts, size, (height, width))
+    cells = parts.unflatten(0, (batch, -1)).transpose(1, 2).flatten(0, 1)
+    return window_reverse(cells, (height // size[0], width // size[1]), (height, width))
+
+
+@torch.fx.wrap
+def _expect_size(x: Tensor, feat_size: Size) -> Tensor:
+    height, width = x.shape[2:]
+    if (height, width) != feat_size:
+        raise ValueError(f"a map of {height} x {width} does not fit the biases for relative positions in one of "
+                         f"{feat_size[0]} x {feat_size[1]}: build the model with the image's img_size, or call "
+                         f"set_input_size")
+    return x
+
+
+def _check_partition(size: Size, other: Size | None = None) -> Size:
+    if min(size) < 1:
+        raise ValueError(f"windows and grid of {size[0]} x {size[1]}: the image is smaller than "
+                         f"transformer_partition_ratio, or transformer_window_size is not positive")
+    if other is not None and other != size:
+        raise ValueError(f"attention within windows and across them stand side by side: windows {size} and grid "
+                         f"{other} must be of one size")
+    return size
+
+
+class MaxxVitBlock(nn.Module):
+    """M: a convolution block, attention within windows, attention across them; keys `conv`, `attn_block`, `attn_grid`.
+
+    Shapes: (B, dim, H, W) -> (B, dim_out, H', W').
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        dim_out: int,
+        stride: int,
+        conv: ConvConfig,
+        transformer: TransformerConfig,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.is_channels_last = not transformer.use_nchw_attn
+        self.conv = _make_conv(dim, dim_out, stride, conv, drop_path)
+        self.attn_block: nn.Module = nn.Identity()
+        if not transformer.no_block_attn:
+            self.attn_block = PartitionAttention(dim_out, transformer.window_size, False, transformer, drop_path)
+        self.attn_grid = PartitionAttention(dim_out, transformer.grid_size, True, transformer, drop_path)
+
+    def set_input_size(self, feat_size: Size, window_size: Size, grid_size: Size) -> None:
+        """Change the rows and columns of windows and grid."""
+        if isinstance(self.attn_block, PartitionAttention):
+            self.attn_block.set_partition_size(window_size)
+        self.attn_grid.set_partition_size(grid_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        if not self.is_channels_last:
+            return self.attn_grid(self.attn_block(x))
+        return self.attn_grid(self.attn_block(x.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
+
+
+class ParallelMaxxVitBlock(nn.Module):
+    """PM: two convolution blocks, then both attentions side by side; keys `conv.0`, `conv.1`, `attn`.
+
+    Shapes: (B, dim, H, W) -> (B, dim_out, H', W').
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        dim_out: int,
+        stride: int,
+        conv: ConvConfig,
+        transformer: TransformerConfig,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Sequential(
+            _make_conv(dim, dim_out, stride, conv, drop_path), _make_conv(dim_out, dim_out, 1, conv, drop_path))
+        self.attn = ParallelPartitionAttention(dim_out, transformer, drop_path)
+
+    def set_input_size(self, feat_size: Size, window_size: Size, grid_size: Size) -> None:
+        """Change the rows and columns of windows and grid, which are the same."""
+        self.attn.set_partition_size(_check_partition(window_size, grid_size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attn(self.conv(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+# the model
+
+class MaxxVitStage(nn.Module):
+    """Blocks of one resolution, of which the first halves the map; key `blocks`.
+
+    Shapes: (B, in_chs, H, W) -> (B, out_chs, *feat_size).
+
+    Args:
+        in_chs: Channels of the input.
+        out_chs: Channels of the output.
+        block_types: The letter of each block.
+        feat_size: Rows and columns of the output.
+        conv: What convolution blocks are like.
+        transformer: What attention blocks are like.
+        drop_path: Stochastic depth rate of each block.
+
+    Raises:
+        ValueError: A letter is unknown.
+    """
+
+    def __init__(
+        self,
+        in_chs: int,
+        out_chs: int,
+        block_types: Sequence[str],
+        feat_size: Size,
+        conv: ConvConfig,
+        transformer: TransformerConfig,
+        drop_path: Sequence[float],
+    ) -> None:
+        super().__init__()
+        self.grad_checkpointing = False
+        self.blocks = nn.Sequential()
+        for letter, rate in zip(block_types, drop_path):
+            _check("block_type", letter, ("C", "T", "M", "PM"))
+            shape = (out_chs, out_chs, 1) if len(self.blocks) else (in_chs, out_chs, 2)
+            if letter == "C":
+                block = _make_conv(*shape, conv, rate)
+            elif letter == "T":
+                block = TransformerBlock2d(*shape, feat_size, transformer, rate)
+            else:
+                block = (MaxxVitBlock if letter == "M" else ParallelMaxxVitBlock)(*shape, conv, transformer, rate)
+            self.blocks.append(block)
+
+    def set_input_size(self, feat_size: Size, window_size: Size, grid_size: Size) -> None:
+        """Change the rows and columns of the stage's output, of its windows and of the grid."""
+        for block in self.blocks:
+            if hasattr(block, "set_input_size"):
+                block.set_input_size(feat_size, window_size, grid_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.grad_checkpointing or not torch.is_grad_enabled():
+            return self.blocks(x)
+        for block in self.blocks:
+            x = checkpoint(block, x, use_reentrant=False)
+        return x
+
+
+class Stem(nn.Module):
+    """Two 3x3 convolutions, the first of stride 2, with norm and activation between; keys `conv1`, `norm1`, `conv2`.
+
+    Shapes: (B, in_chs, H, W) -> (B, widths[1], ceil(H / 2), ceil(W / 2)).
+    """
+
+    def __init__(self, in_chs: int, widths: tuple[int, int], biases: tuple[bool, bool], config: ConvConfig) -> None:
+        super().__init__()
+        self.conv1 = create_conv2d(in_chs, widths[0], 3, stride=2, padding=config.padding, bias=biases[0])
+        self.norm1 = config.norm_act(widths[0])
+        self.conv2 = create_conv2d(widths[0], widths[1], 3, padding=config.padding, bias=biases[1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv2(self.norm1(self.conv1(x)))
+
+
+_WEIGHT_INITS = ("", "normal", "normal_all", "trunc_normal", "xavier_normal", "vit_eff")
+
+
+class MaxxVit(ImageModel):
+    """CoAtNet, MaxViT and what lies between.
+
+    Image (B, in_chans, H, W) -> logits (B, num_classes); features (B, num_features, H / 32, W / 32).
+
+    Args:
+        img_size: Height and width of the image, in pixels; windows and biases for relative positions are made for it.
+        in_chans: Channels of the image.
+        num_classes: Outputs of the classifier; 0 for none.
+        global_pool: "avg", "max", "avgmax", "catavgmax" (not with `head_hidden_size`) or "".
+        drop_rate: Dropout before the classifier.
+        drop_path_rate: Stochastic depth rate of the last block; it grows linearly from 0 at the first.
+        embed_dim: Channels of each stage.
+        depths: Blocks of each stage.
+        block_type: Letter of each stage's blocks, or of each of its blocks (the last letter is repeated).
+        stem_width: Channels of the stem's convolutions, for both or each.
+        stem_bias: Whether they have a bias, for both or each.
+        head_hidden_size: Width of a hidden layer in the head, which then also holds the final norm; None for none.
+        head_bias: Whether the classifier has a bias where there is a hidden layer.
+        weight_init: Initial weights of convolutions and linear layers but the head's: "vit_eff" (EfficientNet's for
+            convolution blocks, Xavier for attention blocks), "normal", "trunc_normal" (deviation 0.02),
+            "xavier_normal", "" (torch's); "normal_all" is "normal" for the head, too.
+        **options: `conv_` and a field of `ConvConfig`, `transformer_` and a field of `TransformerConfig`.
+
+    Raises:
+        TypeError: An option is unknown.
+        ValueError: The stages' arguments differ in length, a name is unknown, or sizes do not fit.
+    """
+
+    classifier_path = "head.fc"
+    pool_path = "head.global_pool"
+    tap_norm = "last"
+
+    def __init__(
+        self,
+        img_size: int | Size = 224,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        global_pool: str = "avg",
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        embed_dim: Sequence[int] = (96, 192, 384, 768),
+        depths: Sequence[int] = (2, 3, 5, 2),
+        block_type: Sequence[str | Sequence[str]] = ("C", "C", "T", "T"),
+        stem_width: int | tuple[int, int] = 64,
+        stem_bias: bool | tuple[bool, bool] = False,
+        head_hidden_size: int | None = None,
+        head_bias: bool = True,
+        weight_init: str = "vit_eff",
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        if not len(embed_dim) == len(depths) == len(block_type):
+            raise ValueError(f"embed_dim {tuple(embed_dim)}, depths {tuple(depths)} and block_type "
+                             f"{tuple(block_type)} must have one entry for each stage")
+        _check("weight_init", weight_init, _WEIGHT_INITS)
+        configs = _make_configs(options)
+        conv, transformer = configs["conv"], configs["transformer"].fit_partitions(to_2tuple(img_size))
+        widths = to_2tuple(stem_width)
+        self.img_size = to_2tuple(img_size)
+        self.partition_ratio = transformer.partition_ratio
+        self.num_classes = num_classes
+        self.in_chans = in_chans
+        self.embed_dim = self.num_features = embed_dim[-1]
+        self.drop_rate = drop_rate
+        self.weight_init = weight_init
+
+        self.stem = Stem(in_chans, widths, to_2tuple(stem_bias), conv)
+        feat_sizes, rates = _feat_sizes(self.img_size, len(depths)), drop_path_rates(drop_path_rate, depths)
+        self.stages = nn.Sequential(*(
+            MaxxVitStage(in_chs, out_chs, _repeat_last(letters, depth), feat_size, conv, transformer, stage_rates)
+            for in_chs, out_chs, letters, depth, feat_size, stage_rates in zip(
+                (widths[1], *embed_dim), embed_dim, block_type, depths, feat_sizes, rates)))
+        if head_hidden_size:
+            self.norm: nn.Module = nn.Identity()
+            self.head: nn.Module = NormMlpClassifierHead(
+                self.num_features, num_classes, head_hidden_size, global_pool, drop_rate,
+                norm_layer=transformer.make_norm, bias=head_bias)
+        else:
+            self.norm = transformer.make_norm(self.num_features)
+            self.head = ClassifierHead(self.num_features, num_classes, global_pool, drop_rate)
+        self.head_hidden_size = self.head.num_features
+        self.flow = Flow(
+            stem=[Step("stem", chs=widths[1], reduction=2)],
+            stages=[Step(f"stages.{i}", chs=chs, reduction=4 * 2**i) for i, chs in enumerate(embed_dim)],
+            tail=[Step("norm")],
+        )
+        self.init_weights()
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        return self.head(x, pre_logits=pre_logits)
+
+    def set_global_pool(self, pool_type: str) -> None:
+        if not isinstance(self.head, NormMlpClassifierHead):
+            super().set_global_pool(pool_type)
+            return
+        self.head.set_global_pool(pool_type)
+        self.head_hidden_size = self.head.num_features
+
+    def make_classifier(self, num_classes: int) -> nn.Module:
+        is_mlp = isinstance(self.head, NormMlpClassifierHead)
+        return self.head.make_classifier(num_classes) if is_mlp else super().make_classifier(num_classes)
+
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] | None = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        channels = self.num_features
+        taken = super().prune_intermediate_layers(indices, prune_norm, prune_head)
+        if isinstance(self.head, NormMlpClassifierHead) and (prune_head or self.num_features != channels):
+            self.head.remove_mlp(self.num_features)
+            self.head_hidden_size = self.num_features
+        return taken
+
+    def set_input_size(
+        self,
+        img_size: int | Size | None = None,
+        window_size: int | Size | None = None,
+        grid_size: int | Size | None = None,
+        partition_ratio: int | None = None,
+    ) -> None:
+        """Change the image's size, in place, and with it windows and grid; tables of biases are resampled.
+
+        Args:
+            img_size: Height and width of the image; unchanged if None.
+            window_size: Rows and columns of a window; the image's size / `partition_ratio` if None.
+            grid_size: Rows and columns of the grid; likewise.
+            partition_ratio: Pixels of the image per row or column of a window; unchanged if None.
+
+        Raises:
+            ValueError: Windows or grid would be empty; nothing is changed then.
+        """
+        img_size = self.img_size if img_size is None else to_2tuple(img_size)
+        ratio = partition_ratio or self.partition_ratio
+        sizes = [_partition(img_size, ratio) if size is None else to_2tuple(size) for size in (window_size, grid_size)]
+        if any(isinstance(m, (PartitionAttention, ParallelPartitionAttention)) for m in self.modules()):
+            for size in sizes:
+                _check_partition(size)
+        if any(isinstance(module, ParallelPartitionAttention) for module in self.modules()):
+            _check_partition(*sizes)
+        self.img_size, self.partition_ratio = img_size, ratio
+        for stage, feat_size in zip(self.stages, _feat_sizes(img_size, len(self.stages))):
+            stage.set_input_size(feat_size, *sizes)
+        if hasattr(self, "model_args"):  # what a saved model is built again from
+            self.model_args = {**self.model_args, "img_size": img_size, "transformer_window_size": sizes[0],
+                               "transformer_grid_size": sizes[1], "transformer_partition_ratio": ratio}
+
+    def init_module(self, name: str, module: nn.Module) -> None:
+        super().init_module(name, module)
+        kind = self._init_kind(name) if isinstance(module, (nn.Conv2d, nn.Linear)) else None
+        if kind is None or not self.weight_init:
+            return
+        bias_std = 0.0
+        if self.weight_init in ("normal", "normal_all"):
+            nn.init.normal_(module.weight, std=0.02)
+        elif self.weight_init == "trunc_normal":
+            nn.init.trunc_normal_(module.weight, std=0.02, a=-0.04, b=0.04)
+        elif self.weight_init == "xavier_normal":
+            nn.init.xavier_normal_(module.weight)
+        elif kind == "conv":
+            fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
+            nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+        else:
+            nn.init.xavier_uniform_(module.weight)
+            bias_std = 1e-6 if ".mlp." in name else 0.0
+        if module.bias is not None:
+            nn.init.normal_(module.bias, std=bias_std)
+
+    def _init_kind(self, name: str) -> str | None:
+        """Whether the module at `name` belongs to a convolution block, to an attention block, or to neither."""
+        section, *path = name.split(".")
+        if section == "stem":
+            return "conv"
+        if section != "stages":
+            return "head" if self.weight_init == "normal_all" else None
+        block = self.stages[int(path[0])].blocks[int(path[2])]
+        if isinstance(block, ConvNeXtBlock):  # by itself it keeps torch's
+            return None
+        return "conv" if isinstance(block, MbConvBlock) or path[3] == "conv" else "transformer"
+
+    def no_weight_decay(self) -> set[str]:
+        return {name for name, _ in self.named_parameters()
+                if "relative_position_bias_table" in name or "rel_pos.mlp" in name}
+
+    def fit_state_dict(self, state_dict: StateDict) -> StateDict:
+        """Resample tables of biases for other windows, and give linear layers' weights a 1x1 convolution's shape."""
+        modules, expected = dict(self.named_modules()), self.state_dict()
+        fitted = {}
+        for key, value in state_dict.items():
+            owner = modules.get(key.rpartition(".")[0])
+            like = expected.get(key)
+            if isinstance(owner, RelPosBias):
+                value = owner.fit_table(value)
+            elif like is not None and value.ndim != like.ndim and value.numel() == like.numel():
+                value = value.reshape(like.shape)
+            fitted[key] = value
+        return fitted
+
+
+def _make_configs(options: dict[str, Any]) -> dict[str, Any]:
+    """{"conv": ConvConfig, "transformer": TransformerConfig} of arguments that begin with these names."""
+    given: dict[str, dict[str, Any]] = {section: {} for section in _SECTIONS}
+    for name, value in options.items():
+        section, _, option = name.partition("_")
+        if section not in given:
+            raise TypeError(f"MaxxVit got an unexpected keyword argument '{name}'")
+        given[section][option] = value
+    return {section: _SECTIONS[section](**values) for section, values in given.items()}
+
+
+def _spell_out(init: Callable[..., None]) -> inspect.Signature:
+    """The signature with `options` spelled out, for callers who want to know what a model takes."""
+    own = [p for p in inspect.signature(init).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    options = [
+        inspect.Parameter(f"{section}_{option.name}", inspect.Parameter.KEYWORD_ONLY, default=option.default)
+        for section, config in _SECTIONS.items() for option in fields(config)]
+    return inspect.Signature(own + options)
+
+
+_SECTIONS = {"conv": ConvConfig, "transformer": TransformerConfig}
+MaxxVit.__init__.__signature__ = _spell_out(MaxxVit.__init__)
+
+
+def _repeat_last(letters: str | Sequence[str], count: int) -> tuple[str, ...]:
+    letters = (letters,) if isinstance(letters, str) else tuple(letters)
+    return (letters + letters[-1:] * count)[:count]
+
+
+def _feat_sizes(img_size: Size, count: int) -> list[Size]:
+    """Rows and columns of each stage's output; the stem halves the image first."""
+    sizes = [tuple(side // 2 for side in img_size)]
+    for _ in range(count):
+        sizes.append(tuple((side + 1) // 2 for side in sizes[-1]))
+    return sizes[1:]
+
+
+# What differs between architectures. Widths and depths first, then what a line of models has in common.
+
+_PICO = dict(embed_dim=(32, 64, 128, 256), stem_width=(24, 32))
+_NANO = dict(embed_dim=(64, 128, 256, 512), stem_width=(32, 64))
+_SMALL = dict(embed_dim=(96, 192, 384, 768), stem_width=(32, 64))
+_BASE = dict(embed_dim=(128, 256, 512, 1024), stem_width=(64, 128))
+_LARGE = dict(embed_dim=(192, 384, 768, 1536), stem_width=(96, 192))
+
+_M = dict(block_type=("M",) * 4)
+
+# timm's first models, made before Google published MaxViT's code: SiLU, MBConv widens the input's channels, attention
+# widens in its output. CoAtNets also activate after the first norm, and halve maps by pooling.
+_RW_MAX = dict(conv_act_layer="silu", conv_expand_output=False, conv_output_bias=False, conv_attn_ratio=1 / 16,
+               transformer_expand_first=False)
+_RW_MAX_COAT = {**_RW_MAX, "conv_output_bias": True, "conv_attn_ratio": 0.25}  # CoAtNets of MaxViT's kind
+_RW_COAT = {**_RW_MAX, "conv_attn_ratio": 0.25, "conv_stride_mode": "pool", "conv_pre_norm_act": True,
+            "conv_attn_act_layer": "relu"}
+_RW_COAT_DW = {**_RW_COAT, "conv_stride_mode": "dw"}
+_EARLY = dict(conv_attn_early=True, transformer_shortcut_bias=False)
+_RMLP = dict(transformer_rel_pos_type="mlp")
+_SCALED = dict(conv_attn_act_layer="silu", transformer_init_values=1e-6)
+# ConvNeXt blocks instead of MBConv.
+_NEXT = dict(**_RMLP, conv_block_type="convnext", transformer_expand_first=False, transformer_init_values=1e-6)
+_NEXT_V2 = {**_NEXT, "transformer_no_block_attn": True}
+# Google's MaxViT: TensorFlow's padding and GELU, all queries before all keys and values.
+_TF = dict(**_M, stem_bias=True, conv_norm_eps=1e-3, conv_act_layer="gelu_tanh", conv_padding="same",
+           transformer_norm_eps=1e-5, transformer_act_layer="gelu_tanh", transformer_head_first=False,
+           transformer_rel_pos_type="bias_tf")
+
+_CONFIGS: dict[str, dict[str, Any]] = {
+    "coatnet_pico_rw": dict(**_NANO, **_RW_MAX_COAT, depths=(2, 3, 5, 2)),
+    "coatnet_nano_rw": dict(**_NANO, **_RW_MAX_COAT, depths=(3, 4, 6, 3), conv_stride_mode="pool"),
+    "coatnet_0_rw": dict(**_SMALL, **_RW_COAT, **_EARLY, depths=(2, 3, 7, 2)),
+    "coatnet_1_rw": dict(**_SMALL, **_RW_COAT_DW, **_EARLY, depths=(2, 6, 14, 2)),
+    "coatnet_2_rw": {**_BASE, **_RW_COAT_DW, "depths": (2, 6, 14, 2), "conv_attn_act_layer": "silu"},
+    "coatnet_3_rw": {**_LARGE, **_RW_COAT_DW, **_SCALED, "depths": (2, 6, 14, 2)},
+    "coatnet_bn_0_rw": dict(**_SMALL, **_RW_COAT_DW, **_EARLY, depths=(2, 3, 7, 2),
+                            transformer_norm_layer="batchnorm2d"),
+    "coatnet_rmlp_nano_rw": dict(**_NANO, **_RW_MAX_COAT, **_RMLP, depths=(3, 4, 6, 3), transformer_rel_pos_dim=384),
+    "coatnet_rmlp_0_rw": dict(**_SMALL, **_RW_COAT_DW, **_RMLP, depths=(2, 3, 7, 2)),
+    "coatnet_rmlp_1_rw": dict(**_SMALL, **_RW_COAT, **_EARLY, **_RMLP, depths=(2, 6, 14, 2), conv_pool_type="max",
+                              transformer_pool_type="max", transformer_rel_pos_dim=384),
+    "coatnet_rmlp_1_rw2": dict(**_SMALL, **_RW_COAT_DW, **_RMLP, depths=(2, 6, 14, 2)),
+    "coatnet_rmlp_2_rw": {**_BASE, **_RW_COAT_DW, **_RMLP, **_SCALED, "depths": (2, 6, 14, 2)},
+    "coatnet_rmlp_3_rw": {**_LARGE, **_RW_COAT_DW, **_RMLP, **_SCALED, "depths": (2, 6, 14, 2)},
+    "coatnet_nano_cc": dict(**_NANO, **_RW_COAT, depths=(3, 4, 6, 3), block_type=("C", "C", ("C", "T"), ("C", "T"))),
+    "coatnext_nano_rw": {**_NANO, **_NEXT, "depths": (3, 4, 6, 3), "weight_init": "normal", "conv_init_values": 1e-5,
+                         "transformer_init_values": None, "transformer_rel_pos_type": "bias"},
+
+    "coatnet_0": {**_SMALL, "depths": (2, 3, 5, 2), "stem_width": 64, "head_hidden_size": 768},
+    "coatnet_1": {**_SMALL, "depths": (2, 6, 14, 2), "stem_width": 64, "head_hidden_size": 768},
+    "coatnet_2": {**_BASE, "depths": (2, 6, 14, 2), "stem_width": 128, "head_hidden_size": 1024},
+    "coatnet_3": {**_LARGE, "depths": (2, 6, 14, 2), "stem_width": 192, "head_hidden_size": 1536},
+    "coatnet_4": {**_LARGE, "depths": (2, 12, 28, 2), "stem_width": 192, "head_hidden_size": 1536},
+    "coatnet_5": dict(embed_dim=(256, 512, 1280, 2048), depths=(2, 12, 28, 2), stem_width=192, head_hidden_size=2048),
+
+    "maxvit_pico_rw": dict(**_PICO, **_M, **_RW_MAX, depths=(2, 2, 5, 2)),
+    "maxvit_nano_rw": dict(**_NANO, **_M, **_RW_MAX, depths=(1, 2, 3, 1)),
+    "maxvit_tiny_rw": dict(**_NANO, **_M, **_RW_MAX, depths=(2, 2, 5, 2)),
+    "maxvit_tiny_pm": dict(**_NANO, **_RW_MAX, depths=(2, 2, 5, 2), block_type=("PM",) * 4),
+    "maxvit_rmlp_pico_rw": dict(**_PICO, **_M, **_RW_MAX, **_RMLP, depths=(2, 2, 5, 2)),
+    "maxvit_rmlp_nano_rw": dict(**_NANO, **_M, **_RW_MAX, **_RMLP, depths=(1, 2, 3, 1)),
+    "maxvit_rmlp_tiny_rw": dict(**_NANO, **_M, **_RW_MAX, **_RMLP, depths=(2, 2, 5, 2)),
+    "maxvit_rmlp_small_rw": dict(**_SMALL, **_M, **_RW_MAX, **_RMLP, depths=(2, 2, 5, 2),
+                                 transformer_init_values=1e-6),
+    "maxvit_rmlp_base_rw": dict(**_SMALL, **_M, **_RW_MAX, **_RMLP, depths=(2, 6, 14, 2), head_hidden_size=768),
+
+    "maxxvit_rmlp_nano_rw": dict(**_NANO, **_M, **_NEXT, depths=(1, 2, 3, 1), weight_init="normal"),
+    "maxxvit_rmlp_tiny_rw": dict(**_NANO, **_M, **_NEXT, depths=(2, 2, 5, 2)),
+    "maxxvit_rmlp_small_rw": {**_SMALL, **_M, **_NEXT, "depths": (2, 2, 5, 2), "stem_width": (48, 96)},
+    "maxxvitv2_nano_rw": {**_SMALL, **_M, **_NEXT_V2, "depths": (1, 2, 3, 1), "stem_width": (48, 96),
+                          "weight_init": "normal", "transformer_rel_pos_type": "bias"},
+    "maxxvitv2_rmlp_base_rw": dict(**_BASE, **_M, **_NEXT_V2, depths=(2, 6, 12, 2)),
+    "maxxvitv2_rmlp_large_rw": dict(**_M, **_NEXT_V2, embed_dim=(160, 320, 640, 1280), depths=(2, 6, 16, 2),
+                                    stem_width=(80, 160), head_hidden_size=1280),
+
+    "maxvit_tiny_tf": {**_NANO, **_TF, "depths": (2, 2, 5, 2), "stem_width": 64, "head_hidden_size": 512},
+    "maxvit_small_tf": {**_SMALL, **_TF, "depths": (2, 2, 5, 2), "stem_width": 64, "head_hidden_size": 768},
+    "maxvit_base_tf": {**_SMALL, **_TF, "depths": (2, 6, 14, 2), "stem_width": 64, "head_hidden_size": 768},
+    "maxvit_large_tf": {**_BASE, **_TF, "depths": (2, 6, 14, 2), "stem_width": 128, "head_hidden_size": 1024},
+    "maxvit_xlarge_tf": {**_LARGE, **_TF, "depths": (2, 6, 14, 2), "stem_width": 192, "head_hidden_size": 1536},
+
+    # torchvision's, see `maxvit_t`
+    "maxvit_t": {**_NANO, **_M, "depths": (2, 2, 5, 2), "stem_width": 64, "stem_bias": (False, True),
+                 "head_hidden_size": 512, "head_bias": False, "drop_path_rate": 0.2, "weight_init": "normal_all",
+                 "conv_norm_layer": partial(nn.BatchNorm2d, momentum=0.01), "conv_norm_eps": 1e-3,
+                 "conv_pool_type": "avg_zeros", "conv_shortcut_proj": True, "transformer_head_first": False,
+                 "transformer_scale_dim": True, "transformer_window_size": 7, "transformer_norm_eps": 1e-5},
+
+    "test_maxvit": dict(**_M, **_RW_MAX, embed_dim=(32, 64, 96, 128), depths=(1, 1, 1, 1), stem_width=(16, 32)),
+    "test_coatnet": dict(**_RW_MAX_COAT, embed_dim=(32, 64, 96, 128), depths=(1, 1, 2, 1), stem_width=(16, 32),
+                         conv_stride_mode="pool"),
+}
+
+
+def _build(config: str, img_size: int, arguments: dict[str, Any]) -> MaxxVit:
+    return MaxxVit(**{"img_size": img_size, **_CONFIGS[config], **arguments})
+
+
+@register_model
+def coatnet_pico_rw_224(**kwargs: Any) -> MaxxVit:
+    """A CoAtNet below the paper's sizes, with depthwise strides."""
+    return _build("coatnet_pico_rw", 224, kwargs)
+
+
+@register_model
+def coatnet_nano_rw_224(**kwargs: Any) -> MaxxVit:
+    """A deeper CoAtNet below the paper's sizes, halving maps by pooling."""
+    return _build("coatnet_nano_rw", 224, kwargs)
+
+
+@register_model
+def coatnet_0_rw_224(**kwargs: Any) -> MaxxVit:
+    """timm's CoAtNet-0: two more blocks in the third stage, channel attention before the second norm."""
+    return _build("coatnet_0_rw", 224, kwargs)
+
+
+@register_model
+def coatnet_1_rw_224(**kwargs: Any) -> MaxxVit:
+    """timm's CoAtNet-1, with depthwise strides and early channel attention."""
+    return _build("coatnet_1_rw", 224, kwargs)
+
+
+@register_model
+def coatnet_2_rw_224(**kwargs: Any) -> MaxxVit:
+    """timm's CoAtNet-2, with SiLU in the channel attention."""
+    return _build("coatnet_2_rw", 224, kwargs)
+
+
+@register_model
+def coatnet_3_rw_224(**kwargs: Any) -> MaxxVit:
+    """timm's CoAtNet-3, with layer scale."""
+    return _build("coatnet_3_rw", 224, kwargs)
+
+
+@register_model
+def coatnet_bn_0_rw_224(**kwargs: Any) -> MaxxVit:
+    """timm's CoAtNet-0 with batch norm in the transformer blocks, too."""
+    return _build("coatnet_bn_0_rw", 224, kwargs)
+
+
+@register_model
+def coatnet_rmlp_nano_rw_224(**kwargs: Any) -> MaxxVit:
+    """CoAtNet-nano whose position biases come from an MLP."""
+    return _build("coatnet_rmlp_nano_rw", 224, kwargs)
+
+
+@register_model
+def coatnet_rmlp_0_rw_224(**kwargs: Any) -> MaxxVit:
+    """CoAtNet-0 whose position biases come from an MLP."""
+    return _build("coatnet_rmlp_0_rw", 224, kwargs)
+
+
+@register_model
+def coatnet_rmlp_1_rw_224(**kwargs: Any) -> MaxxVit:
+    """CoAtNet-1 with an MLP for position biases and max pooling."""
+    return _build("coatnet_rmlp_1_rw", 224, kwargs)
+
+
+@register_model
+def coatnet_rmlp_1_rw2_224(**kwargs: Any) -> MaxxVit:
+    """CoAtNet-1 with an MLP for position biases and depthwise strides."""
+    return _build("coatnet_rmlp_1_rw2", 224, kwargs)
+
+
+@register_model
+def coatnet_rmlp_2_rw_224(**kwargs: Any) -> MaxxVit:
+    """CoAtNet-2 with an MLP for position biases and layer scale."""
+    return _build("coatnet_rmlp_2_rw", 224, kwargs)
+
+
+@register_model
+def coatnet_rmlp_2_rw_384(**kwargs: Any) -> MaxxVit:
+    """CoAtNet-2 with an MLP for position biases and layer scale, for images of 384 pixels."""
+    return _build("coatnet_rmlp_2_rw", 384, kwargs)
+
+
+@register_model
+def coatnet_rmlp_3_rw_224(**kwargs: Any) -> MaxxVit:
+    """CoAtNet-3 with an MLP for position biases and layer scale."""
+    return _build("coatnet_rmlp_3_rw", 224, kwargs)
+
+
+@register_model
+def coatnet_nano_cc_224(**kwargs: Any) -> MaxxVit:
+    """CoAtNet-nano whose attention stages begin with a convolution block."""
+    return _build("coatnet_nano_cc", 224, kwargs)
+
+
+@register_model
+def coatnext_nano_rw_224(**kwargs: Any) -> MaxxVit:
+    """CoAtNet-nano with ConvNeXt blocks."""
+    return _build("coatnext_nano_rw", 224, kwargs)
+
+
+@register_model
+def coatnet_0_224(**kwargs: Any) -> MaxxVit:
+    """CoAtNet-0 as in the paper, 27 M parameters."""
+    return _build("coatnet_0", 224, kwargs)
+
+
+@register_model
+def coatnet_1_224(**kwargs: Any) -> MaxxVit:
+    """CoAtNet-1 as in the paper."""
+    return _build("coatnet_1", 224, kwargs)
+
+
+@register_model
+def coatnet_2_224(**kwargs: Any) -> MaxxVit:
+    """CoAtNet-2 as in the paper."""
+    return _build("coatnet_2", 224, kwargs)
+
+
+@register_model
+def coatnet_3_224(**kwargs: Any) -> MaxxVit:
+    """CoAtNet-3 as in the paper."""
+    return _build("coatnet_3", 224, kwargs)
+
+
+@register_model
+def coatnet_4_224(**kwargs: Any) -> MaxxVit:
+    """CoAtNet-4 as in the paper: CoAtNet-3, twice as deep."""
+    return _build("coatnet_4", 224, kwargs)
+
+
+@register_model
+def coatnet_5_224(**kwargs: Any) -> MaxxVit:
+    """CoAtNet-5 as in the paper: CoAtNet-4, wider."""
+    return _build("coatnet_5", 224, kwargs)
+
+
+@register_model
+def maxvit_pico_rw_256(**kwargs: Any) -> MaxxVit:
+    """timm's smallest MaxViT."""
+    return _build("maxvit_pico_rw", 256, kwargs)
+
+
+@register_model
+def maxvit_nano_rw_256(**kwargs: Any) -> MaxxVit:
+    """timm's MaxViT-nano: the tiny model's widths, fewer blocks."""
+    return _build("maxvit_nano_rw", 256, kwargs)
+
+
+@register_model
+def maxvit_tiny_rw_224(**kwargs: Any) -> MaxxVit:
+    """timm's MaxViT-T, windows of 7 x 7."""
+    return _build("maxvit_tiny_rw", 224, kwargs)
+
+
+@register_model
+def maxvit_tiny_rw_256(**kwargs: Any) -> MaxxVit:
+    """timm's MaxViT-T, windows of 8 x 8."""
+    return _build("maxvit_tiny_rw", 256, kwargs)
+
+
+@register_model
+def maxvit_rmlp_pico_rw_256(**kwargs: Any) -> MaxxVit:
+    """MaxViT-pico whose position biases come from an MLP."""
+    return _build("maxvit_rmlp_pico_rw", 256, kwargs)
+
+
+@register_model
+def maxvit_rmlp_nano_rw_256(**kwargs: Any) -> MaxxVit:
+    """MaxViT-nano whose position biases come from an MLP."""
+    return _build("maxvit_rmlp_nano_rw", 256, kwargs)
+
+
+@register_model
+def maxvit_rmlp_tiny_rw_256(**kwargs: Any) -> MaxxVit:
+    """MaxViT-T whose position biases come from an MLP."""
+    return _build("maxvit_rmlp_tiny_rw", 256, kwargs)
+
+
+@register_model
+def maxvit_rmlp_small_rw_224(**kwargs: Any) -> MaxxVit:
+    """MaxViT-S with an MLP for position biases and layer scale."""
+    return _build("maxvit_rmlp_small_rw", 224, kwargs)
+
+
+@register_model
+def maxvit_rmlp_small_rw_256(**kwargs: Any) -> MaxxVit:
+    """MaxViT-S with an MLP for position biases and layer scale, windows of 8 x 8."""
+    return _build("maxvit_rmlp_small_rw", 256, kwargs)
+
+
+@register_model
+def maxvit_rmlp_base_rw_224(**kwargs: Any) -> MaxxVit:
+    """MaxViT-B with an MLP for position biases and a hidden layer in the head."""
+    return _build("maxvit_rmlp_base_rw", 224, kwargs)
+
+
+@register_model
+def maxvit_rmlp_base_rw_384(**kwargs: Any) -> MaxxVit:
+    """MaxViT-B with an MLP for position biases, for images of 384 pixels."""
+    return _build("maxvit_rmlp_base_rw", 384, kwargs)
+
+
+@register_model
+def maxvit_tiny_pm_256(**kwargs: Any) -> MaxxVit:
+    """MaxViT-T whose two attentions stand side by side."""
+    return _build("maxvit_tiny_pm", 256, kwargs)
+
+
+@register_model
+def maxxvit_rmlp_nano_rw_256(**kwargs: Any) -> MaxxVit:
+    """MaxViT-nano with ConvNeXt blocks."""
+    return _build("maxxvit_rmlp_nano_rw", 256, kwargs)
+
+
+@register_model
+def maxxvit_rmlp_tiny_rw_256(**kwargs: Any) -> MaxxVit:
+    """MaxViT-T with ConvNeXt blocks."""
+    return _build("maxxvit_rmlp_tiny_rw", 256, kwargs)
+
+
+@register_model
+def maxxvit_rmlp_small_rw_256(**kwargs: Any) -> MaxxVit:
+    """MaxViT-S with ConvNeXt blocks."""
+    return _build("maxxvit_rmlp_small_rw", 256, kwargs)
+
+
+@register_model
+def maxxvitv2_nano_rw_256(**kwargs: Any) -> MaxxVit:
+    """ConvNeXt blocks and attention on the grid alone, at MaxViT-S's widths."""
+    return _build("maxxvitv2_nano_rw", 256, kwargs)
+
+
+@register_model
+def maxxvitv2_rmlp_base_rw_224(**kwargs: Any) -> MaxxVit:
+    """ConvNeXt blocks, attention on the grid alone, position biases from an MLP."""
+    return _build("maxxvitv2_rmlp_base_rw", 224, kwargs)
+
+
+@register_model
+def maxxvitv2_rmlp_base_rw_384(**kwargs: Any) -> MaxxVit:
+    """`maxxvitv2_rmlp_base_rw_224` for images of 384 pixels."""
+    return _build("maxxvitv2_rmlp_base_rw", 384, kwargs)
+
+
+@register_model
+def maxxvitv2_rmlp_large_rw_224(**kwargs: Any) -> MaxxVit:
+    """`maxxvitv2_rmlp_base_rw_224`, wider and deeper."""
+    return _build("maxxvitv2_rmlp_large_rw", 224, kwargs)
+
+
+@register_model
+def maxvit_tiny_tf_224(**kwargs: Any) -> MaxxVit:
+    """MaxViT-T as Google published it, windows of 7 x 7."""
+    return _build("maxvit_tiny_tf", 224, kwargs)
+
+
+@register_model
+def maxvit_tiny_tf_384(**kwargs: Any) -> MaxxVit:
+    """MaxViT-T as Google published it, windows of 12 x 12."""
+    return _build("maxvit_tiny_tf", 384, kwargs)
+
+
+@register_model
+def maxvit_tiny_tf_512(**kwargs: Any) -> MaxxVit:
+    """MaxViT-T as Google published it, windows of 16 x 16."""
+    return _build("maxvit_tiny_tf", 512, kwargs)
+
+
+@register_model
+def maxvit_small_tf_224(**kwargs: Any) -> MaxxVit:
+    """MaxViT-S as Google published it, windows of 7 x 7."""
+    return _build("maxvit_small_tf", 224, kwargs)
+
+
+@register_model
+def maxvit_small_tf_384(**kwargs: Any) -> MaxxVit:
+    """MaxViT-S as Google published it, windows of 12 x 12."""
+    return _build("maxvit_small_tf", 384, kwargs)
+
+
+@register_model
+def maxvit_small_tf_512(**kwargs: Any) -> MaxxVit:
+    """MaxViT-S as Google published it, windows of 16 x 16."""
+    return _build("maxvit_small_tf", 512, kwargs)
+
+
+@register_model
+def maxvit_base_tf_224(**kwargs: Any) -> MaxxVit:
+    """MaxViT-B as Google published it, windows of 7 x 7."""
+    return _build("maxvit_base_tf", 224, kwargs)
+
+
+@register_model
+def maxvit_base_tf_384(**kwargs: Any) -> MaxxVit:
+    """MaxViT-B as Google published it, windows of 12 x 12."""
+    return _build("maxvit_base_tf", 384, kwargs)
+
+
+@register_model
+def maxvit_base_tf_512(**kwargs: Any) -> MaxxVit:
+    """MaxViT-B as Google published it, windows of 16 x 16."""
+    return _build("maxvit_base_tf", 512, kwargs)
+
+
+@register_model
+def maxvit_large_tf_224(**kwargs: Any) -> MaxxVit:
+    """MaxViT-L as Google published it, windows of 7 x 7."""
+    return _build("maxvit_large_tf", 224, kwargs)
+
+
+@register_model
+def maxvit_large_tf_384(**kwargs: Any) -> MaxxVit:
+    """MaxViT-L as Google published it, windows of 12 x 12."""
+    return _build("maxvit_large_tf", 384, kwargs)
+
+
+@register_model
+def maxvit_large_tf_512(**kwargs: Any) -> MaxxVit:
+    """MaxViT-L as Google published it, windows of 16 x 16."""
+    return _build("maxvit_large_tf", 512, kwargs)
+
+
+@register_model
+def maxvit_xlarge_tf_224(**kwargs: Any) -> MaxxVit:
+    """MaxViT-XL as Google published it, windows of 7 x 7."""
+    return _build("maxvit_xlarge_tf", 224, kwargs)
+
+
+@register_model
+def maxvit_xlarge_tf_384(**kwargs: Any) -> MaxxVit:
+    """MaxViT-XL as Google published it, windows of 12 x 12."""
+    return _build("maxvit_xlarge_tf", 384, kwargs)
+
+
+@register_model
+def maxvit_xlarge_tf_512(**kwargs: Any) -> MaxxVit:
+    """MaxViT-XL as Google published it, windows of 16 x 16."""
+    return _build("maxvit_xlarge_tf", 512, kwargs)
+
+
+@register_model
+def maxvit_t(**kwargs: Any) -> MaxxVit:
+    """MaxViT-T as torchvision has it.
+
+    It differs from `maxvit_tiny_tf_224` in padding (symmetric, and zeros count in the shortcut's average over 3 x 3
+    pixels), the exact GELU, batch norm's momentum, attention logits that are divided by the root of all channels, and
+    windows that are 7 x 7 for every image size; the first stage's shortcut has a projection, the stem's first
+    convolution and the classifier have no bias, and tables of position biases lie as in Swin.
+    """
+    return _build("maxvit_t", 224, kwargs)
+
+
+@register_model
+def test_maxvit(**kwargs: Any) -> MaxxVit:
+    """MaxViT for tests."""
+    return _build("test_maxvit", 160, kwargs)
+
+
+@register_model
+def test_coatnet(**kwargs: Any) -> MaxxVit:
+    """CoAtNet for tests."""
+    return _build("test_coatnet", 160, kwargs)
+
+
+_TORCHVISION_NAMES = {
+    "stem.0.0": "stem.conv1",
+    "stem.0.1": "stem.norm1",
+    "stem.1.0": "stem.conv2",
+    "classifier.2": "head.norm",
+    "classifier.3": "head.pre_logits.fc",
+    "classifier.5": "head.fc",
+    # in blocks
+    "MBconv.proj.1": "conv.shortcut.expand",
+    "MBconv.layers.pre_norm": "conv.pre_norm",
+    "MBconv.layers.conv_a.0": "conv.conv1_1x1",
+    "MBconv.layers.conv_a.1": "conv.norm1",
+    "MBconv.layers.conv_b.0": "conv.conv2_kxk",
+    "MBconv.layers.conv_b.1": "conv.norm2",
+    "MBconv.layers.squeeze_excitation.fc1": "conv.se.fc1",
+    "MBconv.layers.squeeze_excitation.fc2": "conv.se.fc2",
+    "MBconv.layers.conv_c": "conv.conv3_1x1",
+    # in attention
+    "attn_layer.0": "norm1",
+    "attn_layer.1": "attn.rel_pos",
+    "attn_layer.1.to_qkv": "attn.qkv",
+    "attn_layer.1.merge": "attn.proj",
+    "mlp_layer.0": "norm2",
+    "mlp_layer.1": "mlp.fc1",
+    "mlp_layer.3": "mlp.fc2",
+}
+
+
+def _from_torchvision(state_dict: StateDict, model: nn.Module) -> StateDict:
+    """torchvision's modules have other names; its index of relative positions we compute."""
+    def rename(path: str) -> str:
+        in_block = re.match(r"blocks\.(\d+)\.layers\.(\d+)\.layers\.(.*)", path)
+        if in_block is None:
+            return _TORCHVISION_NAMES.get(path, path)
+        stage, block, path = in_block.groups()
+        in_attention = re.match(r"(window|grid)_attention\.(.*)", path)
+        name = _TORCHVISION_NAMES.get(in_attention[2] if in_attention else path, path)
+        if in_attention:
+            name = ("attn_block." if in_attention[1] == "window" else "attn_grid.") + name
+        return f"stages.{stage}.blocks.{block}.{name}"
+
+    converted = {}
+    for key, value in state_dict.items():
+        path, _, leaf = key.rpartition(".")
+        if leaf != "relative_position_index":
+            converted[f"{rename(path)}.{leaf}"] = value
+    return converted
+
+
+MaxxVit.key_maps = (
+    KeyMap("torchvision", lambda keys: "blocks.0.layers.0.layers.MBconv.layers.pre_norm.weight" in keys,
+           _from_torchvision),
+)
