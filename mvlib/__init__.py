@@ -28,6 +28,8 @@ _NAMES = {
         "NotCachedError", "UnknownNameError", "WeightsError",
     ),
     "weights": ("WeightsConfig",),
+    "builders": ("get_model", "get_model_builder", "get_model_weights"),
+    "enums": ("Weights", "WeightsEnum", "get_weight"),
     "factory": ("create_model",),
     "loading": ("load_checkpoint", "read_state_dict"),
     "publish": ("push_to_hub", "save_for_hub"),

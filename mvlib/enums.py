@@ -107,7 +107,8 @@ class WeightsEnum(Enum):
         if isinstance(obj, str):
             return cls._find(obj)
         theirs = type(obj)
-        if issubclass(theirs, Enum) and theirs.__name__ == cls.__name__ and theirs.__module__.startswith("torchvision."):
+        is_alike = isinstance(obj, Enum) and theirs.__name__ == cls.__name__
+        if is_alike and theirs.__module__.startswith("torchvision."):
             return cls[obj.name]
         raise TypeError(f"these weights are of another model: expected {cls.__name__} but received "
                         f"{theirs.__name__}{f'.{obj.name}' if isinstance(obj, Enum) else ''}")
@@ -207,14 +208,14 @@ def preset_arguments(config: WeightsConfig) -> dict[str, Any]:
 
 def describe(config: WeightsConfig) -> dict[str, Any]:
     """torchvision's `meta` of a weights config; a key is there if its value is known."""
-    stats = _stats(config)
+    stats, is_theirs = _stats(config), config.preprocessing == "torchvision"
     size = config.input_size if config.fixed_input_size else config.min_input_size
     facts = {
         "categories": _categories(config),
         "num_params": config.num_params or stats.get("params"),
         "min_size": size and tuple(size[1:]),
         "recipe": config.recipe or config.origin_url,
-        "license": config.license,
+        "license": None if is_theirs and config.license == "bsd-3-clause" else config.license,  # torchvision's own
         "backend": config.backend,
         "unquantized": config.unquantized and weights_of(config.unquantized),
         "_metrics": {data: dict(row) for data, row in config.metrics.items()} or None,
@@ -264,7 +265,7 @@ def enum_name(model: str) -> str:
 
 def enum_names() -> list[str]:
     """Names of all Enums: a model that torchvision knows under another name has one under both."""
-    models = {name for name in registry.list_models() if any(registry.get_arch_tags(name))}
+    models = {name for name in registry.list_models() if registry.get_arch_tags(name)}
     own = {_plain_enum_name(name) if registry.torchvision_builder(name) != name else enum_name(name)
            for name in models}
     return sorted(own | {registry.builder_facts(builder)["weights"] for builder in registry.list_builders()})

@@ -6,7 +6,7 @@ import inspect
 import logging
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
@@ -22,7 +22,7 @@ from .names import closest, parse_model_name
 from .registry import get_pretrained_cfg, is_model, load_entrypoint, resolve_name
 from .weights import OWN_FIELDS, WeightsConfig
 
-__all__ = ["create_model", "describe_inputs"]
+__all__ = ["create_model", "describe_inputs", "known_arguments"]
 
 _logger = logging.getLogger("mvlib")
 
@@ -56,6 +56,7 @@ def create_model(
     output_fmt: str | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
+    progress: bool = True,
     **kwargs: Any,
 ) -> nn.Module:
     """Build a model by name.
@@ -77,6 +78,7 @@ def create_model(
         output_fmt: With `features_only`: "NCHW", "NHWC" or "NLC".
         device: Where the model is built; weights are read straight to it.
         dtype: Floating-point type of its parameters.
+        progress: Show a bar while weights are downloaded (on a terminal alone).
         **kwargs: The architecture's own arguments (`num_classes`, `in_chans`, `img_size`, `drop_path_rate`,
             `global_pool`, ...); those that are None are left out.
 
@@ -98,6 +100,9 @@ def create_model(
     arguments = _arguments(request, given, known)
 
     model = _build(request.architecture, entrypoint, arguments)
+    if features_only and not hasattr(model, "forward_intermediates"):
+        raise ConfigError(f"'{request.architecture}' cannot give features: its model, {type(model).__name__}, has no "
+                          f"forward_intermediates")
     config = request.config
     model.architecture = request.architecture
     model.model_args = arguments
@@ -108,7 +113,7 @@ def create_model(
     if checkpoint_path is not None:
         _load(model, config, read_state_dict(checkpoint_path), device, dtype, str(checkpoint_path), False, given)
     elif wants_weights:
-        path = _fetch(request, model_name, cache_dir)
+        path = _fetch(request, model_name, cache_dir, progress)
         _load(model, config, read_state_dict(path), device, dtype, config.name, True, given)
     elif _is_on_meta(model):
         materialize(model, device, dtype)
@@ -222,6 +227,11 @@ def _check_argument(where: str, key: str, value: Any) -> None:
         raise ConfigError(f"{where}: config.json may not name the code for '{key}'")
 
 
+def known_arguments(architecture: str) -> Collection[str] | None:
+    """Names of the arguments that an architecture takes; None where its signature does not tell."""
+    return _known_arguments(load_entrypoint(architecture))
+
+
 def _known_arguments(entrypoint: Callable[..., nn.Module]) -> dict[str, bool] | None:
     """Names of the keyword arguments that an architecture takes; None where its signature does not tell."""
     parameters = dict(inspect.signature(entrypoint).parameters)
@@ -284,7 +294,7 @@ def _build(architecture: str, entrypoint: Callable[..., nn.Module], arguments: d
 
 def describe_inputs(model: nn.Module, config: WeightsConfig) -> WeightsConfig:
     """The config with the channels and the image size that the model takes, where it was built for others."""
-    size = getattr(getattr(model, "patch_embed", None), "img_size", None) or config.input_size[1:]
+    size = getattr(getattr(model, "patch_embed", model), "img_size", None) or config.input_size[1:]
     input_size = (getattr(model, "in_chans", config.input_size[0]), *size)
     if input_size == config.input_size:
         return config
@@ -303,13 +313,16 @@ def _is_on_meta(model: nn.Module) -> bool:
     return any(p.is_meta for p in model.parameters())
 
 
-def _fetch(request: _Request, model_name: str, cache_dir: str | os.PathLike[str] | None) -> os.PathLike[str]:
+def _fetch(
+    request: _Request, model_name: str, cache_dir: str | os.PathLike[str] | None, progress: bool
+) -> os.PathLike[str]:
     config = request.config
     if config is None or not config.has_weights:
         raise WeightsError(f"no weights are published for '{model_name}'; create it with pretrained=False, or see "
                            f"list_models('{request.architecture}.*', pretrained=True)")
     _logger.info("loading '%s' from %s", config.name, config.sources[0])
-    return hub.fetch(config.sources, sha256=config.sha256, filename=config.filename, cache_dir=cache_dir)
+    return hub.fetch(config.sources, sha256=config.sha256, filename=config.filename, cache_dir=cache_dir,
+                     progress=progress)
 
 
 def _load(

@@ -23,10 +23,28 @@ if TYPE_CHECKING:
     from .weights import WeightsConfig
 
 __all__ = [
-    "get_arch_name", "get_arch_pretrained_cfgs", "get_deprecated_models", "get_module", "get_pretrained_cfg",
-    "get_pretrained_cfg_value", "is_model", "is_model_in_modules", "is_model_pretrained", "list_models",
-    "list_modules", "list_pretrained", "model_entrypoint", "register_catalog", "register_model",
-    "register_model_deprecations", "resolve_name", "split_model_name_tag",
+    "builder_facts",
+    "get_arch_name",
+    "get_arch_pretrained_cfgs",
+    "get_arch_tags",
+    "get_deprecated_models",
+    "get_module",
+    "get_pretrained_cfg",
+    "get_pretrained_cfg_value",
+    "is_model",
+    "is_model_in_modules",
+    "is_model_pretrained",
+    "list_builders",
+    "list_models",
+    "list_modules",
+    "list_pretrained",
+    "model_entrypoint",
+    "register_catalog",
+    "register_model",
+    "register_model_deprecations",
+    "resolve_name",
+    "split_model_name_tag",
+    "torchvision_builder",
 ]
 
 CATALOG_DIR = os.path.join(os.path.dirname(__file__), "catalog")
@@ -75,6 +93,8 @@ class _Registry:
         self.aliases: dict[str, str] = {}
         self.deprecated: dict[str, str | None] = {}
         self.deprecated_by_module: dict[str, dict[str, str | None]] = {}
+        self.builders: dict[str, dict[str, Any]] = {}  # torchvision's
+        self.builder_of: dict[str, str] = {}  # architecture -> torchvision's builder
         self.catalogs: dict[str, dict[str, Any]] = {}
 
     def read_index(self) -> None:
@@ -89,6 +109,9 @@ class _Registry:
                 self.entries[name] = _Entry(name, module, tags, weightless.get(name, ()))
             self.aliases.update(family["aliases"])
             self.deprecate(module, family["deprecated"])
+            self.builders.update(family.get("builders", {}))
+        for name in self.builders:
+            self.builder_of[self.aliases.get(name, name).partition(".")[0]] = name
 
     def deprecate(self, module: str, names: Mapping[str, str | None]) -> None:
         self.deprecated.update(names)
@@ -306,6 +329,34 @@ def list_modules() -> list[str]:
 def get_deprecated_models(module: str = "") -> dict[str, str | None]:
     """Deprecated names and what they stand for (None: gone), of all modules or of one."""
     return dict(_registry.deprecated_by_module.get(module, {}) if module else _registry.deprecated)
+
+
+def list_builders() -> list[str]:
+    """Names of torchvision's builders, sorted: "resnet50", "vit_b_16", "quantized_resnet50", ..."""
+    return sorted(_registry.builders)
+
+
+def torchvision_builder(model_name: str) -> str | None:
+    """torchvision's builder of a model: the name itself, or torchvision's name of the same architecture."""
+    if model_name in _registry.builders:
+        return model_name
+    return _registry.builder_of.get(_follow(model_name, warn=False)[0])
+
+
+def builder_facts(builder: str) -> dict[str, Any]:
+    """What is known of one of torchvision's builders.
+
+    Returns:
+        `weights`, the name of its Enum; and where they are not ours: `arguments`, its defaults; `untrained`, its
+        defaults where no weights are loaded.
+    """
+    return _registry.builders[builder]
+
+
+def get_arch_tags(model_name: str) -> list[str]:
+    """Tags of an architecture that have weights, the default first if it has some; "" for weights without a tag."""
+    entry = _find(_follow(model_name, warn=False)[0])
+    return [tag for tag in entry.tags if tag in entry.published]
 
 
 def get_arch_name(model_name: str) -> str:

@@ -7,6 +7,8 @@ A catalog is a YAML file in which an entry says only what is its own:
       classifier: fc
     aliases: {resnet50_v1b: resnet50}             # other names of the same architecture, or architecture.tag
     deprecated: {gluon_resnet50_v1b: resnet50.gluon_in1k}   # names that keep working with a warning
+    builders:                       # torchvision's: the name of its Enum, and the arguments that differ from ours
+      resnet50: {weights: ResNet50_Weights, arguments: {zero_init_last: false}}   # `untrained`: without weights
     architectures:
       resnet50:
         defaults: {input_size: [3, 224, 224]}     # of every tag of the architecture
@@ -246,12 +248,14 @@ class Catalog:
         configs: {architecture: {tag: config}}, the default tag first.
         aliases: {alias: architecture or architecture.tag}.
         deprecated: {old name: current architecture[.tag], or None where it is gone}.
+        builders: {torchvision's builder: {"weights": name of its Enum, "arguments": {...}}}.
     """
 
     path: Path
     configs: dict[str, dict[str, WeightsConfig]]
     aliases: dict[str, str]
     deprecated: dict[str, str | None]
+    builders: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def __iter__(self) -> Iterator[WeightsConfig]:
         for tags in self.configs.values():
@@ -266,7 +270,7 @@ def load_catalog(path: str | Path) -> Catalog:
             the file and the entry.
     """
     path = Path(path)
-    entries, aliases, deprecated = read_entries(path)
+    entries, aliases, deprecated, builders = read_entries(path)
     configs: dict[str, dict[str, WeightsConfig]] = {}
     for architecture, tags in entries.items():
         configs[architecture] = {}
@@ -275,13 +279,13 @@ def load_catalog(path: str | Path) -> Catalog:
                 configs[architecture][tag] = _config(architecture, tag, fields)
             except (ConfigError, TypeError) as error:
                 raise ConfigError(f"{path}: {architecture}.{tag}: {error}") from None
-    return Catalog(path, configs, aliases, deprecated)
+    return Catalog(path, configs, aliases, deprecated, builders)
 
 
 def read_entries(
     path: str | Path,
-) -> tuple[dict[str, dict[str, dict[str, Any]]], dict[str, str], dict[str, str | None]]:
-    """A catalog as plain data, defaults merged in: {architecture: {tag: fields}}, aliases, deprecated names.
+) -> tuple[dict[str, dict[str, dict[str, Any]]], dict[str, str], dict[str, str | None], dict[str, dict[str, Any]]]:
+    """A catalog as plain data, defaults merged in: {architecture: {tag: fields}}, aliases, deprecated names, builders.
 
     Raises:
         ConfigError: The file is missing, not YAML, or not laid out as a catalog.
@@ -295,7 +299,7 @@ def read_entries(
                 raise ConfigError(f"{path}: unknown key '{key}' in {where}; known: {', '.join(allowed)}")
         return {key: _mapping(path, parts.get(key), f"'{key}' of {where}") for key in allowed}
 
-    catalog = section(_read(path), "the catalog", "defaults", "aliases", "deprecated", "architectures")
+    catalog = section(_read(path), "the catalog", "defaults", "aliases", "deprecated", "builders", "architectures")
     entries: dict[str, dict[str, dict[str, Any]]] = {}
     for architecture, body in catalog["architectures"].items():
         own = section(body, f"'{architecture}'", "defaults", "tags")
@@ -308,7 +312,7 @@ def read_entries(
         for name, target in catalog[part].items():
             if not isinstance(target, str) and not (part == "deprecated" and target is None):
                 raise ConfigError(f"{path}: {part}: '{name}' stands for {target!r}, which is not a model name")
-    return entries, catalog["aliases"], catalog["deprecated"]
+    return entries, catalog["aliases"], catalog["deprecated"], catalog["builders"]
 
 
 def as_configs(architecture: str, weights: Mapping[str, Any] | Iterable[WeightsConfig]) -> dict[str, WeightsConfig]:

@@ -11,6 +11,7 @@ which architecture, and which tags it has, the default first. Its layout, by fam
     weightless  {architecture: [those of its tags that have no source]}
     aliases     {other name: architecture or architecture.tag}
     deprecated  {old name: architecture or architecture.tag, or null where the model is gone}
+    builders    {torchvision's builder: {weights: name of its Enum, arguments: {...}, untrained: {...}}}
 """
 
 from __future__ import annotations
@@ -101,6 +102,7 @@ def describe(family: str) -> dict[str, Any]:
         },
         "aliases": dict(sorted(catalog.aliases.items())),
         "deprecated": dict(sorted(catalog.deprecated.items())),
+        "builders": dict(sorted(catalog.builders.items())),
     }
 
 

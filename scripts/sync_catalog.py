@@ -45,6 +45,9 @@ EXTRAS = Path(__file__).resolve().parent / "catalog_extra"
 
 # torchvision's builders whose architecture has another name here; all others have the same.
 ARCHITECTURES = {
+    **{f"regnet_{kind}_{flops}": f"regnet{kind}_{number}" for kind in "xy" for flops, number in {
+        "400mf": "004", "800mf": "008", "1_6gf": "016", "3_2gf": "032", "8gf": "080", "16gf": "160", "32gf": "320",
+        "128gf": "1280"}.items()},
     "efficientnet_v2_s": "efficientnetv2_s",
     "efficientnet_v2_m": "efficientnetv2_m",
     "efficientnet_v2_l": "efficientnetv2_l",
@@ -56,19 +59,60 @@ ARCHITECTURES = {
     "swin_t": "swin_tiny_patch4_window7_224",
     "swin_s": "swin_small_patch4_window7_224",
     "swin_b": "swin_base_patch4_window7_224",
+    "swin_v2_t": "swinv2_tiny_window8_256",
+    "swin_v2_s": "swinv2_small_window8_256",
+    "swin_v2_b": "swinv2_base_window8_256",
     "vit_b_16": "vit_base_patch16_224",
     "vit_b_32": "vit_base_patch32_224",
     "vit_l_16": "vit_large_patch16_224",
     "vit_l_32": "vit_large_patch32_224",
     "vit_h_14": "vit_huge_patch14_224",
 }
-# Arguments under which the architecture is torchvision's exactly: these builders take TensorFlow's BatchNorm eps.
-MODEL_ARGS = {
-    builder: {"bn_eps": 0.001}
-    for builder in ("efficientnet_b5", "efficientnet_b6", "efficientnet_b7", "efficientnet_v2_s", "efficientnet_v2_m",
-                    "efficientnet_v2_l")
+# Arguments under which the architecture is torchvision's exactly: some builders take TensorFlow's BatchNorm eps, others
+# normalise their inputs once more.
+MODEL_ARGS: dict[str, dict[str, Any]] = {
+    **{builder: {"bn_eps": 0.001}
+       for builder in ("efficientnet_b5", "efficientnet_b6", "efficientnet_b7", "efficientnet_v2_s",
+                       "efficientnet_v2_m", "efficientnet_v2_l")},
+    **{builder: {"transform_input": True}
+       for builder in ("googlenet", "inception_v3", "quantized_googlenet", "quantized_inception_v3")},
 }
-SAME_KEYS = {"torchvision.models.resnet"}  # torchvision's modules whose state-dict keys are timm's
+# Defaults of torchvision's builders that are not the architecture's.
+BUILDER_ARGS: dict[str, dict[str, Any]] = {
+    **{name: {"drop_rate": p} for p, names in {
+        0.2: ("efficientnet_b0", "efficientnet_b1", "efficientnet_v2_s", "mnasnet0_5", "mnasnet0_75", "mnasnet1_0",
+              "mnasnet1_3", "mobilenet_v2"),
+        0.3: ("efficientnet_b2", "efficientnet_b3", "efficientnet_v2_m"),
+        0.4: ("efficientnet_b4", "efficientnet_b5", "efficientnet_v2_l"),
+        0.5: ("alexnet", "inception_v3", "squeezenet1_0", "squeezenet1_1", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn",
+              "vgg16", "vgg16_bn", "vgg19", "vgg19_bn", "efficientnet_b6", "efficientnet_b7"),
+    }.items() for name in names},
+    **{name: {"drop_path_rate": p} for p, names in {
+        0.1: ("convnext_tiny",), 0.2: ("swin_t", "swin_v2_t", "maxvit_t"), 0.3: ("swin_s", "swin_v2_s"),
+        0.4: ("convnext_small",), 0.5: ("convnext_base", "convnext_large", "swin_b", "swin_v2_b"),
+    }.items() for name in names},
+    **{name: {"zero_init_last": False} for name in (
+        "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "resnext101_32x8d",
+        "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2")},
+    **{name: {"drop_rate": 0.2} for name in ("mobilenet_v3_large", "mobilenet_v3_small")},
+}
+for _name in BUILDER_ARGS:
+    if _name.startswith("efficientnet"):
+        BUILDER_ARGS[_name]["drop_path_rate"] = 0.2
+BUILDER_ARGS["inception_v3"]["aux_logits"] = True
+# The same where no weights are loaded.
+UNTRAINED_ARGS: dict[str, dict[str, Any]] = {
+    **{name: {"aux_logits": True, "transform_input": False}
+       for name in ("googlenet", "quantized_googlenet", "inception_v3", "quantized_inception_v3")},
+    **{name: arguments for name, arguments in MODEL_ARGS.items() if "bn_eps" in arguments},
+    "vit_h_14": {"img_size": 224},
+}
+# First convolution and classifier of the families that timm does not have.
+PLACES = {"alexnet": ("features.0", "classifier.6"), "googlenet": ("conv1.conv", "fc"), "quantization": (None, None),
+          "shufflenetv2": ("conv1.0", "fc"), "squeezenet": ("features.0", "classifier.1")}
+# torchvision's modules whose state-dict keys are ours.
+SAME_KEYS = {f"torchvision.models.{name}"
+             for name in ("alexnet", "googlenet", "inception", "resnet", "shufflenetv2", "squeezenet")}
 
 # What an architecture or a whole file may say once for its entries. Locations, names and figures stay with the entry.
 SHAREABLE = (
@@ -131,15 +175,18 @@ def compose(family: str) -> Catalog:
     if not architectures:
         raise SystemExit(f"neither mvlib nor timm has a family '{family}'")
     path = EXTRAS / f"{family}.yaml"
-    extra, aliases, deprecated = read_entries(path) if path.exists() else ({}, {}, {})
+    extra, aliases, deprecated, _ = read_entries(path) if path.exists() else ({}, {}, {}, {})
     for architecture in extra:
         if architecture not in architectures:
             raise SystemExit(f"{path}: the family '{family}' has no architecture '{architecture}'")
 
+    first_conv, classifier = PLACES.get(family, (None, None))
+    described = next(iter(from_timm(architectures[0]).values()),
+                     DEFAULTS.replace(first_conv=first_conv, classifier=classifier))
     configs = {}
     for name in architectures:
         tags = from_timm(name)
-        tags |= from_torchvision(name, next(iter((tags or from_timm(architectures[0])).values()), DEFAULTS))
+        tags |= from_torchvision(name, next(iter(tags.values()), described))
         configs[name] = weights_first(add_by_hand(name, tags, extra.get(name, {})))
     # A name that only torchvision uses means torchvision's network: its default weights, and the arguments they need.
     built = {builder: f"{name}.{enum_of(builder).DEFAULT.name.lower()}" for name in architectures
@@ -149,7 +196,24 @@ def compose(family: str) -> Catalog:
         CATALOGS / f"{family}.yaml", configs, {**built, **aliases},
         {name: target for name, target in {**old, **deprecated}.items()
          if target is None or target.partition(".")[0] in architectures},
+        {builder: builder_facts(builder) for name in architectures for builder in builders_of(name)},
     )
+
+
+def builder_facts(builder: str) -> dict[str, Any]:
+    """What a catalog says of one of torchvision's builders: the name of its Enum, and how its defaults differ."""
+    facts: dict[str, Any] = {"weights": enum_of(builder).__name__}
+    if builder in BUILDER_ARGS:
+        facts["arguments"] = _Line(BUILDER_ARGS[builder])
+    elif is_quantized(builder):
+        facts["arguments"] = _Line(quantize=False)
+    if builder in UNTRAINED_ARGS:
+        facts["untrained"] = _Line(UNTRAINED_ARGS[builder])
+    return facts
+
+
+def is_quantized(builder: str) -> bool:
+    return torchvision_registry.get_model_builder(builder).__module__.startswith("torchvision.models.quantization.")
 
 
 def from_timm(architecture: str) -> dict[str, WeightsConfig]:
@@ -169,7 +233,8 @@ def from_timm(architecture: str) -> dict[str, WeightsConfig]:
 def builders_of(architecture: str) -> list[str]:
     """torchvision's builders of an architecture."""
     return [name for name, builder in torchvision_registry.BUILTIN_MODELS.items()
-            if ARCHITECTURES.get(name, name) == architecture and builder.__module__.count(".") == 2]
+            if ARCHITECTURES.get(name, name) == architecture
+            and (builder.__module__.count(".") == 2 or is_quantized(name))]
 
 
 def enum_of(builder: str) -> Any:
@@ -202,10 +267,12 @@ def torchvision_config(builder: str, weights: Any, described: WeightsConfig) -> 
     images = call.arguments
     crop, resize = images["crop_size"], images["resize_size"]
     is_swag = "SWAG" in weights.name
+    builder_module = torchvision_registry.get_model_builder(builder).__module__
+    backend, unquantized = meta.get("backend"), meta.get("unquantized")
     return WeightsConfig(
         sources=(weights.url,),
-        key_map=None if torchvision_registry.get_model_builder(builder).__module__ in SAME_KEYS else "torchvision",
-        model_args=MODEL_ARGS.get(builder, {}),
+        key_map=None if builder_module in SAME_KEYS or "backend" in meta else "torchvision",
+        model_args=MODEL_ARGS.get(builder, {}) | ({"quantize": True, "backend": backend} if backend else {}),
         input_size=(3, crop, crop),
         min_input_size=(3, *meta["min_size"]),
         fixed_input_size=described.fixed_input_size,
@@ -229,7 +296,15 @@ def torchvision_config(builder: str, weights: Any, described: WeightsConfig) -> 
         num_params=meta["num_params"],
         gmacs=meta["_ops"],
         file_size=meta["_file_size"],
+        backend=backend,
+        unquantized=unquantized and registry_name(unquantized),
     )
+
+
+def registry_name(weights: Any) -> str:
+    """Our name of torchvision's weights: ResNet50_Weights.IMAGENET1K_V2 is resnet50.imagenet1k_v2."""
+    builder = type(weights).__name__.removesuffix("_Weights").lower()
+    return f"{ARCHITECTURES.get(builder, builder)}.{weights.name.lower()}"
 
 
 def crop_share(crop: int, resize: int) -> float:
@@ -263,7 +338,7 @@ def weights_first(configs: dict[str, WeightsConfig]) -> dict[str, WeightsConfig]
 def differences(current: Catalog, wanted: Catalog) -> Iterator[str]:
     """What the current catalog lacks, has wrongly, or has in excess; a line each."""
     where = wanted.path.name
-    for part in ("aliases", "deprecated"):
+    for part in ("aliases", "deprecated", "builders"):
         ours, theirs = getattr(current, part), getattr(wanted, part)
         for name in {**theirs, **ours}:
             if ours.get(name, "") != theirs.get(name, ""):
@@ -316,7 +391,8 @@ def render(catalog: Catalog) -> str:
               f"{torchvision.__version__.partition('+')[0]}: facts only.\n"
               f"# Do not edit: what is written by hand stands in scripts/catalog_extra. mvlib/weights.py explains the "
               f"format.\n")
-    document = {"defaults": shared, "aliases": catalog.aliases, "deprecated": catalog.deprecated}
+    document = {"defaults": shared, "aliases": catalog.aliases, "deprecated": catalog.deprecated,
+                "builders": catalog.builders}
     parts = {key: value for key, value in document.items() if value}
     return header + dump(parts) + dump({"architectures": architectures})
 

@@ -8,17 +8,25 @@ import os
 from typing import Any
 
 from .. import hub, registry
+from ..errors import ConfigError
 from ..names import parse_model_name
 from ..weights import WeightsConfig
 from .output import format_size, format_table
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="an architecture ('resnet50') or weights ('resnet50.a1_in1k')")
+    parser.add_argument("name", nargs="?", metavar="NAME",
+                        help="an architecture ('resnet50') or weights ('resnet50.a1_in1k')")
+    parser.add_argument("--compare", nargs=2, metavar=("OLD", "NEW"),
+                        help="top-1 of all models (or of the pattern NAME) that have weights of two versions, 'V1 V2'")
     parser.add_argument("--json", action="store_true", help="the facts as JSON")
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.compare:
+        return _compare(*arguments.compare, arguments.name or "*", arguments.json)
+    if not arguments.name:
+        raise ConfigError("info needs the NAME of a model, or --compare OLD NEW")
     name = parse_model_name(arguments.name)
     if name.source is not None:
         raise registry.UnknownNameError(f"info knows the registry's names; '{arguments.name}' names a repository, "
@@ -35,6 +43,40 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"\ntags of {architecture} (the first is the default)\n")
         print(format_table([list(row.values()) for row in facts["tags"]], header=list(facts["tags"][0])))
     return 0
+
+
+def _compare(old: str, new: str, pattern: str, as_json: bool) -> int:
+    """Old and new accuracy side by side, of all models that have both versions of their weights."""
+    rows = []
+    for name in registry.list_models(pattern):
+        configs = registry.get_arch_pretrained_cfgs(name)
+        for config in configs.values():
+            other = configs.get(f"{name}.{_other_version(config.tag, old, new)}")
+            if other is not None and config.metrics and other.metrics:
+                before, after = _accuracy(config), _accuracy(other)
+                rows.append({"model": registry.torchvision_builder(name) or name, old: before, new: after,
+                             "gain": round(after - before, 3)})
+    if not rows:
+        raise ConfigError(f"no model that matches '{pattern}' has weights of both '{old}' and '{new}' with published "
+                          f"accuracies; tags are shown by mvlib info NAME")
+    if as_json:
+        print(json.dumps(rows, indent=2))
+    else:
+        print(format_table([[row["model"], f"{row[old]:.3f}", f"{row[new]:.3f}", f"{row['gain']:+.3f}"]
+                            for row in rows], header=list(rows[0])))
+    return 0
+
+
+def _other_version(tag: str | None, old: str, new: str) -> str | None:
+    """The tag of the new version where `tag` is of the old: "imagenet1k_v1" -> "imagenet1k_v2"."""
+    old, new = old.lower(), new.lower()
+    if tag == old:
+        return new
+    return tag.removesuffix(f"_{old}") + f"_{new}" if tag and tag.endswith(f"_{old}") else None
+
+
+def _accuracy(config: WeightsConfig) -> float:
+    return next(row["acc@1"] for row in config.metrics.values() if "acc@1" in row)
 
 
 def _facts(architecture: str, config: WeightsConfig | None) -> dict[str, Any]:
@@ -88,7 +130,7 @@ def _preprocessing(config: WeightsConfig) -> str:
 
 def _tag_row(config: WeightsConfig) -> dict[str, Any]:
     size = config.test_input_size or config.input_size
-    accuracy = next((row["acc@1"] for row in config.metrics.values() if "acc@1" in row), None)
+    accuracy = _accuracy(config) if any("acc@1" in row for row in config.metrics.values()) else None
     cached = hub.is_cached(config.sources, filename=config.filename)
     return {"tag": config.tag, "train": config.input_size[-1], "test": size[-1], "classes": config.num_classes,
             "labels": config.label_set, "acc@1": accuracy, "licence": config.license,

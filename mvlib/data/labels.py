@@ -1,14 +1,23 @@
-"""What a classifier's outputs are called."""
+"""What a classifier's outputs are called. Imports no torch."""
 
 from __future__ import annotations
+
+import functools
+import importlib.util
+from pathlib import Path
 
 __all__ = ["class_names"]
 
 
-def _imagenet_1k() -> list[str]:
-    from torchvision.models._meta import _IMAGENET_CATEGORIES  # late, because it imports torch
-
-    return list(_IMAGENET_CATEGORIES)
+@functools.cache
+def _imagenet_1k() -> tuple[str, ...]:
+    """torchvision's names, read from its file of them alone: the package itself would import torch."""
+    package = importlib.util.find_spec("torchvision")
+    path = Path(package.submodule_search_locations[0], "models", "_meta.py")
+    spec = importlib.util.spec_from_file_location("_torchvision_meta", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return tuple(module._IMAGENET_CATEGORIES)
 
 
 _LABEL_SETS = {"imagenet-1k": _imagenet_1k}
@@ -25,4 +34,4 @@ def class_names(label_set: str) -> list[str]:
     """
     if label_set not in _LABEL_SETS:
         raise ValueError(f"no class names for label set '{label_set}'; known: {', '.join(_LABEL_SETS)}")
-    return _LABEL_SETS[label_set]()
+    return list(_LABEL_SETS[label_set]())

@@ -374,7 +374,7 @@ class ImageModel(nn.Module):
         blocks += [(f"^{re.escape(step.name)}", (99999,)) for step in self.flow.tail]
         own = [name for name, parameter in self._parameters.items() if parameter is not None]
         stem = "|".join([re.escape(step.name) for step in self.flow.stem] + own)
-        return dict(stem=f"^(?:{stem})", blocks=blocks)
+        return dict(stem=rf"^(?:{stem})(?:\.|$)", blocks=blocks)  # the end: "features.1" is not "features.10"
 
     # weights
 
@@ -401,6 +401,13 @@ class ImageModel(nn.Module):
             raise NotImplementedError(f"{type(module).__name__} at '{name}' owns parameters, not reset_parameters()")
         if hasattr(module, "reset_buffers"):
             module.reset_buffers()
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """As `nn.Module` does; a state dict in a foreign layout that the family reads is converted first."""
+        key_map = next((candidate for candidate in self.key_maps if candidate.matches(state_dict)), None)
+        if key_map is not None:
+            state_dict = self.fit_state_dict(key_map.convert(dict(state_dict), self))
+        return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
     def fit_state_dict(self, state_dict: StateDict) -> StateDict:
         """Fit a state dict in our layout to this model's sizes (position embeddings, bias tables); base: unchanged.

@@ -1,0 +1,294 @@
+"""DenseNet: inside a block, each layer reads what all layers before it wrote.
+
+DenseNet-BC (https://arxiv.org/abs/1608.06993), recomputation of its concatenations
+(https://arxiv.org/abs/1707.06990), blurred downsampling (https://arxiv.org/abs/1904.11486).
+
+The number is the count of layers with weights. A "d" stands for a stem of three 3x3 convolutions, as in ResNet-D.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..layers.activations import ActLayer
+from ..layers.blur_pool import AaLayer, create_aa
+from ..layers.norm import BatchNormAct2d, NormLayer, get_norm_act_layer
+from ..layers.pool import GlobalPool2d
+from ..registry import register_model
+from .base import Flow, ImageModel, KeyMap, StateDict, Step
+
+__all__ = ["DenseBlock", "DenseLayer", "DenseNet", "DenseTransition"]
+
+_STEM_TYPES = ("", "deep", "deep_tiered", "deep_tiered_narrow")
+
+
+class DenseLayer(nn.Module):
+    """Norm, activation and a 1x1 convolution that narrows, then norm, activation and a 3x3 convolution.
+
+    Shapes: list of (B, C_i, H, W) with sum(C_i) = in_chs -> (B, growth_rate, H, W).
+
+    Args:
+        in_chs: Channels of all inputs together.
+        growth_rate: Output channels.
+        bn_size: Channels between the two convolutions per output channel.
+        norm_layer: Makes norm and activation for a number of channels.
+        drop_rate: Dropout of the output.
+        grad_checkpointing: Recompute what lies before the second norm, above all the concatenation, in the backward
+            pass instead of storing it.
+    """
+
+    def __init__(
+        self,
+        in_chs: int,
+        growth_rate: int,
+        bn_size: int,
+        norm_layer: Callable[[int], nn.Module] = BatchNormAct2d,
+        drop_rate: float = 0.0,
+        grad_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        width = bn_size * growth_rate
+        self.norm1 = norm_layer(in_chs)
+        self.conv1 = nn.Conv2d(in_chs, width, 1, bias=False)
+        self.norm2 = norm_layer(width)
+        self.conv2 = nn.Conv2d(width, growth_rate, 3, padding=1, bias=False)
+        self.drop_rate = drop_rate
+        self.grad_checkpointing = grad_checkpointing
+
+    def squeeze(self, *features: Tensor) -> Tensor:
+        """All inputs (B, C_i, H, W) -> (B, bn_size * growth_rate, H, W)."""
+        return self.conv1(self.norm1(torch.cat(features, dim=1)))
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        if self.grad_checkpointing and torch.is_grad_enabled():
+            x = checkpoint(self.squeeze, *features, use_reentrant=False)
+        else:
+            x = self.squeeze(*features)
+        x = self.conv2(self.norm2(x))
+        return F.dropout(x, self.drop_rate, self.training) if self.drop_rate > 0.0 else x
+
+
+class DenseBlock(nn.ModuleDict):
+    """Layers `denselayer1`, `denselayer2`, ...; the output is the input and the outputs of all of them.
+
+    Shapes: (B, in_chs, H, W) -> (B, in_chs + num_layers * growth_rate, H, W). Arguments as for `DenseLayer`.
+    """
+
+    def __init__(self, num_layers: int, in_chs: int, growth_rate: int, **layer_args: Any) -> None:
+        super().__init__({
+            f"denselayer{i + 1}": DenseLayer(in_chs + i * growth_rate, growth_rate, **layer_args)
+            for i in range(num_layers)
+        })
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = [x]
+        for layer in self.values():
+            features.append(layer(features))
+        return torch.cat(features, dim=1)
+
+
+class DenseTransition(nn.Sequential):
+    """Norm, activation, a 1x1 convolution, and pooling that halves the size. Keys `norm`, `conv`.
+
+    Shapes: (B, in_chs, H, W) -> (B, out_chs, H / 2, W / 2).
+    """
+
+    def __init__(
+        self,
+        in_chs: int,
+        out_chs: int,
+        norm_layer: Callable[[int], nn.Module] = BatchNormAct2d,
+        aa_layer: AaLayer = None,
+    ) -> None:
+        super().__init__()
+        self.norm = norm_layer(in_chs)
+        self.conv = nn.Conv2d(in_chs, out_chs, 1, bias=False)
+        self.pool = create_aa(aa_layer or "avg", out_chs, stride=2)
+
+
+class DenseNet(ImageModel):
+    """Stem, dense blocks with transitions between them, a final norm, pooling and a linear classifier.
+
+    Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of 32 where there are four blocks.
+
+    Args:
+        growth_rate: Channels that each layer adds ("k" in the paper); the stem has twice as many.
+        block_config: Layers of each block.
+        num_classes: Classes; 0 for pooled features.
+        in_chans: Channels of the image.
+        global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
+        bn_size: Channels between a layer's two convolutions, in growth rates.
+        stem_type: "" for one 7x7 convolution, "deep" for three 3x3, "deep_tiered" for three of growing width, the last
+            two of which are equal in "deep_tiered_narrow".
+        act_layer: Activation.
+        norm_layer: Norm.
+        aa_layer: Anti-aliased downsampling: "avg", "blur", "blurpc" or a class.
+        drop_rate: Dropout before the classifier.
+        proj_drop_rate: Dropout of each layer's output.
+        memory_efficient: Recompute concatenations in the backward pass, as `set_grad_checkpointing` does.
+        aa_stem_only: Anti-aliasing for the stem alone, not for the transitions.
+
+    Raises:
+        ValueError: An option has an unknown value.
+    """
+
+    classifier_path: ClassVar[str] = "classifier"
+
+    def __init__(
+        self,
+        growth_rate: int = 32,
+        block_config: tuple[int, ...] = (6, 12, 24, 16),
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        global_pool: str = "avg",
+        bn_size: int = 4,
+        stem_type: str = "",
+        act_layer: ActLayer = "relu",
+        norm_layer: NormLayer = "batchnorm2d",
+        aa_layer: AaLayer = None,
+        drop_rate: float = 0.0,
+        proj_drop_rate: float = 0.0,
+        memory_efficient: bool = False,
+        aa_stem_only: bool = True,
+    ) -> None:
+        super().__init__()
+        if stem_type not in _STEM_TYPES:
+            raise ValueError(f"unknown stem_type '{stem_type}'; known: {', '.join(map(repr, _STEM_TYPES))}")
+        self.num_classes = num_classes
+        self.in_chans = in_chans
+        self.drop_rate = drop_rate
+        norm_act = get_norm_act_layer(norm_layer, act_layer)
+
+        chs = growth_rate * 2
+        self.features = nn.Sequential()
+        stem = self._add_stem(stem_type, growth_rate, chs, norm_act)
+        self.features.add_module("pool0", _stem_pool(chs, aa_layer))
+        # The pool counts as a stage, because the stem's feature is taken before it.
+        self.flow = Flow(stem=[*stem[:-1], Step(stem[-1].name, chs, reduction=2)], stages=[Step("features.pool0")])
+
+        reduction = 4
+        for i, num_layers in enumerate(block_config, start=1):
+            if i > 1:
+                transition = DenseTransition(chs, chs // 2, norm_act, None if aa_stem_only else aa_layer)
+                self.features.add_module(f"transition{i - 1}", transition)
+                self.flow.stages.append(Step(f"features.transition{i - 1}"))
+                chs, reduction = chs // 2, reduction * 2
+            block = DenseBlock(num_layers, chs, growth_rate, bn_size=bn_size, norm_layer=norm_act,
+                               drop_rate=proj_drop_rate, grad_checkpointing=memory_efficient)
+            self.features.add_module(f"denseblock{i}", block)
+            chs += num_layers * growth_rate
+            is_last = i == len(block_config)  # its feature is taken behind the final norm
+            self.flow.stages.append(Step(f"features.denseblock{i}", *(() if is_last else (chs, reduction))))
+        self.features.add_module("norm5", norm_act(chs))
+        self.flow.stages.append(Step("features.norm5", chs, reduction))
+
+        self.num_features = chs
+        self.global_pool = GlobalPool2d(global_pool)
+        self.head_hidden_size = chs * self.global_pool.out_factor
+        self.classifier = self.make_classifier(num_classes)
+        self.init_weights()
+
+    def _add_stem(
+        self, stem_type: str, growth_rate: int, out_chs: int, norm_act: Callable[[int], nn.Module]
+    ) -> list[Step]:
+        """Add the stem's convolutions and norms to `features`."""
+        widths, kernel_size = [out_chs], 7
+        if stem_type:
+            first = second = growth_rate
+            if "tiered" in stem_type:
+                first, second = 3 * (growth_rate // 4), 6 * (growth_rate // 4)
+            widths, kernel_size = [first, out_chs if "narrow" in stem_type else second, out_chs], 3
+        steps = []
+        for i, (in_chs, width) in enumerate(zip([self.in_chans, *widths], widths)):
+            conv = nn.Conv2d(in_chs, width, kernel_size, 1 if i else 2, padding=kernel_size // 2, bias=False)
+            self.features.add_module(f"conv{i}", conv)
+            self.features.add_module(f"norm{i}", norm_act(width))
+            steps += [Step(f"features.conv{i}"), Step(f"features.norm{i}")]
+        return steps
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute the layers' concatenations in the backward pass instead of storing them."""
+        for module in self.features.modules():
+            if isinstance(module, DenseLayer):
+                module.grad_checkpointing = enable
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        if coarse:
+            blocks = [(r"^features\.(?:denseblock|transition)(\d+)", None)]
+        else:  # a transition joins its block's last layer
+            blocks = [(r"^features\.denseblock(\d+)\.denselayer(\d+)", None), (r"^features\.transition(\d+)", (99999,))]
+        return dict(stem=r"^features\.(?:conv|norm|pool)[012]", blocks=blocks)
+
+    def init_module(self, name: str, module: nn.Module) -> None:
+        super().init_module(name, module)
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+        elif isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
+
+
+def _stem_pool(chs: int, aa_layer: AaLayer) -> nn.Module:
+    if not aa_layer:
+        return nn.MaxPool2d(3, stride=2, padding=1)
+    return nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1), create_aa(aa_layer, chs, stride=2))
+
+
+# --- entrypoints
+
+
+@register_model
+def densenet121(**kwargs: Any) -> DenseNet:
+    """DenseNet-121; torchvision's."""
+    return DenseNet(**{**dict(growth_rate=32, block_config=(6, 12, 24, 16)), **kwargs})
+
+
+@register_model
+def densenetblur121d(**kwargs: Any) -> DenseNet:
+    """DenseNet-121-D with blurred downsampling in the stem."""
+    return densenet121(**{**dict(stem_type="deep", aa_layer="blur"), **kwargs})
+
+
+@register_model
+def densenet161(**kwargs: Any) -> DenseNet:
+    """DenseNet-161, half as wide again as the others; torchvision's."""
+    return DenseNet(**{**dict(growth_rate=48, block_config=(6, 12, 36, 24)), **kwargs})
+
+
+@register_model
+def densenet169(**kwargs: Any) -> DenseNet:
+    """DenseNet-169; torchvision's."""
+    return DenseNet(**{**dict(growth_rate=32, block_config=(6, 12, 32, 32)), **kwargs})
+
+
+@register_model
+def densenet201(**kwargs: Any) -> DenseNet:
+    """DenseNet-201; torchvision's."""
+    return DenseNet(**{**dict(growth_rate=32, block_config=(6, 12, 48, 32)), **kwargs})
+
+
+@register_model
+def densenet264d(**kwargs: Any) -> DenseNet:
+    """DenseNet-264-D, half as wide again as most."""
+    return DenseNet(**{**dict(growth_rate=48, block_config=(6, 12, 64, 48), stem_type="deep"), **kwargs})
+
+
+# --- foreign checkpoints
+
+_OLD_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(?=[12]\.)")
+
+
+def _from_torchvision(state_dict: StateDict, model: nn.Module) -> StateDict:
+    """torchvision's models have our keys; the checkpoints that it publishes are older, with "norm.1" for "norm1"."""
+    return {_OLD_NAME.sub(r"\1", key): value for key, value in state_dict.items()}
+
+
+DenseNet.key_maps = (
+    KeyMap("torchvision", lambda keys: any(_OLD_NAME.search(key) for key in keys), _from_torchvision),
+)

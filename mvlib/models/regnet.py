@@ -1,0 +1,622 @@
+"""RegNet: residual bottlenecks whose widths follow from four numbers.
+
+RegNet X and Y (https://arxiv.org/abs/2003.13678), Z (https://arxiv.org/abs/2103.06877), the Y models that SEER trained
+without labels (https://arxiv.org/abs/2103.01988) and SWAG on hashtags (https://arxiv.org/abs/2201.08371).
+
+Block `i` of `depth` is `w0 + wa * i` channels wide; that is rounded to a power of `wm` times `w0`, then to a multiple
+of 8, and blocks of one width make a stage. The number in a name is the compute of an image of 224 pixels in hundreds
+of millions of multiply-adds. The letter:
+
+    x  ResNeXt's bottleneck; its 3x3 convolution has groups of `group_size` channels
+    y  as x, with squeeze-and-excitation between the second convolution and the third
+    z  as y, with inverted bottlenecks four times as wide as their output, which carries no activation; no shortcut
+       where the shape changes
+    v  as y, with norm and activation before each convolution instead of behind it
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from ..layers.activations import ActLayer, get_act_layer
+from ..layers.channel_attention import SEModule
+from ..layers.conv import ConvNormAct, create_conv2d
+from ..layers.drop import DropPath, drop_path_rates
+from ..layers.helpers import make_divisible
+from ..layers.norm import GroupNormAct, NormLayer, get_norm_act_layer
+from ..layers.pool import ClassifierHead
+from ..registry import register_model
+from .base import Flow, ImageModel, Indices, KeyMap, StateDict, Step
+
+__all__ = ["Bottleneck", "PreBottleneck", "RegNet"]
+
+_SHORTCUTS = ("conv1x1", "avg", "", None)
+
+
+# --- widths
+
+
+def block_widths(depth: int, w0: int, wa: float, wm: float, multiple: int = 8) -> list[int]:
+    """The quantised widths of `depth` blocks, from the first to the last; equations 2 to 4 of the paper.
+
+    Args:
+        depth: Number of blocks.
+        w0: Width of the first block, a multiple of 8.
+        wa: By how much a block is wider than the one before it.
+        wm: Ratio of the widths of two stages.
+        multiple: Widths are multiples of it.
+
+    Raises:
+        ValueError: The numbers make no widths.
+    """
+    if wa < 0 or w0 <= 0 or wm <= 1 or w0 % multiple:
+        raise ValueError(f"RegNet needs wa >= 0, wm > 1 and w0 a multiple of {multiple}, not wa={wa}, wm={wm}, w0={w0}")
+    exponents = [round(math.log((w0 + wa * i) / w0) / math.log(wm)) for i in range(depth)]
+    return [round(w0 * wm**exponent / multiple) * multiple for exponent in exponents]
+
+
+def fit_to_groups(width: int, group_size: int, bottle_ratio: float, min_ratio: float) -> tuple[int, int]:
+    """Width of a stage and channels of a group, changed so that groups divide the bottleneck.
+
+    The bottleneck, `bottle_ratio` times as wide, is rounded to the nearest multiple of a group, which is no larger than
+    the bottleneck; upwards where less than `min_ratio` of it would stay.
+    """
+    inner = int(width * bottle_ratio)
+    group_size = min(group_size, inner)
+    if min_ratio:
+        inner = make_divisible(inner, group_size, round_limit=min_ratio)
+    else:
+        inner = round(inner / group_size) * group_size
+    return int(inner / bottle_ratio), group_size
+
+
+# --- blocks
+
+
+def _shortcut(
+    kind: str | None, in_chs: int, out_chs: int, stride: int, dilation: tuple[int, int], conv: Callable[..., nn.Module]
+) -> nn.Module | None:
+    """What a block's input passes on its way to the output; None where the shapes differ and there is no such way."""
+    if in_chs == out_chs and stride == 1 and dilation[0] == dilation[1]:
+        return nn.Identity()
+    if not kind:
+        return None
+    if kind == "conv1x1":
+        return conv(in_chs, out_chs, 1, stride=stride)
+    pool: nn.Module = nn.Identity()
+    if dilation[0] > 1:  # a stride that became dilation: the map keeps its size, zeros below and on the right count
+        pool = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.AvgPool2d(2, stride=1))
+    elif stride > 1:
+        pool = nn.AvgPool2d(2, stride, ceil_mode=True, count_include_pad=False)
+    return nn.Sequential(pool, conv(in_chs, out_chs, 1))
+
+
+class Bottleneck(nn.Module):
+    """A 1x1 convolution, a grouped 3x3, squeeze-and-excitation, a 1x1, and a shortcut; norms behind convolutions.
+
+    Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride).
+
+    Args:
+        in_chs: Input channels.
+        out_chs: Output channels.
+        stride: Of the 3x3 convolution.
+        dilation: Of the 3x3 convolution, and of those in the following blocks of the stage.
+        bottle_ratio: Channels of the 3x3 convolution per output channel.
+        group_size: Channels of its groups.
+        se_ratio: Channels of the squeeze per input channel; 0 for no squeeze-and-excitation.
+        downsample: How the shortcut changes shape: "conv1x1", "avg" (average pool, then 1x1 convolution), or None for
+            no shortcut where it would have to.
+        linear_out: No activation behind the sum.
+        drop_path_rate: Rate of stochastic depth.
+    """
+
+    def __init__(
+        self,
+        in_chs: int,
+        out_chs: int,
+        stride: int = 1,
+        dilation: tuple[int, int] = (1, 1),
+        bottle_ratio: float = 1.0,
+        group_size: int = 1,
+        se_ratio: float = 0.25,
+        downsample: str | None = "conv1x1",
+        linear_out: bool = False,
+        act_layer: ActLayer = nn.ReLU,
+        norm_layer: NormLayer = nn.BatchNorm2d,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        inner = round(out_chs * bottle_ratio)
+        conv = partial(ConvNormAct, norm_layer=norm_layer, act_layer=act_layer)
+        self.conv1 = conv(in_chs, inner, 1)
+        self.conv2 = conv(inner, inner, 3, stride=stride, dilation=dilation[0], groups=inner // group_size)
+        self.se = _squeeze_excite(inner, in_chs, se_ratio, act_layer)
+        self.conv3 = conv(inner, out_chs, 1, apply_act=False)
+        self.act3 = nn.Identity() if linear_out else get_act_layer(act_layer)(inplace=True)
+        self.downsample = _shortcut(downsample, in_chs, out_chs, stride, dilation, partial(conv, apply_act=False))
+        self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0.0 else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        branch = self.conv3(self.se(self.conv2(self.conv1(x))))
+        if self.downsample is not None:
+            branch = self.drop_path(branch)
+            branch += self.downsample(x)
+        return self.act3(branch)
+
+
+class PreBottleneck(nn.Module):
+    """A `Bottleneck` with norm and activation before each convolution; the shortcut begins behind the first of them.
+
+    Shapes and arguments as for `Bottleneck`; the output carries no activation, whatever `linear_out` is.
+    """
+
+    def __init__(
+        self,
+        in_chs: int,
+        out_chs: int,
+        stride: int = 1,
+        dilation: tuple[int, int] = (1, 1),
+        bottle_ratio: float = 1.0,
+        group_size: int = 1,
+        se_ratio: float = 0.25,
+        downsample: str | None = "conv1x1",
+        linear_out: bool = False,
+        act_layer: ActLayer = nn.ReLU,
+        norm_layer: NormLayer = nn.BatchNorm2d,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        inner = round(out_chs * bottle_ratio)
+        norm_act = get_norm_act_layer(norm_layer, act_layer)
+        self.norm1 = norm_act(in_chs)
+        self.conv1 = create_conv2d(in_chs, inner, 1)
+        self.norm2 = norm_act(inner)
+        self.conv2 = create_conv2d(inner, inner, 3, stride=stride, dilation=dilation[0], groups=inner // group_size)
+        self.se = _squeeze_excite(inner, in_chs, se_ratio, act_layer)
+        self.norm3 = norm_act(inner)
+        self.conv3 = create_conv2d(inner, out_chs, 1)
+        self.downsample = _shortcut(downsample, in_chs, out_chs, stride, dilation, create_conv2d)
+        self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0.0 else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm1(x)
+        branch = self.conv2(self.norm2(self.conv1(x)))
+        branch = self.conv3(self.norm3(self.se(branch)))
+        if self.downsample is not None:
+            branch = self.drop_path(branch)
+            branch += self.downsample(x)
+        return branch
+
+
+def _squeeze_excite(chs: int, block_in_chs: int, ratio: float, act_layer: ActLayer) -> nn.Module:
+    """Unlike elsewhere, the squeeze is measured by the channels that enter the block."""
+    return SEModule(chs, rd_channels=round(block_in_chs * ratio), act_layer=act_layer) if ratio else nn.Identity()
+
+
+# --- the model
+
+
+class RegNet(ImageModel):
+    """Stem convolution, stages `s1` to `s4` of bottlenecks `b1`, `b2`, ..., pooling and a linear classifier.
+
+    Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of `output_stride`.
+
+    Args:
+        depth: Blocks.
+        w0, wa, wm: First width, slope and ratio of widths, see `block_widths`.
+        group_size: Channels in the groups of the 3x3 convolutions.
+        bottle_ratio: Channels of the 3x3 convolutions per channel of their block's output.
+        se_ratio: Channels of squeeze-and-excitation per channel of their block's input; 0 for none.
+        group_min_ratio: The share of a width that must stay when it is made a multiple of the groups; 0 for no limit.
+            torchvision has 0.9.
+        stem_width: Channels of the stem.
+        downsample: How shortcuts change shape: "conv1x1", "avg", or None for none.
+        linear_out: Blocks end without an activation; there is one behind the last stage.
+        preact: Norms and activations before convolutions (RegNetV).
+        num_features: Channels of a 1x1 convolution behind the last stage; 0 for none.
+        act_layer: Activation.
+        norm_layer: Norm.
+        num_classes: Classes; 0 for pooled features.
+        in_chans: Channels of the image.
+        output_stride: 8, 16 or 32; strides beyond it become dilation.
+        global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
+        drop_rate: Dropout before the classifier.
+        drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
+        zero_init_last: Blocks begin as identities: the scale of their last norm is initialised to 0.
+
+    Raises:
+        ValueError: An option has an unknown value, or the widths do not make four stages.
+    """
+
+    classifier_path: ClassVar[str] = "head.fc"
+    pool_path: ClassVar[str] = "head.global_pool"
+
+    def __init__(
+        self,
+        depth: int = 21,
+        w0: int = 80,
+        wa: float = 42.63,
+        wm: float = 2.66,
+        group_size: int = 24,
+        bottle_ratio: float = 1.0,
+        se_ratio: float = 0.0,
+        group_min_ratio: float = 0.0,
+        stem_width: int = 32,
+        downsample: str | None = "conv1x1",
+        linear_out: bool = False,
+        preact: bool = False,
+        num_features: int = 0,
+        act_layer: ActLayer = "relu",
+        norm_layer: NormLayer = "batchnorm",
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        output_stride: int = 32,
+        global_pool: str = "avg",
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        zero_init_last: bool = True,
+    ) -> None:
+        super().__init__()
+        if output_stride not in (8, 16, 32):
+            raise ValueError(f"output_stride is 8, 16 or 32, not {output_stride}")
+        if downsample not in _SHORTCUTS:
+            raise ValueError(f"unknown downsample '{downsample}'; known: {', '.join(map(repr, _SHORTCUTS))}")
+        stages = Counter(block_widths(depth, w0, wa, wm))  # width -> blocks, from narrow to wide
+        if len(stages) != 4:
+            raise ValueError(f"RegNet has 4 stages, but depth={depth}, w0={w0}, wa={wa}, wm={wm} make {len(stages)}")
+        self.num_classes = num_classes
+        self.in_chans = in_chans
+        self.drop_rate = drop_rate
+        self.zero_init_last = zero_init_last
+
+        conv = partial(ConvNormAct, norm_layer=norm_layer, act_layer=act_layer)
+        self.stem = (create_conv2d if preact else conv)(in_chans, stem_width, 3, stride=2)
+        self.flow = Flow(stem=[Step("stem", stem_width, reduction=2)], stages=[], tail=[Step("final_conv")])
+
+        make_block = partial(PreBottleneck if preact else Bottleneck, bottle_ratio=bottle_ratio, se_ratio=se_ratio,
+                             downsample=downsample, linear_out=linear_out, act_layer=act_layer, norm_layer=norm_layer)
+        chs, reduction, dilation = stem_width, 2, 1
+        for i, (width, rates) in enumerate(zip(stages, drop_path_rates(drop_path_rate, list(stages.values())))):
+            out_chs, group = fit_to_groups(width, group_size, bottle_ratio, group_min_ratio)
+            stride, first_dilation = 2, dilation
+            if reduction == output_stride:
+                stride, dilation = 1, dilation * 2
+            reduction *= stride
+            blocks = nn.Sequential()
+            for j, rate in enumerate(rates):
+                block = make_block(chs, out_chs, stride=stride, dilation=(first_dilation, dilation), group_size=group,
+                                   drop_path_rate=rate)
+                blocks.add_module(f"b{j + 1}", block)
+                chs, stride, first_dilation = out_chs, 1, dilation
+            self.add_module(f"s{i + 1}", blocks)
+            self.flow.stages.append(Step(f"s{i + 1}", chs, reduction))
+
+        self.final_conv: nn.Module = nn.Identity()
+        if num_features:
+            self.final_conv = conv(chs, num_features, 1)
+        elif linear_out or preact:
+            self.final_conv = get_act_layer(act_layer)()
+        self.num_features = num_features or chs
+        self.head = ClassifierHead(self.num_features, num_classes, global_pool, drop_rate)
+        self.head_hidden_size = self.head.num_features
+        self.init_weights()
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        return self.head(x, pre_logits=pre_logits)
+
+    def prune_intermediate_layers(
+        self, indices: Indices = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        # A convolution behind the last stage belongs to no feature: it goes with the norm or with the classifier. An
+        # activation there stays with the last stage.
+        drops_conv = isinstance(self.final_conv, ConvNormAct) and (prune_norm or prune_head)
+        taken = super().prune_intermediate_layers(indices, drops_conv, prune_head)
+        if drops_conv:
+            self.num_features = self.flow.taps[-1].chs
+            self.reset_classifier(0, "")
+        return taken
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        return dict(stem=r"^stem", blocks=[(r"^s(\d+)" if coarse else r"^s(\d+)\.b(\d+)", None)])
+
+    def init_module(self, name: str, module: nn.Module) -> None:
+        super().init_module(name, module)
+        if isinstance(module, nn.Conv2d):
+            fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
+            nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.01)
+        elif self.zero_init_last and name.endswith(".conv3.bn") and getattr(module, "weight", None) is not None:
+            nn.init.zeros_(module.weight)
+        if isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+# --- entrypoints
+
+
+def _build(depth: int, w0: int, wa: float, wm: float, group_size: int, given: dict[str, Any], **more: Any) -> RegNet:
+    """The model of these numbers, `more` and, last, of what the user has given."""
+    return RegNet(**{**dict(depth=depth, w0=w0, wa=wa, wm=wm, group_size=group_size), **more, **given})
+
+
+_SE = dict(se_ratio=0.25)
+_TORCHVISION = dict(group_min_ratio=0.9)
+_Z = dict(_SE, bottle_ratio=4.0, downsample=None, linear_out=True, act_layer="silu", zero_init_last=False)
+_V = dict(_SE, preact=True, act_layer="silu")
+
+
+@register_model
+def regnetx_002(**kwargs: Any) -> RegNet:
+    """RegNetX, 200 MF."""
+    return _build(13, 24, 36.44, 2.49, 8, kwargs)
+
+
+@register_model
+def regnetx_004(**kwargs: Any) -> RegNet:
+    """RegNetX, 400 MF."""
+    return _build(22, 24, 24.48, 2.54, 16, kwargs)
+
+
+@register_model
+def regnetx_004_tv(**kwargs: Any) -> RegNet:
+    """RegNetX, 400 MF, widths rounded as torchvision's regnet_x_400mf."""
+    return _build(22, 24, 24.48, 2.54, 16, kwargs, **_TORCHVISION)
+
+
+@register_model
+def regnetx_006(**kwargs: Any) -> RegNet:
+    """RegNetX, 600 MF."""
+    return _build(16, 48, 36.97, 2.24, 24, kwargs)
+
+
+@register_model
+def regnetx_008(**kwargs: Any) -> RegNet:
+    """RegNetX, 800 MF; torchvision's regnet_x_800mf."""
+    return _build(16, 56, 35.73, 2.28, 16, kwargs)
+
+
+@register_model
+def regnetx_016(**kwargs: Any) -> RegNet:
+    """RegNetX, 1.6 GF; torchvision's regnet_x_1_6gf."""
+    return _build(18, 80, 34.01, 2.25, 24, kwargs)
+
+
+@register_model
+def regnetx_032(**kwargs: Any) -> RegNet:
+    """RegNetX, 3.2 GF; torchvision's regnet_x_3_2gf."""
+    return _build(25, 88, 26.31, 2.25, 48, kwargs)
+
+
+@register_model
+def regnetx_040(**kwargs: Any) -> RegNet:
+    """RegNetX, 4 GF."""
+    return _build(23, 96, 38.65, 2.43, 40, kwargs)
+
+
+@register_model
+def regnetx_064(**kwargs: Any) -> RegNet:
+    """RegNetX, 6.4 GF."""
+    return _build(17, 184, 60.83, 2.07, 56, kwargs)
+
+
+@register_model
+def regnetx_080(**kwargs: Any) -> RegNet:
+    """RegNetX, 8 GF; torchvision's regnet_x_8gf."""
+    return _build(23, 80, 49.56, 2.88, 120, kwargs)
+
+
+@register_model
+def regnetx_120(**kwargs: Any) -> RegNet:
+    """RegNetX, 12 GF."""
+    return _build(19, 168, 73.36, 2.37, 112, kwargs)
+
+
+@register_model
+def regnetx_160(**kwargs: Any) -> RegNet:
+    """RegNetX, 16 GF; torchvision's regnet_x_16gf."""
+    return _build(22, 216, 55.59, 2.1, 128, kwargs)
+
+
+@register_model
+def regnetx_320(**kwargs: Any) -> RegNet:
+    """RegNetX, 32 GF; torchvision's regnet_x_32gf."""
+    return _build(23, 320, 69.86, 2.0, 168, kwargs)
+
+
+@register_model
+def regnety_002(**kwargs: Any) -> RegNet:
+    """RegNetY, 200 MF."""
+    return _build(13, 24, 36.44, 2.49, 8, kwargs, **_SE)
+
+
+@register_model
+def regnety_004(**kwargs: Any) -> RegNet:
+    """RegNetY, 400 MF; torchvision's regnet_y_400mf."""
+    return _build(16, 48, 27.89, 2.09, 8, kwargs, **_SE)
+
+
+@register_model
+def regnety_006(**kwargs: Any) -> RegNet:
+    """RegNetY, 600 MF."""
+    return _build(15, 48, 32.54, 2.32, 16, kwargs, **_SE)
+
+
+@register_model
+def regnety_008(**kwargs: Any) -> RegNet:
+    """RegNetY, 800 MF."""
+    return _build(14, 56, 38.84, 2.4, 16, kwargs, **_SE)
+
+
+@register_model
+def regnety_008_tv(**kwargs: Any) -> RegNet:
+    """RegNetY, 800 MF, widths rounded as torchvision's regnet_y_800mf."""
+    return _build(14, 56, 38.84, 2.4, 16, kwargs, **_SE, **_TORCHVISION)
+
+
+@register_model
+def regnety_016(**kwargs: Any) -> RegNet:
+    """RegNetY, 1.6 GF; torchvision's regnet_y_1_6gf."""
+    return _build(27, 48, 20.71, 2.65, 24, kwargs, **_SE)
+
+
+@register_model
+def regnety_032(**kwargs: Any) -> RegNet:
+    """RegNetY, 3.2 GF; torchvision's regnet_y_3_2gf."""
+    return _build(21, 80, 42.63, 2.66, 24, kwargs, **_SE)
+
+
+@register_model
+def regnety_040(**kwargs: Any) -> RegNet:
+    """RegNetY, 4 GF."""
+    return _build(22, 96, 31.41, 2.24, 64, kwargs, **_SE)
+
+
+@register_model
+def regnety_040_sgn(**kwargs: Any) -> RegNet:
+    """RegNetY, 4 GF, with SiLU and group norm."""
+    norm_layer = partial(GroupNormAct, group_size=16)
+    return _build(22, 96, 31.41, 2.24, 64, kwargs, **_SE, act_layer="silu", norm_layer=norm_layer)
+
+
+@register_model
+def regnety_064(**kwargs: Any) -> RegNet:
+    """RegNetY, 6.4 GF."""
+    return _build(25, 112, 33.22, 2.27, 72, kwargs, **_SE)
+
+
+@register_model
+def regnety_080(**kwargs: Any) -> RegNet:
+    """RegNetY, 8 GF."""
+    return _build(17, 192, 76.82, 2.19, 56, kwargs, **_SE)
+
+
+@register_model
+def regnety_080_tv(**kwargs: Any) -> RegNet:
+    """RegNetY, 8 GF, widths rounded as torchvision's regnet_y_8gf."""
+    return _build(17, 192, 76.82, 2.19, 56, kwargs, **_SE, **_TORCHVISION)
+
+
+@register_model
+def regnety_120(**kwargs: Any) -> RegNet:
+    """RegNetY, 12 GF."""
+    return _build(19, 168, 73.36, 2.37, 112, kwargs, **_SE)
+
+
+@register_model
+def regnety_160(**kwargs: Any) -> RegNet:
+    """RegNetY, 16 GF; torchvision's regnet_y_16gf."""
+    return _build(18, 200, 106.23, 2.48, 112, kwargs, **_SE)
+
+
+@register_model
+def regnety_320(**kwargs: Any) -> RegNet:
+    """RegNetY, 32 GF; torchvision's regnet_y_32gf."""
+    return _build(20, 232, 115.89, 2.53, 232, kwargs, **_SE)
+
+
+@register_model
+def regnety_640(**kwargs: Any) -> RegNet:
+    """RegNetY, 64 GF; SEER's."""
+    return _build(20, 352, 147.48, 2.4, 328, kwargs, **_SE)
+
+
+@register_model
+def regnety_1280(**kwargs: Any) -> RegNet:
+    """RegNetY, 128 GF; SEER's, and torchvision's regnet_y_128gf."""
+    return _build(27, 456, 160.83, 2.52, 264, kwargs, **_SE)
+
+
+@register_model
+def regnety_2560(**kwargs: Any) -> RegNet:
+    """RegNetY, 256 GF; SEER's."""
+    return _build(27, 640, 230.83, 2.53, 373, kwargs, **_SE)
+
+
+@register_model
+def regnetv_040(**kwargs: Any) -> RegNet:
+    """RegNetV, 4 GF: RegNetY with pre-activation and SiLU."""
+    return _build(22, 96, 31.41, 2.24, 64, kwargs, **_V)
+
+
+@register_model
+def regnetv_064(**kwargs: Any) -> RegNet:
+    """RegNetV, 6.4 GF, with average-pooled shortcuts."""
+    return _build(25, 112, 33.22, 2.27, 72, kwargs, **_V, downsample="avg")
+
+
+@register_model
+def regnetz_005(**kwargs: Any) -> RegNet:
+    """RegNetZ, 500 MF, by ClassyVision's figures."""
+    return _build(21, 16, 10.7, 2.51, 4, kwargs, **_Z, num_features=1024)
+
+
+@register_model
+def regnetz_040(**kwargs: Any) -> RegNet:
+    """RegNetZ, 4 GF, by ClassyVision's figures."""
+    return _build(28, 48, 14.5, 2.226, 8, kwargs, **_Z)
+
+
+@register_model
+def regnetz_040_h(**kwargs: Any) -> RegNet:
+    """RegNetZ, 4 GF, with a convolution of 1536 channels behind the last stage."""
+    return _build(28, 48, 14.5, 2.226, 8, kwargs, **_Z, num_features=1536)
+
+
+# --- foreign checkpoints: the same network in torchvision's words and in those of ClassyVision and VISSL (SEER)
+
+_BLOCK = re.compile(r"(?:trunk_output\.block\d+|_feature_blocks\.res\d+)\.block(\d+)-(\d+)\.(.+)\.(\w+)")
+_LAYERS = {
+    "f.a.0": "conv1.conv", "f.a.1": "conv1.bn",
+    "f.b.0": "conv2.conv", "f.b.1": "conv2.bn",
+    "f.se.fc1": "se.fc1", "f.se.fc2": "se.fc2", "f.se.excitation.0": "se.fc1", "f.se.excitation.2": "se.fc2",
+    "f.c": "conv3.conv", "f.c.0": "conv3.conv", "f.c.1": "conv3.bn", "f.final_bn": "conv3.bn",
+    "proj": "downsample.conv", "proj.0": "downsample.conv", "proj.1": "downsample.bn", "bn": "downsample.bn",
+}
+_OTHERS = {
+    "stem.0": "stem.conv", "_feature_blocks.conv1.stem.0": "stem.conv",
+    "stem.1": "stem.bn", "_feature_blocks.conv1.stem.1": "stem.bn",
+    "fc": "head.fc", "0.clf.0": "head.fc",
+}
+
+
+def _rename(key: str) -> str:
+    block = _BLOCK.fullmatch(key)
+    if block is not None:
+        stage, index, layer, leaf = block.groups()
+        return f"s{stage}.b{int(index) + 1}.{_LAYERS.get(layer, layer)}.{leaf}"
+    layer, _, leaf = key.rpartition(".")
+    return f"{_OTHERS.get(layer, layer)}.{leaf}"
+
+
+def _from_torchvision(state_dict: StateDict, model: nn.Module) -> StateDict:
+    return {_rename(key): value for key, value in state_dict.items()}
+
+
+def _from_classy(state_dict: StateDict, model: nn.Module) -> StateDict:
+    """A training checkpoint, or its trunk and heads as one state dict; what only pre-training needs is left out."""
+    if "classy_state_dict" in state_dict:
+        state_dict = state_dict["classy_state_dict"]["base_model"]["model"]
+    if "trunk" in state_dict:
+        state_dict = {**state_dict["trunk"], **state_dict.get("heads", {})}
+    plain = {re.sub(r"^(?:trunk|heads)\.", "", key): value for key, value in state_dict.items()}
+    return {_rename(key): value for key, value in plain.items()
+            if "projection_head" not in key and "prototypes" not in key}
+
+
+RegNet.key_maps = (
+    KeyMap("torchvision", lambda keys: "stem.0.weight" in keys and "fc.weight" in keys, _from_torchvision),
+    KeyMap(
+        "classy",
+        lambda keys: "classy_state_dict" in keys or "trunk" in keys or
+        any(key.endswith("_feature_blocks.conv1.stem.0.weight") for key in keys),
+        _from_classy,
+    ),
+)

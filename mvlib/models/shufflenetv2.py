@@ -1,0 +1,149 @@
+"""ShuffleNetV2 (https://arxiv.org/abs/1807.11164); state-dict keys are torchvision's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..layers import GlobalPool2d
+from ..registry import register_model
+from .base import Flow, ImageModel, Indices, Step
+
+__all__ = ["ShuffleNetV2"]
+
+
+def _conv_norm(in_chs: int, out_chs: int, kernel_size: int = 1, act: bool = True, **kwargs: Any) -> list[nn.Module]:
+    """Convolution (padded to keep the size), batch norm and, unless declined, ReLU."""
+    padding = kernel_size // 2 * kwargs.get("dilation", 1)
+    layers = [nn.Conv2d(in_chs, out_chs, kernel_size, padding=padding, bias=False, **kwargs), nn.BatchNorm2d(out_chs)]
+    return [*layers, nn.ReLU(inplace=True)] if act else layers
+
+
+def shuffle_channels(x: Tensor, groups: int = 2) -> Tensor:
+    """Interleave the channels of `groups` equal parts. Shapes: (B, C, H, W) -> same."""
+    return x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
+
+
+class ShuffleBlock(nn.Module):
+    """Two branches that each give half of the output's channels, which are then shuffled.
+
+    Within a stage the first branch passes half of the input on; the first block of a stage, which changes the number
+    of channels, gives all of the input to both. Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride).
+    """
+
+    def __init__(self, in_chs: int, out_chs: int, stride: int = 1, dilation: int = 1) -> None:
+        super().__init__()
+        chs = out_chs // 2
+        spatial = dict(kernel_size=3, act=False, stride=stride, dilation=dilation)
+        self.splits = stride == 1 and in_chs == out_chs
+        self.branch1 = nn.Sequential()
+        if not self.splits:
+            self.branch1.extend([*_conv_norm(in_chs, in_chs, groups=in_chs, **spatial), *_conv_norm(in_chs, chs)])
+        self.branch2 = nn.Sequential(
+            *_conv_norm(chs if self.splits else in_chs, chs),
+            *_conv_norm(chs, chs, groups=chs, **spatial),
+            *_conv_norm(chs, chs),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        left, right = x.chunk(2, dim=1) if self.splits else (x, x)
+        return shuffle_channels(torch.cat((self.branch1(left), self.branch2(right)), dim=1))
+
+
+class ShuffleNetV2(ImageModel):
+    """A stem convolution and max pool, three stages of shuffle blocks, a pointwise convolution, a linear classifier.
+
+    Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of `output_stride`.
+
+    Args:
+        layers: Blocks of the three stages.
+        channels: Channels of the stem, of the three stages and of the last convolution.
+        num_classes: Classes; 0 for pooled features.
+        in_chans: Channels of the image.
+        output_stride: 8, 16 or 32; strides beyond it become dilation.
+        drop_rate: Dropout before the classifier.
+        global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
+
+    Raises:
+        ValueError: There are not three stages and five channel counts, or an option has an unknown value.
+
+    Source: Ma et al., "ShuffleNet V2: Practical Guidelines for Efficient CNN Architecture Design", 2018.
+    """
+
+    classifier_path: ClassVar[str] = "fc"
+
+    def __init__(
+        self,
+        layers: Sequence[int] = (4, 8, 4),
+        channels: Sequence[int] = (24, 116, 232, 464, 1024),
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        output_stride: int = 32,
+        drop_rate: float = 0.0,
+        global_pool: str = "avg",
+    ) -> None:
+        super().__init__()
+        if len(layers) != 3 or len(channels) != 5:
+            raise ValueError(f"ShuffleNetV2 has 3 stages and 5 channel counts, not {len(layers)} and {len(channels)}")
+        if output_stride not in (8, 16, 32):
+            raise ValueError(f"output_stride is 8, 16 or 32, not {output_stride}")
+        self.num_classes = num_classes
+        self.in_chans = in_chans
+        self.drop_rate = drop_rate
+        chs, *stage_chs, self.num_features = channels
+        self.conv1 = nn.Sequential(*_conv_norm(in_chans, chs, kernel_size=3, stride=2))
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.flow = Flow(
+            stem=[Step("conv1", chs, 2), Step("maxpool", chs, 4)], stages=[], tail=[Step("conv5")])
+        reduction, dilation = 4, 1
+        for name, depth, out_chs in zip(("stage2", "stage3", "stage4"), layers, stage_chs):
+            stride = 2 if reduction < output_stride else 1
+            blocks = [ShuffleBlock(chs, out_chs, stride, dilation)]
+            reduction *= stride
+            dilation *= 2 // stride
+            blocks += [ShuffleBlock(out_chs, out_chs, dilation=dilation) for _ in range(depth - 1)]
+            self.add_module(name, nn.Sequential(*blocks))
+            self.flow.stages.append(Step(name, out_chs, reduction))
+            chs = out_chs
+        self.conv5 = nn.Sequential(*_conv_norm(chs, self.num_features))
+        self.global_pool = GlobalPool2d(global_pool)
+        self.head_hidden_size = self.num_features * self.global_pool.out_factor
+        self.fc = self.make_classifier(num_classes)
+        self.init_weights()
+
+    def prune_intermediate_layers(
+        self, indices: Indices = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        # The last convolution is no tap, and serves the classifier: where one goes, the other goes too.
+        taken = super().prune_intermediate_layers(indices, prune_norm or prune_head, prune_head)
+        if not self.flow.tail:
+            self.num_features = self.flow.taps[-1].chs
+            self.reset_classifier(0, "")
+        return taken
+
+
+@register_model
+def shufflenet_v2_x0_5(**kwargs: Any) -> ShuffleNetV2:
+    """ShuffleNetV2 (Ma et al., 2018), half the computation."""
+    return ShuffleNetV2(**{"channels": (24, 48, 96, 192, 1024), **kwargs})
+
+
+@register_model
+def shufflenet_v2_x1_0(**kwargs: Any) -> ShuffleNetV2:
+    """ShuffleNetV2 1x."""
+    return ShuffleNetV2(**kwargs)
+
+
+@register_model
+def shufflenet_v2_x1_5(**kwargs: Any) -> ShuffleNetV2:
+    """ShuffleNetV2 1.5x."""
+    return ShuffleNetV2(**{"channels": (24, 176, 352, 704, 1024), **kwargs})
+
+
+@register_model
+def shufflenet_v2_x2_0(**kwargs: Any) -> ShuffleNetV2:
+    """ShuffleNetV2 2x."""
+    return ShuffleNetV2(**{"channels": (24, 244, 488, 976, 2048), **kwargs})
