@@ -208,14 +208,14 @@ def preset_arguments(config: WeightsConfig) -> dict[str, Any]:
 
 def describe(config: WeightsConfig) -> dict[str, Any]:
     """torchvision's `meta` of a weights config; a key is there if its value is known."""
-    stats, is_theirs = _stats(config), config.preprocessing == "torchvision"
+    stats = _stats(config)
     size = config.input_size if config.fixed_input_size else config.min_input_size
     facts = {
         "categories": _categories(config),
         "num_params": config.num_params or stats.get("params"),
         "min_size": size and tuple(size[1:]),
         "recipe": config.recipe or config.origin_url,
-        "license": None if is_theirs and config.license == "bsd-3-clause" else config.license,  # torchvision's own
+        "license": _their_license(config) if config.preprocessing == "torchvision" else config.license,
         "backend": config.backend,
         "unquantized": config.unquantized and weights_of(config.unquantized),
         "_metrics": {data: dict(row) for data, row in config.metrics.items()} or None,
@@ -224,6 +224,11 @@ def describe(config: WeightsConfig) -> dict[str, Any]:
         "_docs": config.docs or config.description,
     }
     return {key: value for key, value in facts.items() if value is not None}
+
+
+def _their_license(config: WeightsConfig) -> str | None:
+    """torchvision names a licence where it is not its own, by its address."""
+    return None if config.license == "bsd-3-clause" else f"{config.origin_url}/blob/main/LICENSE"
 
 
 def _categories(config: WeightsConfig) -> list[str] | None:

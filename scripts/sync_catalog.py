@@ -48,6 +48,10 @@ ARCHITECTURES = {
     **{f"regnet_{kind}_{flops}": f"regnet{kind}_{number}" for kind in "xy" for flops, number in {
         "400mf": "004", "800mf": "008", "1_6gf": "016", "3_2gf": "032", "8gf": "080", "16gf": "160", "32gf": "320",
         "128gf": "1280"}.items()},
+    # What torchvision rounds otherwise than the paper's authors, timm has beside their network.
+    "regnet_x_400mf": "regnetx_004_tv",
+    "regnet_y_800mf": "regnety_008_tv",
+    "regnet_y_8gf": "regnety_080_tv",
     "efficientnet_v2_s": "efficientnetv2_s",
     "efficientnet_v2_m": "efficientnetv2_m",
     "efficientnet_v2_l": "efficientnetv2_l",

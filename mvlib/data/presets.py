@@ -30,7 +30,7 @@ class ImageClassification(nn.Module):
         crop_mode: "center"; "squash" gives the aspect ratio up; "border" fits the longer side and fills with `mean`.
 
     Raises:
-        ValueError: A size or a crop mode that does not exist.
+        ValueError: A size or a crop mode that does not exist, or a std of 0.
     """
 
     def __init__(
@@ -47,6 +47,8 @@ class ImageClassification(nn.Module):
         super().__init__()
         if crop_mode not in _CROP_MODES:
             raise ValueError(f"crop_mode {crop_mode!r} is none of {', '.join(_CROP_MODES)}")
+        if len(mean) != len(std) or min(std) <= 0:
+            raise ValueError(f"mean {mean} and std {std} do not normalise: one value a channel each, std above 0")
         self.crop_size = _sides(crop_size, "crop_size")
         self.resize_size = _sides(resize_size, "resize_size")
         self.mean = list(mean)
@@ -64,7 +66,9 @@ class ImageClassification(nn.Module):
         img = F.center_crop(img, self.crop_size)
         if not isinstance(img, Tensor):
             img = F.pil_to_tensor(img)
-        return F.normalize(F.convert_image_dtype(img, torch.float), self.mean, self.std)
+        img = F.convert_image_dtype(img, torch.float)
+        mean, std = torch.tensor(self.mean, device=img.device), torch.tensor(self.std, device=img.device)
+        return (img - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)  # F.normalize asks for std's values: no export
 
     def _resized(self, dimensions: List[int]) -> List[int]:  # noqa: UP006
         """What `F.resize` is asked for: one number for the shorter side, or (height, width)."""

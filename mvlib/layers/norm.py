@@ -22,6 +22,9 @@ __all__ = [
     "LayerNormAct2d",
     "NormLayer",
     "RmsNorm",
+    "RmsNorm2d",
+    "SimpleNorm",
+    "SimpleNorm2d",
     "get_norm_act_layer",
     "get_norm_layer",
 ]
@@ -52,6 +55,31 @@ class RmsNorm(nn.RMSNorm):
 
     def __init__(self, num_channels: int, eps: float = 1e-6, affine: bool = True) -> None:
         super().__init__(num_channels, eps=eps, elementwise_affine=affine)
+
+
+class RmsNorm2d(RmsNorm):
+    """Root-mean-square norm over the channels of a feature map. Shapes: (B, C, H, W) -> same."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        # Written out: the fused kernel wants channels last, and the copies cost more than it gains.
+        x = x * torch.rsqrt(x.square().mean(1, keepdim=True) + self.eps)
+        return x if self.weight is None else x * self.weight.view(-1, 1, 1)
+
+
+class SimpleNorm(RmsNorm):
+    """Division by the standard deviation of the last dimension, the mean kept. Shapes: (..., C) -> same."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x * torch.rsqrt(x.var(-1, keepdim=True) + self.eps)
+        return x if self.weight is None else x * self.weight
+
+
+class SimpleNorm2d(RmsNorm):
+    """`SimpleNorm` over the channels of a feature map. Shapes: (B, C, H, W) -> same."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x * torch.rsqrt(x.var(1, keepdim=True) + self.eps)
+        return x if self.weight is None else x * self.weight.view(-1, 1, 1)
 
 
 class GroupNorm(nn.GroupNorm):
@@ -231,6 +259,9 @@ NORMS: dict[str, Callable[..., nn.Module]] = {
     "layernorm": LayerNorm,
     "layernorm2d": LayerNorm2d,
     "rmsnorm": RmsNorm,
+    "rmsnorm2d": RmsNorm2d,
+    "simplenorm": SimpleNorm,
+    "simplenorm2d": SimpleNorm2d,
 }
 
 

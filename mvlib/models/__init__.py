@@ -88,7 +88,9 @@ def _no_such_enum(name: str) -> str:
     from ..enums import enum_names
     from ..names import closest
 
-    return f"module '{__name__}' has no Enum of weights '{name}'{closest(name, enum_names())}"
+    known = enum_names()
+    same = [other for other in known if other.lower() == name.lower()]
+    return f"module '{__name__}' has no Enum of weights '{name}'{closest(name, same or known)}"
 
 
 def __dir__() -> list[str]:

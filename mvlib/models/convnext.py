@@ -1,0 +1,631 @@
+"""ConvNeXt: a ResNet rebuilt with the habits of vision transformers.
+
+ConvNeXt (https://arxiv.org/abs/2201.03545); ConvNeXt V2, with global response normalisation
+(https://arxiv.org/abs/2301.00808). The sizes below tiny, the overlapping stems ("ols"), norm before pooling ("hnf") and
+the norms that keep the mean ("rms") are timm's.
+
+A block is a depthwise convolution, a norm and an MLP on one residual branch. The MLP's layers are linear, on channels
+last, or 1x1 convolutions (`conv_mlp`): the same arithmetic on weights of another shape.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..layers.activations import ActLayer, get_act_layer
+from ..layers.conv import create_conv2d
+from ..layers.drop import DropPath, drop_path_rates
+from ..layers.grn import GlobalResponseNormMlp
+from ..layers.helpers import make_divisible, to_ntuple
+from ..layers.mlp import ConvMlp, Mlp
+from ..layers.norm import (
+    LayerNorm,
+    LayerNorm2d,
+    NormLayer,
+    RmsNorm,
+    RmsNorm2d,
+    SimpleNorm,
+    SimpleNorm2d,
+    get_norm_layer,
+)
+from ..layers.pool import ClassifierHead, NormMlpClassifierHead
+from ..registry import register_model
+from .base import Flow, ImageModel, Indices, KeyMap, StateDict, Step
+
+__all__ = ["ConvNeXt", "ConvNeXtBlock", "ConvNeXtStage"]
+
+_STEM_TYPES = ("patch", "overlap", "overlap_tiered", "overlap_act")
+_OUTPUT_STRIDES = (8, 16, 32)
+
+
+class ConvNeXtBlock(nn.Module):
+    """Depthwise convolution, norm and MLP, scaled per channel, beside a shortcut.
+
+    Shapes: (B, dim, H, W) -> same. Keys `conv_dw`, `norm`, `mlp`, `gamma`.
+
+    Args:
+        dim: Channels.
+        kernel_size: Of the depthwise convolution.
+        dilation: Of the depthwise convolution.
+        mlp_ratio: Hidden width of the MLP, in `dim`.
+        conv_mlp: The MLP's layers are 1x1 convolutions.
+        conv_bias: The depthwise convolution has a bias.
+        use_grn: Global response normalisation in the MLP.
+        ls_init_value: Initial value of the scale; None for no scale.
+        act_layer: Activation.
+        norm_layer: Norm over the channels; of a feature map where `conv_mlp`, else of the last dimension.
+        drop_path: Stochastic depth: rate of the residual branch.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        kernel_size: int = 7,
+        dilation: int = 1,
+        mlp_ratio: float = 4.0,
+        conv_mlp: bool = False,
+        conv_bias: bool = True,
+        use_grn: bool = False,
+        ls_init_value: float | None = 1e-6,
+        act_layer: ActLayer = "gelu",
+        norm_layer: Callable[[int], nn.Module] | None = None,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.conv_mlp = conv_mlp
+        self.ls_init_value = ls_init_value
+        norm_layer = norm_layer or (LayerNorm2d if conv_mlp else LayerNorm)
+        mlp = partial(GlobalResponseNormMlp, use_conv=conv_mlp) if use_grn else ConvMlp if conv_mlp else Mlp
+        self.conv_dw = create_conv2d(dim, dim, kernel_size, dilation=dilation, depthwise=True, bias=conv_bias)
+        self.norm = norm_layer(dim)
+        self.mlp = mlp(dim, int(mlp_ratio * dim), act_layer=act_layer)
+        self.gamma = nn.Parameter(torch.empty(dim)) if ls_init_value is not None else None
+        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        if self.gamma is not None:
+            nn.init.constant_(self.gamma, self.ls_init_value)
+
+    def forward(self, x: Tensor) -> Tensor:
+        branch = self.conv_dw(x)
+        if self.conv_mlp:
+            branch = self.mlp(self.norm(branch))
+        else:
+            branch = self.mlp(self.norm(branch.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
+        if self.gamma is not None:
+            branch = branch * self.gamma.view(-1, 1, 1)
+        return self.drop_path(branch) + x
+
+
+class ConvNeXtStage(nn.Module):
+    """Norm and a strided convolution, where the size or the width changes, then blocks; keys `downsample`, `blocks`.
+
+    Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride).
+
+    Args:
+        in_chs: Channels of the input.
+        out_chs: Channels of the output.
+        stride: Downsampling.
+        dilation: Of the downsampling convolution, and of the blocks; they differ in the first stage whose stride became
+            dilation.
+        drop_path: Rate of each block's stochastic depth.
+        norm_layer: Norm over the channels of a feature map.
+        conv_bias: The convolutions have biases.
+        block_args: Further arguments of the blocks.
+    """
+
+    def __init__(
+        self,
+        in_chs: int,
+        out_chs: int,
+        stride: int,
+        dilation: tuple[int, int],
+        drop_path: Sequence[float],
+        norm_layer: Callable[[int], nn.Module],
+        conv_bias: bool,
+        block_args: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.grad_checkpointing = False
+        self.downsample: nn.Module = nn.Identity()
+        resamples = stride > 1 or dilation[0] != dilation[1]
+        if resamples or in_chs != out_chs:
+            self.downsample = nn.Sequential(norm_layer(in_chs), create_conv2d(
+                in_chs, out_chs, 2 if resamples else 1, stride, dilation=dilation[0], bias=conv_bias,
+                padding="same" if dilation[1] > 1 else 0))
+        self.blocks = nn.Sequential(*(
+            ConvNeXtBlock(out_chs, dilation=dilation[1], drop_path=rate, conv_bias=conv_bias, **block_args)
+            for rate in drop_path))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.downsample(x)
+        if not self.grad_checkpointing or not torch.is_grad_enabled():
+            return self.blocks(x)
+        for block in self.blocks:
+            x = checkpoint(block, x, use_reentrant=False)
+        return x
+
+
+# Norms over the channels of a feature map (B, C, H, W), and of the same with channels last.
+_NORMS = {
+    "layernorm": (LayerNorm2d, LayerNorm),
+    "rmsnorm": (RmsNorm2d, RmsNorm),
+    "simplenorm": (SimpleNorm2d, SimpleNorm),
+}
+_NORMS.update({f"{name}2d": norms for name, norms in tuple(_NORMS.items())})
+
+
+def _get_norms(norm_layer: NormLayer, conv_mlp: bool, eps: float | None) -> tuple[Callable[..., nn.Module], ...]:
+    """The norm of the stem, the downsampling and the head, and that of the blocks."""
+    norm_layer = norm_layer or "layernorm"
+    if isinstance(norm_layer, str) and norm_layer in _NORMS:
+        norm, norm_last = _NORMS[norm_layer]
+        norms = (norm, norm if conv_mlp else norm_last)
+    elif conv_mlp:
+        norms = (get_norm_layer(norm_layer),) * 2
+    else:
+        raise ValueError(f"norm_layer {norm_layer!r} needs conv_mlp=True: with channels last there are "
+                         f"{', '.join(_NORMS)}")
+    return norms if eps is None else tuple(partial(norm, eps=eps) for norm in norms)
+
+
+class ConvNeXt(ImageModel):
+    """A stem, four stages of ConvNeXt blocks, and a head that pools, normalises and classifies.
+
+    Shapes: (B, in_chans, H, W) -> (B, num_classes); the features (B, dims[-1], H / 32, W / 32) are normalised only
+    where `head_norm_first`.
+
+    Args:
+        in_chans: Channels of the image.
+        num_classes: Classes; 0 for pooled features.
+        global_pool: "avg", "max", "avgmax", "" for none; "catavgmax" too where `head_norm_first`.
+        output_stride: 8, 16 or 32: later strides become dilation.
+        depths: Blocks of each stage.
+        dims: Channels of each stage.
+        kernel_sizes: Of the depthwise convolutions, one number or one a stage.
+        ls_init_value: Initial value of the residual branches' scale; None for no scale.
+        stem_type: "patch" for one convolution of size and stride `patch_size`; "overlap" for two 3x3 convolutions of
+            stride 2, "overlap_tiered" with half the channels between them, "overlap_act" with an activation there.
+        patch_size: Stride of the patch stem.
+        head_init_scale: Factor on the head's initial weights.
+        head_norm_first: Normalise before pooling instead of after.
+        head_hidden_size: Width of a hidden layer before the classifier; none unless given.
+        conv_mlp: 1x1 convolutions in place of linear layers.
+        conv_bias: Biases of all other convolutions.
+        use_grn: Global response normalisation (V2).
+        act_layer: Activation.
+        norm_layer: "layernorm", "rmsnorm" or "simplenorm"; any norm of feature maps where `conv_mlp`.
+        norm_eps: The norms' epsilon; their own unless given.
+        drop_rate: Dropout before the classifier.
+        drop_path_rate: Stochastic depth: rate of the last block, the others' grow to it.
+
+    Raises:
+        ValueError: An option has an unknown value, or two do not go together.
+    """
+
+    classifier_path: ClassVar[str] = "head.fc"
+    pool_path: ClassVar[str] = "head.global_pool"
+
+    def __init__(
+        self,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        global_pool: str = "avg",
+        output_stride: int = 32,
+        depths: Sequence[int] = (3, 3, 9, 3),
+        dims: Sequence[int] = (96, 192, 384, 768),
+        kernel_sizes: int | Sequence[int] = 7,
+        ls_init_value: float | None = 1e-6,
+        stem_type: str = "patch",
+        patch_size: int = 4,
+        head_init_scale: float = 1.0,
+        head_norm_first: bool = False,
+        head_hidden_size: int | None = None,
+        conv_mlp: bool = False,
+        conv_bias: bool = True,
+        use_grn: bool = False,
+        act_layer: ActLayer = "gelu",
+        norm_layer: NormLayer = None,
+        norm_eps: float | None = None,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if output_stride not in _OUTPUT_STRIDES:
+            raise ValueError(f"output_stride {output_stride} is not one of {', '.join(map(str, _OUTPUT_STRIDES))}")
+        if head_norm_first and head_hidden_size:
+            raise ValueError("head_hidden_size needs the norm in the head: head_norm_first has to be False")
+        self.num_classes = num_classes
+        self.in_chans = in_chans
+        self.drop_rate = drop_rate
+        self.head_init_scale = head_init_scale
+        norm, block_norm = _get_norms(norm_layer, conv_mlp, norm_eps)
+
+        self.stem = _make_stem(stem_type, in_chans, dims[0], patch_size, conv_bias, act_layer, norm)
+        chs, reduction, dilation = dims[0], patch_size if stem_type == "patch" else 4, 1
+        self.stages = nn.Sequential()
+        self.flow = Flow(stem=[Step("stem")], stages=[], tail=[Step("norm_pre")])
+        kernels, rates = to_ntuple(kernel_sizes, len(depths)), drop_path_rates(drop_path_rate, depths)
+        for i, (dim, kernel_size, drop_path) in enumerate(zip(dims, kernels, rates)):
+            stride = 2 if i > 0 or reduction == 2 else 1
+            if stride > 1 and reduction >= output_stride:
+                stride, dilation = 1, dilation * stride
+            reduction *= stride
+            block_args = dict(kernel_size=kernel_size, conv_mlp=conv_mlp, use_grn=use_grn, act_layer=act_layer,
+                              ls_init_value=ls_init_value, norm_layer=block_norm)
+            self.stages.append(ConvNeXtStage(
+                chs, dim, stride, (1 if dilation <= 2 else 2, dilation), drop_path, norm, conv_bias, block_args))
+            self.flow.stages.append(Step(f"stages.{i}", dim, reduction))
+            chs = dim
+
+        self.num_features = chs
+        self.norm_pre = norm(chs) if head_norm_first else nn.Identity()
+        self.head = ClassifierHead(chs, num_classes, global_pool, drop_rate) if head_norm_first else \
+            NormMlpClassifierHead(chs, num_classes, head_hidden_size, global_pool, drop_rate, norm, "gelu")
+        self.head_hidden_size = self.head.num_features
+        self.init_weights()
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        return self.head(x, pre_logits=pre_logits)
+
+    def _normalize_tap(self, x: Tensor, index: int) -> Tensor:
+        return self.norm_pre(x) if index == len(self.flow.taps) - 1 else x
+
+    def set_global_pool(self, pool_type: str) -> None:
+        if not isinstance(self.head, NormMlpClassifierHead):
+            super().set_global_pool(pool_type)
+            return
+        self.head.set_global_pool(pool_type)
+        self.head_hidden_size = self.head.num_features
+
+    def make_classifier(self, num_classes: int) -> nn.Module:
+        is_mlp = isinstance(self.head, NormMlpClassifierHead)
+        return self.head.make_classifier(num_classes) if is_mlp else super().make_classifier(num_classes)
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None, reset_other: bool = False) -> None:
+        """Replace the classifier with a fresh one, initialised; 0 classes removes it.
+
+        Args:
+            num_classes: Outputs of the new classifier.
+            global_pool: New pooling, unchanged if None.
+            reset_other: Remove the head's norm and hidden layer as well.
+        """
+        if reset_other and isinstance(self.head, NormMlpClassifierHead):
+            self.head.remove_mlp(self.num_features)
+            self.head_hidden_size = self.num_features
+        super().reset_classifier(num_classes, global_pool)
+
+    def prune_intermediate_layers(
+        self, indices: Indices = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        depth = len(self.stages)
+        taken = super().prune_intermediate_layers(indices, prune_norm, prune_head)
+        if prune_head or len(self.stages) < depth:
+            self.reset_classifier(0, "", reset_other=True)
+        return taken
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        if coarse:
+            return dict(stem=r"^stem", blocks=r"^stages\.(\d+)")
+        return dict(stem=r"^stem", blocks=[
+            (r"^stages\.(\d+)\.downsample", (0,)), (r"^stages\.(\d+)\.blocks\.(\d+)", None), (r"^norm_pre", (99999,))])
+
+    def init_module(self, name: str, module: nn.Module) -> None:
+        super().init_module(name, module)
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            scale = self.head_init_scale if isinstance(module, nn.Linear) and name.startswith("head.") else 1.0
+            nn.init.trunc_normal_(module.weight, std=0.02 * scale)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    def fit_state_dict(self, state_dict: StateDict) -> StateDict:
+        """Make linear layers 1x1 convolutions, or the reverse; give an encoder that has no final norm a fresh one."""
+        own = self.state_dict()
+        fitted = {key: value.reshape(own[key].shape) if _is_reshaped(own.get(key), value) else value
+                  for key, value in state_dict.items()}
+        stem = state_dict.get("stem.0.weight")
+        if stem is not None and not any(key.startswith(("head.", "norm_pre.")) for key in state_dict):  # FCMAE's
+            fitted.update((key, stem.new_full(value.shape, float(key.endswith("weight"))))
+                          for key, value in own.items() if key.startswith(("head.norm.", "norm_pre.")))
+        return fitted
+
+
+def _make_stem(
+    stem_type: str, in_chans: int, dim: int, patch_size: int, bias: bool, act_layer: ActLayer,
+    norm_layer: Callable[[int], nn.Module],
+) -> nn.Sequential:
+    if stem_type not in _STEM_TYPES:
+        raise ValueError(f"unknown stem_type '{stem_type}'; known: {', '.join(_STEM_TYPES)}")
+    if stem_type == "patch":
+        return nn.Sequential(nn.Conv2d(in_chans, dim, patch_size, stride=patch_size, bias=bias), norm_layer(dim))
+    mid_chs = make_divisible(dim // 2) if stem_type == "overlap_tiered" else dim
+    return nn.Sequential(
+        nn.Conv2d(in_chans, mid_chs, 3, stride=2, padding=1, bias=bias),
+        *([get_act_layer(act_layer)()] if stem_type == "overlap_act" else []),
+        nn.Conv2d(mid_chs, dim, 3, stride=2, padding=1, bias=bias),
+        norm_layer(dim))
+
+
+def _is_reshaped(own: Tensor | None, given: Tensor) -> bool:
+    """Whether two weights are those of a linear layer and of a 1x1 convolution."""
+    return own is not None and own.ndim + given.ndim == 6 and own.ndim != given.ndim and own.numel() == given.numel()
+
+
+# --- entrypoints
+
+_V2 = dict(use_grn=True, ls_init_value=None)
+
+
+@register_model
+def convnext_zepto_rms(**kwargs: Any) -> ConvNeXt:
+    """ConvNeXt Zepto, 2M parameters, norms that keep the mean; timm's."""
+    return ConvNeXt(**{
+        **dict(depths=(2, 2, 4, 2), dims=(32, 64, 128, 256), conv_mlp=True, norm_layer="simplenorm"), **kwargs})
+
+
+@register_model
+def convnext_zepto_rms_ols(**kwargs: Any) -> ConvNeXt:
+    """ConvNeXt Zepto with an overlapping stem and an activation in it; timm's."""
+    return convnext_zepto_rms(**{**dict(stem_type="overlap_act"), **kwargs})
+
+
+@register_model
+def convnext_atto(**kwargs: Any) -> ConvNeXt:
+    """ConvNeXt Atto, 3.7M parameters; timm's."""
+    return ConvNeXt(**{**dict(depths=(2, 2, 6, 2), dims=(40, 80, 160, 320), conv_mlp=True), **kwargs})
+
+
+@register_model
+def convnext_atto_ols(**kwargs: Any) -> ConvNeXt:
+    """ConvNeXt Atto with an overlapping stem; timm's."""
+    return convnext_atto(**{**dict(stem_type="overlap_tiered"), **kwargs})
+
+
+@register_model
+def convnext_atto_rms(**kwargs: Any) -> ConvNeXt:
+    """ConvNeXt Atto with root-mean-square norms; timm's."""
+    return convnext_atto(**{**dict(norm_layer="rmsnorm2d"), **kwargs})
+
+
+@register_model
+def convnext_femto(**kwargs: Any) -> ConvNeXt:
+    """ConvNeXt Femto, 5.2M parameters; timm's."""
+    return ConvNeXt(**{**dict(depths=(2, 2, 6, 2), dims=(48, 96, 192, 384), conv_mlp=True), **kwargs})
+
+
+@register_model
+def convnext_femto_ols(**kwargs: Any) -> ConvNeXt:
+    """ConvNeXt Femto with an overlapping stem; timm's."""
+    return convnext_femto(**{**dict(stem_type="overlap_tiered"), **kwargs})
+
+
+@register_model
+def convnext_pico(**kwargs: Any) -> ConvNeXt:
+    """ConvNeXt Pico, 9M parameters; timm's."""
+    return ConvNeXt(**{**dict(depths=(2, 2, 6, 2), dims=(64, 128, 256, 512), conv_mlp=True), **kwargs})
+
+
+@register_model
+def convnext_pico_ols(**kwargs: Any) -> ConvNeXt:
+    """ConvNeXt Pico with an overlapping stem; timm's."""
+    return convnext_pico(**{**dict(stem_type="overlap_tiered"), **kwargs})
+
+
+@register_model
+def convnext_nano(**kwargs: Any) -> ConvNeXt:
+    """ConvNeXt Nano, 16M parameters; timm's."""
+    return ConvNeXt(**{**dict(depths=(2, 2, 8, 2), dims=(80, 160, 320, 640), conv_mlp=True), **kwargs})
+
+
+@register_model
+def convnext_nano_ols(**kwargs: Any) -> ConvNeXt:
+    """ConvNeXt Nano with an overlapping stem of full width; timm's."""
+    return convnext_nano(**{**dict(stem_type="overlap"), **kwargs})
+
+
+@register_model
+def convnext_tiny_hnf(**kwargs: Any) -> ConvNeXt:
+    """ConvNeXt Tiny with the norm before pooling; timm's."""
+    return convnext_tiny(**{**dict(head_norm_first=True, conv_mlp=True), **kwargs})
+
+
+@register_model
+def convnext_tiny(**kwargs: Any) -> ConvNeXt:
+    """ConvNeXt-T (Liu et al., 2022), 29M parameters; torchvision's."""
+    return ConvNeXt(**{**dict(depths=(3, 3, 9, 3), dims=(96, 192, 384, 768)), **kwargs})
+
+
+@register_model
+def convnext_small(**kwargs: Any) -> ConvNeXt:
+    """ConvNeXt-S (Liu et al., 2022), 50M parameters; torchvision's."""
+    return ConvNeXt(**{**dict(depths=(3, 3, 27, 3), dims=(96, 192, 384, 768)), **kwargs})
+
+
+@register_model
+def convnext_base(**kwargs: Any) -> ConvNeXt:
+    """ConvNeXt-B (Liu et al., 2022), 89M parameters; torchvision's."""
+    return ConvNeXt(**{**dict(depths=(3, 3, 27, 3), dims=(128, 256, 512, 1024)), **kwargs})
+
+
+@register_model
+def convnext_large(**kwargs: Any) -> ConvNeXt:
+    """ConvNeXt-L (Liu et al., 2022), 198M parameters; torchvision's."""
+    return ConvNeXt(**{**dict(depths=(3, 3, 27, 3), dims=(192, 384, 768, 1536)), **kwargs})
+
+
+@register_model
+def convnext_large_mlp(**kwargs: Any) -> ConvNeXt:
+    """ConvNeXt-L with a hidden layer in the head, as in LAION's CLIP."""
+    return convnext_large(**{**dict(head_hidden_size=1536), **kwargs})
+
+
+@register_model
+def convnext_xlarge(**kwargs: Any) -> ConvNeXt:
+    """ConvNeXt-XL (Liu et al., 2022), 350M parameters."""
+    return ConvNeXt(**{**dict(depths=(3, 3, 27, 3), dims=(256, 512, 1024, 2048)), **kwargs})
+
+
+@register_model
+def convnext_xxlarge(**kwargs: Any) -> ConvNeXt:
+    """ConvNeXt-XXL, 847M parameters, the image tower of LAION's largest CLIP."""
+    return ConvNeXt(**{**dict(depths=(3, 4, 30, 3), dims=(384, 768, 1536, 3072), norm_eps=1e-5), **kwargs})
+
+
+@register_model
+def convnextv2_atto(**kwargs: Any) -> ConvNeXt:
+    """ConvNeXt V2 Atto (Woo et al., 2023), 3.7M parameters."""
+    return convnext_atto(**{**_V2, **kwargs})
+
+
+@register_model
+def convnextv2_femto(**kwargs: Any) -> ConvNeXt:
+    """ConvNeXt V2 Femto (Woo et al., 2023), 5.2M parameters."""
+    return convnext_femto(**{**_V2, **kwargs})
+
+
+@register_model
+def convnextv2_pico(**kwargs: Any) -> ConvNeXt:
+    """ConvNeXt V2 Pico (Woo et al., 2023), 9M parameters."""
+    return convnext_pico(**{**_V2, **kwargs})
+
+
+@register_model
+def convnextv2_nano(**kwargs: Any) -> ConvNeXt:
+    """ConvNeXt V2 Nano (Woo et al., 2023), 16M parameters."""
+    return convnext_nano(**{**_V2, **kwargs})
+
+
+@register_model
+def convnextv2_tiny(**kwargs: Any) -> ConvNeXt:
+    """ConvNeXt V2 Tiny (Woo et al., 2023), 29M parameters."""
+    return convnext_tiny(**{**_V2, **kwargs})
+
+
+@register_model
+def convnextv2_small(**kwargs: Any) -> ConvNeXt:
+    """ConvNeXt V2 Small (Woo et al., 2023), 50M parameters."""
+    return convnext_small(**{**_V2, **kwargs})
+
+
+@register_model
+def convnextv2_base(**kwargs: Any) -> ConvNeXt:
+    """ConvNeXt V2 Base (Woo et al., 2023), 89M parameters."""
+    return convnext_base(**{**_V2, **kwargs})
+
+
+@register_model
+def convnextv2_large(**kwargs: Any) -> ConvNeXt:
+    """ConvNeXt V2 Large (Woo et al., 2023), 198M parameters."""
+    return convnext_large(**{**_V2, **kwargs})
+
+
+@register_model
+def convnextv2_huge(**kwargs: Any) -> ConvNeXt:
+    """ConvNeXt V2 Huge (Woo et al., 2023), 660M parameters."""
+    return ConvNeXt(**{**dict(depths=(3, 3, 27, 3), dims=(352, 704, 1408, 2816)), **_V2, **kwargs})
+
+
+@register_model
+def test_convnext(**kwargs: Any) -> ConvNeXt:
+    """A very small ConvNeXt for tests; timm's."""
+    return ConvNeXt(**{
+        **dict(depths=(1, 2, 4, 2), dims=(24, 32, 48, 64), norm_eps=1e-5, act_layer="gelu_tanh"), **kwargs})
+
+
+@register_model
+def test_convnext2(**kwargs: Any) -> ConvNeXt:
+    """A very small, shallower ConvNeXt for tests; timm's."""
+    return ConvNeXt(**{
+        **dict(depths=(1, 1, 1, 1), dims=(32, 64, 96, 128), norm_eps=1e-5, act_layer="gelu_tanh"), **kwargs})
+
+
+@register_model
+def test_convnext3(**kwargs: Any) -> ConvNeXt:
+    """A very small ConvNeXt for tests, with other kernels and SiLU; timm's."""
+    return test_convnext2(**{**dict(kernel_sizes=(7, 5, 5, 3), act_layer="silu"), **kwargs})
+
+
+# --- foreign checkpoints
+
+_Rules = Sequence[tuple[str, str]]
+
+_FACEBOOK: _Rules = (
+    (r"^downsample_layers\.0\.", "stem."),
+    (r"^downsample_layers\.(\d+)\.", r"stages.\1.downsample."),
+    (r"^stages\.(\d+)\.(\d+)\.", r"stages.\1.blocks.\2."),
+    (r"\.dwconv\.", ".conv_dw."),
+    (r"\.pwconv(\d)\.", r".mlp.fc\1."),
+    (r"\.grn\.gamma$", ".mlp.grn.weight"),
+    (r"\.grn\.beta$", ".mlp.grn.bias"),
+    (r"^head\.", "head.fc."),
+    (r"^norm\.", "head.norm."),
+)
+_TORCHVISION: _Rules = (
+    (r"\.layer_scale$", ".gamma"),
+    (r"\.block\.0\.", ".conv_dw."),
+    (r"\.block\.2\.", ".norm."),
+    (r"\.block\.3\.", ".mlp.fc1."),
+    (r"\.block\.5\.", ".mlp.fc2."),
+    (r"^classifier\.0\.", "head.norm."),
+    (r"^classifier\.2\.", "head.fc."),
+)
+_OPEN_CLIP: _Rules = (
+    (r"^visual\.trunk\.", ""),
+    (r"^visual\.head\.proj\.", "head.fc."),
+    (r"^visual\.head\.mlp\.fc1\.", "head.pre_logits.fc."),
+    (r"^visual\.head\.mlp\.fc2\.", "head.fc."),
+)
+
+
+def _rename(key: str, rules: _Rules) -> str:
+    for pattern, replacement in rules:
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
+def _flatten(value: Tensor, key: str) -> Tensor:
+    """A vector of one number a channel, which other code stores with dimensions to broadcast."""
+    return value.flatten() if key.endswith((".gamma", ".grn.weight", ".grn.bias")) else value
+
+
+def _from_facebook(state_dict: StateDict, model: nn.Module) -> StateDict:
+    """The original repositories, V1 and V2, DINOv3 and EUPE, whose projectors and norms of taps are not used."""
+    renamed = {_rename(key, _FACEBOOK): value for key, value in state_dict.items()
+               if not key.startswith(("projectors.", "norms."))}
+    return {key: _flatten(value, key) for key, value in renamed.items()}
+
+
+def _from_torchvision(state_dict: StateDict, model: nn.Module) -> StateDict:
+    """torchvision counts stem, stages and downsampling in one sequence; the latter have the even numbers."""
+    def rename(key: str) -> str:
+        match = re.match(r"features\.(\d+)\.(.*)", key)
+        if match:
+            i, rest = int(match[1]), match[2]
+            key = f"stem.{rest}" if i == 0 else f"stages.{i // 2}.{'blocks' if i % 2 else 'downsample'}.{rest}"
+        return _rename(key, _TORCHVISION)
+
+    return {rename(key): _flatten(value, rename(key)) for key, value in state_dict.items()}
+
+
+def _from_open_clip(state_dict: StateDict, model: nn.Module) -> StateDict:
+    """The image tower of a CLIP model; its projection becomes the classifier, without a bias there."""
+    converted = {_rename(key, _OPEN_CLIP): value for key, value in state_dict.items() if key.startswith("visual.")}
+    if "head.fc.weight" in converted:
+        weight = converted["head.fc.weight"]
+        converted.setdefault("head.fc.bias", weight.new_zeros(weight.shape[0]))
+    return converted
+
+
+ConvNeXt.key_maps = (
+    KeyMap("facebook", lambda keys: "downsample_layers.0.0.weight" in keys, _from_facebook),
+    KeyMap("torchvision", lambda keys: "features.1.0.layer_scale" in keys, _from_torchvision),
+    KeyMap("open_clip", lambda keys: "visual.trunk.stem.0.weight" in keys, _from_open_clip),
+)
