@@ -169,19 +169,20 @@ def _build(
     arguments = dict(facts.get("arguments", {}))
     if member is None:
         arguments.update(facts.get("untrained", {}))
-    arguments.update(_own_arguments(architecture, kwargs))
+    arguments.update(_own_arguments(architecture, kwargs, facts.get("renamed", {})))
     if member is None:
         return create_model(architecture, pretrained=False, **arguments)
     return create_model(architecture, pretrained=True, pretrained_cfg=member._config(), progress=progress, **arguments)
 
 
-def _own_arguments(architecture: str, given: dict[str, Any]) -> dict[str, Any]:
+def _own_arguments(architecture: str, given: dict[str, Any], renamed: dict[str, str]) -> dict[str, Any]:
     """Arguments of torchvision's in the architecture's own terms."""
     from .factory import known_arguments
 
     known = known_arguments(architecture)
     arguments = {}
     for key, value in given.items():
+        key = renamed.get(key, key)
         is_foreign = known is not None and key not in known
         if is_foreign and key in _WITHOUT_EFFECT:
             continue

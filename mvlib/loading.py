@@ -36,7 +36,7 @@ _logger = logging.getLogger("mvlib")
 StateDict = dict[str, Tensor]
 # In the order in which they are looked for: an average of the weights is what was published, if there is one.
 _EMA_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict")
-_WRAPPER_KEYS = ("state_dict", "model", "model_state_dict", "params", "net", "encoder")
+_WRAPPER_KEYS = ("classy_state_dict", "base_model", "state_dict", "model", "model_state_dict", "params", "net", "encoder")
 _PREFIXES = ("_orig_mod.", "module.")
 _SHOWN_KEYS = 5
 

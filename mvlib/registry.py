@@ -348,7 +348,7 @@ def builder_facts(builder: str) -> dict[str, Any]:
 
     Returns:
         `weights`, the name of its Enum; and where they are not ours: `arguments`, its defaults; `untrained`, its
-        defaults where no weights are loaded.
+        defaults where no weights are loaded; `renamed`, arguments whose name means something else here.
     """
     return _registry.builders[builder]
 

@@ -11,7 +11,8 @@ which architecture, and which tags it has, the default first. Its layout, by fam
     weightless  {architecture: [those of its tags that have no source]}
     aliases     {other name: architecture or architecture.tag}
     deprecated  {old name: architecture or architecture.tag, or null where the model is gone}
-    builders    {torchvision's builder: {weights: name of its Enum, arguments: {...}, untrained: {...}}}
+    builders    {torchvision's builder: {weights: name of its Enum, arguments: {...}, untrained: {...},
+                 renamed: {...}}}
 """
 
 from __future__ import annotations

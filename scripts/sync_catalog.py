@@ -211,6 +211,8 @@ def builder_facts(builder: str) -> dict[str, Any]:
         facts["arguments"] = _Line(BUILDER_ARGS[builder])
     elif is_quantized(builder):
         facts["arguments"] = _Line(quantize=False)
+    if builder.startswith("densenet"):
+        facts["renamed"] = _Line(drop_rate="proj_drop_rate")  # torchvision's drop_rate is that of each layer
     if builder in UNTRAINED_ARGS:
         facts["untrained"] = _Line(UNTRAINED_ARGS[builder])
     return facts

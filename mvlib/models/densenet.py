@@ -64,7 +64,8 @@ class DenseLayer(nn.Module):
 
     def squeeze(self, *features: Tensor) -> Tensor:
         """All inputs (B, C_i, H, W) -> (B, bn_size * growth_rate, H, W)."""
-        return self.conv1(self.norm1(torch.cat(features, dim=1)))
+        x = torch.cat(features, dim=1) if len(features) > 1 else features[0]  # of one tensor, `cat` makes a copy
+        return self.conv1(self.norm1(x))
 
     def forward(self, features: list[Tensor]) -> Tensor:
         if self.grad_checkpointing and torch.is_grad_enabled():

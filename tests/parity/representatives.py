@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 _SMALL = dict(depth=3, embed_dim=192, num_heads=3)
+_TINY = dict(img_size=64, depths=(1, 1, 2, 1))
 _ONE_EACH = dict(layers=(1, 1, 1, 1))
 
 REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
@@ -18,6 +19,7 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "deit_tiny_distilled_patch16_224": _SMALL,
         "deit3_small_patch16_224": _SMALL,  # class token without position, layer scale
     },
+    "densenet": {"densenet121": {}, "densenetblur121d": {}},
     "efficientnet": {
         "mnasnet_small": {},
         "semnasnet_050": {},  # squeeze-and-excitation
@@ -42,6 +44,40 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "test_efficientnet_gn": {},
         "test_efficientnet_ln": {},
         "test_efficientnet_evos": {},
+    },
+    "maxxvit": {
+        "test_maxvit": dict(img_size=64),
+        "test_coatnet": dict(img_size=64),
+        "coatnet_0_rw_224": _TINY,
+        "coatnet_bn_0_rw_224": _TINY,
+        "coatnet_nano_cc_224": dict(img_size=64, depths=(1, 1, 2, 2)),
+        "coatnext_nano_rw_224": _TINY,
+        "coatnet_0_224": _TINY,  # hidden layer in the head
+        "maxvit_rmlp_pico_rw_256": _TINY,  # relative positions by an MLP
+        "maxvit_tiny_pm_256": _TINY,
+        "maxxvitv2_nano_rw_256": _TINY,
+        "maxvit_tiny_tf_224": dict(img_size=96, depths=(1, 1, 2, 1)),
+    },
+    "mobilenetv3": {
+        "mobilenetv3_small_050": {},
+        "tf_mobilenetv3_small_075": {},
+        "tf_mobilenetv3_small_minimal_100": {},
+        "mobilenetv3_rw": {},
+        "fbnetv3_b": {},
+        "lcnet_035": {},
+        "mobilenetv4_conv_small_035": {},
+        "mobilenetv4_conv_blur_medium": {},
+        "mobilenetv4_conv_aa_medium": {},
+        "mobilenetv4_hybrid_medium_075": {},
+    },
+    "regnet": {
+        "regnetx_002": {},
+        "regnety_002": {},  # squeeze-and-excitation
+        "regnetx_004_tv": {},  # torchvision's rounding
+        "regnety_040_sgn": {},
+        "regnetz_005": {},  # no shortcut convolution, last convolution
+        "regnetv_040": {},  # activation before convolution
+        "regnetv_064": {},
     },
     "resnet": {
         "resnet18": {},  # basic blocks
