@@ -1,28 +1,45 @@
-"""How long and how much memory `create_model` takes from a local safetensors file, against timm, as ratios.
+"""How long and how much memory a model with its weights takes, against timm and torchvision, as ratios.
 
-    python benchmarks/load.py [--models resnet50 ...] [--runs 5]
+    python benchmarks/load.py [--peer timm] [--models resnet50 ...] [--runs 5]
+    python benchmarks/load.py --peer torchvision [--models resnet50 vit_l_16]
 
 Each run is a fresh interpreter that has imported its library; it times building the model with the file's weights, then
-the first logits, and reads how far its peak resident memory grew. mvlib and timm take turns.
+the first logits, and reads how far its peak resident memory grew. mvlib and its peer take turns. Against timm it is
+`create_model` with a local safetensors file; against torchvision, `get_model(name, weights=...)` with a `.pth`
+checkpoint, named as torchvision publishes it, that lies in the download cache of both.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-MODELS = ("resnet50", "vit_large_patch16_224", "swin_base_patch4_window7_224")
+MODELS = {"timm": ("resnet50", "vit_large_patch16_224", "swin_base_patch4_window7_224"),
+          "torchvision": ("resnet50", "vit_l_16")}
 
 RUN = """
 import json, resource, sys, time
 import torch
-library, name, path = sys.argv[1:4]
-if library == "mvlib":
+library, name, path, peer = sys.argv[1:5]
+if peer == "torchvision":
+    url = "https://download.pytorch.org/models/" + path.rpartition("/")[2]
+    if library == "mvlib":
+        import mvlib.models as models, mvlib.factory as _
+        weights = models.get_model_weights(name).IMAGENET1K_V1
+        weights.value.config = weights.value.config.replace(sources=(url,))
+    else:
+        import torchvision.models as models
+        weights = models.get_model_weights(name).IMAGENET1K_V1
+        weights.value.url = url
+    create = lambda: models.get_model(name, weights=weights)
+elif library == "mvlib":
     import mvlib, mvlib.factory as _, mvlib.registry
     create = lambda: mvlib.create_model(name, checkpoint_path=path)
     mvlib.registry.model_entrypoint(name)
@@ -47,32 +64,47 @@ print(json.dumps({"load": loaded - started, "logits": done - started, "memory": 
 """
 
 
-def run(library: str, name: str, path: Path) -> dict[str, float]:
+def run(library: str, name: str, path: Path, peer: str) -> dict[str, float]:
     """One fresh interpreter's figures: seconds to the model and to its first logits, MiB of peak memory growth."""
-    command = [sys.executable, "-c", RUN, library, name, str(path)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    command = [sys.executable, "-c", RUN, library, name, str(path), peer]
+    environment = {**os.environ, "TORCH_HOME": str(path.parents[2])}
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
 
 
-def save_weights(name: str, path: Path) -> None:
-    """Weights of timm's, as a hub repository holds them; in a process of its own, so that none stays in ours."""
-    code = ("import sys, timm; from safetensors.torch import save_file;"
-            "save_file(timm.create_model(sys.argv[1]).state_dict(), sys.argv[2], metadata={'format': 'pt'})")
-    subprocess.run([sys.executable, "-c", code, name, str(path)], check=True)
+SAVE = {
+    "timm": "import sys, timm; from safetensors.torch import save_file;"
+            "save_file(timm.create_model(sys.argv[1]).state_dict(), sys.argv[2], metadata={'format': 'pt'})",
+    "torchvision": "import sys, torch, torchvision;"
+                   "torch.save(torchvision.models.get_model(sys.argv[1]).state_dict(), sys.argv[2])",
+}
+
+
+def save_weights(name: str, folder: Path, peer: str) -> Path:
+    """The peer's weights, as they are published; in a process of its own, so that none stays in ours."""
+    path = folder / f"{name}.{'safetensors' if peer == 'timm' else 'pth'}"
+    subprocess.run([sys.executable, "-c", SAVE[peer], name, str(path)], check=True)
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256") if sys.version_info >= (3, 11) else hashlib.sha256(file.read())
+    return path.rename(path.with_stem(f"{name}-{digest.hexdigest()[:8]}"))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--peer", choices=MODELS, default="timm", help="the library to compare with")
+    parser.add_argument("--models", nargs="+", help="names of models")
     parser.add_argument("--runs", type=int, default=5, help="counted runs of each library")
     arguments = parser.parse_args()
-    print("| model | load: mvlib | timm | times faster | to first logits, times faster | peak memory growth: mvlib "
-          "| timm | ratio | ratio at first logits |\n| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
-    with tempfile.TemporaryDirectory() as folder:
-        for name in arguments.models:
-            path = Path(folder) / f"{name}.safetensors"
-            save_weights(name, path)
-            run("mvlib", name, path), run("timm", name, path)  # warm the file cache
-            pairs = [(run("mvlib", name, path), run("timm", name, path)) for _ in range(arguments.runs)]
+    peer_name = arguments.peer
+    print(f"| model | load: mvlib | {peer_name} | times faster | to first logits, times faster | peak memory growth: "
+          f"mvlib | {peer_name} | ratio | ratio at first logits |\n{'| --- ' * 9}|")
+    with tempfile.TemporaryDirectory() as home:
+        folder = Path(home, "hub", "checkpoints")  # where TORCH_HOME has downloads
+        folder.mkdir(parents=True)
+        for name in arguments.models or MODELS[peer_name]:
+            path = save_weights(name, folder, peer_name)
+            rows = ((run("mvlib", name, path, peer_name), run(peer_name, name, path, peer_name))
+                    for _ in range(arguments.runs + 1))
+            pairs = list(rows)[1:]  # the first ones warm the file cache
             own, peer = ({key: statistics.median(row[side][key] for row in pairs) for key in pairs[0][0]}
                          for side in (0, 1))
             print(f"| {name} | {own['load'] * 1e3:.0f} ms | {peer['load'] * 1e3:.0f} ms "

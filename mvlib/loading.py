@@ -36,7 +36,8 @@ _logger = logging.getLogger("mvlib")
 StateDict = dict[str, Tensor]
 # In the order in which they are looked for: an average of the weights is what was published, if there is one.
 _EMA_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict")
-_WRAPPER_KEYS = ("classy_state_dict", "base_model", "state_dict", "model", "model_state_dict", "params", "net", "encoder")
+_WRAPPER_KEYS = ("classy_state_dict", "base_model", "state_dict", "model", "model_state_dict", "params", "net",
+                 "encoder")
 _PREFIXES = ("_orig_mod.", "module.")
 _SHOWN_KEYS = 5
 
@@ -130,6 +131,8 @@ def _unwrap(data: Any, use_ema: bool) -> StateDict:
         data = inner
     if not isinstance(data, Mapping):
         return {}
+    if isinstance(data.get("trunk"), Mapping):  # Classy Vision's (SEER)
+        data = {**data["trunk"], **(data.get("heads") or {})}
     if _is_quantized(data):
         return _without_objects(data)
     tensors = {key: value for key, value in data.items() if isinstance(value, Tensor)}

@@ -22,6 +22,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -44,6 +45,7 @@ class Step:
 
     Attributes:
         name: Path of a module ("layer1", "blocks.3"), or name of a method of the model that takes and returns a tensor.
+            "features[3:5]" is features.3 and features.4, one after the other: a stage of a model that is a flat list.
         chs: Channels of the output, if the output can be taken as a feature ("tap").
         reduction: Stride of the output with respect to the image, if it is a tap.
         module: The name that `feature_info` gives the tap; the step's name unless given.
@@ -113,6 +115,21 @@ def take_indices(count: int, indices: Indices) -> list[int]:
     if not absolute or min(absolute) < 0 or max(absolute) >= count:
         raise ValueError(f"feature indices {list(indices)} are out of range: the model has {count} features")
     return absolute
+
+
+def _layer_paths(name: str) -> list[str]:
+    """Paths of the modules that a step's name stands for: the items of "features[3:5]", else the name itself."""
+    path, bracket, limits = name.removesuffix("]").partition("[")
+    if not bracket:
+        return [name]
+    start, stop = limits.split(":")
+    return [f"{path}.{i}" for i in range(int(start), int(stop))]
+
+
+def _run_layers(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
+    for layer in layers:
+        x = layer(x)
+    return x
 
 
 class ImageModel(nn.Module):
@@ -232,6 +249,8 @@ class ImageModel(nn.Module):
         return self.patch_embed.dynamic_feat_size(image_size)
 
     def _step(self, name: str) -> Callable[[Tensor], Tensor]:
+        if name.endswith("]"):
+            return partial(_run_layers, [self.get_submodule(path) for path in _layer_paths(name)])
         return self.get_submodule(name) if "." in name else getattr(self, name)
 
     def _run_stage(self, step: Step, x: Tensor) -> Tensor:
@@ -282,8 +301,8 @@ class ImageModel(nn.Module):
         is_cut = cut < len(self.flow.body)
         tail = [] if prune_norm or is_cut else self.flow.tail
         removed = self.flow.body[cut:] + [step for step in self.flow.tail if step not in tail]
-        for step in removed:
-            self._remove_module(step.name)
+        for path in [path for step in removed for path in _layer_paths(step.name)]:
+            self._remove_module(path)
         stem_count = len(self.flow.stem)
         self.flow = Flow(self.flow.stem[:cut], self.flow.stages[:max(cut - stem_count, 0)], tail)
         if is_cut:
@@ -368,7 +387,7 @@ class ImageModel(nn.Module):
         """
         prefixes = {}  # "layer1" and "layer2" share one pattern; a sequential stage's items are its blocks
         for step in self.flow.stages:
-            prefix = re.sub(r"(\d+)$", r"(\\d+)", re.escape(step.name))
+            prefix = re.sub(r"(\d+)$", r"(\\d+)", re.escape(_layer_paths(step.name)[0]))
             prefixes[prefix] = r"\.(\d+)" if not coarse and isinstance(self._step(step.name), nn.Sequential) else ""
         blocks = [(f"^{prefix}{fine}", None) for prefix, fine in sorted(prefixes.items())]
         blocks += [(f"^{re.escape(step.name)}", (99999,)) for step in self.flow.tail]

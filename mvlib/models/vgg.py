@@ -1,0 +1,247 @@
+"""VGG: plain stacks of 3x3 convolutions (https://arxiv.org/abs/1409.1556), with and without batch norm.
+
+The hidden layers between features and classifier are convolutions here, as in timm, whose keys these are: the first
+has the size of the 7x7 map that a 224x224 image gives, so that on an image of that size they are the paper's linear
+layers, and on a larger one they score every 7x7 window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..layers.activations import ActLayer, get_act_layer
+from ..layers.norm import NormLayer, get_norm_layer
+from ..layers.pool import ClassifierHead
+from ..registry import register_model
+from .base import Flow, ImageModel, Indices, KeyMap, StateDict, Step
+
+__all__ = ["VGG"]
+
+_HIDDEN_CHS = 4096
+_GRID = 7  # side of the final map of a 224x224 image
+
+# Channels of the convolutions; "M" is a max pool. The paper's configurations A, B, D and E.
+_VGG11 = (64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M")
+_VGG13 = (64, 64, "M", 128, 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M")
+_VGG16 = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M")
+_VGG19 = (64, 64, "M", 128, 128, "M", *[256] * 4, "M", *[512] * 4, "M", *[512] * 4, "M")
+
+
+@torch.fx.wrap  # one node in a traced graph: what it does depends on the input's size
+def _fit_grid(x: Tensor, side: int, exactly: bool) -> Tensor:
+    """Pool a feature map to (side, side), up or down; unless `exactly`, only what is smaller, up."""
+    height, width = x.shape[-2:]
+    size = (side, side) if exactly else (max(height, side), max(width, side))
+    return x if size == (height, width) else F.adaptive_avg_pool2d(x, size)
+
+
+class HiddenLayers(nn.Module):
+    """A convolution of the whole grid and a 1x1 convolution, each with an activation; keys `fc1`, `fc2`.
+
+    Shapes: (B, in_chs, H, W) -> (B, out_chs, H - 6, W - 6), or (B, out_chs, 1, 1) where H and W are at most 7 or the
+    grid is fixed. Arguments as for `VGG`.
+    """
+
+    def __init__(
+        self,
+        in_chs: int,
+        out_chs: int = _HIDDEN_CHS,
+        mlp_ratio: float = 1.0,
+        drop_rate: float = 0.0,
+        act_layer: ActLayer = "relu",
+        conv_layer: Callable[..., nn.Module] = nn.Conv2d,
+        fixed_grid: bool = False,
+    ) -> None:
+        super().__init__()
+        self.fixed_grid = fixed_grid
+        mid_chs, act = int(out_chs * mlp_ratio), get_act_layer(act_layer)
+        self.fc1 = conv_layer(in_chs, mid_chs, _GRID)
+        self.act1 = act(inplace=True)
+        self.drop = nn.Dropout(drop_rate)
+        self.fc2 = conv_layer(mid_chs, out_chs, 1)
+        self.act2 = act(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = _fit_grid(x, _GRID, self.fixed_grid)
+        x = self.drop(self.act1(self.fc1(x)))
+        return self.act2(self.fc2(x))
+
+
+class VGG(ImageModel):
+    """Stacks of 3x3 convolutions between max pools, two hidden layers, pooling and a linear classifier.
+
+    Shapes: (B, in_chans, H, W) -> (B, num_classes); the features (B, 512, H / 32, W / 32) come before the hidden
+    layers. The taps are the last activation before each max pool (strides 1 to 16), and the last max pool.
+
+    Args:
+        cfg: Channels of the convolutions in order, "M" for a max pool.
+        num_classes: Classes; 0 for the pooled output of the hidden layers (B, 4096).
+        in_chans: Channels of the image.
+        output_stride: 32 alone.
+        mlp_ratio: Width of the first hidden layer, in that of the second.
+        act_layer: Activation.
+        conv_layer: Convolution class.
+        norm_layer: Norm behind each convolution; none unless given.
+        global_pool: "avg", "max", "avgmax", "catavgmax", or "" for none: pools what the hidden layers give.
+        drop_rate: Dropout behind each hidden layer.
+        fixed_grid: Pool the features to 7x7 for every size of image, as torchvision does, instead of only enlarging
+            smaller ones. Without effect below 256 pixels.
+
+    Raises:
+        ValueError: Another output stride, or an unknown norm, activation or pooling.
+    """
+
+    classifier_path: ClassVar[str] = "head.fc"
+    pool_path: ClassVar[str] = "head.global_pool"
+
+    def __init__(
+        self,
+        cfg: Sequence[int | str] = _VGG16,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        output_stride: int = 32,
+        mlp_ratio: float = 1.0,
+        act_layer: ActLayer = "relu",
+        conv_layer: Callable[..., nn.Module] = nn.Conv2d,
+        norm_layer: NormLayer = None,
+        global_pool: str = "avg",
+        drop_rate: float = 0.0,
+        fixed_grid: bool = False,
+    ) -> None:
+        super().__init__()
+        if output_stride != 32:
+            raise ValueError(f"output_stride is 32 for a VGG, not {output_stride}")
+        self.num_classes = num_classes
+        self.in_chans = in_chans
+        self.drop_rate = drop_rate
+        norm, act = get_norm_layer(norm_layer), get_act_layer(act_layer)
+
+        self.features = nn.Sequential()
+        chs, reduction, stages = in_chans, 1, []  # of each stage: layers until its end, channels, stride
+        for width in cfg:
+            if width == "M":
+                stages.append((len(self.features), chs, reduction))
+                self.features.append(nn.MaxPool2d(2))
+                reduction *= 2
+                continue
+            self.features.append(conv_layer(chs, width, kernel_size=3, padding=1))
+            if norm is not None:
+                self.features.append(norm(width))
+            self.features.append(act(inplace=True))
+            chs = width
+        stages.append((len(self.features), chs, reduction))
+        starts = [0, *(stop for stop, *_ in stages)]
+        self.flow = Flow(stem=[], stages=[
+            Step(f"features[{start}:{stop}]", chs, reduction, module=f"features.{stop - 1}")
+            for start, (stop, chs, reduction) in zip(starts, stages)])
+
+        self.num_features = chs
+        self.pre_logits: nn.Module = HiddenLayers(
+            chs, mlp_ratio=mlp_ratio, drop_rate=drop_rate, act_layer=act_layer, conv_layer=conv_layer,
+            fixed_grid=fixed_grid)
+        self.head = ClassifierHead(_HIDDEN_CHS, num_classes, global_pool, drop_rate)
+        self.head_hidden_size = self.head.num_features
+        self.init_weights()
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        return self.head(self.pre_logits(x), pre_logits=pre_logits)
+
+    def set_global_pool(self, pool_type: str) -> None:
+        super().set_global_pool(pool_type)
+        self.head_hidden_size = self.head.in_features * self.head.global_pool.out_factor
+
+    def prune_intermediate_layers(
+        self, indices: Indices = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        depth = len(self.flow.stages)
+        taken = super().prune_intermediate_layers(indices, prune_norm, prune_head)
+        if prune_head or len(self.flow.stages) < depth:  # the hidden layers fit the last features alone
+            self.pre_logits = nn.Identity()
+            self.head.in_features = self.head_hidden_size = self.num_features
+        return taken
+
+    def init_module(self, name: str, module: nn.Module) -> None:
+        super().init_module(name, module)
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.01)
+            nn.init.zeros_(module.bias)
+
+
+# --- entrypoints
+
+
+@register_model
+def vgg11(**kwargs: Any) -> VGG:
+    """VGG-11, configuration A (Simonyan and Zisserman, 2014); torchvision's."""
+    return VGG(**{**dict(cfg=_VGG11), **kwargs})
+
+
+@register_model
+def vgg11_bn(**kwargs: Any) -> VGG:
+    """VGG-11 with batch norm; torchvision's."""
+    return vgg11(**{**dict(norm_layer="batchnorm2d"), **kwargs})
+
+
+@register_model
+def vgg13(**kwargs: Any) -> VGG:
+    """VGG-13, configuration B (Simonyan and Zisserman, 2014); torchvision's."""
+    return VGG(**{**dict(cfg=_VGG13), **kwargs})
+
+
+@register_model
+def vgg13_bn(**kwargs: Any) -> VGG:
+    """VGG-13 with batch norm; torchvision's."""
+    return vgg13(**{**dict(norm_layer="batchnorm2d"), **kwargs})
+
+
+@register_model
+def vgg16(**kwargs: Any) -> VGG:
+    """VGG-16, configuration D (Simonyan and Zisserman, 2014); torchvision's."""
+    return VGG(**{**dict(cfg=_VGG16), **kwargs})
+
+
+@register_model
+def vgg16_bn(**kwargs: Any) -> VGG:
+    """VGG-16 with batch norm; torchvision's."""
+    return vgg16(**{**dict(norm_layer="batchnorm2d"), **kwargs})
+
+
+@register_model
+def vgg19(**kwargs: Any) -> VGG:
+    """VGG-19, configuration E (Simonyan and Zisserman, 2014); torchvision's."""
+    return VGG(**{**dict(cfg=_VGG19), **kwargs})
+
+
+@register_model
+def vgg19_bn(**kwargs: Any) -> VGG:
+    """VGG-19 with batch norm; torchvision's."""
+    return vgg19(**{**dict(norm_layer="batchnorm2d"), **kwargs})
+
+
+# --- foreign checkpoints
+
+_FROM_TORCHVISION = {"classifier.0": "pre_logits.fc1", "classifier.3": "pre_logits.fc2", "classifier.6": "head.fc"}
+
+
+def _from_torchvision(state_dict: StateDict, model: nn.Module) -> StateDict:
+    """torchvision's hidden layers are linear, the first on the flattened 7x7 map: the same numbers as our kernels."""
+    converted = {}
+    for key, value in state_dict.items():
+        path, _, name = key.rpartition(".")
+        path = _FROM_TORCHVISION.get(path, path)
+        if path.startswith("pre_logits") and name == "weight":
+            side = _GRID if path.endswith("fc1") else 1
+            value = value.reshape(value.shape[0], -1, side, side)
+        converted[f"{path}.{name}"] = value
+    return converted
+
+
+VGG.key_maps = (KeyMap("torchvision", lambda keys: "classifier.0.weight" in keys, _from_torchvision),)
