@@ -69,11 +69,12 @@ class CatalogWeights(Weights):
 
     @property
     def url(self) -> str | None:
-        config = self.config
-        if config.url or not config.hf_hub_id:
-            return config.url or next(iter(config.sources), None)
-        repository, _, revision = config.hf_hub_id.partition("@")
-        filename = config.filename or "model.safetensors"
+        """The first source, where a browser finds it."""
+        source = next(iter(self.config.sources), None)
+        if source is None or not source.startswith("hf-hub:"):
+            return source
+        repository, _, revision = source.removeprefix("hf-hub:").partition("@")
+        filename = self.config.filename or "model.safetensors"
         return f"{_hub_endpoint()}/{repository}/resolve/{revision or 'main'}/{filename}"
 
     @cached_property
@@ -223,7 +224,8 @@ def describe(config: WeightsConfig) -> dict[str, Any]:
         "_file_size": config.file_size,
         "_docs": config.docs or config.description,
     }
-    return {key: value for key, value in facts.items() if value is not None}
+    always = ("categories", "_metrics") if config.preprocessing == "torchvision" else ()
+    return {key: value for key, value in facts.items() if value is not None or key in always}
 
 
 def _their_license(config: WeightsConfig) -> str | None:
@@ -327,7 +329,7 @@ def _order(member: tuple[str, CatalogWeights]) -> tuple[Any, ...]:
     """torchvision's first, in its order: V1, V2, then what was trained on more."""
     name, weights = member
     theirs = weights.config.preprocessing == "torchvision"
-    return (0, "SWAG" in name, name) if theirs else (1, False, "")
+    return (0, "SWAG" in name or "FEATURES" in name, name) if theirs else (1, False, "")
 
 
 def weights_of(name: str) -> WeightsEnum:

@@ -18,6 +18,7 @@ import dataclasses
 import functools
 import importlib
 import inspect
+import math
 import pkgutil
 import sys
 from collections import Counter
@@ -273,6 +274,7 @@ def torchvision_config(builder: str, weights: Any, described: WeightsConfig) -> 
     images = call.arguments
     crop, resize = images["crop_size"], images["resize_size"]
     is_swag = "SWAG" in weights.name
+    classes = len(meta["categories"] or range(1000))  # VGG-16's features have a classifier that means nothing
     builder_module = torchvision_registry.get_model_builder(builder).__module__
     backend, unquantized = meta.get("backend"), meta.get("unquantized")
     return WeightsConfig(
@@ -289,8 +291,8 @@ def torchvision_config(builder: str, weights: Any, described: WeightsConfig) -> 
         preprocessing="torchvision",
         resize_size=resize,
         antialias=images["antialias"],
-        num_classes=len(meta["categories"]),
-        label_set=infer_imagenet_subset({"num_classes": len(meta["categories"])}),
+        num_classes=classes,
+        label_set=infer_imagenet_subset({"num_classes": classes}) if meta["categories"] else None,
         pool_size=described.pool_size and (-(-crop // 32),) * 2,
         first_conv=described.first_conv,
         classifier=described.classifier,
@@ -298,7 +300,7 @@ def torchvision_config(builder: str, weights: Any, described: WeightsConfig) -> 
         origin_url="https://github.com/facebookresearch/SWAG" if is_swag else "https://github.com/pytorch/vision",
         recipe=meta["recipe"],
         docs=" ".join(meta["_docs"].split()),
-        metrics=meta["_metrics"],
+        metrics={data: row for data, row in meta["_metrics"].items() if not any(map(math.isnan, row.values()))},
         num_params=meta["num_params"],
         gmacs=meta["_ops"],
         file_size=meta["_file_size"],
