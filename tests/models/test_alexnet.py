@@ -167,7 +167,7 @@ def test_a_model_from_the_meta_device_is_complete():
 
 
 @pytest.mark.parametrize(("kwargs", "message"), [
-    (dict(global_pool=""), "global_pool '' goes with num_classes=0: without pooling there are no hidden layers, and 1000"),
+    (dict(global_pool=""), "global_pool '' goes with num_classes=0: without pooling there are no hidden layers"),
     (dict(global_pool="catavgmax"), "global_pool 'catavgmax' is not one of 'avg', 'max', 'avgmax', ''"),
 ])
 def test_bad_arguments_are_named(kwargs, message):

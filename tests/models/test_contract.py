@@ -12,8 +12,17 @@ SMALL = {  # name -> arguments that keep it small
     "vit_tiny_patch16_224": {"img_size": 64},
     "deit_tiny_distilled_patch16_224": {"img_size": 64},
     "swin_tiny_patch4_window7_224": {"img_size": 112},
+    "alexnet": {},
+    "convnext_atto": {},
+    "densenet121": {},
+    "test_maxvit": {"img_size": 64},
+    "mobilenetv3_small_050": {},
+    "regnety_002": {},
+    "shufflenet_v2_x0_5": {},
+    "squeezenet1_1": {},
+    "vgg11": {},
 }
-CONVOLUTIONAL = ("resnet18", "efficientnet_b0")
+CONVOLUTIONAL = ("resnet18", "efficientnet_b0", "convnext_atto", "densenet121", "regnety_002", "shufflenet_v2_x0_5")
 every_family = pytest.mark.parametrize("name", SMALL)
 
 

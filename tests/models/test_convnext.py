@@ -223,10 +223,8 @@ def key_map_of(state_dict):
     return [key_map.name for key_map in ConvNeXt.key_maps if key_map.matches(state_dict)]
 
 
-@pytest.mark.parametrize("builder", [
-    "convnext_tiny", pytest.param("convnext_small", marks=pytest.mark.slow),
-    pytest.param("convnext_base", marks=pytest.mark.slow),
-    pytest.param("convnext_large", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("builder", ["convnext_tiny", *(
+    pytest.param(name, marks=pytest.mark.slow) for name in ("convnext_small", "convnext_base", "convnext_large"))])
 def test_torchvision_has_the_same_outputs(builder):
     theirs, image = getattr(torchvision.models, builder)(), harness.random_image(64)
     harness.randomize(theirs, image)

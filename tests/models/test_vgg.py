@@ -25,9 +25,9 @@ def small(**kwargs):
 
 def pair(size=64, **kwargs):
     """timm's small model and ours with the same random weights, in eval mode, and an image for them."""
-    theirs = timm_vgg.VGG(**{**SMALL, **{key: torch.nn.BatchNorm2d if value == "batchnorm2d" else value
-                                         for key, value in kwargs.items() if key != "fixed_grid"}})
-    ours, image = small(**kwargs), harness.random_image(size, theirs.in_chans)
+    norm = dict(norm_layer=torch.nn.BatchNorm2d) if "norm_layer" in kwargs else {}
+    theirs, ours = timm_vgg.VGG(**{**SMALL, **kwargs, **norm}), small(**kwargs)
+    image = harness.random_image(size, theirs.in_chans)
     harness.randomize(theirs, image)
     ours.load_state_dict(theirs.state_dict())
     return theirs, ours, image
@@ -65,12 +65,12 @@ def test_arguments_have_timms_effect(size, kwargs):
         assert same(ours.forward_head(features, pre_logits=True), theirs.forward_head(features, pre_logits=True))
         taps = [model.forward_intermediates(image, intermediates_only=True) for model in (ours, theirs)]
         assert all(same(one, other) for one, other in zip(*taps, strict=True))
-    assert [{**info, "index": 0} for info in ours.feature_info] == [{**info, "index": 0} for info in theirs.feature_info]
+    assert [{**info, "index": i} for i, info in enumerate(theirs.feature_info)] == ours.feature_info
     assert (ours.num_features, ours.head_hidden_size) == (theirs.num_features, theirs.head_hidden_size)
 
 
 @pytest.mark.parametrize("key", [
-    "features.0.weight", "features.4.running_var", "features.8.bias", "pre_logits.fc1.weight", "pre_logits.fc2.bias",
+    "features.0.weight", "features.5.running_var", "features.8.bias", "pre_logits.fc1.weight", "pre_logits.fc2.bias",
     "head.fc.weight",
 ])
 def test_the_comparison_notices_every_kind_of_weight(key):
@@ -78,6 +78,16 @@ def test_the_comparison_notices_every_kind_of_weight(key):
     ours.state_dict()[key].mul_(1.05)
     with torch.no_grad():
         assert not same(ours(image), theirs(image))
+
+
+def test_gradients_are_timms():
+    theirs, ours, image = pair(norm_layer="batchnorm2d")
+    for model in (theirs.double(), ours.double()):
+        model.train()(image.double()).square().sum().backward()
+    expected = dict(theirs.named_parameters())
+    scale = max(parameter.grad.abs().max() for parameter in expected.values())
+    for name, parameter in ours.named_parameters():
+        assert (parameter.grad - expected[name].grad).abs().max() < 1e-10 * scale, name
 
 
 @pytest.mark.parametrize("arguments", [
