@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..layers import ClassifierHead, DropPath, Mlp, drop_path_rates, get_norm_layer, to_2tuple, to_ntuple
+from ..layers.activations import ActLayer
 from ..layers.norm import NormLayer
 from ..layers.patch_embed import PatchEmbed, resample_patch_embed
 from ..layers.pos_embed import resize_rel_pos_bias_table
@@ -30,7 +31,10 @@ from ..layers.window import relative_position_index, shifted_window_mask, window
 from ..registry import register_model
 from .base import Flow, ImageModel, KeyMap, StateDict, Step
 
-__all__ = ["PatchMerging", "SwinTransformer", "SwinTransformerBlock", "SwinTransformerStage", "WindowAttention"]
+__all__ = [
+    "PatchMerging", "SwinTransformer", "SwinTransformerBlock", "SwinTransformerStage", "WindowAttention",
+    "WindowPyramid", "from_microsoft", "torchvision_key",
+]
 
 Size = tuple[int, int]
 WindowSize = int | Sequence[int] | Sequence[Sequence[int]]
@@ -101,6 +105,14 @@ class WindowAttention(nn.Module):
         """The bias of each head for each pair of positions (num_heads, wh * ww, wh * ww)."""
         return self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1).contiguous()
 
+    def project(self, x: Tensor) -> Tensor:
+        """Query, key and value of each head, one after another: (..., dim) -> (..., 3 * attention channels)."""
+        return self.qkv(x)
+
+    def scale_query_key(self, q: Tensor, k: Tensor, windows: int) -> tuple[Tensor, Tensor, float | None]:
+        """Query and key (N, windows * num_heads, area, head_dim), and the scale of their product (None: the usual)."""
+        return q, k, None
+
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """`mask` (windows, wh * ww, wh * ww) is added to the logits of each image's windows."""
         total, area, _ = x.shape
@@ -111,12 +123,14 @@ class WindowAttention(nn.Module):
                 # A mask for each window and head but common to all images: windows and heads share a dimension, so
                 # that it broadcasts instead of being repeated for each image.
                 windows = mask.shape[0]
-        qkv = self.qkv(x).view(-1, windows, area, 3, self.num_heads, self.qkv.out_features // 3 // self.num_heads)
+        qkv = self.project(x).view(-1, windows, area, 3, self.num_heads, self.qkv.out_features // 3 // self.num_heads)
         q, k, v = qkv.permute(3, 0, 1, 4, 2, 5).flatten(2, 3).unbind(0)  # (total / windows, windows * num_heads, ...)
+        q, k, scale = self.scale_query_key(q, k, windows)
         x = F.scaled_dot_product_attention(
             q, k, v,
             attn_mask=bias.view(-1, windows * self.num_heads, area, area),
             dropout_p=self.attn_drop.p if self.training else 0.0,
+            scale=scale,
         )
         if _is_exporting():
             # ONNX export traces and decomposes attention to different memory layouts where the mask is computed from a
@@ -135,7 +149,6 @@ class SwinTransformerBlock(nn.Module):
         dim: Channels.
         input_resolution: Rows and columns of the map that windows and mask are made for.
         num_heads: Heads.
-        head_dim: Channels of a head; `dim` / `num_heads` unless given.
         window_size: Rows and columns of a window.
         shift_size: How far the map is rolled before it is cut into windows.
         always_partition: Keep window and shift where the map is smaller; the map is padded.
@@ -145,15 +158,18 @@ class SwinTransformerBlock(nn.Module):
         proj_drop: Dropout of the outputs of attention and MLP.
         attn_drop: Dropout of the attention weights.
         drop_path: Stochastic depth rate of both branches.
-        norm_layer: Norm before attention and MLP.
+        act_layer: Activation of the MLP.
+        norm_layer: Norm of attention and MLP.
+        attn_kwargs: Further arguments of the attention.
     """
+
+    attn_layer: type[WindowAttention] = WindowAttention
 
     def __init__(
         self,
         dim: int,
         input_resolution: Size,
         num_heads: int = 4,
-        head_dim: int | None = None,
         window_size: int | Size = 7,
         shift_size: int | Size = 0,
         always_partition: bool = False,
@@ -163,7 +179,9 @@ class SwinTransformerBlock(nn.Module):
         proj_drop: float = 0.0,
         attn_drop: float = 0.0,
         drop_path: float = 0.0,
+        act_layer: ActLayer = nn.GELU,
         norm_layer: NormLayer = nn.LayerNorm,
+        **attn_kwargs: Any,
     ) -> None:
         super().__init__()
         norm = get_norm_layer(norm_layer)
@@ -173,10 +191,11 @@ class SwinTransformerBlock(nn.Module):
         self.dynamic_mask = dynamic_mask
         self.window_size, self.shift_size = self._fit_window(to_2tuple(window_size), to_2tuple(shift_size))
         self.norm1 = norm(dim)
-        self.attn = WindowAttention(dim, num_heads, head_dim, self.window_size, qkv_bias, attn_drop, proj_drop)
+        self.attn = self.attn_layer(dim, num_heads, window_size=self.window_size, qkv_bias=qkv_bias,
+                                    attn_drop=attn_drop, proj_drop=proj_drop, **attn_kwargs)
         self.drop_path1 = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
         self.norm2 = norm(dim)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), drop=proj_drop)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop)
         self.drop_path2 = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
         self.register_buffer("attn_mask", None, persistent=False)
         self.reset_buffers()
@@ -240,11 +259,14 @@ class PatchMerging(nn.Module):
         self.reduction = nn.Linear(4 * dim, out_dim or 2 * dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.reduction(self.norm(self.gather(x)))
+
+    @staticmethod
+    def gather(x: Tensor) -> Tensor:
+        """Four tokens as one: (B, H, W, dim) -> (B, ceil(H / 2), ceil(W / 2), 4 * dim), column by column."""
         x = _pad_to_multiple(x, (2, 2))
         batch, height, width, _ = x.shape
-        x = x.reshape(batch, height // 2, 2, width // 2, 2, -1)
-        x = x.permute(0, 1, 3, 4, 2, 5).flatten(3)  # the four tokens column by column
-        return self.reduction(self.norm(x))
+        return x.reshape(batch, height // 2, 2, width // 2, 2, -1).permute(0, 1, 3, 4, 2, 5).flatten(3)
 
 
 def _pad_to_multiple(x: Tensor, sides: Size) -> Tensor:
@@ -270,6 +292,9 @@ class SwinTransformerStage(nn.Module):
         block_kwargs: Further arguments of the blocks.
     """
 
+    block_layer: type[SwinTransformerBlock] = SwinTransformerBlock
+    merging_layer: type[PatchMerging] = PatchMerging
+
     def __init__(
         self,
         dim: int,
@@ -284,11 +309,11 @@ class SwinTransformerStage(nn.Module):
     ) -> None:
         super().__init__()
         self.grad_checkpointing = False
-        self.downsample = PatchMerging(dim, out_dim, norm_layer) if downsample else nn.Identity()
+        self.downsample = self.merging_layer(dim, out_dim, norm_layer) if downsample else nn.Identity()
         window = to_2tuple(window_size)
         half = tuple(w // 2 for w in window)
         self.blocks = nn.Sequential(*(
-            SwinTransformerBlock(
+            self.block_layer(
                 out_dim, self._output_resolution(input_resolution), window_size=window, shift_size=half if i % 2 else 0,
                 drop_path=rate, norm_layer=norm_layer, **block_kwargs)
             for i, rate in enumerate(to_ntuple(drop_path, depth))))
@@ -311,39 +336,13 @@ class SwinTransformerStage(nn.Module):
         return x
 
 
-class SwinTransformer(ImageModel):
-    """Swin Transformer.
+class WindowPyramid(ImageModel):
+    """What the Swin transformers share: a pyramid of stages with windowed attention, and how its sizes are changed.
 
     Image (B, in_chans, H, W) -> logits (B, num_classes); features (B, H', W', num_features).
-
-    Args:
-        img_size: Height and width of the image, in pixels.
-        patch_size: Side of a patch, in pixels.
-        in_chans: Channels of the image.
-        num_classes: Outputs of the classifier; 0 for none.
-        global_pool: "avg", "max", "avgmax", "catavgmax" or "".
-        embed_dim: Channels of the first stage; each further stage doubles them.
-        depths: Blocks of each stage.
-        num_heads: Heads in each stage.
-        head_dim: Channels of a head, for all stages or each; channels / heads unless given.
-        window_size: Side of a window or (rows, columns), for all stages, or one for each; in tokens. Two integers are
-            rows and columns.
-        always_partition: Keep windows and shifts where a map is smaller than the window.
-        strict_img_size: Refuse images of another size.
-        dynamic_img_size: Take images of any size; the same as `strict_img_size=False`.
-        mlp_ratio: Hidden channels of an MLP per channel, for all stages or each.
-        qkv_bias: Whether the query, key and value projections have a bias.
-        drop_rate: Dropout before the classifier.
-        proj_drop_rate: Dropout of the outputs of attention and MLP.
-        attn_drop_rate: Dropout of the attention weights.
-        drop_path_rate: Stochastic depth rate of the last block; it grows linearly from 0 at the first.
-        embed_layer: Patch embedding.
-        norm_layer: Norm everywhere.
-        weight_init: Initial weights: "" (truncated normal), "jax", "jax_nlhb", "moco", or "reset" and "skip" (torch's).
-
-    Raises:
-        ValueError: The window sizes are not one for each stage, or not positive; `weight_init` is unknown.
     """
+
+    stage_layer: type[SwinTransformerStage] = SwinTransformerStage
 
     classifier_path = "head.fc"
     pool_path = "head.global_pool"
@@ -351,76 +350,50 @@ class SwinTransformer(ImageModel):
     feature_layout = "NHWC"
     tap_norm = "last"
 
-    def __init__(
+    def assemble(
         self,
-        img_size: int | Size = 224,
-        patch_size: int | Size = 4,
-        in_chans: int = 3,
-        num_classes: int = 1000,
-        global_pool: str = "avg",
-        embed_dim: int = 96,
-        depths: Sequence[int] = (2, 2, 6, 2),
-        num_heads: Sequence[int] = (3, 6, 12, 24),
-        head_dim: int | Sequence[int] | None = None,
-        window_size: WindowSize = 7,
-        always_partition: bool = False,
-        strict_img_size: bool = True,
-        dynamic_img_size: bool = False,
-        mlp_ratio: float | Sequence[float] = 4.0,
-        qkv_bias: bool = True,
-        drop_rate: float = 0.0,
-        proj_drop_rate: float = 0.0,
-        attn_drop_rate: float = 0.0,
-        drop_path_rate: float = 0.1,
-        embed_layer: Callable[..., nn.Module] = PatchEmbed,
-        norm_layer: NormLayer = nn.LayerNorm,
-        weight_init: str = "",
+        patch_embed: nn.Module,
+        embed_dim: int,
+        depths: Sequence[int],
+        window_size: WindowSize,
+        num_classes: int,
+        global_pool: str,
+        drop_rate: float,
+        drop_path_rate: float,
+        norm_layer: NormLayer,
+        by_stage: Sequence[dict[str, Any]],
+        **stage_kwargs: Any,
     ) -> None:
-        super().__init__()
-        norm_layer = get_norm_layer(norm_layer)
+        """Make the parts, from the patch embedding on; `by_stage` are arguments of each stage, the others of all."""
         count = len(depths)
         dims = [embed_dim * 2**i for i in range(count)]
         self.num_classes = num_classes
-        self.in_chans = in_chans
         self.embed_dim = embed_dim
         self.num_features = dims[-1]
         self.drop_rate = drop_rate
-        self.dynamic_img_size = dynamic_img_size or not strict_img_size
-        self.weight_init = weight_init
-
-        self.patch_embed = embed_layer(
-            img_size=img_size, patch_size=patch_size, in_chans=in_chans, embed_dim=embed_dim, norm_layer=norm_layer,
-            strict_img_size=not self.dynamic_img_size, output_fmt="NHWC")
+        self.patch_embed = patch_embed
         # What `set_input_size` scales the windows from.
         self._ref_grid = tuple(self.patch_embed.grid_size)
         self._ref_windows = _stage_windows(window_size, count)
         rates = drop_path_rates(drop_path_rate, depths)
-        heads_dim, ratios = to_ntuple(head_dim, count), to_ntuple(mlp_ratio, count)
         self.layers = nn.Sequential(*(
-            SwinTransformerStage(
+            self.stage_layer(
                 dim=dims[max(i - 1, 0)],
                 out_dim=dims[i],
                 input_resolution=_stage_input(self._ref_grid, i),
                 depth=depths[i],
                 downsample=i > 0,
-                num_heads=num_heads[i],
-                head_dim=heads_dim[i],
                 window_size=self._ref_windows[i],
-                always_partition=always_partition,
-                dynamic_mask=self.dynamic_img_size,
-                mlp_ratio=ratios[i],
-                qkv_bias=qkv_bias,
-                proj_drop=proj_drop_rate,
-                attn_drop=attn_drop_rate,
                 drop_path=rates[i],
                 norm_layer=norm_layer,
+                **by_stage[i],
+                **stage_kwargs,
             )
             for i in range(count)))
         self.norm = norm_layer(self.num_features)
         self.head = ClassifierHead(self.num_features, num_classes, global_pool, drop_rate, layout="NHWC")
         self.head_hidden_size = self.head.num_features
         self.flow = self._make_flow(dims)
-        self.init_weights()
 
     def _make_flow(self, dims: Sequence[int]) -> Flow:
         patch = max(to_2tuple(self.patch_embed.patch_size))
@@ -471,13 +444,6 @@ class SwinTransformer(ImageModel):
                            always_partition=always_partition)
             self.model_args = {**self.model_args, **{k: v for k, v in changed.items() if v is not None}}
 
-    def init_module(self, name: str, module: nn.Module) -> None:
-        super().init_module(name, module)
-        init_vit_module(name, module, self.weight_init, self.num_classes)
-
-    def no_weight_decay(self) -> set[str]:
-        return {name for name, _ in self.named_parameters() if name.endswith("relative_position_bias_table")}
-
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         fine = [(r"^layers\.(\d+).downsample", (0,)), (r"^layers\.(\d+)\.\w+\.(\d+)", None), (r"^norm", (99999,))]
         return dict(stem=r"^patch_embed", blocks=r"^layers\.(\d+)" if coarse else fine)
@@ -488,7 +454,7 @@ class SwinTransformer(ImageModel):
         fitted = {}
         for key, value in state_dict.items():
             path, _, leaf = key.rpartition(".")
-            if leaf in ("relative_position_index", "attn_mask"):
+            if leaf in ("relative_position_index", "relative_coords_table", "attn_mask"):
                 continue  # we compute them
             if key == "patch_embed.proj.weight":
                 value = resample_patch_embed(value, self.patch_embed.patch_size)
@@ -496,6 +462,90 @@ class SwinTransformer(ImageModel):
                 value = resize_rel_pos_bias_table(value, attentions[path].window_size)
             fitted[key] = value
         return fitted
+
+
+class SwinTransformer(WindowPyramid):
+    """Swin Transformer.
+
+    Image (B, in_chans, H, W) -> logits (B, num_classes); features (B, H', W', num_features).
+
+    Args:
+        img_size: Height and width of the image, in pixels.
+        patch_size: Side of a patch, in pixels.
+        in_chans: Channels of the image.
+        num_classes: Outputs of the classifier; 0 for none.
+        global_pool: "avg", "max", "avgmax", "catavgmax" or "".
+        embed_dim: Channels of the first stage; each further stage doubles them.
+        depths: Blocks of each stage.
+        num_heads: Heads in each stage.
+        head_dim: Channels of a head, for all stages or each; channels / heads unless given.
+        window_size: Side of a window or (rows, columns), for all stages, or one for each; in tokens. Two integers are
+            rows and columns.
+        always_partition: Keep windows and shifts where a map is smaller than the window.
+        strict_img_size: Refuse images of another size.
+        dynamic_img_size: Take images of any size; the same as `strict_img_size=False`.
+        mlp_ratio: Hidden channels of an MLP per channel, for all stages or each.
+        qkv_bias: Whether the query, key and value projections have a bias.
+        drop_rate: Dropout before the classifier.
+        proj_drop_rate: Dropout of the outputs of attention and MLP.
+        attn_drop_rate: Dropout of the attention weights.
+        drop_path_rate: Stochastic depth rate of the last block; it grows linearly from 0 at the first.
+        embed_layer: Patch embedding.
+        norm_layer: Norm everywhere.
+        weight_init: Initial weights: "" (truncated normal), "jax", "jax_nlhb", "moco", or "reset" and "skip" (torch's).
+
+    Raises:
+        ValueError: The window sizes are not one for each stage, or not positive; `weight_init` is unknown.
+    """
+
+    def __init__(
+        self,
+        img_size: int | Size = 224,
+        patch_size: int | Size = 4,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        global_pool: str = "avg",
+        embed_dim: int = 96,
+        depths: Sequence[int] = (2, 2, 6, 2),
+        num_heads: Sequence[int] = (3, 6, 12, 24),
+        head_dim: int | Sequence[int] | None = None,
+        window_size: WindowSize = 7,
+        always_partition: bool = False,
+        strict_img_size: bool = True,
+        dynamic_img_size: bool = False,
+        mlp_ratio: float | Sequence[float] = 4.0,
+        qkv_bias: bool = True,
+        drop_rate: float = 0.0,
+        proj_drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.1,
+        embed_layer: Callable[..., nn.Module] = PatchEmbed,
+        norm_layer: NormLayer = nn.LayerNorm,
+        weight_init: str = "",
+    ) -> None:
+        super().__init__()
+        norm_layer, count = get_norm_layer(norm_layer), len(depths)
+        self.in_chans = in_chans
+        self.dynamic_img_size = dynamic_img_size or not strict_img_size
+        self.weight_init = weight_init
+        patch_embed = embed_layer(
+            img_size=img_size, patch_size=patch_size, in_chans=in_chans, embed_dim=embed_dim, norm_layer=norm_layer,
+            strict_img_size=not self.dynamic_img_size, output_fmt="NHWC")
+        heads_dim, ratios = to_ntuple(head_dim, count), to_ntuple(mlp_ratio, count)
+        self.assemble(
+            patch_embed, embed_dim, depths, window_size, num_classes, global_pool, drop_rate, drop_path_rate,
+            norm_layer,
+            by_stage=[dict(num_heads=num_heads[i], head_dim=heads_dim[i], mlp_ratio=ratios[i]) for i in range(count)],
+            always_partition=always_partition, dynamic_mask=self.dynamic_img_size, qkv_bias=qkv_bias,
+            proj_drop=proj_drop_rate, attn_drop=attn_drop_rate)
+        self.init_weights()
+
+    def init_module(self, name: str, module: nn.Module) -> None:
+        super().init_module(name, module)
+        init_vit_module(name, module, self.weight_init, self.num_classes)
+
+    def no_weight_decay(self) -> set[str]:
+        return {name for name, _ in self.named_parameters() if name.endswith("relative_position_bias_table")}
 
 
 def _stage_input(grid: Size, stage: int) -> Size:
@@ -582,7 +632,7 @@ def swin_s3_base_224(**kwargs: Any) -> SwinTransformer:
     return SwinTransformer(**{**_SWIN_T, "depths": (2, 2, 30, 2), "window_size": (7, 7, 14, 7), **kwargs})
 
 
-def _from_microsoft(state_dict: StateDict, model: nn.Module) -> StateDict:
+def from_microsoft(state_dict: StateDict, model: nn.Module) -> StateDict:
     """Microsoft's layout ends a stage with patch merging, ours begins the next with it; the classifier is `head`."""
     def rename(key: str) -> str:
         key = re.sub(r"^layers\.(\d+)\.downsample", lambda match: f"layers.{int(match[1]) + 1}.downsample", key)
@@ -600,21 +650,23 @@ _TORCHVISION_NAMES = (
 )
 
 
-def _from_torchvision(state_dict: StateDict, model: nn.Module) -> StateDict:
-    """torchvision's `features` alternate: patch embedding, then stages (odd) and patch merging (even)."""
-    def rename(key: str) -> str:
-        for pattern, name in _TORCHVISION_NAMES:
-            key = re.sub(pattern, name, key)
-        part = re.match(r"features\.(\d+)\.(.*)", key)
-        if part is None:
-            return key
-        stage, is_stage = divmod(int(part[1]), 2)
-        return f"layers.{stage}.blocks.{part[2]}" if is_stage else f"layers.{stage}.downsample.{part[2]}"
+def torchvision_key(key: str) -> str:
+    """Our name of torchvision's: its `features` alternate, patch embedding, then stages (odd) and merging (even)."""
+    for pattern, name in _TORCHVISION_NAMES:
+        key = re.sub(pattern, name, key)
+    part = re.match(r"features\.(\d+)\.(.*)", key)
+    if part is None:
+        return key
+    stage, is_stage = divmod(int(part[1]), 2)
+    return f"layers.{stage}.blocks.{part[2]}" if is_stage else f"layers.{stage}.downsample.{part[2]}"
 
-    return {rename(key): value for key, value in state_dict.items() if not key.endswith("relative_position_index")}
+
+def _from_torchvision(state_dict: StateDict, model: nn.Module) -> StateDict:
+    return {torchvision_key(key): value for key, value in state_dict.items()
+            if not key.endswith("relative_position_index")}
 
 
 SwinTransformer.key_maps = (
-    KeyMap("microsoft", lambda keys: "layers.0.downsample.reduction.weight" in keys, _from_microsoft),
+    KeyMap("microsoft", lambda keys: "layers.0.downsample.reduction.weight" in keys, from_microsoft),
     KeyMap("torchvision", lambda keys: "features.1.0.attn.qkv.weight" in keys, _from_torchvision),
 )

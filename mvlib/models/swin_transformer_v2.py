@@ -1,0 +1,343 @@
+"""Swin Transformer V2: Swin with cosine attention, positions from a small network, and norms at the branches' ends.
+
+Paper: Liu et al., "Swin Transformer V2: Scaling Up Capacity and Resolution", 2021, arXiv:2111.09883.
+
+The bias of a relative position is computed from its log-spaced coordinates, so that weights go over to other windows
+without a table to resample. Everything else is Swin's, see swin_transformer.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..layers import get_norm_layer, to_2tuple
+from ..layers.activations import ActLayer
+from ..layers.norm import NormLayer
+from ..layers.patch_embed import PatchEmbed
+from ..layers.weight_init import init_vit_module
+from ..layers.window import relative_position_index
+from ..registry import register_model
+from .base import KeyMap, StateDict
+from .swin_transformer import (
+    PatchMerging,
+    Size,
+    SwinTransformerBlock,
+    SwinTransformerStage,
+    WindowAttention,
+    WindowPyramid,
+    WindowSize,
+    from_microsoft,
+    torchvision_key,
+)
+
+__all__ = ["SwinTransformerV2"]
+
+_MAX_SCALE = 100.0  # of the cosine of query and key
+_MAX_BIAS = 16.0
+_FARTHEST = 8.0  # coordinate of the farthest position in the window of pretraining
+
+
+class CosineWindowAttention(WindowAttention):
+    """Self-attention inside windows by the cosine of query and key, with a computed bias for relative positions.
+
+    Shapes: (B * windows, wh * ww, dim) -> same. Keys `logit_scale`, `cpb_mlp`, `qkv`, `q_bias`, `v_bias`, `proj`.
+
+    Args:
+        pretrained_window_size: Window that the coordinates are measured by; 0 for the window itself.
+        Others: As `WindowAttention`.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        window_size: int | Size = 7,
+        qkv_bias: bool = True,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        pretrained_window_size: int | Size = 0,
+    ) -> None:
+        nn.Module.__init__(self)  # Swin's own has a table of biases
+        self.num_heads = num_heads
+        self.window_size = to_2tuple(window_size)
+        self.pretrained_window_size = to_2tuple(pretrained_window_size)
+        self.logit_scale = nn.Parameter(torch.empty(num_heads, 1, 1))
+        self.cpb_mlp = nn.Sequential(nn.Linear(2, 512), nn.ReLU(inplace=True), nn.Linear(512, num_heads, bias=False))
+        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.q_bias = nn.Parameter(torch.empty(dim)) if qkv_bias else None
+        self.v_bias = nn.Parameter(torch.empty(dim)) if qkv_bias else None
+        self.attn_drop = nn.Dropout(attn_drop)
+        self.proj = nn.Linear(dim, dim)
+        self.proj_drop = nn.Dropout(proj_drop)
+        self._register_positions(self.logit_scale.device)
+        if not self.logit_scale.is_meta:
+            self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.constant_(self.logit_scale, math.log(10))
+        for bias in (self.q_bias, self.v_bias):
+            if bias is not None:
+                nn.init.zeros_(bias)
+
+    def reset_buffers(self) -> None:
+        self._register_positions(self.relative_coords_table.device)
+
+    def _register_positions(self, device: torch.device) -> None:
+        (height, width), dtype = self.window_size, self.logit_scale.dtype
+        if device.type == "meta":  # shapes alone: to compute there imports torch's compiler
+            table = torch.empty(1, 2 * height - 1, 2 * width - 1, 2, dtype=dtype, device=device)
+            index = torch.empty((height * width,) * 2, dtype=torch.long, device=device)
+        else:
+            references = self.pretrained_window_size if self.pretrained_window_size[0] > 0 else self.window_size
+            rows, columns = (_log_coordinates(size, reference, device)
+                             for size, reference in zip(self.window_size, references))
+            table = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1).unsqueeze(0).to(dtype)
+            index = relative_position_index(self.window_size, device=device)
+        self.register_buffer("relative_coords_table", table, persistent=False)
+        self.register_buffer("relative_position_index", index, persistent=False)
+
+    def set_window_size(self, window_size: Size) -> None:
+        """Change the window; the weights stay as they are."""
+        if window_size != self.window_size:
+            self.window_size = window_size
+            self.reset_buffers()
+
+    def position_bias(self) -> Tensor:
+        table = self.cpb_mlp(self.relative_coords_table).flatten(0, 2)
+        return _MAX_BIAS * torch.sigmoid(table[self.relative_position_index].permute(2, 0, 1).contiguous())
+
+    def project(self, x: Tensor) -> Tensor:
+        if self.q_bias is None:
+            return self.qkv(x)
+        bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))  # the key's would change nothing
+        return F.linear(x, self.qkv.weight, bias)
+
+    def scale_query_key(self, q: Tensor, k: Tensor, windows: int) -> tuple[Tensor, Tensor, float | None]:
+        scale = self.logit_scale.clamp(max=math.log(_MAX_SCALE)).exp().repeat(windows, 1, 1)
+        return F.normalize(q, dim=-1) * scale, F.normalize(k, dim=-1), 1.0
+
+
+def _log_coordinates(size: int, reference: int, device: torch.device) -> Tensor:
+    """Relative coordinates of a window's side, log-spaced: (2 * size - 1,) from -1 to 1 where `size` is `reference`."""
+    offset = torch.arange(1 - size, size, device=device, dtype=torch.float32)
+    offset = offset / max(reference - 1, 1) * _FARTHEST
+    return torch.sign(offset) * torch.log2(offset.abs() + 1.0) / math.log2(_FARTHEST)
+
+
+class SwinTransformerV2Block(SwinTransformerBlock):
+    """Window attention, then an MLP, each with its norm at the end of the residual branch; else as Swin's block."""
+
+    attn_layer = CosineWindowAttention
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path1(self.norm1(self._attend(x)))
+        return x + self.drop_path2(self.norm2(self.mlp(x)))
+
+
+class PostNormPatchMerging(PatchMerging):
+    """Halve the resolution: 2 x 2 tokens are concatenated, projected and normalised. Shapes as `PatchMerging`."""
+
+    def __init__(self, dim: int, out_dim: int | None = None, norm_layer: NormLayer = nn.LayerNorm) -> None:
+        super().__init__(dim, out_dim, norm_layer)
+        self.norm = get_norm_layer(norm_layer)(out_dim or 2 * dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.reduction(self.gather(x)))
+
+
+class SwinTransformerV2Stage(SwinTransformerStage):
+    """Patch merging (but in the first stage), then blocks of which every second one shifts its windows."""
+
+    block_layer = SwinTransformerV2Block
+    merging_layer = PostNormPatchMerging
+
+
+class SwinTransformerV2(WindowPyramid):
+    """Swin Transformer V2.
+
+    Image (B, in_chans, H, W) -> logits (B, num_classes); features (B, H', W', num_features).
+
+    Args:
+        img_size: Height and width of the image, in pixels.
+        patch_size: Side of a patch, in pixels.
+        in_chans: Channels of the image.
+        num_classes: Outputs of the classifier; 0 for none.
+        global_pool: "avg", "max", "avgmax", "catavgmax" or "".
+        embed_dim: Channels of the first stage; each further stage doubles them.
+        depths: Blocks of each stage.
+        num_heads: Heads in each stage.
+        window_size: Side of a window or (rows, columns), for all stages, or one for each; in tokens.
+        always_partition: Keep windows and shifts where a map is smaller than the window.
+        strict_img_size: Refuse images of another size.
+        dynamic_img_size: Take images of any size; the same as `strict_img_size=False`.
+        mlp_ratio: Hidden channels of an MLP per channel.
+        qkv_bias: Whether the query and value projections have a bias.
+        drop_rate: Dropout before the classifier.
+        proj_drop_rate: Dropout of the outputs of attention and MLP.
+        attn_drop_rate: Dropout of the attention weights.
+        drop_path_rate: Stochastic depth rate of the last block; it grows linearly from 0 at the first.
+        act_layer: Activation of the MLPs, by name or class.
+        norm_layer: Norm everywhere.
+        pretrained_window_sizes: Windows that each stage was pretrained with, 0 where they are its own.
+
+    Raises:
+        ValueError: The window sizes are not one for each stage, or not positive.
+    """
+
+    stage_layer = SwinTransformerV2Stage
+
+    def __init__(
+        self,
+        img_size: int | Size = 224,
+        patch_size: int | Size = 4,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        global_pool: str = "avg",
+        embed_dim: int = 96,
+        depths: Sequence[int] = (2, 2, 6, 2),
+        num_heads: Sequence[int] = (3, 6, 12, 24),
+        window_size: WindowSize = 7,
+        always_partition: bool = False,
+        strict_img_size: bool = True,
+        dynamic_img_size: bool = False,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        drop_rate: float = 0.0,
+        proj_drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.1,
+        act_layer: ActLayer = "gelu",
+        norm_layer: NormLayer = nn.LayerNorm,
+        pretrained_window_sizes: Sequence[int | Size] = (0, 0, 0, 0),
+    ) -> None:
+        super().__init__()
+        norm_layer = get_norm_layer(norm_layer)
+        self.in_chans = in_chans
+        self.dynamic_img_size = dynamic_img_size or not strict_img_size
+        patch_embed = PatchEmbed(
+            img_size=img_size, patch_size=patch_size, in_chans=in_chans, embed_dim=embed_dim, norm_layer=norm_layer,
+            strict_img_size=not self.dynamic_img_size, output_fmt="NHWC")
+        self.assemble(
+            patch_embed, embed_dim, depths, window_size, num_classes, global_pool, drop_rate, drop_path_rate,
+            norm_layer,
+            by_stage=[dict(num_heads=heads, pretrained_window_size=pretrained)
+                      for heads, pretrained in zip(num_heads, pretrained_window_sizes)],
+            always_partition=always_partition, dynamic_mask=self.dynamic_img_size, mlp_ratio=mlp_ratio,
+            qkv_bias=qkv_bias, proj_drop=proj_drop_rate, attn_drop=attn_drop_rate, act_layer=act_layer)
+        self.init_weights()
+
+    def init_module(self, name: str, module: nn.Module) -> None:
+        super().init_module(name, module)
+        init_vit_module(name, module)
+        if ".blocks." in name and name.endswith((".norm1", ".norm2")):  # each branch begins as nothing
+            nn.init.zeros_(module.weight)
+            nn.init.zeros_(module.bias)
+
+    def no_weight_decay(self) -> set[str]:
+        return {name for name, _ in self.named_parameters() if "cpb_mlp" in name or "logit_scale" in name}
+
+
+_SWIN_T = dict(embed_dim=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24))
+_SWIN_S = dict(embed_dim=96, depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24))
+_SWIN_B = dict(embed_dim=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32))
+_SWIN_L = dict(embed_dim=192, depths=(2, 2, 18, 2), num_heads=(6, 12, 24, 48))
+_FROM_192 = dict(pretrained_window_sizes=(12, 12, 12, 6))  # pretrained on 192 pixels
+
+
+@register_model
+def swinv2_tiny_window8_256(**kwargs: Any) -> SwinTransformerV2:
+    """SwinV2-T, windows of 8 x 8, for images of 256 pixels."""
+    return SwinTransformerV2(**{**_SWIN_T, "window_size": 8, **kwargs})
+
+
+@register_model
+def swinv2_tiny_window16_256(**kwargs: Any) -> SwinTransformerV2:
+    """SwinV2-T, windows of 16 x 16."""
+    return SwinTransformerV2(**{**_SWIN_T, "window_size": 16, **kwargs})
+
+
+@register_model
+def swinv2_small_window8_256(**kwargs: Any) -> SwinTransformerV2:
+    """SwinV2-S, windows of 8 x 8."""
+    return SwinTransformerV2(**{**_SWIN_S, "window_size": 8, **kwargs})
+
+
+@register_model
+def swinv2_small_window16_256(**kwargs: Any) -> SwinTransformerV2:
+    """SwinV2-S, windows of 16 x 16."""
+    return SwinTransformerV2(**{**_SWIN_S, "window_size": 16, **kwargs})
+
+
+@register_model
+def swinv2_base_window8_256(**kwargs: Any) -> SwinTransformerV2:
+    """SwinV2-B, windows of 8 x 8."""
+    return SwinTransformerV2(**{**_SWIN_B, "window_size": 8, **kwargs})
+
+
+@register_model
+def swinv2_base_window16_256(**kwargs: Any) -> SwinTransformerV2:
+    """SwinV2-B, windows of 16 x 16."""
+    return SwinTransformerV2(**{**_SWIN_B, "window_size": 16, **kwargs})
+
+
+@register_model
+def swinv2_base_window12_192(**kwargs: Any) -> SwinTransformerV2:
+    """SwinV2-B, windows of 12 x 12, for images of 192 pixels."""
+    return SwinTransformerV2(**{**_SWIN_B, "window_size": 12, **kwargs})
+
+
+@register_model
+def swinv2_base_window12to16_192to256(**kwargs: Any) -> SwinTransformerV2:
+    """SwinV2-B, pretrained on 192 pixels, for images of 256."""
+    return SwinTransformerV2(**{**_SWIN_B, **_FROM_192, "window_size": 16, **kwargs})
+
+
+@register_model
+def swinv2_base_window12to24_192to384(**kwargs: Any) -> SwinTransformerV2:
+    """SwinV2-B, pretrained on 192 pixels, for images of 384."""
+    return SwinTransformerV2(**{**_SWIN_B, **_FROM_192, "window_size": 24, **kwargs})
+
+
+@register_model
+def swinv2_large_window12_192(**kwargs: Any) -> SwinTransformerV2:
+    """SwinV2-L, windows of 12 x 12, for images of 192 pixels."""
+    return SwinTransformerV2(**{**_SWIN_L, "window_size": 12, **kwargs})
+
+
+@register_model
+def swinv2_large_window12to16_192to256(**kwargs: Any) -> SwinTransformerV2:
+    """SwinV2-L, pretrained on 192 pixels, for images of 256."""
+    return SwinTransformerV2(**{**_SWIN_L, **_FROM_192, "window_size": 16, **kwargs})
+
+
+@register_model
+def swinv2_large_window12to24_192to384(**kwargs: Any) -> SwinTransformerV2:
+    """SwinV2-L, pretrained on 192 pixels, for images of 384."""
+    return SwinTransformerV2(**{**_SWIN_L, **_FROM_192, "window_size": 24, **kwargs})
+
+
+def _from_torchvision(state_dict: StateDict, model: nn.Module) -> StateDict:
+    """As Swin's; one bias for query, key and value becomes two, and the key's, which torchvision zeroes, goes."""
+    converted = {}
+    for key, value in state_dict.items():
+        if key.endswith(("relative_position_index", "relative_coords_table")):
+            continue
+        name = torchvision_key(key)
+        if name.endswith(".attn.qkv.bias"):
+            path = name.removesuffix("qkv.bias")
+            converted[f"{path}q_bias"], _, converted[f"{path}v_bias"] = value.chunk(3)
+        else:
+            converted[name] = value
+    return converted
+
+
+SwinTransformerV2.key_maps = (
+    KeyMap("microsoft", lambda keys: "layers.0.downsample.reduction.weight" in keys, from_microsoft),
+    KeyMap("torchvision", lambda keys: "features.1.0.attn.logit_scale" in keys, _from_torchvision),
+)
