@@ -296,6 +296,11 @@ def _fit_head(
             found = state_dict.pop(key).shape[0]
             if key in expected:
                 dropped.add(key)
+    if found is None and paths and not any(key.startswith(f"{path}.") for key in state_dict for path in paths):
+        dropped = {key for key in expected for path in paths if key in (f"{path}.weight", f"{path}.bias")}
+        if dropped:
+            _logger.warning("%s: there is no classifier: '%s' was initialised", origin, "', '".join(paths))
+        return dropped
     if dropped:
         _logger.warning("%s: the classifier '%s' has %d classes, the model %d: it was initialised anew", origin,
                         "', '".join(paths), found, model.num_classes)

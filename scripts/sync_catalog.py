@@ -102,6 +102,10 @@ BUILDER_ARGS: dict[str, dict[str, Any]] = {
     **{name: {"drop_rate": 0.2} for name in ("mobilenet_v3_large", "mobilenet_v3_small")},
 }
 for _name in BUILDER_ARGS:
+    if _name.startswith("vgg"):
+        MODEL_ARGS[_name] = {"fixed_grid": True}  # maps of any size are pooled to 7 x 7
+        BUILDER_ARGS[_name]["fixed_grid"] = True
+for _name in BUILDER_ARGS:
     if _name.startswith("efficientnet"):
         BUILDER_ARGS[_name]["drop_path_rate"] = 0.2
 BUILDER_ARGS["inception_v3"]["aux_logits"] = True
@@ -400,7 +404,8 @@ def render(catalog: Catalog) -> str:
               f"# Do not edit: what is written by hand stands in scripts/catalog_extra. mvlib/weights.py explains the "
               f"format.\n")
     document = {"defaults": shared, "aliases": catalog.aliases, "deprecated": catalog.deprecated,
-                "builders": catalog.builders}
+                "builders": {name: {key: _Line(value) if isinstance(value, Mapping) else value
+                                    for key, value in facts.items()} for name, facts in catalog.builders.items()}}
     parts = {key: value for key, value in document.items() if value}
     return header + dump(parts) + dump({"architectures": architectures})
 

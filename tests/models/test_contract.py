@@ -12,17 +12,11 @@ SMALL = {  # name -> arguments that keep it small
     "vit_tiny_patch16_224": {"img_size": 64},
     "deit_tiny_distilled_patch16_224": {"img_size": 64},
     "swin_tiny_patch4_window7_224": {"img_size": 112},
-    "alexnet": {},
     "convnext_atto": {},
-    "densenet121": {},
-    "test_maxvit": {"img_size": 64},
     "mobilenetv3_small_050": {},
     "regnety_002": {},
-    "shufflenet_v2_x0_5": {},
-    "squeezenet1_1": {},
-    "vgg11": {},
 }
-CONVOLUTIONAL = ("resnet18", "efficientnet_b0", "convnext_atto", "densenet121", "regnety_002", "shufflenet_v2_x0_5")
+CONVOLUTIONAL = ("resnet18", "efficientnet_b0", "convnext_atto", "mobilenetv3_small_050", "regnety_002")
 every_family = pytest.mark.parametrize("name", SMALL)
 
 
@@ -168,6 +162,7 @@ def test_group_matcher_covers_every_parameter(name):
 @every_family
 def test_compile_without_graph_breaks(name):
     model = build(name)
+    torch.compiler.reset()  # each model compiles ImageModel.forward anew, and there is a limit to how often
     with torch.inference_mode():
         expected = model(image(name))
         torch.testing.assert_close(torch.compile(model, fullgraph=True, backend="aot_eager")(image(name)), expected)

@@ -14,6 +14,19 @@ _TINY = dict(img_size=64, depths=(1, 1, 2, 1))
 _ONE_EACH = dict(layers=(1, 1, 1, 1))
 
 REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
+    "convnext": {
+        "test_convnext": {},
+        "test_convnext2": dict(head_hidden_size=48),
+        "test_convnext3": {},
+        "convnext_atto": {},
+        "convnext_atto_rms": {},
+        "convnext_zepto_rms_ols": {},  # overlapping stem
+        "convnext_atto_ols": {},
+        "convnext_nano_ols": {},
+        "convnext_tiny_hnf": {},  # norm before the head's pooling
+        "convnextv2_atto": {},  # response norm
+        "convnextv2_tiny": dict(depths=(1, 1, 1, 1)),
+    },
     "deit": {
         "deit_tiny_patch16_224": _SMALL,
         "deit_tiny_distilled_patch16_224": _SMALL,
@@ -45,6 +58,7 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "test_efficientnet_ln": {},
         "test_efficientnet_evos": {},
     },
+    "inception_v3": {"inception_v3": {}},
     "maxxvit": {
         "test_maxvit": dict(img_size=64),
         "test_coatnet": dict(img_size=64),
@@ -104,6 +118,11 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "swin_tiny_patch4_window7_224": dict(depths=(2, 2, 2, 2)),
         "swin_s3_tiny_224": dict(depths=(1, 2, 2, 2), img_size=224),  # the smallest image that its windows of 14 fit
     },
+    "swin_transformer_v2": {
+        "swinv2_tiny_window8_256": dict(depths=(2, 2, 2, 2)),
+        "swinv2_base_window12to16_192to256": dict(depths=(2, 1, 1, 1), embed_dim=48, num_heads=(2, 4, 8, 16)),
+    },
+    "vgg": {"vgg11": dict(mlp_ratio=0.0625), "vgg11_bn": dict(mlp_ratio=0.0625)},
     "vision_transformer": {
         "vit_tiny_patch16_224": _SMALL,
         "vit_base_patch16_224_miil": _SMALL,

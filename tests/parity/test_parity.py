@@ -53,7 +53,8 @@ def test_every_torchvision_builder(builder):
 def test_every_family_is_represented():
     families, broken = harness.import_families()
     assert not broken
-    assert set(families) == set(REPRESENTATIVES)
+    with_peer = {family for family in families if any(map(timm.is_model, registry.list_models(module=family)))}
+    assert with_peer == set(REPRESENTATIVES)
     for family, members in REPRESENTATIVES.items():
         assert set(members) <= set(registry.list_models(module=family))
 
