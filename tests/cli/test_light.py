@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torchvision
 
 import mvlib
 from mvlib.cli import main
@@ -64,6 +65,35 @@ def test_info_of_what_is_unknown(name, message, capsys):
     status, _, err = run(capsys, "info", name)
     assert status == 2
     assert message in err
+
+
+def test_compare_shows_old_and_new_side_by_side(capsys):
+    status, out, _ = run(capsys, "info", "--compare", "V1", "V2")
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines()}
+    assert status == 0 and len(rows) == 27
+    assert rows["resnet50"] == ["76.130", "80.858", "+4.728"]
+    assert rows["efficientnet_b1"][:2] == ["78.642", "79.838"]
+    assert rows["mobilenet_v3_large"][:2] == ["74.042", "75.274"]
+    assert rows["quantized_resnet50"][:2] == ["75.920", "80.282"]
+    assert rows["quantized_resnext101_32x8d"][:2] == ["78.986", "82.574"]
+    both = [builder for builder in torchvision.models.list_models(module=torchvision.models)
+            if {"IMAGENET1K_V1", "IMAGENET1K_V2"} <= set(torchvision.models.get_model_weights(builder).__members__)]
+    assert set(both) <= set(rows)
+
+
+def test_compare_as_json_and_by_pattern(capsys):
+    rows = json.loads(run(capsys, "info", "regnetx_*", "--compare", "imagenet1k_v1", "imagenet1k_v2", "--json")[1])
+    assert len(rows) == 7 and {row["model"][:9] for row in rows} == {"regnet_x_"}
+    assert all(row["gain"] == pytest.approx(row["imagenet1k_v2"] - row["imagenet1k_v1"], abs=1e-3) for row in rows)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--compare", "V1", "V9"], "no model that matches '*' has weights of both 'V1' and 'V9'"),
+    ([], "info needs the NAME of a model, or --compare OLD NEW"),
+])
+def test_compare_of_what_is_unknown(arguments, message, capsys):
+    status, _, err = run(capsys, "info", *arguments)
+    assert status == 2 and message in err
 
 
 def test_cache(hub, capsys):
