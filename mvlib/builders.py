@@ -31,6 +31,7 @@ _QUANTIZED = "quantized_"
 _RENAMED = {
     "attention_dropout": "attn_drop_rate",
     "dropout": "drop_rate",
+    "dropout_aux": "aux_drop_rate",
     "groups": "cardinality",
     "hidden_dim": "embed_dim",
     "image_size": "img_size",

@@ -238,6 +238,10 @@ def load_weights(
     dropped = _fit_head(model, state_dict, expected, config, origin) if fit_head else set()
     if hasattr(model, "fit_state_dict"):
         state_dict = model.fit_state_dict(state_dict)
+    for part in getattr(model, "optional_parts", ()):
+        if not any(key.startswith(f"{part}.") for key in state_dict):
+            _logger.warning("%s: there is no '%s': it was initialised", origin, part)
+            dropped |= {key for key in expected if key.startswith(f"{part}.")}
 
     _check(model, origin, expected, state_dict, dropped, strict)
     kept = {key: value for key, value in state_dict.items() if key in expected}
@@ -282,7 +286,7 @@ def _fit_head(
     model: nn.Module, state_dict: StateDict, expected: StateDict, config: WeightsConfig, origin: str
 ) -> set[str]:
     """Cut a background class off, or take away the classifier of another number of classes. Returns expected keys."""
-    paths = _paths(config.classifier) or getattr(model, "classifier_paths", ())
+    paths = tuple(dict.fromkeys((*_paths(config.classifier), *getattr(model, "classifier_paths", ()))))
     dropped: set[str] = set()
     found = None
     for path in paths:

@@ -122,6 +122,27 @@ def test_head_and_arguments(published):
         models.resnet18(dropuot=0.1)
 
 
+@pytest.mark.parametrize("builder", [b for b in torchvision.models.list_models(module=torchvision.models)
+                                     if not b.startswith("regnet_")])  # whose constructor reads tensors
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_regularisation_is_torchvisions(builder):
+    """Dropout and the last stochastic depth rate of a model that a builder makes without arguments."""
+    with torch.device("meta"):
+        theirs = torchvision.models.get_model(builder)
+    facts = registry.builder_facts(builder)
+    with torch.device("meta"):
+        ours = registry.load_entrypoint(builder)(**{**facts.get("arguments", {}), **facts.get("untrained", {})})
+    expected = max((m.p for m in theirs.modules() if isinstance(m, nn.Dropout)), default=0.0)
+    if builder == "googlenet":  # 0.7 is that of its auxiliary heads
+        assert ours.aux1.dropout.p == expected and ours.drop_rate == theirs.dropout.p
+    else:
+        assert ours.drop_rate == expected
+    depth = max((m.p for m in theirs.modules() if type(m).__name__ == "StochasticDepth"), default=0.0)
+    found = max((m.drop_prob for m in ours.modules() if type(m).__name__ == "DropPath"), default=0.0)
+    is_cut = builder.startswith("efficientnet")  # whose rate grows to that of a block after the last
+    assert found == pytest.approx(depth, abs=0.02 if is_cut else 1e-6)
+
+
 # old calls
 
 def warned(call):

@@ -269,3 +269,16 @@ def test_no_tensors(tmp_path):
 def test_no_file(tmp_path):
     with pytest.raises(FileNotFoundError, match="no weights file at"):
         mvlib.create_model("resnet18", checkpoint_path=tmp_path / "none.safetensors")
+
+
+def test_weights_without_a_classifier_get_a_new_one(tmp_path, caplog):
+    """What self-supervised training leaves behind, for fine-tuning."""
+    model = mvlib.create_model("resnet18", num_classes=0)
+    path = tmp_path / "headless.pth"
+    torch.save(model.state_dict(), path)
+    tuned = mvlib.create_model("resnet18", checkpoint_path=path, num_classes=5)
+    assert torch.equal(tuned.conv1.weight, model.conv1.weight) and tuned.fc.weight.shape == (5, 512)
+    assert tuned.fc.weight.std() > 0
+    assert "there is no classifier: 'fc' was initialised" in caplog.text
+    with pytest.raises(CheckpointError, match="missing"):
+        mvlib.create_model("resnet18", checkpoint_path=path)

@@ -46,6 +46,9 @@ _NAMES = {
     ".vision_transformer": ("VisionTransformer",),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
+_ALIASES = {  # torchvision's classes whose networks are of our other classes
+    "Inception3": "InceptionV3", "MNASNet": "EfficientNet", "MaxVit": "MaxxVit", "MobileNetV2": "EfficientNet",
+}
 _SUBMODULES = ("feature_extraction", "quantization")
 
 
@@ -58,7 +61,9 @@ class _Package(ModuleType):
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME:
+    if name in _ALIASES:
+        value = __getattr__(_ALIASES[name])
+    elif name in _HOME:
         value = getattr(importlib.import_module(_HOME[name], __name__), name)
     elif name.startswith("_"):
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
@@ -98,7 +103,7 @@ def __dir__() -> list[str]:
 
     public = {name for name in globals() if not name.startswith("_")} - {"annotations", "importlib", "sys", "Any"}
     dunder = {name for name in globals() if name.startswith("__")}
-    return sorted({*public, *dunder, *_HOME, *_SUBMODULES, *registry.list_models(), *registry.list_builders(),
+    return sorted({*public, *dunder, *_HOME, *_ALIASES, *_SUBMODULES, *registry.list_models(), *registry.list_builders(),
                    *enum_names()} - {"registry", "ModuleType"})
 
 

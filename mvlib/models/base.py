@@ -397,6 +397,11 @@ class ImageModel(nn.Module):
 
     # weights
 
+    @property
+    def optional_parts(self) -> tuple[str, ...]:
+        """Paths of modules that a published file may lack as a whole, and that are initialised then."""
+        return ()
+
     def init_weights(self, only: Iterable[str] | None = None) -> None:
         """Initialise every module that owns parameters, or `only` those of these paths ("" is the model itself).
 

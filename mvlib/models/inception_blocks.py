@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers import get_norm_act_layer, to_2tuple
-from .base import ImageModel, StateDict
+from .base import ImageModel, Indices, StateDict
 
 __all__ = ["AuxiliaryModel", "ConvNorm", "Mixed", "branch_pool"]
 
@@ -111,6 +111,15 @@ class AuxiliaryModel(ImageModel):
     aux_logits: bool
     transform_input: bool
 
+    @property
+    def classifier_paths(self) -> tuple[str, ...]:
+        aux = [path for head, path in self.aux_heads.values() if getattr(self, head, None) is not None]
+        return (self.classifier_path, *aux)
+
+    @property
+    def optional_parts(self) -> tuple[str, ...]:
+        return tuple(head for head, _ in self.aux_heads.values() if getattr(self, head) is not None)
+
     def outputs(self, logits: Tensor, auxiliary: list[Tensor]) -> Any:
         """What `forward` returns in training, where there are auxiliary heads."""
         raise NotImplementedError
@@ -127,26 +136,30 @@ class AuxiliaryModel(ImageModel):
         if not (self.training and self.aux_logits):
             return super().forward(x)
         auxiliary = []
-        for step in self.flow.body:
-            x = self._run_stage(step, x)
+        for position, step in enumerate(self.flow.body):
+            x = self._step(step.name)(x) if position < len(self.flow.stem) else self._run_stage(step, x)
             if step.name in self.aux_heads:
                 auxiliary.append(self.get_submodule(self.aux_heads[step.name][0])(x))
         return self.outputs(self.forward_head(x), auxiliary)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         super().reset_classifier(num_classes, global_pool)
-        if not self.aux_logits:
-            return
         like = next(p for p in self.parameters() if p.is_floating_point())
-        for _, path in self.aux_heads.values():
+        for head, path in self.aux_heads.values():
+            if getattr(self, head) is None:
+                continue
             fresh = nn.Linear(self.aux_chs, num_classes) if num_classes > 0 else nn.Identity()
             self.set_submodule(path, fresh.to(device=like.device, dtype=like.dtype).train(self.training))
             if num_classes > 0 and not like.is_meta:
                 self.init_module(path, fresh)
 
-    def prune_intermediate_layers(self, *args: Any, **kwargs: Any) -> list[int]:
-        taken = super().prune_intermediate_layers(*args, **kwargs)
-        self._drop_aux()  # they hang on steps that may be gone, and give no features
+    def prune_intermediate_layers(
+        self, indices: Indices = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        last = self.flow.body[-1]
+        taken = super().prune_intermediate_layers(indices, prune_norm, prune_head)
+        if prune_head or self.flow.body[-1] is not last:
+            self._drop_aux()  # they go where the classifier goes
         return taken
 
     def _drop_aux(self) -> None:
@@ -155,8 +168,6 @@ class AuxiliaryModel(ImageModel):
             setattr(self, head, None)
 
     def fit_state_dict(self, state_dict: StateDict) -> StateDict:
-        """Without the auxiliary heads, where the model has none."""
-        if self.aux_logits:
-            return state_dict
-        heads = tuple(f"{head}." for head, _ in self.aux_heads.values())
+        """Without the auxiliary heads that the model does not have."""
+        heads = tuple(f"{head}." for head, _ in self.aux_heads.values() if getattr(self, head) is None)
         return {key: value for key, value in state_dict.items() if not key.startswith(heads)}

@@ -170,11 +170,12 @@ class InceptionV3(AuxiliaryModel):
     def init_module(self, name: str, module: nn.Module) -> None:
         super().init_module(name, module)
         if isinstance(module, (nn.Conv2d, nn.Linear)):
-            std = {"AuxLogits.conv1.conv": 0.01, "AuxLogits.fc": 0.001}.get(name, 0.1)
-            nn.init.trunc_normal_(module.weight, std=std)
+            nn.init.trunc_normal_(module.weight, std=0.001 if name == "AuxLogits.fc" else 0.1)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         mixed = [step.name for step in self.flow.stages if step.name.startswith("Mixed")]
+        if self.AuxLogits is not None:
+            mixed.insert(mixed.index("Mixed_6e") + 1, "AuxLogits")
         blocks = [(r"^Conv2d_[34]", (0,)), *((rf"^{name}\.", (i,)) for i, name in enumerate(mixed, 1))]
         return dict(stem=r"^Conv2d_[12]", blocks=blocks)
 

@@ -90,3 +90,14 @@ def test_checkpointing_changes_nothing(name):
 def test_an_unknown_argument():
     with pytest.raises(ConfigError, match="'googlenet' does not know the argument 'aux_logit'; did you mean 'aux_logi"):
         build("googlenet", aux_logit=True)
+
+
+@both
+def test_files_without_heads_and_heads_of_other_classes(name, tmp_path, caplog):
+    path = tmp_path / "weights.pth"
+    torch.save(build(name).state_dict(), path)
+    model = mvlib.create_model(name, checkpoint_path=path, aux_logits=True)
+    assert "it was initialised" in caplog.text and all(p.std() > 0 for p in model.parameters() if p.ndim > 1)
+    torch.save(build(name, aux_logits=True).state_dict(), path)
+    model = mvlib.create_model(name, checkpoint_path=path, aux_logits=True, num_classes=7)
+    assert {model.get_submodule(p).out_features for p in model.classifier_paths} == {7}
