@@ -63,6 +63,9 @@ def save_for_hub(
         ConfigError: The model has no name to be rebuilt by, an argument is not plain data, or the number of class
             names is not that of the model's outputs.
     """
+    if getattr(model, "is_quantized", False):
+        raise ConfigError(f"'{model.architecture}' is int8, and safetensors cannot hold its packed weights; torch.save("
+                          f"model.state_dict(), path) can, and create_model(..., checkpoint_path=path) reads it")
     if not isinstance(model, ImageModel) or getattr(model, "architecture", None) is None:
         raise ConfigError("only a model that create_model built can be saved: it has the name to be rebuilt by")
     if label_names is not None and len(label_names) != model.num_classes:
@@ -174,7 +177,7 @@ def _config_json(model: ImageModel, config: WeightsConfig, model_args: Mapping[s
 
 
 def _image_size(model: nn.Module) -> tuple[int, int] | None:
-    return getattr(getattr(model, "patch_embed", None), "img_size", None)
+    return getattr(getattr(model, "patch_embed", model), "img_size", None)
 
 
 def _pool_type(model: ImageModel) -> str | None:

@@ -112,3 +112,15 @@ def test_arguments_that_are_not_data(tmp_path):
         mvlib.save_for_hub(model, tmp_path)
     mvlib.save_for_hub(model, tmp_path, model_args={"act_layer": "silu"})
     assert isinstance(mvlib.create_model(f"local-dir:{tmp_path}").act1, torch.nn.SiLU)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_an_int8_model_is_saved_by_torch_alone(tmp_path):
+    model = mvlib.create_model("quantized_shufflenet_v2_x0_5", quantize=True)
+    with pytest.raises(ConfigError, match="'quantized_shufflenet_v2_x0_5' is int8, and safetensors cannot hold"):
+        mvlib.save_for_hub(model, tmp_path)
+    path = tmp_path / "int8.pth"
+    torch.save(model.state_dict(), path)
+    again = mvlib.create_model("quantized_shufflenet_v2_x0_5", checkpoint_path=path, quantize=True)
+    image = torch.randn(1, 3, 64, 64)
+    assert torch.equal(again(image), model(image))

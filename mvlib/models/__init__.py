@@ -103,8 +103,8 @@ def __dir__() -> list[str]:
 
     public = {name for name in globals() if not name.startswith("_")} - {"annotations", "importlib", "sys", "Any"}
     dunder = {name for name in globals() if name.startswith("__")}
-    return sorted({*public, *dunder, *_HOME, *_ALIASES, *_SUBMODULES, *registry.list_models(), *registry.list_builders(),
-                   *enum_names()} - {"registry", "ModuleType"})
+    made = {*registry.list_models(), *registry.list_builders(), *enum_names()}
+    return sorted({*public, *dunder, *_HOME, *_ALIASES, *_SUBMODULES, *made} - {"registry", "ModuleType"})
 
 
 sys.modules[__name__].__class__ = _Package
