@@ -364,7 +364,7 @@ def test_a_model_without_classifier_takes_the_rest(name, tmp_path):
 def test_float_weights_get_another_classifier(tmp_path):
     torch.save(trained("googlenet", aux_logits=True).state_dict(), tmp_path / "w.pth")
     model = mvlib.create_model("quantized_googlenet", checkpoint_path=tmp_path / "w.pth", num_classes=7,
-                               aux_logits=True)
+                               aux_logits=True, quantize=False)
     assert [model.get_submodule(path).out_features for path in model.classifier_paths] == [7, 7, 7]
     assert torch.equal(model.conv1.conv.weight, torch.load(tmp_path / "w.pth")["conv1.conv.weight"])
 
