@@ -5,8 +5,8 @@ those catches them too.
 """
 
 __all__ = [
-    "BadImageError", "CheckpointError", "ChecksumError", "ConfigError", "DownloadError", "MvlibError", "NotCachedError",
-    "UnknownNameError", "WeightsError",
+    "BadImageError", "CheckpointError", "ChecksumError", "ConfigError", "DataError", "DownloadError",
+    "MissingPackageError", "MvlibError", "NotCachedError", "UnknownNameError", "WeightsError",
 ]
 
 
@@ -44,3 +44,11 @@ class CheckpointError(WeightsError):
 
 class BadImageError(MvlibError, ValueError):
     """An image file that cannot be read."""
+
+
+class DataError(MvlibError, RuntimeError):
+    """A data set that cannot be used."""
+
+
+class MissingPackageError(MvlibError, ImportError):
+    """An optional package that is asked for and not installed."""

@@ -14,6 +14,9 @@ _COMMANDS = {
     "list": "names of models",
     "info": "what is known of a model and its weights",
     "predict": "classify photographs",
+    "train": "train a model",
+    "validate": "accuracy and speed of models on a data set",
+    "schedule": "learning rates of a recipe, as a table or a picture",
     "cache": "downloaded weights: list, remove, path",
 }
 
@@ -21,7 +24,8 @@ _COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status.
 
-    0: done; 1: done in part, or nothing found; 2: wrong usage or an error, said on standard error; 130: interrupted.
+    0: done; 1: done in part, or nothing found; 2: wrong usage or an error, said on standard error; 130: interrupted;
+    75 (`train` alone): stopped by a signal and saved, to be gone on with.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     parser = argparse.ArgumentParser(prog="mvlib", description="Image models by name.")

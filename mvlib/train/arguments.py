@@ -1,0 +1,413 @@
+"""The arguments of training: timm's flags and torchvision's, one table. Imports no torch.
+
+Both scripts' command lines mean here what they mean there, defaults included. Which of the two a line speaks is seen
+from the flags themselves: one that torchvision's script alone has (`--lr-scheduler`, `--random-erase`, ...) makes the
+whole line torchvision's. `--dialect` says it outright.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import ConfigError
+from ..names import closest
+
+__all__ = ["DIALECTS", "OPTIONS", "Option", "add_options", "find_option", "finish_arguments"]
+
+
+@dataclass(frozen=True)
+class Option:
+    """One argument of training.
+
+    Attributes:
+        dest: Its name in recipes, in args.yaml and as an attribute: timm's.
+        flags: What a command line may call it; those in `foreign` are torchvision's own.
+        default: Value where a timm command line does not give it.
+        kwargs: For argparse.
+    """
+
+    dest: str
+    flags: tuple[str, ...]
+    default: Any
+    help: str
+    group: str
+    foreign: tuple[str, ...] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+
+OPTIONS: dict[str, Option] = {}
+_group = ""
+
+
+def _option(dest: str, flags: str, default: Any, help: str, foreign: str = "", **kwargs: Any) -> None:
+    flags = tuple(flags.split()) or (f"--{dest.replace('_', '-')}",)
+    if default is False:
+        kwargs.setdefault("action", "store_true")
+    elif default is not None and "type" not in kwargs:
+        kwargs["type"] = type(default)
+    elif "action" not in kwargs:
+        kwargs.setdefault("type", str)
+    OPTIONS[dest] = Option(dest, flags, default, help, _group, tuple(foreign.split()), kwargs)
+
+
+class _KeyValue(argparse.Action):
+    """KEY=VALUE pairs, values as Python literals where they are some."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        pairs = dict(getattr(namespace, self.dest, None) or {})
+        for word in values:
+            key, equals, text = word.partition("=")
+            if not equals:
+                parser.error(f"{option_string} takes KEY=VALUE pairs, not {word!r}")
+            try:
+                pairs[key] = ast.literal_eval(text)
+            except (ValueError, SyntaxError):
+                pairs[key] = {"true": True, "false": False, "none": None}.get(text.lower(), text)
+        setattr(namespace, self.dest, pairs)
+
+
+_group = "data"
+_option("data_dir", "--data-dir", None, "folder of the data set, or what --dataset needs", "--data-path",
+        metavar="DIR")
+_option("dataset", "--dataset -d", "", "kind of data set, 'hfds/NAME' and the like (default: image folder or tars)",
+        metavar="NAME")
+_option("train_split", "", "train", "name of the training split")
+_option("val_split", "", "validation", "name of the validation split")
+_option("train_num_samples", "", None, "samples of a streamed training split", type=int, metavar="N")
+_option("val_num_samples", "", None, "samples of a streamed validation split", type=int, metavar="N")
+_option("dataset_download", "", False, "download the data set where its kind can do that")
+_option("dataset_trust_remote_code", "", False, "let a Hugging Face data set run its own code")
+_option("class_map", "", "", "file of class names, one a line, in the order of the labels", metavar="FILE")
+_option("input_img_mode", "", None, "PIL mode that images are converted to ('L' for one channel)", metavar="MODE")
+_option("input_key", "", None, "column of the image in data sets with columns", metavar="KEY")
+_option("target_key", "", None, "column of the label in data sets with columns", metavar="KEY")
+_option("max_bad_samples", "", 50, "unreadable images in a row that stop the run", metavar="N")
+
+_group = "model"
+_option("model", "--model", "resnet50", "name of the model", metavar="NAME")
+_option("pretrained", "", False, "begin with the published weights")
+_option("weights", "", None, "torchvision's name of the published weights to begin with", "--weights", metavar="NAME")
+_option("pretrained_path", "", None, "begin with this file, a head of other classes excepted", metavar="FILE")
+_option("initial_checkpoint", "", "", "begin with the weights of this file", metavar="FILE")
+_option("num_classes", "", None, "classes (default: the data set's)", type=int, metavar="N")
+_option("gp", "--gp", None, "global pooling", type=str, metavar="POOL")
+_option("img_size", "--img-size", None, "side of the (training) images, in pixels", "--train-crop-size", type=int,
+        metavar="N")
+_option("val_img_size", "--val-img-size", None, "side of the validation images (default: the training images')",
+        "--val-crop-size", type=int, metavar="N")
+_option("val_resize_size", "--val-resize", None, "shorter side to which validation images are resized before the crop",
+        "--val-resize-size", type=int, metavar="N")
+_option("in_chans", "", None, "channels of the images", type=int, metavar="N")
+_option("input_size", "", None, "channels, height and width of the images", type=int, nargs=3, metavar="N")
+_option("crop_pct", "", None, "share of the resized validation image that the crop keeps", type=float, metavar="N")
+_option("mean", "", None, "mean of the channels, of intensities in [0, 1]", type=float, nargs="+")
+_option("std", "", None, "standard deviation of the channels", type=float, nargs="+")
+_option("interpolation", "", "", "filter that resizes images", metavar="NAME")
+_option("model_kwargs", "", {}, "further arguments of the model", type=str, nargs="*", action=_KeyValue,
+        metavar="KEY=VALUE")
+_option("drop", "--drop", 0.0, "dropout rate", metavar="RATE")
+_option("drop_connect", "", None, "old name of --drop-path", type=float, metavar="RATE")
+_option("drop_path", "", None, "stochastic depth rate", type=float, metavar="RATE")
+_option("drop_block", "", None, "DropBlock rate", type=float, metavar="RATE")
+_option("head_init_scale", "", None, "factor on the classifier's first weights", type=float, metavar="N")
+_option("head_init_bias", "", None, "the classifier's first bias", type=float, metavar="N")
+_option("freeze", "", [], "modules that stay as they are", type=str, nargs="+", metavar="MODULE")
+_option("freeze_stages", "", 0, "freeze the stem and this many stages", metavar="N")
+_option("grad_checkpointing", "", False, "trade time for memory: recompute the blocks in the backward pass")
+_option("channels_last", "--channels-last", None, "memory layout (default: for convolutional models)",
+        action=argparse.BooleanOptionalAction)
+_option("torchcompile", "--torchcompile --compile", None, "compile the model, by this backend", type=str, nargs="?",
+        const="inductor", metavar="BACKEND")
+_option("torchcompile_mode", "", None, "torch.compile's mode", type=str, metavar="MODE")
+_option("fast_norm", "", False, "accepted: torch's fused norms are used in any case")
+
+_group = "batches"
+_option("batch_size", "--batch-size -b", 128, "images a process and step", metavar="N")
+_option("validation_batch_size", "--validation-batch-size -vb", None, "the same for validation", type=int, metavar="N")
+_option("grad_accum_steps", "", 1, "batches that one update gathers", metavar="N")
+_option("workers", "--workers -j", 4, "processes that read images", metavar="N")
+_option("pin_mem", "", False, "pinned memory for the way to the GPU")
+_option("no_prefetcher", "", False, "normalise in the workers instead of on the device")
+_option("use_multi_epochs_loader", "", False, "keep the workers between epochs")
+_option("worker_seeding", "", "all", "accepted: a sample's randomness depends on seed, epoch and index alone")
+
+_group = "optimizer"
+_option("opt", "--opt", "sgd", "optimizer", metavar="NAME")
+_option("opt_eps", "", None, "its epsilon", type=float, metavar="EPS")
+_option("opt_betas", "", None, "its betas", type=float, nargs="+", metavar="BETA")
+_option("momentum", "", 0.9, "momentum", metavar="M")
+_option("weight_decay", "--weight-decay", 2e-5, "weight decay", "--wd", metavar="W")
+_option("norm_weight_decay", "", None, "weight decay of normalisation layers", "--norm-weight-decay", type=float,
+        metavar="W")
+_option("bias_weight_decay", "", None, "weight decay of biases", "--bias-weight-decay", type=float, metavar="W")
+_option("embedding_weight_decay", "", None, "weight decay of class tokens and position embeddings",
+        "--transformer-embedding-decay", type=float, metavar="W")
+_option("filter_bias_and_bn", "--filter-bias-and-bn", True, "no weight decay on biases and norms",
+        action=argparse.BooleanOptionalAction)
+_option("opt_kwargs", "", {}, "further arguments of the optimizer", type=str, nargs="*", action=_KeyValue,
+        metavar="KEY=VALUE")
+_option("clip_grad", "--clip-grad", None, "clip gradients at this", "--clip-grad-norm", type=float, metavar="N")
+_option("clip_mode", "", "norm", "how", choices=("norm", "value", "agc"))
+_option("layer_decay", "", None, "factor on the learning rate from each layer to the one before", type=float)
+_option("layer_decay_min_scale", "", 0.0, "least such factor", metavar="N")
+_option("layer_decay_no_opt_scale", "", None, "layers below this factor are frozen", type=float, metavar="N")
+
+_group = "schedule"
+_option("sched", "--sched", "cosine", "learning rate schedule", "--lr-scheduler", metavar="NAME")
+_option("sched_on_updates", "", False, "a learning rate for each update, not each epoch")
+_option("lr", "--lr", None, "learning rate (default: --lr-base for the batch size)", type=float)
+_option("lr_base", "", 0.1, "learning rate for --lr-base-size images an update", metavar="LR")
+_option("lr_base_size", "", 256, "see --lr-base", metavar="N")
+_option("lr_base_scale", "", "", "'linear' or 'sqrt' in the batch size (default: by optimizer)", metavar="KIND")
+_option("lr_noise", "", None, "epochs (as shares of all) between which the rate is noisy", type=float, nargs="+")
+_option("lr_noise_pct", "", 0.67, "greatest relative noise", metavar="N")
+_option("lr_noise_std", "", 1.0, "standard deviation of the noise", metavar="N")
+_option("lr_cycle_mul", "", 1.0, "factor from a cycle's length to the next", metavar="N")
+_option("lr_cycle_decay", "", 0.5, "factor from a cycle's height to the next", metavar="N")
+_option("lr_cycle_limit", "", 1, "number of cycles", metavar="N")
+_option("lr_k_decay", "", 1.0, "k of k-decay, for cosine and poly", metavar="K")
+_option("lr_decay_fn", "", None, "shape of the decay of wsd and rsqrt", metavar="NAME")
+_option("lr_stable_timescale", "", None, "timescale of rsqrt, in epochs", type=float, metavar="N")
+_option("warmup_lr", "--warmup-lr", 1e-5, "learning rate at the start of warmup", metavar="LR")
+_option("warmup_factor", "", None, "the same as a share of the learning rate", "--lr-warmup-decay", type=float,
+        metavar="N")
+_option("warmup_method", "", "linear", "'linear' or 'constant'", "--lr-warmup-method",
+        choices=("linear", "constant"))
+_option("warmup_epochs", "--warmup-epochs", 5, "length of warmup", "--lr-warmup-epochs", metavar="N")
+_option("warmup_prefix", "", False, "the schedule begins after warmup, not with it")
+_option("min_lr", "--min-lr", 0.0, "least learning rate", "--lr-min", metavar="LR")
+_option("epochs", "--epochs", 300, "epochs to train", metavar="N")
+_option("epoch_repeats", "", 0.0, "times that an epoch goes through the data", metavar="N")
+_option("start_epoch", "", None, "number of the first epoch", type=int, metavar="N")
+_option("decay_milestones", "", [90, 180, 270], "epochs of 'multistep'", type=int, nargs="+", metavar="N")
+_option("decay_epochs", "--decay-epochs", 90.0, "epochs between decays", "--lr-step-size", metavar="N")
+_option("decay_rate", "--decay-rate --dr", 0.1, "factor of a decay", "--lr-gamma", metavar="RATE")
+_option("cooldown_epochs", "", 0, "epochs at the least rate, at the end", metavar="N")
+_option("patience_epochs", "", 10, "epochs without gain that 'plateau' bears", metavar="N")
+
+_group = "augmentation and regularisation"
+_option("no_aug", "", False, "resize and crop only")
+_option("train_crop_mode", "", None, "'rrc', 'rkrc' or 'rkrr'", type=str, metavar="MODE")
+_option("scale", "", [0.08, 1.0], "share of the image's area that the crop takes", type=float, nargs="+")
+_option("ratio", "", [3 / 4, 4 / 3], "aspect ratio of the crop", type=float, nargs="+")
+_option("hflip", "", 0.5, "probability of a mirror image", metavar="P")
+_option("vflip", "", 0.0, "probability of an upside-down image", metavar="P")
+_option("color_jitter", "", 0.4, "strength of colour jitter", metavar="N")
+_option("color_jitter_prob", "", None, "its probability", type=float, metavar="P")
+_option("grayscale_prob", "", None, "probability of a grey image", type=float, metavar="P")
+_option("gaussian_blur_prob", "", None, "probability of blur", type=float, metavar="P")
+_option("aa", "--aa", None, "policy: 'rand-m9-mstd0.5-inc1', 'original', 'augmix-m5-w4-d2', '3a', 'ta_wide', ...",
+        "--auto-augment", type=str, metavar="POLICY")
+_option("ra_magnitude", "", 9, "magnitude of torchvision's RandAugment", "--ra-magnitude", metavar="N")
+_option("augmix_severity", "", 3, "severity of torchvision's AugMix", "--augmix-severity", metavar="N")
+_option("aug_repeats", "--aug-repeats", 0.0, "augmented copies of an image in an epoch", "--ra-reps", metavar="N")
+_option("ra_sampler", "", False, "repeated augmentation, --ra-reps copies", "--ra-sampler")
+_option("aug_splits", "", 0, "views of each image in a batch: 0, or 2 and more", metavar="N")
+_option("jsd_loss", "--jsd-loss --jsd", False, "Jensen-Shannon divergence between the views, and cross-entropy")
+_option("bce_loss", "", False, "binary cross-entropy")
+_option("bce_sum", "", False, "summed over classes")
+_option("bce_target_thresh", "", None, "mixed targets above this count as 1", type=float, metavar="N")
+_option("bce_pos_weight", "", None, "weight of positive targets", type=float, metavar="N")
+_option("reprob", "--reprob", 0.0, "probability of random erasing", "--random-erase", metavar="P")
+_option("remode", "", "pixel", "what erased boxes are filled with", choices=("const", "rand", "pixel"))
+_option("recount", "", 1, "greatest number of boxes", metavar="N")
+_option("resplit", "", False, "leave the first view clean")
+_option("mixup", "--mixup", 0.0, "mixup's alpha", "--mixup-alpha", metavar="ALPHA")
+_option("cutmix", "--cutmix", 0.0, "CutMix's alpha", "--cutmix-alpha", metavar="ALPHA")
+_option("cutmix_minmax", "", None, "least and greatest share of a CutMix box's side", type=float, nargs="+")
+_option("mixup_prob", "", 1.0, "probability of either", metavar="P")
+_option("mixup_switch_prob", "", 0.5, "probability of CutMix where both are on", metavar="P")
+_option("mixup_mode", "", "batch", "one draw for each", choices=("batch", "pair", "elem", "half"))
+_option("mixup_off_epoch", "", 0, "epoch from which neither is done; 0 for none", metavar="N")
+_option("smoothing", "--smoothing", 0.1, "label smoothing", "--label-smoothing", metavar="N")
+_option("train_interpolation", "", "random", "filter that resizes training images", metavar="NAME")
+_option("teacher", "--teacher --kd-model-name", None, "model whose logits are distilled", type=str, metavar="NAME")
+_option("teacher_checkpoint", "", None, "file of the teacher's weights (default: published ones)", type=str,
+        metavar="FILE")
+_option("distill_alpha", "", 0.5, "share of the teacher in the loss", metavar="N")
+_option("distill_temperature", "", 1.0, "temperature of both models' logits", metavar="T")
+_option("distill_type", "", "soft", "the teacher's probabilities, or its choices", choices=("soft", "hard"))
+
+_group = "batch norm"
+_option("bn_momentum", "", None, "momentum of running statistics", type=float, metavar="M")
+_option("bn_eps", "", None, "epsilon", type=float, metavar="EPS")
+_option("sync_bn", "", False, "statistics over all processes")
+_option("dist_bn", "", "reduce", "after each epoch, statistics of all processes: 'reduce', 'broadcast' or ''",
+        choices=("reduce", "broadcast", ""))
+_option("split_bn", "", False, "a batch norm of its own for each further view (--aug-splits)")
+
+_group = "averaged weights"
+_option("model_ema", "", False, "keep an exponential moving average of the weights")
+_option("model_ema_force_cpu", "", False, "keep it on the CPU")
+_option("model_ema_decay", "", 0.9998, "its decay", metavar="N")
+_option("model_ema_warmup", "", False, "begin with smaller decays")
+_option("model_ema_steps", "", 1, "updates from one average to the next", "--model-ema-steps", metavar="N")
+_option("model_ema_adjust", "--model-ema-adjust", False,
+        "scale the decay with batch size and epochs, as torchvision's script does",
+        action=argparse.BooleanOptionalAction)
+
+_group = "precision and device"
+_option("device", "--device", None, "where the model is trained (default: cuda if there is one)", type=str)
+_option("amp", "", False, "mixed precision")
+_option("amp_dtype", "", "float16", "of what type (bfloat16 on a CPU)", choices=("float16", "bfloat16"))
+_option("deterministic", "--deterministic", False, "refuse algorithms that are not", "--use-deterministic-algorithms")
+_option("no_ddp_bb", "", False, "do not broadcast buffers between processes")
+_option("skip_nonfinite", "", 0, "updates with a loss that is not finite to leave out before stopping", metavar="N")
+
+_group = "output"
+_option("output", "--output", "", "folder of runs (default: output/train)", "--output-dir", metavar="DIR")
+_option("experiment", "", "", "name of this run's folder (default: time, model, size)", metavar="NAME")
+_option("resume", "--resume", "", "go on from this checkpoint or folder; alone, from this experiment's newest",
+        type=str, nargs="?", const="auto", metavar="PATH")
+_option("no_resume_opt", "", False, "take the weights alone from --resume")
+_option("eval_metric", "", "top1", "what the best checkpoint is best in", metavar="METRIC")
+_option("test_only", "", False, "validate and stop", "--test-only")
+_option("seed", "", 42, "of everything random", metavar="N")
+_option("log_interval", "--log-interval", 50, "batches from one line to the next", "--print-freq", metavar="N")
+_option("recovery_interval", "", 0, "updates from one recovery checkpoint to the next; 0 for none", metavar="N")
+_option("checkpoint_hist", "", 10, "best checkpoints to keep", metavar="N")
+_option("save_images", "", False, "write the batch of each logged step as a picture")
+_option("no_export", "", False, "do not write the final weights as a repository")
+_option("tta", "", 0, "copies of each validation image whose outputs are averaged", metavar="N")
+_option("log_tensorboard", "", False, "write TensorBoard events into the run's folder")
+_option("log_wandb", "", False, "send metrics to Weights & Biases")
+_option("wandb_project", "", None, "its project", type=str, metavar="NAME")
+_option("wandb_tags", "", [], "its tags", type=str, nargs="+", metavar="TAG")
+
+# Accepted and without effect here: what other scripts' saved arguments and launchers bring along.
+_IGNORED = {"--local_rank", "--local-rank", "--dist-url", "--world-size", "--cache-dataset", "--use-v2", "--backend",
+            "--torchscript", "--fuser", "--apex-amp", "--native-amp", "--amp-impl", "--synchronize-step",
+            "--prefetcher", "--distributed", "--rank", "--gpu", "--dist-backend"}
+_IGNORED_SWITCHES = {"--cache-dataset", "--use-v2", "--torchscript", "--apex-amp", "--native-amp", "--synchronize-step",
+                     "--prefetcher", "--distributed"}
+
+_TORCHVISION = dict(  # where torchvision's script and timm's differ
+    model="resnet18", batch_size=32, workers=16, lr=0.1, weight_decay=1e-4, filter_bias_and_bn=False, opt="sgd",
+    sched="steplr", decay_epochs=30.0, decay_rate=0.1, warmup_epochs=0, warmup_factor=0.01, warmup_method="constant",
+    warmup_prefix=True, min_lr=0.0, epochs=90, smoothing=0.0, color_jitter=0.0, train_interpolation="bilinear",
+    interpolation="bilinear", remode="const", val_split="val", img_size=224, val_img_size=224, val_resize_size=256,
+    model_ema_decay=0.99998, model_ema_steps=32, model_ema_adjust=True, dist_bn="", log_interval=10,
+)
+DIALECTS: dict[str, dict[str, Any]] = {
+    "timm": {name: option.default for name, option in OPTIONS.items()},
+    "torchvision": {name: _TORCHVISION.get(name, option.default) for name, option in OPTIONS.items()},
+}
+
+
+def add_options(parser: argparse.ArgumentParser, only: Iterable[str] | None = None) -> None:
+    """Add the options (or `only` those) to a parser. What is not given does not appear in the namespace."""
+    parser.set_defaults(foreign_flags=())
+    wanted = OPTIONS if only is None else only
+    groups: dict[str, Any] = {}
+    for name in wanted:
+        option = OPTIONS[name]
+        if option.group not in groups:
+            groups[option.group] = parser.add_argument_group(option.group)
+        kwargs = dict(option.kwargs)
+        shown = "" if option.default in (None, False, "", [], {}, True) else f" (default: {option.default})"
+        help = (option.help + shown).replace("%", "%%")
+        own = [flag for flag in option.flags if flag not in option.foreign]
+        if own:
+            groups[option.group].add_argument(*own, dest=name, default=argparse.SUPPRESS, help=help, **kwargs)
+        if option.foreign:
+            action = _foreign(kwargs.pop("action", None))
+            text = f"torchvision's name of {own[0]}" if own else help
+            groups[option.group].add_argument(*option.foreign, dest=name, default=argparse.SUPPRESS, help=text,
+                                              action=action, **kwargs)
+    if only is None:
+        for flag in sorted(_IGNORED):
+            switch = dict(action="store_true") if flag in _IGNORED_SWITCHES else {}
+            parser.add_argument(flag, dest="_ignored", default=argparse.SUPPRESS, help=argparse.SUPPRESS, **switch)
+
+
+def _foreign(action: Any) -> type[argparse.Action]:
+    """An action that stores its value and notes that the command line speaks torchvision's dialect."""
+
+    class Foreign(argparse.Action):
+        def __init__(self, **kwargs: Any) -> None:
+            if action == "store_true":
+                kwargs.update(nargs=0, const=True)
+            super().__init__(**kwargs)
+
+        def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+            setattr(namespace, self.dest, True if action == "store_true" else values)
+            namespace.foreign_flags = (*namespace.foreign_flags, option_string)
+
+    return Foreign
+
+
+def find_option(key: str) -> tuple[Option, bool]:
+    """The option that a recipe's key names, by timm's name or torchvision's, and whether it is torchvision's alone.
+
+    Raises:
+        ConfigError: There is none; the message names the closest.
+    """
+    name = key.lstrip("-").replace("-", "_")
+    if name in OPTIONS:
+        option = OPTIONS[name]
+        return option, f"--{name.replace('_', '-')}" in option.foreign
+    flag = f"--{name.replace('_', '-')}"
+    for option in OPTIONS.values():
+        if flag in option.foreign:
+            return option, True
+        if flag in option.flags:
+            return option, False
+    known = [word.lstrip("-").replace("-", "_") for option in OPTIONS.values()
+             for word in (*option.flags, *option.foreign)]
+    raise ConfigError(f"training has no argument '{key}'{closest(name, dict.fromkeys([*OPTIONS, *known])) or ''}")
+
+
+def is_ignored(key: str) -> bool:
+    """Whether a saved argument of another script means nothing here."""
+    return key.startswith("_") or {f"--{key}", f"--{key.replace('_', '-')}"} & _IGNORED != set()
+
+
+def finish_arguments(given: Mapping[str, Any], dialect: str) -> argparse.Namespace:
+    """All arguments: those given, and the dialect's defaults; checked for contradictions.
+
+    Raises:
+        ConfigError: Two of them contradict each other, or one is out of its range.
+    """
+    args = argparse.Namespace(**{**DIALECTS[dialect], **given, "dialect": dialect})
+    for name, value in vars(args).items():  # nobody's list or dict is shared with the table
+        if isinstance(value, (list, dict)):
+            setattr(args, name, value.copy())
+    if args.ra_sampler and not args.aug_repeats:
+        args.aug_repeats = 3.0  # torchvision's --ra-reps
+    if dialect == "torchvision" and not args.ra_sampler and "aug_repeats" in given:
+        raise ConfigError("--ra-reps goes with --ra-sampler")
+    _check(args)
+    return args
+
+
+def _check(args: argparse.Namespace) -> None:
+    if args.aug_splits == 1 or args.aug_splits < 0:
+        raise ConfigError(f"--aug-splits {args.aug_splits}: 0 for none, or 2 and more")
+    if args.jsd_loss and not args.aug_splits:
+        raise ConfigError("--jsd-loss compares augmentation splits and needs --aug-splits 2 or more")
+    if args.split_bn and not (args.aug_splits or args.resplit):
+        raise ConfigError("--split-bn gives each augmentation split a batch norm and needs --aug-splits 2 or more")
+    if args.split_bn and args.sync_bn:
+        raise ConfigError("--split-bn and --sync-bn contradict each other")
+    if args.aug_splits and (args.mixup or args.cutmix or args.cutmix_minmax):
+        raise ConfigError("--aug-splits and --mixup or --cutmix contradict each other")
+    if args.jsd_loss and args.bce_loss:
+        raise ConfigError("--jsd-loss and --bce-loss contradict each other")
+    if args.teacher and args.aug_splits:
+        raise ConfigError("--teacher and --aug-splits contradict each other")
+    if args.drop_connect is not None and args.drop_path is not None:
+        raise ConfigError("--drop-connect is the old name of --drop-path; give one of them")
+    for name in ("batch_size", "grad_accum_steps", "epochs", "model_ema_steps", "checkpoint_hist", "log_interval"):
+        if getattr(args, name) < 1:
+            raise ConfigError(f"--{name.replace('_', '-')} {getattr(args, name)} is not a positive number")
+    for name in ("reprob", "hflip", "vflip", "mixup_prob", "mixup_switch_prob", "smoothing", "drop"):
+        if not 0 <= getattr(args, name) <= 1:
+            raise ConfigError(f"--{name.replace('_', '-')} {getattr(args, name)} is not between 0 and 1")
+    if args.eval_metric not in ("top1", "top5", "loss"):
+        raise ConfigError(f"--eval-metric '{args.eval_metric}' is not one of top1, top5, loss")
+    if args.workers < 0:
+        raise ConfigError(f"--workers {args.workers} is negative")

@@ -1,0 +1,104 @@
+"""What training needs of torch.distributed; with one process everything here is a no-op."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+
+__all__ = ["World", "broadcast_object", "init_world", "is_parallel", "mean_over_ranks", "sum_over_ranks"]
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among those that train together.
+
+    Attributes:
+        rank, size: Its number, and how many there are.
+        local_rank: Its number on this machine.
+        device: Where it computes.
+        restarts: How often torchrun has restarted the group.
+    """
+
+    rank: int
+    size: int
+    local_rank: int
+    device: torch.device
+    restarts: int = 0
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+
+def init_world(device: str | None = None) -> World:
+    """Join the group that torchrun's environment names, if there is one.
+
+    Args:
+        device: "cuda", "cuda:1", "cpu", ...; unless given, cuda where there is one.
+
+    Raises:
+        ConfigError: The device does not exist here.
+    """
+    size, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if where.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ConfigError(f"--device {device}: there is no GPU that torch can use; --device cpu trains on the CPU")
+        index = where.index if where.index is not None else local_rank if size > 1 else torch.cuda.current_device()
+        if index >= torch.cuda.device_count():
+            raise ConfigError(f"process {local_rank} wants GPU {index}, and there are {torch.cuda.device_count()}")
+        where = torch.device("cuda", index)
+        torch.cuda.set_device(where)
+    if size > 1 and not dist.is_initialized():
+        dist.init_process_group("nccl" if where.type == "cuda" else "gloo",
+                                device_id=where if where.type == "cuda" else None)
+    return World(rank, size, local_rank, where, int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)))
+
+
+def is_parallel() -> bool:
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def sum_over_ranks(tensor: Tensor) -> Tensor:
+    """The sum of a tensor over all processes, in place."""
+    if is_parallel():
+        dist.all_reduce(tensor)
+    return tensor
+
+
+@torch.no_grad()
+def mean_over_ranks(tensors: Iterable[Tensor]) -> None:
+    """Replace tensors by their mean over all processes."""
+    if is_parallel():
+        for tensor in tensors:
+            dist.all_reduce(tensor)
+            tensor.div_(dist.get_world_size())
+
+
+def broadcast_object(value: Any) -> Any:
+    """What the first process holds."""
+    if not is_parallel():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model inside DistributedDataParallel and torch.compile."""
+    while True:
+        inner = getattr(model, "_orig_mod", None)
+        if inner is None and isinstance(model, nn.parallel.DistributedDataParallel):
+            inner = model.module
+        if inner is None:
+            return model
+        model = inner

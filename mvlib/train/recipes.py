@@ -1,0 +1,141 @@
+"""Recipes: training arguments in YAML, with their source and what they are published to give. Imports no torch."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import ConfigError
+from .arguments import DIALECTS, add_options, find_option, finish_arguments, is_ignored
+
+__all__ = ["Recipe", "add_train_arguments", "parse_train_arguments", "read_recipe"]
+
+_ABOUT = ("title", "description", "source", "published", "command", "extends", "dialect", "config")
+
+
+@dataclass
+class Recipe:
+    """A recipe file, with those that it extends.
+
+    Attributes:
+        arguments: {option: value}, an extended recipe's first and this one's over them.
+        dialect: Whose defaults hold for the rest: "timm" or "torchvision".
+        about: `title`, `source`, `published` figures and so on, of this file alone.
+    """
+
+    arguments: dict[str, Any] = field(default_factory=dict)
+    dialect: str | None = None
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+def read_recipe(path: str | os.PathLike[str]) -> Recipe:
+    """Read a recipe: a YAML mapping of training arguments, by timm's names or torchvision's.
+
+    Keys besides arguments: `extends` (another recipe, relative to this file, whose arguments hold where this one says
+    nothing), `dialect`, and `title`, `description`, `source`, `command`, `published`, which are for readers.
+
+    Raises:
+        ConfigError: Not YAML, not a mapping, an unknown key, a value of the wrong kind, or a circle of extensions.
+        FileNotFoundError: There is no such file.
+    """
+    return _read(Path(path), ())
+
+
+def _read(path: Path, above: tuple[Path, ...]) -> Recipe:
+    path = path.resolve()
+    if path in above:
+        raise ConfigError(f"{path} extends itself, by way of {', '.join(p.name for p in above)}")
+    if not path.is_file():
+        by = f" (extended by {above[-1]})" if above else ""
+        raise FileNotFoundError(f"there is no recipe {path}{by}")
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path} is not a mapping of arguments")
+    recipe = _read(path.parent / data["extends"], (*above, path)) if data.get("extends") else Recipe()
+    recipe.about = {key: data[key] for key in _ABOUT if key in data}
+    dialect = data.get("dialect", recipe.dialect)
+    if dialect is not None and dialect not in DIALECTS:
+        raise ConfigError(f"{path}: dialect '{dialect}' is not one of {', '.join(DIALECTS)}")
+    own, foreign = _own_arguments(path, data)
+    recipe.arguments.update(own)
+    recipe.dialect = dialect or ("torchvision" if foreign else None)
+    return recipe
+
+
+def _own_arguments(path: Path, data: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
+    own, foreign = {}, False
+    for key, value in data.items():
+        if key in _ABOUT or is_ignored(str(key)):
+            continue
+        try:
+            option, is_foreign = find_option(str(key))
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
+        own[option.dest] = _convert(path, option, value)
+        foreign |= is_foreign
+    return own, foreign
+
+
+def _convert(path: Path, option: Any, value: Any) -> Any:
+    kind = option.kwargs.get("type")
+    many = option.kwargs.get("nargs") in ("+", 3)
+    choices = option.kwargs.get("choices")
+    if value is None or isinstance(option.default, dict):
+        return value
+    try:
+        if many:
+            return [kind(item) for item in (value if isinstance(value, list) else [value])]
+        if kind in (int, float, str):
+            if kind is int and isinstance(value, float) and value != int(value):
+                raise ValueError
+            if isinstance(value, (list, dict)):
+                raise ValueError
+            value = kind(value)
+        elif not isinstance(value, bool):
+            raise ValueError
+    except (TypeError, ValueError):
+        wanted = kind.__name__ if kind else "true or false"
+        raise ConfigError(f"{path}: {option.dest}: {value!r} is not {wanted}") from None
+    if choices and value not in choices:
+        raise ConfigError(f"{path}: {option.dest}: {value!r} is none of {', '.join(map(repr, choices))}")
+    return value
+
+
+def add_train_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `mvlib train` and scripts/train.py."""
+    parser.add_argument("data", nargs="?", metavar="DATA", default=None, help="folder of the data set")
+    parser.add_argument("--config", "-c", metavar="FILE", help="recipe (YAML); flags go before what it says")
+    parser.add_argument("--dialect", choices=tuple(DIALECTS), default=None,
+                        help="whose defaults hold (default: seen from the flags)")
+    add_options(parser)
+
+
+def parse_train_arguments(
+    argv: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+) -> argparse.Namespace:
+    """Arguments of training from a command line (or one that is parsed already): flags, then recipe, then defaults.
+
+    Raises:
+        ConfigError: The recipe or the arguments cannot be used, or contradict each other.
+    """
+    if namespace is None:
+        parser = argparse.ArgumentParser(prog="train.py", description="Train an image model.")
+        add_train_arguments(parser)
+        namespace = parser.parse_args(argv)
+    recipe = read_recipe(namespace.config) if namespace.config else Recipe()
+    given = {option: value for option, value in vars(namespace).items() if option in DIALECTS["timm"]}
+    if namespace.data is not None:
+        given["data_dir"] = namespace.data
+    spoken = namespace.dialect or recipe.dialect or ("torchvision" if namespace.foreign_flags else "timm")
+    args = finish_arguments({**recipe.arguments, **given}, spoken)
+    args.config = namespace.config
+    return args

@@ -1,0 +1,572 @@
+"""A training run, from arguments to the exported model."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import logging
+import math
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..data.dataset import AugMixDataset
+from ..data.dataset_factory import create_dataset
+from ..data.loader import create_loader
+from ..data.mixup import Mixup
+from ..data.readers import check_labels, check_same_classes
+from ..errors import CheckpointError, ConfigError
+from ..factory import create_model
+from ..loss import DistillationLoss, create_loss
+from ..optim import create_optimizer_v2, optimizer_kwargs
+from ..publish import save_for_hub
+from ..registry import resolve_name
+from ..scheduler.factory import create_scheduler_v2, scale_learning_rate, scheduler_kwargs
+from .batchnorm import distribute_bn
+from .checkpoint import CheckpointStore, find_checkpoints, newest_checkpoint
+from .distributed import World, broadcast_object, init_world, is_parallel, sum_over_ranks, unwrap
+from .engine import NonFiniteLossError, Progress, StepOptions, TrainState, train_one_epoch, validate
+from .model import average_model, build_model, wrap_model
+from .precision import autocast_for, keep_slow_convolutions_in_float32
+from .report import Report, write_text
+
+__all__ = ["EXIT_STOPPED", "train"]
+
+_logger = logging.getLogger("mvlib")
+
+EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: stopped by a signal and saved; the same command with --resume goes on
+
+
+def train(args: argparse.Namespace) -> int:
+    """Train a model as `parse_train_arguments` describes it.
+
+    Returns:
+        0 where the run is complete, `EXIT_STOPPED` where SIGTERM or SIGINT ended it early, saved.
+
+    Raises:
+        ConfigError, DataError, CheckpointError, WeightsError, ...: What cannot be used, and why.
+        NonFiniteLossError: The loss was not finite; the message names the last good checkpoint.
+    """
+    world = init_world(args.device)
+    _log_to_terminal(world)
+    with _stop_signals() as stopped:
+        try:
+            return _train(args, world, stopped)
+        finally:
+            if is_parallel():
+                torch.distributed.destroy_process_group()
+
+
+def _train(args: argparse.Namespace, world: World, stopped: _Stop) -> int:
+    if args.deterministic:
+        torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(True)
+    else:
+        torch.backends.cudnn.benchmark = True
+    data_train, data_eval = _datasets(args)
+    torch.manual_seed(args.seed)  # all ranks initialise alike
+    model, data_config = build_model(args, data_train.classes, world)
+    eval_config = _eval_config(args, data_config)
+    loader_eval = _eval_loader(args, data_eval, eval_config, world)
+    autocast, scaler = autocast_for(world.device, args.amp_dtype) if args.amp else (contextlib.nullcontext, None)
+    if args.test_only:
+        return _test_only(args, model, loader_eval, autocast, world)
+
+    check_same_classes(data_train, data_eval)
+    check_labels(data_train, model.num_classes)
+    folder = _folder(args, model, data_config, world)
+    loader = _train_loader(args, data_train, data_config, model, world)
+    optimizer = _optimizer(args, model, world)
+    updates_per_epoch = math.ceil(len(loader) / args.grad_accum_steps)
+    if not updates_per_epoch:
+        raise ConfigError(f"{len(data_train)} training images do not fill a batch of {args.batch_size}"
+                          f"{f' on each of {world.size} processes' if world.size > 1 else ''}; use a smaller "
+                          f"--batch-size")
+    scheduler, epochs = _scheduler(args, optimizer, updates_per_epoch)
+    ema = average_model(args, model, world) if args.model_ema else None
+    if args.amp and world.device.type == "cpu":  # after the average was made: copies must not share these forwards
+        keep_slow_convolutions_in_float32(model)
+    wrapped = wrap_model(args, model, world)
+    state = TrainState(wrapped, optimizer, scheduler, ema, scaler)
+    store = CheckpointStore(folder, args.checkpoint_hist, decreasing=args.eval_metric == "loss") \
+        if world.is_main else None
+    about = _describe_run(args, model, data_train, eval_config, world, epochs)
+    _resume(args, state, store, folder, about, world)
+    if world.is_main:
+        _logger.info("%s, %.1f M parameters, on %d training and %d validation images of %s classes; %d epochs of %d "
+                     "updates in %s", args.model, sum(p.numel() for p in model.parameters()) / 1e6, len(data_train),
+                     len(data_eval), model.num_classes, epochs, updates_per_epoch, folder)
+
+    report = Report(folder, args, world.is_main, epochs)
+    loss_fn, teacher = _loss(args, world, autocast)
+    options = StepOptions(
+        autocast, args.grad_accum_steps, args.clip_grad, args.clip_mode, args.model_ema_steps,
+        args.warmup_epochs if args.model_ema_adjust else 0, args.skip_nonfinite, args.seed, world.rank, teacher)
+    save = partial(_save, state, store, about, world)
+
+    def on_update(state: TrainState, progress: Progress) -> None:
+        report.update(state, progress)
+        stop = stopped.on_any_rank()
+        if stop or (args.recovery_interval and state.updates % args.recovery_interval == 0):
+            save(None)
+        if stop:
+            raise _Stopped
+
+    try:
+        while state.epoch < epochs:
+            epoch = state.epoch
+            if args.mixup_off_epoch and epoch >= args.mixup_off_epoch:
+                loader.mixup_enabled = False
+            report.start_epoch(epoch, len(loader), state.batch)
+            rate = state.learning_rate
+            measured = train_one_epoch(state, loader, loss_fn, options, on_update)
+            row = {"epoch": epoch, "train_loss": measured["loss"], **_evaluate(args, state, loader_eval, autocast),
+                   "lr": rate, "images_per_second": round(measured["images_per_second"], 2)}
+            _list_bad_samples(loader, "training")
+            _list_bad_samples(loader_eval, "validation")
+            state.history.append(row)
+            metric = row[f"ema_{args.eval_metric}"] if f"ema_{args.eval_metric}" in row \
+                else row[f"eval_{args.eval_metric}"]
+            if scheduler is not None:
+                scheduler.step(epoch + 1, metric)
+            save(metric)
+            report.end_epoch(state.history)
+            if state.epoch < epochs and stopped.on_any_rank():
+                raise _Stopped
+    except _Stopped:
+        if world.is_main:
+            _logger.warning("stopped by %s in epoch %d; %s holds the state, and --resume %s goes on", stopped.name,
+                            state.epoch, store.newest(), folder)
+        return EXIT_STOPPED
+    except NonFiniteLossError as error:
+        last = next(iter(find_checkpoints(folder)), None)
+        raise NonFiniteLossError(f"{error}; the last good checkpoint is {last or 'none yet'}") from None
+    finally:
+        report.close()
+    if world.is_main:
+        _finish(args, state, store, about, eval_config, folder)
+    return 0
+
+
+class _Stopped(Exception):
+    """A signal asked for the end, and the state is saved."""
+
+
+class _Stop:
+    """Whether a signal asked this process, or one that trains with it, to stop."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def __call__(self, number: int, frame: Any) -> None:
+        if self.signal is not None and number == signal.SIGINT:  # asked twice: a person who will not wait
+            raise KeyboardInterrupt
+        self.signal = number
+
+    @property
+    def name(self) -> str:
+        return signal.Signals(self.signal).name if self.signal is not None else "another process"
+
+    def on_any_rank(self) -> bool:
+        if not is_parallel():
+            return self.signal is not None
+        flag = torch.tensor(float(self.signal is not None))
+        if torch.distributed.get_backend() == "nccl":
+            flag = flag.cuda()
+        return sum_over_ranks(flag).item() > 0
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[_Stop]:
+    stop = _Stop()
+    try:
+        old = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    except ValueError:  # not the main thread: signals are the caller's business
+        old = {}
+    try:
+        yield stop
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def _log_to_terminal(world: World) -> None:
+    """Messages of mvlib's on standard error, beside a progress bar; of the first process alone."""
+    from tqdm import tqdm
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            tqdm.write(self.format(record), file=sys.stderr)
+
+    if any(type(handler).__name__ == "Handler" for handler in _logger.handlers):
+        return
+    handler = Handler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    _logger.addHandler(handler)
+    _logger.setLevel(logging.INFO if world.is_main else logging.WARNING)
+    _logger.propagate = False
+
+
+# data
+
+
+def _datasets(args: argparse.Namespace) -> tuple[Any, Any]:
+    if not args.data_dir and not args.dataset:
+        raise ConfigError("no data set: give its folder, or --dataset")
+    common = dict(class_map=args.class_map, download=args.dataset_download, batch_size=args.batch_size,
+                  seed=args.seed, trust_remote_code=args.dataset_trust_remote_code)
+    keys = dict(input_img_mode=args.input_img_mode or ("L" if args.in_chans == 1 else "RGB"),
+                input_key=args.input_key, target_key=args.target_key)
+    common.update({key: value for key, value in keys.items() if value})
+    make = partial(create_dataset, args.dataset, root=args.data_dir, **common)
+    data_eval = make(split=args.val_split, is_training=False, num_samples=args.val_num_samples)
+    if args.test_only:
+        return data_eval, data_eval
+    return make(split=args.train_split, is_training=True, num_samples=args.train_num_samples,
+                repeats=args.epoch_repeats), data_eval
+
+
+def _train_loader(
+    args: argparse.Namespace, dataset: Any, config: Mapping[str, Any], model: nn.Module, world: World
+) -> Any:
+    if args.aug_splits:
+        dataset = AugMixDataset(dataset, num_splits=args.aug_splits)
+    mixup = None
+    if args.mixup > 0 or args.cutmix > 0 or args.cutmix_minmax:
+        torchvision_like = dict(rolled=True) if args.dialect == "torchvision" else {}
+        mixup = Mixup(
+            mixup_alpha=args.mixup, cutmix_alpha=args.cutmix, cutmix_minmax=args.cutmix_minmax, prob=args.mixup_prob,
+            switch_prob=args.mixup_switch_prob, mode=args.mixup_mode, label_smoothing=args.smoothing,
+            num_classes=model.num_classes, **torchvision_like)
+    interpolation = config["interpolation"] if args.no_aug or not args.train_interpolation \
+        else args.train_interpolation
+    return create_loader(
+        dataset, input_size=config["input_size"], batch_size=args.batch_size, is_training=True, no_aug=args.no_aug,
+        re_prob=args.reprob, re_mode=args.remode, re_count=args.recount, re_split=args.resplit,
+        train_crop_mode=args.train_crop_mode, scale=tuple(args.scale), ratio=tuple(args.ratio), hflip=args.hflip,
+        vflip=args.vflip, color_jitter=args.color_jitter, color_jitter_prob=args.color_jitter_prob,
+        grayscale_prob=args.grayscale_prob or 0.0, gaussian_blur_prob=args.gaussian_blur_prob or 0.0,
+        auto_augment=args.aa, num_aug_repeats=int(args.aug_repeats), num_aug_splits=args.aug_splits,
+        interpolation=interpolation, mean=config["mean"], std=config["std"], num_workers=args.workers,
+        distributed=world.size > 1, pin_memory=args.pin_mem, device=world.device,
+        use_prefetcher=not args.no_prefetcher, use_multi_epochs_loader=args.use_multi_epochs_loader,
+        worker_seeding=args.worker_seeding, seed=args.seed, max_bad=args.max_bad_samples, mixup=mixup,
+        **(dict(preprocessing="torchvision") if args.dialect == "torchvision" else {}))
+
+
+def _eval_config(args: argparse.Namespace, config: Mapping[str, Any]) -> dict[str, Any]:
+    """How validation images are prepared: as the model's weights say, or as torchvision's script does."""
+    config = dict(config)
+    channels = config["input_size"][0]
+    if args.val_img_size:
+        config["input_size"] = (channels, args.val_img_size, args.val_img_size)
+    if args.val_resize_size:
+        config.update(preprocessing="torchvision", resize_size=args.val_resize_size, crop_mode="center",
+                      crop_pct=config["input_size"][-1] / args.val_resize_size)
+    return config
+
+
+def _eval_loader(args: argparse.Namespace, dataset: Any, config: Mapping[str, Any], world: World) -> Any:
+    special = {key: config[key] for key in ("preprocessing", "resize_size", "antialias") if key in config}
+    return create_loader(
+        dataset, input_size=config["input_size"], batch_size=args.validation_batch_size or args.batch_size,
+        is_training=False, interpolation=config["interpolation"], mean=config["mean"], std=config["std"],
+        num_workers=args.workers, distributed=world.size > 1, crop_pct=config["crop_pct"],
+        crop_mode=config["crop_mode"], pin_memory=args.pin_mem, device=world.device,
+        use_prefetcher=not args.no_prefetcher, seed=args.seed, max_bad=args.max_bad_samples, **special)
+
+
+def _list_bad_samples(loader: Any, what: str) -> None:
+    bad = loader.bad_samples
+    if bad:
+        shown = "".join(f"\n  {name}: {reason}" for name, reason in bad[:20])
+        _logger.warning("%d %s images could not be read in this epoch:%s%s", len(bad), what, shown,
+                        f"\n  and {len(bad) - 20} more" if len(bad) > 20 else "")
+
+
+# optimizer, schedule, loss
+
+
+def _optimizer(args: argparse.Namespace, model: nn.Module, world: World) -> torch.optim.Optimizer:
+    if args.lr is None:
+        images = args.batch_size * args.grad_accum_steps * world.size
+        args.lr = scale_learning_rate(args.lr_base, images, args.lr_base_size, args.lr_base_scale, args.opt)
+        if world.is_main:
+            _logger.info("learning rate %.4g for %d images an update, from %.4g for %d", args.lr, images, args.lr_base,
+                         args.lr_base_size)
+    kwargs = optimizer_kwargs(args)
+    if args.dialect == "torchvision":
+        name = args.opt.lower()
+        kwargs["opt"] = {"sgd": "momentum", "sgd_nesterov": "nesterov"}.get(name, name)
+        if name == "rmsprop":
+            kwargs.update(eps=0.0316, alpha=0.9)
+    groups = {name: getattr(args, f"{name}_weight_decay") for name in ("norm", "bias", "embedding")}
+    if any(value is not None for value in groups.values()):
+        kwargs["param_group_fn"] = partial(_decay_groups, weight_decay=args.weight_decay, **groups)
+    return create_optimizer_v2(model, **kwargs)
+
+
+_NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm,
+          nn.LocalResponseNorm)
+_EMBEDDINGS = ("cls_token", "class_token", "pos_embed", "pos_embedding", "position_embedding",
+               "relative_position_bias_table")
+
+
+def _decay_groups(
+    model: nn.Module, weight_decay: float, norm: float | None, bias: float | None, embedding: float | None
+) -> list[dict[str, Any]]:
+    """Parameter groups with a weight decay each: norms, biases, embeddings, the rest. torchvision's rules."""
+    groups: dict[float, list[nn.Parameter]] = {}
+    for module in model.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if not parameter.requires_grad:
+                continue
+            decay = weight_decay
+            if bias is not None and name == "bias":
+                decay = bias
+            elif embedding is not None and name in _EMBEDDINGS:
+                decay = embedding
+            elif norm is not None and isinstance(module, _NORMS):
+                decay = norm
+            group = groups.setdefault(decay, [])
+            if not any(parameter is other for other in group):
+                group.append(parameter)
+    return [{"params": parameters, "weight_decay": decay} for decay, parameters in groups.items()]
+
+
+def _scheduler(args: argparse.Namespace, optimizer: torch.optim.Optimizer, updates_per_epoch: int) -> tuple[Any, int]:
+    kwargs = scheduler_kwargs(args, decreasing_metric=args.eval_metric == "loss")
+    if args.dialect == "torchvision":  # --epochs counts warmup, and what follows has the rest
+        kwargs["num_epochs"] = max(args.epochs - args.warmup_epochs, 1)
+    scheduler, epochs = create_scheduler_v2(optimizer, **kwargs, updates_per_epoch=updates_per_epoch)
+    if args.dialect == "torchvision":
+        epochs = args.epochs
+    start = args.start_epoch or 0
+    if scheduler is None:
+        return None, epochs
+    if args.sched_on_updates:
+        scheduler.step_update(start * updates_per_epoch)
+    else:
+        scheduler.step(start)
+    return scheduler, epochs
+
+
+def _loss(args: argparse.Namespace, world: World, autocast: Any) -> tuple[nn.Module, nn.Module | None]:
+    mixes = args.mixup > 0 or args.cutmix > 0 or bool(args.cutmix_minmax)
+    loss = create_loss(
+        jsd=args.jsd_loss, num_splits=args.aug_splits, mixup_active=mixes, smoothing=args.smoothing,
+        bce_loss=args.bce_loss, bce_target_thresh=args.bce_target_thresh, bce_sum=args.bce_sum,
+        bce_pos_weight=args.bce_pos_weight).to(world.device)
+    if not args.teacher:
+        return loss, None
+    teacher = create_model(args.teacher, pretrained=None if args.teacher_checkpoint else True,
+                           checkpoint_path=args.teacher_checkpoint).to(world.device).eval().requires_grad_(False)
+    return DistillationLoss(loss, args.distill_alpha, args.distill_temperature, args.distill_type), teacher
+
+
+# evaluation, checkpoints, output
+
+
+def _evaluate(args: argparse.Namespace, state: TrainState, loader: Any, autocast: Any) -> dict[str, float]:
+    model = unwrap(state.model)
+    if args.dist_bn:
+        distribute_bn(model, args.dist_bn == "reduce")
+    row = {f"eval_{key}": value for key, value in validate(model, loader, autocast=autocast, tta=args.tta).items()}
+    if state.ema is not None and not args.model_ema_force_cpu:
+        if args.dist_bn:
+            distribute_bn(state.ema.module, args.dist_bn == "reduce")
+        row.update({f"ema_{key}": value for key, value in validate(
+            state.ema.module, loader, autocast=autocast, tta=args.tta).items() if key != "images"})
+    row.pop("eval_images")
+    return row
+
+
+def _test_only(args: argparse.Namespace, model: nn.Module, loader: Any, autocast: Any, world: World) -> int:
+    if args.resume:
+        found = newest_checkpoint(args.resume)
+        if found is None:
+            raise CheckpointError(f"there is no checkpoint in {args.resume}")
+        model.load_state_dict(found[1].get("state_dict_ema") or found[1]["state_dict"])
+    measured = validate(model, loader, autocast=autocast, tta=args.tta)
+    if world.is_main:
+        print(json.dumps(measured))
+    return 0
+
+
+def _folder(args: argparse.Namespace, model: nn.Module, config: Mapping[str, Any], world: World) -> Path:
+    """The run's folder, the same on all processes and after each of torchrun's restarts."""
+    folder = None
+    if world.is_main:
+        base = Path(args.output or "output/train")
+        given = Path(args.resume) if args.resume and args.resume != "auto" else None
+        name = args.experiment
+        # The processes of one torchrun share a parent, and so do those that replace them.
+        note = base / f".torchrun-{os.environ.get('TORCHELASTIC_RUN_ID')}-{os.getppid()}"
+        if given is not None and not name and not args.output:
+            folder = given if given.is_dir() else given.parent
+        elif name or args.dialect == "torchvision" and args.output:
+            folder = base / name
+        elif world.restarts and note.exists():
+            folder = base / note.read_text(encoding="utf-8")
+        else:
+            if args.resume == "auto":
+                raise ConfigError("--resume without a path goes on with an --experiment, and none is named")
+            size = config["input_size"][-1]
+            folder = base / f"{time.strftime('%Y%m%d-%H%M%S')}-{model.architecture}-{size}"
+        folder.mkdir(parents=True, exist_ok=True)
+        if "TORCHELASTIC_RUN_ID" in os.environ and folder.parent == base:
+            write_text(note, folder.name)
+        if not args.resume and not world.restarts and find_checkpoints(folder):
+            folder = ConfigError(f"{folder} already holds a run: --resume goes on with it, and another --experiment "
+                                 f"begins a new one")
+    folder = broadcast_object(folder)
+    if isinstance(folder, Exception):
+        raise folder
+    return folder
+
+
+def _describe_run(
+    args: argparse.Namespace, model: nn.Module, dataset: Any, eval_config: Mapping[str, Any], world: World, epochs: int
+) -> dict[str, Any]:
+    """What a checkpoint says of its run, as plain data."""
+    arguments = dict(vars(args))
+    return {
+        "arch": model.architecture, "num_classes": model.num_classes, "classes": dataset.classes, "epochs": epochs,
+        "model_args": {key: list(value) if isinstance(value, tuple) else value
+                       for key, value in model.model_args.items() if _is_plain(value)},
+        "data_config": {key: list(value) if isinstance(value, tuple) else value for key, value in eval_config.items()},
+        "args": arguments, "version": 2, "world_size": world.size,
+        "images_per_batch": world.size * args.batch_size,
+    }
+
+
+def _is_plain(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except TypeError:
+        return False
+    return True
+
+
+def _save(
+    state: TrainState, store: CheckpointStore | None, about: Mapping[str, Any], world: World, metric: float | None
+) -> None:
+    """Save the end of an epoch (with its metric) or, without, a point within one. All processes call it."""
+    sums = state.sums
+    if is_parallel():  # each process goes on with its share of what all have seen
+        total = torch.tensor([sums["loss"], sums["images"]], dtype=torch.float64)
+        total = sum_over_ranks(total.to(world.device)) / world.size
+        sums = dict(zip(("loss", "images"), total.tolist()))
+    if store is None:
+        return
+    data = {**about, **state.state_dict(), "sums": sums}
+    if metric is None:
+        store.save_recovery(data, state.epoch, state.batch)
+    else:
+        store.save_epoch({**data, "metric": metric}, state.epoch - 1, metric)
+
+
+def _resume(
+    args: argparse.Namespace, state: TrainState, store: CheckpointStore | None, folder: Path, about: Mapping[str, Any],
+    world: World,
+) -> None:
+    where = args.resume
+    if world.restarts or where == "auto":
+        where = folder
+    if not where:
+        state.epoch = args.start_epoch or 0
+        return
+    found = newest_checkpoint(where)
+    if found is None:
+        if world.is_main:
+            _logger.info("no checkpoint in %s: training begins", where)
+        state.epoch = args.start_epoch or 0
+        return
+    path, data = found
+    _check_fits(path, data, about, unwrap(state.model))
+    state.load_state_dict(data if "sums" in data else _from_timm(data, state), weights_only=args.no_resume_opt)
+    if args.start_epoch is not None:
+        state.epoch, state.batch = args.start_epoch, 0
+    if store is not None and "store" in data and path.parent.resolve() == folder.resolve():
+        store.load_state_dict(data["store"])
+        if "metric" in data:
+            store.metrics[state.epoch - 1] = data["metric"]
+    if world.is_main:
+        _logger.info("going on from %s: epoch %d, batch %d", path, state.epoch, state.batch)
+        changed = [f"{key}: {old!r} -> {about['args'][key]!r}" for key, old in _saved_arguments(data).items()
+                   if key in about["args"] and about["args"][key] != old
+                   and key not in ("resume", "output", "experiment", "config", "workers", "device", "data_dir")]
+        if changed and "sums" in data:
+            _logger.warning("arguments differ from the checkpoint's: %s", "; ".join(changed))
+
+
+def _saved_arguments(data: Mapping[str, Any]) -> dict[str, Any]:
+    saved = data.get("args") or {}
+    return dict(saved) if isinstance(saved, dict) else vars(saved)
+
+
+def _from_timm(data: Mapping[str, Any], state: TrainState) -> dict[str, Any]:
+    """A checkpoint that timm's script wrote at the end of an epoch, in our terms."""
+    ours = state.state_dict()
+    taken = {key: data[key] for key in ("state_dict", "state_dict_ema", "optimizer", "amp_scaler") if key in data}
+    return {**{key: value for key, value in ours.items() if key not in ("scheduler", "amp_scaler")}, **taken,
+            "epoch": data.get("epoch", -1) + 1, "batch": 0}
+
+
+def _check_fits(path: Path, data: Mapping[str, Any], about: Mapping[str, Any], model: nn.Module) -> None:
+    arch = data.get("arch")
+    if arch is not None and resolve_name(str(arch))[0] != about["arch"]:
+        raise ConfigError(f"{path} is a checkpoint of '{arch}', and this run trains '{about['arch']}'")
+    own = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    theirs = {key: tuple(value.shape) for key, value in data["state_dict"].items()}
+    if own != theirs:
+        key = next(key for key in [*own, *theirs] if own.get(key) != theirs.get(key))
+        raise ConfigError(f"{path} does not fit the model: '{key}' is {theirs.get(key, 'missing')} in the checkpoint "
+                          f"and {own.get(key, 'missing')} in the model; the model's arguments have to be the same")
+    if data.get("classes") and about["classes"] and data["classes"] != about["classes"]:
+        raise ConfigError(f"{path} was trained on other classes: {', '.join(map(str, data['classes'][:5]))}, ... and "
+                          f"not {', '.join(map(str, about['classes'][:5]))}, ...")
+    if data.get("batch") and data["images_per_batch"] != about["images_per_batch"]:
+        raise ConfigError(
+            f"{path} was taken in the middle of an epoch, by {data['world_size']} processes with "
+            f"{data['images_per_batch'] // data['world_size']} images each; this run has {about['world_size']} with "
+            f"{about['images_per_batch'] // about['world_size']}. Use as many in all, or resume from the end of an "
+            f"epoch (checkpoint-*.pth.tar)")
+
+
+def _finish(
+    args: argparse.Namespace, state: TrainState, store: CheckpointStore, about: Mapping[str, Any],
+    eval_config: Mapping[str, Any], folder: Path,
+) -> None:
+    best = store.best_epoch
+    if best is not None:
+        _logger.info("best %s: %.4g, in epoch %d", args.eval_metric, store.metrics[best], best)
+    if args.no_export:
+        return
+    model = unwrap(state.model) if state.ema is None else state.ema.module
+    if args.split_bn or args.sync_bn:
+        model = _plain_model(args, model, about)
+    row = state.history[-1] if state.history else {}
+    kind = "ema" if state.ema is not None and "ema_top1" in row else "eval"
+    metrics = {"validation": {name: round(row[f"{kind}_{name}"], 4) for name in ("top1", "top5")}} if row else {}
+    config = {key: eval_config[key] for key in ("input_size", "mean", "std", "crop_pct", "crop_mode", "interpolation",
+                                                "preprocessing", "resize_size") if key in eval_config}
+    save_for_hub(model, folder / "export", label_names=about["classes"], metrics=metrics, data_config=config)
+    _logger.info("the final weights are a repository: create_model('local-dir:%s')", folder / "export")
+
+
+def _plain_model(args: argparse.Namespace, trained: nn.Module, about: Mapping[str, Any]) -> nn.Module:
+    """The model without the norms that only training has."""
+    model = create_model(about["arch"], pretrained=False, **trained.model_args)
+    weights = {key: value for key, value in trained.state_dict().items() if ".aux_bn." not in key}
+    model.load_state_dict(weights)
+    return model
