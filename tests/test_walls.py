@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "mvlib"
-LIGHT = ("registry", "names", "errors", "weights", "hub", "enums", "builders", "data.labels")
-LIGHT_COMMANDS = ("cli", "cli.list_command", "cli.info_command", "cli.cache_command", "cli.output")
+LIGHT = ("registry", "names", "errors", "weights", "hub", "enums", "builders", "data.labels",
+         "scheduler.schedules", "scheduler.factory", "memory", "train.arguments", "train.recipes")
+LIGHT_COMMANDS = ("cli", "cli.list_command", "cli.info_command", "cli.cache_command", "cli.schedule_command",
+                  "cli.train_command", "cli.output")
 
 
 def imports(path: Path) -> set[str]:
@@ -101,7 +103,7 @@ def test_asking_the_registry_imports_no_torch():
 @pytest.mark.parametrize("arguments", [
     ["--help"], ["--version"], ["list"], ["list", "vit_*", "--pretrained"], ["list", "--modules"],
     ["info", "resnet50.imagenet1k_v2"], ["info", "vit_b_16"], ["info", "--compare", "V1", "V2"],
-    ["predict", "--help"], ["cache", "path"],
+    ["predict", "--help"], ["train", "--help"], ["schedule", "--help"], ["cache", "path"],
     ["cache", "list"],
 ], ids=" ".join)
 def test_light_commands_import_no_torch(arguments, tmp_path):

@@ -32,7 +32,7 @@ _UPRIGHT = {
 _ORIENTED_INFO = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif", "Raw profile type APP1")
 
 
-def open_image(source: str | os.PathLike[str] | bytes | BinaryIO) -> Image.Image:
+def open_image(source: str | os.PathLike[str] | bytes | BinaryIO, mode: str | None = "RGB") -> Image.Image:
     """Read an image as 8-bit RGB, upright.
 
     An ordinary file gives what `Image.open(path).convert("RGB")` gives. Beyond that:
@@ -49,6 +49,7 @@ def open_image(source: str | os.PathLike[str] | bytes | BinaryIO) -> Image.Image
 
     Args:
         source: Path, content of a file, or file object opened for reading bytes, read from its start and left open.
+        mode: PIL's mode of the result: "RGB", "L", "RGBA", ...; None or "" for the mode of the file.
 
     Raises:
         BadImageError: The file cannot be read, is empty, damaged, not an image, or has more pixels than
@@ -59,8 +60,8 @@ def open_image(source: str | os.PathLike[str] | bytes | BinaryIO) -> Image.Image
         if isinstance(source, (str, os.PathLike)):
             _check_regular_file(source)
             with open(source, "rb") as stream:
-                return _decode(stream)
-        return _decode(io.BytesIO(source) if isinstance(source, (bytes, bytearray, memoryview)) else source)
+                return _decode(stream, mode)
+        return _decode(io.BytesIO(source) if isinstance(source, (bytes, bytearray, memoryview)) else source, mode)
     except Exception as error:  # decoders meet damage with anything: SyntaxError, struct.error, IndexError, ...
         raise BadImageError(f"{name}: {_reason(error)}") from error
 
@@ -94,7 +95,7 @@ def _reason(error: Exception) -> str:
     return " ".join(text.split()) or type(error).__name__
 
 
-def _decode(stream: BinaryIO) -> Image.Image:
+def _decode(stream: BinaryIO, mode: str | None) -> Image.Image:
     stream.seek(0)  # as Image.open does
     if not stream.read(1):
         raise _Refused("file is empty")
@@ -104,7 +105,7 @@ def _decode(stream: BinaryIO) -> Image.Image:
             raise _Refused(f"too many pixels: {image.width} x {image.height} exceeds the limit of {limit} "
                            "(PIL.Image.MAX_IMAGE_PIXELS)")
         image.load()
-        return _to_rgb(_turn_upright(image))
+        return _convert(_turn_upright(image), mode)
 
 
 def _turn_upright(image: Image.Image) -> Image.Image:
@@ -119,12 +120,14 @@ def _turn_upright(image: Image.Image) -> Image.Image:
     return upright
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _convert(image: Image.Image, mode: str | None) -> Image.Image:
+    if not mode:
+        return image.copy()  # a picture in memory, that no longer knows its file
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return Image.fromarray(_to_8_bits(np.asarray(image))).convert("RGB")
+        return Image.fromarray(_to_8_bits(np.asarray(image))).convert(mode)
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # the same colours, without a warning
-    return image.convert("RGB")
+    return image.convert(mode)
 
 
 def _to_8_bits(values: np.ndarray) -> np.ndarray:

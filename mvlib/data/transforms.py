@@ -1,4 +1,7 @@
-"""Image transforms for inference: timm's and torchvision's pipelines, to the bit, and the same on uint8 tensors."""
+"""Image transforms: timm's and torchvision's pipelines for inference, to the bit, and the same on uint8 tensors.
+
+Those for training are in `train_transforms`.
+"""
 
 from __future__ import annotations
 
@@ -67,22 +70,39 @@ def create_transform(
     preprocessing: str = "timm",
     resize_size: int | Sequence[int] | None = None,
     antialias: bool = True,
-) -> Compose:
+) -> Compose | tuple[Compose, Compose, Compose]:
     """The transform from an image to what a model reads; `create_transform(**resolve_data_config(model=model))`.
 
-    On PIL images the result equals timm's, or torchvision's, to the bit. uint8 tensors (..., channels, height, width)
-    are taken too, and differ from it by at most one step of 8 bits before normalisation. Float tensors are taken as
-    intensities that are scaled already.
+    For inference the result on PIL images equals timm's, or torchvision's, to the bit. uint8 tensors (..., channels,
+    height, width) are taken too, and differ from it by at most one step of 8 bits before normalisation. Float tensors
+    are taken as intensities that are scaled already.
 
-    Arguments have timm's names and order. Those of training (`no_aug` to `auto_augment`, `re_*`) are ignored.
+    For training, random draws are distributed as timm's, or torchvision's; they come from Python's `random`, but for
+    colour jitter, greyscale, blur and torchvision's policies, which draw from torch. uint8 results are last channels
+    in memory.
+
+    Arguments have timm's names and order.
 
     Args:
         input_size: Size of the result: side of a square, (height, width) or (channels, height, width), in pixels.
-        is_training: Must be False.
+        is_training: Whether images are cropped and altered at random. What follows up to `auto_augment`, and the
+            `re_*`, is ignored otherwise; `crop_*` are ignored in training.
+        no_aug: Train on images that are resized and cropped in the centre.
+        train_crop_mode: "rrc" (also None): a box of random area and aspect ratio, resized; "rkrc" and "rkrr": resized
+            with nearly the right aspect ratio, and cut out of the middle, or at random.
+        scale, ratio: Ranges of the crop's share of the image and of its aspect ratio; None for (0.08, 1) and
+            (3/4, 4/3) with "rrc", (0.8, 1) and (0.9, 1/0.9) with the others.
+        hflip, vflip: Probabilities of mirroring.
+        color_jitter: Largest change of brightness, contrast and saturation; or one for each of them, and maybe of
+            hue. Not applied along with `auto_augment` other than 3-Augment, nor in torchvision's preprocessing.
+        color_jitter_prob, grayscale_prob, gaussian_blur_prob: Probabilities; of colour jitter None for always.
+        auto_augment: Policy such as "rand-m9-mstd0.5-inc1", "augmix-m5-w4-d2", "original-mstd0.5", "3a", "ta_wide";
+            see `auto_augment.create_policy`.
         interpolation: "nearest", "bilinear", "bicubic", "box", "hamming" or "lanczos"; "random" draws bilinear or
             bicubic for each image (from Python's `random`). Tensors gain speed with bilinear alone; the others go
             by way of PIL.
         mean, std: One value a channel, of intensities in [0, 1].
+        re_prob, re_mode, re_count, re_num_splits: Of `RandomErasing`, which is applied to normalised results only.
         crop_pct: Share of the resized image's side that the crop keeps; above 1 there is a border. None for 0.875.
         crop_mode: "center" (also None): aspect ratio kept, the shorter side fits, the centre is cut out; "squash":
             aspect ratio given up, so that nothing but 1 - `crop_pct` is lost; "border": the longer side fits, the rest
@@ -90,6 +110,7 @@ def create_transform(
         crop_border_pixels: Pixels to cut off each edge before anything else.
         use_prefetcher: Whether the result stays uint8, for a loader that normalises on the device.
         normalize: Whether the result is float and normalised, otherwise it stays uint8.
+        separate: Whether to give the three parts of augmentation by splits: geometry, policy, conversion to a tensor.
         preprocessing: "timm", or "torchvision", which takes `resize_size` in the place of `crop_pct` and always crops
             the centre.
         resize_size: Of torchvision: the shorter side after resizing, in pixels; or (height, width) that the resized
@@ -98,15 +119,25 @@ def create_transform(
             are.
 
     Raises:
-        ValueError: A crop mode, interpolation, preprocessing or size that does not exist, or `separate`, which splits
-            augmentation only.
-        NotImplementedError: `is_training`, and what is made for it or for NaFlex models.
+        ValueError: A crop mode, interpolation, preprocessing, size or policy that does not exist, or `separate`, which
+            splits augmentation only. Those of training are `ConfigError`.
+        NotImplementedError: What is made for NaFlex models or TensorFlow's preprocessing.
     """
-    _refuse(is_training=is_training, separate=separate, naflex=naflex, patchify=patchify,
+    _refuse(separate=separate and (no_aug or not is_training), naflex=naflex, patchify=patchify,
             tf_preprocessing=tf_preprocessing and use_prefetcher)
     size = _pair(input_size, "input_size")
     _check_choice("interpolation", interpolation, _INTERPOLATIONS)
     _check_choice("preprocessing", preprocessing, ("timm", "torchvision"))
+    if is_training:
+        from .train_transforms import create_plain_train_transform, create_train_transform
+
+        if no_aug:
+            return create_plain_train_transform(input_size if isinstance(input_size, int) else size, interpolation,
+                                                _to_result(normalize and not use_prefetcher, mean, std))
+        return create_train_transform(
+            size, train_crop_mode, scale, ratio, hflip, vflip, color_jitter, color_jitter_prob, grayscale_prob,
+            gaussian_blur_prob, auto_augment, interpolation, mean, std, re_prob, re_mode, re_count, re_num_splits,
+            normalize and not use_prefetcher, separate, preprocessing)
     crop_mode = crop_mode or DEFAULT_CROP_MODE
     _check_choice("crop_mode", crop_mode, CROP_MODES)
 
@@ -125,21 +156,19 @@ def create_transform(
             steps += [Resize(to, "inside", interpolation, antialias), CenterCrop(size, fill)]
         else:
             steps += [Resize(*_shorter_side(to), interpolation, antialias), CenterCrop(size)]
-    if normalize and not use_prefetcher:
-        steps += [ToTensor(), Normalize(mean, std)]
-    else:
-        steps += [ToTensor(scale=False)]
-    return Compose(steps)
+    return Compose(steps + _to_result(normalize and not use_prefetcher, mean, std))
 
 
-def _refuse(separate: bool, is_training: bool, **features: bool) -> None:
-    if is_training:
-        raise NotImplementedError("is_training=True: transforms for training come with the training package")
+def _to_result(normalize: bool, mean: Sequence[float], std: Sequence[float]) -> list[nn.Module]:
+    return [ToTensor(), Normalize(mean, std)] if normalize else [ToTensor(scale=False)]
+
+
+def _refuse(separate: bool, **features: bool) -> None:
     if separate:
         raise ValueError("separate=True splits transforms for training; there is nothing to split here")
     for name, asked in features.items():
         if asked:
-            raise NotImplementedError(f"{name}=True is not supported by transforms for inference")
+            raise NotImplementedError(f"{name}=True is not supported")
 
 
 def _check_choice(name: str, value: Any, choices: Sequence[str] | dict[str, Any]) -> None:

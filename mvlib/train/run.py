@@ -87,10 +87,6 @@ def _train(args: argparse.Namespace, world: World, stopped: _Stop) -> int:
     loader = _train_loader(args, data_train, data_config, model, world)
     optimizer = _optimizer(args, model, world)
     updates_per_epoch = math.ceil(len(loader) / args.grad_accum_steps)
-    if not updates_per_epoch:
-        raise ConfigError(f"{len(data_train)} training images do not fill a batch of {args.batch_size}"
-                          f"{f' on each of {world.size} processes' if world.size > 1 else ''}; use a smaller "
-                          f"--batch-size")
     scheduler, epochs = _scheduler(args, optimizer, updates_per_epoch)
     ema = average_model(args, model, world) if args.model_ema else None
     if args.amp and world.device.type == "cpu":  # after the average was made: copies must not share these forwards
@@ -351,8 +347,8 @@ def _scheduler(args: argparse.Namespace, optimizer: torch.optim.Optimizer, updat
     if args.dialect == "torchvision":
         epochs = args.epochs
     start = args.start_epoch or 0
-    if scheduler is None:
-        return None, epochs
+    if scheduler is None or not start:
+        return scheduler, epochs
     if args.sched_on_updates:
         scheduler.step_update(start * updates_per_epoch)
     else:

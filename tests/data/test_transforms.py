@@ -212,7 +212,7 @@ def test_a_border_as_large_as_the_image_is_refused():
 
 
 @pytest.mark.parametrize(("arguments", "error", "message"), [
-    ({"is_training": True}, NotImplementedError, "transforms for training come with the training package"),
+    ({"is_training": True, "no_aug": True, "separate": True}, ValueError, "separate=True splits transforms"),
     ({"separate": True}, ValueError, "separate=True splits transforms for training"),
     ({"naflex": True}, NotImplementedError, "naflex=True is not supported"),
     ({"patchify": True}, NotImplementedError, "patchify=True is not supported"),

@@ -8,7 +8,13 @@ import pytest
 import torch
 
 from mvlib.errors import CheckpointError
-from mvlib.train.checkpoint import CheckpointStore, find_checkpoints, newest_checkpoint, read_checkpoint, write_checkpoint
+from mvlib.train.checkpoint import (
+    CheckpointStore,
+    find_checkpoints,
+    newest_checkpoint,
+    read_checkpoint,
+    write_checkpoint,
+)
 
 
 def data(value: float = 1.0) -> dict:

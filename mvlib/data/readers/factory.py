@@ -1,0 +1,131 @@
+"""A reader by name."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable
+from typing import Any
+
+from ...errors import ConfigError, DataError
+from ...names import closest
+from .base import Reader, StreamReader
+
+__all__ = ["MANIFESTS", "PREFIXES", "create_reader", "split_name"]
+
+MANIFESTS = (".csv", ".tsv", ".parquet")
+PREFIXES = ("torch", "hfds", "hfids", "tfds", "wds")
+_FOLDER_NAMES = ("", "folder", "image_folder", "imagefolder")
+_TAR_NAMES = ("tar", "image_tar", "imagetar", "image_in_tar")
+_FILE_NAMES = (*_FOLDER_NAMES, *_TAR_NAMES, "csv", "tsv", "parquet")
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """("hfds", "user/set") of "hfds/user/set", ("csv", "path") of "csv:path"; ("", name) of a name without prefix.
+
+    Case does not matter in a prefix.
+
+    Raises:
+        ConfigError: The prefix is unknown.
+    """
+    if name.lower().startswith("csv:"):
+        return "csv", name[4:]
+    prefix, slash, rest = name.partition("/")
+    if not slash or not prefix or prefix.startswith(".") or os.path.exists(name):
+        return "", name
+    if prefix.lower() in PREFIXES:
+        return prefix.lower(), rest
+    if _is_manifest(name):
+        return "", name
+    raise ConfigError(f"data set '{name}': '{prefix}/' is none of {', '.join(known + '/' for known in PREFIXES)}, and "
+                      f"there is no such file or folder{closest(prefix, PREFIXES)}")
+
+
+def create_reader(name: str = "", root: str | os.PathLike[str] | None = None, split: str = "train",
+                  **kwargs: Any) -> Reader | StreamReader:
+    """The reader of a data set that is named as in `create_dataset`.
+
+    Raises:
+        ConfigError: Name, split or an argument is not known.
+        DataError: The data set cannot be used.
+        MissingPackageError: The reader needs a package that is not installed.
+    """
+    kwargs = {key: value for key, value in kwargs.items() if value is not None}
+    prefix, rest = split_name(name)
+    if prefix == "torch":
+        from .torchvision_reader import TorchvisionReader
+
+        return _call(TorchvisionReader, name, name=rest, root=root, split=split, extra=kwargs)
+    if prefix == "hfds":
+        from .hf import HuggingFaceReader
+
+        return _call(HuggingFaceReader, name, name=rest, root=root, split=split, **kwargs)
+    if prefix == "hfids":
+        from .hf import HuggingFaceStreamReader
+
+        return _call(HuggingFaceStreamReader, name, name=rest, root=root, split=split, **kwargs)
+    if prefix == "tfds":
+        from .tfds import create_tfds_reader
+
+        return _call(create_tfds_reader, name, name=rest, root=root, split=split, **kwargs)
+    if prefix == "wds":
+        from .wds import create_wds_reader
+
+        return _call(create_wds_reader, name, name=rest, root=root, split=split, **kwargs)
+    return _from_files(prefix, rest, root, split, kwargs)
+
+
+def _from_files(prefix: str, name: str, root: str | os.PathLike[str] | None, split: str,
+                kwargs: dict[str, Any]) -> Reader:
+    kind = name.lower()
+    if _is_manifest(name) or prefix == "csv" and name:
+        path: str | os.PathLike[str] = name if root is None or os.path.exists(name) else os.path.join(root, name)
+    elif root is None:
+        if not name or kind in _FILE_NAMES:
+            raise ConfigError(f"data set '{name}' needs a root: the folder, tar or manifest to read")
+        if not os.path.exists(name):
+            raise ConfigError(f"data set '{name}' is neither a file or folder, nor a known name"
+                              f"{closest(kind, [*_FILE_NAMES[1:], *PREFIXES])}")
+        path, kind = name, ""
+    else:
+        path = root
+    path = os.fspath(path)
+    if not os.path.exists(path):
+        raise DataError(f"{path} does not exist")
+    if prefix == "csv" or kind in ("csv", "tsv", "parquet") or _is_manifest(path):
+        from .manifest import ManifestReader
+
+        return _call(ManifestReader, path, path=path, split=split, **kwargs)
+    if kind in _TAR_NAMES or os.path.isfile(path) or kind not in _FOLDER_NAMES[1:] and _only_tars(path):
+        from .tar import TarReader
+
+        return _call(TarReader, path, root=path, **kwargs)
+    from .folder import FolderReader
+
+    return _call(FolderReader, path, root=path, **kwargs)
+
+
+def _is_manifest(path: str) -> bool:
+    return path.lower().endswith(MANIFESTS)
+
+
+def _only_tars(folder: str) -> bool:
+    """Whether a folder holds tars, and neither folders nor other data files."""
+    with os.scandir(folder) as entries:
+        listed = [entry for entry in entries if not entry.name.startswith((".", "_"))]
+    return any(entry.name.lower().endswith(".tar") for entry in listed) and not any(entry.is_dir() for entry in listed)
+
+
+def _call(make: Callable[..., Any], what: str, **kwargs: Any) -> Any:
+    """Make a reader; what is meant for other readers (seed, batch_size, ...) is dropped, what is unknown refused."""
+    known = inspect.signature(make).parameters
+    for key in set(kwargs) - set(known):
+        if key not in _OF_SOME:
+            raise ConfigError(f"data set '{what}' does not take the argument '{key}'{closest(key, known)}")
+        del kwargs[key]
+    return make(**kwargs)
+
+
+# Arguments that create_dataset offers for all data sets, and that mean nothing for some.
+_OF_SOME = frozenset(("class_map", "download", "is_training", "need_classes", "batch_size", "repeats", "seed",
+                      "num_samples", "trust_remote_code", "input_key", "target_key", "split", "input_img_mode"))

@@ -1,0 +1,91 @@
+"""Images in folders that are named as their classes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+
+from ...errors import DataError
+from ...names import natural_key
+from ..images import IMAGE_EXTENSIONS
+from .base import Names, Reader, parse_extensions
+from .class_map import ClassMap, label_by_folder, load_class_map
+
+__all__ = ["FolderReader"]
+
+class FolderReader(Reader):
+    """Image files below `root`; the class of each is the name of the folder that it lies in, at any depth.
+
+    Classes and samples are in natural order, and numbered as timm and, with names that sort alike, torchvision do.
+    Links are followed. Hidden files and folders are left out, and so are images that lie in `root` itself beside
+    class folders (timm makes them a class without a name). A folder with nothing in it is a class too, so that
+    training and validation number the others alike; a warning names it.
+
+    Args:
+        root: The folder.
+        class_map: Labels by class name, see `load_class_map`; images of other classes are left out.
+        input_key: Extensions of image files, such as ".jpg;.png"; None for IMAGE_EXTENSIONS.
+        need_classes: Whether images without class folders are an error; otherwise their target is None.
+
+    Raises:
+        DataError: There are no images, or no classes.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], class_map: ClassMap | None = None,
+                 input_key: str | None = None, need_classes: bool = False) -> None:
+        self.root = self.name = os.fspath(root)
+        types = frozenset(parse_extensions(input_key) or IMAGE_EXTENSIONS)
+        if not os.path.isdir(self.root):
+            raise DataError(f"{self.root} is not a folder")
+        found, empty = _scan(self.root, types)
+        if not found:
+            raise DataError(f"{self.root} has no images: no file in it or its folders ends in "
+                            f"{', '.join(sorted(types))}")
+        classes = [os.path.basename(os.path.dirname(path)) for path in found]
+        kept, self._targets, self.class_to_idx = label_by_folder(
+            self.root, found, classes, load_class_map(class_map, self.root), empty, need_classes)
+        self._paths = Names(found[i] for i in kept)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> tuple[str, int | None]:
+        path = os.path.join(self.root, self._paths[index])
+        return path, None if self._targets is None else int(self._targets[index])
+
+    def targets(self) -> Sequence[int] | None:
+        return self._targets
+
+    def _path(self, index: int) -> str:
+        return self._paths[index]
+
+
+def _scan(root: str, types: frozenset[str]) -> tuple[list[str], list[str]]:
+    """Paths of images below the root, sorted, and the names of folders that have nothing in them."""
+    found: list[str] = []
+    empty: list[str] = []
+    for folder, files, folders in _walk(root, "", set()):
+        found += [os.path.join(folder, name) for name in files if os.path.splitext(name)[1].lower() in types]
+        if folder and not files and not folders:
+            empty.append(os.path.basename(folder))
+    found.sort(key=lambda path: (natural_key(path), path))
+    return found, empty
+
+
+def _walk(root: str, folder: str, above: set[tuple[int, int]]) -> Iterator[tuple[str, list[str], list[str]]]:
+    """(path below the root, files, folders) of a folder and those in it, but for links back to one `above`."""
+    path = os.path.join(root, folder) if folder else root
+    try:
+        status = os.stat(path)
+        here = (status.st_dev, status.st_ino)
+        if here in above:
+            return
+        with os.scandir(path) as entries:
+            listed = [(entry.name, os.path.isdir(entry) if entry.is_symlink() else entry.is_dir())
+                      for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise DataError(f"{path} cannot be listed: {error.strerror}") from error
+    folders = [name for name, is_folder in listed if is_folder]
+    yield folder, [name for name, is_folder in listed if not is_folder], folders
+    for name in folders:
+        yield from _walk(root, os.path.join(folder, name), above | {here})

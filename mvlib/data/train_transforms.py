@@ -1,0 +1,357 @@
+"""Transforms for training: random crops, flips, colours and policies, with timm's draws from Python's `random`."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import random
+from collections.abc import Callable, Sequence
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+import torchvision.transforms as torchvision_transforms
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+from torchvision.io import ImageReadMode, decode_jpeg
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import Compose
+from torchvision.transforms.v2 import functional as F
+
+from ..errors import ConfigError
+from .auto_augment import create_policy
+from .images import _ORIENTATION, _ORIENTED_INFO, open_image
+from .random_erasing import TORCHVISION_ERASING, RandomErasing
+from .transforms import _INTERPOLATIONS, CenterCrop, Resize, _to_result
+
+__all__ = ["RandomCropOrPad", "RandomFlip", "RandomResize", "RandomResizedCrop", "ToPIL", "TrainTransform",
+           "create_train_transform"]
+
+TRAIN_CROP_MODES = ("rrc", "rkrc", "rkrr")
+_TORCH_MODES = {InterpolationMode.BILINEAR: "bilinear", InterpolationMode.BICUBIC: "bicubic"}
+_ATTEMPTS = 10  # to find a crop within the image
+
+Picture = Image.Image | Tensor
+Box = tuple[int, int, int, int]
+
+
+def create_train_transform(
+    size: tuple[int, int],
+    train_crop_mode: str | None,
+    scale: tuple[float, float] | None,
+    ratio: tuple[float, float] | None,
+    hflip: float,
+    vflip: float,
+    color_jitter: float | Sequence[float] | None,
+    color_jitter_prob: float | None,
+    grayscale_prob: float,
+    gaussian_blur_prob: float,
+    auto_augment: str | None,
+    interpolation: str,
+    mean: Sequence[float],
+    std: Sequence[float],
+    re_prob: float,
+    re_mode: str,
+    re_count: int,
+    re_num_splits: int,
+    normalize: bool,
+    separate: bool,
+    preprocessing: str,
+) -> TrainTransform | tuple[Compose, Compose, Compose]:
+    """The transform of images for training; arguments are those of `create_transform`.
+
+    With `separate` its three parts: the first and the second from PIL image to PIL image, the third to the tensor.
+    """
+    if preprocessing == "torchvision":
+        color_jitter = None
+    geometry = _geometry(size, train_crop_mode, scale, ratio, interpolation)
+    geometry += [RandomFlip(p, axis) for p, axis in ((hflip, "horizontal"), (vflip, "vertical")) if p > 0]
+    colours: list[Callable[[Any], Any]] = []
+    if auto_augment:
+        colours.append(_policy(auto_augment, size, interpolation, mean, preprocessing))
+    if color_jitter is not None and (not auto_augment or "3a" in auto_augment):
+        colours.append(_maybe(torchvision_transforms.ColorJitter(*_jitter_factors(color_jitter)), color_jitter_prob))
+    if grayscale_prob:
+        colours.append(torchvision_transforms.RandomGrayscale(p=grayscale_prob))
+    if gaussian_blur_prob:
+        colours.append(_maybe(torchvision_transforms.GaussianBlur(kernel_size=23), gaussian_blur_prob))
+
+    final: list[Callable[[Any], Any]] = _to_result(normalize, mean, std)
+    if normalize and re_prob > 0:
+        limits = TORCHVISION_ERASING if preprocessing == "torchvision" else {}
+        final.append(RandomErasing(re_prob, mode=re_mode, max_count=re_count, num_splits=re_num_splits, **limits))
+    if separate:
+        return Compose([*geometry, ToPIL()]), Compose(colours or [nn.Identity()]), Compose(final)
+    return TrainTransform([*geometry, *([ToPIL()] if colours else []), *colours, *final])
+
+
+def create_plain_train_transform(size: int | tuple[int, int], interpolation: str, final: list[nn.Module]) -> Compose:
+    """Training without augmentation: timm resizes the shorter side for an int, and both for a pair, then crops."""
+    interpolation = "bilinear" if interpolation == "random" else interpolation
+    pair = (size, size) if isinstance(size, int) else size
+    return Compose([Resize(size, "shorter" if isinstance(size, int) else "exact", interpolation), CenterCrop(pair),
+                    *final])
+
+
+def _geometry(size: tuple[int, int], mode: str | None, scale: tuple[float, float] | None,
+              ratio: tuple[float, float] | None, interpolation: str) -> list[Callable[[Any], Any]]:
+    mode = mode or "rrc"
+    if mode not in TRAIN_CROP_MODES:
+        raise ConfigError(f"train_crop_mode {mode!r} is none of {', '.join(TRAIN_CROP_MODES)}")
+    if mode == "rrc":
+        return [RandomResizedCrop(size, scale or (0.08, 1.0), ratio or (3 / 4, 4 / 3), interpolation)]
+    return [RandomResize(size, scale or (0.8, 1.0), ratio or (0.9, 1 / 0.9), interpolation),
+            RandomCropOrPad(size, random_place=mode == "rkrr")]
+
+
+def _policy(config: str, size: tuple[int, int], interpolation: str, mean: Sequence[float],
+            preprocessing: str) -> Callable[[Any], Any]:
+    hparams: dict[str, Any] = {"translate_const": int(min(size) * 0.45),
+                               "img_mean": tuple(min(255, round(255 * value)) for value in mean)}
+    if interpolation != "random":
+        hparams["interpolation"] = Image.Resampling[interpolation.upper()]
+    if config.startswith("augmix"):
+        hparams["translate_pct"] = 0.3
+    return create_policy(config, hparams, "bilinear" if interpolation == "random" else interpolation, preprocessing)
+
+
+def _jitter_factors(color_jitter: float | Sequence[float]) -> Sequence[float]:
+    """Of brightness, contrast, saturation, and maybe hue."""
+    if not isinstance(color_jitter, (list, tuple)):
+        return (float(color_jitter),) * 3
+    if len(color_jitter) not in (3, 4):
+        raise ConfigError(f"color_jitter takes one factor, or three or four (brightness, contrast, saturation, hue), "
+                          f"got {len(color_jitter)}")
+    return color_jitter
+
+
+def _maybe(transform: nn.Module, probability: float | None) -> nn.Module:
+    return transform if probability is None else torchvision_transforms.RandomApply([transform], p=probability)
+
+
+def _choose(interpolation: str) -> InterpolationMode:
+    choices = _INTERPOLATIONS[interpolation]
+    return random.choice(choices) if len(choices) > 1 else choices[0]
+
+
+class TrainTransform(Compose):
+    """Steps one after the other, the first of which crops."""
+
+    def from_file(self, source: str | os.PathLike[str] | bytes | BinaryIO) -> Any:
+        """The same as `self(open_image(source))`, sooner where the file is a JPEG, and raising the same errors.
+
+        Where the crop is at least `FAST_DECODE_GAP` times as large as the result both ways and more, the file is
+        decoded at 1/2, 1/4 or 1/8 of its size, down to that; that is not quite the same, see `_decode_smaller`.
+
+        Args:
+            source: As of `open_image`.
+        """
+        crop, *rest = self.transforms
+        image = crop.from_file(source) if isinstance(crop, RandomResizedCrop) else crop(open_image(source))
+        for step in rest:
+            image = step(image)
+        return image
+
+
+def is_upright(image: Image.Image) -> bool:
+    return image.info.keys().isdisjoint(_ORIENTED_INFO) or image.getexif().get(_ORIENTATION, 1) == 1
+
+
+def _read_jpeg(source: str | os.PathLike[str] | bytes | BinaryIO) -> tuple[bytearray, Image.Image] | None:
+    """Content and header of a JPEG that needs nothing but decoding, None if it is anything else."""
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        data = bytearray(source)
+    elif not isinstance(source, (str, os.PathLike)):
+        source.seek(0)
+        data = bytearray(source.read())
+    elif os.path.isfile(source):
+        with open(source, "rb") as stream:
+            data = bytearray(stream.read())
+    else:
+        return None
+    if not data.startswith(b"\xff\xd8\xff"):
+        return None
+    header = Image.open(io.BytesIO(data))
+    limit = Image.MAX_IMAGE_PIXELS
+    simple = header.format == "JPEG" and header.mode in ("RGB", "L") and is_upright(header)
+    return (data, header) if simple and (limit is None or header.width * header.height <= limit) else None
+
+
+
+class RandomResizedCrop(nn.Module):
+    """Cut out a box of random area and aspect ratio, and resize it.
+
+    Args:
+        size: (height, width) of the result.
+        scale: Range of the box's share of the image's area.
+        ratio: Range of its width over its height, drawn uniformly on a logarithmic scale.
+        interpolation: As in `create_transform`.
+    """
+
+    def __init__(self, size: tuple[int, int], scale: tuple[float, float] = (0.08, 1.0),
+                 ratio: tuple[float, float] = (3 / 4, 4 / 3), interpolation: str = "bilinear") -> None:
+        super().__init__()
+        if not 0 < scale[0] <= scale[1] or not 0 < ratio[0] <= ratio[1]:
+            raise ConfigError(f"scale {scale} and ratio {ratio} are to be ranges (least, greatest) above 0")
+        self.size = size
+        self.scale = scale
+        self.ratio = ratio
+        self.interpolation = interpolation
+
+    def draw(self, height: int, width: int) -> Box:
+        """(top, left, height, width) of the box in an image of `height` and `width` pixels.
+
+        Where ten draws do not fit into the image: its centre, with an aspect ratio within the range.
+        """
+        low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
+        for _ in range(_ATTEMPTS):
+            area = random.uniform(*self.scale) * (height * width)
+            aspect = math.exp(random.uniform(low, high))
+            w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+            if 0 < w <= width and 0 < h <= height:
+                return random.randint(0, height - h), random.randint(0, width - w), h, w
+        w = min(width, max(round(height * max(self.ratio)), 1))
+        h = min(height, max(round(width / min(self.ratio)), 1))
+        return (height - h) // 2, (width - w) // 2, h, w
+
+    def forward(self, image: Picture) -> Tensor:
+        return self._apply(image, self.draw(*F.get_size(image)))
+
+    def from_file(self, source: str | os.PathLike[str] | bytes | BinaryIO) -> Tensor:
+        """As `TrainTransform.from_file`."""
+        try:
+            data, header = _read_jpeg(source)
+        except Exception:  # not a JPEG, or one that needs care: TypeError of None, and whatever headers give
+            return self(open_image(source))
+        box = self.draw(header.height, header.width)
+        try:
+            image = decode_jpeg(torch.frombuffer(data, dtype=torch.uint8), ImageReadMode.RGB)
+        except RuntimeError:  # damaged, or torchvision was built without
+            image = open_image(source)
+        return self._apply(image, box)
+
+    def _apply(self, image: Picture, box: Box) -> Tensor:
+        return resized_crop(image, box, self.size, _choose(self.interpolation))
+
+    def extra_repr(self) -> str:
+        scale, ratio = (tuple(round(value, 4) for value in values) for values in (self.scale, self.ratio))
+        return f"{self.size}, scale={scale}, ratio={ratio}, interpolation={self.interpolation}"
+
+
+def resized_crop(image: Picture, box: Box, size: tuple[int, int], interpolation: InterpolationMode) -> Tensor:
+    """Resize `box` (top, left, height, width) of an image to `size`: uint8 (channels, *size), in memory last channels.
+
+    Bilinear and bicubic by torch, several times as fast as PIL: bilinear results are within one step of 255 of PIL's;
+    bicubic ones on photographs too, but for one value in 50,000 (overshoots at edges, by up to 5 steps).
+    """
+    top, left, height, width = box
+    if isinstance(image, Tensor):
+        image = image[..., top:top + height, left:left + width]
+    elif interpolation in _TORCH_MODES:
+        image = to_tensor(image.crop((left, top, left + width, top + height)))
+    else:
+        resampling = Image.Resampling[interpolation.name]
+        return to_tensor(image.resize(size[::-1], resampling, (left, top, left + width, top + height)))
+    if interpolation not in _TORCH_MODES:
+        return F.resize(image, list(size), interpolation)
+    pixels = image.permute(1, 2, 0)[None].permute(0, 3, 1, 2)  # so that torch sees that channels are last
+    return interpolate(pixels, size, mode=_TORCH_MODES[interpolation], antialias=True)[0]
+
+
+def to_tensor(image: Image.Image) -> Tensor:
+    """uint8 (channels, height, width), in memory last channels."""
+    pixels = torch.from_numpy(np.array(image))
+    return (pixels if pixels.ndim == 3 else pixels[..., None]).permute(2, 0, 1)
+
+
+class ToPIL(nn.Module):
+    """uint8 tensor (1 or 3 channels, height, width) to PIL image."""
+
+    def forward(self, image: Picture) -> Image.Image:
+        if not isinstance(image, Tensor):
+            return image
+        return Image.fromarray(image.permute(1, 2, 0).squeeze(-1).numpy())
+
+
+class RandomResize(nn.Module):
+    """Resize so that `size` is covered, at random times larger by up to 1 / sqrt(scale), at random out of proportion.
+
+    Args:
+        size: (height, width) to cover, in pixels.
+        scale: Range of the share of the image's area that would fill `size`; drawn for every other image.
+        ratio: Range of the factor of width over height; drawn for every other image.
+        interpolation: As in `create_transform`.
+    """
+
+    def __init__(self, size: tuple[int, int], scale: tuple[float, float] = (0.8, 1.0),
+                 ratio: tuple[float, float] = (0.9, 1 / 0.9), interpolation: str = "bilinear") -> None:
+        super().__init__()
+        self.size = size
+        self.scale = scale
+        self.ratio = ratio
+        self.interpolation = interpolation
+
+    def draw(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) of what an image of `height` and `width` becomes."""
+        zoom, stretch = 1.0, 1.0
+        if random.random() < 0.5:
+            zoom = 1 / math.sqrt(random.uniform(*self.scale))
+        if random.random() < 0.5:
+            stretch = math.sqrt(math.exp(random.uniform(*map(math.log, self.ratio))))
+        least = min(height / self.size[0], width / self.size[1])
+        return max(round(height * (zoom / stretch) / least), 1), max(round(width * (zoom * stretch) / least), 1)
+
+    def forward(self, image: Picture) -> Tensor:
+        height, width = F.get_size(image)
+        size = self.draw(height, width)
+        return resized_crop(image, (0, 0, height, width), size, _choose(self.interpolation))
+
+    def extra_repr(self) -> str:
+        return f"{self.size}, scale={self.scale}, ratio={self.ratio}, interpolation={self.interpolation}"
+
+
+class RandomCropOrPad(nn.Module):
+    """Cut (height, width) out of an image, mirrored beyond its edges where it is smaller; at a random place or not."""
+
+    def __init__(self, size: tuple[int, int], random_place: bool = True) -> None:
+        super().__init__()
+        self.size = size
+        self.random_place = random_place
+
+    def forward(self, image: Picture) -> Picture:
+        spare = [have - want for have, want in zip(F.get_size(image), self.size)]
+        if self.random_place:
+            places = [math.copysign(random.randint(0, abs(pixels)), pixels) for pixels in spare]
+            before = [int(-place) for place in places]
+        else:  # the odd pixel of a border goes to the right and below
+            before = [-round(pixels / 2) if pixels > 0 else -pixels // 2 for pixels in spare]
+        # Pixels to add before and after; negative ones are cut off.
+        border = [(here, -pixels - here) for here, pixels in zip(before, spare)]
+        (top, bottom), (left, right) = ([max(side, 0) for side in sides] for sides in border)
+        if top or bottom or left or right:
+            image = F.pad(image, [left, top, right, bottom], padding_mode="reflect")
+        return F.crop(image, *(max(-here, 0) for here in before), *self.size)
+
+    def extra_repr(self) -> str:
+        return f"{self.size}, random_place={self.random_place}"
+
+
+class RandomFlip(nn.Module):
+    """Mirror the image with probability `p`, left to right ("horizontal") or top to bottom ("vertical")."""
+
+    def __init__(self, p: float, axis: str) -> None:
+        super().__init__()
+        self.p = p
+        self.axis = axis
+
+    def forward(self, image: Picture) -> Picture:
+        if random.random() >= self.p:
+            return image
+        if isinstance(image, Tensor):
+            return image.flip(-1 if self.axis == "horizontal" else -2)
+        return F.horizontal_flip(image) if self.axis == "horizontal" else F.vertical_flip(image)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}, {self.axis}"

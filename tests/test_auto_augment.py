@@ -1,0 +1,257 @@
+"""Operations and policies against timm's: the same pixels from the same draws, or the same distribution."""
+
+import pickle
+import random
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from timm.data import auto_augment as peer
+from torchvision.transforms import v2
+
+from mvlib import ConfigError
+from mvlib.data import auto_augment as own
+
+HPARAMS = {"translate_const": 100, "img_mean": (124, 116, 104)}
+RANDOM = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)
+
+
+def picture(width: int = 96, height: int = 80, seed: int = 0) -> Image.Image:
+    """Smooth colours with noise, so that both rounding and edges count."""
+    generator = np.random.default_rng(seed)
+    coarse = Image.fromarray(generator.integers(0, 256, (6, 7, 3), dtype=np.uint8)).resize((width, height), 3)
+    noise = generator.integers(-40, 40, (height, width, 3))
+    return Image.fromarray(np.clip(np.asarray(coarse) * 0.8 + 20 + noise, 0, 255).astype(np.uint8))
+
+
+def same(one: Image.Image, other: Image.Image) -> bool:
+    return one.mode == other.mode and one.size == other.size and one.tobytes() == other.tobytes()
+
+
+def after(seed: int, transform, *arguments):
+    """What a transform gives after seeding, and how far it took Python's `random`."""
+    random.seed(seed)
+    np.random.seed(seed)
+    return transform(*arguments), random.getstate()
+
+
+@pytest.fixture(autouse=True)
+def black_posters(monkeypatch):
+    """timm asks Pillow to keep 0 bits, which gave black until Pillow refused it."""
+    keep = peer.ImageOps.posterize
+    black = lambda image, bits: keep(image, bits) if bits else image.point([0] * 768)  # noqa: E731
+    monkeypatch.setattr(peer.ImageOps, "posterize", black)
+
+
+def test_the_operations_are_those_of_timm():
+    assert set(own.OPERATIONS) == set(peer.NAME_TO_OP)
+
+
+@pytest.mark.parametrize("interpolation", [None, *RANDOM], ids=["random", "bilinear", "bicubic"])
+@pytest.mark.parametrize("name", own.OPERATIONS)
+def test_operations_give_the_pixels_of_timm(name, interpolation):
+    hparams = {**HPARAMS, "magnitude_std": 2.0} | ({"interpolation": interpolation} if interpolation else {})
+    for seed in range(12):
+        image = picture(seed=seed) if seed % 2 else picture(51, 64, seed)
+        magnitude = (0, 1, 5, 9, 10)[seed % 5]
+        ours, our_state = after(seed, own.AugmentOp(name, 0.9, magnitude, hparams), image)
+        theirs, their_state = after(seed, peer.AugmentOp(name, 0.9, magnitude, hparams), image)
+        assert our_state == their_state, seed
+        assert same(ours, theirs), seed
+
+
+@pytest.mark.parametrize("factor", [-2.5, -1.0, -0.5, 0.0, 0.25, 1.0, 3.0])
+@pytest.mark.parametrize("resample", RANDOM)
+@pytest.mark.parametrize("name", ["ShearX", "ShearY", "TranslateXRel", "TranslateYRel"])
+def test_moves_by_whole_and_half_pixels_and_out_of_the_image(name, resample, factor):
+    image = picture(64, 64)
+    moved = own.OPERATIONS[name].apply(image, factor, resample, (1, 2, 3))
+    assert same(moved, peer.NAME_TO_OP[name](image, factor, resample=resample, fillcolor=(1, 2, 3)))
+
+
+@pytest.mark.parametrize("name", own.OPERATIONS)
+@pytest.mark.parametrize(("std", "highest"), [(0.5, None), (float("inf"), None), (3.0, 20), (0, 30)])
+def test_arguments_are_drawn_as_in_timm(name, std, highest, monkeypatch):
+    hparams = {**HPARAMS, "magnitude_std": std} | ({"magnitude_max": highest} if highest else {})
+    arguments = []
+    monkeypatch.setitem(peer.NAME_TO_OP, name, lambda image, *values, **_: arguments.append(values))
+    monkeypatch.setitem(own.OPERATIONS, name, own.OPERATIONS[name]._replace(
+        apply=lambda image, *values: arguments.append(values[:1])))
+    for seed in range(40):
+        after(seed, own.AugmentOp(name, 1.0, 12 if highest else 9, hparams), None)
+        after(seed, peer.AugmentOp(name, 1.0, 12 if highest else 9, hparams), None)
+    assert arguments[::2] == arguments[1::2]
+
+
+@pytest.mark.parametrize("name", own.AUTO_AUGMENT_POLICIES)
+def test_auto_augment_is_that_of_timm(name):
+    image = picture()
+    for config in (name, f"{name}-mstd0.5"):
+        ours, theirs = own.auto_augment_transform(config, HPARAMS), peer.auto_augment_transform(config, dict(HPARAMS))
+        layout = [[[(op.name, op.prob, op.magnitude, op.magnitude_std) for op in line] for line in policy.policy]
+                  for policy in (ours, theirs)]
+        assert layout[0] == layout[1]
+        for seed in range(30):
+            assert same(after(seed, ours, image)[0], after(seed, theirs, image)[0]), seed
+
+
+RAND_CONFIGS = ["rand", "rand-m9-mstd0.5-inc1", "rand-m9-n3-mstd0.5", "rand-n4-p0.3-mmax20-m15-mstd101-inc1",
+                "rand-mstd1-tweights", "rand-m7-t3a-n1", "rand-t3aw-n3"]
+
+
+def description(policy) -> tuple:
+    operations = [(op.name, op.prob, op.magnitude, op.magnitude_std, op.magnitude_max) for op in policy.ops]
+    weights = policy.choice_weights
+    return policy.num_layers, operations, None if weights is None else pytest.approx(np.array(weights) / sum(weights))
+
+
+@pytest.mark.parametrize("config", RAND_CONFIGS)
+def test_rand_augment_is_that_of_timm(config):
+    ours = own.rand_augment_transform(config, HPARAMS)
+    theirs = peer.rand_augment_transform(config, dict(HPARAMS))
+    assert description(ours) == description(theirs)
+
+
+def test_hparams_go_before_the_string():
+    hparams = {"magnitude_std": 2.0, "magnitude_max": 8}
+    for module in (own, peer):
+        policy = module.rand_augment_transform("rand-m9-mstd0.5-mmax20", dict(hparams))
+        assert {(op.magnitude_std, op.magnitude_max) for op in policy.ops} == {(2.0, 8)}
+
+
+class Recorder:
+    """An operation that notes that it was chosen."""
+
+    def __init__(self, name: str, notes: list[str]) -> None:
+        self.name, self.notes = name, notes
+
+    def __call__(self, image):
+        self.notes.append(self.name)
+        return image
+
+
+@pytest.mark.parametrize(("weights", "layers"), [(None, 2), ((1, 2, 3, 6), 2), ((1, 2, 3, 6), 3)])
+def test_rand_augment_chooses_as_often_as_timm(weights, layers):
+    notes, runs = [], 4000
+    ops = [Recorder(name, notes) for name in "abcd"]
+    scaled = None if weights is None else np.array(weights) / sum(weights)
+    counts = []
+    for policy in (own.RandAugment(ops, layers, weights), peer.RandAugment(ops, layers, scaled)):
+        notes.clear()
+        after(0, lambda policy: [policy(None) for _ in range(runs)], policy)
+        counts.append(Counter(zip(*[iter(notes)] * layers)))
+    assert counts[0].keys() == counts[1].keys()
+    for chosen, count in counts[1].items():  # four standard deviations of the difference
+        assert abs(counts[0][chosen] - count) < 4 * (2 * count + 10) ** 0.5, chosen
+
+
+def test_w0_are_the_weights_that_timm_had():
+    policy = own.rand_augment_transform("rand-m9-mstd0.5-inc1-w0")
+    weights = {op.name: weight for op, weight in zip(policy.ops, policy.choice_weights)}
+    assert weights["Rotate"] == 0.3 and weights["ShearX"] == 0.2 and weights["SharpnessIncreasing"] == 0.025
+    assert weights["Invert"] == weights["PosterizeIncreasing"] == 0
+    assert sum(weights.values()) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("config", ["augmix", "augmix-m5-w4-d2", "augmix-m1-w2-d1-a0.5-b1-mstd0.5"])
+def test_augmix_is_that_of_timm(config):
+    hparams = {**HPARAMS, "translate_pct": 0.3}
+    ours, theirs = own.augment_and_mix_transform(config, hparams), peer.augment_and_mix_transform(config, dict(hparams))
+    for name in ("alpha", "width", "depth", "blended"):
+        assert getattr(ours, name) == getattr(theirs, name)
+    assert [(op.name, op.prob, op.magnitude, op.magnitude_std, op.hparams["translate_pct"]) for op in ours.ops] == \
+        [(op.name, op.prob, op.magnitude, op.magnitude_std, op.hparams["translate_pct"]) for op in theirs.ops]
+
+
+@pytest.mark.parametrize("blended", [False, True])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_augmix_mixes_as_timm_does(blended, mode, monkeypatch):
+    """With the weights and the operations of every chain given, the pixels are the same."""
+    image = picture().convert(mode)
+    shares, gammas = iter((0.7, 0.7)), iter((1.0, 2.0, 5.0))
+    monkeypatch.setattr(random, "betavariate", lambda *_: next(shares))
+    monkeypatch.setattr(random, "gammavariate", lambda *_: next(gammas))
+    monkeypatch.setattr(np.random, "beta", lambda *_: next(shares))
+    monkeypatch.setattr(np.random, "dirichlet", lambda _: np.array([0.125, 0.25, 0.625]))
+    operations = [lambda image: Image.eval(image, lambda value: 255 - value)]
+    ours = own.AugMixAugment(operations, width=3, depth=1, blended=blended)(image)
+    assert same(ours, peer.AugMixAugment(operations, width=3, depth=1, blended=blended)(image))
+
+
+def test_augmix_draws_weights_of_timms_distributions(monkeypatch):
+    drawn = {own: [], peer: []}
+    for module in (own, peer):
+        policy = module.AugMixAugment([lambda image: image], alpha=0.7, width=3, depth=1)
+        blend = "_mix" if module is own else "_apply_basic"
+        monkeypatch.setattr(policy, blend, lambda image, weights, share, to=drawn[module]: to.append((*weights, share)))
+        after(0, lambda policy: [policy(None) for _ in range(3000)], policy)
+    for ours, theirs in zip(np.array(drawn[own]).T, np.array(drawn[peer]).T):
+        assert np.quantile(ours, (0.1, 0.5, 0.9)) == pytest.approx(np.quantile(theirs, (0.1, 0.5, 0.9)), abs=0.04)
+
+
+def test_torchvisions_policies_are_torchvisions():
+    bilinear = v2.InterpolationMode.BILINEAR
+    expected = {"ta_wide": v2.TrivialAugmentWide(interpolation=bilinear), "ra": v2.RandAugment(interpolation=bilinear),
+                "ra-m7": v2.RandAugment(magnitude=7, interpolation=bilinear),
+                "imagenet": v2.AutoAugment(interpolation=bilinear), "autoaugment": v2.AutoAugment(interpolation=bilinear),
+                "cifar10": v2.AutoAugment(v2.AutoAugmentPolicy.CIFAR10, interpolation=bilinear),
+                "augmix": v2.AugMix(interpolation=bilinear)}
+    image = picture()
+    for config, theirs in expected.items():
+        ours = own.create_policy(config, preprocessing="torchvision")
+        assert repr(ours) == repr(theirs)
+        for seed in range(5):
+            results = [(torch.manual_seed(seed), policy(image))[1] for policy in (ours, theirs)]
+            assert same(*results), config
+    assert isinstance(own.create_policy("augmix"), own.AugMixAugment)
+
+
+@pytest.mark.parametrize("config", [*RAND_CONFIGS, *own.AUTO_AUGMENT_POLICIES, "augmix", "ta_wide", "ra"])
+def test_policies_travel_to_workers_and_leave_the_image(config):
+    image = picture()
+    before = image.tobytes()
+    policy = own.create_policy(config, HPARAMS)
+    torch.manual_seed(1)
+    result = after(1, policy, image)[0]
+    torch.manual_seed(1)
+    assert same(result, after(1, pickle.loads(pickle.dumps(policy)), image)[0])
+    assert image.tobytes() == before
+
+
+def test_a_colour_for_greyscale_images_is_its_first_value():
+    """timm's fill colour has three values, which PIL refuses for other images than RGB."""
+    image = picture().convert("L")
+    for name in own.OPERATIONS:
+        result = after(3, own.AugmentOp(name, 1.0, 9, HPARAMS), image)[0]
+        assert (result.mode, result.size) == ("L", image.size), name
+
+
+@pytest.mark.parametrize(("config", "message"), [
+    ("randaug-m9", "unknown augmentation 'randaug-m9'; did you mean 'rand'?; names, to which sections"),
+    ("orignal", "unknown augmentation 'orignal'; did you mean 'original' or 'originalr'?"),
+    ("ta_wid", "did you mean 'ta_wide'?"),
+    ("rand-m9-std0.5", "unknown section 'std0.5' in augmentation 'rand-m9-std0.5'; did you mean 'mstd'?; "
+                       "sections: m, n, p, mstd, mmax, inc, t, w, each with its value"),
+    ("rand-m9-inc", "section 'inc' of augmentation 'rand-m9-inc' needs a number after 'inc'"),
+    ("rand-m9.5", "section 'm9.5' of augmentation 'rand-m9.5' needs a number after 'm'"),
+    ("rand-tweight", "unknown set of operations 'tweight'"),
+    ("rand-w1", "there are weights w0 only"),
+    ("rand-w0-tweights", "there are weights w0 only"),
+    ("rand-t3aw-n20", "RandAugment cannot choose 20 of 14 weighted operations"),
+    ("original-m5", "unknown section 'm5' in augmentation 'original-m5'; sections: mstd"),
+    ("augmix-z4", "unknown section 'z4' in augmentation 'augmix-z4'; sections: m, w, d, a, b, mstd"),
+    ("ta_wide-m9", "unknown section 'm9' in augmentation 'ta_wide-m9'; it takes none"),
+])
+def test_mistakes_are_named(config, message):
+    with pytest.raises(ConfigError) as caught:
+        own.create_policy(config)
+    assert message.replace("'tweight'", "'weight'") in str(caught.value)
+
+
+def test_unknown_operations_are_named():
+    with pytest.raises(ConfigError, match="unknown augmentation operation 'Sheer'; did you mean"):
+        own.rand_augment_transform("rand", transforms=["Sheer"])
+    with pytest.raises(ConfigError, match="unknown AutoAugment policy 'v1'"):
+        own.auto_augment_policy("v1")

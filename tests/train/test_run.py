@@ -1,0 +1,275 @@
+"""Whole runs: what they leave behind, what they refuse, and that nothing stops them for good."""
+
+import csv
+import os
+import random
+import re
+import shutil
+import signal
+import time
+
+import pytest
+import torch
+from PIL import Image
+
+from mvlib.cli import main
+from mvlib.errors import CheckpointError, ConfigError, DataError
+from mvlib.train import newest_checkpoint, parse_train_arguments, read_checkpoint
+from mvlib.train.run import EXIT_STOPPED, train
+
+from .conftest import NAMES, QUICK
+
+HARD = ("--model-ema --model-ema-decay 0.9 --mixup 0.2 --cutmix 1.0 --reprob 0.5 --aa rand-m9-mstd0.5-inc1 -j 2 "
+        "--drop 0.2 --recovery-interval 3 --epochs 3").split()
+
+
+def arguments(data, folder, *flags):
+    return parse_train_arguments([str(data), *QUICK, "--output", str(folder), "--experiment", "run", *flags])
+
+
+def weights(folder) -> dict:
+    return newest_checkpoint(folder)[1]
+
+
+def assert_same_run(one, other) -> None:
+    """Weights, averages, optimizer and schedule are equal to the bit."""
+    assert (one["epoch"], one["batch"], one["updates"]) == (other["epoch"], other["batch"], other["updates"])
+    for key in ("state_dict", "state_dict_ema"):
+        assert one[key].keys() == other[key].keys()
+        assert all(torch.equal(value, other[key][name]) for name, value in one[key].items())
+    assert one["optimizer"]["param_groups"] == other["optimizer"]["param_groups"]
+    for index, state in one["optimizer"]["state"].items():
+        for name, value in state.items():
+            theirs = other["optimizer"]["state"][index][name]
+            assert torch.equal(value, theirs) if isinstance(value, torch.Tensor) else value == theirs
+    assert one["scheduler"] == other["scheduler"]
+    strip = [{k: v for k, v in row.items() if k != "images_per_second"} for row in one["history"]]
+    assert strip == [{k: v for k, v in row.items() if k != "images_per_second"} for row in other["history"]]
+
+
+def test_what_a_run_leaves_behind(digits, tmp_path, capsys):
+    args = arguments(digits, tmp_path, "--model-ema", "--epochs", "2")
+    args.no_export = False
+    assert train(args) == 0
+    folder = tmp_path / "run"
+    assert {path.name for path in folder.iterdir()} == {
+        "args.yaml", "summary.csv", "curves.png", "checkpoint-0.pth.tar", "checkpoint-1.pth.tar", "last.pth.tar",
+        "model_best.pth.tar", "export"}
+    rows = list(csv.DictReader(open(folder / "summary.csv")))
+    assert [row["epoch"] for row in rows] == ["0", "1"]
+    assert {"train_loss", "eval_loss", "eval_top1", "eval_top5", "ema_top1", "lr"} <= rows[0].keys()
+    assert Image.open(folder / "curves.png").size[0] > 500
+    checkpoint = read_checkpoint(folder / "last.pth.tar")
+    assert checkpoint["classes"] == sorted(NAMES) and checkpoint["arch"] == "test_resnet"
+    image = next((digits / "validation" / "one").iterdir())
+    assert main(["predict", "--model", f"local-dir:{folder / 'export'}", str(image)]) == 0
+    assert set(re.findall(r"%  (\w+)", capsys.readouterr().out)) == set(NAMES)
+    again = parse_train_arguments(["--config", str(folder / "args.yaml")])
+    assert vars(again) | {"config": None} == vars(args) | {"config": None}
+
+
+def test_a_run_is_a_function_of_its_arguments(digits, tmp_path):
+    """Not of the number of workers, and not of what the process drew before."""
+    for name, workers in (("a", "0"), ("b", "2")):
+        torch.manual_seed(random.randrange(10**6))
+        args = arguments(digits, tmp_path, *HARD, "--epochs", "1", "-j", workers)
+        args.experiment = name
+        assert train(args) == 0
+    assert_same_run(weights(tmp_path / "a"), weights(tmp_path / "b"))
+
+
+def kill_later(process, folder, number) -> int:
+    """Wait for a random number of updates, then send a signal. How far the run came is seen from its output."""
+    wanted, seen = random.randrange(1, 20), 0
+    for line in process.stdout:
+        seen += "batch" in line and "loss" in line
+        if seen >= wanted:
+            break
+    time.sleep(random.random() / 20)
+    process.send_signal(number)
+    return wanted
+
+
+def test_kill_and_resume(start, run, tmp_path):
+    status, text = run(*HARD, experiment="whole")
+    assert status == 0, text
+    process = start(*HARD, experiment="killed")
+    at = kill_later(process, tmp_path / "killed", signal.SIGKILL)
+    process.wait()
+    status, text = run(*HARD, "--resume", experiment="killed")
+    assert status == 0, f"killed after {at} updates: {text}"
+    assert_same_run(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_run_saved(start, run, digits, tmp_path, number):
+    assert train(arguments(digits, tmp_path / "whole", *HARD, "-j", "0")) == 0
+    flags = [*HARD, "-j", "0", "--recovery-interval", "0"]
+    process = start(*flags, experiment="stopped")
+    kill_later(process, tmp_path / "stopped", number)
+    rest = process.stdout.read()
+    assert process.wait() == EXIT_STOPPED, rest
+    assert f"stopped by {signal.Signals(number).name}" in rest and "--resume" in rest
+    status, text = run(*flags, "--resume", experiment="stopped")
+    assert status == 0 and "going on from" in text
+    assert_same_run(weights(tmp_path / "whole" / "run"), weights(tmp_path / "stopped"))
+
+
+def test_a_damaged_checkpoint_gives_way(digits, tmp_path, caplog):
+    assert train(arguments(digits, tmp_path, "--epochs", "2")) == 0
+    newest = tmp_path / "run" / "checkpoint-1.pth.tar"
+    newest.write_bytes(newest.read_bytes()[:-500])
+    import logging
+    logging.getLogger("mvlib").propagate = True
+    try:
+        assert train(arguments(digits, tmp_path, "--epochs", "2", "--resume")) == 0
+    finally:
+        logging.getLogger("mvlib").propagate = False
+    assert "going on from the checkpoint before it" in caplog.text
+    assert weights(tmp_path / "run")["epoch"] == 2
+
+
+def test_what_resume_refuses(digits, tmp_path):
+    assert train(arguments(digits, tmp_path, "--epochs", "1")) == 0
+    with pytest.raises(ConfigError, match="already holds a run: --resume goes on with it"):
+        train(arguments(digits, tmp_path))
+    with pytest.raises(ConfigError, match="is a checkpoint of 'test_resnet', and this run trains 'test_vit'"):
+        train(arguments(digits, tmp_path, "--resume", "--model", "test_vit"))
+    with pytest.raises(ConfigError, match=r"does not fit the model: 'conv1.*' is .* in the checkpoint and"):
+        train(arguments(digits, tmp_path, "--resume", "--in-chans", "1"))
+    with pytest.raises(FileNotFoundError, match="there is no checkpoint .*nowhere"):
+        train(arguments(digits, tmp_path, "--resume", str(tmp_path / "nowhere")))
+    (tmp_path / "run" / "bad.pth.tar").write_bytes(b"no checkpoint")
+    shutil.copy(tmp_path / "run" / "bad.pth.tar", tmp_path / "alone.pth.tar")
+    with pytest.raises(CheckpointError, match="no checkpoint in .* is whole"):
+        train(arguments(digits, tmp_path, "--resume", str(tmp_path / "alone.pth.tar")))
+
+
+def test_a_checkpoint_within_an_epoch_wants_as_many_images_a_step(digits, tmp_path):
+    assert train(arguments(digits, tmp_path, "--epochs", "1")) == 0
+    path = tmp_path / "run" / "checkpoint-0.pth.tar"
+    data = read_checkpoint(path)
+    torch.save({**data, "epoch": 0, "batch": 3, "world_size": 2, "images_per_batch": 16}, path)
+    with pytest.raises(ConfigError, match="in the middle of an epoch, by 2 processes with 8 images each; this run has "
+                                          "1 with 8"):
+        train(arguments(digits, tmp_path, "--resume"))
+
+
+def copy(digits, folder):
+    shutil.copytree(digits, folder)
+    return folder
+
+
+def test_classes_that_differ(digits, tmp_path):
+    data = copy(digits, tmp_path / "data")
+    shutil.rmtree(data / "validation" / "two")
+    (data / "validation" / "zero").rename(data / "validation" / "zzz")
+    with pytest.raises(DataError) as error:
+        train(arguments(data, tmp_path))
+    assert "two" in str(error.value) and "zzz" in str(error.value)
+
+
+def test_empty_folder(tmp_path):
+    (tmp_path / "train").mkdir()
+    with pytest.raises(DataError, match="no images"):
+        train(arguments(tmp_path, tmp_path))
+
+
+def test_too_few_classes_in_the_model(digits, tmp_path):
+    with pytest.raises(ConfigError, match="--num-classes 3, and the data set has 4 classes"):
+        train(arguments(digits, tmp_path, "--num-classes", "3"))
+
+
+def test_too_large_a_batch(digits, tmp_path):
+    with pytest.raises(ConfigError, match="batch_size 100 is larger than the 64 samples of an epoch"):
+        train(arguments(digits, tmp_path, "-b", "100"))
+
+
+@pytest.mark.parametrize(("flags", "text"), [
+    (["--opt", "adanw"], "adamw"),
+    (["--sched", "cosin"], "cosine"),
+    (["--aa", "rond-m9"], "rand"),
+    (["--freeze", "layer9"], "has no such module"),
+    (["--freeze-stages", "9"], "has 4 stages"),
+    (["--device", "cuda"], "there is no GPU that torch can use"),
+])
+def test_names_that_do_not_exist(digits, tmp_path, flags, text):
+    if flags[-1] == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(ConfigError) as error:
+        train(arguments(digits, tmp_path, *flags))
+    assert text in str(error.value)
+
+
+def test_unreadable_images_are_named_and_left_out(digits, tmp_path, run):
+    data = copy(digits, tmp_path / "data")
+    for name in ("train/one/3.png", "validation/two/17.png"):
+        (data / name).write_bytes(b"broken")
+    status, text = run("--epochs", "1", data=data)
+    assert status == 0, text
+    assert "1 training images could not be read in this epoch" in text and "train/one/3.png" in text
+    assert "1 validation images could not be read in this epoch" in text and "validation/two/17.png" in text
+
+
+def test_infinite_loss_names_the_last_good_checkpoint(run):
+    status, text = run("--lr", "1e30", "--epochs", "3", "--sched", "constant")
+    assert status == 2
+    assert re.search(r"the loss is (nan|inf) in epoch \d, batch \d+ \(update \d+\), at learning rate 1e\+30; "
+                     r"the last good checkpoint is", text), text
+
+
+def test_amp_without_a_gpu_is_said(run):
+    status, text = run("--amp", "--epochs", "1")
+    assert status == 0
+    assert text.count("--amp on a CPU: bfloat16 autocast, which needs no loss scaling") == 1
+
+
+def test_freezing_and_layer_decay(digits, tmp_path):
+    assert train(arguments(digits, tmp_path, "--freeze-stages", "2", "--layer-decay", "0.7", "--epochs", "1")) == 0
+    saved = weights(tmp_path / "run")["state_dict"]
+    torch.manual_seed(42)
+    import mvlib
+    fresh = mvlib.create_model("test_resnet", pretrained=False, num_classes=4).state_dict()
+    assert torch.equal(fresh["layer2.0.conv1.weight"], saved["layer2.0.conv1.weight"])
+    assert not torch.equal(fresh["layer3.0.conv1.weight"], saved["layer3.0.conv1.weight"])
+
+
+def test_a_teacher(digits, tmp_path):
+    assert train(arguments(digits, tmp_path, "--epochs", "1")) == 0
+    args = arguments(digits, tmp_path, "--teacher", "test_resnet", "--epochs", "1", "--teacher-checkpoint",
+                     str(tmp_path / "run" / "last.pth.tar"))
+    args.experiment = "student"
+    assert train(args) == 0
+
+
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+PLAIN = "--model test_vit --smoothing 0 --opt sgd --no-aug".split()  # a model without batch norm
+
+
+def test_two_processes_are_one_with_the_joint_batch(run, tmp_path):
+    status, text = run(*PLAIN, "-b", "4", experiment="two", launcher=TORCHRUN)
+    assert status == 0, text
+    status, text = run(*PLAIN, "-b", "8", experiment="one")
+    assert status == 0, text
+    one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
+    for key, value in one["state_dict"].items():
+        torch.testing.assert_close(two["state_dict"][key], value, rtol=1e-4, atol=1e-6)
+    for a, b in zip(one["history"], two["history"]):
+        assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-5)
+        assert (a["eval_top1"], a["eval_top5"]) == (b["eval_top1"], b["eval_top5"])
+
+
+def test_a_killed_rank_is_started_again(start, run, tmp_path):
+    flags = [*PLAIN, "-b", "4", "--recovery-interval", "2", "--model-ema"]
+    status, text = run(*flags, experiment="whole", launcher=TORCHRUN)
+    assert status == 0, text
+    process = start(*flags, experiment="hurt", launcher=(*TORCHRUN, "--max-restarts", "2"))
+    for line in process.stdout:
+        if "batch 5/8" in line:
+            break
+    children = open(f"/proc/{process.pid}/task/{process.pid}/children").read().split()
+    os.kill(int(children[-1]), signal.SIGKILL)
+    rest = process.stdout.read()
+    assert process.wait() == 0, rest
+    assert "going on from" in rest
+    assert_same_run(weights(tmp_path / "whole"), weights(tmp_path / "hurt"))
