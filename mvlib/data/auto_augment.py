@@ -1,4 +1,4 @@
-"""Augmentation policies by timm's strings: AutoAugment, RandAugment, AugMix and 3-Augment, on PIL images.
+"""Augmentation policies by timm's strings: AutoAugment, RandAugment, AugMix and 3-Augment.
 
     original, originalr, v0, v0r   AutoAugment (https://arxiv.org/abs/1805.09501); v0 is that of TPU EfficientNet
     3a                             3-Augment of DeiT III (https://arxiv.org/abs/2204.07118)
@@ -6,23 +6,25 @@
     augmix-m5-w4-d2                AugMix (https://arxiv.org/abs/1912.02781)
     ta_wide, ra, imagenet          torchvision's TrivialAugmentWide, RandAugment and AutoAugment
 
-Every operation gives timm's pixels for the same argument, and its argument is drawn as timm draws it. All draws come
-from Python's `random`, but those of torchvision's policies, which come from torch.
+They take and give PIL images, and uint8 tensors (channels, height, width). Every operation gives timm's pixels for the
+same argument, and its argument is drawn as timm draws it. All draws come from Python's `random`, but those of
+torchvision's policies, which take PIL images and draw from torch.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+from PIL import Image, ImageOps
 
 from ..errors import ConfigError
 from ..names import closest
+from . import augment
+from .augment import Picture
 
 __all__ = [
     "AUTO_AUGMENT_POLICIES", "OPERATIONS", "AugMixAugment", "AugmentOp", "AutoAugment", "RandAugment",
@@ -36,81 +38,7 @@ _HPARAMS = {"translate_const": 250, "translate_pct": 0.45, "img_mean": (128, 128
             "interpolation": _RANDOM_INTERPOLATION, "magnitude_std": 0.0, "magnitude_max": None}
 
 Hparams = Mapping[str, Any]
-Policy = Callable[[Image.Image], Image.Image]
-
-
-# Operations on the values of pixels: apply(image, argument) -> image.
-
-def _look_up(image: Image.Image, table: bytes | Sequence[int]) -> Image.Image:
-    return image.point(list(table) * len(image.getbands()))
-
-
-def _posterize(image: Image.Image, bits: int) -> Image.Image:
-    """Keep the highest `bits` of each value; 0 gives black, where Pillow refuses since its release 12."""
-    return image if bits >= 8 else _look_up(image, _posterizing_table(bits))
-
-
-@lru_cache(maxsize=9)
-def _posterizing_table(bits: int) -> list[int]:
-    return [value & -(1 << 8 - bits) for value in range(256)]
-
-
-def _solarize(image: Image.Image, threshold: int) -> Image.Image:
-    return _look_up(image, [value if value < threshold else 255 - value for value in range(256)])
-
-
-def _solarize_add(image: Image.Image, add: int) -> Image.Image:
-    return _look_up(image, [min(255, value + add) if value < 128 else value for value in range(256)])
-
-
-def _desaturate(image: Image.Image, amount: float) -> Image.Image:
-    return ImageEnhance.Color(image).enhance(min(1.0, max(0.0, 1.0 - amount)))
-
-
-def _enhancer(enhance: type) -> Callable[[Image.Image, float], Image.Image]:
-    return lambda image, factor: enhance(image).enhance(factor)
-
-
-def _blur(image: Image.Image, radius: float) -> Image.Image:
-    return image.filter(ImageFilter.GaussianBlur(radius))
-
-
-def _blur_random(image: Image.Image, factor: float) -> Image.Image:
-    return _blur(image, random.uniform(0.1, 2.0 * factor))
-
-
-# Operations that move pixels: apply(image, argument, resample, fill) -> image.
-
-def _affine(image: Image.Image, matrix: Sequence[float], resample: int, fill: Any) -> Image.Image:
-    return image.transform(image.size, Image.Transform.AFFINE, matrix, resample=resample, fillcolor=fill)
-
-
-def _shear_x(image: Image.Image, factor: float, resample: int, fill: Any) -> Image.Image:
-    return _affine(image, (1, factor, 0, 0, 1, 0), resample, fill)
-
-
-def _shear_y(image: Image.Image, factor: float, resample: int, fill: Any) -> Image.Image:
-    return _affine(image, (1, 0, 0, factor, 1, 0), resample, fill)
-
-
-def _translate_x(image: Image.Image, pixels: float, resample: int, fill: Any) -> Image.Image:
-    return _affine(image, (1, 0, pixels, 0, 1, 0), resample, fill)
-
-
-def _translate_y(image: Image.Image, pixels: float, resample: int, fill: Any) -> Image.Image:
-    return _affine(image, (1, 0, 0, 0, 1, pixels), resample, fill)
-
-
-def _translate_x_rel(image: Image.Image, share: float, resample: int, fill: Any) -> Image.Image:
-    return _translate_x(image, share * image.width, resample, fill)
-
-
-def _translate_y_rel(image: Image.Image, share: float, resample: int, fill: Any) -> Image.Image:
-    return _translate_y(image, share * image.height, resample, fill)
-
-
-def _rotate(image: Image.Image, degrees: float, resample: int, fill: Any) -> Image.Image:
-    return image.rotate(degrees, resample=resample, fillcolor=fill)
+Policy = Callable[[Any], Any]
 
 
 # From a level (0..10, or up to `magnitude_max`) to an operation's argument.
@@ -147,6 +75,10 @@ def _steps(level: float, greatest: int) -> int:
     return int(level / _MAX_LEVEL * greatest)
 
 
+def _blur_randomly(image: Image.Image, factor: float) -> Image.Image:
+    return augment.blur(image, random.uniform(0.1, 2.0 * factor))
+
+
 class Operation(NamedTuple):
     """What an operation does.
 
@@ -155,45 +87,44 @@ class Operation(NamedTuple):
             where it moves pixels.
         argument: (level, hparams) -> argument.
         moves: Whether it moves pixels.
+        pil: Whether it takes and gives a PIL image, otherwise a uint8 array (height, width, channels).
     """
 
-    apply: Callable[..., Image.Image]
+    apply: Callable[..., Picture]
     argument: Callable[[float, Hparams], float] | None = None
     moves: bool = False
+    pil: bool = False
 
-
-_color, _contrast, _brightness, _sharpness = map(_enhancer, (
-    ImageEnhance.Color, ImageEnhance.Contrast, ImageEnhance.Brightness, ImageEnhance.Sharpness))
 
 # The published implementations differ in which way posterizing and solarizing grow with the level.
 OPERATIONS = {
-    "AutoContrast": Operation(ImageOps.autocontrast),
-    "Equalize": Operation(ImageOps.equalize),
-    "Invert": Operation(ImageOps.invert),
-    "Rotate": Operation(_rotate, _signed(30.0), moves=True),
-    "Posterize": Operation(_posterize, lambda level, _: _steps(level, 4)),
-    "PosterizeIncreasing": Operation(_posterize, lambda level, _: 4 - _steps(level, 4)),
-    "PosterizeOriginal": Operation(_posterize, lambda level, _: 4 + _steps(level, 4)),
-    "Solarize": Operation(_solarize, lambda level, _: min(256, _steps(level, 256))),
-    "SolarizeIncreasing": Operation(_solarize, lambda level, _: 256 - min(256, _steps(level, 256))),
-    "SolarizeAdd": Operation(_solarize_add, lambda level, _: min(128, _steps(level, 110))),
-    "Color": Operation(_color, _enhancement),
-    "ColorIncreasing": Operation(_color, _enhancement_increasing),
-    "Contrast": Operation(_contrast, _enhancement),
-    "ContrastIncreasing": Operation(_contrast, _enhancement_increasing),
-    "Brightness": Operation(_brightness, _enhancement),
-    "BrightnessIncreasing": Operation(_brightness, _enhancement_increasing),
-    "Sharpness": Operation(_sharpness, _enhancement),
-    "SharpnessIncreasing": Operation(_sharpness, _enhancement_increasing),
-    "ShearX": Operation(_shear_x, _signed(0.3), moves=True),
-    "ShearY": Operation(_shear_y, _signed(0.3), moves=True),
-    "TranslateX": Operation(_translate_x, _pixels, moves=True),
-    "TranslateY": Operation(_translate_y, _pixels, moves=True),
-    "TranslateXRel": Operation(_translate_x_rel, _share, moves=True),
-    "TranslateYRel": Operation(_translate_y_rel, _share, moves=True),
-    "Desaturate": Operation(_desaturate, _between(0.5, 1.0)),
-    "GaussianBlur": Operation(_blur, _between(0.1, 2.0)),
-    "GaussianBlurRand": Operation(_blur_random, _between(0.0, 1.0)),
+    "AutoContrast": Operation(ImageOps.autocontrast, pil=True),
+    "Equalize": Operation(ImageOps.equalize, pil=True),
+    "Invert": Operation(augment.invert),
+    "Rotate": Operation(augment.rotate, _signed(30.0), moves=True, pil=True),
+    "Posterize": Operation(augment.posterize, lambda level, _: _steps(level, 4)),
+    "PosterizeIncreasing": Operation(augment.posterize, lambda level, _: 4 - _steps(level, 4)),
+    "PosterizeOriginal": Operation(augment.posterize, lambda level, _: 4 + _steps(level, 4)),
+    "Solarize": Operation(augment.solarize, lambda level, _: min(256, _steps(level, 256))),
+    "SolarizeIncreasing": Operation(augment.solarize, lambda level, _: 256 - min(256, _steps(level, 256))),
+    "SolarizeAdd": Operation(augment.solarize_add, lambda level, _: min(128, _steps(level, 110))),
+    "Color": Operation(augment.color, _enhancement, pil=True),
+    "ColorIncreasing": Operation(augment.color, _enhancement_increasing, pil=True),
+    "Contrast": Operation(augment.contrast, _enhancement),
+    "ContrastIncreasing": Operation(augment.contrast, _enhancement_increasing),
+    "Brightness": Operation(augment.brightness, _enhancement),
+    "BrightnessIncreasing": Operation(augment.brightness, _enhancement_increasing),
+    "Sharpness": Operation(augment.sharpness, _enhancement),
+    "SharpnessIncreasing": Operation(augment.sharpness, _enhancement_increasing),
+    "ShearX": Operation(augment.shear_x, _signed(0.3), moves=True),
+    "ShearY": Operation(augment.shear_y, _signed(0.3), moves=True),
+    "TranslateX": Operation(augment.translate_x, _pixels, moves=True),
+    "TranslateY": Operation(augment.translate_y, _pixels, moves=True),
+    "TranslateXRel": Operation(augment.translate_x_rel, _share, moves=True),
+    "TranslateYRel": Operation(augment.translate_y_rel, _share, moves=True),
+    "Desaturate": Operation(augment.desaturate, _between(0.5, 1.0), pil=True),
+    "GaussianBlur": Operation(augment.blur, _between(0.1, 2.0), pil=True),
+    "GaussianBlurRand": Operation(_blur_randomly, _between(0.0, 1.0), pil=True),
 }
 
 
@@ -223,11 +154,17 @@ class AugmentOp:
         self.magnitude_std = self.hparams["magnitude_std"]
         self.magnitude_max = self.hparams["magnitude_max"]
 
-    def __call__(self, image: Image.Image) -> Image.Image:
+    def __call__(self, image: Any) -> Any:
+        """Apply it to a PIL image or a uint8 tensor (channels, height, width)."""
+        return _apply([self], image)
+
+    def apply(self, image: Picture) -> Picture:
+        """Apply it to a PIL image or an array, and give whichever it is quicker on."""
         if self.prob < 1.0 and random.random() > self.prob:
             return image
         operation = OPERATIONS[self.name]
         level = self._draw_level()
+        image = augment.to_pil(image) if operation.pil else augment.to_array(image)
         if operation.argument is None:
             return operation.apply(image)
         argument = operation.argument(level, self.hparams)
@@ -251,6 +188,17 @@ class AugmentOp:
         highest = "" if self.magnitude_max is None else f", mmax={self.magnitude_max}"
         return (f"{type(self).__name__}({self.name}, p={self.prob}, m={self.magnitude}, mstd={self.magnitude_std}"
                 f"{highest})")
+
+
+def _apply(operations: Iterable[Policy], image: Any) -> Any:
+    """The operations one after the other, on a PIL image or a uint8 tensor (channels, height, width)."""
+    result = start = image if isinstance(image, Image.Image) else augment.to_array(image)
+    for operation in operations:
+        if isinstance(operation, AugmentOp):
+            result = operation.apply(result)
+        else:
+            result = operation(augment.to_pil(result))
+    return image if result is start else augment.like(result, image)
 
 
 # A line is a pair of operations, each with its probability and level.
@@ -344,10 +292,8 @@ class AutoAugment:
     def __init__(self, policy: Sequence[Sequence[AugmentOp]]) -> None:
         self.policy = policy
 
-    def __call__(self, image: Image.Image) -> Image.Image:
-        for operation in random.choice(self.policy):
-            image = operation(image)
-        return image
+    def __call__(self, image: Any) -> Any:
+        return _apply(random.choice(self.policy), image)
 
     def __repr__(self) -> str:
         return _lines(type(self).__name__, (", ".join(map(repr, operations)) for operations in self.policy))
@@ -416,10 +362,8 @@ class RandAugment:
         if self.choice_weights is not None and num_layers > weighted:
             raise ConfigError(f"RandAugment cannot choose {num_layers} of {weighted} weighted operations")
 
-    def __call__(self, image: Image.Image) -> Image.Image:
-        for operation in self._choose():
-            image = operation(image)
-        return image
+    def __call__(self, image: Any) -> Any:
+        return _apply(self._choose(), image)
 
     def _choose(self) -> list[Policy]:
         if self.choice_weights is None:
@@ -460,36 +404,33 @@ class AugMixAugment:
         self.depth = depth
         self.blended = blended
 
-    def __call__(self, image: Image.Image) -> Image.Image:
+    def __call__(self, image: Any) -> Any:
         gammas = [random.gammavariate(self.alpha, 1.0) for _ in range(self.width)]
         weights = np.float32([gamma / sum(gammas) for gamma in gammas])  # of a Dirichlet distribution
         share = np.float32(random.betavariate(self.alpha, self.alpha))
-        return (self._blend if self.blended else self._mix)(image, weights, share)
+        pixels = augment.to_array(image)
+        return augment.like((self._blend if self.blended else self._mix)(pixels, weights, share), image)
 
-    def _mix(self, image: Image.Image, weights: np.ndarray, share: float) -> Image.Image:
-        mixed = np.zeros((*image.size[::-1], len(image.getbands())), dtype=np.float32)
+    def _mix(self, pixels: np.ndarray, weights: np.ndarray, share: float) -> np.ndarray:
+        mixed = np.zeros(pixels.shape, dtype=np.float32)
         for weight in weights:
-            chain = np.asarray(self._chain(image), dtype=np.float32)
-            mixed += weight * chain.reshape(mixed.shape)
-        mixed = mixed.clip(0, 255).astype(np.uint8)
-        return Image.blend(image, Image.fromarray(mixed.squeeze(-1) if image.mode == "L" else mixed), share)
+            mixed += weight * self._chain(pixels)
+        return augment.blend(pixels, mixed.clip(0, 255).astype(np.uint8), share)
 
-    def _blend(self, image: Image.Image, weights: np.ndarray, share: float) -> Image.Image:
-        # What is blended in later dims what came before, so the last chain gets its own weight and the first a larger.
-        blended, rest = image, 1.0
-        shares = []
+    def _blend(self, pixels: np.ndarray, weights: np.ndarray, share: float) -> np.ndarray:
+        # What is blended in later dims what came before: only the last chain gets its own weight, the others more.
+        shares, rest = [], 1.0
         for weight in (weights * share)[::-1]:
-            shares.append(np.float32(weight / rest))
-            rest *= 1 - weight / rest
+            shares.append(weight / rest)
+            rest *= 1 - shares[-1]
+        blended = pixels
         for own in reversed(shares):
-            blended = Image.blend(blended, self._chain(image), own)
+            blended = augment.blend(blended, self._chain(pixels), own)
         return blended
 
-    def _chain(self, image: Image.Image) -> Image.Image:
+    def _chain(self, pixels: np.ndarray) -> np.ndarray:
         depth = self.depth if self.depth > 0 else random.randint(1, 3)
-        for operation in random.choices(self.ops, k=depth):
-            image = operation(image)
-        return image
+        return _apply(random.choices(self.ops, k=depth), pixels)
 
     def __repr__(self) -> str:
         return _lines(f"{type(self).__name__}(alpha={self.alpha}, width={self.width}, depth={self.depth}", self.ops)
@@ -512,15 +453,14 @@ def _read_sections(config: str, kinds: Mapping[str, Callable[[str], Any]]) -> di
         ConfigError: A section that is not in `kinds`, or whose value is not a number.
     """
     values: dict[str, Any] = {}
-    known = ", ".join(kinds)
+    known = f"sections: {', '.join(kinds)}, each with its value" if kinds else "it takes none"
     for section in config.split("-")[1:]:
         if "t" in kinds and section.startswith("t"):
             values["t"] = section[1:]
             continue
         key, value = re.fullmatch(r"([^\d]*)(.*)", section).groups()
         if key not in kinds:
-            raise ConfigError(f"unknown section '{section}' in augmentation '{config}'{closest(key, kinds)}; "
-                              f"sections: {known}, each with its value")
+            raise ConfigError(f"unknown section '{section}' in augmentation '{config}'{closest(key, kinds)}; {known}")
         try:
             values[key] = kinds[key](value)
         except ValueError:

@@ -9,7 +9,6 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO
 
-import numpy as np
 import torch
 import torchvision.transforms as torchvision_transforms
 from PIL import Image
@@ -21,6 +20,7 @@ from torchvision.transforms.v2 import Compose
 from torchvision.transforms.v2 import functional as F
 
 from ..errors import ConfigError
+from .augment import to_array, to_pil
 from .auto_augment import create_policy
 from .images import _ORIENTATION, _ORIENTED_INFO, open_image
 from .random_erasing import TORCHVISION_ERASING, RandomErasing
@@ -84,7 +84,10 @@ def create_train_transform(
         final.append(RandomErasing(re_prob, mode=re_mode, max_count=re_count, num_splits=re_num_splits, **limits))
     if separate:
         return Compose([*geometry, ToPIL()]), Compose(colours or [nn.Identity()]), Compose(final)
-    return TrainTransform([*geometry, *([ToPIL()] if colours else []), *colours, *final])
+    # Our own policies take tensors; the others' results on them are not quite those on PIL images.
+    own = 1 if auto_augment and not isinstance(colours[0], nn.Module) else 0
+    others = [ToPIL(), *colours[own:]] if colours[own:] else []
+    return TrainTransform([*geometry, *colours[:own], *others, *final])
 
 
 def create_plain_train_transform(size: int | tuple[int, int], interpolation: str, final: list[nn.Module]) -> Compose:
@@ -250,29 +253,25 @@ def resized_crop(image: Picture, box: Box, size: tuple[int, int], interpolation:
     if isinstance(image, Tensor):
         image = image[..., top:top + height, left:left + width]
     elif interpolation in _TORCH_MODES:
-        image = to_tensor(image.crop((left, top, left + width, top + height)))
+        image = _to_tensor(image.crop((left, top, left + width, top + height)))
     else:
         resampling = Image.Resampling[interpolation.name]
-        return to_tensor(image.resize(size[::-1], resampling, (left, top, left + width, top + height)))
+        return _to_tensor(image.resize(size[::-1], resampling, (left, top, left + width, top + height)))
     if interpolation not in _TORCH_MODES:
         return F.resize(image, list(size), interpolation)
     pixels = image.permute(1, 2, 0)[None].permute(0, 3, 1, 2)  # so that torch sees that channels are last
     return interpolate(pixels, size, mode=_TORCH_MODES[interpolation], antialias=True)[0]
 
 
-def to_tensor(image: Image.Image) -> Tensor:
-    """uint8 (channels, height, width), in memory last channels."""
-    pixels = torch.from_numpy(np.array(image))
-    return (pixels if pixels.ndim == 3 else pixels[..., None]).permute(2, 0, 1)
+def _to_tensor(image: Image.Image) -> Tensor:
+    return torch.from_numpy(to_array(image)).permute(2, 0, 1)
 
 
 class ToPIL(nn.Module):
     """uint8 tensor (1 or 3 channels, height, width) to PIL image."""
 
     def forward(self, image: Picture) -> Image.Image:
-        if not isinstance(image, Tensor):
-            return image
-        return Image.fromarray(image.permute(1, 2, 0).squeeze(-1).numpy())
+        return to_pil(image)
 
 
 class RandomResize(nn.Module):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from . import each
-from .batch import Batch, BatchOptimizer, Group, State, Tensors, cautious, decay_, root_mean, scale_by_trust_
+from .batch import Batch, BatchOptimizer, Group, State, Tensors, cautious, decay_, root_mean, trust_ratios
 from .momentum import project
 
 __all__ = [
@@ -216,11 +216,12 @@ class Adan(BatchOptimizer):
         beta1, beta2, beta3 = group["betas"]
         averages, differences, squares, last = (
             batch[name] for name in ("exp_avg", "exp_avg_diff", "exp_avg_sq", "last_grad"))
-        change = each.sub(batch.grads, last)
+        change = last  # minus the change, in the memory of the last gradient
+        each.sub_(change, batch.grads)
         each.lerp_(averages, batch.grads, 1 - beta1)
         each.mul_(differences, beta2)
-        each.add_(differences, change, alpha=1 - beta2)
-        each.mul_(change, beta2)
+        each.add_(differences, change, alpha=beta2 - 1)
+        each.mul_(change, -beta2)
         each.add_(change, batch.grads)
         each.mul_(squares, beta3)
         each.addcmul_(squares, change, change, value=1 - beta3)
@@ -379,8 +380,8 @@ class Lamb(BatchOptimizer):
         elif group["weight_decay"]:
             each.add_(updates, batch.params, alpha=group["weight_decay"])
         if group["weight_decay"] or group["always_adapt"]:
-            most = 1.0 if group["trust_clip"] else math.inf
-            scale_by_trust_(updates, batch.params, lambda weight, update: (weight / update).clamp(max=most))
+            ratios = trust_ratios(batch.params, updates, torch.div)
+            each.mul_(updates, list(ratios.clamp(max=1.0) if group["trust_clip"] else ratios))
         each.add_(batch.params, updates, alpha=-batch.lr)
 
 

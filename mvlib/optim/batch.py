@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from ..errors import ConfigError
 from . import each
 
-__all__ = ["Batch", "BatchOptimizer", "cautious", "decay_", "root_mean", "scale_by_trust_"]
+__all__ = ["Batch", "BatchOptimizer", "cautious", "decay_", "root_mean", "trust_ratios"]
 
 Tensors = list[Tensor]
 State = dict[str, Any]
@@ -201,8 +201,7 @@ def root_mean(squares: Tensors, beta: float, step: int, eps: float) -> Tensors:
     return roots
 
 
-def scale_by_trust_(updates: Tensors, weights: Tensors, ratio: Callable[[Tensor, Tensor], Tensor]) -> None:
-    """Scale each tensor of `updates` by ratio(weight norm, update norm); by 1 where either norm is zero."""
+def trust_ratios(weights: Tensors, updates: Tensors, ratio: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """ratio(weight norms, update norms) of each pair of tensors, (N,); 1 where either norm is zero."""
     weight_norms, update_norms = torch.stack(each.norm(weights)), torch.stack(each.norm(updates))
-    usable = (weight_norms > 0) & (update_norms > 0)
-    each.mul_(updates, list(torch.where(usable, ratio(weight_norms, update_norms), 1.0).unbind()))
+    return torch.where((weight_norms > 0) & (update_norms > 0), ratio(weight_norms, update_norms), 1.0)

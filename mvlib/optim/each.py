@@ -24,8 +24,9 @@ from torch import _foreach_pow as pow
 from torch import _foreach_sign_ as sign_
 from torch import _foreach_sqrt as sqrt
 from torch import _foreach_sub as sub
+from torch import _foreach_sub_ as sub_
 
 __all__ = [
     "add", "add_", "addcdiv", "addcdiv_", "addcmul_", "clamp_max_", "clamp_min_", "copy_", "div", "div_", "lerp",
-    "lerp_", "maximum_", "mul", "mul_", "norm", "pow", "sign_", "sqrt", "sub",
+    "lerp_", "maximum_", "mul", "mul_", "norm", "pow", "sign_", "sqrt", "sub", "sub_",
 ]

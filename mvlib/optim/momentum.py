@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from . import each
-from .batch import Batch, BatchOptimizer, Group, State, Tensors, cautious, decay_
+from .batch import Batch, BatchOptimizer, Group, State, Tensors, cautious, decay_, trust_ratios
 
 __all__ = ["MADGRAD", "SGDP", "SGDW", "Lars", "Lion", "RMSpropTF", "project"]
 
@@ -77,9 +77,9 @@ class Lars(BatchOptimizer):
         each.add_(batch.params, accumulate(batch, updates, group), alpha=-batch.lr)
 
     def _ratios(self, batch: Batch, group: Group) -> Tensors:
-        weights, grads = torch.stack(each.norm(batch.params)), torch.stack(each.norm(batch.grads))
-        ratios = group["trust_coeff"] * weights / (grads + group["weight_decay"] * weights + group["eps"])
-        ratios = torch.where((weights > 0) & (grads > 0), ratios, 1.0)
+        decay, eps = group["weight_decay"], group["eps"]
+        ratios = trust_ratios(batch.params, batch.grads,
+                              lambda weight, grad: group["trust_coeff"] * weight / (grad + decay * weight + eps))
         return list((ratios / batch.lr).clamp(max=1.0) if group["trust_clip"] else ratios)
 
 

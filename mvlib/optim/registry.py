@@ -196,7 +196,7 @@ def _register_all() -> None:
     _add("adagrad", _TORCH + "Adagrad", "torch's Adagrad", "eps", eps=1e-8)
     _add("rmsprop", _TORCH + "RMSprop", "torch's RMSprop", "eps", "momentum", alpha=0.9)
 
-    belief = "pytorch-optimizer's AdaBelief"
+    belief = "pytorch-optimizer's AdaBelief, steps counted by group"
     for name, text, rectify in (("adabelief", belief, False), ("radabelief", belief + ", rectified", True)):
         _add(name, _OURS + "third_party.AdaBelief", text, "eps", "betas", package="pytorch_optimizer", rectify=rectify)
 

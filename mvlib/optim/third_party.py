@@ -16,6 +16,9 @@ def AdaBelief(
 ) -> Optimizer:
     """pytorch-optimizer's AdaBelief (https://arxiv.org/abs/2010.07468).
 
+    It counts steps by group where timm counts by parameter, which shows only where a parameter misses gradients;
+    adds coupled weight decay to the gradients in place; and takes `amsgrad` into the rectified update too.
+
     Args:
         fixed_decay: Weight decay does not scale with the learning rate.
         rectify: Rectify the variance as RAdam does.

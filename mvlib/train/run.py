@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..data.config import resolve_data_config
 from ..data.dataset import AugMixDataset
 from ..data.dataset_factory import create_dataset
 from ..data.loader import create_loader
@@ -103,7 +104,7 @@ def _train(args: argparse.Namespace, world: World, stopped: _Stop) -> int:
                      len(data_eval), model.num_classes, epochs, updates_per_epoch, folder)
 
     report = Report(folder, args, world.is_main, epochs)
-    loss_fn, teacher = _loss(args, world, autocast)
+    loss_fn, teacher = _loss(args, world, model.num_classes, data_config)
     options = StepOptions(
         autocast, args.grad_accum_steps, args.clip_grad, args.clip_mode, args.model_ema_steps,
         args.warmup_epochs if args.model_ema_adjust else 0, args.skip_nonfinite, args.seed, world.rank, teacher)
@@ -356,7 +357,9 @@ def _scheduler(args: argparse.Namespace, optimizer: torch.optim.Optimizer, updat
     return scheduler, epochs
 
 
-def _loss(args: argparse.Namespace, world: World, autocast: Any) -> tuple[nn.Module, nn.Module | None]:
+def _loss(
+    args: argparse.Namespace, world: World, num_classes: int, config: Mapping[str, Any]
+) -> tuple[nn.Module, nn.Module | None]:
     mixes = args.mixup > 0 or args.cutmix > 0 or bool(args.cutmix_minmax)
     loss = create_loss(
         jsd=args.jsd_loss, num_splits=args.aug_splits, mixup_active=mixes, smoothing=args.smoothing,
@@ -365,8 +368,26 @@ def _loss(args: argparse.Namespace, world: World, autocast: Any) -> tuple[nn.Mod
     if not args.teacher:
         return loss, None
     teacher = create_model(args.teacher, pretrained=None if args.teacher_checkpoint else True,
-                           checkpoint_path=args.teacher_checkpoint).to(world.device).eval().requires_grad_(False)
+                           checkpoint_path=args.teacher_checkpoint, num_classes=num_classes)
+    wanted = resolve_data_config(model=teacher)
+    if any(abs(a - b) > 1e-6 for key in ("mean", "std") for a, b in zip(config[key], wanted[key])):
+        teacher = nn.Sequential(_Renormalize(config, wanted), teacher)
+    teacher = teacher.to(world.device).eval().requires_grad_(False)
     return DistillationLoss(loss, args.distill_alpha, args.distill_temperature, args.distill_type), teacher
+
+
+class _Renormalize(nn.Module):
+    """Images normalised by one mean and standard deviation -> by those that a teacher was trained with."""
+
+    def __init__(self, own: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+        super().__init__()
+        mean, std, to_mean, to_std = (torch.tensor(config[key]).view(-1, 1, 1)
+                                      for config in (own, wanted) for key in ("mean", "std"))
+        self.register_buffer("scale", std / to_std)
+        self.register_buffer("shift", (mean - to_mean) / to_std)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.addcmul(self.shift.to(x.dtype), x, self.scale.to(x.dtype))
 
 
 # evaluation, checkpoints, output

@@ -17,10 +17,11 @@ from ...errors import ConfigError, DataError
 from ...names import natural_key
 
 __all__ = [
-    "UNMAPPED", "ClassMap", "Labelled", "drop_unmapped", "index_classes", "index_labels", "label_by_folder",
+    "NO_LABEL", "UNMAPPED", "ClassMap", "Labelled", "drop_unmapped", "index_classes", "index_labels", "label_by_folder",
     "load_class_map", "map_label",
 ]
 
+NO_LABEL = -1  # of a sample without a class
 UNMAPPED = -2  # label of a class that a class map does not have
 
 _logger = logging.getLogger("mvlib")
@@ -170,12 +171,12 @@ class Labelled(NamedTuple):
 
     Attributes:
         kept: Numbers of the samples, ascending.
-        labels: Of those kept, None where there are no classes at all.
-        class_to_idx: None likewise.
+        labels: Of those kept, -1 where there are no classes at all.
+        class_to_idx: None where there are none.
     """
 
     kept: np.ndarray
-    labels: np.ndarray | None
+    labels: np.ndarray
     class_to_idx: dict[str, int] | None
 
 
@@ -198,7 +199,7 @@ def label_by_folder(name: str, paths: Sequence[str], classes: Sequence[str], cla
         if need_classes or class_to_idx is not None:
             raise DataError(f"{name} has no class folders: its images lie in it directly (first: {paths[0]}), and "
                             f"should lie in {name}/CLASS/{paths[0]}")
-        return Labelled(np.arange(len(paths)), None, None)
+        return Labelled(np.arange(len(paths)), np.full(len(paths), NO_LABEL), None)
     if "" in names:
         loose = [path for path, found in zip(paths, classes) if not found]
         _logger.warning("%s: left out %d images that lie in no class folder, such as %s", name, len(loose), loose[0])

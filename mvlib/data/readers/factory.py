@@ -55,7 +55,10 @@ def create_reader(name: str = "", root: str | os.PathLike[str] | None = None, sp
     if prefix == "torch":
         from .torchvision_reader import TorchvisionReader
 
-        return _call(TorchvisionReader, name, name=rest, root=root, split=split, extra=kwargs)
+        if kwargs.get("class_map"):
+            raise ConfigError(f"data set '{name}' takes no class_map: torchvision numbers its classes")
+        extra = {key: value for key, value in kwargs.items() if key not in _OF_SOME}
+        return TorchvisionReader(rest, root, split, bool(kwargs.get("download")), extra)
     if prefix == "hfds":
         from .hf import HuggingFaceReader
 

@@ -37,11 +37,10 @@ class FolderReader(Reader):
         types = frozenset(parse_extensions(input_key) or IMAGE_EXTENSIONS)
         if not os.path.isdir(self.root):
             raise DataError(f"{self.root} is not a folder")
-        found, empty = _scan(self.root, types)
+        found, classes, empty = _scan(self.root, types)
         if not found:
             raise DataError(f"{self.root} has no images: no file in it or its folders ends in "
                             f"{', '.join(sorted(types))}")
-        classes = [os.path.basename(os.path.dirname(path)) for path in found]
         kept, self._targets, self.class_to_idx = label_by_folder(
             self.root, found, classes, load_class_map(class_map, self.root), empty, need_classes)
         self._paths = Names(found[i] for i in kept)
@@ -50,29 +49,31 @@ class FolderReader(Reader):
         return len(self._paths)
 
     def __getitem__(self, index: int) -> tuple[str, int | None]:
-        path = os.path.join(self.root, self._paths[index])
-        return path, None if self._targets is None else int(self._targets[index])
+        return os.path.join(self.root, self._paths[index]), \
+            None if self.class_to_idx is None else int(self._targets[index])
 
-    def targets(self) -> Sequence[int] | None:
+    def targets(self) -> Sequence[int]:
         return self._targets
 
     def _path(self, index: int) -> str:
         return self._paths[index]
 
 
-def _scan(root: str, types: frozenset[str]) -> tuple[list[str], list[str]]:
-    """Paths of images below the root, sorted, and the names of folders that have nothing in them."""
-    found: list[str] = []
+def _scan(root: str, types: frozenset[str]) -> tuple[list[str], list[str], list[str]]:
+    """Paths of images below the root, sorted, the name of the folder of each, and those of folders with nothing."""
+    found: list[tuple[str, str]] = []
     empty: list[str] = []
-    for folder, files, folders in _walk(root, "", set()):
-        found += [os.path.join(folder, name) for name in files if os.path.splitext(name)[1].lower() in types]
+    for folder, files, folders in _walk(root, "", frozenset()):
+        prefix, name = os.path.join(folder, ""), os.path.basename(folder)
+        found += [(prefix + file, name) for file in files if file[file.rfind("."):].lower() in types]
         if folder and not files and not folders:
-            empty.append(os.path.basename(folder))
-    found.sort(key=lambda path: (natural_key(path), path))
-    return found, empty
+            empty.append(name)
+    found.sort()  # decides between names that are alike in natural order
+    found.sort(key=lambda row: natural_key(row[0]))
+    return [path for path, _ in found], [name for _, name in found], empty
 
 
-def _walk(root: str, folder: str, above: set[tuple[int, int]]) -> Iterator[tuple[str, list[str], list[str]]]:
+def _walk(root: str, folder: str, above: frozenset[tuple[int, int]]) -> Iterator[tuple[str, list[str], list[str]]]:
     """(path below the root, files, folders) of a folder and those in it, but for links back to one `above`."""
     path = os.path.join(root, folder) if folder else root
     try:

@@ -206,9 +206,9 @@ class HuggingFaceReader(Reader):
         self.class_to_idx = self._labels.class_to_idx
         self._rows: np.ndarray | None = None
         if self._labels.class_map is not None:
-            targets = list(self.targets() or ())
-            if targets and not isinstance(targets[0], list):
-                kept = drop_unmapped(self.name, np.array(targets))
+            targets = self.targets()
+            if isinstance(targets, np.ndarray):
+                kept = drop_unmapped(self.name, targets)
                 self._rows = kept if len(kept) < len(targets) else None
 
     def _number_texts(self) -> None:

@@ -237,9 +237,9 @@ class TarReader(Reader):
         if self._single:
             name = f"{os.path.basename(self.root)}/{name}"
         return read_member(self._files, self._tars, self._places[index], name), \
-            None if self._targets is None else int(self._targets[index])
+            None if self.class_to_idx is None else int(self._targets[index])
 
-    def targets(self) -> Sequence[int] | None:
+    def targets(self) -> Sequence[int]:
         return self._targets
 
     def _path(self, index: int) -> str:

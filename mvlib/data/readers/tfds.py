@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from PIL import Image
 
 from ...errors import ConfigError, DataError
 from .base import NamedBytes, Reader, Sample, StreamReader, require_package, shuffled
-from .class_map import UNMAPPED, ClassMap, drop_unmapped, load_class_map, map_label
+from .class_map import UNMAPPED, ClassMap, load_class_map, map_label
 from .fields import find_field, get_target, target_fields
 from .splits import find_split
 
@@ -32,7 +32,7 @@ def create_tfds_reader(
         name: Of the data set, with its configuration and version if wanted ("mnist:3.0.1").
         root: The data folder (TFDS_DATA_DIR).
         split: As TFDS reads it ("train[:10%]"), or a synonym.
-        class_map: See `load_class_map`; samples of other classes are left out.
+        class_map: See `load_class_map`. Samples of other classes are left out of a stream; by index they are an error.
         input_key: Feature of the image, "image" by itself.
         target_key: Feature of the label, "label" by itself; "a/b" of a nested one; several, comma-separated.
         download: Prepare the data set if it is not there, for access by index.
@@ -137,22 +137,21 @@ class _Lazy:
     """Opens a builder's data in the process that reads it."""
 
     def __init__(self, builder: Any, split: str, fields: _Fields) -> None:
-        self._open(builder)
+        self._builder = builder
+        self._folder = os.fspath(builder.data_dir)
         self._split = split
         self._fields = fields
         self.name = fields.name
         self.class_to_idx = fields.class_to_idx
-
-    def _open(self, builder: Any) -> None:
-        self._builder = builder
-        self._folder = os.fspath(builder.data_dir)
-        self._pid = os.getpid()
+        self._count = builder.info.splits[split].num_examples
+        if not self._count:
+            raise DataError(f"{self.name}, split '{split}', is empty")
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in vars(self).items() if key not in ("_builder", "_records")}
 
     def _current(self) -> Any:
-        """The builder."""
+        """The builder, read again after pickling."""
         if not hasattr(self, "_builder"):
             tfds = require_package("tensorflow_datasets", self.name, "tensorflow-datasets")
             self._builder = tfds.builder_from_directory(self._folder)
@@ -160,47 +159,41 @@ class _Lazy:
 
 
 class TfdsReader(_Lazy, Reader):
-    """Samples of a data set in the array_record format, by index. Made by `create_tfds_reader`."""
+    """Samples of a data set in the array_record format, by index. Made by `create_tfds_reader`.
+
+    The format's C++ library dies in a process that was forked from one that has read with it. So nothing is read
+    before it is asked for, and a fork that comes too late is a DataError that says so.
+    """
+
+    _read_in: int | None = None  # the process that first read, of whichever data set
 
     def __init__(self, builder: Any, split: str, fields: _Fields, repeats: int = 1) -> None:
         super().__init__(builder, split, fields)
         self._repeats = repeats
-        self._length = len(self._source())
-        if not self._length:
-            raise DataError(f"{self.name}, split '{split}', is empty")
-        self._rows: np.ndarray | None = None
-        if fields.class_map is not None:
-            targets = self.targets()
-            if targets is not None and not isinstance(targets, list):
-                kept = drop_unmapped(self.name, targets)
-                self._rows, self._length = kept, len(kept)
-
-    def _source(self) -> Any:
-        if not hasattr(self, "_records") or self._pid != os.getpid():
-            tfds = require_package("tensorflow_datasets", self.name, "tensorflow-datasets")
-            self._records = self._current().as_data_source(self._split, decoders=self._fields.decoders(tfds))
-            self._pid = os.getpid()
-        return self._records
 
     def __len__(self) -> int:
-        return self._length * self._repeats
+        return self._count * self._repeats
 
     def _record(self, index: int) -> Mapping[str, Any]:
         if not -len(self) <= index < len(self):
             raise IndexError(f"index {index} is out of range for {len(self)} samples")
-        index %= self._length
-        return self._source()[index if self._rows is None else int(self._rows[index])]
+        process = os.getpid()
+        if TfdsReader._read_in not in (None, process):
+            raise DataError(f"{self.name} was read in the process that this one was forked from, after which it cannot "
+                            "be read here: start workers by multiprocessing_context='spawn'")
+        TfdsReader._read_in = process
+        if not hasattr(self, "_records"):
+            tfds = require_package("tensorflow_datasets", self.name, "tensorflow-datasets")
+            self._records = self._current().as_data_source(self._split, decoders=self._fields.decoders(tfds))
+        return self._records[index % self._count]
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         record = self._record(index)
         name = f"{self.name}/{self._fields.sample_name(record, index)}"
-        return self._fields.source(record, name), self._fields.target(record)
-
-    def targets(self) -> Sequence[Any] | None:
-        if not self._fields.keys:
-            return None
-        found = [self._fields.target(self._record(index)) for index in range(self._length)] * self._repeats
-        return found if isinstance(found[0], list) else np.array(found)
+        target = self._fields.target(record)
+        if np.array_equal(target, UNMAPPED):
+            raise DataError(f"{name}: its class is not in the class map")
+        return self._fields.source(record, name), target
 
     def _path(self, index: int) -> str:
         return self._fields.sample_name(self._record(index), index)
@@ -211,7 +204,7 @@ class TfdsStreamReader(_Lazy, StreamReader):
 
     def __init__(self, builder: Any, split: str, fields: _Fields, shuffle_size: int | None = None) -> None:
         super().__init__(builder, split, fields)
-        self.num_samples = builder.info.splits[split].num_examples
+        self.num_samples = self._count
         self._shuffle_size = shuffle_size or _SHUFFLE_BUFFER
 
     def stream(self, seed: int | None) -> Iterator[Sample]:

@@ -5,21 +5,23 @@ Shards on disk are indexed and read in place; those behind URLs are streamed by 
 
 from __future__ import annotations
 
+import gzip
 import json
 import logging
 import os
 import random
 import re
+import tarfile
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from ...errors import ConfigError, DataError
+from ...errors import ConfigError, DataError, MvlibError
 from ...names import natural_key
 from ..images import IMAGE_EXTENSIONS
 from .base import NamedBytes, Names, Reader, Sample, StreamReader, require_package, shuffled
-from .class_map import UNMAPPED, ClassMap, drop_unmapped, index_labels, load_class_map, map_label
+from .class_map import NO_LABEL, UNMAPPED, ClassMap, drop_unmapped, index_labels, load_class_map, map_label
 from .fields import LABEL_FIELDS, get_target, has_field, target_fields
 from .splits import EVAL_SPLITS, TRAIN_SPLITS, find_split, synonyms
 from .tar import Files, Member, index_tar, list_tars, read_member
@@ -175,7 +177,8 @@ def expand_braces(pattern: str) -> list[str]:
         choices = [str(number).zfill(len(first)) for number in range(int(first), int(last) + 1)]
     else:
         choices = content.split(",")
-    return [rest for choice in choices for rest in expand_braces(pattern[:found.start()] + choice + pattern[found.end():])]
+    before, after = pattern[:found.start()], pattern[found.end():]
+    return [path for choice in choices for path in expand_braces(before + choice + after)]
 
 
 # samples
@@ -253,7 +256,7 @@ class WdsReader(Reader):
                                 shards.lengths[number])
         if not names:
             raise DataError(f"{self.name}: {len(self._shards)} shard(s) have no images"
-                            f"{f' in the fields {chr(44).join(image_fields)}' if image_fields else ''}")
+                            + (f" in the fields {', '.join(image_fields)}" if image_fields else ""))
         kept = self._number(names, values, load_class_map(class_map, root if os.path.isdir(root) else ""),
                             list(keys) if len(keys) > 1 else None, need_classes)
         self._names = Names(names[i] for i in kept)
@@ -273,10 +276,10 @@ class WdsReader(Reader):
     def _number(self, names: Sequence[str], values: list[Any], class_map: dict[str, int] | None,
                 label_names: list[str] | None, need_classes: bool) -> Sequence[int]:
         """Set labels and classes; gives the numbers of the samples that are kept."""
-        self._targets: Any = None
+        self._targets: Any = np.full(len(names), NO_LABEL)
         without = next((i for i, value in enumerate(values) if value is None), None)
         if without is not None and (need_classes or any(value is not None for value in values)):
-            raise DataError(f"{self.name}: sample {names[without]} has no label: neither a .cls nor a .json file says it")
+            raise DataError(f"{self.name}: sample {names[without]} has no label: neither a .cls nor a .json says it")
         if without is not None:
             return range(len(names))
         if any(isinstance(value, list) for value in values):
@@ -299,11 +302,12 @@ class WdsReader(Reader):
 
     def __getitem__(self, index: int) -> tuple[NamedBytes, Any]:
         name = self._names[index]
-        target = None if self._targets is None else self._targets[index]
-        return read_member(self._files, self._shards, self._places[index], name), \
-            int(target) if isinstance(target, np.integer) else target
+        target = self._targets[index]
+        if not isinstance(target, list):
+            target = None if target == NO_LABEL else int(target)
+        return read_member(self._files, self._shards, self._places[index], name), target
 
-    def targets(self) -> Sequence[Any] | None:
+    def targets(self) -> Sequence[Any]:
         return self._targets
 
     def _path(self, index: int) -> str:
@@ -343,27 +347,24 @@ class WdsStreamReader(StreamReader):
         return shuffled(self._read(urls), self._shuffle_size, seed)
 
     def _read(self, urls: Sequence[str]) -> Iterator[Sample]:
-        tars = require_package("webdataset.tariterators", "wds/ of a URL", "webdataset")
         for url in urls:
             count = 0
             try:
-                for record in tars.tarfile_samples([{"url": url}]):
+                for key, fields in _fetch_samples(url):
                     count += 1
-                    sample = self._sample(url, record)
+                    sample = self._sample(f"{url.rpartition('/')[2]}/{key}", fields)
                     if sample is not None:
                         yield sample
-            except DataError:
+            except MvlibError:
                 raise
             except Exception as error:  # those of tarfile, of the network, and of the program behind a pipe
-                raise DataError(f"{url} cannot be read to its end ({error.args[0] if error.args else error}); "
-                                f"{count} samples before that can be read") from error
+                raise DataError(f"{url} cannot be read to its end ({error}); "
+                                f"{count} samples before that were read") from error
 
-    def _sample(self, url: str, record: Mapping[str, Any]) -> Sample | None:
-        fields = {field: content for field, content in record.items() if not field.startswith("__")}
+    def _sample(self, name: str, fields: Mapping[str, bytes]) -> Sample | None:
         image = _image_field(fields, self._image_fields)
         if image is None:
             return None
-        name = f"{url.rpartition('/')[2]}/{record['__key__']}"
         field = _label_field(fields, self._keys)
         target = _label(name, field, fields.get(field, b""), self._keys)
         if self._class_map is not None and target is not None:
@@ -375,3 +376,53 @@ class WdsStreamReader(StreamReader):
             return None
         name = f"{name}.{image}"
         return Sample(name, NamedBytes(fields[image], name), target)
+
+
+def _fetch_samples(url: str) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """(key, contents of its fields) of the samples of a shard; an error where it is cut off."""
+    key, fields = None, {}
+    for name, content in _fetch_files(url):
+        found = _split_key(name)
+        if found is None:
+            continue
+        if found[0] != key and key is not None:
+            yield key, fields
+            fields = {}
+        key = found[0]
+        fields[found[1]] = content
+    if key is not None:
+        yield key, fields
+
+
+def _fetch_files(url: str) -> Iterator[tuple[str, bytes]]:
+    with require_package("webdataset", "wds/ of a URL").gopen(url) as stream:
+        if url.lower().endswith((".gz", ".tgz")):
+            stream = gzip.GzipFile(fileobj=stream)
+        tail = _Tail(stream)
+        with tarfile.open(fileobj=tail, mode="r|") as tar:
+            while (info := tar.next()) is not None:
+                tar.members = []
+                if info.isreg():
+                    yield info.name, tar.extractfile(info).read()
+            # Of a damaged header or the stream's end, tarfile makes an ordinary end.
+            if not (block := tail.at(tar.offset, tarfile.BLOCKSIZE)) or block.strip(b"\0"):
+                raise tarfile.ReadError(f"cut off or damaged at byte {tar.offset}")
+
+
+class _Tail:
+    """A stream that remembers what was read last."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._end = 0
+        self._last = b""
+
+    def read(self, size: int) -> bytes:
+        content = self._stream.read(size)
+        self._end += len(content)
+        self._last = (self._last + content)[-2 * max(size, tarfile.BLOCKSIZE):]
+        return content
+
+    def at(self, offset: int, size: int) -> bytes:
+        start = offset - self._end + len(self._last)
+        return self._last[start:start + size] if start >= 0 else b""
