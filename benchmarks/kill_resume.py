@@ -52,7 +52,8 @@ def main() -> None:
     chance = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as folder:
         data, output = Path(folder, "digits"), Path(folder, "runs")
-        subprocess.run([sys.executable, str(Path(__file__).parents[1] / "scripts/make_digits.py"), str(data)],
+        subprocess.run([sys.executable, str(Path(__file__).parents[1] / "scripts/make_demo_data.py"), "digits",
+                        str(data)],
                        check=True, stdout=subprocess.DEVNULL)
         started = time.perf_counter()
         start(data, output, "whole").wait()

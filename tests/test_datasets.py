@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import random
 import sys
 import tarfile
 
@@ -20,12 +21,13 @@ from torch.utils.data import ConcatDataset, DataLoader
 from mvlib.data.dataset import AugMixDataset, ImageDataset, IterableImageDataset
 from mvlib.data.dataset_factory import create_dataset
 from mvlib.data.readers import Sample, StreamReader, check_labels, check_same_classes
-from mvlib.data.readers.base import Names
+from mvlib.data.readers.base import Names, natural_text
 from mvlib.data.readers.class_map import load_class_map
 from mvlib.data.readers.tar import index_tar
 from mvlib.data.readers.wds import expand_braces
 from mvlib.data.transforms import ToTensor
 from mvlib.errors import BadImageError, ConfigError, DataError, MissingPackageError, MvlibError
+from mvlib.names import natural_key
 
 NESTED = {"b10": ["1.jpg", "10.jpg", "2.PNG"], "b2": ["1.jpeg"], "A/x": ["3.jpg"],
           "n01440764": ["n01_2.png", "n01_11.jpg"]}
@@ -265,6 +267,12 @@ def test_augmix_gives_versions(tmp_path):
         dataset.transform = value_of
     with pytest.raises(ConfigError, match="num_splits=1"):
         AugMixDataset(dataset, 1)
+
+
+def test_natural_order_as_text():
+    draw = random.Random(0)
+    texts = ["".join(draw.choices("aB/.0129_-٣ ", k=draw.randrange(9))) for _ in range(5000)]
+    assert sorted(texts, key=natural_text) == sorted(texts, key=natural_key)
 
 
 def test_many_names_are_one_block():
@@ -895,6 +903,17 @@ def test_hugging_face_stream(tmp_path, hf_stream):
     assert [(value_of(image), label) for image, label in dataset] == [(i % 7, i % 7 % 3) for i in range(21)]
     stored = create_dataset(hf_stream, tmp_path / "hub", split="train", download=True)
     assert len(stored) == 21 and sorted(map(value_of, (image for image, _ in stored))) == sorted(list(range(7)) * 3)
+
+
+def test_hugging_face_stream_in_workers(tmp_path, hf_stream):
+    def read(workers, epoch=0):
+        dataset = create_dataset(hf_stream, tmp_path / "hub", split="train", is_training=True, num_samples=30,
+                                 batch_size=4, transform=number_of, shuffle_size=8)
+        dataset.set_epoch(epoch)
+        loader = DataLoader(dataset, batch_size=4, num_workers=workers)
+        return torch.cat([batch for batch, _ in loader]).tolist()
+
+    assert len(read(0)) == 30 and read(0) == read(1) == read(2) != read(0, epoch=1)
 
 
 def test_length_of_a_stream_may_be_unknown(tmp_path, hf_stream):

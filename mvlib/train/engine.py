@@ -196,12 +196,13 @@ def train_one_epoch(
         clock.got_data()
         is_update = (batch + 1) % accumulate == 0 or batch + 1 == batches
         group = min(accumulate, batches - batch // accumulate * accumulate)  # the last may be smaller
+        images, targets = images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
         _seed_model(options.seed, state.epoch, batch, options.rank, device)
         with contextlib.nullcontext() if is_update or not hasattr(model, "no_sync") else model.no_sync():
             with options.autocast():
                 outputs = model(images)
-                loss = loss_fn(outputs, targets) if options.teacher is None else \
-                    loss_fn(outputs, targets, _ask(options.teacher, images))
+                advice = () if options.teacher is None else (_ask(options.teacher, images),)
+                loss = _loss_of(loss_fn, outputs, targets, *advice)
             scaled = loss / group if group > 1 else loss
             if state.scaler is not None:
                 scaled = state.scaler.scale(scaled)
@@ -269,6 +270,20 @@ def _seed_model(seed: int, epoch: int, batch: int, rank: int, device: torch.devi
     torch.default_generator.manual_seed(value)
     if device.type == "cuda":
         torch.cuda.default_generators[device.index].manual_seed(value)
+
+
+AUXILIARY_WEIGHT = 0.3  # of GoogLeNet's and Inception's auxiliary classifiers (Szegedy et al., 2014, section 5)
+
+
+def _loss_of(loss_fn: Loss, outputs: Any, targets: Tensor, *advice: Tensor) -> Tensor:
+    """The loss of logits; of logits with those of auxiliary classifiers, the weighted sum of all."""
+    if not hasattr(outputs, "_fields"):  # a plain pair of logits is the loss's own business (distillation tokens)
+        return loss_fn(outputs, targets, *advice)
+    main, *auxiliary = (output for output in outputs if output is not None)
+    loss = loss_fn(main, targets, *advice)
+    for output in auxiliary:
+        loss = loss + AUXILIARY_WEIGHT * loss_fn(output, targets, *advice)
+    return loss
 
 
 @torch.no_grad()
@@ -346,6 +361,7 @@ def validate(
     device = _device(model)
     sums = torch.zeros(4, dtype=torch.float64, device=device)  # loss, correct at 1, correct at 5, images
     for count, (images, targets) in enumerate(loader, start=1):
+        images, targets = images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
         with autocast():
             outputs = model(images)
         outputs = (outputs[0] if isinstance(outputs, (tuple, list)) else outputs).float()

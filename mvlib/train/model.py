@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,6 +22,8 @@ from .ema import ModelEma
 from .precision import keep_slow_convolutions_in_float32
 
 __all__ = ["average_model", "build_model", "prepare_model", "wrap_model"]
+
+_logger = logging.getLogger("mvlib")
 
 
 def build_model(
@@ -47,15 +50,19 @@ def build_model(
     classes = args.num_classes or (len(class_names) if class_names else None)
     extra = dict(img_size=tuple(side) if isinstance(side, list) else side) \
         if side and (known is None or "img_size" in known) else {}
+    begins = args.initial_checkpoint or args.pretrained_path or None
     model = create_model(
-        name, pretrained=bool(args.pretrained or args.weights) or None,
-        checkpoint_path=args.initial_checkpoint or args.pretrained_path or None,
+        name, pretrained=bool(args.pretrained or args.weights),
+        checkpoint_path=begins,
         num_classes=classes, in_chans=args.in_chans or (args.input_size[0] if args.input_size else None),
         drop_rate=args.drop or None,
         drop_path_rate=args.drop_path if args.drop_path is not None else args.drop_connect,
         drop_block_rate=args.drop_block, global_pool=args.gp, **{**extra, **args.model_kwargs})
     if args.num_classes and class_names and len(class_names) > args.num_classes:
         raise ConfigError(f"--num-classes {args.num_classes}, and the data set has {len(class_names)} classes")
+    parsed = parse_model_name(name)
+    if (parsed.source or parsed.tag) and not (args.pretrained or args.weights or begins) and world.is_main:
+        _logger.info("%s names weights, but without --pretrained training begins at random, as timm's does", name)
     _initialise_head(model, args)
     _set_batch_norm(model, args)
     _freeze(model, args)

@@ -23,9 +23,9 @@ from ..data.config import resolve_data_config
 from ..data.dataset import AugMixDataset
 from ..data.dataset_factory import create_dataset
 from ..data.loader import create_loader
-from ..data.mixup import Mixup
+from ..data.mixup import FastCollateMixup, Mixup
 from ..data.readers import check_labels, check_same_classes
-from ..errors import CheckpointError, ConfigError
+from ..errors import CheckpointError, ConfigError, DataError
 from ..factory import create_model
 from ..loss import DistillationLoss, create_loss
 from ..optim import create_optimizer_v2, optimizer_kwargs
@@ -62,6 +62,10 @@ def train(args: argparse.Namespace) -> int:
     with _stop_signals() as stopped:
         try:
             return _train(args, world, stopped)
+        except RuntimeError as error:  # torch says so in the middle of whatever the main process does
+            if "DataLoader worker" not in str(error):
+                raise
+            raise DataError(f"{str(error).splitlines()[0]}; fewer --workers need less memory") from error
         finally:
             if is_parallel():
                 torch.distributed.destroy_process_group()
@@ -239,11 +243,13 @@ def _train_loader(
         dataset = AugMixDataset(dataset, num_splits=args.aug_splits)
     mixup = None
     if args.mixup > 0 or args.cutmix > 0 or args.cutmix_minmax:
-        torchvision_like = dict(rolled=True) if args.dialect == "torchvision" else {}
-        mixup = Mixup(
+        # timm's script mixes before images are normalised and erased, torchvision's after
+        kind = partial(Mixup, rolled=True) if args.dialect == "torchvision" else \
+            Mixup if args.no_prefetcher else FastCollateMixup
+        mixup = kind(
             mixup_alpha=args.mixup, cutmix_alpha=args.cutmix, cutmix_minmax=args.cutmix_minmax, prob=args.mixup_prob,
             switch_prob=args.mixup_switch_prob, mode=args.mixup_mode, label_smoothing=args.smoothing,
-            num_classes=model.num_classes, **torchvision_like)
+            num_classes=model.num_classes)
     interpolation = config["interpolation"] if args.no_aug or not args.train_interpolation \
         else args.train_interpolation
     return create_loader(
@@ -254,7 +260,7 @@ def _train_loader(
         grayscale_prob=args.grayscale_prob or 0.0, gaussian_blur_prob=args.gaussian_blur_prob or 0.0,
         auto_augment=args.aa, num_aug_repeats=int(args.aug_repeats), num_aug_splits=args.aug_splits,
         interpolation=interpolation, mean=config["mean"], std=config["std"], num_workers=args.workers,
-        distributed=world.size > 1, pin_memory=args.pin_mem, device=world.device,
+        distributed=world.size > 1, pin_memory=args.pin_mem or None, device=world.device,
         use_prefetcher=not args.no_prefetcher, use_multi_epochs_loader=args.use_multi_epochs_loader,
         worker_seeding=args.worker_seeding, seed=args.seed, max_bad=args.max_bad_samples, mixup=mixup,
         **(dict(preprocessing="torchvision") if args.dialect == "torchvision" else {}))
@@ -278,7 +284,7 @@ def _eval_loader(args: argparse.Namespace, dataset: Any, config: Mapping[str, An
         dataset, input_size=config["input_size"], batch_size=args.validation_batch_size or args.batch_size,
         is_training=False, interpolation=config["interpolation"], mean=config["mean"], std=config["std"],
         num_workers=args.workers, distributed=world.size > 1, crop_pct=config["crop_pct"],
-        crop_mode=config["crop_mode"], pin_memory=args.pin_mem, device=world.device,
+        crop_mode=config["crop_mode"], pin_memory=args.pin_mem or None, device=world.device,
         use_prefetcher=not args.no_prefetcher, seed=args.seed, max_bad=args.max_bad_samples, **special)
 
 

@@ -190,3 +190,20 @@ def test_a_teacher_is_asked():
 
     train_one_epoch(state, Data(), loss, StepOptions(teacher=teacher))
     assert asked == [(4, 5)] * 6
+
+
+def test_auxiliary_classifiers_count():
+    import mvlib
+
+    torch.manual_seed(0)
+    model = mvlib.create_model("googlenet", pretrained=False, num_classes=5, aux_logits=True)
+    state = TrainState(model, create_optimizer_v2(model, "sgd", lr=0.01))
+
+    class Larger(Data):
+        def __iter__(self):
+            for images, targets in super().__iter__():
+                yield torch.nn.functional.interpolate(images, size=64), targets
+
+    before = model.aux1.fc2.weight.clone()
+    assert math.isfinite(train_one_epoch(state, Larger(batches=1), nn.functional.cross_entropy)["loss"])
+    assert not torch.equal(before, model.aux1.fc2.weight)

@@ -6,9 +6,8 @@ import os
 from collections.abc import Iterator, Sequence
 
 from ...errors import DataError
-from ...names import natural_key
 from ..images import IMAGE_EXTENSIONS
-from .base import Names, Reader, parse_extensions
+from .base import Names, Reader, natural_text, parse_extensions
 from .class_map import ClassMap, label_by_folder, load_class_map
 
 __all__ = ["FolderReader"]
@@ -69,7 +68,7 @@ def _scan(root: str, types: frozenset[str]) -> tuple[list[str], list[str], list[
         if folder and not files and not folders:
             empty.append(name)
     found.sort()  # decides between names that are alike in natural order
-    found.sort(key=lambda row: natural_key(row[0]))
+    found.sort(key=lambda row: natural_text(row[0]))
     return [path for path, _ in found], [name for _, name in found], empty
 
 

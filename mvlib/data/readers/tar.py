@@ -15,9 +15,8 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from ...errors import BadImageError, DataError
-from ...names import natural_key
 from ..images import IMAGE_EXTENSIONS
-from .base import NamedBytes, Names, Reader, parse_extensions
+from .base import NamedBytes, Names, Reader, natural_text, parse_extensions
 from .class_map import ClassMap, label_by_folder, load_class_map
 
 __all__ = ["Files", "Member", "TarReader", "index_tar", "list_tars"]
@@ -176,8 +175,8 @@ class Files:
 
 def list_tars(folder: str) -> list[str]:
     """Names of the tars in a folder, in natural order."""
-    return sorted((name for name in os.listdir(folder) if name.lower().endswith(".tar") and not name.startswith(".")),
-                  key=lambda name: (natural_key(name), name))
+    tars = [name for name in os.listdir(folder) if name.lower().endswith(".tar") and not name.startswith(".")]
+    return sorted(sorted(tars), key=natural_text)
 
 
 class TarReader(Reader):
@@ -219,7 +218,8 @@ class TarReader(Reader):
         if not found:
             raise DataError(f"{self.root} has no images: no file in {len(self._tars)} tar(s) ends in "
                             f"{', '.join(sorted(types))}")
-        found.sort(key=lambda row: (natural_key(row[0]), row))
+        found.sort()
+        found.sort(key=lambda row: natural_text(row[0]))
         names = [row[0] for row in found]
         kept, self._targets, self.class_to_idx = label_by_folder(
             self.root, names, [_class_of(name) for name in names],
