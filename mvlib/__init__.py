@@ -24,8 +24,8 @@ _NAMES = {
     ),
     "names": ("parse_model_name",),
     "errors": (
-        "BadImageError", "CheckpointError", "ChecksumError", "ConfigError", "DownloadError", "MvlibError",
-        "NotCachedError", "UnknownNameError", "WeightsError",
+        "BadImageError", "CheckpointError", "ChecksumError", "ConfigError", "DataError", "DownloadError",
+        "MissingPackageError", "MvlibError", "NotCachedError", "UnknownNameError", "WeightsError",
     ),
     "weights": ("WeightsConfig",),
     "builders": ("get_model", "get_model_builder", "get_model_weights"),
@@ -35,7 +35,9 @@ _NAMES = {
     "publish": ("push_to_hub", "save_for_hub"),
     "features": ("FeatureExtractor",),
     "models.base": ("ImageModel",),
-    "data": ("create_transform", "resolve_data_config", "resolve_model_data_config"),
+    "data": ("create_dataset", "create_loader", "create_transform", "resolve_data_config", "resolve_model_data_config"),
+    "optim": ("create_optimizer_v2", "list_optimizers"),
+    "scheduler": ("create_scheduler_v2",),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 
@@ -52,7 +54,8 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
 
 
-_SUBMODULES = ("catalog", "data", "features", "hub", "layers", "loading", "models", "registry", "weights")
+_SUBMODULES = ("catalog", "data", "features", "hub", "layers", "loading", "loss", "models", "optim", "registry",
+               "scheduler", "train", "weights")
 
 
 def __dir__() -> list[str]:

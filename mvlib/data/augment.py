@@ -6,7 +6,7 @@ it is quicker on, and `to_array` and `to_pil` lead from one to the other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,9 +15,9 @@ from PIL import Image, ImageEnhance, ImageFilter
 from torch import Tensor
 
 __all__ = [
-    "blend", "blur", "brightness", "color", "contrast", "desaturate", "invert", "like", "posterize", "rotate",
-    "sharpness", "shear_x", "shear_y", "solarize", "solarize_add", "to_array", "to_pil", "translate_x",
-    "translate_x_rel", "translate_y", "translate_y_rel",
+    "auto_contrast", "blend", "blur", "brightness", "color", "contrast", "desaturate", "equalize", "invert", "like",
+    "posterize", "rotate", "sharpness", "shear_x", "shear_y", "solarize", "solarize_add", "to_array", "to_pil",
+    "translate_x", "translate_x_rel", "translate_y", "translate_y_rel",
 ]
 
 Picture = Image.Image | np.ndarray
@@ -98,6 +98,44 @@ def color(image: Image.Image, factor: float) -> Image.Image:
 
 def desaturate(image: Image.Image, amount: float) -> Image.Image:
     return color(image, min(1.0, max(0.0, 1.0 - amount)))
+
+
+# On values, by a table for each channel that depends on how often each value occurs.
+
+def auto_contrast(image: Image.Image) -> Image.Image:
+    """Stretch each channel from 0 to 255."""
+    return _map(image, _stretch)
+
+
+def equalize(image: Image.Image) -> Image.Image:
+    """Spread each channel's values so that all intensities are about as frequent."""
+    return _map(image, _spread)
+
+
+def _map(image: Image.Image, make_table: Callable[[np.ndarray], np.ndarray | None]) -> Image.Image:
+    counts = np.array(image.histogram()).reshape(-1, 256)
+    tables = [make_table(band) for band in counts]
+    return image.point(np.concatenate([_SAME if table is None else table for table in tables]).tolist())
+
+
+_SAME = np.arange(256)
+
+
+def _stretch(counts: np.ndarray) -> np.ndarray | None:
+    used = counts.nonzero()[0]
+    if len(used) < 2:
+        return None
+    scale = 255.0 / int(used[-1] - used[0])
+    return (_SAME * scale - used[0] * scale).clip(0, 255).astype(int)
+
+
+def _spread(counts: np.ndarray) -> np.ndarray | None:
+    used = counts.nonzero()[0]
+    step = int(counts.sum() - counts[used[-1]]) // 255
+    if len(used) < 2 or not step:
+        return None
+    below = counts.cumsum() - counts
+    return ((step // 2 + below) // step).clip(max=255)
 
 
 # On neighbourhoods.

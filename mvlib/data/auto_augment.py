@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from ..errors import ConfigError
 from ..names import closest
@@ -98,8 +98,8 @@ class Operation(NamedTuple):
 
 # The published implementations differ in which way posterizing and solarizing grow with the level.
 OPERATIONS = {
-    "AutoContrast": Operation(ImageOps.autocontrast, pil=True),
-    "Equalize": Operation(ImageOps.equalize, pil=True),
+    "AutoContrast": Operation(augment.auto_contrast, pil=True),
+    "Equalize": Operation(augment.equalize, pil=True),
     "Invert": Operation(augment.invert),
     "Rotate": Operation(augment.rotate, _signed(30.0), moves=True, pil=True),
     "Posterize": Operation(augment.posterize, lambda level, _: _steps(level, 4)),

@@ -276,13 +276,14 @@ def resized_crop(image: Picture, box: Box, size: tuple[int, int], interpolation:
     top, left, height, width = box
     if isinstance(image, Tensor):
         image = image[..., top:top + height, left:left + width]
-    elif interpolation in _TORCH_MODES:
-        image = _to_tensor(image.crop((left, top, left + width, top + height)))
     else:
-        resampling = Image.Resampling[interpolation.name]
-        return _to_tensor(image.resize(size[::-1], resampling, (left, top, left + width, top + height)))
+        image = image.crop((left, top, left + width, top + height))
     if interpolation not in _TORCH_MODES:
-        return F.resize(image, list(size), interpolation)
+        image = F.resize(image, list(size), interpolation)
+    if not isinstance(image, Tensor):
+        image = _to_tensor(image)
+    if interpolation not in _TORCH_MODES:
+        return image
     pixels = image.permute(1, 2, 0)[None].permute(0, 3, 1, 2)  # so that torch sees that channels are last
     return interpolate(pixels, size, mode=_TORCH_MODES[interpolation], antialias=True)[0]
 

@@ -5,8 +5,7 @@ Names are resolved on first use: listing optimizers imports no torch.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from ..lazy import attach
 
 _NAMES = {
     "registry": (
@@ -28,20 +27,5 @@ _NAMES = {
     "muon": ("Muon",),
     "third_party": ("AdaBelief",),
 }
-_HOME = {name: module for module, names in _NAMES.items() for name in names}
 
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    if name in _NAMES:
-        return importlib.import_module(f"{__name__}.{name}")
-    if name not in _HOME:
-        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_NAMES})
+__getattr__, __dir__, __all__ = attach(__name__, _NAMES)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from ..lazy import attach
 
 _NAMES = {
     "engine": ("StepOptions", "TrainState", "train_one_epoch", "validate"),
@@ -14,20 +13,5 @@ _NAMES = {
     "model": ("prepare_model",),
     "run": ("train",),
 }
-_HOME = {name: module for module, names in _NAMES.items() for name in names}
 
-__all__ = sorted(_HOME)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        if name in _NAMES:
-            return importlib.import_module(f"{__name__}.{name}")
-        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_NAMES})
+__getattr__, __dir__, __all__ = attach(__name__, _NAMES)

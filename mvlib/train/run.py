@@ -58,7 +58,7 @@ def train(args: argparse.Namespace) -> int:
         NonFiniteLossError: The loss was not finite; the message names the last good checkpoint.
     """
     world = init_world(args.device)
-    _log_to_terminal(world)
+    log_to_terminal(world.is_main)
     with _stop_signals() as stopped:
         try:
             return _train(args, world, stopped)
@@ -200,7 +200,7 @@ def _stop_signals() -> Iterator[_Stop]:
             signal.signal(number, handler)
 
 
-def _log_to_terminal(world: World) -> None:
+def log_to_terminal(is_main: bool = True) -> None:
     """Messages of mvlib's on standard error, beside a progress bar; of the first process alone."""
     from tqdm import tqdm
 
@@ -213,7 +213,7 @@ def _log_to_terminal(world: World) -> None:
     handler = Handler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     _logger.addHandler(handler)
-    _logger.setLevel(logging.INFO if world.is_main else logging.WARNING)
+    _logger.setLevel(logging.INFO if is_main else logging.WARNING)
     _logger.propagate = False
 
 

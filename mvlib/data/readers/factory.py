@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import os
 from collections.abc import Callable
@@ -14,7 +15,13 @@ from .base import Reader, StreamReader
 __all__ = ["MANIFESTS", "PREFIXES", "create_reader", "split_name"]
 
 MANIFESTS = (".csv", ".tsv", ".parquet")
-PREFIXES = ("torch", "hfds", "hfids", "tfds", "wds")
+_READERS = {  # module and what makes the reader
+    "hfds": ("hf", "HuggingFaceReader"),
+    "hfids": ("hf", "HuggingFaceStreamReader"),
+    "tfds": ("tfds", "create_tfds_reader"),
+    "wds": ("wds", "create_wds_reader"),
+}
+PREFIXES = ("torch", *_READERS)
 _FOLDER_NAMES = ("", "folder", "image_folder", "imagefolder")
 _TAR_NAMES = ("tar", "image_tar", "imagetar", "image_in_tar")
 _FILE_NAMES = (*_FOLDER_NAMES, *_TAR_NAMES, "csv", "tsv", "parquet")
@@ -31,11 +38,9 @@ def split_name(name: str) -> tuple[str, str]:
     if name.lower().startswith("csv:"):
         return "csv", name[4:]
     prefix, slash, rest = name.partition("/")
-    if not slash or not prefix or prefix.startswith(".") or os.path.exists(name):
-        return "", name
-    if prefix.lower() in PREFIXES:
+    if slash and prefix.lower() in PREFIXES:
         return prefix.lower(), rest
-    if _is_manifest(name):
+    if not slash or not prefix or prefix.startswith(".") or os.path.exists(name) or _is_manifest(name):
         return "", name
     raise ConfigError(f"data set '{name}': '{prefix}/' is none of {', '.join(known + '/' for known in PREFIXES)}, and "
                       f"there is no such file or folder{closest(prefix, PREFIXES)}")
@@ -59,22 +64,10 @@ def create_reader(name: str = "", root: str | os.PathLike[str] | None = None, sp
             raise ConfigError(f"data set '{name}' takes no class_map: torchvision numbers its classes")
         extra = {key: value for key, value in kwargs.items() if key not in _OF_SOME}
         return TorchvisionReader(rest, root, split, bool(kwargs.get("download")), extra)
-    if prefix == "hfds":
-        from .hf import HuggingFaceReader
-
-        return _call(HuggingFaceReader, name, name=rest, root=root, split=split, **kwargs)
-    if prefix == "hfids":
-        from .hf import HuggingFaceStreamReader
-
-        return _call(HuggingFaceStreamReader, name, name=rest, root=root, split=split, **kwargs)
-    if prefix == "tfds":
-        from .tfds import create_tfds_reader
-
-        return _call(create_tfds_reader, name, name=rest, root=root, split=split, **kwargs)
-    if prefix == "wds":
-        from .wds import create_wds_reader
-
-        return _call(create_wds_reader, name, name=rest, root=root, split=split, **kwargs)
+    if prefix in _READERS:
+        module, make = _READERS[prefix]
+        make = getattr(importlib.import_module(f".{module}", __package__), make)
+        return _call(make, name, name=rest, root=root, split=split, **kwargs)
     return _from_files(prefix, rest, root, split, kwargs)
 
 

@@ -284,7 +284,12 @@ class HuggingFaceStreamReader(StreamReader):
         self._shuffle_size = shuffle_size or _SHUFFLE_BUFFER
 
     def stream(self, seed: int | None) -> Iterator[Sample]:
-        data = self._data if seed is None else self._data.shuffle(seed=seed, buffer_size=self._shuffle_size)
+        data = self._data
+        if seed is not None:
+            options = {"max_buffer_input_shards": 1}  # several are read by threads, which end after seconds of sleep
+            known = inspect.signature(data.shuffle).parameters
+            data = data.shuffle(seed=seed, buffer_size=self._shuffle_size,
+                                **{key: value for key, value in options.items() if key in known})
         # Plain iteration would divide the shards among the loader's workers.
         for number, batch in enumerate(data.iter(batch_size=1)):
             record = {column: values[0] for column, values in batch.items()}

@@ -73,6 +73,18 @@ def test_moves_by_whole_and_half_pixels_and_out_of_the_image(name, resample, fac
         assert np.array_equal(moved, np.array(expected)), size
 
 
+@pytest.mark.parametrize("name", ["AutoContrast", "Equalize"])
+def test_tables_of_flat_and_nearly_flat_images(name):
+    flat = np.zeros((20, 30, 3), np.uint8)
+    nearly, two, steep = (flat.copy() for _ in range(3))
+    nearly[0, 0] = 200
+    two[:10, :, 1:] = 77
+    steep[:15] = np.arange(30, dtype=np.uint8)[:, None] * 3 + 90
+    for pixels in (flat, flat + 255, nearly, two, steep, np.array(picture(300, 200))):
+        image = Image.fromarray(pixels)
+        assert same(own.OPERATIONS[name].apply(image), peer.NAME_TO_OP[name](image))
+
+
 def test_sharpening_leaves_images_without_an_inside():
     for size in ((2, 5), (5, 2), (1, 1), (3, 3)):
         image = picture(*size)

@@ -1,0 +1,57 @@
+"""`mvlib validate`: accuracy and speed of models on a data set; the same as scripts/validate.py."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..train.arguments import add_options
+
+_SHARED = ("dataset", "dataset_download", "class_map", "input_img_mode", "input_key", "target_key", "max_bad_samples",
+           "num_classes", "in_chans", "img_size", "input_size", "crop_pct", "mean", "std", "interpolation", "gp",
+           "model_kwargs", "channels_last", "torchcompile", "workers", "pin_mem", "no_prefetcher", "amp", "amp_dtype",
+           "device")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", nargs="?", metavar="DATA", help="folder of the data set")
+    parser.add_argument("--data-dir", metavar="DIR", help="the same")
+    parser.add_argument("--split", default="validation", help="split of the data set (default: %(default)s)")
+    parser.add_argument("--num-samples", type=int, metavar="N", help="samples of a streamed split")
+    parser.add_argument("--model", "-m", default="", metavar="NAME",
+                        help="a model, several (a,b), a wildcard, or a text file of names")
+    parser.add_argument("--pretrained", action=argparse.BooleanOptionalAction, default=True,
+                        help="load published weights (default)")
+    parser.add_argument("--checkpoint", metavar="PATH", help="weights file, or a folder of them")
+    parser.add_argument("--batch-size", "-b", type=int, default=256, metavar="N", help="images at once (%(default)s)")
+    parser.add_argument("--crop-mode", choices=("center", "squash", "border"), help="how images are cropped")
+    parser.add_argument("--use-train-size", action="store_true", help="the size of training, where weights have two")
+    parser.add_argument("--real-labels", metavar="FILE", help="JSON of the labels that count as right for each image")
+    parser.add_argument("--valid-labels", metavar="FILE",
+                        help="the model's outputs that count, one number a line, in the order of the data set's labels")
+    parser.add_argument("--fold-bn", action=argparse.BooleanOptionalAction, default=True,
+                        help="fold batch norms into convolutions (default)")
+    parser.add_argument("--results-file", metavar="FILE", help="where results go: .csv, .json or .md")
+    parser.add_argument("--results-format", choices=("csv", "json", "md"), help="their format, whatever the ending")
+    add_options(parser, _SHARED)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from ..errors import ConfigError
+    from ..train.arguments import DIALECTS
+
+    given = vars(arguments)
+    args = argparse.Namespace(**{**{name: DIALECTS["timm"][name] for name in _SHARED}, **given})
+    args.data_dir = args.data or args.data_dir
+    if not args.data_dir and not args.dataset:
+        raise ConfigError("no data set: give its folder (mvlib validate DATA --model NAME), or --dataset")
+    if not args.model and not args.checkpoint:
+        raise ConfigError("no model: --model names one, several with commas between them, or a wildcard")
+    if args.batch_size < 1:
+        raise ConfigError(f"--batch-size {args.batch_size} is not a positive number")
+    from ..train.evaluation import evaluate, write_results
+    from ..train.run import log_to_terminal
+
+    log_to_terminal()
+    rows = evaluate(args)
+    write_results(rows, None)
+    return 1 if any("error" in row for row in rows) else 0

@@ -1,0 +1,138 @@
+"""Checkpoints made into weights: averaged, cleaned."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..errors import CheckpointError, ConfigError
+from ..loading import read_state_dict
+from .checkpoint import read_checkpoint
+
+__all__ = ["average_checkpoints", "choose_checkpoints", "clean_checkpoint", "write_weights"]
+
+
+def choose_checkpoints(
+    folder: str | os.PathLike[str], pattern: str = "*.pth.tar", count: int = 10, decreasing: bool | None = None
+) -> list[Path]:
+    """The best checkpoints of a run's folder, by the metric that they hold; each file once, whatever its names.
+
+    Args:
+        folder: The folder.
+        pattern: Which files.
+        count: How many at most.
+        decreasing: Whether less is better; seen from the run's `eval_metric` unless given.
+
+    Raises:
+        ConfigError: No file matches, or none holds a metric.
+    """
+    files = {path.stat().st_ino: path for path in sorted(Path(folder).glob(pattern), reverse=True) if path.is_file()}
+    if not files:
+        raise ConfigError(f"no checkpoints in {folder} match '{pattern}'")
+    ranked = []
+    for path in files.values():
+        data = read_checkpoint(path)
+        if data.get("metric") is not None:
+            saved = data.get("args") or {}
+            metric = (saved if isinstance(saved, dict) else vars(saved)).get("eval_metric")
+            less = decreasing if decreasing is not None else metric == "loss"
+            ranked.append((data["metric"] if less else -data["metric"], path))
+    if not ranked:
+        raise ConfigError(f"no checkpoint in {folder} holds a metric to rank it by; average them all with --no-sort")
+    return [path for _, path in sorted(ranked)[:count]]
+
+
+def average_checkpoints(paths: Sequence[str | os.PathLike[str]], use_ema: bool = True) -> dict[str, Tensor]:
+    """The mean of several files' weights, summed in float64; integers are the first file's.
+
+    Raises:
+        ConfigError: There are none.
+        CheckpointError: A file is damaged, or is not of the same model.
+    """
+    if not paths:
+        raise ConfigError("there are no checkpoints to average")
+    total: dict[str, Tensor] = {}
+    types: dict[str, torch.dtype] = {}
+    for path in paths:
+        state = read_state_dict(path, use_ema)
+        if not total:
+            types = {key: value.dtype for key, value in state.items()}
+            total = {key: value.double() if value.is_floating_point() else value.clone()
+                     for key, value in state.items()}
+            continue
+        shapes = {key: value.shape for key, value in state.items()}
+        if shapes != {key: value.shape for key, value in total.items()}:
+            raise CheckpointError(f"{path} is not of the same model as {paths[0]}")
+        for key, value in state.items():
+            if value.is_floating_point():
+                total[key] += value.double()
+    return {key: (value / len(paths)).to(types[key]) if types[key].is_floating_point else value
+            for key, value in total.items()}
+
+
+def clean_checkpoint(
+    path: str | os.PathLike[str], use_ema: bool = True, keep_aux_bn: bool = False
+) -> dict[str, Tensor]:
+    """The weights of a training checkpoint alone, without wrappers' prefixes and training's further batch norms.
+
+    Raises:
+        CheckpointError: The file is damaged or holds no tensors.
+    """
+    state = read_state_dict(path, use_ema)
+    return {key: value for key, value in state.items() if keep_aux_bn or ".aux_bn." not in key}
+
+
+def write_weights(
+    state: dict[str, Tensor], path: str | os.PathLike[str], add_hash: bool = False, overwrite: bool = True
+) -> Path:
+    """Write weights whole or not at all, as safetensors or, by another ending, torch's format; read back and compared.
+
+    Args:
+        state: The tensors.
+        path: Where to.
+        add_hash: Put "-" and the first eight hexadecimal digits of the file's SHA-256 before the ending, which torch's
+            and our downloads then verify.
+        overwrite: Whether a file that is there may be replaced.
+
+    Returns:
+        The file.
+
+    Raises:
+        ConfigError: It exists.
+        CheckpointError: What was written is not what was to be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
+    try:
+        if path.suffix == ".safetensors":
+            save_file(tensors, temporary, metadata={"format": "pt"})
+        else:
+            torch.save(tensors, temporary)
+        with open(temporary, "rb+") as stream:
+            os.fsync(stream.fileno())
+            digest = hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") \
+                else hashlib.sha256(stream.read()).hexdigest()
+        again = read_state_dict(temporary)
+        if again.keys() != tensors.keys() or not _equal(again, tensors):
+            raise CheckpointError(f"{path} does not hold what was written to it; is the disk sound?")
+        if add_hash:
+            path = path.with_name(f"{path.stem}-{digest[:8]}{path.suffix}")
+        if path.exists() and not overwrite:
+            raise ConfigError(f"{path} exists")
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def _equal(one: dict[str, Any], other: Iterable[str]) -> bool:
+    return all(torch.equal(one[key], other[key]) for key in other)

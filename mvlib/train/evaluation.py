@@ -1,0 +1,291 @@
+"""Published and trained models measured on a data set: accuracy, loss, speed."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import csv
+import io
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..cli.output import format_table
+from ..data.config import resolve_data_config
+from ..data.dataset_factory import create_dataset
+from ..data.loader import create_loader
+from ..errors import ConfigError, MvlibError
+from ..factory import create_model, known_arguments
+from ..names import parse_model_name
+from ..registry import list_models, resolve_name
+from .checkpoint import read_checkpoint
+from .folding import fold_batch_norms
+from .model import prepare_model
+from .precision import autocast_for
+from .report import write_text
+
+__all__ = ["evaluate", "expand_models", "read_label_lists", "write_results"]
+
+_logger = logging.getLogger("mvlib")
+COLUMNS = ("model", "top1", "top1_err", "top5", "top5_err", "loss", "images", "images_per_second", "param_count",
+           "img_size", "crop_pct", "interpolation", "batch_size", "error")
+
+
+def expand_models(model: str, checkpoint: str | None = None, pretrained: bool = True) -> list[tuple[str, str | None]]:
+    """(name, checkpoint) of all that a `--model` and a `--checkpoint` name.
+
+    Args:
+        model: A name, several with commas between them, a wildcard ("resnet*", of models with weights), or a text file
+            of names, one a line.
+        checkpoint: A file, or a folder of files, each measured.
+        pretrained: Whether wildcards find only models with weights.
+
+    Raises:
+        ConfigError: A wildcard that nothing matches, or an empty file or folder.
+    """
+    if checkpoint is not None and Path(checkpoint).is_dir():
+        files = sorted(path for path in Path(checkpoint).iterdir()
+                       if path.name.endswith((".pth", ".pth.tar", ".pt", ".safetensors")))
+        if not files:
+            raise ConfigError(f"no checkpoints in {checkpoint}")
+        return [(model, str(path)) for path in files]
+    if checkpoint is not None:
+        return [(model, checkpoint)]
+    if Path(model).is_file():
+        names = [line.strip() for line in Path(model).read_text(encoding="utf-8").splitlines() if line.strip()]
+        if not names:
+            raise ConfigError(f"{model} names no models")
+    elif any(character in model for character in "*?["):
+        names = list_models(model, pretrained=pretrained)
+        if not names:
+            raise ConfigError(f"no model {'with weights ' if pretrained else ''}matches '{model}'")
+    else:
+        names = [name.strip() for name in model.split(",") if name.strip()]
+    return [(name, None) for name in names]
+
+
+def read_label_lists(path: str, names: Sequence[str]) -> list[set[int]]:
+    """The labels that count as right for each image; an empty set leaves it out.
+
+    Args:
+        path: JSON: {file name: [labels]}, or a list with one list an image in the order of ImageNet's validation
+            files (Beyer et al., "Are we done with ImageNet?", 2020: real.json).
+        names: File names of the data set's images.
+
+    Raises:
+        ConfigError: Not such a file, or an image that it does not know.
+    """
+    try:
+        data = json.loads(Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path} is not JSON: {error}") from None
+    if isinstance(data, list):
+        data = {f"ILSVRC2012_val_{number:08d}": labels for number, labels in enumerate(data, start=1)}
+    known = {Path(name).stem: labels for name, labels in data.items()}
+    missing = [name for name in names if Path(name).stem not in known]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ConfigError(f"{path} has no labels for {missing[0]}{more}")
+    return [{int(label) for label in known[Path(name).stem]} for name in names]
+
+
+def evaluate(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Measure each model that the arguments name; one that fails has an `error` and does not stop the others."""
+    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    dataset = create_dataset(
+        args.dataset, root=args.data_dir, split=args.split, is_training=False, class_map=args.class_map,
+        num_samples=args.num_samples, download=args.dataset_download, batch_size=args.batch_size,
+        input_img_mode=args.input_img_mode or "RGB",
+        **{key: value for key in ("input_key", "target_key") if (value := getattr(args, key))})
+    rows = []
+    models = expand_models(args.model, args.checkpoint, args.pretrained)
+    for name, checkpoint in models:
+        label = checkpoint if checkpoint and len(models) > 1 else name or checkpoint
+        try:
+            rows.append({"model": label, **_measure(name, checkpoint, dataset, args, device)})
+            _logger.info("%s: top-1 %.3f, top-5 %.3f, %.1f images/s", label, rows[-1]["top1"], rows[-1]["top5"],
+                         rows[-1]["images_per_second"])
+        except (MvlibError, FileNotFoundError) as error:
+            if len(models) == 1:
+                raise
+            _logger.error("%s: %s", label, error)
+            rows.append({"model": label, "error": str(error).splitlines()[0]})
+        if args.results_file:
+            write_results(rows, args.results_file, args.results_format)
+    return rows
+
+
+def _measure(
+    name: str, checkpoint: str | None, dataset: Any, args: argparse.Namespace, device: torch.device
+) -> dict[str, Any]:
+    model, config = _load(name, checkpoint, args)
+    classes = dataset.classes
+    valid = _valid_labels(args.valid_labels, classes, model.num_classes) if args.valid_labels else None
+    outputs = model.num_classes if valid is None else len(valid)
+    if classes is not None and len(classes) != outputs:
+        raise ConfigError(f"{name} has {outputs} classes and the data set {len(classes)}; --valid-labels names the "
+                          f"model's outputs that are meant, --class-map the data set's labels")
+    mixed = args.amp
+    model = prepare_model(model.eval(), device, args.channels_last, mixed)
+    params = sum(parameter.numel() for parameter in model.parameters())
+    autocast = autocast_for(device, args.amp_dtype)[0] if mixed else contextlib.nullcontext
+    if args.fold_bn:
+        fold_batch_norms(model, torch.zeros(2, *config["input_size"], device=device).uniform_(-1, 1))
+    if args.torchcompile:
+        model = torch.compile(model, backend=args.torchcompile)
+    answers = read_label_lists(args.real_labels, dataset.filenames()) if args.real_labels else None
+    batch_size = args.batch_size
+    while True:
+        try:
+            sums, seconds, bad = _run(model, dataset, config, batch_size, args, device, autocast, valid, answers)
+            break
+        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+            if batch_size == 1 or not _is_out_of_memory(error):
+                raise
+        batch_size //= 2
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        _logger.warning("out of memory: on with batches of %d", batch_size)
+    if not sums["images"]:
+        raise ConfigError("no image could be measured")
+    for sample, reason in bad:
+        _logger.warning("not read: %s: %s", sample, reason)
+    top1, top5 = (100 * sums[key] / sums["images"] for key in ("top1", "top5"))
+    return {
+        "top1": round(top1, 4), "top1_err": round(100 - top1, 4), "top5": round(top5, 4),
+        "top5_err": round(100 - top5, 4), "loss": round(sums["loss"] / max(sums["losses"], 1), 5),
+        "images": int(sums["images"]), "images_per_second": round(sums["seen"] / seconds, 2),
+        "param_count": round(params / 1e6, 2), "img_size": config["input_size"][-1],
+        "crop_pct": round(config["crop_pct"], 4), "interpolation": config["interpolation"], "batch_size": batch_size,
+    }
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    words = str(error).lower()
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "out of memory" in words \
+        or "not enough memory" in words or "can't allocate memory" in words
+
+
+def _load(name: str, checkpoint: str | None, args: argparse.Namespace) -> tuple[nn.Module, dict[str, Any]]:
+    about: Mapping[str, Any] = {}
+    if checkpoint is not None and checkpoint.endswith((".pth.tar", ".pth", ".pt")):
+        with contextlib.suppress(MvlibError, FileNotFoundError):
+            about = read_checkpoint(checkpoint)
+    name = name or about.get("arch", "")
+    if not name:
+        raise ConfigError(f"{checkpoint} does not say of which model it is; name it with --model")
+    kwargs = dict(about.get("model_args", {})) if about.get("arch") == name else {}
+    kwargs.update(num_classes=args.num_classes or about.get("num_classes"), in_chans=args.in_chans,
+                  global_pool=args.gp, **args.model_kwargs)
+    side = args.input_size[1:] if args.input_size else args.img_size
+    known = known_arguments(resolve_name(name)[0]) if parse_model_name(name).source is None else None
+    if side and known is not None and "img_size" in known:
+        kwargs["img_size"] = tuple(side) if isinstance(side, list) else side
+    given = {key: tuple(value) if isinstance(value, list) else value
+             for key, value in kwargs.items() if value is not None}
+    model = create_model(name, pretrained=args.pretrained and checkpoint is None, checkpoint_path=checkpoint, **given)
+    wanted = {key: value for key, value in vars(args).items() if value not in (None, "")}
+    config = resolve_data_config({**wanted, "in_chans": model.in_chans}, model=model,
+                                 use_test_size=not args.use_train_size)
+    saved = about.get("data_config") or {}
+    config.update({key: tuple(value) if isinstance(value, list) else value for key, value in saved.items()
+                   if getattr(args, key, None) in (None, "") and not (key == "input_size" and args.img_size)})
+    return model, config
+
+
+def _valid_labels(path: str, classes: Sequence[str] | None, outputs: int) -> Tensor:
+    """The model's outputs that count, in the order of the data set's labels."""
+    words = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+    try:
+        labels = [int(word) for word in words]
+    except ValueError:
+        raise ConfigError(f"{path}: a line is not the number of an output") from None
+    if not labels or min(labels) < 0 or max(labels) >= outputs:
+        raise ConfigError(f"{path}: outputs are numbered from 0 to {outputs - 1}")
+    return torch.tensor(labels)
+
+
+@torch.inference_mode()
+def _run(
+    model: nn.Module, dataset: Any, config: Mapping[str, Any], batch_size: int, args: argparse.Namespace,
+    device: torch.device, autocast: Callable[[], Any], valid: Tensor | None, answers: list[set[int]] | None,
+) -> tuple[dict[str, float], float, list[tuple[str, str]]]:
+    from tqdm import tqdm
+
+    special = {key: config[key] for key in ("preprocessing", "resize_size", "antialias") if key in config}
+    loader = create_loader(
+        dataset, input_size=config["input_size"], batch_size=batch_size, is_training=False,
+        interpolation=config["interpolation"], mean=config["mean"], std=config["std"], num_workers=args.workers,
+        crop_pct=config["crop_pct"], crop_mode=config["crop_mode"], pin_memory=args.pin_mem or None, device=device,
+        use_prefetcher=not args.no_prefetcher, max_bad=args.max_bad_samples, **special)
+    sums = dict.fromkeys(("top1", "top5", "loss", "losses", "images", "seen"), 0.0)
+    pending: list[Tensor] = []
+    started = time.perf_counter()
+    guesses: list[Tensor] = []
+    for images, targets in tqdm(loader, unit="batch", disable=None, leave=False):
+        images, targets = images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
+        with autocast():
+            outputs = model(images)
+        outputs = (outputs[0] if isinstance(outputs, (tuple, list)) else outputs).float()
+        if valid is not None:
+            outputs = outputs[:, valid.to(device)]
+        best = outputs.topk(min(5, outputs.shape[1])).indices
+        sums["seen"] += len(targets)
+        if answers is not None:
+            guesses.append(best.cpu())
+        else:
+            hits = best == targets[:, None]
+            pending.append(torch.stack([hits[:, 0].sum(), hits.sum()]))
+        # Loss over labels that the model has no output for (-1: a data set without labels) is left out.
+        pending_loss = nn.functional.cross_entropy(outputs, targets, reduction="sum", ignore_index=-1)
+        sums["loss"] += pending_loss.item() if device.type == "cpu" else float(pending_loss)
+        sums["losses"] += len(targets)
+    seconds = time.perf_counter() - started
+    bad = loader.bad_samples
+    if answers is not None:
+        if bad:
+            raise ConfigError(f"--real-labels need every image, and {bad[0][0]} cannot be read: {bad[0][1]}")
+        for guess, right in zip(torch.cat(guesses).tolist(), answers):
+            if right:
+                sums["images"] += 1
+                sums["top1"] += guess[0] in right
+                sums["top5"] += bool(right.intersection(guess))
+    elif pending:
+        sums["top1"], sums["top5"] = torch.stack(pending).sum(0).tolist()
+        sums["images"] = sums["seen"]
+    return sums, seconds, bad
+
+
+def write_results(rows: Sequence[Mapping[str, Any]], path: str | None, kind: str | None = None) -> None:
+    """Write results as CSV, JSON or a Markdown table, by the file's ending unless `kind` says; to the terminal if
+    there is no path.
+
+    Raises:
+        ConfigError: An unknown format.
+    """
+    kind = kind or (Path(path).suffix.lstrip(".") if path else "table")
+    columns = [column for column in COLUMNS if any(row.get(column) is not None for row in rows)]
+    table = [[row.get(column) for column in columns] for row in rows]
+    if kind == "json":
+        text = json.dumps([dict(row) for row in rows], indent=2) + "\n"
+    elif kind == "csv":
+        stream = io.StringIO()
+        csv.writer(stream, lineterminator="\n").writerows([columns, *table])
+        text = stream.getvalue()
+    elif kind in ("md", "markdown"):
+        lines = [columns, ["---"] * len(columns), *([["" if cell is None else cell for cell in row] for row in table])]
+        text = "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
+    elif kind == "table":
+        text = format_table(table, columns) + "\n"
+    else:
+        raise ConfigError(f"results cannot be written as '{kind}'; known: csv, json, md")
+    if path:
+        write_text(Path(path), text)
+    else:
+        print(text, end="")

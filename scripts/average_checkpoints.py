@@ -1,0 +1,36 @@
+#!/usr/bin/env python
+"""Average the weights of a run's best checkpoints: `python scripts/average_checkpoints.py --input RUN --output FILE`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from mvlib.errors import MvlibError
+from mvlib.train.averaging import average_checkpoints, choose_checkpoints, write_weights
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
+    parser.add_argument("--input", required=True, metavar="DIR", help="the run's folder")
+    parser.add_argument("--filter", default="*.pth.tar", metavar="PATTERN", help="which files (default: %(default)s)")
+    parser.add_argument("--output", default="./averaged.safetensors", metavar="FILE",
+                        help="safetensors, or torch's format by another ending (default: %(default)s)")
+    parser.add_argument("--no-use-ema", action="store_true", help="not the averages that the checkpoints hold")
+    parser.add_argument("--no-sort", action="store_true", help="all files, whatever their metrics")
+    parser.add_argument("-n", type=int, default=10, metavar="N", help="how many of the best (default: %(default)s)")
+    parser.add_argument("--safetensors", action="store_true", help="accepted: the ending of --output decides")
+    args = parser.parse_args()
+    files = sorted(Path(args.input).glob(args.filter)) if args.no_sort else \
+        choose_checkpoints(args.input, args.filter, args.n)
+    for path in files:
+        print(path)
+    print("averaged:", write_weights(average_checkpoints(files, not args.no_use_ema), args.output))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (MvlibError, OSError) as error:
+        sys.exit(f"average_checkpoints: {error}")

@@ -1,0 +1,36 @@
+#!/usr/bin/env python
+"""A training checkpoint's weights alone: `python scripts/clean_checkpoint.py --checkpoint FILE --output FILE`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from mvlib.errors import MvlibError
+from mvlib.train.averaging import clean_checkpoint, write_weights
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
+    parser.add_argument("--checkpoint", required=True, metavar="FILE", help="the training checkpoint")
+    parser.add_argument("--output", default="", metavar="FILE", help="where to (default: its name, without .pth.tar)")
+    parser.add_argument("--no-use-ema", action="store_true", help="not the average that the checkpoint holds")
+    parser.add_argument("--no-hash", action="store_true", help="no hash in the file's name")
+    parser.add_argument("--clean-aux-bn", action="store_true", help="accepted: split batch norms are always left out")
+    parser.add_argument("--keep-aux-bn", action="store_true", help="keep split batch norms")
+    parser.add_argument("--safetensors", action="store_true", help="write safetensors whatever the ending")
+    args = parser.parse_args()
+    output = Path(args.output or Path(args.checkpoint).name.partition(".")[0] + ".safetensors")
+    if args.safetensors:
+        output = output.with_suffix(".safetensors")
+    state = clean_checkpoint(args.checkpoint, not args.no_use_ema, args.keep_aux_bn)
+    path = write_weights(state, output, add_hash=not args.no_hash)
+    print(f"{path}: {sum(t.numel() for t in state.values()) / 1e6:.2f} M numbers, {path.stat().st_size / 2**20:.1f} MiB")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (MvlibError, OSError) as error:
+        sys.exit(f"clean_checkpoint: {error}")
