@@ -29,7 +29,8 @@ from .hub import check_complete
 from .layers.helpers import owns_meta
 from .weights import WeightsConfig
 
-__all__ = ["adapt_input_conv", "load_checkpoint", "load_weights", "materialize", "read_state_dict"]
+__all__ = ["adapt_input_conv", "load_checkpoint", "load_weights", "materialize", "read_state_dict",
+           "read_training_facts"]
 
 _logger = logging.getLogger("mvlib")
 
@@ -79,6 +80,29 @@ def read_state_dict(path: str | os.PathLike[str], use_ema: bool = True) -> State
     if not state_dict:
         raise CheckpointError(f"{path} holds no tensors")
     return state_dict
+
+
+def read_training_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a training checkpoint says besides its tensors: `arch`, `num_classes`, `classes`, `model_args`,
+    `data_config`, ...; nothing for files that hold weights alone.
+
+    Raises:
+        CheckpointError: The file is damaged.
+        FileNotFoundError: There is no such file.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no weights file at {path}")
+    if not zipfile.is_zipfile(path) or path.suffix == ".npz":
+        return {}
+    try:
+        data = _read_torch(path)
+    except (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, RuntimeError, ValueError, KeyError):
+        return {}  # whoever reads the weights says what is wrong
+    if not isinstance(data, dict) or not isinstance(data.get("state_dict"), dict):
+        return {}
+    kept = ("arch", "num_classes", "classes", "model_args", "data_config", "epoch", "metric")
+    return {key: data[key] for key in kept if data.get(key) is not None}
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -233,6 +257,8 @@ def load_weights(
     config = config or WeightsConfig()
     state_dict = _translate(model, state_dict, config.key_map)
     expected = model.state_dict()
+    # Of training with --split-bn: norms of augmented views, which the model by itself does not have.
+    state_dict = {key: value for key, value in state_dict.items() if ".aux_bn." not in key or key in expected}
     if fit_input:
         _fit_input(model, state_dict, expected, config)
     dropped = _fit_head(model, state_dict, expected, config, origin) if fit_head else set()

@@ -75,6 +75,7 @@ def save_for_hub(
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     _write(directory / "model.safetensors", lambda path: save_file(tensors, path, metadata={"format": "pt"}))
+    (directory / "model.safetensors").chmod(0o666 & ~_umask())  # safetensors makes files for their owner alone
     text = json.dumps(_config_json(model, config, model_args), indent=2)
     _write(directory / "config.json", lambda path: path.write_text(text, encoding="utf-8"))
     card = _model_card(model, config, repo_id)
@@ -106,6 +107,12 @@ def push_to_hub(
         save_for_hub(model, folder, repo_id=repo_id, **kwargs)
         return hub.push_folder(folder, repo_id, private=private, token=token, commit_message=commit_message,
                                revision=revision, create_pr=create_pr)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def _write(path: Path, write: Any) -> None:

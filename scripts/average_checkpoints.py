@@ -1,5 +1,5 @@
 #!/usr/bin/env python
-"""Average the weights of a run's best checkpoints: `python scripts/average_checkpoints.py --input RUN --output FILE`."""
+"""Average a run's best checkpoints: `python scripts/average_checkpoints.py --input RUN --output FILE`."""
 
 from __future__ import annotations
 

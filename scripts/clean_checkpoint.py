@@ -26,7 +26,8 @@ def main() -> None:
         output = output.with_suffix(".safetensors")
     state = clean_checkpoint(args.checkpoint, not args.no_use_ema, args.keep_aux_bn)
     path = write_weights(state, output, add_hash=not args.no_hash)
-    print(f"{path}: {sum(t.numel() for t in state.values()) / 1e6:.2f} M numbers, {path.stat().st_size / 2**20:.1f} MiB")
+    count = sum(tensor.numel() for tensor in state.values())
+    print(f"{path}: {count / 1e6:.2f} M numbers, {path.stat().st_size / 2**20:.1f} MiB")
 
 
 if __name__ == "__main__":

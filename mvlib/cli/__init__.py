@@ -16,6 +16,7 @@ _COMMANDS = {
     "predict": "classify photographs",
     "train": "train a model",
     "validate": "accuracy and speed of models on a data set",
+    "inference": "the likeliest classes of a data set's images, as a file",
     "schedule": "learning rates of a recipe, as a table or a picture",
     "cache": "downloaded weights: list, remove, path",
 }

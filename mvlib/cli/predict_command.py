@@ -21,8 +21,10 @@ DEFAULT_MODEL = "tf_efficientnet_lite0.pip_in1k"  # its weights come from the pa
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("inputs", nargs="+", metavar="INPUT",
                         help="image files, folders (searched recursively), or - for a list of files on standard input")
-    parser.add_argument("--model", default=DEFAULT_MODEL, help="name of the model (default: %(default)s)")
-    parser.add_argument("--checkpoint", metavar="FILE", help="weights file to load instead of the published ones")
+    parser.add_argument("--model", help=f"name of the model (default: the checkpoint's, or {DEFAULT_MODEL})")
+    parser.add_argument("--checkpoint", metavar="FILE",
+                        help="weights to load instead of the published ones; a training checkpoint brings its model, "
+                             "preprocessing and class names")
     parser.add_argument("--topk", type=_positive, default=5, help="classes to report (default: %(default)s)")
     parser.add_argument("--format", choices=("table", "json", "jsonl", "csv"), default="table")
     parser.add_argument("--batch-size", type=_positive, default=16, help="images at once (default: %(default)s)")
@@ -42,20 +44,14 @@ def run(arguments: argparse.Namespace) -> int:
     import torch
     from PIL import Image
 
-    from ..data import create_transform, find_images, resolve_data_config
-    from ..factory import create_model
+    from ..data import create_transform, find_images
 
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # open_image refuses such a file with a reason
     files = list(find_images(_expand_inputs(arguments.inputs)))
     if not files:
         raise ConfigError(f"no images in {', '.join(arguments.inputs)}")
-    pretrained = None if arguments.checkpoint else True
-    model = create_model(arguments.model, pretrained=pretrained, checkpoint_path=arguments.checkpoint,
-                         device=arguments.device).eval()
-    if model.num_classes < 1:
-        raise ConfigError(f"'{arguments.model}' has no classes to predict: its weights are for features")
-    transform = create_transform(**resolve_data_config(model=model, use_test_size=False))
-    names = _class_names(model)
+    model, data_config, names = _load(arguments)
+    transform = create_transform(**data_config)
     writer = _WRITERS[arguments.format](min(arguments.topk, model.num_classes))
     failures: list[tuple[Path, str]] = []
     with torch.inference_mode():
@@ -70,6 +66,30 @@ def run(arguments: argparse.Namespace) -> int:
     if failures:
         print(f"mvlib: {len(failures)} of {len(files)} images could not be read", file=sys.stderr)
     return 1 if failures else 0
+
+
+def _load(arguments: argparse.Namespace) -> tuple[Any, dict[str, Any], list[str]]:
+    """The model, how its inputs are prepared, and what its classes are called."""
+    from ..data import resolve_data_config
+    from ..factory import create_model
+    from ..loading import read_training_facts
+
+    facts = read_training_facts(arguments.checkpoint) if arguments.checkpoint else {}
+    name = arguments.model or facts.get("arch") or DEFAULT_MODEL
+    own = facts if facts.get("arch") == name else {}
+    built = {key: tuple(value) if isinstance(value, list) else value
+             for key, value in (own.get("model_args") or {}).items()}
+    if own.get("num_classes"):
+        built["num_classes"] = own["num_classes"]
+    model = create_model(name, pretrained=not arguments.checkpoint, checkpoint_path=arguments.checkpoint,
+                         device=arguments.device, **built).eval()
+    if model.num_classes < 1:
+        raise ConfigError(f"'{name}' has no classes to predict: its weights are for features")
+    config = resolve_data_config(model=model, use_test_size=False)
+    config.update({key: tuple(value) if isinstance(value, list) else value
+                   for key, value in (own.get("data_config") or {}).items()})
+    names = [str(label) for label in own.get("classes") or ()]
+    return model, config, names if len(names) == model.num_classes else class_names_of(model)
 
 
 def _expand_inputs(inputs: Iterable[str]) -> Iterator[str]:
@@ -107,7 +127,8 @@ def _batches(
         yield paths, torch.stack(images)
 
 
-def _class_names(model: Any) -> list[str]:
+def class_names_of(model: Any) -> list[str]:
+    """What a model's outputs are called, as far as its weights know."""
     from ..data.labels import class_names
 
     config = model.weights_config

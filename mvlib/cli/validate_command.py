@@ -6,7 +6,7 @@ import argparse
 
 from ..train.arguments import add_options
 
-_SHARED = ("dataset", "dataset_download", "class_map", "input_img_mode", "input_key", "target_key", "max_bad_samples",
+SHARED = ("dataset", "dataset_download", "class_map", "input_img_mode", "input_key", "target_key", "max_bad_samples",
            "num_classes", "in_chans", "img_size", "input_size", "crop_pct", "mean", "std", "interpolation", "gp",
            "model_kwargs", "channels_last", "torchcompile", "workers", "pin_mem", "no_prefetcher", "amp", "amp_dtype",
            "device")
@@ -32,22 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="fold batch norms into convolutions (default)")
     parser.add_argument("--results-file", metavar="FILE", help="where results go: .csv, .json or .md")
     parser.add_argument("--results-format", choices=("csv", "json", "md"), help="their format, whatever the ending")
-    add_options(parser, _SHARED)
+    add_options(parser, SHARED)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from ..errors import ConfigError
-    from ..train.arguments import DIALECTS
-
-    given = vars(arguments)
-    args = argparse.Namespace(**{**{name: DIALECTS["timm"][name] for name in _SHARED}, **given})
-    args.data_dir = args.data or args.data_dir
-    if not args.data_dir and not args.dataset:
-        raise ConfigError("no data set: give its folder (mvlib validate DATA --model NAME), or --dataset")
-    if not args.model and not args.checkpoint:
-        raise ConfigError("no model: --model names one, several with commas between them, or a wildcard")
-    if args.batch_size < 1:
-        raise ConfigError(f"--batch-size {args.batch_size} is not a positive number")
+    args = complete(arguments)
     from ..train.evaluation import evaluate, write_results
     from ..train.run import log_to_terminal
 
@@ -55,3 +44,19 @@ def run(arguments: argparse.Namespace) -> int:
     rows = evaluate(args)
     write_results(rows, None)
     return 1 if any("error" in row for row in rows) else 0
+
+
+def complete(arguments: argparse.Namespace) -> argparse.Namespace:
+    """The arguments with the defaults of those that are shared with training, checked."""
+    from ..errors import ConfigError
+    from ..train.arguments import DIALECTS
+
+    args = argparse.Namespace(**{**{name: DIALECTS["timm"][name] for name in SHARED}, **vars(arguments)})
+    args.data_dir = args.data or args.data_dir
+    if not args.data_dir and not args.dataset:
+        raise ConfigError("no data set: give its folder, or --dataset")
+    if not args.model and not args.checkpoint:
+        raise ConfigError("no model: --model names one, or --checkpoint a file that says of which it is")
+    if args.batch_size < 1:
+        raise ConfigError(f"--batch-size {args.batch_size} is not a positive number")
+    return args

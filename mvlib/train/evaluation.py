@@ -22,15 +22,15 @@ from ..data.dataset_factory import create_dataset
 from ..data.loader import create_loader
 from ..errors import ConfigError, MvlibError
 from ..factory import create_model, known_arguments
+from ..loading import read_training_facts
 from ..names import parse_model_name
 from ..registry import list_models, resolve_name
-from .checkpoint import read_checkpoint
 from .folding import fold_batch_norms
 from .model import prepare_model
 from .precision import autocast_for
 from .report import write_text
 
-__all__ = ["evaluate", "expand_models", "read_label_lists", "write_results"]
+__all__ = ["evaluate", "expand_models", "infer", "read_label_lists", "write_results"]
 
 _logger = logging.getLogger("mvlib")
 COLUMNS = ("model", "top1", "top1_err", "top5", "top5_err", "loss", "images", "images_per_second", "param_count",
@@ -98,11 +98,7 @@ def read_label_lists(path: str, names: Sequence[str]) -> list[set[int]]:
 def evaluate(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure each model that the arguments name; one that fails has an `error` and does not stop the others."""
     device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    dataset = create_dataset(
-        args.dataset, root=args.data_dir, split=args.split, is_training=False, class_map=args.class_map,
-        num_samples=args.num_samples, download=args.dataset_download, batch_size=args.batch_size,
-        input_img_mode=args.input_img_mode or "RGB",
-        **{key: value for key in ("input_key", "target_key") if (value := getattr(args, key))})
+    dataset = _dataset(args)
     rows = []
     models = expand_models(args.model, args.checkpoint, args.pretrained)
     for name, checkpoint in models:
@@ -121,10 +117,91 @@ def evaluate(args: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
+def infer(
+    args: argparse.Namespace,
+) -> tuple[str, dict[str, Any], list[tuple[str, list[int], list[float], list[str]]]]:
+    """The likeliest classes of each image of a data set.
+
+    Returns:
+        The architecture, the data config, and (file name, classes, outputs, class names) for each image that can be
+        read, in the data set's order.
+    """
+    from ..cli.predict_command import class_names_of
+
+    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    dataset = _dataset(args)
+    model, config, about = _load(args.model, args.checkpoint, args)
+    names = about.get("classes") or class_names_of(model)
+    model = prepare_model(model.eval(), device, args.channels_last, args.amp)
+    architecture = model.architecture
+    fold_batch_norms(model, torch.zeros(2, *config["input_size"], device=device).uniform_(-1, 1))
+    autocast = autocast_for(device, args.amp_dtype)[0] if args.amp else contextlib.nullcontext
+    dataset.target_transform = None
+    loader = _loader(_Numbered(dataset), config, args.batch_size, args, device)
+    found = []
+    with torch.inference_mode():
+        for images, numbers in loader:
+            with autocast():
+                outputs = model(images.to(device))
+            outputs = (outputs[0] if isinstance(outputs, (tuple, list)) else outputs).float()
+            if args.output_type == "prob":
+                outputs = outputs.softmax(-1)
+            values, indices = outputs.topk(min(args.topk, outputs.shape[1]))
+            for number, row, best in zip(numbers.tolist(), values.tolist(), indices.tolist()):
+                name = dataset.filename(number, absolute=True) if args.fullname else dataset.filename(number)
+                found.append((name, best, row, [names[index] for index in best]))
+    for sample, reason in loader.bad_samples:
+        _logger.warning("not read: %s: %s", sample, reason)
+    return architecture, config, found
+
+
+class _Numbered:
+    """A data set whose targets are the numbers of its samples."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return self.dataset[index][0], index
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "dataset":
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "dataset":
+            super().__setattr__(name, value)
+        else:
+            setattr(self.dataset, name, value)
+
+
+def _dataset(args: argparse.Namespace) -> Any:
+    keys = {key: value for key in ("input_key", "target_key") if (value := getattr(args, key))}
+    return create_dataset(
+        args.dataset, root=args.data_dir, split=args.split, is_training=False, class_map=args.class_map,
+        num_samples=args.num_samples, download=args.dataset_download, batch_size=args.batch_size,
+        input_img_mode=args.input_img_mode or "RGB", **keys)
+
+
+def _loader(
+    dataset: Any, config: Mapping[str, Any], batch_size: int, args: argparse.Namespace, device: torch.device
+) -> Any:
+    special = {key: config[key] for key in ("preprocessing", "resize_size", "antialias") if key in config}
+    return create_loader(
+        dataset, input_size=config["input_size"], batch_size=batch_size, is_training=False,
+        interpolation=config["interpolation"], mean=config["mean"], std=config["std"], num_workers=args.workers,
+        crop_pct=config["crop_pct"], crop_mode=config["crop_mode"], pin_memory=args.pin_mem or None, device=device,
+        use_prefetcher=not args.no_prefetcher, max_bad=args.max_bad_samples, **special)
+
+
 def _measure(
     name: str, checkpoint: str | None, dataset: Any, args: argparse.Namespace, device: torch.device
 ) -> dict[str, Any]:
-    model, config = _load(name, checkpoint, args)
+    model, config, _ = _load(name, checkpoint, args)
     classes = dataset.classes
     valid = _valid_labels(args.valid_labels, classes, model.num_classes) if args.valid_labels else None
     outputs = model.num_classes if valid is None else len(valid)
@@ -172,11 +249,11 @@ def _is_out_of_memory(error: Exception) -> bool:
         or "not enough memory" in words or "can't allocate memory" in words
 
 
-def _load(name: str, checkpoint: str | None, args: argparse.Namespace) -> tuple[nn.Module, dict[str, Any]]:
-    about: Mapping[str, Any] = {}
-    if checkpoint is not None and checkpoint.endswith((".pth.tar", ".pth", ".pt")):
-        with contextlib.suppress(MvlibError, FileNotFoundError):
-            about = read_checkpoint(checkpoint)
+def _load(
+    name: str, checkpoint: str | None, args: argparse.Namespace
+) -> tuple[nn.Module, dict[str, Any], dict[str, Any]]:
+    """The model, how its inputs are prepared, and what the checkpoint says of itself."""
+    about = read_training_facts(checkpoint) if checkpoint is not None else {}
     name = name or about.get("arch", "")
     if not name:
         raise ConfigError(f"{checkpoint} does not say of which model it is; name it with --model")
@@ -196,7 +273,7 @@ def _load(name: str, checkpoint: str | None, args: argparse.Namespace) -> tuple[
     saved = about.get("data_config") or {}
     config.update({key: tuple(value) if isinstance(value, list) else value for key, value in saved.items()
                    if getattr(args, key, None) in (None, "") and not (key == "input_size" and args.img_size)})
-    return model, config
+    return model, config, about
 
 
 def _valid_labels(path: str, classes: Sequence[str] | None, outputs: int) -> Tensor:
@@ -218,12 +295,7 @@ def _run(
 ) -> tuple[dict[str, float], float, list[tuple[str, str]]]:
     from tqdm import tqdm
 
-    special = {key: config[key] for key in ("preprocessing", "resize_size", "antialias") if key in config}
-    loader = create_loader(
-        dataset, input_size=config["input_size"], batch_size=batch_size, is_training=False,
-        interpolation=config["interpolation"], mean=config["mean"], std=config["std"], num_workers=args.workers,
-        crop_pct=config["crop_pct"], crop_mode=config["crop_mode"], pin_memory=args.pin_mem or None, device=device,
-        use_prefetcher=not args.no_prefetcher, max_bad=args.max_bad_samples, **special)
+    loader = _loader(dataset, config, batch_size, args, device)
     sums = dict.fromkeys(("top1", "top5", "loss", "losses", "images", "seen"), 0.0)
     pending: list[Tensor] = []
     started = time.perf_counter()

@@ -1,0 +1,111 @@
+"""`mvlib inference`: the likeliest classes of every image of a data set, as a file; the same as scripts/inference.py.
+
+`mvlib predict` is for photographs and people; this is for whole data sets and programs: it reads what `create_dataset`
+reads, by several processes, and writes one row an image.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from ..train.arguments import add_options
+from .validate_command import SHARED, complete
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", nargs="?", metavar="DATA", help="folder of the data set")
+    parser.add_argument("--data-dir", metavar="DIR", help="the same")
+    parser.add_argument("--split", default="validation", help="split of the data set (default: %(default)s)")
+    parser.add_argument("--num-samples", type=int, metavar="N", help="samples of a streamed split")
+    parser.add_argument("--model", "-m", default="", metavar="NAME", help="the model")
+    parser.add_argument("--pretrained", action=argparse.BooleanOptionalAction, default=True,
+                        help="load published weights (default)")
+    parser.add_argument("--checkpoint", metavar="FILE", help="weights file")
+    parser.add_argument("--batch-size", "-b", type=int, default=256, metavar="N", help="images at once (%(default)s)")
+    parser.add_argument("--crop-mode", choices=("center", "squash", "border"), help="how images are cropped")
+    parser.add_argument("--use-train-size", action="store_true", help="the size of training, where weights have two")
+    parser.add_argument("--topk", type=int, default=1, metavar="K", help="classes an image (default: %(default)s)")
+    parser.add_argument("--fullname", action="store_true", help="whole paths instead of those below the data set")
+    parser.add_argument("--filename-col", default="filename", metavar="NAME", help="column of the file (%(default)s)")
+    parser.add_argument("--index-col", default="index", metavar="NAME", help="column of the class (%(default)s)")
+    parser.add_argument("--label-col", default="label", metavar="NAME", help="column of its name (%(default)s)")
+    parser.add_argument("--output-col", default="prob", metavar="NAME", help="column of the output (%(default)s)")
+    parser.add_argument("--output-type", choices=("prob", "logit"), default="prob", help="(default: %(default)s)")
+    parser.add_argument("--label-type", choices=("none", "name"), default="none", help="also write class names")
+    parser.add_argument("--exclude-output", action="store_true", help="do not write the outputs")
+    parser.add_argument("--no-console-results", action="store_true", help="do not print the rows")
+    parser.add_argument("--results-dir", metavar="DIR", help="folder of the results")
+    parser.add_argument("--results-file", metavar="FILE", help="their name (default: MODEL-SIZE.FORMAT)")
+    parser.add_argument("--results-format", choices=("csv", "json", "json-record", "parquet"), default="csv",
+                        help="(default: %(default)s)")
+    add_options(parser, SHARED)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from ..errors import ConfigError
+
+    args = complete(arguments)
+    if args.topk < 1:
+        raise ConfigError(f"--topk {args.topk} is not a positive number")
+    from ..train.evaluation import infer
+    from ..train.run import log_to_terminal
+
+    log_to_terminal()
+    model, config, found = infer(args)
+    rows = [_row(args, *item) for item in found]
+    path = Path(args.results_file or f"{model}-{config['input_size'][-1]}.{args.results_format.partition('-')[0]}")
+    if args.results_dir:
+        path = Path(args.results_dir, path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write(rows, path, args)
+    if not args.no_console_results:
+        print(json.dumps(rows, indent=2))
+    return 0
+
+
+def _row(
+    args: argparse.Namespace, name: str, indices: list[int], outputs: list[float], labels: list[str]
+) -> dict[str, Any]:
+    row: dict[str, Any] = {args.filename_col: name}
+    single = args.topk == 1
+    columns = [(args.index_col, indices)]
+    if args.label_type == "name":
+        columns.append((args.label_col, labels))
+    if not args.exclude_output:
+        columns.append((args.output_col, outputs))
+    for column, values in columns:
+        row[column] = values[0] if single else values
+    return row
+
+
+def _write(rows: list[dict[str, Any]], path: Path, args: argparse.Namespace) -> None:
+    from ..errors import MissingPackageError
+    from ..train.report import write_text
+
+    if args.results_format == "parquet":
+        try:
+            import pyarrow
+            import pyarrow.parquet
+        except ImportError:
+            raise MissingPackageError("Parquet files need the package 'pyarrow': pip install pyarrow (or "
+                                      "'mvlib[train]')") from None
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    elif args.results_format == "csv":
+        import csv
+        import io
+
+        flat = [{f"{key}_{i}" if isinstance(value, list) else key: item for key, value in row.items()
+                 for i, item in enumerate(value if isinstance(value, list) else [value])} for row in rows]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(flat[0]) if flat else [args.filename_col], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(flat)
+        write_text(path, text.getvalue())
+    elif args.results_format == "json":
+        by_name = {row[args.filename_col]: {k: v for k, v in row.items() if k != args.filename_col} for row in rows}
+        write_text(path, json.dumps(by_name, indent=2))
+    else:
+        write_text(path, json.dumps(rows, indent=2))

@@ -1,0 +1,252 @@
+"""Validation of models, inference over data sets, averaged and cleaned checkpoints."""
+
+import csv
+import json
+
+import pytest
+import torch
+from torch import nn
+
+import mvlib
+from mvlib.cli import main
+from mvlib.errors import CheckpointError, ConfigError
+from mvlib.train import parse_train_arguments, read_checkpoint
+from mvlib.train.averaging import average_checkpoints, choose_checkpoints, clean_checkpoint, write_weights
+from mvlib.train.evaluation import expand_models, read_label_lists
+from mvlib.train.folding import fold_batch_norms
+from mvlib.train.run import train
+
+from .conftest import NAMES, QUICK
+
+
+@pytest.fixture(scope="module")
+def trained(digits, tmp_path_factory):
+    """The folder of a run of four epochs, with averaged weights."""
+    folder = tmp_path_factory.mktemp("trained")
+    args = parse_train_arguments([str(digits), *QUICK, "--epochs", "4", "--lr", "0.1", "--model-ema",
+                                  "--model-ema-decay", "0.8", "--output", str(folder), "--experiment", "run",
+                                  "--split-bn", "--aug-splits", "2", "--resplit"])
+    args.no_export = False
+    assert train(args) == 0
+    return folder / "run"
+
+
+def results(path) -> list[dict]:
+    return list(csv.DictReader(open(path)))
+
+
+def test_a_checkpoint_is_measured_as_training_measured_it(digits, trained, tmp_path):
+    out = tmp_path / "r.csv"
+    assert main(["validate", str(digits), "--checkpoint", str(trained / "last.pth.tar"), "-j", "0", "-b", "7",
+                 "--results-file", str(out)]) == 0
+    row, = results(out)
+    last = read_checkpoint(trained / "last.pth.tar")["history"][-1]
+    assert float(row["top1"]) == pytest.approx(last["ema_top1"], abs=1e-3)
+    assert float(row["loss"]) == pytest.approx(last["ema_loss"], rel=1e-3)
+    assert (row["images"], row["img_size"]) == ("20", "32")
+
+
+def test_the_export_is_measured_alike(digits, trained, tmp_path):
+    rows = []
+    for number, flags in enumerate((["--fold-bn"], ["--no-fold-bn"])):
+        out = tmp_path / f"{number}.json"
+        assert main(["validate", str(digits), "--model", f"local-dir:{trained / 'export'}", "-j", "0", *flags,
+                     "--results-file", str(out)]) == 0
+        rows += json.loads(out.read_text())
+    assert rows[0]["top1"] == rows[1]["top1"]
+    assert rows[0]["loss"] == pytest.approx(rows[1]["loss"], rel=1e-4)
+
+
+def test_several_models_and_one_that_fails(digits, trained, tmp_path, capsys):
+    out = tmp_path / "r.md"
+    status = main(["validate", str(digits), "--model", "test_resnet,test_vit", "--no-pretrained", "--num-classes", "4",
+                   "--img-size", "32", "-j", "0", "--results-file", str(out), "--model-kwargs", "stem_type=deep"])
+    assert status == 1
+    table = out.read_text().splitlines()
+    assert table[0].startswith("| model | top1 |") and len(table) == 4
+    assert "test_resnet" in table[2] and "does not know the argument 'stem_type'" in table[3]
+    assert "test_vit" in capsys.readouterr().out
+
+
+def test_a_folder_of_checkpoints(digits, trained, capsys):
+    assert main(["validate", str(digits), "--checkpoint", str(trained), "-j", "0"]) == 0
+    assert capsys.readouterr().out.count("checkpoint-") == 4
+
+
+def test_real_labels(digits, trained, tmp_path):
+    names = mvlib.create_dataset("", root=digits, split="validation").filenames()
+    labels = {name: [0, 1, 2, 3] for name in names}
+    labels[names[0]] = []  # counts for nothing
+    (tmp_path / "real.json").write_text(json.dumps(labels))
+    out = tmp_path / "r.json"
+    assert main(["validate", str(digits), "--checkpoint", str(trained / "last.pth.tar"), "-j", "0", "--real-labels",
+                 str(tmp_path / "real.json"), "--results-file", str(out)]) == 0
+    row, = json.loads(out.read_text())
+    assert (row["top1"], row["images"]) == (100.0, 19)
+
+
+def test_real_labels_that_miss_an_image(tmp_path):
+    path = tmp_path / "real.json"
+    path.write_text(json.dumps([[1], [2]]))
+    assert read_label_lists(str(path), ["a/ILSVRC2012_val_00000002.JPEG"]) == [{2}]
+    with pytest.raises(ConfigError, match="has no labels for x.png and 1 more"):
+        read_label_lists(str(path), ["x.png", "y.png"])
+    path.write_text("no")
+    with pytest.raises(ConfigError, match="is not JSON"):
+        read_label_lists(str(path), ["x.png"])
+
+
+def test_a_subset_of_the_outputs(digits, tmp_path):
+    (tmp_path / "labels.txt").write_text("5\n2\n0\n9\n")
+    flags = ["validate", str(digits), "--model", "test_resnet", "--no-pretrained", "--img-size", "32", "-j", "0"]
+    assert main([*flags, "--num-classes", "10", "--valid-labels", str(tmp_path / "labels.txt")]) == 0
+    (tmp_path / "labels.txt").write_text("5\n12\n0\n9\n")
+    assert main([*flags, "--num-classes", "10", "--valid-labels", str(tmp_path / "labels.txt")]) == 2
+
+
+@pytest.mark.parametrize(("flags", "text"), [
+    (["--num-classes", "10", "--model", "test_resnet"], "test_resnet has 10 classes and the data set 4"),
+    (["--model", "nothing_like*"], "no model matches 'nothing_like*'"),
+    ([], "no model: --model names one"),
+    (["--model", "test_resnet", "--split", "nowhere"], "nowhere"),
+    (["--model", "test_resnet", "--num-classes", "4", "--results-file", "x.xls"], "cannot be written as 'xls'"),
+])
+def test_what_validation_refuses(digits, capsys, flags, text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["validate", str(digits), "--no-pretrained", "--img-size", "32", "-j", "0", *flags]) == 2
+    assert text in capsys.readouterr().err
+
+
+def test_models_by_wildcard_list_and_file(tmp_path):
+    assert ("resnet50.imagenet1k_v2", None) in expand_models("resnet50*")
+    assert expand_models("a, b") == [("a", None), ("b", None)]
+    (tmp_path / "names.txt").write_text("one\n\ntwo\n")
+    assert expand_models(str(tmp_path / "names.txt")) == [("one", None), ("two", None)]
+    (tmp_path / "names.txt").write_text("\n")
+    with pytest.raises(ConfigError, match="names no models"):
+        expand_models(str(tmp_path / "names.txt"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match="no checkpoints in"):
+        expand_models("a", str(tmp_path / "empty"))
+
+
+def test_out_of_memory_halves_the_batch(digits, trained, monkeypatch, tmp_path, caplog):
+    import mvlib.train.evaluation as evaluation
+
+    prepare = evaluation.prepare_model
+
+    def small(model, *args):
+        model = prepare(model, *args)
+        forward = model.forward
+
+        def refuse(images):
+            if len(images) > 5:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate")
+            return forward(images)
+
+        model.forward = refuse
+        return model
+
+    monkeypatch.setattr(evaluation, "prepare_model", small)
+    out = tmp_path / "r.json"
+    assert main(["validate", str(digits), "--checkpoint", str(trained / "last.pth.tar"), "-j", "0", "-b", "16",
+                 "--results-file", str(out)]) == 0
+    row, = json.loads(out.read_text())
+    assert (row["batch_size"], row["images"]) == (4, 20)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "densenet121", "vit_tiny_patch16_224",
+                                  "resnetv2_50" if mvlib.is_model("resnetv2_50") else "regnety_002"])
+def test_folding_changes_nothing_but_rounding(name):
+    torch.manual_seed(0)
+    model = mvlib.create_model(name, pretrained=False, **({"img_size": 64} if "vit" in name else {})).eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.2, 0.2)
+            module.running_var.uniform_(0.5, 2.0)
+            module.weight.data.uniform_(0.5, 1.5)
+            module.bias.data.uniform_(-0.2, 0.2)
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        expected = model(images)
+        count = fold_batch_norms(model, images)
+        torch.testing.assert_close(model(images), expected, rtol=1e-3, atol=1e-4 * expected.abs().max().item())
+    assert (count == 0) == ("vit" in name)
+    assert count == 0 or "densenet" in name or not any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
+
+
+def test_folding_gives_up_on_weights_that_are_made_anew():
+    class Standardized(nn.Conv2d):
+        def forward(self, x):
+            weight = self.weight / self.weight.norm()
+            return nn.functional.conv2d(x, weight, self.bias)
+
+    model = nn.Sequential(Standardized(3, 4, 1), nn.BatchNorm2d(4)).eval()
+    model[1].weight.data.fill_(3.0)
+    images = torch.randn(2, 3, 4, 4)
+    expected = model(images)
+    assert fold_batch_norms(model, images) == 0
+    assert torch.equal(model(images), expected) and isinstance(model[1], nn.BatchNorm2d)
+
+
+def test_inference(digits, trained, tmp_path, capsys):
+    flags = ["inference", str(digits), "--checkpoint", str(trained / "last.pth.tar"), "-j", "0"]
+    assert main([*flags, "--topk", "2", "--label-type", "name", "--results-file", str(tmp_path / "i.csv")]) == 0
+    rows = results(tmp_path / "i.csv")
+    assert len(rows) == 20 and set(rows[0]) == {"filename", "index_0", "index_1", "label_0", "label_1", "prob_0",
+                                                "prob_1"}
+    assert rows[0]["label_0"] == sorted(NAMES)[int(rows[0]["index_0"])]
+    assert json.loads(capsys.readouterr().out)[0]["filename"] == rows[0]["filename"]
+    assert main([*flags, "--results-format", "json", "--results-dir", str(tmp_path), "--no-console-results"]) == 0
+    by_name = json.loads((tmp_path / "test_resnet-32.json").read_text())
+    assert by_name[rows[0]["filename"]]["index"] == int(rows[0]["index_0"])
+    assert main([*flags, "--topk", "0"]) == 2
+
+
+def test_predict_of_a_checkpoint_says_the_user_s_names(digits, trained, capsys):
+    image = next((digits / "validation" / "two").iterdir())
+    assert main(["predict", "--checkpoint", str(trained / "model_best.pth.tar"), str(image), "--topk", "4"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in NAMES)
+
+
+def test_averaging(trained, tmp_path):
+    best = choose_checkpoints(trained, count=2)
+    assert len(best) == 2
+    metrics = [read_checkpoint(path)["metric"] for path in best]
+    assert metrics == sorted((read_checkpoint(path)["metric"] for path in trained.glob("checkpoint*")),
+                             reverse=True)[:2]
+    mean = average_checkpoints(best)
+    states = [read_checkpoint(path)["state_dict_ema"] for path in best]
+    key = next(iter(states[0]))
+    torch.testing.assert_close(mean[key], (states[0][key] + states[1][key]) / 2)
+    path = write_weights(clean(mean), tmp_path / "mean.safetensors")
+    mvlib.create_model("test_resnet", num_classes=4, checkpoint_path=path)
+
+
+def clean(state):
+    return {key: value for key, value in state.items() if ".aux_bn." not in key}
+
+
+def test_cleaning(trained, tmp_path):
+    state = clean_checkpoint(trained / "last.pth.tar")
+    assert not any("aux_bn" in key for key in state)
+    path = write_weights(state, tmp_path / "w.pth", add_hash=True)
+    import hashlib
+    assert path.stem == f"w-{hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"
+    mvlib.create_model("test_resnet", num_classes=4, checkpoint_path=path)
+    with pytest.raises(ConfigError, match="exists"):
+        write_weights(state, tmp_path / "w.pth", add_hash=True, overwrite=False)
+
+
+def test_what_averaging_refuses(trained, tmp_path):
+    with pytest.raises(ConfigError, match="no checkpoints in .* match"):
+        choose_checkpoints(tmp_path)
+    with pytest.raises(ConfigError, match="there are no checkpoints to average"):
+        average_checkpoints([])
+    torch.save({"w": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match="is not of the same model as"):
+        average_checkpoints([trained / "last.pth.tar", tmp_path / "other.pth"])
+    (tmp_path / "bad.pth").write_bytes(b"nothing")
+    with pytest.raises(CheckpointError):
+        clean_checkpoint(tmp_path / "bad.pth")
