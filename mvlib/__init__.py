@@ -10,8 +10,7 @@ Names are resolved on first use, so that importing mvlib, listing and looking we
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from .lazy import attach
 
 __version__ = "0.1.0"
 
@@ -39,24 +38,7 @@ _NAMES = {
     "optim": ("create_optimizer_v2", "list_optimizers"),
     "scheduler": ("create_scheduler_v2",),
 }
-_HOME = {name: module for module, names in _NAMES.items() for name in names}
+_SUBMODULES = ("catalog", "hub", "layers", "loss", "train")  # beyond those that _NAMES names
 
-__all__ = sorted((*_HOME, "__version__"))
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-        globals()[name] = value
-        return value
-    if name in _SUBMODULES:
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-
-
-_SUBMODULES = ("catalog", "data", "features", "hub", "layers", "loading", "loss", "models", "optim", "registry",
-               "scheduler", "train", "weights")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_SUBMODULES})
+__getattr__, __dir__, __all__ = attach(__name__, _NAMES, _SUBMODULES)
+__all__ += ["__version__"]

@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+import mvlib
+
 PACKAGES = ("data", "optim", "scheduler", "loss", "train")
 
 
@@ -29,9 +31,36 @@ def test_packages_cost_no_torch():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_names_of_timm_stand_at_the_top():
-    import mvlib
+@pytest.mark.parametrize("name", PACKAGES)
+def test_a_star_import_brings_the_list(name):
+    found: dict = {}
+    exec(f"from mvlib.{name} import *", found)
+    assert set(importlib.import_module(f"mvlib.{name}").__all__) <= set(found)
 
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_every_module_is_an_attribute(name):
+    code = """if True:
+        import sys, pkgutil, mvlib
+        package = getattr(mvlib, sys.argv[1])
+        for module in pkgutil.iter_modules(package.__path__):
+            assert module.name in dir(package)
+            assert getattr(package, module.name).__name__ == f"mvlib.{sys.argv[1]}.{module.name}"
+    """
+    done = subprocess.run([sys.executable, "-c", code, name], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_name_at_the_top_is_there():
+    assert {"__version__", "create_model", "create_dataset", "create_scheduler_v2"} <= set(mvlib.__all__)
+    for public in mvlib.__all__:
+        assert getattr(mvlib, public) is not None
+    assert {*mvlib.__all__, "models", "optim", "train"} <= set(dir(mvlib))
+    with pytest.raises(AttributeError, match="module 'mvlib' has no attribute 'nothing'"):
+        mvlib.nothing  # noqa: B018
+
+
+def test_names_of_timm_stand_at_the_top():
     assert mvlib.create_loader is mvlib.data.create_loader
     assert mvlib.create_optimizer_v2 is mvlib.optim.create_optimizer_v2
     assert issubclass(mvlib.DataError, mvlib.MvlibError)

@@ -6,27 +6,34 @@ from ..lazy import attach
 
 _NAMES = {
     "config": ("resolve_data_config", "resolve_model_data_config"),
-    "transforms": ("create_transform",),
+    "transforms": ("CenterCrop", "Normalize", "Resize", "ToTensor", "TrimBorder", "create_transform"),
+    "presets": ("ImageClassification",),
     "images": ("find_images", "open_image"),
     "labels": ("class_names",),
-    "dataset": ("AugMixDataset", "ImageDataset", "IterableImageDataset"),
+    "dataset": ("AugMixDataset", "ImageDataset", "IterableImageDataset", "StreamedSample"),
     "dataset_factory": ("create_dataset",),
     "readers": ("check_labels", "check_same_classes", "create_reader"),
     "loader": ("Loader", "create_loader"),
     "collate": ("fast_collate",),
     "mixup": ("FastCollateMixup", "Mixup", "mixup_target"),
-    "samplers": ("OrderedSampler", "RepeatAugSampler", "ShuffledSampler"),
-    "auto_augment": (
-        "AugMixAugment", "AutoAugment", "RandAugment", "augment_and_mix_transform", "auto_augment_policy",
-        "auto_augment_transform", "rand_augment_transform",
+    "samplers": (
+        "BatchKeys", "OrderedSampler", "RepeatAugSampler", "ScheduledBatchKeys", "ShuffledSampler", "process_place",
     ),
-    "random_erasing": ("RandomErasing",),
-    "train_transforms": ("RandomResizedCrop", "TrainTransform"),
-    "randomness": ("sample_seed", "seeded"),
+    "auto_augment": (
+        "AugMixAugment", "AugmentOp", "AutoAugment", "RandAugment", "augment_and_mix_transform", "augmix_ops",
+        "auto_augment_policy", "auto_augment_transform", "create_policy", "rand_augment_choices", "rand_augment_ops",
+        "rand_augment_transform",
+    ),
+    "random_erasing": ("ErasedBox", "RandomErasing"),
+    "train_transforms": (
+        "RandomCropOrPad", "RandomFlip", "RandomResize", "RandomResizedCrop", "ToPIL", "TrainTransform",
+        "create_train_transform",
+    ),
+    "randomness": ("reseed", "sample_seed", "seeded"),
     "constants": (
         "DEFAULT_CROP_MODE", "DEFAULT_CROP_PCT", "IMAGENET_DEFAULT_MEAN", "IMAGENET_DEFAULT_STD", "IMAGENET_DPN_MEAN",
         "IMAGENET_DPN_STD", "IMAGENET_INCEPTION_MEAN", "IMAGENET_INCEPTION_STD", "OPENAI_CLIP_MEAN", "OPENAI_CLIP_STD",
     ),
 }
 
-__getattr__, __dir__, __all__ = attach(__name__, _NAMES)
+__getattr__, __dir__, __all__ = attach(__name__, _NAMES, submodules=("augment", "workers"))

@@ -16,6 +16,7 @@ _NAMES = {
         "auto_group_layers", "group_parameters", "param_groups_layer_decay", "param_groups_weight_decay",
     ),
     "clip": ("adaptive_clip_grad", "clip_grad", "model_parameters"),
+    "batch": ("Batch", "BatchOptimizer"),
     "lookahead": ("Lookahead",),
     "momentum": ("Lars", "Lion", "MADGRAD", "RMSpropTF", "SGDP", "SGDW"),
     "adaptive": (
@@ -24,8 +25,8 @@ _NAMES = {
     ),
     "adafactor": ("Adafactor", "AdafactorBigVision"),
     "second_order": ("Adahessian", "Kron"),
-    "muon": ("Muon",),
+    "muon": ("Muon", "orthogonalize"),
     "third_party": ("AdaBelief",),
 }
 
-__getattr__, __dir__, __all__ = attach(__name__, _NAMES)
+__getattr__, __dir__, __all__ = attach(__name__, _NAMES, submodules=("each",))

@@ -5,13 +5,24 @@ from __future__ import annotations
 from ..lazy import attach
 
 _NAMES = {
-    "engine": ("StepOptions", "TrainState", "train_one_epoch", "validate"),
+    "engine": (
+        "NonFiniteLossError", "StepOptions", "StopTraining", "TrainState", "train_one_epoch", "validate",
+    ),
     "ema": ("ModelEma",),
     "checkpoint": ("CheckpointStore", "find_checkpoints", "newest_checkpoint", "read_checkpoint", "write_checkpoint"),
-    "batchnorm": ("SplitBatchNorm2d", "convert_splitbn_model", "convert_sync_batchnorm", "distribute_bn"),
-    "recipes": ("Recipe", "parse_train_arguments", "read_recipe"),
-    "model": ("prepare_model",),
+    "batchnorm": (
+        "SplitBatchNorm2d", "SyncBatchNormAct", "convert_splitbn_model", "convert_sync_batchnorm", "distribute_bn",
+    ),
+    "distributed": ("World", "broadcast_object", "init_world", "is_parallel", "mean_over_ranks", "sum_over_ranks"),
+    "precision": ("autocast_for", "keep_slow_convolutions_in_float32"),
+    "arguments": ("Option", "add_options", "find_option", "finish_arguments"),
+    "recipes": ("Recipe", "add_train_arguments", "parse_train_arguments", "read_recipe"),
+    "model": ("average_model", "build_model", "prepare_model", "wrap_model"),
+    "report": ("Report", "draw_curves", "write_text"),
     "run": ("train",),
+    "averaging": ("average_checkpoints", "choose_checkpoints", "clean_checkpoint", "write_weights"),
+    "evaluation": ("evaluate", "expand_models", "infer", "read_label_lists", "write_results"),
+    "folding": ("fold_batch_norms",),
 }
 
 __getattr__, __dir__, __all__ = attach(__name__, _NAMES)
