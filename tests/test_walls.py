@@ -103,7 +103,8 @@ def test_asking_the_registry_imports_no_torch():
 @pytest.mark.parametrize("arguments", [
     ["--help"], ["--version"], ["list"], ["list", "vit_*", "--pretrained"], ["list", "--modules"],
     ["info", "resnet50.imagenet1k_v2"], ["info", "vit_b_16"], ["info", "--compare", "V1", "V2"],
-    ["predict", "--help"], ["train", "--help"], ["schedule", "--help"], ["cache", "path"],
+    ["predict", "--help"], ["train", "--help"], ["schedule", "--help"], ["validate", "--help"],
+    ["inference", "--help"], ["cache", "path"],
     ["cache", "list"],
 ], ids=" ".join)
 def test_light_commands_import_no_torch(arguments, tmp_path):

@@ -11,22 +11,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ..train.arguments import add_options
-from .validate_command import SHARED, complete
+from .validate_command import add_source_arguments, complete
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", nargs="?", metavar="DATA", help="folder of the data set")
-    parser.add_argument("--data-dir", metavar="DIR", help="the same")
-    parser.add_argument("--split", default="validation", help="split of the data set (default: %(default)s)")
-    parser.add_argument("--num-samples", type=int, metavar="N", help="samples of a streamed split")
-    parser.add_argument("--model", "-m", default="", metavar="NAME", help="the model")
-    parser.add_argument("--pretrained", action=argparse.BooleanOptionalAction, default=True,
-                        help="load published weights (default)")
-    parser.add_argument("--checkpoint", metavar="FILE", help="weights file")
-    parser.add_argument("--batch-size", "-b", type=int, default=256, metavar="N", help="images at once (%(default)s)")
-    parser.add_argument("--crop-mode", choices=("center", "squash", "border"), help="how images are cropped")
-    parser.add_argument("--use-train-size", action="store_true", help="the size of training, where weights have two")
+    add_source_arguments(parser)
     parser.add_argument("--topk", type=int, default=1, metavar="K", help="classes an image (default: %(default)s)")
     parser.add_argument("--fullname", action="store_true", help="whole paths instead of those below the data set")
     parser.add_argument("--filename-col", default="filename", metavar="NAME", help="column of the file (%(default)s)")
@@ -41,7 +30,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results-file", metavar="FILE", help="their name (default: MODEL-SIZE.FORMAT)")
     parser.add_argument("--results-format", choices=("csv", "json", "json-record", "parquet"), default="csv",
                         help="(default: %(default)s)")
-    add_options(parser, SHARED)
 
 
 def run(arguments: argparse.Namespace) -> int:

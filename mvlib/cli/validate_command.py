@@ -12,19 +12,25 @@ SHARED = ("dataset", "dataset_download", "class_map", "input_img_mode", "input_k
            "device")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_source_arguments(parser: argparse.ArgumentParser) -> None:
+    """What model, on what data: arguments of all commands that measure or apply one."""
     parser.add_argument("data", nargs="?", metavar="DATA", help="folder of the data set")
     parser.add_argument("--data-dir", metavar="DIR", help="the same")
     parser.add_argument("--split", default="validation", help="split of the data set (default: %(default)s)")
     parser.add_argument("--num-samples", type=int, metavar="N", help="samples of a streamed split")
     parser.add_argument("--model", "-m", default="", metavar="NAME",
-                        help="a model, several (a,b), a wildcard, or a text file of names")
+                        help="a model; `validate`: several (a,b), a wildcard, or a text file of names")
     parser.add_argument("--pretrained", action=argparse.BooleanOptionalAction, default=True,
                         help="load published weights (default)")
-    parser.add_argument("--checkpoint", metavar="PATH", help="weights file, or a folder of them")
+    parser.add_argument("--checkpoint", metavar="PATH", help="weights file; `validate`: or a folder of them")
     parser.add_argument("--batch-size", "-b", type=int, default=256, metavar="N", help="images at once (%(default)s)")
     parser.add_argument("--crop-mode", choices=("center", "squash", "border"), help="how images are cropped")
     parser.add_argument("--use-train-size", action="store_true", help="the size of training, where weights have two")
+    add_options(parser, SHARED)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_source_arguments(parser)
     parser.add_argument("--real-labels", metavar="FILE", help="JSON of the labels that count as right for each image")
     parser.add_argument("--valid-labels", metavar="FILE",
                         help="the model's outputs that count, one number a line, in the order of the data set's labels")
@@ -32,7 +38,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="fold batch norms into convolutions (default)")
     parser.add_argument("--results-file", metavar="FILE", help="where results go: .csv, .json or .md")
     parser.add_argument("--results-format", choices=("csv", "json", "md"), help="their format, whatever the ending")
-    add_options(parser, SHARED)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -333,6 +333,15 @@ class _Clock:
         return self.waited / max(time.perf_counter() - self.start, 1e-9)
 
 
+def logits_of(
+    model: nn.Module, images: Tensor, autocast: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
+) -> Tensor:
+    """A model's (main) logits in float32 for images that may still lie elsewhere."""
+    with autocast():
+        outputs = model(images.to(_device(model), non_blocking=True))
+    return (outputs[0] if isinstance(outputs, (tuple, list)) else outputs).float()
+
+
 @torch.inference_mode()
 def validate(
     model: nn.Module,
@@ -361,10 +370,8 @@ def validate(
     device = _device(model)
     sums = torch.zeros(4, dtype=torch.float64, device=device)  # loss, correct at 1, correct at 5, images
     for count, (images, targets) in enumerate(loader, start=1):
-        images, targets = images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
-        with autocast():
-            outputs = model(images)
-        outputs = (outputs[0] if isinstance(outputs, (tuple, list)) else outputs).float()
+        targets = targets.to(device, non_blocking=True)
+        outputs = logits_of(model, images, autocast)
         if tta > 1:
             outputs, targets = outputs.unflatten(0, (-1, tta)).mean(1), targets[::tta]
         hits = outputs.topk(min(5, outputs.shape[1])).indices == targets[:, None]

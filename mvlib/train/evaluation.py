@@ -25,6 +25,7 @@ from ..factory import create_model, known_arguments
 from ..loading import read_training_facts
 from ..names import parse_model_name
 from ..registry import list_models, resolve_name
+from .engine import logits_of
 from .folding import fold_batch_norms
 from .model import prepare_model
 from .precision import autocast_for
@@ -142,9 +143,7 @@ def infer(
     found = []
     with torch.inference_mode():
         for images, numbers in loader:
-            with autocast():
-                outputs = model(images.to(device))
-            outputs = (outputs[0] if isinstance(outputs, (tuple, list)) else outputs).float()
+            outputs = logits_of(model, images, autocast)
             if args.output_type == "prob":
                 outputs = outputs.softmax(-1)
             values, indices = outputs.topk(min(args.topk, outputs.shape[1]))
@@ -302,10 +301,8 @@ def _run(
     started = time.perf_counter()
     guesses: list[Tensor] = []
     for images, targets in tqdm(loader, unit="batch", disable=None, leave=False):
-        images, targets = images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
-        with autocast():
-            outputs = model(images)
-        outputs = (outputs[0] if isinstance(outputs, (tuple, list)) else outputs).float()
+        targets = targets.to(device, non_blocking=True)
+        outputs = logits_of(model, images, autocast)
         if valid is not None:
             outputs = outputs[:, valid.to(device)]
         best = outputs.topk(min(5, outputs.shape[1])).indices
@@ -316,8 +313,7 @@ def _run(
             hits = best == targets[:, None]
             pending.append(torch.stack([hits[:, 0].sum(), hits.sum()]))
         # Loss over labels that the model has no output for (-1: a data set without labels) is left out.
-        pending_loss = nn.functional.cross_entropy(outputs, targets, reduction="sum", ignore_index=-1)
-        sums["loss"] += pending_loss.item() if device.type == "cpu" else float(pending_loss)
+        sums["loss"] += nn.functional.cross_entropy(outputs, targets, reduction="sum", ignore_index=-1).item()
         sums["losses"] += len(targets)
     seconds = time.perf_counter() - started
     bad = loader.bad_samples
