@@ -58,10 +58,25 @@ def init_world(device: str | None = None) -> World:
             raise ConfigError(f"process {local_rank} wants GPU {index}, and there are {torch.cuda.device_count()}")
         where = torch.device("cuda", index)
         torch.cuda.set_device(where)
+    restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
     if size > 1 and not dist.is_initialized():
-        dist.init_process_group("nccl" if where.type == "cuda" else "gloo",
+        backend = "nccl" if where.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=_meeting_place(restarts), rank=rank, world_size=size,
                                 device_id=where if where.type == "cuda" else None)
-    return World(rank, size, local_rank, where, int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)))
+    return World(rank, size, local_rank, where, restarts)
+
+
+def _meeting_place(restarts: int) -> dist.Store:
+    """Where the processes leave each other their addresses.
+
+    torchrun keeps one store over its restarts, so a quick process would find the address of one that is dead. Under
+    one agent all processes count the same restarts, and each count gets its own corner. Agents on several machines
+    count differently; TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 before torchrun gives them a new store each time.
+    """
+    store, _, _ = next(dist.rendezvous("env://"))
+    store.set_timeout(dist.default_pg_timeout)
+    one_agent = os.environ.get("GROUP_WORLD_SIZE", "1") == "1"
+    return dist.PrefixStore(f"attempt {restarts}", store) if one_agent else store
 
 
 def is_parallel() -> bool:

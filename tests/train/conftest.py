@@ -34,16 +34,26 @@ QUICK = ("--model test_resnet --img-size 32 -b 8 --epochs 2 --lr 0.02 --warmup-e
 @pytest.fixture
 def start(digits, tmp_path):
     """Start `mvlib train` in a process of its own; the run's folder is tmp_path / experiment."""
+    started = []
+
     def start(*flags: str, experiment: str = "run", data: Path = digits, launcher: tuple[str, ...] = (),
               environment: dict | None = None) -> subprocess.Popen:
         script = [str(Path(__file__).parents[2] / "scripts" / "train.py")] if launcher else ["-m", "mvlib", "train"]
         command = [sys.executable, *launcher, *script, str(data), *QUICK, "--output", str(tmp_path), "--experiment",
                    experiment, *flags]
         threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **(environment or {})}
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                                env={**os.environ, **threads})
+        started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                                        env={**os.environ, **threads}))
+        return started[-1]
 
-    return start
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.terminate()  # torchrun ends its processes, too
+            try:
+                process.wait(timeout=30)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from PIL import Image
 from mvlib.cli import main
 from mvlib.errors import CheckpointError, ConfigError, DataError
 from mvlib.train import newest_checkpoint, parse_train_arguments, read_checkpoint
+from mvlib.train.distributed import _meeting_place
 from mvlib.train.run import EXIT_STOPPED, train
 
 from .conftest import NAMES, QUICK
@@ -257,6 +258,17 @@ def test_two_processes_are_one_with_the_joint_batch(run, tmp_path):
     for a, b in zip(one["history"], two["history"]):
         assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-5)
         assert (a["eval_top1"], a["eval_top5"]) == (b["eval_top1"], b["eval_top5"])
+
+
+def test_a_restarted_group_does_not_meet_the_dead(monkeypatch):
+    """torchrun's store outlives its processes, and so do the addresses in it."""
+    server = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True)
+    for name, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": server.port, "RANK": 1, "WORLD_SIZE": 2,
+                        "GROUP_WORLD_SIZE": 1, "TORCHELASTIC_USE_AGENT_STORE": True}.items():
+        monkeypatch.setenv(name, str(value))
+    _meeting_place(0).set("rank 0", "its address")
+    assert _meeting_place(0).get("rank 0") == b"its address"
+    assert not _meeting_place(1).check(["rank 0"])
 
 
 def test_a_killed_rank_is_started_again(start, run, tmp_path):
