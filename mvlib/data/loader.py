@@ -7,6 +7,7 @@ from any batch on.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -342,7 +343,8 @@ class Loader:
         if batch.data is None:
             return None, None
         if self._stream is None:
-            return self._finish(batch, epoch, number), None
+            with _one_thread() if self._batches.num_workers else contextlib.nullcontext():
+                return self._finish(batch, epoch, number), None
         with torch.cuda.stream(self._stream):
             return self._finish(batch, epoch, number), self._stream.record_event()
 
@@ -396,6 +398,17 @@ class Loader:
     def _give_up(self, what: str) -> None:
         name, reason = list(self._bad.items())[-1]
         raise DataError(f"{what}, the last: {name}: {reason}")
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one core: the others belong to the workers, and idle threads of torch's spin on them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _one_ahead(items: Iterable[T]) -> Iterator[T]:
