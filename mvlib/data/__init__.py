@@ -6,7 +6,10 @@ from ..lazy import attach
 
 _NAMES = {
     "config": ("resolve_data_config", "resolve_model_data_config"),
-    "transforms": ("CenterCrop", "Normalize", "Resize", "ToTensor", "TrimBorder", "create_transform"),
+    "transforms": ("CenterCrop", "Normalize", "Resize", "ToTensor", "TrimBorder"),
+    "transform_factory": ("create_transform",),
+    "fast": ("FastTransform",),
+    "normalizer": ("Normalizer",),
     "presets": ("ImageClassification",),
     "images": ("find_images", "open_image"),
     "labels": ("class_names",),

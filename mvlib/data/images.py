@@ -23,13 +23,13 @@ IMAGE_EXTENSIONS = frozenset((
     ".pnm", ".ppm", ".qoi", ".tga", ".tif", ".tiff", ".webp",
 ))
 
-_ORIENTATION = 0x0112  # the EXIF tag; its values from 2 on say what turns the stored image upright
+ORIENTATION = 0x0112  # the EXIF tag; its values from 2 on say what turns the stored image upright
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
     5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_ORIENTED_INFO = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif", "Raw profile type APP1")
+ORIENTED_INFO = ("exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif", "Raw profile type APP1")
 
 
 def open_image(source: str | os.PathLike[str] | bytes | BinaryIO, mode: str | None = "RGB") -> Image.Image:
@@ -105,18 +105,19 @@ def _decode(stream: BinaryIO, mode: str | None) -> Image.Image:
             raise _Refused(f"too many pixels: {image.width} x {image.height} exceeds the limit of {limit} "
                            "(PIL.Image.MAX_IMAGE_PIXELS)")
         image.load()
-        return _convert(_turn_upright(image), mode)
+        return _convert(turn_upright(image), mode)
 
 
-def _turn_upright(image: Image.Image) -> Image.Image:
+def turn_upright(image: Image.Image) -> Image.Image:
+    """The image as its EXIF orientation wants it to be seen."""
     try:
-        turn = _UPRIGHT.get(image.getexif().get(_ORIENTATION))
+        turn = _UPRIGHT.get(image.getexif().get(ORIENTATION))
     except Exception:  # a damaged EXIF block does not make a bad photograph
         return image
     if turn is None:
         return image
     upright = image.transpose(turn)
-    upright.info = {key: value for key, value in upright.info.items() if key not in _ORIENTED_INFO}
+    upright.info = {key: value for key, value in upright.info.items() if key not in ORIENTED_INFO}
     return upright
 
 

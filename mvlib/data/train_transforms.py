@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import math
-import os
 import random
 from collections.abc import Callable, Sequence
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 import torchvision.transforms as torchvision_transforms
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
-from torchvision.io import ImageReadMode, decode_jpeg
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import Compose
 from torchvision.transforms.v2 import functional as F
@@ -22,11 +19,10 @@ from torchvision.transforms.v2 import functional as F
 from ..errors import ConfigError
 from .augment import to_array, to_pil
 from .auto_augment import create_policy
-from .images import _ORIENTATION as ORIENTATION
-from .images import _ORIENTED_INFO as ORIENTED_INFO
 from .images import open_image
+from .jpeg import Source, decode_jpeg, read_jpeg
 from .random_erasing import TORCHVISION_ERASING, RandomErasing
-from .transforms import _INTERPOLATIONS, CenterCrop, Resize, _to_result
+from .transforms import _INTERPOLATIONS, CenterCrop, Resize, to_result
 
 __all__ = ["RandomCropOrPad", "RandomFlip", "RandomResize", "RandomResizedCrop", "ToPIL", "TrainTransform",
            "create_train_transform"]
@@ -36,7 +32,6 @@ _TORCH_MODES = {InterpolationMode.BILINEAR: "bilinear", InterpolationMode.BICUBI
 _ATTEMPTS = 10  # to find a crop within the image
 
 Picture = Image.Image | Tensor
-Source = str | os.PathLike[str] | bytes | BinaryIO
 Box = tuple[int, int, int, int]
 
 
@@ -81,7 +76,7 @@ def create_train_transform(
     if gaussian_blur_prob:
         colours.append(_maybe(torchvision_transforms.GaussianBlur(kernel_size=23), gaussian_blur_prob))
 
-    final: list[Callable[[Any], Any]] = _to_result(normalize, mean, std)
+    final: list[Callable[[Any], Any]] = to_result(normalize, mean, std)
     if normalize and re_prob > 0:
         limits = TORCHVISION_ERASING if preprocessing == "torchvision" else {}
         final.append(RandomErasing(re_prob, mode=re_mode, max_count=re_count, num_splits=re_num_splits, **limits))
@@ -209,18 +204,17 @@ class RandomResizedCrop(nn.Module):
 
     def from_file(self, source: Source) -> Tensor:
         """As `TrainTransform.from_file`."""
-        data = _read_jpeg(source)
-        header = _plain_header(data) if data else None
-        if header is None:
+        jpeg = read_jpeg(source)
+        if jpeg is None or not jpeg[1].is_upright:
             return self(open_image(source))
+        data, header = jpeg
         box = self.draw(header.height, header.width)
         shrink = self._shrink(box)
         try:
             if shrink > 1:
-                header.draft(None, (header.width // shrink, header.height // shrink))
-                return self._resize(header.convert("RGB"), tuple(pixels // shrink for pixels in box))
-            image = decode_jpeg(torch.frombuffer(data, dtype=torch.uint8), ImageReadMode.RGB)
-        except (OSError, RuntimeError):  # damaged, which PIL may overlook; or torchvision was built without libjpeg
+                return self._resize(header.decode(shrink), tuple(pixels // shrink for pixels in box))
+            image = decode_jpeg(data, header).permute(2, 0, 1)
+        except (OSError, RuntimeError):  # damaged, which PIL may overlook
             image = open_image(source)
         return self._resize(image, box)
 
@@ -235,36 +229,6 @@ class RandomResizedCrop(nn.Module):
     def extra_repr(self) -> str:
         scale, ratio = (tuple(round(value, 4) for value in values) for values in (self.scale, self.ratio))
         return f"{self.size}, scale={scale}, ratio={ratio}, interpolation={self.interpolation}"
-
-
-def _read_jpeg(source: Source) -> bytearray | None:
-    """Content of a file if it is a JPEG."""
-    if isinstance(source, (str, os.PathLike)):
-        if not os.path.isfile(source):
-            return None
-        try:
-            with open(source, "rb") as stream:
-                data = stream.read()
-        except OSError:
-            return None
-    elif isinstance(source, (bytes, bytearray, memoryview)):
-        data = source
-    else:
-        source.seek(0)
-        data = source.read()
-    return bytearray(data) if data[:3] == b"\xff\xd8\xff" else None
-
-
-def _plain_header(data: bytearray) -> Image.Image | None:
-    """The header of a JPEG from which `open_image` makes nothing but its RGB pixels, None otherwise."""
-    try:
-        header = Image.open(io.BytesIO(data))
-        upright = header.info.keys().isdisjoint(ORIENTED_INFO) or header.getexif().get(ORIENTATION, 1) == 1
-    except Exception:  # see open_image
-        return None
-    plain = upright and header.format == "JPEG" and header.mode in ("RGB", "L")
-    limit = Image.MAX_IMAGE_PIXELS
-    return header if plain and (limit is None or header.width * header.height <= limit) else None
 
 
 def resized_crop(image: Picture, box: Box, size: tuple[int, int], interpolation: InterpolationMode) -> Tensor:

@@ -15,11 +15,11 @@ from timm.data import transforms as peer
 from torchvision.transforms import InterpolationMode, v2
 
 from mvlib import BadImageError, ConfigError
+from mvlib.data import create_transform
 from mvlib.data import train_transforms as own
 from mvlib.data.images import open_image
 from mvlib.data.random_erasing import RandomErasing
 from mvlib.data.randomness import seeded
-from mvlib.data.transforms import create_transform
 
 MODES = {"bilinear": InterpolationMode.BILINEAR, "bicubic": InterpolationMode.BICUBIC}
 
