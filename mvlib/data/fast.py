@@ -15,7 +15,7 @@ from torch import Tensor
 from ..errors import BadImageError
 from .geometry import Geometry, resized_size
 from .images import open_image
-from .jpeg import JpegHeader, Source, decode_jpeg, read_jpeg
+from .jpeg import Source, decode_jpeg, decode_scaled, read_jpeg
 from .resample import FILTERS, resample
 
 if TYPE_CHECKING:
@@ -71,10 +71,10 @@ class FastTransform:
         if jpeg is None:
             return self(open_image(source))
         data, header = jpeg
-        size = self._upright_size(header)
+        size = header.upright_size
         try:
             shrink = self._shrink(*size) if self.decode == "scaled" else 1
-            pixels = _as_tensor(header.decode(shrink)) if shrink > 1 else decode_jpeg(data, header)
+            pixels = _as_tensor(decode_scaled(data, shrink)) if shrink > 1 else decode_jpeg(data, header)
         except (OSError, RuntimeError):  # damaged: PIL says how, or overlooks it
             return self(open_image(source))
         return self._transform(pixels, size)
@@ -117,11 +117,16 @@ class FastTransform:
     def _finish(self, pixels: Tensor) -> Tensor:
         if self.normalize is None:
             return pixels.to(torch.uint8).contiguous()
-        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in self.normalize)
-        return pixels.contiguous().float().div_(255).sub_(mean).div_(std)
+        result = torch.empty(pixels.shape)
+        return torch.mul(pixels, self._factor, out=result).add_(self._shift)
 
-    def _upright_size(self, header: JpegHeader) -> tuple[int, int]:
-        return (header.width, header.height) if header.is_sideways else (header.height, header.width)
+    @cached_property
+    def _factor(self) -> Tensor:
+        return 1 / (255 * torch.tensor(self.normalize[1]).view(-1, 1, 1))
+
+    @cached_property
+    def _shift(self) -> Tensor:
+        return -torch.tensor(self.normalize[0]).view(-1, 1, 1) / torch.tensor(self.normalize[1]).view(-1, 1, 1)
 
     def _shrink(self, height: int, width: int) -> int:
         """1, 2, 4 or 8: how many times smaller a JPEG is decoded."""

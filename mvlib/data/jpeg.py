@@ -6,7 +6,10 @@ import glob
 import importlib.util
 import io
 import os
+import stat
+import struct
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import BinaryIO
 
@@ -17,13 +20,18 @@ from torch import Tensor
 
 from .images import ORIENTATION, ORIENTED_INFO, turn_upright
 
-__all__ = ["JpegHeader", "decode_jpeg", "read_jpeg"]
+__all__ = ["JpegHeader", "decode_jpeg", "decode_scaled", "read_jpeg"]
 
 Source = str | os.PathLike[str] | bytes | BinaryIO
 
 _RGB = 3  # torchvision.io.ImageReadMode.RGB
 
 
+_EXIF, _PICTURES, _ADOBE = 0xE1, 0xE2, 0xEE  # APP1, APP2 (several pictures in one file), APP14
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15 but tables and what is reserved
+
+
+@dataclass(frozen=True)
 class JpegHeader:
     """What a JPEG says of itself.
 
@@ -32,25 +40,18 @@ class JpegHeader:
         orientation: EXIF's, from 1 (upright) to 8.
     """
 
-    def __init__(self, image: Image.Image, orientation: int) -> None:
-        self._image = image
-        self.height, self.width = image.height, image.width
-        self.orientation = orientation
+    height: int
+    width: int
+    orientation: int = 1
 
     @property
     def is_upright(self) -> bool:
         return self.orientation == 1
 
     @property
-    def is_sideways(self) -> bool:
-        """Whether height and width change places when the image is turned upright."""
-        return self.orientation >= 5
-
-    def decode(self, shrink: int = 1) -> Image.Image:
-        """The RGB image by PIL, at 1, 1/2, 1/4 or 1/8 of its size, upright. OSError where the file is damaged."""
-        if shrink > 1:
-            self._image.draft(None, (self.width // shrink, self.height // shrink))
-        return turn_upright(self._image).convert("RGB")
+    def upright_size(self) -> tuple[int, int]:
+        """(height, width) after turning."""
+        return (self.width, self.height) if self.orientation >= 5 else (self.height, self.width)
 
 
 def read_jpeg(source: Source) -> tuple[bytearray, JpegHeader] | None:
@@ -66,31 +67,69 @@ def read_jpeg(source: Source) -> tuple[bytearray, JpegHeader] | None:
 
 def _content(source: Source) -> bytearray | None:
     if isinstance(source, (str, os.PathLike)):
-        if not os.path.isfile(source):
-            return None
         try:
-            with open(source, "rb") as stream:
-                data = stream.read()
+            with open(source, "rb", buffering=0) as stream:
+                status = os.fstat(stream.fileno())
+                if not stat.S_ISREG(status.st_mode):
+                    return None
+                data = bytearray(status.st_size)
+                if stream.readinto(data) != len(data):
+                    return None
         except OSError:
             return None
     elif isinstance(source, (bytes, bytearray, memoryview)):
-        data = source
+        data = bytearray(source)
     else:
         source.seek(0)
-        data = source.read()
-    return bytearray(data) if data[:3] == b"\xff\xd8\xff" else None
+        data = bytearray(source.read())
+    return data if data[:3] == b"\xff\xd8\xff" else None
 
 
 def _header(data: bytearray) -> JpegHeader | None:
+    """Read markers up to the frame's; PIL is asked where they say more than the picture's size."""
+    orientation, place = 1, 2
+    while place + 9 < len(data):
+        if data[place] != 0xFF:
+            return None
+        marker, length = data[place + 1], int.from_bytes(data[place + 2:place + 4], "big")
+        if marker in _FRAMES:
+            height, width, channels = struct.unpack_from(">HHB", data, place + 5)
+            limit = Image.MAX_IMAGE_PIXELS
+            plain = data[place + 4] == 8 and height and width and channels in (1, 3)
+            return JpegHeader(height, width, orientation) \
+                if plain and (limit is None or height * width <= limit) else None
+        if marker == _PICTURES and data[place + 4:place + 8] == b"MPF\0":
+            return None
+        if marker == _EXIF and orientation == 1:
+            orientation = _orientation(data)
+        if marker == 0xFF:  # padding
+            place += 1
+        else:
+            place += 2 + length
+    return None
+
+
+def _orientation(data: bytearray) -> int:
+    """By PIL, which knows EXIF and XMP; 1 where it finds none, or nothing sensible."""
     try:
         image = Image.open(io.BytesIO(data))
-        orientation = 1 if image.info.keys().isdisjoint(ORIENTED_INFO) else image.getexif().get(ORIENTATION, 1)
+        turn = 1 if image.info.keys().isdisjoint(ORIENTED_INFO) else image.getexif().get(ORIENTATION, 1)
     except Exception:  # see open_image
-        return None
-    limit = Image.MAX_IMAGE_PIXELS
-    if image.format != "JPEG" or image.mode not in ("RGB", "L") or (limit and image.width * image.height > limit):
-        return None
-    return JpegHeader(image, orientation if orientation in range(1, 9) else 1)
+        return 1
+    return turn if turn in range(1, 9) else 1
+
+
+def decode_scaled(data: bytearray, shrink: int) -> Image.Image:
+    """The RGB image by PIL, upright, at 1, 1/2, 1/4 or 1/8 of its size.
+
+    Raises:
+        OSError: The file is damaged.
+    """
+    image = Image.open(io.BytesIO(data))
+    if shrink > 1:
+        image.draft(None, (image.width // shrink, image.height // shrink))
+    image.load()
+    return turn_upright(image).convert("RGB")
 
 
 def decode_jpeg(data: bytearray, header: JpegHeader) -> Tensor:
@@ -102,7 +141,7 @@ def decode_jpeg(data: bytearray, header: JpegHeader) -> Tensor:
     if _load_decoder():
         pixels = torch.ops.image.decode_jpeg(torch.frombuffer(data, dtype=torch.uint8), _RGB).permute(1, 2, 0)
         return _upright(pixels, header.orientation)
-    return torch.from_numpy(np.array(header.decode()))
+    return torch.from_numpy(np.array(decode_scaled(data, 1)))
 
 
 def _upright(pixels: Tensor, orientation: int) -> Tensor:

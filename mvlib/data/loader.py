@@ -98,6 +98,8 @@ def create_loader(
     preprocessing: str = "timm",
     resize_size: int | Sequence[int] | None = None,
     antialias: bool = True,
+    backend: str = "reference",
+    decode: str = "full",
 ) -> Loader:
     """Set the transform of `dataset`, and give a loader of its batches. Arguments have timm's names and order.
 
@@ -158,7 +160,8 @@ def create_loader(
         interpolation=interpolation, mean=mean, std=std, re_prob=re_prob, re_mode=re_mode, re_count=re_count,
         re_num_splits=re_num_splits, crop_pct=crop_pct, crop_mode=crop_mode, crop_border_pixels=crop_border_pixels,
         tf_preprocessing=tf_preprocessing, use_prefetcher=use_prefetcher, separate=num_aug_splits > 0,
-        preprocessing=preprocessing, resize_size=resize_size, antialias=antialias) for size in sizes or [input_size]]
+        preprocessing=preprocessing, resize_size=resize_size, antialias=antialias, backend=backend,
+        decode=decode) for size in sizes or [input_size]]
     erasing = normalize = None
     if use_prefetcher:
         normalize = Normalizer(mean, std, channels, device, torch.float16 if fp16 else img_dtype or torch.float32)

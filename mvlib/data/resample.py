@@ -5,9 +5,9 @@ of bicubic and lanczos have to be, but not rounded: what is left of the first ro
 by coefficients whose absolute values sum to 1.4 at most. So the results differ from PIL's by less than one step before
 the last rounding, and by one step at most after it. Only pixels that the caller wants are computed.
 
-Images that become `_KERNEL_SHRINK` times smaller, or more, take torch's 8-bit kernels for the first pass, whose weights
-are coarser: differences of two steps are then possible, but want patterns that no photograph has (on chessboards made
-for it, fewer than one value in a million).
+Images that become `_KERNEL_SHRINK` times smaller, or more, take torch's 8-bit kernels, which round in between, with
+coarser weights: differences of two steps are then possible, but want patterns that no photograph has (on chessboards
+made for it, fewer than one value in a million).
 """
 
 from __future__ import annotations
@@ -103,18 +103,30 @@ def _band(window: _Window, name: str) -> _Band:
     centres = (np.arange(window.first, window.last) + 0.5) * scale
     low = np.maximum((centres - reach * wide + 0.5).astype(int), 0)  # PIL's rounding: towards zero
     high = np.minimum((centres + reach * wide + 0.5).astype(int), window.old)
-    first, last = int(low.min()), int(high.max())
-    starts, ends = low[::_BLOCK] - first, np.maximum.reduceat(high, np.arange(0, len(high), _BLOCK)) - first
-    order = np.arange(len(starts))
-    step = int((starts[1:] // order[1:]).min()) if len(starts) > 1 else 1
-    width = int((ends - order * step).max())
-    weights = np.zeros((len(starts) * _BLOCK, width))
-    inputs = first + np.repeat(order, _BLOCK)[:len(centres), None] * step + np.arange(width)
+    starts, ends = low[::_BLOCK], np.maximum.reduceat(high, np.arange(0, len(high), _BLOCK))
+    first, step, width = _even_reads(starts, ends)
+    order = np.repeat(np.arange(len(starts)), _BLOCK)[:len(centres), None]
+    inputs = first + order * step + np.arange(width)
     inside = (inputs >= low[:, None]) & (inputs < high[:, None])
+    weights = np.zeros((len(starts) * _BLOCK, width))
     weights[:len(centres)] = kernel((inputs - centres[:, None] + 0.5) / wide) * inside
     weights[:len(centres)] /= weights[:len(centres)].sum(axis=1, keepdims=True)
-    padding = max(int(order[-1]) * step + width - (last - first), 0)
+    last = min(int(inputs.max()) + 1, window.old)
+    padding = max(int(inputs.max()) + 1 - last, 0)
     return _Band(first, last, step, padding, torch.from_numpy(weights).float().view(-1, _BLOCK, width), len(centres))
+
+
+def _even_reads(starts: np.ndarray, ends: np.ndarray) -> tuple[int, int, int]:
+    """(first, step, width), so that first + k * step + [0, width) covers [starts[k], ends[k]), width at its least."""
+    order = np.arange(len(starts))
+    slope = (starts[-1] - starts[0]) // max(len(starts) - 1, 1)
+    choices = []
+    for step in {slope, slope + 1, ((starts[1:] - starts[0]) // order[1:]).min(initial=slope)}:
+        first = (starts - order * step).min()
+        if first >= 0:
+            choices.append(((ends - order * step).max() - first, step, first))
+    width, step, first = min(choices)
+    return int(first), int(step), int(width)
 
 
 def _rows(pixels: Tensor, band: _Band) -> Tensor:
@@ -162,12 +174,11 @@ def resample(pixels: Tensor, size: tuple[int, int], name: str, box: tuple[int, i
             _narrow(pixels, last.first, last.last, 1 - axis).permute(2, 0, 1)
     if last.old == last.new:
         return _whole(_pass(_narrow(pixels, last.first, last.last, 1 - axis), first, name, axis))
+    if min(first.shrink, last.shrink) >= _KERNEL_SHRINK and name in _KERNELS:
+        return _by_kernels(pixels, size, name, axis)[:, top:bottom, left:right]
     band = _band(last, name)
     pixels = _narrow(pixels, band.first, band.last, 1 - axis)
-    if min(first.shrink, last.shrink) >= _KERNEL_SHRINK and name in _KERNELS:
-        pixels = _by_kernel(pixels, first, name, axis)
-    else:
-        pixels = _pass(pixels, first, name, axis).clamp_(0, 255)
+    pixels = _pass(pixels, first, name, axis).clamp_(0, 255)
     return _whole(_pass(pixels, last, name, 1 - axis, narrowed=True))
 
 
@@ -184,16 +195,16 @@ def _pass(pixels: Tensor, window: _Window, name: str, axis: int, narrowed: bool 
     if axis == 1:  # each channel of a line by itself; the results stay in that order
         lines = pixels.permute(0, 2, 1).reshape(height * channels, width).float()
         return _columns(lines, band).view(height, channels, -1).permute(0, 2, 1)
-    if pixels.dtype == torch.uint8:
+    if pixels.dtype == torch.uint8:  # the first pass, or the only one
         return _rows(pixels.reshape(height, -1).float(), band).view(-1, width, channels)
     return _rows(pixels.permute(0, 2, 1).reshape(height, -1), band).view(-1, channels, width).permute(0, 2, 1)
 
 
-def _by_kernel(pixels: Tensor, window: _Window, name: str, axis: int) -> Tensor:
-    size = [window.new, pixels.shape[1]] if axis == 0 else [pixels.shape[0], window.new]
+def _by_kernels(pixels: Tensor, size: tuple[int, int], name: str, first_axis: int) -> Tensor:
     image = pixels[None].permute(0, 3, 1, 2)  # torch sees that channels are last, and is quick
-    image = interpolate(image, size, mode=name, antialias=True)[0].permute(1, 2, 0)
-    return _narrow(image, window.first, window.last, axis)
+    if first_axis == 0:  # torch itself begins with the other
+        image = interpolate(image, (size[0], image.shape[3]), mode=name, antialias=True)
+    return interpolate(image, size, mode=name, antialias=True)[0]
 
 
 def _whole(pixels: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from ..errors import ConfigError
 from .augment import to_array, to_pil
 from .auto_augment import create_policy
 from .images import open_image
-from .jpeg import Source, decode_jpeg, read_jpeg
+from .jpeg import Source, decode_jpeg, decode_scaled, read_jpeg
 from .random_erasing import TORCHVISION_ERASING, RandomErasing
 from .transforms import _INTERPOLATIONS, CenterCrop, Resize, to_result
 
@@ -212,7 +212,7 @@ class RandomResizedCrop(nn.Module):
         shrink = self._shrink(box)
         try:
             if shrink > 1:
-                return self._resize(header.decode(shrink), tuple(pixels // shrink for pixels in box))
+                return self._resize(decode_scaled(data, shrink), tuple(pixels // shrink for pixels in box))
             image = decode_jpeg(data, header).permute(2, 0, 1)
         except (OSError, RuntimeError):  # damaged, which PIL may overlook
             image = open_image(source)
