@@ -31,6 +31,14 @@ def seconds(arguments: list[str]) -> float:
     return time.perf_counter() - started
 
 
+def in_turn(ours: list[str], theirs: list[str], runs: int) -> tuple[float, float]:
+    """Median seconds of two commands that are run one after the other, time and again."""
+    seconds(ours), seconds(theirs)  # warm the file cache
+    pairs = [(seconds(ours), seconds(theirs)) for _ in range(runs)]
+    own, peer = (statistics.median(column) for column in zip(*pairs))
+    return own, peer
+
+
 # An installed package has its bytecode; let neither side compile at each start.
 ENVIRONMENT = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
 
@@ -42,9 +50,7 @@ def main() -> None:
     compileall.compile_dir(Path(__file__).parents[1] / "mvlib", quiet=1)
     print("| what | mvlib | timm | times faster |\n| --- | --- | --- | --- |")
     for what, ours, theirs in ROWS:
-        seconds(ours), seconds(theirs)  # warm the file cache
-        pairs = [(seconds(ours), seconds(theirs)) for _ in range(runs)]
-        own, peer = (statistics.median(column) for column in zip(*pairs))
+        own, peer = in_turn(ours, theirs, runs)
         print(f"| {what} | {own * 1e3:.0f} ms | {peer * 1e3:.0f} ms | {peer / own:.1f} |", flush=True)
 
 

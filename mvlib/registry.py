@@ -38,6 +38,7 @@ __all__ = [
     "list_models",
     "list_modules",
     "list_pretrained",
+    "match_models",
     "model_entrypoint",
     "register_catalog",
     "register_model",
@@ -319,6 +320,30 @@ def list_models(
 def list_pretrained(filter: Names = "", exclude_filters: Names = "") -> list[str]:
     """Names, with tags, of all weights; see `list_models`."""
     return list_models(filter, pretrained=True, exclude_filters=exclude_filters, include_tags=True)
+
+
+def match_models(names: Names, pretrained: bool = False) -> list[str]:
+    """Names as they are asked for, wildcards among them replaced by what they match; each name once.
+
+    Args:
+        names: Names and wildcards; a wildcard with a dot ("resnet50.*") matches tags, one without architectures.
+        pretrained: Whether wildcards match only what has weights.
+
+    Raises:
+        UnknownNameError: A name is unknown or of no registered model, or a wildcard matches nothing.
+    """
+    found: dict[str, None] = {}
+    for name in _as_list(names):
+        if any(character in name for character in "*?["):
+            matches = list_models(name, pretrained=pretrained, include_tags="." in name)
+            if not matches:
+                kind = "model with weights" if pretrained else "model"
+                raise UnknownNameError(f"no {kind} matches '{name}'{closest(name.strip('*'), _registry.entries)}")
+            found.update(dict.fromkeys(matches))
+        else:
+            resolve_name(name)
+            found[name] = None
+    return list(found)
 
 
 def list_modules() -> list[str]:

@@ -14,6 +14,7 @@ After a sync, scripts/build_index.py has to be run.
 from __future__ import annotations
 
 import argparse
+import csv
 import dataclasses
 import functools
 import importlib
@@ -43,6 +44,7 @@ from mvlib.weights import Catalog, WeightsConfig, as_configs, load_catalog, read
 
 CATALOGS = Path(registry.CATALOG_DIR)
 EXTRAS = Path(__file__).resolve().parent / "catalog_extra"
+PUBLISHED = Path(__file__).resolve().parent / "published" / "timm_imagenet.csv"
 
 # torchvision's builders whose architecture has another name here; all others have the same.
 ARCHITECTURES = {
@@ -237,8 +239,29 @@ def from_timm(architecture: str) -> dict[str, WeightsConfig]:
         fields = {key: value for key, value in theirs.items() if value is not None and key != "state_dict"}
         # from_dict lists the sources as timm resolves them: a file, then the hub, then a URL. The URLs of weights with
         # `custom_load` (JAX arrays, .npz) come last, so they matter only to those who cannot reach the hub.
-        configs[tag] = WeightsConfig.from_dict({**fields, "label_set": infer_imagenet_subset(theirs)})
+        configs[tag] = WeightsConfig.from_dict({
+            **fields, "label_set": infer_imagenet_subset(theirs), "metrics": published_accuracy(name, fields)})
     return as_configs(architecture, configs)
+
+
+@functools.cache
+def accuracies() -> dict[str, dict[str, float]]:
+    """timm's results on ImageNet-1K by the name of the weights."""
+    with open(PUBLISHED, newline="", encoding="utf-8") as stream:
+        return {row.pop("model"): {key: float(value) for key, value in row.items()} for row in csv.DictReader(stream)}
+
+
+def published_accuracy(name: str, fields: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """`metrics` of timm's weights, with the size of images where it was not that of training."""
+    row = accuracies().get(name)
+    if row is None:
+        return {}
+    metrics: dict[str, float] = {"acc@1": row["top1"], "acc@5": row["top5"]}
+    if row["img_size"] != fields["input_size"][-1]:
+        metrics |= {"img_size": int(row["img_size"])}
+    if row["crop_pct"] != fields["crop_pct"]:
+        metrics |= {"crop_pct": row["crop_pct"]}
+    return {"ImageNet-1K": metrics}
 
 
 def builders_of(architecture: str) -> list[str]:

@@ -359,7 +359,7 @@ def test_no_function_imports_torch():
             get_pretrained_cfg=("resnet50",), is_model=("resnet50",),
             get_pretrained_cfg_value=("tv_resnet50", "url"), is_model_in_modules=("resnet50", "resnet"),
             is_model_pretrained=("resnet50",), list_models=("*resne*t*",), list_modules=(), list_pretrained=(),
-            resolve_name=("older",), split_model_name_tag=("resnet50.x",))
+            match_models=(["resnet50", "resnet18*"],), resolve_name=("older",), split_model_name_tag=("resnet50.x",))
         assert set(calls) == set(registry.__all__), set(calls) ^ set(registry.__all__)
         for name, arguments in calls.items():
             assert getattr(registry, name)(*arguments) is not None or name == "register_model_deprecations", name
@@ -376,3 +376,14 @@ def test_listing_reads_no_catalog():
         mvlib.list_models("*resne*t*"); mvlib.list_pretrained("vit*"); mvlib.is_model_pretrained("resnet50")
         print([m for m in ("yaml", "mvlib.weights", "dataclasses") if m in sys.modules])
     """) == "[]\n"
+
+
+def test_match_models():
+    assert registry.match_models("resnet50") == ["resnet50"]
+    assert registry.match_models(["resnet18d", "resnet18*", "vit_b_16"], pretrained=True) == [
+        "resnet18d", *(name for name in mvlib.list_models("resnet18*") if name != "resnet18d"), "vit_b_16"]
+    assert registry.match_models("resnet50.a*") == mvlib.list_pretrained("resnet50.a*")
+    with pytest.raises(UnknownNameError, match=r"no model with weights matches 'resnet5o\*'; did you mean 'resnet50'"):
+        registry.match_models("resnet5o*", pretrained=True)
+    with pytest.raises(UnknownNameError, match="unknown architecture 'resnet5o'; did you mean 'resnet50'"):
+        registry.match_models(["resnet50", "resnet5o"])

@@ -9,9 +9,11 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "mvlib"
 LIGHT = ("registry", "names", "errors", "weights", "hub", "enums", "builders", "data.labels",
-         "scheduler.schedules", "scheduler.factory", "memory", "train.arguments", "train.recipes")
+         "scheduler.schedules", "scheduler.factory", "memory", "compare", "charts", "report", "costs", "query",
+         "train.arguments", "train.recipes")
 LIGHT_COMMANDS = ("cli", "cli.list_command", "cli.info_command", "cli.cache_command", "cli.schedule_command",
-                  "cli.train_command", "cli.output")
+                  "cli.train_command", "cli.benchmark_command", "cli.compare_command", "cli.search_command",
+                  "cli.output")
 
 
 def imports(path: Path) -> set[str]:
@@ -104,7 +106,8 @@ def test_asking_the_registry_imports_no_torch():
     ["--help"], ["--version"], ["list"], ["list", "vit_*", "--pretrained"], ["list", "--modules"],
     ["info", "resnet50.imagenet1k_v2"], ["info", "vit_b_16"], ["info", "--compare", "V1", "V2"],
     ["predict", "--help"], ["train", "--help"], ["schedule", "--help"], ["validate", "--help"],
-    ["inference", "--help"], ["cache", "path"],
+    ["inference", "--help"], ["cache", "path"], ["benchmark", "--help"], ["compare", "--help"],
+    ["search", "--help"], ["search", "top1>80 params<30M", "--sort", "gmacs"],
     ["cache", "list"],
 ], ids=" ".join)
 def test_light_commands_import_no_torch(arguments, tmp_path):

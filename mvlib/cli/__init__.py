@@ -1,4 +1,4 @@
-"""The command line, one thin module a command. Parsing, `list`, `info` and `cache` import no torch."""
+"""The command line, one thin module a command. Parsing, `list`, `info`, `search` and `cache` import no torch."""
 
 from __future__ import annotations
 
@@ -13,11 +13,16 @@ __all__ = ["main"]
 _COMMANDS = {
     "list": "names of models",
     "info": "what is known of a model and its weights",
+    "search": "weights that meet conditions: accuracy, size, cost, licence, ...",
     "predict": "classify photographs",
+    "embed": "photographs to features",
+    "merge": "one file of the parts that predict or embed wrote",
     "train": "train a model",
     "validate": "accuracy and speed of models on a data set",
     "inference": "the likeliest classes of a data set's images, as a file",
     "schedule": "learning rates of a recipe, as a table or a picture",
+    "benchmark": "time and memory of models, in inference and training",
+    "compare": "which model: error, time and size side by side, as a table, a chart, a page",
     "cache": "downloaded weights: list, remove, path",
 }
 

@@ -8,6 +8,7 @@ import os
 from typing import Any
 
 from .. import hub, registry
+from ..costs import costs_of
 from ..errors import ConfigError
 from ..names import parse_model_name
 from ..weights import WeightsConfig
@@ -80,14 +81,15 @@ def _accuracy(config: WeightsConfig) -> float:
 
 
 def _facts(architecture: str, config: WeightsConfig | None) -> dict[str, Any]:
-    stats = _stats().get(architecture, {})
+    costs = costs_of(config or WeightsConfig(architecture=architecture))
     module = registry.get_module(architecture)
     facts: dict[str, Any] = {"name": config.name if config else architecture, "architecture": architecture,
                              "module": module}
-    params = stats.get("params") or (config.num_params if config else None)
+    params = costs.get("params") or (config.num_params if config else None)
     facts["parameters"] = f"{params / 1e6:.2f} M" if params else None
-    if stats.get("gmacs"):
-        facts["GMACs"] = f"{stats['gmacs']:.2f} at {stats['size']} x {stats['size']}"
+    if costs:
+        facts["GMACs"] = f"{costs['gmacs']:.2f} at {costs['size']} x {costs['size']}"
+        facts["activations"] = f"{costs['activations']:.2f} M at {costs['size']} x {costs['size']}"
     if config is not None:
         facts.update(_weights_facts(config))
     facts = {key: value for key, value in facts.items() if value is not None}
@@ -139,11 +141,3 @@ def _tag_row(config: WeightsConfig) -> dict[str, Any]:
 
 def _text(value: Any) -> str:
     return ", ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
-
-
-def _stats() -> dict[str, dict[str, Any]]:
-    path = os.path.join(registry.CATALOG_DIR, "stats.json")
-    if not os.path.exists(path):
-        return {}
-    with open(path, encoding="utf-8") as stream:
-        return json.load(stream)

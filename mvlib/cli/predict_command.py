@@ -3,35 +3,60 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import json
+import contextlib
+import gc
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import BadImageError, ConfigError
+from ..errors import ConfigError
+from .output import check_output
 
 if TYPE_CHECKING:
-    import torch
+    from ..inference.session import Session, Settings
 
 DEFAULT_MODEL = "tf_efficientnet_lite0.pip_in1k"  # its weights come from the package index, so no hub is needed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("inputs", nargs="+", metavar="INPUT",
+    add_shared_arguments(parser)
+    parser.add_argument("--topk", type=positive, default=5, help="classes to report (default: %(default)s)")
+    parser.add_argument("--format", choices=("table", "json", "jsonl", "csv"),
+                        help="(default: what the ending of --output says, else table)")
+    parser.add_argument("--output", metavar="PATH",
+                        help="file for the predictions instead of standard output; a folder (an existing one, or "
+                             "NAME/) takes them in parts, and goes on where it stopped")
+    parser.add_argument("--sheet", metavar="FILE", help="draw the pictures with their classes on one sheet")
+
+
+def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to read, with which model, and how."""
+    parser.add_argument("inputs", nargs="*", metavar="INPUT",
                         help="image files, folders (searched recursively), or - for a list of files on standard input")
+    parser.add_argument("--files-from", metavar="FILE", help="read names of files from this list, too, one a line")
     parser.add_argument("--model", help=f"name of the model (default: the checkpoint's, or {DEFAULT_MODEL})")
     parser.add_argument("--checkpoint", metavar="FILE",
                         help="weights to load instead of the published ones; a training checkpoint brings its model, "
                              "preprocessing and class names")
-    parser.add_argument("--topk", type=_positive, default=5, help="classes to report (default: %(default)s)")
-    parser.add_argument("--format", choices=("table", "json", "jsonl", "csv"), default="table")
-    parser.add_argument("--batch-size", type=_positive, default=16, help="images at once (default: %(default)s)")
-    parser.add_argument("--device", default="cpu", help="where the model runs (default: %(default)s)")
+    parser.add_argument("--batch-size", type=positive, metavar="N",
+                        help="images at once, in each thread of the model (default: 4 on a CPU, 64 on a GPU)")
+    parser.add_argument("--device", default="auto", help="where the model runs (default: the GPU if there is one)")
+    parser.add_argument("--precision", choices=("float32", "bfloat16", "float16", "int8"), default="float32",
+                        help="numbers that the model computes with (default: %(default)s)")
+    parser.add_argument("--compile", choices=("auto", "on", "off"), default="auto",
+                        help="compile the model (default: auto, where the images are many enough to pay for it)")
+    parser.add_argument("--decode", choices=("full", "scaled", "reference"), default="full",
+                        help="full; scaled: large JPEGs at 1/2, 1/4 or 1/8, faster and nearly the same; reference: by "
+                             "PIL, to the bit what the weights were validated with (default: %(default)s)")
+    parser.add_argument("--workers", type=positive, metavar="N",
+                        help="threads that decode images (default: one for each core)")
+    parser.add_argument("--shard-size", type=positive, default=1024, metavar="N",
+                        help="images in a part of an output folder (default: %(default)s)")
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is not a positive number")
@@ -39,165 +64,148 @@ def _positive(text: str) -> int:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from ..inference.folder import place_of_process
+    from ..inference.inputs import list_inputs
+
+    check_shared_arguments(arguments)
+    output, place = arguments.output, place_of_process()
+    is_folder = output is not None and is_folder_name(output)
+    if place.world > 1 and not is_folder:
+        raise ConfigError(f"{place.world} processes need a folder (--output NAME/); 'mvlib merge' makes one file of it")
+    if is_folder and arguments.format not in (None, "jsonl"):
+        raise ConfigError(f"parts are jsonl, not {arguments.format}; 'mvlib merge' makes one file of them")
+    if is_folder and arguments.sheet:
+        raise ConfigError("--sheet goes with an output that is not a folder")
+    for path in (None if is_folder else output, arguments.sheet):
+        if path:
+            check_output(path)
+    files = list_inputs(arguments.inputs, arguments.files_from)
+    with quick_import():
+        from ..inference.session import Session, classify
+    session = Session(settings_of(arguments), with_digest=is_folder)
+    compute = classify(session, arguments.topk)
+    return (_fill_folder if is_folder else _write)(arguments, session, compute, files)
+
+
+def _write(arguments: argparse.Namespace, session: Session, compute: Any, files: Iterator[Path]) -> int:
+    """Predictions to one file, or to standard output."""
+    from ..inference.inputs import batched, count_inputs
+    from ..inference.pipeline import Job
+    from ..inference.writers import WRITERS, format_of, open_output
+
+    kind = arguments.format or (format_of(arguments.output) if arguments.output else "table")
+    failures: list[tuple[Path, str]] = []
+    count = 0
+    with contextlib.ExitStack() as stack:
+        stream = stack.enter_context(open_output(arguments.output)) if arguments.output else sys.stdout
+        bar = stack.enter_context(Progress(count_inputs(arguments.inputs, arguments.files_from), arguments))
+        writer = WRITERS[kind](stream, None if arguments.output else bar.print)
+        for answer in session.answers(map(Job, batched(files, session.batch_size)), compute):
+            count += len(answer.job.files)
+            bar.update(len(answer.job.files))
+            failures += [(answer.job.files[position], reason) for position, reason in answer.failures]
+            for position, predictions in zip(answer.read, answer.output or ()):
+                writer.write(answer.job.files[position], predictions)
+        writer.close()
+    return report_failures(failures, count)
+
+
+def _fill_folder(arguments: argparse.Namespace, session: Session, compute: Any, files: Iterator[Path]) -> int:
+    """Predictions in parts, each done once."""
+    from ..inference.fill import fill
+    from ..inference.folder import ResultFolder, place_of_process
+    from ..inference.parts import JsonlPart
+
+    settings = {"command": "predict", **session.describe(), "topk": arguments.topk}
+    with ResultFolder(arguments.output, settings, files, suffix=".jsonl", shard_size=arguments.shard_size,
+                      place=place_of_process()) as folder, Progress(folder.images_to_do()) as bar:
+        for answer in fill(folder, session, compute, JsonlPart):
+            bar.update(len(answer.job.files))
+        return report_failures(((item["file"], item["error"]) for item in folder.failures()), folder.image_count)
+
+
+def is_folder_name(output: str) -> bool:
+    """Whether an output is a folder of parts."""
+    return output.endswith(("/", os.sep)) or os.path.isdir(output)
+
+
+def settings_of(arguments: argparse.Namespace) -> Settings:
+    from ..inference.inputs import count_inputs
+    from ..inference.session import Settings
+
+    names = ("model", "checkpoint", "device", "precision", "compile", "decode", "batch_size", "workers")
+    return Settings(**{name: getattr(arguments, name) for name in names},
+                    count=count_inputs(arguments.inputs, arguments.files_from))
+
+
+def check_shared_arguments(arguments: argparse.Namespace) -> None:
     import warnings
 
-    import torch
     from PIL import Image
 
-    from ..data import create_transform, find_images
+    from ..inference.folder import place_of_process
 
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # open_image refuses such a file with a reason
-    files = list(find_images(_expand_inputs(arguments.inputs)))
-    if not files:
-        raise ConfigError(f"no images in {', '.join(arguments.inputs)}")
-    model, data_config, names = _load(arguments)
-    transform = create_transform(**data_config)
-    writer = _WRITERS[arguments.format](min(arguments.topk, model.num_classes))
-    failures: list[tuple[Path, str]] = []
-    with torch.inference_mode():
-        for paths, images in _batches(_progress(files), transform, arguments.batch_size, failures):
-            probabilities = model(images.to(arguments.device)).float().softmax(dim=-1)
-            values, indices = probabilities.topk(min(arguments.topk, model.num_classes))
-            for path, row_values, row_indices in zip(paths, values.tolist(), indices.tolist()):
-                writer.write(path, [(index, names[index], value) for index, value in zip(row_indices, row_values)])
-    writer.close()
+    if not arguments.inputs and not arguments.files_from:
+        raise ConfigError("no images: name files, folders, or - for a list on standard input")
+    if "-" in arguments.inputs and place_of_process().world > 1:
+        raise ConfigError("several processes cannot share standard input: put the list into a file, --files-from FILE")
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such a file is refused with a reason
+
+
+@contextlib.contextmanager
+def quick_import() -> Iterator[None]:
+    """Import without the garbage collector, which finds nothing among modules, a seventh of torch's time long."""
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        gc.enable()
+
+
+def report_failures(failures: Iterable[tuple[Path | str, str]], count: int) -> int:
+    """Say which of `count` images could not be read, and give the exit status."""
+    bad = 0
     for path, reason in failures:
         print(f"mvlib: not read: {path}: {reason}", file=sys.stderr)
-    if failures:
-        print(f"mvlib: {len(failures)} of {len(files)} images could not be read", file=sys.stderr)
-    return 1 if failures else 0
+        bad += 1
+    if bad:
+        print(f"mvlib: {bad} of {count} images could not be read", file=sys.stderr)
+    return 1 if bad else 0
 
 
-def _load(arguments: argparse.Namespace) -> tuple[Any, dict[str, Any], list[str]]:
-    """The model, how its inputs are prepared, and what its classes are called."""
-    from ..data import resolve_data_config
-    from ..factory import create_model
-    from ..loading import read_training_facts
+class Progress:
+    """A bar on a terminal.
 
-    facts = read_training_facts(arguments.checkpoint) if arguments.checkpoint else {}
-    name = arguments.model or facts.get("arch") or DEFAULT_MODEL
-    own = facts if facts.get("arch") == name else {}
-    built = {key: tuple(value) if isinstance(value, list) else value
-             for key, value in (own.get("model_args") or {}).items()}
-    if own.get("num_classes"):
-        built["num_classes"] = own["num_classes"]
-    model = create_model(name, pretrained=not arguments.checkpoint, checkpoint_path=arguments.checkpoint,
-                         device=arguments.device, **built).eval()
-    if model.num_classes < 1:
-        raise ConfigError(f"'{name}' has no classes to predict: its weights are for features")
-    config = resolve_data_config(model=model, use_test_size=False)
-    config.update({key: tuple(value) if isinstance(value, list) else value
-                   for key, value in (own.get("data_config") or {}).items()})
-    names = [str(label) for label in own.get("classes") or ()]
-    return model, config, names if len(names) == model.num_classes else class_names_of(model)
+    Args:
+        total: Images, if that is known.
+        arguments: With inputs that are counted, if it is not, while the first are at work already.
+    """
 
-
-def _expand_inputs(inputs: Iterable[str]) -> Iterator[str]:
-    for item in inputs:
-        if item == "-":
-            yield from filter(None, (line.rstrip("\r\n") for line in sys.stdin))
-        else:
-            yield item
-
-
-def _progress(files: list[Path]) -> Iterable[Path]:
-    from tqdm import tqdm
-
-    return tqdm(files, unit="image", disable=None)  # None: shown on a terminal alone
-
-
-def _batches(
-    files: Iterable[Path], transform: Any, batch_size: int, failures: list[tuple[Path, str]]
-) -> Iterator[tuple[list[Path], torch.Tensor]]:
-    import torch
-
-    from ..data import open_image
-
-    paths, images = [], []
-    for path in files:
-        try:
-            images.append(transform(open_image(path)))
-            paths.append(path)
-        except (BadImageError, OSError) as error:
-            failures.append((path, str(error).removeprefix(f"{path}: ")))
-        if len(paths) == batch_size:
-            yield paths, torch.stack(images)
-            paths, images = [], []
-    if paths:
-        yield paths, torch.stack(images)
-
-
-def class_names_of(model: Any) -> list[str]:
-    """What a model's outputs are called, as far as its weights know."""
-    from ..data.labels import class_names
-
-    config = model.weights_config
-    if config.label_names and len(config.label_names) == model.num_classes:
-        descriptions = config.label_descriptions or {}
-        return [descriptions.get(name, name) for name in config.label_names]
-    if config.label_set:
-        try:
-            names = class_names(config.label_set)
-        except ValueError:  # a label set whose names nobody ships: numbers are all there is
-            names = []
-        if len(names) == model.num_classes:
-            return names
-    return [f"class {index}" for index in range(model.num_classes)]
-
-
-class _Table:
-    def __init__(self, topk: int) -> None:
-        self.first = True
-
-    def write(self, path: Path, predictions: list[tuple[int, str, float]]) -> None:
+    def __init__(self, total: int | None, arguments: argparse.Namespace | None = None) -> None:
         from tqdm import tqdm
 
-        lines = [f"{path}"] + [f"  {value:7.2%}  {name}" for _, name, value in predictions]
-        tqdm.write("\n".join(lines) if self.first else "\n" + "\n".join(lines))
-        self.first = False
+        self.bar = tqdm(total=total, unit="image", disable=None)
+        self.arguments = arguments
 
-    def close(self) -> None:
-        pass
+    def __enter__(self) -> Progress:
+        if not self.bar.disable and self.bar.total is None and "-" not in self.arguments.inputs:
+            import threading
 
+            threading.Thread(target=self._count, daemon=True).start()
+        return self
 
-def _record(path: Path, predictions: list[tuple[int, str, float]]) -> dict[str, Any]:
-    return {"file": str(path), "predictions": [
-        {"index": index, "class": name, "probability": round(value, 6)} for index, name, value in predictions]}
+    def _count(self) -> None:
+        from ..inference.inputs import list_inputs
 
+        self.bar.total = sum(1 for _ in list_inputs(self.arguments.inputs, self.arguments.files_from))
 
-class _JsonLines:
-    def __init__(self, topk: int) -> None:
-        pass
+    def update(self, count: int) -> None:
+        self.bar.update(count)
 
-    def write(self, path: Path, predictions: list[tuple[int, str, float]]) -> None:
-        print(json.dumps(_record(path, predictions)), flush=True)
+    def print(self, text: str) -> None:
+        """A line above the bar."""
+        self.bar.write(text)
 
-    def close(self) -> None:
-        pass
-
-
-class _Json:
-    def __init__(self, topk: int) -> None:
-        self.records: list[dict[str, Any]] = []
-
-    def write(self, path: Path, predictions: list[tuple[int, str, float]]) -> None:
-        self.records.append(_record(path, predictions))
-
-    def close(self) -> None:
-        print(json.dumps(self.records, indent=2))
-
-
-class _Csv:
-    def __init__(self, topk: int) -> None:
-        self.writer = csv.writer(sys.stdout, lineterminator="\n")
-        self.writer.writerow(["file", "rank", "index", "class", "probability"])
-
-    def write(self, path: Path, predictions: list[tuple[int, str, float]]) -> None:
-        for rank, (index, name, value) in enumerate(predictions, start=1):
-            self.writer.writerow([path, rank, index, name, f"{value:.6f}"])
-
-    def close(self) -> None:
-        pass
-
-
-_WRITERS = {"table": _Table, "json": _Json, "jsonl": _JsonLines, "csv": _Csv}
+    def __exit__(self, *_: Any) -> None:
+        self.bar.close()

@@ -118,7 +118,7 @@ class FastTransform:
         if self.normalize is None:
             return pixels.to(torch.uint8).contiguous()
         result = torch.empty(pixels.shape)
-        return torch.mul(pixels, self._factor, out=result).add_(self._shift)
+        return torch.mul(pixels.float(), self._factor, out=result).add_(self._shift)
 
     @cached_property
     def _factor(self) -> Tensor:

@@ -3,6 +3,7 @@
 from .activations import ACTIVATIONS, GELUTanh, QuickGELU, get_act_layer
 from .attention2d import Attention2d, MultiQueryAttention2d
 from .blur_pool import BlurPool2d, create_aa
+from .branches import RepVggBlock, reparameterize
 from .channel_attention import CecaModule, EcaModule, EffectiveSEModule, SEModule, create_attn, get_attn
 from .conv import CondConv2d, Conv2dSame, ConvNormAct, MixedConv2d, create_conv2d, pad_same
 from .drop import DropBlock2d, DropPath, drop_path_rates
@@ -32,7 +33,8 @@ __all__ = [
     "Conv2dSame", "ConvMlp", "ConvNormAct", "DropBlock2d", "DropPath", "EcaModule", "EffectiveSEModule", "EvoNorm2dS0",
     "GELUTanh", "GlobalContext", "GlobalPool2d", "GlobalResponseNorm", "GlobalResponseNormMlp", "GroupNorm",
     "GroupNormAct", "LayerNorm", "LayerNorm2d", "LayerNormAct2d", "LayerScale", "LayerScale2d", "MixedConv2d", "Mlp",
-    "MultiQueryAttention2d", "NormMlpClassifierHead", "QuickGELU", "RmsNorm", "RmsNorm2d", "SEModule", "SimpleNorm",
-    "SimpleNorm2d", "SqueezeExcite", "create_aa", "create_attn", "create_conv2d", "drop_path_rates", "get_act_layer",
-    "get_attn", "get_norm_act_layer", "get_norm_layer", "make_divisible", "pad_same", "to_2tuple", "to_ntuple",
+    "MultiQueryAttention2d", "NormMlpClassifierHead", "QuickGELU", "RepVggBlock", "RmsNorm", "RmsNorm2d", "SEModule",
+    "SimpleNorm", "SimpleNorm2d", "SqueezeExcite", "create_aa", "create_attn", "create_conv2d", "drop_path_rates",
+    "get_act_layer", "get_attn", "get_norm_act_layer", "get_norm_layer", "make_divisible", "pad_same",
+    "reparameterize", "to_2tuple", "to_ntuple",
 ]

@@ -21,8 +21,7 @@ _NAMES = {
     "report": ("Report", "draw_curves", "write_text"),
     "run": ("train",),
     "averaging": ("average_checkpoints", "choose_checkpoints", "clean_checkpoint", "write_weights"),
-    "evaluation": ("evaluate", "expand_models", "infer", "read_label_lists", "write_results"),
-    "folding": ("fold_batch_norms",),
+    "evaluation": ("evaluate", "expand_models", "fold_batch_norms", "infer", "read_label_lists", "write_results"),
 }
 
 __getattr__, __dir__, __all__ = attach(__name__, _NAMES)

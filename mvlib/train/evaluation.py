@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
-import io
 import json
 import logging
 import time
@@ -16,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..cli.output import format_table
+from ..cli.output import kind_of, render, write_text
 from ..data.config import resolve_data_config
 from ..data.dataset_factory import create_dataset
 from ..data.loader import create_loader
@@ -24,12 +22,11 @@ from ..errors import ConfigError, MvlibError
 from ..factory import create_model, known_arguments
 from ..loading import read_training_facts
 from ..names import parse_model_name
+from ..optimization.folding import fold_batch_norms
 from ..registry import list_models, resolve_name
 from .engine import logits_of
-from .folding import fold_batch_norms
 from .model import prepare_model
 from .precision import autocast_for
-from .report import write_text
 
 __all__ = ["evaluate", "expand_models", "infer", "read_label_lists", "write_results"]
 
@@ -338,23 +335,7 @@ def write_results(rows: Sequence[Mapping[str, Any]], path: str | None, kind: str
     Raises:
         ConfigError: An unknown format.
     """
-    kind = kind or (Path(path).suffix.lstrip(".") if path else "table")
-    columns = [column for column in COLUMNS if any(row.get(column) is not None for row in rows)]
-    table = [[row.get(column) for column in columns] for row in rows]
-    if kind == "json":
-        text = json.dumps([dict(row) for row in rows], indent=2) + "\n"
-    elif kind == "csv":
-        stream = io.StringIO()
-        csv.writer(stream, lineterminator="\n").writerows([columns, *table])
-        text = stream.getvalue()
-    elif kind in ("md", "markdown"):
-        lines = [columns, ["---"] * len(columns), *([["" if cell is None else cell for cell in row] for row in table])]
-        text = "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
-    elif kind == "table":
-        text = format_table(table, columns) + "\n"
-    else:
-        raise ConfigError(f"results cannot be written as '{kind}'; known: csv, json, md")
     if path:
-        write_text(Path(path), text)
+        write_text(Path(path), render(rows, COLUMNS, kind_of(path, kind)))
     else:
-        print(text, end="")
+        print(render(rows, COLUMNS, "table"), end="")

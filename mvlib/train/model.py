@@ -15,6 +15,7 @@ from ..errors import ConfigError
 from ..factory import create_model, known_arguments
 from ..memory import reuse_freed_memory
 from ..names import closest, parse_model_name
+from ..optimization.layout import is_convolutional
 from ..registry import resolve_name
 from .batchnorm import convert_splitbn_model, convert_sync_batchnorm
 from .distributed import World
@@ -96,15 +97,9 @@ def prepare_model(
         reuse_freed_memory()
         if mixed:
             keep_slow_convolutions_in_float32(model)
-    if channels_last if channels_last is not None else _is_convolutional(model):
+    if channels_last if channels_last is not None else is_convolutional(model):
         model = model.to(memory_format=torch.channels_last)
     return model.to(device)
-
-
-def _is_convolutional(model: nn.Module) -> bool:
-    """Whether convolutions do the work: they are quicker channels last, on CPUs and GPUs alike."""
-    weights = [m.weight.numel() for m in model.modules() if isinstance(m, nn.Conv2d)]
-    return 2 * sum(weights) > sum(p.numel() for p in model.parameters()) or len(weights) > 8
 
 
 def _initialise_head(model: nn.Module, args: argparse.Namespace) -> None:

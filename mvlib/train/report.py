@@ -15,6 +15,7 @@ from typing import Any
 import torch.distributed as dist
 import yaml
 
+from ..cli.output import write_text
 from ..errors import MissingPackageError
 from .distributed import is_parallel
 from .engine import Progress, TrainState
@@ -22,13 +23,6 @@ from .engine import Progress, TrainState
 __all__ = ["Report", "draw_curves", "write_text"]
 
 _logger = logging.getLogger("mvlib")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def draw_curves(history: Sequence[Mapping[str, Any]], path: Path) -> None:

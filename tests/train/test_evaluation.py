@@ -13,7 +13,7 @@ from mvlib.errors import CheckpointError, ConfigError
 from mvlib.train import parse_train_arguments, read_checkpoint
 from mvlib.train.averaging import average_checkpoints, choose_checkpoints, clean_checkpoint, write_weights
 from mvlib.train.evaluation import expand_models, read_label_lists
-from mvlib.train.folding import fold_batch_norms
+from mvlib.optimization.folding import fold_batch_norms
 from mvlib.train.run import train
 
 from .conftest import NAMES, QUICK

@@ -1,0 +1,466 @@
+"""Time and memory that models take, for inference and training, measured side by side."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .errors import ConfigError, MvlibError
+from .factory import create_model, known_arguments
+from .memory import reuse_freed_memory
+from .optim import create_optimizer_v2
+from .registry import get_pretrained_cfg, match_models, resolve_name
+from .weights import WeightsConfig
+
+__all__ = ["Measurement", "benchmark_models", "count_gmacs", "describe_machine", "input_size_of"]
+
+TASKS = ("inference", "training")
+MODES = ("eager", "compiled", "optimized")
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_ROUNDS = 5  # turns that each configuration gets, if its steps are short enough
+_LONG_STEP = 0.1  # seconds; shorter steps are timed after one that brings the model back into the caches
+_COMPILED_VARIANTS = 64  # of one model; beyond torch's own limit (8), it would silently run eagerly
+
+
+@dataclass
+class Measurement:
+    """What one model took in one configuration.
+
+    Attributes:
+        model: Its name, as asked for.
+        task: "inference", or "training": forward, backward and an SGD step.
+        mode: "eager", "compiled" (`torch.compile`) or "optimized" (`mvlib.optimize`).
+        precision: Type of parameters and inputs.
+        device: "cpu", "cuda", ...
+        batch_size: Images in a step.
+        img_size: Height of the images; they are square unless the model's are not.
+        params: Parameters, in 1e6.
+        latency_ms: Median time of a step, in milliseconds.
+        latency_iqr_ms: Its interquartile range, in milliseconds; None for fewer than two steps.
+        images_per_second: Images in a step over its median time.
+        steps: Steps that were timed.
+        peak_memory_mib: Most memory at any time of a step: parameters, buffers, the optimizer's state, and whatever the
+            step needs beyond them, in MiB; None where the system does not tell.
+        setup_seconds: Building, compiling and the first step.
+        error: Why there are no figures.
+    """
+
+    model: str
+    task: str
+    mode: str
+    precision: str
+    device: str
+    batch_size: int
+    img_size: int | None = None
+    params: float | None = None
+    latency_ms: float | None = None
+    latency_iqr_ms: float | None = None
+    images_per_second: float | None = None
+    steps: int = 0
+    peak_memory_mib: float | None = None
+    setup_seconds: float | None = None
+    error: str | None = None
+
+    @property
+    def what(self) -> str:
+        """Model and configuration, in a line."""
+        return f"{self.model}, {self.task}, {self.mode}, {self.precision}, {self.device}, batch {self.batch_size}"
+
+    def __str__(self) -> str:
+        if self.latency_ms is None:
+            return f"{self.what}: {self.error}"
+        return f"{self.what}: {self.latency_ms:.4g} ms, {self.images_per_second:.4g} images/s"
+
+
+def benchmark_models(
+    models: str | Iterable[str],
+    *,
+    tasks: Sequence[str] = TASKS,
+    modes: Sequence[str] = ("eager",),
+    precisions: Sequence[str] = ("float32",),
+    batch_sizes: Sequence[int] = (1, 32),
+    img_size: int | None = None,
+    device: torch.device | str | None = None,
+    channels_last: bool = False,
+    seconds: float = 20.0,
+    together: int = 1,
+    on_model: Callable[[list[Measurement]], None] | None = None,
+    on_progress: Callable[[str], None] | None = None,
+) -> list[Measurement]:
+    """Time models with random weights on random images; nothing is downloaded.
+
+    The configurations of a model take turns, so that whatever else the machine does meets all of them alike. Training
+    is timed at the largest batch size alone, and not in the mode "optimized". Images have the size at which the weights
+    are evaluated, in training the one of training.
+
+    Args:
+        models: Names and wildcards.
+        tasks: Of "inference" and "training".
+        modes: Of "eager", "compiled" and "optimized".
+        precisions: Of "float32", "bfloat16" and "float16"; parameters and inputs have it.
+        batch_sizes: Images in a step.
+        img_size: Height and width of the images instead of the model's own, in pixels.
+        device: Where to run; default: a GPU if there is one.
+        channels_last: Lay images and weights out with the channels last (`optimized` decides for itself).
+        seconds: Time for the steps of a model, all configurations together; each has one step at least. Building,
+            compiling and first steps come on top.
+        together: Models that take turns with each other; all of them are in memory at once.
+        on_model: Called with the measurements of each model when they are there.
+        on_progress: Called with a line before something that takes long, compiling.
+
+    Returns:
+        A measurement for every model and configuration; what fails has its `error` and the others go on.
+
+    Raises:
+        UnknownNameError: A name is unknown, or a wildcard matches nothing.
+        ConfigError: There is nothing to do, or an argument is impossible.
+    """
+    names = match_models(models)
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    _check(tasks, modes, precisions, batch_sizes, img_size, device)
+    setups = [(task, mode, precision, batch_size)
+              for task in tasks for mode in modes for precision in precisions for batch_size in sorted(set(batch_sizes))
+              if task == "inference" or (mode != "optimized" and batch_size == max(batch_sizes))]
+    if not setups:
+        raise ConfigError("there is nothing to measure: optimized models are for inference")
+    if device.type == "cpu":
+        reuse_freed_memory()  # as training and validation do here
+    found = []
+    for start in range(0, len(names), max(together, 1)):
+        group = names[start:start + max(together, 1)]
+        cases = [_Case(Measurement(name, task, mode, precision, str(device), batch_size), img_size, channels_last)
+                 for name in group for task, mode, precision, batch_size in setups]
+        with _compiler() if {"compiled", "optimized"} & set(modes) else contextlib.nullcontext():
+            for case in cases:
+                if on_progress is not None and case.result.mode != "eager":
+                    on_progress(f"{case.result.what}: preparing")
+                case.prepare()
+            _take_turns([case for case in cases if case.step is not None], seconds * len(group))
+        for name in group:
+            results = [case.finish() for case in cases if case.result.model == name]
+            found += results
+            if on_model is not None:
+                on_model(results)
+        del cases
+        _free()
+    return found
+
+
+def _check(
+    tasks: Sequence[str], modes: Sequence[str], precisions: Sequence[str], batch_sizes: Sequence[int],
+    img_size: int | None, device: torch.device,
+) -> None:
+    for what, values, known in (("task", tasks, TASKS), ("mode", modes, MODES), ("precision", precisions, PRECISIONS)):
+        for value in values:
+            if value not in known:
+                raise ConfigError(f"unknown {what} '{value}'; known: {', '.join(known)}")
+    for value in (*batch_sizes, *([] if img_size is None else [img_size])):
+        if value < 1:
+            raise ConfigError(f"{value} is neither a batch size nor an image size")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        raise ConfigError(f"the device '{device}' cannot be used: {str(error).splitlines()[0]}") from None
+
+
+class _Case:
+    """A model in one configuration: how to make a step, and what was measured."""
+
+    def __init__(self, result: Measurement, img_size: int | None, channels_last: bool) -> None:
+        self.result = result
+        self.img_size = img_size
+        self.channels_last = channels_last
+        self.step: Callable[[], object] | None = None
+        self.seconds: list[float] = []
+
+    def prepare(self) -> None:
+        """Build the model and make its first steps."""
+        started = time.perf_counter()
+        try:
+            self.step, held = self._build()
+            self._timed()
+            self.result.setup_seconds = round(time.perf_counter() - started, 2)
+            self.result.peak_memory_mib = _peak_memory(self.step, held, torch.device(self.result.device))
+        except Exception as error:
+            self.fail(error)
+
+    def _build(self) -> tuple[Callable[[], object], Callable[[], Iterator[Tensor]]]:
+        """A step, and the tensors that stay from one to the next."""
+        result = self.result
+        device, dtype = torch.device(result.device), PRECISIONS[result.precision]
+        training = result.task == "training"
+        size = input_size_of(result.model, self.img_size, training)
+        model = build_model(result.model, size, device)
+        result.img_size, result.params = size[-2], round(sum(p.numel() for p in model.parameters()) / 1e6, 2)
+        images = torch.randn(result.batch_size, *size, device=device)
+        if result.mode == "optimized":
+            from . import optimize
+
+            model, _ = optimize(model.eval(), images, dtype=None if dtype is torch.float32 else dtype)
+            # A model that has been optimized takes the images as they come.
+        else:
+            layout = torch.channels_last if self.channels_last else torch.contiguous_format
+            model = model.to(dtype=dtype, memory_format=layout)
+            images = images.to(dtype=dtype, memory_format=layout)
+        if not training:
+            run = _compile(model.eval(), result.mode)
+            return torch.inference_mode()(lambda: run(images)), lambda: _tensors(model, images)
+        optimizer = create_optimizer_v2(model, opt="sgd", lr=1e-4)
+        run = _compile(model.train(), result.mode)
+
+        def step() -> None:
+            _loss(run(images)).backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+        def held() -> Iterator[Tensor]:
+            yield from _tensors(model, images)
+            yield from (value for state in optimizer.state.values() for value in state.values()
+                        if isinstance(value, Tensor))
+
+        return step, held
+
+    def take_turn(self, seconds: float) -> None:
+        """Time steps for so many seconds, one at least."""
+        assert self.step is not None
+        try:
+            if not self.seconds or self.seconds[-1] < _LONG_STEP:
+                self._timed()
+            end = time.perf_counter() + seconds
+            while True:
+                self.seconds.append(self._timed())
+                if time.perf_counter() >= end:
+                    break
+        except Exception as error:
+            self.fail(error)
+
+    def _timed(self) -> float:
+        """Seconds of one step, until the device has done it."""
+        _wait_for(self.result.device)
+        started = time.perf_counter()
+        self.step()
+        _wait_for(self.result.device)
+        return time.perf_counter() - started
+
+    def fail(self, error: Exception) -> None:
+        # Of a foreign error the kind tells as much as the text.
+        text = (str(error).strip().splitlines() or [""])[0]
+        self.result.error = text if isinstance(error, MvlibError) else f"{type(error).__name__}: {text}".rstrip(": ")
+        self.step = None
+        _free()
+
+    def finish(self) -> Measurement:
+        """The measurement, complete; the model is let go."""
+        self.step = None
+        if self.result.error is None and self.seconds:
+            median = statistics.median(self.seconds)
+            self.result.latency_ms = _rounded(1000 * median)
+            self.result.images_per_second = _rounded(self.result.batch_size / median)
+            self.result.steps = len(self.seconds)
+            if len(self.seconds) > 1:
+                low, _, high = statistics.quantiles(self.seconds, n=4, method="inclusive")
+                self.result.latency_iqr_ms = _rounded(1000 * (high - low))
+        return self.result
+
+
+def _take_turns(cases: list[_Case], seconds: float) -> None:
+    """Let cases have turns in a circle until the time is up and each had one."""
+    if not cases:
+        return
+    share = seconds / (len(cases) * _ROUNDS)
+    deadline = time.perf_counter() + seconds
+    while True:
+        for case in cases:
+            if case.step is not None:
+                case.take_turn(share)
+            if time.perf_counter() > deadline and all(other.seconds for other in cases if other.step is not None):
+                return
+
+
+def input_size_of(model_name: str, img_size: int | None = None, training: bool = False) -> tuple[int, int, int]:
+    """(channels, height, width) of the images that a model is given: at evaluation, or in training."""
+    config = get_pretrained_cfg(model_name) or WeightsConfig()
+    size = config.input_size if training else config.test_input_size or config.input_size
+    return (size[0], img_size, img_size) if img_size else size
+
+
+def build_model(model_name: str, size: Sequence[int], device: torch.device | str) -> nn.Module:
+    """A model with random weights for images of this size."""
+    config = get_pretrained_cfg(model_name) or WeightsConfig()
+    known = known_arguments(resolve_name(model_name)[0]) or ()
+    is_resized = tuple(size) != config.input_size
+    kwargs = {"img_size": tuple(size[1:])} if is_resized and "img_size" in known else {}
+    return create_model(model_name, pretrained=False, device=device, **kwargs)
+
+
+def count_gmacs(model_name: str, size: Sequence[int]) -> float:
+    """Multiply-accumulates for one image of this size, in 1e9: convolutions, matrix products and attention."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = build_model(model_name, size, "meta").eval()
+    with FlopCounterMode(display=False) as counter:
+        model(torch.empty(1, *size, device="meta"))
+    return counter.get_total_flops() / 2e9
+
+
+def _compile(model: nn.Module, mode: str) -> Callable[[Tensor], Any]:
+    return torch.compile(model, dynamic=False) if mode == "compiled" else model
+
+
+@contextlib.contextmanager
+def _compiler() -> Iterator[None]:
+    """Room for every variant of a model that is compiled, which are forgotten afterwards."""
+    import torch._dynamo  # takes a second
+
+    try:
+        with torch._dynamo.config.patch(recompile_limit=_COMPILED_VARIANTS):
+            yield
+    finally:
+        torch.compiler.reset()
+
+
+def _loss(outputs: Any) -> Tensor:
+    """Cross entropy with random labels, of auxiliary classifiers too; of features, their mean square."""
+    if isinstance(outputs, (tuple, list)):
+        return torch.stack([_loss(part) for part in outputs if part is not None]).sum()
+    if outputs.ndim != 2:
+        return outputs.float().square().mean()
+    labels = torch.randint(outputs.shape[1], outputs.shape[:1], device=outputs.device)
+    return nn.functional.cross_entropy(outputs, labels)
+
+
+# memory
+
+
+def _tensors(model: nn.Module, images: Tensor) -> Iterator[Tensor]:
+    if isinstance(model, nn.Module):
+        yield from model.parameters()
+        yield from model.buffers()
+    yield images
+
+
+def _peak_memory(
+    step: Callable[[], object], held: Callable[[], Iterator[Tensor]], device: torch.device
+) -> float | None:
+    """The most memory of a step in MiB: tensors that stay, and what comes on top of them while it runs."""
+    growth = _cuda_growth(step, device) if device.type == "cuda" else _resident_growth(step)
+    if growth is None:
+        return None
+    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in held()}
+    return round((growth + sum(storages.values())) / 2**20, 1)
+
+
+def _cuda_growth(step: Callable[[], object], device: torch.device) -> int:
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    step()
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+def _resident_growth(step: Callable[[], object]) -> int | None:
+    """Bytes by which the process grows during a step; None without Linux or glibc.
+
+    What the allocator has kept of earlier steps goes back to the kernel first: it would hide what this one takes.
+    """
+    gc.collect()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+        with open("/proc/self/clear_refs", "w") as stream:
+            stream.write("5")  # the peak begins anew (proc(5))
+    except (OSError, AttributeError):
+        return None
+    before = _status("VmRSS")
+    step()
+    return max(_status("VmHWM") - before, 0)
+
+
+def _status(field: str) -> int:
+    with open("/proc/self/status") as stream:
+        line = next(line for line in stream if line.startswith(f"{field}:"))
+    return int(line.split()[1]) * 1024
+
+
+def _wait_for(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+
+
+def _free() -> None:
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _rounded(value: float) -> float:
+    """Four significant digits."""
+    return float(f"{value:.4g}")
+
+
+# the machine
+
+
+def describe_machine(device: torch.device | str | None = None) -> dict[str, Any]:
+    """What figures depend on: processor, cores, threads, memory in GiB, GPU (where one is used), system, versions."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    machine = {"cpu": _cpu_name(), "cores": usable, "threads": torch.get_num_threads(), "memory_gib": _memory_gib()}
+    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device.type == "cuda":
+        facts = torch.cuda.get_device_properties(device)
+        machine |= {"gpu": facts.name, "gpu_memory_gib": round(facts.total_memory / 2**30, 1),
+                    "cuda": torch.version.cuda or torch.version.hip}
+    return machine | {"os": _os_name(), "python": platform.python_version(), "torch": torch.__version__}
+
+
+def machine_line(machine: dict[str, Any]) -> str:
+    """The same in a line."""
+    gpu = f"; {machine['gpu']}, {machine['gpu_memory_gib']} GiB, CUDA {machine['cuda']}" if "gpu" in machine else ""
+    memory = f", {machine['memory_gib']} GiB" if machine["memory_gib"] else ""
+    threads = f"{machine['threads']} thread{'' if machine['threads'] == 1 else 's'}"
+    return (f"{machine['cpu']}, {machine['cores']} cores, {threads}{memory}{gpu}; {machine['os']}, "
+            f"Python {machine['python']}, torch {machine['torch']}")
+
+
+def _cpu_name() -> str:
+    try:
+        if sys.platform == "darwin":
+            return subprocess.check_output(["sysctl", "-n", "machdep.cpu.brand_string"], text=True).strip()
+        with open("/proc/cpuinfo", encoding="utf-8") as stream:
+            for line in stream:
+                if line.startswith("model name"):
+                    return " ".join(line.partition(":")[2].split())
+    except (OSError, subprocess.SubprocessError):
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _memory_gib() -> int | None:
+    """Memory in whole GiB, of the container where that has a limit."""
+    try:
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+    with contextlib.suppress(OSError, ValueError), open("/sys/fs/cgroup/memory.max") as stream:
+        total = min(total, int(stream.read()))  # "max" is no number: no limit
+    return round(total / 2**30)
+
+
+def _os_name() -> str:
+    name = platform.system()
+    with contextlib.suppress(OSError, AttributeError):
+        name = platform.freedesktop_os_release()["PRETTY_NAME"]
+    return f"{name}, {platform.machine()}"

@@ -1,0 +1,121 @@
+"""`mvlib benchmark`: time and memory of models, in inference and training."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .output import check_output, kind_of, render, write_text
+
+if TYPE_CHECKING:
+    from ..benchmark import Measurement
+
+COLUMNS = ("model", "task", "mode", "precision", "device", "batch_size", "img_size", "params", "latency_ms",
+           "latency_iqr_ms", "images_per_second", "peak_memory_mib", "steps", "setup_seconds", "error")
+# Of the table for people; files have all columns.
+_HEADINGS = {"model": "model", "task": "task", "mode": "mode", "precision": "precision", "batch_size": "batch",
+             "img_size": "px", "latency_ms": "ms", "latency_iqr_ms": "IQR ms", "images_per_second": "images/s",
+             "peak_memory_mib": "peak MiB", "steps": "steps", "error": "error"}
+_TASKS = {"both": ("inference", "training"), "inference": ("inference",), "training": ("training",)}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("models", nargs="+", metavar="NAME", help="models and wildcards, e.g. resnet50 'vit_tiny*'")
+    parser.add_argument("--bench", choices=tuple(_TASKS), default="both",
+                        help="training is forward, backward and an SGD step (default: %(default)s)")
+    parser.add_argument("--mode", action="append", choices=("eager", "compiled", "optimized"),
+                        help="torch.compile, or mvlib.optimize (repeatable; default: eager)")
+    parser.add_argument("--precision", action="append", choices=("float32", "bfloat16", "float16"),
+                        help="of parameters and inputs (repeatable; default: float32)")
+    parser.add_argument("--batch-size", "-b", type=positive, default=32, metavar="N",
+                        help="images at once; inference is measured with 1, too (default: %(default)s)")
+    parser.add_argument("--img-size", type=positive, metavar="N", help="height and width instead of the model's own")
+    parser.add_argument("--channels-last", action="store_true", help="channels last in memory")
+    parser.add_argument("--device", help="default: a GPU if there is one")
+    parser.add_argument("--threads", type=positive, metavar="N", help="threads on the CPU (default: torch's choice)")
+    parser.add_argument("--seconds", type=float, default=20.0, metavar="S",
+                        help="time for a model's steps, all configurations together (default: %(default)s)")
+    add_results_arguments(parser)
+
+
+def add_results_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--results-file", metavar="FILE", help="where results go as well: .csv, .json or .md")
+    parser.add_argument("--format", choices=("table", "csv", "json", "markdown"), default="table",
+                        help="on standard output (default: %(default)s)")
+
+
+def positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not a positive number")
+    return value
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from ..registry import match_models
+
+    path = check_results_file(arguments.results_file)
+    names = match_models(arguments.models)
+
+    import torch
+
+    from ..benchmark import benchmark_models, describe_machine
+
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    machine = describe_machine(arguments.device)
+    rows: list[dict[str, Any]] = []
+
+    def keep(results: list[Measurement]) -> None:
+        for result in results:
+            rows.append(asdict(result))
+            print(f"[{len({row['model'] for row in rows})}/{len(names)}] {result}", file=sys.stderr, flush=True)
+        if path is not None:
+            write_results(rows, COLUMNS, path, machine)
+
+    def tell(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    benchmark_models(
+        names, tasks=_TASKS[arguments.bench], modes=unique(arguments.mode, "eager"),
+        precisions=unique(arguments.precision, "float32"), batch_sizes=(1, arguments.batch_size),
+        img_size=arguments.img_size, device=arguments.device, channels_last=arguments.channels_last,
+        seconds=arguments.seconds, on_model=keep, on_progress=tell)
+    if arguments.format == "table":
+        shown = [{heading: row[field] for field, heading in _HEADINGS.items()} for row in rows]
+        print(results_text(shown, tuple(_HEADINGS.values()), "table", machine), end="")
+    else:
+        print(results_text(rows, COLUMNS, arguments.format, machine), end="")
+    return 1 if any(row["error"] for row in rows) else 0
+
+
+def unique(values: list[str] | None, default: str) -> list[str]:
+    return list(dict.fromkeys(values or [default]))
+
+
+def check_results_file(path: str | None) -> Path | None:
+    """The results file, refused now if it could not be written later."""
+    if path is None:
+        return None
+    kind_of(path)
+    check_output(path)
+    return Path(path)
+
+
+def write_results(rows: list[dict[str, Any]], columns: tuple[str, ...], path: Path, machine: dict[str, Any]) -> None:
+    write_text(path, results_text(rows, columns, kind_of(path), machine))
+
+
+def results_text(rows: list[dict[str, Any]], columns: tuple[str, ...], kind: str, machine: dict[str, Any]) -> str:
+    """Rows in a format, with the machine: in JSON as an object, in CSV as a column, else as a line above."""
+    from ..benchmark import machine_line
+
+    line = machine_line(machine)
+    kind = {"markdown": "md"}.get(kind, kind)
+    if kind == "csv":
+        return render([{**row, "machine": line} for row in rows], (*columns, "machine"), kind)
+    text = render(rows, columns, kind, about={"machine": machine})
+    return text if kind == "json" else f"{line}\n\n{text}"

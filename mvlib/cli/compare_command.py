@@ -1,0 +1,152 @@
+"""`mvlib compare`: which model? Error, time and size side by side, as a table, a chart, a page."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..compare import COLUMNS, Candidate, compare_models
+from ..errors import ConfigError
+from .benchmark_command import add_results_arguments, check_results_file, positive, results_text, write_results
+from .output import check_output, write_text
+
+_HEADINGS = {"top1_err": "top-1 err", "top5_err": "top-5 err", "cpu_ms": "CPU ms", "gpu_ms": "GPU ms",
+             "size_mib": "MiB", "params": "M params", "gmacs": "GMACs", "img_size": "px"}
+
+_UNSTEADY = 0.25  # interquartile range over median, from where on times are called so
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("models", nargs="+", metavar="NAME",
+                        help="models, with tags or without (the default weights), and wildcards (a dot means tags)")
+    parser.add_argument("--plot", metavar="FILE", help="draw the bubble chart: .png, .svg or .pdf")
+    parser.add_argument("--html", metavar="FILE", help="write a page with a sortable table and the chart")
+    parser.add_argument("--plot-time", choices=("cpu", "gpu"), default="cpu", help="time in the chart (%(default)s)")
+    parser.add_argument("--data", metavar="FOLDER",
+                        help="measure errors on this data set, as `mvlib validate` does, instead of the published ones")
+    parser.add_argument("--split", default="validation", help="split of the data set (default: %(default)s)")
+    parser.add_argument("--class-map", metavar="FILE", help="the data set's class names and their numbers")
+    parser.add_argument("--valid-labels", metavar="FILE", help="the model's outputs that count, one number a line")
+    parser.add_argument("--workers", "-j", type=int, metavar="N", help="processes that read the data set")
+    parser.add_argument("--batch-size", "-b", type=positive, default=1, metavar="N",
+                        help="images at once, when timed (default: %(default)s)")
+    parser.add_argument("--img-size", type=positive, metavar="N", help="size instead of the weights' own")
+    parser.add_argument("--precision", choices=("float32", "bfloat16", "float16"), default="float32",
+                        help="when timed (default: %(default)s)")
+    parser.add_argument("--threads", type=positive, metavar="N", help="threads on the CPU (default: torch's choice)")
+    parser.add_argument("--seconds", type=float, default=2.0, metavar="S",
+                        help="time for a model's steps on a device (default: %(default)s)")
+    parser.add_argument("--sort", choices=COLUMNS[:-2], default="top1_err", metavar="COLUMN",
+                        help="order of the rows (default: %(default)s)")
+    add_results_arguments(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from ..registry import match_models
+
+    results = check_results_file(arguments.results_file)
+    for path in (arguments.plot, arguments.html):
+        if path is not None:
+            check_output(path)
+    if arguments.plot is not None:
+        from ..charts import check_picture
+
+        check_picture(arguments.plot)
+    if arguments.data is not None and not Path(arguments.data).is_dir():
+        raise ConfigError(f"--data: there is no folder {arguments.data}")
+    names = match_models(arguments.models, pretrained=True)
+
+    import torch
+
+    from ..benchmark import describe_machine, machine_line
+
+    time = f"{arguments.plot_time}_ms"
+    if arguments.plot_time == "gpu" and not torch.cuda.is_available():
+        raise ConfigError("--plot-time gpu needs a GPU, and torch finds none")
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
+    measure = _measure_on(arguments) if arguments.data else None
+    machine = describe_machine()
+    print(machine_line(machine), file=sys.stderr)
+    candidates = compare_models(
+        names, batch_size=arguments.batch_size, img_size=arguments.img_size, precision=arguments.precision,
+        seconds=arguments.seconds, measure=measure, sort=arguments.sort,
+        on_progress=lambda line: print(line, file=sys.stderr, flush=True))
+    if arguments.plot_time != "cpu":
+        from ..compare import pareto_front
+
+        pareto_front(candidates, time)
+    rows = [candidate.as_row() for candidate in candidates]
+    caption = _caption(arguments, machine_line(machine))
+    if arguments.plot is not None:
+        from ..charts import draw_bubbles
+
+        draw_bubbles(candidates, arguments.plot, time=time, caption=caption)
+    if arguments.html is not None:
+        from ..report import render_report
+
+        page = render_report(candidates, time=time, caption=caption, sort=arguments.sort)
+        write_text(Path(arguments.html), page)
+    if results is not None:
+        write_results(rows, COLUMNS, results, machine)
+    if arguments.format == "table":
+        print(_table(candidates, caption), end="")
+    else:
+        print(results_text(rows, COLUMNS, arguments.format, machine), end="")
+    unsteady = [c.model for c in candidates if _is_unsteady(c)]
+    if unsteady:
+        print(f"mvlib: the middle half of the times of {', '.join(unsteady)} spans over {_UNSTEADY:.0%} of the median: "
+              f"the machine was busy, or --seconds is too short", file=sys.stderr)
+    return 0
+
+
+def _is_unsteady(candidate: Candidate) -> bool:
+    times = ((candidate.cpu_ms, candidate.cpu_iqr_ms), (candidate.gpu_ms, candidate.gpu_iqr_ms))
+    return any(spread is not None and spread > _UNSTEADY * median for median, spread in times)
+
+
+def _table(candidates: list[Candidate], caption: str) -> str:
+    """For people: times with their spread, and what is missing below."""
+    from .output import format_table
+
+    fields = ["model", *(field for field in _HEADINGS if any(getattr(c, field) is not None for c in candidates))]
+    rows = [[c.model, *(_number(getattr(c, field), field) for field in fields[1:]), "*" if c.pareto else ""]
+            for c in candidates]
+    notes = [f"{c.model}: {c.note}\n" for c in candidates if c.note]
+    table = format_table(rows, ["model", *(_HEADINGS[field] for field in fields[1:]), "front"])
+    return f"{table}\n\n{''.join(notes)}{caption}\nfront: no other model is both more accurate and faster\n"
+
+
+def _number(value: float | None, field: str) -> str | None:
+    if value is None:
+        return None
+    return str(value) if field == "img_size" else f"{value:.2f}" if field != "size_mib" else f"{value:.1f}"
+
+
+def _caption(arguments: argparse.Namespace, machine: str) -> str:
+    errors = f"measured on {Path(arguments.data).name}" if arguments.data else "published, ImageNet-1K"
+    batch = f"batches of {arguments.batch_size}" if arguments.batch_size > 1 else "one image at a time"
+    size = f"; times at {arguments.img_size} px" if arguments.img_size else ""
+    return f"{machine}\nErrors: {errors}. Times: median, {batch}, {arguments.precision}{size}. Sizes: weights file."
+
+
+def _measure_on(arguments: argparse.Namespace) -> Callable[[str], Mapping[str, float]]:
+    """Measures a model's errors with what is behind `mvlib validate`."""
+    from . import validate_command
+
+    parser = argparse.ArgumentParser()
+    validate_command.add_arguments(parser)
+    words = [arguments.data, "--split", arguments.split, "--batch-size", "32"]
+    for flag in ("class_map", "valid_labels", "img_size", "workers"):
+        if getattr(arguments, flag) is not None:
+            words += [f"--{flag.replace('_', '-')}", str(getattr(arguments, flag))]
+
+    def measure(name: str) -> dict[str, Any]:
+        from ..train.evaluation import evaluate
+
+        return evaluate(validate_command.complete(parser.parse_args([*words, "--model", name])))[0]
+
+    return measure

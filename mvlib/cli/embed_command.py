@@ -1,0 +1,110 @@
+"""`mvlib embed`: photographs to features, in files that are gone on with when a run was stopped."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError
+from .output import check_output
+from .predict_command import (
+    Progress,
+    add_shared_arguments,
+    check_shared_arguments,
+    is_folder_name,
+    quick_import,
+    report_failures,
+    settings_of,
+)
+
+if TYPE_CHECKING:
+    from ..inference.folder import ResultFolder
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_shared_arguments(parser)
+    parser.add_argument("--output", required=True, metavar="PATH",
+                        help="NAME.parquet, NAME.npy (the names of its rows go to NAME.json), or a folder (an existing "
+                             "one, or NAME/) for parts in Parquet")
+    parser.add_argument("--features", choices=("pooled", "tokens"), default="pooled",
+                        help="pooled: one vector an image, what the classifier reads; tokens: the final features "
+                             "before pooling (default: %(default)s)")
+    parser.add_argument("--level", metavar="N|MODULE", help="the features of a level of the model instead")
+    parser.add_argument("--dtype", choices=("float32", "float16"), default="float32",
+                        help="numbers in the file (default: %(default)s)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from ..inference.folder import ResultFolder, place_of_process
+    from ..inference.inputs import list_inputs
+    from ..inference.parts import NpyPart, ParquetPart, require_parquet
+
+    check_shared_arguments(arguments)
+    output, place = Path(arguments.output), place_of_process()
+    is_folder = is_folder_name(arguments.output)
+    kind = "folder" if is_folder else output.suffix.lower()
+    if kind not in ("folder", ".parquet", ".npy"):
+        raise ConfigError(f"{output} is no place for features: name a .parquet or .npy file, or a folder ({output}/)")
+    if place.world > 1 and not is_folder:
+        raise ConfigError(f"{place.world} processes need a folder (--output {output.with_suffix('')}/); "
+                          f"'mvlib merge' makes one file of it")
+    if not is_folder:
+        check_output(output)
+    suffix = ".npy" if kind == ".npy" else ".parquet"
+    if suffix == ".parquet":
+        require_parquet()
+    files = list_inputs(arguments.inputs, arguments.files_from)
+    with quick_import():
+        from ..inference.features import Features, embed
+        from ..inference.fill import fill
+        from ..inference.session import Session
+    level = arguments.level or arguments.features
+    session = Session(settings_of(arguments), adapt=lambda model: Features(model, level), with_digest=True)
+    compute = embed(session.engine, arguments.dtype)
+    shape = list(session.try_out(compute).shape[1:])
+    settings = {"command": "embed", **session.describe(), "features": level, "shape": shape, "dtype": arguments.dtype}
+    if not is_folder and output.exists() and _manifest_of(output).exists():
+        return _refuse_or_report(output, settings, files)
+    parts = output if is_folder else output.with_name(f"{output.name}.parts")
+    with ResultFolder(parts, settings, files, suffix=suffix, shard_size=arguments.shard_size, place=place) as folder:
+        with Progress(folder.images_to_do()) as bar:
+            part_type = NpyPart if suffix == ".npy" else ParquetPart
+            for answer in fill(folder, session, compute, lambda path: part_type(path, shape, arguments.dtype)):
+                bar.update(len(answer.job.files))
+        failures, count = folder.failures(), folder.image_count
+        if not is_folder:
+            _finish(folder, output)
+    return report_failures(((failure["file"], failure["error"]) for failure in failures), count)
+
+
+def _manifest_of(output: Path) -> Path:
+    """Where it stands how a finished file was made, and what is not in it."""
+    return output.with_name(f"{output.name}.manifest.json")
+
+
+def _refuse_or_report(output: Path, settings: dict[str, Any], files: Iterator[Path]) -> int:
+    """A file that is finished is not made again, nor overwritten by another."""
+    from ..inference.folder import list_to, refuse_differences
+
+    manifest = json.loads(_manifest_of(output).read_text(encoding="utf-8"))
+    now = list_to(None, files, manifest["inputs"]["shard_size"])[0]
+    refuse_differences(output, manifest, {"settings": settings, "inputs": now})
+    shutil.rmtree(f"{output}.parts", ignore_errors=True)  # of a process that was killed at the very end
+    print(f"mvlib: {output} is complete already", file=sys.stderr)
+    return report_failures(((failure["file"], failure["error"]) for failure in manifest["failures"]),
+                           manifest["inputs"]["count"])
+
+
+def _finish(folder: ResultFolder, output: Path) -> None:
+    """One file of all parts, how it was made, and no parts: in this order, for the process may be killed."""
+    from ..inference.folder import write_json
+    from ..inference.merge import merge
+
+    failures = merge(folder.path, output)
+    write_json(_manifest_of(output), {**folder.manifest, "failures": failures})
+    shutil.rmtree(folder.path)

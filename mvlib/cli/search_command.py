@@ -1,0 +1,82 @@
+"""`mvlib search`: weights that meet conditions."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import sys
+from typing import Any
+
+from ..errors import ConfigError
+from ..query import FIELDS, Record, find_field, search
+from .output import format_table
+
+_COLUMNS = ("name", "top1", "top5", "params", "gmacs", "activations", "input", "license")
+_DESCRIPTION = """\
+Weights that meet conditions, best top-1 first:
+
+    mvlib search "top1>80 params<30M gmacs<5 license=apache-2.0 input=224"
+    mvlib search "resnet* or convnext*" --sort gmacs --limit 10
+    mvlib search "classes=0 dino (license=mit or license=apache-2.0)" --format json
+
+Conditions stand side by side and must all hold; `or` and parentheses make alternatives. A word alone is a wildcard for
+the name, or a part of it. Numbers: = != < <= > >=; they are in the unit of the table, or absolute with an ending k, M
+or G. Texts: = != and ~ !~ for wildcards or parts. Weights of which a field is not known meet no condition on it.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.description = _DESCRIPTION
+    parser.epilog = f"fields: {', '.join(FIELDS)}"
+    parser.add_argument("query", nargs="*", metavar="CONDITION", help="quote them: the shell takes < and > for itself")
+    parser.add_argument("--sort", metavar="FIELD[,FIELD]", default="top1",
+                        help="best first: accuracies from the highest, costs from the least; --sort=-params turns the "
+                             "order round (default: %(default)s)")
+    parser.add_argument("--limit", type=int, metavar="N", help="show this many at most")
+    parser.add_argument("--columns", metavar="FIELD[,FIELD]", help=f"(default: {','.join(_COLUMNS)}; JSON: all)")
+    parser.add_argument("--format", choices=("table", "json", "csv"), default="table")
+    parser.add_argument("--all", action="store_true", help="also architectures whose weights nobody publishes")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    columns = [find_field(name) for name in arguments.columns.split(",")] if arguments.columns else None
+    if arguments.limit is not None and arguments.limit < 1:
+        raise ConfigError(f"--limit {arguments.limit} is not a number of weights to show")
+    found = search(" ".join(arguments.query), sort=arguments.sort, published=not arguments.all)
+    shown = found[:arguments.limit]
+    _WRITERS[arguments.format](shown, columns)
+    if not found:
+        print("mvlib: no weights meet these conditions", file=sys.stderr)
+        return 1
+    if arguments.format == "table" and len(shown) < len(found):
+        print(f"mvlib: {len(shown)} of {len(found)} are shown", file=sys.stderr)
+    return 0
+
+
+def _write_json(records: list[Record], columns: list[str] | None) -> None:
+    print(json.dumps([record.as_dict(columns) for record in records], indent=2))
+
+
+def _write_csv(records: list[Record], columns: list[str] | None) -> None:
+    writer = csv.DictWriter(sys.stdout, columns or list(_COLUMNS), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(record.as_dict(writer.fieldnames) for record in records)
+
+
+def _write_table(records: list[Record], columns: list[str] | None) -> None:
+    columns = columns or list(_COLUMNS)
+    if records:
+        print(format_table([[_cell(record, name) for name in columns] for record in records],
+                           header=[FIELDS[name].heading or name for name in columns]))
+
+
+def _cell(record: Record, name: str) -> Any:
+    value, field = getattr(record, name), FIELDS[name]
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.{field.digits}f}" if field.kind == "number" and value is not None else value
+
+
+_WRITERS = {"table": _write_table, "json": _write_json, "csv": _write_csv}

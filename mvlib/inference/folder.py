@@ -1,0 +1,341 @@
+"""A folder of results in parts, which several processes fill, once and for all, however often they are killed.
+
+    _manifest.json         what was asked for; a later run that asks for something else is refused
+    _inputs.jsonl          the images, a JSON string a line: those of shard i are lines i * size to (i + 1) * size
+    part-00000.parquet     results of a shard; it is there when all of it is
+    _failures-00000.jsonl  which of its images could not be read, and why; written before the part
+    _lock                  whose bytes processes lock: a dead process holds no locks
+
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import glob
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from .. import __version__
+from ..errors import ConfigError, DataError
+
+__all__ = ["Place", "ResultFolder", "Shard", "part_path", "place_of_process", "read_failures", "read_manifest",
+           "refuse_differences", "replace_file", "sync", "write_json"]
+
+_SETUP, _RUN, _RANKS, _SHARDS = 0, 1, 16, 1 << 20  # bytes of the lock file
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which of `world` processes this one is."""
+
+    rank: int = 0
+    world: int = 1
+
+
+def place_of_process() -> Place:
+    """As torchrun says in RANK and WORLD_SIZE.
+
+    Raises:
+        ConfigError: They are no such numbers.
+    """
+    rank, world = os.environ.get("RANK", "0"), os.environ.get("WORLD_SIZE", "1")
+    if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
+        raise ConfigError(f"RANK={rank} of WORLD_SIZE={world} is no place among processes")
+    return Place(int(rank), int(world))
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Consecutive images of the input list.
+
+    Attributes:
+        number: Which one.
+        files: Names of its images.
+    """
+
+    number: int
+    files: Sequence[str]
+
+
+class ResultFolder:
+    """The parts of one run, opened to be filled.
+
+    Args:
+        path: The folder; made if it does not exist.
+        settings: What the results depend on, as JSON has it.
+        files: All images, in order.
+        suffix: Of part files.
+        shard_size: Images in a part.
+        place: This process among those that fill the folder.
+
+    Raises:
+        ConfigError: The folder was begun with other settings, or holds something else.
+        DataError: Another process is at work on it.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], settings: Mapping[str, Any], files: Iterable[str | os.PathLike[str]], *,
+        suffix: str, shard_size: int, place: Place = Place(),
+    ) -> None:
+        self.path = Path(path)
+        self.place = place
+        self.suffix = suffix
+        self._make()
+        self._lock_file = open(self.path / "_lock", "a+b", buffering=0)
+        try:
+            self._lock_run()
+            with self._locked(_SETUP):
+                self._set_up(settings, files, shard_size)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> ResultFolder:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of all locks."""
+        self._lock_file.close()
+
+    def _make(self) -> None:
+        try:
+            self.path.mkdir(exist_ok=True)
+            begun = (self.path / "_manifest.json").exists()
+            if not os.access(self.path, os.W_OK):
+                raise PermissionError(0, "writing there is not permitted")
+            if not begun and glob.glob(f"{glob.escape(str(self.path))}/part-*"):
+                raise ConfigError(f"{self.path} holds parts and no _manifest.json: take another folder")
+        except FileExistsError:
+            raise ConfigError(f"{self.path} cannot be written: it is a file, not a folder") from None
+        except FileNotFoundError:
+            raise ConfigError(f"{self.path} cannot be written: there is no folder {self.path.parent}") from None
+        except OSError as error:
+            raise ConfigError(f"{self.path} cannot be written: {error.strerror}") from None
+
+    # locks
+
+    def _try_lock(self, byte: int, kind: int = fcntl.LOCK_EX) -> bool:
+        try:
+            fcntl.lockf(self._lock_file, kind | fcntl.LOCK_NB, 1, byte)
+        except OSError:
+            return False
+        return True
+
+    @contextmanager
+    def _locked(self, byte: int) -> Iterator[None]:
+        fcntl.lockf(self._lock_file, fcntl.LOCK_EX, 1, byte)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._lock_file, fcntl.LOCK_UN, 1, byte)
+
+    def _lock_run(self) -> None:
+        """One process alone, or one of each rank."""
+        rank, world = self.place.rank, self.place.world
+        if not self._try_lock(_RUN, fcntl.LOCK_SH if world > 1 else fcntl.LOCK_EX):
+            raise DataError(f"another process is at work on {self.path}")
+        if world > 1 and not self._try_lock(_RANKS + rank):
+            raise DataError(f"another process of rank {rank} is at work on {self.path}")
+
+    # what is to be done
+
+    def _set_up(
+        self, settings: Mapping[str, Any], files: Iterable[str | os.PathLike[str]], shard_size: int
+    ) -> None:
+        listed = self.path / f"._inputs.{os.getpid()}.tmp"
+        try:
+            with open(listed, "wb") as stream:  # down on the disk: it may be longer than memory allows
+                inputs, self._starts = list_to(stream, files, shard_size)
+            self.manifest = {"mvlib": __version__, "part_suffix": self.suffix, "settings": dict(settings),
+                             "inputs": inputs}
+            manifest_path = self.path / "_manifest.json"
+            if manifest_path.exists():
+                refuse_differences(self.path, read_manifest(self.path), self.manifest)
+            else:
+                sync(listed)
+                os.replace(listed, self.path / "_inputs.jsonl")
+                write_json(manifest_path, self.manifest)
+        finally:
+            with suppress(FileNotFoundError):
+                listed.unlink()
+
+    @property
+    def image_count(self) -> int:
+        return self.manifest["inputs"]["count"]
+
+    def images_to_do(self) -> int:
+        """Images in shards that are not done."""
+        size = self.manifest["inputs"]["shard_size"]
+        return sum(min(size, self.image_count - number * size) for number in self.missing())
+
+    def failures(self) -> list[dict[str, Any]]:
+        """`index`, `file` and `error` of the images that could not be read, of all shards that are done."""
+        return list(read_failures(self.path, range(self.shard_count)))
+
+    @property
+    def shard_count(self) -> int:
+        return len(self._starts)
+
+    def claim(self) -> Iterator[Shard]:
+        """Shards that this process is to do: its own share first, then whatever nobody else is at.
+
+        A shard stays locked until the process ends or the folder is closed.
+        """
+        own = range(self.place.rank, self.shard_count, self.place.world)
+        others = (number for number in range(self.shard_count) if number % self.place.world != self.place.rank)
+        for number in (*own, *others):
+            if not self.is_done(number) and self._try_lock(_SHARDS + number) and not self.is_done(number):
+                yield Shard(number, self._files(number))
+
+    def _files(self, number: int) -> list[str]:
+        with open(self.path / "_inputs.jsonl", "rb") as stream:
+            stream.seek(self._starts[number])
+            lines = (stream.readline() for _ in range(self.manifest["inputs"]["shard_size"]))
+            return [json.loads(line) for line in lines if line]
+
+    def is_done(self, number: int) -> bool:
+        return part_path(self.path, number, self.suffix).exists()
+
+    def missing(self) -> list[int]:
+        """Numbers of the shards that have no part yet."""
+        return [number for number in range(self.shard_count) if not self.is_done(number)]
+
+    # parts
+
+    @contextmanager
+    def part(self, shard: Shard, failures: list[tuple[int, str]]) -> Iterator[Path]:
+        """A path to write the part of a shard to; at the end the part is there, on the disk.
+
+        Args:
+            shard: One of `claim`.
+            failures: (position, reason) of the images that are not in the part; read at the end.
+        """
+        target = part_path(self.path, shard.number, self.suffix)
+        for left in self.path.glob(f".{target.name}.*.tmp"):  # by a process that was killed: the shard is ours
+            left.unlink()
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            yield temporary
+            self._note_failures(shard, failures)
+            sync(temporary)
+            os.replace(temporary, target)
+            sync(self.path)
+        finally:
+            with suppress(FileNotFoundError):
+                temporary.unlink()
+
+    def _note_failures(self, shard: Shard, failures: Sequence[tuple[int, str]]) -> None:
+        path = failures_path(self.path, shard.number)
+        if not failures:
+            path.unlink(missing_ok=True)
+            return
+        first = shard.number * self.manifest["inputs"]["shard_size"]
+        lines = [json.dumps({"index": first + position, "file": shard.files[position], "error": reason})
+                 for position, reason in failures]
+        replace_file(path, "".join(f"{line}\n" for line in lines))
+
+
+def list_to(
+    stream: BinaryIO | None, files: Iterable[str | os.PathLike[str]], shard_size: int
+) -> tuple[dict[str, Any], list[int]]:
+    """Write a list of inputs; gives what a manifest says of it, and the bytes where its shards begin."""
+    digest, count, position, starts = hashlib.sha256(), 0, 0, []
+    for name in files:
+        line = json.dumps(os.fspath(name)).encode() + b"\n"
+        if count % shard_size == 0:
+            starts.append(position)
+        if stream is not None:
+            stream.write(line)
+        position += len(line)
+        digest.update(line)
+        count += 1
+    return {"count": count, "sha256": digest.hexdigest(), "shard_size": shard_size, "shards": len(starts)}, starts
+
+
+def refuse_differences(where: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to go on with what was begun differently.
+
+    Args:
+        where: Folder or file of results.
+        before, now: Manifests.
+
+    Raises:
+        ConfigError: They differ in settings or inputs; the message says in what.
+    """
+    flat = []
+    for manifest in (before, now):
+        settings = {**manifest["settings"], **{f"inputs: {key}": manifest["inputs"][key]
+                                               for key in ("count", "sha256", "shard_size")}}
+        flat.append(json.loads(json.dumps(settings)))
+    old, new = flat
+    lines = [f"  {key}: {_short(old.get(key))}, now {_short(new.get(key))}"
+             for key in {**old, **new} if old.get(key) != new.get(key)]
+    if lines:
+        raise ConfigError("\n".join([f"{where} was begun with other settings; give the same ones to go on, or another "
+                                     f"--output:", *lines]))
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 72 else f"{text[:69]}..."
+
+
+def part_path(folder: Path, number: int, suffix: str) -> Path:
+    return folder / f"part-{number:05d}{suffix}"
+
+
+def failures_path(folder: Path, number: int) -> Path:
+    return folder / f"_failures-{number:05d}.jsonl"
+
+
+def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a folder of results was begun with.
+
+    Raises:
+        ConfigError: It is not such a folder.
+    """
+    path = Path(folder) / "_manifest.json"
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{folder} is no folder of results: it has no _manifest.json") from None
+    except ValueError as error:
+        raise ConfigError(f"{path} is damaged: {error}") from None
+
+
+def read_failures(folder: Path, shards: Iterable[int]) -> Iterator[dict[str, Any]]:
+    """{"index": ..., "file": ..., "error": ...} of each image that could not be read, in order."""
+    for number in shards:
+        with suppress(FileNotFoundError), open(failures_path(folder, number), encoding="utf-8") as stream:
+            yield from map(json.loads, stream)
+
+
+def write_json(path: Path, value: Any) -> None:
+    replace_file(path, json.dumps(value, indent=2) + "\n")
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write a small file whole, or not at all, even if the power fails."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    sync(temporary)
+    os.replace(temporary, path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

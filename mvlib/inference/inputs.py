@@ -1,0 +1,67 @@
+"""What a command is asked to read: files, folders and lists of them, as a stream. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import TypeVar
+
+from ..data.images import find_images
+from ..errors import ConfigError
+
+__all__ = ["batched", "count_inputs", "list_inputs"]
+
+T = TypeVar("T")
+
+
+def list_inputs(inputs: Sequence[str], files_from: str | None = None) -> Iterator[Path]:
+    """Image files, found as they are asked for.
+
+    Args:
+        inputs: Files, folders, or "-" for a list on standard input.
+        files_from: A file that lists further ones, a name a line.
+
+    Raises:
+        ConfigError: There is not one, or the list cannot be read.
+    """
+    files = find_images(_names(inputs, files_from))
+    first = next(files, None)
+    if first is None:
+        raise ConfigError(f"no images in {', '.join([*inputs, *([files_from] if files_from else [])])}")
+    return chain([first], files)
+
+
+def _names(inputs: Sequence[str], files_from: str | None) -> Iterator[str]:
+    for item in inputs:
+        if item == "-":
+            yield from _lines(sys.stdin)
+        else:
+            yield item
+    if files_from:
+        try:
+            stream = open(files_from, encoding="utf-8", errors="surrogateescape")
+        except OSError as error:
+            raise ConfigError(f"the list {files_from} cannot be read: {error.strerror}") from None
+        with stream:
+            yield from _lines(stream)
+
+
+def _lines(stream: Iterable[str]) -> Iterator[str]:
+    return filter(None, (line.rstrip("\r\n") for line in stream))
+
+
+def count_inputs(inputs: Sequence[str], files_from: str | None = None) -> int | None:
+    """How many images there are, where that is known without a search."""
+    if files_from or "-" in inputs or any(os.path.isdir(item) for item in inputs):
+        return None
+    return len(inputs)
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of `size` items, the last maybe shorter."""
+    items = iter(items)
+    while batch := list(islice(items, size)):
+        yield batch

@@ -1,0 +1,152 @@
+"""Parts of a folder to one file, in the order of the inputs; a part at a time is in memory. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError, DataError
+from .folder import part_path, read_failures, read_manifest, sync
+from .parts import NpyPart, ParquetPart, read_npy_blocks, read_parquet_blocks, require_parquet
+from .writers import WRITERS, open_output
+
+__all__ = ["merge"]
+
+
+def merge(folder: str | os.PathLike[str], output: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """Join the parts of a folder.
+
+    Args:
+        folder: Of results.
+        output: .csv, .jsonl, .json or .parquet for predictions; .parquet or .npy for features. A .npy file comes with
+            the names of its rows in a .json file of the same name.
+
+    Returns:
+        The images that could not be read: `index`, `file` and `error` of each.
+
+    Raises:
+        ConfigError: It is no folder of results, or the format is none for what is in it.
+        DataError: Shards are missing.
+    """
+    folder, output = Path(folder), Path(output)
+    manifest = read_manifest(folder)
+    numbers = range(manifest["inputs"]["shards"])
+    paths = [part_path(folder, number, manifest["part_suffix"]) for number in numbers]
+    missing = [number for number, path in zip(numbers, paths) if not path.exists()]
+    if missing:
+        raise DataError(f"{folder} is not complete: {len(missing)} of {len(numbers)} shards are missing "
+                        f"({_ranges(missing)}); run the same command again to get them")
+    kind = output.suffix.lower()
+    known = (".csv", ".jsonl", ".json", ".parquet") if manifest["part_suffix"] == ".jsonl" else (".parquet", ".npy")
+    if kind not in known:
+        raise ConfigError(f"{folder} holds {manifest['settings']['command']} results, which cannot be written as "
+                          f"'{kind.lstrip('.') or output.name}'; known: {', '.join(known)}")
+    if manifest["part_suffix"] != ".jsonl":
+        _merge_features(folder, manifest, paths, output)
+    elif kind == ".parquet":
+        _merge_predictions_to_parquet(paths, output)
+    else:
+        _merge_predictions(paths, output, kind.lstrip("."))
+    return list(read_failures(folder, numbers))
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """1, 4-6, 9; the first of many."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    shown = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in runs[:10])
+    return shown + (", ..." if len(runs) > 10 else "")
+
+
+@contextmanager
+def _replacing(output: Path) -> Iterator[Path]:
+    """A path that becomes `output` when all of it is written."""
+    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        sync(temporary)
+        os.replace(temporary, output)
+    finally:
+        with suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def _predictions(paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
+    for path in paths:
+        with open(path, encoding="utf-8") as stream:
+            yield from map(json.loads, stream)
+
+
+def _merge_predictions(paths: Sequence[Path], output: Path, kind: str) -> None:
+    with open_output(output) as stream:
+        writer = WRITERS[kind](stream)
+        for item in _predictions(paths):
+            writer.write(item["file"], [(p["index"], p["class"], p["probability"]) for p in item["predictions"]])
+        writer.close()
+
+
+def _merge_predictions_to_parquet(paths: Sequence[Path], output: Path) -> None:
+    """A row for each class of each image, as in CSV."""
+    arrow = require_parquet()
+    schema = arrow.schema([("file", arrow.string()), ("rank", arrow.int32()), ("index", arrow.int32()),
+                           ("class", arrow.string()), ("probability", arrow.float32())])
+    with _replacing(output) as temporary, arrow.parquet.ParquetWriter(temporary, schema) as writer:
+        for path in paths:
+            rows = [{"file": item["file"].encode("utf-8", "replace").decode(), "rank": rank, **prediction}
+                    for item in _predictions([path])
+                    for rank, prediction in enumerate(item["predictions"], start=1)]
+            writer.write_table(arrow.Table.from_pylist(rows, schema))
+
+
+def _merge_features(folder: Path, manifest: dict[str, Any], paths: Sequence[Path], output: Path) -> None:
+    shape, dtype = manifest["settings"]["shape"], manifest["settings"]["dtype"]
+    with _replacing(output) as temporary:
+        if output.suffix.lower() == ".npy":
+            _write_names(folder, manifest, output.with_suffix(".json"))
+            part = NpyPart(temporary, shape, dtype)
+        else:
+            part = ParquetPart(temporary, shape, dtype, {"settings": manifest["settings"]})
+        for names, rows in _features(folder, manifest, paths, shape):
+            part.add(names, rows)
+        part.close()
+
+
+def _features(
+    folder: Path, manifest: dict[str, Any], paths: Sequence[Path], shape: Sequence[int]
+) -> Iterator[tuple[list[str], Any]]:
+    if manifest["part_suffix"] == ".parquet":
+        for path in paths:
+            yield from read_parquet_blocks(path, shape)
+        return
+    names = _names(folder, manifest)
+    for path in paths:
+        for rows in read_npy_blocks(path):
+            yield [next(names) for _ in rows], rows
+
+
+def _names(folder: Path, manifest: dict[str, Any]) -> Iterator[str]:
+    """The images that could be read."""
+    bad = (failure["index"] for failure in read_failures(folder, range(manifest["inputs"]["shards"])))
+    left_out = next(bad, None)
+    with open(folder / "_inputs.jsonl", encoding="utf-8") as stream:
+        for index, line in enumerate(stream):
+            if index == left_out:
+                left_out = next(bad, None)
+            else:
+                yield json.loads(line)
+
+
+def _write_names(folder: Path, manifest: dict[str, Any], path: Path) -> None:
+    with open_output(path) as stream:
+        stream.write("[")
+        for number, name in enumerate(_names(folder, manifest)):
+            stream.write(f"{',' if number else ''}\n{json.dumps(name)}")
+        stream.write("\n]\n")

@@ -1,0 +1,227 @@
+"""The model of a command, made fast, and how its images are read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..data.config import resolve_data_config
+from ..data.images import open_image
+from ..data.labels import class_names
+from ..data.normalizer import Normalizer
+from ..data.transform_factory import create_transform
+from ..errors import ConfigError
+from ..factory import create_model
+from ..loading import read_training_facts
+from ..names import parse_model_name
+from ..optimization import optimize
+from ..registry import get_arch_tags, is_model, resolve_name
+
+if TYPE_CHECKING:
+    from ..optimization.report import Report
+
+__all__ = ["DECODINGS", "DEFAULT_MODEL", "PRECISIONS", "Engine", "class_names_of", "create_read", "digest_of",
+           "load_model", "name_of", "prepare", "resolve_device"]
+
+DEFAULT_MODEL = "tf_efficientnet_lite0.pip_in1k"  # its weights come from the package index, so no hub is needed
+PRECISIONS = ("float32", "bfloat16", "float16", "int8")
+DECODINGS = ("full", "scaled", "reference")
+_LEAST_INT8 = 0.5  # share of the weights that int8 has to reach: with less there is nothing to gain
+
+
+def resolve_device(name: str) -> torch.device:
+    """"auto" is the GPU if there is one; of several, each process that torchrun started takes its own.
+
+    Raises:
+        ConfigError: There is no such device here.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = f"cuda:{int(os.environ['LOCAL_RANK']) % max(torch.cuda.device_count(), 1)}"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ConfigError(f"device '{name}' cannot be used: {reason}") from None
+    return device
+
+
+def load_model(
+    name: str | None, checkpoint: str | None, device: torch.device, precision: str = "float32"
+) -> tuple[nn.Module, dict[str, Any], list[str]]:
+    """The model, how its inputs are prepared, and what its classes are called.
+
+    Args:
+        name: Of the model; None for the checkpoint's, or `DEFAULT_MODEL`.
+        checkpoint: Weights file instead of the published ones. A training checkpoint brings its model,
+            preprocessing and class names.
+        precision: "int8" takes the quantized model of that name, if it is published with these weights.
+    """
+    facts = read_training_facts(checkpoint) if checkpoint else {}
+    name = name or facts.get("arch") or DEFAULT_MODEL
+    own = facts if facts.get("arch") == name else {}
+    built = {key: tuple(value) if isinstance(value, list) else value
+             for key, value in (own.get("model_args") or {}).items()}
+    if own.get("num_classes"):
+        built["num_classes"] = own["num_classes"]
+    if precision == "int8" and not checkpoint:
+        name = _quantized_name(name) or name
+    model = create_model(name, pretrained=not checkpoint, checkpoint_path=checkpoint, device=device, **built).eval()
+    config = resolve_data_config(model=model, use_test_size=False)
+    config.update({key: tuple(value) if isinstance(value, list) else value
+                   for key, value in (own.get("data_config") or {}).items()})
+    names = [str(label) for label in own.get("classes") or ()]
+    return model, config, names if names and len(names) == model.num_classes else class_names_of(model)
+
+
+def _quantized_name(name: str) -> str | None:
+    """The name of int8 weights that were made from the weights `name`."""
+    if parse_model_name(name).source is not None:
+        return None
+    architecture, tag = resolve_name(name)
+    if not is_model(f"quantized_{architecture}"):
+        return None
+    for candidate in get_arch_tags(f"quantized_{architecture}"):
+        if not tag or re.sub(r"_(fbgemm|qnnpack)(?=_)", "", candidate) == tag:
+            return f"quantized_{architecture}.{candidate}"
+    return None
+
+
+def class_names_of(model: Any) -> list[str]:
+    """What a model's outputs are called, as far as its weights know."""
+    config = model.weights_config
+    if config.label_names and len(config.label_names) == model.num_classes:
+        descriptions = config.label_descriptions or {}
+        return [descriptions.get(name, name) for name in config.label_names]
+    if config.label_set:
+        try:
+            names = class_names(config.label_set)
+        except ValueError:  # a label set whose names nobody ships: numbers are all there is
+            names = []
+        if len(names) == model.num_classes:
+            return names
+    return [f"class {index}" for index in range(model.num_classes)]
+
+
+def create_read(config: dict[str, Any], decode: str = "full") -> Callable[[Path], Tensor]:
+    """What reads a file to a uint8 image (C, H, W) as a model wants it, but for normalisation.
+
+    Args:
+        config: Of `resolve_data_config`.
+        decode: "full"; "scaled" for JPEGs decoded at 1/2, 1/4 or 1/8 where twice the size is left; "reference" for
+            PIL, to the bit what the model was validated with.
+    """
+    if decode != "reference":
+        return create_transform(**config, use_prefetcher=True, backend="fast", decode=decode).from_file
+    transform = create_transform(**config, use_prefetcher=True)
+    return lambda path: transform(open_image(path))
+
+
+def name_of(model: nn.Module) -> str:
+    """Of the model's weights, or else of its architecture."""
+    model = getattr(model, "model", model)  # cut off at its features
+    return getattr(model, "weights_config", None) and model.weights_config.name or \
+        getattr(model, "architecture", type(model).__name__)
+
+
+def digest_of(model: nn.Module) -> str:
+    """SHA-256 of what a model has learned, whatever file it came from."""
+    digest = hashlib.sha256()
+    for key, value in model.state_dict().items():
+        digest.update(key.encode())
+        _digest(value, digest)
+    return digest.hexdigest()
+
+
+def _digest(value: Any, digest: Any) -> None:
+    if isinstance(value, Tensor):
+        if value.is_quantized:
+            digest.update(repr((value.qscheme(), value.dtype)).encode())
+            value = value.int_repr()
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            _digest(item, digest)
+    else:
+        digest.update(repr(value).encode())
+
+
+@dataclass
+class Engine:
+    """A model ready to be fed with uint8 batches.
+
+    Attributes:
+        model: What is called with normalised images.
+        normalizer: uint8 batch to what the model takes.
+        device: Where both are.
+        report: What `mvlib.optimize` did; None for int8.
+    """
+
+    model: Callable[[Tensor], Any]
+    normalizer: Normalizer
+    device: torch.device
+    report: Report | None = None
+
+    def __call__(self, images: Tensor) -> Any:
+        """uint8 images (n, C, H, W) -> what the model gives for them."""
+        return self.model(self.normalizer(images.to(self.device, non_blocking=True)))
+
+
+def prepare(
+    model: nn.Module,
+    config: dict[str, Any],
+    device: torch.device,
+    *,
+    precision: str = "float32",
+    compile: str = "auto",
+    batch_size: int = 16,
+    count: int | None = None,
+) -> Engine:
+    """Make a model fast for uint8 batches.
+
+    Args:
+        model: In evaluation mode, on `device`.
+        config: Of `resolve_data_config`.
+        precision: One of `PRECISIONS`; "int8" leaves a quantized model as it is, and otherwise takes its linear layers
+            in int8, scaled for each batch anew.
+        compile: As `mvlib.optimize` takes it.
+        batch_size: Images at once.
+        count: Images in all, if that is known.
+
+    Raises:
+        ConfigError: The precision does not exist for this model.
+    """
+    dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(precision, torch.float32)
+    channels = config["input_size"][0]
+    normalizer = Normalizer(config["mean"], config["std"], channels, device, dtype)
+    if precision == "int8" or getattr(model, "is_quantized", False):
+        return Engine(_quantize(model, device), normalizer, device)
+    example = torch.zeros((batch_size, *config["input_size"]), dtype=torch.uint8, device=device)
+    example = Normalizer(config["mean"], config["std"], channels, device, torch.float32)(example)
+    model, report = optimize(model, example, dtype=dtype, compile=compile, work=count)
+    return Engine(model, normalizer, device, report)
+
+
+def _quantize(model: nn.Module, device: torch.device) -> nn.Module:
+    if device.type != "cpu":
+        raise ConfigError(f"int8 models run on the CPU, not on {device}")
+    if getattr(model, "is_quantized", False):
+        return model
+    linear = [module for module in model.modules() if type(module) is nn.Linear]
+    share = sum(module.weight.numel() for module in linear) / max(sum(p.numel() for p in model.parameters()), 1)
+    if share < _LEAST_INT8:
+        raise ConfigError(f"'{name_of(model)}' has no int8 weights, and its linear layers, which could be quantized on "
+                          f"the fly, are but {share:.0%} of it: take another precision, or a quantized_* model")
+    from torch.ao.quantization import quantize_dynamic
+
+    return quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)

@@ -1,0 +1,111 @@
+"""Predictions as text: a table for people, JSON, JSON lines and CSV. One image after the other; no torch."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TextIO
+
+__all__ = ["WRITERS", "Prediction", "format_of", "open_output", "record"]
+
+Prediction = tuple[int, str, float]  # number and name of a class, probability
+
+
+def record(path: Path | str, predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """One image as JSON has it."""
+    return {"file": str(path), "predictions": [
+        {"index": index, "class": name, "probability": round(value, 6)} for index, name, value in predictions]}
+
+
+class Table:
+    """The file, and below it a line for each class."""
+
+    def __init__(self, stream: TextIO, print_line: Callable[[str], None] | None = None) -> None:
+        self.print_line = print_line or (lambda line: print(line, file=stream))
+        self.first = True
+
+    def write(self, path: Path | str, predictions: Sequence[Prediction]) -> None:
+        lines = [f"{path}"] + [f"  {value:7.2%}  {name}" for _, name, value in predictions]
+        self.print_line("\n".join(lines) if self.first else "\n" + "\n".join(lines))
+        self.first = False
+
+    def close(self) -> None:
+        pass
+
+
+class JsonLines:
+    """An object a line, out as soon as it is known."""
+
+    def __init__(self, stream: TextIO, print_line: Callable[[str], None] | None = None) -> None:
+        self.stream = stream
+
+    def write(self, path: Path | str, predictions: Sequence[Prediction]) -> None:
+        print(json.dumps(record(path, predictions)), file=self.stream, flush=True)
+
+    def close(self) -> None:
+        pass
+
+
+class Json:
+    """One list of objects, written as they come."""
+
+    def __init__(self, stream: TextIO, print_line: Callable[[str], None] | None = None) -> None:
+        self.stream = stream
+        self.count = 0
+
+    def write(self, path: Path | str, predictions: Sequence[Prediction]) -> None:
+        text = json.dumps(record(path, predictions), indent=2).replace("\n", "\n  ")
+        self.stream.write(f"{',' if self.count else '['}\n  {text}")
+        self.count += 1
+
+    def close(self) -> None:
+        self.stream.write("\n]\n" if self.count else "[]\n")
+
+
+class Csv:
+    """A line for each class of each image."""
+
+    HEADER = ("file", "rank", "index", "class", "probability")
+
+    def __init__(self, stream: TextIO, print_line: Callable[[str], None] | None = None) -> None:
+        self.writer = csv.writer(stream, lineterminator="\n")
+        self.writer.writerow(self.HEADER)
+
+    def write(self, path: Path | str, predictions: Sequence[Prediction]) -> None:
+        self.writer.writerows((path, rank, index, name, f"{value:.6f}")
+                              for rank, (index, name, value) in enumerate(predictions, start=1))
+
+    def close(self) -> None:
+        pass
+
+
+WRITERS = {"table": Table, "json": Json, "jsonl": JsonLines, "csv": Csv}
+
+
+def format_of(path: str | os.PathLike[str]) -> str:
+    """The format that a file's ending names; "table" for any other."""
+    kind = Path(path).suffix.lstrip(".").lower()
+    return kind if kind in WRITERS else "table"
+
+
+@contextmanager
+def open_output(path: str | os.PathLike[str]) -> Iterator[TextIO]:
+    """A text file that is there when all of it is; a device or a pipe is written as it is."""
+    target = Path(path)
+    if target.exists() and not target.is_file():
+        with open(target, "w", encoding="utf-8", newline="") as stream:
+            yield stream
+        return
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8", newline="", errors="surrogateescape") as stream:
+            yield stream
+        os.replace(temporary, target)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise

@@ -1,0 +1,416 @@
+"""`mvlib.optimize`: a model made ready to answer fast on the device where it is."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from ..errors import ConfigError
+from ..layers.branches import reparameterize
+from ..memory import reuse_freed_memory
+from .compilation import CompiledForward, compiler_missing, estimated_seconds, worth_compiling
+from .folding import fold_batch_norms
+from .layout import is_convolutional
+from .precision import (
+    ProductAttention,
+    keep_measured_in_float32,
+    prefers_product_attention,
+    supported_dtypes,
+    time_both,
+)
+from .prepacking import can_prepack, prepack
+from .report import Report
+from .wiring import Snapshot, relative_difference
+
+__all__ = ["OptimizedModel", "optimize"]
+
+_logger = logging.getLogger("mvlib")
+_BOUND = 1e-4  # of the largest output: what float32 may lose
+_NARROW_BOUND = 2e-2  # what packing may change in bfloat16, whose rounding is 4e-3 and more
+_SAMPLE = 2  # images of the example that outputs are compared on
+_COMPILE = ("auto", "on", "off")
+
+
+class OptimizedModel(nn.Module):
+    """What `optimize` returns: a model for inference. Image (B, C, H, W) of any floating type -> float32 outputs.
+
+    Runs in inference mode, converts its input's type and layout, and gives floating outputs as float32, nests of them
+    included. Attributes that it lacks are the model's (`num_classes`, `feature_info`, ...). Packed weights cannot be
+    saved: save the model that it was made from.
+
+    Attributes:
+        model: The changed copy.
+        report: What was done.
+    """
+
+    def __init__(self, model: nn.Module, report: Report, dtype: torch.dtype, layout: torch.memory_format) -> None:
+        super().__init__()
+        self.model = model
+        self.report = report
+        self.dtype = dtype
+        self.layout = layout
+        self.mode: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
+        self.compiled: CompiledForward | None = None
+        self.eval()
+
+    @torch.inference_mode()
+    def forward(self, x: Tensor) -> Any:
+        x = self.prepare(x)
+        run = self.compiled if self.compiled is not None and self.compiled.fits(x) else self.model
+        with self.mode():
+            outputs = run(x)
+        return tree_map(_to_float32, outputs)
+
+    def prepare(self, x: Tensor) -> Tensor:
+        """Images as the model within takes them."""
+        return x.to(dtype=self.dtype, memory_format=self.layout) if x.is_floating_point() else x
+
+    def train(self, mode: bool = True) -> OptimizedModel:
+        """Only `train(False)`.
+
+        Raises:
+            RuntimeError: Training was asked for.
+        """
+        if mode:
+            raise RuntimeError("an optimized model cannot be trained: train the model that it was made from")
+        return super().train(False)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "model":
+                raise
+            return getattr(super().__getattr__("model"), name)
+
+
+def _to_float32(value: Any) -> Any:
+    return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+
+def optimize(
+    model: nn.Module,
+    example_input: Tensor,
+    *,
+    dtype: torch.dtype | str | None = None,
+    compile: str = "auto",
+    work: int | None = None,
+) -> tuple[nn.Module, Report]:
+    """Make a model answer faster on the device where it is, by what helps there and no more.
+
+    In order: memory that the process frees is kept for reuse (CPU; concerns the whole process), channels-last layout,
+    branches merged, batch norms folded, weights converted, weights packed for oneDNN together with activations (CPU),
+    torch.compile with frozen weights. In float32 each step is checked on the example: one that changes outputs by more
+    than 1e-4 of the largest is undone, and the report says so.
+
+    Args:
+        model: Unchanged. The result is a copy that shares the parameters that no step replaces, on the same device. A
+            quantized model is left alone; one that is optimized already is returned as it is.
+        example_input: Images (B, C, H, W) like those to come: it decides the image size and batch size that weights are
+            packed for, and steps are checked on its first two images (on noise where it is blank).
+            Other batch and image sizes work.
+        dtype: What weights and activations are converted to; float32 unless given. Depthwise convolutions that are
+            faster in float32 stay so. Outputs are float32 at any rate.
+        compile: "on", "off", or "auto": where `work` is so long that the time is won back.
+        work: Number of images to come, for "auto"; without it, nothing is compiled.
+
+    Returns:
+        The model, and what was done to it.
+
+    Raises:
+        ConfigError: The example does not fit the model, the device lacks the type, or `compile` is unknown.
+    """
+    if compile not in _COMPILE:
+        raise ConfigError(f"compile {compile!r} is not one of {', '.join(_COMPILE)}")
+    if work is not None and work < 0:
+        raise ConfigError(f"work is a number of images, not {work}")
+    wanted = _dtype_of(dtype)
+    if isinstance(model, OptimizedModel):
+        if wanted is not None and wanted != model.dtype:
+            raise ConfigError(f"the model is optimized for {_name(model.dtype)} already: optimize the model that it "
+                              f"was made from for {_name(wanted)}")
+        return model, model.report
+    _check_example(model, example_input)
+    target = wanted or torch.float32
+    device = example_input.device
+    if reason := _is_quantized(model):
+        report = Report(str(device), "int8")
+        report.add("all", False, f"{reason}: left alone")
+        return OptimizedModel(model.eval(), report, torch.float32, torch.preserve_format), report
+    known = supported_dtypes(device)
+    if target not in known:
+        raise ConfigError(f"{device.type} here does not compute in {_name(target)}; it does in "
+                          f"{', '.join(map(_name, known))}")
+    return _Optimizer(model, example_input, target).run(compile, work)
+
+
+class _Optimizer:
+    """The steps, on a copy of a model, each compared with the outputs before any of them."""
+
+    def __init__(self, model: nn.Module, example: Tensor, dtype: torch.dtype) -> None:
+        self.dtype, self.device, self.example = dtype, example.device, example
+        self.report = Report(str(example.device), _name(dtype))
+        self.model = _shared_copy(model).eval()
+        if any(p.is_floating_point() and p.dtype != torch.float32 for p in self.model.parameters()):
+            _convert_tensors(self.model, torch.float32)
+        self.images = _sample(example)
+        try:
+            with torch.inference_mode():
+                self.expected = self.model(self.images)
+        except (RuntimeError, ValueError, TypeError, AssertionError) as error:
+            message = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ConfigError(f"the model does not take an example_input of shape {tuple(example.shape)}: {message}"
+                              ) from error
+        self.layout = torch.contiguous_format
+        self.bound = _BOUND
+
+    def run(self, compile: str, work: int | None) -> tuple[OptimizedModel, Report]:
+        if self.device.type == "cpu":
+            kept = reuse_freed_memory()
+            self.report.add("memory", kept, "freed memory is kept for reuse, in the whole process" if kept
+                            else "the C library does not offer to keep freed memory")
+        self._lay_out()
+        self._step("reparameterize", self._merge_branches)
+        self._step("fold", self._fold)
+        self._convert()
+        optimized = OptimizedModel(self.model, self.report, self.dtype, self.layout)
+        self._choose_attention(optimized)
+        plain = Snapshot(self.model)
+        self._prepack()
+        self._compile(optimized, compile, work, plain)
+        self.report.difference = relative_difference(optimized(self.images), self.expected)
+        return optimized, self.report
+
+    def _lay_out(self) -> None:
+        """Channels last: for convolutions on CPUs, and on GPUs where tensor cores read that layout."""
+        if not is_convolutional(self.model):
+            return self.report.add("channels_last", False, "convolutions are a small part of the model")
+        if self.device.type == "cuda" and self.dtype is torch.float32:
+            return self.report.add("channels_last", False, "cuDNN's float32 kernels prefer channels first")
+        self.layout = torch.channels_last
+        self._step("channels_last", self._to_channels_last)
+
+    def _to_channels_last(self) -> str:
+        # Buffers and parameters are replaced, not changed: the original shares them.
+        for module in self.model.modules():
+            for values in (module._parameters, module._buffers):
+                for name, value in values.items():
+                    if value is not None and value.dim() == 4:
+                        laid = value.detach().contiguous(memory_format=torch.channels_last)
+                        is_parameter = isinstance(value, nn.Parameter)
+                        values[name] = nn.Parameter(laid, requires_grad=False) if is_parameter else laid
+        self.images = self.images.contiguous(memory_format=torch.channels_last)
+        return "weights and images"
+
+    def _merge_branches(self) -> str:
+        count = reparameterize(self.model)
+        return f"branches of {count} blocks merged" if count else ""
+
+    def _fold(self) -> str:
+        count = fold_batch_norms(self.model, self.images, self.bound)
+        return f"{count} batch norms went into the layers beside them" if count else ""
+
+    def _step(self, name: str, work: Callable[[], str]) -> None:
+        """Do something that keeps outputs; undo it where it does not."""
+        snapshot = Snapshot(self.model)
+        try:
+            note = work()
+            with torch.inference_mode():
+                difference = relative_difference(self.model(self.images), self.expected) if note else 0.0
+        except (RuntimeError, ValueError, AttributeError, TypeError) as error:
+            snapshot.restore()
+            return self.report.add(name, False, f"undone: {str(error).splitlines()[0]}")
+        if difference > self.bound:
+            snapshot.restore()
+            return self.report.add(name, False, f"undone: outputs changed by {difference:.1e} of the largest")
+        self.report.add(name, bool(note), note or _NOTHING[name])
+
+    def _convert(self) -> None:
+        if self.dtype is torch.float32:
+            return self.report.add("convert", False, "float32 is what was asked for")
+        _convert_tensors(self.model, self.dtype)
+        self.images = self.images.to(self.dtype)
+        note = f"weights and activations in {_name(self.dtype)}"
+        if self.device.type == "cpu":
+            kept, count = keep_measured_in_float32(self.model, self.images)
+            note += f", {kept} of {count} depthwise convolutions faster in float32" if count else ""
+        self.report.add("convert", True, note)
+        self.bound = _NARROW_BOUND
+        with torch.inference_mode():
+            self.expected_narrow = self.model(self.images)
+
+    def _choose_attention(self, optimized: OptimizedModel) -> None:
+        if self.device.type != "cpu" or self.dtype is torch.float32:
+            return
+        prefers = prefers_product_attention(self.model, self.images)
+        if prefers:
+            optimized.mode = ProductAttention
+        if prefers is not None:
+            self.report.add("attention", prefers, "as batched matrix products, measured to be faster" if prefers
+                            else "torch's fused kernel is measured to be faster")
+
+    def _prepack(self) -> None:
+        """Not a `_step`: in a narrow type, outputs are compared with those in that type."""
+        if self.device.type != "cpu":
+            return
+        if not can_prepack():
+            return self.report.add("prepack", False, "this build of torch has no oneDNN")
+        kinds = (nn.Conv2d, nn.Linear) if self.layout is torch.channels_last else (nn.Linear,)
+        expected = self.expected if self.dtype is torch.float32 else self.expected_narrow
+        snapshot, difference = Snapshot(self.model), float("inf")
+        for fuse in (True, False):  # an activation whose input something else reads, too, must stay
+            try:
+                packed, fused = prepack(self.model, self.images, len(self.example), fuse, kinds)
+                with torch.inference_mode():
+                    difference = relative_difference(self.model(self.images), expected)
+            except (RuntimeError, AttributeError, TypeError) as error:
+                reason = str(error).splitlines()[0]
+            else:
+                reason = f"outputs changed by {difference:.1e} of the largest"
+                if difference <= self.bound:
+                    note = f"{packed} layers packed for oneDNN, {fused} activations within them"
+                    return self.report.add("prepack", packed > 0, note if packed else "no layer can be packed")
+            snapshot.restore()
+        self.report.add("prepack", False, f"undone: {reason}")
+
+    def _compile(self, optimized: OptimizedModel, compile: str, work: int | None, plain: Snapshot) -> None:
+        def skip(reason: str) -> None:
+            self.report.add("compile", False, reason)
+
+        if compile == "off":
+            return skip("compile is off")
+        if reason := compiler_missing(self.device):
+            return skip(reason)
+        if compile == "auto":
+            if work is None:
+                return skip("pays for long work alone: say how many images are to come (work=)")
+            cost, pace = estimated_seconds(self.model), self._seconds_per_image(optimized)
+            if not worth_compiling(pace, work, cost, self.device.type):
+                return skip(f"some {cost:.0f} s of compiling would not be won back in {work} images, which take "
+                            f"{pace * work:.3g} s")
+        packed = Snapshot(self.model)
+        plain.restore()  # the compiler packs weights itself, and cannot look into ours
+        compiled = CompiledForward(_Within(_shared_copy(self.model), optimized.mode))
+        packed.restore()
+        images = optimized.prepare(self.example)
+        try:
+            with torch.inference_mode():
+                seconds = compiled.compile(images)
+                difference = relative_difference(compiled(self.images), self.expected)
+        except Exception as error:  # the compiler's errors have no base of their own
+            _logger.debug("torch.compile failed", exc_info=True)
+            return skip(f"failed, so the model runs uncompiled: {_first_line(error)}")
+        if self.dtype is torch.float32 and difference > _BOUND:
+            return skip(f"undone: outputs changed by {difference:.1e} of the largest")
+        uncompiled, took = time_both(lambda: optimized(images), lambda: compiled(images))
+        if took > uncompiled:
+            return skip(f"undone: compiled in {seconds:.0f} s, a batch takes {took * 1e3:.0f} ms, and "
+                        f"{uncompiled * 1e3:.0f} ms without")
+        optimized.compiled = compiled
+        self.report.compiled = True
+        sizes = "any batch size from 2" if compiled.any_batch else "a batch of 1"
+        self.report.add("compile", True, f"in {seconds:.0f} s, with frozen weights, for {sizes} at "
+                        f"{' x '.join(map(str, images.shape[2:]))}; others run uncompiled")
+
+    def _seconds_per_image(self, optimized: OptimizedModel) -> float:
+        images = optimized.prepare(self.example)
+        optimized(images)
+        started = time.perf_counter()
+        optimized(images)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return (time.perf_counter() - started) / len(images)
+
+
+class _Within(nn.Module):
+    """A model whose forward runs in a context, as one module that can be compiled."""
+
+    def __init__(self, model: nn.Module, mode: Callable[[], contextlib.AbstractContextManager]) -> None:
+        super().__init__()
+        self.model = model
+        self.mode = mode
+
+    def forward(self, x: Tensor) -> Any:
+        if self.mode is contextlib.nullcontext:
+            return self.model(x)
+        with self.mode():
+            return self.model(x)
+
+
+_NOTHING = {"reparameterize": "no module has branches to merge", "fold": "no batch norm stands beside a layer"}
+
+
+def _check_example(model: nn.Module, example: Tensor) -> None:
+    if not isinstance(example, Tensor) or example.dim() != 4 or not example.is_floating_point() or not len(example):
+        shown = f"{tuple(example.shape)} of {example.dtype}" if isinstance(example, Tensor) else type(example).__name__
+        raise ConfigError(f"example_input is a floating tensor of images (B, C, H, W), not {shown}")
+    channels = getattr(model, "in_chans", None)
+    if channels is not None and example.shape[1] != channels:
+        raise ConfigError(f"example_input has {example.shape[1]} channels, and the model takes {channels}")
+    device = next((p.device for p in model.parameters()), example.device)
+    if device != example.device:
+        raise ConfigError(f"example_input is on {example.device}, and the model on {device}")
+
+
+def _is_quantized(model: nn.Module) -> str | None:
+    """Why a model counts as quantized, if it does."""
+    for module in model.modules():
+        if ".quantized" in type(module).__module__ and "torch" in type(module).__module__:
+            return f"quantized ({type(module).__name__})"
+    if any(type(p) not in (nn.Parameter, Tensor) or p.is_quantized for p in model.parameters()):
+        return "its parameters are no plain tensors"
+    return None
+
+
+def _dtype_of(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    if not isinstance(dtype, str):
+        return dtype
+    found = getattr(torch, dtype, None)
+    if not isinstance(found, torch.dtype):
+        raise ConfigError(f"dtype '{dtype}' is not one of float32, bfloat16, float16")
+    return found
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _sample(example: Tensor) -> Tensor:
+    """A few images to compare outputs on, in float32: the example's, or noise where they are blank."""
+    images = example[:_SAMPLE].detach().float()
+    if (images.amax((2, 3)) == images.amin((2, 3))).all():
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randn(images.shape, generator=generator).to(images.device)
+    return images.contiguous()
+
+
+def _shared_copy(model: nn.Module) -> nn.Module:
+    """A copy of the modules that shares the tensors: parameters are others, on the same storage, without gradients."""
+    memo: dict[int, Any] = {}
+    for parameter in model.parameters():
+        memo[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
+    for buffer in model.buffers():
+        memo[id(buffer)] = buffer.detach()
+    return copy.deepcopy(model, memo)
+
+
+def _convert_tensors(model: nn.Module, dtype: torch.dtype) -> None:
+    """Floating parameters and buffers in another type, replaced, not changed: others may share them."""
+    for module in model.modules():
+        for values in (module._parameters, module._buffers):
+            for name, value in values.items():
+                if value is not None and value.is_floating_point():
+                    new = value.detach().to(dtype)
+                    values[name] = nn.Parameter(new, requires_grad=False) if isinstance(value, nn.Parameter) else new

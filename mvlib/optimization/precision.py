@@ -1,0 +1,181 @@
+"""Which types a device computes in, and where the narrow ones do not pay."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from .wiring import parents_of, record_calls, replace
+
+__all__ = [
+    "InFloat32",
+    "ProductAttention",
+    "keep_measured_in_float32",
+    "keep_slow_convolutions_in_float32",
+    "prefers_product_attention",
+    "supported_dtypes",
+    "time_both",
+]
+
+_SCORES_LIMIT = 1 << 27  # elements: attention maps beyond 256 MiB are not held at once
+
+
+def supported_dtypes(device: torch.device) -> tuple[torch.dtype, ...]:
+    """The types that the device has instructions for."""
+    if device.type == "cuda":
+        has_bfloat16 = torch.cuda.get_device_capability(device) >= (8, 0)
+        return (torch.float32, torch.float16, *([torch.bfloat16] if has_bfloat16 else []))
+    if device.type == "cpu":
+        narrow = {torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported,
+                  torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported}
+        return (torch.float32, *(dtype for dtype, test in narrow.items()
+                                 if torch.backends.mkldnn.is_available() and test()))
+    if device.type in ("mps", "xpu"):
+        return torch.float32, torch.float16, torch.bfloat16
+    return (torch.float32,)
+
+
+def _is_slow_narrow(module: nn.Module) -> bool:
+    """Depthwise convolutions for which oneDNN may have no good kernel but in float32."""
+    return isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1
+
+
+def keep_slow_convolutions_in_float32(model: nn.Module) -> nn.Module:
+    """Leave depthwise convolutions that are strided or larger than 3 x 3 in float32 under a CPU's autocast, in place.
+
+    oneDNN's bfloat16 kernels take two to five times as long as its float32 ones for their gradients. The rest of the
+    model is untouched. Returns the model.
+    """
+    for module in model.modules():
+        if _is_slow_narrow(module) and (max(module.kernel_size) > 3 or max(module.stride) > 1):
+            module.forward = partial(_in_float32, module, type(module).forward)
+    return model
+
+
+def _in_float32(module: nn.Module, forward: Callable[[nn.Module, Tensor], Tensor], x: Tensor) -> Tensor:
+    if not torch.is_autocast_enabled(x.device.type):
+        return forward(module, x)
+    dtype = torch.get_autocast_dtype(x.device.type)
+    with torch.autocast(x.device.type, enabled=False):
+        return forward(module, x.float()).to(dtype)
+
+
+class InFloat32(nn.Module):
+    """A module whose weights are float32 in a model of a narrower type; key `inner`."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner.float()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x.float()).to(x.dtype)
+
+
+def keep_measured_in_float32(model: nn.Module, images: Tensor) -> tuple[int, int]:
+    """Put depthwise convolutions back into float32, in place, where that is measured to be faster, with conversions.
+
+    Args:
+        model: Converted to a narrow type already.
+        images: A batch of that type.
+
+    Returns:
+        How many were put back, and how many there are.
+    """
+    inputs: dict[int, tuple[nn.Module, Tensor]] = {}
+
+    def note(module: nn.Module, x: Tensor, output: Tensor) -> None:
+        if _is_slow_narrow(module):
+            inputs[id(module)] = module, x
+
+    record_calls(model, images, (nn.Conv2d,), note)
+    places, verdicts, changed = parents_of(model), {}, 0
+    for module, x in inputs.values():
+        key = module.in_channels, module.out_channels, module.kernel_size, module.stride, module.dilation, x.shape
+        if key not in verdicts:
+            wide = InFloat32(_twin(module))
+            verdicts[key] = is_faster(lambda: wide(x), lambda: module(x))  # noqa: B023  (called at once)
+        if verdicts[key]:
+            replace(places[id(module)], InFloat32(module))
+            changed += 1
+    return changed, len(inputs)
+
+
+def _twin(conv: nn.Conv2d) -> nn.Conv2d:
+    """The same convolution, to be changed: the parameters are copies, the object another one."""
+    twin = type(conv).__new__(type(conv))
+    twin.__dict__.update(conv.__dict__)
+    twin._parameters = {name: None if value is None else nn.Parameter(value.detach().clone(), requires_grad=False)
+                        for name, value in conv._parameters.items()}
+    return twin
+
+
+@torch.inference_mode()
+def time_both(one: Callable[[], object], other: Callable[[], object], repeats: int = 3) -> tuple[float, float]:
+    """Seconds that each takes: the best of a few runs that take turns."""
+    best = [float("inf"), float("inf")]
+    for number in range(repeats + 1):
+        for which, work in enumerate((one, other)):
+            started = time.perf_counter()
+            work()
+            if torch.cuda.is_initialized():
+                torch.cuda.synchronize()
+            if number:  # the first is for warming up
+                best[which] = min(best[which], time.perf_counter() - started)
+    return best[0], best[1]
+
+
+def is_faster(one: Callable[[], object], other: Callable[[], object]) -> bool:
+    """Whether `one` is measured to take less time than `other`."""
+    first, second = time_both(one, other)
+    return first < second
+
+
+class ProductAttention(TorchFunctionMode):
+    """Within it, attention is two matrix products around a softmax instead of torch's fused kernel.
+
+    On CPUs without matrix tiles, the fused kernel multiplies small blocks with a slow routine; oneDNN's batched
+    products in a narrow type take less than half of its time. What has dropout, a mask or a causal order, and maps
+    that are too large to be held, stay with the fused kernel.
+    """
+
+    def __torch_function__(self, func: Callable, types: object, args: tuple = (), kwargs: dict | None = None) -> object:
+        if func is F.scaled_dot_product_attention and _is_plain(*args, **(kwargs or {})):
+            return _product_attention(*args[:3], scale=(kwargs or {}).get("scale"))
+        return func(*args, **(kwargs or {}))
+
+
+def _is_plain(
+    q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0, is_causal: bool = False,
+    scale: float | None = None, enable_gqa: bool = False,
+) -> bool:
+    return (attn_mask is None and not dropout_p and not is_causal and not enable_gqa and q.dim() == 4
+            and q.dtype in (torch.bfloat16, torch.float16)
+            and q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2] <= _SCORES_LIMIT)
+
+
+def _product_attention(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:
+    scores = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-2, -1)
+    return scores.softmax(-1) @ v
+
+
+def prefers_product_attention(model: nn.Module, images: Tensor) -> bool | None:
+    """Whether `ProductAttention` is measured to be faster for the first attention of the model; None without any."""
+    class Watch(TorchFunctionMode):
+        seen: tuple[Tensor, Tensor, Tensor] | None = None
+
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            if func is F.scaled_dot_product_attention and self.seen is None and _is_plain(*args, **(kwargs or {})):
+                self.seen = args[:3]
+            return func(*args, **(kwargs or {}))
+
+    with torch.inference_mode(), Watch() as watch:
+        model(images)
+    if watch.seen is None:
+        return None
+    return is_faster(lambda: _product_attention(*watch.seen), lambda: F.scaled_dot_product_attention(*watch.seen))

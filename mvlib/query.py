@@ -1,0 +1,402 @@
+"""Which weights? A small language over all that the catalogs know, and `search`. Imports no torch.
+
+    top1>80 params<30M license=apache-2.0     conditions, all of which must hold
+    resnet*  dino                             words of the name: wildcards, or any part of it
+    (license=mit or license=bsd-3-clause)     alternatives; `or` binds weaker than what stands side by side
+
+Numbers are compared with = != < <= > >=, texts with = != and ~ !~ (like a word of the name), whatever their case. A
+number is in the field's unit (params in 1e6, gmacs in 1e9) or, with an ending k, M or G, absolute. A value that holds
+spaces is quoted. Weights of which a field is not known meet no condition on it.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import functools
+import operator
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NoReturn
+
+from . import registry
+from .costs import costs_of
+from .errors import ConfigError
+from .names import closest, natural_key
+from .weights import WeightsConfig
+
+__all__ = ["FIELDS", "Field", "Record", "find_field", "search"]
+
+DATA_SET = "ImageNet-1K"  # whose accuracies top1 and top5 are
+
+
+@dataclass(frozen=True)
+class Record:
+    """One set of weights, or an architecture for which none are published. None: not known, or there is none.
+
+    Attributes:
+        name: "architecture.tag"; `arch` and `tag` are its parts.
+        family: Module that defines the architecture.
+        builder: torchvision's name of the architecture.
+        top1, top5: Published accuracies on ImageNet-1K, in percent.
+        params: Parameters, in 1e6.
+        gmacs, activations: Multiply-accumulates (1e9), and elements that convolutions and matrix products put out
+            (1e6), for one image of `input` pixels.
+        input: Height and width of the images in training.
+        test: Height and width in evaluation; `test_gmacs` and `test_activations` are at this size.
+        classes: Outputs, 0 for weights that give features; `labels` is what they mean.
+        license: Its identifier.
+        file_size: Of the published file, in MiB.
+        preprocessing: Whose pipeline prepares the inputs, "timm" or "torchvision".
+        source: Where the weights come from first: "hf-hub:...", "https://...", ...
+        paper, origin, recipe: Where they are described.
+    """
+
+    name: str
+    arch: str
+    tag: str | None = None
+    family: str | None = None
+    builder: str | None = None
+    top1: float | None = None
+    top5: float | None = None
+    params: float | None = None
+    gmacs: float | None = None
+    activations: float | None = None
+    input: int | None = None
+    test: int | None = None
+    test_gmacs: float | None = None
+    test_activations: float | None = None
+    classes: int | None = None
+    labels: str | None = None
+    license: str | None = None
+    file_size: float | None = None
+    preprocessing: str | None = None
+    source: str | None = None
+    paper: str | None = None
+    origin: str | None = None
+    recipe: str | None = None
+
+    @functools.cached_property
+    def cached(self) -> bool:
+        """Whether the weights lie on this machine already; looked up when it is first asked for."""
+        from . import hub
+
+        config = registry.get_pretrained_cfg(self.name)
+        return config is not None and hub.is_cached(config.sources, filename=config.filename) is not None
+
+    def as_dict(self, columns: Iterable[str] | None = None) -> dict[str, Any]:
+        """The fields by name, or these of them."""
+        return {name: getattr(self, name) for name in columns or (field.name for field in fields(self))}
+
+
+@dataclass(frozen=True)
+class Field:
+    """How a field of a record is compared, sorted and shown.
+
+    Attributes:
+        kind: "number", "text" or "yes or no".
+        unit: What a number counts; one with an ending is divided by it.
+        heading: Its column.
+        descending: Whether the best is the highest.
+        digits: Decimals in a table.
+    """
+
+    kind: str = "text"
+    unit: float = 1
+    heading: str = ""
+    descending: bool = False
+    digits: int = 0
+
+
+FIELDS = {
+    "name": Field(), "arch": Field(), "tag": Field(), "family": Field(), "builder": Field(),
+    "top1": Field("number", descending=True, digits=2), "top5": Field("number", descending=True, digits=2),
+    "params": Field("number", 1e6, "params (M)", digits=2),
+    "gmacs": Field("number", 1e9, digits=2),
+    "activations": Field("number", 1e6, "activations (M)", digits=2),
+    "input": Field("number"), "test": Field("number"),
+    "test_gmacs": Field("number", 1e9, digits=2),
+    "test_activations": Field("number", 1e6, "test_activations (M)", digits=2),
+    "classes": Field("number"), "labels": Field(), "license": Field(),
+    "file_size": Field("number", heading="file (MiB)", digits=1),
+    "preprocessing": Field(), "source": Field(), "paper": Field(), "origin": Field(), "recipe": Field(),
+    "cached": Field("yes or no", descending=True),
+}
+_OTHER_NAMES = {
+    "acc1": "top1", "acc@1": "top1", "acc5": "top5", "acc@5": "top5", "acts": "activations", "architecture": "arch",
+    "dataset": "labels", "img_size": "input", "input_size": "input", "licence": "license", "macs": "gmacs",
+    "macts": "activations", "model": "name", "module": "family", "num_classes": "classes", "param_count": "params",
+    "size": "input", "test_size": "test",
+}
+_COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
+    "=": operator.eq, "==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt,
+    ">=": operator.ge,
+}
+_OPERATORS = {"number": tuple(_COMPARISONS), "text": ("=", "==", "!=", "~", "!~"), "yes or no": ("=", "==", "!=")}
+_ENDINGS = {"": None, "k": 1e3, "m": 1e6, "g": 1e9}
+_TOKENS = re.compile(r"""(?P<space>\s+) | (?P<paren>[()]) | (?P<operator>[<>!=]= | !~ | [=<>~])
+                         | (?P<quoted>"[^"]*" | '[^']*') | (?P<word>(?:[^\s()=<>!~"'] | !(?![=~]))+)""", re.VERBOSE)
+_NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))([a-z]*)%?", re.IGNORECASE)
+
+Condition = Callable[[Record], bool]
+
+
+def search(
+    query: str = "", *, sort: str | Sequence[str] | None = None, limit: int | None = None, published: bool = True
+) -> list[Record]:
+    """Weights that meet conditions.
+
+        mvlib.search("top1>80 params<30M gmacs<5 license=apache-2.0 input=224")
+        mvlib.search("vit_*  classes=0", sort="params", limit=5)
+
+    Args:
+        query: Conditions; see this module's description. An empty one is met by all.
+        sort: Fields, as a list or separated by commas; each best first: accuracies from the highest, what a model
+            costs from the least, texts in alphabetical order. A minus before its name turns a field's order round.
+            Default: "top1". Records that lack the field come last, equal ones by name.
+        limit: Keep this many.
+        published: Whether to leave out what has no weights that can be had.
+
+    Raises:
+        ConfigError: The query cannot be read (the message points at the place), or there is no such field.
+    """
+    condition, order = _Parser(query).parse(), _parse_order(sort or "top1")
+    if limit is not None and limit < 0:
+        raise ConfigError(f"limit {limit} is not a number of records")
+    found = sorted((record for record in _records(published) if condition(record)), key=lambda r: natural_key(r.name))
+    for name, descending in reversed(order):
+        found.sort(key=functools.partial(_sort_key, name=name), reverse=descending)
+        found.sort(key=lambda record, name=name: getattr(record, name) is None)
+    return found[:limit]
+
+
+def find_field(name: str) -> str:
+    """The field of this name, or of timm's or torchvision's name for it.
+
+    Raises:
+        ConfigError: There is none; the message has those that are close, or all.
+    """
+    name = name.strip().lower()
+    name = _OTHER_NAMES.get(name, name)
+    if name not in FIELDS:
+        raise ConfigError(_unknown_field(name))
+    return name
+
+
+def _unknown_field(name: str) -> str:
+    return f"there is no field '{name}'" + (closest(name, [*FIELDS, *_OTHER_NAMES]) or f"; fields: {', '.join(FIELDS)}")
+
+
+def _parse_order(sort: str | Sequence[str]) -> list[tuple[str, bool]]:
+    names = sort.split(",") if isinstance(sort, str) else sort
+    order = []
+    for name in names:
+        field = find_field(name.strip().removeprefix("-"))
+        order.append((field, FIELDS[field].descending != name.strip().startswith("-")))
+    return order
+
+
+def _sort_key(record: Record, name: str) -> Any:
+    value = getattr(record, name)
+    if FIELDS[name].kind == "text":
+        return natural_key(value or "")
+    return 0 if value is None else value
+
+
+# records
+
+def _records(published: bool) -> Iterator[Record]:
+    for architecture in registry.list_models():
+        configs = registry.get_arch_pretrained_cfgs(architecture).values() or [WeightsConfig(architecture)]
+        facts = {"family": registry.get_module(architecture), "builder": registry.torchvision_builder(architecture)}
+        for config in configs:
+            if config.has_weights or not published:
+                yield _record(config, **facts)
+
+
+def _record(config: WeightsConfig, **facts: str | None) -> Record:
+    accuracies = config.metrics.get(DATA_SET, {})
+    costs = costs_of(config)
+    params = costs.get("params") or config.num_params
+    test, test_gmacs, test_activations = costs.get("test", (None, None, None))
+    if test is None and costs:
+        test_gmacs, test_activations = costs["gmacs"], costs["activations"]
+    papers = config.paper_ids
+    return Record(
+        name=config.name, arch=str(config.architecture), tag=config.tag, **facts,
+        top1=accuracies.get("acc@1"), top5=accuracies.get("acc@5"),
+        params=params and params / 1e6, gmacs=costs.get("gmacs", config.gmacs), activations=costs.get("activations"),
+        input=config.input_size[-1], test=(config.test_input_size or config.input_size)[-1],
+        test_gmacs=test_gmacs, test_activations=test_activations,
+        classes=config.num_classes, labels=config.label_set, license=config.license, file_size=config.file_size,
+        preprocessing=config.preprocessing, source=next(iter(config.sources), None),
+        paper=", ".join(papers) if isinstance(papers, tuple) else papers, origin=config.origin_url,
+        recipe=config.recipe,
+    )
+
+
+# the language
+
+@dataclass(frozen=True)
+class _Token:
+    kind: str  # "word", "quoted", "operator", "paren", or "end"
+    text: str
+    start: int
+    end: int
+
+    @property
+    def value(self) -> str:
+        return self.text[1:-1] if self.kind == "quoted" else self.text
+
+
+class _Parser:
+    """Recursive descent over
+
+        alternatives: conditions ("or" conditions)*
+        conditions:   condition+
+        condition:    "(" alternatives ")" | FIELD OPERATOR VALUE | WORD
+    """
+
+    def __init__(self, query: str) -> None:
+        self.query = query
+        self.tokens = list(self._split())
+        self.position = 0
+
+    def parse(self) -> Condition:
+        if self.current.kind == "end":
+            return lambda record: True
+        condition = self._alternatives()
+        if self.current.kind != "end":
+            self._fail("this closes no parenthesis that was opened")
+        return condition
+
+    def _split(self) -> Iterator[_Token]:
+        position, length = 0, len(self.query)
+        while position < length:
+            match = _TOKENS.match(self.query, position)
+            if match is None:
+                self._fail("this quotation mark has no other that ends the text" if self.query[position] in "\"'"
+                           else "this means nothing here", _Token("", "", position, position + 1))
+            if match.lastgroup != "space":
+                yield _Token(str(match.lastgroup), match.group(), match.start(), match.end())
+            position = match.end()
+        yield _Token("end", "", length, length)
+
+    @property
+    def current(self) -> _Token:
+        return self.tokens[self.position]
+
+    def _next(self) -> _Token:
+        token = self.current
+        self.position += 1
+        return token
+
+    def _fail(self, reason: str, token: _Token | None = None) -> NoReturn:
+        """Show the query with carets under the token, and say why."""
+        token = token or self.current
+        shown = "".join(c if c.isprintable() else " " for c in self.query)
+        marks = " " * token.start + "^" * max(1, token.end - token.start)
+        raise ConfigError(f"the search cannot be read:\n  {shown}\n  {marks}\n{reason}")
+
+    def _alternatives(self) -> Condition:
+        choices = [self._conditions()]
+        while self._is_word("or"):
+            self._next()
+            choices.append(self._conditions())
+        return choices[0] if len(choices) == 1 else lambda record: any(choice(record) for choice in choices)
+
+    def _conditions(self) -> Condition:
+        conditions = [self._condition()]
+        while self.current.kind != "end" and self.current.text != ")" and not self._is_word("or"):
+            if self._is_word("and"):
+                self._next()
+            conditions.append(self._condition())
+        return conditions[0] if len(conditions) == 1 else lambda record: all(c(record) for c in conditions)
+
+    def _is_word(self, text: str) -> bool:
+        return self.current.kind == "word" and self.current.text.lower() == text
+
+    def _condition(self) -> Condition:
+        token = self._next()
+        if token.text == "(":
+            condition = self._alternatives()
+            if self._next().text != ")":
+                self._fail("this parenthesis is not closed", token)
+            return condition
+        if token.kind not in ("word", "quoted") or (token.kind == "word" and token.text.lower() in ("or", "and")):
+            self._fail("here a condition is missing, such as top1>80, or a word of the name", token)
+        if self.current.kind == "operator":
+            return self._comparison(token, self._next())
+        if token.kind == "word" and _OTHER_NAMES.get(token.text.lower(), token.text.lower()) in FIELDS:
+            self._fail(f"'{token.text}' is a field: here an operator and a value are missing (quote the whole search: "
+                       f"the shell takes < and > for itself)", token)
+        return functools.partial(_has_name, matches=_pattern(token.value))
+
+    def _comparison(self, left: _Token, sign: _Token) -> Condition:
+        name = _OTHER_NAMES.get(left.value.lower(), left.value.lower())
+        if name not in FIELDS:
+            self._fail(_unknown_field(left.value), left)
+        field = FIELDS[name]
+        allowed = _OPERATORS[field.kind]
+        if sign.text not in allowed:
+            self._fail(f"{name} is a {field.kind}, which is compared with {' '.join(a for a in allowed if a != '==')}",
+                       sign)
+        right = self._next()
+        if right.kind not in ("word", "quoted"):
+            self._fail(f"here a value for {name} is missing: {_EXPECTED[field.kind]}", right)
+        if field.kind == "text":
+            return _compare_text(name, sign.text, right.value)
+        value = self._number(field, right) if field.kind == "number" else self._yes_or_no(right)
+        return _compare_value(name, _COMPARISONS[sign.text], value)
+
+    def _number(self, field: Field, token: _Token) -> float:
+        match = _NUMBER.fullmatch(token.value)
+        ending = match.group(2).lower() if match else ""
+        if match is None or ending not in _ENDINGS:
+            self._fail(f"'{token.value}' is not {_EXPECTED['number']}", token)
+        number, scale = float(match.group(1)), _ENDINGS[ending]
+        return number if scale is None else number * scale / field.unit
+
+    def _yes_or_no(self, token: _Token) -> bool:
+        known = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
+        if token.value.lower() not in known:
+            self._fail(f"'{token.value}' is not {_EXPECTED['yes or no']}", token)
+        return known[token.value.lower()]
+
+
+_EXPECTED = {"number": "a number, which may end in k, M or G", "text": "a text, quoted if it holds spaces",
+             "yes or no": "yes or no"}
+
+
+def _compare_value(name: str, compare: Callable[[Any, Any], bool], wanted: float) -> Condition:
+    def condition(record: Record) -> bool:
+        value = getattr(record, name)
+        return value is not None and compare(value, wanted)
+
+    return condition
+
+
+def _compare_text(name: str, sign: str, wanted: str) -> Condition:
+    matches = _pattern(wanted) if "~" in sign else functools.partial(operator.eq, wanted.lower())
+
+    def is_like(record: Record) -> bool:
+        return _has_name(record, matches) if name == "name" else matches(getattr(record, name).lower())
+
+    def condition(record: Record) -> bool:
+        return getattr(record, name) is not None and is_like(record) != sign.startswith("!")
+
+    return condition
+
+
+def _pattern(text: str) -> Callable[[str], bool]:
+    """Whether a text in lower case is like this one: a wildcard, or else a part of it."""
+    text = text.lower()
+    if any(character in text for character in "*?["):
+        wildcard = re.compile(fnmatch.translate(text))
+        return lambda value: wildcard.match(value) is not None
+    return lambda value: text in value
+
+
+def _has_name(record: Record, matches: Callable[[str], bool]) -> bool:
+    """Whether the name is like that, or the architecture's (a wildcard need not say the tag), or torchvision's."""
+    return any(matches(name.lower()) for name in (record.name, record.arch, record.builder) if name)

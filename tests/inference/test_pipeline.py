@@ -1,0 +1,102 @@
+import threading
+import time
+from itertools import count, islice
+from pathlib import Path
+
+import pytest
+import torch
+
+from mvlib.errors import BadImageError
+from mvlib.inference.pipeline import Job, run_pipeline
+
+SIZE = (3, 4, 4)
+
+
+def image(path):
+    return torch.full(SIZE, int(path.stem) % 256, dtype=torch.uint8)
+
+
+def jobs(total, batch_size):
+    names = [Path(f"{number}.jpg") for number in range(total)]
+    return [Job(names[first:first + batch_size], first) for first in range(0, total, batch_size)]
+
+
+def first_pixels(images):
+    return images[:, 0, 0, 0].tolist()
+
+
+def run(items, read=image, compute=first_pixels, batch_size=4, workers=3, lanes=2):
+    return run_pipeline(items, read, compute, input_size=SIZE, batch_size=batch_size, workers=workers, lanes=lanes)
+
+
+def test_answers_come_in_order_though_images_take_unequal_times():
+    def read(path):
+        time.sleep(0.02 if int(path.stem) % 5 == 0 else 0)
+        return image(path)
+
+    def compute(images):
+        time.sleep(0.03 if images[0, 0, 0, 0] == 0 else 0)
+        return first_pixels(images)
+
+    answers = list(run(jobs(30, 4), read, compute))
+    assert [answer.job.tag for answer in answers] == list(range(0, 30, 4))
+    assert [value for answer in answers for value in answer.output] == list(range(30))
+
+
+def test_images_that_cannot_be_read_leave_the_others_in_their_places():
+    def read(path):
+        if int(path.stem) in (1, 4, 5, 6, 7):
+            raise BadImageError(f"{path}: file is empty")
+        return image(path)
+
+    one, two, three = run(jobs(9, 4), read)
+    assert (one.read, one.output, one.failures) == ([0, 2, 3], [0, 2, 3], [(1, "file is empty")])
+    assert (two.read, two.output, len(two.failures)) == ([], None, 4)
+    assert three.output == [8]
+
+
+def test_batches_are_last_channels_uint8():
+    seen = []
+    list(run(jobs(6, 4), compute=lambda images: seen.append((images.shape[0], images.dtype, images.is_contiguous(
+        memory_format=torch.channels_last)))))
+    assert sorted(seen) == [(2, torch.uint8, True), (4, torch.uint8, True)]
+
+
+@pytest.mark.parametrize("where", ["read", "compute", "jobs"])
+def test_an_error_of_a_thread_is_not_lost(where):
+    def fail(*_):
+        raise RuntimeError("no such luck")
+
+    items = (fail() if where == "jobs" and job.tag == 8 else job for job in jobs(40, 4))
+    with pytest.raises(RuntimeError, match="no such luck"):
+        list(run(items, fail if where == "read" else image, fail if where == "compute" else first_pixels))
+
+
+def test_an_endless_list_is_drawn_from_as_it_is_needed():
+    drawn = []
+
+    def endless():
+        for number in count():
+            drawn.append(number)
+            yield Job([Path(f"{number}.jpg")], number)
+
+    taken = list(islice(run(endless(), batch_size=1), 50))
+    assert [answer.job.tag for answer in taken] == list(range(50))
+    assert len(drawn) < 60
+
+
+def test_buffers_are_used_again():
+    places = set()
+    list(run(jobs(400, 4), compute=lambda images: places.add(images.data_ptr())))
+    assert len(places) <= 4
+
+
+def test_threads_end_with_the_run():
+    before = threading.active_count()
+    answers = run(jobs(400, 4))
+    next(answers)
+    answers.close()
+    deadline = time.monotonic() + 10
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert threading.active_count() <= before
