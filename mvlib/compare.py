@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from . import hub
+from .costs import costs_of, gmacs_at
 from .errors import ConfigError, MvlibError
 from .names import natural_key, split_model_name_tag
-from .registry import CATALOG_DIR, get_pretrained_cfg, match_models, resolve_name
+from .registry import get_pretrained_cfg, match_models, resolve_name
 from .weights import WeightsConfig
 
 __all__ = ["COLUMNS", "Candidate", "compare_models", "pareto_front", "short_names"]
@@ -151,8 +151,7 @@ def _config(name: str) -> WeightsConfig:
 
 
 def _describe(name: str, config: WeightsConfig, with_errors: bool) -> Candidate:
-    stats = _stats().get(config.architecture, {})
-    count = config.num_params or stats.get("params")
+    count = config.num_params or costs_of(config).get("params")
     candidate = Candidate(name, config.name)
     candidate.params = round(count / 1e6, 2) if count else None
     candidate.size_mib, candidate.size_from = _size(config, count)
@@ -174,14 +173,6 @@ def _size(config: WeightsConfig, params: int | None) -> tuple[float | None, str 
     if config.file_size:
         return round(config.file_size, 1), "published"
     return (round(4 * params / _MIB, 1), "4 bytes a parameter") if params else (None, None)
-
-
-def _stats() -> dict[str, dict[str, Any]]:
-    try:
-        with open(os.path.join(CATALOG_DIR, "stats.json"), encoding="utf-8") as stream:
-            return json.load(stream)
-    except FileNotFoundError:  # a source tree that has not been measured yet
-        return {}
 
 
 def _take_errors(candidate: Candidate, measure: Callable[[str], Mapping[str, float]]) -> None:
@@ -213,12 +204,10 @@ def _time(
         alike.setdefault(repr((config.architecture, size, config.num_classes, sorted(config.model_args.items()))),
                          []).append(candidate)
     groups = {group[0].weights: group for group in alike.values()}
-    stats = _stats()
     for name, group in groups.items():
-        known = stats.get(resolve_name(name)[0], {})
         size = input_size_of(name, img_size)
         try:
-            gmacs = known["gmacs"] if known.get("size") == size[-1] == size[-2] else count_gmacs(name, size)
+            gmacs = gmacs_at(_config(name), size) or count_gmacs(name, size)
         except Exception as error:  # whatever a model makes of a size that it cannot take; timing says it, too
             tell(f"{name}: no multiply-accumulates: {str(error).splitlines()[0] if str(error) else type(error)}")
             gmacs = None

@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .registry import CATALOG_DIR
 from .weights import WeightsConfig
 
-__all__ = ["costs_of", "read_stats"]
+__all__ = ["costs_of", "gmacs_at", "read_stats"]
 
 
 @functools.cache
@@ -34,6 +34,14 @@ def costs_of(config: WeightsConfig) -> Mapping[str, Any]:
     stats = read_stats()
     row = stats.get(config.name) or stats.get(str(config.architecture), {})
     return row if row and _fits(row, config) else {}
+
+
+def gmacs_at(config: WeightsConfig, size: Sequence[int]) -> float | None:
+    """Multiply-accumulates for an image of (channels, height, width), in 1e9; None where they were not measured."""
+    costs = costs_of(config)
+    if costs and tuple(size) == config.input_size:
+        return costs["gmacs"]
+    return costs["test"][1] if "test" in costs and tuple(size) == config.test_input_size else None
 
 
 def _fits(row: Mapping[str, Any], config: WeightsConfig) -> bool:

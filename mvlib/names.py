@@ -14,12 +14,13 @@ from typing import NamedTuple
 
 from .errors import UnknownNameError
 
-__all__ = ["SOURCES", "ModelName", "closest", "natural_key", "parse_model_name", "split_model_name_tag"]
+__all__ = ["SOURCES", "ModelName", "closest", "natural_key", "natural_text", "parse_model_name", "split_model_name_tag"]
 
 SOURCES = ("hf-hub", "local-dir")
 _ALIASES = {"hf_hub": "hf-hub", "hf": "hf-hub"}
 # Two characters at least, so that the drive letter of a Windows path is not taken for a source.
 _PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9+.\-_]+")
+_DIGITS = re.compile(r"\d+")
 
 
 class ModelName(NamedTuple):
@@ -69,6 +70,19 @@ def parse_model_name(model_name: str) -> ModelName:
 def natural_key(text: str) -> list[int | str]:
     """Sort key under which "b2" stands before "b10"; case does not matter."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", text.lower())]
+
+
+def natural_text(text: str) -> str:
+    """A text that sorts as `natural_key(text)` does. A million lists would keep the garbage collector busy."""
+    return _DIGITS.sub(_number_text, text.lower())
+
+
+def _number_text(match: re.Match[str]) -> str:
+    """A number so that a shorter one sorts first, and before letters."""
+    digits = match[0]
+    if digits[0] == "0" or not digits.isascii():
+        digits = str(int(digits))
+    return f"\0{chr(len(digits))}{digits}"
 
 
 def closest(name: str, known: Iterable[str], count: int = 3) -> str:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .argument_types import positive
 from .output import check_output, kind_of, render, write_text
 
 if TYPE_CHECKING:
@@ -45,13 +46,6 @@ def add_results_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--results-file", metavar="FILE", help="where results go as well: .csv, .json or .md")
     parser.add_argument("--format", choices=("table", "csv", "json", "markdown"), default="table",
                         help="on standard output (default: %(default)s)")
-
-
-def positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not a positive number")
-    return value
 
 
 def run(arguments: argparse.Namespace) -> int:

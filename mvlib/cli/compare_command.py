@@ -10,7 +10,8 @@ from typing import Any
 
 from ..compare import COLUMNS, Candidate, compare_models
 from ..errors import ConfigError
-from .benchmark_command import add_results_arguments, check_results_file, positive, results_text, write_results
+from .argument_types import positive
+from .benchmark_command import add_results_arguments, check_results_file, results_text, write_results
 from .output import check_output, write_text
 
 _HEADINGS = {"top1_err": "top-1 err", "top5_err": "top-5 err", "cpu_ms": "CPU ms", "gpu_ms": "GPU ms",

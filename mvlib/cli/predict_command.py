@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
+from ..inference.options import COMPILE, DECODINGS, DEFAULT_MODEL, PRECISIONS
+from .argument_types import positive
 from .output import check_output
 
 if TYPE_CHECKING:
     from ..inference.session import Session, Settings
+    from ..inference.sheet import ContactSheet
 
-DEFAULT_MODEL = "tf_efficientnet_lite0.pip_in1k"  # its weights come from the package index, so no hub is needed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", metavar="PATH",
                         help="file for the predictions instead of standard output; a folder (an existing one, or "
                              "NAME/) takes them in parts, and goes on where it stopped")
-    parser.add_argument("--sheet", metavar="FILE", help="draw the pictures with their classes on one sheet")
+    parser.add_argument("--sheet", metavar="FILE",
+                        help="draw the pictures with their classes: a contact sheet (.png, .jpg, .webp), 60 to a page")
 
 
 def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,24 +46,17 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=positive, metavar="N",
                         help="images at once, in each thread of the model (default: 4 on a CPU, 64 on a GPU)")
     parser.add_argument("--device", default="auto", help="where the model runs (default: the GPU if there is one)")
-    parser.add_argument("--precision", choices=("float32", "bfloat16", "float16", "int8"), default="float32",
+    parser.add_argument("--precision", choices=PRECISIONS, default="float32",
                         help="numbers that the model computes with (default: %(default)s)")
-    parser.add_argument("--compile", choices=("auto", "on", "off"), default="auto",
+    parser.add_argument("--compile", choices=COMPILE, default="auto",
                         help="compile the model (default: auto, where the images are many enough to pay for it)")
-    parser.add_argument("--decode", choices=("full", "scaled", "reference"), default="full",
+    parser.add_argument("--decode", choices=DECODINGS, default="full",
                         help="full; scaled: large JPEGs at 1/2, 1/4 or 1/8, faster and nearly the same; reference: by "
                              "PIL, to the bit what the weights were validated with (default: %(default)s)")
     parser.add_argument("--workers", type=positive, metavar="N",
                         help="threads that decode images (default: one for each core)")
     parser.add_argument("--shard-size", type=positive, default=1024, metavar="N",
                         help="images in a part of an output folder (default: %(default)s)")
-
-
-def positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not a positive number")
-    return value
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -79,6 +75,10 @@ def run(arguments: argparse.Namespace) -> int:
     for path in (None if is_folder else output, arguments.sheet):
         if path:
             check_output(path)
+    if arguments.sheet:
+        from ..inference.sheet import check_sheet
+
+        check_sheet(arguments.sheet)
     files = list_inputs(arguments.inputs, arguments.files_from)
     with quick_import():
         from ..inference.session import Session, classify
@@ -95,6 +95,7 @@ def _write(arguments: argparse.Namespace, session: Session, compute: Any, files:
 
     kind = arguments.format or (format_of(arguments.output) if arguments.output else "table")
     failures: list[tuple[Path, str]] = []
+    sheet = _open_sheet(arguments.sheet)
     count = 0
     with contextlib.ExitStack() as stack:
         stream = stack.enter_context(open_output(arguments.output)) if arguments.output else sys.stdout
@@ -106,8 +107,22 @@ def _write(arguments: argparse.Namespace, session: Session, compute: Any, files:
             failures += [(answer.job.files[position], reason) for position, reason in answer.failures]
             for position, predictions in zip(answer.read, answer.output or ()):
                 writer.write(answer.job.files[position], predictions)
+            if sheet is not None:
+                known, reasons = dict(zip(answer.read, answer.output or ())), dict(answer.failures)
+                for position, path in enumerate(answer.job.files):
+                    sheet.add(path, known.get(position, ()), reasons.get(position))
         writer.close()
+        if sheet is not None:
+            sheet.close()
     return report_failures(failures, count)
+
+
+def _open_sheet(path: str | None) -> ContactSheet | None:
+    if path is None:
+        return None
+    from ..inference.sheet import ContactSheet
+
+    return ContactSheet(path)
 
 
 def _fill_folder(arguments: argparse.Namespace, session: Session, compute: Any, files: Iterator[Path]) -> int:

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ..errors import BadImageError
-from ..names import natural_key
+from ..names import natural_text
 
 __all__ = ["IMAGE_EXTENSIONS", "find_images", "open_image"]
 
@@ -165,17 +165,39 @@ def find_images(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 def _search(folder: Path, searched: set[tuple[int, int]]) -> Iterator[Path]:
     try:
         status = os.stat(folder)
-        entries = sorted(os.scandir(folder), key=lambda entry: (natural_key(entry.name), entry.name))
+        names, folders = _list(folder)
     except OSError:
         yield folder
         return
     if (status.st_dev, status.st_ino) in searched:  # a link back, or a second one
         return
     searched.add((status.st_dev, status.st_ino))
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        if os.path.isdir(entry):  # False for a link to itself, where entry.is_dir() raises
-            yield from _search(folder / entry.name, searched)
-        elif os.path.splitext(entry.name)[1].lower() in IMAGE_EXTENSIONS:
-            yield folder / entry.name
+    for name in names:
+        if name in folders:
+            yield from _search(folder / name, searched)
+        else:
+            yield folder / name
+
+
+def _list(folder: Path) -> tuple[list[str], set[str]]:
+    """Names of the images and folders in a folder, in order, and which of them are folders."""
+    names, folders = [], set()
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if _is_folder(entry):
+                folders.add(entry.name)
+            elif os.path.splitext(entry.name)[1].lower() not in IMAGE_EXTENSIONS:
+                continue
+            names.append(entry.name)
+    names.sort()
+    names.sort(key=natural_text)
+    return names, folders
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False

@@ -24,16 +24,14 @@ from ..loading import read_training_facts
 from ..names import parse_model_name
 from ..optimization import optimize
 from ..registry import get_arch_tags, is_model, resolve_name
+from .options import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from ..optimization.report import Report
 
-__all__ = ["DECODINGS", "DEFAULT_MODEL", "PRECISIONS", "Engine", "class_names_of", "create_read", "digest_of",
-           "load_model", "name_of", "prepare", "resolve_device"]
+__all__ = ["Engine", "class_names_of", "create_read", "digest_of", "load_model", "name_of", "prepare",
+           "resolve_device"]
 
-DEFAULT_MODEL = "tf_efficientnet_lite0.pip_in1k"  # its weights come from the package index, so no hub is needed
-PRECISIONS = ("float32", "bfloat16", "float16", "int8")
-DECODINGS = ("full", "scaled", "reference")
 _LEAST_INT8 = 0.5  # share of the weights that int8 has to reach: with less there is nothing to gain
 
 
@@ -192,8 +190,8 @@ def prepare(
     Args:
         model: In evaluation mode, on `device`.
         config: Of `resolve_data_config`.
-        precision: One of `PRECISIONS`; "int8" leaves a quantized model as it is, and otherwise takes its linear layers
-            in int8, scaled for each batch anew.
+        precision: One of `options.PRECISIONS`; "int8" leaves a quantized model as it is, and otherwise takes its
+            linear layers in int8, scaled for each batch anew.
         compile: As `mvlib.optimize` takes it.
         batch_size: Images at once.
         count: Images in all, if that is known.

@@ -147,3 +147,184 @@ def test_an_empty_folder(tmp_path):
     done = mvlib("predict", tmp_path)
     assert done.returncode == 2
     assert f"no images in {tmp_path}" in done.stderr
+
+
+# many images
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """12 pictures, the sixth damaged."""
+    root = tmp_path_factory.mktemp("many")
+    photograph = Image.open(PHOTOS / "coffee.png").resize((300, 200))
+    for number in range(12):
+        photograph.rotate(20 * number).save(root / f"{number}.jpg", quality=90)
+    (root / "5.jpg").write_text("not a photograph")
+    return root
+
+
+@pytest.fixture(scope="module")
+def whole(many):
+    """What one run over them prints."""
+    done = mvlib("predict", many, "--format", "jsonl", "--topk", 2)
+    assert done.returncode == 1 and "1 of 12 images could not be read" in done.stderr
+    return done.stdout
+
+
+def same(found, expected):
+    """Predictions of the same files, alike but for the order of additions in other batches."""
+    found, expected = ([json.loads(line) for line in text.splitlines()] for text in (found, expected))
+    assert [item["file"] for item in found] == [item["file"] for item in expected]
+    for one, other in zip(found, expected):
+        assert [p["index"] for p in one["predictions"]] == [p["index"] for p in other["predictions"]]
+        assert [p["probability"] for p in one["predictions"]] == pytest.approx(
+            [p["probability"] for p in other["predictions"]], abs=1e-4)
+
+
+def test_a_file_by_its_ending_and_a_list_of_names(many, whole, tmp_path):
+    (tmp_path / "list.txt").write_text("".join(f"{many}/{number}.jpg\n" for number in range(12)))
+    done = mvlib("predict", "--files-from", tmp_path / "list.txt", "--output", tmp_path / "out.jsonl", "--topk", 2)
+    assert done.returncode == 1 and not done.stdout
+    same((tmp_path / "out.jsonl").read_text(), whole)
+    mvlib("predict", many / "0.jpg", "--output", tmp_path / "out.csv", "--workers", 1, "--batch-size", 2)
+    assert (tmp_path / "out.csv").read_text().startswith("file,rank,index,class,probability\n")
+
+
+def test_a_list_that_names_missing_files(many, tmp_path):
+    (tmp_path / "list.txt").write_text(f"{many}/0.jpg\n{tmp_path}/gone.jpg\n{many}/1.jpg\n")
+    done = mvlib("predict", "--files-from", tmp_path / "list.txt", "--format", "jsonl")
+    assert [Path(json.loads(line)["file"]).name for line in done.stdout.splitlines()] == ["0.jpg", "1.jpg"]
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [f"mvlib: not read: {tmp_path}/gone.jpg: No such file or directory",
+                                        "mvlib: 1 of 3 images could not be read"]
+
+
+def test_a_folder_of_parts_is_gone_on_with_and_merged(many, whole, tmp_path):
+    command = ("predict", many, "--output", f"{tmp_path}/parts/", "--shard-size", 5, "--topk", 2)
+    assert mvlib(*command).returncode == 1
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("parts/part-*")}
+    assert len(written) == 3
+    (tmp_path / "parts" / "part-00001.jsonl").unlink()
+    done = mvlib(*command)
+    assert done.returncode == 1 and "1 of 12 images could not be read" in done.stderr
+    again = {path: path.stat().st_mtime_ns for path in tmp_path.glob("parts/part-*")}
+    assert [path.name for path in sorted(again) if again[path] != written[path]] == ["part-00001.jsonl"]
+    assert mvlib("merge", tmp_path / "parts", "--output", tmp_path / "all.jsonl").returncode == 1
+    same((tmp_path / "all.jsonl").read_text(), whole)
+    mvlib("merge", tmp_path / "parts", "--output", tmp_path / "all.csv")
+    mvlib("merge", tmp_path / "parts", "--output", tmp_path / "all.json")
+    with open(tmp_path / "all.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 22 and {row["rank"] for row in rows} == {"1", "2"}
+    assert len(json.loads((tmp_path / "all.json").read_text())) == 11
+    import pyarrow.parquet
+
+    mvlib("merge", tmp_path / "parts", "--output", tmp_path / "all.parquet")
+    table = pyarrow.parquet.read_table(tmp_path / "all.parquet")
+    assert table.column_names == ["file", "rank", "index", "class", "probability"] and len(table) == 22
+    assert table["index"].to_pylist() == [int(row["index"]) for row in rows]
+    done = mvlib(*command[:-1], 3)
+    assert done.returncode == 2 and "topk: 2, now 3" in done.stderr
+
+
+def test_under_torchrun(many, whole, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "mvlib",
+         "predict", *(str(many / f"{n}.jpg") for n in range(12) if n != 5), "--output", f"{tmp_path}/parts/",
+         "--shard-size", "3", "--topk", "2"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert mvlib("merge", tmp_path / "parts", "--output", tmp_path / "all.jsonl").returncode == 0
+    same((tmp_path / "all.jsonl").read_text(), whole)
+
+
+def test_several_processes_need_a_folder(many, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    done = mvlib("predict", many, "--output", "x.csv")
+    assert done.returncode == 2
+    assert "mvlib: 2 processes need a folder (--output NAME/); 'mvlib merge' makes one file of it" in done.stderr
+
+
+def test_a_contact_sheet(many, tmp_path):
+    done = mvlib("predict", many, "--sheet", tmp_path / "sheet.png", "--format", "csv")
+    assert done.returncode == 1
+    with Image.open(tmp_path / "sheet.png") as image:
+        assert image.size == (6 * 258 + 18, 2 * (180 + 4 * 19 + 6 + 18) + 18)
+        colours = {colour for _, colour in image.getcolors(1 << 24)}
+    assert (207, 227, 242) in colours and (179, 38, 30) in colours  # a bar, the reason of the damaged one
+
+
+# ways of computing
+
+def probabilities(done):
+    assert done.returncode == 0, done.stderr
+    return [{p["index"]: p["probability"] for p in json.loads(line)["predictions"]}
+            for line in done.stdout.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def two(folder):
+    return folder / "cat.jpg", folder / "a" / "b" / "coffee.webp"
+
+
+def test_decodings(two):
+    command = ("predict", *two, "--format", "jsonl", "--topk", 1000, "--decode")
+    reference, full, scaled = (probabilities(mvlib(*command, how)) for how in ("reference", "full", "scaled"))
+    for image in (0, 1):
+        for other in (full, scaled):
+            assert max(abs(other[image][index] - p) for index, p in reference[image].items()) < 0.02
+
+
+def test_compiled_or_not(two):
+    off = probabilities(mvlib("predict", *two, "--format", "jsonl", "--topk", 1000, "--compile", "off"))
+    done = mvlib("predict", *two, "--format", "jsonl", "--topk", 1000, "--compile", "on", "--batch-size", 2)
+    for one, other in zip(off, probabilities(done)):
+        assert max(abs(other[index] - p) for index, p in one.items()) < 1e-3
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_narrow_numbers_where_the_processor_has_them(two, precision):
+    import torch
+
+    from mvlib.optimization import supported_dtypes
+
+    done = mvlib("predict", *two, "--format", "jsonl", "--topk", 1000, "--precision", precision, "--device", "cpu")
+    if getattr(torch, precision) not in supported_dtypes(torch.device("cpu")):
+        assert done.returncode == 2
+        assert f"mvlib: cpu here does not compute in {precision}; it does in float32" in done.stderr
+        return
+    wide = probabilities(mvlib("predict", *two, "--format", "jsonl", "--topk", 1000, "--device", "cpu"))
+    for one, other in zip(wide, probabilities(done)):
+        assert max(abs(other[index] - p) for index, p in one.items()) < 0.05
+
+
+def test_int8_needs_weights_that_can_be_int8(two):
+    done = mvlib("predict", *two, "--precision", "int8")
+    assert done.returncode == 2
+    assert done.stderr == ("mvlib: 'tf_efficientnet_lite0.pip_in1k' has no int8 weights, and its linear layers, which "
+                           "could be quantized on the fly, are but 28% of it: take another precision, or a quantized_* "
+                           "model\n")
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ([], "mvlib: no images: name files, folders, or - for a list on standard input"),
+    (["{photo}", "--files-from", "{tmp}/none.txt"], "mvlib: the list {tmp}/none.txt cannot be read: No such file"),
+    (["--files-from", "{tmp}/empty.txt"], "mvlib: no images in {tmp}/empty.txt"),
+    (["{photo}", "--output", "{tmp}/nowhere/x.csv"],
+     "mvlib: {tmp}/nowhere/x.csv cannot be written: there is no folder {tmp}/nowhere"),
+    (["{photo}", "--output", "{tmp}/nowhere/x/"],
+     "mvlib: {tmp}/nowhere/x cannot be written: there is no folder {tmp}/nowhere"),
+    (["{photo}", "--output", "{tmp}/x/", "--format", "csv"],
+     "mvlib: parts are jsonl, not csv; 'mvlib merge' makes one file of them"),
+    (["{photo}", "--output", "{tmp}/x/", "--sheet", "{tmp}/s.png"], "mvlib: --sheet goes with an output that is not a"),
+    (["{photo}", "--sheet", "{tmp}/s.gif"], "mvlib: --sheet draws .png, .jpg, .jpeg, .webp, and '{tmp}/s.gif' ends in"),
+    (["{photo}", "--sheet", "{tmp}/nowhere/s.png"], "s.png cannot be written: there is no folder {tmp}/nowhere"),
+    (["{photo}", "--device", "nowhere"], "mvlib: device 'nowhere' cannot be used: "),
+    (["{photo}", "--workers", "0"], "0 is not a positive number"),
+])
+def test_mistakes_of_many(arguments, message, tmp_path):
+    (tmp_path / "empty.txt").touch()
+    places = {"tmp": tmp_path, "photo": PHOTOS / "coffee.png"}
+    done = mvlib("predict", *(argument.format(**places) for argument in arguments))
+    assert done.returncode == 2
+    assert message.format(**places) in done.stderr and "Traceback" not in done.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.txt"]

@@ -21,13 +21,13 @@ from torch.utils.data import ConcatDataset, DataLoader
 from mvlib.data.dataset import AugMixDataset, ImageDataset, IterableImageDataset
 from mvlib.data.dataset_factory import create_dataset
 from mvlib.data.readers import Sample, StreamReader, check_labels, check_same_classes
-from mvlib.data.readers.base import Names, natural_text
+from mvlib.data.readers.base import Names
 from mvlib.data.readers.class_map import load_class_map
 from mvlib.data.readers.tar import index_tar
 from mvlib.data.readers.wds import expand_braces
 from mvlib.data.transforms import ToTensor
 from mvlib.errors import BadImageError, ConfigError, DataError, MissingPackageError, MvlibError
-from mvlib.names import natural_key
+from mvlib.names import natural_key, natural_text
 
 NESTED = {"b10": ["1.jpg", "10.jpg", "2.PNG"], "b2": ["1.jpeg"], "A/x": ["3.jpg"],
           "n01440764": ["n01_2.png", "n01_11.jpg"]}

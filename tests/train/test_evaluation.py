@@ -10,10 +10,10 @@ from torch import nn
 import mvlib
 from mvlib.cli import main
 from mvlib.errors import CheckpointError, ConfigError
+from mvlib.optimization.folding import fold_batch_norms
 from mvlib.train import parse_train_arguments, read_checkpoint
 from mvlib.train.averaging import average_checkpoints, choose_checkpoints, clean_checkpoint, write_weights
 from mvlib.train.evaluation import expand_models, read_label_lists
-from mvlib.optimization.folding import fold_batch_norms
 from mvlib.train.run import train
 
 from .conftest import NAMES, QUICK

@@ -6,7 +6,6 @@ import importlib
 import io
 import os
 import random
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from types import ModuleType
@@ -16,12 +15,10 @@ import numpy as np
 
 from ...errors import MissingPackageError
 
-__all__ = ["NamedBytes", "Names", "Reader", "Sample", "StreamReader", "class_names", "natural_text",
+__all__ = ["NamedBytes", "Names", "Reader", "Sample", "StreamReader", "class_names",
            "parse_extensions", "require_package", "shuffled"]
 
 T = TypeVar("T")
-
-_DIGITS = re.compile(r"\d+")
 
 
 class NamedBytes(io.BytesIO):
@@ -129,19 +126,6 @@ def parse_extensions(input_key: str | None) -> list[str] | None:
     """Extensions from timm's `input_key`, such as ".jpg;png"."""
     parts = [part.strip().lower() for part in (input_key or "").split(";")]
     return [part if part.startswith(".") else f".{part}" for part in parts if part] or None
-
-
-def natural_text(text: str) -> str:
-    """A text that sorts as `natural_key(text)` does. A million lists would keep the garbage collector busy."""
-    return _DIGITS.sub(_number_text, text.lower())
-
-
-def _number_text(match: re.Match[str]) -> str:
-    """A number so that a shorter one sorts first, and before letters."""
-    digits = match[0]
-    if digits[0] == "0" or not digits.isascii():
-        digits = str(int(digits))
-    return f"\0{chr(len(digits))}{digits}"
 
 
 def class_names(class_to_idx: Mapping[str, int] | None) -> list[str] | None:

@@ -6,8 +6,9 @@ import os
 from collections.abc import Iterator, Sequence
 
 from ...errors import DataError
+from ...names import natural_text
 from ..images import IMAGE_EXTENSIONS
-from .base import Names, Reader, natural_text, parse_extensions
+from .base import Names, Reader, parse_extensions
 from .class_map import ClassMap, label_by_folder, load_class_map
 
 __all__ = ["FolderReader"]

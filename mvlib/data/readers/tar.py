@@ -15,8 +15,9 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from ...errors import BadImageError, DataError
+from ...names import natural_text
 from ..images import IMAGE_EXTENSIONS
-from .base import NamedBytes, Names, Reader, natural_text, parse_extensions
+from .base import NamedBytes, Names, Reader, parse_extensions
 from .class_map import ClassMap, label_by_folder, load_class_map
 
 __all__ = ["Files", "Member", "TarReader", "index_tar", "list_tars"]
