@@ -44,6 +44,7 @@ from mvlib.weights import Catalog, WeightsConfig, as_configs, load_catalog, read
 
 CATALOGS = Path(registry.CATALOG_DIR)
 EXTRAS = Path(__file__).resolve().parent / "catalog_extra"
+# Of timm's results/results-imagenet.csv of August 2024: what its authors measured with their validate.py.
 PUBLISHED = Path(__file__).resolve().parent / "published" / "timm_imagenet.csv"
 
 # torchvision's builders whose architecture has another name here; all others have the same.
@@ -245,17 +246,26 @@ def from_timm(architecture: str) -> dict[str, WeightsConfig]:
 
 
 @functools.cache
-def accuracies() -> dict[str, dict[str, float]]:
-    """timm's results on ImageNet-1K by the name of the weights."""
+def accuracies() -> dict[str, list[dict[str, float]]]:
+    """timm's results on ImageNet-1K by the name of the weights: best first, one for each way they were measured."""
+    found: dict[str, list[dict[str, float]]] = {}
     with open(PUBLISHED, newline="", encoding="utf-8") as stream:
-        return {row.pop("model"): {key: float(value) for key, value in row.items()} for row in csv.DictReader(stream)}
+        for row in csv.DictReader(stream):
+            found.setdefault(row.pop("model"), []).append({key: float(value) for key, value in row.items()})
+    return found
 
 
 def published_accuracy(name: str, fields: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """`metrics` of timm's weights, with the size of images where it was not that of training."""
-    row = accuracies().get(name)
-    if row is None:
+    """`metrics` of timm's weights, with the size of images where it was not that of training.
+
+    Of several results the one at the size and crop of evaluation, or at the size alone, or else the best.
+    """
+    rows = accuracies().get(name)
+    if not rows:
         return {}
+    size = (fields.get("test_input_size") or fields["input_size"])[-1]
+    crop = fields.get("test_crop_pct") or fields["crop_pct"]
+    row = max(rows, key=lambda row: (row["img_size"] == size, row["crop_pct"] == crop))
     metrics: dict[str, float] = {"acc@1": row["top1"], "acc@5": row["top5"]}
     if row["img_size"] != fields["input_size"][-1]:
         metrics |= {"img_size": int(row["img_size"])}

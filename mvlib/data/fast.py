@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..errors import BadImageError
+from ..memory import reuse_freed_memory
 from .geometry import Geometry, resized_size
 from .images import open_image
 from .jpeg import Source, decode_jpeg, decode_scaled, read_jpeg
@@ -61,12 +62,16 @@ class FastTransform:
     def from_file(self, source: Source) -> Tensor:
         """As `self(open_image(source))`, sooner where the file is a JPEG.
 
+        Has the process keep memory that it frees (`reuse_freed_memory`): pages for a large photograph, were they to be
+        had from the kernel anew, would take as long as its decoding.
+
         Args:
             source: As of `open_image`.
 
         Raises:
             BadImageError: As `open_image`, or the image is too narrow or too small.
         """
+        reuse_freed_memory()
         jpeg = read_jpeg(source)
         if jpeg is None:
             return self(open_image(source))

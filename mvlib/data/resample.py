@@ -1,14 +1,14 @@
 """PIL's antialiased resizing of 8-bit images, on torch's matrix products: within one step of PIL, and faster.
 
 PIL resizes in two passes, and rounds and clips to 8 bits after each, with coefficients of 22 bits. So does this, with
-coefficients of float32: sums that lie on the edge between two steps may fall to the other side, a few in a hundred
-thousand of a photograph's pixels. What that changes after the first pass is weighted by the coefficients of the second,
-so results differ by one step at most, unless many such pixels lie side by side with opposite signs: no test has met it.
-Only pixels that the caller wants are computed.
+coefficients of float32. Only where a sum of the first pass is so near to the edge between two steps that PIL may have
+rounded it the other way, it is left unrounded: half a step at most, weighted by coefficients whose absolute values sum
+to 1.4 at most. So results differ by less than one step before the last rounding, and by one step at most after it; of a
+photograph's, a few in a hundred thousand do. Only pixels that the caller wants are computed.
 
-Images that become `_KERNEL_SHRINK` times smaller, or more, take torch's 8-bit kernels, which round in between, with
-coarser weights: differences of two steps are then possible, but want patterns that no photograph has (on chessboards
-made for it, fewer than one value in a million).
+Where both sides shrink and no coefficient is negative (bilinear), or shrink a lot, torch's 8-bit kernels do the same
+several times sooner, with coefficients of 16 bits: a value in a few hundred differs by one step. Two steps are possible
+in theory, but want patterns that no photograph has (of noise and grids made for it, one value in fifty million).
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 __all__ = ["FILTERS", "resample"]
 
-_BLOCK = 16  # results computed by one matrix product: it reads as many inputs as all of them need
-_KERNEL_SHRINK = 3.5
-_KERNELS = ("bilinear", "bicubic")
+_BLOCK = 8  # results computed by one matrix product: it reads as many inputs as all of them need
+_KERNEL_SHRINK = {"bilinear": 1.0, "bicubic": 3.5}  # times, from where on torch's kernels are taken
+_EDGE = 0.4998  # of a step: what is rounded by more may be rounded the other way by PIL
 
 
 def _box(x: np.ndarray) -> np.ndarray:
@@ -96,6 +96,20 @@ class _Band(NamedTuple):
         return self.weights.shape[2]
 
 
+@lru_cache(maxsize=64)
+def _interleaved(window: _Window, name: str, channels: int) -> Tensor:
+    """Weights of a band, for pixels whose channels lie side by side: (blocks, width * channels, results * channels).
+
+    Most of them are zeros, whose products take less time than parting the channels would.
+    """
+    weights = _band(window, name).weights
+    blocks, results, width = weights.shape
+    wide = weights.new_zeros(blocks, width, channels, results, channels)
+    for channel in range(channels):
+        wide[:, :, channel, :, channel] = weights.transpose(1, 2)
+    return wide.view(blocks, width * channels, results * channels)
+
+
 @lru_cache(maxsize=256)
 def _band(window: _Window, name: str) -> _Band:
     kernel, reach = FILTERS[name]
@@ -132,7 +146,6 @@ def _even_reads(starts: np.ndarray, ends: np.ndarray) -> tuple[int, int, int]:
 
 def _rows(pixels: Tensor, band: _Band) -> Tensor:
     """Resize the first axis of (inputs, values): (results, values)."""
-    pixels = pixels.contiguous()
     if band.padding:
         pixels = torch.cat([pixels, pixels.new_zeros(band.padding, pixels.shape[1])])
     values = pixels.shape[1]
@@ -140,17 +153,16 @@ def _rows(pixels: Tensor, band: _Band) -> Tensor:
     return torch.bmm(band.weights, read).view(-1, values)[:band.count]
 
 
-def _columns(pixels: Tensor, band: _Band) -> Tensor:
-    """Resize the last axis of (values, inputs): (values, results)."""
-    pixels = pixels.contiguous()
+def _columns(pixels: Tensor, band: _Band, weights: Tensor) -> Tensor:
+    """Resize the middle axis of (rows, inputs, channels), with `_interleaved` weights: (rows, results, channels)."""
+    rows, _, channels = pixels.shape
     if band.padding:
-        pixels = torch.cat([pixels, pixels.new_zeros(pixels.shape[0], band.padding)], dim=1)
-    values, inputs = pixels.shape
-    blocks = len(band.weights)
-    read = pixels.as_strided((blocks, values, band.width), (band.step, inputs, 1))
-    results = pixels.new_empty(values, blocks, _BLOCK)
-    torch.bmm(read, band.weights.transpose(1, 2), out=results.transpose(0, 1))
-    return results.view(values, -1)[:, :band.count]
+        pixels = torch.cat([pixels, pixels.new_zeros(rows, band.padding, channels)], dim=1)
+    blocks, width, results = weights.shape
+    read = pixels.as_strided((blocks, rows, width), (band.step * channels, pixels.stride(0), 1))
+    resized = pixels.new_empty(rows, blocks, results)
+    torch.bmm(read, weights, out=resized.transpose(0, 1))
+    return resized.view(rows, -1, channels)[:, :band.count]
 
 
 def resample(pixels: Tensor, size: tuple[int, int], name: str, box: tuple[int, int, int, int]) -> Tensor:
@@ -175,11 +187,11 @@ def resample(pixels: Tensor, size: tuple[int, int], name: str, box: tuple[int, i
             _narrow(pixels, last.first, last.last, 1 - axis).permute(2, 0, 1)
     if last.old == last.new:
         return _whole(_pass(_narrow(pixels, last.first, last.last, 1 - axis), first, name, axis))
-    if min(first.shrink, last.shrink) >= _KERNEL_SHRINK and name in _KERNELS:
+    if min(first.shrink, last.shrink) >= _KERNEL_SHRINK.get(name, float("inf")):
         return _by_kernels(pixels, size, name, axis)[:, top:bottom, left:right]
     band = _band(last, name)
     pixels = _narrow(pixels, band.first, band.last, 1 - axis)
-    pixels = _rounded(_pass(pixels, first, name, axis))
+    pixels = _rounded_between(_pass(pixels, first, name, axis))
     return _whole(_pass(pixels, last, name, 1 - axis, narrowed=True))
 
 
@@ -192,25 +204,30 @@ def _pass(pixels: Tensor, window: _Window, name: str, axis: int, narrowed: bool 
     band = _band(window, name)
     if not narrowed:
         pixels = _narrow(pixels, band.first, band.last, axis)
+    pixels = pixels.float().contiguous()
     height, width, channels = pixels.shape
-    if axis == 1:  # each channel of a line by itself; the results stay in that order
-        lines = pixels.permute(0, 2, 1).reshape(height * channels, width).float()
-        return _columns(lines, band).view(height, channels, -1).permute(0, 2, 1)
-    if pixels.dtype == torch.uint8:  # the first pass, or the only one
-        return _rows(pixels.reshape(height, -1).float(), band).view(-1, width, channels)
-    return _rows(pixels.permute(0, 2, 1).reshape(height, -1), band).view(-1, channels, width).permute(0, 2, 1)
+    if axis == 1:
+        return _columns(pixels, band, _interleaved(window, name, channels))
+    return _rows(pixels.view(height, -1), band).view(-1, width, channels)
 
 
 def _by_kernels(pixels: Tensor, size: tuple[int, int], name: str, first_axis: int) -> Tensor:
     image = pixels[None].permute(0, 3, 1, 2)  # torch sees that channels are last, and is quick
     if first_axis == 0:  # torch itself begins with the other
-        image = interpolate(image, (size[0], image.shape[3]), mode=name, antialias=True)
-    return interpolate(image, size, mode=name, antialias=True)[0]
+        image = F.interpolate(image, (size[0], image.shape[3]), mode=name, antialias=True)
+    return F.interpolate(image, size, mode=name, antialias=True)[0]
 
 
 def _rounded(pixels: Tensor) -> Tensor:
     """Round as PIL does: half a step up, and cut off."""
     return pixels.add_(0.5).clamp_(0, 255).floor_()
+
+
+def _rounded_between(pixels: Tensor) -> Tensor:
+    """Rounded and cut off, but for what lies on the edge between two steps."""
+    pixels = pixels.clamp_(0, 255)
+    whole = (pixels + 0.5).floor_()
+    return whole.add_(F.hardshrink(pixels.sub_(whole), _EDGE))
 
 
 def _whole(pixels: Tensor) -> Tensor:
@@ -229,7 +246,7 @@ def _pil_chooses_its_order() -> bool:
     found = np.asarray(Image.fromarray(pixels).resize((6, 40), Image.Resampling.BICUBIC)).astype(int)
     vertical, horizontal = _Window(64, 40, 0, 40), _Window(8, 6, 0, 6)
     image = torch.from_numpy(pixels)[..., None]
-    guesses = (_whole(_pass(_rounded(_pass(image, one, "bicubic", axis)), other, "bicubic", 1 - axis))
+    guesses = (_whole(_pass(_rounded_between(_pass(image, one, "bicubic", axis)), other, "bicubic", 1 - axis))
                for one, other, axis in ((vertical, horizontal, 0), (horizontal, vertical, 1)))
     tall, wide = (np.abs(guess[0].numpy() - found).max() for guess in guesses)
     return bool(tall < wide)

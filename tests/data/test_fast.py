@@ -57,7 +57,8 @@ FILES = st.sampled_from([("JPEG", "RGB"), ("JPEG", "L"), ("JPEG", "CMYK"), ("PNG
                          ("PNG", "L"), ("PNG", "P"), ("WEBP", "RGB")])
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# The same examples in every run: `resample` says what one in a thousand others would meet.
+@settings(max_examples=400, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(height=SIDES, width=SIDES, kind=st.sampled_from(["noise", "black and white", "stripes", "grid", "photograph"]),
        seed=st.integers(0, 10**6), file=FILES, orientation=st.integers(0, 9),
        interpolation=st.sampled_from(["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]),
@@ -80,7 +81,7 @@ def test_one_step_at_most(height, width, kind, seed, file, orientation, interpol
     assert largest_step(fast(open_image(data)), theirs) <= 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(height=st.integers(300, 900), width=st.integers(300, 900), seed=st.integers(0, 10**6),
        kind=st.sampled_from(["noise", "black and white", "photograph"]),
        interpolation=st.sampled_from(["bilinear", "bicubic"]))
