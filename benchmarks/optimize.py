@@ -108,7 +108,7 @@ def compare(name: str, arguments: argparse.Namespace, peer: Peer, peaks: dict[st
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", default=MODELS)
-    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
+    parser.add_argument("--dtypes", nargs="+", help="default: float32, and bfloat16 where the CPU has it")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--compile", choices=("on", "off"), default="off")
     parser.add_argument("--rounds", type=int, default=9)
@@ -118,6 +118,11 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.peer:
         return run_peer(arguments.batch_size, arguments.threads)
+    from mvlib.optimization import supported_dtypes
+
+    if arguments.dtypes is None:
+        known = supported_dtypes(torch.device("cpu"))
+        arguments.dtypes = ["float32", *(["bfloat16"] if torch.bfloat16 in known else [])]
     torch.set_num_threads(arguments.threads)
     peaks = {dtype: peak(getattr(torch, dtype)) for dtype in arguments.dtypes}
     print("measured peak: " + ", ".join(f"{dtype} {value / 1e9:.0f} GFLOP/s" for dtype, value in peaks.items())

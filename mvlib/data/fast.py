@@ -107,7 +107,7 @@ class FastTransform:
         resized = resized_size(self.geometry.resize, self.geometry.fit, *size)
         spans = [_span(have, want) for have, want in zip(resized, self.geometry.crop)]
         (top, bottom, above), (left, right, before) = spans
-        window = resample(pixels, resized, name, (top, left, bottom, right))
+        window = resample(pixels, resized, name, (top, left, bottom, right), exact=self.decode == "full")
         if tuple(window.shape[1:]) != tuple(self.geometry.crop):
             window = self._bordered(window, above, before)
         return self._finish(window)

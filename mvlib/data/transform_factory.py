@@ -110,7 +110,8 @@ def create_transform(
         backend: Of inference: "reference", or "fast", which decodes and resizes by torch, several times sooner, and
             differs by at most one step of 8 bits; see `fast.FastTransform`.
         decode: Of the fast backend: "full", or "scaled", which decodes large JPEGs at 1/2, 1/4 or 1/8 of their size
-            where that is at least twice the size they are resized to. Values differ more then.
+            where that is at least twice the size they are resized to, and resizes by torch's 8-bit kernels wherever
+            images shrink. Values differ more then.
 
     Raises:
         ValueError: A crop mode, interpolation, preprocessing, size or policy that does not exist, or `separate`, which
