@@ -22,6 +22,7 @@ from .errors import ConfigError, MvlibError
 from .factory import create_model, known_arguments
 from .memory import reuse_freed_memory
 from .optim import create_optimizer_v2
+from .optimization.prepacking import PackedConv2d, PackedLinear
 from .registry import get_pretrained_cfg, match_models, resolve_name
 from .weights import WeightsConfig
 
@@ -349,7 +350,16 @@ def _tensors(model: nn.Module, images: Tensor) -> Iterator[Tensor]:
     if isinstance(model, nn.Module):
         yield from model.parameters()
         yield from model.buffers()
+        yield from (module.packed for module in model.modules() if isinstance(module, (PackedConv2d, PackedLinear)))
     yield images
+
+
+def _memory_of(tensor: Tensor) -> tuple[int, int]:
+    """(where it lies, bytes); packed weights do not say where, and are no one else's."""
+    if tensor.is_mkldnn:
+        return id(tensor), tensor.numel() * tensor.element_size()
+    storage = tensor.untyped_storage()
+    return storage.data_ptr(), storage.nbytes()
 
 
 def _peak_memory(
@@ -359,8 +369,7 @@ def _peak_memory(
     growth = _cuda_growth(step, device) if device.type == "cuda" else _resident_growth(step)
     if growth is None:
         return None
-    storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in held()}
-    return round((growth + sum(storages.values())) / 2**20, 1)
+    return round((growth + sum(dict(map(_memory_of, held())).values())) / 2**20, 1)
 
 
 def _cuda_growth(step: Callable[[], object], device: torch.device) -> int:

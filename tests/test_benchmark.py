@@ -173,6 +173,13 @@ def test_memory_that_the_allocator_keeps_does_not_hide_what_a_step_takes():
         assert 60 * 2**20 < _resident_growth(step) < 80 * 2**20
 
 
+def test_packed_weights_are_memory_too():
+    eager, optimized = mvlib.benchmark_models("squeezenet1_1", tasks=["inference"], modes=["eager", "optimized"],
+                                              batch_sizes=[1], img_size=64, device="cpu", seconds=0.05)
+    weights = 4 * eager.params * 1e6 / 2**20
+    assert eager.peak_memory_mib > weights and optimized.peak_memory_mib > 0.98 * weights
+
+
 def test_modes(probe, monkeypatch):
     calls = []
     monkeypatch.setattr(torch, "compile", lambda model, **kwargs: calls.append(("compile", kwargs)) or model)
