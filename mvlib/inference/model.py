@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from ..optimization.report import Report
 
 __all__ = ["Engine", "class_names_of", "create_read", "digest_of", "load_model", "name_of", "prepare",
-           "resolve_device"]
+           "quantized_name", "resolve_device"]
 
 _LEAST_INT8 = 0.5  # share of the weights that int8 has to reach: with less there is nothing to gain
 
@@ -73,7 +74,7 @@ def load_model(
     if own.get("num_classes"):
         built["num_classes"] = own["num_classes"]
     if precision == "int8" and not checkpoint:
-        name = _quantized_name(name) or name
+        name = quantized_name(name) or name
     model = create_model(name, pretrained=not checkpoint, checkpoint_path=checkpoint, device=device, **built).eval()
     config = resolve_data_config(model=model, use_test_size=False)
     config.update({key: tuple(value) if isinstance(value, list) else value
@@ -82,7 +83,7 @@ def load_model(
     return model, config, names if names and len(names) == model.num_classes else class_names_of(model)
 
 
-def _quantized_name(name: str) -> str | None:
+def quantized_name(name: str) -> str | None:
     """The name of int8 weights that were made from the weights `name`."""
     if parse_model_name(name).source is not None:
         return None
@@ -199,20 +200,20 @@ def prepare(
     Raises:
         ConfigError: The precision does not exist for this model.
     """
+    if precision == "int8" and device.type != "cpu":
+        raise ConfigError(f"int8 models run on the CPU, not on {device}")
     dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(precision, torch.float32)
     channels = config["input_size"][0]
     normalizer = Normalizer(config["mean"], config["std"], channels, device, dtype)
     if precision == "int8" or getattr(model, "is_quantized", False):
-        return Engine(_quantize(model, device), normalizer, device)
+        return Engine(_quantize(model), normalizer, device)
     example = torch.zeros((batch_size, *config["input_size"]), dtype=torch.uint8, device=device)
     example = Normalizer(config["mean"], config["std"], channels, device, torch.float32)(example)
     model, report = optimize(model, example, dtype=dtype, compile=compile, work=count)
     return Engine(model, normalizer, device, report)
 
 
-def _quantize(model: nn.Module, device: torch.device) -> nn.Module:
-    if device.type != "cpu":
-        raise ConfigError(f"int8 models run on the CPU, not on {device}")
+def _quantize(model: nn.Module) -> nn.Module:
     if getattr(model, "is_quantized", False):
         return model
     linear = [module for module in model.modules() if type(module) is nn.Linear]
@@ -220,6 +221,8 @@ def _quantize(model: nn.Module, device: torch.device) -> nn.Module:
     if share < _LEAST_INT8:
         raise ConfigError(f"'{name_of(model)}' has no int8 weights, and its linear layers, which could be quantized on "
                           f"the fly, are but {share:.0%} of it: take another precision, or a quantized_* model")
-    from torch.ao.quantization import quantize_dynamic
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated, but all that torch itself has
+        from torch.ao.quantization import quantize_dynamic
 
-    return quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
+        return quantize_dynamic(model, {nn.Linear}, dtype=torch.qint8)
