@@ -1,6 +1,7 @@
 """Who may import whom: the walls of the design, read from the sources."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -124,3 +125,13 @@ def test_light_commands_import_no_torch(arguments, tmp_path):
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() or arguments == ["cache", "list"]
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_what_is_imported_is_there(path):
+    """Imports within functions, too, which nothing else may run."""
+    for name in imports(path):
+        if name.startswith("mvlib."):
+            module, _, attribute = name.rpartition(".")
+            if not hasattr(importlib.import_module(module), attribute):
+                importlib.import_module(name)

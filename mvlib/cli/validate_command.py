@@ -26,6 +26,8 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", "-b", type=int, default=256, metavar="N", help="images at once (%(default)s)")
     parser.add_argument("--crop-mode", choices=("center", "squash", "border"), help="how images are cropped")
     parser.add_argument("--use-train-size", action="store_true", help="the size of training, where weights have two")
+    parser.add_argument("--preprocess", choices=("reference", "fast"), default="reference",
+                        help="fast: images decoded and resized by torch, at most a step of 8 bits apart (%(default)s)")
     add_options(parser, SHARED)
 
 

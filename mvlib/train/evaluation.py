@@ -125,7 +125,7 @@ def infer(
         The architecture, the data config, and (file name, classes, outputs, class names) for each image that can be
         read, in the data set's order.
     """
-    from ..cli.predict_command import class_names_of
+    from ..inference.model import class_names_of
 
     device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dataset = _dataset(args)
@@ -192,7 +192,7 @@ def _loader(
         dataset, input_size=config["input_size"], batch_size=batch_size, is_training=False,
         interpolation=config["interpolation"], mean=config["mean"], std=config["std"], num_workers=args.workers,
         crop_pct=config["crop_pct"], crop_mode=config["crop_mode"], pin_memory=args.pin_mem or None, device=device,
-        use_prefetcher=not args.no_prefetcher, max_bad=args.max_bad_samples, **special)
+        use_prefetcher=not args.no_prefetcher, max_bad=args.max_bad_samples, backend=args.preprocess, **special)
 
 
 def _measure(

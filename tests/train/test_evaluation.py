@@ -44,6 +44,9 @@ def test_a_checkpoint_is_measured_as_training_measured_it(digits, trained, tmp_p
     assert float(row["top1"]) == pytest.approx(last["ema_top1"], abs=1e-3)
     assert float(row["loss"]) == pytest.approx(last["ema_loss"], rel=1e-3)
     assert (row["images"], row["img_size"]) == ("20", "32")
+    assert main(["validate", str(digits), "--checkpoint", str(trained / "last.pth.tar"), "-j", "0", "-b", "7",
+                 "--preprocess", "fast", "--results-file", str(out)]) == 0
+    assert float(results(out)[0]["loss"]) == pytest.approx(last["ema_loss"], rel=1e-2)
 
 
 def test_the_export_is_measured_alike(digits, trained, tmp_path):
