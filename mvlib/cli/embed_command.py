@@ -95,9 +95,18 @@ def _refuse_or_report(output: Path, settings: dict[str, Any], files: Iterator[Pa
     now = list_to(None, files, manifest["inputs"]["shard_size"])[0]
     refuse_differences(output, manifest, {"settings": settings, "inputs": now})
     shutil.rmtree(f"{output}.parts", ignore_errors=True)  # of a process that was killed at the very end
+    _tidy(output)
     print(f"mvlib: {output} is complete already", file=sys.stderr)
     return report_failures(((failure["file"], failure["error"]) for failure in manifest["failures"]),
                            manifest["inputs"]["count"])
+
+
+def _tidy(output: Path) -> None:
+    """Remove what killed processes have left beside a file."""
+    from ..inference.folder import remove_temporaries
+
+    for path in (output, output.with_suffix(".json"), _manifest_of(output)):
+        remove_temporaries(path)
 
 
 def _finish(folder: ResultFolder, output: Path) -> None:
@@ -105,6 +114,7 @@ def _finish(folder: ResultFolder, output: Path) -> None:
     from ..inference.folder import write_json
     from ..inference.merge import merge
 
+    _tidy(output)
     failures = merge(folder.path, output)
     write_json(_manifest_of(output), {**folder.manifest, "failures": failures})
     shutil.rmtree(folder.path)

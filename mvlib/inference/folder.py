@@ -26,7 +26,7 @@ from .. import __version__
 from ..errors import ConfigError, DataError
 
 __all__ = ["Place", "ResultFolder", "Shard", "part_path", "place_of_process", "read_failures", "read_manifest",
-           "refuse_differences", "replace_file", "sync", "write_json"]
+           "refuse_differences", "remove_temporaries", "replace_file", "sync", "write_json"]
 
 _SETUP, _RUN, _RANKS, _SHARDS = 0, 1, 16, 1 << 20  # bytes of the lock file
 
@@ -152,13 +152,14 @@ class ResultFolder:
     def _set_up(
         self, settings: Mapping[str, Any], files: Iterable[str | os.PathLike[str]], shard_size: int
     ) -> None:
-        listed = self.path / f"._inputs.{os.getpid()}.tmp"
+        listed, manifest_path = self.path / f"._inputs.{os.getpid()}.tmp", self.path / "_manifest.json"
+        for path in (self.path / "_inputs", manifest_path):
+            remove_temporaries(path)
         try:
             with open(listed, "wb") as stream:  # down on the disk: it may be longer than memory allows
                 inputs, self._starts = list_to(stream, files, shard_size)
             self.manifest = {"mvlib": __version__, "part_suffix": self.suffix, "settings": dict(settings),
                              "inputs": inputs}
-            manifest_path = self.path / "_manifest.json"
             if manifest_path.exists():
                 refuse_differences(self.path, read_manifest(self.path), self.manifest)
             else:
@@ -221,8 +222,8 @@ class ResultFolder:
             failures: (position, reason) of the images that are not in the part; read at the end.
         """
         target = part_path(self.path, shard.number, self.suffix)
-        for left in self.path.glob(f".{target.name}.*.tmp"):  # by a process that was killed: the shard is ours
-            left.unlink()
+        for path in (target, failures_path(self.path, shard.number)):
+            remove_temporaries(path)
         temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         try:
             yield temporary
@@ -331,6 +332,12 @@ def replace_file(path: Path, text: str) -> None:
     sync(temporary)
     os.replace(temporary, path)
     sync(path.parent)
+
+
+def remove_temporaries(path: Path) -> None:
+    """Remove what killed processes have left of a file that they were writing; for whoever alone may write it."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        left.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:

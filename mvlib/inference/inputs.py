@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 from ..data.images import find_images
 from ..errors import ConfigError
@@ -27,26 +27,29 @@ def list_inputs(inputs: Sequence[str], files_from: str | None = None) -> Iterato
     Raises:
         ConfigError: There is not one, or the list cannot be read.
     """
-    files = find_images(_names(inputs, files_from))
+    files = find_images(_names(inputs, _open(files_from) if files_from else None))
     first = next(files, None)
     if first is None:
         raise ConfigError(f"no images in {', '.join([*inputs, *([files_from] if files_from else [])])}")
     return chain([first], files)
 
 
-def _names(inputs: Sequence[str], files_from: str | None) -> Iterator[str]:
+def _open(path: str) -> TextIO:
+    try:
+        return open(path, encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise ConfigError(f"the list {path} cannot be read: {error.strerror}") from None
+
+
+def _names(inputs: Sequence[str], listed: TextIO | None) -> Iterator[str]:
     for item in inputs:
         if item == "-":
             yield from _lines(sys.stdin)
         else:
             yield item
-    if files_from:
-        try:
-            stream = open(files_from, encoding="utf-8", errors="surrogateescape")
-        except OSError as error:
-            raise ConfigError(f"the list {files_from} cannot be read: {error.strerror}") from None
-        with stream:
-            yield from _lines(stream)
+    if listed is not None:
+        with listed:
+            yield from _lines(listed)
 
 
 def _lines(stream: Iterable[str]) -> Iterator[str]:

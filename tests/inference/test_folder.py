@@ -46,6 +46,17 @@ def test_an_interrupted_part_is_no_part(tmp_path):
         "_inputs.jsonl", "_lock", "_manifest.json", "part-00000.txt"]
 
 
+def test_what_killed_processes_left_is_removed(tmp_path):
+    with opened(tmp_path / "out"):
+        pass
+    for name in ("._inputs.1.tmp", "._manifest.json.2.tmp", ".part-00001.txt.3.tmp", "._failures-00001.jsonl.4.tmp"):
+        (tmp_path / "out" / name).touch()
+    with opened(tmp_path / "out") as folder:
+        for shard in folder.claim():
+            do(folder, shard)
+    assert not list((tmp_path / "out").glob(".*"))
+
+
 def test_failures_are_kept_with_their_shard(tmp_path):
     with opened(tmp_path / "out") as folder:
         for shard in folder.claim():
