@@ -1,7 +1,6 @@
 """`mvlib embed` and `mvlib merge`, as a user runs them: processes, real photographs, real weights; killed at random."""
 
 import json
-import os
 import random
 import subprocess
 import sys
@@ -14,18 +13,10 @@ import pytest
 import skimage
 from PIL import Image
 
+from .command import here as mvlib
+from .command import start
+
 PHOTOS = Path(skimage.__file__).parent / "data"
-
-
-def start(*arguments, **environment):
-    return subprocess.Popen([sys.executable, "-m", "mvlib", *map(str, arguments)], stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, text=True, env={**os.environ, **environment})
-
-
-def mvlib(*arguments, **environment):
-    process = start(*arguments, **environment)
-    process.out, process.err = process.communicate()
-    return process
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +35,8 @@ def whole(folder, tmp_path_factory):
     """What an uninterrupted run gives."""
     output = tmp_path_factory.mktemp("whole") / "emb.parquet"
     done = mvlib("embed", folder, "--output", output, "--shard-size", 4)
-    assert done.returncode == 1, done.err
-    assert done.err.splitlines() == [
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.splitlines() == [
         f"mvlib: not read: {folder / '10.jpg'}: not an image in a format that PIL reads",
         "mvlib: 1 of 26 images could not be read"]
     return output
@@ -108,12 +99,12 @@ def test_killed_again_and_again_it_gives_what_a_run_in_peace_gives(folder, whole
 def test_a_finished_file_is_not_made_again(folder, whole):
     before = whole.stat().st_mtime_ns
     done = mvlib("embed", folder, "--output", whole, "--shard-size", 4)
-    assert done.returncode == 1 and f"{whole} is complete already" in done.err
-    assert "1 of 26 images could not be read" in done.err
+    assert done.returncode == 1 and f"{whole} is complete already" in done.stderr
+    assert "1 of 26 images could not be read" in done.stderr
     assert whole.stat().st_mtime_ns == before
     done = mvlib("embed", folder, "--output", whole, "--features", "tokens")
     assert done.returncode == 2
-    assert 'features: "pooled", now "tokens"' in done.err
+    assert 'features: "pooled", now "tokens"' in done.stderr
 
 
 def test_npy_with_names_beside_it(folder, whole, tmp_path):
@@ -128,14 +119,14 @@ def test_npy_with_names_beside_it(folder, whole, tmp_path):
 def test_two_ranks_fill_one_folder_and_merge_joins_it(folder, whole, tmp_path):
     command = ("embed", folder, "--output", f"{tmp_path}/parts/", "--shard-size", 4)
     first = mvlib(*command, RANK="1", WORLD_SIZE="2")  # alone, it does the other's share, too
-    assert first.returncode == 1, first.err
+    assert first.returncode == 1, first.stderr
     written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("parts/part-*")}
     (tmp_path / "parts" / "part-00001.parquet").unlink()
     (tmp_path / "parts" / "part-00004.parquet").unlink()
     (tmp_path / "parts" / "part-00005.parquet").unlink()
     done = mvlib("merge", tmp_path / "parts", "--output", tmp_path / "all.parquet")
     assert done.returncode == 2
-    assert "3 of 7 shards are missing (1, 4-5)" in done.err
+    assert "3 of 7 shards are missing (1, 4-5)" in done.stderr
 
     pair = [start(*command, RANK=str(rank), WORLD_SIZE="2") for rank in (0, 1)]
     assert [process.wait() for process in pair] == [1, 1]
@@ -143,14 +134,14 @@ def test_two_ranks_fill_one_folder_and_merge_joins_it(folder, whole, tmp_path):
     assert {path for path in again if again[path] != written[path]} == {
         tmp_path / "parts" / f"part-0000{number}.parquet" for number in (1, 4, 5)}
     done = mvlib("merge", tmp_path / "parts", "--output", tmp_path / "all.parquet")
-    assert done.returncode == 1 and "1 of 26 images" in done.err
+    assert done.returncode == 1 and "1 of 26 images" in done.stderr
     assert read_parquet(tmp_path / "all.parquet")[0] == read_parquet(whole)[0]
     np.testing.assert_array_equal(read_parquet(tmp_path / "all.parquet")[1], read_parquet(whole)[1])
     mvlib("merge", tmp_path / "parts", "--output", tmp_path / "all.npy")
     np.testing.assert_array_equal(np.load(tmp_path / "all.npy"), read_parquet(whole)[1])
     assert json.loads((tmp_path / "all.json").read_text()) == names(folder)
     done = mvlib("merge", tmp_path / "parts", "--output", tmp_path / "all.csv")
-    assert done.returncode == 2 and "known: .parquet, .npy" in done.err
+    assert done.returncode == 2 and "known: .parquet, .npy" in done.stderr
 
 
 def test_under_torchrun(folder, whole, tmp_path):
@@ -177,7 +168,7 @@ def test_two_processes_on_one_folder(folder, tmp_path):
         one.send_signal(18)
         one.communicate()
     assert two.returncode == 2
-    assert two.err.strip() == f"mvlib: another process is at work on {tmp_path}/parts"
+    assert two.stderr.strip() == f"mvlib: another process is at work on {tmp_path}/parts"
     assert one.returncode == 1
     assert len(list(tmp_path.glob("parts/part-*"))) == 13
 
@@ -205,12 +196,12 @@ def test_mistakes(arguments, message, tmp_path):
     places = {"empty": tmp_path / "empty", "tmp": tmp_path, "photo": PHOTOS / "coffee.png"}
     done = mvlib("embed", *(argument.format(**places) for argument in arguments))
     assert done.returncode == 2
-    assert message in done.err and "Traceback" not in done.err
+    assert message in done.stderr and "Traceback" not in done.stderr
     assert not list(tmp_path.glob("x*"))
 
 
 def test_several_processes_need_a_folder_and_a_list_in_a_file():
     done = mvlib("embed", PHOTOS / "coffee.png", "--output", "x.npy", WORLD_SIZE="2", RANK="0")
-    assert done.returncode == 2 and "2 processes need a folder (--output x/)" in done.err
+    assert done.returncode == 2 and "2 processes need a folder (--output x/)" in done.stderr
     done = mvlib("embed", "-", "--output", "x/", WORLD_SIZE="2", RANK="0")
-    assert done.returncode == 2 and "cannot share standard input" in done.err
+    assert done.returncode == 2 and "cannot share standard input" in done.stderr

@@ -16,12 +16,10 @@ import pytest
 import skimage
 from PIL import Image
 
+from .command import here as mvlib
+from .command import process
+
 PHOTOS = Path(skimage.__file__).parent / "data"
-
-
-def mvlib(*arguments, stdin=None):
-    return subprocess.run([sys.executable, "-m", "mvlib", *map(str, arguments)], capture_output=True, text=True,
-                          input=stdin)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +41,7 @@ def folder(tmp_path_factory):
 
 
 def test_a_cat_is_a_cat_and_a_coffee_an_espresso():
-    done = mvlib("predict", PHOTOS / "chelsea.png", PHOTOS / "coffee.png", "--format", "json", "--topk", 3)
+    done = process("predict", PHOTOS / "chelsea.png", PHOTOS / "coffee.png", "--format", "json", "--topk", 3)
     assert done.returncode == 0, done.stderr
     cat, coffee = json.loads(done.stdout)
     assert cat["predictions"][0]["class"] in ("Egyptian cat", "tabby", "tiger cat")
@@ -92,7 +90,8 @@ def test_orientation_is_applied(folder):
 
 
 def test_a_list_on_standard_input(folder):
-    done = mvlib("predict", "-", "--format", "csv", "--topk", 2, stdin=f"{folder}/cat.jpg\n\n{folder}/a/rotated.jpg\n")
+    names = f"{folder}/cat.jpg\n\n{folder}/a/rotated.jpg\n"
+    done = process("predict", "-", "--format", "csv", "--topk", 2, stdin=names)
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     assert [row["rank"] for row in rows] == ["1", "2", "1", "2"]
     assert done.returncode == 0
