@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .compare import Candidate, short_names
 from .errors import ConfigError, MissingPackageError
+from .files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,11 +59,10 @@ def draw_bubbles(
     check_picture(path)
     path = Path(path)
     figure = bubble_figure(candidates, time=time, caption=caption)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     # Without a date: the same figures give the same file.
     metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix.lower(), {})
-    figure.savefig(temporary, format=path.suffix[1:].lower(), metadata=metadata)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format=path.suffix[1:].lower(), metadata=metadata)
 
 
 def bubble_figure(candidates: Sequence[Candidate], *, time: str = "cpu_ms", caption: str = "") -> Figure:

@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "mvlib"
 LIGHT = ("registry", "names", "errors", "weights", "hub", "enums", "builders", "data.labels",
          "scheduler.schedules", "scheduler.factory", "memory", "compare", "charts", "report", "costs", "query",
-         "train.arguments", "train.recipes")
+         "train.arguments", "train.recipes", "files")
 LIGHT_COMMANDS = ("cli", "cli.list_command", "cli.info_command", "cli.cache_command", "cli.schedule_command",
                   "cli.train_command", "cli.benchmark_command", "cli.compare_command", "cli.search_command",
                   "cli.output")

@@ -24,9 +24,10 @@ from typing import Any, BinaryIO
 
 from .. import __version__
 from ..errors import ConfigError, DataError
+from ..files import replacing, sync
 
 __all__ = ["Place", "ResultFolder", "Shard", "part_path", "place_of_process", "read_failures", "read_manifest",
-           "refuse_differences", "remove_temporaries", "replace_file", "sync", "write_json"]
+           "refuse_differences", "remove_temporaries", "replace_file", "write_json"]
 
 _SETUP, _RUN, _RANKS, _SHARDS = 0, 1, 16, 1 << 20  # bytes of the lock file
 
@@ -224,16 +225,9 @@ class ResultFolder:
         target = part_path(self.path, shard.number, self.suffix)
         for path in (target, failures_path(self.path, shard.number)):
             remove_temporaries(path)
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        try:
+        with replacing(target, durable=True) as temporary:
             yield temporary
             self._note_failures(shard, failures)
-            sync(temporary)
-            os.replace(temporary, target)
-            sync(self.path)
-        finally:
-            with suppress(FileNotFoundError):
-                temporary.unlink()
 
     def _note_failures(self, shard: Shard, failures: Sequence[tuple[int, str]]) -> None:
         path = failures_path(self.path, shard.number)
@@ -327,22 +321,11 @@ def write_json(path: Path, value: Any) -> None:
 
 def replace_file(path: Path, text: str) -> None:
     """Write a small file whole, or not at all, even if the power fails."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    sync(temporary)
-    os.replace(temporary, path)
-    sync(path.parent)
+    with replacing(path, durable=True) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def remove_temporaries(path: Path) -> None:
     """Remove what killed processes have left of a file that they were writing; for whoever alone may write it."""
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
         left.unlink(missing_ok=True)
-
-
-def sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

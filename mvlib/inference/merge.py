@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, DataError
-from .folder import part_path, read_failures, read_manifest, sync
+from ..files import replacing
+from .folder import part_path, read_failures, read_manifest
 from .parts import NpyPart, ParquetPart, read_npy_blocks, read_parquet_blocks, require_parquet
 from .writers import WRITERS, open_output
 
@@ -66,19 +66,6 @@ def _ranges(numbers: Sequence[int]) -> str:
     return shown + (", ..." if len(runs) > 10 else "")
 
 
-@contextmanager
-def _replacing(output: Path) -> Iterator[Path]:
-    """A path that becomes `output` when all of it is written."""
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        sync(temporary)
-        os.replace(temporary, output)
-    finally:
-        with suppress(FileNotFoundError):
-            temporary.unlink()
-
-
 def _predictions(paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
     for path in paths:
         with open(path, encoding="utf-8") as stream:
@@ -98,7 +85,7 @@ def _merge_predictions_to_parquet(paths: Sequence[Path], output: Path) -> None:
     arrow = require_parquet()
     schema = arrow.schema([("file", arrow.string()), ("rank", arrow.int32()), ("index", arrow.int32()),
                            ("class", arrow.string()), ("probability", arrow.float32())])
-    with _replacing(output) as temporary, arrow.parquet.ParquetWriter(temporary, schema) as writer:
+    with replacing(output, durable=True) as temporary, arrow.parquet.ParquetWriter(temporary, schema) as writer:
         for path in paths:
             rows = [{"file": item["file"].encode("utf-8", "replace").decode(), "rank": rank, **prediction}
                     for item in _predictions([path])
@@ -108,7 +95,7 @@ def _merge_predictions_to_parquet(paths: Sequence[Path], output: Path) -> None:
 
 def _merge_features(folder: Path, manifest: dict[str, Any], paths: Sequence[Path], output: Path) -> None:
     shape, dtype = manifest["settings"]["shape"], manifest["settings"]["dtype"]
-    with _replacing(output) as temporary:
+    with replacing(output, durable=True) as temporary:
         if output.suffix.lower() == ".npy":
             _write_names(folder, manifest, output.with_suffix(".json"))
             part = NpyPart(temporary, shape, dtype)

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ..data.images import open_image
 from ..data.jpeg import decode_scaled, read_jpeg
 from ..errors import ConfigError, MvlibError
+from ..files import replacing
 from .writers import Prediction
 
 __all__ = ["SHEETS", "ContactSheet", "check_sheet"]
@@ -84,12 +85,9 @@ class ContactSheet:
     def _write(self) -> None:
         number = len(self.pages) + 1
         path = self.path if number == 1 else self.path.with_name(f"{self.path.stem}-{number}{self.path.suffix}")
-        temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-        try:
-            _draw(self._tiles).save(temporary, quality=90)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        kind = Image.registered_extensions()[path.suffix.lower()]
+        with replacing(path) as temporary:
+            _draw(self._tiles).save(temporary, kind, quality=90)
         self.pages.append(path)
         self._tiles = []
 

@@ -6,9 +6,11 @@ import csv
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
+
+from ..files import replacing
 
 __all__ = ["WRITERS", "Prediction", "format_of", "open_output", "record"]
 
@@ -100,12 +102,6 @@ def open_output(path: str | os.PathLike[str]) -> Iterator[TextIO]:
         with open(target, "w", encoding="utf-8", newline="") as stream:
             yield stream
         return
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", encoding="utf-8", newline="", errors="surrogateescape") as stream:
-            yield stream
-        os.replace(temporary, target)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
+    with replacing(target) as temporary, \
+            open(temporary, "w", encoding="utf-8", newline="", errors="surrogateescape") as stream:
+        yield stream
