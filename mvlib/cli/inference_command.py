@@ -39,10 +39,10 @@ def run(arguments: argparse.Namespace) -> int:
     if args.topk < 1:
         raise ConfigError(f"--topk {args.topk} is not a positive number")
     from ..train.evaluation import infer
-    from ..train.run import log_to_terminal
+    from ..train.messages import messages_on_terminal
 
-    log_to_terminal()
-    model, config, found = infer(args)
+    with messages_on_terminal():
+        model, config, found = infer(args)
     rows = [_row(args, *item) for item in found]
     path = Path(args.results_file or f"{model}-{config['input_size'][-1]}.{args.results_format.partition('-')[0]}")
     if args.results_dir:

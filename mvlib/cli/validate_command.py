@@ -45,10 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     args = complete(arguments)
     from ..train.evaluation import evaluate, write_results
-    from ..train.run import log_to_terminal
+    from ..train.messages import messages_on_terminal
 
-    log_to_terminal()
-    rows = evaluate(args)
+    with messages_on_terminal():
+        rows = evaluate(args)
     write_results(rows, None)
     return 1 if any("error" in row for row in rows) else 0
 

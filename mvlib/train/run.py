@@ -9,7 +9,6 @@ import logging
 import math
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -36,6 +35,7 @@ from .batchnorm import distribute_bn
 from .checkpoint import CheckpointStore, find_checkpoints, newest_checkpoint
 from .distributed import World, broadcast_object, init_world, is_parallel, sum_over_ranks, unwrap
 from .engine import NonFiniteLossError, Progress, StepOptions, TrainState, train_one_epoch, validate
+from .messages import messages_on_terminal
 from .model import average_model, build_model, wrap_model
 from .precision import autocast_for, keep_slow_convolutions_in_float32
 from .report import Report, write_text
@@ -58,8 +58,7 @@ def train(args: argparse.Namespace) -> int:
         NonFiniteLossError: The loss was not finite; the message names the last good checkpoint.
     """
     world = init_world(args.device)
-    log_to_terminal(world.is_main)
-    with _stop_signals() as stopped:
+    with messages_on_terminal(world.is_main), _stop_signals() as stopped:
         try:
             return _train(args, world, stopped)
         except RuntimeError as error:  # torch says so in the middle of whatever the main process does
@@ -198,23 +197,6 @@ def _stop_signals() -> Iterator[_Stop]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
-
-
-def log_to_terminal(is_main: bool = True) -> None:
-    """Messages of mvlib's on standard error, beside a progress bar; of the first process alone."""
-    from tqdm import tqdm
-
-    class Handler(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            tqdm.write(self.format(record), file=sys.stderr)
-
-    if any(type(handler).__name__ == "Handler" for handler in _logger.handlers):
-        return
-    handler = Handler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
-    _logger.addHandler(handler)
-    _logger.setLevel(logging.INFO if is_main else logging.WARNING)
-    _logger.propagate = False
 
 
 # data

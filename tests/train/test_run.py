@@ -1,6 +1,7 @@
 """Whole runs: what they leave behind, what they refuse, and that nothing stops them for good."""
 
 import csv
+import logging
 import os
 import random
 import re
@@ -116,18 +117,16 @@ def test_a_signal_ends_the_run_saved(start, run, digits, tmp_path, number):
     assert_same_run(weights(tmp_path / "whole" / "run"), weights(tmp_path / "stopped"))
 
 
-def test_a_damaged_checkpoint_gives_way(digits, tmp_path, caplog):
+def test_a_damaged_checkpoint_gives_way(digits, tmp_path, capsys):
     assert train(arguments(digits, tmp_path, "--epochs", "2")) == 0
     newest = tmp_path / "run" / "checkpoint-1.pth.tar"
     newest.write_bytes(newest.read_bytes()[:-500])
-    import logging
-    logging.getLogger("mvlib").propagate = True
-    try:
-        assert train(arguments(digits, tmp_path, "--epochs", "2", "--resume")) == 0
-    finally:
-        logging.getLogger("mvlib").propagate = False
-    assert "going on from the checkpoint before it" in caplog.text
+    capsys.readouterr()
+    assert train(arguments(digits, tmp_path, "--epochs", "2", "--resume")) == 0
+    assert capsys.readouterr().err.count("going on from the checkpoint before it") == 1
     assert weights(tmp_path / "run")["epoch"] == 2
+    logger = logging.getLogger("mvlib")
+    assert (logger.handlers, logger.level, logger.propagate) == ([], logging.NOTSET, True), "left as it was found"
 
 
 def test_what_resume_refuses(digits, tmp_path):
