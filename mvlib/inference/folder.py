@@ -11,7 +11,6 @@ Imports no torch.
 
 from __future__ import annotations
 
-import fcntl
 import glob
 import hashlib
 import json
@@ -25,6 +24,11 @@ from typing import Any, BinaryIO
 from .. import __version__
 from ..errors import ConfigError, DataError
 from ..files import replacing, sync
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 __all__ = ["Place", "ResultFolder", "Shard", "part_path", "place_of_process", "read_failures", "read_manifest",
            "refuse_differences", "remove_temporaries", "replace_file", "write_json"]
@@ -77,7 +81,8 @@ class ResultFolder:
         place: This process among those that fill the folder.
 
     Raises:
-        ConfigError: The folder was begun with other settings, or holds something else.
+        ConfigError: The folder was begun with other settings, or holds something else; or this system does not have
+            the locks of POSIX.
         DataError: Another process is at work on it.
     """
 
@@ -85,6 +90,9 @@ class ResultFolder:
         self, path: str | os.PathLike[str], settings: Mapping[str, Any], files: Iterable[str | os.PathLike[str]], *,
         suffix: str, shard_size: int, place: Place = Place(),
     ) -> None:
+        if fcntl is None:
+            raise ConfigError(f"{path} cannot be filled on this system, which lacks the file locks that keep processes "
+                              f"apart (Linux and macOS have them)")
         self.path = Path(path)
         self.place = place
         self.suffix = suffix
@@ -125,9 +133,9 @@ class ResultFolder:
 
     # locks
 
-    def _try_lock(self, byte: int, kind: int = fcntl.LOCK_EX) -> bool:
+    def _try_lock(self, byte: int, shared: bool = False) -> bool:
         try:
-            fcntl.lockf(self._lock_file, kind | fcntl.LOCK_NB, 1, byte)
+            fcntl.lockf(self._lock_file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB, 1, byte)
         except OSError:
             return False
         return True
@@ -143,7 +151,7 @@ class ResultFolder:
     def _lock_run(self) -> None:
         """One process alone, or one of each rank."""
         rank, world = self.place.rank, self.place.world
-        if not self._try_lock(_RUN, fcntl.LOCK_SH if world > 1 else fcntl.LOCK_EX):
+        if not self._try_lock(_RUN, shared=world > 1):
             raise DataError(f"another process is at work on {self.path}")
         if world > 1 and not self._try_lock(_RANKS + rank):
             raise DataError(f"another process of rank {rank} is at work on {self.path}")

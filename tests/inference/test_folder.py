@@ -161,3 +161,10 @@ def test_the_manifest_says_what_was_asked(tmp_path):
     assert manifest["settings"] == {"model": "a"}
     assert {key: manifest["inputs"][key] for key in ("count", "shard_size", "shards")} == {
         "count": 10, "shard_size": 4, "shards": 3}
+
+
+def test_a_system_without_posix_locks_is_told_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("mvlib.inference.folder.fcntl", None)
+    with pytest.raises(ConfigError, match="on this system, which lacks the file locks"):
+        opened(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
