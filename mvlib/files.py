@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 __all__ = ["replacing", "sync"]
@@ -26,14 +26,15 @@ def replacing(path: str | os.PathLike[str], durable: bool = False) -> Iterator[P
             sync(temporary)
         os.replace(temporary, target)
         if durable:
-            sync(target.parent)
+            with suppress(OSError):  # systems that cannot open a folder see to its names themselves
+                sync(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def sync(path: Path) -> None:
     """Have what was written to a file, or what is in a folder, on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)  # Windows syncs what is open for writing
     try:
         os.fsync(descriptor)
     finally:

@@ -16,6 +16,7 @@ from torch import nn
 from . import hub
 from .errors import ConfigError
 from .factory import describe_inputs
+from .files import replacing
 from .models.base import ImageModel
 from .weights import OWN_FIELDS, WeightsConfig
 
@@ -74,12 +75,14 @@ def save_for_hub(
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    _write(directory / "model.safetensors", lambda path: save_file(tensors, path, metadata={"format": "pt"}))
-    (directory / "model.safetensors").chmod(0o666 & ~_umask())  # safetensors makes files for their owner alone
-    text = json.dumps(_config_json(model, config, model_args), indent=2)
-    _write(directory / "config.json", lambda path: path.write_text(text, encoding="utf-8"))
-    card = _model_card(model, config, repo_id)
-    _write(directory / "README.md", lambda path: path.write_text(card, encoding="utf-8"))
+    with replacing(directory / "model.safetensors") as path:
+        save_file(tensors, path, metadata={"format": "pt"})
+        path.chmod(0o666 & ~_umask())  # safetensors makes files for their owner alone
+    texts = {"config.json": json.dumps(_config_json(model, config, model_args), indent=2),
+             "README.md": _model_card(model, config, repo_id)}
+    for name, text in texts.items():
+        with replacing(directory / name) as path:
+            path.write_text(text, encoding="utf-8")
     return directory
 
 
@@ -113,16 +116,6 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def _write(path: Path, write: Any) -> None:
-    """Write beside the file and rename, so that a killed job leaves the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _current_config(

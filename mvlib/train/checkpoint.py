@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from ..errors import CheckpointError
+from ..files import replacing
 
 __all__ = ["CheckpointStore", "find_checkpoints", "newest_checkpoint", "read_checkpoint", "write_checkpoint"]
 
@@ -35,30 +36,11 @@ def write_checkpoint(data: Mapping[str, Any], path: Path) -> None:
     Raises:
         OSError: The disk is full, or the folder cannot be written. The unfinished file is removed.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}{_TEMPORARY}")
     try:
-        try:
-            with open(temporary, "wb") as stream:
-                torch.save(dict(data), stream)
-                stream.flush()
-                os.fsync(stream.fileno())
-        except RuntimeError as error:  # torch's writer, when the stream under it fails
-            raise OSError(f"{path} cannot be written: {str(error).splitlines()[0]}") from error
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:  # a file system without folders to open; the rename is then its own business
-        return
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        with replacing(path, durable=True) as temporary, open(temporary, "wb") as stream:
+            torch.save(dict(data), stream)
+    except RuntimeError as error:  # torch's writer, when the stream under it fails
+        raise OSError(f"{path} cannot be written: {str(error).splitlines()[0]}") from error
 
 
 def _link(source: Path, name: Path) -> None:

@@ -7,7 +7,6 @@ import csv
 import io
 import logging
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import yaml
 
 from ..cli.output import write_text
 from ..errors import MissingPackageError
+from ..files import replacing
 from .distributed import is_parallel
 from .engine import Progress, TrainState
 
@@ -52,10 +52,8 @@ def draw_curves(history: Sequence[Mapping[str, Any]], path: Path) -> None:
         axes.grid(alpha=0.3)
         if axes.lines and lines[0][1]:
             axes.legend()
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as stream:
+    with replacing(path) as temporary, open(temporary, "wb") as stream:
         canvas.print_png(stream)
-    os.replace(temporary, path)
 
 
 class Report:
