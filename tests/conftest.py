@@ -1,6 +1,7 @@
 """Fixtures that more than one file of tests uses."""
 
 import copy
+import gc
 import time
 import types
 
@@ -10,6 +11,12 @@ from .hub_server import HubServer
 
 _VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_CACHE",
               "XDG_CACHE_HOME")
+
+
+def pytest_collection_finish(session):
+    """What is there to stay need not be searched for garbage again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -111,9 +111,10 @@ def test_the_loss_reaches_auxiliary_classifiers_and_features():
     assert features.grad.abs().sum() > 0
 
 
-@pytest.mark.parametrize("name", ["googlenet", "inception_v3", "resnet18.fb_swsl_ig1b_ft_in1k", "vit_b_16"])
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3", "resnet18.fb_swsl_ig1b_ft_in1k",
+                                  "vit_tiny_patch16_224"])
 def test_models_of_ours_in_training(name):
-    size = 96 if name != "vit_b_16" else None
+    size = 96 if not name.startswith("vit") else None
     found = benchmark_models(name, tasks=("training",), batch_sizes=(2,), img_size=size, seconds=0.01)
     assert [m.error for m in found] == [None]
 

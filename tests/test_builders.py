@@ -14,6 +14,7 @@ import mvlib
 from mvlib import models, registry
 from mvlib.builders import get_builder
 from mvlib.models import ResNet18_Weights, ResNet50_Weights
+from tests.skeleton import skeletons
 
 from .hub_server import HubServer
 
@@ -127,10 +128,10 @@ def test_head_and_arguments(published):
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_regularisation_is_torchvisions(builder):
     """Dropout and the last stochastic depth rate of a model that a builder makes without arguments."""
-    with torch.device("meta"):
+    with skeletons():
         theirs = torchvision.models.get_model(builder)
     facts = registry.builder_facts(builder)
-    with torch.device("meta"):
+    with skeletons():
         ours = registry.load_entrypoint(builder)(**{**facts.get("arguments", {}), **facts.get("untrained", {})})
     expected = max((m.p for m in theirs.modules() if isinstance(m, nn.Dropout)), default=0.0)
     if builder == "googlenet":  # 0.7 is that of its auxiliary heads

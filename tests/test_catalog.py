@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import timm
-import torch
 import torchvision
 from timm.data import infer_imagenet_subset
 from timm.models import PretrainedCfg
@@ -21,6 +20,7 @@ from torchvision.models import list_models as list_builders
 import mvlib
 from mvlib import registry
 from mvlib.weights import WeightsConfig, load_catalog
+from tests.skeleton import skeletons
 
 ROOT = Path(__file__).parents[1]
 CATALOGS = sorted(Path(registry.CATALOG_DIR).glob("*.yaml"))
@@ -125,14 +125,14 @@ def test_torchvisions_architecture_is_ours(builder):
     """As many parameters as torchvision counts, the same keys where no map is named, the same norms."""
     heads = {"aux_logits": True, "init_weights": False} if builder in ("googlenet", "inception_v3") else {}
     try:
-        with torch.device("meta"):
+        with skeletons():
             theirs = get_model_builder(builder)(**heads)
     except NotImplementedError:  # RegNet's constructor reads tensors
         theirs = None
     for member in get_model_weights(builder):
         config = mvlib.get_pretrained_cfg(f"{builder}.{member.name.lower()}")
         size = {"img_size": config.input_size[1:]} if config.fixed_input_size else {}
-        with torch.device("meta"):
+        with skeletons():
             ours = mvlib.model_entrypoint(builder)(
                 **config.model_args, **size, **({"aux_logits": True} if heads else {}))
         counted = [p for name, p in ours.named_parameters() if builder != "googlenet" or "aux" not in name]

@@ -13,6 +13,7 @@ _NAMES = {
     "batchnorm": (
         "SplitBatchNorm2d", "SyncBatchNormAct", "convert_splitbn_model", "convert_sync_batchnorm", "distribute_bn",
     ),
+    "messages": ("messages_on_terminal",),
     "distributed": ("World", "broadcast_object", "init_world", "is_parallel", "mean_over_ranks", "sum_over_ranks"),
     "precision": ("autocast_for", "keep_slow_convolutions_in_float32"),
     "arguments": ("Option", "add_options", "find_option", "finish_arguments"),

@@ -110,13 +110,13 @@ def test_chart_and_page(capsys, tmp_path):
     assert "<svg" in (tmp_path / "bubble.svg").read_text()
 
 
-def test_errors_measured_on_a_data_set(colours, capsys):
+def test_errors_measured_on_a_data_set(colours, capsys, hub):
     status, out, err = run(capsys, "colour", "wrong_colour", "resnet18.tv_in1k", "--data", colours, "--workers", 0,
                            "--format", "json", *QUICK)
     rows = {row["model"]: row for row in json.loads(out)["results"]}
     assert status == 0
     assert (rows["colour"]["top1_err"], rows["wrong_colour"]["top1_err"]) == (12.5, 87.5)
-    assert rows["resnet18.tv_in1k"]["top1_err"] is None  # its weights are not here, or its classes are others
+    assert rows["resnet18.tv_in1k"]["top1_err"] is None  # the hub has no such weights
     assert rows["resnet18.tv_in1k"]["note"].startswith("not measured: ") and rows["resnet18.tv_in1k"]["cpu_ms"] > 0
     assert "colour: top-1 error 12.50 %" in err
     assert "Errors: measured on photos." in run(capsys, "colour", "--data", colours, "--workers", 0, *QUICK)[1]

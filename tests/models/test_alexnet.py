@@ -10,6 +10,7 @@ from timm.models._manipulate import group_parameters
 from mvlib.features import FeatureExtractor
 from mvlib.models.alexnet import AlexNet, GridPool, alexnet
 from tests.parity import harness
+from tests.skeleton import skeletons
 
 
 def small(**kwargs):
@@ -21,7 +22,7 @@ def pair():
     """torchvision's model and ours with the same random weights, in eval mode."""
     theirs = torchvision.models.alexnet()
     harness.randomize(theirs, harness.random_image(64))
-    with torch.device("meta"):
+    with skeletons():
         ours = alexnet()
     ours.load_state_dict(theirs.state_dict(), assign=True)
     return theirs, ours.eval()
@@ -157,7 +158,7 @@ def test_traces_compiles_and_exports():
 
 
 def test_a_model_from_the_meta_device_is_complete():
-    with torch.device("meta"):
+    with skeletons():
         model = small()
     model.to_empty(device="cpu")
     for tensor in model.parameters():

@@ -18,6 +18,9 @@ SMALL = {  # name -> arguments that keep it small
 }
 CONVOLUTIONAL = ("resnet18", "efficientnet_b0", "convnext_atto", "mobilenetv3_small_050", "regnety_002")
 every_family = pytest.mark.parametrize("name", SMALL)
+FEW = ("resnet18", "efficientnet_b0", "vit_tiny_patch16_224")  # where a test takes ten seconds a model
+few_families = pytest.mark.parametrize("name", [
+    pytest.param(name, marks=() if name in FEW else pytest.mark.slow) for name in SMALL])
 
 
 def build(name, **kwargs):
@@ -159,7 +162,7 @@ def test_group_matcher_covers_every_parameter(name):
     assert len(fine) > len(groups) or name.startswith(("vit", "deit"))
 
 
-@every_family
+@few_families
 def test_compile_without_graph_breaks(name):
     model = build(name)
     torch.compiler.reset()  # each model compiles ImageModel.forward anew, and there is a limit to how often
@@ -181,7 +184,7 @@ def test_fx_tracing(name):
     torch.testing.assert_close(torch.fx.symbolic_trace(model)(image(name)), model(image(name)))
 
 
-@every_family
+@few_families
 def test_onnx(name, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")

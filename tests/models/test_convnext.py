@@ -14,6 +14,7 @@ from mvlib.loading import load_weights
 from mvlib.models import convnext
 from mvlib.models.convnext import ConvNeXt
 from tests.parity import harness
+from tests.skeleton import skeletons
 
 TIMM_NAMES = timm.list_models(module="convnext")
 TINY = "test_convnext2"
@@ -24,7 +25,7 @@ def build(name, **kwargs):
 
 
 def build_on_meta(name, **kwargs):
-    with torch.device("meta"):
+    with skeletons():
         return build(name, **kwargs)
 
 
@@ -237,7 +238,7 @@ def test_torchvision_has_the_same_outputs(builder):
 
 @pytest.mark.parametrize("builder", torchvision.models.list_models(include="convnext*", module=torchvision.models))
 def test_torchvisions_keys_become_ours(builder):
-    with torch.device("meta"):
+    with skeletons():
         state_dict = getattr(torchvision.models, builder)().state_dict()
     ours = build_on_meta(builder)
     assert key_map_of(state_dict) == ["torchvision"] and key_map_of(ours.state_dict()) == []

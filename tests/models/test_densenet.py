@@ -16,6 +16,7 @@ from mvlib.loading import load_weights
 from mvlib.models import densenet
 from mvlib.models.densenet import DenseLayer, DenseNet
 from tests.parity import harness
+from tests.skeleton import skeletons
 
 TIMM_NAMES = timm.list_models(module="densenet")
 TORCHVISION = ["densenet121", "densenet161", "densenet169", "densenet201"]
@@ -202,7 +203,7 @@ def test_initial_weights_are_timms_distributions():
 
 
 def test_a_model_from_the_meta_device_is_complete():
-    with torch.device("meta"):
+    with skeletons():
         model = build("densenetblur121d", **SMALL)
     model.to_empty(device="cpu")
     for tensor in (*model.parameters(), *model.buffers()):
@@ -236,7 +237,7 @@ def as_published(state_dict):
 def test_torchvision_has_the_same_outputs(builder, published):
     theirs, image = getattr(torchvision.models, builder)(num_classes=7), harness.random_image(64)
     harness.randomize(theirs, image)
-    with torch.device("meta"):
+    with skeletons():
         ours = build(builder, num_classes=7)
     state_dict = theirs.state_dict()
     if published:

@@ -20,6 +20,7 @@ from mvlib.layers import BatchNormAct2d, CondConv2d, GroupNormAct, SqueezeExcite
 from mvlib.models import efficientnet
 from mvlib.models.efficientnet import EfficientNet
 from mvlib.models.efficientnet_blocks import CondConvResidual, decode_arch_def, decode_block
+from tests.skeleton import skeletons
 
 TIMM_NAMES = timm.list_models(module="efficientnet")
 PRUNED = [f"efficientnet_b{i}_pruned" for i in (1, 2, 3)]
@@ -81,7 +82,7 @@ def described(infos):
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=()) if name in PRUNED else name for name in TIMM_NAMES])
 def test_same_keys_shapes_and_features_as_timm(name):
-    with torch.device("meta"):
+    with skeletons():
         theirs, ours = timm.create_model(name), build(name)
     expected = {key: value.shape for key, value in theirs.state_dict().items()}
     assert {key: value.shape for key, value in ours.state_dict().items()} == expected
@@ -169,7 +170,7 @@ def test_features_equal_timms_extractor(name):
 @pytest.mark.parametrize("coarse", [False, True])
 @pytest.mark.parametrize("name", ["efficientnet_b0", "mobilenetv1_100"])
 def test_layer_groups_equal_timms(name, coarse):
-    with torch.device("meta"):
+    with skeletons():
         theirs, ours = timm.create_model(name), build(name)
     assert group_parameters(ours, ours.group_matcher(coarse)) == group_parameters(theirs, theirs.group_matcher(coarse))
     assert ours.no_weight_decay() == set()
@@ -198,7 +199,7 @@ def test_checkpointing_changes_nothing():
 
 @pytest.mark.parametrize("name", ["tf_efficientnet_cc_b0_4e", "efficientnet_blur_b0", "gc_efficientnetv2_rw_t"])
 def test_built_on_meta_it_initialises_like_timm(name):
-    with torch.device("meta"):
+    with skeletons():
         ours = build(name, num_classes=5)
     ours.to_empty(device="cpu")
     ours.init_weights()
@@ -364,7 +365,7 @@ def test_torchvision_weights_give_torchvisions_outputs(builder, name, kwargs):
 @pytest.mark.parametrize("builder", ["efficientnet_b7", "efficientnet_v2_m", "efficientnet_v2_l", "mnasnet0_75"])
 def test_torchvision_keys_map_to_ours(builder):
     name = {"mnasnet0_75": "mnasnet_075"}.get(builder, builder.replace("_v2", "v2"))
-    with torch.device("meta"):
+    with skeletons():
         foreign, ours = getattr(torchvision.models, builder)().state_dict(), build(name)
     converted = ours.key_maps[0].convert(foreign, ours)
     assert {key: value.shape for key, value in converted.items()} == \

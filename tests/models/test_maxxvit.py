@@ -14,6 +14,7 @@ from mvlib.loading import load_weights, materialize
 from mvlib.models import maxxvit
 from mvlib.models.maxxvit import MaxxVit
 from tests.parity.harness import randomize, relative_difference
+from tests.skeleton import skeletons
 
 MAX, COAT = "test_maxvit", "test_coatnet"
 HEAD = dict(head_hidden_size=48)
@@ -51,7 +52,7 @@ def shapes(model):
 
 @pytest.mark.parametrize("name", timm.list_models(module="maxxvit"))
 def test_an_architecture_is_built_for_its_image_size(name):
-    with torch.device("meta"):
+    with skeletons():
         model = getattr(maxxvit, name)()
     assert model.img_size == timm.get_pretrained_cfg(name).input_size[1:]
 
@@ -242,7 +243,7 @@ def test_pruning(indices, kwargs):
 def test_torchvision_layout():
     theirs = torchvision.models.maxvit_t()
     randomize(theirs, image(224, batch=1))
-    with torch.device("meta"):
+    with skeletons():
         ours = maxxvit.maxvit_t()
     assert sum(p.numel() for p in ours.parameters()) == 30_919_624  # what torchvision's weights say of themselves
     load_weights(ours, theirs.state_dict())
@@ -260,7 +261,7 @@ def test_timms_weights_are_not_taken_for_torchvisions():
 
 
 def test_torchvisions_windows_stay_for_other_images():
-    with torch.device("meta"):
+    with skeletons():
         model = maxxvit.maxvit_t(img_size=448)
         assert model(torch.empty(1, 3, 448, 448)).shape == (1, 1000)
     assert model.stages[0].blocks[0].attn_grid.partition_size == (7, 7)
@@ -271,7 +272,7 @@ def test_torchvisions_windows_stay_for_other_images():
 @pytest.mark.parametrize("kind", ["bias", "bias_tf", "mlp"])
 @pytest.mark.parametrize("name", [MAX, COAT])
 def test_buffers_are_computed_after_the_meta_device_and_not_saved(name, kind):
-    with torch.device("meta"):
+    with skeletons():
         model = build(name, transformer_rel_pos_type=kind)
     materialize(model)
     buffers = dict(build(name, transformer_rel_pos_type=kind).named_buffers())

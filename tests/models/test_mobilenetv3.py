@@ -17,6 +17,7 @@ from mvlib.loading import load_weights
 from mvlib.models import mobilenetv3
 from mvlib.models.mobilenetv3 import MobileNetV3
 from tests.parity.harness import randomize, relative_difference
+from tests.skeleton import skeletons
 
 SMALL, HYBRID = "mobilenetv3_small_050", "mobilenetv4_hybrid_medium_075"
 TIMM_NAMES = timm.list_models(module="mobilenetv3")
@@ -164,7 +165,7 @@ def test_stopping_early_gives_the_last_tap_that_was_asked_for():
 
 @pytest.mark.parametrize("name", [SMALL, "fbnetv3_b", HYBRID])
 def test_built_on_meta_it_initialises_like_timm(name):
-    with torch.device("meta"):
+    with skeletons():
         ours = build(name)
     ours.to_empty(device="cpu")
     ours.init_weights()

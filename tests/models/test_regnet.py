@@ -15,6 +15,7 @@ from mvlib.loading import load_weights
 from mvlib.models import regnet
 from mvlib.models.regnet import PreBottleneck, RegNet, block_widths, fit_to_groups
 from tests.parity import harness
+from tests.skeleton import skeletons
 
 TIMM_NAMES = timm.list_models(module="regnet")
 TORCHVISION = {  # builder -> architecture
@@ -204,7 +205,7 @@ def test_initial_weights_are_timms_distributions():
 
 @pytest.mark.parametrize("name", ["regnetx_002", "regnetz_005", "regnetv_040"])
 def test_a_model_from_the_meta_device_is_complete(name):
-    with torch.device("meta"):
+    with skeletons():
         model = build(name)
     model.to_empty(device="cpu")
     for tensor in (*model.parameters(), *model.buffers()):
@@ -219,7 +220,7 @@ def test_a_model_from_the_meta_device_is_complete(name):
 def torchvision_pair(builder, image):
     theirs = getattr(torchvision.models, builder)()
     harness.randomize(theirs, image)
-    with torch.device("meta"):
+    with skeletons():
         ours = build(TORCHVISION[builder])
     load_weights(ours, theirs.state_dict())  # shares memory with theirs
     return theirs, ours.eval()
@@ -229,7 +230,7 @@ def torchvision_pair(builder, image):
 def meta_torchvision(monkeypatch):
     """Builders that work on the meta device: torchvision computes widths with tensors and reads them."""
     def build_on_meta(*args, whole=torchvision.models.RegNet, **kwargs):
-        with torch.device("meta"):
+        with skeletons():
             return whole(*args, **kwargs)
 
     monkeypatch.setattr(torchvision.models.regnet, "RegNet", build_on_meta)
@@ -239,7 +240,7 @@ def meta_torchvision(monkeypatch):
 @pytest.mark.parametrize("builder", TORCHVISION)
 def test_torchvisions_keys_become_ours(meta_torchvision, builder):
     theirs = meta_torchvision(builder)
-    with torch.device("meta"):
+    with skeletons():
         ours = build(TORCHVISION[builder])
     key_map = regnet.RegNet.key_maps[0]
     assert key_map.name == "torchvision" and key_map.matches(theirs.state_dict())
@@ -302,7 +303,7 @@ def test_classy_checkpoints_load(form):
     theirs, _ = torchvision_pair("regnet_y_400mf", image)
     trunk, heads = to_classy(theirs.state_dict())
     assert "_feature_blocks.res2.block1-0.f.final_bn.weight" in trunk
-    with torch.device("meta"):
+    with skeletons():
         ours = build("regnety_004")
     load_weights(ours, form(trunk, heads))
     assert list(ours.state_dict()) == list(build("regnety_004").state_dict())
@@ -313,7 +314,7 @@ def test_classy_checkpoints_load(form):
 
 def test_a_pretrained_trunk_has_no_classifier(meta_torchvision):
     trunk, _ = to_classy(meta_torchvision("regnet_y_400mf").state_dict())
-    with torch.device("meta"):
+    with skeletons():
         ours = build("regnety_004", num_classes=0)
     load_weights(ours, {key: torch.zeros(value.shape) for key, value in trunk.items()})
     assert not any(parameter.is_meta for parameter in ours.parameters())

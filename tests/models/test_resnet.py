@@ -17,6 +17,7 @@ from mvlib.layers.channel_attention import EcaModule, SEModule, create_attn, get
 from mvlib.models import efficientnet, pruning, resnet
 from mvlib.models.pruning import prune_to_widths, pruned_widths
 from mvlib.models.resnet import BasicBlock, Bottleneck, ResNet
+from tests.skeleton import skeletons
 
 TIMM_NAMES = timm.list_models(module="resnet")
 PRUNED = ["ecaresnet50d_pruned", "ecaresnet101d_pruned"]
@@ -83,7 +84,7 @@ def layout(model):
 
 @pytest.mark.parametrize("name", TIMM_NAMES)
 def test_same_keys_shapes_features_and_groups_as_timm(name):
-    with torch.device("meta"):
+    with skeletons():
         theirs, ours = timm.create_model(name), build(name)
     assert layout(ours) == layout(theirs)
     assert described(ours) == described(theirs)
@@ -279,7 +280,7 @@ def test_traces_and_exports(name):
     "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2",
 ])
 def test_torchvision_has_the_same_keys(name):
-    with torch.device("meta"):
+    with skeletons():
         assert layout(build(name)) == layout(getattr(torchvision.models, name)())
 
 
@@ -299,7 +300,7 @@ def test_torchvision_has_the_same_outputs(name):
     ("efficientnet_b3_pruned", "tf_efficientnet_b3"),
 ])
 def test_widths_of_another_family(name, base):
-    with torch.device("meta"):
+    with skeletons():
         theirs, ours = timm.create_model(name), prune_to_widths(getattr(efficientnet, base)(), name)
     assert layout(ours) == layout(theirs)
     assert described(ours) == described(theirs)
@@ -346,7 +347,7 @@ def test_initial_weights_are_timms_distributions():
 
 @pytest.mark.parametrize("name", ["resnetblur18", "ecaresnet50d_pruned", "resnetrs50"])
 def test_a_model_from_the_meta_device_is_complete(name):
-    with torch.device("meta"):
+    with skeletons():
         model = build(name)
     model.to_empty(device="cpu")
     for tensor in (*model.parameters(), *model.buffers()):

@@ -10,6 +10,7 @@ from mvlib.loading import load_weights
 from mvlib.models import shufflenetv2
 from mvlib.models.shufflenetv2 import ShuffleNetV2, shuffle_channels
 from tests.parity.harness import randomize, relative_difference
+from tests.skeleton import skeletons
 
 NAMES = ["shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "shufflenet_v2_x1_5", "shufflenet_v2_x2_0"]
 SMALL = NAMES[0]
@@ -134,7 +135,7 @@ def test_layer_groups_keep_the_order_of_the_layers(coarse):
 
 
 def test_built_on_meta_it_initialises_like_torchvision():
-    with torch.device("meta"):
+    with skeletons():
         ours = build()
     ours.to_empty(device="cpu")
     ours.init_weights()

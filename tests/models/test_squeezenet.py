@@ -11,6 +11,7 @@ from mvlib.loading import load_weights
 from mvlib.models import squeezenet
 from mvlib.models.squeezenet import SqueezeNet
 from tests.parity.harness import randomize, relative_difference
+from tests.skeleton import skeletons
 
 every_version = pytest.mark.parametrize("name", ["squeezenet1_0", "squeezenet1_1"])
 
@@ -49,7 +50,7 @@ def test_outputs_and_gradients_equal_torchvisions(name):
 
 @every_version
 def test_keys_and_shapes_are_torchvisions(name):
-    with torch.device("meta"):
+    with skeletons():
         ours, theirs = getattr(squeezenet, name)(), getattr(torchvision.models, name)()
     assert [(key, value.shape) for key, value in ours.state_dict().items()] == \
         [(key, value.shape) for key, value in theirs.state_dict().items()]
@@ -138,7 +139,7 @@ def test_layer_groups_keep_the_order_of_the_layers(name):
 
 
 def test_built_on_meta_it_initialises_like_torchvision():
-    with torch.device("meta"):
+    with skeletons():
         ours = build("squeezenet1_0")
     ours.to_empty(device="cpu")
     ours.init_weights()

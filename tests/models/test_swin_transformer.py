@@ -9,6 +9,7 @@ import mvlib
 from mvlib.loading import load_weights, materialize
 from mvlib.models.swin_transformer import SwinTransformer
 from tests.parity.harness import randomize, relative_difference
+from tests.skeleton import skeletons
 
 SMALL = dict(img_size=64, num_classes=7, embed_dim=16, depths=(2, 2, 2), num_heads=(1, 2, 4), drop_path_rate=0.0)
 
@@ -170,7 +171,7 @@ def test_torchvision_layout():
     theirs = torchvision.models.swin_transformer.SwinTransformer(
         patch_size=[4, 4], embed_dim=16, depths=[2, 2, 2], num_heads=[1, 2, 4], window_size=[4, 4], num_classes=7)
     randomize(theirs, image())
-    with torch.device("meta"):
+    with skeletons():
         ours = SwinTransformer(**SMALL, window_size=4)
     load_weights(ours, theirs.state_dict())
     assert_same(ours.eval(), theirs.eval(), image())
@@ -179,7 +180,7 @@ def test_torchvision_layout():
 # the contract, where windows touch it
 
 def test_buffers_are_computed_after_the_meta_device_and_not_saved():
-    with torch.device("meta"):
+    with skeletons():
         model = SwinTransformer(**SMALL, window_size=4)
     materialize(model)
     direct = timm_swin.SwinTransformer(**SMALL, window_size=4)

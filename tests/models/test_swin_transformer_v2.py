@@ -9,6 +9,7 @@ import mvlib
 from mvlib.loading import load_weights
 from mvlib.models.swin_transformer_v2 import SwinTransformerV2
 from tests.parity.harness import randomize
+from tests.skeleton import skeletons
 
 SMALL = dict(img_size=64, embed_dim=48, depths=(2, 2), num_heads=(2, 4), window_size=8, num_classes=10,
              pretrained_window_sizes=(0, 0))
@@ -97,7 +98,7 @@ def test_microsofts_layout():
 def test_branches_begin_as_nothing():
     model = SwinTransformerV2(**SMALL)
     assert not model.layers[0].blocks[0].norm1.weight.any() and model.layers[1].downsample.norm.weight.all()
-    with torch.device("meta"):
+    with skeletons():
         meta = SwinTransformerV2(**SMALL)
     meta.to_empty(device="cpu")
     meta.init_weights()

@@ -14,6 +14,7 @@ from mvlib.loading import load_weights
 from mvlib.models import vgg
 from mvlib.models.vgg import VGG
 from tests.parity import harness
+from tests.skeleton import skeletons
 
 NAMES = timm.list_models(module="vgg")
 SMALL = dict(cfg=(8, "M", 12, 12, "M", 16, "M", 16, "M", 20, "M"), mlp_ratio=0.0625, num_classes=7)
@@ -167,7 +168,7 @@ def test_bad_arguments_are_named(kwargs, message):
 
 
 def test_a_model_from_the_meta_device_is_complete():
-    with torch.device("meta"):
+    with skeletons():
         model = small(norm_layer="batchnorm2d", num_classes=1000)
     model.to_empty(device="cpu")
     for tensor in (*model.parameters(), *model.buffers()):
@@ -183,7 +184,7 @@ def test_a_model_from_the_meta_device_is_complete():
 
 def torchvision_pair(builder, **kwargs):
     """torchvision's model with random weights and ours, which shares them."""
-    with torch.device("meta"):
+    with skeletons():
         theirs, ours = getattr(torchvision.models, builder)(), getattr(vgg, builder)(**kwargs)
     theirs.to_empty(device="cpu")
     for module in theirs.modules():
@@ -217,7 +218,7 @@ def test_torchvision_has_the_same_outputs(builder):
 
 @pytest.mark.parametrize("builder", torchvision.models.list_models(include="vgg*", module=torchvision.models))
 def test_torchvisions_keys_become_ours(builder):
-    with torch.device("meta"):
+    with skeletons():
         theirs, ours = getattr(torchvision.models, builder)().state_dict(), getattr(vgg, builder)()
     key_map, = VGG.key_maps
     assert key_map.matches(theirs) and not key_map.matches(ours.state_dict())

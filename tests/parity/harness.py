@@ -38,6 +38,7 @@ import mvlib.models
 from mvlib import registry
 from mvlib.features import FeatureExtractor
 from mvlib.loading import load_weights
+from tests.skeleton import skeletons, uninitialised
 
 CHECKS = ("keys", "outputs", "features", "gradients")
 TOLERANCE = 1e-5
@@ -162,7 +163,7 @@ def build_timm(name: str, meta: bool = False, **kwargs: Any) -> nn.Module:
     Our default weights' `model_args` go to timm too: it sets some (an eps) only where weights are loaded.
     """
     config = registry.get_pretrained_cfg(name)
-    with torch.device("meta" if meta else "cpu"):
+    with skeletons() if meta else uninitialised():
         return timm.create_model(name, **{**(config.model_args if config else {}), **kwargs})
 
 
@@ -498,7 +499,8 @@ def check_torchvision(report: Report, builder: str, names: Sequence[str]) -> Non
     fixed = [config.input_size[-1] if config.fixed_input_size else None for config in configs]
     for side in dict.fromkeys(fixed):
         size = dict(image_size=side) if builder.startswith("vit_") else {}  # the others take images of any size
-        theirs = torchvision.models.get_model(builder, **size)
+        with uninitialised():
+            theirs = torchvision.models.get_model(builder, **size)
         image = random_image(side or 96)
         randomize(theirs, image)
         with torch.inference_mode():

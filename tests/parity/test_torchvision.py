@@ -14,6 +14,7 @@ import torchvision
 import mvlib
 from mvlib import models
 from tests.parity import harness
+from tests.skeleton import uninitialised
 
 THEIRS = torchvision.models
 FLOAT = THEIRS.list_models(module=THEIRS)
@@ -60,7 +61,8 @@ def test_classification(builder, weights, hub, monkeypatch, tmp_path):
     options = {"image_size": weights.meta["min_size"][0]} if builder.startswith("vit_") else {}
     if builder in ("googlenet", "inception_v3"):
         options = dict(transform_input=True, aux_logits=True, init_weights=False)
-    theirs = THEIRS.get_model(builder, **options)
+    with uninitialised():
+        theirs = THEIRS.get_model(builder, **options)
     side = weights.transforms().crop_size[0]
     if not options and builder != "maxvit_t":
         side = 96  # the others take images of any size
@@ -77,7 +79,8 @@ def test_classification(builder, weights, hub, monkeypatch, tmp_path):
 @pytest.mark.parametrize("builder", ["googlenet", "inception_v3"])
 def test_auxiliary_heads(builder, hub, monkeypatch, tmp_path):
     weights = THEIRS.get_model_weights(builder).DEFAULT
-    theirs = THEIRS.get_model(builder, transform_input=True, aux_logits=True, init_weights=False)
+    with uninitialised():
+        theirs = THEIRS.get_model(builder, transform_input=True, aux_logits=True, init_weights=False)
     side = 299 if builder == "inception_v3" else 224
     harness.randomize(theirs, torch.randn(2, 3, side, side))
     member = serve(hub, monkeypatch, weights, theirs.state_dict(), tmp_path)
@@ -115,7 +118,8 @@ def test_quantized(builder, hub, monkeypatch, tmp_path):
     if builder in ("quantized_googlenet", "quantized_inception_v3"):
         options = dict(transform_input=True, aux_logits=True, init_weights=False)
     torch.manual_seed(0)
-    float_model = THEIRS.get_model(builder, **options).eval()
+    with uninitialised():
+        float_model = THEIRS.get_model(builder, **options).eval()
     side = weights.transforms().crop_size[0]
     harness.randomize(float_model, torch.randn(2, 3, side, side))
     file = serve(hub, monkeypatch, unquantized, float_model.state_dict(), tmp_path)
