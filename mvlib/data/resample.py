@@ -194,7 +194,7 @@ def resample(
         return _whole(_pass(_narrow(pixels, last.first, last.last, 1 - axis), first, name, axis))
     least = _KERNEL_SHRINK.get(name, math.inf)
     if min(first.shrink, last.shrink) >= (least if exact or least == math.inf else 1.0):
-        return _by_kernels(pixels, first, last, name, axis).permute(2, 0, 1)
+        return _by_kernels(pixels, size, name, axis)[:, top:bottom, left:right]
     band = _band(last, name)
     pixels = _narrow(pixels, band.first, band.last, 1 - axis)
     pixels = _rounded_between(_pass(pixels, first, name, axis))
@@ -217,24 +217,11 @@ def _pass(pixels: Tensor, window: _Window, name: str, axis: int, narrowed: bool 
     return _rows(pixels.view(height, -1), band).view(-1, width, channels)
 
 
-def _by_kernels(pixels: Tensor, first: _Window, last: _Window, name: str, axis: int) -> Tensor:
-    """Both passes by torch's 8-bit kernels, along `axis` first: uint8 (height, width, channels) of both windows.
-
-    A kernel makes an axis whole; what the other pass does not read, or make, is spared it.
-    """
-    if axis == 1:
-        band = _band(last, name)
-        rows = pixels.new_empty(last.old, first.last - first.first, pixels.shape[2])  # those in between alone are read
-        resized = _kernel(pixels[band.first:band.last], (band.last - band.first, first.new), name)
-        rows[band.first:band.last] = _narrow(resized, first.first, first.last, 1)
-        return _narrow(_kernel(rows, (last.new, rows.shape[1]), name), last.first, last.last, 0)
-    columns = _narrow(_kernel(pixels, (first.new, last.old), name), first.first, first.last, 0)
-    return _narrow(_kernel(columns, (columns.shape[0], last.new), name), last.first, last.last, 1)
-
-
-def _kernel(pixels: Tensor, size: tuple[int, int], name: str) -> Tensor:
+def _by_kernels(pixels: Tensor, size: tuple[int, int], name: str, first_axis: int) -> Tensor:
     image = pixels[None].permute(0, 3, 1, 2)  # torch sees that channels are last, and is quick
-    return F.interpolate(image, size, mode=name, antialias=True)[0].permute(1, 2, 0)
+    if first_axis == 0:  # torch itself begins with the other
+        image = F.interpolate(image, (size[0], image.shape[3]), mode=name, antialias=True)
+    return F.interpolate(image, size, mode=name, antialias=True)[0]
 
 
 def _rounded(pixels: Tensor) -> Tensor:
