@@ -20,6 +20,7 @@ THEIRS = torchvision.models
 FLOAT = THEIRS.list_models(module=THEIRS)
 QUANTIZED = THEIRS.list_models(module=THEIRS.quantization)
 LARGEST = 40_000_000  # parameters of what the default run builds
+SLOW_INT8 = ("resnext101_32x8d", "resnext101_64x4d", "inception_v3", "resnet50")  # ten seconds each and more
 
 
 def cases():
@@ -107,7 +108,7 @@ def test_auxiliary_heads(builder, hub, monkeypatch, tmp_path):
     assert models.get_model(builder, weights=None, aux_logits=False).aux_logits is False
 
 
-@pytest.mark.parametrize("builder", [pytest.param(b, marks=[pytest.mark.slow] if "resnext" in b else [])
+@pytest.mark.parametrize("builder", [pytest.param(b, marks=[pytest.mark.slow] if b.endswith(SLOW_INT8) else [])
                                      for b in QUANTIZED])
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_quantized(builder, hub, monkeypatch, tmp_path):
