@@ -8,12 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .precision import is_faster
 from .wiring import adjacent, parents_of, record_calls, replace
 
 __all__ = ["PackedConv2d", "PackedLinear", "can_prepack", "prepack"]
 
 _Fused = tuple[str, list[float], str]  # oneDNN's name of an activation, its numbers, its variant
 _NONE: _Fused = ("none", [], "")
+_TRIAL_ROWS = 1024  # of a linear layer's input, at most, when it is timed
 _ACTIVATIONS: dict[type, Callable[[Any], _Fused]] = {
     nn.ReLU: lambda act: ("relu", [], ""),
     nn.ReLU6: lambda act: ("hardtanh", [0.0, 6.0], ""),
@@ -82,7 +84,8 @@ def prepack(
         model: In evaluation mode.
         images: A batch (B, C, H, W); a layer is packed for the sizes that it sees in it, and right for any.
         batch_size: Pack for so many images instead of B.
-        fuse: Take the activation that reads a layer's output into it.
+        fuse: Take the activation that reads a layer's output into it; into a linear layer only where that is measured
+            to be faster: on some CPUs, oneDNN's GELU and SiLU behind a matrix product are far slower than torch's.
         kinds: Which layers; convolutions only where images are channels last.
 
     Returns:
@@ -97,6 +100,7 @@ def prepack(
     pairs = adjacent(model, images, kinds, tuple(_ACTIVATIONS)) if fuse else []
     readers = {id(layer): act for layer, act in pairs}
     places, packed, fused = parents_of(model), 0, 0
+    verdicts: dict[tuple, bool] = {}
     times = (batch_size or len(images)) / len(images)
     for module, shape in shapes.values():
         if id(module) not in places or not _is_packable(module):
@@ -104,7 +108,10 @@ def prepack(
         act = readers.get(id(module))
         post = _fusable(act) if act is not None and id(act) in places else None
         if isinstance(module, nn.Linear):
-            own = PackedLinear(module, round(shape[:-1].numel() * times), post or _NONE)
+            rows = round(shape[:-1].numel() * times)
+            if post and not _pays(module, rows, post, act, verdicts):
+                post = None
+            own = PackedLinear(module, rows, post or _NONE)
         else:
             own = PackedConv2d(module, [round(shape[0] * times), *shape[1:]], post or _NONE)
         replace(places[id(module)], own.eval())
@@ -113,6 +120,17 @@ def prepack(
             replace(places[id(act)], nn.Identity())
             fused += 1
     return packed, fused
+
+
+def _pays(linear: nn.Linear, rows: int, post: _Fused, act: nn.Module, verdicts: dict[tuple, bool]) -> bool:
+    """Whether an activation within a linear layer is measured to be faster than behind it; `verdicts` remembers."""
+    rows = min(rows, _TRIAL_ROWS)
+    key = rows, linear.weight.shape, repr(post)
+    if key not in verdicts:
+        x = linear.weight.new_ones(rows, linear.in_features)
+        within, before = (PackedLinear(linear, rows, fused) for fused in (post, _NONE))
+        verdicts[key] = is_faster(lambda: within(x), lambda: act(before(x)))
+    return verdicts[key]
 
 
 def _is_packable(module: nn.Module) -> bool:

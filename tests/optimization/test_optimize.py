@@ -9,7 +9,7 @@ from torch import nn
 import mvlib
 from mvlib.errors import ConfigError
 from mvlib.layers import RepVggBlock
-from mvlib.optimization import compilation, pipeline, precision, wiring
+from mvlib.optimization import compilation, pipeline, precision, prepacking, wiring
 from mvlib.optimization.compilation import estimated_seconds, worth_compiling
 from mvlib.optimization.prepacking import PackedConv2d, PackedLinear, can_prepack
 
@@ -176,7 +176,9 @@ def test_linear_and_leading_norms_are_folded():
 @pytest.mark.skipif(not can_prepack(), reason="torch without oneDNN")
 @pytest.mark.parametrize("act", [nn.ReLU(), nn.ReLU6(), nn.SiLU(), nn.GELU(), nn.GELU("tanh"), nn.Hardswish(),
                                  nn.Sigmoid(), nn.Tanh(), nn.LeakyReLU(0.3)], ids=repr)
-def test_activations_within_packed_layers(act):
+@pytest.mark.parametrize("faster", [True, False])
+def test_activations_within_packed_layers(act, faster, monkeypatch):
+    monkeypatch.setattr(prepacking, "is_faster", lambda one, other: [one(), other()] and faster)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 16, 3, stride=2, padding=1), act, nn.Flatten(), nn.Linear(256, 32), act).eval()
     model[4] = type(act)(*([act.approximate] if isinstance(act, nn.GELU) else [0.3] if isinstance(act, nn.LeakyReLU)
@@ -185,10 +187,18 @@ def test_activations_within_packed_layers(act):
     for at in (0, 3):
         model[at].weight.data.mul_(6)  # past the bounds of those that have some
     expected = model(x)
-    optimized, report = mvlib.optimize(model, x, compile="off")
-    if report["prepack"].note.startswith("2 layers packed for oneDNN, 0"):
-        pytest.fail(str(report))
-    assert difference(optimized(x), expected) <= 1e-5
+    assert prepacking.prepack(model, x.contiguous(memory_format=torch.channels_last)) == (2, 1 + faster)
+    with torch.inference_mode():
+        assert difference(model(x), expected) <= 1e-5
+
+
+@pytest.mark.skipif(not can_prepack(), reason="torch without oneDNN")
+def test_whether_an_activation_pays_is_measured_once_a_size(monkeypatch):
+    timed = []
+    monkeypatch.setattr(prepacking, "is_faster", lambda one, other: timed.append(
+        difference(one(), other()) <= 1e-5) or False)
+    optimized, report = mvlib.optimize(build("vit_tiny_patch16_224"), image("vit_tiny_patch16_224"), compile="off")
+    assert timed == [True] and "0 activations within them" in report["prepack"].note
 
 
 @pytest.mark.skipif(not can_prepack(), reason="torch without oneDNN")
