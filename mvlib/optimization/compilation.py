@@ -49,7 +49,7 @@ def worth_compiling(seconds_per_image: float, work: int, cost: float, device_typ
         work: Images to come.
         cost: Seconds that compiling takes.
     """
-    return seconds_per_image * work * _SAVING.get(device_type, 0.05) > cost
+    return seconds_per_image * work * _SAVING.get(device_type, _SAVING["cpu"]) > cost
 
 
 class CompiledForward:
