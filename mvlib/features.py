@@ -64,7 +64,8 @@ class FeatureExtractor(nn.Module):
 
     Args:
         model: The model; layers that no output needs are removed from it.
-        out_indices: Which features: None for the family's default, an int for the last n, or indices.
+        out_indices: Which features: None for the family's default, an int for the last n, or indices in any order;
+            outputs, `feature_info` and the attribute `out_indices` have them in order of depth, each once.
         output_fmt: "NCHW", "NHWC" or "NLC"; the family's own unless given.
         norm: Apply the final norm to the outputs that it fits.
         return_dict: Return a dict instead of a list.
@@ -98,7 +99,7 @@ class FeatureExtractor(nn.Module):
             x, self.out_indices, norm=self.norm, output_fmt=self.output_fmt, intermediates_only=True)
         if not self.return_dict:
             return features
-        names = [self.feature_info.info[i]["module"] for i in sorted(self.out_indices)]
+        names = [self.feature_info.info[i]["module"] for i in self.out_indices]
         return dict(zip(names, features))
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:

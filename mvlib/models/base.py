@@ -100,7 +100,9 @@ class KeyMap:
 
 
 def take_indices(count: int, indices: Indices) -> list[int]:
-    """Absolute, sorted feature indices: None means all `count`, an int the last n, negative ones count from the end.
+    """Absolute feature indices, in order of depth and each once: the order in which a model's outputs come.
+
+    None means all `count`, an int the last n; negative indices count from the end.
 
     Raises:
         ValueError: An index is out of range.
@@ -114,7 +116,7 @@ def take_indices(count: int, indices: Indices) -> list[int]:
     absolute = [i + count if i < 0 else i for i in indices]
     if not absolute or min(absolute) < 0 or max(absolute) >= count:
         raise ValueError(f"feature indices {list(indices)} are out of range: the model has {count} features")
-    return absolute
+    return sorted(set(absolute))
 
 
 def _layer_paths(name: str) -> list[str]:
@@ -206,7 +208,8 @@ class ImageModel(nn.Module):
 
         Args:
             x: Image (B, in_chans, H, W).
-            indices: Which taps: None for all, an int for the last n, or a sequence (negative counts from the end).
+            indices: Which taps: None for all, an int for the last n, or a sequence (negative counts from the end), in
+                any order.
             return_prefix_tokens: Token models only: each intermediate becomes a pair (spatial, prefix tokens).
             norm: Apply the final norm to the intermediates that it fits.
             stop_early: Stop after the last tap that was asked for; the final features are then that tap's, or the

@@ -105,6 +105,19 @@ def test_features_only_equals_intermediates(name):
 
 
 @every_family
+@pytest.mark.parametrize("kind", ["list", "dict"])
+def test_indices_in_any_order_give_features_in_order_of_depth(name, kind):
+    features = build(name, features_only=True, out_indices=(-1, 0, -1), feature_cls=kind)
+    outputs, info = features(image(name)), features.feature_info
+    assert info.out_indices == features.out_indices == (0, len(info) - 1)
+    if kind == "dict":
+        assert list(outputs) == info.module_name()
+    channels_axis = 1 if features.output_fmt == "NCHW" else -1
+    shapes = [output.shape for output in (outputs.values() if kind == "dict" else outputs)]
+    assert [shape[channels_axis] for shape in shapes] == info.channels()
+
+
+@every_family
 def test_checkpointing_changes_memory_alone(name):
     results = []
     for enable in (False, True):
@@ -207,6 +220,7 @@ def test_indices():
     assert take_indices(5, None) == [0, 1, 2, 3, 4]
     assert take_indices(5, 2) == [3, 4]
     assert take_indices(5, (0, -1)) == [0, 4]
+    assert take_indices(5, (-1, 1, 4, 1)) == [1, 4]
     for bad in (0, 6, (5,), (-6,), ()):
         with pytest.raises(ValueError, match="cannot take|out of range"):
             take_indices(5, bad)
