@@ -2,26 +2,48 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["replacing", "sync"]
+__all__ = ["is_written_in_place", "replacing", "sync"]
+
+_ABANDONED = 24 * 3600  # seconds since anything was written to a temporary file whose process must be dead
 
 
 @contextmanager
 def replacing(path: str | os.PathLike[str], durable: bool = False) -> Iterator[Path]:
-    """A path to write to, ".NAME.PID.tmp" beside the file: at the end it becomes the file, after an error it goes.
+    """A path to write to, ".NAME.RANDOM.tmp" beside the file: at the end it becomes the file, after an error it goes.
+
+    Each call has a file of its own, so that threads, processes and machines that share a disk may write the same file
+    at once: one of them is the last, and the file is whole. Its permissions are those of any new file. What processes
+    that were killed have left of the file goes a day later. A device or a pipe is written as it is.
 
     Args:
         path: The file.
         durable: Whether it has to outlast a power failure.
+
+    Raises:
+        OSError: The folder is missing or cannot be written, or the path is a folder.
     """
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+    if is_written_in_place(target):
+        yield target
+        return
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
+    with open(temporary, "xb") as stream:
+        made = os.fstat(stream.fileno())
     try:
+        _remove_abandoned(target, made.st_mtime)
         yield temporary
+        if stat.S_IMODE(os.stat(temporary).st_mode) != stat.S_IMODE(made.st_mode):
+            os.chmod(temporary, stat.S_IMODE(made.st_mode))  # safetensors puts a file for its owner alone in the place
         if durable:
             sync(temporary)
         os.replace(temporary, target)
@@ -30,6 +52,23 @@ def replacing(path: str | os.PathLike[str], durable: bool = False) -> Iterator[P
                 sync(target.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_written_in_place(path: Path) -> bool:
+    """Whether a path is a device, a pipe or a process's open file (/dev/stdout), which a rename would put an end to."""
+    parent = os.path.realpath(path.parent)
+    return path.exists() and not path.is_file() or parent == "/dev" or f"{parent}/".startswith("/proc/")
+
+
+def _remove_abandoned(target: Path, now: float) -> None:
+    """Remove temporaries of a file by the disk's own clock, `now`."""
+    with suppress(OSError):  # not permitted to look, or another was faster
+        with os.scandir(target.parent) as entries:
+            left = [entry for entry in entries
+                    if entry.name.startswith(f".{target.name}.") and entry.name.endswith(".tmp")]
+        for entry in left:
+            if now - entry.stat().st_mtime > _ABANDONED:
+                os.unlink(entry.path)
 
 
 def sync(path: Path) -> None:

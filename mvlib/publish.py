@@ -77,7 +77,6 @@ def save_for_hub(
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     with replacing(directory / "model.safetensors") as path:
         save_file(tensors, path, metadata={"format": "pt"})
-        path.chmod(0o666 & ~_umask())  # safetensors makes files for their owner alone
     texts = {"config.json": json.dumps(_config_json(model, config, model_args), indent=2),
              "README.md": _model_card(model, config, repo_id)}
     for name, text in texts.items():
@@ -110,12 +109,6 @@ def push_to_hub(
         save_for_hub(model, folder, repo_id=repo_id, **kwargs)
         return hub.push_folder(folder, repo_id, private=private, token=token, commit_message=commit_message,
                                revision=revision, create_pr=create_pr)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _current_config(

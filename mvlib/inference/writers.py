@@ -97,11 +97,6 @@ def format_of(path: str | os.PathLike[str]) -> str:
 @contextmanager
 def open_output(path: str | os.PathLike[str]) -> Iterator[TextIO]:
     """A text file that is there when all of it is; a device or a pipe is written as it is."""
-    target = Path(path)
-    if target.exists() and not target.is_file():
-        with open(target, "w", encoding="utf-8", newline="") as stream:
-            yield stream
-        return
-    with replacing(target) as temporary, \
+    with replacing(path) as temporary, \
             open(temporary, "w", encoding="utf-8", newline="", errors="surrogateescape") as stream:
         yield stream

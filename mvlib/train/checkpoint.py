@@ -45,13 +45,12 @@ def write_checkpoint(data: Mapping[str, Any], path: Path) -> None:
 
 def _link(source: Path, name: Path) -> None:
     """Let `name` be a second name of `source`, in one step."""
-    temporary = name.with_name(f"{name.name}.{os.getpid()}{_TEMPORARY}")
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(source, temporary)
-    except OSError:  # a file system without hard links
-        temporary.write_bytes(source.read_bytes())
-    os.replace(temporary, name)
+    with replacing(name) as temporary:
+        temporary.unlink()
+        try:
+            os.link(source, temporary)
+        except OSError:  # a file system without hard links
+            temporary.write_bytes(source.read_bytes())
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
