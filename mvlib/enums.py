@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import json
 import math
 import os
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from functools import cached_property, partial
 from typing import Any
 
 from . import registry
+from .costs import costs_of
 from .errors import UnknownNameError
 from .names import closest
 from .weights import WeightsConfig
@@ -209,18 +209,18 @@ def preset_arguments(config: WeightsConfig) -> dict[str, Any]:
 
 def describe(config: WeightsConfig) -> dict[str, Any]:
     """torchvision's `meta` of a weights config; a key is there if its value is known."""
-    stats = _stats(config)
+    costs = costs_of(config)
     size = config.input_size if config.fixed_input_size else config.min_input_size
     facts = {
         "categories": _categories(config),
-        "num_params": config.num_params or stats.get("params"),
+        "num_params": config.num_params or costs.get("params"),
         "min_size": size and tuple(size[1:]),
         "recipe": config.recipe or config.origin_url,
         "license": _their_license(config) if config.preprocessing == "torchvision" else config.license,
         "backend": config.backend,
         "unquantized": config.unquantized and weights_of(config.unquantized),
         "_metrics": {data: dict(row) for data, row in config.metrics.items()} or None,
-        "_ops": config.gmacs or stats.get("gmacs"),
+        "_ops": config.gmacs or costs.get("gmacs"),
         "_file_size": config.file_size,
         "_docs": config.docs or config.description,
     }
@@ -239,24 +239,6 @@ def _categories(config: WeightsConfig) -> list[str] | None:
     if config.label_names:
         return list(config.label_names)
     return class_names(config.label_set) if config.label_set == "imagenet-1k" else None
-
-
-def _stats(config: WeightsConfig) -> dict[str, Any]:
-    """What was measured of the architecture, if these weights have its default size and classes."""
-    default = registry.get_pretrained_cfg(str(config.architecture))
-    alike = ("num_classes", "input_size", "model_args")
-    if default is None or any(getattr(default, key) != getattr(config, key) for key in alike):
-        return {}
-    return _all_stats().get(str(config.architecture), {})
-
-
-@functools.cache
-def _all_stats() -> dict[str, dict[str, Any]]:
-    path = os.path.join(registry.CATALOG_DIR, "stats.json")
-    if not os.path.exists(path):
-        return {}
-    with open(path, encoding="utf-8") as stream:
-        return json.load(stream)
 
 
 # from names to Enums

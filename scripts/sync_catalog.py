@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 import torchvision
 import yaml
 from timm.data import infer_imagenet_subset
@@ -330,7 +331,7 @@ def torchvision_config(builder: str, weights: Any, described: WeightsConfig) -> 
         antialias=images["antialias"],
         num_classes=classes,
         label_set=infer_imagenet_subset({"num_classes": classes}) if meta["categories"] else None,
-        pool_size=described.pool_size and (-(-crop // 32),) * 2,
+        pool_size=pool_size(builder, crop, described),
         first_conv=described.first_conv,
         classifier=described.classifier,
         license="cc-by-nc-4.0" if is_swag else "bsd-3-clause",  # https://github.com/facebookresearch/SWAG
@@ -344,6 +345,17 @@ def torchvision_config(builder: str, weights: Any, described: WeightsConfig) -> 
         backend=backend,
         unquantized=unquantized and registry_name(unquantized),
     )
+
+
+def pool_size(builder: str, crop: int, described: WeightsConfig) -> tuple[int, ...] | None:
+    """Rows and columns of the last feature map: timm's, for its image size; counted where timm lacks the network."""
+    if described.pool_size and crop == described.input_size[-1]:
+        return described.pool_size
+    if described.pool_size or described.fixed_input_size:
+        return described.pool_size and (-(-crop // 32),) * 2
+    with torch.device("meta"):
+        model = registry.model_entrypoint(ARCHITECTURES.get(builder, builder))().eval()
+        return tuple(model.forward_features(torch.empty(1, 3, crop, crop)).shape[-2:])
 
 
 def registry_name(weights: Any) -> str:

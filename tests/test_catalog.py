@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import importlib.util
+import inspect
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import timm
+import torch
 import torchvision
 from timm.data import infer_imagenet_subset
 from timm.models import PretrainedCfg
@@ -44,6 +46,10 @@ def run(name, *arguments):
                           timeout=300)
 
 
+# timm's `pool_size` of these is that of another image size.
+WRONG_MAPS = ("convnextv2_huge.fcmae_ft_in22k_in1k_512", "maxvit_large_tf_512.in21k_ft_in1k")
+
+
 # timm ----------------------------------------------------------------------------------------------------------------
 
 def test_every_config_of_timm_is_ours_field_by_field():
@@ -56,7 +62,8 @@ def test_every_config_of_timm_is_ours_field_by_field():
                 their = getattr(theirs, field)
                 if field in ("url", "hf_hub_id"):
                     their = their or None  # timm leaves some of them an empty string
-                assert getattr(ours, field) == their, (full, field)
+                if field != "pool_size" or full not in WRONG_MAPS:
+                    assert getattr(ours, field) == their, (full, field)
             assert ours.label_set == infer_imagenet_subset(dataclasses.asdict(theirs)), full
             count += 1
     assert count > 450
@@ -174,6 +181,46 @@ def test_every_source_can_be_named():
             assert re.fullmatch(r"hf-hub:[\w.-]+/[\w.-]+|https://[\w./%+-]+|pkg:[\w./-]+", source), (name, source)
         is_known = config.first_conv and config.classifier
         assert is_known or registry.get_module(name) == "quantization", name
+
+
+# Maps ----------------------------------------------------------------------------------------------------------------
+
+def with_maps():
+    """One config for each size of images of each architecture whose last features are a map."""
+    seen = {}
+    for config in CONFIGS.values():
+        model_class = inspect.signature(mvlib.model_entrypoint(config.architecture), eval_str=True).return_annotation
+        if getattr(model_class, "tap_layout", "NCHW") != "NLC":
+            seen.setdefault((config.architecture, config.input_size, config.pool_size), config)
+    return seen.values()
+
+
+def check_pool_size(config):
+    with torch.device("meta"):
+        size = {"img_size": config.input_size[1:]} if config.fixed_input_size else {}
+        model = mvlib.model_entrypoint(config.architecture)(**size).eval()
+        features = model.forward_features(torch.empty(1, *config.input_size))
+    grid = features.shape[1:3] if getattr(model, "tap_layout", "NCHW") == "NHWC" else features.shape[2:]
+    assert config.pool_size == grid, config.name
+
+
+def test_pool_size_is_the_last_map():
+    few = ("alexnet", "googlenet", "inception_v3", "quantized_shufflenet_v2_x0_5", "quantized_inception_v3",
+           "shufflenet_v2_x0_5", "squeezenet1_1", "maxvit_large_tf_512")
+    chosen = [config for config in with_maps() if config.architecture in few]
+    assert len(chosen) >= len(few)
+    for config in chosen:
+        check_pool_size(config)
+
+
+def test_every_network_with_maps_has_a_pool_size():
+    assert [config.name for config in with_maps() if config.pool_size is None] == []
+
+
+@pytest.mark.slow
+def test_every_pool_size_is_the_last_map():
+    for config in with_maps():
+        check_pool_size(config)
 
 
 # Scripts -------------------------------------------------------------------------------------------------------------

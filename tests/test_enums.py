@@ -12,6 +12,7 @@ import torchvision
 import mvlib
 import mvlib.models
 from mvlib import enums, registry
+from mvlib.costs import costs_of
 from mvlib.errors import UnknownNameError
 
 THEIRS = torchvision.models
@@ -60,6 +61,17 @@ def test_an_enum_has_timms_weights_too():
     assert weights.url == "https://huggingface.co/timm/resnet50.a1_in1k/resolve/main/model.safetensors"
     assert weights.meta["recipe"] and len(weights.meta["categories"]) == 1000
     assert weights.meta["num_params"] == 25557032 and weights.meta["_ops"] == pytest.approx(4.11, abs=0.1)
+
+
+def test_meta_knows_what_the_catalog_s_costs_know():
+    count = 0
+    for name in mvlib.list_models(pretrained=True, include_tags=True):
+        config, meta = mvlib.get_pretrained_cfg(name), enums.weights_of(name).meta
+        if costs := costs_of(config):
+            assert meta["num_params"] == (config.num_params or costs["params"]), name
+            assert meta["_ops"] == (config.gmacs or costs["gmacs"]), name
+            count += 1
+    assert count > 1000
 
 
 def test_models_that_torchvision_lacks_have_an_enum():
