@@ -16,7 +16,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     args = parse_train_arguments(namespace=arguments)
     if not args.data_dir and not args.dataset:
-        raise ConfigError("no data set: give its folder (mvlib train DATA ...), or --dataset")
+        missing = f"; there is no args.yaml of a run by {args.resume}" if args.resume not in ("", "auto") else ""
+        raise ConfigError(f"no data set: give its folder (mvlib train DATA ...), or --dataset{missing}")
     from ..train.run import train
 
     return train(args)

@@ -262,8 +262,8 @@ _option("skip_nonfinite", "", 0, "updates with a loss that is not finite to leav
 _group = "output"
 _option("output", "--output", "", "folder of runs (default: output/train)", "--output-dir", metavar="DIR")
 _option("experiment", "", "", "name of this run's folder (default: time, model, size)", metavar="NAME")
-_option("resume", "--resume", "", "go on from this checkpoint or folder; alone, from this experiment's newest",
-        type=str, nargs="?", const="auto", metavar="PATH")
+_option("resume", "--resume", "", "go on with the run of this folder, by its args.yaml, or from this checkpoint; "
+        "alone, with --experiment's run", type=str, nargs="?", const="auto", metavar="PATH")
 _option("no_resume_opt", "", False, "take the weights alone from --resume")
 _option("eval_metric", "", "top1", "what the best checkpoint is best in", metavar="METRIC")
 _option("test_only", "", False, "validate and stop", "--test-only")
@@ -379,7 +379,7 @@ def finish_arguments(given: Mapping[str, Any], dialect: str) -> argparse.Namespa
             setattr(args, name, value.copy())
     if args.ra_sampler and not args.aug_repeats:
         args.aug_repeats = 3.0  # torchvision's --ra-reps
-    if dialect == "torchvision" and not args.ra_sampler and "aug_repeats" in given:
+    if dialect == "torchvision" and not args.ra_sampler and given.get("aug_repeats"):
         raise ConfigError("--ra-reps goes with --ra-sampler")
     _check(args)
     return args

@@ -16,6 +16,7 @@ from .arguments import DIALECTS, add_options, find_option, finish_arguments, is_
 
 __all__ = ["Recipe", "add_train_arguments", "parse_train_arguments", "read_recipe"]
 
+ARGUMENTS_FILE = "args.yaml"  # of a run, in its folder; timm's name
 _ABOUT = ("title", "description", "source", "published", "command", "extends", "dialect", "config")
 
 
@@ -122,10 +123,12 @@ def add_train_arguments(parser: argparse.ArgumentParser) -> None:
 def parse_train_arguments(
     argv: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
 ) -> argparse.Namespace:
-    """Arguments of training from a command line (or one that is parsed already): flags, then recipe, then defaults.
+    """Arguments of training from a command line (or one that is parsed already): flags, then the recipe, then those of
+    the run that `--resume` goes on with, then defaults.
 
     Raises:
         ConfigError: The recipe or the arguments cannot be used, or contradict each other.
+        FileNotFoundError: There is no such recipe, or nothing to resume.
     """
     if namespace is None:
         parser = argparse.ArgumentParser(prog="train.py", description="Train an image model.")
@@ -135,7 +138,32 @@ def parse_train_arguments(
     given = {option: value for option, value in vars(namespace).items() if option in DIALECTS["timm"]}
     if namespace.data is not None:
         given["data_dir"] = namespace.data
-    spoken = namespace.dialect or recipe.dialect or ("torchvision" if namespace.foreign_flags else "timm")
-    args = finish_arguments({**recipe.arguments, **given}, spoken)
+    given = {**recipe.arguments, **given}
+    run = _resumed_run(given)
+    spoken = namespace.dialect or recipe.dialect or run.dialect or \
+        ("torchvision" if namespace.foreign_flags else "timm")
+    args = finish_arguments({**run.arguments, **given}, spoken)
     args.config = namespace.config
     return args
+
+
+# Of a run's arguments, those that say where it was and how it began, not what it is.
+_OF_ONE_START = ("resume", "output", "experiment", "start_epoch", "no_resume_opt", "test_only")
+
+
+def _resumed_run(given: Mapping[str, Any]) -> Recipe:
+    """The arguments of the run that is to go on, as far as its folder has them."""
+    where = given.get("resume")
+    if not where:
+        return Recipe()
+    if where == "auto":
+        folder = Path(given.get("output") or "output/train", given.get("experiment") or "")
+    elif Path(where).exists():
+        folder = Path(where) if Path(where).is_dir() else Path(where).parent
+    else:
+        raise FileNotFoundError(f"there is no checkpoint {where}")
+    if not (folder / ARGUMENTS_FILE).is_file():
+        return Recipe()
+    recipe = read_recipe(folder / ARGUMENTS_FILE)
+    recipe.arguments = {key: value for key, value in recipe.arguments.items() if key not in _OF_ONE_START}
+    return recipe

@@ -19,6 +19,7 @@ from ..errors import MissingPackageError
 from ..files import replacing
 from .distributed import is_parallel
 from .engine import Progress, TrainState
+from .recipes import ARGUMENTS_FILE
 
 __all__ = ["Report", "draw_curves", "write_text"]
 
@@ -74,7 +75,7 @@ class Report:
         if not is_main:
             return
         values = {key: value for key, value in vars(args).items() if key != "config"}
-        write_text(folder / "args.yaml", yaml.safe_dump(values, default_flow_style=False))
+        write_text(folder / ARGUMENTS_FILE, yaml.safe_dump(values, default_flow_style=False))
         if args.log_tensorboard:
             self._tensorboard = _tensorboard(folder)
         if args.log_wandb:

@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import os
+import shlex
 import signal
 import time
 from collections.abc import Iterator, Mapping
@@ -44,7 +45,7 @@ __all__ = ["EXIT_STOPPED", "train"]
 
 _logger = logging.getLogger("mvlib")
 
-EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: stopped by a signal and saved; the same command with --resume goes on
+EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: stopped by a signal and saved; --resume FOLDER goes on
 
 
 def train(args: argparse.Namespace) -> int:
@@ -144,8 +145,9 @@ def _train(args: argparse.Namespace, world: World, stopped: _Stop) -> int:
                 raise _Stopped
     except _Stopped:
         if world.is_main:
-            _logger.warning("stopped by %s in epoch %d; %s holds the state, and --resume %s goes on", stopped.name,
-                            state.epoch, store.newest(), folder)
+            command = "mvlib" if world.size == 1 else f"torchrun --nproc-per-node {world.size} -m mvlib"
+            _logger.warning("stopped by %s in epoch %d; %s holds the state, and '%s train --resume %s' goes on",
+                            stopped.name, state.epoch, store.newest(), command, shlex.quote(str(folder)))
         return EXIT_STOPPED
     except NonFiniteLossError as error:
         last = next(iter(find_checkpoints(folder)), None)

@@ -5,6 +5,7 @@ import logging
 import os
 import random
 import re
+import shlex
 import shutil
 import signal
 import time
@@ -104,17 +105,41 @@ def test_kill_and_resume(start, run, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_run_saved(start, run, digits, tmp_path, number):
+def test_a_signal_ends_the_run_saved(start, digits, tmp_path, capsys, number):
     assert train(arguments(digits, tmp_path / "whole", *HARD, "-j", "0")) == 0
     flags = [*HARD, "-j", "0", "--recovery-interval", "0"]
     process = start(*flags, experiment="stopped")
     kill_later(process, tmp_path / "stopped", number)
     rest = process.stdout.read()
     assert process.wait() == EXIT_STOPPED, rest
-    assert f"stopped by {signal.Signals(number).name}" in rest and "--resume" in rest
-    status, text = run(*flags, "--resume", experiment="stopped")
-    assert status == 0 and "going on from" in text
+    assert f"stopped by {signal.Signals(number).name}" in rest
+    assert main(shlex.split(re.search(r"'mvlib (train --resume .*)' goes on", rest)[1])) == 0
+    assert "going on from" in capsys.readouterr().err
     assert_same_run(weights(tmp_path / "whole" / "run"), weights(tmp_path / "stopped"))
+
+
+@pytest.mark.parametrize("dialect", ["timm", "torchvision"])
+def test_a_run_goes_on_by_its_folder_alone(digits, tmp_path, dialect):
+    """Wherever that is now, from its first epoch too; flags go before a recipe, and that before the run's arguments."""
+    flags = ["--dialect", dialect, "--epochs", "1", "--model-ema", "--start-epoch", "0"]
+    data = digits
+    if dialect == "torchvision":
+        data = copy(digits, tmp_path / "data")
+        (data / "validation").rename(data / "val")
+        flags += ["--val-crop-size", "32", "--val-resize-size", "32"]
+    assert train(arguments(data, tmp_path, *flags)) == 0
+    (tmp_path / "run").rename(tmp_path / "moved")
+    (tmp_path / "recipe.yaml").write_text("seed: 7\nepochs: 5\n")
+    args = parse_train_arguments(["--resume", str(tmp_path / "moved"), "--config", str(tmp_path / "recipe.yaml"),
+                                  "--epochs", "2"])
+    assert (args.dialect, args.model_ema, args.seed, args.epochs, args.lr) == (dialect, True, 7, 2, 0.02)
+    assert train(args) == 0
+    assert not (tmp_path / "run").exists()
+    assert (weights(tmp_path / "moved")["epoch"], len(weights(tmp_path / "moved")["history"])) == (2, 2)
+    for checkpoint in (tmp_path / "moved").glob("*.pth.tar"):
+        checkpoint.unlink()
+    assert main(["train", "--resume", str(tmp_path / "moved"), "--epochs", "1"]) == 0
+    assert weights(tmp_path / "moved")["epoch"] == 1
 
 
 def test_a_damaged_checkpoint_gives_way(digits, tmp_path, capsys):
