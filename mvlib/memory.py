@@ -1,4 +1,5 @@
-"""The C library's allocator, set for tensors. Imports no torch."""
+"""Memory: the C library's allocator, set for tensors; whether an error means that there is too little. Imports no
+torch."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import ctypes
 import functools
 import sys
 
-__all__ = ["reuse_freed_memory"]
+__all__ = ["is_out_of_memory", "reuse_freed_memory"]
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3  # mallopt's names for them (malloc.h)
 
@@ -30,3 +31,11 @@ def reuse_freed_memory() -> bool:
     except (OSError, AttributeError):
         return False
     return all([mallopt(_MMAP_THRESHOLD, 1 << 30), mallopt(_TRIM_THRESHOLD, -1), mallopt(_TOP_PAD, 64 << 20)])
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error, of Python or in torch's many words, says that memory was not enough."""
+    words = str(error).lower()
+    return isinstance(error, MemoryError) or isinstance(error, RuntimeError) and any(
+        sign in words for sign in ("out of memory", "not enough memory", "can't allocate memory", "bad_alloc",
+                                   "storage size calculation overflowed", "numel: integer multiplication overflow"))

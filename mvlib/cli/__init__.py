@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import importlib
 import os
+import select
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TextIO
 
-__all__ = ["main"]
+from .parser import Parser
+
+__all__ = ["guard", "main"]
 
 _COMMANDS = {
     "list": "names of models",
@@ -31,11 +35,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status.
 
     0: done; 1: done in part, or nothing found; 2: wrong usage or an error, said on standard error; 130: interrupted;
-    75 (`train` alone): stopped by a signal and saved, to be gone on with.
+    141: whoever reads the output has closed it; 75 (`train` alone): stopped by a signal and saved, to be gone on with.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
-    parser = argparse.ArgumentParser(prog="mvlib", description="Image models by name.")
-    parser.add_argument("--version", action="version", version=f"mvlib {_version()}")
+    return guard("mvlib", lambda: _run(argv))
+
+
+def _run(argv: list[str]) -> int:
+    if argv[:1] == ["help"]:
+        argv = [*argv[1:], "--help"]
+    parser = Parser(prog="mvlib", description="Image models by name.")
+    parser.add_argument("--version", "-V", action="version", version=f"mvlib {_version()}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     chosen = next((word for word in argv if not word.startswith("-")), None)
     for name, summary in _COMMANDS.items():
@@ -44,26 +54,74 @@ def main(argv: Sequence[str] | None = None) -> int:
             module = importlib.import_module(f"{__name__}.{name}_command")
             module.add_arguments(command)
             command.set_defaults(run=module.run)
+    commands.add_parser("help", help="what a command does and takes")
     arguments = parser.parse_args(argv)
-    return _run(arguments)
+    return arguments.run(arguments)
 
 
-def _run(arguments: argparse.Namespace) -> int:
+def guard(program: str, run: Callable[[], int]) -> int:
+    """The exit status of `run`; what a user can mend, and what the machine lacks, is one line on standard error and 2.
+
+    Args:
+        program: What the line begins with.
+        run: The command. Its own errors, the system's (OSError) and memory's are caught; others are faults of ours.
+    """
+    sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))  # 2>&-
     from ..errors import MvlibError
+    from ..memory import is_out_of_memory
 
     try:
-        status = arguments.run(arguments)
-        sys.stdout.flush()
-        return status
-    except BrokenPipeError:  # the reader (head, less) has what it wanted
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except (MvlibError, FileNotFoundError, PermissionError) as error:
-        print(f"mvlib: {error}", file=sys.stderr)
-        return 2
+        try:
+            return run()
+        finally:
+            sys.stdout.flush()
     except KeyboardInterrupt:
-        print("mvlib: interrupted", file=sys.stderr)
-        return 130
+        status, message = 130, "interrupted"
+    except MvlibError as error:
+        status, message = 2, str(error)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError) and _is_closed(sys.stdout):  # the reader (head, less) has what it wanted
+            status, message = 141, ""
+        else:
+            status, message = 2, _one_line(error)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        status, message = 2, f"not enough memory: {str(error).strip().partition(chr(10))[0] or 'for this input'}"
+    finally:
+        _let_go(sys.stdout)
+    if message:
+        with contextlib.suppress(OSError):
+            print(f"{program}: {message}", file=sys.stderr)
+    _let_go(sys.stderr)
+    return status
+
+
+def _one_line(error: OSError) -> str:
+    if error.filename is None or error.strerror is None:
+        return " ".join((error.strerror or str(error) or type(error).__name__).split())
+    names = [os.fsdecode(name) for name in (error.filename, error.filename2) if name is not None
+             and not isinstance(name, int)]
+    return f"{' -> '.join(names)}: {error.strerror}"
+
+
+def _is_closed(stream: TextIO) -> bool:
+    """Whether a pipe has lost its reader; of another pipe than standard output somebody has to hear."""
+    try:
+        poll = select.poll()
+        poll.register(stream, 0)
+        return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+    except (AttributeError, OSError, ValueError):  # Windows; a stream that is no file
+        return True
+
+
+def _let_go(stream: TextIO) -> None:
+    """Give up what cannot be written, which Python would try again, and complain of, at its end."""
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _version() -> str:

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..errors import ConfigError, MissingPackageError
+from ..files import replacing
 from ..scheduler import create_schedule, scale_learning_rate, scheduler_kwargs
 from ..scheduler.schedules import Schedule
 from ..train.arguments import DIALECTS, OPTIONS, add_options
 from ..train.recipes import parse_train_arguments
-from .output import format_table
+from .output import check_output, format_table
 
 _ROWS = 30  # about a screen
 _POINTS = 4000  # more than a picture has columns
@@ -56,6 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.plot:
+        check_output(arguments.plot)
     plan = make_plan(parse_train_arguments(namespace=arguments), arguments.updates_per_epoch)
     if arguments.plot:
         draw(plan, arguments.plot)
@@ -153,4 +156,5 @@ def draw(plan: Plan, path: str) -> None:
     axes.set(xlabel="epoch", ylabel="learning rate", xlim=(0, plan.epochs))
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
-    FigureCanvasAgg(figure).print_png(path)
+    with replacing(path) as temporary, open(temporary, "wb") as stream:
+        FigureCanvasAgg(figure).print_png(stream)

@@ -21,6 +21,7 @@ from ..data.loader import create_loader
 from ..errors import ConfigError, MvlibError
 from ..factory import create_model, known_arguments
 from ..loading import read_training_facts
+from ..memory import is_out_of_memory
 from ..names import parse_model_name
 from ..optimization.folding import fold_batch_norms
 from ..registry import list_models, resolve_name
@@ -219,8 +220,8 @@ def _measure(
         try:
             sums, seconds, bad = _run(model, dataset, config, batch_size, args, device, autocast, valid, answers)
             break
-        except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-            if batch_size == 1 or not _is_out_of_memory(error):
+        except (MemoryError, RuntimeError) as error:
+            if batch_size == 1 or not is_out_of_memory(error):
                 raise
         batch_size //= 2
         if device.type == "cuda":
@@ -238,12 +239,6 @@ def _measure(
         "param_count": round(params / 1e6, 2), "img_size": config["input_size"][-1],
         "crop_pct": round(config["crop_pct"], 4), "interpolation": config["interpolation"], "batch_size": batch_size,
     }
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    words = str(error).lower()
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "out of memory" in words \
-        or "not enough memory" in words or "can't allocate memory" in words
 
 
 def _load(

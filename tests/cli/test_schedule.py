@@ -127,7 +127,7 @@ def test_a_picture_needs_matplotlib(capsys, tmp_path, monkeypatch):
     (["--lr", "-1"], "--lr -1.0 is negative"),
     (["--epochs", "0"], "--epochs 0 is not a positive number"),
     (["--plot", "lr.pdf"], "--plot draws a PNG, and 'lr.pdf' does not end in .png"),
-    (["--plot", "/nowhere/lr.png"], "No such file or directory: '/nowhere/lr.png'"),
+    (["--plot", "/nowhere/lr.png"], "/nowhere/lr.png cannot be written: there is no folder /nowhere"),
     (["--config", "/nowhere.yaml"], "there is no recipe /nowhere.yaml"),
 ], ids=lambda value: " ".join(value) if isinstance(value, list) else "")
 def test_errors_are_said(capsys, arguments, message):
