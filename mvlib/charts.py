@@ -1,13 +1,16 @@
-"""The bubble chart of a comparison: error, time and size of models in one picture. Needs matplotlib."""
+"""Pictures: the bubble chart of a comparison (error, time and size of models), and the style that all of ours have.
+
+They need matplotlib.
+"""
 
 from __future__ import annotations
 
 import math
 import os
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .compare import Candidate, short_names
 from .errors import ConfigError, MissingPackageError
@@ -17,7 +20,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["PICTURES", "Box", "bubble_figure", "check_picture", "draw_bubbles", "place_labels", "round_sizes"]
+__all__ = ["PICTURES", "Box", "bubble_figure", "check_picture", "draw_bubbles", "line_panels", "need_matplotlib",
+           "place_labels", "round_sizes", "save_figure", "style"]
 
 PICTURES = (".png", ".svg", ".pdf")
 TIME_LABELS = {"cpu_ms": "CPU time per image (ms)", "gpu_ms": "GPU time per image (ms)"}
@@ -28,6 +32,7 @@ _SMALLEST = 2.2
 _LOG_FROM = 6.0  # slowest over fastest, from where on the time axis is logarithmic
 _RINGS = (2.0, 5.0, 9.0, 14.0, 20.0, 28.0, 38.0, 50.0, 65.0, 85.0, 110.0, 140.0, 180.0)  # gaps to a bubble, in points
 _DIRECTIONS = 24
+_FEW = 30  # points of a line, up to which each is marked
 _LEADER = 8.0  # gap from which on a line joins label and bubble, in points
 
 
@@ -40,16 +45,21 @@ def check_picture(path: str | os.PathLike[str]) -> None:
     """
     if Path(path).suffix.lower() not in PICTURES:
         raise ConfigError(f"--plot draws {', '.join(PICTURES)}, and '{path}' ends in none of them")
-    _matplotlib()
+    need_matplotlib()
 
 
-def _matplotlib() -> None:
+def need_matplotlib(what: str = "--plot") -> None:
+    """Refuse to draw without it.
+
+    Raises:
+        MissingPackageError: matplotlib is not installed.
+    """
     try:
         import matplotlib.backends.backend_agg
         import matplotlib.figure  # noqa: F401
     except ImportError:
         raise MissingPackageError(
-            "--plot needs the package 'matplotlib': pip install matplotlib (or pip install 'mvlib[plot]')") from None
+            f"{what} needs the package 'matplotlib': pip install matplotlib (or pip install 'mvlib[plot]')") from None
 
 
 def draw_bubbles(
@@ -57,8 +67,12 @@ def draw_bubbles(
 ) -> None:
     """Draw `bubble_figure` into a .png, .svg or .pdf, whole or not at all."""
     check_picture(path)
+    save_figure(bubble_figure(candidates, time=time, caption=caption), path)
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write a figure into a .png, .svg or .pdf, whole or not at all."""
     path = Path(path)
-    figure = bubble_figure(candidates, time=time, caption=caption)
     # Without a date: the same figures give the same file.
     metadata = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix.lower(), {})
     with replacing(path) as temporary:
@@ -79,19 +93,15 @@ def bubble_figure(candidates: Sequence[Candidate], *, time: str = "cpu_ms", capt
     Raises:
         MissingPackageError: matplotlib is not installed.
     """
-    _matplotlib()
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
+    need_matplotlib()
     shown = [c for c in candidates if c.top1_err is not None and getattr(c, time) is not None]
     missing = [c.model for c in candidates if c not in shown]
     lines = _captions(caption, missing)
     below = 0.62 + 0.17 * len(lines)  # inches: axis label, caption
     height = 5.6 + below
-    figure = Figure(figsize=(10.6, height), dpi=_DPI, facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = _figure(10.6, height)
     axes = figure.add_axes((0.075, below / height, 0.76, (5.6 - 0.72) / height))
-    _style(axes, time)
+    style(axes, "top-1 error (%)", TIME_LABELS[time])
     figure.text(0.075, 1 - 0.3 / height, "Error, time and size of image models", size=13, weight="bold", color=_INK,
                 va="center")
     figure.text(0.075, 1 - 0.53 / height, "\u2199 lower left is better", size=9.5, color=_QUIET, va="center")
@@ -112,9 +122,52 @@ def _captions(caption: str, missing: Sequence[str]) -> list[str]:
     return lines
 
 
-def _style(axes: Axes, time: str) -> None:
-    axes.set_xlabel("top-1 error (%)", color=_INK, size=10.5)
-    axes.set_ylabel(TIME_LABELS[time], color=_INK, size=10.5)
+def line_panels(
+    title: str, panels: Sequence[tuple[str, Mapping[str, Sequence[tuple[float, float]]]]], *, x: str = "epoch",
+    steps: bool = False,
+) -> Figure:
+    """Panels of lines side by side, in the style of the bubble chart.
+
+    Args:
+        title: Of the picture.
+        panels: For each panel what its y axis shows, and {label: points} of its lines; a lone line needs no legend.
+        x: What the x axes show.
+        steps: Whether each value holds until the next point.
+
+    Raises:
+        MissingPackageError: matplotlib is not installed.
+    """
+    need_matplotlib()
+    from matplotlib.ticker import MaxNLocator
+
+    figure = _figure(max(4.6 * len(panels), 7.2), 4.2, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)  # inches
+    figure.suptitle(title, size=13, weight="bold", color=_INK, x=0.01, ha="left")
+    for axes, (y, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
+        style(axes, x, y)
+        for colour, (label, points) in zip((_FRONT, "#d55e00", "#009e73", _OTHER), lines.items()):
+            axes.plot(*zip(*points), label=label, color=colour, linewidth=1.6, drawstyle="steps-post" * steps or None,
+                      marker="." if len(points) < _FEW and not steps else None)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        if len(lines) > 1:
+            axes.legend(frameon=False, fontsize=9, labelcolor=_INK)
+    return figure
+
+
+def _figure(width: float, height: float, **kwargs: Any) -> Figure:
+    """An empty figure, in inches."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white", **kwargs)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def style(axes: Axes, x: str, y: str) -> None:
+    """Axes as all our pictures have them, named."""
+    axes.set_xlabel(x, color=_INK, size=10.5)
+    axes.set_ylabel(y, color=_INK, size=10.5)
     axes.tick_params(colors=_QUIET, labelsize=9, length=3)
     axes.grid(color="#e4e7eb", linewidth=0.7)
     axes.set_axisbelow(True)

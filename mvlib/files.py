@@ -37,8 +37,12 @@ def replacing(path: str | os.PathLike[str], durable: bool = False) -> Iterator[P
         yield target
         return
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
-    with open(temporary, "xb") as stream:
-        made = os.fstat(stream.fileno())
+    try:
+        with open(temporary, "xb") as stream:
+            made = os.fstat(stream.fileno())
+    except OSError as error:
+        error.filename = str(target)  # the name that its user knows
+        raise
     try:
         _remove_abandoned(target, made.st_mtime)
         yield temporary

@@ -89,6 +89,8 @@ def _cell(candidate: Candidate, field: str, is_text: bool) -> str:
     if value is None:
         return f'<td{" class=text" if is_text else ""} data-value=""></td>'
     text = escape(value) if is_text else _DIGITS[field].format(value)
+    if field == "model":  # on a phone it is broken between its parts
+        text = re.sub(r"[_./](?=\w)", r"\g<0><wbr>", text)
     spread = getattr(candidate, field.replace("_ms", "_iqr_ms")) if field.endswith("_ms") else None
     if spread is not None:
         text += f" <small>\u00b1 {spread / 2:.2g}</small>"

@@ -14,8 +14,10 @@ import pytest
 import mvlib
 from mvlib import compare
 from mvlib.charts import Box, bubble_figure, draw_bubbles, place_labels, round_sizes
+from mvlib.cli import main, schedule_command
 from mvlib.compare import Candidate, compare_models, pareto_front
 from mvlib.report import render_report
+from mvlib.train import report
 
 from .test_benchmark import Probe
 
@@ -291,7 +293,8 @@ class Page(html.parser.HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag, attributes):
-        self.tags.append(tag)
+        if tag != "wbr":  # may stand within words
+            self.tags.append(tag)
         self.links += [value for key, value in attributes if key in ("src", "href")]
         if tag == "tr":
             self.rows.append([])
@@ -439,6 +442,53 @@ def test_the_chart_in_the_page(tmp_path, width):
     assert found["width"] <= found["seen"]  # the page itself does not scroll sideways
 
 
+AXIS = """
+  const box = part => { const b = part.getBoundingClientRect(); return [b.left, b.top, b.right, b.bottom]; };
+  const texts = Array.from(document.querySelectorAll("#chart svg text:not(.name)"));
+  const title = texts.find(text => text.textContent.startsWith("CPU time"));
+  return [box(title), box(document.querySelector("#chart")),
+          texts.filter(text => text !== title).map(text => [text.textContent, box(text)])];
+"""
+
+
+@browser
+@pytest.mark.parametrize("width", [1100, 500])
+@pytest.mark.parametrize("times", [(1200, 3000), (0.004, 25000), (123450, 123460)], ids=str)
+def test_the_time_axis_leaves_room_for_its_numbers(tmp_path, times, width):
+    rows = study([("one", 30.0, times[0], 20.0), ("two", 25.0, times[1], 90.0)])
+    title, chart, others = browse(tmp_path, render_report(rows), AXIS, width)
+    assert any(float(text) >= times[0] for text, _ in others[:-1])
+    for _, box in others:
+        assert not Box(*title).overlaps(Box(*box))
+        assert Box(*chart)[0] <= box[0] and box[2] <= Box(*chart)[2]
+
+
+LINES = """
+  const cell = Array.from(document.querySelectorAll("td:first-child")).find(c => c.textContent === "%s");
+  const circle = document.querySelector('circle[aria-label^="%s:"]');
+  circle.dispatchEvent(new PointerEvent("pointerenter"));
+  return [cell, document.querySelector("#tip b")].map(place => {
+    const words = [];
+    for (const node of place.childNodes) if (node.nodeType === Node.TEXT_NODE) {
+      const range = document.createRange();
+      range.selectNodeContents(node);
+      words.push([node.textContent, range.getClientRects().length]);
+    }
+    return [words, place.getClientRects()[0].height];
+  });
+"""
+
+
+@browser
+def test_names_break_between_their_parts_on_a_phone(tmp_path):
+    name = "vit_base_patch16_clip_quickgelu_224.dfn2b_ft_in12k_ft_in1k"
+    for words, height in browse(tmp_path, page([Candidate(name, name, 14.0, 3.0, 20.0, size_mib=330.0)])[1],
+                                LINES % (name, name), 500):
+        assert height > 30  # more than one line
+        assert "".join(text for text, _ in words) == name
+        assert all(lines == 1 for _, lines in words), words
+
+
 TOOLTIP = """
   const tip = document.getElementById("tip"), read = () => tip.hidden ? null : tip.innerText;
   const circle = document.querySelector('circle[aria-label^="%s:"]');
@@ -479,3 +529,35 @@ def test_dark_mode(tmp_path):
     assert browse(tmp_path, text, colour) == "rgb(255, 255, 255)"
     dark = text.replace("(prefers-color-scheme: dark)", "(min-width: 0)")
     assert browse(tmp_path, dark, colour) == "rgb(20, 25, 30)"
+
+
+# the style of other pictures
+
+
+def test_curves_have_a_title_and_named_axes_in_the_chart_s_style(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(report, "save_figure", lambda figure, path: drawn.append(figure))
+    history = [{"epoch": i, "train_loss": 2.0, "eval_loss": math.nan, "eval_top1": 50.0 + i, "lr": 0.1} for i in (0, 1)]
+    report.draw_curves(history, tmp_path / "curves.png", "Training of resnet18")
+    figure = drawn[0]
+    assert figure.get_suptitle() == "Training of resnet18"
+    assert [axes.get_ylabel() for axes in figure.axes] == ["loss", "accuracy (%)", "learning rate"]
+    assert {axes.get_xlabel() for axes in figure.axes} == {"epoch"}
+    assert [len(axes.lines) for axes in figure.axes] == [1, 1, 1]  # what was not measured has no line
+    bubbles = bubble_figure(study())
+    for ours in figure.axes:
+        for side, spine in bubbles.axes[0].spines.items():
+            assert (ours.spines[side].get_visible(), ours.spines[side].get_edgecolor()) == \
+                (spine.get_visible(), spine.get_edgecolor())
+    assert figure.dpi == bubbles.dpi
+
+
+def test_learning_rates_have_a_title(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(schedule_command, "save_figure", lambda figure, path: drawn.append(figure))
+    assert main(["schedule", "--epochs", "8", "--lr", "0.5", "--plot", str(tmp_path / "lr.png")]) == 0
+    figure = drawn[0]
+    assert figure.get_suptitle() == "Learning rate"
+    assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == ("epoch", "learning rate")
+    figure.draw_without_rendering()
+    assert all(float(tick) == int(float(tick)) for tick in figure.axes[0].get_xticks())

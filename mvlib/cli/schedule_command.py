@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..errors import ConfigError, MissingPackageError
-from ..files import replacing
+from ..charts import line_panels, need_matplotlib, save_figure
+from ..errors import ConfigError
 from ..scheduler import create_schedule, scale_learning_rate, scheduler_kwargs
 from ..scheduler.schedules import Schedule
 from ..train.arguments import DIALECTS, OPTIONS, add_options
 from ..train.recipes import parse_train_arguments
-from .output import check_output, format_table
+from .output import format_table
 
 _ROWS = 30  # about a screen
 _POINTS = 4000  # more than a picture has columns
@@ -57,8 +57,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if arguments.plot:
-        check_output(arguments.plot)
     plan = make_plan(parse_train_arguments(namespace=arguments), arguments.updates_per_epoch)
     if arguments.plot:
         draw(plan, arguments.plot)
@@ -139,22 +137,13 @@ def draw(plan: Plan, path: str) -> None:
     """
     if not path.lower().endswith(".png"):
         raise ConfigError(f"--plot draws a PNG, and '{path}' does not end in .png")
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingPackageError(
-            "--plot needs the package 'matplotlib': pip install matplotlib (or pip install 'mvlib[plot]')") from None
-
+    need_matplotlib()
     total = plan.epochs * plan.updates_per_epoch
     steps = sorted({*range(0, total, -(-total // _POINTS)), total - 1})
-    figure = Figure(figsize=(8, 4), layout="constrained")
-    axes = figure.subplots()
     # Each epoch (or update) keeps its learning rate to its end.
-    axes.plot([t / plan.updates_per_epoch for t in [*steps, total]],
-              [*map(plan.at, steps), plan.at(steps[-1])], drawstyle="steps-post")
-    axes.set(xlabel="epoch", ylabel="learning rate", xlim=(0, plan.epochs))
-    axes.set_ylim(bottom=0)
-    axes.grid(alpha=0.3)
-    with replacing(path) as temporary, open(temporary, "wb") as stream:
-        FigureCanvasAgg(figure).print_png(stream)
+    points = [(t / plan.updates_per_epoch, plan.at(t)) for t in steps]
+    figure = line_panels("Learning rate", [("learning rate", {"lr": [*points, (plan.epochs, points[-1][1])]})],
+                         steps=True)
+    figure.axes[0].set_xlim(0, plan.epochs)
+    figure.axes[0].set_ylim(bottom=0)
+    save_figure(figure, path)

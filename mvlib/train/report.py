@@ -14,9 +14,9 @@ from typing import Any
 import torch.distributed as dist
 import yaml
 
+from ..charts import line_panels, need_matplotlib, save_figure
 from ..cli.output import write_text
 from ..errors import MissingPackageError
-from ..files import replacing
 from .distributed import is_parallel
 from .engine import Progress, TrainState
 from .recipes import ARGUMENTS_FILE
@@ -26,35 +26,25 @@ __all__ = ["Report", "draw_curves", "write_text"]
 _logger = logging.getLogger("mvlib")
 
 
-def draw_curves(history: Sequence[Mapping[str, Any]], path: Path) -> None:
+def draw_curves(history: Sequence[Mapping[str, Any]], path: Path, title: str = "Training") -> None:
     """Loss, accuracy and learning rate over the epochs, as a PNG.
 
     Raises:
         MissingPackageError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingPackageError("curves need the package 'matplotlib': pip install matplotlib (or 'mvlib[plot]')") \
-            from None
+    need_matplotlib("curves.png")
     panels = (("loss", (("train_loss", "training"), ("eval_loss", "validation"), ("ema_loss", "validation, average"))),
               ("accuracy (%)", (("eval_top1", "top-1"), ("eval_top5", "top-5"), ("ema_top1", "top-1, average"))),
-              ("learning rate", (("lr", None),)))
-    figure = Figure(figsize=(12, 3.4), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    for axes, (title, lines) in zip(figure.subplots(1, 3), panels):
-        for column, label in lines:
-            points = [(row["epoch"], row[column]) for row in history
-                      if row.get(column) is not None and math.isfinite(row[column])]
-            if points:
-                axes.plot(*zip(*points), label=label, marker="." if len(points) < 30 else None)
-        axes.set(title=title, xlabel="epoch")
-        axes.grid(alpha=0.3)
-        if axes.lines and lines[0][1]:
-            axes.legend()
-    with replacing(path) as temporary, open(temporary, "wb") as stream:
-        canvas.print_png(stream)
+              ("learning rate", (("lr", "learning rate"),)))
+    save_figure(line_panels(title, [
+        (y, {label: points for column, label in lines if (points := _points(history, column))})
+        for y, lines in panels]), path)
+
+
+def _points(history: Sequence[Mapping[str, Any]], column: str) -> list[tuple[int, float]]:
+    """What is known of a column, by epoch."""
+    return [(row["epoch"], row[column]) for row in history
+            if row.get(column) is not None and math.isfinite(row[column])]
 
 
 class Report:
@@ -137,7 +127,7 @@ class Report:
         try:
             write_text(self.folder / "summary.csv", text.getvalue())
             if self._can_draw:
-                draw_curves(history, self.folder / "curves.png")
+                draw_curves(history, self.folder / "curves.png", f"Training of {self.args.model}")
         except MissingPackageError as error:
             self._can_draw = False
             _logger.info("%s", error)
