@@ -14,7 +14,7 @@ from ..scheduler import create_schedule, scale_learning_rate, scheduler_kwargs
 from ..scheduler.schedules import Schedule
 from ..train.arguments import DIALECTS, OPTIONS, add_options
 from ..train.recipes import parse_train_arguments
-from .output import format_table
+from .output import check_output, format_table
 
 _ROWS = 30  # about a screen
 _POINTS = 4000  # more than a picture has columns
@@ -57,6 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.plot:
+        check_output(arguments.plot)
     plan = make_plan(parse_train_arguments(namespace=arguments), arguments.updates_per_epoch)
     if arguments.plot:
         draw(plan, arguments.plot)
