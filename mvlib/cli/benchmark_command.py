@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .argument_types import positive
+from .argument_types import positive, positive_float
 from .output import check_output, kind_of, render, write_text
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--channels-last", action="store_true", help="channels last in memory")
     parser.add_argument("--device", help="default: a GPU if there is one")
     parser.add_argument("--threads", type=positive, metavar="N", help="threads on the CPU (default: torch's choice)")
-    parser.add_argument("--seconds", type=float, default=20.0, metavar="S",
+    parser.add_argument("--seconds", type=positive_float, default=20.0, metavar="S",
                         help="time for a model's steps, all configurations together (default: %(default)s)")
     add_results_arguments(parser)
 

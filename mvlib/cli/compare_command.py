@@ -10,7 +10,7 @@ from typing import Any
 
 from ..compare import COLUMNS, Candidate, compare_models
 from ..errors import ConfigError
-from .argument_types import positive
+from .argument_types import natural, positive, positive_float
 from .benchmark_command import add_results_arguments, check_results_file, results_text, write_results
 from .output import check_output, write_text
 
@@ -31,14 +31,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="validation", help="split of the data set (default: %(default)s)")
     parser.add_argument("--class-map", metavar="FILE", help="the data set's class names and their numbers")
     parser.add_argument("--valid-labels", metavar="FILE", help="the model's outputs that count, one number a line")
-    parser.add_argument("--workers", "-j", type=int, metavar="N", help="processes that read the data set")
+    parser.add_argument("--workers", "-j", type=natural, metavar="N", help="processes that read the data set")
     parser.add_argument("--batch-size", "-b", type=positive, default=1, metavar="N",
                         help="images at once, when timed (default: %(default)s)")
     parser.add_argument("--img-size", type=positive, metavar="N", help="size instead of the weights' own")
     parser.add_argument("--precision", choices=("float32", "bfloat16", "float16"), default="float32",
                         help="when timed (default: %(default)s)")
     parser.add_argument("--threads", type=positive, metavar="N", help="threads on the CPU (default: torch's choice)")
-    parser.add_argument("--seconds", type=float, default=2.0, metavar="S",
+    parser.add_argument("--seconds", type=positive_float, default=2.0, metavar="S",
                         help="time for a model's steps on a device (default: %(default)s)")
     parser.add_argument("--sort", choices=COLUMNS[:-2], default="top1_err", metavar="COLUMN",
                         help="order of the rows (default: %(default)s)")

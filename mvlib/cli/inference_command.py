@@ -11,12 +11,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+from .argument_types import positive
 from .validate_command import add_source_arguments, complete
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser)
-    parser.add_argument("--topk", type=int, default=1, metavar="K", help="classes an image (default: %(default)s)")
+    parser.add_argument("--topk", type=positive, default=1, metavar="K", help="classes an image (default: %(default)s)")
     parser.add_argument("--fullname", action="store_true", help="whole paths instead of those below the data set")
     parser.add_argument("--filename-col", default="filename", metavar="NAME", help="column of the file (%(default)s)")
     parser.add_argument("--index-col", default="index", metavar="NAME", help="column of the class (%(default)s)")
@@ -33,11 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from ..errors import ConfigError
-
     args = complete(arguments)
-    if args.topk < 1:
-        raise ConfigError(f"--topk {args.topk} is not a positive number")
     from ..train.evaluation import infer
     from ..train.messages import messages_on_terminal
 

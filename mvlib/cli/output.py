@@ -6,12 +6,13 @@ import csv
 import io
 import json
 import os
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from ..files import replacing
+from ..files import is_written_in_place, replacing
 
 __all__ = ["check_output", "format_size", "format_table", "kind_of", "render", "write_text"]
 
@@ -88,23 +89,53 @@ def _markdown_cell(cell: object) -> str:
     return "" if cell is None else str(cell).replace("|", "\\|").replace("\n", " ")
 
 
-def check_output(path: str | os.PathLike[str]) -> None:
+def check_output(
+    path: str | os.PathLike[str], endings: Sequence[str] = (), option: str = "--output", hint: str = ""
+) -> None:
     """Refuse a file that could not be written once the work is done.
 
+    Args:
+        path: The file.
+        endings: Those that its name may have, (".png", ...), whose case does not matter; none for any. A device or a
+            pipe needs none.
+        option: Which argument names it.
+        hint: What to do about a wrong ending.
+
     Raises:
-        ConfigError: Its folder is missing or read-only, or it is a folder or read-only itself.
+        ConfigError: Its ending is another, its folder is missing or read-only, it is a folder or read-only itself, or
+            the disk is full.
     """
     target = Path(path)
     folder = target.parent
-    if target.is_dir():
-        reason = "it is a folder"
-    elif not folder.is_dir():
-        reason = f"there is no folder {folder}"
-    elif not os.access(target if target.exists() else folder, os.W_OK):
-        reason = "writing there is not permitted"
-    else:
-        return
+    try:
+        special = is_written_in_place(target)
+        if endings and not special and target.suffix.lower() not in endings:
+            raise ConfigError(f"{option} writes {', '.join(endings)}, and '{path}' ends in none of them{hint}")
+        if target.is_dir():
+            reason = "it is a folder"
+        elif not folder.is_dir():
+            reason = f"there is no folder {folder}"
+        elif not os.access(target if target.exists() else folder, os.W_OK):
+            reason = "writing there is not permitted"
+        elif shutil.disk_usage(folder).free == 0 and not special or target.is_char_device() and not _takes(target):
+            reason = "there is no space left"
+        else:
+            return
+    except (OSError, ValueError) as error:  # no name of a file: too long, with a NUL, beyond another file
+        reason = getattr(error, "strerror", None) or str(error)
     raise ConfigError(f"{target} cannot be written: {reason}")
+
+
+def _takes(device: Path) -> bool:
+    """Whether a device takes a write, of nothing."""
+    descriptor = os.open(device, os.O_WRONLY | getattr(os, "O_NONBLOCK", 0))
+    try:
+        os.write(descriptor, b"")
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

@@ -14,6 +14,7 @@ from ..scheduler import create_schedule, scale_learning_rate, scheduler_kwargs
 from ..scheduler.schedules import Schedule
 from ..train.arguments import DIALECTS, OPTIONS, add_options
 from ..train.recipes import parse_train_arguments
+from .argument_types import natural
 from .output import check_output, format_table
 
 _ROWS = 30  # about a screen
@@ -47,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", "-c", metavar="FILE", help="recipe (YAML); flags go before what it says")
     parser.add_argument("--dialect", choices=tuple(DIALECTS), default=None,
                         help="whose defaults hold (default: seen from the flags)")
-    parser.add_argument("--updates-per-epoch", type=int, default=0, metavar="N",
+    parser.add_argument("--updates-per-epoch", type=natural, default=0, metavar="N",
                         help="a learning rate for each update, with so many in an epoch")
     parser.add_argument("--all", action="store_true", help="a row for every epoch, not only for about a screen of them")
     parser.add_argument("--plot", metavar="FILE", help="draw them too, as a PNG")
@@ -58,7 +59,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.plot:
-        check_output(arguments.plot)
+        check_output(arguments.plot, (".png",), "--plot")
+        need_matplotlib()
     plan = make_plan(parse_train_arguments(namespace=arguments), arguments.updates_per_epoch)
     if arguments.plot:
         draw(plan, arguments.plot)
@@ -76,16 +78,12 @@ def make_plan(args: argparse.Namespace, updates_per_epoch: int = 0) -> Plan:
     Raises:
         ConfigError: They mean none, or one that is not known beforehand.
     """
-    if updates_per_epoch < 0:
-        raise ConfigError(f"--updates-per-epoch {updates_per_epoch} is negative")
     if args.sched_on_updates and not updates_per_epoch:
         raise ConfigError("--sched-on-updates needs --updates-per-epoch, the number of updates in an epoch")
     lr = args.lr
     if lr is None:
         lr = scale_learning_rate(args.lr_base, args.batch_size * args.grad_accum_steps, args.lr_base_size,
                                  args.lr_base_scale, args.opt)
-    if lr < 0:
-        raise ConfigError(f"--lr {lr} is negative")
     kwargs = scheduler_kwargs(args)
     kwargs.update(step_on_epochs=not updates_per_epoch, updates_per_epoch=updates_per_epoch)
     if args.dialect == "torchvision":  # its --epochs count the warmup, and the schedule has the rest
@@ -134,12 +132,8 @@ def draw(plan: Plan, path: str) -> None:
     """Draw the learning rate over the epochs as a PNG.
 
     Raises:
-        ConfigError: The file's name does not end in .png.
         MissingPackageError: matplotlib is not installed.
     """
-    if not path.lower().endswith(".png"):
-        raise ConfigError(f"--plot draws a PNG, and '{path}' does not end in .png")
-    need_matplotlib()
     total = plan.epochs * plan.updates_per_epoch
     steps = sorted({*range(0, total, -(-total // _POINTS)), total - 1})
     # Each epoch (or update) keeps its learning rate to its end.

@@ -8,8 +8,8 @@ import json
 import sys
 from typing import Any
 
-from ..errors import ConfigError
 from ..query import FIELDS, Record, find_field, search
+from .argument_types import positive
 from .output import format_table
 
 _COLUMNS = ("name", "top1", "top5", "params", "gmacs", "activations", "input", "license")
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sort", metavar="FIELD[,FIELD]", default="top1",
                         help="best first: accuracies from the highest, costs from the least; --sort=-params turns the "
                              "order round (default: %(default)s)")
-    parser.add_argument("--limit", type=int, metavar="N", help="show this many at most")
+    parser.add_argument("--limit", type=positive, metavar="N", help="show this many at most")
     parser.add_argument("--columns", metavar="FIELD[,FIELD]", help=f"(default: {','.join(_COLUMNS)}; JSON: all)")
     parser.add_argument("--format", choices=("table", "json", "csv"), default="table")
     parser.add_argument("--all", action="store_true", help="also architectures whose weights nobody publishes")
@@ -42,8 +42,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     columns = [find_field(name) for name in arguments.columns.split(",")] if arguments.columns else None
-    if arguments.limit is not None and arguments.limit < 1:
-        raise ConfigError(f"--limit {arguments.limit} is not a number of weights to show")
     found = search(" ".join(arguments.query), sort=arguments.sort, published=not arguments.all)
     shown = found[:arguments.limit]
     _WRITERS[arguments.format](shown, columns)

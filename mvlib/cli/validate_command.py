@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..train.arguments import add_options
+from .argument_types import positive
 
 SHARED = ("dataset", "dataset_download", "class_map", "input_img_mode", "input_key", "target_key", "max_bad_samples",
            "num_classes", "in_chans", "img_size", "input_size", "crop_pct", "mean", "std", "interpolation", "gp",
@@ -17,13 +18,14 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", nargs="?", metavar="DATA", help="folder of the data set")
     parser.add_argument("--data-dir", metavar="DIR", help="the same")
     parser.add_argument("--split", default="validation", help="split of the data set (default: %(default)s)")
-    parser.add_argument("--num-samples", type=int, metavar="N", help="samples of a streamed split")
+    parser.add_argument("--num-samples", type=positive, metavar="N", help="samples of a streamed split")
     parser.add_argument("--model", "-m", default="", metavar="NAME",
                         help="a model; `validate`: several (a,b), a wildcard, or a text file of names")
     parser.add_argument("--pretrained", action=argparse.BooleanOptionalAction, default=True,
                         help="load published weights (default)")
     parser.add_argument("--checkpoint", metavar="PATH", help="weights file; `validate`: or a folder of them")
-    parser.add_argument("--batch-size", "-b", type=int, default=256, metavar="N", help="images at once (%(default)s)")
+    parser.add_argument("--batch-size", "-b", type=positive, default=256, metavar="N",
+                        help="images at once (%(default)s)")
     parser.add_argument("--crop-mode", choices=("center", "squash", "border"), help="how images are cropped")
     parser.add_argument("--use-train-size", action="store_true", help="the size of training, where weights have two")
     parser.add_argument("--preprocess", choices=("reference", "fast"), default="reference",
@@ -64,6 +66,4 @@ def complete(arguments: argparse.Namespace) -> argparse.Namespace:
         raise ConfigError("no data set: give its folder, or --dataset")
     if not args.model and not args.checkpoint:
         raise ConfigError("no model: --model names one, or --checkpoint a file that says of which it is")
-    if args.batch_size < 1:
-        raise ConfigError(f"--batch-size {args.batch_size} is not a positive number")
     return args

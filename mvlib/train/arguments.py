@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..cli.argument_types import finite, natural, nonnegative, positive, positive_float, seed, share
 from ..errors import ConfigError
 from ..names import closest
 
@@ -47,10 +48,8 @@ def _option(dest: str, flags: str, default: Any, help: str, foreign: str = "", *
     flags = tuple(flags.split()) or (f"--{dest.replace('_', '-')}",)
     if default is False:
         kwargs.setdefault("action", "store_true")
-    elif default is not None and "type" not in kwargs:
-        kwargs["type"] = type(default)
     elif "action" not in kwargs:
-        kwargs.setdefault("type", str)
+        kwargs.setdefault("type", {int: natural, float: nonnegative}.get(type(default), str))
     OPTIONS[dest] = Option(dest, flags, default, help, _group, tuple(foreign.split()), kwargs)
 
 
@@ -77,8 +76,8 @@ _option("dataset", "--dataset -d", "", "kind of data set, 'hfds/NAME' and the li
         metavar="NAME")
 _option("train_split", "", "train", "name of the training split")
 _option("val_split", "", "validation", "name of the validation split")
-_option("train_num_samples", "", None, "samples of a streamed training split", type=int, metavar="N")
-_option("val_num_samples", "", None, "samples of a streamed validation split", type=int, metavar="N")
+_option("train_num_samples", "", None, "samples of a streamed training split", type=positive, metavar="N")
+_option("val_num_samples", "", None, "samples of a streamed validation split", type=positive, metavar="N")
 _option("dataset_download", "", False, "download the data set where its kind can do that")
 _option("dataset_trust_remote_code", "", False, "let a Hugging Face data set run its own code")
 _option("class_map", "", "", "file of class names, one a line, in the order of the labels", metavar="FILE")
@@ -93,28 +92,29 @@ _option("pretrained", "", False, "begin with the published weights")
 _option("weights", "", None, "torchvision's name of the published weights to begin with", "--weights", metavar="NAME")
 _option("pretrained_path", "", None, "begin with this file, a head of other classes excepted", metavar="FILE")
 _option("initial_checkpoint", "", "", "begin with the weights of this file", metavar="FILE")
-_option("num_classes", "", None, "classes (default: the data set's)", type=int, metavar="N")
+_option("num_classes", "", None, "classes (default: the data set's)", type=positive, metavar="N")
 _option("gp", "--gp", None, "global pooling", type=str, metavar="POOL")
-_option("img_size", "--img-size", None, "side of the (training) images, in pixels", "--train-crop-size", type=int,
+_option("img_size", "--img-size", None, "side of the (training) images, in pixels", "--train-crop-size", type=positive,
         metavar="N")
 _option("val_img_size", "--val-img-size", None, "side of the validation images (default: the training images')",
-        "--val-crop-size", type=int, metavar="N")
+        "--val-crop-size", type=positive, metavar="N")
 _option("val_resize_size", "--val-resize", None, "shorter side to which validation images are resized before the crop",
-        "--val-resize-size", type=int, metavar="N")
-_option("in_chans", "", None, "channels of the images", type=int, metavar="N")
-_option("input_size", "", None, "channels, height and width of the images", type=int, nargs=3, metavar="N")
-_option("crop_pct", "", None, "share of the resized validation image that the crop keeps", type=float, metavar="N")
-_option("mean", "", None, "mean of the channels, of intensities in [0, 1]", type=float, nargs="+")
-_option("std", "", None, "standard deviation of the channels", type=float, nargs="+")
+        "--val-resize-size", type=positive, metavar="N")
+_option("in_chans", "", None, "channels of the images", type=positive, metavar="N")
+_option("input_size", "", None, "channels, height and width of the images", type=positive, nargs=3, metavar="N")
+_option("crop_pct", "", None, "share of the resized validation image that the crop keeps",
+        type=positive_float, metavar="N")
+_option("mean", "", None, "mean of the channels, of intensities in [0, 1]", type=finite, nargs="+")
+_option("std", "", None, "standard deviation of the channels", type=positive_float, nargs="+")
 _option("interpolation", "", "", "filter that resizes images", metavar="NAME")
 _option("model_kwargs", "", {}, "further arguments of the model", type=str, nargs="*", action=_KeyValue,
         metavar="KEY=VALUE")
-_option("drop", "--drop", 0.0, "dropout rate", metavar="RATE")
-_option("drop_connect", "", None, "old name of --drop-path", type=float, metavar="RATE")
-_option("drop_path", "", None, "stochastic depth rate", type=float, metavar="RATE")
-_option("drop_block", "", None, "DropBlock rate", type=float, metavar="RATE")
-_option("head_init_scale", "", None, "factor on the classifier's first weights", type=float, metavar="N")
-_option("head_init_bias", "", None, "the classifier's first bias", type=float, metavar="N")
+_option("drop", "--drop", 0.0, "dropout rate", type=share, metavar="RATE")
+_option("drop_connect", "", None, "old name of --drop-path", type=share, metavar="RATE")
+_option("drop_path", "", None, "stochastic depth rate", type=share, metavar="RATE")
+_option("drop_block", "", None, "DropBlock rate", type=share, metavar="RATE")
+_option("head_init_scale", "", None, "factor on the classifier's first weights", type=finite, metavar="N")
+_option("head_init_bias", "", None, "the classifier's first bias", type=finite, metavar="N")
 _option("freeze", "", [], "modules that stay as they are", type=str, nargs="+", metavar="MODULE")
 _option("freeze_stages", "", 0, "freeze the stem and this many stages", metavar="N")
 _option("grad_checkpointing", "", False, "trade time for memory: recompute the blocks in the backward pass")
@@ -126,9 +126,10 @@ _option("torchcompile_mode", "", None, "torch.compile's mode", type=str, metavar
 _option("fast_norm", "", False, "accepted: torch's fused norms are used in any case")
 
 _group = "batches"
-_option("batch_size", "--batch-size -b", 128, "images a process and step", metavar="N")
-_option("validation_batch_size", "--validation-batch-size -vb", None, "the same for validation", type=int, metavar="N")
-_option("grad_accum_steps", "", 1, "batches that one update gathers", metavar="N")
+_option("batch_size", "--batch-size -b", 128, "images a process and step", type=positive, metavar="N")
+_option("validation_batch_size", "--validation-batch-size -vb", None, "the same for validation",
+        type=positive, metavar="N")
+_option("grad_accum_steps", "", 1, "batches that one update gathers", type=positive, metavar="N")
 _option("workers", "--workers -j", 4, "processes that read images", metavar="N")
 _option("pin_mem", "", False, "pinned memory for the way to the GPU")
 _option("no_prefetcher", "", False, "normalise in the workers instead of on the device")
@@ -137,55 +138,56 @@ _option("worker_seeding", "", "all", "accepted: a sample's randomness depends on
 
 _group = "optimizer"
 _option("opt", "--opt", "sgd", "optimizer", metavar="NAME")
-_option("opt_eps", "", None, "its epsilon", type=float, metavar="EPS")
-_option("opt_betas", "", None, "its betas", type=float, nargs="+", metavar="BETA")
+_option("opt_eps", "", None, "its epsilon", type=nonnegative, metavar="EPS")
+_option("opt_betas", "", None, "its betas", type=finite, nargs="+", metavar="BETA")
 _option("momentum", "", 0.9, "momentum", metavar="M")
 _option("weight_decay", "--weight-decay", 2e-5, "weight decay", "--wd", metavar="W")
-_option("norm_weight_decay", "", None, "weight decay of normalisation layers", "--norm-weight-decay", type=float,
+_option("norm_weight_decay", "", None, "weight decay of normalisation layers", "--norm-weight-decay", type=nonnegative,
         metavar="W")
-_option("bias_weight_decay", "", None, "weight decay of biases", "--bias-weight-decay", type=float, metavar="W")
+_option("bias_weight_decay", "", None, "weight decay of biases", "--bias-weight-decay", type=nonnegative, metavar="W")
 _option("embedding_weight_decay", "", None, "weight decay of class tokens and position embeddings",
-        "--transformer-embedding-decay", type=float, metavar="W")
+        "--transformer-embedding-decay", type=nonnegative, metavar="W")
 _option("filter_bias_and_bn", "--filter-bias-and-bn", True, "no weight decay on biases and norms",
         action=argparse.BooleanOptionalAction)
 _option("opt_kwargs", "", {}, "further arguments of the optimizer", type=str, nargs="*", action=_KeyValue,
         metavar="KEY=VALUE")
-_option("clip_grad", "--clip-grad", None, "clip gradients at this", "--clip-grad-norm", type=float, metavar="N")
+_option("clip_grad", "--clip-grad", None, "clip gradients at this", "--clip-grad-norm",
+        type=positive_float, metavar="N")
 _option("clip_mode", "", "norm", "how", choices=("norm", "value", "agc"))
-_option("layer_decay", "", None, "factor on the learning rate from each layer to the one before", type=float)
+_option("layer_decay", "", None, "factor on the learning rate from each layer to the one before", type=positive_float)
 _option("layer_decay_min_scale", "", 0.0, "least such factor", metavar="N")
-_option("layer_decay_no_opt_scale", "", None, "layers below this factor are frozen", type=float, metavar="N")
+_option("layer_decay_no_opt_scale", "", None, "layers below this factor are frozen", type=nonnegative, metavar="N")
 
 _group = "schedule"
 _option("sched", "--sched", "cosine", "learning rate schedule", "--lr-scheduler", metavar="NAME")
 _option("sched_on_updates", "", False, "a learning rate for each update, not each epoch")
-_option("lr", "--lr", None, "learning rate (default: --lr-base for the batch size)", type=float)
+_option("lr", "--lr", None, "learning rate (default: --lr-base for the batch size)", type=nonnegative)
 _option("lr_base", "", 0.1, "learning rate for --lr-base-size images an update", metavar="LR")
-_option("lr_base_size", "", 256, "see --lr-base", metavar="N")
-_option("lr_base_scale", "", "", "'linear' or 'sqrt' in the batch size (default: by optimizer)", metavar="KIND")
-_option("lr_noise", "", None, "epochs (as shares of all) between which the rate is noisy", type=float, nargs="+")
+_option("lr_base_size", "", 256, "see --lr-base", type=positive, metavar="N")
+_option("lr_base_scale", "", "", "in the batch size (default: by optimizer)", choices=("", "linear", "sqrt"))
+_option("lr_noise", "", None, "epochs (as shares of all) between which the rate is noisy", type=nonnegative, nargs="+")
 _option("lr_noise_pct", "", 0.67, "greatest relative noise", metavar="N")
 _option("lr_noise_std", "", 1.0, "standard deviation of the noise", metavar="N")
-_option("lr_cycle_mul", "", 1.0, "factor from a cycle's length to the next", metavar="N")
+_option("lr_cycle_mul", "", 1.0, "factor from a cycle's length to the next", type=positive_float, metavar="N")
 _option("lr_cycle_decay", "", 0.5, "factor from a cycle's height to the next", metavar="N")
-_option("lr_cycle_limit", "", 1, "number of cycles", metavar="N")
-_option("lr_k_decay", "", 1.0, "k of k-decay, for cosine and poly", metavar="K")
+_option("lr_cycle_limit", "", 1, "number of cycles", type=positive, metavar="N")
+_option("lr_k_decay", "", 1.0, "k of k-decay, for cosine and poly", type=positive_float, metavar="K")
 _option("lr_decay_fn", "", None, "shape of the decay of wsd and rsqrt", metavar="NAME")
-_option("lr_stable_timescale", "", None, "timescale of rsqrt, in epochs", type=float, metavar="N")
+_option("lr_stable_timescale", "", None, "timescale of rsqrt, in epochs", type=positive_float, metavar="N")
 _option("warmup_lr", "--warmup-lr", 1e-5, "learning rate at the start of warmup", metavar="LR")
-_option("warmup_factor", "", None, "the same as a share of the learning rate", "--lr-warmup-decay", type=float,
+_option("warmup_factor", "", None, "the same as a share of the learning rate", "--lr-warmup-decay", type=nonnegative,
         metavar="N")
 _option("warmup_method", "", "linear", "'linear' or 'constant'", "--lr-warmup-method",
         choices=("linear", "constant"))
 _option("warmup_epochs", "--warmup-epochs", 5, "length of warmup", "--lr-warmup-epochs", metavar="N")
 _option("warmup_prefix", "", False, "the schedule begins after warmup, not with it")
 _option("min_lr", "--min-lr", 0.0, "least learning rate", "--lr-min", metavar="LR")
-_option("epochs", "--epochs", 300, "epochs to train", metavar="N")
+_option("epochs", "--epochs", 300, "epochs to train", type=positive, metavar="N")
 _option("epoch_repeats", "", 0.0, "times that an epoch goes through the data", metavar="N")
-_option("start_epoch", "", None, "number of the first epoch", type=int, metavar="N")
-_option("decay_milestones", "", [90, 180, 270], "epochs of 'multistep'", type=int, nargs="+", metavar="N")
+_option("start_epoch", "", None, "number of the first epoch", type=natural, metavar="N")
+_option("decay_milestones", "", [90, 180, 270], "epochs of 'multistep'", type=natural, nargs="+", metavar="N")
 _option("decay_epochs", "--decay-epochs", None, "epochs between decays (default: 90; wsd, rsqrt: a share)",
-        "--lr-step-size", type=float, metavar="N")
+        "--lr-step-size", type=positive_float, metavar="N")
 _option("decay_rate", "--decay-rate --dr", 0.1, "factor of a decay", "--lr-gamma", metavar="RATE")
 _option("cooldown_epochs", "", 0, "epochs at the least rate, at the end", metavar="N")
 _option("patience_epochs", "", 10, "epochs without gain that 'plateau' bears", metavar="N")
@@ -193,14 +195,14 @@ _option("patience_epochs", "", 10, "epochs without gain that 'plateau' bears", m
 _group = "augmentation and regularisation"
 _option("no_aug", "", False, "resize and crop only")
 _option("train_crop_mode", "", None, "'rrc', 'rkrc' or 'rkrr'", type=str, metavar="MODE")
-_option("scale", "", [0.08, 1.0], "share of the image's area that the crop takes", type=float, nargs="+")
-_option("ratio", "", [3 / 4, 4 / 3], "aspect ratio of the crop", type=float, nargs="+")
-_option("hflip", "", 0.5, "probability of a mirror image", metavar="P")
-_option("vflip", "", 0.0, "probability of an upside-down image", metavar="P")
+_option("scale", "", [0.08, 1.0], "share of the image's area that the crop takes", type=positive_float, nargs=2)
+_option("ratio", "", [3 / 4, 4 / 3], "aspect ratio of the crop", type=positive_float, nargs=2)
+_option("hflip", "", 0.5, "probability of a mirror image", type=share, metavar="P")
+_option("vflip", "", 0.0, "probability of an upside-down image", type=share, metavar="P")
 _option("color_jitter", "", 0.4, "strength of colour jitter", metavar="N")
-_option("color_jitter_prob", "", None, "its probability", type=float, metavar="P")
-_option("grayscale_prob", "", None, "probability of a grey image", type=float, metavar="P")
-_option("gaussian_blur_prob", "", None, "probability of blur", type=float, metavar="P")
+_option("color_jitter_prob", "", None, "its probability", type=share, metavar="P")
+_option("grayscale_prob", "", None, "probability of a grey image", type=share, metavar="P")
+_option("gaussian_blur_prob", "", None, "probability of blur", type=share, metavar="P")
 _option("aa", "--aa", None, "policy: 'rand-m9-mstd0.5-inc1', 'original', 'augmix-m5-w4-d2', '3a', 'ta_wide', ...",
         "--auto-augment", type=str, metavar="POLICY")
 _option("ra_magnitude", "", 9, "magnitude of torchvision's RandAugment", "--ra-magnitude", metavar="N")
@@ -211,31 +213,31 @@ _option("aug_splits", "", 0, "views of each image in a batch: 0, or 2 and more",
 _option("jsd_loss", "--jsd-loss --jsd", False, "Jensen-Shannon divergence between the views, and cross-entropy")
 _option("bce_loss", "", False, "binary cross-entropy")
 _option("bce_sum", "", False, "summed over classes")
-_option("bce_target_thresh", "", None, "mixed targets above this count as 1", type=float, metavar="N")
-_option("bce_pos_weight", "", None, "weight of positive targets", type=float, metavar="N")
-_option("reprob", "--reprob", 0.0, "probability of random erasing", "--random-erase", metavar="P")
+_option("bce_target_thresh", "", None, "mixed targets above this count as 1", type=finite, metavar="N")
+_option("bce_pos_weight", "", None, "weight of positive targets", type=nonnegative, metavar="N")
+_option("reprob", "--reprob", 0.0, "probability of random erasing", "--random-erase", type=share, metavar="P")
 _option("remode", "", "pixel", "what erased boxes are filled with", choices=("const", "rand", "pixel"))
-_option("recount", "", 1, "greatest number of boxes", metavar="N")
+_option("recount", "", 1, "greatest number of boxes", type=positive, metavar="N")
 _option("resplit", "", False, "leave the first view clean")
 _option("mixup", "--mixup", 0.0, "mixup's alpha", "--mixup-alpha", metavar="ALPHA")
 _option("cutmix", "--cutmix", 0.0, "CutMix's alpha", "--cutmix-alpha", metavar="ALPHA")
-_option("cutmix_minmax", "", None, "least and greatest share of a CutMix box's side", type=float, nargs="+")
-_option("mixup_prob", "", 1.0, "probability of either", metavar="P")
-_option("mixup_switch_prob", "", 0.5, "probability of CutMix where both are on", metavar="P")
+_option("cutmix_minmax", "", None, "least and greatest share of a CutMix box's side", type=share, nargs=2)
+_option("mixup_prob", "", 1.0, "probability of either", type=share, metavar="P")
+_option("mixup_switch_prob", "", 0.5, "probability of CutMix where both are on", type=share, metavar="P")
 _option("mixup_mode", "", "batch", "one draw for each", choices=("batch", "pair", "elem", "half"))
 _option("mixup_off_epoch", "", 0, "epoch from which neither is done; 0 for none", metavar="N")
-_option("smoothing", "--smoothing", 0.1, "label smoothing", "--label-smoothing", metavar="N")
+_option("smoothing", "--smoothing", 0.1, "label smoothing", "--label-smoothing", type=share, metavar="N")
 _option("train_interpolation", "", "random", "filter that resizes training images", metavar="NAME")
 _option("teacher", "--teacher --kd-model-name", None, "model whose logits are distilled", type=str, metavar="NAME")
 _option("teacher_checkpoint", "", None, "file of the teacher's weights (default: published ones)", type=str,
         metavar="FILE")
-_option("distill_alpha", "", 0.5, "share of the teacher in the loss", metavar="N")
-_option("distill_temperature", "", 1.0, "temperature of both models' logits", metavar="T")
+_option("distill_alpha", "", 0.5, "share of the teacher in the loss", type=share, metavar="N")
+_option("distill_temperature", "", 1.0, "temperature of both models' logits", type=positive_float, metavar="T")
 _option("distill_type", "", "soft", "the teacher's probabilities, or its choices", choices=("soft", "hard"))
 
 _group = "batch norm"
-_option("bn_momentum", "", None, "momentum of running statistics", type=float, metavar="M")
-_option("bn_eps", "", None, "epsilon", type=float, metavar="EPS")
+_option("bn_momentum", "", None, "momentum of running statistics", type=share, metavar="M")
+_option("bn_eps", "", None, "epsilon", type=nonnegative, metavar="EPS")
 _option("sync_bn", "", False, "statistics over all processes")
 _option("dist_bn", "", "reduce", "after each epoch, statistics of all processes: 'reduce', 'broadcast' or ''",
         choices=("reduce", "broadcast", ""))
@@ -244,9 +246,10 @@ _option("split_bn", "", False, "a batch norm of its own for each further view (-
 _group = "averaged weights"
 _option("model_ema", "", False, "keep an exponential moving average of the weights")
 _option("model_ema_force_cpu", "", False, "keep it on the CPU")
-_option("model_ema_decay", "", 0.9998, "its decay", metavar="N")
+_option("model_ema_decay", "", 0.9998, "its decay", type=share, metavar="N")
 _option("model_ema_warmup", "", False, "begin with smaller decays")
-_option("model_ema_steps", "", 1, "updates from one average to the next", "--model-ema-steps", metavar="N")
+_option("model_ema_steps", "", 1, "updates from one average to the next", "--model-ema-steps",
+        type=positive, metavar="N")
 _option("model_ema_adjust", "--model-ema-adjust", False,
         "scale the decay with batch size and epochs, as torchvision's script does",
         action=argparse.BooleanOptionalAction)
@@ -267,10 +270,11 @@ _option("resume", "--resume", "", "go on with the run of this folder, by its arg
 _option("no_resume_opt", "", False, "take the weights alone from --resume")
 _option("eval_metric", "", "top1", "what the best checkpoint is best in", metavar="METRIC")
 _option("test_only", "", False, "validate and stop", "--test-only")
-_option("seed", "", 42, "of everything random", metavar="N")
-_option("log_interval", "--log-interval", 50, "batches from one line to the next", "--print-freq", metavar="N")
+_option("seed", "", 42, "of everything random", type=seed, metavar="N")
+_option("log_interval", "--log-interval", 50, "batches from one line to the next", "--print-freq",
+        type=positive, metavar="N")
 _option("recovery_interval", "", 0, "updates from one recovery checkpoint to the next; 0 for none", metavar="N")
-_option("checkpoint_hist", "", 10, "best checkpoints to keep", metavar="N")
+_option("checkpoint_hist", "", 10, "best checkpoints to keep", type=positive, metavar="N")
 _option("save_images", "", False, "write the batch of each logged step as a picture")
 _option("no_export", "", False, "do not write the final weights as a repository")
 _option("tta", "", 0, "copies of each validation image whose outputs are averaged", metavar="N")
@@ -386,7 +390,7 @@ def finish_arguments(given: Mapping[str, Any], dialect: str) -> argparse.Namespa
 
 
 def _check(args: argparse.Namespace) -> None:
-    if args.aug_splits == 1 or args.aug_splits < 0:
+    if args.aug_splits == 1:
         raise ConfigError(f"--aug-splits {args.aug_splits}: 0 for none, or 2 and more")
     if args.jsd_loss and not args.aug_splits:
         raise ConfigError("--jsd-loss compares augmentation splits and needs --aug-splits 2 or more")
@@ -402,13 +406,5 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError("--teacher and --aug-splits contradict each other")
     if args.drop_connect is not None and args.drop_path is not None:
         raise ConfigError("--drop-connect is the old name of --drop-path; give one of them")
-    for name in ("batch_size", "grad_accum_steps", "epochs", "model_ema_steps", "checkpoint_hist", "log_interval"):
-        if getattr(args, name) < 1:
-            raise ConfigError(f"--{name.replace('_', '-')} {getattr(args, name)} is not a positive number")
-    for name in ("reprob", "hflip", "vflip", "mixup_prob", "mixup_switch_prob", "smoothing", "drop"):
-        if not 0 <= getattr(args, name) <= 1:
-            raise ConfigError(f"--{name.replace('_', '-')} {getattr(args, name)} is not between 0 and 1")
     if args.eval_metric not in ("top1", "top5", "loss"):
         raise ConfigError(f"--eval-metric '{args.eval_metric}' is not one of top1, top5, loss")
-    if args.workers < 0:
-        raise ConfigError(f"--workers {args.workers} is negative")

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from ..cli.argument_types import Number
 from ..errors import ConfigError
 from .arguments import DIALECTS, add_options, find_option, finish_arguments, is_ignored
 
@@ -88,24 +89,26 @@ def _own_arguments(path: Path, data: Mapping[str, Any]) -> tuple[dict[str, Any],
 
 def _convert(path: Path, option: Any, value: Any) -> Any:
     kind = option.kwargs.get("type")
-    many = option.kwargs.get("nargs") in ("+", 3)
+    many = option.kwargs.get("nargs")
     choices = option.kwargs.get("choices")
     if value is None or isinstance(option.default, dict):
         return value
     try:
-        if many:
-            return [kind(item) for item in (value if isinstance(value, list) else [value])]
-        if kind in (int, float, str):
-            if kind is int and isinstance(value, float) and value != int(value):
-                raise ValueError
+        if many == "+" or isinstance(many, int):
+            values = value if isinstance(value, list) else [value]
+            if many not in ("+", len(values)):
+                raise argparse.ArgumentTypeError(f"{many} values, not {value!r}")
+            return [kind(item) for item in values]
+        if kind is str or isinstance(kind, Number):
             if isinstance(value, (list, dict)):
                 raise ValueError
             value = kind(value)
         elif not isinstance(value, bool):
             raise ValueError
-    except (TypeError, ValueError):
-        wanted = kind.__name__ if kind else "true or false"
-        raise ConfigError(f"{path}: {option.dest}: {value!r} is not {wanted}") from None
+    except argparse.ArgumentTypeError as error:
+        raise ConfigError(f"{path}: {option.dest}: {error}") from None
+    except ValueError:
+        raise ConfigError(f"{path}: {option.dest}: {value!r} is not {'a text' if kind else 'true or false'}") from None
     if choices and value not in choices:
         raise ConfigError(f"{path}: {option.dest}: {value!r} is none of {', '.join(map(repr, choices))}")
     return value

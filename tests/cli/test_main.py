@@ -1,6 +1,8 @@
 """What all commands share: help, typing errors, and errors that are one line and status 2."""
 
+import argparse
 import errno
+import importlib
 import os
 import subprocess
 import sys
@@ -9,7 +11,9 @@ import pytest
 import torch
 
 import mvlib
-from mvlib.cli import guard
+from mvlib.cli import _COMMANDS, guard
+from mvlib.cli.argument_types import Number
+from mvlib.cli.parser import Parser
 
 from .command import here
 
@@ -53,6 +57,61 @@ def test_help(arguments, same):
 @pytest.mark.parametrize("flag", ["--version", "-V"])
 def test_version(flag):
     assert here(flag).stdout == f"mvlib {mvlib.__version__}\n"
+
+
+def options(parser):
+    """All options and positionals of a parser and of those below it."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                yield from options(below)
+        else:
+            yield action
+
+
+@pytest.fixture(scope="module")
+def all_options():
+    found = {}
+    for command in _COMMANDS:
+        parser = Parser(prog=command)
+        importlib.import_module(f"mvlib.cli.{command}_command").add_arguments(parser)
+        found.update({(command, *action.option_strings): action for action in options(parser)})
+    assert len(found) > 300
+    return found
+
+
+def test_numbers_have_ranges(all_options):
+    """NaN and the like never get by, nor what is negative where the type does not say that it may be."""
+    numbers = {where: action for where, action in all_options.items() if action.type is not None}
+    assert not [where for where, action in numbers.items() if action.type is not str and
+                not isinstance(action.type, Number)]
+    for where, action in numbers.items():
+        if action.type is str:
+            continue
+        wrong = ["nan", "inf", "-inf", "1e999", "x", "", *(["1.5"] if action.type.kind is int else [])]
+        wrong += {"any": [], "nonnegative": ["-1"], "positive": ["-1", "0"]}[action.type.sign]
+        for text in [*wrong, *(["2"] if action.type.most == 1 else ["9" * 400])]:
+            with pytest.raises(argparse.ArgumentTypeError):
+                pytest.fail(f"{where} takes {text!r} for {action.type(text)}")
+        if isinstance(action.default, (int, float)):
+            assert action.type(action.default) == action.default, where
+    assert {where[1] for where, action in numbers.items() if getattr(action.type, "sign", "") == "any"} == \
+        {"--mean", "--head-init-scale", "--head-init-bias", "--opt-betas", "--bce-target-thresh"}
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["train", "data", "--lr", "-1"], "mvlib train: argument --lr: -1 is negative (see mvlib train --help)"),
+    (["train", "data", "--epochs", "0"], "argument --epochs: 0 is not a positive number"),
+    (["train", "data", "--scale", "0.5"], "argument --scale: expected 2 arguments"),
+    (["train", "data", "--reprob", "1.5"], "argument --reprob: 1.5 is more than 1"),
+    (["schedule", "--updates-per-epoch", "-3"], "argument --updates-per-epoch: -3 is negative"),
+    (["search", "--limit", "0"], "argument --limit: 0 is not a positive number"),
+    (["validate", "data", "-b", "many"], "argument --batch-size/-b: 'many' is not a whole number"),
+    (["benchmark", "resnet18", "--seconds", "nan"], "argument --seconds: 'nan' is not a number"),
+])
+def test_numbers_out_of_range(arguments, message):
+    done = here(*arguments)
+    assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(("error", "line"), [

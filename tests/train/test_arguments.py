@@ -66,8 +66,6 @@ def test_key_value_pairs():
     ("--aug-splits 2 --split-bn --sync-bn", "--split-bn and --sync-bn contradict each other"),
     ("--aug-splits 2 --jsd --bce-loss", "--jsd-loss and --bce-loss contradict each other"),
     ("--drop-connect 0.1 --drop-path 0.1", "--drop-connect is the old name of --drop-path; give one of them"),
-    ("--reprob 2", "--reprob 2.0 is not between 0 and 1"),
-    ("--batch-size 0", "--batch-size 0 is not a positive number"),
     ("--eval-metric f1", "--eval-metric 'f1' is not one of top1, top5, loss"),
     ("--dialect torchvision --ra-reps 4", "--ra-reps goes with --ra-sampler"),
 ])
@@ -107,7 +105,14 @@ def test_saved_arguments_are_a_recipe(tmp_path):
 
 @pytest.mark.parametrize(("text", "message"), [
     ("modle: resnet50", "training has no argument 'modle'; did you mean 'model'"),
-    ("lr: fast", "lr: 'fast' is not float"),
+    ("lr: fast", "lr: 'fast' is not a number"),
+    ("lr: -1", "lr: -1 is negative"),
+    ("lr: .nan", "lr: 'nan' is not a number"),
+    ("reprob: 2", "reprob: 2 is more than 1"),
+    ("batch_size: 0", "batch_size: 0 is not a positive number"),
+    ("batch_size: 2.5", "batch_size: '2.5' is not a whole number"),
+    ("scale: [0.5]", "scale: 2 values, not [0.5]"),
+    ("model: [resnet50]", "model: ['resnet50'] is not a text"),
     ("amp: 3", "amp: 3 is not true or false"),
     ("remode: noise", "remode: 'noise' is none of 'const', 'rand', 'pixel'"),
     ("- a list", "is not a mapping of arguments"),
