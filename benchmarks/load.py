@@ -1,4 +1,4 @@
-"""How long and how much memory a model with its weights takes, against timm and torchvision, as ratios.
+"""How long and how much memory a model with its weights takes, read and mapped, against timm and torchvision.
 
     python benchmarks/load.py [--peer timm] [--models resnet50 ...] [--runs 5]
     python benchmarks/load.py --peer torchvision [--models resnet50 vit_l_16]
@@ -7,6 +7,9 @@ Each run is a fresh interpreter that has imported its library; it times building
 the first logits, and reads how far its peak resident memory grew. mvlib and its peer take turns. Against timm it is
 `create_model` with a local safetensors file; against torchvision, `get_model(name, weights=...)` with a `.pth`
 checkpoint, named as torchvision publishes it, that lies in the download cache of both.
+
+There are two roads: a file of the user's (`checkpoint_path`) is read into memory of the model's own; one in a cache of
+downloads is mapped, and so is any file with `mmap=True`.
 """
 
 from __future__ import annotations
@@ -27,8 +30,12 @@ MODELS = {"timm": ("resnet50", "vit_large_patch16_224", "swin_base_patch4_window
 RUN = """
 import json, resource, sys, time
 import torch
-library, name, path, peer = sys.argv[1:5]
-if peer == "torchvision":
+library, name, path, peer, road = sys.argv[1:6]
+if library == "mvlib" and (peer, road) != ("torchvision", "mapped"):
+    import mvlib, mvlib.factory as _, mvlib.registry
+    create = lambda: mvlib.create_model(name, checkpoint_path=path, mmap=road == "mapped")
+    mvlib.registry.model_entrypoint(name)
+elif peer == "torchvision":
     url = "https://download.pytorch.org/models/" + path.rpartition("/")[2]
     if library == "mvlib":
         import mvlib.models as models, mvlib.factory as _
@@ -39,10 +46,6 @@ if peer == "torchvision":
         weights = models.get_model_weights(name).IMAGENET1K_V1
         weights.value.url = url
     create = lambda: models.get_model(name, weights=weights)
-elif library == "mvlib":
-    import mvlib, mvlib.factory as _, mvlib.registry
-    create = lambda: mvlib.create_model(name, checkpoint_path=path)
-    mvlib.registry.model_entrypoint(name)
 else:
     import timm
     create = lambda: timm.create_model(name, checkpoint_path=path)
@@ -64,9 +67,9 @@ print(json.dumps({"load": loaded - started, "logits": done - started, "memory": 
 """
 
 
-def run(library: str, name: str, path: Path, peer: str) -> dict[str, float]:
+def run(library: str, name: str, path: Path, peer: str, road: str) -> dict[str, float]:
     """One fresh interpreter's figures: seconds to the model and to its first logits, MiB of peak memory growth."""
-    command = [sys.executable, "-c", RUN, library, name, str(path), peer]
+    command = [sys.executable, "-c", RUN, library, name, str(path), peer, road]
     environment = {**os.environ, "TORCH_HOME": str(path.parents[2])}
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
 
@@ -95,23 +98,24 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5, help="counted runs of each library")
     arguments = parser.parse_args()
     peer_name = arguments.peer
-    print(f"| model | load: mvlib | {peer_name} | times faster | to first logits, times faster | peak memory growth: "
-          f"mvlib | {peer_name} | ratio | ratio at first logits |\n{'| --- ' * 9}|")
+    print(f"| model | weights | load: mvlib | {peer_name} | times faster | to first logits, times faster "
+          f"| peak memory growth: mvlib | {peer_name} | ratio | ratio at first logits |\n{'| --- ' * 10}|")
     with tempfile.TemporaryDirectory() as home:
         folder = Path(home, "hub", "checkpoints")  # where TORCH_HOME has downloads
         folder.mkdir(parents=True)
         for name in arguments.models or MODELS[peer_name]:
             path = save_weights(name, folder, peer_name)
-            rows = ((run("mvlib", name, path, peer_name), run(peer_name, name, path, peer_name))
-                    for _ in range(arguments.runs + 1))
-            pairs = list(rows)[1:]  # the first ones warm the file cache
-            own, peer = ({key: statistics.median(row[side][key] for row in pairs) for key in pairs[0][0]}
-                         for side in (0, 1))
-            print(f"| {name} | {own['load'] * 1e3:.0f} ms | {peer['load'] * 1e3:.0f} ms "
-                  f"| {peer['load'] / own['load']:.1f} | {peer['logits'] / own['logits']:.1f} "
-                  f"| {own['memory']:.0f} MiB | {peer['memory']:.0f} MiB | {own['memory'] / peer['memory']:.2f} "
-                  f"| {own['memory_logits'] / peer['memory_logits']:.2f} |",
-                  flush=True)
+            for road in ("read", "mapped"):
+                rows = [(run("mvlib", name, path, peer_name, road), run(peer_name, name, path, peer_name, road))
+                        for _ in range(arguments.runs + 1)]
+                pairs = rows[1:]  # the first ones warm the file cache
+                own, peer = ({key: statistics.median(row[side][key] for row in pairs) for key in pairs[0][0]}
+                             for side in (0, 1))
+                print(f"| {name} | {road} | {own['load'] * 1e3:.0f} ms | {peer['load'] * 1e3:.0f} ms "
+                      f"| {peer['load'] / own['load']:.1f} | {peer['logits'] / own['logits']:.1f} "
+                      f"| {own['memory']:.0f} MiB | {peer['memory']:.0f} MiB | {own['memory'] / peer['memory']:.2f} "
+                      f"| {own['memory_logits'] / peer['memory_logits']:.2f} |",
+                      flush=True)
             path.unlink()
 
 

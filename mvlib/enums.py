@@ -126,7 +126,7 @@ class WeightsEnum(Enum):
         raise _UnknownMember(f"{cls.__name__} has no weights '{rest}'{hint}")
 
     def get_state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Fetch the file and read its tensors, in the file's own layout, memory-mapped.
+        """Fetch the file and read its tensors, in the file's own layout; memory-mapped from a cache.
 
         The models' `load_state_dict` takes that layout.
 
@@ -148,9 +148,10 @@ class WeightsEnum(Enum):
         from .loading import read_state_dict
 
         config = self._config()
-        path = hub.fetch(config.sources, sha256=config.sha256, filename=options.get("file_name") or config.filename,
-                         cache_dir=options.get("model_dir"), progress=options.get("progress", True))
-        tensors = read_state_dict(path)
+        path, is_mappable = hub.fetch_mappable(
+            config.sources, sha256=config.sha256, filename=options.get("file_name") or config.filename,
+            cache_dir=options.get("model_dir"), progress=options.get("progress", True))
+        tensors = read_state_dict(path, mmap=is_mappable)
         device = options.get("map_location")
         return tensors if device is None else {key: tensor.to(device) for key, tensor in tensors.items()}
 

@@ -56,6 +56,7 @@ def create_model(
     output_fmt: str | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
+    mmap: bool | None = None,
     progress: bool = True,
     **kwargs: Any,
 ) -> nn.Module:
@@ -78,6 +79,10 @@ def create_model(
         output_fmt: With `features_only`: "NCHW", "NHWC" or "NLC".
         device: Where the model is built; weights are read straight to it.
         dtype: Floating-point type of its parameters.
+        mmap: Whether the weights are mapped, so that memory is taken and the disk read as they are used, or read into
+            memory of the model's own. None maps files in the caches of downloads and in installed packages, which are
+            replaced and never written to in place, and reads `checkpoint_path`, "local-dir:", "file:" and whatever
+            else may be written to while the model lives: of a mapped file, the model would change or the process die.
         progress: Show a bar while weights are downloaded (on a terminal alone).
         **kwargs: The architecture's own arguments (`num_classes`, `in_chans`, `img_size`, `drop_path_rate`,
             `global_pool`, ...); those that are None are left out.
@@ -111,10 +116,10 @@ def create_model(
 
     wants_weights = pretrained if pretrained is not None else request.names_weights
     if checkpoint_path is not None:
-        _load(model, config, read_state_dict(checkpoint_path), device, dtype, str(checkpoint_path), False, given)
+        _load(model, config, checkpoint_path, bool(mmap), device, dtype, str(checkpoint_path), False, given)
     elif wants_weights:
-        path = _fetch(request, model_name, cache_dir, progress)
-        _load(model, config, read_state_dict(path), device, dtype, config.name, True, given)
+        path, is_mappable = _fetch(request, model_name, cache_dir, progress)
+        _load(model, config, path, is_mappable if mmap is None else mmap, device, dtype, config.name, True, given)
     elif _is_on_meta(model):
         materialize(model, device, dtype)
     if device is not None or dtype is not None:
@@ -315,20 +320,21 @@ def _is_on_meta(model: nn.Module) -> bool:
 
 def _fetch(
     request: _Request, model_name: str, cache_dir: str | os.PathLike[str] | None, progress: bool
-) -> os.PathLike[str]:
+) -> tuple[os.PathLike[str], bool]:
     config = request.config
     if config is None or not config.has_weights:
         raise WeightsError(f"no weights are published for '{model_name}'; create it with pretrained=False, or see "
                            f"list_models('{request.architecture}.*', pretrained=True)")
     _logger.info("loading '%s' from %s", config.name, config.sources[0])
-    return hub.fetch(config.sources, sha256=config.sha256, filename=config.filename, cache_dir=cache_dir,
-                     progress=progress)
+    return hub.fetch_mappable(config.sources, sha256=config.sha256, filename=config.filename, cache_dir=cache_dir,
+                              progress=progress)
 
 
 def _load(
     model: nn.Module,
     config: WeightsConfig | None,
-    state_dict: dict[str, torch.Tensor],
+    path: str | os.PathLike[str],
+    mmap: bool,
     device: torch.device | str | None,
     dtype: torch.dtype | None,
     origin: str,
@@ -340,6 +346,6 @@ def _load(
     # A head is replaced where the weights are known to have another one, or where the caller asked for another.
     fit_head = "num_classes" in given or bool(is_published and config and config.num_classes != model.num_classes)
     load_weights(
-        model, state_dict, config=config, device=device, dtype=dtype, origin=origin,
-        fit_head=fit_head or bool(config and config.label_offset), fit_input="in_chans" in given,
+        model, read_state_dict(path, mmap=mmap), config=config, device=device, dtype=dtype, origin=origin,
+        fit_head=fit_head or bool(config and config.label_offset), fit_input="in_chans" in given, consume=True,
     )

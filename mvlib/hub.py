@@ -39,7 +39,7 @@ from .names import closest
 
 __all__ = [
     "WEIGHT_FILES", "CacheEntry", "cache_entries", "cache_paths", "check_complete", "fetch", "fetch_config",
-    "is_cached", "push_folder", "remove_cached", "torch_checkpoints_dir",
+    "fetch_mappable", "is_cached", "push_folder", "remove_cached", "torch_checkpoints_dir",
 ]
 
 # In order of preference.
@@ -69,6 +69,8 @@ def fetch(
 ) -> Path:
     """A verified local weights file from the first source that has it; one that is cached goes before all others.
 
+    `fetch_mappable` says besides whether the file may be mapped.
+
     Args:
         sources: One source or several, tried in order.
         sha256: Expected checksum, or its beginning; an https file's may stand in its name.
@@ -82,6 +84,20 @@ def fetch(
         ChecksumError: What a source has is not what was published.
         CheckpointError: The file is empty or truncated.
     """
+    return fetch_mappable(sources, sha256=sha256, filename=filename, cache_dir=cache_dir, progress=progress)[0]
+
+
+def fetch_mappable(
+    sources: str | Sequence[str],
+    *,
+    sha256: str | None = None,
+    filename: str | None = None,
+    cache_dir: PathLike | None = None,
+    progress: bool = True,
+) -> tuple[Path, bool]:
+    """`fetch`, and whether it lies where files are replaced by others, and never written to in place: in a cache or an
+    installed package. Such a file can be mapped into memory; one of the user's own, who may write to it, must not be.
+    """
     sources = [sources] if isinstance(sources, str) else list(sources)
     if not sources:
         raise DownloadError("no source is known for these weights")
@@ -94,7 +110,7 @@ def fetch(
             try:
                 request = _request(source, filename, sha256, cache_dir, progress)
                 if not cached_only or handler.find(request) is not None:
-                    return handler.fetch(request)
+                    return handler.fetch(request), handler.is_replaced
             except WeightsError as error:
                 if len(handlers) == 1:
                     raise
@@ -169,10 +185,12 @@ def _request(
 
 @dataclass(frozen=True)
 class _Handler:
-    """How one kind of source finds a file without the network, and how it fetches one."""
+    """How one kind of source finds a file without the network, how it fetches one, and whether files change there only
+    by being replaced whole."""
 
     find: Callable[[_Request], Path | None]
     fetch: Callable[[_Request], Path]
+    is_replaced: bool
 
 
 def _handler(source: str) -> _Handler:
@@ -901,10 +919,10 @@ def _remove_repositories(folders: list[Path], cache_dir: Path) -> None:
 
 
 _HANDLERS = {
-    "hf-hub": _Handler(_find_hub, _fetch_hub),
-    "https": _Handler(_find_url, _fetch_url),
-    "http": _Handler(_find_url, _fetch_url),
-    "file": _Handler(_find_file, _fetch_file),
-    "local-dir": _Handler(_find_in_folder, _fetch_folder),
-    "pkg": _Handler(_find_in_package, _fetch_from_package),
+    "hf-hub": _Handler(_find_hub, _fetch_hub, True),
+    "https": _Handler(_find_url, _fetch_url, True),
+    "http": _Handler(_find_url, _fetch_url, True),
+    "file": _Handler(_find_file, _fetch_file, False),
+    "local-dir": _Handler(_find_in_folder, _fetch_folder, False),
+    "pkg": _Handler(_find_in_package, _fetch_from_package, True),
 }

@@ -1,24 +1,29 @@
-"""From a weights file to a model: mapped, adapted, assigned.
+"""From a weights file to a model: read or mapped, adapted, assigned.
 
-A file is mapped into memory and never unpickled beyond tensors; its tensors are fitted to the model (foreign layouts,
-input channels, classes, image size) and become the parameters of a model that was built on the meta device, so that
-nothing is initialised only to be overwritten and nothing is copied that can be mapped. What the file does not fill is
-initialised afterwards.
+A file is read once, into memory of the tensors' own, and never unpickled beyond tensors. It is mapped instead where
+that is asked for, which is right only for files that nobody rewrites in place: through a mapping, a file that is
+copied over another changes a living model, and one that is truncated kills the process. The tensors are fitted to the
+model (foreign layouts, input channels, classes, image size) and become the parameters of a model that was built on the
+meta device, so that nothing is initialised only to be overwritten. What the file does not fill is initialised
+afterwards.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import math
 import os
 import pickle
+import struct
+import sys
 import zipfile
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -43,8 +48,8 @@ _PREFIXES = ("_orig_mod.", "module.")
 _SHOWN_KEYS = 5
 
 
-def read_state_dict(path: str | os.PathLike[str], use_ema: bool = True) -> StateDict:
-    """The tensors of a weights file, memory-mapped on the CPU.
+def read_state_dict(path: str | os.PathLike[str], use_ema: bool = True, mmap: bool = False) -> StateDict:
+    """The tensors of a weights file, on the CPU.
 
     Reads `.safetensors`, torch's zip and legacy formats (tensors only: nothing in a pickle is run) and `.npz`. A
     training checkpoint is unwrapped ("state_dict", "model", ...) and wrappers' prefixes ("module.") are removed. Of
@@ -53,6 +58,8 @@ def read_state_dict(path: str | os.PathLike[str], use_ema: bool = True) -> State
     Args:
         path: The file.
         use_ema: Prefer averaged weights where a training checkpoint has both.
+        mmap: Map the tensors of safetensors and of torch's zip format instead of reading them. The file may be
+            replaced then (by a rename), but must not be written to in place for as long as they are in use.
 
     Raises:
         CheckpointError: The file is empty, truncated, damaged, holds more than tensors and plain data, or holds none.
@@ -66,17 +73,16 @@ def read_state_dict(path: str | os.PathLike[str], use_ema: bool = True) -> State
         with open(path, "rb") as stream:
             head = stream.read(8)
         if path.suffix == ".safetensors" or (len(head) == 8 and not head.startswith(b"PK") and _is_safetensors(path)):
-            data = _read_safetensors(path)
+            state_dict = _unwrap(_read_safetensors(path, mmap), use_ema)
         elif path.suffix == ".npz":
-            data = _read_npz(path)
+            state_dict = _unwrap(_read_npz(path), use_ema)
         else:
-            data = _read_torch(path)
+            state_dict = _read_torch(path, use_ema, mmap)
     except (SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError, KeyError, ValueError, RuntimeError,
             AttributeError, ImportError, IndexError) as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{path} cannot be read as a weights file: {_first_line(error)}") from error
-    state_dict = _unwrap(data, use_ema)
     if not state_dict:
         raise CheckpointError(f"{path} holds no tensors")
     return state_dict
@@ -96,7 +102,7 @@ def read_training_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not zipfile.is_zipfile(path) or path.suffix == ".npz":
         return {}
     try:
-        data = _read_torch(path)
+        data = _unpickle(path, "cpu", mmap=True)  # the tensors are not looked at
     except (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, RuntimeError, ValueError, KeyError):
         return {}  # whoever reads the weights says what is wrong
     if not isinstance(data, dict) or not isinstance(data.get("state_dict"), dict):
@@ -111,9 +117,29 @@ def _is_safetensors(path: Path) -> bool:
         return 2 <= length < 100_000_000 and stream.read(1) == b"{"
 
 
-def _read_safetensors(path: Path) -> StateDict:
-    with safe_open(path, framework="pt") as file:
-        return {key: file.get_tensor(key) for key in file.keys()}
+def _read_safetensors(path: Path, mmap: bool) -> StateDict:
+    with safe_open(path, framework="pt") as file, open(path, "rb") as stream:  # it checks the header
+        if mmap:
+            return {key: file.get_tensor(key) for key in file.keys()}
+        length = int.from_bytes(stream.read(8), "little")
+        header = json.loads(stream.read(length))
+        header.pop("__metadata__", None)
+        dtypes = {entry["dtype"]: key for key, entry in header.items()}  # one tensor of each shows which it is
+        dtypes = {name: file.get_tensor(key).dtype for name, key in dtypes.items()}
+        tensors = {}
+        for key, entry in header.items():
+            begin, end = entry["data_offsets"]
+            tensors[key] = torch.empty(entry["shape"], dtype=dtypes[entry["dtype"]])
+            if tensors[key].nbytes != end - begin:
+                raise ValueError(f"the size of '{key}' is not that of its shape")
+            _read_into(tensors[key].untyped_storage(), stream, 8 + length + begin)
+    return tensors
+
+
+def _read_into(storage: torch.UntypedStorage, stream: BinaryIO, offset: int) -> None:
+    stream.seek(offset)
+    if stream.readinto(torch.empty(0, dtype=torch.uint8).set_(storage).numpy()) != storage.nbytes():
+        raise EOFError("it is cut off")
 
 
 def _read_npz(path: Path) -> StateDict:
@@ -123,14 +149,73 @@ def _read_npz(path: Path) -> StateDict:
         return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
 
 
-def _read_torch(path: Path) -> Any:
-    is_zip = zipfile.is_zipfile(path)
+def _read_torch(path: Path, use_ema: bool, mmap: bool) -> StateDict:
+    """The weights of a file of torch's; of a zip file nothing else is read, however much it holds."""
+    if not _is_mappable(path):
+        return _unwrap(_unpickle(path, "cpu"), use_ema)
+    storages: list[torch.UntypedStorage] = []
+
+    def note(storage: torch.UntypedStorage, location: str) -> torch.UntypedStorage:
+        storages.append(storage)
+        return storage
+
+    state_dict = _unwrap(_unpickle(path, note, mmap=True), use_ema)
+    if mmap:
+        return state_dict
+    offsets = _find_storages(path, storages)
+    if offsets is None or not all(map(_is_plain, state_dict.values())):
+        return _unwrap(_unpickle(path, "cpu"), use_ema)
+    own: dict[int, torch.UntypedStorage] = {}  # tensors that share memory in the file go on sharing it
+    tensors = {}
+    with open(path, "rb") as stream:
+        for key, mapped in state_dict.items():
+            storage = mapped.untyped_storage()
+            address = storage.data_ptr()
+            if address not in own:
+                own[address] = torch.UntypedStorage(storage.nbytes())
+                if address in offsets:
+                    _read_into(own[address], stream, offsets[address])
+            tensors[key] = torch.empty(0, dtype=mapped.dtype).set_(
+                own[address], mapped.storage_offset(), mapped.shape, mapped.stride())
+    return tensors
+
+
+def _is_mappable(path: Path) -> bool:
+    """Whether this is a zip file whose records are what will be in memory: uncompressed, in this machine's order."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        orders = {archive.read(name).decode() for name in archive.namelist() if name.endswith("/byteorder")}
+        return orders <= {sys.byteorder} and not any(record.compress_type for record in archive.infolist())
+
+
+def _is_plain(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.layout is torch.strided and not value.is_quantized and \
+        not value.is_complex()
+
+
+def _find_storages(path: Path, storages: Iterable[torch.UntypedStorage]) -> dict[int, int] | None:
+    """{address: place in the file} of all of a zip file's storages that are mapped; None where that is not sure."""
+    with zipfile.ZipFile(path) as archive, open(path, "rb") as stream:
+        offsets = []
+        for record in archive.infolist():
+            if "/data/" in record.filename and record.file_size:
+                stream.seek(record.header_offset + 26)  # where a record's own header says how long it is
+                offsets.append(record.header_offset + 30 + sum(struct.unpack("<HH", stream.read(4))))
+    addresses = {storage.data_ptr() for storage in storages if storage.nbytes()}
+    found = dict(zip(sorted(addresses), sorted(offsets)))
+    # All are in one mapping of the file: one distance between them all, or they are not each other's.
+    is_sure = len(addresses) == len(offsets) and len({address - offset for address, offset in found.items()}) <= 1
+    return found if is_sure else None
+
+
+def _unpickle(path: Path, map_location: Any, mmap: bool = False) -> Any:
     try:
         # Training checkpoints of timm's hold their arguments; a Namespace is data and runs nothing.
         with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)  # legacy files can't be mapped
+            return torch.load(path, map_location=map_location, weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
-        found = _unsafe_globals(path) if is_zip else []
+        found = _unsafe_globals(path) if zipfile.is_zipfile(path) else []
         if found or "unsupported" in str(error).lower() or "not an allowed" in str(error):
             names = f" ({', '.join(found[:_SHOWN_KEYS])})" if found else ""
             raise CheckpointError(
@@ -231,6 +316,7 @@ def load_weights(
     fit_head: bool = False,
     fit_input: bool = False,
     strict: bool = True,
+    consume: bool = False,
     origin: str = "the weights",
 ) -> None:
     """Fit tensors to a model and make them its parameters.
@@ -246,6 +332,7 @@ def load_weights(
         fit_head: Drop and initialise a classifier that is there for another number of classes.
         fit_input: Adapt the first convolution to the model's input channels.
         strict: Whether missing and unexpected keys are an error.
+        consume: Empty the state dict, so that what is converted does not stay in memory beside what it becomes.
         origin: What error messages call the weights.
 
     Raises:
@@ -255,7 +342,9 @@ def load_weights(
         model.load_published(state_dict, partial(_check, model, origin))
         return
     config = config or WeightsConfig()
-    state_dict = _translate(model, state_dict, config.key_map)
+    given, state_dict = state_dict, _translate(model, state_dict, config.key_map)
+    if consume:
+        given.clear()
     expected = model.state_dict()
     # Of training with --split-bn: norms of augmented views, which the model by itself does not have.
     state_dict = {key: value for key, value in state_dict.items() if ".aux_bn." not in key or key in expected}
@@ -271,6 +360,7 @@ def load_weights(
 
     _check(model, origin, expected, state_dict, dropped, strict)
     kept = {key: value for key, value in state_dict.items() if key in expected}
+    del state_dict
     if any(owns_meta(module) for module in model.modules()):
         _assign(model, kept, device, dtype)
     else:
@@ -400,7 +490,8 @@ def _explain(
 def _assign(
     model: nn.Module, state_dict: StateDict, device: torch.device | str | None, dtype: torch.dtype | None
 ) -> None:
-    """Make the tensors the parameters and buffers of a model on the meta device; initialise the rest."""
+    """Make the tensors the parameters and buffers of a model on the meta device, taking them out of the state dict;
+    initialise the rest."""
     device = torch.device(device or "cpu")
     incomplete = []
     with torch.no_grad():
@@ -410,7 +501,7 @@ def _assign(
                 for name, old in slot.items():
                     if old is None:
                         continue
-                    given = state_dict.get(prefix + name)
+                    given = state_dict.pop(prefix + name, None)
                     if given is None:
                         continue
                     tensor = _place(given, old, device, dtype)

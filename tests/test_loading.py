@@ -4,6 +4,9 @@ import argparse
 import logging
 import os
 import pickle
+import subprocess
+import sys
+import zipfile
 from collections import OrderedDict
 
 import pytest
@@ -34,10 +37,19 @@ def files(model, tmp_path_factory):
                 "args": argparse.Namespace(lr=0.1)}, folder / "training.pth.tar")
     torch.save({"model": {f"_orig_mod.module.{k}": v for k, v in weights.items()}}, folder / "compiled.bin")
     os.link(folder / "w.safetensors", folder / "blob-without-suffix")
+    repack(folder / "w.pth", folder / "deflated.pth", zipfile.ZIP_DEFLATED)
     return folder
 
 
-FORMATS = ("w.safetensors", "w.pth", "legacy.pth", "training.pth.tar", "compiled.bin", "blob-without-suffix")
+def repack(source, target, compression=zipfile.ZIP_STORED, change=lambda name, data: data):
+    """Write a zip file's records to another, as other people's tools do."""
+    with zipfile.ZipFile(source) as records, zipfile.ZipFile(target, "w", compression, compresslevel=1) as archive:
+        for name in records.namelist():
+            archive.writestr(name, change(name, records.read(name)))
+
+
+FORMATS = ("w.safetensors", "w.pth", "legacy.pth", "training.pth.tar", "compiled.bin", "blob-without-suffix",
+           "deflated.pth")
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -63,12 +75,136 @@ def test_ema_can_be_left_aside(files):
     assert read_state_dict(files / "training.pth.tar", use_ema=False)["fc.weight"].abs().sum() == 0
 
 
-def test_loading_maps_instead_of_copying(files):
-    tensors = read_state_dict(files / "w.safetensors")
-    loaded = mvlib.create_model("resnet18", checkpoint_path=files / "w.safetensors")
+def is_mapped(path):
     with open("/proc/self/maps") as maps:
-        assert str(files) in maps.read()
-    assert tensors["fc.weight"].shape == loaded.fc.weight.shape
+        return str(path) in maps.read()
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_file_of_the_user_s_is_read_so_that_it_may_be_written_to(name, files, tmp_path, model):
+    path = tmp_path / name
+    path.write_bytes((files / name).read_bytes())
+    loaded = mvlib.create_model("resnet18", checkpoint_path=path)
+    assert not is_mapped(path)
+    with open(path, "r+b") as stream:
+        stream.write(bytes(path.stat().st_size))
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in loaded.state_dict().items())
+
+
+def test_a_model_s_weights_are_saved_over_the_file_that_it_came_from(tmp_path, model):
+    path = tmp_path / "w.pth"
+    torch.save(model.state_dict(), path)
+    for _ in range(2):
+        torch.save(mvlib.create_model("resnet18", checkpoint_path=path).state_dict(), path)
+    assert torch.equal(read_state_dict(path)["fc.weight"], model.fc.weight)
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth", "training.pth.tar", "blob-without-suffix"])
+def test_mapping_is_asked_for(name, files, model):
+    path = files / name
+    tensors = read_state_dict(path, mmap=True)
+    assert is_mapped(path)
+    del tensors
+    assert not is_mapped(path)
+    loaded = mvlib.create_model("resnet18", checkpoint_path=path, mmap=True)
+    assert is_mapped(path)
+    assert torch.equal(loaded.fc.weight, model.fc.weight)
+
+
+@pytest.mark.parametrize("name", ["legacy.pth", "deflated.pth"])
+def test_what_cannot_be_mapped_is_read(name, files, model):
+    assert torch.equal(read_state_dict(files / name, mmap=True)["fc.weight"], model.fc.weight)
+    assert not is_mapped(files / name)
+
+
+def test_only_downloads_and_packages_are_mapped_unasked(files, tmp_path, hub, monkeypatch):
+    """A cache's files are replaced by others and never written to in place."""
+    data = (files / "w.safetensors").read_bytes()
+    url = hub.add_file("/x/mine.safetensors", data)
+    hub.add_repo("someone/weights", {"model.safetensors": data})
+    (tmp_path / "a_package").mkdir()
+    (tmp_path / "a_package" / "__init__.py").touch()
+    (tmp_path / "a_package" / "w.safetensors").write_bytes(data)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "config.json").write_text('{"architecture": "resnet18", "num_classes": 1000}')
+    (tmp_path / "folder" / "model.safetensors").write_bytes(data)
+    monkeypatch.syspath_prepend(tmp_path)
+    for source, where in ((url, "torch/hub/checkpoints/mine.safetensors"), ("hf-hub:someone/weights", "hf/hub"),
+                          ("pkg:a_package/w.safetensors", "a_package/w.safetensors")):
+        overlay = {"sources": [source], "sha256": None}
+        model = mvlib.create_model("resnet18", pretrained=True, pretrained_cfg_overlay=overlay)
+        assert is_mapped(tmp_path / where)
+        model = mvlib.create_model("resnet18", pretrained=True, pretrained_cfg_overlay=overlay, mmap=False)
+        assert not is_mapped(tmp_path / where) and model.num_classes == 1000
+    cached = tmp_path / "torch/hub/checkpoints/mine.safetensors"
+    overlay = {"file": str(cached), "sha256": None}
+    models = [mvlib.create_model("resnet18", checkpoint_path=cached),  # by its path, a file in a cache is the caller's
+              mvlib.create_model("resnet18", pretrained=True, pretrained_cfg_overlay=overlay),
+              mvlib.create_model(f"local-dir:{tmp_path}/folder")]
+    assert not is_mapped(tmp_path)
+    models.append(mvlib.create_model(f"local-dir:{tmp_path}/folder", mmap=True))
+    assert is_mapped(tmp_path / "folder/model.safetensors")
+
+
+PEAK = """
+import sys
+import torch
+import mvlib
+
+def memory(what):
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith(what)) * 1024
+
+models = [mvlib.create_model("resnet18", num_classes=2)]  # what is imported and allocated once
+for path in sys.argv[1:]:
+    with open("/proc/self/clear_refs", "w") as peak:
+        peak.write("5")
+    before = memory("VmRSS")
+    models.append(mvlib.create_model("resnet18", checkpoint_path=path))  # kept: none takes what another has freed
+    print((memory("VmHWM") - before) / sum(value.nbytes for value in models[-1].state_dict().values()))
+"""
+
+
+def test_weights_are_in_memory_once(files, model, tmp_path):
+    """Not beside the file's pages, a training checkpoint's other parts, or themselves in another layout."""
+    moments = {name: torch.zeros_like(value) for name, value in model.named_parameters()}
+    torch.save({"model": model.state_dict(), "optimizer": moments}, tmp_path / "training.pth")
+    paths = [files / "w.safetensors", files / "w.pth", files / "legacy.pth", tmp_path / "training.pth"]
+    done = subprocess.run([sys.executable, "-c", PEAK, *map(str, paths)], check=True, capture_output=True, text=True)
+    assert all(float(share) <= 1.05 for share in done.stdout.split()), done.stdout
+    assert len(done.stdout.split()) == len(paths)
+
+
+def test_tensors_that_share_memory_in_a_file_share_it_in_memory(tmp_path):
+    whole = torch.arange(12.).reshape(3, 4)
+    torch.save({"a": whole, "b": whole.t(), "c": whole[1], "n": torch.empty(0)}, tmp_path / "w.pth")
+    read = read_state_dict(tmp_path / "w.pth")
+    read["a"][1, 2] = -1
+    assert torch.equal(read["b"], read["a"].t()) and torch.equal(read["c"], read["a"][1])
+    assert read["n"].shape == (0,)
+
+
+def test_a_file_from_a_machine_that_counts_bytes_the_other_way_round(tmp_path):
+    torch.save({"w": torch.arange(5.)}, tmp_path / "w.pth")
+
+    def turn(name, data):
+        if name.endswith("/byteorder"):
+            return {b"little": b"big", b"big": b"little"}[data]
+        return torch.frombuffer(bytearray(data), dtype=torch.uint8).reshape(-1, 4).flip(1).numpy().tobytes() \
+            if name.endswith("/data/0") else data
+
+    repack(tmp_path / "w.pth", tmp_path / "turned.pth", change=turn)
+    for mmap in (False, True):
+        assert torch.equal(read_state_dict(tmp_path / "turned.pth", mmap=mmap)["w"], torch.arange(5.))
+
+
+def test_records_that_no_tensor_needs(tmp_path):
+    torch.save({"w": torch.arange(5.), "v": torch.ones(5)}, tmp_path / "w.pth")
+    repack(tmp_path / "w.pth", tmp_path / "more.pth")
+    with zipfile.ZipFile(tmp_path / "more.pth", "a") as archive:
+        archive.writestr("w/data/7", bytes(20))
+    assert torch.equal(read_state_dict(tmp_path / "more.pth")["w"], torch.arange(5.))
+    assert torch.equal(read_state_dict(tmp_path / "more.pth")["v"], torch.ones(5))
 
 
 def test_loading_into_a_model_keeps_its_parameters(files, model):

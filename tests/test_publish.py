@@ -1,6 +1,7 @@
 """A model as a repository: written, read back by us and by timm, and uploaded."""
 
 import json
+import os
 import re
 
 import pytest
@@ -9,6 +10,8 @@ import torch
 
 import mvlib
 from mvlib.errors import ConfigError
+from mvlib.train.averaging import write_weights
+from mvlib.train.checkpoint import write_checkpoint
 
 IMAGE = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
 
@@ -76,14 +79,34 @@ def test_a_changed_head_is_saved_as_it_is(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["global_pool"] == "catavgmax"
 
 
-def test_saving_over_the_folder_that_the_model_came_from(tmp_path):
+@pytest.mark.parametrize("mmap", [True, False])
+def test_saving_over_the_folder_that_the_model_came_from(mmap, tmp_path):
     mvlib.save_for_hub(mvlib.create_model("resnet18"), tmp_path)
-    model = mvlib.create_model(f"local-dir:{tmp_path}").eval()
+    model = mvlib.create_model(f"local-dir:{tmp_path}", mmap=mmap).eval()
     before = model(IMAGE)
     mvlib.save_for_hub(model, tmp_path)
     assert torch.equal(model(IMAGE), before)
     assert same(mvlib.create_model(f"local-dir:{tmp_path}").eval()(IMAGE), before)
-    assert not list(tmp_path.glob("*.tmp"))
+    mvlib.save_for_hub(mvlib.create_model("resnet18", num_classes=3), tmp_path)
+    assert torch.equal(model(IMAGE), before)
+    assert sorted(os.listdir(tmp_path)) == ["README.md", "config.json", "model.safetensors"]
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.pth", "w.pth.tar"])
+def test_every_writer_of_weights_leaves_a_model_alone_that_maps_the_file(name, tmp_path):
+    model = mvlib.create_model("resnet18")
+
+    def write(state_dict):
+        if name == "w.pth.tar":
+            write_checkpoint({"state_dict": state_dict}, tmp_path / name)
+        else:
+            write_weights(state_dict, tmp_path / name)
+
+    write(model.state_dict())
+    mapped = mvlib.create_model("resnet18", checkpoint_path=tmp_path / name, mmap=True)
+    write({"fc.weight": torch.zeros(2)})  # a shorter file: what it cuts off of a mapping kills who looks at it
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in mapped.state_dict().items())
+    assert os.listdir(tmp_path) == [name]
 
 
 def test_push_to_hub(hub):

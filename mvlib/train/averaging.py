@@ -120,7 +120,7 @@ def write_weights(
             os.fsync(stream.fileno())
             digest = hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") \
                 else hashlib.sha256(stream.read()).hexdigest()
-        again = read_state_dict(temporary)
+        again = read_state_dict(temporary, mmap=True)
         if again.keys() != tensors.keys() or not _equal(again, tensors):
             raise CheckpointError(f"{path} does not hold what was written to it; is the disk sound?")
         if add_hash:
