@@ -27,7 +27,7 @@ from .random_erasing import TORCHVISION_ERASING, RandomErasing
 from .randomness import sample_seed
 from .samplers import BatchKeys, Epochs, OrderedSampler, RepeatAugSampler, ScheduledBatchKeys, ShuffledSampler
 from .transform_factory import create_transform
-from .workers import Batch, BatchReader, SampleReader, StreamBatches
+from .workers import Batch, BatchReader, SampleReader, StreamBatches, end_with_parent, signals_held
 
 __all__ = ["Loader", "create_loader"]
 
@@ -191,6 +191,7 @@ def create_loader(
         pin_memory=device.type == "cuda" if pin_memory is None else pin_memory,
         persistent_workers=num_workers > 0 and (persistent_workers or use_multi_epochs_loader),
         multiprocessing_context=multiprocessing_context if num_workers else None,
+        worker_init_fn=end_with_parent if num_workers else None,
         generator=torch.Generator())  # its own, or it would draw from the training process's
     return Loader(batches, batch_size, device, normalize, mixup, max_bad)
 
@@ -287,7 +288,10 @@ class Loader:
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
         epoch, start = self._reader.begin()
         self._bad, self._bad_run = {}, 0
-        return _watched(self._iterate(iter(self._batches), epoch, start))
+        with signals_held(self._batches.multiprocessing_context) if self._batches.num_workers else \
+                contextlib.nullcontext():
+            batches = iter(self._batches)
+        return _watched(self._iterate(batches, epoch, start))
 
     def _iterate(self, batches: Iterator[Batch], epoch: int, start: int) -> Iterator[tuple[Any, Any]]:
         prepared = ((batch, *self._prepare(batch, epoch, number))

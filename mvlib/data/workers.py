@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from itertools import groupby
+from multiprocessing import forkserver
 from typing import Any, NamedTuple
 
 import torch
@@ -16,11 +22,53 @@ from .random_erasing import RandomErasing
 from .randomness import reseed, sample_seed, seeded
 from .samplers import BatchKeys, Epochs, Key
 
-__all__ = ["BadSample", "Batch", "BatchReader", "SampleReader", "StreamBatches"]
+__all__ = ["BadSample", "Batch", "BatchReader", "SampleReader", "StreamBatches", "end_with_parent", "signals_held"]
 
 Sample = tuple[Any, ...]
 Candidate = tuple[Callable[[], Sample], Callable[[], str]]  # reads a sample, and says its name
 Request = tuple[int, Iterable[Candidate]]  # seed of a place in the batch, and what may fill it
+
+_LOOK_FOR_PARENT = 1.0  # seconds
+
+
+@contextlib.contextmanager
+def signals_held(context: Any = None) -> Iterator[None]:
+    """Start workers (of a multiprocessing context) within: SIGTERM and SIGINT reach none of them.
+
+    Both often go to the whole process group (a terminal, timeout, SLURM, systemd, torchrun). What they end is the main
+    process's business, which gets them when all are started, and needs its workers meanwhile.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    if (context or multiprocessing).get_start_method() == "forkserver":
+        forkserver.ensure_running()  # not within: it may start what is not ours
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def end_with_parent(worker: int) -> None:
+    """In a worker: leave SIGINT, and SIGTERM of others than the parent; end when the parent asks, or is no more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if not hasattr(signal, "sigtimedwait"):  # macOS does not tell who sent a signal: the parent's has to work
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # of a fork server's children, not yet
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # in threads that do not block it; a blocked one can be waited for
+    threading.Thread(target=_wait_for_end, args=(os.getppid(),), daemon=True).start()
+
+
+def _wait_for_end(parent: int) -> None:
+    asks = multiprocessing.parent_process().pid  # of a fork server's children, not the parent that the system knows
+    while os.getppid() == parent:
+        sent = signal.sigtimedwait({signal.SIGTERM}, _LOOK_FOR_PARENT)
+        if sent is not None and sent.si_pid == asks:
+            break
+    os._exit(0)
 
 
 class BadSample(NamedTuple):

@@ -11,7 +11,7 @@ import os
 import shlex
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ __all__ = ["EXIT_STOPPED", "train"]
 
 _logger = logging.getLogger("mvlib")
 
+_TWICE = 1.0  # seconds; a SIGINT that follows as soon is the same one (timeout sends it to the process and its group)
 EXIT_STOPPED = 75  # EX_TEMPFAIL of sysexits.h: stopped by a signal and saved; --resume FOLDER goes on
 
 
@@ -122,6 +123,15 @@ def _train(args: argparse.Namespace, world: World, stopped: _Stop) -> int:
         if stop:
             raise _Stopped
 
+    common = len(data_eval) // world.size // loader_eval.batch_size  # batches that every process has
+
+    def on_evaluated(batch: int, _: int) -> None:
+        """Before a stop, the epoch is saved as trained and not yet measured."""
+        if (world.size == 1 or batch <= common) and stopped.on_any_rank():
+            state.epoch, state.batch, state.sums = epoch, len(loader), {"loss": measured["loss"], "images": 1}
+            save(None)
+            raise _Stopped
+
     try:
         while state.epoch < epochs:
             epoch = state.epoch
@@ -130,7 +140,8 @@ def _train(args: argparse.Namespace, world: World, stopped: _Stop) -> int:
             report.start_epoch(epoch, len(loader), state.batch)
             rate = state.learning_rate
             measured = train_one_epoch(state, loader, loss_fn, options, on_update)
-            row = {"epoch": epoch, "train_loss": measured["loss"], **_evaluate(args, state, loader_eval, autocast),
+            row = {"epoch": epoch, "train_loss": measured["loss"],
+                   **_evaluate(args, state, loader_eval, autocast, on_evaluated),
                    "lr": rate, "images_per_second": round(measured["images_per_second"], 2)}
             _list_bad_samples(loader, "training")
             _list_bad_samples(loader_eval, "validation")
@@ -168,11 +179,13 @@ class _Stop:
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self.since = 0.0
 
     def __call__(self, number: int, frame: Any) -> None:
-        if self.signal is not None and number == signal.SIGINT:  # asked twice: a person who will not wait
+        if self.signal is None:
+            self.signal, self.since = number, time.monotonic()
+        elif number == signal.SIGINT and time.monotonic() - self.since > _TWICE:  # a person who will not wait
             raise KeyboardInterrupt
-        self.signal = number
 
     @property
     def name(self) -> str:
@@ -383,16 +396,18 @@ class _Renormalize(nn.Module):
 # evaluation, checkpoints, output
 
 
-def _evaluate(args: argparse.Namespace, state: TrainState, loader: Any, autocast: Any) -> dict[str, float]:
+def _evaluate(
+    args: argparse.Namespace, state: TrainState, loader: Any, autocast: Any, on_batch: Callable[[int, int], None]
+) -> dict[str, float]:
     model = unwrap(state.model)
     if args.dist_bn:
         distribute_bn(model, args.dist_bn == "reduce")
-    row = {f"eval_{key}": value for key, value in validate(model, loader, autocast=autocast, tta=args.tta).items()}
+    measure = partial(validate, loader=loader, autocast=autocast, on_batch=on_batch, tta=args.tta)
+    row = {f"eval_{key}": value for key, value in measure(model).items()}
     if state.ema is not None and not args.model_ema_force_cpu:
         if args.dist_bn:
             distribute_bn(state.ema.module, args.dist_bn == "reduce")
-        row.update({f"ema_{key}": value for key, value in validate(
-            state.ema.module, loader, autocast=autocast, tta=args.tta).items() if key != "images"})
+        row.update({f"ema_{key}": value for key, value in measure(state.ema.module).items() if key != "images"})
     row.pop("eval_images")
     return row
 

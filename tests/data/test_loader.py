@@ -6,6 +6,9 @@ import logging
 import os
 import random
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,8 +35,8 @@ class Photographs(Dataset):
 
     name = "photographs"
 
-    def __init__(self, length=24, bad=(), fatal=None):
-        self.length, self.bad, self.fatal = length, frozenset(bad), fatal
+    def __init__(self, length=24, bad=(), fatal=None, signalled=None):
+        self.length, self.bad, self.fatal, self.signalled = length, frozenset(bad), fatal, signalled
         self.transform = None
 
     def __len__(self):
@@ -45,6 +48,9 @@ class Photographs(Dataset):
     def load(self, index):
         if index == self.fatal and torch.utils.data.get_worker_info() is not None:
             os.kill(os.getpid(), signal.SIGKILL)
+        if index == self.signalled:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                os.kill(os.getpid(), number)
         if index in self.bad:
             raise BadImageError(f"folder/{index}.jpg: file is empty")
         noise = np.random.RandomState(index).randint(0, 256, (40, 48, 3), dtype=np.uint8)
@@ -527,6 +533,42 @@ def test_a_killed_worker_is_reported_with_what_may_help(persistent):
     loader = evaluation(Photographs(fatal=13), num_workers=2, persistent_workers=persistent)
     with pytest.raises(DataError, match=r"a worker that reads the data died: .*--workers.*/dev/shm"):
         list(loader)
+
+
+@pytest.mark.parametrize("start", ["fork", *(pytest.param(how, marks=pytest.mark.slow)
+                                             for how in ("spawn", "forkserver"))])
+def test_workers_leave_signals_to_the_main_process(start):
+    """What a terminal or timeout sends to the group does not end them; what the main process asks does."""
+    loader = evaluation(Photographs(signalled=13), num_workers=2, multiprocessing_context=start)
+    assert len(list(loader)) == 6
+    for worker in loader._batches._iterator._workers:
+        worker.terminate()
+        worker.join(10)
+        assert worker.exitcode == 0
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & {signal.SIGTERM, signal.SIGINT}
+
+
+def test_workers_do_not_outlive_the_main_process(tmp_path):
+    """Not even one that is at work when that is killed."""
+    script = f"""
+import sys, time, torch
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_loader import Photographs, evaluation
+
+class Slow(Photographs):
+    def load(self, index):
+        if index == 8:
+            print("begun", flush=True)
+            time.sleep(300)
+        return super().load(index)
+
+list(evaluation(Slow(), num_workers=2))
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE)
+    assert process.stdout.readline() == b"begun\n"
+    process.kill()
+    assert process.communicate(timeout=60) == (b"", None)  # the pipe's end: nobody holds it
+
 
 
 # ---- arguments

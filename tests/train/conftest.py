@@ -37,13 +37,13 @@ def start(digits, tmp_path):
     started = []
 
     def start(*flags: str, experiment: str = "run", data: Path = digits, launcher: tuple[str, ...] = (),
-              environment: dict | None = None) -> subprocess.Popen:
+              environment: dict | None = None, **options) -> subprocess.Popen:
         script = [str(Path(__file__).parents[2] / "scripts" / "train.py")] if launcher else ["-m", "mvlib", "train"]
         command = [sys.executable, *launcher, *script, str(data), *QUICK, "--output", str(tmp_path), "--experiment",
                    experiment, *flags]
         threads = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **(environment or {})}
         started.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-                                        env={**os.environ, **threads}))
+                                        env={**os.environ, **threads}, **options))
         return started[-1]
 
     yield start

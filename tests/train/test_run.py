@@ -16,14 +16,16 @@ from PIL import Image
 
 from mvlib.cli import main
 from mvlib.errors import CheckpointError, ConfigError, DataError
-from mvlib.train import newest_checkpoint, parse_train_arguments, read_checkpoint
+from mvlib.train import engine, newest_checkpoint, parse_train_arguments, read_checkpoint
 from mvlib.train.distributed import _meeting_place
-from mvlib.train.run import EXIT_STOPPED, train
+from mvlib.train.run import EXIT_STOPPED, _Stop, train
 
 from .conftest import NAMES, QUICK
 
 HARD = ("--model-ema --model-ema-decay 0.9 --mixup 0.2 --cutmix 1.0 --reprob 0.5 --aa rand-m9-mstd0.5-inc1 -j 2 "
         "--drop 0.2 --recovery-interval 3 --epochs 3").split()
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+PLAIN = "--model test_vit --smoothing 0 --opt sgd --no-aug".split()  # a model without batch norm
 
 
 def arguments(data, folder, *flags):
@@ -140,6 +142,52 @@ def test_a_run_goes_on_by_its_folder_alone(digits, tmp_path, dialect):
         checkpoint.unlink()
     assert main(["train", "--resume", str(tmp_path / "moved"), "--epochs", "1"]) == 0
     assert weights(tmp_path / "moved")["epoch"] == 1
+
+
+@pytest.mark.parametrize("launcher", [(), pytest.param(TORCHRUN, marks=pytest.mark.slow)])
+def test_a_signal_to_the_group_ends_the_run_saved(start, tmp_path, launcher):
+    """As terminals, timeout, SLURM and systemd send it: the workers get it, too."""
+    process = start(*PLAIN, "-j", "1", "-b", "4", "--epochs", "99", experiment="stopped", launcher=launcher,
+                    start_new_session=True)
+    for line in process.stdout:
+        if "batch 5/" in line:
+            break
+    os.killpg(process.pid, signal.SIGTERM)
+    rest = process.stdout.read()
+    assert process.wait() == (1 if launcher else EXIT_STOPPED), rest  # torchrun has no way to tell
+    assert "stopped by SIGTERM in epoch 0" in rest and "died" not in rest
+    assert len(list((tmp_path / "stopped").glob("recovery-0-*"))) == 1
+    if not launcher:
+        assert "Traceback" not in rest
+
+
+def test_a_signal_in_the_validation_ends_the_run_saved(digits, tmp_path, monkeypatch):
+    """The epoch that was trained is not trained again, and measured all the same."""
+    flags = ["--model-ema", "--epochs", "2"]
+    assert train(arguments(digits, tmp_path / "whole", *flags)) == 0
+    once = iter([signal.SIGTERM])
+
+    def validate(*args, **kwargs):
+        for number in once:
+            os.kill(os.getpid(), number)
+        return engine.validate(*args, **kwargs)
+
+    monkeypatch.setattr("mvlib.train.run.validate", validate)
+    assert train(arguments(digits, tmp_path, *flags)) == EXIT_STOPPED
+    stopped = weights(tmp_path / "run")
+    assert (stopped["epoch"], stopped["batch"], stopped["history"]) == (0, stopped["updates"], [])
+    assert train(arguments(digits, tmp_path, *flags, "--resume")) == 0
+    assert_same_run(weights(tmp_path / "whole" / "run"), weights(tmp_path / "run"))
+
+
+def test_one_interrupt_that_comes_twice_is_one(monkeypatch):
+    now = iter([10.0, 10.1, 12.0])
+    monkeypatch.setattr("mvlib.train.run.time.monotonic", lambda: next(now))
+    stop = _Stop()
+    stop(signal.SIGINT, None)
+    stop(signal.SIGINT, None)  # timeout's, to the process and to its group
+    with pytest.raises(KeyboardInterrupt):
+        stop(signal.SIGINT, None)
 
 
 def test_a_damaged_checkpoint_gives_way(digits, tmp_path, capsys):
@@ -265,10 +313,6 @@ def test_a_teacher(digits, tmp_path):
                      str(tmp_path / "run" / "last.pth.tar"))
     args.experiment = "student"
     assert train(args) == 0
-
-
-TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-PLAIN = "--model test_vit --smoothing 0 --opt sgd --no-aug".split()  # a model without batch norm
 
 
 def test_two_processes_are_one_with_the_joint_batch(run, tmp_path):
