@@ -6,8 +6,9 @@ import contextlib
 import importlib
 import os
 import select
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TextIO
 
 from .parser import Parser
@@ -35,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status.
 
     0: done; 1: done in part, or nothing found; 2: wrong usage or an error, said on standard error; 130: interrupted;
-    141: whoever reads the output has closed it; 75 (`train` alone): stopped by a signal and saved, to be gone on with.
+    141: whoever reads the output has closed it; 143: ended by SIGTERM; 75 (`train` alone): stopped by a signal and
+    saved, to be gone on with.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     return guard("mvlib", lambda: _run(argv))
@@ -72,9 +74,12 @@ def guard(program: str, run: Callable[[], int]) -> int:
 
     try:
         try:
-            return run()
+            with _sigterm_as_interrupt():
+                return run()
         finally:
             sys.stdout.flush()
+    except _Terminated:
+        status, message = 143, "terminated"
     except KeyboardInterrupt:
         status, message = 130, "interrupted"
     except MvlibError as error:
@@ -95,6 +100,27 @@ def guard(program: str, run: Callable[[], int]) -> int:
             print(f"{program}: {message}", file=sys.stderr)
     _let_go(sys.stderr)
     return status
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM came: what is under way is put in order, as after Ctrl-C."""
+
+
+@contextlib.contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    def end(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_IGN)  # timeout sends two
+        raise _Terminated
+
+    try:
+        before = signal.signal(signal.SIGTERM, end)
+    except ValueError:  # not the main thread: signals are the caller's business
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _one_line(error: OSError) -> str:

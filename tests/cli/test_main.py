@@ -4,6 +4,7 @@ import argparse
 import errno
 import importlib
 import os
+import signal
 import subprocess
 import sys
 
@@ -157,3 +158,23 @@ def test_closed_streams():
     command = f"{sys.executable} -m mvlib list nosuch >&- 2>&-; echo $?; {sys.executable} -m mvlib list >&-; echo $?"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("1\n0\n", "")
+
+
+@pytest.mark.parametrize(("number", "status", "word"), [
+    (signal.SIGTERM, 143, "terminated"), (signal.SIGINT, 130, "interrupted")])
+def test_a_signal_ends_a_command_in_order(capsys, number, status, word):
+    tidied = []
+
+    def work():
+        try:
+            os.kill(os.getpid(), number)
+            raise AssertionError("went on")
+        finally:
+            if number == signal.SIGTERM:
+                os.kill(os.getpid(), number)  # timeout sends two
+            tidied.append(True)
+
+    before = signal.getsignal(number)
+    assert guard("mvlib", work) == status
+    assert (tidied, capsys.readouterr().err) == ([True], f"mvlib: {word}\n")
+    assert signal.getsignal(number) is before
