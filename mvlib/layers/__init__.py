@@ -1,6 +1,7 @@
 """Building blocks that more than one model family uses. Imports nothing else of mvlib."""
 
 from .activations import ACTIVATIONS, GELUTanh, QuickGELU, get_act_layer
+from .attention import set_fused_attn, use_fused_attn
 from .attention2d import Attention2d, MultiQueryAttention2d
 from .blur_pool import BlurPool2d, create_aa
 from .branches import RepVggBlock, reparameterize
@@ -35,6 +36,6 @@ __all__ = [
     "GroupNormAct", "LayerNorm", "LayerNorm2d", "LayerNormAct2d", "LayerScale", "LayerScale2d", "MixedConv2d", "Mlp",
     "MultiQueryAttention2d", "NormMlpClassifierHead", "QuickGELU", "RepVggBlock", "RmsNorm", "RmsNorm2d", "SEModule",
     "SimpleNorm", "SimpleNorm2d", "SqueezeExcite", "create_aa", "create_attn", "create_conv2d", "drop_path_rates",
-    "get_act_layer", "get_attn", "get_norm_act_layer", "get_norm_layer", "make_divisible", "pad_same",
-    "reparameterize", "to_2tuple", "to_ntuple",
+    "get_act_layer", "get_attn", "get_norm_act_layer", "get_norm_layer", "make_divisible", "pad_same", "reparameterize",
+    "set_fused_attn", "to_2tuple", "to_ntuple", "use_fused_attn",
 ]

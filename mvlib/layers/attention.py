@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,68 @@ from torch import Tensor, nn
 
 from .norm import NormLayer, RmsNorm, get_norm_layer
 
-__all__ = ["Attention", "DiffAttention", "DifferentialWeights"]
+__all__ = [
+    "Attention", "DiffAttention", "DifferentialWeights", "attend", "attention_logits", "set_fused_attn",
+    "use_fused_attn",
+]
+
+
+def _fused_level(text: str) -> int:
+    if text not in ("0", "1", "2"):
+        raise ValueError(f"the environment variable TIMM_FUSED_ATTN is 0 (off), 1 or 2 (on), not {text!r}")
+    return int(text)
+
+
+_fused = _fused_level(os.environ.get("TIMM_FUSED_ATTN", "1"))  # 2 takes in what is experimental; nothing here is
+
+
+def use_fused_attn(experimental: bool = False) -> bool:
+    """Whether attention that is built now uses torch's fused kernel."""
+    return _fused > (1 if experimental else 0)
+
+
+def set_fused_attn(enable: bool = True, experimental: bool = False) -> None:
+    """Choose, for models that are built from now on, between torch's fused kernel and plain matrix products.
+
+    Plain ones show each attention map to hooks on the attention's `attn_drop` (Swin's `softmax`, too). A model that is
+    built already is switched module by module: `block.attn.fused_attn = False`. The environment variable
+    TIMM_FUSED_ATTN (0, 1 or 2) says what is so at first.
+    """
+    global _fused
+    _fused = (2 if experimental else 1) if enable else 0
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    fused: bool,
+    drop: nn.Dropout | None = None,
+    mask: Tensor | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """Attention of queries (B, heads, N, d) to keys (B, heads, M, d), with values (B, heads, M, e) -> (B, heads, N, e).
+
+    Args:
+        fused: By torch's fused kernel, which never holds the map; otherwise `drop` is called with it.
+        drop: Dropout of the map.
+        mask: Added to the logits, or (boolean) True for the pairs that see each other.
+        scale: Factor on the logits; d ** -0.5 unless given.
+    """
+    if fused:
+        rate = drop.p if drop is not None and drop.training else 0.0
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=rate, scale=scale)
+    attn = attention_logits(q, k, mask, scale).softmax(dim=-1)
+    return (attn if drop is None else drop(attn)) @ v
+
+
+def attention_logits(q: Tensor, k: Tensor, mask: Tensor | None = None, scale: float | None = None) -> Tensor:
+    """What the softmax of attention takes: (B, heads, N, M). Arguments as `attend`."""
+    logits = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-2, -1)
+    if mask is None:
+        return logits
+    is_boolean = isinstance(mask, Tensor) and mask.dtype == torch.bool  # torch.fx's stand-ins are no tensors
+    return logits.masked_fill(~mask, -math.inf) if is_boolean else logits + mask
 
 
 class Attention(nn.Module):
@@ -46,6 +108,8 @@ class Attention(nn.Module):
         norm = get_norm_layer(norm_layer)
         self.num_heads = num_heads
         self.head_dim = dim // num_heads
+        self.scale = self.head_dim ** -0.5
+        self.fused_attn = use_fused_attn()
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.q_norm = norm(self.head_dim) if qk_norm else nn.Identity()
         self.k_norm = norm(self.head_dim) if qk_norm else nn.Identity()
@@ -57,9 +121,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
         batch, count, dim = x.shape
         q, k, v = self.qkv(x).reshape(batch, count, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
-        x = F.scaled_dot_product_attention(
-            self.q_norm(q), self.k_norm(k), v, attn_mask=attn_mask,
-            dropout_p=self.attn_drop.p if self.training else 0.0)
+        x = attend(self.q_norm(q), self.k_norm(k), v, self.fused_attn, self.attn_drop, attn_mask, self.scale)
         x = x.transpose(1, 2).reshape(batch, count, dim)
         return self.proj_drop(self.proj(self.norm(x)))
 
@@ -67,7 +129,8 @@ class Attention(nn.Module):
 class DifferentialWeights(nn.Module):
     """The learned part of differential attention: how much of the second map is subtracted, and a norm.
 
-    To be derived from: keys `lambda_q1`, `lambda_k1`, `lambda_q2`, `lambda_k2`, `sub_norm` stand in the attention.
+    To be derived from, by what has `q_norm`, `k_norm` and `attn_drop`: keys `lambda_q1`, `lambda_k1`, `lambda_q2`,
+    `lambda_k2`, `sub_norm` stand in the attention.
     Source: Ye et al., "Differential Transformer", 2024.
     """
 
@@ -76,6 +139,7 @@ class DifferentialWeights(nn.Module):
         self.head_dim = head_dim
         for name in ("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"):
             setattr(self, name, nn.Parameter(torch.empty(head_dim, dtype=torch.float32)))
+        self.fused_attn = use_fused_attn()
         self.sub_norm = RmsNorm(2 * head_dim, eps=1e-5)
         self.lambda_init = 0.8 - 0.6 * math.exp(-0.3 * depth)
 
@@ -83,21 +147,24 @@ class DifferentialWeights(nn.Module):
         for parameter in (self.lambda_q1, self.lambda_k1, self.lambda_q2, self.lambda_k2):
             nn.init.normal_(parameter, std=0.1)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, q_norm: nn.Module, k_norm: nn.Module, drop: float) -> Tensor:
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """One attention map minus a learned share of another. Shapes: three of (B, N, dim) -> (B, N, dim)."""
         batch, count, dim = q.shape
         heads = dim // (2 * self.head_dim)
-        q = q_norm(q.reshape(batch, count, 2 * heads, self.head_dim).transpose(1, 2))
-        k = k_norm(k.reshape(batch, count, 2 * heads, self.head_dim).transpose(1, 2))
+        q = self.q_norm(q.reshape(batch, count, 2 * heads, self.head_dim).transpose(1, 2))
+        k = self.k_norm(k.reshape(batch, count, 2 * heads, self.head_dim).transpose(1, 2))
         v = v.reshape(batch, count, heads, 2 * self.head_dim).transpose(1, 2)
-        q1, q2 = q.reshape(batch, heads, 2, count, self.head_dim).unbind(2)
-        k1, k2 = k.reshape(batch, heads, 2, count, self.head_dim).unbind(2)
-        first = F.scaled_dot_product_attention(q1, k1, v, dropout_p=drop)
-        second = F.scaled_dot_product_attention(q2, k2, v, dropout_p=drop)
         share = (torch.exp((self.lambda_q1 * self.lambda_k1).sum(-1).float())
-                 - torch.exp((self.lambda_q2 * self.lambda_k2).sum(-1).float()) + self.lambda_init)
-        x = self.sub_norm(first - share.type_as(q) * second) * (1 - self.lambda_init)
-        return x.transpose(1, 2).reshape(batch, count, dim)
+                 - torch.exp((self.lambda_q2 * self.lambda_k2).sum(-1).float()) + self.lambda_init).type_as(q)
+        if self.fused_attn:
+            q, k = (t.unflatten(1, (heads, 2)).unbind(2) for t in (q, k))
+            first, second = (attend(*pair, v, True, self.attn_drop) for pair in zip(q, k))
+            x = first - share * second
+        else:
+            attn = self.attn_drop(attention_logits(q, k).softmax(dim=-1))  # the maps of both, in turns
+            first, second = attn.unflatten(1, (heads, 2)).unbind(2)
+            x = (first - share * second) @ v
+        return (self.sub_norm(x) * (1 - self.lambda_init)).transpose(1, 2).reshape(batch, count, dim)
 
 
 class DiffAttention(DifferentialWeights):
@@ -134,5 +201,4 @@ class DiffAttention(DifferentialWeights):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).chunk(3, dim=2)
-        x = self.attend(q, k, v, self.q_norm, self.k_norm, self.attn_drop.p if self.training else 0.0)
-        return self.proj_drop(self.proj(self.norm(x)))
+        return self.proj_drop(self.proj(self.norm(self.attend(q, k, v))))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .attention import attend, use_fused_attn
 from .conv import Padding, create_conv2d
 from .norm import NormLayer, get_norm_layer
 
@@ -41,8 +41,9 @@ class Attention2d(nn.Module):
         dim_attn = dim_out if expand_first else dim
         self.num_heads = num_heads
         self.head_first = head_first
-        self.attn_drop = attn_drop
+        self.fused_attn = use_fused_attn()
         self.qkv = nn.Conv2d(dim, dim_attn * 3, 1, bias=bias)
+        self.attn_drop = nn.Dropout(attn_drop)
         self.proj = nn.Conv2d(dim_attn, dim_out, 1, bias=bias)
         self.proj_drop = nn.Dropout(proj_drop)
 
@@ -54,8 +55,7 @@ class Attention2d(nn.Module):
         else:
             q, k, v = qkv.unflatten(1, (3, self.num_heads, -1)).unbind(1)
         q, k, v = (t.transpose(2, 3).contiguous() for t in (q, k, v))  # (B, heads, H * W, head_dim)
-        drop = self.attn_drop if self.training else 0.0
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, dropout_p=drop)
+        x = attend(q, k, v, self.fused_attn, self.attn_drop, attn_mask)
         x = x.transpose(2, 3).flatten(1, 2).unflatten(2, (height, width))
         return self.proj_drop(self.proj(x))
 
@@ -101,7 +101,7 @@ class MultiQueryAttention2d(nn.Module):
         key_dim = key_dim or dim // num_heads
         value_dim = value_dim or dim // num_heads
         self.num_heads = num_heads
-        self.attn_drop = attn_drop
+        self.fused_attn = use_fused_attn()
 
         def project(out: int, stride: int) -> nn.Sequential:
             layers = nn.Sequential()
@@ -115,6 +115,7 @@ class MultiQueryAttention2d(nn.Module):
         self.query = project(num_heads * key_dim, 1)
         self.key = project(key_dim, kv_stride)
         self.value = project(value_dim, kv_stride)
+        self.attn_drop = nn.Dropout(attn_drop)
         self.output = nn.Sequential()
         self.output.add_module("proj", nn.Conv2d(num_heads * value_dim, dim_out or dim, 1, bias=use_bias))
         self.output.add_module("drop", nn.Dropout(proj_drop))
@@ -125,6 +126,5 @@ class MultiQueryAttention2d(nn.Module):
         q = self.query(x).flatten(2).unflatten(1, (self.num_heads, -1)).transpose(2, 3).contiguous()
         k = self.key(x).flatten(2).transpose(1, 2).unsqueeze(1).contiguous()
         v = self.value(x).flatten(2).transpose(1, 2).unsqueeze(1).contiguous()
-        drop = self.attn_drop if self.training else 0.0
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask, dropout_p=drop)
+        x = attend(q, k, v, self.fused_attn, self.attn_drop, attn_mask)
         return self.output(x.transpose(2, 3).flatten(1, 2).unflatten(2, (height, width)))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .activations import ActLayer
+from .attention import attend, use_fused_attn
 from .mlp import Mlp
 from .norm import NormLayer, get_norm_layer
 
@@ -31,6 +31,7 @@ class AttentionPoolLatent(nn.Module):
         super().__init__()
         norm = get_norm_layer(norm_layer)
         self.num_heads = num_heads
+        self.fused_attn = use_fused_attn()
         self.latent = nn.Parameter(torch.empty(1, 1, dim))
         self.q = nn.Linear(dim, dim)
         self.kv = nn.Linear(dim, 2 * dim)
@@ -47,7 +48,7 @@ class AttentionPoolLatent(nn.Module):
         batch, count, dim = x.shape
         q = self.q(self.latent.expand(batch, -1, -1)).reshape(batch, 1, self.num_heads, -1).transpose(1, 2)
         k, v = self.kv(x).reshape(batch, count, 2, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-        x = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, 1, dim)
+        x = attend(q, k, v, self.fused_attn).transpose(1, 2).reshape(batch, 1, dim)
         x = self.proj(x)
         return (x + self.mlp(self.norm(x)))[:, 0]
 
@@ -61,9 +62,10 @@ class AttentionPoolPrr(nn.Module):
     def __init__(self, dim: int, num_heads: int = 8, pool_type: str = "token") -> None:
         super().__init__()
         self.num_heads = num_heads
+        self.fused_attn = use_fused_attn()
         self.pool_type = pool_type
 
     def forward(self, x: Tensor) -> Tensor:
         heads = x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
-        x = F.scaled_dot_product_attention(heads, heads, heads).transpose(1, 2).flatten(2)
+        x = attend(heads, heads, heads, self.fused_attn).transpose(1, 2).flatten(2)
         return x[:, 0] if self.pool_type == "token" else x.mean(dim=1)

@@ -26,7 +26,6 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -49,6 +48,7 @@ from ..layers import (
     to_2tuple,
 )
 from ..layers.activations import ActLayer
+from ..layers.attention import attend, use_fused_attn
 from ..layers.channel_attention import AttnLayer
 from ..layers.conv import num_groups, resolve_padding
 from ..layers.norm import NormLayer
@@ -514,6 +514,7 @@ class Attention(nn.Module):
         self.head_first = head_first
         self.dim_head = config.dim_head
         self.num_heads = attn_dim // config.dim_head
+        self.fused_attn = use_fused_attn()
         self.scale = (attn_dim if config.scale_dim else config.dim_head) ** -0.5
         self.qkv = project(dim, 3 * attn_dim, bias=config.attn_bias)
         self.rel_pos = _make_rel_pos(config, window_size, self.num_heads)
@@ -528,12 +529,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self._split_heads(self.qkv(x))
-        out = F.scaled_dot_product_attention(
-            q, k, v,
-            attn_mask=self.rel_pos().unsqueeze(0) if self.rel_pos is not None else None,  # fused if of rank 4
-            dropout_p=self.attn_drop.p if self.training else 0.0,
-            scale=self.scale,
-        )
+        bias = self.rel_pos().unsqueeze(0) if self.rel_pos is not None else None  # fused if of rank 4
+        out = attend(q, k, v, self.fused_attn, self.attn_drop, bias, self.scale)
         if self.layout == "NCHW":
             out = out.transpose(2, 3).reshape(x.shape[0], -1, x.shape[2], x.shape[3])
         else:

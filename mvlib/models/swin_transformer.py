@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..layers import ClassifierHead, DropPath, Mlp, drop_path_rates, get_norm_layer, to_2tuple, to_ntuple
 from ..layers.activations import ActLayer
+from ..layers.attention import attend, attention_logits, use_fused_attn
 from ..layers.norm import NormLayer
 from ..layers.patch_embed import PatchEmbed, resample_patch_embed
 from ..layers.pos_embed import resize_rel_pos_bias_table
@@ -70,13 +71,17 @@ class WindowAttention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.window_size = to_2tuple(window_size)
-        attn_dim = num_heads * (head_dim or dim // num_heads)
+        head_dim = head_dim or dim // num_heads
+        attn_dim = num_heads * head_dim
+        self.scale = head_dim ** -0.5
+        self.fused_attn = use_fused_attn()
         height, width = self.window_size
         self.relative_position_bias_table = nn.Parameter(torch.empty((2 * height - 1) * (2 * width - 1), num_heads))
         self.qkv = nn.Linear(dim, 3 * attn_dim, bias=qkv_bias)
         self.attn_drop = nn.Dropout(attn_drop)
         self.proj = nn.Linear(attn_dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
+        self.softmax = nn.Softmax(dim=-1)
         index = torch.empty(height * width, height * width, dtype=torch.long)
         self.register_buffer("relative_position_index", index, persistent=False)
         if not index.is_meta:
@@ -109,9 +114,9 @@ class WindowAttention(nn.Module):
         """Query, key and value of each head, one after another: (..., dim) -> (..., 3 * attention channels)."""
         return self.qkv(x)
 
-    def scale_query_key(self, q: Tensor, k: Tensor, windows: int) -> tuple[Tensor, Tensor, float | None]:
-        """Query and key (N, windows * num_heads, area, head_dim), and the scale of their product (None: the usual)."""
-        return q, k, None
+    def scale_query_key(self, q: Tensor, k: Tensor, windows: int) -> tuple[Tensor, Tensor, float]:
+        """Query and key (N, windows * num_heads, area, head_dim), and the scale of their product."""
+        return q, k, self.scale
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """`mask` (windows, wh * ww, wh * ww) is added to the logits of each image's windows."""
@@ -126,18 +131,24 @@ class WindowAttention(nn.Module):
         qkv = self.project(x).view(-1, windows, area, 3, self.num_heads, self.qkv.out_features // 3 // self.num_heads)
         q, k, v = qkv.permute(3, 0, 1, 4, 2, 5).flatten(2, 3).unbind(0)  # (total / windows, windows * num_heads, ...)
         q, k, scale = self.scale_query_key(q, k, windows)
-        x = F.scaled_dot_product_attention(
-            q, k, v,
-            attn_mask=bias.view(-1, windows * self.num_heads, area, area),
-            dropout_p=self.attn_drop.p if self.training else 0.0,
-            scale=scale,
-        )
+        bias = bias.view(-1, windows * self.num_heads, area, area)
+        if self.fused_attn and not (_has_hooks(self.softmax) or _has_hooks(self.attn_drop)):
+            x = attend(q, k, v, True, self.attn_drop, bias, scale)
+        else:
+            logits = attention_logits(q, k, bias, scale)
+            attn = self.attn_drop(self.softmax(logits.view(-1, self.num_heads, area, area)))  # (total, num_heads, ...)
+            x = attn.view_as(logits) @ v
         if _is_exporting():
             # ONNX export traces and decomposes attention to different memory layouts where the mask is computed from a
             # parameter, and a reshape that is a view in one is none in the other.
             x = x.clone(memory_format=torch.contiguous_format)
         x = x.unflatten(1, (windows, self.num_heads)).transpose(2, 3).reshape(total, area, -1)
         return self.proj_drop(self.proj(x))
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    """Whether anybody watches the module. In timm, Swin's attention is plain, and hooks see it unasked."""
+    return any((module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks))
 
 
 class SwinTransformerBlock(nn.Module):

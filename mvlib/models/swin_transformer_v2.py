@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ..layers import get_norm_layer, to_2tuple
 from ..layers.activations import ActLayer
+from ..layers.attention import use_fused_attn
 from ..layers.norm import NormLayer
 from ..layers.patch_embed import PatchEmbed
 from ..layers.weight_init import init_vit_module
@@ -65,6 +66,7 @@ class CosineWindowAttention(WindowAttention):
     ) -> None:
         nn.Module.__init__(self)  # Swin's own has a table of biases
         self.num_heads = num_heads
+        self.fused_attn = use_fused_attn()
         self.window_size = to_2tuple(window_size)
         self.pretrained_window_size = to_2tuple(pretrained_window_size)
         self.logit_scale = nn.Parameter(torch.empty(num_heads, 1, 1))
@@ -75,6 +77,7 @@ class CosineWindowAttention(WindowAttention):
         self.attn_drop = nn.Dropout(attn_drop)
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
+        self.softmax = nn.Softmax(dim=-1)
         self._register_positions(self.logit_scale.device)
         if not self.logit_scale.is_meta:
             self.reset_parameters()
@@ -118,7 +121,7 @@ class CosineWindowAttention(WindowAttention):
         bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))  # the key's would change nothing
         return F.linear(x, self.qkv.weight, bias)
 
-    def scale_query_key(self, q: Tensor, k: Tensor, windows: int) -> tuple[Tensor, Tensor, float | None]:
+    def scale_query_key(self, q: Tensor, k: Tensor, windows: int) -> tuple[Tensor, Tensor, float]:
         scale = self.logit_scale.clamp(max=math.log(_MAX_SCALE)).exp().repeat(windows, 1, 1)
         return F.normalize(q, dim=-1) * scale, F.normalize(k, dim=-1), 1.0
 

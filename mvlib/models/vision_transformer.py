@@ -21,11 +21,10 @@ from functools import partial
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers.activations import ActLayer, get_act_layer
-from ..layers.attention import Attention, DiffAttention, DifferentialWeights
+from ..layers.attention import Attention, DiffAttention, DifferentialWeights, attend, use_fused_attn
 from ..layers.attention_pool import AttentionPoolLatent, AttentionPoolPrr
 from ..layers.drop import DropPath, PatchDropout, drop_path_rates
 from ..layers.helpers import to_2tuple
@@ -173,6 +172,7 @@ class ParallelScalingBlock(nn.Module):
         super().__init__()
         hidden = int(mlp_ratio * dim)
         self.num_heads = num_heads
+        self.fused_attn = use_fused_attn()
         self.splits = [hidden, dim, dim, dim]
         head_dim = head_dim or dim // num_heads
         self.in_norm = norm_layer(dim)
@@ -193,16 +193,16 @@ class ParallelScalingBlock(nn.Module):
         if self.mlp_bias is not None:
             nn.init.zeros_(self.mlp_bias)
 
-    def attention(self, q: Tensor, k: Tensor, v: Tensor, drop: float) -> Tensor:
+    def attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         q, k, v = (t.unflatten(2, (self.num_heads, -1)) for t in (q, k, v))
         q, k = self.q_norm(q).transpose(1, 2), self.k_norm(k).transpose(1, 2)
-        return F.scaled_dot_product_attention(q, k, v.transpose(1, 2), dropout_p=drop).transpose(1, 2).flatten(2)
+        return attend(q, k, v.transpose(1, 2), self.fused_attn, self.attn_drop).transpose(1, 2).flatten(2)
 
     def forward(self, x: Tensor) -> Tensor:
         hidden, q, k, v = self.in_proj(self.in_norm(x)).split(self.splits, dim=-1)
         if self.mlp_bias is not None:
             hidden = hidden + self.mlp_bias
-        attended = self.attention(q, k, v, self.attn_drop.p if self.training else 0.0)
+        attended = self.attention(q, k, v)
         hidden = self.mlp_drop(self.mlp_act(hidden))
         if self.out_proj is not None:
             y = self.out_proj(torch.cat((attended, hidden), dim=-1))
@@ -223,8 +223,8 @@ class DiffParallelScalingBlock(ParallelScalingBlock, DifferentialWeights):
         ParallelScalingBlock.reset_parameters(self)
         DifferentialWeights.reset_parameters(self)
 
-    def attention(self, q: Tensor, k: Tensor, v: Tensor, drop: float) -> Tensor:
-        return self.attend(q, k, v, self.q_norm, self.k_norm, drop)
+    def attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return self.attend(q, k, v)
 
 
 # --- the model

@@ -44,7 +44,8 @@ class OptimizedModel(nn.Module):
 
     Runs in inference mode, converts its input's type and layout, and gives floating outputs as float32, nests of them
     included. Attributes that it lacks are the model's (`num_classes`, `feature_info`, ...). Packed weights cannot be
-    saved: save the model that it was made from.
+    saved: save the model that it was made from. Hooks on the modules within, and the attentions' `fused_attn`, work but
+    where the model is compiled.
 
     Attributes:
         model: The changed copy.
