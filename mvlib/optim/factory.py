@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -40,8 +40,9 @@ def create_optimizer_v2(
 ) -> Optimizer:
     """Create an optimizer by name.
 
-    torch's SGD, Adam, AdamW and Adagrad run fused where all parameters are dense floating tensors on a CPU or a CUDA
-    device, unless `foreach` or `fused` says otherwise.
+    torch's SGD, Adam, AdamW and Adagrad run fused where all parameters are floating tensors on a CPU or a CUDA device,
+    unless `foreach` or `fused` says otherwise; but never, `fused=True` or not, groups that the fused kernels would
+    update wrongly or refuse: with slices and other tensors that have gaps in memory, sparse gradients, DTensors.
 
     Args:
         model_or_params: A model, whose trainable parameters are sorted into groups by the arguments below, or
@@ -100,12 +101,12 @@ def create_optimizer_v2(
     if foreach is not None:
         arguments.setdefault("foreach", foreach)
     _check_arguments(info, opt_class, arguments)
-    fuse = opt_class in _FUSED and _can_fuse(arguments, params)
-    if fuse:
-        arguments["fused"] = True
+    if opt_class in _FUSED:
+        _choose_fused(arguments, list(_tensors(params)))
     optimizer = opt_class(params, **arguments)
-    if fuse:
-        optimizer.register_step_pre_hook(_match_layouts)
+    if opt_class in _FUSED:
+        optimizer.register_step_pre_hook(_prepare_fused)
+        optimizer._step_supports_amp_scaling = False  # a step may turn out not to be fused, which cannot unscale
     if wrap:
         from .lookahead import Lookahead
 
@@ -132,31 +133,59 @@ def _tensors(params: Iterable[Any]) -> Iterator[Tensor]:
             yield item[1] if isinstance(item, tuple) else item  # (name, parameter)
 
 
-def _can_fuse(arguments: dict[str, Any], params: Iterable[Any]) -> bool:
+def _choose_fused(arguments: dict[str, Any], params: Sequence[Tensor]) -> None:
+    """Set `fused` among an optimizer's arguments where nothing that was asked for speaks against it."""
     settled = ("foreach", "fused", "capturable", "differentiable")
-    return (
+    by_default = (
         all(arguments.get(name) is None for name in settled)
         and not isinstance(arguments.get("lr"), Tensor)
-        and all(p.is_floating_point() and p.layout == torch.strided and p.device.type in ("cpu", "cuda")
-                for p in _tensors(params)))
+        and all(p.device.type in ("cpu", "cuda") for p in params))
+    if by_default or arguments.get("fused"):
+        arguments["fused"] = all(map(_suits_fused, params)) or None
 
 
-def _match_layouts(optimizer: Optimizer, *_: Any) -> None:
-    """Before a fused step: bring gradients and state to their parameter's layout in memory.
+def _suits_fused(p: Tensor, *others: Tensor) -> bool:
+    """Whether torch's fused kernels update a parameter rightly, given its gradient and state.
 
-    torch's fused kernels walk them in storage order without a look at strides: a state saved from a channels_last
-    model, or a model moved to channels_last after its first step, would be updated with the wrong elements.
+    They walk the tensors' memory from end to end as if all were of the parameter's type, and know no subclasses.
+    """
+    return (
+        type(p) in (Tensor, nn.Parameter) and p.is_floating_point() and p.layout == torch.strided and _is_dense(p)
+        and all(t.dtype == p.dtype and t.layout == torch.strided for t in others))
+
+
+def _is_dense(p: Tensor) -> bool:
+    """Whether each element has its own place in memory and there are no gaps between them."""
+    if p.is_contiguous():
+        return True
+    end = 1
+    for stride, size in sorted((stride, size) for size, stride in zip(p.shape, p.stride()) if size > 1):
+        if stride != end:
+            return False
+        end *= size
+    return True
+
+
+def _prepare_fused(optimizer: Optimizer, *_: Any) -> None:
+    """Before a step: leave the fused kernel where it would be wrong, and lay everything out as it takes it.
+
+    Parameters, gradients and state may have become what they were not when the optimizer was made: added or cast
+    later, loaded from a model that was channels_last.
     """
     for group in optimizer.param_groups:
-        for p in group["params"]:
-            if p.grad is None or p.ndim < 2:
+        for p in group["params"] if group.get("fused") else ():
+            if p.grad is None:
                 continue
+            state = {name: value for name, value in optimizer.state.get(p, {}).items()
+                     if name != "step" and isinstance(value, Tensor)}
+            if not _suits_fused(p, p.grad, *state.values()):
+                group["fused"] = None
+                break
             if not _same_layout(p.grad, p):
                 p.grad = torch.empty_like(p).copy_(p.grad)
-            state = optimizer.state.get(p, {})
             for name, value in state.items():
-                if isinstance(value, Tensor) and value.shape == p.shape and not _same_layout(value, p):
-                    state[name] = torch.empty_like(p, dtype=value.dtype).copy_(value)
+                if not _same_layout(value, p):
+                    optimizer.state[p][name] = torch.empty_like(p).copy_(value)
 
 
 def _same_layout(a: Tensor, b: Tensor) -> bool:

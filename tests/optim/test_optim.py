@@ -18,6 +18,7 @@ from mvlib.errors import ConfigError, MissingPackageError
 
 NAMES = optim.list_optimizers(exclude_filters=["fused*", "bnb*"])
 IN_TIMM = [name for name in NAMES if name != "nvnovograd"]
+FUSED = ("sgd", "momentum", "adam", "adamw", "adagrad")
 WRAPPED = ["lookahead_sgd", "lookahead_adamw", "lookahead_lion"]
 KRON = {"deterministic": True}
 
@@ -274,7 +275,7 @@ def test_lookahead_takes_further_groups_and_schedules():
 # what torch runs
 
 
-@pytest.mark.parametrize("name", ["sgd", "momentum", "adam", "adamw", "adagrad"])
+@pytest.mark.parametrize("name", FUSED)
 def test_fused_by_default_unless_asked_otherwise(name):
     assert optim.create_optimizer_v2(small_net(), name).defaults["fused"] is True
     assert not optim.create_optimizer_v2(small_net(), name, foreach=True).defaults["fused"]
@@ -301,6 +302,117 @@ def test_fused_minds_the_layout_in_memory(name):
         return flat(net)
 
     assert distance(run(), run(fused=False)) < 1e-5
+
+
+MEMORY = {
+    "slice": lambda: torch.randn(10, 8)[:, :5],
+    "every second": lambda: torch.randn(12)[::2],
+    "slice of a convolution": lambda: torch.randn(8, 6, 3, 3)[:4, :, 1:, :2],
+    "permuted": lambda: torch.randn(4, 5, 6).permute(2, 0, 1),
+    "empty": lambda: torch.randn(0, 5),
+    "scalar": lambda: torch.randn(()),
+}
+
+
+def descend(optimizer, params, steps, change=lambda params: None):
+    """Steps down a quadratic whose minimum is at 1; returns all elements."""
+    for _ in range(steps):
+        optimizer.zero_grad()
+        sum((p - 1).square().sum() for p in params).backward()
+        change(params)
+        optimizer.step()
+    return torch.cat([p.detach().flatten() for p in params])
+
+
+@pytest.mark.parametrize("asked", [{}, {"fused": True}], ids=["default", "fused"])
+@pytest.mark.parametrize("memory", MEMORY)
+@pytest.mark.parametrize("name", FUSED)
+def test_any_memory_learns_what_timm_learns(name, memory, asked):
+    def run(create, **kwargs):
+        torch.manual_seed(0)
+        params = [nn.Parameter(MEMORY[memory]()), nn.Parameter(torch.randn(3))]
+        return descend(create(params, name, lr=0.05, **kwargs), params, 40)
+
+    ours, theirs = run(optim.create_optimizer_v2, **asked), run(timm.optim.create_optimizer_v2)
+    assert torch.allclose(ours, theirs, atol=1e-5)
+
+
+def test_a_linear_layer_with_a_sliced_weight_learns():
+    torch.manual_seed(0)
+    layer = nn.Linear(5, 10)
+    layer.weight = nn.Parameter(torch.randn(10, 8)[:, :5])
+    optimizer = optim.create_optimizer_v2(layer, "sgd", lr=0.05)
+    assert descend(optimizer, [layer.weight, layer.bias], 300).sub(1).abs().max() < 1e-5
+
+
+def _expanded(params):
+    for p in params:
+        p.grad = p.grad.mean().expand_as(p)
+
+
+def _every_second(params):
+    for p in params:
+        p.grad = torch.stack((p.grad, -p.grad), dim=-1)[..., 0]
+
+
+def _sparse(params):
+    params[0].grad = params[0].grad.to_sparse(1)
+
+
+def _half_gradient(params):
+    grad, params[0].grad = params[0].grad, None
+    params[0].grad_dtype = torch.bfloat16
+    params[0].grad = grad.bfloat16()
+
+
+@pytest.mark.parametrize(("change", "names"), [
+    (_expanded, FUSED), (_every_second, FUSED), (_sparse, ("sgd", "adagrad")),
+    pytest.param(_half_gradient, ("sgd", "adagrad"), marks=pytest.mark.skipif(
+        not hasattr(torch.Tensor, "grad_dtype"), reason="gradients have their parameter's type in this torch")),
+])
+def test_any_gradient_teaches_what_it_teaches_unfused(change, names):
+    for name in names:
+        def run(**kwargs):
+            torch.manual_seed(0)
+            params = [nn.Parameter(torch.randn(6, 4)), nn.Parameter(torch.randn(5))]
+            return descend(optim.create_optimizer_v2(params, name, lr=0.05, **kwargs), params, 4, change)
+
+        assert torch.allclose(run(), run(fused=False), atol=1e-5), name
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_what_comes_later_is_not_fused_where_that_is_wrong(name):
+    def run(**kwargs):
+        torch.manual_seed(0)
+        first, second, late = (nn.Parameter(t) for t in (torch.randn(4, 4), torch.randn(5), torch.randn(4, 8)[:, ::2]))
+        optimizer = optim.create_optimizer_v2([{"params": [first]}, {"params": [second]}], name, lr=0.05, **kwargs)
+        descend(optimizer, [first, second], 3)
+        optimizer.add_param_group({"params": [late]})
+        if name in ("sgd", "momentum", "adagrad"):  # torch's Adam takes no state of another type
+            second.data, second.grad = second.data.double(), None
+        result = descend(optimizer, [first, second, late], 3)
+        return result, [group["fused"] for group in optimizer.param_groups]
+
+    (ours, fused), (expected, _) = run(), run(fused=False)
+    assert torch.allclose(ours, expected, atol=1e-5)
+    assert fused[0] is True and fused[-1] is None
+
+
+def test_a_step_that_cannot_be_fused_after_all_works_with_a_gradient_scaler():
+    def run(**kwargs):
+        torch.manual_seed(0)
+        p = nn.Parameter(torch.randn(6, 4))
+        optimizer = optim.create_optimizer_v2([p], "sgd", lr=0.05, **kwargs)
+        scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+        for _ in range(2):
+            optimizer.zero_grad()
+            scaler.scale((p - 1).square().sum()).backward()
+            _sparse([p])
+            scaler.step(optimizer)
+            scaler.update()
+        return p.detach()
+
+    assert torch.allclose(run(), run(fused=False))
 
 
 # step
