@@ -371,13 +371,13 @@ def _half_gradient(params):
         not hasattr(torch.Tensor, "grad_dtype"), reason="gradients have their parameter's type in this torch")),
 ])
 def test_any_gradient_teaches_what_it_teaches_unfused(change, names):
-    for name in names:
-        def run(**kwargs):
-            torch.manual_seed(0)
-            params = [nn.Parameter(torch.randn(6, 4)), nn.Parameter(torch.randn(5))]
-            return descend(optim.create_optimizer_v2(params, name, lr=0.05, **kwargs), params, 4, change)
+    def run(name, **kwargs):
+        torch.manual_seed(0)
+        params = [nn.Parameter(torch.randn(6, 4)), nn.Parameter(torch.randn(5))]
+        return descend(optim.create_optimizer_v2(params, name, lr=0.05, **kwargs), params, 4, change)
 
-        assert torch.allclose(run(), run(fused=False), atol=1e-5), name
+    for name in names:
+        assert torch.allclose(run(name), run(name, fused=False), atol=1e-5), name
 
 
 @pytest.mark.parametrize("name", FUSED)
