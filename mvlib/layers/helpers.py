@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["make_divisible", "owns_meta", "to_2tuple", "to_ntuple"]
+__all__ = ["make_divisible", "move_to_end", "owns_meta", "to_2tuple", "to_ntuple"]
 
 
 def to_ntuple(value: Any, n: int) -> tuple:
@@ -30,6 +30,12 @@ def make_divisible(value: float, divisor: int = 8, min_value: int | None = None,
     """
     rounded = max(min_value or divisor, int(value + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < round_limit * value else rounded
+
+
+def move_to_end(module: nn.Module, *names: str) -> None:
+    """Let these submodules come last, in this order, in what lists a module's parts: parameters, state dict."""
+    for name in names:
+        module._modules[name] = module._modules.pop(name)
 
 
 def owns_meta(module: nn.Module) -> bool:

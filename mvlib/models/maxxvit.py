@@ -20,7 +20,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
@@ -552,17 +552,22 @@ class Attention(nn.Module):
 class TransformerBlock(nn.Module):
     """Attention, then an MLP, each on a pre-normalised residual branch; `attend` is for derived classes to define.
 
+    `attn` are the modules that it uses, by name.
+
     Shapes: (B, dim, H, W) -> (B, dim_out, H', W'), or channels last for layout "NHWC". Keys `shortcut`, `norm1`,
     `attn`, `ls1`, `norm2`, `mlp`, `ls2`.
     """
 
     def __init__(
-        self, dim: int, dim_out: int, config: TransformerConfig, drop_path: float = 0.0, layout: str = "NCHW"
+        self, dim: int, dim_out: int, config: TransformerConfig, attn: Mapping[str, nn.Module], drop_path: float = 0.0,
+        layout: str = "NCHW",
     ) -> None:
         super().__init__()
         self.layout = layout
         self.shortcut: nn.Module = nn.Identity()
         self.norm1: nn.Module = config.make_norm(dim, layout)
+        for name, module in attn.items():
+            self.add_module(name, module)
         self.ls1 = _make_layer_scale(dim_out, config.init_values, layout)
         self.drop_path1 = _make_drop_path(drop_path)
         self.norm2 = config.make_norm(dim_out, layout)
@@ -594,15 +599,15 @@ class TransformerBlock2d(TransformerBlock):
         config: TransformerConfig,
         drop_path: float = 0.0,
     ) -> None:
-        super().__init__(dim, dim_out, config, drop_path)
+        attn_dim = dim_out if config.expand_first else dim
+        attn = Attention(dim, dim_out, feat_size, replace(config, scale_dim=False), attn_dim, layout="NCHW")
+        super().__init__(dim, dim_out, config, {"attn": attn}, drop_path)
         self.feat_size = feat_size
         if stride == 2:
             self.shortcut = Downsample2d(dim, dim_out, config.pool_type, bias=config.shortcut_bias)
             norm, self.norm1 = self.norm1, nn.Sequential()
             self.norm1.add_module("norm", norm)
             self.norm1.add_module("down", Downsample2d(dim, dim, config.pool_type))
-        attn_dim = dim_out if config.expand_first else dim
-        self.attn = Attention(dim, dim_out, feat_size, replace(config, scale_dim=False), attn_dim, layout="NCHW")
 
     def set_input_size(self, feat_size: Size, window_size: Size, grid_size: Size) -> None:
         """Change the size of the map."""
@@ -632,10 +637,11 @@ class PartitionAttention(TransformerBlock):
     def __init__(
         self, dim: int, size: Size, is_grid: bool, config: TransformerConfig, drop_path: float = 0.0
     ) -> None:
-        super().__init__(dim, dim, config, drop_path, "NCHW" if config.use_nchw_attn else "NHWC")
+        layout = "NCHW" if config.use_nchw_attn else "NHWC"
+        attn = Attention(dim, dim, size, config, head_first=config.head_first, layout=layout)
+        super().__init__(dim, dim, config, {"attn": attn}, drop_path, layout)
         self.partition_size = _check_partition(size)
         self.is_grid = is_grid
-        self.attn = Attention(dim, dim, size, config, head_first=config.head_first, layout=self.layout)
 
     def set_partition_size(self, size: Size) -> None:
         """Change the rows and columns of the windows, or of the grid."""
@@ -663,13 +669,13 @@ class ParallelPartitionAttention(TransformerBlock):
     """
 
     def __init__(self, dim: int, config: TransformerConfig, drop_path: float = 0.0) -> None:
-        super().__init__(dim, dim, config, drop_path, layout="NHWC")
         if dim % 2:
             raise ValueError(f"{dim} channels cannot be divided between two attentions")
-        self.partition_size = _check_partition(config.window_size, config.grid_size)
-        attention = partial(Attention, dim, dim // 2, self.partition_size, config, head_first=config.head_first)
-        self.attn_block = attention()
-        self.attn_grid = attention()
+        size = _check_partition(config.window_size, config.grid_size)
+        attn = {name: Attention(dim, dim // 2, size, config, head_first=config.head_first)
+                for name in ("attn_block", "attn_grid")}
+        super().__init__(dim, dim, config, attn, drop_path, layout="NHWC")
+        self.partition_size = size
 
     def set_partition_size(self, size: Size) -> None:
         """Change the rows and columns of windows and grid."""

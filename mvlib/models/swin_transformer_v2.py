@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..layers import get_norm_layer, to_2tuple
 from ..layers.activations import ActLayer
 from ..layers.attention import use_fused_attn
+from ..layers.helpers import move_to_end
 from ..layers.norm import NormLayer
 from ..layers.patch_embed import PatchEmbed
 from ..layers.weight_init import init_vit_module
@@ -138,6 +139,10 @@ class SwinTransformerV2Block(SwinTransformerBlock):
 
     attn_layer = CosineWindowAttention
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        move_to_end(self, "norm1", "drop_path1", "mlp", "norm2", "drop_path2")
+
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path1(self.norm1(self._attend(x)))
         return x + self.drop_path2(self.norm2(self.mlp(x)))
@@ -148,6 +153,7 @@ class PostNormPatchMerging(PatchMerging):
 
     def __init__(self, dim: int, out_dim: int | None = None, norm_layer: NormLayer = nn.LayerNorm) -> None:
         super().__init__(dim, out_dim, norm_layer)
+        move_to_end(self, "norm")
         self.norm = get_norm_layer(norm_layer)(out_dim or 2 * dim)
 
     def forward(self, x: Tensor) -> Tensor:

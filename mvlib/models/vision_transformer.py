@@ -27,7 +27,7 @@ from ..layers.activations import ActLayer, get_act_layer
 from ..layers.attention import Attention, DiffAttention, DifferentialWeights, attend, use_fused_attn
 from ..layers.attention_pool import AttentionPoolLatent, AttentionPoolPrr
 from ..layers.drop import DropPath, PatchDropout, drop_path_rates
-from ..layers.helpers import to_2tuple
+from ..layers.helpers import move_to_end, to_2tuple
 from ..layers.mlp import GluMlp, LayerScale, Mlp, SwiGLU
 from ..layers.norm import LayerNorm, NormLayer, RmsNorm, get_norm_layer
 from ..layers.patch_embed import PatchEmbed, resample_patch_embed
@@ -119,6 +119,7 @@ class ResPostBlock(Block):
     def __init__(self, dim: int, num_heads: int, *, init_values: float | None = None, **kwargs: Any) -> None:
         super().__init__(dim, num_heads, init_values=None, **kwargs)
         self.init_values = init_values
+        move_to_end(self, "norm1", "drop_path1", "mlp", "norm2", "drop_path2")
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path1(self.norm1(self.attn(x)))
@@ -218,6 +219,7 @@ class DiffParallelScalingBlock(ParallelScalingBlock, DifferentialWeights):
         head_dim = dim // num_heads // 2
         super().__init__(dim, num_heads, fuse_out_proj=True, head_dim=head_dim, **kwargs)
         self.add_differential_weights(head_dim, depth)
+        move_to_end(self, "out_proj", "ls", "drop_path")
 
     def reset_parameters(self) -> None:
         ParallelScalingBlock.reset_parameters(self)
@@ -345,11 +347,11 @@ class VisionTransformer(ImageModel):
             norm_layer=get_norm_layer(embed_norm_layer), output_fmt="NHWC" if dynamic_img_size else "NLC",
             strict_img_size=not dynamic_img_size, dynamic_img_pad=dynamic_img_pad)
         self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim)) if class_token else None
-        self.dist_token = nn.Parameter(torch.empty(1, 1, embed_dim)) if self.has_dist_token else None
         self.reg_token = nn.Parameter(torch.empty(1, reg_tokens, embed_dim)) if reg_tokens else None
         embedded = self.patch_embed.num_patches + (0 if no_embed_class else self.num_prefix_tokens)
         has_positions = pos_embed not in ("", "none")
         self.pos_embed = nn.Parameter(torch.empty(1, embedded, embed_dim)) if has_positions else None
+        self.dist_token = nn.Parameter(torch.empty(1, 1, embed_dim)) if self.has_dist_token else None
         self.pos_drop = nn.Dropout(pos_drop_rate)
         self.patch_drop = PatchDropout(patch_drop_rate, self.num_prefix_tokens) if patch_drop_rate else nn.Identity()
         self.norm_pre = norm(embed_dim) if pre_norm else nn.Identity()

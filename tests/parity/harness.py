@@ -3,7 +3,8 @@
 Four checks, each a function from an architecture's name to findings:
 
 keys: on the meta device, so that it costs no memory: names, shapes and kinds (parameter or buffer) of the state dict,
-    `feature_info`, `no_weight_decay`, and the layer groups for layer-wise learning rates.
+    the order of it, of parameters and of buffers, `feature_info`, `no_weight_decay`, and the layer groups for
+    layer-wise learning rates.
 outputs: float32, eval mode: logits, classifier's input, `forward_intermediates` (plain and with the final norm).
 features: float32, eval mode: `features_only` outputs, their channels and strides.
 gradients: float64, train mode, drop rates 0: every parameter's gradient. In float64, because a sum over a batch in
@@ -326,8 +327,11 @@ def _run(report: Report, check: str, function: Callable[..., None], *args: Any) 
 
 
 def check_keys(report: Report, ours: nn.Module, theirs: nn.Module) -> None:
-    """State dict, feature_info, no_weight_decay and layer groups; both models may be on the meta device."""
+    """State dict, order, feature_info, no_weight_decay and layer groups; both models may be on the meta device."""
     _compare_mappings(report, "state dict", _layout(ours), _layout(theirs))
+    _compare_order(report, "state dict", *([*m.state_dict()] for m in (ours, theirs)))
+    _compare_order(report, "parameters", *([name for name, _ in m.named_parameters()] for m in (ours, theirs)))
+    _compare_order(report, "buffers", *([name for name, _ in m.named_buffers()] for m in (ours, theirs)))
     info = [[{key: item[key] for key in ("num_chs", "reduction", "module")} for item in getattr(m, "feature_info", [])]
             for m in (ours, theirs)]
     if info[0] != info[1] and info[1]:
@@ -354,6 +358,17 @@ def _compare_mappings(report: Report, what: str, ours: dict, theirs: dict) -> No
     for kind, keys in (("missing", missing), ("extra", extra), ("different", other)):
         if keys:
             report.problems.append(f"{what}: {len(keys)} {kind}: {_shorten(keys)}")
+
+
+def _compare_order(report: Report, what: str, ours: Sequence[str], theirs: Sequence[str]) -> None:
+    """Names in both come in one order: an optimizer's state knows its tensors by number alone.
+
+    Names in one only are the state dict's comparison's, or buffers that are not saved.
+    """
+    ours, theirs = [name for name in ours if name in theirs], [name for name in theirs if name in ours]
+    first = next(((a, b) for a, b in zip(ours, theirs) if a != b), None)
+    if first:
+        report.problems.append(f"{what}: in another order: {first[0]}, expected {first[1]}")
 
 
 def _shorten(items: Iterable[str], most: int = 3) -> str:

@@ -7,6 +7,7 @@ import timm
 import torch
 
 from mvlib import registry
+from mvlib.layers.helpers import move_to_end
 from tests.parity import harness
 from tests.parity.__main__ import main
 from tests.parity.representatives import REPRESENTATIVES
@@ -79,6 +80,20 @@ def test_a_difference_is_found(change, monkeypatch):
     report = harness.compare("mobilenetv2_035", (check,))
     assert not report.ok and not report.passed
     assert re.match(message, report.problems[0]), report.problems
+
+
+def test_another_order_is_found(monkeypatch):
+    build = harness.build_timm
+
+    def build_with_the_stem_last(*args, **kwargs):
+        model = build(*args, **kwargs)
+        move_to_end(model, "conv_stem")
+        return model
+
+    monkeypatch.setattr(harness, "build_timm", build_with_the_stem_last)
+    report = harness.compare("mobilenetv2_035", ("keys",))
+    assert report.problems == [f"{what}: in another order: conv_stem.weight, expected bn1.weight"
+                               for what in ("state dict", "parameters")]
 
 
 def test_a_failure_is_a_row(monkeypatch):
