@@ -16,13 +16,13 @@ from torch import nn
 from . import hub
 from .errors import ConfigError, UnknownNameError, WeightsError
 from .features import FeatureExtractor
-from .loading import load_weights, materialize, read_state_dict
+from .loading import load_weights, materialize, read_state_dict, read_training_facts
 from .models.base import ImageModel
 from .names import closest, parse_model_name
 from .registry import get_pretrained_cfg, is_model, load_entrypoint, resolve_name
-from .weights import OWN_FIELDS, WeightsConfig
+from .weights import INPUT_FIELDS, OWN_FIELDS, WeightsConfig
 
-__all__ = ["create_model", "describe_inputs", "known_arguments"]
+__all__ = ["build_empty", "create_model", "describe_inputs", "known_arguments"]
 
 _logger = logging.getLogger("mvlib")
 
@@ -70,7 +70,8 @@ def create_model(
         pretrained: True loads weights (an architecture's default ones), False never does, None goes by the name.
         pretrained_cfg: A tag, or a config of weights that the registry does not have.
         pretrained_cfg_overlay: Fields of the config to replace.
-        checkpoint_path: Load this file instead of published weights.
+        checkpoint_path: Load this file instead of published weights. What a training checkpoint of this architecture
+            says of its model (arguments, classes, preprocessing) holds where the caller says nothing.
         cache_dir: Folder for downloads instead of the usual caches.
         scriptable, exportable, no_jit: Accepted for timm's sake; every model here can be exported as it is.
         features_only: Return a `FeatureExtractor` instead of a classifier.
@@ -89,7 +90,8 @@ def create_model(
 
     Returns:
         The model, with `weights_config`, `pretrained_cfg` (the same as a dict, as timm has it, but with the channels
-        and the image size that this model takes), `architecture` and `model_args`.
+        and the image size that this model takes), `base_weights` (the config of the weights that it began with, None
+        for random ones), `architecture` and `model_args`.
 
     Raises:
         UnknownNameError: The architecture, tag or source is unknown.
@@ -97,6 +99,16 @@ def create_model(
         WeightsError: The weights cannot be had, are damaged, or do not fit.
     """
     request = _resolve(model_name, pretrained_cfg, pretrained_cfg_overlay, cache_dir)
+    base = None
+    if checkpoint_path is not None:
+        facts = read_training_facts(checkpoint_path)
+        if "model_args" in facts and _is_of(facts, request.architecture):
+            request = _from_checkpoint(request, facts, str(checkpoint_path))
+            base = request.config
+        else:  # weights alone: whoever gives them knows that they have the classes of those that the config describes
+            config = request.config or WeightsConfig(architecture=request.architecture)
+            base = config.of_other_weights().replace(label_set=config.label_set, label_names=config.label_names,
+                                                     label_descriptions=config.label_descriptions)
     if out_indices is not None and not features_only:
         raise ConfigError("out_indices goes with features_only=True")
     given = {key: value for key, value in kwargs.items() if value is not None}
@@ -115,11 +127,13 @@ def create_model(
     model.pretrained_cfg = model.default_cfg = describe_inputs(model, model.weights_config).to_dict()
 
     wants_weights = pretrained if pretrained is not None else request.names_weights
+    model.base_weights = base
     if checkpoint_path is not None:
         _load(model, config, checkpoint_path, bool(mmap), device, dtype, str(checkpoint_path), False, given)
     elif wants_weights:
         path, is_mappable = _fetch(request, model_name, cache_dir, progress)
         _load(model, config, path, is_mappable if mmap is None else mmap, device, dtype, config.name, True, given)
+        model.base_weights = config
     elif _is_on_meta(model):
         materialize(model, device, dtype)
     if device is not None or dtype is not None:
@@ -220,6 +234,33 @@ def _from_repository(source: str, location: str, cache_dir: str | os.PathLike[st
     return _Request(architecture, config, True, {k: v for k, v in arguments.items() if v is not None})
 
 
+def _is_of(facts: Mapping[str, Any], architecture: str) -> bool:
+    name = facts.get("arch", "").partition(".")[0]
+    return name == architecture or is_model(name) and resolve_name(name)[0] == architecture
+
+
+def _from_checkpoint(request: _Request, facts: Mapping[str, Any], where: str) -> _Request:
+    """The request with what a checkpoint says of its model, which is not trusted."""
+    arguments = {key: tuple(value) if isinstance(value, list) else value
+                 for key, value in {**facts["model_args"], "num_classes": facts.get("num_classes")}.items()
+                 if value is not None}
+    for key, value in arguments.items():
+        _check_argument(where, key, value)
+    about = {key: facts[key] for key in ("num_classes", "label_set", "license", "base_model") if key in facts}
+    if facts.get("classes"):
+        about["label_names"] = tuple(map(str, facts["classes"]))
+    inputs = {key: tuple(value) if isinstance(value, list) else value
+              for key, value in facts.get("data_config", {}).items() if key in INPUT_FIELDS}
+    if inputs:  # they are all of them
+        inputs = {"preprocessing": "timm", "resize_size": None, "antialias": True, **inputs}
+    config = request.config or WeightsConfig(architecture=request.architecture)
+    try:
+        config = config.of_other_weights().replace(**about).with_inputs(**inputs)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: what it says of its model cannot be: {error}") from None
+    return _Request(request.architecture, config, request.names_weights, {**request.arguments, **arguments})
+
+
 def _check_argument(where: str, key: str, value: Any) -> None:
     values = value if isinstance(value, list) else [value]
     for item in values:
@@ -235,6 +276,13 @@ def _check_argument(where: str, key: str, value: Any) -> None:
 def known_arguments(architecture: str) -> Collection[str] | None:
     """Names of the arguments that an architecture takes; None where its signature does not tell."""
     return _known_arguments(load_entrypoint(architecture))
+
+
+def build_empty(architecture: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """A model on the meta device, from those of the arguments that the architecture takes."""
+    entrypoint = load_entrypoint(architecture)
+    known = _known_arguments(entrypoint)
+    return _build(architecture, entrypoint, {k: v for k, v in arguments.items() if known is None or k in known})
 
 
 def _known_arguments(entrypoint: Callable[..., nn.Module]) -> dict[str, bool] | None:
@@ -303,15 +351,7 @@ def describe_inputs(model: nn.Module, config: WeightsConfig) -> WeightsConfig:
     input_size = (getattr(model, "in_chans", config.input_size[0]), *size)
     if input_size == config.input_size:
         return config
-    is_resized = input_size[1:] != config.input_size[1:]
-    test_size = None if is_resized and config.fixed_input_size else config.test_input_size
-    resize = config.resize_size
-    if is_resized and isinstance(resize, int):  # the same share of the image is cut away
-        resize = round(resize * min(input_size[1:]) / min(config.input_size[1:]))
-    return config.replace(
-        input_size=input_size, resize_size=resize, pool_size=None if is_resized else config.pool_size,
-        test_input_size=test_size and (input_size[0], *test_size[1:]),
-        min_input_size=config.min_input_size and (input_size[0], *config.min_input_size[1:]))
+    return config.with_inputs(input_size=input_size)
 
 
 def _is_on_meta(model: nn.Module) -> bool:

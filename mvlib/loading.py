@@ -34,7 +34,7 @@ from .hub import check_complete
 from .layers.helpers import owns_meta
 from .weights import WeightsConfig
 
-__all__ = ["adapt_input_conv", "load_checkpoint", "load_weights", "materialize", "read_state_dict",
+__all__ = ["FACTS", "adapt_input_conv", "load_checkpoint", "load_weights", "materialize", "read_state_dict",
            "read_training_facts"]
 
 _logger = logging.getLogger("mvlib")
@@ -45,6 +45,12 @@ _EMA_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict")
 _WRAPPER_KEYS = ("classy_state_dict", "base_model", "state_dict", "model", "model_state_dict", "params", "net",
                  "encoder")
 _PREFIXES = ("_orig_mod.", "module.")
+# What a checkpoint may say of its model, and of what type that is. `classes` are names, `data_config` is how its images
+# are prepared, `label_set`, `license` and `base_model` are as in a WeightsConfig.
+FACTS: dict[str, Any] = {
+    "arch": str, "num_classes": int, "classes": (list, tuple), "label_set": str, "model_args": dict,
+    "data_config": dict, "license": str, "base_model": dict, "epoch": int, "metric": (int, float),
+}
 _SHOWN_KEYS = 5
 
 
@@ -89,8 +95,11 @@ def read_state_dict(path: str | os.PathLike[str], use_ema: bool = True, mmap: bo
 
 
 def read_training_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What a training checkpoint says besides its tensors: `arch`, `num_classes`, `classes`, `model_args`,
-    `data_config`, ...; nothing for files that hold weights alone.
+    """What a checkpoint says of its model besides its tensors, as far as it does (`FACTS`); nothing for files that hold
+    weights alone.
+
+    Training checkpoints say it beside "state_dict", safetensors in their metadata, under "mvlib", as JSON. It is
+    another's word: of the right types, but not checked further.
 
     Raises:
         CheckpointError: The file is damaged.
@@ -99,16 +108,21 @@ def read_training_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no weights file at {path}")
-    if not zipfile.is_zipfile(path) or path.suffix == ".npz":
-        return {}
+    data: Any = None
     try:
-        data = _unpickle(path, "cpu", mmap=True)  # the tensors are not looked at
-    except (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, RuntimeError, ValueError, KeyError):
+        if path.suffix != ".npz" and zipfile.is_zipfile(path):
+            data = _unpickle(path, "cpu", mmap=True)  # the tensors are not looked at
+            if not isinstance(data, dict) or not isinstance(data.get("state_dict"), dict):
+                return {}
+        elif _is_safetensors(path):
+            with safe_open(path, framework="pt") as file:
+                data = json.loads((file.metadata() or {}).get("mvlib", "null"))
+    except (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, RuntimeError, ValueError, KeyError, RecursionError,
+            SafetensorError):
         return {}  # whoever reads the weights says what is wrong
-    if not isinstance(data, dict) or not isinstance(data.get("state_dict"), dict):
+    if not isinstance(data, dict):
         return {}
-    kept = ("arch", "num_classes", "classes", "model_args", "data_config", "epoch", "metric")
-    return {key: data[key] for key in kept if data.get(key) is not None}
+    return {key: data[key] for key, kind in FACTS.items() if isinstance(data.get(key), kind)}
 
 
 def _is_safetensors(path: Path) -> bool:

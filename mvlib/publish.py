@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
-from torch import nn
 
 from . import hub
+from .data.config import resolve_data_config
 from .errors import ConfigError
-from .factory import describe_inputs
+from .factory import build_empty, describe_inputs
 from .files import replacing
 from .models.base import ImageModel
-from .weights import OWN_FIELDS, WeightsConfig
+from .names import closest
+from .weights import INPUT_FIELDS, OWN_FIELDS, WeightsConfig
 
-__all__ = ["push_to_hub", "save_for_hub"]
+__all__ = ["describe_model", "push_to_hub", "save_for_hub"]
 
 # The fields that timm's PretrainedCfg has: it refuses a config.json with others, so ours (OWN_FIELDS) go under "mvlib".
 _TIMM_FIELDS = (
@@ -42,8 +43,14 @@ def save_for_hub(
     model_args: Mapping[str, Any] | None = None,
     data_config: Mapping[str, Any] | None = None,
     repo_id: str | None = None,
+    trained: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a model as a repository that `create_model("local-dir:...")`, here and in timm, reads back.
+
+    The folder says what is true of the model as it is now. Of the weights that it was loaded from, if it was, it keeps
+    the class names (with the same number of classes), the licence unless another is given, and the preprocessing as far
+    as neither the model nor `data_config` changes it; the rest is said of the base model. A model that began at random
+    says nothing of published weights.
 
     Args:
         model: A model of ours, as `create_model` returns it (trained further or not).
@@ -54,15 +61,17 @@ def save_for_hub(
         metrics: Measured figures, {data set: {metric: value}}.
         description: A paragraph for the model card.
         model_args: Arguments to rebuild the model with, besides those that it was built with.
-        data_config: Preprocessing fields to replace ("input_size", "mean", "crop_pct", ...).
+        data_config: Preprocessing that the model is to be used with ("input_size", "mean", "crop_pct", ...; as
+            `resolve_data_config` gives it, or a part). What follows from it (test sizes, ...) is adapted.
         repo_id: Repository that the card's example names; the folder itself unless given.
+        trained: How the weights came about: "epoch" of "epochs", "eval_metric", "average" (whether they are one).
 
     Returns:
         The folder.
 
     Raises:
-        ConfigError: The model has no name to be rebuilt by, an argument is not plain data, or the number of class
-            names is not that of the model's outputs.
+        ConfigError: The model has no name to be rebuilt by, an argument is not plain data, the arguments do not build
+            a model like this one, or the number of class names is not that of the model's outputs.
     """
     if getattr(model, "is_quantized", False):
         raise ConfigError(f"'{model.architecture}' is int8, and safetensors cannot hold its packed weights; torch.save("
@@ -71,13 +80,21 @@ def save_for_hub(
         raise ConfigError("only a model that create_model built can be saved: it has the name to be rebuilt by")
     if label_names is not None and len(label_names) != model.num_classes:
         raise ConfigError(f"{len(label_names)} label_names for a model with {model.num_classes} outputs")
-    config = _current_config(model, label_names, label_descriptions, license, metrics, description, data_config)
+    config = _current_config(model)
+    if data_config is not None:
+        config = config.with_inputs(**_inputs(data_config))
+    if label_names is not None:
+        config = config.replace(label_set=None, label_names=tuple(label_names), label_descriptions=None)
+    given = dict(license=license, label_descriptions=label_descriptions, metrics=metrics, description=description,
+                 trained=trained)
+    config = config.replace(**{name: value for name, value in given.items() if value is not None})
+    contents = _config_json(model, config, model_args)
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     with replacing(directory / "model.safetensors") as path:
         save_file(tensors, path, metadata={"format": "pt"})
-    texts = {"config.json": json.dumps(_config_json(model, config, model_args), indent=2),
+    texts = {"config.json": json.dumps(contents, indent=2),
              "README.md": _model_card(model, config, repo_id)}
     for name, text in texts.items():
         with replacing(directory / name) as path:
@@ -111,55 +128,79 @@ def push_to_hub(
                                revision=revision, create_pr=create_pr)
 
 
-def _current_config(
-    model: ImageModel,
-    label_names: Sequence[str] | None,
-    label_descriptions: Mapping[str, str] | None,
-    license: str | None,
-    metrics: Mapping[str, Mapping[str, float]] | None,
-    description: str | None,
-    data_config: Mapping[str, Any] | None,
-) -> WeightsConfig:
+def describe_model(model: ImageModel) -> dict[str, Any]:
+    """What a checkpoint says of its model, so that it is read back whole: `FACTS` of `mvlib.loading`, plain data."""
+    config = _current_config(model)
+    facts = {
+        "arch": model.architecture, "num_classes": model.num_classes,
+        "classes": config.label_names and list(config.label_names), "label_set": config.label_set,
+        "model_args": {key: value for key, value in _current_arguments(model).items() if _is_plain(value)},
+        "data_config": resolve_data_config(pretrained_cfg=config), "license": config.license,
+        "base_model": config.base_model,
+    }
+    return {key: value for key, value in facts.items() if value is not None}
+
+
+def _current_config(model: ImageModel) -> WeightsConfig:
     """The config of the weights as the model holds them now, not of those that it began with."""
-    config = describe_inputs(model, model.weights_config)
-    changes: dict[str, Any] = {"num_classes": model.num_classes, "label_offset": None}
-    if model.num_classes != config.num_classes:
-        changes.update(label_set=None, label_names=None, label_descriptions=None, metrics={})
-    if model.in_chans not in (1, len(config.mean)):
-        changes.update(mean=(sum(config.mean) / len(config.mean),) * model.in_chans,
-                       std=(sum(config.std) / len(config.std),) * model.in_chans)
-    for name, value in (("label_names", label_names and tuple(label_names)), ("license", license),
-                        ("label_descriptions", label_descriptions), ("metrics", metrics),
-                        ("description", description)):
-        if value is not None:
-            changes[name] = value
-    if label_names is not None:
-        changes["label_set"] = None
-    known = {f.name for f in dataclasses.fields(WeightsConfig)}
-    return config.replace(**{**changes, **{k: v for k, v in (data_config or {}).items() if k in known}})
+    base = getattr(model, "base_weights", None)
+    described = describe_inputs(model, model.weights_config)
+    changes: dict[str, Any] = {"num_classes": model.num_classes}
+    if model.in_chans not in (1, len(described.mean)):
+        changes.update(mean=(sum(described.mean) / len(described.mean),) * model.in_chans,
+                       std=(sum(described.std) / len(described.std),) * model.in_chans)
+    if base is not None:
+        changes.update(license=base.license, base_model=base.describe_base())
+        if model.num_classes == base.num_classes:
+            names = ["label_set", "label_names", "label_descriptions"]
+            if described == base:  # nothing was changed that can be seen
+                names += ["test_input_size", "test_crop_pct", "test_pool_size"]
+            changes.update({name: getattr(base, name) for name in names})
+    return described.of_other_weights().replace(**changes)
 
 
-def _config_json(model: ImageModel, config: WeightsConfig, model_args: Mapping[str, Any] | None) -> dict[str, Any]:
-    arguments = {**model.model_args, **(model_args or {})}
-    arguments = {key: value for key, value in arguments.items() if not key.endswith("drop_rate")}
+def _inputs(data_config: Mapping[str, Any]) -> dict[str, Any]:
+    known = (*INPUT_FIELDS, "min_input_size", "test_input_size", "test_crop_pct")
+    for key in data_config:
+        if key not in known:
+            raise ConfigError(f"unknown field '{key}' in data_config{closest(key, known)}")
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in data_config.items()}
+
+
+def _current_arguments(model: ImageModel) -> dict[str, Any]:
+    """The arguments that build a model like this one; those that only training uses are left out."""
+    arguments = {key: value for key, value in model.model_args.items() if not re.search(r"drop.*_rate$", key)}
     arguments.update(in_chans=model.in_chans, num_classes=model.num_classes)
-    if "img_size" in arguments and _image_size(model):
-        arguments["img_size"] = _image_size(model)
+    size = getattr(getattr(model, "patch_embed", model), "img_size", None)
+    if size and "img_size" in arguments:
+        arguments["img_size"] = size
     pool = _pool_type(model)
     if pool is not None:
         arguments["global_pool"] = pool
+    return arguments
+
+
+def _is_plain(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except TypeError:
+        return False
+    return True
+
+
+def _config_json(model: ImageModel, config: WeightsConfig, model_args: Mapping[str, Any] | None) -> dict[str, Any]:
+    arguments = {**_current_arguments(model), **(model_args or {})}
     for key, value in arguments.items():
-        try:
-            json.dumps(value)
-        except TypeError:
+        if not _is_plain(value):
             raise ConfigError(f"the argument {key}={value!r} that the model was built with is not plain data; pass "
-                              f"model_args={{'{key}': ...}} with a name for it") from None
+                              f"model_args={{'{key}': ...}} with a name for it")
+    _check_rebuilds(model, arguments)
     fields = config.to_dict(remove_source=True)
     data = {
         "architecture": model.architecture,
         "num_classes": model.num_classes,
         "num_features": model.num_features,
-        "global_pool": pool,
+        "global_pool": arguments.get("global_pool"),
         "label_names": config.label_names,
         "label_descriptions": config.label_descriptions,
         "model_args": arguments,
@@ -169,8 +210,17 @@ def _config_json(model: ImageModel, config: WeightsConfig, model_args: Mapping[s
     return {key: value for key, value in data.items() if value not in (None, {})}
 
 
-def _image_size(model: nn.Module) -> tuple[int, int] | None:
-    return getattr(getattr(model, "patch_embed", model), "img_size", None)
+def _check_rebuilds(model: ImageModel, arguments: Mapping[str, Any]) -> None:
+    """What is written must be what is read: raise ConfigError where the arguments build a model of other tensors."""
+    own = {key: tuple(value.shape) for key, value in model.state_dict().items()}
+    empty = build_empty(model.architecture, arguments)
+    rebuilt = {key: tuple(value.shape) for key, value in empty.state_dict().items()}
+    if own != rebuilt:
+        key = next(key for key in [*own, *rebuilt] if own.get(key) != rebuilt.get(key))
+        raise ConfigError(
+            f"'{model.architecture}' was changed after it was built: its arguments give '{key}' the shape "
+            f"{rebuilt.get(key, 'of nothing')}, and the model has {own.get(key, 'none')}; pass model_args={{...}} with "
+            f"what builds it as it is")
 
 
 def _pool_type(model: ImageModel) -> str | None:
@@ -186,6 +236,9 @@ def _pool_type(model: ImageModel) -> str | None:
 def _model_card(model: ImageModel, config: WeightsConfig, repo_id: str | None) -> str:
     name = repo_id.rpartition("/")[2] if repo_id else config.name
     source = f"hf-hub:{repo_id}" if repo_id else "local-dir:."
+    base = config.base_model
+    source_of_base = (base or {}).get("source") or ""
+    base_id = source_of_base.removeprefix("hf-hub:").partition("@")[0] if source_of_base.startswith("hf-hub:") else None
     params = sum(p.numel() for p in model.parameters())
     label_count = f"{model.num_classes} classes"
     labels = label_count + (f" of {config.label_set}" if config.label_set else "")
@@ -196,7 +249,8 @@ def _model_card(model: ImageModel, config: WeightsConfig, repo_id: str | None) -
         "---",
         "library_name: timm",
         "pipeline_tag: image-classification",
-        f"license: {config.license or 'other'}",
+        *([f"license: {config.license}"] if config.license else []),
+        *([f"base_model: {base_id}"] if base_id else []),
         "tags: [image-classification, timm, mvlib]",
         "---",
         "",
@@ -209,10 +263,13 @@ def _model_card(model: ImageModel, config: WeightsConfig, repo_id: str | None) -
         f"- Labels: {labels}",
         f"- Licence: {config.license or 'not stated'}",
     ]
-    for key, title in (("origin_url", "Origin"), ("paper_ids", "Paper"), ("recipe", "Recipe")):
-        value = getattr(config, key)
-        if value:
-            lines.append(f"- {title}: {value if isinstance(value, str) else ', '.join(value)}")
+    if base:
+        facts = [base_id and f"https://huggingface.co/{base_id}", base.get("license"), base.get("paper_ids"),
+                 base.get("origin_url")]
+        shown = ", ".join(fact if isinstance(fact, str) else ", ".join(fact) for fact in facts if fact)
+        lines.append(f"- Base model: {base['name']}{f' ({shown})' if shown else ''}")
+    if config.trained:
+        lines.append(f"- Weights: {_training(config.trained)}")
     if config.metrics:
         lines += ["", "| data set | metric | value |", "| --- | --- | --- |"]
         lines += [f"| {data} | {metric} | {value} |" for data, row in config.metrics.items()
@@ -236,3 +293,12 @@ def _model_card(model: ImageModel, config: WeightsConfig, repo_id: str | None) -
         "",
     ]
     return "\n".join(lines)
+
+
+def _training(facts: Mapping[str, Any]) -> str:
+    words = ["the moving average of the weights"] if facts.get("average") else []
+    if "epoch" in facts:
+        words.insert(0, f"epoch {facts['epoch']} (counted from 0)" +
+                     (f" of {facts['epochs']}" if "epochs" in facts else "") +
+                     (f", the best by {facts['eval_metric']}" if "eval_metric" in facts else ""))
+    return "; ".join(words)

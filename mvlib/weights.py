@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,13 +33,22 @@ from typing import Any
 from .errors import ConfigError
 from .names import closest
 
-__all__ = ["OWN_FIELDS", "Catalog", "WeightsConfig", "as_configs", "load_catalog", "read_entries"]
+__all__ = ["INPUT_FIELDS", "OWN_FIELDS", "Catalog", "WeightsConfig", "as_configs", "load_catalog", "read_entries"]
 
 _SOURCE_FIELDS = ("url", "file", "hf_hub_id", "hf_hub_filename", "source", "sources", "sha256", "filename")
 # What a config.json keeps under "mvlib", because timm refuses fields that it does not have.
-OWN_FIELDS = ("preprocessing", "resize_size", "antialias", "label_set", "metrics", "recipe", "docs")
+OWN_FIELDS = ("preprocessing", "resize_size", "antialias", "label_set", "metrics", "recipe", "docs", "base_model",
+              "trained")
 SOURCE_PREFIXES = ("hf-hub:", "https://", "http://", "file:", "local-dir:", "pkg:")
 _CHOICES = {"crop_mode": ("center", "squash", "border"), "preprocessing": ("timm", "torchvision")}
+# How inputs are prepared: all of it, but for what holds in tests alone.
+INPUT_FIELDS = ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std", "preprocessing", "resize_size",
+                "antialias")
+# What is true of any weights of an architecture that are used as these are.
+_OF_ANY_WEIGHTS = (
+    "architecture", *INPUT_FIELDS, "min_input_size", "fixed_input_size", "num_classes", "pool_size", "first_conv",
+    "classifier",
+)
 _NULLABLE = ("pool_size", "first_conv", "classifier")  # timm's config.json keeps these even where they are null
 
 
@@ -69,6 +79,8 @@ class WeightsConfig:
         num_params: Parameters of the published model; `gmacs` its multiply-accumulates in 1e9, `file_size` in MiB.
         recipe: URL of how it was trained; `docs` a sentence about it.
         backend, unquantized: Of quantised weights: the engine, and the tag that they were made from.
+        base_model: Of weights that were trained from others: those, as `describe_base` gives them.
+        trained: How they were trained here: {"epoch": ..., "average": ..., ...}.
     """
 
     architecture: str | None = None
@@ -120,6 +132,8 @@ class WeightsConfig:
     file_size: float | None = None
     backend: str | None = None
     unquantized: str | None = None
+    base_model: Mapping[str, Any] | None = field(default=None, hash=False)
+    trained: Mapping[str, Any] | None = field(default=None, hash=False)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], *, strict: bool = True) -> WeightsConfig:
@@ -174,9 +188,13 @@ class WeightsConfig:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{name} {getattr(self, name)!r} is none of {', '.join(choices)}")
-        for name in ("model_args", "metrics"):
-            if not isinstance(getattr(self, name), Mapping):
+        for name in ("model_args", "metrics", "base_model", "trained"):
+            optional = name in ("base_model", "trained") and getattr(self, name) is None
+            if not optional and not isinstance(getattr(self, name), Mapping):
                 raise ConfigError(f"{name} {getattr(self, name)!r} is not a mapping")
+        if self.resize_size is not None and \
+                not all(isinstance(side, int) and 0 < side <= 16384 for side in _as_sides(self.resize_size)):
+            raise ConfigError(f"resize_size {self.resize_size!r} is not a size in pixels")
         for name in ("crop_pct", "test_crop_pct"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, (int, float)) or not 0 < value <= 16):
@@ -185,6 +203,53 @@ class WeightsConfig:
     def replace(self, **changes: Any) -> WeightsConfig:
         """A copy with some fields changed."""
         return dataclasses.replace(self, **changes)
+
+    def of_other_weights(self) -> WeightsConfig:
+        """What of this still holds where the weights are others: inputs and head, and nothing of their origin."""
+        return WeightsConfig(**{name: getattr(self, name) for name in _OF_ANY_WEIGHTS})
+
+    def with_inputs(self, **changes: Any) -> WeightsConfig:
+        """A copy with other preprocessing: what is given, and what follows from it for the rest.
+
+        Sizes and crops for tests go, as they were found for the inputs that were. torchvision's `resize_size` and
+        `crop_pct` follow each other, `pool_size` is that of the new image where the old one tells.
+
+        Raises:
+            ConfigError: A value cannot be what its field holds.
+        """
+        new = self.replace(**changes)
+        new._check()
+        old_size, size = self.input_size[1:], new.input_size[1:]
+        channels = new.input_size[:1]
+        if set(changes) == {"input_size"} and size == old_size:  # but for the channels all is as it was
+            return new.replace(**{name: (*channels, *value[1:]) for name in ("test_input_size", "min_input_size")
+                                  if (value := getattr(self, name))})
+        follows: dict[str, Any] = {"test_input_size": None, "test_crop_pct": None, "test_pool_size": None}
+        resize = self.resize_size
+        if "resize_size" in changes:
+            if new.resize_size and "crop_pct" not in changes:
+                follows["crop_pct"] = min(size) / min(_as_sides(new.resize_size))
+        elif resize and "crop_pct" in changes:
+            follows["resize_size"] = math.floor(min(size) / new.crop_pct)
+        elif resize and size != old_size:  # the same share of the image is cut away
+            sides = [round(side * min(size) / min(old_size)) for side in _as_sides(resize)]
+            follows["resize_size"] = sides[0] if isinstance(resize, int) else tuple(sides)
+        if size != old_size:
+            follows["pool_size"] = _pool_size(self.pool_size, old_size, size)
+            least = self.min_input_size
+            fits = least is not None and least[1] <= size[0] and least[2] <= size[1]
+            follows["min_input_size"] = (*channels, *least[1:]) if fits else None
+        return new.replace(**{name: value for name, value in follows.items() if name not in changes})
+
+    def describe_base(self) -> dict[str, Any] | None:
+        """What weights that are trained from these say of them; from weights without a public name, of theirs."""
+        name = self.name if self.tag else (self.hf_hub_id or "").partition("@")[0]
+        if not name:
+            return dict(self.base_model) if self.base_model else None
+        public = next((s for s in self.sources if not s.startswith(("local-dir:", "file:"))), None)
+        facts = {"name": name, "source": public, "license": self.license, "paper_ids": self.paper_ids,
+                 "origin_url": self.origin_url}
+        return {key: value for key, value in facts.items() if value}
 
     @property
     def name(self) -> str:
@@ -237,6 +302,26 @@ class WeightsConfig:
         if remove_null:
             values = {k: v for k, v in values.items() if v is not None or k in _NULLABLE}
         return values
+
+
+def _as_sides(size: Any) -> tuple[Any, ...]:
+    return size if isinstance(size, tuple) else (size,)
+
+
+def _pool_size(
+    known: tuple[int, ...] | None, old: tuple[int, int], new: tuple[int, int]
+) -> tuple[int, ...] | None:
+    """The last map's size for another image; None where the known size does not come from a plain reduction."""
+    if known is None:
+        return None
+    sides = []
+    for pool, side, wanted in zip(known, old, new):
+        factors = (8, 16, 32, 64, *([side // pool] if side % pool == 0 else []))
+        fitting = [factor for factor in factors if math.ceil(side / factor) == pool and wanted % factor == 0]
+        if not fitting:
+            return None
+        sides.append(wanted // fitting[0])
+    return tuple(sides)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from mvlib.errors import MvlibError
-from mvlib.train.averaging import average_checkpoints, choose_checkpoints, write_weights
+from mvlib.train.averaging import average_checkpoints, choose_checkpoints, common_facts, write_weights
 
 
 def main() -> None:
@@ -26,7 +26,8 @@ def main() -> None:
         choose_checkpoints(args.input, args.filter, args.n)
     for path in files:
         print(path)
-    print("averaged:", write_weights(average_checkpoints(files, not args.no_use_ema), args.output))
+    mean = average_checkpoints(files, not args.no_use_ema)
+    print("averaged:", write_weights(mean, args.output, facts=common_facts(files)))
 
 
 if __name__ == "__main__":

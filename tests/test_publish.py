@@ -109,10 +109,123 @@ def test_every_writer_of_weights_leaves_a_model_alone_that_maps_the_file(name, t
     assert os.listdir(tmp_path) == [name]
 
 
-def test_push_to_hub(hub):
+# what is said of the base, and what is not
+
+OF_THE_BASE = {"license": "cc-by-nc-4.0", "test_input_size": (3, 192, 192), "test_crop_pct": 1.0, "crop_pct": 0.9,
+               "paper_ids": "arXiv:2110.00476", "origin_url": "https://example.com/origin", "notes": "a note",
+               "metrics": {"ImageNet-1K": {"acc@1": 77.7}}, "recipe": "https://example.com/recipe"}
+
+
+@pytest.fixture
+def published(tmp_path_factory):
+    """An overlay with which test_resnet.r160_in1k has weights, and facts of them."""
+    path = tmp_path_factory.mktemp("published") / "w.pth"
+    torch.save(mvlib.create_model("test_resnet").state_dict(), path)
+    return {**OF_THE_BASE, "file": str(path)}
+
+
+def said(folder) -> tuple[dict, str]:
+    return json.loads((folder / "config.json").read_text()), (folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"num_classes": 3}, {"pretrained": False}], ids=str)
+def test_what_began_at_random_says_nothing_of_published_weights(tmp_path, published, kwargs):
+    name = "test_resnet.r160_in1k" if "pretrained" in kwargs else "test_resnet"
+    model = mvlib.create_model(name, pretrained_cfg_overlay=published, **{"pretrained": False, **kwargs})
+    mvlib.save_for_hub(model, tmp_path)
+    config, card = said(tmp_path)
+    for text in (json.dumps(config), card):
+        for word in ("in1k", "cc-by", "arXiv", "example.com", "77.7", "a note", "192", "Base model", "base_model"):
+            assert word not in text
+    assert re.findall(r"^license", card, re.M) == []
+    again = mvlib.create_model(f"local-dir:{tmp_path}")
+    assert again.weights_config.base_model is again.weights_config.license is None
+    assert mvlib.resolve_data_config(model=again, use_test_size=True)["input_size"] == (3, 160, 160)
+
+
+def test_fine_tuned_weights_name_their_base(tmp_path, published):
+    model = mvlib.create_model("test_resnet.r160_in1k", pretrained_cfg_overlay=published, num_classes=3)
+    mvlib.save_for_hub(model, tmp_path / "one", data_config={"input_size": (3, 64, 64)})
+    config, card = said(tmp_path / "one")
+    base = {"name": "test_resnet.r160_in1k", "license": "cc-by-nc-4.0", "paper_ids": "arXiv:2110.00476",
+            "origin_url": "https://example.com/origin"}
+    assert config["mvlib"]["base_model"] == base
+    own = config["pretrained_cfg"]
+    assert (own["license"], own["input_size"], own["pool_size"], own["crop_pct"]) == \
+        ("cc-by-nc-4.0", [3, 64, 64], [2, 2], 0.9)
+    assert not own.keys() & {"tag", "test_input_size", "test_crop_pct", "paper_ids", "origin_url", "notes"}
+    assert not config["mvlib"].keys() & {"metrics", "recipe", "label_set"}
+    assert "- Base model: test_resnet.r160_in1k (cc-by-nc-4.0, arXiv:2110.00476, https://example.com/origin)" in card
+    assert "# test_resnet\n" in card
+
+    again = mvlib.create_model(f"local-dir:{tmp_path / 'one'}")
+    mvlib.save_for_hub(again, tmp_path / "two", license="mit", label_names=["a", "b", "c"])
+    config, card = said(tmp_path / "two")
+    assert config["mvlib"]["base_model"] == base and config["pretrained_cfg"]["license"] == "mit"
+    assert "license: mit" in card
+    third = mvlib.create_model(f"local-dir:{tmp_path / 'two'}")
+    mvlib.save_for_hub(third, tmp_path / "three")
+    config, _ = said(tmp_path / "three")
+    assert (config["pretrained_cfg"]["license"], config["label_names"]) == ("mit", ["a", "b", "c"])
+    assert timm.create_model(f"local-dir:{tmp_path / 'three'}").pretrained_cfg["input_size"] == (3, 64, 64)
+
+
+def test_what_nothing_was_changed_of_is_used_as_before(tmp_path, published):
+    model = mvlib.create_model("test_resnet.r160_in1k", pretrained_cfg_overlay=published)
+    mvlib.save_for_hub(model, tmp_path)
+    again = mvlib.create_model(f"local-dir:{tmp_path}")
+    for test_size in (True, False):
+        assert mvlib.resolve_data_config(model=again, use_test_size=test_size) == \
+            mvlib.resolve_data_config(model=model, use_test_size=test_size)
+    mvlib.save_for_hub(model, tmp_path, data_config={"crop_pct": 0.5})  # for tests, too
+    again = mvlib.create_model(f"local-dir:{tmp_path}")
+    assert mvlib.resolve_data_config(model=again, use_test_size=True)["crop_pct"] == 0.5
+    with pytest.raises(ConfigError, match="unknown field 'crop_pc' in data_config.*crop_pct"):
+        mvlib.save_for_hub(model, tmp_path, data_config={"crop_pc": 0.5})
+
+
+def test_torchvision_s_resize_follows_the_crop(tmp_path):
+    model = mvlib.create_model("resnet18.imagenet1k_v1", pretrained=False)
+    for given, wanted in (({"crop_pct": 0.5}, (448, 0.5)), ({"input_size": (3, 112, 112)}, (128, 0.875)),
+                          ({"resize_size": 448}, (448, 0.5))):
+        mvlib.save_for_hub(model, tmp_path, data_config=given)
+        config = mvlib.resolve_data_config(model=mvlib.create_model(f"local-dir:{tmp_path}", pretrained=False))
+        assert (config["resize_size"], config["crop_pct"]) == wanted
+
+
+@pytest.mark.parametrize(("name", "size", "options"), [
+    ("vit_tiny_patch16_224", 96, {}),
+    ("vit_tiny_patch16_224", 112, {"patch_size": 8}),
+    ("swin_tiny_patch4_window7_224", 112, {}),
+    ("swin_tiny_patch4_window7_224", 128, {"window_size": 4}),
+])
+def test_a_size_that_was_set_later(tmp_path, name, size, options):
+    model = mvlib.create_model(name, num_classes=2).eval()
+    model.set_input_size(img_size=size, **options)
+    mvlib.save_for_hub(model, tmp_path)
+    image = IMAGE[:1, :, :size, :size]
+    again = mvlib.create_model(f"local-dir:{tmp_path}").eval()
+    assert mvlib.resolve_data_config(model=again)["input_size"] == (3, size, size)
+    assert same(again(image), model(image))
+    assert same(timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval()(image), model(image))
+
+
+def test_a_file_of_weights_alone_is_no_published_model(tmp_path, published):
+    model = mvlib.create_model("test_resnet.r160_in1k", checkpoint_path=published["file"])
+    mvlib.save_for_hub(model, tmp_path)
+    config, _ = said(tmp_path)
+    assert "base_model" not in config["mvlib"] and "r160_in1k" not in json.dumps(config)
+
+
+def test_push_to_hub(hub, tmp_path):
     model = mvlib.create_model("resnet18", num_classes=3).eval()
     url = mvlib.push_to_hub(model, "someone/mine", token="hf_test", license="mit")
     assert "someone/mine" in url
+    tuned = mvlib.create_model("hf-hub:someone/mine", num_classes=2)
+    mvlib.save_for_hub(tuned, tmp_path / "tuned")
+    config, card = said(tmp_path / "tuned")
+    assert "base_model: someone/mine\n" in card and "license: mit\n" in card
+    assert config["mvlib"]["base_model"] == {"name": "someone/mine", "source": "hf-hub:someone/mine", "license": "mit"}
     again = mvlib.create_model("hf-hub:someone/mine").eval()
     assert same(again(IMAGE), model(IMAGE))
 
@@ -122,6 +235,14 @@ def test_push_to_hub(hub):
 def test_a_model_without_a_name(tmp_path):
     with pytest.raises(ConfigError, match="only a model that create_model built can be saved"):
         mvlib.save_for_hub(torch.nn.Linear(2, 2), tmp_path)
+
+
+def test_a_model_that_its_arguments_do_not_build(tmp_path):
+    model = mvlib.create_model("test_resnet")
+    model.layer1 = torch.nn.Identity()
+    with pytest.raises(ConfigError, match=r"changed after it was built: its arguments give 'layer1.0.* has none; pass"):
+        mvlib.save_for_hub(model, tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
 
 
 def test_too_few_class_names(tmp_path):

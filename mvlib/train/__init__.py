@@ -21,7 +21,9 @@ _NAMES = {
     "model": ("average_model", "build_model", "prepare_model", "wrap_model"),
     "report": ("Report", "draw_curves", "write_text"),
     "run": ("train",),
-    "averaging": ("average_checkpoints", "choose_checkpoints", "clean_checkpoint", "write_weights"),
+    "averaging": (
+        "average_checkpoints", "choose_checkpoints", "clean_checkpoint", "common_facts", "write_weights",
+    ),
     "evaluation": ("evaluate", "expand_models", "fold_batch_norms", "infer", "read_label_lists", "write_results"),
 }
 

@@ -276,7 +276,7 @@ _option("log_interval", "--log-interval", 50, "batches from one line to the next
 _option("recovery_interval", "", 0, "updates from one recovery checkpoint to the next; 0 for none", metavar="N")
 _option("checkpoint_hist", "", 10, "best checkpoints to keep", type=positive, metavar="N")
 _option("save_images", "", False, "write the batch of each logged step as a picture")
-_option("no_export", "", False, "do not write the final weights as a repository")
+_option("no_export", "", False, "do not write the best epoch's weights as a repository")
 _option("tta", "", 0, "copies of each validation image whose outputs are averaged", metavar="N")
 _option("log_tensorboard", "", False, "write TensorBoard events into the run's folder")
 _option("log_wandb", "", False, "send metrics to Weights & Biases")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..errors import CheckpointError, ConfigError
-from ..loading import read_state_dict
+from ..loading import read_state_dict, read_training_facts
 from .checkpoint import read_checkpoint
 
-__all__ = ["average_checkpoints", "choose_checkpoints", "clean_checkpoint", "write_weights"]
+__all__ = ["average_checkpoints", "choose_checkpoints", "clean_checkpoint", "common_facts", "write_weights"]
+
+# What is true of a model whatever its weights; files that differ in the first four are of different models.
+_OF_THE_MODEL = ("arch", "num_classes", "classes", "model_args", "label_set", "data_config", "license", "base_model")
 
 
 def choose_checkpoints(
@@ -58,6 +62,7 @@ def average_checkpoints(paths: Sequence[str | os.PathLike[str]], use_ema: bool =
     """
     if not paths:
         raise ConfigError("there are no checkpoints to average")
+    common_facts(paths)
     total: dict[str, Tensor] = {}
     types: dict[str, torch.dtype] = {}
     for path in paths:
@@ -77,6 +82,25 @@ def average_checkpoints(paths: Sequence[str | os.PathLike[str]], use_ema: bool =
             for key, value in total.items()}
 
 
+def common_facts(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
+    """What files say of the model that they are all of, for `write_weights`: the first's words.
+
+    Raises:
+        CheckpointError: A file is damaged, or they say that they are of different models.
+    """
+    facts: dict[str, Any] = {}
+    for path in paths:
+        found = {key: value for key, value in read_training_facts(path).items() if key in _OF_THE_MODEL}
+        if "classes" in found:
+            found["classes"] = list(found["classes"])
+        for key in _OF_THE_MODEL[:4]:
+            if facts and found and facts.get(key) != found.get(key):
+                raise CheckpointError(f"{path} is not of the same model as {paths[0]}: '{key}' is {found.get(key)!r}, "
+                                      f"and not {facts.get(key)!r}")
+        facts = facts or found
+    return facts
+
+
 def clean_checkpoint(
     path: str | os.PathLike[str], use_ema: bool = True, keep_aux_bn: bool = False
 ) -> dict[str, Tensor]:
@@ -90,9 +114,16 @@ def clean_checkpoint(
 
 
 def write_weights(
-    state: dict[str, Tensor], path: str | os.PathLike[str], add_hash: bool = False, overwrite: bool = True
+    state: dict[str, Tensor],
+    path: str | os.PathLike[str],
+    add_hash: bool = False,
+    overwrite: bool = True,
+    facts: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write weights whole or not at all, as safetensors or, by another ending, torch's format; read back and compared.
+
+    With facts of their model, safetensors have them in their metadata, and torch's format is a dict of them and the
+    "state_dict": commands and `create_model(..., checkpoint_path=...)` then need to be told nothing more.
 
     Args:
         state: The tensors.
@@ -100,6 +131,7 @@ def write_weights(
         add_hash: Put "-" and the first eight hexadecimal digits of the file's SHA-256 before the ending, which torch's
             and our downloads then verify.
         overwrite: Whether a file that is there may be replaced.
+        facts: As `common_facts` gives them.
 
     Returns:
         The file.
@@ -113,9 +145,10 @@ def write_weights(
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
     try:
         if path.suffix == ".safetensors":
-            save_file(tensors, temporary, metadata={"format": "pt"})
+            about = {"mvlib": json.dumps(facts)} if facts else {}
+            save_file(tensors, temporary, metadata={"format": "pt", **about})
         else:
-            torch.save(tensors, temporary)
+            torch.save({**facts, "state_dict": tensors} if facts else tensors, temporary)
         with open(temporary, "rb+") as stream:
             os.fsync(stream.fileno())
             digest = hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") \

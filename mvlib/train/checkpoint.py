@@ -168,6 +168,11 @@ class CheckpointStore:
     def best_epoch(self) -> int | None:
         return self._ranked()[0] if self.metrics else None
 
+    def best(self) -> tuple[int, Path] | None:
+        """The best epoch whose checkpoint is there, and that."""
+        found = ((epoch, self.folder / f"checkpoint-{epoch}{SUFFIX}") for epoch in self._ranked())
+        return next(((epoch, path) for epoch, path in found if path.exists()), None)
+
     def newest(self) -> Path | None:
         """The newest checkpoint, whole or not."""
         return next(iter(find_checkpoints(self.folder)), None)

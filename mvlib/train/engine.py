@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from ..data.randomness import sample_seed
 from ..errors import MvlibError
 from ..optim.clip import clip_grad, model_parameters
+from ..publish import describe_model
 from .distributed import is_parallel, sum_over_ranks, unwrap
 from .ema import ModelEma
 
@@ -79,9 +80,12 @@ class TrainState:
         return self.sums["loss"] / self.sums["images"] if self.sums["images"] else math.nan
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything, as tensors and plain data, under timm's names where timm has one."""
+        """Everything, as tensors and plain data, under timm's names where timm has one; and of a model that
+        `create_model` built, what it is."""
+        model = unwrap(self.model)
         state: dict[str, Any] = {
-            "state_dict": unwrap(self.model).state_dict(),
+            **(describe_model(model) if getattr(model, "architecture", None) else {}),
+            "state_dict": model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "epoch": self.epoch, "batch": self.batch, "updates": self.updates, "skipped": self.skipped,
             "sums": dict(self.sums), "history": [dict(row) for row in self.history],

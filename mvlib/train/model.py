@@ -113,6 +113,11 @@ def _initialise_head(model: nn.Module, args: argparse.Namespace) -> None:
 
 
 def _set_batch_norm(model: nn.Module, args: argparse.Namespace) -> None:
+    if args.bn_eps is not None:
+        if "bn_eps" not in (known_arguments(model.architecture) or ()):
+            raise ConfigError(f"--bn-eps: '{model.architecture}' has no such argument, so that nobody who loads what "
+                              f"was trained could be told of it")
+        model.model_args["bn_eps"] = args.bn_eps
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.momentum = args.bn_momentum if args.bn_momentum is not None else module.momentum

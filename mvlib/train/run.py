@@ -27,13 +27,14 @@ from ..data.mixup import FastCollateMixup, Mixup
 from ..data.readers import check_labels, check_same_classes
 from ..errors import CheckpointError, ConfigError, DataError
 from ..factory import create_model
+from ..loading import load_checkpoint
 from ..loss import DistillationLoss, create_loss
 from ..optim import create_optimizer_v2, optimizer_kwargs
-from ..publish import save_for_hub
+from ..publish import describe_model, save_for_hub
 from ..registry import resolve_name
 from ..scheduler.factory import create_scheduler_v2, scale_learning_rate, scheduler_kwargs
 from .batchnorm import distribute_bn
-from .checkpoint import CheckpointStore, find_checkpoints, newest_checkpoint
+from .checkpoint import CheckpointStore, find_checkpoints, newest_checkpoint, read_checkpoint
 from .distributed import World, broadcast_object, init_world, is_parallel, sum_over_ranks, unwrap
 from .engine import NonFiniteLossError, Progress, StepOptions, TrainState, train_one_epoch, validate
 from .messages import messages_on_terminal
@@ -146,8 +147,7 @@ def _train(args: argparse.Namespace, world: World, stopped: _Stop) -> int:
             _list_bad_samples(loader, "training")
             _list_bad_samples(loader_eval, "validation")
             state.history.append(row)
-            metric = row[f"ema_{args.eval_metric}"] if f"ema_{args.eval_metric}" in row \
-                else row[f"eval_{args.eval_metric}"]
+            metric = row[f"{_exported(row)}_{args.eval_metric}"]
             if scheduler is not None:
                 scheduler.step(epoch + 1, metric)
             save(metric)
@@ -166,7 +166,7 @@ def _train(args: argparse.Namespace, world: World, stopped: _Stop) -> int:
     finally:
         report.close()
     if world.is_main:
-        _finish(args, state, store, about, eval_config, folder)
+        _finish(args, store, epochs)
     return 0
 
 
@@ -404,10 +404,14 @@ def _evaluate(
         distribute_bn(model, args.dist_bn == "reduce")
     measure = partial(validate, loader=loader, autocast=autocast, on_batch=on_batch, tta=args.tta)
     row = {f"eval_{key}": value for key, value in measure(model).items()}
-    if state.ema is not None and not args.model_ema_force_cpu:
+    if state.ema is not None:
+        average = state.ema.module
+        home, device = (next(m.parameters()).device for m in (average, model))
+        average.to(device)  # kept on the CPU, it takes the room that gradients had
         if args.dist_bn:
-            distribute_bn(state.ema.module, args.dist_bn == "reduce")
-        row.update({f"ema_{key}": value for key, value in measure(state.ema.module).items() if key != "images"})
+            distribute_bn(average, args.dist_bn == "reduce")
+        row.update({f"ema_{key}": value for key, value in measure(average).items() if key != "images"})
+        average.to(home)
     row.pop("eval_images")
     return row
 
@@ -460,23 +464,13 @@ def _describe_run(
     args: argparse.Namespace, model: nn.Module, dataset: Any, eval_config: Mapping[str, Any], world: World, epochs: int
 ) -> dict[str, Any]:
     """What a checkpoint says of its run, as plain data."""
-    arguments = dict(vars(args))
     return {
-        "arch": model.architecture, "num_classes": model.num_classes, "classes": dataset.classes, "epochs": epochs,
-        "model_args": {key: list(value) if isinstance(value, tuple) else value
-                       for key, value in model.model_args.items() if _is_plain(value)},
+        **describe_model(model), "classes": dataset.classes,
+        **({"label_set": None} if dataset.classes else {}), "epochs": epochs,
         "data_config": {key: list(value) if isinstance(value, tuple) else value for key, value in eval_config.items()},
-        "args": arguments, "version": 2, "world_size": world.size,
+        "args": dict(vars(args)), "version": 2, "world_size": world.size,
         "images_per_batch": world.size * args.batch_size,
     }
-
-
-def _is_plain(value: Any) -> bool:
-    try:
-        json.dumps(value)
-    except TypeError:
-        return False
-    return True
 
 
 def _save(
@@ -490,7 +484,7 @@ def _save(
         sums = dict(zip(("loss", "images"), total.tolist()))
     if store is None:
         return
-    data = {**about, **state.state_dict(), "sums": sums}
+    data = {**state.state_dict(), **about, "sums": sums}
     if metric is None:
         store.save_recovery(data, state.epoch, state.batch)
     else:
@@ -498,7 +492,7 @@ def _save(
 
 
 def _resume(
-    args: argparse.Namespace, state: TrainState, store: CheckpointStore | None, folder: Path, about: Mapping[str, Any],
+    args: argparse.Namespace, state: TrainState, store: CheckpointStore | None, folder: Path, about: dict[str, Any],
     world: World,
 ) -> None:
     where = args.resume
@@ -515,13 +509,15 @@ def _resume(
         return
     path, data = found
     _check_fits(path, data, about, unwrap(state.model))
+    about.update({key: data[key] for key in ("license", "base_model") if key in data})  # whence these weights came
     state.load_state_dict(data if "sums" in data else _from_timm(data, state), weights_only=args.no_resume_opt)
     if args.start_epoch is not None:
         state.epoch, state.batch = args.start_epoch, 0
     if store is not None and "store" in data and path.parent.resolve() == folder.resolve():
         store.load_state_dict(data["store"])
-        if "metric" in data:
-            store.metrics[state.epoch - 1] = data["metric"]
+        kept = {*store.metrics, data["epoch"] - 1 if "metric" in data else None}
+        store.metrics = {row["epoch"]: row[f"{_exported(row)}_{args.eval_metric}"]  # perhaps another one than before
+                         for row in data["history"] if row["epoch"] in kept}
     if world.is_main:
         _logger.info("going on from %s: epoch %d, batch %d", path, state.epoch, state.batch)
         changed = [f"{key}: {old!r} -> {about['args'][key]!r}" for key, old in _saved_arguments(data).items()
@@ -565,30 +561,29 @@ def _check_fits(path: Path, data: Mapping[str, Any], about: Mapping[str, Any], m
             f"epoch (checkpoint-*.pth.tar)")
 
 
-def _finish(
-    args: argparse.Namespace, state: TrainState, store: CheckpointStore, about: Mapping[str, Any],
-    eval_config: Mapping[str, Any], folder: Path,
-) -> None:
-    best = store.best_epoch
-    if best is not None:
-        _logger.info("best %s: %.4g, in epoch %d", args.eval_metric, store.metrics[best], best)
+def _exported(row: Mapping[str, Any]) -> str:
+    """Which of an epoch's models is ranked, kept as the best, and exported: "ema" where there is an average."""
+    return "ema" if "ema_top1" in row else "eval"
+
+
+def _finish(args: argparse.Namespace, store: CheckpointStore, epochs: int) -> None:
+    """Export the best epoch's weights, those that were measured, from its checkpoint."""
+    best = store.best()
+    if best is None:
+        _logger.warning("no epoch of this run is saved in %s: there is nothing to export", store.folder)
+        return
+    epoch, path = best
+    _logger.info("best %s: %.4g, in epoch %d", args.eval_metric, store.metrics[epoch], epoch)
     if args.no_export:
         return
-    model = unwrap(state.model) if state.ema is None else state.ema.module
-    if args.split_bn or args.sync_bn:
-        model = _plain_model(args, model, about)
-    row = state.history[-1] if state.history else {}
-    kind = "ema" if state.ema is not None and "ema_top1" in row else "eval"
-    metrics = {"validation": {name: round(row[f"{kind}_{name}"], 4) for name in ("top1", "top5")}} if row else {}
-    config = {key: eval_config[key] for key in ("input_size", "mean", "std", "crop_pct", "crop_mode", "interpolation",
-                                                "preprocessing", "resize_size") if key in eval_config}
-    save_for_hub(model, folder / "export", label_names=about["classes"], metrics=metrics, data_config=config)
-    _logger.info("the final weights are a repository: create_model('local-dir:%s')", folder / "export")
-
-
-def _plain_model(args: argparse.Namespace, trained: nn.Module, about: Mapping[str, Any]) -> nn.Module:
-    """The model without the norms that only training has."""
-    model = create_model(about["arch"], pretrained=False, **trained.model_args)
-    weights = {key: value for key, value in trained.state_dict().items() if ".aux_bn." not in key}
-    model.load_state_dict(weights)
-    return model
+    data = read_checkpoint(path)
+    row = data["history"][-1]
+    kind = _exported(row)
+    metrics = {"validation": {name: round(row[f"{kind}_{name}"], 4) for name in ("top1", "top5")}}
+    trained = {"epoch": epoch, "epochs": epochs, "eval_metric": args.eval_metric, "average": kind == "ema"}
+    model = create_model(data["arch"], checkpoint_path=path)
+    if kind == "eval":  # of two models that it may hold, the one that was measured
+        load_checkpoint(model, path, use_ema=False)
+    save_for_hub(model, store.folder / "export", metrics=metrics, trained=trained)
+    _logger.info("the weights of epoch %d are a repository: create_model('local-dir:%s')", epoch,
+                 store.folder / "export")

@@ -2,6 +2,9 @@
 
 import csv
 import json
+import runpy
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -56,7 +59,13 @@ def test_the_export_is_measured_alike(digits, trained, tmp_path):
         assert main(["validate", str(digits), "--model", f"local-dir:{trained / 'export'}", "-j", "0", *flags,
                      "--results-file", str(out)]) == 0
         rows += json.loads(out.read_text())
-    assert rows[0]["top1"] == rows[1]["top1"]
+    best = max(read_checkpoint(trained / "last.pth.tar")["history"], key=lambda row: (row["ema_top1"], -row["epoch"]))
+    assert rows[0]["top1"] == rows[1]["top1"] == pytest.approx(best["ema_top1"])
+    assert rows[0]["loss"] == pytest.approx(best["ema_loss"], rel=1e-3)
+    config = json.loads((trained / "export" / "config.json").read_text())
+    assert config["mvlib"]["trained"] == {"epoch": best["epoch"], "epochs": 4, "eval_metric": "top1", "average": True}
+    assert (f"- Weights: epoch {best['epoch']} (counted from 0) of 4, the best by top1; the moving average of the "
+            f"weights") in (trained / "export" / "README.md").read_text()
     assert rows[0]["loss"] == pytest.approx(rows[1]["loss"], rel=1e-4)
 
 
@@ -213,6 +222,50 @@ def test_predict_of_a_checkpoint_says_the_user_s_names(digits, trained, capsys):
     assert all(name in out for name in NAMES)
 
 
+def run_script(monkeypatch, name, *flags):
+    monkeypatch.setattr(sys, "argv", [name, *map(str, flags)])
+    runpy.run_path(str(Path(__file__).parents[2] / "scripts" / name), run_name="__main__")
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "pth"])
+@pytest.mark.parametrize("script", ["clean_checkpoint.py", "average_checkpoints.py"])
+def test_what_the_scripts_write_is_read_back_whole(digits, trained, tmp_path, monkeypatch, capsys, script, ending):
+    path = tmp_path / f"mine.{ending}"
+    source = ["--checkpoint", trained / "last.pth.tar"] if script.startswith("clean") else ["--input", trained, "-n", 1]
+    run_script(monkeypatch, script, *source, "--output", path)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name], "the name that was asked for, and no other"
+    model = mvlib.create_model("test_resnet", checkpoint_path=path)
+    assert model.num_classes == 4 and model.weights_config.label_names == tuple(sorted(NAMES))
+    checkpoint = read_checkpoint(trained / ("last.pth.tar" if script.startswith("clean") else "model_best.pth.tar"))
+    config = mvlib.resolve_data_config(model=model, use_test_size=True)
+    assert {key: list(value) if isinstance(value, tuple) else value for key, value in config.items()} == \
+        checkpoint["data_config"]
+    assert main(["validate", str(digits), "--checkpoint", str(path), "-j", "0", "--results-file",
+                 str(tmp_path / "r.csv")]) == 0
+    row, = results(tmp_path / "r.csv")
+    measured = checkpoint["history"][-1]
+    assert float(row["loss"]) == pytest.approx(measured["ema_loss"], rel=1e-3) and row["img_size"] == "32"
+    capsys.readouterr()
+    image = next((digits / "validation" / "two").iterdir())
+    assert main(["predict", "--checkpoint", str(path), str(image), "--topk", "4"]) == 0
+    assert all(name in capsys.readouterr().out for name in [NAMES[0]])
+    mvlib.save_for_hub(model, tmp_path / "saved")
+    assert mvlib.create_model(f"local-dir:{tmp_path / 'saved'}").weights_config.label_names == tuple(sorted(NAMES))
+
+
+def test_a_checkpoint_of_a_loop_of_one_s_own(tmp_path, monkeypatch):
+    model = mvlib.create_model("test_vit", num_classes=3, in_chans=1, img_size=64, global_pool="avg")
+    optimizer = mvlib.optim.create_optimizer_v2(model, opt="adamw", lr=1e-3)
+    torch.save(mvlib.train.TrainState(model, optimizer).state_dict(), tmp_path / "checkpoint.pth")
+    run_script(monkeypatch, "clean_checkpoint.py", "--checkpoint", tmp_path / "checkpoint.pth", "--output",
+               tmp_path / "w.safetensors")
+    image = torch.randn(1, 1, 64, 64)
+    for name in ("checkpoint.pth", "w.safetensors"):
+        again = mvlib.create_model("test_vit", checkpoint_path=tmp_path / name).eval()
+        assert torch.equal(again(image), model.eval()(image))
+        assert mvlib.create_model("test_vit", checkpoint_path=tmp_path / name, num_classes=5).num_classes == 5
+
+
 def test_averaging(trained, tmp_path):
     best = choose_checkpoints(trained, count=2)
     assert len(best) == 2
@@ -250,6 +303,11 @@ def test_what_averaging_refuses(trained, tmp_path):
     torch.save({"w": torch.zeros(1)}, tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match="is not of the same model as"):
         average_checkpoints([trained / "last.pth.tar", tmp_path / "other.pth"])
+    data = read_checkpoint(trained / "last.pth.tar")
+    for key, value in (("arch", "test_vit"), ("classes", ["a", "b", "c", "d"])):
+        torch.save({**data, key: value}, tmp_path / "other.pth")
+        with pytest.raises(CheckpointError, match=f"is not of the same model as .*: '{key}' is"):
+            average_checkpoints([trained / "last.pth.tar", tmp_path / "other.pth"])
     (tmp_path / "bad.pth").write_bytes(b"nothing")
     with pytest.raises(CheckpointError):
         clean_checkpoint(tmp_path / "bad.pth")

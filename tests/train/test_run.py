@@ -1,6 +1,7 @@
 """Whole runs: what they leave behind, what they refuse, and that nothing stops them for good."""
 
 import csv
+import json
 import logging
 import os
 import random
@@ -14,6 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
+import mvlib
 from mvlib.cli import main
 from mvlib.errors import CheckpointError, ConfigError, DataError
 from mvlib.train import engine, newest_checkpoint, parse_train_arguments, read_checkpoint
@@ -71,6 +73,35 @@ def test_what_a_run_leaves_behind(digits, tmp_path, capsys):
     assert set(re.findall(r"%  (\w+)", capsys.readouterr().out)) == set(NAMES)
     again = parse_train_arguments(["--config", str(folder / "args.yaml")])
     assert vars(again) | {"config": None} == vars(args) | {"config": None}
+
+
+def test_the_export_is_what_was_measured_best(digits, tmp_path):
+    """At the size of the training, not at that of published weights; the average though it is kept on the CPU; over
+    all sessions."""
+    flags = ["--model", "resnet10t", "--model-ema", "--model-ema-force-cpu", "--model-ema-decay", "0.5", "--epochs"]
+    args = arguments(digits, tmp_path, *flags, "1")
+    args.no_export = False
+    assert train(args) == 0
+    folder = tmp_path / "run"
+    first = read_checkpoint(folder / "checkpoint-0.pth.tar")
+    row = first["history"][0]
+    assert row["ema_loss"] != row["eval_loss"] and first["metric"] == row["ema_top1"]
+    assert main(["validate", str(digits), "--model", f"local-dir:{folder / 'export'}", "-j", "0", "--results-file",
+                 str(tmp_path / "r.json")]) == 0
+    measured, = json.loads((tmp_path / "r.json").read_text())
+    assert (measured["img_size"], measured["top1"]) == (32, pytest.approx(row["ema_top1"]))
+    assert measured["loss"] == pytest.approx(row["ema_loss"], rel=1e-3)
+
+    row["ema_top1"] = first["metric"] = 99.0  # better than what follows
+    torch.save(first, folder / "checkpoint-0.pth.tar")
+    assert main(["train", "--resume", str(folder), "--epochs", "2"]) == 0
+    config = json.loads((folder / "export" / "config.json").read_text())
+    assert config["mvlib"]["trained"] == {"epoch": 0, "epochs": 2, "eval_metric": "top1", "average": True}
+    assert config["mvlib"]["metrics"]["validation"]["top1"] == 99 and "base_model" not in config["mvlib"]
+    assert not {"tag", "license", "test_input_size"} & config["pretrained_cfg"].keys()
+    assert config["pretrained_cfg"]["pool_size"] == [1, 1]
+    exported = mvlib.create_model(f"local-dir:{folder / 'export'}").state_dict()
+    assert all(torch.equal(value, exported[key]) for key, value in first["state_dict_ema"].items())
 
 
 def test_a_run_is_a_function_of_its_arguments(digits, tmp_path):
@@ -263,6 +294,7 @@ def test_too_large_a_batch(digits, tmp_path):
     (["--sched", "cosin"], "cosine"),
     (["--aa", "rond-m9"], "rand"),
     (["--freeze", "layer9"], "has no such module"),
+    (["--bn-eps", "0.01"], "'test_resnet' has no such argument"),
     (["--freeze-stages", "9"], "has 4 stages"),
     (["--device", "cuda"], "there is no GPU that torch can use"),
 ])
@@ -301,7 +333,6 @@ def test_freezing_and_layer_decay(digits, tmp_path):
     assert train(arguments(digits, tmp_path, "--freeze-stages", "2", "--layer-decay", "0.7", "--epochs", "1")) == 0
     saved = weights(tmp_path / "run")["state_dict"]
     torch.manual_seed(42)
-    import mvlib
     fresh = mvlib.create_model("test_resnet", pretrained=False, num_classes=4).state_dict()
     assert torch.equal(fresh["layer2.0.conv1.weight"], saved["layer2.0.conv1.weight"])
     assert not torch.equal(fresh["layer3.0.conv1.weight"], saved["layer3.0.conv1.weight"])
