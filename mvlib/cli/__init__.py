@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TextIO
 
+from ..threads import let_waiting_threads_sleep
 from .parser import Parser
 
 __all__ = ["guard", "main"]
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     141: whoever reads the output has closed it; 143: ended by SIGTERM; 75 (`train` alone): stopped by a signal and
     saved, to be gone on with.
     """
+    let_waiting_threads_sleep()
     argv = sys.argv[1:] if argv is None else list(argv)
     return guard("mvlib", lambda: _run(argv))
 

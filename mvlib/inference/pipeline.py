@@ -9,7 +9,6 @@ cores that is the faster way with a quiet machine, and three times faster with a
 from __future__ import annotations
 
 import contextlib
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,8 +20,9 @@ import torch
 from torch import Tensor
 
 from ..errors import BadImageError
+from ..threads import cpu_count
 
-__all__ = ["Answer", "Job", "cpu_count", "cpu_lanes", "run_pipeline", "use_threads"]
+__all__ = ["Answer", "Job", "cpu_lanes", "run_pipeline", "use_threads"]
 
 _MAX_LANES = 8  # beyond it, lanes would wait for Python more than cores wait for each other
 
@@ -60,12 +60,6 @@ class _Batch:
     job: Job
     images: Tensor
     reads: list[Future] = field(default_factory=list)
-
-
-def cpu_count() -> int:
-    """Cores for this process: those that it may use, shared with the others that torchrun started here."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(count // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
 
 
 def cpu_lanes() -> tuple[int, int]:

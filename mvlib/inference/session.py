@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from ..threads import cpu_count
 from .model import Engine, create_read, digest_of, load_model, name_of, prepare, resolve_device
-from .pipeline import Answer, Job, cpu_count, cpu_lanes, run_pipeline, use_threads
+from .pipeline import Answer, Job, cpu_lanes, run_pipeline, use_threads
 
 _BATCH_SIZE = {"cpu": 4, "cuda": 64}
 

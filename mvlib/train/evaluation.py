@@ -25,6 +25,7 @@ from ..memory import is_out_of_memory
 from ..names import parse_model_name
 from ..optimization.folding import fold_batch_norms
 from ..registry import list_models, resolve_name
+from ..threads import fitting_workers
 from .engine import logits_of
 from .model import prepare_model
 from .precision import autocast_for
@@ -191,7 +192,8 @@ def _loader(
     special = {key: config[key] for key in ("preprocessing", "resize_size", "antialias") if key in config}
     return create_loader(
         dataset, input_size=config["input_size"], batch_size=batch_size, is_training=False,
-        interpolation=config["interpolation"], mean=config["mean"], std=config["std"], num_workers=args.workers,
+        interpolation=config["interpolation"], mean=config["mean"], std=config["std"],
+        num_workers=fitting_workers(args.workers),
         crop_pct=config["crop_pct"], crop_mode=config["crop_mode"], pin_memory=args.pin_mem or None, device=device,
         use_prefetcher=not args.no_prefetcher, max_bad=args.max_bad_samples, backend=args.preprocess, **special)
 

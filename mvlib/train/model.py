@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -152,7 +153,9 @@ def wrap_model(args: argparse.Namespace, model: nn.Module, world: World) -> nn.M
     """The model as the loop calls it: in DistributedDataParallel, compiled."""
     if world.size > 1:
         ids = [world.device] if world.device.type == "cuda" else None
-        model = nn.parallel.DistributedDataParallel(model, device_ids=ids, broadcast_buffers=not args.no_ddp_bb)
+        known = inspect.signature(nn.parallel.DistributedDataParallel).parameters
+        name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # before torch 2.13
+        model = nn.parallel.DistributedDataParallel(model, device_ids=ids, **{name: not args.no_ddp_bb})
     if args.torchcompile:
         model = torch.compile(model, backend=args.torchcompile, mode=args.torchcompile_mode)
     return model

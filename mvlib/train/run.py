@@ -33,6 +33,7 @@ from ..optim import create_optimizer_v2, optimizer_kwargs
 from ..publish import describe_model, save_for_hub
 from ..registry import resolve_name
 from ..scheduler.factory import create_scheduler_v2, scale_learning_rate, scheduler_kwargs
+from ..threads import fitting_workers
 from .batchnorm import distribute_bn
 from .checkpoint import CheckpointStore, find_checkpoints, newest_checkpoint, read_checkpoint
 from .distributed import World, broadcast_object, init_world, is_parallel, sum_over_ranks, unwrap
@@ -95,6 +96,8 @@ def _train(args: argparse.Namespace, world: World, stopped: _Stop) -> int:
     optimizer = _optimizer(args, model, world)
     updates_per_epoch = math.ceil(len(loader) / args.grad_accum_steps)
     scheduler, epochs = _scheduler(args, optimizer, updates_per_epoch)
+    if world.is_main:
+        _notice(args, scheduler, epochs)
     ema = average_model(args, model, world) if args.model_ema else None
     if args.amp and world.device.type == "cpu":  # after the average was made: copies must not share these forwards
         keep_slow_convolutions_in_float32(model)
@@ -168,6 +171,15 @@ def _train(args: argparse.Namespace, world: World, stopped: _Stop) -> int:
     if world.is_main:
         _finish(args, store, epochs)
     return 0
+
+
+def _notice(args: argparse.Namespace, scheduler: Any, epochs: int) -> None:
+    """A line for each argument that does not do what it seems to."""
+    if scheduler is not None and args.warmup_epochs >= epochs:
+        _logger.warning("%d epochs of training, all of them warmup (--warmup-epochs %g): the learning rate never "
+                        "reaches --lr; --warmup-epochs 0 begins with it", epochs, args.warmup_epochs)
+    if args.workers > (fitting := fitting_workers(args.workers)):
+        _logger.info("--workers %d on %d cores: as many workers as cores", args.workers, fitting)
 
 
 class _Stopped(Exception):
@@ -256,8 +268,9 @@ def _train_loader(
         vflip=args.vflip, color_jitter=args.color_jitter, color_jitter_prob=args.color_jitter_prob,
         grayscale_prob=args.grayscale_prob or 0.0, gaussian_blur_prob=args.gaussian_blur_prob or 0.0,
         auto_augment=args.aa, num_aug_repeats=int(args.aug_repeats), num_aug_splits=args.aug_splits,
-        interpolation=interpolation, mean=config["mean"], std=config["std"], num_workers=args.workers,
-        distributed=world.size > 1, pin_memory=args.pin_mem or None, device=world.device,
+        interpolation=interpolation, mean=config["mean"], std=config["std"],
+        num_workers=fitting_workers(args.workers), distributed=world.size > 1, pin_memory=args.pin_mem or None,
+        device=world.device,
         use_prefetcher=not args.no_prefetcher, use_multi_epochs_loader=args.use_multi_epochs_loader,
         worker_seeding=args.worker_seeding, seed=args.seed, max_bad=args.max_bad_samples, mixup=mixup,
         **(dict(preprocessing="torchvision") if args.dialect == "torchvision" else {}))
@@ -280,7 +293,7 @@ def _eval_loader(args: argparse.Namespace, dataset: Any, config: Mapping[str, An
     return create_loader(
         dataset, input_size=config["input_size"], batch_size=args.validation_batch_size or args.batch_size,
         is_training=False, interpolation=config["interpolation"], mean=config["mean"], std=config["std"],
-        num_workers=args.workers, distributed=world.size > 1, crop_pct=config["crop_pct"],
+        num_workers=fitting_workers(args.workers), distributed=world.size > 1, crop_pct=config["crop_pct"],
         crop_mode=config["crop_mode"], pin_memory=args.pin_mem or None, device=world.device,
         use_prefetcher=not args.no_prefetcher, seed=args.seed, max_bad=args.max_bad_samples, **special)
 

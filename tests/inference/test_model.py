@@ -8,7 +8,7 @@ from PIL import Image
 import mvlib
 from mvlib.errors import ConfigError
 from mvlib.inference.model import create_read, digest_of, load_model, prepare, quantized_name, resolve_device
-from mvlib.inference.pipeline import cpu_count
+from mvlib.threads import cpu_count
 
 CPU = torch.device("cpu")
 CONFIG = {"input_size": (3, 64, 64), "mean": (0.5,) * 3, "std": (0.5,) * 3, "interpolation": "bicubic", "crop_pct": 0.9}

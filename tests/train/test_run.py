@@ -18,6 +18,7 @@ from PIL import Image
 import mvlib
 from mvlib.cli import main
 from mvlib.errors import CheckpointError, ConfigError, DataError
+from mvlib.threads import cpu_count
 from mvlib.train import engine, newest_checkpoint, parse_train_arguments, read_checkpoint
 from mvlib.train.distributed import _meeting_place
 from mvlib.train.run import EXIT_STOPPED, _Stop, train
@@ -211,6 +212,16 @@ def test_a_signal_in_the_validation_ends_the_run_saved(digits, tmp_path, monkeyp
     assert_same_run(weights(tmp_path / "whole" / "run"), weights(tmp_path / "run"))
 
 
+def test_what_cannot_do_what_it_says_is_a_line(digits, tmp_path, capsys, recwarn):
+    assert train(arguments(digits, tmp_path, "--epochs", "1", "--warmup-epochs", "5", "-j", "99")) == 0
+    lines = [line for line in capsys.readouterr().err.splitlines() if "warmup" in line or "workers" in line]
+    assert [line.partition(" ")[2] for line in lines] == [
+        "1 epochs of training, all of them warmup (--warmup-epochs 5): the learning rate never reaches --lr; "
+        "--warmup-epochs 0 begins with it",
+        f"--workers 99 on {cpu_count()} cores: as many workers as cores"]
+    assert not [warning for warning in recwarn if "DataLoader" in str(warning.message)]
+
+
 def test_one_interrupt_that_comes_twice_is_one(monkeypatch):
     now = iter([10.0, 10.1, 12.0])
     monkeypatch.setattr("mvlib.train.run.time.monotonic", lambda: next(now))
@@ -348,7 +359,7 @@ def test_a_teacher(digits, tmp_path):
 
 def test_two_processes_are_one_with_the_joint_batch(run, tmp_path):
     status, text = run(*PLAIN, "-b", "4", experiment="two", launcher=TORCHRUN)
-    assert status == 0, text
+    assert status == 0 and "Warning" not in text, text
     status, text = run(*PLAIN, "-b", "8", experiment="one")
     assert status == 0, text
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")

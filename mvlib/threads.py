@@ -1,0 +1,39 @@
+"""Cores, and the threads that compute on them. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+__all__ = ["cpu_count", "fitting_workers", "let_waiting_threads_sleep"]
+
+# What GNU's and Intel's OpenMP go by; torch's wheels have GNU's on Linux. 100 rounds are some hundred nanoseconds.
+_SPIN_LITTLE = {"GOMP_SPINCOUNT": "100", "KMP_BLOCKTIME": "0"}
+_OWN_CHOICE = (*_SPIN_LITTLE, "OMP_WAIT_POLICY")
+
+
+def cpu_count() -> int:
+    """Cores for this process: those that it may use, shared with the others that torchrun started here."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(count // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
+
+
+def fitting_workers(wanted: int) -> int:
+    """As many processes as are wanted, but no more than cores, on which they would wait for each other."""
+    return min(wanted, cpu_count())
+
+
+def let_waiting_threads_sleep() -> bool:
+    """Have threads of OpenMP that wait for each other sleep soon instead of spinning for milliseconds.
+
+    Where other processes want the cores, a thread that spins keeps the one from its core that it waits for, and a model
+    takes several times as long; on an idle machine it costs little (benchmarks/spinning.py). OpenMP reads this when it
+    is loaded: call it before torch is imported. Child processes inherit it.
+
+    Returns:
+        Whether it was set: not after torch's import, nor where the environment says anything of it.
+    """
+    if "torch" in sys.modules or any(name in os.environ for name in _OWN_CHOICE):
+        return False
+    os.environ.update(_SPIN_LITTLE)
+    return True
