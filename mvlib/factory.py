@@ -7,6 +7,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Collection, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
@@ -78,7 +79,9 @@ def create_model(
         out_indices: With `features_only`: which features; an int takes the last n.
         feature_cls: With `features_only`: "dict" returns {module name: features}, anything else a list.
         output_fmt: With `features_only`: "NCHW", "NHWC" or "NLC".
-        device: Where the model is built; weights are read straight to it.
+        device: Where the model is built; weights are read straight to it. Unless given, the caller's
+            `with torch.device(...)` decides: on "meta" a model has no values, until `to_empty`, `load_state_dict`, and
+            `init_non_persistent_buffers()` of each module that has it, give it some.
         dtype: Floating-point type of its parameters.
         mmap: Whether the weights are mapped, so that memory is taken and the disk read as they are used, or read into
             memory of the model's own. None maps files in the caches of downloads and in installed packages, which are
@@ -116,7 +119,8 @@ def create_model(
     known = _known_arguments(entrypoint)
     arguments = _arguments(request, given, known)
 
-    model = _build(request.architecture, entrypoint, arguments)
+    stays_empty = device is None and nn.Linear(1, 1).weight.is_meta  # the caller's context says so, also accelerate's
+    model = _build(request.architecture, entrypoint, arguments, stays_empty)
     if features_only and not hasattr(model, "forward_intermediates"):
         raise ConfigError(f"'{request.architecture}' cannot give features: its model, {type(model).__name__}, has no "
                           f"forward_intermediates")
@@ -127,17 +131,21 @@ def create_model(
     model.pretrained_cfg = model.default_cfg = describe_inputs(model, model.weights_config).to_dict()
 
     wants_weights = pretrained if pretrained is not None else request.names_weights
+    default = torch.get_default_device()
+    if device is None and default.type != "cpu":  # the caller's `with torch.device(...)`
+        device = default
     model.base_weights = base
-    if checkpoint_path is not None:
-        _load(model, config, checkpoint_path, bool(mmap), device, dtype, str(checkpoint_path), False, given)
-    elif wants_weights:
-        path, is_mappable = _fetch(request, model_name, cache_dir, progress)
-        _load(model, config, path, is_mappable if mmap is None else mmap, device, dtype, config.name, True, given)
-        model.base_weights = config
-    elif _is_on_meta(model):
-        materialize(model, device, dtype)
-    if device is not None or dtype is not None:
-        model.to(device=device, dtype=dtype)
+    with torch.device("cpu") if default.type != "cpu" else nullcontext():  # weights are fitted where values are
+        if checkpoint_path is not None:
+            _load(model, config, checkpoint_path, bool(mmap), device, dtype, str(checkpoint_path), False, given)
+        elif wants_weights:
+            path, is_mappable = _fetch(request, model_name, cache_dir, progress)
+            _load(model, config, path, is_mappable if mmap is None else mmap, device, dtype, config.name, True, given)
+            model.base_weights = config
+        elif _is_on_meta(model) and not stays_empty and torch.device(device or "cpu").type != "meta":
+            materialize(model, device, dtype)
+        if device is not None or dtype is not None:
+            model.to(device=device, dtype=dtype)
     if not features_only:
         return model
     features = FeatureExtractor(model, out_indices, output_fmt=output_fmt, return_dict=feature_cls == "dict")
@@ -331,11 +339,13 @@ def _arguments(request: _Request, given: dict[str, Any], known: dict[str, bool] 
     return {**implied, **given}
 
 
-def _build(architecture: str, entrypoint: Callable[..., nn.Module], arguments: dict[str, Any]) -> nn.Module:
-    """Build on the meta device whatever keeps our contract; other models are built as they are."""
+def _build(
+    architecture: str, entrypoint: Callable[..., nn.Module], arguments: dict[str, Any], as_it_is: bool
+) -> nn.Module:
+    """Build on the meta device whatever keeps our contract; other models, or all, are built as they are."""
     model_class = _model_class(entrypoint)
     try:
-        if model_class is None or not issubclass(model_class, ImageModel):
+        if as_it_is or model_class is None or not issubclass(model_class, ImageModel):
             return entrypoint(**arguments)
         with torch.device("meta"):
             return entrypoint(**arguments)

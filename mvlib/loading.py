@@ -553,8 +553,8 @@ def _complete(
         for name in persistent:  # statistics that a file may lack: counters
             if name not in loaded and module._buffers[name] is not None:
                 module._buffers[name].zero_()
-        if hasattr(module, "reset_buffers"):
-            module.reset_buffers()
+        if hasattr(module, "init_non_persistent_buffers"):
+            module.init_non_persistent_buffers()
     for name, tensor in loaded.items():
         slot = module._parameters if name in module._parameters else module._buffers
         slot[name] = tensor

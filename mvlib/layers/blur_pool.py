@@ -15,13 +15,6 @@ __all__ = ["AaLayer", "BlurPool2d", "create_aa"]
 AaLayer = str | Callable[..., nn.Module] | None
 
 
-@torch.fx.wrap  # one node in a traced graph: the number of channels comes from the input
-def _filter_channels(x: Tensor, filt: Tensor, stride: int) -> Tensor:
-    """Convolve each channel with the same filter (1, 1, kh, kw)."""
-    channels = x.shape[1]
-    return F.conv2d(x, filt.expand(channels, -1, -1, -1), stride=stride, groups=channels)
-
-
 class BlurPool2d(nn.Module):
     """Blur each channel with a binomial filter, then take every `stride`-th pixel.
 
@@ -29,7 +22,8 @@ class BlurPool2d(nn.Module):
     Source: Zhang, "Making Convolutional Networks Shift-Invariant Again", 2019.
 
     Args:
-        channels: Channels, only for the printed form: the filter is the same for all.
+        channels: Channels, the input's unless given (ONNX's older exporter wants them said): the filter is the same
+            for all.
         filt_size: Side of the filter, at least 2.
         stride: Downsampling factor.
         pad_mode: `F.pad`'s mode at the borders: "reflect", "constant" (zeros), ...
@@ -46,17 +40,18 @@ class BlurPool2d(nn.Module):
         self.padding = (stride + filt_size - 2) // 2
         self.register_buffer("filt", torch.empty(1, 1, filt_size, filt_size), persistent=False)
         if not self.filt.is_meta:
-            self.reset_buffers()
+            self.init_non_persistent_buffers()
 
-    def reset_buffers(self) -> None:
+    def init_non_persistent_buffers(self) -> None:
         """Fill the filter: the outer square of a row of Pascal's triangle, with sum 1."""
         row = [comb(self.filt_size - 1, k) / 2 ** (self.filt_size - 1) for k in range(self.filt_size)]
-        values = torch.tensor([[a * b for b in row] for a in row], dtype=torch.float64)
+        values = torch.tensor([[a * b for b in row] for a in row], dtype=torch.float64, device=self.filt.device)
         self.filt.copy_(values[None, None])
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.pad(x, (self.padding,) * 4, mode=self.pad_mode)
-        return _filter_channels(x, self.filt, self.stride)
+        channels = self.channels or x.shape[1]
+        return F.conv2d(x, self.filt.expand(channels, -1, -1, -1), stride=self.stride, groups=channels)
 
     def extra_repr(self) -> str:
         return f"{self.channels}, filt_size={self.filt_size}, stride={self.stride}, pad_mode={self.pad_mode!r}"

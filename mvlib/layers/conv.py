@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .activations import ActLayer
 from .blur_pool import AaLayer, create_aa
-from .helpers import to_2tuple
+from .helpers import is_recording, to_2tuple
 from .norm import NormLayer, get_norm_act_layer
 
 __all__ = [
@@ -172,15 +172,29 @@ class CondConv2d(nn.Module):
                 init(expert.view(self.expert_shape))
 
     def forward(self, x: Tensor, routing_weights: Tensor) -> Tensor:
-        batch, chans, height, width = x.shape
-        kernels = (routing_weights @ self.weight).reshape(batch * self.out_channels, *self.expert_shape[1:])
-        bias = (routing_weights @ self.bias).reshape(-1) if self.bias is not None else None
-        # The batch becomes groups of one image, so that every image meets its own kernel.
-        x = x.reshape(1, batch * chans, height, width)
         if self.pads_input:
             x = pad_same(x, self.kernel_size, self.stride, self.dilation)
+        kernels = routing_weights @ self.weight
+        bias = routing_weights @ self.bias if self.bias is not None else None
+        if is_recording():  # a convolution's groups are written down as a number
+            x = self._multiply_patches(x, kernels)
+            return x if bias is None else x + bias[:, :, None, None]
+        batch, chans, height, width = x.shape
+        # The batch becomes groups of one image, so that every image meets its own kernel.
+        x = x.reshape(1, batch * chans, height, width)
+        kernels = kernels.reshape(batch * self.out_channels, *self.expert_shape[1:])
+        bias = None if bias is None else bias.reshape(-1)
         x = F.conv2d(x, kernels, bias, self.stride, self.padding, self.dilation, self.groups * batch)
         return x.reshape(batch, self.out_channels, x.shape[-2], x.shape[-1])
+
+    def _multiply_patches(self, x: Tensor, kernels: Tensor) -> Tensor:
+        """The convolution as a product with each patch: x (B, C, H, W), kernels (B, C' * C / groups * kh * kw)."""
+        side = self.kernel_size[0]
+        rows = (x.shape[2] + 2 * self.padding[0] - self.dilation[0] * (side - 1) - 1) // self.stride[0] + 1
+        patches = F.unfold(x, self.kernel_size, self.dilation, self.padding, self.stride)
+        patches = patches.unflatten(1, (self.groups, -1))  # (B, groups, C / groups * kh * kw, H' * W')
+        kernels = kernels.unflatten(1, (self.groups, self.out_channels // self.groups, -1))
+        return (kernels @ patches).flatten(1, 2).unflatten(2, (rows, -1))
 
     def extra_repr(self) -> str:
         return (f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, "

@@ -6,9 +6,20 @@ from collections.abc import Iterable
 from itertools import repeat
 from typing import Any
 
+import torch
 from torch import nn
 
-__all__ = ["make_divisible", "move_to_end", "owns_meta", "to_2tuple", "to_ntuple"]
+__all__ = ["is_recording", "make_divisible", "move_to_end", "owns_meta", "to_2tuple", "to_ntuple"]
+
+_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # older torch lacks it
+
+
+def is_recording() -> bool:
+    """Whether `torch.jit.trace` (ONNX's older exporter, too) or `torch.export` writes down what runs now.
+
+    What is written down has to serve other batches: nothing may follow from the batch's size then.
+    """
+    return torch.jit.is_tracing() or _is_exporting()
 
 
 def to_ntuple(value: Any, n: int) -> tuple:

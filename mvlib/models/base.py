@@ -14,7 +14,8 @@ layer-wise groups, initialisation. A family overrides one of these only where it
 
 Initialisation is a contract too, because a model is built on the meta device when its weights come from a file: each
 module that itself owns parameters has `reset_parameters()`, each that owns non-persistent buffers has
-`reset_buffers()`, a family refines the former in `init_module`, and no constructor reads a tensor's values.
+`init_non_persistent_buffers()` (timm's name, which transformers and accelerate know), a family refines the former in
+`init_module`, and no constructor reads a tensor's values.
 """
 
 from __future__ import annotations
@@ -426,8 +427,8 @@ class ImageModel(nn.Module):
             module.reset_parameters()
         elif any(p is not None for p in module._parameters.values()):
             raise NotImplementedError(f"{type(module).__name__} at '{name}' owns parameters, not reset_parameters()")
-        if hasattr(module, "reset_buffers"):
-            module.reset_buffers()
+        if hasattr(module, "init_non_persistent_buffers"):
+            module.init_non_persistent_buffers()
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """As `nn.Module` does; a state dict in a foreign layout that the family reads is converted first."""

@@ -226,7 +226,7 @@ class RelPosBias(nn.Module):
         _register_index(self)
         if not self.relative_position_index.is_meta:
             self.reset_parameters()
-            self.reset_buffers()
+            self.init_non_persistent_buffers()
 
     def _table_shape(self) -> tuple[int, ...]:
         return math.prod(_offsets(self.window_size)), self.num_heads
@@ -234,7 +234,7 @@ class RelPosBias(nn.Module):
     def reset_parameters(self) -> None:
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
 
-    def reset_buffers(self) -> None:
+    def init_non_persistent_buffers(self) -> None:
         _register_index(self, relative_position_index(self.window_size, self.relative_position_index.device))
 
     def set_window_size(self, window_size: Size) -> None:
@@ -245,7 +245,7 @@ class RelPosBias(nn.Module):
         table = self.relative_position_bias_table
         resized = self.fit_table(table.detach(), old)
         self.relative_position_bias_table = nn.Parameter(resized, requires_grad=table.requires_grad)
-        self.reset_buffers()
+        self.init_non_persistent_buffers()
 
     def fit_table(self, table: Tensor, old_window: Size | None = None) -> Tensor:
         """The table of another window (a square one unless given), resampled for this one."""
@@ -293,9 +293,9 @@ class RelPosMlp(nn.Module):
         _register_index(self)
         self.register_buffer("rel_coords_log", torch.empty(*_offsets(window_size), 2), persistent=False)
         if not self.rel_coords_log.is_meta:
-            self.reset_buffers()
+            self.init_non_persistent_buffers()
 
-    def reset_buffers(self) -> None:
+    def init_non_persistent_buffers(self) -> None:
         like = self.rel_coords_log
         _register_index(self, relative_position_index(self.window_size, like.device))
         offsets = [torch.arange(1 - side, side, device=like.device) for side in self.window_size]
@@ -306,7 +306,7 @@ class RelPosMlp(nn.Module):
     def set_window_size(self, window_size: Size) -> None:
         """Change the window; the weights stay."""
         self.window_size = window_size
-        self.reset_buffers()
+        self.init_non_persistent_buffers()
 
     def forward(self) -> Tensor:
         table = self.mlp(self.rel_coords_log).flatten(0, 1)

@@ -24,6 +24,7 @@ from torch.utils.checkpoint import checkpoint
 from ..layers import ClassifierHead, DropPath, Mlp, drop_path_rates, get_norm_layer, to_2tuple, to_ntuple
 from ..layers.activations import ActLayer
 from ..layers.attention import attend, attention_logits, use_fused_attn
+from ..layers.helpers import is_recording
 from ..layers.norm import NormLayer
 from ..layers.patch_embed import PatchEmbed, resample_patch_embed
 from ..layers.pos_embed import resize_rel_pos_bias_table
@@ -39,8 +40,6 @@ __all__ = [
 
 Size = tuple[int, int]
 WindowSize = int | Sequence[int] | Sequence[Sequence[int]]
-
-_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # older torch lacks it
 
 
 class WindowAttention(nn.Module):
@@ -86,12 +85,12 @@ class WindowAttention(nn.Module):
         self.register_buffer("relative_position_index", index, persistent=False)
         if not index.is_meta:
             self.reset_parameters()
-            self.reset_buffers()
+            self.init_non_persistent_buffers()
 
     def reset_parameters(self) -> None:
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
 
-    def reset_buffers(self) -> None:
+    def init_non_persistent_buffers(self) -> None:
         index = relative_position_index(self.window_size, device=self.relative_position_index.device)
         self.register_buffer("relative_position_index", index, persistent=False)
 
@@ -104,7 +103,7 @@ class WindowAttention(nn.Module):
         with torch.no_grad():
             resized = resize_rel_pos_bias_table(table, window_size, old)
         self.relative_position_bias_table = nn.Parameter(resized, requires_grad=table.requires_grad)
-        self.reset_buffers()
+        self.init_non_persistent_buffers()
 
     def position_bias(self) -> Tensor:
         """The bias of each head for each pair of positions (num_heads, wh * ww, wh * ww)."""
@@ -124,10 +123,7 @@ class WindowAttention(nn.Module):
         bias, windows = self.position_bias(), 1
         if mask is not None:
             bias = bias + mask.unsqueeze(1)  # (windows, num_heads, area, area)
-            if total != mask.shape[0]:
-                # A mask for each window and head but common to all images: windows and heads share a dimension, so
-                # that it broadcasts instead of being repeated for each image.
-                windows = mask.shape[0]
+            windows = _joined_windows(total, mask.shape[0])
         qkv = self.project(x).view(-1, windows, area, 3, self.num_heads, self.qkv.out_features // 3 // self.num_heads)
         q, k, v = qkv.permute(3, 0, 1, 4, 2, 5).flatten(2, 3).unbind(0)  # (total / windows, windows * num_heads, ...)
         q, k, scale = self.scale_query_key(q, k, windows)
@@ -138,7 +134,7 @@ class WindowAttention(nn.Module):
             logits = attention_logits(q, k, bias, scale)
             attn = self.attn_drop(self.softmax(logits.view(-1, self.num_heads, area, area)))  # (total, num_heads, ...)
             x = attn.view_as(logits) @ v
-        if _is_exporting():
+        if is_recording():
             # ONNX export traces and decomposes attention to different memory layouts where the mask is computed from a
             # parameter, and a reshape that is a view in one is none in the other.
             x = x.clone(memory_format=torch.contiguous_format)
@@ -149,6 +145,19 @@ class WindowAttention(nn.Module):
 def _has_hooks(module: nn.Module) -> bool:
     """Whether anybody watches the module. In timm, Swin's attention is plain, and hooks see it unasked."""
     return any((module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks))
+
+
+@torch.fx.wrap  # one node in a traced graph: it depends on the batch's size
+def _joined_windows(total: int, windows: int) -> int:
+    """How many windows share a dimension with the heads: all, or 1 where all belong to one image.
+
+    A mask is for each window and head but common to all images: joined, it broadcasts instead of being repeated for
+    each image. A single image's windows can be a batch instead, which saves a copy of queries, keys and values.
+    """
+    if not torch.jit.is_scripting():
+        if is_recording():
+            return windows
+    return 1 if total == windows else windows
 
 
 class SwinTransformerBlock(nn.Module):
@@ -209,7 +218,7 @@ class SwinTransformerBlock(nn.Module):
         self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop)
         self.drop_path2 = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
         self.register_buffer("attn_mask", None, persistent=False)
-        self.reset_buffers()
+        self.init_non_persistent_buffers()
 
     def _fit_window(self, window: Size, shift: Size) -> tuple[Size, Size]:
         if self.always_partition:
@@ -218,15 +227,16 @@ class SwinTransformerBlock(nn.Module):
         shift = tuple(0 if size <= w else s for s, w, size in zip(shift, window, self.input_resolution))
         return window, shift
 
-    def reset_buffers(self) -> None:
-        like, mask = self.norm1.weight, None
+    def init_non_persistent_buffers(self) -> None:
+        old = self.attn.relative_position_index if self.attn_mask is None else self.attn_mask
+        device, dtype, mask = old.device, self.norm1.weight.dtype, None
         if any(self.shift_size) and not self.dynamic_mask:
             counts = [math.ceil(size / w) for size, w in zip(self.input_resolution, self.window_size)]
             grid, area = tuple(n * w for n, w in zip(counts, self.window_size)), math.prod(self.window_size)
-            if like.is_meta:  # its shape alone: computing on the meta device imports torch's compiler, for seconds
-                mask = like.new_empty(math.prod(counts), area, area)
+            if device.type == "meta":  # its shape alone: computing there imports torch's compiler, for seconds
+                mask = torch.empty(math.prod(counts), area, area, device=device, dtype=dtype)
             else:
-                mask = shifted_window_mask(grid, self.window_size, self.shift_size, like.device, like.dtype)
+                mask = shifted_window_mask(grid, self.window_size, self.shift_size, device, dtype)
         self.register_buffer("attn_mask", mask, persistent=False)
 
     def set_input_size(self, feat_size: Size, window_size: Size, always_partition: bool | None = None) -> None:
@@ -237,7 +247,7 @@ class SwinTransformerBlock(nn.Module):
         shift = tuple(w // 2 for w in window_size) if self.is_shifted else (0, 0)
         self.window_size, self.shift_size = self._fit_window(window_size, shift)
         self.attn.set_window_size(self.window_size)
-        self.reset_buffers()
+        self.init_non_persistent_buffers()
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path1(self._attend(self.norm1(x)))

@@ -79,7 +79,7 @@ class CosineWindowAttention(WindowAttention):
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
         self.softmax = nn.Softmax(dim=-1)
-        self._register_positions(self.logit_scale.device)
+        self._register_positions(torch.get_default_device())
         if not self.logit_scale.is_meta:
             self.reset_parameters()
 
@@ -89,7 +89,7 @@ class CosineWindowAttention(WindowAttention):
             if bias is not None:
                 nn.init.zeros_(bias)
 
-    def reset_buffers(self) -> None:
+    def init_non_persistent_buffers(self) -> None:
         self._register_positions(self.relative_coords_table.device)
 
     def _register_positions(self, device: torch.device) -> None:
@@ -110,7 +110,7 @@ class CosineWindowAttention(WindowAttention):
         """Change the window; the weights stay as they are."""
         if window_size != self.window_size:
             self.window_size = window_size
-            self.reset_buffers()
+            self.init_non_persistent_buffers()
 
     def position_bias(self) -> Tensor:
         table = self.cpb_mlp(self.relative_coords_table).flatten(0, 2)
