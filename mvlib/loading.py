@@ -16,10 +16,11 @@ import logging
 import math
 import os
 import pickle
+import re
 import struct
 import sys
 import zipfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -28,10 +29,11 @@ from typing import Any, BinaryIO
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.nn.modules.module import _IncompatibleKeys
 
 from .errors import CheckpointError
 from .hub import check_complete
-from .layers.helpers import owns_meta
+from .layers.helpers import owns_meta, unwrap
 from .weights import WeightsConfig
 
 __all__ = ["FACTS", "adapt_input_conv", "load_checkpoint", "load_weights", "materialize", "read_state_dict",
@@ -43,8 +45,9 @@ StateDict = dict[str, Tensor]
 # In the order in which they are looked for: an average of the weights is what was published, if there is one.
 _EMA_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict")
 _WRAPPER_KEYS = ("classy_state_dict", "base_model", "state_dict", "model", "model_state_dict", "params", "net",
-                 "encoder")
-_PREFIXES = ("_orig_mod.", "module.")
+                 "encoder", "module")
+# What torch.compile, FSDP and activation checkpointing put into a name wherever they wrap a part of the model.
+_WRAPPERS = re.compile(r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 # What a checkpoint may say of its model, and of what type that is. `classes` are names, `data_config` is how its images
 # are prepared, `label_set`, `license` and `base_model` are as in a WeightsConfig.
 FACTS: dict[str, Any] = {
@@ -52,6 +55,7 @@ FACTS: dict[str, Any] = {
     "data_config": dict, "license": str, "base_model": dict, "epoch": int, "metric": (int, float),
 }
 _SHOWN_KEYS = 5
+_FOREIGN_SHARE = 0.2  # of the keys of file and model: with fewer that do not fit, it's an option or a damage
 
 
 def read_state_dict(path: str | os.PathLike[str], use_ema: bool = True, mmap: bool = False) -> StateDict:
@@ -259,9 +263,9 @@ def _unwrap(data: Any, use_ema: bool) -> StateDict:
     if _is_quantized(data):
         return _without_objects(data)
     tensors = {key: value for key, value in data.items() if isinstance(value, Tensor)}
-    for prefix in (*_PREFIXES, *_PREFIXES[:1]):
-        if tensors and all(key.startswith(prefix) for key in tensors):
-            tensors = {key[len(prefix):]: value for key, value in tensors.items()}
+    tensors = {_WRAPPERS.sub("", key): value for key, value in tensors.items()}
+    while tensors and all(key.startswith("module.") or key == "n_averaged" for key in tensors):  # DDP, AveragedModel
+        tensors = {key[len("module."):]: value for key, value in tensors.items() if key != "n_averaged"}
     return tensors
 
 
@@ -311,13 +315,27 @@ def adapt_input_conv(in_chans: int, weight: Tensor, base_chans: int = 3) -> Tens
 
 def load_checkpoint(
     model: nn.Module, checkpoint_path: str | os.PathLike[str], use_ema: bool = True, strict: bool = True
-) -> None:
+) -> _IncompatibleKeys:
     """Load a weights file into a model that exists; foreign layouts and other image sizes are adapted.
+
+    What DDP, DataParallel, AveragedModel and torch.compile put around the model or into the file's names is looked
+    through, and so is a training program's own "model." or "backbone.".
+
+    Args:
+        model: The model.
+        checkpoint_path: What `read_state_dict` reads.
+        use_ema: Prefer averaged weights where a training checkpoint has both.
+        strict: Whether missing and unexpected keys are an error. If not, a file of which nothing is loaded gets a
+            warning.
+
+    Returns:
+        (missing_keys, unexpected_keys), as `load_state_dict` does.
 
     Raises:
         CheckpointError: The file cannot be read or does not fit the model.
     """
-    load_weights(model, read_state_dict(checkpoint_path, use_ema), strict=strict, origin=str(checkpoint_path))
+    state_dict = read_state_dict(checkpoint_path, use_ema)
+    return load_weights(model, state_dict, strict=strict, origin=str(checkpoint_path))
 
 
 def load_weights(
@@ -332,7 +350,7 @@ def load_weights(
     strict: bool = True,
     consume: bool = False,
     origin: str = "the weights",
-) -> None:
+) -> _IncompatibleKeys:
     """Fit tensors to a model and make them its parameters.
 
     A model on the meta device takes the tensors themselves, moved to `device` and `dtype` where these are given; a
@@ -349,30 +367,44 @@ def load_weights(
         consume: Empty the state dict, so that what is converted does not stay in memory beside what it becomes.
         origin: What error messages call the weights.
 
+    Returns:
+        (missing_keys, unexpected_keys), as `load_state_dict` does.
+
     Raises:
         CheckpointError: The tensors do not fit; the message lists the keys, shortened.
     """
+    model = unwrap(model)
     if getattr(model, "is_quantized", False):  # more than tensors in both state dicts, and nothing in them to adapt
         model.load_published(state_dict, partial(_check, model, origin))
-        return
+        return _IncompatibleKeys([], [])
     config = config or WeightsConfig()
-    given, state_dict = state_dict, _translate(model, state_dict, config.key_map)
+    expected = model.state_dict()
+    given = state_dict
+    if config.key_map is None:
+        state_dict = _part_of(model, state_dict, expected, origin)
+    state_dict = _translate(model, state_dict, config.key_map)
     if consume:
         given.clear()
-    expected = model.state_dict()
     # Of training with --split-bn: norms of augmented views, which the model by itself does not have.
     state_dict = {key: value for key, value in state_dict.items() if ".aux_bn." not in key or key in expected}
     if fit_input:
         _fit_input(model, state_dict, expected, config)
-    dropped = _fit_head(model, state_dict, expected, config, origin) if fit_head else set()
+    dropped, notes = _fit_head(model, state_dict, expected, config) if fit_head else (set(), [])
     if hasattr(model, "fit_state_dict"):
         state_dict = model.fit_state_dict(state_dict)
     for part in getattr(model, "optional_parts", ()):
         if not any(key.startswith(f"{part}.") for key in state_dict):
-            _logger.warning("%s: there is no '%s': it was initialised", origin, part)
+            notes.append(f"there is no '{part}': it was initialised")
             dropped |= {key for key in expected if key.startswith(f"{part}.")}
 
     _check(model, origin, expected, state_dict, dropped, strict)
+    if not any(key in expected for key in state_dict):
+        notes.append(f"nothing was loaded: none of its names, such as '{next(iter(state_dict), '')}', is one of the "
+                     f"model '{_name(model)}', such as '{next(iter(expected), '')}'")
+    for note in notes:
+        _logger.warning("%s: %s", origin, note)
+    answer = _IncompatibleKeys([key for key in expected if key not in state_dict],
+                               [key for key in state_dict if key not in expected])
     kept = {key: value for key, value in state_dict.items() if key in expected}
     del state_dict
     if any(owns_meta(module) for module in model.modules()):
@@ -381,6 +413,7 @@ def load_weights(
         model.load_state_dict(kept, strict=False)
         if dropped:
             model.init_weights({key.rpartition(".")[0] for key in dropped})
+    return answer
 
 
 def materialize(model: nn.Module, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> None:
@@ -399,6 +432,33 @@ def _translate(model: nn.Module, state_dict: StateDict, key_map: str | None) -> 
     return dict(state_dict)
 
 
+def _part_of(model: nn.Module, state_dict: StateDict, expected: StateDict, origin: str) -> StateDict:
+    """What a training program's state dict holds of the model: behind "model.", "backbone." or whatever it is called,
+    beside its loss, say. A state dict that has half of the model's names as it is, or nowhere, is returned as it is.
+
+    Raises:
+        CheckpointError: It holds the model several times.
+    """
+    half = len(expected) / 2
+    is_foreign = any(candidate.matches(state_dict) for candidate in getattr(model, "key_maps", ()))
+    if is_foreign or sum(key in expected for key in state_dict) >= half:
+        return state_dict
+    sizes = Counter(key[:end + 1] for key in state_dict for end, letter in enumerate(key) if letter == ".")
+    parts = {prefix: {key[len(prefix):]: value for key, value in state_dict.items() if key.startswith(prefix)}
+             for prefix, size in sizes.items() if size >= half}
+    found = {prefix: sum(key in expected for key in _translate(model, part, None)) for prefix, part in parts.items()}
+    best = [prefix for prefix, number in found.items() if number >= half and number == max(found.values())]
+    if len(best) > 1:
+        raise CheckpointError(f"{origin}: holds the model '{_name(model)}' several times, behind "
+                              f"{', '.join(map(repr, best))}; save one of them by itself")
+    if not best:
+        return state_dict
+    rest = len(state_dict) - len(parts[best[0]])
+    _logger.log(logging.WARNING if rest else logging.INFO, "%s: the model is what is called '%s*'; %d other tensors "
+                "were left aside", origin, best[0], rest)
+    return parts[best[0]]
+
+
 def _paths(names: str | Iterable[str] | None) -> tuple[str, ...]:
     return () if names is None else (names,) if isinstance(names, str) else tuple(names)
 
@@ -408,14 +468,17 @@ def _fit_input(model: nn.Module, state_dict: StateDict, expected: StateDict, con
         key = f"{path}.weight"
         if key not in state_dict or key not in expected or state_dict[key].shape[1] == expected[key].shape[1]:
             continue
-        state_dict[key] = adapt_input_conv(model.in_chans, state_dict[key], config.input_size[0])
-        _logger.info("adapted '%s' from %d to %d input channels", path, config.input_size[0], model.in_chans)
+        theirs, ours = state_dict[key].shape, expected[key].shape
+        # What a file was trained on, it shows itself: a stem may take several values of a channel, theirs as ours.
+        chans = theirs[1] * model.in_chans // ours[1] if len(theirs) == len(ours) else config.input_size[0]
+        state_dict[key] = adapt_input_conv(model.in_chans, state_dict[key], chans)
+        _logger.info("adapted '%s' from %d to %d input channels", path, chans, model.in_chans)
 
 
 def _fit_head(
-    model: nn.Module, state_dict: StateDict, expected: StateDict, config: WeightsConfig, origin: str
-) -> set[str]:
-    """Cut a background class off, or take away the classifier of another number of classes. Returns expected keys."""
+    model: nn.Module, state_dict: StateDict, expected: StateDict, config: WeightsConfig
+) -> tuple[set[str], list[str]]:
+    """Cut a background class off, or take away a classifier of another shape. Returns expected keys, and why."""
     paths = tuple(dict.fromkeys((*_paths(config.classifier), *getattr(model, "classifier_paths", ()))))
     dropped: set[str] = set()
     found = None
@@ -427,22 +490,28 @@ def _fit_head(
                 state_dict[key] = state_dict[key][config.label_offset:]
             if key in expected and expected[key].shape == state_dict[key].shape:
                 continue
-            found = state_dict.pop(key).shape[0]
+            shape = state_dict.pop(key).shape
             if key in expected:
+                found = found or (shape, expected[key].shape)
                 dropped.add(key)
-    if found is None and paths and not any(key.startswith(f"{path}.") for key in state_dict for path in paths):
+    names = "', '".join(paths)
+    if not dropped and paths and not any(key.startswith(f"{path}.") for key in state_dict for path in paths):
         dropped = {key for key in expected for path in paths if key in (f"{path}.weight", f"{path}.bias")}
-        if dropped:
-            _logger.warning("%s: there is no classifier: '%s' was initialised", origin, "', '".join(paths))
-        return dropped
-    if dropped:
-        _logger.warning("%s: the classifier '%s' has %d classes, the model %d: it was initialised anew", origin,
-                        "', '".join(paths), found, model.num_classes)
-    return dropped
+        return dropped, [f"there is no classifier: '{names}' was initialised"] if dropped else []
+    if found is None:
+        return dropped, []
+    theirs, ours = found
+    what = f"has {theirs[0]} classes, the model {ours[0]}" if theirs[0] != ours[0] else \
+        f"takes {math.prod(theirs[1:])} features, the model's {math.prod(ours[1:])}"
+    return dropped, [f"the classifier '{names}' {what}: it was initialised anew"]
 
 
 def _may_miss(key: str, dropped: Collection[str]) -> bool:
     return key in dropped or key.endswith("num_batches_tracked")  # files older than torch 0.4.1 have no such counter
+
+
+def _name(model: nn.Module) -> str:
+    return getattr(model, "architecture", None) or type(model).__name__
 
 
 def _check(
@@ -478,8 +547,7 @@ def _problems(
 def _explain(
     model: nn.Module, origin: str, problems: dict[str, list[str]], state_dict: StateDict, expected: StateDict
 ) -> str:
-    name = getattr(model, "architecture", None) or type(model).__name__
-    lines = [f"{origin}: does not fit the model '{name}'"]
+    lines = [f"{origin}: does not fit the model '{_name(model)}'"]
     for kind, keys in problems.items():
         shown = keys[:_SHOWN_KEYS]
         if kind == "other shape":
@@ -487,17 +555,22 @@ def _explain(
                      for key in shown]
         rest = f", and {len(keys) - _SHOWN_KEYS} more" if len(keys) > _SHOWN_KEYS else ""
         lines.append(f"  {kind} ({len(keys)}): {', '.join(shown)}{rest}")
-    if len(problems.get("missing", ())) > len(expected) / 2:
-        lines.append("  most keys are missing: these are weights of another architecture")
+    wrong = sum(map(len, problems.values()))
+    share = wrong / max(len(expected) + len(problems.get("unexpected", ())), 1)
+    if share > _FOREIGN_SHARE:
+        lines.append(f"  {share:.0%} of all keys do not fit: these are weights of another architecture, or of this one "
+                     f"built with other arguments")
     if _is_quantized(state_dict) and not _is_quantized(expected):
         lines.append("  the file holds quantized weights: a quantized_* model takes them, with quantize=True")
     elif _is_quantized(expected) and not _is_quantized(state_dict):
         lines.append("  the file holds float weights, the model is int8: pass quantize=False to load them")
     heads = {f"{path}.weight" for path in getattr(model, "classifier_paths", ())}
     wrong_heads = heads & set(problems.get("other shape", ()))
-    if wrong_heads:
-        classes = state_dict[wrong_heads.pop()].shape[0]
-        lines.append(f"  the file's classifier has {classes} classes: pass num_classes={classes} to keep it")
+    for key in wrong_heads:
+        classes = state_dict[key].shape[0]
+        if classes != expected[key].shape[0]:
+            lines.append(f"  the file's classifier has {classes} classes: pass num_classes={classes} to keep it")
+            break
     return "\n".join(lines)
 
 

@@ -1,6 +1,7 @@
 """From a file to a model: formats, adaptation, and files that must not be loaded."""
 
 import argparse
+import copy
 import logging
 import os
 import pickle
@@ -12,9 +13,11 @@ from collections import OrderedDict
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 import mvlib
 from mvlib.errors import CheckpointError
+from mvlib.layers.helpers import unwrap
 from mvlib.loading import adapt_input_conv, load_checkpoint, read_state_dict
 
 
@@ -263,6 +266,151 @@ def test_a_first_convolution_of_another_kind_cannot_be_adapted():
         adapt_input_conv(2, torch.zeros(8, 4, 3, 3), 3)
 
 
+@pytest.mark.parametrize(("theirs", "ours"), [(4, 3), (1, 3), (4, 1)])
+def test_a_file_s_own_input_channels_are_what_is_adapted(theirs, ours, tmp_path, caplog):
+    source = mvlib.create_model("resnet18", in_chans=theirs)
+    save_file(source.state_dict(), tmp_path / "w.safetensors")
+    with caplog.at_level(logging.INFO, logger="mvlib"):
+        loaded = mvlib.create_model("resnet18", checkpoint_path=tmp_path / "w.safetensors", in_chans=ours)
+    assert torch.equal(loaded.conv1.weight, adapt_input_conv(ours, source.conv1.weight.detach(), theirs))
+    assert f"adapted 'conv1' from {theirs} to {ours} input channels" in caplog.text
+
+
+# what training programs put around a model
+
+def behind(prefix, weights):
+    return {prefix + key: value for key, value in weights.items()}
+
+
+def averaged(weights):
+    return {"n_averaged": torch.tensor(3), **behind("module.", weights)}
+
+
+WRAPPINGS = {
+    "torchvision's reference scripts": lambda w: {"model": zeros(w), "model_ema": averaged(w), "epoch": 3},
+    "the same, of a model in DDP": lambda w: {"model_ema": averaged(behind("module.", w))},
+    "an average by itself": averaged,
+    "DataParallel twice": lambda w: behind("module.module.", w),
+    "compiled in DDP": lambda w: behind("module._orig_mod.", w),
+    "DDP, compiled, DDP": lambda w: behind("module._orig_mod.module.", w),
+    "compiled by regions": lambda w: {key.replace("layer1.0.", "layer1.0._orig_mod."): v for key, v in w.items()},
+    "FSDP and checkpointing": lambda w: {f"_fsdp_wrapped_module.{key}".replace(
+        "layer2.", "layer2._checkpoint_wrapped_module."): v for key, v in w.items()},
+    "DeepSpeed": lambda w: {"module": w, "global_steps": 5},
+    "Lightning": lambda w: {"state_dict": {**behind("model.", w), "criterion.weight": torch.ones(3)}},
+    "Lightning, compiled": lambda w: {"state_dict": behind("net._orig_mod.", w)},
+    "a backbone": lambda w: {"state_dict": {**behind("backbone.body.", w), "neck.weight": torch.ones(3)}},
+    "MoCo": lambda w: {"state_dict": {**behind("module.encoder_q.", w), "module.queue": torch.ones(3)}},
+}
+
+
+def zeros(weights):
+    return {key: torch.zeros_like(value) for key, value in weights.items()}
+
+
+@pytest.fixture
+def net():
+    """Names as a ResNet's, and little behind them."""
+    stages = {f"layer{i}": nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)) for i in (1, 2)}
+    return nn.Sequential(OrderedDict({"conv1": nn.Conv2d(3, 3, 1), **stages, "fc": nn.Linear(3, 2)}))
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+def test_what_training_programs_put_around_a_model_s_names(wrapping, net, tmp_path):
+    torch.save(WRAPPINGS[wrapping](net.state_dict()), tmp_path / "w.pth")
+    other = copy.deepcopy(net)
+    other.load_state_dict(zeros(net.state_dict()))
+    assert load_checkpoint(other, tmp_path / "w.pth") == ([], [])
+    assert all(torch.equal(value, net.state_dict()[key]) for key, value in other.state_dict().items())
+
+
+@pytest.mark.parametrize("wrap", [
+    nn.DataParallel, torch.compile, torch.optim.swa_utils.AveragedModel, lambda m: torch.compile(nn.DataParallel(m)),
+])
+def test_a_model_in_a_wrapper(wrap, net, tmp_path):
+    save_file(zeros(net.state_dict()), tmp_path / "w.safetensors")
+    wrapped = wrap(net)
+    assert load_checkpoint(wrapped, tmp_path / "w.safetensors") == ([], [])
+    assert unwrap(wrapped).fc.weight.abs().sum() == 0
+
+
+def test_a_foreign_layout_in_a_training_program_s_names(tmp_path):
+    from torchvision.models import VisionTransformer
+
+    theirs = VisionTransformer(224, 16, 1, 3, 12, 48, num_classes=3)
+    torch.save({"state_dict": {**behind("model.", theirs.state_dict()), "loss.weight": torch.ones(3)}},
+               tmp_path / "w.pth")
+    ours = small_vit()
+    load_checkpoint(ours, tmp_path / "w.pth")
+    assert torch.equal(ours.norm.weight, theirs.encoder.ln.weight)
+
+
+def test_what_is_left_aside_is_said(net, tmp_path, caplog):
+    torch.save(WRAPPINGS["Lightning"](net.state_dict()), tmp_path / "w.pth")
+    load_checkpoint(net, tmp_path / "w.pth")
+    assert "the model is what is called 'model.*'; 1 other tensors were left aside" in caplog.text
+
+
+def test_two_models_in_a_file(net, tmp_path):
+    torch.save(behind("student.", net.state_dict()) | behind("teacher.", net.state_dict()), tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match="the model 'Sequential' several times, behind 'student.', 'teacher.'"):
+        load_checkpoint(net, tmp_path / "w.pth", strict=False)
+
+
+def test_not_strict_returns_what_load_state_dict_returns(net, tmp_path, caplog):
+    weights = {key: value for key, value in zeros(net.state_dict()).items() if not key.startswith("fc.")}
+    torch.save({**weights, "extra": torch.ones(1)}, tmp_path / "w.pth")
+    assert load_checkpoint(net, tmp_path / "w.pth", strict=False) == (["fc.weight", "fc.bias"], ["extra"])
+    assert net.conv1.weight.abs().sum() == 0
+    assert not caplog.records
+
+
+def test_a_file_of_which_nothing_is_loaded_is_no_silence(net, tmp_path, caplog):
+    torch.save(behind("mine_", zeros(net.state_dict())), tmp_path / "w.pth")
+    missing, unexpected = load_checkpoint(net, tmp_path / "w.pth", strict=False)
+    assert len(missing) == len(unexpected) == len(net.state_dict())
+    assert "nothing was loaded: none of its names, such as 'mine_conv1.weight'" in caplog.text
+    assert net.conv1.weight.abs().sum() > 0
+
+
+# what load_state_dict converts, by itself and inside other modules
+
+SWINS = {  # with what old files of timm's and Microsoft's hold besides the weights
+    "swin_tiny_patch4_window7_224": "relative_position_index", "swinv2_tiny_window8_256": "relative_coords_table"}
+
+
+@pytest.mark.parametrize("name", SWINS)
+def test_a_state_dict_with_buffers_that_other_code_saves(name):
+    model = mvlib.create_model(name, depths=(1, 1), embed_dim=12, num_heads=(2, 2), num_classes=3)
+    old = zeros(model.state_dict()) | {f"layers.0.blocks.0.attn.{SWINS[name]}": torch.zeros(4, 4),
+                                       "layers.0.blocks.0.attn_mask": torch.zeros(4, 4)}
+    for wrapped, prefix in ((model, ""), (nn.DataParallel(model), "module."), (nn.Sequential(model), "0.")):
+        nn.init.ones_(model.head.fc.weight)
+        assert wrapped.load_state_dict(behind(prefix, old)) == ([], [])
+        assert model.head.fc.weight.abs().sum() == 0
+    features = mvlib.create_model(name, depths=(1, 1), embed_dim=12, num_heads=(2, 2), features_only=True,
+                                  out_indices=(0, 1))
+    features.load_state_dict(features.state_dict() | {f"model.layers.0.blocks.0.attn.{SWINS[name]}": torch.zeros(4)})
+
+
+def small_vit(**kwargs):
+    return mvlib.create_model("vit_tiny_patch16_224", depth=1, embed_dim=12, num_classes=3, **kwargs)
+
+
+def test_a_state_dict_of_another_image_size():
+    source, model = small_vit(img_size=64), small_vit(img_size=32)
+    model.load_state_dict(source.state_dict())
+    assert torch.equal(model.head.weight, source.head.weight)
+    assert model.pos_embed.shape == (1, 5, 12)
+
+
+def test_what_fits_is_loaded_as_it_is():
+    """A grid of as many places as the published one, but another shape, is not taken for the published one."""
+    source, model = small_vit(img_size=(112, 448)), small_vit(img_size=(112, 448))
+    model.load_state_dict(source.state_dict() | {"pre_logits.fc.weight": torch.zeros(2)})
+    assert torch.equal(model.pos_embed, source.pos_embed)
+
+
 # files that do not fit
 
 def test_another_number_of_classes_names_the_remedy(model, tmp_path):
@@ -281,6 +429,24 @@ def test_another_architecture(files):
     assert "does not fit the model 'vit_tiny_patch16_224'" in text
     assert "these are weights of another architecture" in text
     assert "and 1" in text and len(text) < 1200  # shortened
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [("resnet18", "resnet34"), ("resnet34", "resnet18"),
+                                              ("resnet18", "resnet50")])
+def test_another_architecture_with_the_same_names(theirs, ours, tmp_path, caplog):
+    torch.save(mvlib.create_model(theirs, num_classes=4).state_dict(), tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match="these are weights of another architecture"):
+        mvlib.create_model(ours, num_classes=4, checkpoint_path=tmp_path / "w.pth")
+    assert not caplog.records  # nothing is said of a classifier that nobody gets
+
+
+def test_a_classifier_of_other_features(tmp_path, caplog):
+    torch.save(mvlib.create_model("resnet18", num_classes=4).state_dict(), tmp_path / "w.pth")
+    mvlib.create_model("resnet18", num_classes=4, global_pool="catavgmax", checkpoint_path=tmp_path / "w.pth")
+    assert "the classifier 'fc' takes 512 features, the model's 1024: it was initialised anew" in caplog.text
+    with pytest.raises(CheckpointError) as caught:
+        load_checkpoint(mvlib.create_model("resnet18", num_classes=4, global_pool="catavgmax"), tmp_path / "w.pth")
+    assert "pass num_classes" not in str(caught.value)
 
 
 def test_missing_keys(model, tmp_path):

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
-__all__ = ["is_recording", "make_divisible", "move_to_end", "owns_meta", "to_2tuple", "to_ntuple"]
+__all__ = ["is_recording", "make_divisible", "move_to_end", "owns_meta", "to_2tuple", "to_ntuple", "unwrap"]
 
 _is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # older torch lacks it
 
@@ -53,3 +54,15 @@ def owns_meta(module: nn.Module) -> bool:
     """Whether the module itself (not its children) holds a tensor on the meta device."""
     tensors = (*module._parameters.values(), *module._buffers.values())
     return any(t is not None and t.is_meta for t in tensors)
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model inside DistributedDataParallel, DataParallel, AveragedModel and torch.compile, one in another too."""
+    wrappers = (nn.parallel.DistributedDataParallel, nn.DataParallel, AveragedModel)
+    while True:
+        if isinstance(model, wrappers):
+            model = model.module
+        elif hasattr(model, "_orig_mod"):
+            model = model._orig_mod
+        else:
+            return model

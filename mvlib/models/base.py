@@ -430,12 +430,20 @@ class ImageModel(nn.Module):
         if hasattr(module, "init_non_persistent_buffers"):
             module.init_non_persistent_buffers()
 
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """As `nn.Module` does; a state dict in a foreign layout that the family reads is converted first."""
-        key_map = next((candidate for candidate in self.key_maps if candidate.matches(state_dict)), None)
-        if key_map is not None:
-            state_dict = self.fit_state_dict(key_map.convert(dict(state_dict), self))
-        return super().load_state_dict(state_dict, strict=strict, assign=assign)
+    def _load_from_state_dict(self, state_dict: StateDict, prefix: str, *args: Any) -> None:
+        """What torch calls to load this model, by itself or as a part of another: what is there in a foreign layout or
+        in other sizes is converted first. What fits as it is stays as it is."""
+        given = {key[len(prefix):]: value for key, value in state_dict.items() if key.startswith(prefix)}
+        key_map = next((candidate for candidate in self.key_maps if candidate.matches(given)), None)
+        own = {key: getattr(value, "shape", None) for key, value in self.state_dict().items()}
+        fits = {key: value for key, value in given.items() if key in own and own[key] == getattr(value, "shape", None)}
+        if key_map is not None or len(fits) < len(given):
+            fitted = self.fit_state_dict(key_map.convert(given, self)) if key_map is not None else \
+                {**self.fit_state_dict(given), **fits}
+            for key in given:
+                del state_dict[prefix + key]
+            state_dict.update((prefix + key, value) for key, value in fitted.items())
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def fit_state_dict(self, state_dict: StateDict) -> StateDict:
         """Fit a state dict in our layout to this model's sizes (position embeddings, bias tables); base: unchanged.

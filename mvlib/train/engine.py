@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from ..data.randomness import sample_seed
 from ..errors import MvlibError
+from ..layers.helpers import unwrap
 from ..optim.clip import clip_grad, model_parameters
 from ..publish import describe_model
-from .distributed import is_parallel, sum_over_ranks, unwrap
+from .distributed import is_parallel, sum_over_ranks
 from .ema import ModelEma
 
 __all__ = ["NonFiniteLossError", "StepOptions", "StopTraining", "TrainState", "train_one_epoch", "validate"]

@@ -27,6 +27,7 @@ from ..data.mixup import FastCollateMixup, Mixup
 from ..data.readers import check_labels, check_same_classes
 from ..errors import CheckpointError, ConfigError, DataError
 from ..factory import create_model
+from ..layers.helpers import unwrap
 from ..loading import load_checkpoint
 from ..loss import DistillationLoss, create_loss
 from ..optim import create_optimizer_v2, optimizer_kwargs
@@ -36,7 +37,7 @@ from ..scheduler.factory import create_scheduler_v2, scale_learning_rate, schedu
 from ..threads import fitting_workers
 from .batchnorm import distribute_bn
 from .checkpoint import CheckpointStore, find_checkpoints, newest_checkpoint, read_checkpoint
-from .distributed import World, broadcast_object, init_world, is_parallel, sum_over_ranks, unwrap
+from .distributed import World, broadcast_object, init_world, is_parallel, sum_over_ranks
 from .engine import NonFiniteLossError, Progress, StepOptions, TrainState, train_one_epoch, validate
 from .messages import messages_on_terminal
 from .model import average_model, build_model, wrap_model
