@@ -340,7 +340,7 @@ def _arguments(request: _Request, given: dict[str, Any], known: dict[str, bool] 
 
 
 def _build(
-    architecture: str, entrypoint: Callable[..., nn.Module], arguments: dict[str, Any], as_it_is: bool
+    architecture: str, entrypoint: Callable[..., nn.Module], arguments: dict[str, Any], as_it_is: bool = False
 ) -> nn.Module:
     """Build on the meta device whatever keeps our contract; other models, or all, are built as they are."""
     model_class = _model_class(entrypoint)

@@ -102,8 +102,8 @@ def read_training_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
     """What a checkpoint says of its model besides its tensors, as far as it does (`FACTS`); nothing for files that hold
     weights alone.
 
-    Training checkpoints say it beside "state_dict", safetensors in their metadata, under "mvlib", as JSON. It is
-    another's word: of the right types, but not checked further.
+    Training checkpoints say it beside "state_dict", timm's in their arguments, safetensors in their metadata, under
+    "mvlib", as JSON. It is another's word: of the right types, but not checked further.
 
     Raises:
         CheckpointError: The file is damaged.
@@ -126,7 +126,23 @@ def read_training_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
         return {}  # whoever reads the weights says what is wrong
     if not isinstance(data, dict):
         return {}
+    if isinstance(data.get("args"), argparse.Namespace):
+        data = {**_facts_of_arguments(vars(data["args"])), **data}
     return {key: data[key] for key, kind in FACTS.items() if isinstance(data.get(key), kind)}
+
+
+def _facts_of_arguments(args: Mapping[str, Any]) -> dict[str, Any]:
+    """What the arguments that timm's script keeps in its checkpoints say of the model."""
+    own = args.get("model_kwargs")
+    model_args = {"in_chans": args.get("in_chans"), "global_pool": args.get("gp"),
+                  **(own if isinstance(own, dict) else {})}
+    names = ("input_size", "mean", "std", "interpolation", "crop_pct", "crop_mode")
+    data_config = {key: args.get(key) for key in names}
+    if not data_config["input_size"] and args.get("img_size"):
+        data_config["input_size"] = (model_args["in_chans"] or 3, args["img_size"], args["img_size"])
+    return {"arch": args.get("model"), "num_classes": args.get("num_classes"),
+            "model_args": {key: value for key, value in model_args.items() if value is not None},
+            "data_config": {key: value for key, value in data_config.items() if value}}
 
 
 def _is_safetensors(path: Path) -> bool:

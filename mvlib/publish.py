@@ -13,7 +13,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 from . import hub
-from .data.config import resolve_data_config
+from .data.config import image_mode, resolve_data_config
 from .errors import ConfigError
 from .factory import build_empty, describe_inputs
 from .files import replacing
@@ -146,9 +146,6 @@ def _current_config(model: ImageModel) -> WeightsConfig:
     base = getattr(model, "base_weights", None)
     described = describe_inputs(model, model.weights_config)
     changes: dict[str, Any] = {"num_classes": model.num_classes}
-    if model.in_chans not in (1, len(described.mean)):
-        changes.update(mean=(sum(described.mean) / len(described.mean),) * model.in_chans,
-                       std=(sum(described.std) / len(described.std),) * model.in_chans)
     if base is not None:
         changes.update(license=base.license, base_model=base.describe_base())
         if model.num_classes == base.num_classes:
@@ -240,6 +237,10 @@ def _model_card(model: ImageModel, config: WeightsConfig, repo_id: str | None) -
     source_of_base = (base or {}).get("source") or ""
     base_id = source_of_base.removeprefix("hf-hub:").partition("@")[0] if source_of_base.startswith("hf-hub:") else None
     params = sum(p.numel() for p in model.parameters())
+    try:
+        mode = image_mode(config.input_size[0])
+    except ConfigError:  # no file has so many channels
+        mode = None
     label_count = f"{model.num_classes} classes"
     labels = label_count + (f" of {config.label_set}" if config.label_set else "")
     if config.label_names:
@@ -285,7 +286,8 @@ def _model_card(model: ImageModel, config: WeightsConfig, repo_id: str | None) -
         "",
         f'model = mvlib.create_model("{source}").eval()',
         "transform = mvlib.create_transform(**mvlib.resolve_data_config(model=model))",
-        'image = Image.new("RGB", (640, 480))  # or Image.open("photo.jpg").convert("RGB")',
+        f'image = Image.new("{mode}", (640, 480))  # or Image.open("photo.jpg").convert("{mode}")' if mode else
+        f"image = torch.rand({config.input_size[0]}, 480, 640)  # intensities in [0, 1]",
         "with torch.inference_mode():",
         "    probabilities = model(transform(image)[None]).softmax(dim=-1)",
         "print(probabilities.topk(min(5, probabilities.shape[-1])))",

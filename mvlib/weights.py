@@ -30,6 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .data.config import per_channel
 from .errors import ConfigError
 from .names import closest
 
@@ -211,8 +212,9 @@ class WeightsConfig:
     def with_inputs(self, **changes: Any) -> WeightsConfig:
         """A copy with other preprocessing: what is given, and what follows from it for the rest.
 
-        Sizes and crops for tests go, as they were found for the inputs that were. torchvision's `resize_size` and
-        `crop_pct` follow each other, `pool_size` is that of the new image where the old one tells.
+        Mean and std are averaged for another number of channels. Sizes and crops for tests go, as they were found for
+        the inputs that were. torchvision's `resize_size` and `crop_pct` follow each other, `pool_size` is that of the
+        new image where the old one tells.
 
         Raises:
             ConfigError: A value cannot be what its field holds.
@@ -221,9 +223,11 @@ class WeightsConfig:
         new._check()
         old_size, size = self.input_size[1:], new.input_size[1:]
         channels = new.input_size[:1]
+        values = {name: per_channel(getattr(new, name), channels[0]) for name in ("mean", "std")}
         if set(changes) == {"input_size"} and size == old_size:  # but for the channels all is as it was
-            return new.replace(**{name: (*channels, *value[1:]) for name in ("test_input_size", "min_input_size")
-                                  if (value := getattr(self, name))})
+            return new.replace(**values, **{
+                name: (*channels, *value[1:]) for name in ("test_input_size", "min_input_size")
+                if (value := getattr(self, name))})
         follows: dict[str, Any] = {"test_input_size": None, "test_crop_pct": None, "test_pool_size": None}
         resize = self.resize_size
         if "resize_size" in changes:
@@ -239,7 +243,7 @@ class WeightsConfig:
             least = self.min_input_size
             fits = least is not None and least[1] <= size[0] and least[2] <= size[1]
             follows["min_input_size"] = (*channels, *least[1:]) if fits else None
-        return new.replace(**{name: value for name, value in follows.items() if name not in changes})
+        return new.replace(**{**follows, **changes, **values})
 
     def describe_base(self) -> dict[str, Any] | None:
         """What weights that are trained from these say of them; from weights without a public name, of theirs."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..lazy import attach
 
 _NAMES = {
-    "config": ("resolve_data_config", "resolve_model_data_config"),
+    "config": ("image_mode", "per_channel", "resolve_data_config", "resolve_model_data_config"),
     "transforms": ("CenterCrop", "Normalize", "Resize", "ToTensor", "TrimBorder"),
     "transform_factory": ("create_transform",),
     "fast": ("FastTransform",),
@@ -15,7 +15,7 @@ _NAMES = {
     "labels": ("class_names",),
     "dataset": ("AugMixDataset", "ImageDataset", "IterableImageDataset", "StreamedSample"),
     "dataset_factory": ("create_dataset",),
-    "readers": ("check_labels", "check_same_classes", "create_reader"),
+    "readers": ("Relabel", "check_labels", "check_same_classes", "create_reader", "match_classes"),
     "loader": ("Loader", "create_loader"),
     "collate": ("fast_collate",),
     "mixup": ("FastCollateMixup", "Mixup", "mixup_target"),

@@ -4,14 +4,49 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..errors import ConfigError
 from .constants import DEFAULT_CROP_MODE, DEFAULT_CROP_PCT, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-__all__ = ["resolve_data_config", "resolve_model_data_config"]
+__all__ = ["image_mode", "per_channel", "resolve_data_config", "resolve_model_data_config"]
 
 _logger = logging.getLogger(__name__)
+
+_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+
+
+def image_mode(channels: int, asked: str | None = None) -> str:
+    """PIL's mode of the images that a model of so many channels takes: L, LA, RGB or RGBA, or the one `asked` for.
+
+    Raises:
+        ConfigError: No mode has so many channels, or the one that is asked for has not.
+    """
+    if asked:
+        from PIL import ImageMode
+
+        try:
+            bands = len(ImageMode.getmode(asked).bands)
+        except KeyError:
+            raise ConfigError(f"PIL has no image mode '{asked}'; a model of {channels} channels takes "
+                              f"{_MODES.get(channels, 'none of its modes')}") from None
+        if bands != channels:
+            raise ConfigError(f"images of mode {asked} have {bands} channels, and the model takes {channels}: build it "
+                              f"with in_chans={bands} (--in-chans {bands}), or ask for "
+                              f"{_MODES.get(channels, 'another mode')}")
+        return asked
+    if channels not in _MODES:
+        known = ", ".join(f"{mode} {count}" for count, mode in _MODES.items())
+        raise ConfigError(f"the model takes {channels} channels, and no image file has so many ({known}): give it "
+                          f"tensors of your own in Python, or build it with another in_chans (--in-chans)")
+    return _MODES[channels]
+
+
+def per_channel(values: float | Sequence[float], channels: int) -> tuple[float, ...]:
+    """One value a channel; where there are more or fewer, their average serves all, as in timm."""
+    values = (values,) if isinstance(values, (int, float)) else tuple(values)
+    return values if len(values) == channels else (sum(values) / len(values),) * channels
 
 
 def resolve_data_config(
@@ -106,11 +141,9 @@ def _per_channel(args: Mapping[str, Any], weights: Mapping[str, Any], key: str, 
     if key not in args:
         return weights.get(key) or default
     values = tuple(args[key])
-    if len(values) == 1:
-        return values * channels
-    if len(values) != channels:
+    if len(values) not in (1, channels):
         raise ValueError(f"{key} {values} has {len(values)} values for {channels} channels")
-    return values
+    return per_channel(values, channels)
 
 
 def _torchvision_resize(

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .config import per_channel
+
 __all__ = ["Normalizer"]
 
 _logger = logging.getLogger("mvlib")
@@ -23,21 +25,14 @@ class Normalizer:
 
     def __init__(self, mean: Sequence[float], std: Sequence[float], channels: int, device: torch.device,
                  dtype: torch.dtype) -> None:
-        mean, std = (self._per_channel(values, channels) for values in (mean, std))
+        for values in (mean, std):
+            if isinstance(values, Sequence) and len(values) not in (1, channels):
+                _logger.warning("mean or std of %d channels, images have %d: all take the average %.4f",
+                                len(values), channels, per_channel(values, channels)[0])
+        mean, std = (per_channel(values, channels) for values in (mean, std))
         self.mean = torch.tensor([255 * value for value in mean], device=device)
         self.std = torch.tensor([255 * value for value in std], device=device)
         self.dtype = dtype
-
-    @staticmethod
-    def _per_channel(values: float | Sequence[float], channels: int) -> list[float]:
-        values = [values] if isinstance(values, (int, float)) else list(values)
-        if len(values) == channels:
-            return values
-        average = sum(values) / len(values)
-        if len(values) > 1:
-            _logger.warning("mean or std of %d channels, images have %d: all take the average %.4f",
-                            len(values), channels, average)
-        return [average] * channels
 
     def __call__(self, images: Tensor) -> Tensor:
         batch, channels, height, width = images.shape

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..data.config import resolve_data_config
+from ..data.config import image_mode
 from ..data.images import open_image
 from ..data.labels import class_names
 from ..data.normalizer import Normalizer
@@ -30,8 +30,8 @@ from .options import DEFAULT_MODEL
 if TYPE_CHECKING:
     from ..optimization.report import Report
 
-__all__ = ["Engine", "class_names_of", "create_read", "digest_of", "load_model", "name_of", "prepare",
-           "quantized_name", "resolve_device"]
+__all__ = ["Engine", "class_names_of", "create_read", "digest_of", "known_class_names", "load_model", "name_of",
+           "prepare", "quantized_name", "resolve_device"]
 
 _LEAST_INT8 = 0.5  # share of the weights that int8 has to reach: with less there is nothing to gain
 
@@ -56,31 +56,24 @@ def resolve_device(name: str) -> torch.device:
 
 
 def load_model(
-    name: str | None, checkpoint: str | None, device: torch.device, precision: str = "float32"
-) -> tuple[nn.Module, dict[str, Any], list[str]]:
-    """The model, how its inputs are prepared, and what its classes are called.
+    name: str | None, checkpoint: str | None, device: torch.device | None = None, precision: str = "float32",
+    **arguments: Any,
+) -> nn.Module:
+    """The model that a command names, in evaluation mode.
 
     Args:
         name: Of the model; None for the checkpoint's, or `DEFAULT_MODEL`.
-        checkpoint: Weights file instead of the published ones. A training checkpoint brings its model,
-            preprocessing and class names.
+        checkpoint: Weights file instead of the published ones. What a training checkpoint says of its model holds.
         precision: "int8" takes the quantized model of that name, if it is published with these weights.
+        arguments: Of `create_model`, where the user contradicts checkpoint or weights by name; None counts as not
+            given.
     """
     facts = read_training_facts(checkpoint) if checkpoint else {}
     name = name or facts.get("arch") or DEFAULT_MODEL
-    own = facts if facts.get("arch") == name else {}
-    built = {key: tuple(value) if isinstance(value, list) else value
-             for key, value in (own.get("model_args") or {}).items()}
-    if own.get("num_classes"):
-        built["num_classes"] = own["num_classes"]
     if precision == "int8" and not checkpoint:
         name = quantized_name(name) or name
-    model = create_model(name, pretrained=not checkpoint, checkpoint_path=checkpoint, device=device, **built).eval()
-    config = resolve_data_config(model=model, use_test_size=False)
-    config.update({key: tuple(value) if isinstance(value, list) else value
-                   for key, value in (own.get("data_config") or {}).items()})
-    names = [str(label) for label in own.get("classes") or ()]
-    return model, config, names if names and len(names) == model.num_classes else class_names_of(model)
+    return create_model(name, **{"pretrained": not checkpoint, **arguments}, checkpoint_path=checkpoint,
+                        device=device).eval()
 
 
 def quantized_name(name: str) -> str | None:
@@ -98,32 +91,40 @@ def quantized_name(name: str) -> str | None:
 
 def class_names_of(model: Any) -> list[str]:
     """What a model's outputs are called, as far as its weights know."""
+    *_, names = known_class_names(model) or [[f"class {index}" for index in range(model.num_classes)]]
+    return names
+
+
+def known_class_names(model: Any) -> list[list[str]]:
+    """The names that a model's outputs have by its weights: none, one list, or names and then descriptions."""
     config = model.weights_config
     if config.label_names and len(config.label_names) == model.num_classes:
-        descriptions = config.label_descriptions or {}
-        return [descriptions.get(name, name) for name in config.label_names]
+        names, descriptions = list(config.label_names), config.label_descriptions
+        return [names, [descriptions.get(name, name) for name in names]] if descriptions else [names]
     if config.label_set:
         try:
             names = class_names(config.label_set)
         except ValueError:  # a label set whose names nobody ships: numbers are all there is
-            names = []
+            return []
         if len(names) == model.num_classes:
-            return names
-    return [f"class {index}" for index in range(model.num_classes)]
+            return [names]
+    return []
 
 
 def create_read(config: dict[str, Any], decode: str = "full") -> Callable[[Path], Tensor]:
-    """What reads a file to a uint8 image (C, H, W) as a model wants it, but for normalisation.
+    """What reads a file to a uint8 image (C, H, W) as a model wants it, but for normalisation: grey for a model of one
+    channel, with transparency for one of two or four.
 
     Args:
         config: Of `resolve_data_config`.
         decode: "full"; "scaled" for JPEGs decoded at 1/2, 1/4 or 1/8 where twice the size is left; "reference" for
             PIL, to the bit what the model was validated with.
     """
-    if decode != "reference":
+    mode = image_mode(config["input_size"][0])
+    if decode != "reference" and mode == "RGB":  # the only mode that the fast way knows
         return create_transform(**config, use_prefetcher=True, backend="fast", decode=decode).from_file
     transform = create_transform(**config, use_prefetcher=True)
-    return lambda path: transform(open_image(path))
+    return lambda path: transform(open_image(path, mode))
 
 
 def name_of(model: nn.Module) -> str:

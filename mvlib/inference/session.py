@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..data.config import resolve_data_config
 from ..errors import ConfigError
 from ..threads import cpu_count
-from .model import Engine, create_read, digest_of, load_model, name_of, prepare, resolve_device
+from .model import Engine, class_names_of, create_read, digest_of, load_model, name_of, prepare, resolve_device
 from .pipeline import Answer, Job, cpu_lanes, run_pipeline, use_threads
 
 _BATCH_SIZE = {"cpu": 4, "cuda": 64}
@@ -62,8 +63,9 @@ class Session:
         self.device = resolve_device(settings.device)
         self.batch_size = settings.batch_size or _BATCH_SIZE.get(self.device.type, 16)
         self.lanes, self.threads = cpu_lanes() if self.device.type == "cpu" else (1, torch.get_num_threads())
-        self.model, self.data_config, self.class_names = load_model(
-            settings.model, settings.checkpoint, self.device, settings.precision)
+        self.model = load_model(settings.model, settings.checkpoint, self.device, settings.precision)
+        self.data_config = resolve_data_config(model=self.model, use_test_size=False)
+        self.class_names = class_names_of(self.model)
         self.digest = digest_of(self.model) if with_digest else None
         self.read = create_read(self.data_config, settings.decode)
         with use_threads(self.threads):  # what is compiled is compiled for so many

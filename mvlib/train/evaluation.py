@@ -15,11 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from ..cli.output import kind_of, render, write_text
-from ..data.config import resolve_data_config
+from ..data.config import image_mode, resolve_data_config
 from ..data.dataset_factory import create_dataset
 from ..data.loader import create_loader
+from ..data.readers import match_classes
 from ..errors import ConfigError, MvlibError
-from ..factory import create_model, known_arguments
+from ..factory import known_arguments
+from ..inference.model import class_names_of, known_class_names, load_model
 from ..loading import read_training_facts
 from ..memory import is_out_of_memory
 from ..names import parse_model_name
@@ -127,12 +129,11 @@ def infer(
         The architecture, the data config, and (file name, classes, outputs, class names) for each image that can be
         read, in the data set's order.
     """
-    from ..inference.model import class_names_of
-
     device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     dataset = _dataset(args)
-    model, config, about = _load(args.model, args.checkpoint, args)
-    names = about.get("classes") or class_names_of(model)
+    model, config = _load(args.model, args.checkpoint, args)
+    names = class_names_of(model)
+    dataset.input_img_mode = image_mode(config["input_size"][0], args.input_img_mode)
     model = prepare_model(model.eval(), device, args.channels_last, args.amp)
     architecture = model.architecture
     fold_batch_norms(model, torch.zeros(2, *config["input_size"], device=device).uniform_(-1, 1))
@@ -182,8 +183,7 @@ def _dataset(args: argparse.Namespace) -> Any:
     keys = {key: value for key in ("input_key", "target_key") if (value := getattr(args, key))}
     return create_dataset(
         args.dataset, root=args.data_dir, split=args.split, is_training=False, class_map=args.class_map,
-        num_samples=args.num_samples, download=args.dataset_download, batch_size=args.batch_size,
-        input_img_mode=args.input_img_mode or "RGB", **keys)
+        num_samples=args.num_samples, download=args.dataset_download, batch_size=args.batch_size, **keys)
 
 
 def _loader(
@@ -201,13 +201,9 @@ def _loader(
 def _measure(
     name: str, checkpoint: str | None, dataset: Any, args: argparse.Namespace, device: torch.device
 ) -> dict[str, Any]:
-    model, config, _ = _load(name, checkpoint, args)
-    classes = dataset.classes
-    valid = _valid_labels(args.valid_labels, classes, model.num_classes) if args.valid_labels else None
-    outputs = model.num_classes if valid is None else len(valid)
-    if classes is not None and len(classes) != outputs:
-        raise ConfigError(f"{name} has {outputs} classes and the data set {len(classes)}; --valid-labels names the "
-                          f"model's outputs that are meant, --class-map the data set's labels")
+    model, config = _load(name, checkpoint, args)
+    valid = _classes(model, dataset, args)
+    dataset.input_img_mode = image_mode(config["input_size"][0], args.input_img_mode)
     mixed = args.amp
     model = prepare_model(model.eval(), device, args.channels_last, mixed)
     params = sum(parameter.numel() for parameter in model.parameters())
@@ -243,34 +239,53 @@ def _measure(
     }
 
 
-def _load(
-    name: str, checkpoint: str | None, args: argparse.Namespace
-) -> tuple[nn.Module, dict[str, Any], dict[str, Any]]:
-    """The model, how its inputs are prepared, and what the checkpoint says of itself."""
-    about = read_training_facts(checkpoint) if checkpoint is not None else {}
-    name = name or about.get("arch", "")
+def _load(name: str, checkpoint: str | None, args: argparse.Namespace) -> tuple[nn.Module, dict[str, Any]]:
+    """The model and how its inputs are prepared: as the weights or the checkpoint say, but for what the user names."""
+    facts = read_training_facts(checkpoint) if checkpoint is not None else {}
+    name = name or facts.get("arch", "")
     if not name:
         raise ConfigError(f"{checkpoint} does not say of which model it is; name it with --model")
-    kwargs = dict(about.get("model_args", {})) if about.get("arch") == name else {}
-    kwargs.update(num_classes=args.num_classes or about.get("num_classes"), in_chans=args.in_chans,
-                  global_pool=args.gp, **args.model_kwargs)
+    given = {"num_classes": args.num_classes, "global_pool": args.gp,
+             "in_chans": args.in_chans or (args.input_size[0] if args.input_size else None), **args.model_kwargs}
     side = args.input_size[1:] if args.input_size else args.img_size
     known = known_arguments(resolve_name(name)[0]) if parse_model_name(name).source is None else None
     if side and known is not None and "img_size" in known:
-        kwargs["img_size"] = tuple(side) if isinstance(side, list) else side
-    given = {key: tuple(value) if isinstance(value, list) else value
-             for key, value in kwargs.items() if value is not None}
-    model = create_model(name, pretrained=args.pretrained and checkpoint is None, checkpoint_path=checkpoint, **given)
+        given["img_size"] = side
+    given = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
+    model = load_model(name, checkpoint, pretrained=args.pretrained and checkpoint is None, **given)
     wanted = {key: value for key, value in vars(args).items() if value not in (None, "")}
     config = resolve_data_config({**wanted, "in_chans": model.in_chans}, model=model,
                                  use_test_size=not args.use_train_size)
-    saved = about.get("data_config") or {}
-    config.update({key: tuple(value) if isinstance(value, list) else value for key, value in saved.items()
-                   if getattr(args, key, None) in (None, "") and not (key == "input_size" and args.img_size)})
-    return model, config, about
+    return model, config
 
 
-def _valid_labels(path: str, classes: Sequence[str] | None, outputs: int) -> Tensor:
+def _classes(model: nn.Module, dataset: Any, args: argparse.Namespace) -> Tensor | None:
+    """The model's outputs that the data set's labels stand for; None where the numbers are the same.
+
+    Raises:
+        ConfigError: Their classes are not the same.
+    """
+    valid = _valid_labels(args.valid_labels, model.num_classes) if args.valid_labels else None
+    classes, outputs = dataset.classes, model.num_classes if valid is None else len(valid)
+    advice = "--valid-labels names the model's outputs that are meant, --class-map the data set's labels"
+    if classes is not None and len(classes) != outputs:
+        raise ConfigError(f"{model.architecture} has {outputs} classes and the data set {len(classes)}; {advice}")
+    if valid is not None:
+        return valid
+    label_set = None if model.weights_config.label_names else model.weights_config.label_set
+    try:
+        order = match_classes(classes, known_class_names(model), label_set)
+    except ConfigError as error:
+        if args.class_map:  # the user has said what the numbers are
+            return None
+        raise ConfigError(f"{error}; {advice}") from None
+    if order is None:
+        return None
+    _logger.info("the model has the data set's classes in another order: they are compared by name")
+    return torch.tensor(order)
+
+
+def _valid_labels(path: str, outputs: int) -> Tensor:
     """The model's outputs that count, in the order of the data set's labels."""
     words = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
     try:

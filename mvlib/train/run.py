@@ -11,7 +11,7 @@ import os
 import shlex
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..data.config import resolve_data_config
+from ..data.config import image_mode, resolve_data_config
 from ..data.dataset import AugMixDataset
 from ..data.dataset_factory import create_dataset
 from ..data.loader import create_loader
 from ..data.mixup import FastCollateMixup, Mixup
-from ..data.readers import check_labels, check_same_classes
+from ..data.readers import Relabel, check_labels, check_same_classes, match_classes
 from ..errors import CheckpointError, ConfigError, DataError
 from ..factory import create_model
 from ..layers.helpers import unwrap
@@ -84,11 +84,14 @@ def _train(args: argparse.Namespace, world: World, stopped: _Stop) -> int:
     data_train, data_eval = _datasets(args)
     torch.manual_seed(args.seed)  # all ranks initialise alike
     model, data_config = build_model(args, data_train.classes, world)
+    for dataset in (data_train, data_eval):
+        dataset.input_img_mode = image_mode(model.in_chans, args.input_img_mode)
+    classes = _begin_with_classes(args, model, (data_train, data_eval)) or data_train.classes
     eval_config = _eval_config(args, data_config)
     loader_eval = _eval_loader(args, data_eval, eval_config, world)
     autocast, scaler = autocast_for(world.device, args.amp_dtype) if args.amp else (contextlib.nullcontext, None)
     if args.test_only:
-        return _test_only(args, model, loader_eval, autocast, world)
+        return _test_only(args, model, data_eval, loader_eval, autocast, world)
 
     check_same_classes(data_train, data_eval)
     check_labels(data_train, model.num_classes)
@@ -106,8 +109,8 @@ def _train(args: argparse.Namespace, world: World, stopped: _Stop) -> int:
     state = TrainState(wrapped, optimizer, scheduler, ema, scaler)
     store = CheckpointStore(folder, args.checkpoint_hist, decreasing=args.eval_metric == "loss") \
         if world.is_main else None
-    about = _describe_run(args, model, data_train, eval_config, world, epochs)
-    _resume(args, state, store, folder, about, world)
+    about = _describe_run(args, model, classes, eval_config, world, epochs)
+    _resume(args, state, store, folder, about, (data_train, data_eval), world)
     if world.is_main:
         _logger.info("%s, %.1f M parameters, on %d training and %d validation images of %s classes; %d epochs of %d "
                      "updates in %s", args.model, sum(p.numel() for p in model.parameters()) / 1e6, len(data_train),
@@ -235,8 +238,7 @@ def _datasets(args: argparse.Namespace) -> tuple[Any, Any]:
         raise ConfigError("no data set: give its folder, or --dataset")
     common = dict(class_map=args.class_map, download=args.dataset_download, batch_size=args.batch_size,
                   seed=args.seed, trust_remote_code=args.dataset_trust_remote_code)
-    keys = dict(input_img_mode=args.input_img_mode or ("L" if args.in_chans == 1 else "RGB"),
-                input_key=args.input_key, target_key=args.target_key)
+    keys = dict(input_key=args.input_key, target_key=args.target_key)
     common.update({key: value for key, value in keys.items() if value})
     make = partial(create_dataset, args.dataset, root=args.data_dir, **common)
     data_eval = make(split=args.val_split, is_training=False, num_samples=args.val_num_samples)
@@ -244,6 +246,39 @@ def _datasets(args: argparse.Namespace) -> tuple[Any, Any]:
         return data_eval, data_eval
     return make(split=args.train_split, is_training=True, num_samples=args.train_num_samples,
                 repeats=args.epoch_repeats), data_eval
+
+
+def _keep_numbers(where: Any, classes: Sequence[str] | None, datasets: Sequence[Any]) -> list[str] | None:
+    """Have the data sets number their classes as the weights do; those, in their order, if that is another one.
+
+    Raises:
+        ConfigError: The weights are of other classes.
+    """
+    try:
+        order = match_classes(datasets[0].classes, [classes] if classes else [])
+    except ConfigError as error:
+        raise ConfigError(f"{where} was trained on other classes: {error}") from None
+    for dataset in datasets:
+        dataset.target_transform = order and Relabel(order)
+    if order is None:
+        return None
+    _logger.info("%s numbers the same classes in another order, which is kept", where)
+    return list(classes)
+
+
+def _begin_with_classes(
+    args: argparse.Namespace, model: nn.Module, datasets: Sequence[Any]
+) -> list[str] | None:
+    """The order of classes that the weights to begin with bring, if they are of these classes."""
+    names = model.weights_config.label_names
+    if getattr(model, "base_weights", None) is None or not names or len(names) != model.num_classes:
+        return None
+    where = args.initial_checkpoint or args.pretrained_path or args.model
+    try:
+        return _keep_numbers(where, names, datasets)
+    except ConfigError as error:
+        _logger.info("%s; its classifier learns the new ones", error)
+        return None
 
 
 def _train_loader(
@@ -430,11 +465,14 @@ def _evaluate(
     return row
 
 
-def _test_only(args: argparse.Namespace, model: nn.Module, loader: Any, autocast: Any, world: World) -> int:
+def _test_only(
+    args: argparse.Namespace, model: nn.Module, dataset: Any, loader: Any, autocast: Any, world: World
+) -> int:
     if args.resume:
         found = newest_checkpoint(args.resume)
         if found is None:
             raise CheckpointError(f"there is no checkpoint in {args.resume}")
+        _keep_numbers(found[0], found[1].get("classes"), [dataset])
         model.load_state_dict(found[1].get("state_dict_ema") or found[1]["state_dict"])
     measured = validate(model, loader, autocast=autocast, tta=args.tta)
     if world.is_main:
@@ -475,12 +513,12 @@ def _folder(args: argparse.Namespace, model: nn.Module, config: Mapping[str, Any
 
 
 def _describe_run(
-    args: argparse.Namespace, model: nn.Module, dataset: Any, eval_config: Mapping[str, Any], world: World, epochs: int
+    args: argparse.Namespace, model: nn.Module, classes: Sequence[str] | None, eval_config: Mapping[str, Any],
+    world: World, epochs: int,
 ) -> dict[str, Any]:
     """What a checkpoint says of its run, as plain data."""
     return {
-        **describe_model(model), "classes": dataset.classes,
-        **({"label_set": None} if dataset.classes else {}), "epochs": epochs,
+        **describe_model(model), "classes": classes, **({"label_set": None} if classes else {}), "epochs": epochs,
         "data_config": {key: list(value) if isinstance(value, tuple) else value for key, value in eval_config.items()},
         "args": dict(vars(args)), "version": 2, "world_size": world.size,
         "images_per_batch": world.size * args.batch_size,
@@ -507,7 +545,7 @@ def _save(
 
 def _resume(
     args: argparse.Namespace, state: TrainState, store: CheckpointStore | None, folder: Path, about: dict[str, Any],
-    world: World,
+    datasets: Sequence[Any], world: World,
 ) -> None:
     where = args.resume
     if world.restarts or where == "auto":
@@ -524,6 +562,7 @@ def _resume(
     path, data = found
     _check_fits(path, data, about, unwrap(state.model))
     about.update({key: data[key] for key in ("license", "base_model") if key in data})  # whence these weights came
+    about["classes"] = _keep_numbers(path, data.get("classes"), datasets) or about["classes"]
     state.load_state_dict(data if "sums" in data else _from_timm(data, state), weights_only=args.no_resume_opt)
     if args.start_epoch is not None:
         state.epoch, state.batch = args.start_epoch, 0
@@ -564,9 +603,6 @@ def _check_fits(path: Path, data: Mapping[str, Any], about: Mapping[str, Any], m
         key = next(key for key in [*own, *theirs] if own.get(key) != theirs.get(key))
         raise ConfigError(f"{path} does not fit the model: '{key}' is {theirs.get(key, 'missing')} in the checkpoint "
                           f"and {own.get(key, 'missing')} in the model; the model's arguments have to be the same")
-    if data.get("classes") and about["classes"] and data["classes"] != about["classes"]:
-        raise ConfigError(f"{path} was trained on other classes: {', '.join(map(str, data['classes'][:5]))}, ... and "
-                          f"not {', '.join(map(str, about['classes'][:5]))}, ...")
     if data.get("batch") and data["images_per_batch"] != about["images_per_batch"]:
         raise ConfigError(
             f"{path} was taken in the middle of an epoch, by {data['world_size']} processes with "
