@@ -17,7 +17,7 @@ from torch import nn
 from . import hub
 from .errors import ConfigError, UnknownNameError, WeightsError
 from .features import FeatureExtractor
-from .loading import load_weights, materialize, read_state_dict, read_training_facts
+from .loading import base_of_checkpoint, load_weights, materialize, read_state_dict, read_training_facts
 from .models.base import ImageModel
 from .names import closest, parse_model_name
 from .registry import get_pretrained_cfg, is_model, load_entrypoint, resolve_name
@@ -108,10 +108,8 @@ def create_model(
         if "model_args" in facts and _is_of(facts, request.architecture):
             request = _from_checkpoint(request, facts, str(checkpoint_path))
             base = request.config
-        else:  # weights alone: whoever gives them knows that they have the classes of those that the config describes
-            config = request.config or WeightsConfig(architecture=request.architecture)
-            base = config.of_other_weights().replace(label_set=config.label_set, label_names=config.label_names,
-                                                     label_descriptions=config.label_descriptions)
+        else:
+            base = base_of_checkpoint(request.config or WeightsConfig(architecture=request.architecture), {})
     if out_indices is not None and not features_only:
         raise ConfigError("out_indices goes with features_only=True")
     given = {key: value for key, value in kwargs.items() if value is not None}
@@ -254,16 +252,13 @@ def _from_checkpoint(request: _Request, facts: Mapping[str, Any], where: str) ->
                  if value is not None}
     for key, value in arguments.items():
         _check_argument(where, key, value)
-    about = {key: facts[key] for key in ("num_classes", "label_set", "license", "base_model") if key in facts}
-    if facts.get("classes"):
-        about["label_names"] = tuple(map(str, facts["classes"]))
     inputs = {key: tuple(value) if isinstance(value, list) else value
               for key, value in facts.get("data_config", {}).items() if key in INPUT_FIELDS}
     if inputs:  # they are all of them
         inputs = {"preprocessing": "timm", "resize_size": None, "antialias": True, **inputs}
     config = request.config or WeightsConfig(architecture=request.architecture)
     try:
-        config = config.of_other_weights().replace(**about).with_inputs(**inputs)
+        config = base_of_checkpoint(config, facts).with_inputs(**inputs)
     except ConfigError as error:
         raise ConfigError(f"{where}: what it says of its model cannot be: {error}") from None
     return _Request(request.architecture, config, request.names_weights, {**request.arguments, **arguments})

@@ -351,7 +351,24 @@ def load_checkpoint(
         CheckpointError: The file cannot be read or does not fit the model.
     """
     state_dict = read_state_dict(checkpoint_path, use_ema)
-    return load_weights(model, state_dict, strict=strict, origin=str(checkpoint_path))
+    result = load_weights(model, state_dict, strict=strict, origin=str(checkpoint_path))
+    if hasattr(model, "base_weights"):  # what `create_model` noted is true no more
+        model.base_weights = base_of_checkpoint(model.weights_config, read_training_facts(checkpoint_path))
+    return result
+
+
+def base_of_checkpoint(config: WeightsConfig, facts: Mapping[str, Any]) -> WeightsConfig:
+    """What is known of a file's weights, from its facts and the config that its model was built by.
+
+    Weights alone, without facts, have the classes that the config describes: whoever loads them knows that.
+    """
+    if not facts:
+        return config.of_other_weights().replace(label_set=config.label_set, label_names=config.label_names,
+                                                 label_descriptions=config.label_descriptions)
+    about = {key: facts[key] for key in ("num_classes", "label_set", "license", "base_model") if key in facts}
+    if facts.get("classes"):
+        about["label_names"] = tuple(map(str, facts["classes"]))
+    return config.of_other_weights().replace(**about)
 
 
 def load_weights(

@@ -23,7 +23,7 @@ def main() -> None:
     parser.add_argument("--safetensors", action="store_true", help="accepted: the ending of --output decides")
     args = parser.parse_args()
     files = sorted(Path(args.input).glob(args.filter)) if args.no_sort else \
-        choose_checkpoints(args.input, args.filter, args.n)
+        choose_checkpoints(args.input, args.filter, args.n, use_ema=not args.no_use_ema)
     for path in files:
         print(path)
     mean = average_checkpoints(files, not args.no_use_ema)

@@ -211,10 +211,13 @@ def test_a_size_that_was_set_later(tmp_path, name, size, options):
 
 
 def test_a_file_of_weights_alone_is_no_published_model(tmp_path, published):
-    model = mvlib.create_model("test_resnet.r160_in1k", checkpoint_path=published["file"])
-    mvlib.save_for_hub(model, tmp_path)
-    config, _ = said(tmp_path)
-    assert "base_model" not in config["mvlib"] and "r160_in1k" not in json.dumps(config)
+    begun = mvlib.create_model("test_resnet.r160_in1k", checkpoint_path=published["file"])
+    replaced = mvlib.create_model("test_resnet.r160_in1k", pretrained_cfg_overlay=published)
+    mvlib.load_checkpoint(replaced, published["file"])
+    for model in (begun, replaced):
+        mvlib.save_for_hub(model, tmp_path)
+        config, _ = said(tmp_path)
+        assert "base_model" not in config["mvlib"] and "r160_in1k" not in json.dumps(config)
 
 
 def test_push_to_hub(hub, tmp_path):

@@ -24,7 +24,11 @@ _OF_THE_MODEL = ("arch", "num_classes", "classes", "model_args", "label_set", "d
 
 
 def choose_checkpoints(
-    folder: str | os.PathLike[str], pattern: str = "*.pth.tar", count: int = 10, decreasing: bool | None = None
+    folder: str | os.PathLike[str],
+    pattern: str = "*.pth.tar",
+    count: int = 10,
+    decreasing: bool | None = None,
+    use_ema: bool = True,
 ) -> list[Path]:
     """The best checkpoints of a run's folder, by the metric that they hold; each file once, whatever its names.
 
@@ -33,6 +37,7 @@ def choose_checkpoints(
         pattern: Which files.
         count: How many at most.
         decreasing: Whether less is better; seen from the run's `eval_metric` unless given.
+        use_ema: Whether a checkpoint stands for the average that it holds, or for the weights beside it.
 
     Raises:
         ConfigError: No file matches, or none holds a metric.
@@ -47,7 +52,9 @@ def choose_checkpoints(
             saved = data.get("args") or {}
             metric = (saved if isinstance(saved, dict) else vars(saved)).get("eval_metric")
             less = decreasing if decreasing is not None else metric == "loss"
-            ranked.append((data["metric"] if less else -data["metric"], path))
+            last = data["history"][-1] if not use_ema and data.get("history") else {}
+            value = last.get(f"eval_{metric}", data["metric"])
+            ranked.append((value if less else -value, path))
     if not ranked:
         raise ConfigError(f"no checkpoint in {folder} holds a metric to rank it by; average them all with --no-sort")
     return [path for _, path in sorted(ranked)[:count]]

@@ -273,6 +273,9 @@ def test_averaging(trained, tmp_path):
     metrics = [read_checkpoint(path)["metric"] for path in best]
     assert metrics == sorted((read_checkpoint(path)["metric"] for path in trained.glob("checkpoint*")),
                              reverse=True)[:2]
+    plain, = choose_checkpoints(trained, count=1, use_ema=False)
+    history = read_checkpoint(trained / "last.pth.tar")["history"]
+    assert read_checkpoint(plain)["history"][-1]["eval_top1"] == max(row["eval_top1"] for row in history)
     mean = average_checkpoints(best)
     states = [read_checkpoint(path)["state_dict_ema"] for path in best]
     key = next(iter(states[0]))
