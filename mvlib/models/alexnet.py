@@ -71,6 +71,7 @@ class AlexNet(ImageModel):
     """
 
     classifier_path: ClassVar[str] = "classifier.6"
+    dropout_paths: ClassVar[tuple[str, ...]] = ("classifier.0", "classifier.3")
     pool_path: ClassVar[str] = "avgpool"
 
     def __init__(
@@ -79,7 +80,6 @@ class AlexNet(ImageModel):
         super().__init__()
         self.num_classes = num_classes
         self.in_chans = in_chans
-        self.drop_rate = drop_rate
         self.features = nn.Sequential(
             nn.Conv2d(in_chans, 64, 11, stride=4, padding=2), nn.ReLU(inplace=True),
             nn.MaxPool2d(3, stride=2), nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(inplace=True),
@@ -103,6 +103,9 @@ class AlexNet(ImageModel):
             self.make_classifier(num_classes),
         )
         self.init_weights()
+
+    def pool(self, x: Tensor) -> Tensor:
+        return self.forward_head(x, pre_logits=True)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Final features -> logits, or the classifier's input where `pre_logits`; the features where none is pooled."""

@@ -138,11 +138,12 @@ def _run_layers(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
 class ImageModel(nn.Module):
     """Base class of all models.
 
-    A family's constructor sets `num_classes`, `in_chans`, `num_features`, `head_hidden_size`, `flow`, and as a rule
-    `drop_rate`; it ends with `self.init_weights()`, which does nothing on the meta device.
+    A family's constructor sets `num_classes`, `in_chans`, `num_features`, `head_hidden_size`, `flow`, and `drop_rate`
+    where the head has no dropout module; it ends with `self.init_weights()`, which does nothing on the meta device.
 
     Class attributes:
         classifier_path: Path of the classifier, or of several (distilled models); the first is the main one.
+        dropout_paths: Paths of the head's dropout modules, those that there are; `drop_rate` is theirs.
         pool_path: Path of the `GlobalPool2d`; a family that pools differently overrides `pool` and `set_global_pool`.
         tap_layout: Layout of what a tap holds: "NCHW", "NHWC" or "NLC".
         feature_layout: Layout of `features_only` outputs unless asked otherwise.
@@ -152,6 +153,7 @@ class ImageModel(nn.Module):
     """
 
     classifier_path: ClassVar[str | tuple[str, ...]] = "head"
+    dropout_paths: ClassVar[tuple[str, ...]] = ("head.drop", "head_drop")
     pool_path: ClassVar[str] = "global_pool"
     tap_layout: ClassVar[str] = "NCHW"
     feature_layout: ClassVar[str] = "NCHW"
@@ -164,7 +166,7 @@ class ImageModel(nn.Module):
     num_features: int
     head_hidden_size: int
     num_prefix_tokens: int = 0
-    drop_rate: float = 0.0
+    _drop_rate: float = 0.0
     grad_checkpointing: bool = False
     flow: Flow
 
@@ -187,12 +189,12 @@ class ImageModel(nn.Module):
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Final features -> logits, or the classifier's input where `pre_logits`."""
         x = self.pool(x)
-        if self.drop_rate > 0.0:
-            x = F.dropout(x, p=self.drop_rate, training=self.training)
+        if self._drop_rate > 0.0:
+            x = F.dropout(x, p=self._drop_rate, training=self.training)
         return x if pre_logits else self.get_classifier()(x)
 
     def pool(self, x: Tensor) -> Tensor:
-        """Final features -> one vector per image (B, head_hidden_size)."""
+        """Final features -> one vector per image (B, head_hidden_size): the classifier's input, but for dropout."""
         return self.get_submodule(self.pool_path)(x)
 
     def forward_intermediates(
@@ -326,6 +328,33 @@ class ImageModel(nn.Module):
             parent._modules[name] = nn.Identity()
 
     # head
+
+    @property
+    def drop_rate(self) -> float:
+        """Dropout in the head; it can be set at any time.
+
+        Raises:
+            ValueError: A rate is set that is not within [0, 1].
+        """
+        return next((drop.p for drop in self._head_dropouts()), self._drop_rate)
+
+    @drop_rate.setter
+    def drop_rate(self, rate: float) -> None:
+        if not 0.0 <= rate <= 1.0:
+            raise ValueError(f"drop_rate {rate} is not within [0, 1]")
+        self._drop_rate = rate
+        for drop in self._head_dropouts():
+            drop.p = rate
+
+    def _head_dropouts(self) -> list[nn.Dropout]:
+        found = []
+        for path in self.dropout_paths:
+            try:
+                module = self.get_submodule(path)
+            except AttributeError:  # another family's, or the head is not the family's own
+                continue
+            found += [module] if isinstance(module, nn.Dropout) else []
+        return found
 
     @property
     def classifier_paths(self) -> tuple[str, ...]:

@@ -245,7 +245,6 @@ class ConvNeXt(ImageModel):
             raise ValueError("head_hidden_size needs the norm in the head: head_norm_first has to be False")
         self.num_classes = num_classes
         self.in_chans = in_chans
-        self.drop_rate = drop_rate
         self.head_init_scale = head_init_scale
         norm, block_norm = _get_norms(norm_layer, conv_mlp, norm_eps)
 
@@ -272,6 +271,9 @@ class ConvNeXt(ImageModel):
             NormMlpClassifierHead(chs, num_classes, head_hidden_size, global_pool, drop_rate, norm, "gelu")
         self.head_hidden_size = self.head.num_features
         self.init_weights()
+
+    def pool(self, x: Tensor) -> Tensor:
+        return self.forward_head(x, pre_logits=True)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         return self.head(x, pre_logits=pre_logits)

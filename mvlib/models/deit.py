@@ -45,6 +45,12 @@ class VisionTransformerDistilled(VisionTransformer):
         """Whether training returns both classifiers' logits, for a loss of each."""
         self.distilled_training = enable
 
+    def pool(self, x: Tensor, pool_type: str | None = None) -> Tensor:
+        """Tokens (B, N, embed_dim) -> (B, embed_dim), for "token" the mean of both, as `forward_head` has it."""
+        if (self.global_pool if pool_type is None else pool_type) == "token":
+            return (x[:, 0] + x[:, 1]) / 2
+        return super().pool(x, pool_type)
+
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         own, distilled = self.head_drop(x[:, 0]), self.head_drop(x[:, 1])
         if pre_logits:

@@ -943,7 +943,6 @@ class MaxxVit(ImageModel):
         self.num_classes = num_classes
         self.in_chans = in_chans
         self.embed_dim = self.num_features = embed_dim[-1]
-        self.drop_rate = drop_rate
         self.weight_init = weight_init
 
         self.stem = Stem(in_chans, widths, to_2tuple(stem_bias), conv)
@@ -967,6 +966,9 @@ class MaxxVit(ImageModel):
             tail=[Step("norm")],
         )
         self.init_weights()
+
+    def pool(self, x: Tensor) -> Tensor:
+        return self.forward_head(x, pre_logits=True)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         return self.head(x, pre_logits=pre_logits)

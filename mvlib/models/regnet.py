@@ -273,7 +273,6 @@ class RegNet(ImageModel):
             raise ValueError(f"RegNet has 4 stages, but depth={depth}, w0={w0}, wa={wa}, wm={wm} make {len(stages)}")
         self.num_classes = num_classes
         self.in_chans = in_chans
-        self.drop_rate = drop_rate
         self.zero_init_last = zero_init_last
 
         conv = partial(ConvNormAct, norm_layer=norm_layer, act_layer=act_layer)

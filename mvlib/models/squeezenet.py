@@ -62,6 +62,7 @@ class SqueezeNet(ImageModel):
     """
 
     classifier_path: ClassVar[str] = "classifier.1"
+    dropout_paths: ClassVar[tuple[str, ...]] = ("classifier.0",)
     pool_path: ClassVar[str] = "classifier.3"
 
     def __init__(
@@ -77,7 +78,6 @@ class SqueezeNet(ImageModel):
             raise ValueError(f"unknown SqueezeNet version '{version}'; known: {', '.join(_VERSIONS)}")
         self.num_classes = num_classes
         self.in_chans = in_chans
-        self.drop_rate = drop_rate
         chs, kernel_size, counts = _VERSIONS[version]
         self.features = nn.Sequential(nn.Conv2d(in_chans, chs, kernel_size, stride=2), nn.ReLU(inplace=True))
         self.flow = Flow(stem=[Step("features.0"), Step("features.1", chs, 2)], stages=[])

@@ -391,7 +391,6 @@ class WindowPyramid(ImageModel):
         self.num_classes = num_classes
         self.embed_dim = embed_dim
         self.num_features = dims[-1]
-        self.drop_rate = drop_rate
         self.patch_embed = patch_embed
         # What `set_input_size` scales the windows from.
         self._ref_grid = tuple(self.patch_embed.grid_size)

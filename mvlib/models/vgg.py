@@ -97,6 +97,7 @@ class VGG(ImageModel):
     """
 
     classifier_path: ClassVar[str] = "head.fc"
+    dropout_paths: ClassVar[tuple[str, ...]] = ("pre_logits.drop", "head.drop")
     pool_path: ClassVar[str] = "head.global_pool"
 
     def __init__(
@@ -118,7 +119,6 @@ class VGG(ImageModel):
             raise ValueError(f"output_stride is 32 for a VGG, not {output_stride}")
         self.num_classes = num_classes
         self.in_chans = in_chans
-        self.drop_rate = drop_rate
         norm, act = get_norm_layer(norm_layer), get_act_layer(act_layer)
 
         self.features = nn.Sequential()
@@ -147,6 +147,9 @@ class VGG(ImageModel):
         self.head = ClassifierHead(_HIDDEN_CHS, num_classes, global_pool, drop_rate)
         self.head_hidden_size = self.head.num_features
         self.init_weights()
+
+    def pool(self, x: Tensor) -> Tensor:
+        return self.forward_head(x, pre_logits=True)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         return self.head(self.pre_logits(x), pre_logits=pre_logits)

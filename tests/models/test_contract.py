@@ -16,6 +16,13 @@ SMALL = {  # name -> arguments that keep it small
     "mobilenetv3_small_050": {},
     "regnety_002": {},
 }
+MORE_HEADS = {  # what pools and drops in yet other ways
+    "vgg11": {"mlp_ratio": 0.03},
+    "alexnet": {},
+    "squeezenet1_1": {},
+    "maxvit_tiny_tf_224": {"img_size": 64, "embed_dim": (32, 32), "depths": (1, 1), "block_type": ("M", "M"),
+                           "stem_width": 32, "head_hidden_size": 32},
+}
 CONVOLUTIONAL = ("resnet18", "efficientnet_b0", "convnext_atto", "mobilenetv3_small_050", "regnety_002")
 every_family = pytest.mark.parametrize("name", SMALL)
 FEW = ("resnet18", "efficientnet_b0", "vit_tiny_patch16_224")  # where a test takes ten seconds a model
@@ -25,11 +32,11 @@ few_families = pytest.mark.parametrize("name", [
 
 def build(name, **kwargs):
     torch.manual_seed(0)
-    return mvlib.create_model(name, pretrained=False, **{**SMALL[name], **kwargs}).eval()
+    return mvlib.create_model(name, pretrained=False, **{**{**SMALL, **MORE_HEADS}[name], **kwargs}).eval()
 
 
 def image(name, batch=2):
-    size = SMALL[name].get("img_size", 64)
+    size = {**SMALL, **MORE_HEADS}[name].get("img_size", 64)
     return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
@@ -42,9 +49,36 @@ def test_forward_is_features_and_head(name):
     assert model.forward_head(features, pre_logits=True).shape[-1] == model.head_hidden_size
 
 
+@pytest.mark.parametrize("name", [*SMALL, *MORE_HEADS])
+def test_pooled_features_are_the_classifier_s_input(name):
+    model = build(name)
+    features = model.forward_features(image(name))
+    torch.testing.assert_close(model.pool(features), model.forward_head(features, pre_logits=True))
+
+
 @every_family
 def test_no_classes_gives_pooled_features(name):
     assert build(name, num_classes=0)(image(name)).shape == (2, build(name).head_hidden_size)
+
+
+@pytest.mark.parametrize("name", [*SMALL, *MORE_HEADS])
+def test_drop_rate(name):
+    """Built or set, the rate is what is reported and what acts, in whichever way the head drops."""
+    def dropped(model):
+        x, model = model.forward_features(image(name)), model.train()
+        return not torch.equal(model.forward_head(x), model.eval().forward_head(x))
+
+    built, changed = build(name, drop_rate=0.3), build(name, drop_rate=0.0)
+    assert built.drop_rate == 0.3 and dropped(built)
+    assert changed.drop_rate == 0.0 and not dropped(changed)
+    changed.drop_rate = 0.4
+    built.drop_rate = 0.0
+    assert changed.drop_rate == 0.4 and dropped(changed)
+    assert built.drop_rate == 0.0 and not dropped(built)
+    with pytest.raises(ValueError, match="drop_rate 1.5"):
+        built.drop_rate = 1.5
+    assert not any(module.p for path, module in built.named_modules()
+                   if isinstance(module, torch.nn.Dropout) and "head" in path)
 
 
 @every_family
