@@ -109,6 +109,8 @@ for _name in BUILDER_ARGS:
     if _name.startswith("vgg"):
         MODEL_ARGS[_name] = {"fixed_grid": True}  # maps of any size are pooled to 7 x 7
         BUILDER_ARGS[_name]["fixed_grid"] = True
+    if _name.startswith("swin"):
+        BUILDER_ARGS[_name]["fixed_windows"] = True  # images of any size
 for _name in BUILDER_ARGS:
     if _name.startswith("efficientnet"):
         BUILDER_ARGS[_name]["drop_path_rate"] = 0.2

@@ -29,6 +29,7 @@ class PatchEmbed(nn.Module):
         bias: Whether the embedding has a bias.
         strict_img_size: Refuse images of another size; otherwise any multiple of the patch size will do.
         dynamic_img_pad: Pad images to a multiple of the patch size, with zeros below and to the right.
+        cut_remainder: Take images of any size, without the pixels below and on the right that are less than a patch.
 
     Raises:
         ValueError: From `forward`, where the image's size is not one that the model takes.
@@ -45,6 +46,7 @@ class PatchEmbed(nn.Module):
         bias: bool = True,
         strict_img_size: bool = True,
         dynamic_img_pad: bool = False,
+        cut_remainder: bool = False,
     ) -> None:
         super().__init__()
         if output_fmt not in _LAYOUTS:
@@ -54,6 +56,7 @@ class PatchEmbed(nn.Module):
         self.output_fmt = output_fmt
         self.strict_img_size = strict_img_size
         self.dynamic_img_pad = dynamic_img_pad
+        self.cut_remainder = cut_remainder
         self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=self.patch_size, stride=self.patch_size, bias=bias)
         self.norm = norm_layer(embed_dim) if norm_layer is not None else nn.Identity()
 
@@ -90,9 +93,10 @@ class PatchEmbed(nn.Module):
         patch_height, patch_width = self.patch_size
         if self.img_size is not None and self.strict_img_size:
             if height != self.img_size[0] or width != self.img_size[1]:
+                padded = ", dynamic_img_pad=True" if height % patch_height or width % patch_width else ""
                 raise ValueError(f"the image is {height} x {width}, the model takes {self.img_size[0]} x "
-                                 f"{self.img_size[1]}; build it with img_size= or dynamic_img_size=True")
-        elif not self.dynamic_img_pad and (height % patch_height or width % patch_width):
+                                 f"{self.img_size[1]}; build it with img_size= or dynamic_img_size=True{padded}")
+        elif not (self.dynamic_img_pad or self.cut_remainder) and (height % patch_height or width % patch_width):
             raise ValueError(f"the image is {height} x {width}, which patches of {patch_height} x {patch_width} do not "
                              f"divide; build the model with dynamic_img_pad=True")
         if self.dynamic_img_pad:

@@ -189,7 +189,9 @@ class ImageModel(nn.Module):
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Final features -> logits, or the classifier's input where `pre_logits`."""
         x = self.pool(x)
-        if self._drop_rate > 0.0:
+        if "head_drop" in self._modules:
+            x = self.head_drop(x)
+        elif self._drop_rate > 0.0:
             x = F.dropout(x, p=self._drop_rate, training=self.training)
         return x if pre_logits else self.get_classifier()(x)
 

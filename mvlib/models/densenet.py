@@ -164,7 +164,6 @@ class DenseNet(ImageModel):
             raise ValueError(f"unknown stem_type '{stem_type}'; known: {', '.join(map(repr, _STEM_TYPES))}")
         self.num_classes = num_classes
         self.in_chans = in_chans
-        self.drop_rate = drop_rate
         norm_act = get_norm_act_layer(norm_layer, act_layer)
 
         chs = growth_rate * 2
@@ -193,6 +192,7 @@ class DenseNet(ImageModel):
         self.num_features = chs
         self.global_pool = GlobalPool2d(global_pool)
         self.head_hidden_size = chs * self.global_pool.out_factor
+        self.head_drop = nn.Dropout(drop_rate)
         self.classifier = self.make_classifier(num_classes)
         self.init_weights()
 

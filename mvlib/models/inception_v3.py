@@ -130,7 +130,6 @@ class InceptionV3(AuxiliaryModel):
             raise ValueError(f"transform_input knows the statistics of 3 channels, not of {in_chans}")
         self.num_classes = num_classes
         self.in_chans = in_chans
-        self.drop_rate = drop_rate
         self.aux_logits = aux_logits
         self.transform_input = transform_input
         conv = partial(ConvNorm, norm_layer=norm_layer, norm_eps=norm_eps, act_layer=act_layer)
@@ -161,6 +160,7 @@ class InceptionV3(AuxiliaryModel):
         self.num_features = 2048
         self.global_pool = GlobalPool2d(global_pool)
         self.head_hidden_size = self.num_features * self.global_pool.out_factor
+        self.head_drop = nn.Dropout(drop_rate)
         self.fc = self.make_classifier(num_classes)
         self.init_weights()
 

@@ -967,6 +967,11 @@ class MaxxVit(ImageModel):
         )
         self.init_weights()
 
+    @property
+    def global_pool(self) -> str:
+        """The head's pooling."""
+        return self.head.global_pool.pool_type
+
     def pool(self, x: Tensor) -> Tensor:
         return self.forward_head(x, pre_logits=True)
 

@@ -172,6 +172,7 @@ class SwinTransformerBlock(nn.Module):
         window_size: Rows and columns of a window.
         shift_size: How far the map is rolled before it is cut into windows.
         always_partition: Keep window and shift where the map is smaller; the map is padded.
+        fixed_window: Keep the window; pad before the map is rolled, and roll it along sides of several windows alone.
         dynamic_mask: Compute the mask of shifted windows for the map at hand in each forward pass.
         mlp_ratio: Hidden channels of the MLP per channel.
         qkv_bias: Whether the query, key and value projection has a bias.
@@ -193,6 +194,7 @@ class SwinTransformerBlock(nn.Module):
         window_size: int | Size = 7,
         shift_size: int | Size = 0,
         always_partition: bool = False,
+        fixed_window: bool = False,
         dynamic_mask: bool = False,
         mlp_ratio: float = 4.0,
         qkv_bias: bool = True,
@@ -208,6 +210,7 @@ class SwinTransformerBlock(nn.Module):
         self.input_resolution = input_resolution
         self.is_shifted = any(to_2tuple(shift_size))
         self.always_partition = always_partition
+        self.fixed_window = fixed_window
         self.dynamic_mask = dynamic_mask
         self.window_size, self.shift_size = self._fit_window(to_2tuple(window_size), to_2tuple(shift_size))
         self.norm1 = norm(dim)
@@ -221,7 +224,7 @@ class SwinTransformerBlock(nn.Module):
         self.init_non_persistent_buffers()
 
     def _fit_window(self, window: Size, shift: Size) -> tuple[Size, Size]:
-        if self.always_partition:
+        if self.always_partition or self.fixed_window:
             return window, shift
         window = tuple(min(w, size) for w, size in zip(window, self.input_resolution))
         shift = tuple(0 if size <= w else s for s, w, size in zip(shift, window, self.input_resolution))
@@ -255,17 +258,29 @@ class SwinTransformerBlock(nn.Module):
 
     def _attend(self, x: Tensor) -> Tensor:
         height, width = x.shape[1:3]
-        is_shifted = any(self.shift_size)
+        is_shifted, shift = any(self.shift_size), self.shift_size
+        if self.fixed_window:
+            x = _pad_to_multiple(x, self.window_size)
+            shift = _needed_shift(shift, self.window_size, x.shape[1], x.shape[2])
         if is_shifted:
-            x = torch.roll(x, [-s for s in self.shift_size], dims=(1, 2))
+            x = torch.roll(x, (-shift[0], -shift[1]), dims=(1, 2))
         x = _pad_to_multiple(x, self.window_size)
         grid = x.shape[1:3]
         mask = self.attn_mask
         if is_shifted and self.dynamic_mask:
-            mask = shifted_window_mask(grid, self.window_size, self.shift_size, x.device, x.dtype)
+            mask = shifted_window_mask(grid, self.window_size, shift, x.device, x.dtype)
         x = self.attn(window_partition(x, self.window_size), mask)
-        x = window_reverse(x, self.window_size, grid)[:, :height, :width]
-        return torch.roll(x, self.shift_size, dims=(1, 2)) if is_shifted else x
+        x = window_reverse(x, self.window_size, grid)
+        if not self.fixed_window:
+            x = x[:, :height, :width]
+        x = torch.roll(x, shift, dims=(1, 2)) if is_shifted else x
+        return x[:, :height, :width] if self.fixed_window else x
+
+
+@torch.fx.wrap  # one node in a traced graph: it depends on the map's size
+def _needed_shift(shift: Size, window: Size, height: int, width: int) -> Size:
+    """0 for a side of one window, which has nothing to exchange with others."""
+    return shift[0] if height > window[0] else 0, shift[1] if width > window[1] else 0
 
 
 class PatchMerging(nn.Module):
@@ -369,6 +384,7 @@ class WindowPyramid(ImageModel):
     pool_path = "head.global_pool"
     tap_layout = "NHWC"
     feature_layout = "NHWC"
+    output_fmt = "NHWC"  # timm's name of the layout of features
     tap_norm = "last"
 
     def assemble(
@@ -389,6 +405,8 @@ class WindowPyramid(ImageModel):
         count = len(depths)
         dims = [embed_dim * 2**i for i in range(count)]
         self.num_classes = num_classes
+        self.num_layers = count
+        self.fixed_windows = stage_kwargs["fixed_window"]
         self.embed_dim = embed_dim
         self.num_features = dims[-1]
         self.patch_embed = patch_embed
@@ -415,6 +433,11 @@ class WindowPyramid(ImageModel):
         self.head_hidden_size = self.head.num_features
         self.flow = self._make_flow(dims)
 
+    @property
+    def global_pool(self) -> str:
+        """The head's pooling."""
+        return self.head.global_pool.pool_type
+
     def _make_flow(self, dims: Sequence[int]) -> Flow:
         patch = max(to_2tuple(self.patch_embed.patch_size))
         stages = [Step(f"layers.{i}", chs=chs, reduction=patch * 2**i) for i, chs in enumerate(dims)]
@@ -437,7 +460,7 @@ class WindowPyramid(ImageModel):
             img_size: Height and width of the image; unchanged if None.
             patch_size: Side of a patch; unchanged if None.
             window_size: As in the constructor. Unless it or `window_ratio` is given, each stage's window keeps its
-                proportion to the patch grid.
+                proportion to the patch grid, and fixed windows stay as they are.
             window_ratio: Sides of the patch grid per side of a window, for all stages or each.
             always_partition: Keep windows and shifts where a map is smaller than the window; unchanged if None.
 
@@ -455,8 +478,10 @@ class WindowPyramid(ImageModel):
             explicit = tuple(tuple(max(1, side // ratio) for side in grid) for ratio in ratios)
         if explicit is not None:
             self._ref_grid, self._ref_windows = grid, explicit
-        windows = [tuple(max(1, w * side // old) for w, side, old in zip(window, grid, self._ref_grid))
-                   for window in self._ref_windows[:count]]
+        windows = list(self._ref_windows[:count])
+        if not self.fixed_windows:
+            windows = [tuple(max(1, w * side // old) for w, side, old in zip(window, grid, self._ref_grid))
+                       for window in windows]
         for i, stage in enumerate(self.layers):
             stage.set_input_size(_stage_input(grid, i), windows[i], always_partition)
         if hasattr(self, "model_args"):  # what a saved model is built again from
@@ -503,7 +528,10 @@ class SwinTransformer(WindowPyramid):
             rows and columns.
         always_partition: Keep windows and shifts where a map is smaller than the window.
         strict_img_size: Refuse images of another size.
-        dynamic_img_size: Take images of any size; the same as `strict_img_size=False`.
+        dynamic_img_size: Take images of any size that patches divide; the same as `strict_img_size=False`.
+        dynamic_img_pad: Pad images to a multiple of the patch size; takes images of any size.
+        fixed_windows: Take images of any size as torchvision does: windows keep their size, a side that is one window
+            is not shifted, and pixels at the end that are less than a patch are left out.
         mlp_ratio: Hidden channels of an MLP per channel, for all stages or each.
         qkv_bias: Whether the query, key and value projections have a bias.
         drop_rate: Dropout before the classifier.
@@ -533,6 +561,8 @@ class SwinTransformer(WindowPyramid):
         always_partition: bool = False,
         strict_img_size: bool = True,
         dynamic_img_size: bool = False,
+        dynamic_img_pad: bool = False,
+        fixed_windows: bool = False,
         mlp_ratio: float | Sequence[float] = 4.0,
         qkv_bias: bool = True,
         drop_rate: float = 0.0,
@@ -546,18 +576,19 @@ class SwinTransformer(WindowPyramid):
         super().__init__()
         norm_layer, count = get_norm_layer(norm_layer), len(depths)
         self.in_chans = in_chans
-        self.dynamic_img_size = dynamic_img_size or not strict_img_size
+        self.dynamic_img_size = dynamic_img_size or dynamic_img_pad or fixed_windows or not strict_img_size
         self.weight_init = weight_init
         patch_embed = embed_layer(
             img_size=img_size, patch_size=patch_size, in_chans=in_chans, embed_dim=embed_dim, norm_layer=norm_layer,
-            strict_img_size=not self.dynamic_img_size, output_fmt="NHWC")
+            strict_img_size=not self.dynamic_img_size, output_fmt="NHWC",
+            **({"dynamic_img_pad": True} if dynamic_img_pad else {"cut_remainder": True} if fixed_windows else {}))
         heads_dim, ratios = to_ntuple(head_dim, count), to_ntuple(mlp_ratio, count)
         self.assemble(
             patch_embed, embed_dim, depths, window_size, num_classes, global_pool, drop_rate, drop_path_rate,
             norm_layer,
             by_stage=[dict(num_heads=num_heads[i], head_dim=heads_dim[i], mlp_ratio=ratios[i]) for i in range(count)],
-            always_partition=always_partition, dynamic_mask=self.dynamic_img_size, qkv_bias=qkv_bias,
-            proj_drop=proj_drop_rate, attn_drop=attn_drop_rate)
+            always_partition=always_partition, fixed_window=fixed_windows, dynamic_mask=self.dynamic_img_size,
+            qkv_bias=qkv_bias, proj_drop=proj_drop_rate, attn_drop=attn_drop_rate)
         self.init_weights()
 
     def init_module(self, name: str, module: nn.Module) -> None:

@@ -184,7 +184,9 @@ class SwinTransformerV2(WindowPyramid):
         window_size: Side of a window or (rows, columns), for all stages, or one for each; in tokens.
         always_partition: Keep windows and shifts where a map is smaller than the window.
         strict_img_size: Refuse images of another size.
-        dynamic_img_size: Take images of any size; the same as `strict_img_size=False`.
+        dynamic_img_size: Take images of any size that patches divide; the same as `strict_img_size=False`.
+        dynamic_img_pad: Pad images to a multiple of the patch size; takes images of any size.
+        fixed_windows: Take images of any size as torchvision does, see `SwinTransformer`.
         mlp_ratio: Hidden channels of an MLP per channel.
         qkv_bias: Whether the query and value projections have a bias.
         drop_rate: Dropout before the classifier.
@@ -215,6 +217,8 @@ class SwinTransformerV2(WindowPyramid):
         always_partition: bool = False,
         strict_img_size: bool = True,
         dynamic_img_size: bool = False,
+        dynamic_img_pad: bool = False,
+        fixed_windows: bool = False,
         mlp_ratio: float = 4.0,
         qkv_bias: bool = True,
         drop_rate: float = 0.0,
@@ -228,17 +232,19 @@ class SwinTransformerV2(WindowPyramid):
         super().__init__()
         norm_layer = get_norm_layer(norm_layer)
         self.in_chans = in_chans
-        self.dynamic_img_size = dynamic_img_size or not strict_img_size
+        self.dynamic_img_size = dynamic_img_size or dynamic_img_pad or fixed_windows or not strict_img_size
         patch_embed = PatchEmbed(
             img_size=img_size, patch_size=patch_size, in_chans=in_chans, embed_dim=embed_dim, norm_layer=norm_layer,
-            strict_img_size=not self.dynamic_img_size, output_fmt="NHWC")
+            strict_img_size=not self.dynamic_img_size, dynamic_img_pad=dynamic_img_pad, cut_remainder=fixed_windows,
+            output_fmt="NHWC")
         self.assemble(
             patch_embed, embed_dim, depths, window_size, num_classes, global_pool, drop_rate, drop_path_rate,
             norm_layer,
             by_stage=[dict(num_heads=heads, pretrained_window_size=pretrained)
                       for heads, pretrained in zip(num_heads, pretrained_window_sizes)],
-            always_partition=always_partition, dynamic_mask=self.dynamic_img_size, mlp_ratio=mlp_ratio,
-            qkv_bias=qkv_bias, proj_drop=proj_drop_rate, attn_drop=attn_drop_rate, act_layer=act_layer)
+            always_partition=always_partition, fixed_window=fixed_windows, dynamic_mask=self.dynamic_img_size,
+            mlp_ratio=mlp_ratio, qkv_bias=qkv_bias, proj_drop=proj_drop_rate, attn_drop=attn_drop_rate,
+            act_layer=act_layer)
         self.init_weights()
 
     def init_module(self, name: str, module: nn.Module) -> None:

@@ -20,6 +20,7 @@ MORE_HEADS = {  # what pools and drops in yet other ways
     "vgg11": {"mlp_ratio": 0.03},
     "alexnet": {},
     "squeezenet1_1": {},
+    "densenet121": {},
     "maxvit_tiny_tf_224": {"img_size": 64, "embed_dim": (32, 32), "depths": (1, 1), "block_type": ("M", "M"),
                            "stem_width": 32, "head_hidden_size": 32},
 }

@@ -1,14 +1,19 @@
 """What is special to Swin: windows of all kinds, resizing, checkpoints of other layouts. More is in tests/parity."""
 
+import copy
+import functools
+
 import pytest
 import torch
 import torchvision
 from timm.models import swin_transformer as timm_swin
+from torchvision.models import swin_transformer as tv_swin
 
 import mvlib
 from mvlib.loading import load_weights, materialize
 from mvlib.models.swin_transformer import SwinTransformer
-from tests.parity.harness import randomize, relative_difference
+from mvlib.models.swin_transformer_v2 import SwinTransformerV2
+from tests.parity.harness import build_ours, build_timm, randomize, relative_difference
 from tests.skeleton import skeletons
 
 SMALL = dict(img_size=64, num_classes=7, embed_dim=16, depths=(2, 2, 2), num_heads=(1, 2, 4), drop_path_rate=0.0)
@@ -66,9 +71,59 @@ def test_dynamic_size(dynamic):
     assert ours.layers[0].blocks[1].attn_mask is None
 
 
-def test_strict_size_is_refused():
-    with pytest.raises((AssertionError, ValueError), match="96"):
-        SwinTransformer(**SMALL)(image(96))
+@pytest.mark.parametrize("model_class", [SwinTransformer, SwinTransformerV2])
+def test_what_a_refused_size_advises_works(model_class):
+    options, x = {}, image((54, 61))
+    for advice in ({"dynamic_img_size": True, "dynamic_img_pad": True}, {"dynamic_img_pad": True}):
+        with pytest.raises(ValueError, match="54 x 61.* " + ", ".join(f"{key}=True" for key in advice)):
+            model_class(**SMALL, **options)(x)
+        assert model_class(**SMALL, **advice)(x).shape == (2, 7)
+        options = {"dynamic_img_size": True}
+    assert model_class(**{**SMALL, "img_size": (54, 61)})(x).shape == (2, 7)
+    padded = torch.nn.functional.pad(x, (0, 3, 0, 2))
+    model = model_class(**SMALL, dynamic_img_pad=True).eval()
+    assert torch.equal(model(x), model(padded))
+    with pytest.raises(ValueError, match="96 x 96, .* img_size= or dynamic_img_size=True$"):
+        model_class(**SMALL)(image(96))
+
+
+@pytest.mark.parametrize("name", ["swin_t", "swin_v2_t"])
+@pytest.mark.parametrize("size", [(230, 250), (32, 96), (68, 20)])
+def test_torchvision_s_builders_take_any_size(name, size):
+    ours, theirs = torchvision_pair(name)
+    for batch in (1, 2):
+        assert_same(ours, theirs, image(size, batch))
+
+
+@functools.cache
+def torchvision_pair(name):
+    """Two stages of two blocks are enough: windows and shifts follow from the maps' sizes."""
+    small = dict(num_classes=7, embed_dim=24, depths=[2, 2], num_heads=[1, 2])
+    window, more = 7, {}
+    if name == "swin_v2_t":
+        window, more = 8, dict(block=tv_swin.SwinTransformerBlockV2, downsample_layer=tv_swin.PatchMergingV2)
+    theirs = tv_swin.SwinTransformer(patch_size=[4, 4], window_size=[window] * 2, **small, **more)
+    randomize(theirs, image())
+    ours = getattr(mvlib.models, name)(weights=None, **small).eval()
+    ours.load_state_dict(theirs.state_dict())
+    return ours, theirs
+
+
+def test_fixed_windows_stay():
+    ours, theirs = torchvision_pair("swin_t")
+    before = copy.deepcopy(ours)
+    before.set_input_size(img_size=(230, 250))
+    assert_same(before, theirs, image((230, 250)))
+
+
+@pytest.mark.parametrize("name", ["swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256", "coatnet_nano_rw_224"])
+def test_attributes_that_timm_has(name):
+    ours, theirs = build_ours(name), build_timm(name, meta=True)
+    for key in ("output_fmt", "num_layers", "global_pool", "num_features", "embed_dim", "head_hidden_size"):
+        if hasattr(theirs, key):
+            assert getattr(ours, key) == getattr(theirs, key)
+    ours.reset_classifier(3, "max")
+    assert ours.global_pool == "max"
 
 
 @pytest.mark.parametrize("change", [
