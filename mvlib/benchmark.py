@@ -22,7 +22,9 @@ from .errors import ConfigError, MvlibError
 from .factory import create_model, known_arguments
 from .memory import reuse_freed_memory
 from .optim import create_optimizer_v2
+from .optimization.precision import check_precision
 from .optimization.prepacking import PackedConv2d, PackedLinear
+from .precisions import precision_name
 from .registry import get_pretrained_cfg, match_models, resolve_name
 from .weights import WeightsConfig
 
@@ -30,7 +32,6 @@ __all__ = ["Measurement", "benchmark_models", "count_gmacs", "describe_machine",
 
 TASKS = ("inference", "training")
 MODES = ("eager", "compiled", "optimized")
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _ROUNDS = 5  # turns that each configuration gets, if its steps are short enough
 _LONG_STEP = 0.1  # seconds; shorter steps are timed after one that brings the model back into the caches
 _COMPILED_VARIANTS = 64  # of one model; beyond torch's own limit (8), it would silently run eagerly
@@ -96,6 +97,7 @@ def benchmark_models(
     img_size: int | None = None,
     device: torch.device | str | None = None,
     channels_last: bool = False,
+    force: bool = False,
     seconds: float = 20.0,
     together: int = 1,
     on_model: Callable[[list[Measurement]], None] | None = None,
@@ -111,11 +113,12 @@ def benchmark_models(
         models: Names and wildcards.
         tasks: Of "inference" and "training".
         modes: Of "eager", "compiled" and "optimized".
-        precisions: Of "float32", "bfloat16" and "float16"; parameters and inputs have it.
+        precisions: Of "float32", "bfloat16" and "float16", in any usual spelling; parameters and inputs have it.
         batch_sizes: Images in a step.
         img_size: Height and width of the images instead of the model's own, in pixels.
         device: Where to run; default: a GPU if there is one.
         channels_last: Lay images and weights out with the channels last (`optimized` decides for itself).
+        force: Measure precisions that are slower than float32 here, too; a step in float16 may take minutes.
         seconds: Time for the steps of a model, all configurations together; each has one step at least. Building,
             compiling and first steps come on top.
         together: Models that take turns with each other; all of them are in memory at once.
@@ -127,11 +130,14 @@ def benchmark_models(
 
     Raises:
         UnknownNameError: A name is unknown, or a wildcard matches nothing.
-        ConfigError: There is nothing to do, or an argument is impossible.
+        ConfigError: There is nothing to do, an argument is impossible, or a precision does not pay here.
     """
     names = match_models(models)
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    _check(tasks, modes, precisions, batch_sizes, img_size, device)
+    precisions = [precision_name(precision) for precision in precisions]
+    _check(tasks, modes, batch_sizes, img_size, device)
+    for precision in precisions:
+        check_precision(getattr(torch, precision), device, force)
     setups = [(task, mode, precision, batch_size)
               for task in tasks for mode in modes for precision in precisions for batch_size in sorted(set(batch_sizes))
               if task == "inference" or (mode != "optimized" and batch_size == max(batch_sizes))]
@@ -161,10 +167,9 @@ def benchmark_models(
 
 
 def _check(
-    tasks: Sequence[str], modes: Sequence[str], precisions: Sequence[str], batch_sizes: Sequence[int],
-    img_size: int | None, device: torch.device,
+    tasks: Sequence[str], modes: Sequence[str], batch_sizes: Sequence[int], img_size: int | None, device: torch.device,
 ) -> None:
-    for what, values, known in (("task", tasks, TASKS), ("mode", modes, MODES), ("precision", precisions, PRECISIONS)):
+    for what, values, known in (("task", tasks, TASKS), ("mode", modes, MODES)):
         for value in values:
             if value not in known:
                 raise ConfigError(f"unknown {what} '{value}'; known: {', '.join(known)}")
@@ -201,7 +206,7 @@ class _Case:
     def _build(self) -> tuple[Callable[[], object], Callable[[], Iterator[Tensor]]]:
         """A step, and the tensors that stay from one to the next."""
         result = self.result
-        device, dtype = torch.device(result.device), PRECISIONS[result.precision]
+        device, dtype = torch.device(result.device), getattr(torch, result.precision)
         training = result.task == "training"
         size = input_size_of(result.model, self.img_size, training)
         model = build_model(result.model, size, device)
@@ -210,7 +215,7 @@ class _Case:
         if result.mode == "optimized":
             from . import optimize
 
-            model, _ = optimize(model.eval(), images, dtype=None if dtype is torch.float32 else dtype)
+            model, _ = optimize(model.eval(), images, dtype=dtype, force=True)  # checked before
             # A model that has been optimized takes the images as they come.
         else:
             layout = torch.channels_last if self.channels_last else torch.contiguous_format

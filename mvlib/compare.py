@@ -11,6 +11,7 @@ from . import hub
 from .costs import costs_of, gmacs_at
 from .errors import ConfigError, MvlibError
 from .names import natural_key, split_model_name_tag
+from .precisions import precision_name
 from .registry import get_pretrained_cfg, match_models, resolve_name
 from .weights import WeightsConfig
 
@@ -70,6 +71,7 @@ def compare_models(
     batch_size: int = 1,
     img_size: int | None = None,
     precision: str = "float32",
+    force: bool = False,
     seconds: float = 2.0,
     devices: Sequence[str] | None = None,
     measure: Callable[[str], Mapping[str, float]] | None = None,
@@ -86,7 +88,8 @@ def compare_models(
             A wildcard without a dot matches architectures with weights, one with a dot tags.
         batch_size: Images at once, when timed.
         img_size: Height and width of the images in pixels, instead of those at which the weights are evaluated.
-        precision: "float32", "bfloat16" or "float16".
+        precision: "float32", "bfloat16" or "float16", in any usual spelling.
+        force: Take a precision in which a device is slower than in float32, too.
         seconds: Time for the measurements of a model on a device.
         devices: Of "cpu" and "cuda"; default: both where there is a GPU.
         measure: Measures the errors of a model: {"top1_err": percent, "top5_err": percent}.
@@ -95,7 +98,7 @@ def compare_models(
 
     Raises:
         UnknownNameError: A name is unknown, or a wildcard matches nothing.
-        ConfigError: No model is named, or there is no such field.
+        ConfigError: No model is named, there is no such field, or the precision does not pay here.
     """
     names = match_models(models, pretrained=True)
     if not names:
@@ -103,6 +106,7 @@ def compare_models(
     if sort not in COLUMNS:
         raise ConfigError(f"cannot sort by '{sort}'; known: {', '.join(COLUMNS)}")
     tell = on_progress or (lambda line: None)
+    devices = _devices(devices, precision, force)
     configs = {name: _config(name) for name in names}
     candidates = [_describe(name, config, measure is None) for name, config in configs.items()]
     if measure is not None:
@@ -183,17 +187,26 @@ def _take_errors(candidate: Candidate, measure: Callable[[str], Mapping[str, flo
         candidate.remark(f"not measured: {str(error).splitlines()[0]}")
 
 
-def _time(
-    candidates: list[Candidate], configs: Mapping[str, WeightsConfig], batch_size: int, img_size: int | None,
-    precision: str, seconds: float, devices: Sequence[str] | None, measured: bool, tell: Callable[[str], None],
-) -> None:
-    """Fill in times, image sizes and multiply-accumulates; weights of one architecture share them."""
+def _devices(devices: Sequence[str] | None, precision: str, force: bool) -> Sequence[str]:
+    """Where to time; the precision is refused before anything else is done, if it does not pay there."""
     import torch
 
-    from .benchmark import benchmark_models, count_gmacs, input_size_of
+    from .optimization.precision import check_precision
 
     if devices is None:
         devices = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
+    for device in devices:
+        check_precision(getattr(torch, precision_name(precision)), torch.device(device), force)
+    return devices
+
+
+def _time(
+    candidates: list[Candidate], configs: Mapping[str, WeightsConfig], batch_size: int, img_size: int | None,
+    precision: str, seconds: float, devices: Sequence[str], measured: bool, tell: Callable[[str], None],
+) -> None:
+    """Fill in times, image sizes and multiply-accumulates; weights of one architecture share them."""
+    from .benchmark import benchmark_models, count_gmacs, input_size_of
+
     alike: dict[str, list[Candidate]] = {}
     for candidate in candidates:
         config = configs[candidate.model]
@@ -218,7 +231,8 @@ def _time(
         for names in _batches(groups):
             found = benchmark_models(
                 names, tasks=("inference",), precisions=(precision,), batch_sizes=(batch_size,), img_size=img_size,
-                device=device, seconds=seconds, together=len(names), on_model=lambda results: tell(str(results[0])))
+                device=device, force=True, seconds=seconds, together=len(names),
+                on_model=lambda results: tell(str(results[0])))
             for result in found:
                 for candidate in groups[result.model]:
                     if result.error is not None:

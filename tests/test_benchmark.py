@@ -47,7 +47,7 @@ def register_failing(error, name="failing"):
 
 
 def test_a_measurement_for_each_configuration(probe):
-    found = benchmark_models("probe", precisions=("float32", "bfloat16"), img_size=16, **QUICK)
+    found = benchmark_models("probe", precisions=("float32", "bf16"), img_size=16, force=True, **QUICK)
     assert [(m.task, m.precision, m.batch_size) for m in found] == [
         ("inference", "float32", 1), ("inference", "float32", 2), ("inference", "bfloat16", 1),
         ("inference", "bfloat16", 2), ("training", "float32", 2), ("training", "bfloat16", 2)]
@@ -58,7 +58,7 @@ def test_a_measurement_for_each_configuration(probe):
 
 
 def test_what_the_model_is_given(probe):
-    benchmark_models("probe", tasks=("inference",), precisions=("bfloat16",), batch_sizes=(2,), img_size=16,
+    benchmark_models("probe", tasks=("inference",), precisions=("bfloat16",), batch_sizes=(2,), img_size=16, force=True,
                      seconds=0.01)
     assert set(probe) == {(False, False, torch.bfloat16, (2, 3, 16, 16))}
     probe.clear()
@@ -189,12 +189,13 @@ def test_modes(probe, monkeypatch):
     monkeypatch.setattr(Probe, "forward", lambda self, x: self.fc(x.mean((2, 3)).to(self.fc.weight.dtype)))
     lines = []
     found = benchmark_models("probe", modes=("eager", "compiled", "optimized"), precisions=("bfloat16",),
-                             batch_sizes=(2,), img_size=8, seconds=0.05, on_progress=lines.append)
+                             batch_sizes=(2,), img_size=8, force=True, seconds=0.05, on_progress=lines.append)
     assert [(m.task, m.mode, m.error) for m in found] == [
         ("inference", "eager", None), ("inference", "compiled", None), ("inference", "optimized", None),
         ("training", "eager", None), ("training", "compiled", None)]
     assert calls == [("compile", {"dynamic": False}),
-                     ("optimize", False, (2, 3, 8, 8), {"dtype": torch.bfloat16}), ("compile", {"dynamic": False})]
+                     ("optimize", False, (2, 3, 8, 8), {"dtype": torch.bfloat16, "force": True}),
+                     ("compile", {"dynamic": False})]
     assert lines[0] == "probe, inference, compiled, bfloat16, cpu, batch 2: preparing"
 
 

@@ -8,7 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .argument_types import positive, positive_float
+from ..precisions import PRECISIONS
+from .argument_types import add_precision_argument, positive, positive_float
 from .output import check_output, kind_of, render, write_text
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="training is forward, backward and an SGD step (default: %(default)s)")
     parser.add_argument("--mode", action="append", choices=("eager", "compiled", "optimized"),
                         help="torch.compile, or mvlib.optimize (repeatable; default: eager)")
-    parser.add_argument("--precision", action="append", choices=("float32", "bfloat16", "float16"),
-                        help="of parameters and inputs (repeatable; default: float32)")
+    add_precision_argument(parser, PRECISIONS, "of parameters and inputs (repeatable; default: float32)",
+                           action="append")
     parser.add_argument("--batch-size", "-b", type=positive, default=32, metavar="N",
                         help="images at once; inference is measured with 1, too (default: %(default)s)")
     parser.add_argument("--img-size", type=positive, metavar="N", help="height and width instead of the model's own")
@@ -77,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
         names, tasks=_TASKS[arguments.bench], modes=unique(arguments.mode, "eager"),
         precisions=unique(arguments.precision, "float32"), batch_sizes=(1, arguments.batch_size),
         img_size=arguments.img_size, device=arguments.device, channels_last=arguments.channels_last,
-        seconds=arguments.seconds, on_model=keep, on_progress=tell)
+        force=arguments.force, seconds=arguments.seconds, on_model=keep, on_progress=tell)
     if arguments.format == "table":
         shown = [{heading: row[field] for field, heading in _HEADINGS.items()} for row in rows]
         print(results_text(shown, tuple(_HEADINGS.values()), "table", machine), end="")

@@ -10,7 +10,8 @@ from typing import Any
 
 from ..compare import COLUMNS, Candidate, compare_models
 from ..errors import ConfigError
-from .argument_types import natural, positive, positive_float
+from ..precisions import PRECISIONS
+from .argument_types import add_precision_argument, natural, positive, positive_float
 from .benchmark_command import add_results_arguments, check_results_file, results_text, write_results
 from .output import check_output, write_text
 
@@ -35,8 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", "-b", type=positive, default=1, metavar="N",
                         help="images at once, when timed (default: %(default)s)")
     parser.add_argument("--img-size", type=positive, metavar="N", help="size instead of the weights' own")
-    parser.add_argument("--precision", choices=("float32", "bfloat16", "float16"), default="float32",
-                        help="when timed (default: %(default)s)")
+    add_precision_argument(parser, PRECISIONS, "when timed (default: %(default)s)", default="float32")
     parser.add_argument("--threads", type=positive, metavar="N", help="threads on the CPU (default: torch's choice)")
     parser.add_argument("--seconds", type=positive_float, default=2.0, metavar="S",
                         help="time for a model's steps on a device (default: %(default)s)")
@@ -74,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(machine_line(machine), file=sys.stderr)
     candidates = compare_models(
         names, batch_size=arguments.batch_size, img_size=arguments.img_size, precision=arguments.precision,
-        seconds=arguments.seconds, measure=measure, sort=arguments.sort,
+        seconds=arguments.seconds, force=arguments.force, measure=measure, sort=arguments.sort,
         on_progress=lambda line: print(line, file=sys.stderr, flush=True))
     if arguments.plot_time != "cpu":
         from ..compare import pareto_front

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
+from ..precisions import canonical_precision
 from .output import check_output
 from .predict_command import (
     Progress,
@@ -35,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="pooled: one vector an image, what the classifier reads; tokens: the final features "
                              "before pooling (default: %(default)s)")
     parser.add_argument("--level", metavar="N|MODULE", help="the features of a level of the model instead")
-    parser.add_argument("--dtype", choices=("float32", "float16"), default="float32",
+    parser.add_argument("--dtype", type=canonical_precision, choices=("float32", "float16"), default="float32",
                         help="numbers in the file (default: %(default)s)")
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
 from ..inference.options import COMPILE, DECODINGS, DEFAULT_MODEL, PRECISIONS
-from .argument_types import positive
+from .argument_types import add_precision_argument, positive
 from .output import check_output
 
 if TYPE_CHECKING:
@@ -46,8 +46,8 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=positive, metavar="N",
                         help="images at once, in each thread of the model (default: 4 on a CPU, 64 on a GPU)")
     parser.add_argument("--device", default="auto", help="where the model runs (default: the GPU if there is one)")
-    parser.add_argument("--precision", choices=PRECISIONS, default="float32",
-                        help="numbers that the model computes with (default: %(default)s)")
+    add_precision_argument(parser, PRECISIONS, "numbers that the model computes with (default: %(default)s)",
+                           default="float32")
     parser.add_argument("--compile", choices=COMPILE, default="auto",
                         help="compile the model (default: auto, where the images are many enough to pay for it)")
     parser.add_argument("--decode", choices=DECODINGS, default="full",
@@ -148,7 +148,7 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
     from ..inference.inputs import count_inputs
     from ..inference.session import Settings
 
-    names = ("model", "checkpoint", "device", "precision", "compile", "decode", "batch_size", "workers")
+    names = ("model", "checkpoint", "device", "precision", "force", "compile", "decode", "batch_size", "workers")
     return Settings(**{name: getattr(arguments, name) for name in names},
                     count=count_inputs(arguments.inputs, arguments.files_from))
 

@@ -10,7 +10,7 @@ from .argument_types import positive
 SHARED = ("dataset", "dataset_download", "class_map", "input_img_mode", "input_key", "target_key", "max_bad_samples",
            "num_classes", "in_chans", "img_size", "input_size", "crop_pct", "mean", "std", "interpolation", "gp",
            "model_kwargs", "channels_last", "torchcompile", "workers", "pin_mem", "no_prefetcher", "amp", "amp_dtype",
-           "device")
+           "force", "device")
 
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:

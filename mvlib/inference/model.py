@@ -24,6 +24,7 @@ from ..factory import create_model
 from ..loading import read_training_facts
 from ..names import parse_model_name
 from ..optimization import optimize
+from ..precisions import precision_name
 from ..registry import get_arch_tags, is_model, resolve_name
 from .options import DEFAULT_MODEL
 
@@ -186,6 +187,7 @@ def prepare(
     compile: str = "auto",
     batch_size: int = 16,
     count: int | None = None,
+    force: bool = False,
 ) -> Engine:
     """Make a model fast for uint8 batches.
 
@@ -197,20 +199,21 @@ def prepare(
         compile: As `mvlib.optimize` takes it.
         batch_size: Images at once.
         count: Images in all, if that is known.
+        force: Take a precision in which the device is slower, too.
 
     Raises:
-        ConfigError: The precision does not exist for this model.
+        ConfigError: The precision does not exist for this model, or does not pay on the device.
     """
     if precision == "int8" and device.type != "cpu":
         raise ConfigError(f"int8 models run on the CPU, not on {device}")
-    dtype = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(precision, torch.float32)
+    dtype = torch.float32 if precision == "int8" else getattr(torch, precision_name(precision))
     channels = config["input_size"][0]
     normalizer = Normalizer(config["mean"], config["std"], channels, device, dtype)
     if precision == "int8" or getattr(model, "is_quantized", False):
         return Engine(_quantize(model), normalizer, device)
     example = torch.zeros((batch_size, *config["input_size"]), dtype=torch.uint8, device=device)
     example = Normalizer(config["mean"], config["std"], channels, device, torch.float32)(example)
-    model, report = optimize(model, example, dtype=dtype, compile=compile, work=count)
+    model, report = optimize(model, example, dtype=dtype, compile=compile, work=count, force=force)
     return Engine(model, normalizer, device, report)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,8 +11,11 @@ from torch import Tensor, nn
 
 from ..data.config import resolve_data_config
 from ..errors import ConfigError
+from ..optimization.precision import check_precision
+from ..precisions import precision_name
 from ..threads import cpu_count
 from .model import Engine, class_names_of, create_read, digest_of, load_model, name_of, prepare, resolve_device
+from .options import PRECISIONS
 from .pipeline import Answer, Job, cpu_lanes, run_pipeline, use_threads
 
 _BATCH_SIZE = {"cpu": 4, "cuda": 64}
@@ -34,6 +37,7 @@ class Settings:
     checkpoint: str | None = None
     device: str = "auto"
     precision: str = "float32"
+    force: bool = False
     compile: str = "auto"
     decode: str = "full"
     batch_size: int | None = None
@@ -59,8 +63,10 @@ class Session:
 
     def __init__(self, settings: Settings, adapt: Callable[[nn.Module], nn.Module] | None = None,
                  with_digest: bool = False) -> None:
-        self.settings = settings
+        self.settings = settings = replace(settings, precision=precision_name(settings.precision, PRECISIONS))
         self.device = resolve_device(settings.device)
+        if settings.precision != "int8":  # before anything is loaded
+            check_precision(getattr(torch, settings.precision), self.device, settings.force)
         self.batch_size = settings.batch_size or _BATCH_SIZE.get(self.device.type, 16)
         self.lanes, self.threads = cpu_lanes() if self.device.type == "cpu" else (1, torch.get_num_threads())
         self.model = load_model(settings.model, settings.checkpoint, self.device, settings.precision)
@@ -72,7 +78,7 @@ class Session:
             self.engine: Engine = prepare(
                 adapt(self.model) if adapt else self.model, self.data_config, self.device,
                 precision=settings.precision, compile=settings.compile, batch_size=self.batch_size,
-                count=settings.count)
+                count=settings.count, force=True)
 
     def describe(self) -> dict[str, Any]:
         """What results depend on, as JSON has it."""

@@ -9,7 +9,7 @@ __getattr__, __dir__, __all__ = attach(__name__, {
     "report": ("Report", "Step"),
     "folding": ("fold_batch_norms",),
     "layout": ("is_convolutional",),
-    "precision": ("keep_slow_convolutions_in_float32", "supported_dtypes"),
+    "precision": ("check_precision", "keep_slow_convolutions_in_float32", "supported_dtypes"),
     "prepacking": ("PackedConv2d", "PackedLinear", "prepack"),
     "compilation": ("compiler_missing", "worth_compiling"),
 })

@@ -16,14 +16,15 @@ from torch.utils._pytree import tree_map
 from ..errors import ConfigError
 from ..layers.branches import reparameterize
 from ..memory import reuse_freed_memory
+from ..precisions import precision_name
 from .compilation import CompiledForward, compiler_missing, estimated_seconds, worth_compiling
 from .folding import fold_batch_norms
 from .layout import is_convolutional
 from .precision import (
     ProductAttention,
+    check_precision,
     keep_measured_in_float32,
     prefers_product_attention,
-    supported_dtypes,
     time_both,
 )
 from .prepacking import can_prepack, prepack
@@ -104,6 +105,7 @@ def optimize(
     dtype: torch.dtype | str | None = None,
     compile: str = "auto",
     work: int | None = None,
+    force: bool = False,
 ) -> tuple[nn.Module, Report]:
     """Make a model answer faster on the device where it is, by what helps there and no more.
 
@@ -119,15 +121,16 @@ def optimize(
             packed for, and steps are checked on its first two images (on noise where it is blank).
             Other batch and image sizes work.
         dtype: What weights and activations are converted to; float32 unless given. Depthwise convolutions that are
-            faster in float32 stay so. Outputs are float32 at any rate.
+            faster in float32 stay so. Outputs are float32 at any rate. As a text in any usual spelling: "bf16", "half".
         compile: "on", "off", or "auto": where `work` is so long that the time is won back.
         work: Number of images to come, for "auto"; without it, nothing is compiled.
+        force: Take a type in which the device is slower than in float32, too.
 
     Returns:
         The model, and what was done to it.
 
     Raises:
-        ConfigError: The example does not fit the model, the device lacks the type, or `compile` is unknown.
+        ConfigError: The example does not fit the model, the type does not pay on the device, or `compile` is unknown.
     """
     if compile not in _COMPILE:
         raise ConfigError(f"compile {compile!r} is not one of {', '.join(_COMPILE)}")
@@ -146,10 +149,7 @@ def optimize(
         report = Report(str(device), "int8")
         report.add("all", False, f"{reason}: left alone")
         return OptimizedModel(model.eval(), report, torch.float32, torch.preserve_format), report
-    known = supported_dtypes(device)
-    if target not in known:
-        raise ConfigError(f"{device.type} here does not compute in {_name(target)}; it does in "
-                          f"{', '.join(map(_name, known))}")
+    check_precision(target, device, force)
     return _Optimizer(model, example_input, target).run(compile, work)
 
 
@@ -374,10 +374,7 @@ def _is_quantized(model: nn.Module) -> str | None:
 def _dtype_of(dtype: torch.dtype | str | None) -> torch.dtype | None:
     if not isinstance(dtype, str):
         return dtype
-    found = getattr(torch, dtype, None)
-    if not isinstance(found, torch.dtype):
-        raise ConfigError(f"dtype '{dtype}' is not one of float32, bfloat16, float16")
-    return found
+    return getattr(torch, precision_name(dtype))
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import logging
 import time
 from collections.abc import Callable
 from functools import partial
@@ -11,34 +13,90 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ..errors import ConfigError
+from ..precisions import INSTRUCTIONS, PRECISIONS, processor_features
 from .wiring import parents_of, record_calls, replace
 
 __all__ = [
     "InFloat32",
     "ProductAttention",
+    "check_precision",
     "keep_measured_in_float32",
     "keep_slow_convolutions_in_float32",
     "prefers_product_attention",
+    "slowdown",
     "supported_dtypes",
     "time_both",
+    "why_not",
 ]
+
+_logger = logging.getLogger("mvlib")
 
 _SCORES_LIMIT = 1 << 27  # elements: attention maps beyond 256 MiB are not held at once
 
 
 def supported_dtypes(device: torch.device) -> tuple[torch.dtype, ...]:
-    """The types that the device has instructions for."""
+    """The types that the device computes in, and not slower than in float32."""
+    return tuple(dtype for dtype in (getattr(torch, name) for name in PRECISIONS) if why_not(dtype, device) is None)
+
+
+def check_precision(dtype: torch.dtype, device: torch.device, force: bool = False) -> None:
+    """Refuse a type in which the device is slower than in float32; with `force`, log that it is, and go on.
+
+    Raises:
+        ConfigError: It is slower, and not forced; or it is no type to compute in.
+    """
+    reason = why_not(dtype, device)
+    if reason is None:
+        return
+    if dtype not in (getattr(torch, name) for name in PRECISIONS):
+        raise ConfigError(reason)
+    if not force:
+        raise ConfigError(f"{reason}; float32 is the type to take (--force, or force=True, goes on all the same)")
+    _say_once(f"{reason}: going on, as asked")
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    _logger.warning(line)
+
+
+def why_not(dtype: torch.dtype, device: torch.device) -> str | None:
+    """Why computing in a type does not pay on a device; None where it does."""
+    name = str(dtype).removeprefix("torch.")
+    if name not in PRECISIONS:
+        return f"{device.type} here does not compute in {name}; known: {', '.join(PRECISIONS)}"
+    if dtype is torch.float32 or device.type in ("mps", "xpu"):
+        return None
     if device.type == "cuda":
         has_bfloat16 = torch.cuda.get_device_capability(device) >= (8, 0)
-        return (torch.float32, torch.float16, *([torch.bfloat16] if has_bfloat16 else []))
-    if device.type == "cpu":
-        narrow = {torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported,
-                  torch.float16: torch.ops.mkldnn._is_mkldnn_fp16_supported}
-        return (torch.float32, *(dtype for dtype, test in narrow.items()
-                                 if torch.backends.mkldnn.is_available() and test()))
-    if device.type in ("mps", "xpu"):
-        return torch.float32, torch.float16, torch.bfloat16
-    return (torch.float32,)
+        return None if dtype is torch.float16 or has_bfloat16 else f"this GPU has no instructions for {name}"
+    if device.type != "cpu":
+        return f"{device.type} here does not compute in {name}"
+    features, wanted = processor_features(), INSTRUCTIONS[name]
+    if features is not None and features.isdisjoint(wanted):
+        return f"the processor has no instructions for {name} ({', '.join(wanted[:2])})"
+    factor = slowdown(dtype)
+    return None if factor <= 1 else \
+        f"computing in {name} takes {factor:.1f} times as long as in float32 on this processor, as measured"
+
+
+@functools.cache
+def slowdown(dtype: torch.dtype) -> float:
+    """Time of a small convolution and matrix product on the CPU in a type, over that in float32. Takes milliseconds."""
+    def work(kind: torch.dtype) -> Callable[[], object]:
+        matrix, images, weight = (torch.full(shape, 0.5, dtype=kind)
+                                  for shape in ((256, 256), (4, 32, 28, 28), (32, 32, 3, 3)))
+        images = images.contiguous(memory_format=torch.channels_last)
+        return lambda: (F.linear(matrix, matrix), F.conv2d(images, weight, padding=1))
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # of several, one may wait for its core
+    try:
+        narrow, wide = time_both(work(dtype), work(torch.float32), repeats=7)
+    finally:
+        torch.set_num_threads(threads)
+    return narrow / wide
 
 
 def _is_slow_narrow(module: nn.Module) -> bool:

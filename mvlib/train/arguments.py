@@ -16,6 +16,7 @@ from typing import Any
 from ..cli.argument_types import finite, natural, nonnegative, positive, positive_float, seed, share
 from ..errors import ConfigError
 from ..names import closest
+from ..precisions import canonical_precision
 
 __all__ = ["DIALECTS", "OPTIONS", "Option", "add_options", "find_option", "finish_arguments"]
 
@@ -257,7 +258,9 @@ _option("model_ema_adjust", "--model-ema-adjust", False,
 _group = "precision and device"
 _option("device", "--device", None, "where the model is trained (default: cuda if there is one)", type=str)
 _option("amp", "", False, "mixed precision")
-_option("amp_dtype", "", "float16", "of what type (bfloat16 on a CPU)", choices=("float16", "bfloat16"))
+_option("amp_dtype", "", "float16", "of what type (bfloat16 on a CPU)", type=canonical_precision,
+        choices=("float16", "bfloat16"))
+_option("force", "", False, "mixed precision where it is slower than float32, too")
 _option("deterministic", "--deterministic", False, "refuse algorithms that are not", "--use-deterministic-algorithms")
 _option("no_ddp_bb", "", False, "do not broadcast buffers between processes")
 _option("skip_nonfinite", "", 0, "updates with a loss that is not finite to leave out before stopping", metavar="N")

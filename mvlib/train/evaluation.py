@@ -101,13 +101,14 @@ def read_label_lists(path: str, names: Sequence[str]) -> list[set[int]]:
 def evaluate(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure each model that the arguments name; one that fails has an `error` and does not stop the others."""
     device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    autocast = _autocast(args, device)
     dataset = _dataset(args)
     rows = []
     models = expand_models(args.model, args.checkpoint, args.pretrained)
     for name, checkpoint in models:
         label = checkpoint if checkpoint and len(models) > 1 else name or checkpoint
         try:
-            rows.append({"model": label, **_measure(name, checkpoint, dataset, args, device)})
+            rows.append({"model": label, **_measure(name, checkpoint, dataset, args, device, autocast)})
             _logger.info("%s: top-1 %.3f, top-5 %.3f, %.1f images/s", label, rows[-1]["top1"], rows[-1]["top5"],
                          rows[-1]["images_per_second"])
         except (MvlibError, FileNotFoundError) as error:
@@ -120,6 +121,10 @@ def evaluate(args: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
+def _autocast(args: argparse.Namespace, device: torch.device) -> Callable[[], Any]:
+    return autocast_for(device, args.amp_dtype, args.force)[0] if args.amp else contextlib.nullcontext
+
+
 def infer(
     args: argparse.Namespace,
 ) -> tuple[str, dict[str, Any], list[tuple[str, list[int], list[float], list[str]]]]:
@@ -130,6 +135,7 @@ def infer(
         read, in the data set's order.
     """
     device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    autocast = _autocast(args, device)
     dataset = _dataset(args)
     model, config = _load(args.model, args.checkpoint, args)
     names = class_names_of(model)
@@ -137,7 +143,6 @@ def infer(
     model = prepare_model(model.eval(), device, args.channels_last, args.amp)
     architecture = model.architecture
     fold_batch_norms(model, torch.zeros(2, *config["input_size"], device=device).uniform_(-1, 1))
-    autocast = autocast_for(device, args.amp_dtype)[0] if args.amp else contextlib.nullcontext
     dataset.target_transform = None
     loader = _loader(_Numbered(dataset), config, args.batch_size, args, device)
     found = []
@@ -199,15 +204,14 @@ def _loader(
 
 
 def _measure(
-    name: str, checkpoint: str | None, dataset: Any, args: argparse.Namespace, device: torch.device
+    name: str, checkpoint: str | None, dataset: Any, args: argparse.Namespace, device: torch.device,
+    autocast: Callable[[], Any],
 ) -> dict[str, Any]:
     model, config = _load(name, checkpoint, args)
     valid = _classes(model, dataset, args)
     dataset.input_img_mode = image_mode(config["input_size"][0], args.input_img_mode)
-    mixed = args.amp
-    model = prepare_model(model.eval(), device, args.channels_last, mixed)
+    model = prepare_model(model.eval(), device, args.channels_last, args.amp)
     params = sum(parameter.numel() for parameter in model.parameters())
-    autocast = autocast_for(device, args.amp_dtype)[0] if mixed else contextlib.nullcontext
     if args.fold_bn:
         fold_batch_norms(model, torch.zeros(2, *config["input_size"], device=device).uniform_(-1, 1))
     if args.torchcompile:

@@ -11,7 +11,6 @@ from typing import Any
 
 import yaml
 
-from ..cli.argument_types import Number
 from ..errors import ConfigError
 from .arguments import DIALECTS, add_options, find_option, finish_arguments, is_ignored
 
@@ -99,7 +98,7 @@ def _convert(path: Path, option: Any, value: Any) -> Any:
             if many not in ("+", len(values)):
                 raise argparse.ArgumentTypeError(f"{many} values, not {value!r}")
             return [kind(item) for item in values]
-        if kind is str or isinstance(kind, Number):
+        if kind is not None:
             if isinstance(value, (list, dict)):
                 raise ValueError
             value = kind(value)

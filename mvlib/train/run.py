@@ -81,6 +81,8 @@ def _train(args: argparse.Namespace, world: World, stopped: _Stop) -> int:
         torch.use_deterministic_algorithms(True)
     else:
         torch.backends.cudnn.benchmark = True
+    autocast, scaler = autocast_for(world.device, args.amp_dtype, args.force) if args.amp else \
+        (contextlib.nullcontext, None)
     data_train, data_eval = _datasets(args)
     torch.manual_seed(args.seed)  # all ranks initialise alike
     model, data_config = build_model(args, data_train.classes, world)
@@ -89,7 +91,6 @@ def _train(args: argparse.Namespace, world: World, stopped: _Stop) -> int:
     classes = _begin_with_classes(args, model, (data_train, data_eval)) or data_train.classes
     eval_config = _eval_config(args, data_config)
     loader_eval = _eval_loader(args, data_eval, eval_config, world)
-    autocast, scaler = autocast_for(world.device, args.amp_dtype) if args.amp else (contextlib.nullcontext, None)
     if args.test_only:
         return _test_only(args, model, data_eval, loader_eval, autocast, world)
 

@@ -15,6 +15,7 @@ import mvlib
 from mvlib.cli import _COMMANDS, guard
 from mvlib.cli.argument_types import Number
 from mvlib.cli.parser import Parser
+from mvlib.precisions import canonical_precision
 
 from .command import here
 
@@ -84,7 +85,7 @@ def all_options():
 def test_numbers_have_ranges(all_options):
     """NaN and the like never get by, nor what is negative where the type does not say that it may be."""
     numbers = {where: action for where, action in all_options.items() if action.type is not None}
-    assert not [where for where, action in numbers.items() if action.type is not str and
+    assert not [where for where, action in numbers.items() if action.type not in (str, canonical_precision) and
                 not isinstance(action.type, Number)]
     for where, action in numbers.items():
         if action.type is str:
