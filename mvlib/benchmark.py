@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import gc
+import math
 import os
 import platform
 import statistics
@@ -33,6 +35,10 @@ __all__ = ["Measurement", "benchmark_models", "count_gmacs", "describe_machine",
 TASKS = ("inference", "training")
 MODES = ("eager", "compiled", "optimized")
 _ROUNDS = 5  # turns that each configuration gets, if its steps are short enough
+_LEAST_STEPS = 5  # that were not disturbed, of each configuration, ...
+_PATIENCE = 3  # ... for which it gets up to so many times its time
+_DISTURBED = 1.3  # time of a fixed work over the least that it took, from where on the machine was busy
+_UNSTEADY = 0.25  # interquartile range of steps over their median, from where on they were disturbed at any rate
 _LONG_STEP = 0.1  # seconds; shorter steps are timed after one that brings the model back into the caches
 _COMPILED_VARIANTS = 64  # of one model; beyond torch's own limit (8), it would silently run eagerly
 
@@ -53,7 +59,9 @@ class Measurement:
         latency_ms: Median time of a step, in milliseconds.
         latency_iqr_ms: Its interquartile range, in milliseconds; None for fewer than two steps.
         images_per_second: Images in a step over its median time.
-        steps: Steps that were timed.
+        steps: Steps that were timed, and count.
+        disturbed: Whether the machine was busy with other things at the time, so that the figures are not the model's.
+        disturbance: What a fixed work took around these steps, over the least that it took at any time: 1 when idle.
         peak_memory_mib: Most memory at any time of a step: parameters, buffers, the optimizer's state, and whatever the
             step needs beyond them, in MiB; None where the system does not tell.
         setup_seconds: Building, compiling and the first step.
@@ -72,6 +80,8 @@ class Measurement:
     latency_iqr_ms: float | None = None
     images_per_second: float | None = None
     steps: int = 0
+    disturbed: bool = False
+    disturbance: float | None = None
     peak_memory_mib: float | None = None
     setup_seconds: float | None = None
     error: str | None = None
@@ -84,7 +94,8 @@ class Measurement:
     def __str__(self) -> str:
         if self.latency_ms is None:
             return f"{self.what}: {self.error}"
-        return f"{self.what}: {self.latency_ms:.4g} ms, {self.images_per_second:.4g} images/s"
+        mark = " (disturbed)" if self.disturbed else ""
+        return f"{self.what}: {self.latency_ms:.4g} ms, {self.images_per_second:.4g} images/s{mark}"
 
 
 def benchmark_models(
@@ -105,7 +116,9 @@ def benchmark_models(
 ) -> list[Measurement]:
     """Time models with random weights on random images; nothing is downloaded.
 
-    The configurations of a model take turns, so that whatever else the machine does meets all of them alike. Training
+    The configurations of a model take turns, so that whatever else the machine does meets all of them alike. A fixed
+    work between the turns shows how much that is: steps of a busy time do not count, others are made in their place as
+    far as there is time, and where there is none the measurement says that it was disturbed. Training
     is timed at the largest batch size alone, and not in the mode "optimized". Images have the size at which the weights
     are evaluated, in training the one of training.
 
@@ -119,8 +132,9 @@ def benchmark_models(
         device: Where to run; default: a GPU if there is one.
         channels_last: Lay images and weights out with the channels last (`optimized` decides for itself).
         force: Measure precisions that are slower than float32 here, too; a step in float16 may take minutes.
-        seconds: Time for the steps of a model, all configurations together; each has one step at least. Building,
-            compiling and first steps come on top.
+        seconds: Time for the steps of a model, all configurations together; up to three times as much where one has
+            fewer than five steps that were not disturbed. Each has one step at least. Building, compiling and first
+            steps come on top.
         together: Models that take turns with each other; all of them are in memory at once.
         on_model: Called with the measurements of each model when they are there.
         on_progress: Called with a line before something that takes long, compiling.
@@ -155,7 +169,7 @@ def benchmark_models(
                 if on_progress is not None and case.result.mode != "eager":
                     on_progress(f"{case.result.what}: preparing")
                 case.prepare()
-            _take_turns([case for case in cases if case.step is not None], seconds * len(group))
+            _take_turns([case for case in cases if case.step is not None], seconds * len(group), _calibration(device))
         for name in group:
             results = [case.finish() for case in cases if case.result.model == name]
             found += results
@@ -190,7 +204,7 @@ class _Case:
         self.img_size = img_size
         self.channels_last = channels_last
         self.step: Callable[[], object] | None = None
-        self.seconds: list[float] = []
+        self.turns: list[tuple[float, list[float]]] = []  # disturbance, and the seconds of each step
 
     def prepare(self) -> None:
         """Build the model and make its first steps."""
@@ -239,19 +253,28 @@ class _Case:
 
         return step, held
 
-    def take_turn(self, seconds: float) -> None:
-        """Time steps for so many seconds, one at least."""
+    def take_turn(self, seconds: float, calibration: _Calibration) -> None:
+        """Time steps for so many seconds, one at least, and what the machine was like."""
         assert self.step is not None
+        steps: list[float] = []
+        before = calibration.last
         try:
-            if not self.seconds or self.seconds[-1] < _LONG_STEP:
+            if not self.turns or self.turns[-1][1][-1] < _LONG_STEP:
                 self._timed()
             end = time.perf_counter() + seconds
-            while True:
-                self.seconds.append(self._timed())
-                if time.perf_counter() >= end:
-                    break
+            while not steps or time.perf_counter() < end:
+                steps.append(self._timed())
         except Exception as error:
             self.fail(error)
+        self.turns.append((max(before, calibration.measure()), steps))
+
+    @property
+    def quiet_turns(self) -> list[tuple[float, list[float]]]:
+        return [turn for turn in self.turns if turn[0] <= _DISTURBED]
+
+    @property
+    def has_enough(self) -> bool:
+        return sum(len(steps) for _, steps in self.quiet_turns) >= _LEAST_STEPS
 
     def _timed(self) -> float:
         """Seconds of one step, until the device has done it."""
@@ -271,29 +294,67 @@ class _Case:
     def finish(self) -> Measurement:
         """The measurement, complete; the model is let go."""
         self.step = None
-        if self.result.error is None and self.seconds:
-            median = statistics.median(self.seconds)
+        if self.result.error is None and self.turns:
+            turns = self.quiet_turns if self.has_enough else self.turns
+            seconds = [second for _, steps in turns for second in steps]
+            median = statistics.median(seconds)
             self.result.latency_ms = _rounded(1000 * median)
             self.result.images_per_second = _rounded(self.result.batch_size / median)
-            self.result.steps = len(self.seconds)
-            if len(self.seconds) > 1:
-                low, _, high = statistics.quantiles(self.seconds, n=4, method="inclusive")
+            self.result.steps = len(seconds)
+            self.result.disturbance = round(statistics.fmean(disturbance for disturbance, _ in turns), 2)
+            self.result.disturbed = len(turns) > len(self.quiet_turns)
+            if len(seconds) > 1:
+                low, _, high = statistics.quantiles(seconds, n=4, method="inclusive")
                 self.result.latency_iqr_ms = _rounded(1000 * (high - low))
+                self.result.disturbed |= high - low > _UNSTEADY * median
         return self.result
 
 
-def _take_turns(cases: list[_Case], seconds: float) -> None:
-    """Let cases have turns in a circle until the time is up and each had one."""
+class _Calibration:
+    """How much else a device is busy with: what a fixed work, of as many threads as a model's, takes."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.matrix = torch.full((2048, 2048) if device.type == "cuda" else (384, 384), 0.5, device=device)
+        self.least = math.inf
+        self.last = 1.0
+        for _ in range(10):  # between what disturbs there are moments of a millisecond without
+            self.measure()
+
+    def measure(self) -> float:
+        """The work's time over the least that it has ever taken; 1 is undisturbed."""
+        seconds = []
+        for _ in range(32):
+            _wait_for(str(self.device))
+            started = time.perf_counter()
+            self.matrix @ self.matrix
+            _wait_for(str(self.device))
+            seconds.append(time.perf_counter() - started)
+        del seconds[:2]  # threads awake
+        self.least = min(self.least, *seconds)
+        self.last = statistics.fmean(seconds) / self.least
+        return self.last
+
+
+_calibration = functools.cache(_Calibration)  # what was least is kept
+
+
+def _take_turns(cases: list[_Case], seconds: float, calibration: _Calibration) -> None:
+    """Let cases have turns in a circle until the time is up and each had enough, or very little."""
     if not cases:
         return
     share = seconds / (len(cases) * _ROUNDS)
-    deadline = time.perf_counter() + seconds
-    while True:
-        for case in cases:
-            if case.step is not None:
-                case.take_turn(share)
-            if time.perf_counter() > deadline and all(other.seconds for other in cases if other.step is not None):
-                return
+    started = time.perf_counter()
+    calibration.measure()
+
+    def wants(case: _Case) -> bool:
+        took = time.perf_counter() - started
+        return case.step is not None and (
+            not case.turns or took < seconds or not case.has_enough and took < _PATIENCE * seconds)
+
+    while any(map(wants, cases)):
+        for case in filter(wants, cases):
+            case.take_turn(share, calibration)
 
 
 def input_size_of(model_name: str, img_size: int | None = None, training: bool = False) -> tuple[int, int, int]:

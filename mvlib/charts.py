@@ -195,12 +195,16 @@ def _bubbles(figure: Figure, axes: Axes, shown: list[Candidate], time: str) -> N
     axes.set_xlim(_limits(errors, [margin + 14 * scale for margin in margins], box.width))  # room for labels
     low, high = _limits([math.log10(t) for t in times] if is_log else times, margins, box.height)
     axes.set_ylim((10**low, 10**high) if is_log else (max(low, 0), high))
-    axes.scatter(errors, times, s=[(2 * radius) ** 2 for radius in radii], alpha=0.72, linewidths=0.8, zorder=3,
-                 c=[_FRONT if c.pareto else _OTHER for c in shown], edgecolors="white")
+    colours = [_FRONT if c.pareto else _OTHER for c in shown]
+    axes.scatter(errors, times, s=[(2 * radius) ** 2 for radius in radii], alpha=0.72, zorder=3,
+                 linewidths=[1.6 if c.disturbed else 0.8 for c in shown],
+                 facecolors=["white" if c.disturbed else colour for c, colour in zip(shown, colours)],
+                 edgecolors=[colour if c.disturbed else "white" for c, colour in zip(shown, colours)])
     front = sorted((c.top1_err, getattr(c, time)) for c in shown if c.pareto)
     if front:
         axes.plot(*zip(*front), drawstyle="steps-post", color=_FRONT, linewidth=1.2, alpha=0.75, zorder=2)
-    _legend(figure, axes, [c.size_mib for c in shown if c.size_mib], largest, bool(front))
+    _legend(figure, axes, [c.size_mib for c in shown if c.size_mib], largest, bool(front),
+            any(c.disturbed for c in shown))
     _labels(figure, axes, shown, list(zip(errors, times)), radii, front)
 
 
@@ -230,7 +234,9 @@ def round_sizes(sizes: Sequence[float]) -> list[float]:
                    if value >= 0.5 * min(sizes)} or {largest})
 
 
-def _legend(figure: Figure, axes: Axes, sizes: Sequence[float], largest: float, has_front: bool) -> None:
+def _legend(
+    figure: Figure, axes: Axes, sizes: Sequence[float], largest: float, has_front: bool, has_disturbed: bool
+) -> None:
     """To the right of the axes: what area and colour mean. Drawn in points, so that bubbles have their size."""
     width, height = (length * 72 for length in figure.get_size_inches())
     frame = axes.get_position()
@@ -250,12 +256,14 @@ def _legend(figure: Figure, axes: Axes, sizes: Sequence[float], largest: float, 
             panel.text(2 * shown[0][1] + 9, y, f"{size:g} MiB", **text)
             y -= max(radius, 4) + 4
         y -= 22
-    rows = [(_OTHER, "other models")]
+    rows = [(_OTHER, _OTHER, "other models")]
     if has_front:
-        rows.insert(0, (_FRONT, "Pareto front: no\nmodel is both more\naccurate and faster"))
+        rows.insert(0, (_FRONT, _FRONT, "Pareto front: no\nmodel is both more\naccurate and faster"))
         panel.plot([0, 12], [y, y], color=_FRONT, linewidth=1.2, alpha=0.75)
-    for colour, label in rows:
-        panel.scatter([6], [y], s=64, color=colour, edgecolors="white", zorder=3)
+    if has_disturbed:
+        rows.append(("white", _INK, "hollow: timed on a\nbusy machine, too long"))
+    for face, edge, label in rows:
+        panel.scatter([6], [y], s=64, facecolors=face, edgecolors="white" if face == edge else edge, zorder=3)
         panel.text(20, y + 5.5, label, linespacing=1.25, **{**text, "va": "top"})
         y -= 16 + 11.5 * label.count("\n")
 

@@ -19,7 +19,8 @@ __all__ = ["COLUMNS", "Candidate", "compare_models", "pareto_front", "short_name
 
 DATA_SET = "ImageNet-1K"
 COLUMNS = ("model", "top1_err", "top5_err", "cpu_ms", "cpu_iqr_ms", "gpu_ms", "gpu_iqr_ms", "size_mib", "params",
-           "gmacs", "img_size", "pareto", "weights", "size_from", "note")
+           "gmacs", "img_size", "pareto", "disturbed",
+           "weights", "size_from", "note")
 _MIB = 2**20
 _TOGETHER_BYTES = 2 * 2**30  # of weights that are in memory at once while models take turns
 
@@ -37,6 +38,7 @@ class Candidate:
             "4 bytes a parameter".
         params: Parameters, in 1e6; `gmacs` multiply-accumulates for an image, in 1e9.
         img_size: Height of the images of these errors and times.
+        disturbed: Whether the machine was busy when a time was measured, so that it is too long.
         pareto: Whether no other model has both a lower error and a lower time.
         note: What is missing, and why.
     """
@@ -55,6 +57,7 @@ class Candidate:
     gmacs: float | None = None
     img_size: int | None = None
     pareto: bool = False
+    disturbed: bool = False
     note: str | None = None
 
     def remark(self, text: str) -> None:
@@ -239,6 +242,7 @@ def _time(
                         candidate.remark(f"not timed on {device}: {result.error}")
                         continue
                     _fill_in_size(candidate, result.params)
+                    candidate.disturbed |= result.disturbed
                     setattr(candidate, f"{kind}_ms", _per_image(result.latency_ms, batch_size))
                     setattr(candidate, f"{kind}_iqr_ms", _per_image(result.latency_iqr_ms, batch_size))
 

@@ -59,6 +59,8 @@ def _point(index: int, candidate: Candidate, name: str, time: str) -> dict[str, 
         lines.append(f"top-5 error {candidate.top5_err:.2f} %")
     lines += [f"{TIME_LABELS[key].partition(' per')[0]} {value:.3g} ms"
               for key in TIME_LABELS if (value := getattr(candidate, key)) is not None]
+    if candidate.disturbed:
+        lines.append("timed on a busy machine: too long")
     if candidate.size_mib is not None:
         lines.append(f"{candidate.size_mib:.1f} MiB")
     if candidate.params is not None:
@@ -68,7 +70,8 @@ def _point(index: int, candidate: Candidate, name: str, time: str) -> dict[str, 
     if candidate.weights != candidate.model:
         lines.append(candidate.weights)
     return {"index": index, "name": name, "model": candidate.model, "error": candidate.top1_err,
-            "time": getattr(candidate, time), "size": candidate.size_mib, "pareto": candidate.pareto, "lines": lines}
+            "time": getattr(candidate, time), "size": candidate.size_mib, "pareto": candidate.pareto,
+            "disturbed": candidate.disturbed, "lines": lines}
 
 
 def _table(candidates: Sequence[Candidate], sort: str) -> str:
@@ -92,6 +95,8 @@ def _cell(candidate: Candidate, field: str, is_text: bool) -> str:
     if field == "model":  # on a phone it is broken between its parts
         text = re.sub(r"[_./](?=\w)", r"\g<0><wbr>", text)
     spread = getattr(candidate, field.replace("_ms", "_iqr_ms")) if field.endswith("_ms") else None
+    if candidate.disturbed and field.endswith("_ms"):
+        text = f'<span title="the machine was busy: too long">~{text}</span>'
     if spread is not None:
         text += f" <small>\u00b1 {spread / 2:.2g}</small>"
     if field == "size_mib" and candidate.size_from == "4 bytes a parameter":

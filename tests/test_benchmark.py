@@ -1,15 +1,19 @@
 """mvlib/benchmark.py and `mvlib benchmark`."""
 
 import csv
+import itertools
 import json
+import math
 import socket
 import sys
+import time
 
 import pytest
 import torch
 from torch import nn
 
 import mvlib
+from mvlib import benchmark
 from mvlib.benchmark import _loss, _resident_growth, benchmark_models, count_gmacs, describe_machine, machine_line
 from mvlib.cli import main
 
@@ -32,6 +36,31 @@ class Probe(nn.Module):
             raise self.error
         self.seen.append((self.training, torch.is_grad_enabled(), x.dtype, tuple(x.shape)))
         return self.fc(x.mean((2, 3)))
+
+
+class Weather:
+    """Instead of the calibration: the disturbance that it measures, one after another, the last for good."""
+
+    def __init__(self, *disturbances):
+        self.coming = list(disturbances)
+        self.last = 1.0
+
+    def measure(self):
+        self.last = self.coming.pop(0) if len(self.coming) > 1 else self.coming[0]
+        return self.last
+
+
+@pytest.fixture(autouse=True)
+def weather(monkeypatch):
+    """An idle machine, and how to have another."""
+    def become(*disturbances):
+        found = Weather(*disturbances)
+        monkeypatch.setattr(benchmark, "_calibration", lambda device: found)
+        return found
+
+    become(1.0)
+    monkeypatch.setattr(benchmark, "_UNSTEADY", math.inf)  # steps of microseconds are
+    return become
 
 
 @pytest.fixture
@@ -90,6 +119,51 @@ class _Log:
 
     def append(self, item):
         self.order.append(self.name)
+
+
+def seconds_as(monkeypatch, weather):
+    """Steps take what the weather makes of 10 ms."""
+    monkeypatch.setattr(benchmark._Case, "_timed", lambda case: time.sleep(0.002) or 0.01 * weather.last ** 2)
+
+
+def test_steps_of_a_busy_time_do_not_count(probe, monkeypatch, weather):
+    """Others are made in their place, though the time is up."""
+    seconds_as(monkeypatch, weather(*[3.0] * 7, 1.0))
+    found, = benchmark_models("probe", tasks=("inference",), batch_sizes=(1,), img_size=8, seconds=0.1)
+    assert (found.latency_ms, found.latency_iqr_ms, found.disturbed, found.disturbance) == (10, 0, False, 1)
+    assert found.steps >= 5
+
+
+def test_what_was_never_measured_undisturbed_says_so(probe, monkeypatch, weather, capsys, tmp_path):
+    seconds_as(monkeypatch, weather(3.0))
+    command = ("probe", "--bench", "inference", "-b", 1, "--img-size", 8, "--seconds", 0.05, "--results-file")
+    status, out, err = run(capsys, *command, tmp_path / "busy.csv")
+    header, row = (line.split() for line in out.splitlines()[2:4])
+    assert (status, header[-1], row[-1]) == (0, "disturbed", "3.0x") and "90.0" in row
+    assert "images/s (disturbed)" in err
+    assert "mvlib: 1 of 1 measurements were disturbed by what else the machine does, and are too long: probe." in err
+    with open(tmp_path / "busy.csv", newline="") as stream:
+        assert [(row["disturbed"], row["disturbance"]) for row in csv.DictReader(stream)] == [("True", "3.0")]
+    run(capsys, *command, tmp_path / "busy.json")
+    assert [row["disturbed"] for row in json.loads((tmp_path / "busy.json").read_text())["results"]] == [True]
+
+
+def test_steps_that_differ_were_disturbed(probe, monkeypatch):
+    monkeypatch.setattr(benchmark, "_UNSTEADY", 0.25)
+    taken = itertools.cycle([0.01, 0.01, 0.02, 0.02])
+    monkeypatch.setattr(benchmark._Case, "_timed", lambda case: time.sleep(0.001) or next(taken))
+    found, = benchmark_models("probe", tasks=("inference",), batch_sizes=(1,), img_size=8, seconds=0.05)
+    assert found.disturbed and found.disturbance == 1
+
+
+def test_the_calibration_is_a_share_of_its_own_least(monkeypatch):
+    calibration = benchmark._Calibration(torch.device("cpu"))
+    assert calibration.last >= 1
+    calibration.least = 10 * calibration.least
+    least = calibration.least
+    assert calibration.measure() >= 1 and calibration.least < least, "a new least is taken up"
+    calibration.least /= 100
+    assert calibration.measure() > 50
 
 
 def test_training_changes_the_weights(fresh_registry):

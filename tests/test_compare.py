@@ -12,14 +12,14 @@ import sys
 import pytest
 
 import mvlib
-from mvlib import compare
+from mvlib import benchmark, compare
 from mvlib.charts import Box, bubble_figure, draw_bubbles, place_labels, round_sizes
 from mvlib.cli import main, schedule_command
 from mvlib.compare import Candidate, compare_models, pareto_front
 from mvlib.report import render_report
 from mvlib.train import report
 
-from .test_benchmark import Probe
+from .test_benchmark import Probe, Weather
 
 QUICK = dict(seconds=0.02, img_size=64)
 
@@ -63,6 +63,33 @@ def test_a_model_without_metrics_is_listed(fresh_registry):
     assert found["ours"].note == "no published ImageNet-1K accuracy"
     assert found["mine"].cpu_ms > 0 and found["mine"].size_mib == 0 and not found["mine"].pareto
     assert found["squeezenet1_1"].note == "errors published at 224 px"
+
+
+def test_times_of_a_busy_machine_are_marked(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(benchmark, "_calibration", lambda device: Weather(2.0))
+    files = {kind: tmp_path / f"found.{kind}" for kind in ("json", "html", "svg")}
+    assert main(["compare", "squeezenet1_1", "mobilenetv3_small_100", "--img-size", "64", "--seconds", "0.02",
+                 "--results-file", str(files["json"]), "--html", str(files["html"]), "--plot", str(files["svg"])]) == 0
+    out, err = capsys.readouterr()
+    times = [line.split()[3] for line in out.splitlines()[1:3]]
+    assert all(time.startswith("~") for time in times)
+    assert "~, hollow: the machine was busy, the time is too long; the front is not certain." in out
+    assert "mvlib: 2 of 2 measurements were disturbed" in err
+    assert [row["disturbed"] for row in json.loads(files["json"].read_text())["results"]] == [True, True]
+    page = files["html"].read_text()
+    assert page.count("too long\">~") == 2 and [point["disturbed"] for point in data_of(page)["points"]] == [True] * 2
+
+
+def test_disturbed_bubbles_are_hollow():
+    candidates = study(STUDY[:4])
+    candidates[1].disturbed = True
+    figure = bubble_figure(candidates)
+    shown = sorted(candidates, key=lambda c: -c.size_mib)
+    faces = figure.axes[0].collections[0].get_facecolors()[:, :3].tolist()
+    assert [face == [1, 1, 1] for face in faces] == [c.disturbed for c in shown]
+    legend = [text.get_text() for text in figure.axes[1].texts]
+    assert "hollow: timed on a\nbusy machine, too long" in legend
+    assert not any("hollow" in text.get_text() for text in bubble_figure(study(STUDY[:4])).axes[1].texts)
 
 
 def test_tags_and_wildcards(monkeypatch):

@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from ..benchmark import Measurement
 
 COLUMNS = ("model", "task", "mode", "precision", "device", "batch_size", "img_size", "params", "latency_ms",
-           "latency_iqr_ms", "images_per_second", "peak_memory_mib", "steps", "setup_seconds", "error")
+           "latency_iqr_ms", "images_per_second", "peak_memory_mib", "steps", "disturbed", "disturbance",
+           "setup_seconds", "error")
 # Of the table for people; files have all columns.
 _HEADINGS = {"model": "model", "task": "task", "mode": "mode", "precision": "precision", "batch_size": "batch",
              "img_size": "px", "latency_ms": "ms", "latency_iqr_ms": "IQR ms", "images_per_second": "images/s",
-             "peak_memory_mib": "peak MiB", "steps": "steps", "error": "error"}
+             "peak_memory_mib": "peak MiB", "steps": "steps", "disturbed": "disturbed",
+             "error": "error"}
 _TASKS = {"both": ("inference", "training"), "inference": ("inference",), "training": ("training",)}
 
 
@@ -80,11 +82,21 @@ def run(arguments: argparse.Namespace) -> int:
         img_size=arguments.img_size, device=arguments.device, channels_last=arguments.channels_last,
         force=arguments.force, seconds=arguments.seconds, on_model=keep, on_progress=tell)
     if arguments.format == "table":
-        shown = [{heading: row[field] for field, heading in _HEADINGS.items()} for row in rows]
+        shown = [{heading: row[field] for field, heading in _HEADINGS.items()} |
+                 {"disturbed": f"{row['disturbance']:.1f}x" if row["disturbed"] else None} for row in rows]
         print(results_text(shown, tuple(_HEADINGS.values()), "table", machine), end="")
     else:
         print(results_text(rows, COLUMNS, arguments.format, machine), end="")
+    say_disturbed([row["model"] for row in rows if row["disturbed"]], len(rows))
     return 1 if any(row["error"] for row in rows) else 0
+
+
+def say_disturbed(names: list[str], count: int) -> None:
+    """A line on standard error on those of `count` measurements that are not to be trusted, if there are any."""
+    if names:
+        print(f"mvlib: {len(names)} of {count} measurements were disturbed by what else the machine does, and are too "
+              f"long: {', '.join(dict.fromkeys(names))}. Measure again when it is idle, or with more --seconds",
+              file=sys.stderr)
 
 
 def unique(values: list[str] | None, default: str) -> list[str]:

@@ -12,13 +12,11 @@ from ..compare import COLUMNS, Candidate, compare_models
 from ..errors import ConfigError
 from ..precisions import PRECISIONS
 from .argument_types import add_precision_argument, natural, positive, positive_float
-from .benchmark_command import add_results_arguments, check_results_file, results_text, write_results
+from .benchmark_command import add_results_arguments, check_results_file, results_text, say_disturbed, write_results
 from .output import check_output, write_text
 
 _HEADINGS = {"top1_err": "top-1 err", "top5_err": "top-5 err", "cpu_ms": "CPU ms", "gpu_ms": "GPU ms",
              "size_mib": "MiB", "params": "M params", "gmacs": "GMACs", "img_size": "px"}
-
-_UNSTEADY = 0.25  # interquartile range over median, from where on times are called so
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
 
         pareto_front(candidates, time)
     rows = [candidate.as_row() for candidate in candidates]
-    caption = _caption(arguments, machine_line(machine))
+    caption = _caption(arguments, machine_line(machine), any(candidate.disturbed for candidate in candidates))
     if arguments.plot is not None:
         from ..charts import draw_bubbles
 
@@ -97,16 +95,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(_table(candidates, caption), end="")
     else:
         print(results_text(rows, COLUMNS, arguments.format, machine), end="")
-    unsteady = [c.model for c in candidates if _is_unsteady(c)]
-    if unsteady:
-        print(f"mvlib: the middle half of the times of {', '.join(unsteady)} spans over {_UNSTEADY:.0%} of the median: "
-              f"the machine was busy, or --seconds is too short", file=sys.stderr)
+    say_disturbed([c.model for c in candidates if c.disturbed], len(candidates))
     return 0
-
-
-def _is_unsteady(candidate: Candidate) -> bool:
-    times = ((candidate.cpu_ms, candidate.cpu_iqr_ms), (candidate.gpu_ms, candidate.gpu_iqr_ms))
-    return any(spread is not None and spread > _UNSTEADY * median for median, spread in times)
 
 
 def _table(candidates: list[Candidate], caption: str) -> str:
@@ -114,24 +104,28 @@ def _table(candidates: list[Candidate], caption: str) -> str:
     from .output import format_table
 
     fields = ["model", *(field for field in _HEADINGS if any(getattr(c, field) is not None for c in candidates))]
-    rows = [[c.model, *(_number(getattr(c, field), field) for field in fields[1:]), "*" if c.pareto else ""]
-            for c in candidates]
+    rows = [[c.model, *(_number(getattr(c, field), field, c.disturbed) for field in fields[1:]),
+             "*" if c.pareto else ""] for c in candidates]
     notes = [f"{c.model}: {c.note}\n" for c in candidates if c.note]
     table = format_table(rows, ["model", *(_HEADINGS[field] for field in fields[1:]), "front"])
     return f"{table}\n\n{''.join(notes)}{caption}\nfront: no other model is both more accurate and faster\n"
 
 
-def _number(value: float | None, field: str) -> str | None:
+def _number(value: float | None, field: str, disturbed: bool) -> str | None:
     if value is None:
         return None
-    return str(value) if field == "img_size" else f"{value:.2f}" if field != "size_mib" else f"{value:.1f}"
+    if field == "img_size":
+        return str(value)
+    return f"{'~' if disturbed and field.endswith('_ms') else ''}{value:.{1 if field == 'size_mib' else 2}f}"
 
 
-def _caption(arguments: argparse.Namespace, machine: str) -> str:
+def _caption(arguments: argparse.Namespace, machine: str, disturbed: bool) -> str:
     errors = f"measured on {Path(arguments.data).name}" if arguments.data else "published, ImageNet-1K"
     batch = f"batches of {arguments.batch_size}" if arguments.batch_size > 1 else "one image at a time"
     size = f"; times at {arguments.img_size} px" if arguments.img_size else ""
-    return f"{machine}\nErrors: {errors}. Times: median, {batch}, {arguments.precision}{size}. Sizes: weights file."
+    busy = "\n~, hollow: the machine was busy, the time is too long; the front is not certain." if disturbed else ""
+    what = f"Errors: {errors}. Times: median, {batch}, {arguments.precision}{size}. Sizes: weights file."
+    return f"{machine}\n{what}{busy}"
 
 
 def _measure_on(arguments: argparse.Namespace) -> Callable[[str], Mapping[str, float]]:

@@ -88,7 +88,7 @@ def test_numbers_have_ranges(all_options):
     assert not [where for where, action in numbers.items() if action.type not in (str, canonical_precision) and
                 not isinstance(action.type, Number)]
     for where, action in numbers.items():
-        if action.type is str:
+        if not isinstance(action.type, Number):
             continue
         wrong = ["nan", "inf", "-inf", "1e999", "x", "", *(["1.5"] if action.type.kind is int else [])]
         wrong += {"any": [], "nonnegative": ["-1"], "positive": ["-1", "0"]}[action.type.sign]
