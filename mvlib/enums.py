@@ -148,9 +148,9 @@ class WeightsEnum(Enum):
         from .loading import read_state_dict
 
         config = self._config()
-        path, is_mappable = hub.fetch_mappable(
-            config.sources, sha256=config.sha256, filename=options.get("file_name") or config.filename,
-            cache_dir=options.get("model_dir"), progress=options.get("progress", True))
+        path, is_mappable = hub.fetch_weights(
+            config, filename=options.get("file_name"), cache_dir=options.get("model_dir"),
+            progress=options.get("progress", True))
         tensors = read_state_dict(path, mmap=is_mappable)
         device = options.get("map_location")
         return tensors if device is None else {key: tensor.to(device) for key, tensor in tensors.items()}

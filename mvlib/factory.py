@@ -38,6 +38,7 @@ class _Request:
     config: WeightsConfig | None
     names_weights: bool
     arguments: Mapping[str, Any]
+    newer: str | None = None  # the source's newer revision, which replaces the cached one when all of it is here
 
 
 def create_model(
@@ -67,7 +68,8 @@ def create_model(
     initialised at random unless `pretrained` is true.
 
     Args:
-        model_name: "resnet50", "resnet50.a1_in1k", "hf-hub:owner/name[@revision]" or "local-dir:/path".
+        model_name: "resnet50", "resnet50.a1_in1k", "hf-hub:owner/name[@revision]" or "local-dir:/path". Of a cached
+            "hf-hub:" name, the hub is asked for a newer revision, for at most two seconds.
         pretrained: True loads weights (an architecture's default ones), False never does, None goes by the name.
         pretrained_cfg: A tag, or a config of weights that the registry does not have.
         pretrained_cfg_overlay: Fields of the config to replace.
@@ -172,7 +174,8 @@ def _resolve(
         changed = WeightsConfig.from_dict({**config.to_dict(remove_null=False), "sources": config.sources, "url": None,
                                            "hf_hub_id": None, "file": None, "model_args": config.model_args,
                                            "metrics": config.metrics, **_located(overlay)})
-        request = _Request(request.architecture, changed, request.names_weights, request.arguments)
+        request = _Request(request.architecture, changed, request.names_weights, request.arguments,
+                           request.newer if changed.sources == config.sources else None)
     return request
 
 
@@ -201,7 +204,8 @@ def _registered_config(
 def _from_repository(source: str, location: str, cache_dir: str | os.PathLike[str] | None) -> _Request:
     """Architecture, config and arguments from a repository's config.json; what it says is not trusted."""
     where = f"{source}:{location}"
-    data = hub.fetch_config(where, cache_dir=cache_dir)
+    newer = hub.find_newer(where, cache_dir=cache_dir)
+    data = hub.fetch_config(newer or where, cache_dir=cache_dir)
     fields = dict(data["pretrained_cfg"]) if isinstance(data.get("pretrained_cfg"), dict) else dict(data)
     architecture = data.get("architecture", fields.get("architecture"))
     if not isinstance(architecture, str):
@@ -237,7 +241,7 @@ def _from_repository(source: str, location: str, cache_dir: str | os.PathLike[st
         config = WeightsConfig.from_dict(fields, strict=False)
     except (ConfigError, TypeError) as error:
         raise ConfigError(f"{where}: config.json: {error}") from None
-    return _Request(architecture, config, True, {k: v for k, v in arguments.items() if v is not None})
+    return _Request(architecture, config, True, {k: v for k, v in arguments.items() if v is not None}, newer)
 
 
 def _is_of(facts: Mapping[str, Any], architecture: str) -> bool:
@@ -371,8 +375,11 @@ def _fetch(
         raise WeightsError(f"no weights are published for '{model_name}'; create it with pretrained=False, or see "
                            f"list_models('{request.architecture}.*', pretrained=True)")
     _logger.info("loading '%s' from %s", config.name, config.sources[0])
-    return hub.fetch_mappable(config.sources, sha256=config.sha256, filename=config.filename, cache_dir=cache_dir,
-                              progress=progress)
+    if request.newer is None:
+        return hub.fetch_weights(config, cache_dir=cache_dir, progress=progress)
+    found = hub.fetch_weights(config.replace(sources=(request.newer,)), cache_dir=cache_dir, progress=progress)
+    hub.keep_newer(config.sources[0], request.newer, cache_dir=cache_dir)
+    return found
 
 
 def _load(

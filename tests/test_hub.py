@@ -5,9 +5,11 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import warnings
 import zipfile
@@ -31,7 +33,10 @@ from mvlib.hub import (
     check_complete,
     fetch,
     fetch_config,
+    fetch_weights,
+    find_newer,
     is_cached,
+    keep_newer,
     push_folder,
     remove_cached,
     torch_checkpoints_dir,
@@ -307,6 +312,65 @@ def test_an_older_client_s_cache_without_links(hub, repo, monkeypatch):
     assert fetch(SOURCE, sha256=sha256(WEIGHTS)).read_bytes() == WEIGHTS
 
 
+# newer revisions
+
+def test_a_branch_that_has_moved(hub, repo):
+    assert find_newer(SOURCE) is None  # nothing is cached
+    fetch_config(SOURCE), fetch(SOURCE)
+    forget_requests(hub)
+    assert find_newer(SOURCE) is None
+    assert hub.requests == {f"/api/models/{REPO}": 1}
+    commit = hub.add_repo(REPO, {"config.json": CONFIG, "model.safetensors": OTHER})
+    newer = find_newer(SOURCE)
+    assert newer == f"{SOURCE}@{commit}"
+    assert fetch(newer).read_bytes() == OTHER
+    assert fetch(SOURCE).read_bytes() == WEIGHTS  # until it is said that all of it is here
+    keep_newer(SOURCE, newer)
+    assert fetch(SOURCE).read_bytes() == OTHER
+    assert find_newer(SOURCE) is None
+    forget_requests(hub)
+    assert find_newer(newer) is None and find_newer("local-dir:/x") is None
+    assert not hub.requests
+
+
+def test_other_branches_move_too(hub, repo):
+    for revision in ("v2", "refs/pr/1"):
+        hub.add_repo(REPO, {"model.safetensors": WEIGHTS}, revision=revision)
+        fetch(f"{SOURCE}@{revision}")
+        commit = hub.add_repo(REPO, {"model.safetensors": OTHER}, revision=revision)
+        assert find_newer(f"{SOURCE}@{revision}") == f"{SOURCE}@{commit}"
+        fetch(f"{SOURCE}@{commit}")
+        keep_newer(f"{SOURCE}@{revision}", f"{SOURCE}@{commit}")
+        assert fetch(f"{SOURCE}@{revision}").read_bytes() == OTHER
+
+
+@pytest.mark.parametrize("trouble", ["status", "gated", "gone", "down", "offline", "silence", "unresolved"])
+def test_whether_there_is_a_newer_revision_cannot_be_known(trouble, hub, repo, monkeypatch, capfd, caplog):
+    from huggingface_hub import HfApi, constants
+
+    fetch(SOURCE)
+    hub.add_repo(REPO, {"model.safetensors": OTHER})
+    answer = threading.Event()
+    if trouble == "status":
+        hub.fault("*", status=500, times=None)
+    elif trouble == "gated":
+        hub.repos[REPO].gated = True
+    elif trouble == "gone":
+        del hub.repos[REPO]
+    elif trouble == "down":
+        hub.stop()
+    elif trouble == "offline":
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    elif trouble == "silence":
+        monkeypatch.setattr(mvlib.hub, "_NEWER_SECONDS", 0.01)
+        monkeypatch.setattr(HfApi, "model_info", lambda *args, **kwargs: answer.wait() and None)
+    else:
+        monkeypatch.setattr(constants, "ENDPOINT", NOWHERE)
+    assert find_newer(SOURCE) is None
+    answer.set()
+    assert not caplog.records and capfd.readouterr() == ("", "")
+
+
 # mistakes with the hub
 
 def test_no_such_repository(hub):
@@ -361,10 +425,9 @@ def test_not_cached_and_offline(hub, offline):
     text = str(caught.value)
     command = f"hf download {REPO} config.json model.safetensors --revision v2"
     assert "model.safetensors is not cached, and HF_HUB_OFFLINE is set" in text
-    assert f"  {command} --cache-dir weights\n" in text
-    assert f"copy weights/models--timm--resnet18.a1_in1k to {cache_paths()['hub']}/" in text
-    assert f"  {command} --local-dir resnet18.a1_in1k\n" in text
-    assert "load 'local-dir:/path/to/resnet18.a1_in1k'" in text
+    assert f"run `{command} --cache-dir weights`, and" in text
+    assert f"copy weights/models--timm--resnet18.a1_in1k to {cache_paths()['hub']}/ on this one" in text
+    assert "\n" not in text
     with pytest.raises(NotCachedError, match=rf"hf download {REPO} odd.pt --cache-dir"):
         fetch(SOURCE, filename="odd.pt")
     assert not hub.requests
@@ -381,8 +444,8 @@ def test_the_command_that_the_error_gives_works(hub, repo, tmp_path, monkeypatch
         patch.setattr(constants, "HF_HUB_OFFLINE", True)
         with pytest.raises(NotCachedError) as caught:
             fetch(SOURCE)
-    line = next(line for line in str(caught.value).splitlines() if "--cache-dir" in line)
-    subprocess.run([str(hf), *line.split()[1:]], cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    command = re.search("`(hf [^`]+)`", str(caught.value))[1]
+    subprocess.run([str(hf), *command.split()[1:]], cwd=tmp_path, check=True, capture_output=True, timeout=60)
     shutil.copytree(tmp_path / "weights" / "models--timm--resnet18.a1_in1k",
                     cache_paths()["hub"] / "models--timm--resnet18.a1_in1k", symlinks=True)
     forget_requests(hub)
@@ -391,8 +454,8 @@ def test_the_command_that_the_error_gives_works(hub, repo, tmp_path, monkeypatch
 
 
 def test_not_cached_and_unreachable(unreachable):
-    with pytest.raises(NotCachedError, match=r"is not cached, and the hub cannot be reached \(.+\)\. On a machine that "
-                                             r"has a network, run\n  hf download"):
+    with pytest.raises(NotCachedError, match=r"is not cached, and the hub cannot be reached \(.+\); on a machine that "
+                                             r"has a network, run `hf download"):
         fetch(SOURCE)
 
 
@@ -611,12 +674,13 @@ def test_a_server_that_is_unreachable(hub, unreachable):
         fetch(f"{unreachable}/{NAME}")
     text = str(caught.value)
     assert "unreachable: " in text
-    assert f"  curl -L -o {NAME} {unreachable}/{NAME}\n" in text
-    assert f"  mkdir -p {checkpoints()} && mv {NAME} {checkpoints() / NAME}" in text
+    assert f"run `curl -L -o {NAME} {unreachable}/{NAME}`, and" in text
+    assert f"copy the file to {checkpoints() / NAME} on this one" in text and "\n" not in text
+    assert not checkpoints().exists()
 
 
 def test_a_url_offline(hub, url, offline):
-    with pytest.raises(NotCachedError, match=r"not cached, and HF_HUB_OFFLINE is set. Fetch it .*\n  curl -L -o"):
+    with pytest.raises(NotCachedError, match=r"not cached, and HF_HUB_OFFLINE is set; on a machine .* `curl -L -o"):
         fetch(url)
     assert not hub.requests
     assert not checkpoints().exists()
@@ -676,7 +740,101 @@ def test_a_full_disk_under_the_hub_s_cache(hub, repo, monkeypatch):
     assert not [name for name in cached_files(cache_paths()["hub"]) if "incomplete" in name or len(name) == 64]
 
 
+# no network
+
+NOWHERE = "http://name.invalid"  # a name that nobody may have
+
+
+def test_a_name_that_cannot_be_resolved_is_said_in_one_line_and_at_once(hub, monkeypatch, capfd, caplog, tmp_path):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", NOWHERE)
+    before = list(tmp_path.rglob("*"))
+    for source in (SOURCE, f"{NOWHERE}/{NAME}", [SOURCE, f"{NOWHERE}/{NAME}"]):
+        with pytest.raises(NotCachedError, match="name.invalid: ") as caught:
+            fetch(source)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(NotCachedError, match="config.json is not cached, and the hub cannot be reached"):
+        fetch_config(SOURCE)
+    assert not caplog.records and capfd.readouterr() == ("", "")  # huggingface_hub would log each of its tries
+    assert list(tmp_path.rglob("*")) == before
+
+
+def test_a_download_that_broke_off_waits_for_the_network(hub, url):
+    part = put(checkpoints() / f"{Path(NAME).stem}.part.pth", CHECKPOINT[:500])
+    hub.stop()
+    with pytest.raises(NotCachedError, match="unreachable"):
+        fetch(url)
+    assert part.exists()
+
+
+def test_a_resolver_that_does_not_answer(hub, url, monkeypatch):
+    import socket
+
+    answer = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args: [] if answer.wait() else [])
+    monkeypatch.setattr(mvlib.hub, "_REACH_SECONDS", 0.01)
+    for source in (SOURCE, url):
+        with pytest.raises(NotCachedError, match=r"127.0.0.1: no answer within 0.01 s"):
+            fetch(source)
+    answer.set()
+
+
+def test_a_proxy_is_what_has_to_be_reached(hub, url, monkeypatch):
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("http_proxy", hub.endpoint)
+    assert mvlib.hub._unreachable(f"{NOWHERE}/x") is None
+    monkeypatch.setenv("http_proxy", "name.invalid:3128")
+    assert mvlib.hub._unreachable(url).startswith("name.invalid: ")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    assert mvlib.hub._unreachable(url) is None
+
+
+def test_weights_of_the_architecture_that_are_here_are_named(hub, monkeypatch):
+    monkeypatch.setattr(mvlib.hub, "_unreachable", lambda url: "no network")
+    with pytest.raises(NotCachedError, match=f"^hf-hub:{REPO}: "):
+        fetch_weights(mvlib.get_pretrained_cfg("resnet18.a1_in1k"))
+    put(checkpoints() / "resnet18-f37072fd.pth", CHECKPOINT)
+    message = ("^resnet18.tv_in1k, resnet18.imagenet1k_v1 can be used without a network, 'resnet18.a1_in1k' cannot: "
+               "hf-hub:[^\n]*$")
+    with pytest.raises(NotCachedError, match=message):
+        fetch_weights(mvlib.get_pretrained_cfg("resnet18.a1_in1k"))
+    with pytest.raises(NotCachedError, match=message):
+        mvlib.create_model("resnet18.a1_in1k")
+    with pytest.raises(NotCachedError, match=message):
+        mvlib.enums.weights_of("resnet18.a1_in1k").get_state_dict()
+
+
 # two processes
+
+def test_locks_keep_threads_apart_and_leave_no_file(tmp_path):
+    inside, most = [], []
+
+    def work():
+        for _ in range(50):
+            with mvlib.hub._lock(tmp_path / "w.pth"):
+                inside.append(1)
+                time.sleep(0.0002)  # the others come to wait
+                most.append(len(inside))
+                inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(most) == 200 and max(most) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_downloads_leave_no_lock(hub, url):
+    fetch(url)
+    hub.fault("*", status=404, times=None)
+    with pytest.raises(DownloadError):
+        fetch(hub.url("/tv/gone.pth"))
+    assert sorted(os.listdir(checkpoints())) == [f".{NAME}.verified", NAME]
+
 
 @pytest.mark.parametrize("kind", ["hub", "url"])
 def test_two_processes_ask_at_once_and_one_downloads(kind, hub, repo, url, tmp_path):
@@ -782,7 +940,7 @@ def test_a_file_in_a_package_that_is_not_imported(package):
 
 
 def test_a_package_that_is_not_installed():
-    with pytest.raises(NotCachedError, match=r"package that is not installed; run\n  pip install no-such-weights$"):
+    with pytest.raises(NotCachedError, match=r"package that is not installed; run `pip install no-such-weights`$"):
         fetch("pkg:no_such_weights/w.pth")
 
 
