@@ -278,11 +278,15 @@ def _unwrap(data: Any, use_ema: bool) -> StateDict:
         data = {**data["trunk"], **(data.get("heads") or {})}
     if _is_quantized(data):
         return _without_objects(data)
-    tensors = {key: value for key, value in data.items() if isinstance(value, Tensor)}
-    tensors = {_WRAPPERS.sub("", key): value for key, value in tensors.items()}
-    while tensors and all(key.startswith("module.") or key == "n_averaged" for key in tensors):  # DDP, AveragedModel
-        tensors = {key[len("module."):]: value for key, value in tensors.items() if key != "n_averaged"}
-    return tensors
+    return strip_wrappers({key: value for key, value in data.items() if isinstance(value, Tensor)})
+
+
+def strip_wrappers(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """A state dict without what training programs' wrappers put into names and beside the weights."""
+    state_dict = {_WRAPPERS.sub("", key): value for key, value in state_dict.items()}
+    while state_dict and all(key.startswith("module.") or key == "n_averaged" for key in state_dict):  # DDP, averages
+        state_dict = {key[len("module."):]: value for key, value in state_dict.items() if key != "n_averaged"}
+    return state_dict
 
 
 def _is_quantized(state_dict: Mapping[str, Any]) -> bool:

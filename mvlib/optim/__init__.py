@@ -15,6 +15,7 @@ _NAMES = {
     "param_groups": (
         "auto_group_layers", "group_parameters", "param_groups_layer_decay", "param_groups_weight_decay",
     ),
+    "resume": ("resume_optimizer",),
     "clip": ("adaptive_clip_grad", "clip_grad", "model_parameters"),
     "batch": ("Batch", "BatchOptimizer"),
     "lookahead": ("Lookahead",),

@@ -62,6 +62,22 @@ class Scheduler:
         if not self.t_in_epochs:
             self._go_to(num_updates)
 
+    def go_to(self, epoch: int, num_updates: int, metric: float | None = None) -> None:
+        """Go to the start of an epoch, `num_updates` into training, in a run whose scheduler left no state.
+
+        As timm's script resumes: a group's base learning rate is what its `initial_lr` is by now.
+
+        Args:
+            metric: Of the epoch before.
+        """
+        self.base_values = [float(group.setdefault("initial_lr", base_lr))
+                            for group, base_lr in zip(self.optimizer.param_groups, self.base_values)]
+        self._t = None
+        self._set_all(map(self.schedule.start, self.base_values))
+        if epoch > 0:
+            self.step(epoch, metric)
+            self.step_update(num_updates, metric)
+
     def get_last_lr(self) -> list[float]:
         """Learning rate of each group, as the optimizer has it now."""
         return [float(group["lr"]) for group in self.optimizer.param_groups]
@@ -144,6 +160,16 @@ class PlateauLRScheduler(Scheduler):
             factor = 1.0 + self.schedule.noise(epoch)
             self._before_noise = self.get_last_lr()
             self._write(lr * factor for lr in self._before_noise)
+
+    def go_to(self, epoch: int, num_updates: int, metric: float | None = None) -> None:
+        """As `Scheduler.go_to`, but after warmup the groups keep the rates that they were left with."""
+        before = self.get_last_lr()
+        super().go_to(0, 0)
+        if epoch > 0:
+            first = self.get_last_lr()
+            self._set_all(self.base_values)
+            self._write(old if old != start else base for old, start, base in zip(before, first, self.get_last_lr()))
+            self.step(epoch, metric)
 
     def state_dict(self) -> dict[str, Any]:
         memory = {name: getattr(self._plateau, name)

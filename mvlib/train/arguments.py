@@ -270,7 +270,7 @@ _option("output", "--output", "", "folder of runs (default: output/train)", "--o
 _option("experiment", "", "", "name of this run's folder (default: time, model, size)", metavar="NAME")
 _option("resume", "--resume", "", "go on with the run of this folder, by its args.yaml, or from this checkpoint; "
         "alone, with --experiment's run", type=str, nargs="?", const="auto", metavar="PATH")
-_option("no_resume_opt", "", False, "take the weights alone from --resume")
+_option("no_resume_opt", "", False, "go on from --resume with a new optimizer")
 _option("eval_metric", "", "top1", "what the best checkpoint is best in", metavar="METRIC")
 _option("test_only", "", False, "validate and stop", "--test-only")
 _option("seed", "", 42, "of everything random", type=seed, metavar="N")

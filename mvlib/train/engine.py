@@ -21,6 +21,7 @@ from ..data.randomness import sample_seed
 from ..errors import MvlibError
 from ..layers.helpers import unwrap
 from ..optim.clip import clip_grad, model_parameters
+from ..optim.resume import resume_optimizer
 from ..publish import describe_model
 from .distributed import is_parallel, sum_over_ranks
 from .ema import ModelEma
@@ -99,23 +100,36 @@ class TrainState:
             state["amp_scaler"] = self.scaler.state_dict()
         return state
 
-    def load_state_dict(self, state: Mapping[str, Any], weights_only: bool = False) -> None:
-        """Take up what `state_dict` gave; with `weights_only`, the model's and the average's weights alone."""
-        unwrap(self.model).load_state_dict(state["state_dict"])
+    def load_state_dict(self, state: Mapping[str, Any], with_optimizer: bool = True) -> None:
+        """Take up what `state_dict` gave, or go on from there with the optimizer (and scaler, and rates) as it is here.
+
+        Raises:
+            ConfigError: The optimizer's state is that of another optimizer, or of other parameter groups.
+        """
+        model = unwrap(self.model)
+        if with_optimizer and "optimizer" in state:  # first: it may raise
+            resume_optimizer(self.optimizer, state["optimizer"], model, state["state_dict"])
+        model.load_state_dict(state["state_dict"])
         if self.ema is not None:
             self.ema.module.load_state_dict(state.get("state_dict_ema", state["state_dict"]))
             self.ema.n_averaged.fill_(state.get("ema_updates", 1))
-        if weights_only:
-            return
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.scheduler is not None and "scheduler" in state:
-            self.scheduler.load_state_dict(state["scheduler"])
-        if self.scaler is not None and "amp_scaler" in state:
+        if with_optimizer and self.scaler is not None and state.get("amp_scaler"):
             self.scaler.load_state_dict(state["amp_scaler"])
         for name in ("epoch", "batch", "updates", "skipped"):
             setattr(self, name, state[name])
+        if self.scheduler is not None and with_optimizer and "scheduler" in state:
+            self.scheduler.load_state_dict(state["scheduler"])
+        elif self.scheduler is not None:
+            self.scheduler.go_to(self.epoch, self.updates, state.get("metric"))
         self.sums = dict(state["sums"])
         self.history = [dict(row) for row in state["history"]]
+
+    def begin_at(self, epoch: int, updates: int) -> None:
+        """Stand at the start of an epoch, `updates` into training; the schedule goes there, too."""
+        self.epoch, self.batch, self.updates = epoch, 0, updates
+        self.sums = {"loss": 0.0, "images": 0.0}
+        if self.scheduler is not None:
+            self.scheduler.go_to(epoch, updates)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from ..data.readers import Relabel, check_labels, check_same_classes, match_clas
 from ..errors import CheckpointError, ConfigError, DataError
 from ..factory import create_model
 from ..layers.helpers import unwrap
-from ..loading import load_checkpoint
+from ..loading import load_checkpoint, strip_wrappers
 from ..loss import DistillationLoss, create_loss
 from ..optim import create_optimizer_v2, optimizer_kwargs
 from ..publish import describe_model, save_for_hub
@@ -111,7 +111,7 @@ def _train(args: argparse.Namespace, world: World, stopped: _Stop) -> int:
     store = CheckpointStore(folder, args.checkpoint_hist, decreasing=args.eval_metric == "loss") \
         if world.is_main else None
     about = _describe_run(args, model, classes, eval_config, world, epochs)
-    _resume(args, state, store, folder, about, (data_train, data_eval), world)
+    _resume(args, state, store, folder, about, (data_train, data_eval), world, updates_per_epoch)
     if world.is_main:
         _logger.info("%s, %.1f M parameters, on %d training and %d validation images of %s classes; %d epochs of %d "
                      "updates in %s", args.model, sum(p.numel() for p in model.parameters()) / 1e6, len(data_train),
@@ -400,13 +400,6 @@ def _scheduler(args: argparse.Namespace, optimizer: torch.optim.Optimizer, updat
     scheduler, epochs = create_scheduler_v2(optimizer, **kwargs, updates_per_epoch=updates_per_epoch)
     if args.dialect == "torchvision":
         epochs = args.epochs
-    start = args.start_epoch or 0
-    if scheduler is None or not start:
-        return scheduler, epochs
-    if args.sched_on_updates:
-        scheduler.step_update(start * updates_per_epoch)
-    else:
-        scheduler.step(start)
     return scheduler, epochs
 
 
@@ -546,27 +539,39 @@ def _save(
 
 def _resume(
     args: argparse.Namespace, state: TrainState, store: CheckpointStore | None, folder: Path, about: dict[str, Any],
-    datasets: Sequence[Any], world: World,
+    datasets: Sequence[Any], world: World, updates_per_epoch: int,
 ) -> None:
-    where = args.resume
-    if world.restarts or where == "auto":
-        where = folder
-    if not where:
-        state.epoch = args.start_epoch or 0
-        return
-    found = newest_checkpoint(where)
-    if found is None:
-        if world.is_main:
-            _logger.info("no checkpoint in %s: training begins", where)
-        state.epoch = args.start_epoch or 0
-        return
-    path, data = found
+    where = folder if world.restarts or args.resume == "auto" else args.resume
+    found = newest_checkpoint(where) if where else None
+    if found is not None:
+        _take_up(args, state, store, folder, about, datasets, world, updates_per_epoch, *found)
+    elif where and world.is_main:
+        _logger.info("no checkpoint in %s: training begins", where)
+    if args.start_epoch is not None:
+        state.begin_at(args.start_epoch, args.start_epoch * updates_per_epoch)
+        if found is None and state.ema is not None:
+            state.ema.n_averaged.fill_(state.updates // args.model_ema_steps)
+
+
+def _take_up(
+    args: argparse.Namespace, state: TrainState, store: CheckpointStore | None, folder: Path, about: dict[str, Any],
+    datasets: Sequence[Any], world: World, updates_per_epoch: int, path: Path, data: dict[str, Any],
+) -> None:
+    is_ours = "sums" in data
+    if not is_ours:
+        data = _from_timm(data, updates_per_epoch, args.model_ema_steps)
     _check_fits(path, data, about, unwrap(state.model))
     about.update({key: data[key] for key in ("license", "base_model") if key in data})  # whence these weights came
     about["classes"] = _keep_numbers(path, data.get("classes"), datasets) or about["classes"]
-    state.load_state_dict(data if "sums" in data else _from_timm(data, state), weights_only=args.no_resume_opt)
-    if args.start_epoch is not None:
-        state.epoch, state.batch = args.start_epoch, 0
+    changed = [f"{key}: {old!r} -> {about['args'][key]!r}" for key, old in _saved_arguments(data).items()
+               if key in about["args"] and about["args"][key] != old
+               and key not in ("resume", "output", "experiment", "config", "workers", "device", "data_dir")]
+    try:
+        state.load_state_dict(data, with_optimizer=not args.no_resume_opt)
+    except ConfigError as error:
+        reasons = [change for change in changed if change.partition(":")[0] in _MAKE_GROUPS]
+        raise ConfigError(f"{path}: {error}" + (f"; arguments differ, {'; '.join(reasons)}" if reasons else "")
+                          + ". --no-resume-opt goes on without the optimizer's state") from None
     if store is not None and "store" in data and path.parent.resolve() == folder.resolve():
         store.load_state_dict(data["store"])
         kept = {*store.metrics, data["epoch"] - 1 if "metric" in data else None}
@@ -574,10 +579,9 @@ def _resume(
                          for row in data["history"] if row["epoch"] in kept}
     if world.is_main:
         _logger.info("going on from %s: epoch %d, batch %d", path, state.epoch, state.batch)
-        changed = [f"{key}: {old!r} -> {about['args'][key]!r}" for key, old in _saved_arguments(data).items()
-                   if key in about["args"] and about["args"][key] != old
-                   and key not in ("resume", "output", "experiment", "config", "workers", "device", "data_dir")]
-        if changed and "sums" in data:
+        if "optimizer" not in data and not args.no_resume_opt:
+            _logger.warning("%s holds no optimizer's state: it begins anew", path)
+        if changed and is_ours:
             _logger.warning("arguments differ from the checkpoint's: %s", "; ".join(changed))
 
 
@@ -586,12 +590,22 @@ def _saved_arguments(data: Mapping[str, Any]) -> dict[str, Any]:
     return dict(saved) if isinstance(saved, dict) else vars(saved)
 
 
-def _from_timm(data: Mapping[str, Any], state: TrainState) -> dict[str, Any]:
-    """A checkpoint that timm's script wrote at the end of an epoch, in our terms."""
-    ours = state.state_dict()
-    taken = {key: data[key] for key in ("state_dict", "state_dict_ema", "optimizer", "amp_scaler") if key in data}
-    return {**{key: value for key, value in ours.items() if key not in ("scheduler", "amp_scaler")}, **taken,
-            "epoch": data.get("epoch", -1) + 1, "batch": 0}
+_MAKE_GROUPS = ("opt", "weight_decay", "layer_decay", "layer_decay_min_scale", "layer_decay_no_opt_scale", "freeze",
+                "norm_weight_decay", "bias_weight_decay", "embedding_weight_decay")
+
+
+def _from_timm(data: Mapping[str, Any], updates_per_epoch: int, ema_steps: int) -> dict[str, Any]:
+    """A checkpoint that timm's script wrote at the end of an epoch, in our terms.
+
+    timm counts neither updates nor those of the average: both follow from the epoch. What it saves within an epoch
+    stands, as there, for the whole epoch.
+    """
+    begun = data.get("version", 1) < 2  # once the number was the next epoch's
+    epoch = data["epoch"] + (not begun) if "epoch" in data else 0
+    weights = {key: strip_wrappers(data[key]) for key in ("state_dict", "state_dict_ema") if data.get(key)}
+    updates = epoch * updates_per_epoch
+    return {**data, **weights, "epoch": epoch, "batch": 0, "updates": updates, "ema_updates": updates // ema_steps,
+            "skipped": 0, "sums": {"loss": 0.0, "images": 0.0}, "history": []}
 
 
 def _check_fits(path: Path, data: Mapping[str, Any], about: Mapping[str, Any], model: nn.Module) -> None:

@@ -15,6 +15,7 @@ from torch import nn
 import mvlib
 from mvlib import optim
 from mvlib.errors import ConfigError, MissingPackageError
+from mvlib.layers.helpers import move_to_end
 
 NAMES = optim.list_optimizers(exclude_filters=["fused*", "bnb*"])
 IN_TIMM = [name for name in NAMES if name != "nvnovograd"]
@@ -413,6 +414,43 @@ def test_a_step_that_cannot_be_fused_after_all_works_with_a_gradient_scaler():
         return p.detach()
 
     assert torch.allclose(run(), run(fused=False))
+
+
+# state
+
+
+@pytest.mark.parametrize("kwargs", [{}, {"layer_decay": 0.7}], ids=["weight decay", "layer decay"])
+def test_a_state_finds_its_parameters_whatever_their_order_was(kwargs):
+    def make(is_old):
+        torch.manual_seed(0)
+        model = mvlib.create_model("test_vit", num_classes=3)
+        if is_old:
+            for block in model.blocks:
+                move_to_end(block, "norm1")
+        return model, optim.create_optimizer_v2(model, "adamw", lr=0.01, weight_decay=0.05, **kwargs)
+
+    def step(model, optimizer):
+        optimizer.zero_grad()
+        model(torch.linspace(-1, 1, 3 * 160 * 160).view(1, 3, 160, 160)).square().sum().backward()
+        optimizer.step()
+
+    old, new = make(True), make(False)
+    step(*old)
+    new[0].load_state_dict(old[0].state_dict())
+    optim.resume_optimizer(new[1], copy.deepcopy(old[1].state_dict()), new[0], old[0].state_dict())
+    step(*old)
+    step(*new)
+    expected = old[0].state_dict()
+    assert list(expected) != list(new[0].state_dict())
+    assert all(torch.equal(value, expected[key]) for key, value in new[0].state_dict().items())
+
+
+def test_a_state_of_other_shapes_is_refused():
+    net, wide = nn.Linear(3, 4), nn.Linear(5, 4)
+    saved = optim.create_optimizer_v2(wide, "adamw")
+    descend(saved, list(wide.parameters()), 1)
+    with pytest.raises(ConfigError, match=r"'exp_avg' for 'weight' is \(4, 5\), and the parameter \(4, 3\)"):
+        optim.resume_optimizer(optim.create_optimizer_v2(net, "adamw"), saved.state_dict(), net, ["weight", "bias"])
 
 
 # step
