@@ -541,13 +541,15 @@ def _resume(
     args: argparse.Namespace, state: TrainState, store: CheckpointStore | None, folder: Path, about: dict[str, Any],
     datasets: Sequence[Any], world: World, updates_per_epoch: int,
 ) -> None:
-    where = folder if world.restarts or args.resume == "auto" else args.resume
-    found = newest_checkpoint(where) if where else None
+    own = newest_checkpoint(folder) if world.restarts else None  # --resume and --start-epoch were for the first start
+    where = folder if args.resume == "auto" else args.resume
+    found = own or (newest_checkpoint(where) if where else None)
     if found is not None:
-        _take_up(args, state, store, folder, about, datasets, world, updates_per_epoch, *found)
+        with_optimizer = own is not None or not args.no_resume_opt
+        _take_up(args, state, store, folder, about, datasets, world, updates_per_epoch, with_optimizer, *found)
     elif where and world.is_main:
         _logger.info("no checkpoint in %s: training begins", where)
-    if args.start_epoch is not None:
+    if args.start_epoch is not None and own is None:
         state.begin_at(args.start_epoch, args.start_epoch * updates_per_epoch)
         if found is None and state.ema is not None:
             state.ema.n_averaged.fill_(state.updates // args.model_ema_steps)
@@ -555,7 +557,8 @@ def _resume(
 
 def _take_up(
     args: argparse.Namespace, state: TrainState, store: CheckpointStore | None, folder: Path, about: dict[str, Any],
-    datasets: Sequence[Any], world: World, updates_per_epoch: int, path: Path, data: dict[str, Any],
+    datasets: Sequence[Any], world: World, updates_per_epoch: int, with_optimizer: bool, path: Path,
+    data: dict[str, Any],
 ) -> None:
     is_ours = "sums" in data
     if not is_ours:
@@ -567,7 +570,7 @@ def _take_up(
                if key in about["args"] and about["args"][key] != old
                and key not in ("resume", "output", "experiment", "config", "workers", "device", "data_dir")]
     try:
-        state.load_state_dict(data, with_optimizer=not args.no_resume_opt)
+        state.load_state_dict(data, with_optimizer)
     except ConfigError as error:
         reasons = [change for change in changed if change.partition(":")[0] in _MAKE_GROUPS]
         raise ConfigError(f"{path}: {error}" + (f"; arguments differ, {'; '.join(reasons)}" if reasons else "")
@@ -579,7 +582,7 @@ def _take_up(
                          for row in data["history"] if row["epoch"] in kept}
     if world.is_main:
         _logger.info("going on from %s: epoch %d, batch %d", path, state.epoch, state.batch)
-        if "optimizer" not in data and not args.no_resume_opt:
+        if with_optimizer and "optimizer" not in data:
             _logger.warning("%s holds no optimizer's state: it begins anew", path)
         if changed and is_ours:
             _logger.warning("arguments differ from the checkpoint's: %s", "; ".join(changed))

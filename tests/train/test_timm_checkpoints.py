@@ -164,3 +164,12 @@ def test_other_groups_are_an_error_that_names_them(then, now, message, digits, t
 def test_the_first_epoch_may_have_another_number(digits, tmp_path, seen_by_us):
     args = arguments(digits, tmp_path, "--start-epoch", "2", "--sched-on-updates", "--model-ema-warmup")
     assert_same(seen_by_us(args)[0], TimmRun(args).train_one_epoch())
+
+
+def test_what_the_first_start_asked_for_does_not_hold_for_a_restart(digits, tmp_path, seen_by_us, capsys, monkeypatch):
+    """Neither --start-epoch, nor --no-resume-opt: the group goes on where it was."""
+    assert train(arguments(digits, tmp_path, "--start-epoch", "5")) == 0
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    capsys.readouterr()
+    seen_by_us(arguments(digits, tmp_path, "--start-epoch", "5", "--no-resume-opt", "--epochs", "7"))
+    assert "epoch 6, batch 1/8" in capsys.readouterr().err
