@@ -280,9 +280,10 @@ def _check_argument(where: str, key: str, value: Any) -> None:
         raise ConfigError(f"{where}: config.json may not name the code for '{key}'")
 
 
-def known_arguments(architecture: str) -> Collection[str] | None:
-    """Names of the arguments that an architecture takes; None where its signature does not tell."""
-    return _known_arguments(load_entrypoint(architecture))
+def known_arguments(model_name: str) -> Collection[str] | None:
+    """Names of the arguments that a model's architecture takes, a repository's too; None where its signature does not
+    tell."""
+    return _known_arguments(load_entrypoint(_resolve(model_name, None, None, None).architecture))
 
 
 def build_empty(architecture: str, arguments: Mapping[str, Any]) -> nn.Module:

@@ -49,10 +49,11 @@ _WRAPPER_KEYS = ("classy_state_dict", "base_model", "state_dict", "model", "mode
 # What torch.compile, FSDP and activation checkpointing put into a name wherever they wrap a part of the model.
 _WRAPPERS = re.compile(r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 # What a checkpoint may say of its model, and of what type that is. `classes` are names, `data_config` is how its images
-# are prepared, `label_set`, `license` and `base_model` are as in a WeightsConfig.
+# are prepared, `label_set` and `license` are as in a WeightsConfig, `base` is its `base_model`, which as a key in a
+# checkpoint means tensors.
 FACTS: dict[str, Any] = {
     "arch": str, "num_classes": int, "classes": (list, tuple), "label_set": str, "model_args": dict,
-    "data_config": dict, "license": str, "base_model": dict, "epoch": int, "metric": (int, float),
+    "data_config": dict, "license": str, "base": dict, "epoch": int, "metric": (int, float),
 }
 _SHOWN_KEYS = 5
 _FOREIGN_SHARE = 0.2  # of the keys of file and model: with fewer that do not fit, it's an option or a damage
@@ -356,8 +357,9 @@ def load_checkpoint(
     """
     state_dict = read_state_dict(checkpoint_path, use_ema)
     result = load_weights(model, state_dict, strict=strict, origin=str(checkpoint_path))
-    if hasattr(model, "base_weights"):  # what `create_model` noted is true no more
-        model.base_weights = base_of_checkpoint(model.weights_config, read_training_facts(checkpoint_path))
+    own = unwrap(model)
+    if hasattr(own, "base_weights"):  # what `create_model` noted is true no more
+        own.base_weights = base_of_checkpoint(own.weights_config, read_training_facts(checkpoint_path))
     return result
 
 
@@ -369,7 +371,8 @@ def base_of_checkpoint(config: WeightsConfig, facts: Mapping[str, Any]) -> Weigh
     if not facts:
         return config.of_other_weights().replace(label_set=config.label_set, label_names=config.label_names,
                                                  label_descriptions=config.label_descriptions)
-    about = {key: facts[key] for key in ("num_classes", "label_set", "license", "base_model") if key in facts}
+    about = {key: facts[key] for key in ("num_classes", "label_set", "license") if key in facts}
+    about["base_model"] = facts.get("base")
     if facts.get("classes"):
         about["label_names"] = tuple(map(str, facts["classes"]))
     return config.of_other_weights().replace(**about)

@@ -136,7 +136,7 @@ def describe_model(model: ImageModel) -> dict[str, Any]:
         "classes": config.label_names and list(config.label_names), "label_set": config.label_set,
         "model_args": {key: value for key, value in _current_arguments(model).items() if _is_plain(value)},
         "data_config": resolve_data_config(pretrained_cfg=config), "license": config.license,
-        "base_model": config.base_model,
+        "base": config.base_model,
     }
     return {key: value for key, value in facts.items() if value is not None}
 

@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import mvlib
+from mvlib import loading
 from mvlib.errors import CheckpointError
 from mvlib.layers.helpers import unwrap
 from mvlib.loading import adapt_input_conv, load_checkpoint, read_state_dict
@@ -153,6 +154,7 @@ PEAK = """
 import sys
 import torch
 import mvlib
+from mvlib import loading
 
 def memory(what):
     with open("/proc/self/status") as status:
@@ -584,3 +586,7 @@ def test_weights_without_a_classifier_get_a_new_one(tmp_path, caplog):
     assert "there is no classifier: 'fc' was initialised" in caplog.text
     with pytest.raises(CheckpointError, match="missing"):
         mvlib.create_model("resnet18", checkpoint_path=path)
+
+
+def test_no_fact_is_taken_for_weights():
+    assert not set(loading.FACTS) & {*loading._EMA_KEYS, *loading._WRAPPER_KEYS}

@@ -20,7 +20,7 @@ from .checkpoint import read_checkpoint
 __all__ = ["average_checkpoints", "choose_checkpoints", "clean_checkpoint", "common_facts", "write_weights"]
 
 # What is true of a model whatever its weights; files that differ in the first four are of different models.
-_OF_THE_MODEL = ("arch", "num_classes", "classes", "model_args", "label_set", "data_config", "license", "base_model")
+_OF_THE_MODEL = ("arch", "num_classes", "classes", "model_args", "label_set", "data_config", "license", "base")
 
 
 def choose_checkpoints(

@@ -24,9 +24,8 @@ from ..factory import known_arguments
 from ..inference.model import class_names_of, known_class_names, load_model
 from ..loading import read_training_facts
 from ..memory import is_out_of_memory
-from ..names import parse_model_name
 from ..optimization.folding import fold_batch_norms
-from ..registry import list_models, resolve_name
+from ..registry import list_models
 from ..threads import fitting_workers
 from .engine import logits_of
 from .model import prepare_model
@@ -252,8 +251,7 @@ def _load(name: str, checkpoint: str | None, args: argparse.Namespace) -> tuple[
     given = {"num_classes": args.num_classes, "global_pool": args.gp,
              "in_chans": args.in_chans or (args.input_size[0] if args.input_size else None), **args.model_kwargs}
     side = args.input_size[1:] if args.input_size else args.img_size
-    known = known_arguments(resolve_name(name)[0]) if parse_model_name(name).source is None else None
-    if side and known is not None and "img_size" in known:
+    if side and "img_size" in (known_arguments(name) or ()):
         given["img_size"] = side
     given = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
     model = load_model(name, checkpoint, pretrained=args.pretrained and checkpoint is None, **given)

@@ -46,8 +46,7 @@ def build_model(
     if args.weights:
         tag = args.weights.rpartition(".")[2]
         name = name if tag.upper() == "DEFAULT" else f"{resolve_name(name)[0]}.{tag.lower()}"
-    architecture = resolve_name(name)[0] if parse_model_name(name).source is None else None
-    known = known_arguments(architecture) if architecture else None
+    known = known_arguments(name)
     side = args.input_size[1:] if args.input_size else args.img_size
     classes = args.num_classes or (len(class_names) if class_names else None)
     extra = dict(img_size=tuple(side) if isinstance(side, list) else side) \

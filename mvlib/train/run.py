@@ -564,7 +564,7 @@ def _take_up(
     if not is_ours:
         data = _from_timm(data, updates_per_epoch, args.model_ema_steps)
     _check_fits(path, data, about, unwrap(state.model))
-    about.update({key: data[key] for key in ("license", "base_model") if key in data})  # whence these weights came
+    about.update({key: data[key] for key in ("license", "base") if key in data})  # whence these weights came
     about["classes"] = _keep_numbers(path, data.get("classes"), datasets) or about["classes"]
     changed = [f"{key}: {old!r} -> {about['args'][key]!r}" for key, old in _saved_arguments(data).items()
                if key in about["args"] and about["args"][key] != old

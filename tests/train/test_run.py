@@ -105,6 +105,23 @@ def test_the_export_is_what_was_measured_best(digits, tmp_path):
     assert all(torch.equal(value, exported[key]) for key, value in first["state_dict_ema"].items())
 
 
+def test_a_run_that_begins_with_a_repository(digits, tmp_path):
+    """Its architecture decides what the model is told; its name stays in what is exported."""
+    for name, size in (("test_resnet", 32), ("test_vit", 48)):
+        base = mvlib.save_for_hub(mvlib.create_model(name), tmp_path / name, license="cc-by-4.0")
+        text = (base / "config.json").read_text().replace('"input_size"', '"tag": "mine", "input_size"')
+        (base / "config.json").write_text(text)
+        args = arguments(digits, tmp_path / "runs", "--model", f"local-dir:{base}", "--pretrained", "--epochs", "1",
+                         "--img-size", str(size))
+        args.no_export, args.experiment = False, name
+        assert train(args) == 0
+        export = tmp_path / "runs" / name / "export"
+        config = mvlib.create_model(f"local-dir:{export}").weights_config
+        assert config.input_size == (3, size, size) and config.tag is None
+        assert config.base_model == {"name": f"{name}.mine", "license": "cc-by-4.0"}
+        assert main(["validate", str(digits), "--model", f"local-dir:{export}", "--img-size", "64", "-j", "0"]) == 0
+
+
 def test_a_run_is_a_function_of_its_arguments(digits, tmp_path):
     """Not of the number of workers, and not of what the process drew before."""
     for name, workers in (("a", "0"), ("b", "2")):
