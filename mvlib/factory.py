@@ -76,7 +76,8 @@ def create_model(
         checkpoint_path: Load this file instead of published weights. What a training checkpoint of this architecture
             says of its model (arguments, classes, preprocessing) holds where the caller says nothing.
         cache_dir: Folder for downloads instead of the usual caches.
-        scriptable, exportable, no_jit: Accepted for timm's sake; every model here can be exported as it is.
+        scriptable, exportable, no_jit: Accepted for timm's sake: `torch.jit.script` compiles, and exporters take, every
+            model here as it is.
         features_only: Return a `FeatureExtractor` instead of a classifier.
         out_indices: With `features_only`: which features; an int takes the last n.
         feature_cls: With `features_only`: "dict" returns {module name: features}, anything else a list.

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from .models.base import ImageModel, Indices, StateDict, take_indices
+from .models.scripting import scriptable
 
 __all__ = ["FeatureExtractor", "FeatureInfo"]
 
@@ -101,6 +102,10 @@ class FeatureExtractor(nn.Module):
             return features
         names = [self.feature_info.info[i]["module"] for i in self.out_indices]
         return dict(zip(names, features))
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """What `torch.jit.script` asks for: a module that it can compile in this one's place."""
+        return scriptable(self)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute activations in the backward pass instead of storing them."""

@@ -33,7 +33,6 @@ KernelSize = int | tuple[int, int] | list[int]  # a list is one kernel size for 
 Padding = str | int | tuple[int, int]
 
 
-@torch.fx.wrap  # one node in a traced graph: the amount depends on the input's size
 def pad_same(x: Tensor, kernel_size: IntPair, stride: IntPair, dilation: IntPair = 1, value: float = 0.0) -> Tensor:
     """Pad as TensorFlow does for padding "same", so that a window operation gives ceil(size / stride).
 
@@ -41,12 +40,20 @@ def pad_same(x: Tensor, kernel_size: IntPair, stride: IntPair, dilation: IntPair
 
     Shapes: (B, C, H, W) -> (B, C, H', W').
     """
+    return _pad_same(x, to_2tuple(kernel_size), to_2tuple(stride), to_2tuple(dilation), value)
+
+
+@torch.fx.wrap  # one node in a traced graph: the amount depends on the input's size
+def _pad_same(
+    x: Tensor, kernel_size: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int], value: float
+) -> Tensor:
     amounts: list[int] = []
-    for size, k, s, d in zip(x.shape[-2:], to_2tuple(kernel_size), to_2tuple(stride), to_2tuple(dilation)):
-        total = (k - 1) * d - (size - 1) % s
-        if (k - 1) * d + 1 < s:  # windows that leave gaps may need no padding
+    for i in range(2):
+        span = (kernel_size[i] - 1) * dilation[i]
+        total = span - (x.shape[i - 2] - 1) % stride[i]
+        if span + 1 < stride[i]:  # windows that leave gaps may need no padding
             total = max(total, 0)
-        amounts = [total // 2, total - total // 2, *amounts]  # F.pad counts from the last dimension
+        amounts = [total // 2, total - total // 2] + amounts  # F.pad counts from the last dimension
     return F.pad(x, amounts, value=value)
 
 

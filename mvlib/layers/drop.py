@@ -41,14 +41,19 @@ class DropPath(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.drop_prob == 0.0 or not self.training:
             return x
-        keep = 1 - self.drop_prob
-        mask = x.new_empty((x.shape[0],) + (1,) * (x.ndim - 1)).bernoulli_(keep)
-        if self.scale_by_keep and keep > 0:
-            mask.div_(keep)
-        return x * mask
+        return _drop_path(x, self.drop_prob, self.scale_by_keep)
 
     def extra_repr(self) -> str:
         return f"drop_prob={self.drop_prob:0.3f}"
+
+
+@torch.fx.wrap  # one node in a traced graph: the mask's shape depends on the input's dimensions
+def _drop_path(x: Tensor, drop_prob: float, scale_by_keep: bool) -> Tensor:
+    keep = 1 - drop_prob
+    mask = x.new_empty([x.shape[0]] + [1] * (x.dim() - 1)).bernoulli_(keep)
+    if scale_by_keep and keep > 0:
+        mask.div_(keep)
+    return x * mask
 
 
 class DropBlock2d(nn.Module):
@@ -72,17 +77,22 @@ class DropBlock2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.drop_prob == 0.0 or not self.training:
             return x
-        height, width = x.shape[-2:]
-        size = min(self.block_size, height, width)
-        seeds_fit = (height - size + 1) * (width - size + 1)
-        gamma = self.gamma_scale * self.drop_prob * height * width / size**2 / seeds_fit
-        seeds = torch.empty_like(x).bernoulli_(min(gamma, 1.0))
-        dropped = F.max_pool2d(seeds, kernel_size=size, stride=1, padding=size // 2)[..., :height, :width]
-        keep = 1 - dropped
-        return x * keep * (keep.numel() / keep.sum().clamp(min=1))
+        return _drop_block(x, self.drop_prob * self.gamma_scale, self.block_size)
 
     def extra_repr(self) -> str:
         return f"drop_prob={self.drop_prob:0.3f}, block_size={self.block_size}"
+
+
+@torch.fx.wrap  # one node in a traced graph: sizes and rate depend on the map's size
+def _drop_block(x: Tensor, drop_prob: float, block_size: int) -> Tensor:
+    height, width = x.shape[-2:]
+    size = min(block_size, height, width)
+    seeds_fit = (height - size + 1) * (width - size + 1)
+    gamma = drop_prob * height * width / size**2 / seeds_fit
+    seeds = torch.empty_like(x).bernoulli_(min(gamma, 1.0))
+    dropped = F.max_pool2d(seeds, kernel_size=size, stride=1, padding=size // 2)[:, :, :height, :width]
+    keep = 1 - dropped
+    return x * keep * (keep.numel() / keep.sum().clamp(min=1))
 
 
 class PatchDropout(nn.Module):
@@ -102,7 +112,12 @@ class PatchDropout(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.prob == 0.0 or not self.training:
             return x
-        prefix, patches = x[:, :self.num_prefix_tokens], x[:, self.num_prefix_tokens:]
-        count = max(1, int(patches.shape[1] * (1 - self.prob)))
-        kept = torch.rand(patches.shape[:2], device=x.device).argsort(dim=1)[:, :count, None]
-        return torch.cat((prefix, patches.gather(1, kept.expand(-1, -1, x.shape[-1]))), dim=1)
+        return _drop_patches(x, self.prob, self.num_prefix_tokens)
+
+
+@torch.fx.wrap  # one node in a traced graph: how many are kept depends on how many there are
+def _drop_patches(x: Tensor, prob: float, num_prefix_tokens: int) -> Tensor:
+    prefix, patches = x[:, :num_prefix_tokens], x[:, num_prefix_tokens:]
+    count = max(1, int(patches.shape[1] * (1 - prob)))
+    kept = torch.rand(patches.shape[:2], device=x.device).argsort(dim=1)[:, :count, None]
+    return torch.cat((prefix, patches.gather(1, kept.expand(-1, -1, x.shape[-1]))), dim=1)

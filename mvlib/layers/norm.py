@@ -140,13 +140,18 @@ class BatchNormAct2d(nn.BatchNorm2d):
         # Not super().forward: its check of the input's rank cannot be traced by torch.fx.
         momentum = self.momentum
         if self.training and self.num_batches_tracked is not None:
-            self.num_batches_tracked.add_(1)
-            if momentum is None:
-                momentum = 1.0 / float(self.num_batches_tracked)
+            momentum = _count_batch(x, self.num_batches_tracked, momentum)
         use_batch_stats = self.training or self.running_mean is None
         x = F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, use_batch_stats,
-                         momentum or 0.0, self.eps)
+                         0.0 if momentum is None else momentum, self.eps)
         return self.act(self.drop(x))
+
+
+@torch.fx.wrap  # one node in a traced graph, for which x is there: counting changes a buffer
+def _count_batch(x: Tensor, batches: Tensor, momentum: float | None) -> float:
+    """Count a batch. Returns its share in the running statistics: `momentum`, or that of all batches where None."""
+    batches.add_(1)
+    return 1.0 / float(batches) if momentum is None else momentum
 
 
 class GroupNormAct(GroupNorm):

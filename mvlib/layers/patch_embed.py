@@ -84,29 +84,37 @@ class PatchEmbed(nn.Module):
 
     def dynamic_feat_size(self, img_size: Sequence[int]) -> tuple[int, int]:
         """Rows and columns of the patch grid for an image of (height, width)."""
+        height, width = img_size[0], img_size[1]
         if self.dynamic_img_pad:
-            return tuple(-(-s // p) for s, p in zip(img_size, self.patch_size))
-        return tuple(s // p for s, p in zip(img_size, self.patch_size))
+            return -(-height // self.patch_size[0]), -(-width // self.patch_size[1])
+        return height // self.patch_size[0], width // self.patch_size[1]
 
     def forward(self, x: Tensor) -> Tensor:
-        height, width = x.shape[-2:]
-        patch_height, patch_width = self.patch_size
-        if self.img_size is not None and self.strict_img_size:
-            if height != self.img_size[0] or width != self.img_size[1]:
-                padded = ", dynamic_img_pad=True" if height % patch_height or width % patch_width else ""
-                raise ValueError(f"the image is {height} x {width}, the model takes {self.img_size[0]} x "
-                                 f"{self.img_size[1]}; build it with img_size= or dynamic_img_size=True{padded}")
-        elif not (self.dynamic_img_pad or self.cut_remainder) and (height % patch_height or width % patch_width):
-            raise ValueError(f"the image is {height} x {width}, which patches of {patch_height} x {patch_width} do not "
-                             f"divide; build the model with dynamic_img_pad=True")
-        if self.dynamic_img_pad:
-            x = F.pad(x, (0, -width % patch_width, 0, -height % patch_height))
-        x = self.proj(x)
+        expected = self.img_size if self.strict_img_size else None
+        x = self.proj(_fit_patches(x, expected, self.patch_size, self.dynamic_img_pad, self.cut_remainder))
         if self.output_fmt == "NLC":
             x = x.flatten(2).transpose(1, 2)
         elif self.output_fmt == "NHWC":
             x = x.permute(0, 2, 3, 1)
         return self.norm(x)
+
+
+@torch.fx.wrap  # one node in a traced graph: what it does depends on the input's size
+def _fit_patches(
+    x: Tensor, img_size: tuple[int, int] | None, patch_size: tuple[int, int], pad: bool, cut_remainder: bool
+) -> Tensor:
+    """The image, padded if it may be; an error where it is not of `img_size`, or patches do not divide it."""
+    height, width = x.shape[-2:]
+    divides = height % patch_size[0] == 0 and width % patch_size[1] == 0
+    if img_size is not None:
+        if height != img_size[0] or width != img_size[1]:
+            padded = "" if divides else ", dynamic_img_pad=True"
+            raise ValueError(f"the image is {height} x {width}, the model takes {img_size[0]} x {img_size[1]}; build "
+                             f"it with img_size= or dynamic_img_size=True{padded}")
+    elif not (pad or cut_remainder or divides):
+        raise ValueError(f"the image is {height} x {width}, which patches of {patch_size[0]} x {patch_size[1]} do not "
+                         f"divide; build the model with dynamic_img_pad=True")
+    return F.pad(x, [0, -width % patch_size[1], 0, -height % patch_size[0]]) if pad else x
 
 
 def resample_patch_embed(

@@ -16,22 +16,25 @@ Size = Sequence[int]
 
 def resample_grid(
     grid_BHWC: Tensor,
-    new_size: Size,
+    new_size: list[int],
     interpolation: str = "bicubic",
     antialias: bool = True,
     align_corners: bool | None = None,
 ) -> Tensor:
-    """Interpolate a grid of vectors. Shapes: (B, H, W, C) -> (B, *new_size, C), in the grid's own type."""
+    """Interpolate a grid of vectors. Shapes: (B, H, W, C) -> (B, *new_size, C), in the grid's own type.
+
+    TorchScript reads this function and the next: sizes are called lists, and may be any sequence.
+    """
     values = grid_BHWC.float().permute(0, 3, 1, 2)
     values = F.interpolate(
-        values, size=tuple(new_size), mode=interpolation, antialias=antialias, align_corners=align_corners)
+        values, size=new_size, mode=interpolation, antialias=antialias, align_corners=align_corners)
     return values.permute(0, 2, 3, 1).to(grid_BHWC.dtype)
 
 
 def resample_abs_pos_embed(
     pos_embed: Tensor,
-    new_size: Size,
-    old_size: Size | None = None,
+    new_size: list[int],
+    old_size: list[int] | None = None,
     num_prefix_tokens: int = 1,
     interpolation: str = "bicubic",
     antialias: bool = True,
@@ -50,14 +53,14 @@ def resample_abs_pos_embed(
         (1, num_prefix_tokens + new rows * new columns, C).
     """
     if old_size is None:
-        side = math.isqrt(pos_embed.shape[1] - num_prefix_tokens)
-        old_size = (side, side)
-    if tuple(old_size) == tuple(new_size):
+        side = int(math.sqrt(pos_embed.shape[1] - num_prefix_tokens))
+        old_size = [side, side]
+    if old_size[0] == new_size[0] and old_size[1] == new_size[1]:
         return pos_embed
     prefix, patches = pos_embed[:, :num_prefix_tokens], pos_embed[:, num_prefix_tokens:]
-    grid = patches.reshape(1, *old_size, -1)
+    grid = patches.reshape(1, old_size[0], old_size[1], -1)
     patches = resample_grid(grid, new_size, interpolation, antialias, align_corners).flatten(1, 2)
-    return torch.cat((prefix, patches), dim=1) if num_prefix_tokens else patches
+    return torch.cat((prefix, patches), dim=1) if num_prefix_tokens > 0 else patches
 
 
 def resize_rel_pos_bias_table(table: Tensor, new_window: Size, old_window: Size | None = None) -> Tensor:

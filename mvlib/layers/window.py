@@ -9,8 +9,6 @@ __all__ = ["relative_position_index", "shifted_window_mask", "window_partition",
 
 Size = tuple[int, int]
 
-_BLOCKED = -100.0  # added to the logits of pairs that may not see each other; Swin's value
-
 
 def window_partition(x: Tensor, window: Size) -> Tensor:
     """Cut a map into windows that do not overlap, row by row.
@@ -49,23 +47,23 @@ def relative_position_index(window: Size, device: torch.device | None = None) ->
 
 
 def shifted_window_mask(
-    grid: Size, window: Size, shift: Size, device: torch.device | None = None, dtype: torch.dtype | None = None
+    grid: list[int], window: Size, shift: Size, device: torch.device | None = None, dtype: torch.dtype | None = None
 ) -> Tensor:
     """Attention mask of the windows of a map that was rolled by `shift`: who was not a neighbour before stays unseen.
 
     Args:
-        grid: Rows and columns of the map, multiples of the window's sides.
+        grid: Rows and columns of the map (any pair), multiples of the window's sides.
         window: Rows and columns of a window.
         shift: How far the map was rolled up and to the left; 0 where it was not.
 
     Returns:
         (windows, wh * ww, wh * ww): 0 for a pair that sees each other, -100 for one that does not.
     """
-    rows, columns = (_origin(*sides, device) for sides in zip(grid, window, shift))
-    origin = (rows[:, None] * 3 + columns).view(1, *grid, 1)
+    rows, columns = _origin(grid[0], window[0], shift[0], device), _origin(grid[1], window[1], shift[1], device)
+    origin = (rows[:, None] * 3 + columns)[None, :, :, None]
     origin = window_partition(origin, window).squeeze(-1)  # (windows, wh * ww)
     apart = origin[:, None, :] != origin[:, :, None]
-    return torch.zeros(apart.shape, dtype=dtype, device=device).masked_fill(apart, _BLOCKED)
+    return torch.zeros(apart.shape, dtype=dtype, device=device).masked_fill(apart, -100.0)  # Swin's value
 
 
 def _origin(size: int, window: int, shift: int, device: torch.device | None) -> Tensor:

@@ -33,6 +33,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..layers.helpers import owns_meta
 from ..layers.pool import GlobalPool2d
+from .scripting import scriptable
 
 __all__ = ["Flow", "ImageModel", "KeyMap", "Step", "take_indices"]
 
@@ -290,6 +291,10 @@ class ImageModel(nn.Module):
         elif output_fmt == "NHWC" and not is_channels_last:
             x = x.permute(0, 2, 3, 1).contiguous()
         return (x, prefix_tokens) if prefix and self.num_prefix_tokens else x
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """What `torch.jit.script` asks for: a module that it can compile in this one's place."""
+        return scriptable(self)
 
     # features
 

@@ -61,7 +61,6 @@ __all__ = ["ConvConfig", "MaxxVit", "TransformerConfig"]
 
 Size = tuple[int, int]
 
-torch.fx.wrap("pad_same")  # one node in a traced graph; an imported name has to be said again
 
 
 @dataclass(frozen=True)

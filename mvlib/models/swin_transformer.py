@@ -38,6 +38,8 @@ __all__ = [
     "WindowPyramid", "from_microsoft", "torchvision_key",
 ]
 
+torch.fx.wrap("shifted_window_mask")  # one node in a traced graph: what it does depends on the map's size
+
 Size = tuple[int, int]
 WindowSize = int | Sequence[int] | Sequence[Sequence[int]]
 
@@ -305,10 +307,11 @@ class PatchMerging(nn.Module):
         return x.reshape(batch, height // 2, 2, width // 2, 2, -1).permute(0, 1, 3, 4, 2, 5).flatten(3)
 
 
-def _pad_to_multiple(x: Tensor, sides: Size) -> Tensor:
+@torch.fx.wrap  # one node in a traced graph: what it does depends on the map's size
+def _pad_to_multiple(x: Tensor, sides: tuple[int, int]) -> Tensor:
     """Zeros below and on the right, so that `sides` divide the map; (B, H, W, C) -> (B, H', W', C)."""
-    below, right = (-size % side for size, side in zip(x.shape[1:3], sides))
-    return F.pad(x, (0, 0, 0, right, 0, below)) if below or right else x
+    below, right = -x.shape[1] % sides[0], -x.shape[2] % sides[1]
+    return F.pad(x, [0, 0, 0, right, 0, below]) if below > 0 or right > 0 else x
 
 
 class SwinTransformerStage(nn.Module):

@@ -38,6 +38,8 @@ from .base import Flow, ImageModel, Indices, KeyMap, StateDict, Step, take_indic
 
 __all__ = ["Block", "VisionTransformer"]
 
+torch.fx.wrap("resample_abs_pos_embed")  # one node in a traced graph: what it does depends on the image's size
+
 _ATTENTIONS = {"": Attention, "attn": Attention, "diff": DiffAttention}
 _POOLS = ("", "avg", "avgmax", "max", "token", "map", "prr")
 
@@ -390,7 +392,7 @@ class VisionTransformer(ImageModel):
         pos_embed = self.pos_embed
         if self.dynamic_img_size:
             if pos_embed is not None:
-                pos_embed = self._resample(pos_embed, x.shape[1:3], self.patch_embed.grid_size)
+                pos_embed = self._resample(pos_embed, x.shape[1:3], list(self.patch_embed.grid_size))
             x = x.flatten(1, 2)
         prefix = [token.expand(x.shape[0], -1, -1) for token in self.prefix_tokens()]
         if pos_embed is not None and self.no_embed_class:

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 import mvlib
+from mvlib.factory import known_arguments
+from mvlib.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from ..parity.representatives import REPRESENTATIVES
 
@@ -22,6 +24,7 @@ FAMILIES = {
     "squeezenet": {"squeezenet1_1": {}},
 }
 ARGUMENTS = {name: dict(arguments) for family in FAMILIES.values() for name, arguments in family.items()}
+ARGUMENTS["densenet121"] |= {"block_config": (2, 2, 2, 2)}
 ARGUMENTS["swin_tiny_patch4_window7_224"] |= {"img_size": 112}
 ARGUMENTS["swinv2_tiny_window8_256"] |= {"img_size": 128}
 FIRST = {next(iter(family)) for family in FAMILIES.values()}
@@ -80,6 +83,83 @@ def test_onnx_of_one_image_takes_four(name):
                       dynamic_axes={"x": {0: "batch"}, "y": {0: "batch"}})
     session = onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
     check(name, lambda x: torch.from_numpy(session.run(None, {"x": x.numpy()})[0]))
+
+
+@every_block
+def test_fx(name):
+    model = built(name)
+    check(name, torch.fx.symbolic_trace(model))
+    _, nodes = get_graph_node_names(model)  # traces in training, too
+    last = create_feature_extractor(model, {nodes[-1]: "last"})
+    check(name, lambda x: last(x)["last"])
+
+
+@every_block
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+def test_script(name):
+    rates = {"drop_rate", "drop_path_rate", "attn_drop_rate"} & set(known_arguments(name))
+    model = create(name, **dict.fromkeys(rates, 0.2)).eval()
+    model.load_state_dict(built(name).state_dict())
+    script = torch.jit.script(model)
+    check(name, script)
+    kept = [key for key in script.state_dict() if key in model.state_dict()]  # TorchScript keeps every buffer
+    assert kept == list(model.state_dict())
+    x, answers = images(name, 4), []
+    for trained in (model.train(), script.train()):
+        torch.manual_seed(0)
+        with torch.no_grad(), torch.jit.optimized_execution(False):
+            answers.append(trained(x))
+    assert torch.equal(*answers)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+def test_script_of_what_returns_more_in_training():
+    model = create("deit_tiny_distilled_patch16_224", img_size=32, depth=1)
+    model.set_distilled_training()
+    x = torch.randn(2, 3, 32, 32)
+    script = torch.jit.script(model.eval())
+    with torch.no_grad():
+        assert torch.equal(script(x), model(x))
+        for own, other in zip(script.train()(x), model.train()(x), strict=True):
+            assert torch.equal(own, other)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+def test_script_keeps_frozen_parts_and_the_model():
+    model = create("test_efficientnet").train()
+    frozen = model.blocks.eval()
+    before = [module.training for module in model.modules()], list(model.state_dict())
+    script = torch.jit.script(model)
+    assert ([module.training for module in model.modules()], list(model.state_dict())) == before
+    statistics = [buffer.clone() for buffer in frozen.buffers()]
+    with torch.no_grad():
+        script(torch.randn(4, 3, 64, 64))
+    assert all(map(torch.equal, statistics, frozen.buffers()))
+    assert model.bn1.num_batches_tracked == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
+@pytest.mark.parametrize("feature_cls", [None, "dict"])
+def test_script_of_features(name, feature_cls):
+    model = mvlib.create_model(name, pretrained=False, features_only=True, feature_cls=feature_cls).eval()
+    script = torch.jit.script(model)
+    x = images(name, 2)
+    with torch.no_grad():
+        own, other = script(x), model(x)
+    assert type(own) is type(other) and len(own) == len(other) > 1
+    pairs = zip(own, other) if feature_cls is None else [(own[key], other[key]) for key in other]
+    assert all(torch.equal(*pair) for pair in pairs)
+
+
+def test_tracing_counts_no_batch():
+    """Batch norm with an activation counts as the graph runs, in training alone."""
+    model = create("test_efficientnet").train()
+    traced = torch.fx.symbolic_trace(model)
+    assert model.bn1.num_batches_tracked == 0
+    with torch.no_grad():
+        traced(torch.randn(2, 3, 64, 64))
+    assert traced.bn1.num_batches_tracked == 1
 
 
 @every_block
