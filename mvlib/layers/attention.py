@@ -157,8 +157,8 @@ class DifferentialWeights(nn.Module):
         share = (torch.exp((self.lambda_q1 * self.lambda_k1).sum(-1).float())
                  - torch.exp((self.lambda_q2 * self.lambda_k2).sum(-1).float()) + self.lambda_init).type_as(q)
         if self.fused_attn:
-            q, k = (t.unflatten(1, (heads, 2)).unbind(2) for t in (q, k))
-            first, second = (attend(*pair, v, True, self.attn_drop) for pair in zip(q, k))
+            (q1, q2), (k1, k2) = (t.unflatten(1, (heads, 2)).unbind(2) for t in (q, k))
+            first, second = (attend(*pair, v, True, self.attn_drop) for pair in ((q1, k1), (q2, k2)))
             x = first - share * second
         else:
             attn = self.attn_drop(attention_logits(q, k).softmax(dim=-1))  # the maps of both, in turns
