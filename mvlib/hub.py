@@ -599,15 +599,16 @@ def find_newer(source: str, *, cache_dir: PathLike | None = None) -> str | None:
     from queue import Empty, SimpleQueue
     from threading import Thread
 
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, constants
 
     answers: SimpleQueue[str | None] = SimpleQueue()
 
     def ask() -> None:
-        try:
-            answers.put(HfApi(library_name="mvlib").model_info(repo, revision=revision, timeout=_NEWER_SECONDS).sha)
-        except Exception:  # no network, no such repository any more, no right to see it
-            answers.put(None)
+        commit = None
+        with contextlib.suppress(Exception):  # no such repository any more, no right to see it, no end of the answer
+            if _unreachable(constants.ENDPOINT) is None:
+                commit = HfApi(library_name="mvlib").model_info(repo, revision=revision, timeout=_NEWER_SECONDS).sha
+        answers.put(commit)
 
     Thread(target=ask, daemon=True).start()  # a name that is being resolved minds no timeout
     try:

@@ -355,6 +355,7 @@ def load_checkpoint(
     Raises:
         CheckpointError: The file cannot be read or does not fit the model.
     """
+    model = unwrap(model)
     state_dict = read_state_dict(checkpoint_path, use_ema)
     result = load_weights(model, state_dict, strict=strict, origin=str(checkpoint_path))
     own = unwrap(model)
