@@ -261,7 +261,7 @@ def _legend(
         rows.insert(0, (_FRONT, _FRONT, "Pareto front: no\nmodel is both more\naccurate and faster"))
         panel.plot([0, 12], [y, y], color=_FRONT, linewidth=1.2, alpha=0.75)
     if has_disturbed:
-        rows.append(("white", _INK, "hollow: timed on a\nbusy machine, too long"))
+        rows.append(("white", _INK, "hollow: timed on a\nbusy machine"))
     for face, edge, label in rows:
         panel.scatter([6], [y], s=64, facecolors=face, edgecolors="white" if face == edge else edge, zorder=3)
         panel.text(20, y + 5.5, label, linespacing=1.25, **{**text, "va": "top"})
