@@ -10,7 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["is_written_in_place", "replacing", "sync"]
+from .errors import ConfigError
+
+__all__ = ["is_written_in_place", "read_text", "replacing", "sync"]
 
 _ABANDONED = 24 * 3600  # seconds since anything was written to a temporary file whose process must be dead
 
@@ -73,6 +75,19 @@ def _remove_abandoned(target: Path, now: float) -> None:
         for entry in left:
             if now - entry.stat().st_mtime > _ABANDONED:
                 os.unlink(entry.path)
+
+
+def read_text(path: str | os.PathLike[str]) -> str:
+    """What is in a text file.
+
+    Raises:
+        ConfigError: It is no text in UTF-8.
+        OSError: It cannot be read.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not a text file (in UTF-8)") from None
 
 
 def sync(path: Path) -> None:

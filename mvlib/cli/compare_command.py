@@ -13,6 +13,7 @@ from ..errors import ConfigError
 from ..precisions import PRECISIONS
 from .argument_types import add_precision_argument, natural, positive, positive_float
 from .benchmark_command import add_results_arguments, check_results_file, results_text, say_disturbed, write_results
+from .checks import check_file
 from .output import check_output, write_text
 
 _HEADINGS = {"top1_err": "top-1 err", "top5_err": "top-5 err", "cpu_ms": "CPU ms", "gpu_ms": "GPU ms",
@@ -44,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from ..data.readers.class_map import load_class_map
     from ..registry import match_models
 
     results = check_results_file(arguments.results_file)
@@ -56,6 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
         check_picture(arguments.plot)
     if arguments.data is not None and not Path(arguments.data).is_dir():
         raise ConfigError(f"--data: there is no folder {arguments.data}")
+    check_file(arguments.valid_labels, "--valid-labels")
+    load_class_map(arguments.class_map, arguments.data or "")
     names = match_models(arguments.models, pretrained=True)
 
     import torch

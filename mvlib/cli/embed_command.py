@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
 from ..precisions import canonical_precision
+from .checks import check_new_folder
 from .output import check_output
 from .predict_command import (
     Progress,
@@ -54,7 +55,9 @@ def run(arguments: argparse.Namespace) -> int:
     if place.world > 1 and not is_folder:
         raise ConfigError(f"{place.world} processes need a folder (--output {output.with_suffix('')}/); "
                           f"'mvlib merge' makes one file of it")
-    if not is_folder:
+    if is_folder:
+        check_new_folder(output, "--output")
+    else:
         check_output(output)
     suffix = ".npy" if kind == ".npy" else ".parquet"
     if suffix == ".parquet":

@@ -7,12 +7,21 @@ reads, by several processes, and writes one row an image.
 from __future__ import annotations
 
 import argparse
+import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
 
+from ..errors import ConfigError
+from ..files import replacing
+from ..inference.parts import require_parquet
 from .argument_types import positive
+from .checks import check_new_folder
+from .output import check_output, write_text
 from .validate_command import add_source_arguments, complete
+
+_FORMATS = ("csv", "json", "json-record", "parquet")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,15 +35,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output-type", choices=("prob", "logit"), default="prob", help="(default: %(default)s)")
     parser.add_argument("--label-type", choices=("none", "name"), default="none", help="also write class names")
     parser.add_argument("--exclude-output", action="store_true", help="do not write the outputs")
-    parser.add_argument("--no-console-results", action="store_true", help="do not print the rows")
+    parser.add_argument("--no-console-results", action="store_true",
+                        help="do not print the rows, as is done unless --results-file or --results-dir is given")
     parser.add_argument("--results-dir", metavar="DIR", help="folder of the results")
     parser.add_argument("--results-file", metavar="FILE", help="their name (default: MODEL-SIZE.FORMAT)")
-    parser.add_argument("--results-format", choices=("csv", "json", "json-record", "parquet"), default="csv",
-                        help="(default: %(default)s)")
+    parser.add_argument("--results-format", choices=_FORMATS, help="(default: what the file's ending says, else csv)")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    args = complete(arguments)
+    args = complete(arguments, several=False)
+    args.results_format = args.results_format or _format_of(args.results_file)
+    folder = Path(args.results_dir or "", args.results_file or "").parent if args.results_file else args.results_dir
+    check_new_folder(folder or ".", "--results-dir" if args.results_dir else "--results-file")
+    if args.results_file and Path(folder).is_dir():
+        check_output(Path(args.results_dir or "", args.results_file))
+    if args.results_format == "parquet":
+        require_parquet()
     from ..train.evaluation import infer
     from ..train.messages import messages_on_terminal
 
@@ -46,9 +62,17 @@ def run(arguments: argparse.Namespace) -> int:
         path = Path(args.results_dir, path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _write(rows, path, args)
-    if not args.no_console_results:
+    if not (args.no_console_results or args.results_file or args.results_dir):
         print(json.dumps(rows, indent=2))
     return 0
+
+
+def _format_of(path: str | None) -> str:
+    ending = Path(path or "").suffix.lower()
+    if ending not in ("", ".txt", *(f".{name}" for name in _FORMATS)):
+        raise ConfigError(f"--results-file writes {', '.join(_FORMATS)}, and '{path}' ends in none of them; or say "
+                          f"--results-format")
+    return ending[1:] if ending[1:] in _FORMATS else "csv"
 
 
 def _row(
@@ -67,21 +91,11 @@ def _row(
 
 
 def _write(rows: list[dict[str, Any]], path: Path, args: argparse.Namespace) -> None:
-    from ..errors import MissingPackageError
-    from ..train.report import write_text
-
     if args.results_format == "parquet":
-        try:
-            import pyarrow
-            import pyarrow.parquet
-        except ImportError:
-            raise MissingPackageError("Parquet files need the package 'pyarrow': pip install pyarrow (or "
-                                      "'mvlib[train]')") from None
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+        arrow = require_parquet()
+        with replacing(path) as temporary:
+            arrow.parquet.write_table(arrow.Table.from_pylist(rows), temporary)
     elif args.results_format == "csv":
-        import csv
-        import io
-
         flat = [{f"{key}_{i}" if isinstance(value, list) else key: item for key, value in row.items()
                  for i, item in enumerate(value if isinstance(value, list) else [value])} for row in rows]
         text = io.StringIO()

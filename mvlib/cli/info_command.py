@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 from typing import Any
 
 from .. import hub, registry
@@ -116,11 +117,19 @@ def _weights_facts(config: WeightsConfig) -> dict[str, Any]:
     facts["licence"] = config.license
     facts["sources"] = config.sources or "nothing is published"
     for key in ("origin_url", "paper_ids", "paper_name", "recipe", "docs", "description", "notes"):
-        facts[key.partition("_")[0] if key != "paper_name" else "title"] = getattr(config, key)
+        value = getattr(config, key)
+        facts[key.partition("_")[0] if key != "paper_name" else "title"] = _without_markup(value) \
+            if isinstance(value, str) else value
     if config.has_weights:
         cached = hub.is_cached(config.sources, filename=config.filename)
         facts["cached"] = str(cached) if cached else "no"
     return facts
+
+
+def _without_markup(text: str) -> str:
+    """reStructuredText, as torchvision describes its weights, as plain text: links are their text (and address)."""
+    text = re.sub(r"`([^`<]+?) *<([^`>]+)>`__?", r"\1 (\2)", text)
+    return re.sub(r"(`+)([^`]+)\1", r"\2", text)
 
 
 def _preprocessing(config: WeightsConfig) -> str:

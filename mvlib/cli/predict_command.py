@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
-from ..inference.options import COMPILE, DECODINGS, DEFAULT_MODEL, PRECISIONS
+from ..inference.options import COMPILE, DECODINGS, DEFAULT_MODEL, PRECISIONS, SHEETS
 from .argument_types import add_precision_argument, positive
+from .checks import check_file, check_model, check_new_folder
 from .output import check_output
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from ..inference.folder import place_of_process
     from ..inference.inputs import list_inputs
+    from ..inference.writers import ENDINGS
 
     check_shared_arguments(arguments)
     output, place = arguments.output, place_of_process()
@@ -72,13 +74,12 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"parts are jsonl, not {arguments.format}; 'mvlib merge' makes one file of them")
     if is_folder and arguments.sheet:
         raise ConfigError("--sheet goes with an output that is not a folder")
-    for path in (None if is_folder else output, arguments.sheet):
-        if path:
-            check_output(path)
+    if is_folder:
+        check_new_folder(output, "--output")
+    elif output is not None:
+        check_output(output, () if arguments.format else ENDINGS, hint="; or say --format")
     if arguments.sheet:
-        from ..inference.sheet import check_sheet
-
-        check_sheet(arguments.sheet)
+        check_output(arguments.sheet, SHEETS, "--sheet")
     files = list_inputs(arguments.inputs, arguments.files_from)
     with quick_import():
         from ..inference.session import Session, classify
@@ -164,6 +165,12 @@ def check_shared_arguments(arguments: argparse.Namespace) -> None:
         raise ConfigError("no images: name files, folders, or - for a list on standard input")
     if "-" in arguments.inputs and place_of_process().world > 1:
         raise ConfigError("several processes cannot share standard input: put the list into a file, --files-from FILE")
+    gone = [name for name in arguments.inputs if name != "-" and not os.path.exists(name)]
+    if gone and len(gone) == len(arguments.inputs) and not arguments.files_from:  # of some, the others are done
+        raise ConfigError(f"there is no file or folder {', '.join(gone[:3])}{', ...' if len(gone) > 3 else ''}")
+    check_file(arguments.checkpoint, "--checkpoint")
+    if arguments.model:
+        check_model(arguments.model, weights=not arguments.checkpoint)
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such a file is refused with a reason
 
 

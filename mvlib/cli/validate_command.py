@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from ..train.arguments import add_options
 from .argument_types import positive
+from .checks import check_data, check_file, check_model, expand_models
+from .output import check_output, kind_of
 
 SHARED = ("dataset", "dataset_download", "class_map", "input_img_mode", "input_key", "target_key", "max_bad_samples",
            "num_classes", "in_chans", "img_size", "input_size", "crop_pct", "mean", "std", "interpolation", "gp",
@@ -46,6 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     args = complete(arguments)
+    for option in ("real_labels", "valid_labels"):
+        check_file(getattr(args, option), f"--{option.replace('_', '-')}")
+    if args.results_file:
+        kind_of(args.results_file, args.results_format)
+        check_output(args.results_file)
     from ..train.evaluation import evaluate, write_results
     from ..train.messages import messages_on_terminal
 
@@ -55,8 +63,13 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if any("error" in row for row in rows) else 0
 
 
-def complete(arguments: argparse.Namespace) -> argparse.Namespace:
-    """The arguments with the defaults of those that are shared with training, checked."""
+def complete(arguments: argparse.Namespace, several: bool = True) -> argparse.Namespace:
+    """The arguments with the defaults of those that are shared with training, checked.
+
+    Args:
+        arguments: As they were parsed.
+        several: Whether --model and --checkpoint may name several models.
+    """
     from ..errors import ConfigError
     from ..train.arguments import DIALECTS
 
@@ -66,4 +79,10 @@ def complete(arguments: argparse.Namespace) -> argparse.Namespace:
         raise ConfigError("no data set: give its folder, or --dataset")
     if not args.model and not args.checkpoint:
         raise ConfigError("no model: --model names one, or --checkpoint a file that says of which it is")
+    check_data(args)
+    if not several or not args.checkpoint or not os.path.isdir(args.checkpoint):
+        check_file(args.checkpoint, "--checkpoint")
+    models = expand_models(args.model, args.checkpoint, args.pretrained) if several else [(args.model, args.checkpoint)]
+    if len(models) == 1 and models[0][0]:  # of several, one that cannot be had has its error in the results
+        check_model(models[0][0], weights=args.pretrained and not args.checkpoint)
     return args

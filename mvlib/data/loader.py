@@ -182,7 +182,7 @@ def create_loader(
             num_batches, batch_choice_schedule, batch_schedule_epochs, batch_schedule_spread, batch_schedule_random_mix)
         if is_training and not len(keys):
             raise ConfigError(f"batch_size {batch_size} is larger than the {len(sampler)} samples of an epoch, "
-                              "so that there would be no batch")
+                              "so that there would be no batch: give a smaller one")
         reader = SampleReader(dataset, keys, tries=min(max_bad + 1, len(dataset)) if is_training else 0,
                               collate=collate, seed=seed, transforms=transforms, erasing=erasing)
         batches = {"batch_sampler": keys}

@@ -36,9 +36,12 @@ def list_inputs(inputs: Sequence[str], files_from: str | None = None) -> Iterato
 
 def _open(path: str) -> TextIO:
     try:
-        return open(path, encoding="utf-8", errors="surrogateescape")
+        stream = open(path, encoding="utf-8", errors="surrogateescape")
+        if b"\0" in stream.buffer.peek(1):
+            raise ConfigError(f"the list {path} cannot be read: it is not a text file")
     except OSError as error:
         raise ConfigError(f"the list {path} cannot be read: {error.strerror}") from None
+    return stream
 
 
 def _names(inputs: Sequence[str], listed: TextIO | None) -> Iterator[str]:

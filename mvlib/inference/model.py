@@ -19,6 +19,7 @@ from ..data.images import open_image
 from ..data.labels import class_names
 from ..data.normalizer import Normalizer
 from ..data.transform_factory import create_transform
+from ..devices import find_device
 from ..errors import ConfigError
 from ..factory import create_model
 from ..loading import read_training_facts
@@ -47,13 +48,7 @@ def resolve_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and "LOCAL_RANK" in os.environ:
         name = f"cuda:{int(os.environ['LOCAL_RANK']) % max(torch.cuda.device_count(), 1)}"
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ConfigError(f"device '{name}' cannot be used: {reason}") from None
-    return device
+    return find_device(name)
 
 
 def load_model(

@@ -14,11 +14,11 @@ from ..data.images import open_image
 from ..data.jpeg import decode_scaled, read_jpeg
 from ..errors import ConfigError, MvlibError
 from ..files import replacing
+from .options import SHEETS
 from .writers import Prediction
 
 __all__ = ["SHEETS", "ContactSheet", "check_sheet"]
 
-SHEETS = (".png", ".jpg", ".jpeg", ".webp")
 _COLUMNS, _PAGE = 6, 60  # at most; further pictures go to further pages, so that memory has a bound
 _WIDTH, _HEIGHT = 240, 180  # of a picture, in pixels
 _GAP, _LINE, _CLASSES = 18, 19, 3

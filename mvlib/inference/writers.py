@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 from ..files import replacing
 
-__all__ = ["WRITERS", "Prediction", "format_of", "open_output", "record"]
+__all__ = ["ENDINGS", "WRITERS", "Prediction", "format_of", "open_output", "record"]
 
 Prediction = tuple[int, str, float]  # number and name of a class, probability
 
@@ -86,10 +86,11 @@ class Csv:
 
 
 WRITERS = {"table": Table, "json": Json, "jsonl": JsonLines, "csv": Csv}
+ENDINGS = (".json", ".jsonl", ".csv", ".txt")
 
 
 def format_of(path: str | os.PathLike[str]) -> str:
-    """The format that a file's ending names; "table" for any other."""
+    """The format that a file's ending names (one of `ENDINGS`); "table" of .txt and where there is none."""
     kind = Path(path).suffix.lstrip(".").lower()
     return kind if kind in WRITERS else "table"
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "create_schedule", "create_scheduler", "create_scheduler_v2", "list_schedulers", "scale_learning_rate",
-    "scheduler_kwargs",
+    "scheduler_kwargs", "scheduler_name",
 ]
 
 _ALIASES = {"cosineannealinglr": "cosine", "exponentiallr": "exponential", "steplr": "step"}
@@ -98,7 +98,7 @@ def create_scheduler_v2(
     """
     arguments = dict(locals())
     del arguments["optimizer"]
-    if _canonical(sched) != "plateau":
+    if scheduler_name(sched) != "plateau":
         schedule, num_epochs = _plan(arguments)
         if schedule is None:
             return None, num_epochs
@@ -134,7 +134,7 @@ def create_schedule(sched: str = "cosine", num_epochs: int = 300, **kwargs: Any)
     """
     bound = inspect.signature(create_scheduler_v2).bind(None, sched, num_epochs, **kwargs)
     bound.apply_defaults()
-    if _canonical(sched) == "plateau":
+    if scheduler_name(sched) == "plateau":
         raise ConfigError("the plateau schedule follows the metric that is measured and is not known beforehand")
     return _plan(bound.arguments)
 
@@ -205,8 +205,12 @@ def scale_learning_rate(
     return lr_base * (ratio if scale == "linear" else ratio ** 0.5)
 
 
-def _canonical(sched: str) -> str:
-    """Our name of a schedule."""
+def scheduler_name(sched: str) -> str:
+    """Our name of a schedule.
+
+    Raises:
+        ConfigError: It is none.
+    """
     name = _ALIASES.get(str(sched).lower(), str(sched).lower())
     known = list_schedulers()
     if name not in known:
@@ -216,7 +220,7 @@ def _canonical(sched: str) -> str:
 
 def _plan(arguments: dict[str, Any]) -> tuple[Schedule | None, int]:
     """Schedule and total epochs, from all arguments of `create_scheduler_v2` but the optimizer."""
-    num_epochs, name = arguments["num_epochs"], _canonical(arguments["sched"])
+    num_epochs, name = arguments["num_epochs"], scheduler_name(arguments["sched"])
     prefix = arguments["warmup_epochs"] if arguments["warmup_prefix"] else 0
     if name == "none":
         return None, num_epochs + prefix

@@ -154,7 +154,6 @@ class CheckpointStore:
         self.keep = keep
         self.decreasing = decreasing
         self.metrics: dict[int, float] = {}
-        self.folder.mkdir(parents=True, exist_ok=True)
         for left_over in self.folder.glob(f"*{_TEMPORARY}"):
             left_over.unlink(missing_ok=True)
 
@@ -213,6 +212,7 @@ class CheckpointStore:
 
     def _write(self, data: Mapping[str, Any], path: Path) -> bool:
         try:
+            self.folder.mkdir(parents=True, exist_ok=True)
             write_checkpoint(data, path)
         except OSError as error:
             newest = self.newest()

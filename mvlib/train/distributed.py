@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ..devices import find_device
 from ..errors import ConfigError
 
 __all__ = ["World", "broadcast_object", "init_world", "is_parallel", "mean_over_ranks", "sum_over_ranks"]
@@ -49,7 +51,8 @@ def init_world(device: str | None = None) -> World:
     """
     size, rank = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("RANK", 0))
     local_rank = int(os.environ.get("LOCAL_RANK", 0))
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    name = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    where = torch.device(name) if re.fullmatch(r"cuda(:\d+)?", name) else find_device(name)
     if where.type == "cuda":
         if not torch.cuda.is_available():
             raise ConfigError(f"--device {device}: there is no GPU that torch can use; --device cpu trains on the CPU")

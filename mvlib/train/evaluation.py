@@ -14,18 +14,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..cli.checks import expand_models
 from ..cli.output import kind_of, render, write_text
 from ..data.config import image_mode, resolve_data_config
 from ..data.dataset_factory import create_dataset
 from ..data.loader import create_loader
 from ..data.readers import match_classes
+from ..devices import find_device
 from ..errors import ConfigError, MvlibError
 from ..factory import known_arguments
+from ..files import read_text
 from ..inference.model import class_names_of, known_class_names, load_model
 from ..loading import read_training_facts
 from ..memory import is_out_of_memory
 from ..optimization.folding import fold_batch_norms
-from ..registry import list_models
 from ..threads import fitting_workers
 from .engine import logits_of
 from .model import prepare_model
@@ -36,39 +38,6 @@ __all__ = ["evaluate", "expand_models", "infer", "read_label_lists", "write_resu
 _logger = logging.getLogger("mvlib")
 COLUMNS = ("model", "top1", "top1_err", "top5", "top5_err", "loss", "images", "images_per_second", "param_count",
            "img_size", "crop_pct", "interpolation", "batch_size", "error")
-
-
-def expand_models(model: str, checkpoint: str | None = None, pretrained: bool = True) -> list[tuple[str, str | None]]:
-    """(name, checkpoint) of all that a `--model` and a `--checkpoint` name.
-
-    Args:
-        model: A name, several with commas between them, a wildcard ("resnet*", of models with weights), or a text file
-            of names, one a line.
-        checkpoint: A file, or a folder of files, each measured.
-        pretrained: Whether wildcards find only models with weights.
-
-    Raises:
-        ConfigError: A wildcard that nothing matches, or an empty file or folder.
-    """
-    if checkpoint is not None and Path(checkpoint).is_dir():
-        files = sorted(path for path in Path(checkpoint).iterdir()
-                       if path.name.endswith((".pth", ".pth.tar", ".pt", ".safetensors")))
-        if not files:
-            raise ConfigError(f"no checkpoints in {checkpoint}")
-        return [(model, str(path)) for path in files]
-    if checkpoint is not None:
-        return [(model, checkpoint)]
-    if Path(model).is_file():
-        names = [line.strip() for line in Path(model).read_text(encoding="utf-8").splitlines() if line.strip()]
-        if not names:
-            raise ConfigError(f"{model} names no models")
-    elif any(character in model for character in "*?["):
-        names = list_models(model, pretrained=pretrained)
-        if not names:
-            raise ConfigError(f"no model {'with weights ' if pretrained else ''}matches '{model}'")
-    else:
-        names = [name.strip() for name in model.split(",") if name.strip()]
-    return [(name, None) for name in names]
 
 
 def read_label_lists(path: str, names: Sequence[str]) -> list[set[int]]:
@@ -83,7 +52,7 @@ def read_label_lists(path: str, names: Sequence[str]) -> list[set[int]]:
         ConfigError: Not such a file, or an image that it does not know.
     """
     try:
-        data = json.loads(Path(path).read_text(encoding="utf-8"))
+        data = json.loads(read_text(path))
     except ValueError as error:
         raise ConfigError(f"{path} is not JSON: {error}") from None
     if isinstance(data, list):
@@ -99,7 +68,7 @@ def read_label_lists(path: str, names: Sequence[str]) -> list[set[int]]:
 
 def evaluate(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure each model that the arguments name; one that fails has an `error` and does not stop the others."""
-    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = find_device(args.device)
     autocast = _autocast(args, device)
     dataset = _dataset(args)
     rows = []
@@ -110,7 +79,7 @@ def evaluate(args: argparse.Namespace) -> list[dict[str, Any]]:
             rows.append({"model": label, **_measure(name, checkpoint, dataset, args, device, autocast)})
             _logger.info("%s: top-1 %.3f, top-5 %.3f, %.1f images/s", label, rows[-1]["top1"], rows[-1]["top5"],
                          rows[-1]["images_per_second"])
-        except (MvlibError, FileNotFoundError) as error:
+        except (MvlibError, OSError) as error:
             if len(models) == 1:
                 raise
             _logger.error("%s: %s", label, error)
@@ -133,7 +102,7 @@ def infer(
         The architecture, the data config, and (file name, classes, outputs, class names) for each image that can be
         read, in the data set's order.
     """
-    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    device = find_device(args.device)
     autocast = _autocast(args, device)
     dataset = _dataset(args)
     model, config = _load(args.model, args.checkpoint, args)
@@ -289,7 +258,7 @@ def _classes(model: nn.Module, dataset: Any, args: argparse.Namespace) -> Tensor
 
 def _valid_labels(path: str, outputs: int) -> Tensor:
     """The model's outputs that count, in the order of the data set's labels."""
-    words = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+    words = [line.strip() for line in read_text(path).splitlines() if line.strip()]
     try:
         labels = [int(word) for word in words]
     except ValueError:

@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import shlex
+import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -63,9 +64,11 @@ def train(args: argparse.Namespace) -> int:
         NonFiniteLossError: The loss was not finite; the message names the last good checkpoint.
     """
     world = init_world(args.device)
-    with messages_on_terminal(world.is_main), _stop_signals() as stopped:
+    with messages_on_terminal(world.is_main), _stop_signals() as stopped, contextlib.ExitStack() as after_failure:
         try:
-            return _train(args, world, stopped)
+            status = _train(args, world, stopped, after_failure)
+            after_failure.pop_all()
+            return status
         except RuntimeError as error:  # torch says so in the middle of whatever the main process does
             if "DataLoader worker" not in str(error):
                 raise
@@ -75,7 +78,7 @@ def train(args: argparse.Namespace) -> int:
                 torch.distributed.destroy_process_group()
 
 
-def _train(args: argparse.Namespace, world: World, stopped: _Stop) -> int:
+def _train(args: argparse.Namespace, world: World, stopped: _Stop, after_failure: contextlib.ExitStack) -> int:
     if args.deterministic:
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True)
@@ -117,8 +120,10 @@ def _train(args: argparse.Namespace, world: World, stopped: _Stop) -> int:
                      "updates in %s", args.model, sum(p.numel() for p in model.parameters()) / 1e6, len(data_train),
                      len(data_eval), model.num_classes, epochs, updates_per_epoch, folder)
 
-    report = Report(folder, args, world.is_main, epochs)
     loss_fn, teacher = _loss(args, world, model.num_classes, data_config)
+    if world.is_main:
+        _make_folder(folder, args, state, after_failure)
+    report = Report(folder, args, world.is_main, epochs)
     options = StepOptions(
         autocast, args.grad_accum_steps, args.clip_grad, args.clip_mode, args.model_ema_steps,
         args.warmup_epochs if args.model_ema_adjust else 0, args.skip_nonfinite, args.seed, world.rank, teacher)
@@ -481,8 +486,7 @@ def _folder(args: argparse.Namespace, model: nn.Module, config: Mapping[str, Any
         base = Path(args.output or "output/train")
         given = Path(args.resume) if args.resume and args.resume != "auto" else None
         name = args.experiment
-        # The processes of one torchrun share a parent, and so do those that replace them.
-        note = base / f".torchrun-{os.environ.get('TORCHELASTIC_RUN_ID')}-{os.getppid()}"
+        note = _torchrun_note(args)
         if given is not None and not name and not args.output:
             folder = given if given.is_dir() else given.parent
         elif name or args.dialect == "torchvision" and args.output:
@@ -494,9 +498,6 @@ def _folder(args: argparse.Namespace, model: nn.Module, config: Mapping[str, Any
                 raise ConfigError("--resume without a path goes on with an --experiment, and none is named")
             size = config["input_size"][-1]
             folder = base / f"{time.strftime('%Y%m%d-%H%M%S')}-{model.architecture}-{size}"
-        folder.mkdir(parents=True, exist_ok=True)
-        if "TORCHELASTIC_RUN_ID" in os.environ and folder.parent == base:
-            write_text(note, folder.name)
         if not args.resume and not world.restarts and find_checkpoints(folder):
             folder = ConfigError(f"{folder} already holds a run: --resume goes on with it, and another --experiment "
                                  f"begins a new one")
@@ -504,6 +505,33 @@ def _folder(args: argparse.Namespace, model: nn.Module, config: Mapping[str, Any
     if isinstance(folder, Exception):
         raise folder
     return folder
+
+
+def _make_folder(
+    folder: Path, args: argparse.Namespace, state: TrainState, after_failure: contextlib.ExitStack
+) -> None:
+    """Make the run's folder; where the run fails before its first update, it goes again."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    updates = state.updates
+
+    def remove() -> None:
+        if missing and state.updates == updates and not find_checkpoints(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            for path in missing[1:]:
+                with contextlib.suppress(OSError):  # another run is there already
+                    path.rmdir()
+
+    after_failure.callback(remove)
+    folder.mkdir(parents=True, exist_ok=True)
+    note = _torchrun_note(args)
+    if "TORCHELASTIC_RUN_ID" in os.environ and folder.parent == note.parent:
+        write_text(note, folder.name)
+
+
+def _torchrun_note(args: argparse.Namespace) -> Path:
+    """Where processes of torchrun read which folder those had that they replace: all of them share a parent."""
+    return Path(args.output or "output/train",
+                f".torchrun-{os.environ.get('TORCHELASTIC_RUN_ID')}-{os.getppid()}")
 
 
 def _describe_run(
@@ -541,9 +569,10 @@ def _resume(
     args: argparse.Namespace, state: TrainState, store: CheckpointStore | None, folder: Path, about: dict[str, Any],
     datasets: Sequence[Any], world: World, updates_per_epoch: int,
 ) -> None:
-    own = newest_checkpoint(folder) if world.restarts else None  # --resume and --start-epoch were for the first start
+    here = newest_checkpoint(folder) if folder.exists() and (world.restarts or args.resume == "auto") else None
+    own = here if world.restarts else None  # --resume and --start-epoch were for the first start
     where = folder if args.resume == "auto" else args.resume
-    found = own or (newest_checkpoint(where) if where else None)
+    found = here or (newest_checkpoint(where) if where and where is not folder else None)
     if found is not None:
         with_optimizer = own is not None or not args.no_resume_opt
         _take_up(args, state, store, folder, about, datasets, world, updates_per_epoch, with_optimizer, *found)

@@ -51,6 +51,16 @@ def test_info_as_json(capsys):
     assert len(facts["tags"]) == len(mvlib.list_models("resnet50.*", pretrained=True))
 
 
+@pytest.mark.parametrize(("name", "text"), [
+    ("vit_base_patch16_224.imagenet1k_v1", "version of DeIT (https://arxiv.org/abs/2012.12877)'s training recipe."),
+    ("vgg16.imagenet1k_features", "missing values in the classifier module. Only the features module has valid"),
+])
+def test_info_is_plain_text(name, text, capsys):
+    for options in ([], ["--json"]):
+        out = run(capsys, "info", name, *options)[1]
+        assert text in out and "`" not in out
+
+
 def test_info_of_an_architecture_without_weights(capsys):
     name = next(n for n in mvlib.list_models() if not mvlib.is_model_pretrained(n))
     assert name in run(capsys, "info", name)[1]

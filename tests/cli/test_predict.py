@@ -133,7 +133,7 @@ def test_batches_give_what_single_images_give(folder):
     (["nowhere.jpg"], "nowhere.jpg"),
     ([PHOTOS / "chelsea.png", "--model", "tf_efficientnet_lite9"], "did you mean"),
     ([PHOTOS / "chelsea.png", "--topk", "0"], "0 is not a positive number"),
-    ([PHOTOS / "chelsea.png", "--format", "xml"], "invalid choice"),
+    ([PHOTOS / "chelsea.png", "--format", "xml"], "'xml' is unknown; known: table, json, jsonl, csv"),
 ])
 def test_mistakes(arguments, message):
     done = mvlib("predict", *arguments)
@@ -317,7 +317,7 @@ def test_int8_needs_weights_that_can_be_int8(two):
     (["{photo}", "--output", "{tmp}/x/", "--sheet", "{tmp}/s.png"], "mvlib: --sheet goes with an output that is not a"),
     (["{photo}", "--sheet", "{tmp}/s.gif"], "mvlib: --sheet draws .png, .jpg, .jpeg, .webp, and '{tmp}/s.gif' ends in"),
     (["{photo}", "--sheet", "{tmp}/nowhere/s.png"], "s.png cannot be written: there is no folder {tmp}/nowhere"),
-    (["{photo}", "--device", "nowhere"], "mvlib: device 'nowhere' cannot be used: "),
+    (["{photo}", "--device", "nowhere"], "mvlib: the device 'nowhere' cannot be used: "),
     (["{photo}", "--workers", "0"], "0 is not a positive number"),
 ])
 def test_mistakes_of_many(arguments, message, tmp_path):

@@ -12,7 +12,7 @@ from ...errors import ConfigError, DataError
 from ...names import closest
 from .base import Reader, StreamReader
 
-__all__ = ["MANIFESTS", "PREFIXES", "create_reader", "split_name"]
+__all__ = ["MANIFESTS", "PREFIXES", "create_reader", "is_of_files", "split_name"]
 
 MANIFESTS = (".csv", ".tsv", ".parquet")
 _READERS = {  # module and what makes the reader
@@ -44,6 +44,16 @@ def split_name(name: str) -> tuple[str, str]:
         return "", name
     raise ConfigError(f"data set '{name}': '{prefix}/' is none of {', '.join(known + '/' for known in PREFIXES)}, and "
                       f"there is no such file or folder{closest(prefix, PREFIXES)}")
+
+
+def is_of_files(name: str) -> bool:
+    """Whether a data set is read from the files of its root, which have to be there.
+
+    Raises:
+        ConfigError: The name has an unknown prefix.
+    """
+    prefix, rest = split_name(name)
+    return not prefix and rest.lower() in _FILE_NAMES
 
 
 def create_reader(name: str = "", root: str | os.PathLike[str] | None = None, split: str = "train",

@@ -1,0 +1,123 @@
+"""What a command line names, looked for before anything is loaded. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigError, DataError, WeightsError
+from ..files import read_text
+from ..names import parse_model_name
+from ..registry import is_model_pretrained, list_models, resolve_name
+
+__all__ = ["check_data", "check_file", "check_model", "check_new_folder", "expand_models"]
+
+
+def check_model(name: str, weights: bool = False) -> None:
+    """Refuse a model that is not known here.
+
+    Args:
+        name: Of a model; whether a repository of the hub exists is seen when it is fetched.
+        weights: Whether published weights of it are wanted.
+
+    Raises:
+        UnknownNameError: There is no such architecture, tag or source.
+        ConfigError: There is no such folder.
+        WeightsError: Nothing is published for it.
+    """
+    source, place, _ = parse_model_name(name)
+    if source == "local-dir" and not os.path.isdir(place):
+        raise ConfigError(f"there is no folder {place}, which '{name}' names")
+    if source is not None:
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of an old name, which whoever builds the model gives
+        architecture, _ = resolve_name(name)
+        if weights and not is_model_pretrained(name):
+            raise WeightsError(f"no weights are published for '{name}'; see list_models('{architecture}.*', "
+                               f"pretrained=True), or give a file of weights")
+
+
+def check_file(path: str | os.PathLike[str] | None, option: str) -> None:
+    """Refuse a file to read (if one is named) that is not there, is a folder, or may not be read.
+
+    Raises:
+        ConfigError: So it is.
+    """
+    if path is None or path == "":
+        return
+    reason = "there is no such file" if not os.path.exists(path) else "it is a folder" if os.path.isdir(path) else \
+        "reading it is not permitted" if not os.access(path, os.R_OK) else None
+    if reason:
+        raise ConfigError(f"{option} {path} cannot be read: {reason}")
+
+
+def check_new_folder(path: str | os.PathLike[str], option: str) -> None:
+    """Refuse a folder that could not be made, with those above it, or not be written.
+
+    Raises:
+        ConfigError: So it is.
+    """
+    above = Path(os.path.abspath(path))
+    try:
+        while not above.exists():
+            above = above.parent
+    except OSError as error:
+        raise ConfigError(f"{option} {path} cannot be made: {error.strerror}") from None
+    reason = f"{above} is a file" if not above.is_dir() else \
+        None if os.access(above, os.W_OK) else f"writing to {above} is not permitted"
+    if reason:
+        raise ConfigError(f"{option} {path} cannot be written: {reason}")
+
+
+def check_data(args: Any) -> None:
+    """Refuse a data set of files that are not there, and a class map that cannot be used.
+
+    Args:
+        args: With `data_dir`, `dataset` and `class_map`.
+
+    Raises:
+        ConfigError: Its kind is unknown, or its class map is wrong.
+        DataError: It is not there.
+    """
+    from ..data.readers.class_map import load_class_map
+    from ..data.readers.factory import is_of_files
+
+    if args.data_dir and is_of_files(args.dataset) and not os.path.exists(args.data_dir):
+        raise DataError(f"there is no data set {args.data_dir}")
+    load_class_map(args.class_map, args.data_dir or "")
+
+
+def expand_models(model: str, checkpoint: str | None = None, pretrained: bool = True) -> list[tuple[str, str | None]]:
+    """(name, checkpoint) of all that a `--model` and a `--checkpoint` name.
+
+    Args:
+        model: A name, several with commas between them, a wildcard ("resnet*", of models with weights), or a text file
+            of names, one a line.
+        checkpoint: A file, or a folder of files, each measured.
+        pretrained: Whether wildcards find only models with weights.
+
+    Raises:
+        ConfigError: A wildcard that nothing matches, or an empty file or folder.
+    """
+    if checkpoint is not None and Path(checkpoint).is_dir():
+        files = sorted(path for path in Path(checkpoint).iterdir()
+                       if path.name.endswith((".pth", ".pth.tar", ".pt", ".safetensors")))
+        if not files:
+            raise ConfigError(f"no checkpoints in {checkpoint}")
+        return [(model, str(path)) for path in files]
+    if checkpoint is not None:
+        return [(model, checkpoint)]
+    if Path(model).is_file():
+        names = [line.strip() for line in read_text(model).splitlines() if line.strip()]
+        if not names:
+            raise ConfigError(f"{model} names no models")
+    elif any(character in model for character in "*?["):
+        names = list_models(model, pretrained=pretrained)
+        if not names:
+            raise ConfigError(f"no model {'with weights ' if pretrained else ''}matches '{model}'")
+    else:
+        names = [name.strip() for name in model.split(",") if name.strip()]
+    return [(name, None) for name in names]
