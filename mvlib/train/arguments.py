@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..cli.argument_types import finite, natural, nonnegative, positive, positive_float, seed, share
+from ..cli.argument_types import Number, finite, natural, nonnegative, positive, positive_float, seed, share
 from ..errors import ConfigError
 from ..names import closest
 from ..precisions import canonical_precision
@@ -206,8 +206,10 @@ _option("grayscale_prob", "", None, "probability of a grey image", type=share, m
 _option("gaussian_blur_prob", "", None, "probability of blur", type=share, metavar="P")
 _option("aa", "--aa", None, "policy: 'rand-m9-mstd0.5-inc1', 'original', 'augmix-m5-w4-d2', '3a', 'ta_wide', ...",
         "--auto-augment", type=str, metavar="POLICY")
-_option("ra_magnitude", "", 9, "magnitude of torchvision's RandAugment", "--ra-magnitude", metavar="N")
-_option("augmix_severity", "", 3, "severity of torchvision's AugMix", "--augmix-severity", metavar="N")
+_option("ra_magnitude", "", 9, "magnitude of torchvision's RandAugment", "--ra-magnitude",
+        type=Number(int, "nonnegative", 30), metavar="N")
+_option("augmix_severity", "", 3, "severity of torchvision's AugMix", "--augmix-severity",
+        type=Number(int, "positive", 10), metavar="N")
 _option("aug_repeats", "--aug-repeats", 0.0, "augmented copies of an image in an epoch", "--ra-reps", metavar="N")
 _option("ra_sampler", "", False, "repeated augmentation, --ra-reps copies", "--ra-sampler")
 _option("aug_splits", "", 0, "views of each image in a batch: 0, or 2 and more", metavar="N")

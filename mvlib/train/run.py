@@ -309,13 +309,19 @@ def _train_loader(
         train_crop_mode=args.train_crop_mode, scale=tuple(args.scale), ratio=tuple(args.ratio), hflip=args.hflip,
         vflip=args.vflip, color_jitter=args.color_jitter, color_jitter_prob=args.color_jitter_prob,
         grayscale_prob=args.grayscale_prob or 0.0, gaussian_blur_prob=args.gaussian_blur_prob or 0.0,
-        auto_augment=args.aa, num_aug_repeats=int(args.aug_repeats), num_aug_splits=args.aug_splits,
+        auto_augment=_policy(args), num_aug_repeats=int(args.aug_repeats), num_aug_splits=args.aug_splits,
         interpolation=interpolation, mean=config["mean"], std=config["std"],
         num_workers=fitting_workers(args.workers), distributed=world.size > 1, pin_memory=args.pin_mem or None,
         device=world.device,
         use_prefetcher=not args.no_prefetcher, use_multi_epochs_loader=args.use_multi_epochs_loader,
         worker_seeding=args.worker_seeding, seed=args.seed, max_bad=args.max_bad_samples, mixup=mixup,
         **(dict(preprocessing="torchvision") if args.dialect == "torchvision" else {}))
+
+
+def _policy(args: argparse.Namespace) -> str | None:
+    """The augmentation policy; torchvision's script says the strength of its own beside them."""
+    strengths = {"ra": args.ra_magnitude, "augmix": args.augmix_severity} if args.dialect == "torchvision" else {}
+    return f"{args.aa}-m{strengths[args.aa]}" if args.aa in strengths else args.aa
 
 
 def _eval_config(args: argparse.Namespace, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -367,7 +373,7 @@ def _optimizer(args: argparse.Namespace, model: nn.Module, world: World) -> torc
     groups = {name: getattr(args, f"{name}_weight_decay") for name in ("norm", "bias", "embedding")}
     if any(value is not None for value in groups.values()):
         kwargs["param_group_fn"] = partial(_decay_groups, weight_decay=args.weight_decay, **groups)
-    return create_optimizer_v2(model, **kwargs)
+    return create_optimizer_v2(model, filter_bias_and_bn=args.filter_bias_and_bn, **{**kwargs, **args.opt_kwargs})
 
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, nn.modules.instancenorm._InstanceNorm,

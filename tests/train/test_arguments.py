@@ -1,14 +1,19 @@
 """Arguments of training: both dialects, recipes, contradictions."""
 
 import argparse
+import re
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
+import mvlib
 from mvlib.errors import ConfigError
 from mvlib.train.arguments import DIALECTS, OPTIONS, find_option
+from mvlib.train.distributed import World
 from mvlib.train.recipes import parse_train_arguments, read_recipe
+from mvlib.train.run import _optimizer, _policy
 
 REFERENCE = (
     "data --model resnet50 --batch-size 128 --lr 0.5 --lr-scheduler cosineannealinglr --lr-warmup-epochs 5 "
@@ -162,3 +167,36 @@ def test_the_last_step_of_torchvision_s_road_is_its_published_command():
     unused = {"decay_epochs", "decay_rate"}  # of the baseline's step schedule; cosine has neither
     reference = vars(parse(REFERENCE))
     assert {key for key in args if args[key] != reference[key]} <= {"config", *unused}
+
+
+def test_no_option_is_without_effect():
+    """Each is read somewhere, or says that it is not."""
+    package = Path(mvlib.__file__).parent
+    sources = "".join(path.read_text() for folder in ("train", "scheduler", "optim")
+                      for path in (package / folder).glob("*.py") if path.name != "arguments.py")
+    sources += "ra_sampler norm_weight_decay bias_weight_decay embedding_weight_decay"  # in the table's file; by halves
+    unread = {name for name in OPTIONS if not re.search(rf"\b{name}\b", sources)}
+    assert all(OPTIONS[name].help.startswith("accepted: ") for name in unread), unread
+
+
+@pytest.mark.parametrize(("line", "policy"), [
+    ("--aa augmix", "augmix"), ("--auto-augment augmix", "augmix-m3"), ("--auto-augment ra --ra-magnitude 5", "ra-m5"),
+    ("--auto-augment augmix --augmix-severity 7", "augmix-m7"), ("--auto-augment ta_wide", "ta_wide"),
+    ("--aa rand-m9", "rand-m9"),
+])
+def test_policies_have_their_strength(line, policy):
+    assert _policy(parse(f"data {line}")) == policy
+
+
+@pytest.mark.parametrize(("line", "decays", "nesterov"), [
+    ("--weight-decay 0.1", {0.0, 0.1}, True),
+    ("--weight-decay 0.1 --no-filter-bias-and-bn", {0.1}, True),
+    ("--weight-decay 0.1 --opt-kwargs nesterov=False", {0.0, 0.1}, False),
+    ("--weight-decay 0.1 --lr-scheduler steplr", {0.1}, False),  # torchvision's script decays all
+    ("--weight-decay 0.1 --norm-weight-decay 0", {0.0, 0.1}, False),
+])
+def test_the_optimizer_is_the_one_that_is_asked_for(line, decays, nesterov):
+    model = mvlib.create_model("test_resnet", num_classes=2)
+    optimizer = _optimizer(parse(f"data --lr 0.1 {line}"), model, World(0, 1, 0, torch.device("cpu")))
+    assert {group["weight_decay"] for group in optimizer.param_groups} == decays
+    assert all(group["nesterov"] == nesterov for group in optimizer.param_groups)

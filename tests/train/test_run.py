@@ -9,6 +9,7 @@ import re
 import shlex
 import shutil
 import signal
+import sys
 import time
 
 import pytest
@@ -412,3 +413,25 @@ def test_a_killed_rank_is_started_again(start, run, tmp_path):
     assert process.wait() == 0, rest
     assert "going on from" in rest
     assert_same_run(weights(tmp_path / "whole"), weights(tmp_path / "hurt"))
+
+
+@pytest.mark.parametrize(("flags", "message"), [
+    (["--batch-size", "1000"], "batch_size 1000 is larger than the 64 samples of an epoch"),
+    (["--model-kwargs", "nosuch=1"], "nosuch"),
+    (["--opt-kwargs", "nosuch=1"], "nosuch"),
+    (["--log-wandb"], "wandb"),
+    ([], "mvlib: No space left on device"),
+])
+def test_a_start_that_fails_leaves_no_folder(digits, tmp_path, capsys, monkeypatch, flags, message):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("mvlib.train.run.train_one_epoch", fail)  # the first batch
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    runs = tmp_path / "new" / "runs"
+    assert main(["train", str(digits), *QUICK, "--output", str(runs), *flags]) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    runs.mkdir(parents=True)  # what was there before stays
+    assert main(["train", str(digits), *QUICK, "--output", str(runs), *flags]) == 2
+    assert list(tmp_path.rglob("*")) == [runs.parent, runs]
