@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import logging
-import math
 import os
 from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
@@ -13,8 +13,10 @@ from typing import Any, get_type_hints
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from . import hub
+from .arguments import Parameter, check_plain, parameters_of, shorten, shorten_error
 from .errors import ConfigError, UnknownNameError, WeightsError
 from .features import FeatureExtractor
 from .loading import base_of_checkpoint, load_weights, materialize, read_state_dict, read_training_facts
@@ -27,17 +29,20 @@ __all__ = ["build_empty", "create_model", "describe_inputs", "known_arguments"]
 
 _logger = logging.getLogger("mvlib")
 
-_MAX_ARGUMENT = 65536  # of a number in somebody's config.json: larger sizes, depths, widths are hostile or broken
+# Of models that somebody's config.json describes: several times what the largest published ones have.
+_MAX_CALLS = 50_000  # of torch, while one is built
+_MAX_PARAMETERS = 20_000_000_000
 
 
 @dataclass(frozen=True)
 class _Request:
-    """What a model name and `pretrained_cfg` come to."""
+    """What a model name and `pretrained_cfg` come to; `where` is the repository or file that says so, if one does."""
 
     architecture: str
     config: WeightsConfig | None
     names_weights: bool
     arguments: Mapping[str, Any]
+    where: str | None = None
     newer: str | None = None  # the source's newer revision, which replaces the cached one when all of it is here
 
 
@@ -101,7 +106,8 @@ def create_model(
 
     Raises:
         UnknownNameError: The architecture, tag or source is unknown.
-        ConfigError: Arguments contradict each other, or the architecture does not know one of them.
+        ConfigError: Arguments contradict each other, or the architecture does not know one of them or takes other
+            values for it; or a repository's config.json says what no model can be built by.
         WeightsError: The weights cannot be had, are damaged, or do not fit.
     """
     request = _resolve(model_name, pretrained_cfg, pretrained_cfg_overlay, cache_dir)
@@ -121,7 +127,7 @@ def create_model(
     arguments = _arguments(request, given, known)
 
     stays_empty = device is None and nn.Linear(1, 1).weight.is_meta  # the caller's context says so, also accelerate's
-    model = _build(request.architecture, entrypoint, arguments, stays_empty)
+    model = _build(request, entrypoint, arguments, given, stays_empty)
     if features_only and not hasattr(model, "forward_intermediates"):
         raise ConfigError(f"'{request.architecture}' cannot give features: its model, {type(model).__name__}, has no "
                           f"forward_intermediates")
@@ -175,8 +181,8 @@ def _resolve(
         changed = WeightsConfig.from_dict({**config.to_dict(remove_null=False), "sources": config.sources, "url": None,
                                            "hf_hub_id": None, "file": None, "model_args": config.model_args,
                                            "metrics": config.metrics, **_located(overlay)})
-        request = _Request(request.architecture, changed, request.names_weights, request.arguments,
-                           request.newer if changed.sources == config.sources else None)
+        request = dataclasses.replace(request, config=changed,
+                                      newer=request.newer if changed.sources == config.sources else None)
     return request
 
 
@@ -234,15 +240,18 @@ def _from_repository(source: str, location: str, cache_dir: str | os.PathLike[st
     arguments = data.get("model_args") or {}
     if not isinstance(arguments, dict):
         raise ConfigError(f"{where}: model_args in config.json is not an object")
-    for key, value in arguments.items():
-        _check_argument(where, key, value)
-    if "in_chans" in arguments and isinstance(fields.get("input_size"), (list, tuple)):
+    for key, value in (*arguments.items(), ("num_classes", fields.get("num_classes"))):
+        expected = check_plain(key, value)
+        if expected:
+            raise _bad_field(f"{where}: config.json", key, value, f"a repository can give {expected}")
+    if isinstance(arguments.get("in_chans"), int) and isinstance(fields.get("input_size"), (list, tuple)):
         fields["input_size"] = (arguments["in_chans"], *fields["input_size"][1:])
     try:
         config = WeightsConfig.from_dict(fields, strict=False)
-    except (ConfigError, TypeError) as error:
+    except ConfigError as error:
         raise ConfigError(f"{where}: config.json: {error}") from None
-    return _Request(architecture, config, True, {k: v for k, v in arguments.items() if v is not None}, newer)
+    return _Request(architecture, config, True, {k: v for k, v in arguments.items() if v is not None},
+                    f"{where}: config.json", newer)
 
 
 def _is_of(facts: Mapping[str, Any], architecture: str) -> bool:
@@ -256,7 +265,9 @@ def _from_checkpoint(request: _Request, facts: Mapping[str, Any], where: str) ->
                  for key, value in {**facts["model_args"], "num_classes": facts.get("num_classes")}.items()
                  if value is not None}
     for key, value in arguments.items():
-        _check_argument(where, key, value)
+        expected = check_plain(key, value)
+        if expected:
+            raise _bad_field(where, key, value, f"a checkpoint can give {expected}")
     inputs = {key: tuple(value) if isinstance(value, list) else value
               for key, value in facts.get("data_config", {}).items() if key in INPUT_FIELDS}
     if inputs:  # they are all of them
@@ -266,19 +277,11 @@ def _from_checkpoint(request: _Request, facts: Mapping[str, Any], where: str) ->
         config = base_of_checkpoint(config, facts).with_inputs(**inputs)
     except ConfigError as error:
         raise ConfigError(f"{where}: what it says of its model cannot be: {error}") from None
-    return _Request(request.architecture, config, request.names_weights, {**request.arguments, **arguments})
+    return dataclasses.replace(request, config=config, arguments={**request.arguments, **arguments}, where=where)
 
 
-def _check_argument(where: str, key: str, value: Any) -> None:
-    values = value if isinstance(value, list) else [value]
-    for item in values:
-        if isinstance(item, list):
-            _check_argument(where, key, item)
-        elif isinstance(item, (int, float)) and not (math.isfinite(item) and abs(item) <= _MAX_ARGUMENT) \
-                and not (key == "num_classes" and abs(item) <= 10_000_000):
-            raise ConfigError(f"{where}: config.json asks for {key}={value!r}, which no model of this kind has")
-    if key in ("block", "block_fn", "embed_layer", "attn_layer", "mlp_layer") and isinstance(value, str):
-        raise ConfigError(f"{where}: config.json may not name the code for '{key}'")
+def _bad_field(where: str, key: str, value: Any, why: str) -> ConfigError:
+    return ConfigError(f"{where} asks for {key}={shorten(value)}: {why}")
 
 
 def known_arguments(model_name: str) -> Collection[str] | None:
@@ -291,23 +294,26 @@ def build_empty(architecture: str, arguments: Mapping[str, Any]) -> nn.Module:
     """A model on the meta device, from those of the arguments that the architecture takes."""
     entrypoint = load_entrypoint(architecture)
     known = _known_arguments(entrypoint)
-    return _build(architecture, entrypoint, {k: v for k, v in arguments.items() if known is None or k in known})
+    return _construct(entrypoint, {k: v for k, v in arguments.items() if known is None or k in known})
 
 
-def _known_arguments(entrypoint: Callable[..., nn.Module]) -> dict[str, bool] | None:
-    """Names of the keyword arguments that an architecture takes; None where its signature does not tell."""
-    parameters = dict(inspect.signature(entrypoint).parameters)
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        model_class = _model_class(entrypoint)
-        if model_class is None:
-            return None
-        for base in model_class.__mro__:  # a constructor that takes **kwargs passes them on to the next
-            own = inspect.signature(base.__init__).parameters
-            parameters.update(own)
-            if not any(p.kind is p.VAR_KEYWORD for p in own.values()):
-                break
-    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return {name: True for name, p in parameters.items() if p.kind in named and name != "self"}
+def _known_arguments(entrypoint: Callable[..., nn.Module]) -> dict[str, Parameter] | None:
+    """The keyword arguments that an architecture takes; None where its signature does not tell."""
+    parameters = parameters_of(entrypoint)
+    if not _takes_more(entrypoint):
+        return parameters
+    for base in getattr(_model_class(entrypoint), "__mro__", ()):
+        if base.__init__ is nn.Module.__init__:
+            break  # the class above keeps its **kwargs for itself
+        parameters = {**parameters_of(base.__init__), **parameters}
+        if not _takes_more(base.__init__):
+            return parameters
+    return None
+
+
+def _takes_more(function: Callable[..., Any]) -> bool:
+    """Whether a function has **kwargs, which it passes on."""
+    return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values())
 
 
 def _model_class(entrypoint: Callable[..., nn.Module]) -> type[nn.Module] | None:
@@ -318,42 +324,99 @@ def _model_class(entrypoint: Callable[..., nn.Module]) -> type[nn.Module] | None
     return returned if isinstance(returned, type) and issubclass(returned, nn.Module) else None
 
 
-def _arguments(request: _Request, given: dict[str, Any], known: dict[str, bool] | None) -> dict[str, Any]:
+def _arguments(request: _Request, given: dict[str, Any], known: dict[str, Parameter] | None) -> dict[str, Any]:
     """The architecture's arguments: the caller's, then the repository's, then what the weights config implies."""
-    if known is not None:
-        unknown = [key for key in given if key not in known]
-        if unknown:
-            hint = closest(unknown[0], known)
-            raise ConfigError(f"'{request.architecture}' does not know the argument {', '.join(map(repr, unknown))}"
-                              f"{hint or '.'} It takes: {', '.join(sorted(known))}")
-    implied = dict(request.config.model_args) if request.config else {}
-    if request.config is not None:
-        config = request.config
+    for key, value in given.items() if known is not None else ():
+        if key not in known:
+            raise ConfigError(f"'{request.architecture}' does not know the argument {key!r}"
+                              f"{closest(key, known) or '.'} It takes: {', '.join(sorted(known))}")
+        expected = known[key].problem(value) if known[key].is_ours or key in ("num_classes", "in_chans") else None
+        if expected:
+            raise ConfigError(f"'{request.architecture}' wants {key} to be {expected}, not {shorten(value)}")
+    for key, value in request.arguments.items() if known is not None else ():
+        expected = known[key].problem(value) if key in known and key not in given else None
+        if expected:
+            raise _bad_field(request.where, key, value, f"'{request.architecture}' wants {expected}")
+    config, implied = request.config, {}
+    if config is not None:
+        implied = dict(config.model_args)
         if config.num_classes >= 0:
             implied["num_classes"] = config.num_classes
         implied["in_chans"] = config.input_size[0]
         if config.fixed_input_size:
             implied["img_size"] = config.input_size[1:]
+        if known is None:  # what the weights do not say is the model's own default
+            plain = WeightsConfig()
+            for key, value in (("num_classes", plain.num_classes), ("in_chans", plain.input_size[0])):
+                if key not in config.model_args and implied.get(key) == value:
+                    del implied[key]
     implied.update(request.arguments)
     if known is not None:
         implied = {key: value for key, value in implied.items() if key in known}
     return {**implied, **given}
 
 
-def _build(
-    architecture: str, entrypoint: Callable[..., nn.Module], arguments: dict[str, Any], as_it_is: bool = False
+class _Budget(TorchFunctionMode):
+    """Ends the building of a model without end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = _MAX_CALLS
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise RuntimeError("the model has too many layers")
+        return func(*args, **kwargs or {})
+
+
+def _construct(
+    entrypoint: Callable[..., nn.Module], arguments: Mapping[str, Any], as_it_is: bool = False
 ) -> nn.Module:
     """Build on the meta device whatever keeps our contract; other models, or all, are built as they are."""
+    with nullcontext() if as_it_is or not _keeps_contract(entrypoint) else torch.device("meta"):
+        return entrypoint(**arguments)
+
+
+def _keeps_contract(entrypoint: Callable[..., nn.Module]) -> bool:
     model_class = _model_class(entrypoint)
-    try:
-        if as_it_is or model_class is None or not issubclass(model_class, ImageModel):
-            return entrypoint(**arguments)
-        with torch.device("meta"):
-            return entrypoint(**arguments)
-    except TypeError as error:
-        if "unexpected keyword argument" in str(error):
-            raise ConfigError(f"'{architecture}': {error}") from error
-        raise
+    return model_class is not None and issubclass(model_class, ImageModel)
+
+
+def _build(
+    request: _Request,
+    entrypoint: Callable[..., nn.Module],
+    arguments: dict[str, Any],
+    given: Mapping[str, Any],
+    as_it_is: bool,
+) -> nn.Module:
+    """The model; where a stranger's arguments make none, an error says which of them is to blame."""
+    if request.where is None:
+        return _construct(entrypoint, arguments, as_it_is)
+
+    def attempt(arguments: Mapping[str, Any]) -> nn.Module | Exception:
+        try:
+            with budget:
+                model = _construct(entrypoint, arguments, as_it_is)
+        except Exception as error:  # whatever a constructor says of what a stranger wrote
+            return error
+        count = sum(p.numel() for p in model.parameters())
+        return model if count <= _MAX_PARAMETERS else ValueError(f"the model has {count} parameters")
+
+    budget = _Budget()
+    result = attempt(arguments)
+    budget.left = _MAX_CALLS  # of all the attempts below
+    if isinstance(result, nn.Module):
+        return result
+    theirs = {key: value for key, value in arguments.items() if key not in given}
+    is_cheap = _keeps_contract(entrypoint)
+    if given and is_cheap and isinstance(attempt(theirs), nn.Module):
+        raise result  # the repository's own arguments are fine
+    reason = f"'{request.architecture}' cannot be built so: {shorten_error(result)}"
+    for key, value in theirs.items() if is_cheap else ():
+        if isinstance(attempt({k: v for k, v in arguments.items() if k != key}), nn.Module):
+            raise _bad_field(request.where, key, value, reason) from result
+    raise ConfigError(f"{request.where} asks for {shorten(theirs)}: {reason}") from result
 
 
 def describe_inputs(model: nn.Module, config: WeightsConfig) -> WeightsConfig:

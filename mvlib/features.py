@@ -85,6 +85,8 @@ class FeatureExtractor(nn.Module):
     ) -> None:
         super().__init__()
         info = model.feature_info
+        if out_indices is None and isinstance(model.default_out_indices, int):
+            out_indices = min(model.default_out_indices, len(info))
         taken = take_indices(len(info), model.default_out_indices if out_indices is None else out_indices)
         model.prune_intermediate_layers(taken, prune_norm=not norm)
         self.model = model

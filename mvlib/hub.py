@@ -34,6 +34,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .arguments import nesting
 from .errors import CheckpointError, ChecksumError, ConfigError, DownloadError, NotCachedError, WeightsError
 from .files import replacing
 from .names import closest
@@ -52,6 +53,7 @@ WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "
 _HASH_IN_NAME = re.compile(r"-([a-f0-9]{8,64})\.")  # torch.hub's convention
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_CONFIG_BYTES = 1 << 20
+_MAX_NESTING = 16
 _TRIES = 5  # of a download that breaks off
 _HUB_TRIES = 3  # by us, beyond huggingface_hub's own
 _REACH_SECONDS = 2.5  # in which a server has to take a connection before anything is asked of it
@@ -186,7 +188,9 @@ def fetch_config(source: str, *, cache_dir: PathLike | None = None) -> dict[str,
     except ValueError as error:  # bad UTF-8 too
         raise ConfigError(f"{path}: config.json of '{source}' is not JSON: {error}") from None
     except RecursionError:
-        raise ConfigError(f"{path}: config.json of '{source}' is nested too deeply") from None
+        data = None
+    if data is None or nesting(data) > _MAX_NESTING:
+        raise ConfigError(f"{path}: config.json of '{source}' is nested too deeply")
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: config.json of '{source}' is not a JSON object")
     return data

@@ -11,6 +11,7 @@ afterwards.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 import math
@@ -21,17 +22,18 @@ import struct
 import sys
 import zipfile
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn.modules.module import _IncompatibleKeys
 
-from .errors import CheckpointError
+from .arguments import shorten_error
+from .errors import CheckpointError, MvlibError
 from .hub import check_complete
 from .layers.helpers import owns_meta, unwrap
 from .weights import WeightsConfig
@@ -80,7 +82,7 @@ def read_state_dict(path: str | os.PathLike[str], use_ema: bool = True, mmap: bo
     if not path.exists():
         raise FileNotFoundError(f"no weights file at {path}")
     check_complete(path)
-    try:
+    with _refusing(f"{path} cannot be read as a weights file"):
         with open(path, "rb") as stream:
             head = stream.read(8)
         if path.suffix == ".safetensors" or (len(head) == 8 and not head.startswith(b"PK") and _is_safetensors(path)):
@@ -89,11 +91,6 @@ def read_state_dict(path: str | os.PathLike[str], use_ema: bool = True, mmap: bo
             state_dict = _unwrap(_read_npz(path), use_ema)
         else:
             state_dict = _read_torch(path, use_ema, mmap)
-    except (SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError, KeyError, ValueError, RuntimeError,
-            AttributeError, ImportError, IndexError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{path} cannot be read as a weights file: {_first_line(error)}") from error
     if not state_dict:
         raise CheckpointError(f"{path} holds no tensors")
     return state_dict
@@ -122,8 +119,9 @@ def read_training_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
         elif _is_safetensors(path):
             with safe_open(path, framework="pt") as file:
                 data = json.loads((file.metadata() or {}).get("mvlib", "null"))
-    except (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, RuntimeError, ValueError, KeyError, RecursionError,
-            SafetensorError):
+    except (CheckpointError, OSError):
+        raise
+    except Exception:
         return {}  # whoever reads the weights says what is wrong
     if not isinstance(data, dict):
         return {}
@@ -144,6 +142,17 @@ def _facts_of_arguments(args: Mapping[str, Any]) -> dict[str, Any]:
     return {"arch": args.get("model"), "num_classes": args.get("num_classes"),
             "model_args": {key: value for key, value in model_args.items() if value is not None},
             "data_config": {key: value for key, value in data_config.items() if value}}
+
+
+@contextlib.contextmanager
+def _refusing(what: str) -> Iterator[None]:
+    """Make whatever goes wrong over a stranger's bytes and tensors, of which anything can be wrong, one error."""
+    try:
+        yield
+    except (MvlibError, MemoryError, OSError):
+        raise
+    except Exception as error:
+        raise CheckpointError(f"{what}: {shorten_error(error)}") from error
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -279,7 +288,8 @@ def _unwrap(data: Any, use_ema: bool) -> StateDict:
         data = {**data["trunk"], **(data.get("heads") or {})}
     if _is_quantized(data):
         return _without_objects(data)
-    return strip_wrappers({key: value for key, value in data.items() if isinstance(value, Tensor)})
+    return strip_wrappers({key: value for key, value in data.items()
+                           if isinstance(key, str) and isinstance(value, Tensor)})
 
 
 def strip_wrappers(state_dict: Mapping[str, Any]) -> dict[str, Any]:
@@ -416,23 +426,25 @@ def load_weights(
     """
     model = unwrap(model)
     if getattr(model, "is_quantized", False):  # more than tensors in both state dicts, and nothing in them to adapt
-        model.load_published(state_dict, partial(_check, model, origin))
+        with _refusing(f"{origin}: does not fit the model"):
+            model.load_published(state_dict, partial(_check, model, origin))
         return _IncompatibleKeys([], [])
     config = config or WeightsConfig()
     expected = model.state_dict()
-    given = state_dict
-    if config.key_map is None:
-        state_dict = _part_of(model, state_dict, expected, origin)
-    state_dict = _translate(model, state_dict, config.key_map)
-    if consume:
-        given.clear()
-    # Of training with --split-bn: norms of augmented views, which the model by itself does not have.
-    state_dict = {key: value for key, value in state_dict.items() if ".aux_bn." not in key or key in expected}
-    if fit_input:
-        _fit_input(model, state_dict, expected, config)
-    dropped, notes = _fit_head(model, state_dict, expected, config) if fit_head else (set(), [])
-    if hasattr(model, "fit_state_dict"):
-        state_dict = model.fit_state_dict(state_dict)
+    with _refusing(f"{origin}: does not fit the model"):
+        given = state_dict
+        if config.key_map is None:
+            state_dict = _part_of(model, state_dict, expected, origin)
+        state_dict = _translate(model, state_dict, config.key_map)
+        if consume:
+            given.clear()
+        # Of training with --split-bn: norms of augmented views, which the model by itself does not have.
+        state_dict = {key: value for key, value in state_dict.items() if ".aux_bn." not in key or key in expected}
+        if fit_input:
+            _fit_input(model, state_dict, expected, config)
+        dropped, notes = _fit_head(model, state_dict, expected, config) if fit_head else (set(), [])
+        if hasattr(model, "fit_state_dict"):
+            state_dict = model.fit_state_dict(state_dict)
     for part in getattr(model, "optional_parts", ()):
         if not any(key.startswith(f"{part}.") for key in state_dict):
             notes.append(f"there is no '{part}': it was initialised")
@@ -581,6 +593,8 @@ def _problems(
         "unexpected": [key for key in state_dict if key not in expected],
         "other shape": [key for key, value in state_dict.items()
                         if key in expected and expected[key].shape != value.shape],
+        "no plain numbers": [key for key, value in state_dict.items() if _is_plain(expected.get(key))
+                             and (not _is_plain(value) or value.is_meta)],
     }
     return {kind: keys for kind, keys in found.items() if keys}
 
@@ -679,8 +693,3 @@ def _complete(
 
 def _place_dtype(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype:
     return dtype if dtype is not None and tensor.is_floating_point() else tensor.dtype
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().splitlines()
-    return text[0] if text else type(error).__name__

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .errors import UnknownNameError
 
@@ -38,7 +38,12 @@ class ModelName(NamedTuple):
 
 
 def split_model_name_tag(model_name: str, no_tag: str = "") -> tuple[str, str]:
-    """Split "resnet50.a1_in1k" into ("resnet50", "a1_in1k"); `no_tag` stands in where there is no tag."""
+    """Split "resnet50.a1_in1k" into ("resnet50", "a1_in1k"); `no_tag` stands in where there is no tag.
+
+    Raises:
+        UnknownNameError: The name is not a str.
+    """
+    _check_text(model_name)
     architecture, _, tag = model_name.partition(".")
     return architecture, tag or no_tag
 
@@ -48,8 +53,9 @@ def parse_model_name(model_name: str) -> ModelName:
 
     Raises:
         UnknownNameError: The source prefix is unknown or nothing follows it, or the name looks like a path or a
-            repository but has no prefix.
+            repository but has no prefix; or it is not a str.
     """
+    _check_text(model_name)
     source, colon, rest = model_name.partition(":")
     if colon and _PREFIX.fullmatch(source):
         known = _ALIASES.get(source.lower(), source.lower())
@@ -65,6 +71,11 @@ def parse_model_name(model_name: str) -> ModelName:
             f"model name '{model_name}' looks like a repository or a path; write 'hf-hub:{model_name}' to load it from "
             f"the hub or 'local-dir:{model_name}' to load it from disk")
     return ModelName(None, *split_model_name_tag(model_name))
+
+
+def _check_text(model_name: Any) -> None:
+    if not isinstance(model_name, str):
+        raise UnknownNameError(f"a model name is a str, such as 'resnet50', not {model_name!r}")
 
 
 def natural_key(text: str) -> list[int | str]:

@@ -13,6 +13,7 @@ import json
 import os
 import sys
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -55,10 +56,27 @@ Entrypoint = TypeVar("Entrypoint", bound=Callable[..., Any])
 Names = str | Iterable[str]
 
 
+class _Run:
+    """One execution of a module's code."""
+
+    __slots__ = ("file", "module", "spec")
+
+    def __init__(self, module_globals: Mapping[str, Any]) -> None:
+        self.module, self.file = module_globals.get("__name__"), module_globals.get("__file__")
+        spec = module_globals.get("__spec__")  # each import and each importlib.reload makes a new one
+        self.spec = spec and weakref.ref(spec)
+
+    def repeats(self, other: _Run | None) -> bool:
+        """Whether this is another execution of the same file: reloaded after a change, or imported anew."""
+        if other is None or self.spec is None or (self.module, self.file) != (other.module, other.file):
+            return False
+        return other.spec is None or self.spec() is not other.spec()
+
+
 class _Entry:
     """What the registry knows of one architecture."""
 
-    __slots__ = ("configs", "entrypoint", "module", "name", "place", "published", "tags")
+    __slots__ = ("added", "configs", "entrypoint", "module", "name", "place", "published", "run", "tags")
 
     def __init__(self, name: str, module: str, tags: Iterable[str] = (), weightless: Iterable[str] = ()) -> None:
         self.name = name
@@ -68,6 +86,8 @@ class _Entry:
         self.configs: dict[str, WeightsConfig] | None = None  # read from the family's catalog when first needed
         self.entrypoint: Callable[..., Any] | None = None
         self.place: str | None = None  # where the entrypoint is defined
+        self.run: _Run | None = None  # what has registered it
+        self.added: dict[str, _Run] = {}  # tags from catalogs, and what has registered these
 
     def set_configs(self, configs: dict[str, WeightsConfig]) -> None:
         self.configs = configs
@@ -153,7 +173,7 @@ def register_model(
     name: str | None = None,
     override: bool = False,
 ) -> Any:
-    """Decorator: make a function that builds a model known by its name.
+    """Decorator: make a function that builds a model known by its name. In a module that is reloaded, the new one wins.
 
         @register_model
         def my_net(**kwargs) -> MyNet:
@@ -185,17 +205,20 @@ def register_model(
         from .weights import as_configs
 
         configs = as_configs(name, weights)
-    place = _place(fn)
+    place, run = _place(fn), _Run(getattr(sys.modules.get(fn.__module__), "__dict__", {}))
     entry = _registry.entries.get(name)
     is_ours = fn.__module__.startswith(_FAMILY_PACKAGE)
     module = fn.__module__.rpartition(".")[2]
-    if entry is not None and entry.place != place:
-        if is_ours and entry.place is None and entry.module == module:
-            entry.entrypoint, entry.place = fn, place  # the family of an indexed name is being imported
+    again = entry is not None and run.repeats(entry.run)
+    added = {tag: (entry.configs[tag], entry.added[tag]) for tag in entry.added if tag in entry.configs} \
+        if again else {}
+    if entry is not None and (entry.place != place or again):
+        if is_ours and (entry.place is None and entry.module == module or again):
+            entry.entrypoint, entry.place, entry.run = fn, place, run  # the family of an indexed name is being imported
             return fn
         if is_ours and entry.place is not None and not entry.place.startswith(_FAMILY_PACKAGE):
             return fn  # a user overrode the name before the family was imported: theirs stays
-        if not override and not _is_interactive(fn, entry):
+        if not override and not again and not _is_interactive(fn, entry):
             raise ConfigError(f"the model name '{name}' is registered twice: by {_entry_place(entry)} and by {place}; "
                               f"choose another name, or register with override=True")
         entry = None
@@ -208,9 +231,11 @@ def register_model(
         entry = _registry.entries[name] = _Entry(name, module)
         if not is_ours:
             entry.configs = {}
-    entry.entrypoint, entry.place = fn, place
-    if configs is not None:
-        entry.set_configs(configs)
+    entry.entrypoint, entry.place, entry.run = fn, place, run
+    if configs is not None or added:
+        kept = {tag: config for tag, (config, _) in added.items() if tag not in (configs or {})}
+        entry.set_configs(_joined(configs or {}, kept))
+        entry.added = {tag: added[tag][1] for tag in kept}
     return fn
 
 
@@ -229,20 +254,23 @@ def register_catalog(path: str | os.PathLike[str]) -> list[str]:
     """
     from .weights import load_catalog
 
-    catalog = load_catalog(path)
-    merged = [(_find(name), _merge(_find(name), added, path)) for name, added in catalog.configs.items()]
+    catalog, run = load_catalog(path), _Run(sys._getframe(1).f_globals)
+    merged = [(_find(name), _merge(_find(name), added, path, run)) for name, added in catalog.configs.items()]
     aliases = {name: _target(name, target) for name, target in catalog.aliases.items()}
     deprecated = {name: _target(name, target) for name, target in catalog.deprecated.items()}
     for entry, configs in merged:
         entry.set_configs(configs)
+        entry.added.update(dict.fromkeys(catalog.configs[entry.name], run))
     _registry.aliases.update(aliases)
     _registry.deprecate(os.path.basename(path).partition(".")[0], deprecated)
     return [config.name for config in catalog]
 
 
-def _merge(entry: _Entry, added: dict[str, WeightsConfig], path: str | os.PathLike[str]) -> dict[str, WeightsConfig]:
+def _merge(
+    entry: _Entry, added: dict[str, WeightsConfig], path: str | os.PathLike[str], run: _Run
+) -> dict[str, WeightsConfig]:
     """An architecture's configs with a catalog's added; these take the names of its layers from those."""
-    configs = _registry.configs(entry)
+    configs = {tag: config for tag, config in _registry.configs(entry).items() if not run.repeats(entry.added.get(tag))}
     for tag in added:
         if tag in configs and (tag or configs[tag].has_weights):
             raise ConfigError(f"{path}: '{entry.name}.{tag}' is registered already, by {_entry_place(entry)}")
@@ -251,6 +279,11 @@ def _merge(entry: _Entry, added: dict[str, WeightsConfig], path: str | os.PathLi
         added = {tag: config.replace(first_conv=config.first_conv or default.first_conv,
                                      classifier=config.classifier or default.classifier)
                  for tag, config in added.items()}
+    return _joined(configs, added)
+
+
+def _joined(configs: dict[str, WeightsConfig], added: dict[str, WeightsConfig]) -> dict[str, WeightsConfig]:
+    """Configs of both; the first, which is the default, has weights if one of them has."""
     keep = {tag: config for tag, config in configs.items() if tag or config.has_weights}
     has_weights = any(config.has_weights for config in keep.values())
     return {**keep, **added} if has_weights else {**added, **keep}
@@ -299,8 +332,13 @@ def list_models(
         exclude_filters: Patterns to leave out again.
         name_matches_cfg: Only names that have a weights config.
         include_tags: List architecture.tag; None includes them where `pretrained` is set.
+
+    Raises:
+        UnknownNameError: A module is unknown.
     """
     include, exclude, modules = _as_list(filter), _as_list(exclude_filters), _as_list(module)
+    for unknown in set(modules).difference(list_modules()) if modules else ():
+        raise UnknownNameError(f"no module '{unknown}' has models{closest(unknown, list_modules())}")
     include_tags = pretrained if include_tags is None else include_tags
     entries = [e for e in _registry.entries.values() if not modules or e.module in modules]
     names = {name for e in entries for name in (e.listed if include_tags else (e.name,))}

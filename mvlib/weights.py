@@ -23,13 +23,15 @@ A tag "" describes inputs and head of an architecture for which nothing is publi
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
+from .arguments import accepts, describe, shorten
 from .data.config import per_channel
 from .errors import ConfigError
 from .names import closest
@@ -41,7 +43,8 @@ _SOURCE_FIELDS = ("url", "file", "hf_hub_id", "hf_hub_filename", "source", "sour
 OWN_FIELDS = ("preprocessing", "resize_size", "antialias", "label_set", "metrics", "recipe", "docs", "base_model",
               "trained")
 SOURCE_PREFIXES = ("hf-hub:", "https://", "http://", "file:", "local-dir:", "pkg:")
-_CHOICES = {"crop_mode": ("center", "squash", "border"), "preprocessing": ("timm", "torchvision")}
+_CHOICES = {"crop_mode": ("center", "squash", "border"), "preprocessing": ("timm", "torchvision"),
+            "interpolation": ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos", "random")}
 # How inputs are prepared: all of it, but for what holds in tests alone.
 INPUT_FIELDS = ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std", "preprocessing", "resize_size",
                 "antialias")
@@ -153,7 +156,7 @@ class WeightsConfig:
         filename = values.pop("hf_hub_filename", None) or values.pop("filename", None)
         for key, prefix in (("file", "file:"), ("hf_hub_id", "hf-hub:"), ("url", "")):
             location = values.pop(key, None)
-            if isinstance(location, tuple):  # timm's (url, file name)
+            if isinstance(location, tuple) and len(location) == 2:  # timm's (url, file name)
                 location, filename = location
             if location:
                 sources.append(f"{prefix}{location}")
@@ -161,45 +164,45 @@ class WeightsConfig:
         for source in sources:
             if not isinstance(source, str) or (strict and not source.startswith(SOURCE_PREFIXES)):
                 known = ", ".join(SOURCE_PREFIXES)
-                raise ConfigError(f"{source!r} is not a source of weights; one begins with {known}")
+                raise ConfigError(f"{shorten(source)} is not a source of weights; one begins with {known}")
         known = {f.name for f in dataclasses.fields(cls)}
         for key in [key for key in values if key not in known]:
             if strict:
                 raise ConfigError(f"unknown field '{key}' in a weights config{closest(key, known)}")
             del values[key]
+        values["filename"] = filename
         values = {key: value for key, value in values.items() if value is not None}  # null stands for the default
-        config = cls(**values, sources=tuple(sources), filename=filename)
-        config._check()
+        config = cls(**values, sources=tuple(sources))
+        config._check(values)
         return config
 
-    def _check(self) -> None:
+    def _check(self, fields: Iterable[str]) -> None:
+        """Raise ConfigError where one of `fields` has not its type, or any field a value that cannot be."""
+        types = _field_types()
+        for name in fields:
+            if not accepts(types[name], getattr(self, name)):
+                raise ConfigError(f"{name} {shorten(getattr(self, name))} is not {describe(types[name])}")
         for name in ("input_size", "test_input_size", "min_input_size"):
             size = getattr(self, name)
-            if size is None and name != "input_size":
-                continue
-            good = isinstance(size, tuple) and len(size) == 3 and all(isinstance(n, int) for n in size)
-            if not good or not (0 < size[0] <= 4096 and 0 < min(size[1:]) and max(size[1:]) <= 16384):
-                raise ConfigError(f"{name} {size!r} is not (channels, height, width) of a possible image")
-        if not isinstance(self.num_classes, int) or not -1 <= self.num_classes <= 10_000_000:
-            raise ConfigError(f"num_classes {self.num_classes!r} is not a possible number of classes")
+            if size is not None and not (0 < size[0] <= 4096 and 0 < min(size[1:]) and max(size[1:]) <= 16384):
+                raise ConfigError(f"{name} {shorten(size)} is not (channels, height, width) of a possible image")
+        if not -1 <= self.num_classes <= 10_000_000:
+            raise ConfigError(f"num_classes {shorten(self.num_classes)} is not a possible number of classes")
         for name in ("mean", "std"):
-            value = getattr(self, name)
-            if not isinstance(value, tuple) or not all(isinstance(n, (int, float)) for n in value):
-                raise ConfigError(f"{name} {value!r} is not a list of numbers")
+            if not getattr(self, name) or not all(map(math.isfinite, getattr(self, name))):
+                raise ConfigError(f"{name} {shorten(getattr(self, name))} is not a list of numbers")
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
-                raise ConfigError(f"{name} {getattr(self, name)!r} is none of {', '.join(choices)}")
-        for name in ("model_args", "metrics", "base_model", "trained"):
-            optional = name in ("base_model", "trained") and getattr(self, name) is None
-            if not optional and not isinstance(getattr(self, name), Mapping):
-                raise ConfigError(f"{name} {getattr(self, name)!r} is not a mapping")
-        if self.resize_size is not None and \
-                not all(isinstance(side, int) and 0 < side <= 16384 for side in _as_sides(self.resize_size)):
-            raise ConfigError(f"resize_size {self.resize_size!r} is not a size in pixels")
+                raise ConfigError(f"{name} {shorten(getattr(self, name))} is none of {', '.join(choices)}")
         for name in ("crop_pct", "test_crop_pct"):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, (int, float)) or not 0 < value <= 16):
-                raise ConfigError(f"{name} {value!r} is not a share of the image")
+            if value is not None and not 0 < value <= 16:
+                raise ConfigError(f"{name} {shorten(value)} is not a share of the image")
+        sides = _as_sides(self.resize_size) if self.resize_size is not None else (1,)
+        if not (1 <= len(sides) <= 2 and 0 < min(sides) and max(sides) <= 16384):
+            raise ConfigError(f"resize_size {shorten(self.resize_size)} is not a size in pixels")
+        if self.label_offset is not None and not 0 <= self.label_offset <= 10_000_000:
+            raise ConfigError(f"label_offset {shorten(self.label_offset)} is not a number of classes")
 
     def replace(self, **changes: Any) -> WeightsConfig:
         """A copy with some fields changed."""
@@ -220,7 +223,7 @@ class WeightsConfig:
             ConfigError: A value cannot be what its field holds.
         """
         new = self.replace(**changes)
-        new._check()
+        new._check(changes)
         old_size, size = self.input_size[1:], new.input_size[1:]
         channels = new.input_size[:1]
         values = {name: per_channel(getattr(new, name), channels[0]) for name in ("mean", "std")}
@@ -306,6 +309,11 @@ class WeightsConfig:
         if remove_null:
             values = {k: v for k, v in values.items() if v is not None or k in _NULLABLE}
         return values
+
+
+@functools.cache
+def _field_types() -> dict[str, Any]:
+    return get_type_hints(WeightsConfig)
 
 
 def _as_sides(size: Any) -> tuple[Any, ...]:

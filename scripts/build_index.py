@@ -89,7 +89,7 @@ def describe(family: str) -> dict[str, Any]:
     """What the index says of one family."""
     path = CATALOGS / f"{family}.yaml"
     catalog = load_catalog(path) if path.exists() else Catalog(path, {}, {}, {})
-    defined = registry.list_models(module=family)
+    defined = registry.list_models(module=family) if family in registry.list_modules() else []
     unknown = [name for name in catalog.configs if name not in defined]
     if unknown:
         rest = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""

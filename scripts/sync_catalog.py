@@ -173,7 +173,7 @@ def our_architectures(family: str) -> tuple[str, ...]:
         if error.name != f"mvlib.models.{family}":
             raise
         return ()
-    ours = registry.list_models(module=family)
+    ours = registry.list_models(module=family) if family in registry.list_modules() else []
     known = [name for name in timm_registry._model_entrypoints if name in ours]
     return (*known, *(name for name in ours if name not in known))
 

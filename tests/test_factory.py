@@ -1,8 +1,11 @@
 """create_model: names, sources, arguments, and what is said of each mistake."""
 
+import functools
 import json
 import logging
+from pathlib import Path
 
+import numpy
 import pytest
 import timm
 import torch
@@ -10,6 +13,7 @@ from safetensors.torch import save
 
 import mvlib
 from mvlib.errors import ConfigError, MvlibError, UnknownNameError, WeightsError
+from mvlib.layers.attention import Attention
 
 
 def weights_of(name, **kwargs):
@@ -251,18 +255,88 @@ def test_unknown_arguments_name_the_known_ones():
     assert "It takes: " in text and "num_classes" in text
 
 
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"num_classes": "10"}, "wants num_classes to be an int, not '10'"),
+    ({"num_classes": 10.0}, "wants num_classes to be an int, not 10.0"),
+    ({"num_classes": -5}, "wants num_classes to be at least 0, not -5"),
+    ({"num_classes": True}, "wants num_classes to be an int, not True"),
+    ({"in_chans": 0}, "wants in_chans to be at least 1, not 0"),
+    ({"drop_rate": "0.1"}, "wants drop_rate to be a number, not '0.1'"),
+    ({"drop_path_rate": 1.5}, "wants drop_path_rate to be at most 1, not 1.5"),
+    ({"drop_path_rate": float("nan")}, "wants drop_path_rate to be a finite number, not nan"),
+    ({"layers": [2, "2", 2, 2]}, "wants layers to be a list, each item an int, not"),
+    ({"global_pool": ["avg"]}, r"wants global_pool to be a str, not \['avg'\]"),
+    ({"avg_down": "no"}, "wants avg_down to be a bool, not 'no'"),
+])
+def test_values_that_the_signature_rules_out(arguments, message):
+    with pytest.raises(ConfigError, match=f"^'resnet18' {message}"):
+        mvlib.create_model("resnet18", **arguments)
+
+
+def test_whatever_counts_as_a_value_is_taken():
+    model = mvlib.create_model(
+        "vit_tiny_patch16_224", img_size=torch.Size((32, 48)), num_classes=numpy.int64(7), in_chans=torch.tensor(1),
+        depth=1, drop_path_rate=numpy.float32(0.1), qkv_bias=numpy.True_, init_values=-1, mlp_ratio=2,
+        norm_layer=functools.partial(torch.nn.LayerNorm, eps=1e-5), act_layer=torch.nn.SiLU,
+        attn_layer=functools.partial(Attention))
+    assert model(torch.zeros(1, 1, 32, 48)).shape == (1, 7)
+    assert mvlib.create_model("coatnet_nano_cc_224", conv_attn_layer=False, transformer_window_size=(7, 7))
+
+
+@pytest.mark.parametrize("name", [50, None, b"resnet18", Path("resnet18")])
+def test_a_name_is_a_text(name):
+    with pytest.raises(UnknownNameError, match="a model name is a str, such as 'resnet50', not "):
+        mvlib.create_model(name)
+
+
+def test_an_error_of_a_user_s_layer_is_not_the_caller_s():
+    class Norm(torch.nn.LayerNorm):
+        def __init__(self, dim):
+            super().__init__(dim, wrong=True)
+
+    with pytest.raises(TypeError, match="LayerNorm.__init__.* unexpected keyword argument 'wrong'") as caught:
+        mvlib.create_model("vit_tiny_patch16_224", depth=1, norm_layer=Norm)
+    assert not isinstance(caught.value, MvlibError)
+
+
+class KeepsOptions(torch.nn.Module):
+    def __init__(self, num_classes=3, **options):
+        super().__init__()
+        self.options = options
+
+
+class PassesOptions(KeepsOptions):
+    def __init__(self, width=1, **kwargs):
+        super().__init__(**kwargs)
+
+
+def test_only_a_signature_that_tells_is_believed(fresh_registry):
+    def keeps(**kwargs) -> PassesOptions:
+        return PassesOptions(**kwargs)
+
+    def plain(num_classes: "Unknown" = 3, width: int = None) -> KeepsOptions:  # noqa: F821
+        return KeepsOptions(num_classes)
+
+    mvlib.register_model(keeps)
+    assert mvlib.create_model("keeps", anything=1).options == {"anything": 1}
+    mvlib.register_model(plain)
+    mvlib.create_model("plain", num_classes="any", width="wide")  # the user's own annotations are the user's affair
+    with pytest.raises(ConfigError, match="'plain' does not know the argument 'widht'; did you mean 'width'"):
+        mvlib.create_model("plain", widht=1)
+
+
 @pytest.mark.parametrize(("changes", "message"), [
     ({"architecture": "resnet_from_mars"}, "names the unknown architecture 'resnet_from_mars'"),
     ({"architecture": "../../etc/passwd"}, "names the unknown architecture '../../etc/passwd'"),
     ({"architecture": None}, "names no 'architecture'"),
     ({"architecture": ["resnet18"]}, "names no 'architecture'"),
-    ({"num_classes": 10**12}, "not a possible number of classes"),
-    ({"num_classes": "many"}, "not a possible number of classes"),
+    ({"num_classes": 10**12}, r"num_classes=1000000000000: a repository can give numbers of at most 1048576"),
+    ({"num_classes": "many"}, "config.json: num_classes 'many' is not an int"),
     ({"model_args": {"stem_width": 10**9}}, "asks for stem_width=1000000000"),
     ({"model_args": [1, 2]}, "model_args in config.json is not an object"),
     ({"pretrained_cfg": {"input_size": [3, 10**8, 10**8]}}, "of a possible image"),
-    ({"pretrained_cfg": {"input_size": "big"}}, "of a possible image"),
-    ({"pretrained_cfg": {"mean": "dark"}}, "not a list of numbers"),
+    ({"pretrained_cfg": {"input_size": "big"}}, "input_size 'big' is not 3 values, each an int"),
+    ({"pretrained_cfg": {"mean": "dark"}}, "mean 'dark' is not a list, each item a number"),
     ({"pretrained_cfg": {"crop_pct": -3}}, "not a share of the image"),
     ({"pretrained_cfg": {"hf_hub_filename": "../../../etc/passwd"}}, r"\.\."),
 ])
@@ -270,6 +344,34 @@ def test_hostile_configs(changes, message, hub):
     hub.add_repo("evil/model", repository(weights_of("resnet18"), **changes))
     with pytest.raises(MvlibError, match=message):
         mvlib.create_model("hf-hub:evil/model")
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"pretrained_cfg": {"hf_hub_filename": {}}}, "filename {} is not a str"),
+    ({"pretrained_cfg": {"interpolation": "nicest"}}, "interpolation 'nicest' is none of nearest"),
+    ({"pretrained_cfg": {"std": [0.5, float("nan"), 1]}}, "not a list of numbers"),
+    ({"model_args": {"global_pool": ["avg"]}}, r"asks for global_pool=\['avg'\]: 'resnet18' wants a str"),
+    ({"model_args": {"global_pool": 3}}, "asks for global_pool=3: 'resnet18' wants a str"),
+    ({"model_args": {"global_pool": "best"}}, "global_pool='best': 'resnet18' cannot be built so: unknown global_pool"),
+    ({"model_args": {"global_pool": "x" * 5000}}, "texts of at most 1000 characters"),
+    ({"model_args": {"in_chans": [3]}}, r"asks for in_chans=\[3\]: 'resnet18' wants an int"),
+    ({"model_args": {"channels": {"a": 1}}}, "asks for channels={'a': 1}: 'resnet18' wants a list, each item an int"),
+    ({"model_args": {"base_width": 1e308}}, r"asks for base_width=1e\+308"),
+    ({"model_args": {"stem_width": 10**400}}, "asks for stem_width=1000"),
+    ({"model_args": {"drop_rate": float("nan")}}, "asks for drop_rate=nan"),
+    ({"model_args": {"layers": [10**6, 2, 2, 2]}}, r"asks for layers=\[1000000"),
+    ({"model_args": {"layers": [60] * 4}}, "'resnet18' cannot be built so: the model has too many layers"),
+    ({"model_args": {"layers": 500 * [1] + [[1]]}}, "asks for layers="),
+    ({"model_args": {"stem_width": 16, "output_stride": 7}}, "asks for output_stride=7: 'resnet18' cannot be built so"),
+    ({"model_args": {"block": "os.system"}}, "asks for block='os.system': 'resnet18' wants a class or function"),
+    ({"model_args": {"cardinality": 0}}, "asks for cardinality=0: 'resnet18' wants at least 1"),
+    ({"model_args": {"channels": [60000] * 4, "stem_width": 60000}}, "the model has [0-9]+ parameters"),
+])
+def test_hostile_values_are_named_before_anything_is_loaded(changes, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(mvlib.factory, "_MAX_CALLS", 1500)
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet18", "num_classes": 5} | changes))
+    with pytest.raises(ConfigError, match=f"local-dir:{tmp_path}: config.json.*{message}"):
+        mvlib.create_model(f"local-dir:{tmp_path}")
 
 
 def test_a_config_cannot_point_elsewhere(hub, tmp_path):

@@ -1027,6 +1027,7 @@ def test_a_config(hub, repo, tmp_path):
 @pytest.mark.parametrize(("data", "message"), [
     (b"<html>", "is not JSON"), (b"", "is not JSON"), (b"\xff\xfe{}", "is not JSON"), (b"[1]", "is not a JSON object"),
     (b'"text"', "is not a JSON object"), (b"[" * 100_000, "is nested too deeply|is not JSON"),
+    (b"{\"a\":" * 500 + b"1" + b"}" * 500, "is nested too deeply"),
     (b'{"x": ' + b"9" * 5000 + b"}", "is not JSON"),
     (b" " * (2**20 + 1), r"1048577 bytes are too many .*at most 1048576"),
 ])

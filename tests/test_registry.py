@@ -1,5 +1,6 @@
 """The registry: its functions give timm's results, a user's own models stand beside ours, errors say what to do."""
 
+import importlib
 import itertools
 import subprocess
 import sys
@@ -80,6 +81,11 @@ def test_every_tag_of_timm_is_listed():
     theirs = [n for n in timm.list_models(include_tags=True) if registry.get_arch_name(n) in ARCHITECTURES]
     assert len(theirs) > 450
     assert set(theirs) <= set(mvlib.list_models(include_tags=True))
+
+
+def test_an_unknown_module_offers_the_closest():
+    with pytest.raises(UnknownNameError, match="no module 'resnett' has models; did you mean 'resnet'"):
+        mvlib.list_models(module=["regnet", "resnett"])
 
 
 def test_list_modules_and_membership():
@@ -252,6 +258,57 @@ def test_a_name_registered_twice(fresh):
         mvlib.register_model(net("resnet50"))
     with pytest.raises(ConfigError, match="'tv_resnet50' is taken: it stands for 'resnet50.tv_in1k'"):
         mvlib.register_model(net("tv_resnet50"))
+
+
+MODULE = """
+import mvlib
+
+@mvlib.register_model({weights})
+def zz_reloaded(**kwargs):
+    return {result}
+"""
+
+
+def write_module(path, weights, result, more=""):
+    path.write_text("#\n" * result + MODULE.format(weights=weights, result=result) + more)  # on other lines than before
+
+
+def test_a_module_that_is_reloaded(fresh, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    path = tmp_path / "zz_edited.py"
+    (tmp_path / "more.yaml").write_text("architectures: {resnet18: {tags: {zz: {num_classes: 4}}}}")
+    more = f"mvlib.register_catalog('{tmp_path}/more.yaml')\n"
+    write_module(path, "weights={'a': {'num_classes': 3}}", 1, more)
+    module = importlib.import_module("zz_edited")
+    for weights, result, tags in (("weights={'b': {}, 'c': {}}", 2, ["b", "c"]), ("", 2, []), ("", 3, [])):
+        write_module(path, weights, result, more)
+        importlib.reload(module)
+        assert mvlib.model_entrypoint("zz_reloaded") is module.zz_reloaded and module.zz_reloaded() == result
+        assert mvlib.list_models("zz_*", include_tags=True) == \
+            ([f"zz_reloaded.{tag}" for tag in tags] or ["zz_reloaded"])
+        assert mvlib.get_pretrained_cfg("resnet18.zz").num_classes == 4
+    del sys.modules["zz_edited"]
+    fresh_import = importlib.import_module("zz_edited")
+    assert mvlib.model_entrypoint("zz_reloaded") is fresh_import.zz_reloaded
+    write_module(path, "", 4, MODULE.format(weights="", result=5))
+    with pytest.raises(ConfigError, match="'zz_reloaded' is registered twice"):
+        importlib.reload(fresh_import)
+    del sys.modules["zz_edited"]
+
+
+def test_tags_from_a_catalog_outlive_a_reload(fresh, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    write_module(tmp_path / "zz_kept.py", "", 1)
+    module = importlib.import_module("zz_kept")
+    (tmp_path / "more.yaml").write_text("architectures: {zz_reloaded: {tags: {mine: {sources: ['file:/w.pth']}}}}")
+    mvlib.register_catalog(tmp_path / "more.yaml")
+    write_module(tmp_path / "zz_kept.py", "weights={'own': {}}", 2)
+    importlib.reload(module)
+    assert mvlib.list_models("zz_*", include_tags=True) == ["zz_reloaded.mine", "zz_reloaded.own"]
+    assert mvlib.list_pretrained("zz_*") == ["zz_reloaded.mine"]
+    del sys.modules["zz_kept"]
 
 
 def test_override(fresh):

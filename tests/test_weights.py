@@ -79,13 +79,18 @@ def test_unknown_fields():
 
 
 @pytest.mark.parametrize(("fields", "message"), [
-    ({"input_size": 224}, r"input_size 224 is not \(channels, height, width\)"),
+    ({"input_size": 224}, "input_size 224 is not 3 values, each an int"),
     ({"input_size": [3, 224]}, "is not"),
     ({"input_size": [3, 224, 10**9]}, "of a possible image"),
     ({"test_input_size": [0, 224, 224]}, "test_input_size"),
-    ({"num_classes": "many"}, "num_classes 'many' is not a possible number of classes"),
+    ({"num_classes": "many"}, "num_classes 'many' is not an int"),
+    ({"num_classes": True}, "num_classes True is not an int"),
+    ({"paper_ids": {"arxiv": 1}}, "paper_ids .* is not a str or a list, each item a str"),
+    ({"label_offset": -1}, "label_offset -1 is not a number of classes"),
+    ({"resize_size": [256, 0]}, r"resize_size \(256, 0\) is not a size in pixels"),
+    ({"interpolation": "nicest"}, "interpolation 'nicest' is none of nearest, bilinear"),
     ({"num_classes": 10**9}, "num_classes"),
-    ({"mean": 0.5}, "mean 0.5 is not a list of numbers"),
+    ({"mean": 0.5}, "mean 0.5 is not a list, each item a number"),
     ({"std": ["a"]}, "std"),
     ({"crop_pct": 0}, "crop_pct 0 is not a share of the image"),
     ({"crop_mode": "middle"}, "crop_mode 'middle' is none of center, squash, border"),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Tensor, nn
+
+from .helpers import check_layer
 
 __all__ = ["ACTIVATIONS", "ActLayer", "GELUTanh", "QuickGELU", "get_act_layer"]
 
@@ -95,12 +96,12 @@ def get_act_layer(act: ActLayer) -> Callable[..., nn.Module] | None:
     """The activation class for a name ("relu", "silu", ...); a class, a partial or None is returned as it is.
 
     Raises:
-        ValueError: The name is unknown; the message lists those that are known.
+        ValueError: The name is unknown; the message lists those that are known. Or it can make no layer.
     """
-    if act is None or act == "":
+    if act is None or act is False or act == "":
         return None
     if not isinstance(act, str):
-        return act if isinstance(act, (type, partial)) or callable(act) else None
+        return check_layer(act, "activation")
     name = act.lower().replace("hardswish", "hard_swish").replace("hardsigmoid", "hard_sigmoid")
     if name not in ACTIVATIONS:
         raise ValueError(f"unknown activation '{act}'; known: {', '.join(sorted(ACTIVATIONS))}")

@@ -87,7 +87,10 @@ class Attention(nn.Module):
         proj_bias: Whether the projection has a bias.
         attn_drop: Dropout of attention weights.
         proj_drop: Dropout of the output.
-        norm_layer: Norm for the two options above.
+        norm_layer: Norm for `qk_norm` and `scale_norm`.
+
+    Raises:
+        ValueError: The heads do not divide the channels, or there is no norm for an option that needs one.
     """
 
     def __init__(
@@ -106,6 +109,8 @@ class Attention(nn.Module):
         if dim % num_heads:
             raise ValueError(f"{dim} channels cannot be divided among {num_heads} heads")
         norm = get_norm_layer(norm_layer)
+        if norm is None and (qk_norm or scale_norm):
+            raise ValueError("qk_norm and scale_norm need a norm_layer, such as nn.LayerNorm")
         self.num_heads = num_heads
         self.head_dim = dim // num_heads
         self.scale = self.head_dim ** -0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from math import comb
@@ -9,6 +10,8 @@ from math import comb
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .helpers import check_layer
 
 __all__ = ["AaLayer", "BlurPool2d", "create_aa"]
 
@@ -77,7 +80,7 @@ def create_aa(aa_layer: AaLayer, channels: int | None = None, stride: int = 2, e
         enable: False for an identity.
 
     Raises:
-        ValueError: The name is unknown.
+        ValueError: The name is unknown, or can make no layer.
     """
     if not aa_layer or not enable:
         return nn.Identity()
@@ -86,7 +89,7 @@ def create_aa(aa_layer: AaLayer, channels: int | None = None, stride: int = 2, e
         if name not in _AA_LAYERS:
             raise ValueError(f"unknown anti-aliasing layer '{aa_layer}'; known: {', '.join(sorted(_AA_LAYERS))}")
         aa_layer = _AA_LAYERS[name]
-    try:
+    parameters = inspect.signature(check_layer(aa_layer, "anti-aliasing layer")).parameters
+    if "channels" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return aa_layer(channels=channels, stride=stride)
-    except TypeError:  # a plain pooling layer
-        return aa_layer(stride)
+    return aa_layer(stride)  # a plain pooling layer

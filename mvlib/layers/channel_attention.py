@@ -9,7 +9,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from .activations import ActLayer, get_act_layer
-from .helpers import make_divisible
+from .helpers import check_layer, make_divisible
 from .norm import NormLayer, get_norm_layer
 from .squeeze_excite import GlobalContext
 
@@ -153,14 +153,14 @@ def get_attn(attn_layer: AttnLayer) -> Callable[..., nn.Module] | None:
     """The attention class for a name ("se", "eca", ...); True means "se", a class or partial is returned as it is.
 
     Raises:
-        ValueError: The name is unknown; the message lists those that are known.
+        ValueError: The name is unknown; the message lists those that are known. Or it can make no layer.
     """
     if not attn_layer:
         return None
     if attn_layer is True:
         return SEModule
     if not isinstance(attn_layer, str):
-        return attn_layer
+        return check_layer(attn_layer, "attention layer")
     if attn_layer.lower() not in _ATTN_LAYERS:
         raise ValueError(f"unknown attention layer '{attn_layer}'; known: {', '.join(sorted(_ATTN_LAYERS))}")
     return _ATTN_LAYERS[attn_layer.lower()]

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-__all__ = ["is_recording", "make_divisible", "move_to_end", "owns_meta", "to_2tuple", "to_ntuple", "unwrap"]
+__all__ = ["check_layer", "is_recording", "make_divisible", "move_to_end", "owns_meta", "to_2tuple", "to_ntuple",
+           "unwrap"]
 
 _is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # older torch lacks it
 
@@ -21,6 +22,17 @@ def is_recording() -> bool:
     What is written down has to serve other batches: nothing may follow from the batch's size then.
     """
     return torch.jit.is_tracing() or _is_exporting()
+
+
+def check_layer(layer: Any, kind: str) -> Any:
+    """A class or function that makes a layer, as it is.
+
+    Raises:
+        ValueError: It is not one.
+    """
+    if not callable(layer):
+        raise ValueError(f"{layer!r} is no {kind}: that is a name, a class or a function that makes one")
+    return layer
 
 
 def to_ntuple(value: Any, n: int) -> tuple:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .activations import ActLayer, get_act_layer
+from .helpers import check_layer
 
 __all__ = [
     "NORMS",
@@ -274,12 +275,12 @@ def get_norm_layer(norm: NormLayer) -> Callable[..., nn.Module] | None:
     """The norm class for a name ("batchnorm2d", "layernorm", ...); a class, a partial or None is returned as it is.
 
     Raises:
-        ValueError: The name is unknown; the message lists those that are known.
+        ValueError: The name is unknown; the message lists those that are known. Or it can make no layer.
     """
     if norm is None or norm == "":
         return None
     if not isinstance(norm, str):
-        return norm
+        return check_layer(norm, "norm")
     name = norm.lower().replace("_", "")
     if name not in NORMS:
         raise ValueError(f"unknown norm layer '{norm}'; known: {', '.join(sorted(NORMS))}")
@@ -297,7 +298,8 @@ def get_norm_act_layer(norm: NormLayer, act: ActLayer = None) -> Callable[..., n
     """A class (or partial) that normalises a feature map and then applies `act`.
 
     A norm, by name or class or partial, becomes the class that also activates, with the partial's arguments kept; a
-    class that activates already is returned with `act` bound. An EvoNorm has an activation of its own.
+    class that activates already is returned with `act` bound. An EvoNorm has an activation of its own; a function is
+    taken to make layers that have.
 
     Raises:
         ValueError: There is no such combination.
@@ -306,6 +308,8 @@ def get_norm_act_layer(norm: NormLayer, act: ActLayer = None) -> Callable[..., n
     kwargs: dict = {}
     if isinstance(norm, partial):
         norm, kwargs = get_norm_layer(norm.func), dict(norm.keywords)
+    if not isinstance(norm, type):
+        return partial(norm, **kwargs)
     norm = _NORM_ACTS.get(norm, norm)
     if issubclass(norm, tuple(_NORM_ACTS.values())):
         if act is not None:

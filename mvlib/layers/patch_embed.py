@@ -32,7 +32,7 @@ class PatchEmbed(nn.Module):
         cut_remainder: Take images of any size, without the pixels below and on the right that are less than a patch.
 
     Raises:
-        ValueError: From `forward`, where the image's size is not one that the model takes.
+        ValueError: The image is smaller than a patch; from `forward`, its size is not one that the model takes.
     """
 
     def __init__(
@@ -64,6 +64,8 @@ class PatchEmbed(nn.Module):
         self.img_size = None if img_size is None else to_2tuple(img_size)
         self.grid_size = None if img_size is None else tuple(s // p for s, p in zip(self.img_size, self.patch_size))
         self.num_patches = None if img_size is None else math.prod(self.grid_size)
+        if self.num_patches == 0:
+            raise ValueError(f"an image of {self.img_size} is smaller than a patch of {self.patch_size}")
 
     def set_input_size(
         self, img_size: int | Sequence[int] | None = None, patch_size: int | Sequence[int] | None = None

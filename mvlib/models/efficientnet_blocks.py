@@ -33,7 +33,7 @@ from ..layers.attention2d import Attention2d, MultiQueryAttention2d
 from ..layers.blur_pool import AaLayer, create_aa
 from ..layers.conv import CondConv2d, ConvNormAct, KernelSize, Padding, create_conv2d, num_groups
 from ..layers.drop import DropPath
-from ..layers.helpers import make_divisible
+from ..layers.helpers import check_layer, make_divisible
 from ..layers.mlp import LayerScale2d
 from ..layers.norm import NormLayer, get_norm_act_layer
 from ..layers.squeeze_excite import GlobalContext, SqueezeExcite
@@ -111,6 +111,7 @@ _NEEDED = {
     "mha": "rkscdh", "mqa": "rkscdh",
 }
 _ATTENTION = ("mha", "mqa")
+_MAX_BLOCKS = 10_000  # of a stage: they are written out in memory
 
 
 def decode_block(text: str) -> tuple[BlockSpec, int]:
@@ -166,7 +167,8 @@ def decode_arch_def(
         group_size: Group size of blocks that name none.
 
     Raises:
-        ValueError: A block string cannot be read, or there are not as many depth multipliers as stages.
+        ValueError: A block string cannot be read, there are not as many depth multipliers as stages, or a stage has
+            more blocks than any network.
     """
     multipliers = [depth_multiplier] * len(arch_def) if isinstance(depth_multiplier, (int, float)) \
         else list(depth_multiplier)
@@ -178,6 +180,8 @@ def decode_arch_def(
     for blocks, multiplier in zip(arch_def, multipliers):
         decoded = [(block, 1) if isinstance(block, BlockSpec) else decode_block(block) for block in blocks]
         repeats = _scale_repeats([count for _, count in decoded], multiplier, depth_trunc)
+        if sum(repeats) > _MAX_BLOCKS:
+            raise ValueError(f"a stage of {sum(repeats)} blocks")
         stage = []
         for (spec, _), count in zip(decoded, repeats):
             spec = replace(spec, num_experts=spec.num_experts * experts_multiplier,
@@ -735,6 +739,7 @@ def _bind_ratio(se_layer: SeLayer, ratio: float) -> Callable[..., nn.Module]:
         if se_layer not in _SE_LAYERS:
             raise ValueError(f"unknown se_layer '{se_layer}'; known: {', '.join(_SE_LAYERS)}, or a class")
         se_layer = _SE_LAYERS[se_layer]
+    check_layer(se_layer, "se_layer")
     takes_ratio = "rd_ratio" in inspect.signature(se_layer).parameters
     return partial(se_layer, rd_ratio=ratio) if takes_ratio else se_layer
 

@@ -1098,7 +1098,8 @@ def _spell_out(init: Callable[..., None]) -> inspect.Signature:
     """The signature with `options` spelled out, for callers who want to know what a model takes."""
     own = [p for p in inspect.signature(init).parameters.values() if p.kind is not p.VAR_KEYWORD]
     options = [
-        inspect.Parameter(f"{section}_{option.name}", inspect.Parameter.KEYWORD_ONLY, default=option.default)
+        inspect.Parameter(f"{section}_{option.name}", inspect.Parameter.KEYWORD_ONLY, default=option.default,
+                          annotation=option.type)
         for section, config in _SECTIONS.items() for option in fields(config)]
     return inspect.Signature(own + options)
 

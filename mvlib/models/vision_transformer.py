@@ -52,7 +52,7 @@ def _attention(attn_layer: str | type[nn.Module], dim: int, depth: int, **kwargs
         if attn_layer not in _ATTENTIONS:
             raise ValueError(f"unknown attn_layer {attn_layer!r}; known: {', '.join(map(repr, _ATTENTIONS))}")
         attn_layer = _ATTENTIONS[attn_layer]
-    if issubclass(attn_layer, DiffAttention):
+    if isinstance(attn_layer, type) and issubclass(attn_layer, DiffAttention):
         kwargs["depth"] = depth
     return attn_layer(dim, **kwargs)
 
@@ -148,7 +148,7 @@ class ParallelScalingBlock(nn.Module):
     """Attention and feed-forward block side by side, with one joint input projection (ViT-22B).
 
     Shapes: (B, N, dim) -> same. Takes `Block`'s arguments; those of norms inside, of other attentions and of other
-    feed-forward blocks do not apply.
+    feed-forward blocks, and `depth`, do not apply.
 
     Args:
         fuse_out_proj: One joint output projection too, key `out_proj`, instead of `attn_out_proj`, `mlp_out_proj`.
@@ -170,7 +170,11 @@ class ParallelScalingBlock(nn.Module):
         norm_layer: NormLayer = LayerNorm,
         fuse_out_proj: bool = False,
         head_dim: int | None = None,
-        **_unused: Any,
+        scale_attn_norm: bool = False,
+        scale_mlp_norm: bool = False,
+        mlp_layer: Callable[..., nn.Module] = Mlp,
+        attn_layer: str | type[nn.Module] = "",
+        depth: int = 0,
     ) -> None:
         super().__init__()
         hidden = int(mlp_ratio * dim)
