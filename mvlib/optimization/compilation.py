@@ -81,6 +81,10 @@ class CompiledForward:
         self.function = function
         return time.perf_counter() - started
 
+    def __deepcopy__(self, memo: dict) -> CompiledForward:
+        """Itself: compiled code cannot be copied, and nothing in it changes."""
+        return self
+
     def fits(self, images: Tensor) -> bool:
         if self.function is None or images.shape[1:] != self.shape[1:]:
             return False

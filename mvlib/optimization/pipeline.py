@@ -11,6 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 from torch.utils._pytree import tree_map
 
 from ..errors import ConfigError
@@ -115,8 +119,9 @@ def optimize(
     than 1e-4 of the largest is undone, and the report says so.
 
     Args:
-        model: Unchanged. The result is a copy that shares the parameters that no step replaces, on the same device. A
-            quantized model is left alone; one that is optimized already is returned as it is.
+        model: Unchanged. The result is a copy that shares the parameters that no step replaces, on the same device;
+            weights that are computed from others in each pass (weight norm) are those of now. A quantized
+            model is left alone; one that is optimized already is returned as it is.
         example_input: Images (B, C, H, W) like those to come: it decides the image size and batch size that weights are
             packed for, and steps are checked on its first two images (on noise where it is blank).
             Other batch and image sizes work.
@@ -160,6 +165,7 @@ class _Optimizer:
         self.dtype, self.device, self.example = dtype, example.device, example
         self.report = Report(str(example.device), _name(dtype))
         self.model = _shared_copy(model).eval()
+        _settle_weights(self.model)
         if any(p.is_floating_point() and p.dtype != torch.float32 for p in self.model.parameters()):
             _convert_tensors(self.model, torch.float32)
         self.images = _sample(example)
@@ -401,7 +407,24 @@ def _shared_copy(model: nn.Module) -> nn.Module:
         memo[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
     for buffer in model.buffers():
         memo[id(buffer)] = buffer.detach()
+    for module in model.modules():  # weights that a hook computes from others
+        memo.update((id(value), value.detach()) for value in vars(module).values() if isinstance(value, Tensor))
     return copy.deepcopy(model, memo)
+
+
+def _settle_weights(model: nn.Module) -> None:
+    """Make plain parameters of weights that are computed anew in each pass (weight norm, pruning, ...), in place."""
+    for module in list(model.modules()):
+        if parametrize.is_parametrized(module):  # torch undoes it in the class, which is the original's, too
+            values = {name: getattr(module, name).detach() for name in module.parametrizations}
+            module.__class__ = parametrize.type_before_parametrizations(module)
+            del module.parametrizations
+            for name, value in values.items():
+                module.register_parameter(name, nn.Parameter(value, requires_grad=False))
+        for key, hook in list(module._forward_pre_hooks.items()):
+            if isinstance(hook, (WeightNorm, SpectralNorm, BasePruningMethod)):
+                hook.remove(module)
+                del module._forward_pre_hooks[key]
 
 
 def _convert_tensors(model: nn.Module, dtype: torch.dtype) -> None:

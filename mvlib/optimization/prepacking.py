@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -28,7 +29,19 @@ _ACTIVATIONS: dict[type, Callable[[Any], _Fused]] = {
 }
 
 
-class PackedLinear(nn.Module):
+class _Packed(nn.Module):
+    """What has weights that only oneDNN can read, in `packed`: copies share them, which nothing writes to."""
+
+    packed: Tensor
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Packed:
+        memo[id(self.packed)] = self.packed
+        memo[id(self)] = copied = type(self).__new__(type(self))
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return copied
+
+
+class PackedLinear(_Packed):
     """A linear layer, and perhaps the activation behind it, as one oneDNN kernel. Shapes: (..., in) -> (..., out).
 
     torch's own multiplies float32 with MKL, which oneDNN outruns on many CPUs.
@@ -48,7 +61,7 @@ class PackedLinear(nn.Module):
         return f"{self.in_features}, {self.out_features}, {self.fused[0]}"
 
 
-class PackedConv2d(nn.Module):
+class PackedConv2d(_Packed):
     """A convolution, and perhaps the activation behind it, as one oneDNN kernel. Shapes: (B, C, H, W) -> as torch's."""
 
     def __init__(self, conv: nn.Conv2d, input_size: list[int], fused: _Fused = _NONE) -> None:

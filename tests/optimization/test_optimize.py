@@ -1,5 +1,6 @@
 """`mvlib.optimize`: the same outputs, a true report, and errors that say what is wrong."""
 
+import copy
 import types
 
 import pytest
@@ -81,6 +82,34 @@ def test_tensors_that_no_step_replaces_are_shared():
     model = build("vit_tiny_patch16_224")
     optimized, _ = mvlib.optimize(model, image("vit_tiny_patch16_224"), compile="off")
     assert optimized.model.pos_embed.data_ptr() == model.pos_embed.data_ptr()
+
+
+@pytest.mark.parametrize("change", [
+    nn.utils.weight_norm, nn.utils.parametrizations.weight_norm, nn.utils.spectral_norm,
+    nn.utils.parametrizations.spectral_norm, lambda layer: nn.utils.prune.l1_unstructured(layer, "weight", 0.3),
+], ids=["weight_norm hook", "weight_norm", "spectral_norm hook", "spectral_norm", "prune"])
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_weights_that_are_computed_in_each_pass(change):
+    model, x = build("resnet18"), image("resnet18")
+    for layer in (model.fc, model.layer1[0].conv1):
+        change(layer)
+    model.eval()(x).sum().backward()
+    expected, keys = model(x), list(model.state_dict())
+    optimized, report = mvlib.optimize(model, x)
+    assert difference(optimized(x), expected) <= 1e-4
+    assert report["fold"].note.startswith("20 batch norms") and not list(optimized.model.fc._forward_pre_hooks)
+    assert torch.equal(model(x), expected) and list(model.state_dict()) == keys
+
+
+@pytest.mark.parametrize("compile", ["off", "on"])
+def test_deepcopy(compile, fake_compiler):
+    x = image("resnet18")
+    optimized, _ = mvlib.optimize(build("resnet18"), x, compile=compile)
+    copied = copy.deepcopy(optimized)
+    assert torch.equal(copied(x), optimized(x)) and (copied.compiled is not None) == (compile == "on")
+    pairs = [pair for pair in zip(optimized.modules(), copied.modules()) if hasattr(pair[0], "packed")]
+    assert len(pairs) == 21 if can_prepack() else not pairs
+    assert all(own is not other and own.packed is other.packed for own, other in pairs)
 
 
 def test_a_model_in_training_mode_stays_so():
