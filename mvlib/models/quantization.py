@@ -326,8 +326,12 @@ class QuantizableShuffleNetV2(_Quantizable, tv.QuantizableShuffleNetV2):
         super().__init__([4, 8, 4], list(channels), num_classes or 1)
         self._adopt(num_classes)
 
+    def _forward_impl(self, x: Tensor) -> Tensor:
+        x = self.conv5(self.stage4(self.stage3(self.stage2(self.maxpool(self.conv1(x))))))
+        return self.fc(self._pool(x))
+
     def _pool(self, x: Tensor) -> Tensor:
-        return x.mean([2, 3])
+        return x.mean([2, 3], keepdim=True).flatten(1)  # without keepdim, torch fails for an int8 map of 1 x 1
 
 
 class QuantizableMobileNetV2(_Quantizable, tv.QuantizableMobileNetV2):

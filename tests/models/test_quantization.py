@@ -283,6 +283,17 @@ def test_a_backend_is_not_needed_by_a_float_model():
     assert build("shufflenet_v2_x0_5", backend="abacus").is_quantized is False
 
 
+@pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", "resnet18", "mobilenet_v2"])
+@pytest.mark.parametrize("quantize", [True, False])
+@pytest.mark.parametrize("train", [False, True])
+def test_small_images(name, quantize, train):
+    """The last map is 1 x 1."""
+    model, x = build(name, quantize=quantize, num_classes=7).train(train), torch.rand(2, 3, 32, 32)
+    assert model(x).shape == (2, 7)
+    assert model.forward_head(model.forward_features(x)).shape == (2, 7)
+    assert torch.jit.script(model)(x).shape == (2, 7)
+
+
 @pytest.mark.parametrize("backend", [engine for engine in BACKENDS if engine != "none"])
 def test_every_backend(backend):
     model = build("shufflenet_v2_x0_5", quantize=True, backend=backend)
