@@ -68,7 +68,7 @@ def mvlib_steps(name: str, batch_size: int, dtype: str, device: torch.device) ->
     from mvlib.train.model import prepare_model
     from mvlib.train.precision import autocast_for
 
-    autocast = autocast_for(device, dtype)[0] if dtype != "float32" else contextlib.nullcontext
+    autocast = autocast_for(device, dtype, force=True)[0] if dtype != "float32" else contextlib.nullcontext
     model = prepare_model(mvlib.create_model(name, pretrained=False), device, mixed=dtype != "float32")
     optimizer = create_optimizer_v2(model, "sgd", lr=0.01, momentum=0.9, weight_decay=2e-5)
     state = TrainState(model, optimizer)

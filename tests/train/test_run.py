@@ -353,7 +353,7 @@ def test_infinite_loss_names_the_last_good_checkpoint(run):
 
 
 def test_amp_without_a_gpu_is_said(run):
-    status, text = run("--amp", "--epochs", "1")
+    status, text = run("--amp", "--force", "--epochs", "1")
     assert status == 0
     assert text.count("--amp on a CPU: bfloat16 autocast, which needs no loss scaling") == 1
 
