@@ -57,6 +57,12 @@ class RmsNorm(nn.RMSNorm):
     def __init__(self, num_channels: int, eps: float = 1e-6, affine: bool = True) -> None:
         super().__init__(num_channels, eps=eps, elementwise_affine=affine)
 
+    def forward(self, x: Tensor) -> Tensor:
+        if torch.jit.is_tracing():  # ONNX's older exporter does not know the kernel
+            x = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps)
+            return x if self.weight is None else x * self.weight
+        return super().forward(x)
+
 
 class RmsNorm2d(RmsNorm):
     """Root-mean-square norm over the channels of a feature map. Shapes: (B, C, H, W) -> same."""

@@ -71,7 +71,8 @@ def test_trace_of_one_image_takes_four(name):
 
 
 @pytest.mark.parametrize("name", [
-    pytest.param(name, marks=() if name in ("resnetblur18", "swin_tiny_patch4_window7_224") else pytest.mark.slow)
+    pytest.param(name, marks=() if name in ("resnetblur18", "swin_tiny_patch4_window7_224", "test_vit4")
+                 else pytest.mark.slow)
     for name in ARGUMENTS if not name.startswith("vgg")])  # ONNX has no pooling to a larger map
 @pytest.mark.filterwarnings("ignore")
 def test_onnx_of_one_image_takes_four(name):
