@@ -7,11 +7,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from mvlib.errors import MvlibError
+from mvlib.cli import guard
 from mvlib.train.averaging import average_checkpoints, choose_checkpoints, common_facts, write_weights
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
     parser.add_argument("--input", required=True, metavar="DIR", help="the run's folder")
     parser.add_argument("--filter", default="*.pth.tar", metavar="PATTERN", help="which files (default: %(default)s)")
@@ -28,10 +28,8 @@ def main() -> None:
         print(path)
     mean = average_checkpoints(files, not args.no_use_ema)
     print("averaged:", write_weights(mean, args.output, facts=common_facts(files)))
+    return 0
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (MvlibError, OSError) as error:
-        sys.exit(f"average_checkpoints: {error}")
+    sys.exit(guard("average_checkpoints", main))

@@ -8,11 +8,11 @@ import argparse
 import sys
 from pathlib import Path
 
-from mvlib.errors import MvlibError
+from mvlib.cli import guard
 from mvlib.train.averaging import clean_checkpoint, common_facts, write_weights
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
     parser.add_argument("--checkpoint", required=True, metavar="FILE", help="the training checkpoint")
     parser.add_argument("--output", default="", metavar="FILE",
@@ -32,10 +32,8 @@ def main() -> None:
     path = write_weights(state, output, add_hash=add_hash, facts=common_facts([args.checkpoint]))
     count = sum(tensor.numel() for tensor in state.values())
     print(f"{path}: {count / 1e6:.2f} M numbers, {path.stat().st_size / 2**20:.1f} MiB")
+    return 0
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (MvlibError, OSError) as error:
-        sys.exit(f"clean_checkpoint: {error}")
+    sys.exit(guard("clean_checkpoint", main))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..errors import ConfigError
 from .constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from .geometry import CROP_MODES, as_pair, eval_geometry
 
@@ -158,4 +159,4 @@ def _refuse(separate: bool, **features: bool) -> None:
 
 def _check_choice(name: str, value: Any, choices: Container[str]) -> None:
     if value not in choices:
-        raise ValueError(f"{name} {value!r} is none of {', '.join(choices)}")
+        raise ConfigError(f"{name} {value!r} is none of {', '.join(choices)}")

@@ -103,7 +103,12 @@ def create_optimizer_v2(
     _check_arguments(info, opt_class, arguments)
     if opt_class in _FUSED:
         _choose_fused(arguments, list(_tensors(params)))
-    optimizer = opt_class(params, **arguments)
+    try:
+        optimizer = opt_class(params, **arguments)
+    except ConfigError:
+        raise
+    except ValueError as error:  # a learning rate, beta, ... out of its range
+        raise ConfigError(f"optimizer '{opt}': {error}") from error
     if opt_class in _FUSED:
         optimizer.register_step_pre_hook(_prepare_fused)
         optimizer._step_supports_amp_scaling = False  # a step may turn out not to be fused, which cannot unscale

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
+import stat
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -148,8 +150,10 @@ def write_weights(
         CheckpointError: What was written is not what was to be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp{path.suffix}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}.tmp{path.suffix}")
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in state.items()}
+    with open(temporary, "xb") as stream:
+        mode = stat.S_IMODE(os.fstat(stream.fileno()).st_mode)  # of any new file
     try:
         if path.suffix == ".safetensors":
             about = {"mvlib": json.dumps(facts)} if facts else {}
@@ -167,7 +171,7 @@ def write_weights(
             path = path.with_name(f"{path.stem}-{digest[:8]}{path.suffix}")
         if path.exists() and not overwrite:
             raise ConfigError(f"{path} exists")
-        os.chmod(temporary, 0o644)
+        os.chmod(temporary, mode)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -179,3 +180,13 @@ def test_a_signal_ends_a_command_in_order(capsys, number, status, word):
     assert guard("mvlib", work) == status
     assert (tidied, capsys.readouterr().err) == ([True], f"mvlib: {word}\n")
     assert signal.getsignal(number) is before
+
+
+@pytest.mark.parametrize("script", [
+    "average_checkpoints.py --input nowhere", "clean_checkpoint.py --checkpoint nowhere",
+])
+def test_scripts_end_as_commands_do(script):
+    scripts = Path(mvlib.__file__).parents[1] / "scripts"
+    done = subprocess.run([sys.executable, *f"{scripts}/{script}".split()], capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith(script.partition(".")[0] + ": ") and "nowhere" in done.stderr

@@ -419,6 +419,8 @@ def test_a_killed_rank_is_started_again(start, run, tmp_path):
     (["--batch-size", "1000"], "batch_size 1000 is larger than the 64 samples of an epoch"),
     (["--model-kwargs", "nosuch=1"], "nosuch"),
     (["--opt-kwargs", "nosuch=1"], "nosuch"),
+    (["--opt", "adam", "--opt-betas", "2", "3"], "optimizer 'adam': Invalid beta"),
+    (["--interpolation", "bilinearr"], "interpolation 'bilinearr' is none of"),
     (["--log-wandb"], "wandb"),
     ([], "mvlib: No space left on device"),
 ])
