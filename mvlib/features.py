@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .layers.helpers import unwrap
 from .models.base import ImageModel, Indices, StateDict, take_indices
 from .models.scripting import scriptable
 
@@ -84,6 +85,7 @@ class FeatureExtractor(nn.Module):
         return_dict: bool = False,
     ) -> None:
         super().__init__()
+        model = unwrap(model)
         info = model.feature_info
         if out_indices is None and isinstance(model.default_out_indices, int):
             out_indices = min(model.default_out_indices, len(info))

@@ -17,7 +17,6 @@ import logging
 import math
 import os
 import pickle
-import re
 import struct
 import sys
 import zipfile
@@ -35,7 +34,7 @@ from torch.nn.modules.module import _IncompatibleKeys
 from .arguments import shorten_error
 from .errors import CheckpointError, MvlibError
 from .hub import check_complete
-from .layers.helpers import owns_meta, unwrap
+from .layers.helpers import owns_meta, plain_name, unwrap
 from .weights import WeightsConfig
 
 __all__ = ["FACTS", "adapt_input_conv", "load_checkpoint", "load_weights", "materialize", "read_state_dict",
@@ -48,8 +47,6 @@ StateDict = dict[str, Tensor]
 _EMA_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict")
 _WRAPPER_KEYS = ("classy_state_dict", "base_model", "state_dict", "model", "model_state_dict", "params", "net",
                  "encoder", "module")
-# What torch.compile, FSDP and activation checkpointing put into a name wherever they wrap a part of the model.
-_WRAPPERS = re.compile(r"(?<![^.])(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 # What a checkpoint may say of its model, and of what type that is. `classes` are names, `data_config` is how its images
 # are prepared, `label_set` and `license` are as in a WeightsConfig, `base` is its `base_model`, which as a key in a
 # checkpoint means tensors.
@@ -294,7 +291,7 @@ def _unwrap(data: Any, use_ema: bool) -> StateDict:
 
 def strip_wrappers(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     """A state dict without what training programs' wrappers put into names and beside the weights."""
-    state_dict = {_WRAPPERS.sub("", key): value for key, value in state_dict.items()}
+    state_dict = {plain_name(key): value for key, value in state_dict.items()}
     while state_dict and all(key.startswith("module.") or key == "n_averaged" for key in state_dict):  # DDP, averages
         state_dict = {key[len("module."):]: value for key, value in state_dict.items() if key != "n_averaged"}
     return state_dict

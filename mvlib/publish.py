@@ -17,6 +17,7 @@ from .data.config import image_mode, resolve_data_config
 from .errors import ConfigError
 from .factory import build_empty, describe_inputs
 from .files import replacing
+from .layers.helpers import unwrap
 from .models.base import ImageModel
 from .names import closest
 from .weights import INPUT_FIELDS, OWN_FIELDS, WeightsConfig
@@ -73,6 +74,7 @@ def save_for_hub(
         ConfigError: The model has no name to be rebuilt by, an argument is not plain data, the arguments do not build
             a model like this one, or the number of class names is not that of the model's outputs.
     """
+    model = unwrap(model)
     if getattr(model, "is_quantized", False):
         raise ConfigError(f"'{model.architecture}' is int8, and safetensors cannot hold its packed weights; torch.save("
                           f"model.state_dict(), path) can, and create_model(..., checkpoint_path=path) reads it")

@@ -84,6 +84,10 @@ def resolve_data_config(
     if not (model is not None or args or pretrained_cfg):
         raise ValueError("a data config comes from a model, args or a pretrained_cfg, and none of them is given")
     args = {key: value for key, value in (args or {}).items() if value is not None}
+    if hasattr(model, "modules"):  # a torch module, perhaps in a wrapper
+        from ..layers.helpers import unwrap
+
+        model = unwrap(model)
     weights = _as_dict(pretrained_cfg) or _as_dict(getattr(model, "pretrained_cfg", None))
     test = {key: weights.get(f"test_{key}") for key in ("input_size", "crop_pct")} if use_test_size else {}
 

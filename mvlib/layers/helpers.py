@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from itertools import repeat
 from typing import Any
 
@@ -10,9 +11,11 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-__all__ = ["check_layer", "is_recording", "make_divisible", "move_to_end", "owns_meta", "to_2tuple", "to_ntuple",
-           "unwrap"]
+__all__ = ["check_layer", "is_recording", "make_divisible", "move_to_end", "named_parameters", "owns_meta",
+           "plain_name", "to_2tuple", "to_ntuple", "unwrap"]
 
+_INSIDE = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+_WRAPPERS = re.compile(rf"(?<![^.])(?:{'|'.join(_INSIDE)})\.")
 _is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # older torch lacks it
 
 
@@ -69,12 +72,28 @@ def owns_meta(module: nn.Module) -> bool:
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The model inside DistributedDataParallel, DataParallel, AveragedModel and torch.compile, one in another too."""
+    """The model inside DistributedDataParallel, DataParallel, AveragedModel, FSDP and torch.compile, nested or not.
+
+    Whoever asks a model for what only ours have (methods, `pretrained_cfg`) asks the one within: some wrappers pass the
+    question on, and the answer's names are not those of their parameters; others do not.
+    """
     wrappers = (nn.parallel.DistributedDataParallel, nn.DataParallel, AveragedModel)
     while True:
         if isinstance(model, wrappers):
             model = model.module
-        elif hasattr(model, "_orig_mod"):
-            model = model._orig_mod
+        elif inside := [model._modules[name] for name in _INSIDE if name in model._modules]:
+            model = inside[0]
         else:
             return model
+
+
+def plain_name(name: str) -> str:
+    """A parameter's name without what torch.compile, FSDP and activation checkpointing put into it, anywhere."""
+    return _WRAPPERS.sub("", name)
+
+
+def named_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """A model's parameters under the names that they have within its wrappers."""
+    within = {id(p): name for name, p in unwrap(model).named_parameters()}
+    for name, p in model.named_parameters():
+        yield plain_name(within.get(id(p), name)), p

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from ..layers.helpers import unwrap
 from ..names import closest
 
 __all__ = ["adaptive_clip_grad", "clip_grad", "model_parameters"]
@@ -86,6 +87,7 @@ def model_parameters(model: nn.Module, exclude_head: bool = False) -> list[nn.Pa
 
 
 def _classifiers(model: nn.Module) -> list[nn.Module] | None:
+    model = unwrap(model)
     if hasattr(model, "classifier_paths"):
         return [model.get_submodule(path) for path in model.classifier_paths]
     if hasattr(model, "get_classifier"):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..errors import ConfigError
+from ..layers.helpers import unwrap
 from ..names import closest
 from .param_groups import param_groups_layer_decay, param_groups_weight_decay
 from .registry import OptimInfo, get_optimizer_class, get_optimizer_info
@@ -45,8 +46,8 @@ def create_optimizer_v2(
     update wrongly or refuse: with slices and other tensors that have gaps in memory, sparse gradients, DTensors.
 
     Args:
-        model_or_params: A model, whose trainable parameters are sorted into groups by the arguments below, or
-            parameters or groups, which are taken as they are.
+        model_or_params: A model, in wrappers (DDP, torch.compile, ...) or not, whose trainable parameters are sorted
+            into groups by the arguments below, or parameters or groups, which are taken as they are.
         opt: Name (see `list_optimizers`), after "lookahead_" wrapped in `Lookahead`.
         lr: Learning rate; None is the optimizer's own default.
         weight_decay: Weight decay.
@@ -75,7 +76,8 @@ def create_optimizer_v2(
     if isinstance(model_or_params, nn.Module) and param_group_fn is not None:
         params = param_group_fn(model_or_params)
     elif isinstance(model_or_params, nn.Module):
-        no_decay = model_or_params.no_weight_decay() if hasattr(model_or_params, "no_weight_decay") else ()
+        inner = unwrap(model_or_params)
+        no_decay = inner.no_weight_decay() if hasattr(inner, "no_weight_decay") else ()
         common = dict(
             weight_decay=weight_decay, no_weight_decay_list=no_decay, fallback_list=fallback_list,
             fallback_no_weight_decay=fallback_no_weight_decay, weight_decay_exclude_1d=filter_bias_and_bn)

@@ -1,4 +1,7 @@
-"""Parameter groups: what takes weight decay, and learning rates that fall with the distance from the head."""
+"""Parameter groups: what takes weight decay, and learning rates that fall with the distance from the head.
+
+A model may come in wrappers (DDP, FSDP, torch.compile, ...): names are those within.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from torch import nn
+
+from ..layers.helpers import named_parameters, plain_name, unwrap
 
 __all__ = ["auto_group_layers", "group_parameters", "param_groups_layer_decay", "param_groups_weight_decay"]
 
@@ -21,10 +26,15 @@ def _matches(name: str, patterns: Collection[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _split_no_decay(
-    fallback_list: Collection[str], fallback_no_weight_decay: bool, no_weight_decay_list: Collection[str]
-) -> set[str]:
-    return {*fallback_list, *(no_weight_decay_list if fallback_no_weight_decay else ())}
+def _patterns(
+    model: nn.Module, fallback_list: Collection[str], fallback_no_weight_decay: bool,
+    no_weight_decay_list: Collection[str],
+) -> tuple[set[str], set[str]]:
+    """Patterns of what takes no decay and of what goes to the fallback, within the model's wrappers."""
+    outside = "module." if model is not unwrap(model) else ""  # names may be given as they are there
+    no_decay, fallback = ({plain_name(pattern).removeprefix(outside) for pattern in patterns}
+                          for patterns in (no_weight_decay_list, fallback_list))
+    return no_decay, fallback | (no_decay if fallback_no_weight_decay else set())
 
 
 def param_groups_weight_decay(
@@ -48,13 +58,13 @@ def param_groups_weight_decay(
     Returns:
         At most four groups: without and with decay, then the same two of the fallback, marked "use_fallback".
     """
-    fallback = _split_no_decay(fallback_list, fallback_no_weight_decay, no_weight_decay_list)
+    no_decay, fallback = _patterns(model, fallback_list, fallback_no_weight_decay, no_weight_decay_list)
     sorted_params: dict[tuple[bool, bool], list[nn.Parameter]] = {
         (is_fallback, decays): [] for is_fallback in (False, True) for decays in (False, True)}
-    for name, p in model.named_parameters():
+    for name, p in named_parameters(model):
         if p.requires_grad:
             is_excluded = weight_decay_exclude_1d and (p.ndim <= 1 or name.endswith(".bias"))
-            decays = bool(weight_decay) and not is_excluded and not _matches(name, no_weight_decay_list)
+            decays = bool(weight_decay) and not is_excluded and not _matches(name, no_decay)
             sorted_params[_matches(name, fallback), decays].append(p)
     return [
         {"params": params, "weight_decay": weight_decay if decays else 0.0,
@@ -75,7 +85,7 @@ def group_parameters(model: nn.Module, matcher: Mapping[str, Any] | Callable[[st
     """
     key_of = matcher if callable(matcher) else _key_function(matcher)
     keys: dict[str, tuple[float, ...]] = {}
-    for name, _ in model.named_parameters():
+    for name, _ in named_parameters(model):
         key = key_of(name)
         if key is not None:
             keys[name] = tuple(key) if isinstance(key, Collection) else (key,)
@@ -114,9 +124,9 @@ def auto_group_layers(model: nn.Module, layers_per_group: int = 12, num_groups: 
         layers_per_group: Parameters a layer.
         num_groups: Layers before the classifier, in place of `layers_per_group`.
     """
-    prefixes = dict(getattr(model, "pretrained_cfg", None) or {}).get("classifier") or ""
+    prefixes = dict(getattr(unwrap(model), "pretrained_cfg", None) or {}).get("classifier") or ""
     prefixes = (prefixes,) if isinstance(prefixes, str) else tuple(prefixes)
-    names = [name for name, _ in model.named_parameters()]
+    names = [name for name, _ in named_parameters(model)]
     trunk = [name for name in names if not name.startswith(prefixes)]
     if num_groups is not None:
         layers_per_group = max(1, math.ceil(len(trunk) / num_groups))
@@ -158,15 +168,16 @@ def param_groups_layer_decay(
     Returns:
         One group for each layer and kind, in the order in which the model has them. Frozen parameters are left out.
     """
-    fallback = _split_no_decay(fallback_list, fallback_no_weight_decay, no_weight_decay_list)
-    if hasattr(model, "group_matcher"):
-        layers = group_parameters(model, model.group_matcher(coarse=False))
+    no_decay, fallback = _patterns(model, fallback_list, fallback_no_weight_decay, no_weight_decay_list)
+    inner = unwrap(model)
+    if hasattr(inner, "group_matcher"):
+        layers = group_parameters(model, inner.group_matcher(coarse=False))
     else:
         layers = auto_group_layers(model)
     last = max(layers.values(), default=0)
     groups: dict[tuple[int, bool, bool], dict[str, Any]] = {}
     names: dict[tuple[int, bool, bool], list[str]] = {}
-    for name, p in model.named_parameters():
+    for name, p in named_parameters(model):
         if not p.requires_grad:
             continue
         layer = layers.get(name, last)
@@ -174,7 +185,7 @@ def param_groups_layer_decay(
         if no_opt_scale and scale < no_opt_scale:
             p.requires_grad = False
             continue
-        decays = not (weight_decay_exclude_1d and p.ndim <= 1) and not _matches(name, no_weight_decay_list)
+        decays = not (weight_decay_exclude_1d and p.ndim <= 1) and not _matches(name, no_decay)
         key = layer, decays, _matches(name, fallback)
         if key not in groups:
             groups[key] = {"lr_scale": scale, "weight_decay": weight_decay if decays else 0.0, "params": []}

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ..errors import ConfigError
+from ..layers.helpers import named_parameters, plain_name
 
 __all__ = ["resume_optimizer"]
 
@@ -28,7 +29,7 @@ def resume_optimizer(
     Args:
         optimizer: Of the model's parameters.
         saved: Its `state_dict()` then.
-        model: The model, without wrappers.
+        model: The model.
         order: Names in the order that the parameters had then, as the saved model's state dict has it; others may be
             among them.
 
@@ -36,9 +37,9 @@ def resume_optimizer(
         ConfigError: It is the state of another kind of optimizer, or of other parameter groups.
     """
     groups, then = optimizer.param_groups, saved["param_groups"]
-    names = {id(p): name for name, p in model.named_parameters()}
+    names = {id(p): name for name, p in named_parameters(model)}
     own = [[names[id(p)] for p in group["params"]] for group in groups]
-    where = _numbers(groups, own, then, {name: place for place, name in enumerate(order)})
+    where = _numbers(groups, own, then, {plain_name(name): place for place, name in enumerate(order)})
     resumed = []
     for group, members in zip(groups, own):
         before = where[members[0]][0] if members else {}

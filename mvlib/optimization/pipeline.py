@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_map
 
 from ..errors import ConfigError
 from ..layers.branches import reparameterize
+from ..layers.helpers import unwrap
 from ..memory import reuse_freed_memory
 from ..precisions import precision_name
 from .compilation import CompiledForward, compiler_missing, estimated_seconds, worth_compiling
@@ -141,7 +142,7 @@ def optimize(
         raise ConfigError(f"compile {compile!r} is not one of {', '.join(_COMPILE)}")
     if work is not None and work < 0:
         raise ConfigError(f"work is a number of images, not {work}")
-    wanted = _dtype_of(dtype)
+    wanted, model = _dtype_of(dtype), unwrap(model)
     if isinstance(model, OptimizedModel):
         if wanted is not None and wanted != model.dtype:
             raise ConfigError(f"the model is optimized for {_name(model.dtype)} already: optimize the model that it "

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from ..layers.helpers import unwrap
+
 __all__ = ["ModelEma"]
 
 
@@ -27,7 +29,7 @@ class ModelEma(AveragedModel):
     def __init__(
         self, model: nn.Module, decay: float = 0.9999, warmup: bool = False, device: torch.device | str | None = None
     ) -> None:
-        super().__init__(model, device, multi_avg_fn=self._average, use_buffers=True)
+        super().__init__(unwrap(model), device, multi_avg_fn=self._average, use_buffers=True)
         self.decay = decay
         self.warmup = warmup
         self.n_averaged = self.n_averaged.cpu()  # read at every update: on a GPU that would wait for it

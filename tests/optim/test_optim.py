@@ -1,6 +1,7 @@
 """Optimizers follow timm's trajectories, resume to the bit, and say what is wrong with their arguments."""
 
 import argparse
+import contextlib
 import copy
 import io
 import sys
@@ -11,11 +12,13 @@ import timm.optim
 import timm.utils
 import torch
 from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 import mvlib
 from mvlib import optim
 from mvlib.errors import ConfigError, MissingPackageError
 from mvlib.layers.helpers import move_to_end
+from mvlib.train import ModelEma
 
 NAMES = optim.list_optimizers(exclude_filters=["fused*", "bnb*"])
 IN_TIMM = [name for name in NAMES if name != "nvnovograd"]
@@ -811,3 +814,88 @@ def test_parameters_without_the_head():
     distilled = mvlib.create_model("deit_tiny_distilled_patch16_224", depth=1)
     left = {id(p) for p in optim.model_parameters(distilled, exclude_head=True)}
     assert not left & {id(p) for head in (distilled.head, distilled.head_dist) for p in head.parameters()}
+
+
+# wrappers
+
+
+def _with_a_compiled_block(model):
+    name = next(name for name, _ in model.named_modules() if name.endswith("blocks.1"))
+    model.set_submodule(name, torch.compile(model.get_submodule(name)))
+    return model
+
+
+@contextlib.contextmanager
+def process_group():
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        yield
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+WRAPPERS = {
+    "compiled": torch.compile,
+    "DataParallel": nn.DataParallel,
+    "AveragedModel": lambda model: torch.optim.swa_utils.AveragedModel(model, avg_fn=None),
+    "DDP": nn.parallel.DistributedDataParallel,
+    "nested": lambda model: torch.compile(nn.parallel.DistributedDataParallel(torch.compile(model))),
+    "a compiled block": _with_a_compiled_block,
+    "checkpointed": lambda model: checkpoint_wrapper(model),
+}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize("name", ["test_vit", "swin_tiny_patch4_window7_224"])
+def test_groups_are_those_within_the_wrapper(name, wrapper):
+    model = mvlib.create_model(name, num_classes=3)
+    options = [dict(weight_decay=0.05), dict(weight_decay=0.05, layer_decay=0.7),
+               dict(weight_decay=0.05, fallback_list=["head*", "*.0.norm1.*"], fallback_no_weight_decay=True)]
+
+    def groups(model):
+        names = [name for name, _ in model.named_parameters()]
+        places = {id(p): place for place, p in enumerate(model.parameters())}
+        assert len(places) == len(names)
+        return [[{**group, "params": [places[id(p)] for p in group["params"]]} for group in
+                 optim.create_optimizer_v2(model, "sgd", lr=0.1, **kwargs).param_groups] for kwargs in options]
+
+    expected = groups(model)
+    with process_group():
+        wrapped = WRAPPERS[wrapper](model)
+        assert groups(wrapped) == expected
+        outside = [name for name, _ in wrapped.named_parameters() if ".norm1." in name]
+        own = optim.param_groups_weight_decay(wrapped, fallback_list=outside)
+        assert sum(len(group["params"]) for group in own if group.get("use_fallback")) == len(outside)
+        assert len(optim.model_parameters(wrapped, exclude_head=True)) == len(list(model.parameters())) - 2
+
+
+def test_sharded_parameters_learn():
+    """torch has no fused SGD for DTensors."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    with process_group():
+        net = nn.Linear(4, 3)
+        fully_shard(net, mesh=init_device_mesh("cpu", (1,)))
+        optimizer = optim.create_optimizer_v2(net, "sgd", lr=0.1)
+        losses = []
+        for _ in range(3):
+            optimizer.zero_grad()
+            loss = (net(torch.ones(2, 4)) - 1).square().mean()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    assert losses[2] < losses[0]
+
+
+def test_what_asks_a_model_asks_the_one_within(tmp_path):
+    model = mvlib.create_model("test_vit", num_classes=3)
+    model.pretrained_cfg = {**model.pretrained_cfg, "mean": (0.1, 0.2, 0.3)}
+    wrapped = nn.DataParallel(model)
+    assert mvlib.resolve_data_config(model=wrapped) == mvlib.resolve_data_config(model=model)
+    mvlib.save_for_hub(wrapped, tmp_path)
+    saved = mvlib.create_model(f"local-dir:{tmp_path}")
+    assert all(torch.equal(value, saved.state_dict()[key]) for key, value in model.state_dict().items())
+    assert ModelEma(wrapped).module.state_dict().keys() == model.state_dict().keys()
+    assert mvlib.optimize(wrapped.eval(), torch.randn(2, 3, 160, 160), compile="off")[0].num_classes == 3
+    assert mvlib.FeatureExtractor(wrapped).feature_info.channels()
