@@ -261,13 +261,13 @@ def _is_of(facts: Mapping[str, Any], architecture: str) -> bool:
 
 def _from_checkpoint(request: _Request, facts: Mapping[str, Any], where: str) -> _Request:
     """The request with what a checkpoint says of its model, which is not trusted."""
-    arguments = {key: tuple(value) if isinstance(value, list) else value
-                 for key, value in {**facts["model_args"], "num_classes": facts.get("num_classes")}.items()
+    arguments = {key: value for key, value in {**facts["model_args"], "num_classes": facts.get("num_classes")}.items()
                  if value is not None}
     for key, value in arguments.items():
         expected = check_plain(key, value)
         if expected:
             raise _bad_field(where, key, value, f"a checkpoint can give {expected}")
+        arguments[key] = tuple(value) if isinstance(value, list) else value
     inputs = {key: tuple(value) if isinstance(value, list) else value
               for key, value in facts.get("data_config", {}).items() if key in INPUT_FIELDS}
     if inputs:  # they are all of them

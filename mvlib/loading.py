@@ -375,6 +375,9 @@ def base_of_checkpoint(config: WeightsConfig, facts: Mapping[str, Any]) -> Weigh
     """What is known of a file's weights, from its facts and the config that its model was built by.
 
     Weights alone, without facts, have the classes that the config describes: whoever loads them knows that.
+
+    Raises:
+        ConfigError: A fact cannot be what it is said to be.
     """
     if not facts:
         return config.of_other_weights().replace(label_set=config.label_set, label_names=config.label_names,
@@ -383,7 +386,7 @@ def base_of_checkpoint(config: WeightsConfig, facts: Mapping[str, Any]) -> Weigh
     about["base_model"] = facts.get("base")
     if facts.get("classes"):
         about["label_names"] = tuple(map(str, facts["classes"]))
-    return config.of_other_weights().replace(**about)
+    return config.of_other_weights().replace(**about).with_inputs()
 
 
 def load_weights(

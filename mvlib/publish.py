@@ -136,7 +136,7 @@ def describe_model(model: ImageModel) -> dict[str, Any]:
     facts = {
         "arch": model.architecture, "num_classes": model.num_classes,
         "classes": config.label_names and list(config.label_names), "label_set": config.label_set,
-        "model_args": {key: value for key, value in _current_arguments(model).items() if _is_plain(value)},
+        "model_args": {key: value for key, value in _current_arguments(model).items() if is_plain(value)},
         "data_config": resolve_data_config(pretrained_cfg=config), "license": config.license,
         "base": config.base_model,
     }
@@ -179,7 +179,8 @@ def _current_arguments(model: ImageModel) -> dict[str, Any]:
     return arguments
 
 
-def _is_plain(value: Any) -> bool:
+def is_plain(value: Any) -> bool:
+    """Whether JSON can hold it."""
     try:
         json.dumps(value)
     except TypeError:
@@ -190,7 +191,7 @@ def _is_plain(value: Any) -> bool:
 def _config_json(model: ImageModel, config: WeightsConfig, model_args: Mapping[str, Any] | None) -> dict[str, Any]:
     arguments = {**_current_arguments(model), **(model_args or {})}
     for key, value in arguments.items():
-        if not _is_plain(value):
+        if not is_plain(value):
             raise ConfigError(f"the argument {key}={value!r} that the model was built with is not plain data; pass "
                               f"model_args={{'{key}': ...}} with a name for it")
     _check_rebuilds(model, arguments)

@@ -194,6 +194,10 @@ class WeightsConfig:
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{name} {shorten(getattr(self, name))} is none of {', '.join(choices)}")
+        for key, value in {"name": None, **self.base_model}.items() if self.base_model is not None else ():
+            words = value if isinstance(value, (list, tuple)) and key != "name" else [value]
+            if not all(isinstance(word, str) for word in words):
+                raise ConfigError(f"base_model {shorten(self.base_model)} does not describe weights by their name")
         for name in ("crop_pct", "test_crop_pct"):
             value = getattr(self, name)
             if value is not None and not 0 < value <= 16:
@@ -254,7 +258,8 @@ class WeightsConfig:
         if not name:
             return dict(self.base_model) if self.base_model else None
         public = next((s for s in self.sources if not s.startswith(("local-dir:", "file:"))), None)
-        facts = {"name": name, "source": public, "license": self.license, "paper_ids": self.paper_ids,
+        papers = list(self.paper_ids) if isinstance(self.paper_ids, tuple) else self.paper_ids
+        facts = {"name": name, "source": public, "license": self.license, "paper_ids": papers,
                  "origin_url": self.origin_url}
         return {key: value for key, value in facts.items() if value}
 

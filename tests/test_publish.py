@@ -235,6 +235,16 @@ def test_push_to_hub(hub, tmp_path):
 
 # mistakes
 
+@pytest.mark.parametrize("base", [{"license": "mit"}, {"name": 3}, {"name": "x", "paper_ids": [1]}, ["x"]], ids=str)
+def test_a_base_that_is_none(tmp_path, base):
+    path = mvlib.save_for_hub(mvlib.create_model("test_resnet"), tmp_path) / "config.json"
+    config = json.loads(path.read_text())
+    config["mvlib"]["base_model"] = base
+    path.write_text(json.dumps(config))
+    with pytest.raises(ConfigError, match="base_model"):
+        mvlib.create_model(f"local-dir:{tmp_path}")
+
+
 def test_a_model_without_a_name(tmp_path):
     with pytest.raises(ConfigError, match="only a model that create_model built can be saved"):
         mvlib.save_for_hub(torch.nn.Linear(2, 2), tmp_path)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError, ConfigError
 from ..loading import read_state_dict, read_training_facts
+from ..publish import is_plain
 from .checkpoint import read_checkpoint
 
 __all__ = ["average_checkpoints", "choose_checkpoints", "clean_checkpoint", "common_facts", "write_weights"]
@@ -99,9 +100,8 @@ def common_facts(paths: Sequence[str | os.PathLike[str]]) -> dict[str, Any]:
     """
     facts: dict[str, Any] = {}
     for path in paths:
-        found = {key: value for key, value in read_training_facts(path).items() if key in _OF_THE_MODEL}
-        if "classes" in found:
-            found["classes"] = list(found["classes"])
+        found = {key: json.loads(json.dumps(value)) for key, value in read_training_facts(path).items()
+                 if key in _OF_THE_MODEL and is_plain(value)}  # not another program's objects
         for key in _OF_THE_MODEL[:4]:
             if facts and found and facts.get(key) != found.get(key):
                 raise CheckpointError(f"{path} is not of the same model as {paths[0]}: '{key}' is {found.get(key)!r}, "

@@ -15,7 +15,13 @@ from mvlib.cli import main
 from mvlib.errors import CheckpointError, ConfigError
 from mvlib.optimization.folding import fold_batch_norms
 from mvlib.train import parse_train_arguments, read_checkpoint
-from mvlib.train.averaging import average_checkpoints, choose_checkpoints, clean_checkpoint, write_weights
+from mvlib.train.averaging import (
+    average_checkpoints,
+    choose_checkpoints,
+    clean_checkpoint,
+    common_facts,
+    write_weights,
+)
 from mvlib.train.evaluation import expand_models, read_label_lists
 from mvlib.train.run import train
 
@@ -261,6 +267,8 @@ def test_a_checkpoint_of_a_loop_of_one_s_own(tmp_path, monkeypatch):
     run_script(monkeypatch, "clean_checkpoint.py", "--checkpoint", tmp_path / "checkpoint.pth", "--output",
                tmp_path / "w.safetensors")
     image = torch.randn(1, 1, 64, 64)
+    files = [tmp_path / "checkpoint.pth", tmp_path / "w.safetensors"]
+    assert common_facts(files) == common_facts(files[:1]), "whatever the format"
     for name in ("checkpoint.pth", "w.safetensors"):
         again = mvlib.create_model("test_vit", checkpoint_path=tmp_path / name).eval()
         assert torch.equal(again(image), model.eval()(image))
