@@ -178,7 +178,7 @@ def test_masks(make):
         torch.testing.assert_close(fused, plain, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("method", ["hook"])
+@pytest.mark.parametrize("method", ["hook", "fx"])
 def test_timm_s_own_extractor(method):
     ours, theirs = pair("vit")
     for model in (ours, theirs):

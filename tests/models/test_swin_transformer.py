@@ -93,6 +93,7 @@ def test_torchvision_s_builders_take_any_size(name, size):
     ours, theirs = torchvision_pair(name)
     for batch in (1, 2):
         assert_same(ours, theirs, image(size, batch))
+        assert_same(torch.fx.symbolic_trace(ours), theirs, image(size, batch))
 
 
 @functools.cache

@@ -120,7 +120,7 @@ def import_families() -> tuple[list[str], dict[str, str]]:
             importlib.import_module(f"mvlib.models.{module}")
         except Exception as error:  # one family being written must not stop the others
             broken[module] = f"{type(error).__name__}: {_first_line(error)}"
-    return [m for m in modules if m not in broken and registry.list_models(module=m)], broken
+    return [m for m in modules if m not in broken and m in registry.list_modules()], broken
 
 
 def list_architectures(patterns: Sequence[str] = (), modules: Sequence[str] = ()) -> list[str]:
