@@ -130,8 +130,12 @@ def create_model(
     model = _build(request, entrypoint, arguments, given, stays_empty)
     if features_only and not hasattr(model, "forward_intermediates"):
         raise ConfigError(f"'{request.architecture}' cannot give features: its model, {type(model).__name__}, has no "
-                          f"forward_intermediates")
+                          f"forward_intermediates; a class derived from mvlib.ImageModel has")
     config = request.config
+    for key, value in (("num_classes", config and config.num_classes), ("in_chans", config and config.input_size[0])):
+        value = arguments.get(key, value)
+        if value is not None and not hasattr(model, key):  # a user's plain module need not say it
+            setattr(model, key, value)
     model.architecture = request.architecture
     model.model_args = arguments
     model.weights_config = config or WeightsConfig(architecture=request.architecture)

@@ -464,7 +464,7 @@ def load_weights(
         _assign(model, kept, device, dtype)
     else:
         model.load_state_dict(kept, strict=False)
-        if dropped:
+        if dropped and hasattr(model, "init_weights"):  # a user's plain module is as it was built
             model.init_weights({key.rpartition(".")[0] for key in dropped})
     return answer
 

@@ -78,8 +78,11 @@ def save_for_hub(
     if getattr(model, "is_quantized", False):
         raise ConfigError(f"'{model.architecture}' is int8, and safetensors cannot hold its packed weights; torch.save("
                           f"model.state_dict(), path) can, and create_model(..., checkpoint_path=path) reads it")
-    if not isinstance(model, ImageModel) or getattr(model, "architecture", None) is None:
+    if getattr(model, "architecture", None) is None:
         raise ConfigError("only a model that create_model built can be saved: it has the name to be rebuilt by")
+    if not isinstance(model, ImageModel):
+        raise ConfigError(f"{type(model).__name__} cannot be saved for the hub: derive it from mvlib.ImageModel, which "
+                          f"says what a config.json has to")
     if label_names is not None and len(label_names) != model.num_classes:
         raise ConfigError(f"{len(label_names)} label_names for a model with {model.num_classes} outputs")
     config = _current_config(model)

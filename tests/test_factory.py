@@ -394,3 +394,29 @@ def test_loading_says_where_from(hub, caplog):
     with caplog.at_level(logging.INFO, logger="mvlib"):
         mvlib.create_model("resnet18.a1_in1k")
     assert "loading 'resnet18.a1_in1k' from hf-hub:timm/resnet18.a1_in1k" in caplog.text
+
+
+class Plain(torch.nn.Module):
+    def __init__(self, num_classes=5):
+        super().__init__()
+        self.conv, self.head = torch.nn.Conv2d(3, 8, 3), torch.nn.Linear(8, num_classes)
+
+    def forward(self, x):
+        return self.head(self.conv(x).mean((2, 3)))
+
+
+def test_a_plain_module_of_a_user_s(fresh_registry, tmp_path):
+    def my_net(**kwargs):
+        return Plain(**kwargs)
+
+    weights = Plain().state_dict()
+    (tmp_path / "w.safetensors").write_bytes(save(weights))
+    fields = {"sources": [f"file:{tmp_path}/w.safetensors"], "num_classes": 5, "classifier": "head"}
+    mvlib.register_model(weights={"v1": fields})(my_net)
+    model = mvlib.create_model("my_net.v1")
+    assert torch.equal(model.head.weight, weights["head.weight"]) and (model.num_classes, model.in_chans) == (5, 3)
+    assert mvlib.create_model("my_net.v1", num_classes=3)(IMAGE).shape == (1, 3)
+    with pytest.raises(ConfigError, match="Plain, has no forward_intermediates; a class derived from mvlib.ImageModel"):
+        mvlib.create_model("my_net.v1", features_only=True)
+    with pytest.raises(ConfigError, match="Plain cannot be saved for the hub: derive it from mvlib.ImageModel"):
+        mvlib.save_for_hub(model, tmp_path / "out")
