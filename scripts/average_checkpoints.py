@@ -32,4 +32,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(guard("average_checkpoints", main))
+    if status := guard("average_checkpoints", main):
+        sys.exit(status)

@@ -36,4 +36,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(guard("clean_checkpoint", main))
+    if status := guard("clean_checkpoint", main):
+        sys.exit(status)

@@ -159,7 +159,8 @@ def write_weights(
             about = {"mvlib": json.dumps(facts)} if facts else {}
             save_file(tensors, temporary, metadata={"format": "pt", **about})
         else:
-            torch.save({**facts, "state_dict": tensors} if facts else tensors, temporary)
+            with open(temporary, "wb") as stream:  # a file's name would be in it, and so in its hash
+                torch.save({**facts, "state_dict": tensors} if facts else tensors, stream)
         with open(temporary, "rb+") as stream:
             os.fsync(stream.fileno())
             digest = hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") \
