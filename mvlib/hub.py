@@ -56,6 +56,7 @@ _MAX_CONFIG_BYTES = 1 << 20
 _MAX_NESTING = 16
 _TRIES = 5  # of a download that breaks off
 _HUB_TRIES = 3  # by us, beyond huggingface_hub's own
+_BROKEN_OFF = ("ReadError", "ChunkedEncodingError")  # httpx's, requests'
 _REACH_SECONDS = 2.5  # in which a server has to take a connection before anything is asked of it
 _NEWER_SECONDS = 2.0  # in which the hub has to say whether it has a newer revision
 _CHUNK = 1 << 20
@@ -715,7 +716,7 @@ def _hub_download(
     from . import __version__
 
     where = f"'{repo}'" + (f" at '{revision}'" if revision else "")
-    reason = None if _is_offline() else _unreachable(constants.ENDPOINT)
+    reason = "" if _is_offline() else _unreachable(constants.ENDPOINT)
     if reason is not None:
         raise NotCachedError(_how_to_fetch_repo(repo, filename, revision, cache_dir, reason))
 
@@ -725,8 +726,9 @@ def _hub_download(
                 repo, filename, revision=revision, cache_dir=cache_dir, library_name="mvlib",
                 library_version=__version__))
         except Exception as error:
-            # It goes on by itself after a connection that was closed, and not after one that was reset.
-            if tries <= 1 or type(error).__name__ != "ReadError" or not _is_of_http_client(error):
+            # It goes on by itself after a connection that was closed, not after one that was reset; before 1.0, after
+            # neither.
+            if tries <= 1 or type(error).__name__ not in _BROKEN_OFF or not _is_of_http_client(error):
                 raise
             time.sleep(1)
             return download(tries - 1)
@@ -894,6 +896,8 @@ def push_folder(
 
     if not os.path.isdir(folder):
         raise ConfigError(f"{os.fspath(folder)} is not a folder")
+    if _is_offline():
+        raise DownloadError(f"nothing can be uploaded to '{repo_id}': HF_HUB_OFFLINE is set")
     api = huggingface_hub.HfApi(token=None if token == "" else token, library_name="mvlib")
     try:
         repo = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
@@ -907,8 +911,6 @@ def push_folder(
         raise DownloadError(f"the hub refused the upload to '{repo_id}' ({status}){hint}") from error
     except errors.HFValidationError as error:
         raise DownloadError(f"'{repo_id}' cannot be a repository of the hub: {error}") from error
-    except errors.OfflineModeIsEnabled as error:
-        raise DownloadError(f"nothing can be uploaded to '{repo_id}': HF_HUB_OFFLINE is set") from error
     except Exception as error:
         if not _is_of_http_client(error):
             raise

@@ -50,6 +50,8 @@ def hub(tmp_path, monkeypatch):
         }
         for name, value in settings.items():
             monkeypatch.setattr(constants, name, value)
+            if hasattr(file_download, name):  # before 1.0 it holds some of them itself
+                monkeypatch.setattr(file_download, name, value)
         without_waiting = types.SimpleNamespace(**{**vars(time), "sleep": lambda seconds: None})
         for module in (mvlib.hub, file_download, _http):
             monkeypatch.setattr(module, "time", without_waiting)

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import importlib.util
 import io
 import json
 import os
@@ -13,6 +14,7 @@ import threading
 import time
 import warnings
 import zipfile
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,7 @@ from mvlib.hub import (
 
 REPO = "timm/resnet18.a1_in1k"
 SOURCE = f"hf-hub:{REPO}"
+BY_REQUESTS = version("huggingface_hub").startswith("0.")  # an older client, which has another HTTP client
 BLOB = f"/{REPO}/resolve/main/model.safetensors"
 
 
@@ -202,6 +205,7 @@ def test_a_token_is_sent(hub, repo, monkeypatch):
         fetch(SOURCE)
 
 
+@pytest.mark.skipif(BY_REQUESTS, reason="this huggingface_hub does not ask again after a 500")
 def test_the_hub_s_500_that_passes(hub, repo):
     hub.fault("*/model.safetensors", status=500, times=2)
     assert fetch(SOURCE).read_bytes() == WEIGHTS
@@ -737,7 +741,8 @@ def test_a_full_disk_under_the_hub_s_cache(hub, repo, monkeypatch):
                         if self.name.endswith(".incomplete") else original(self, *args, **kwargs))
     with pytest.raises(DownloadError, match=f"the disk is full: no room in {cache_paths()['hub']}"):
         fetch(SOURCE)
-    assert not [name for name in cached_files(cache_paths()["hub"]) if "incomplete" in name or len(name) == 64]
+    left = [name for name in cached_files(cache_paths()["hub"]) if "incomplete" in name or len(name) == 64]
+    assert not [name for name in left if not (BY_REQUESTS and name.endswith(".incomplete"))]  # goes on with it later
 
 
 # no network
@@ -1110,14 +1115,14 @@ def test_the_folders_are_those_of_torch_and_huggingface_hub(variables):
 
 
 _TORCH_HUB = '''
-import ast, importlib.util, pathlib, types
+import ast, importlib.util, pathlib, types, typing
 folder = importlib.util.find_spec("torch").submodule_search_locations[0]
 tree = ast.parse((pathlib.Path(folder) / "hub.py").read_text())
 wanted = ("ENV_TORCH_HOME", "ENV_XDG_CACHE_HOME", "DEFAULT_CACHE_DIR", "_hub_dir")
 keep = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name in ("get_dir", "_get_torch_home")
         or isinstance(n, (ast.Assign, ast.AnnAssign))
         and getattr(n.targets[0] if isinstance(n, ast.Assign) else n.target, "id", "") in wanted]
-names = {"os": os, "warnings": types.SimpleNamespace(warn=print)}
+names = {"os": os, "warnings": types.SimpleNamespace(warn=print), "Optional": typing.Optional}  # of older torch
 exec(compile(ast.Module(keep, []), "hub.py", "exec"), names)
 hub = types.SimpleNamespace(**names)
 '''
@@ -1178,6 +1183,8 @@ def test_removing_a_copy_of_a_repository(hub, repo):
     assert is_cached("hf-hub:copy/cat") is None
 
 
+@pytest.mark.skipif(importlib.util.find_spec("huggingface_hub.utils._shared_blobs") is None,
+                    reason="this huggingface_hub knows no shared store")
 def test_removing_frees_the_shared_store(hub, repo):
     store = share_blob(fetch(SOURCE))
     assert cache_entries()[0].size >= len(WEIGHTS)

@@ -140,7 +140,11 @@ def test_16_bit(tmp_path):
     grey = np.asarray(CAT.convert("L"))
     wide = Image.fromarray(grey.astype(np.uint16) * 257)
     for suffix in ("png", "tif", "pgm"):
-        path = save(wide, tmp_path / f"cat.{suffix}")
+        path = tmp_path / f"cat.{suffix}"
+        if suffix == "pgm":  # which older PIL reads and does not write
+            path.write_bytes(b"P5 %d %d 65535\n" % wide.size + np.asarray(wide).astype(">u2").tobytes())
+        else:
+            save(wide, path)
         assert Image.open(path).mode in ("I;16", "I")
         assert (np.asarray(open_image(path)) == grey[..., None]).all()
 

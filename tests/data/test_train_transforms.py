@@ -79,7 +79,9 @@ def test_boxes_are_distributed_as_torchvisions():
 
 
 def torch_box(image: Image.Image) -> tuple[int, int, int, int]:
-    params = v2.RandomResizedCrop(224).make_params([image])
+    crop = v2.RandomResizedCrop(224)
+    make_params = crop.make_params if hasattr(crop, "make_params") else crop._get_params  # older name
+    params = make_params([image])
     return params["top"], params["left"], params["height"], params["width"]
 
 
