@@ -35,7 +35,7 @@ def test_processes_share_cores_and_gpus(monkeypatch):
     assert cpu_count() == max(alone // 2, 1)
     monkeypatch.setenv("LOCAL_RANK", "5")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    monkeypatch.setattr(torch, "empty", lambda *args, device: None)
+    monkeypatch.setattr(torch, "empty", lambda *args, device: torch.zeros(*args))
     assert resolve_device("cuda") == torch.device("cuda:1")
 
 
