@@ -79,6 +79,21 @@ class Adafactor(BatchOptimizer):
     def state_dtype(self, name: str, p: Tensor, group: Group) -> torch.dtype:
         return torch.float32 if p.dtype in LOW_PRECISION else p.dtype
 
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        groups = [dict(group) for group in state_dict["param_groups"]]
+        for group in groups:
+            if "beta1" in group:  # timm's; the second one is of no use
+                beta1 = group.pop("beta1")
+                group["betas"] = None if beta1 is None else (beta1, 0.999)
+        super().load_state_dict({**state_dict, "param_groups": groups})
+
+    def from_timm(self, p: Tensor, state: State, group: Group) -> None:
+        state.pop("RMS", None)
+        dims = self._dims(p.shape, group["min_dim_size_to_factor"])
+        for name, dim in zip(("exp_avg_sq_col", "exp_avg_sq_row"), dims or ()):
+            if name in state and state[name].ndim == p.ndim - 1:  # timm drops the dimension of a mean
+                state[name] = state[name].unsqueeze(dim)
+
     @staticmethod
     def _dims(shape: Sequence[int], least: int) -> Dims:
         """The channels of a convolution, else the last two dimensions, if both are above `least`."""
@@ -148,6 +163,11 @@ class AdafactorBigVision(BatchOptimizer):
 
     def state_dtype(self, name: str, p: Tensor, group: Group) -> torch.dtype:
         return group["momentum_dtype"] if name == "exp_avg" else p.dtype
+
+    def from_timm(self, p: Tensor, state: State, group: Group) -> None:
+        for name, timms in (("exp_avg_sq_row", "exp_avg_sq_r"), ("exp_avg_sq_col", "exp_avg_sq_c")):
+            if timms in state:
+                state[name] = state.pop(timms)
 
     @staticmethod
     def _dims(shape: Sequence[int], least: int) -> Dims:

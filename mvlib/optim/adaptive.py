@@ -212,6 +212,10 @@ class Adan(BatchOptimizer):
     def init_state(self, p: Tensor, group: Group) -> State:
         return {**super().init_state(p, group), "last_grad": p.grad.clone()}  # the first difference is zero
 
+    def from_timm(self, p: Tensor, state: State, group: Group) -> None:
+        if "neg_pre_grad" in state:
+            state["last_grad"] = -state.pop("neg_pre_grad")
+
     def update(self, batch: Batch, group: Group) -> None:
         beta1, beta2, beta3 = group["betas"]
         averages, differences, squares, last = (
@@ -410,6 +414,10 @@ class Mars(BatchOptimizer):
 
     def init_state(self, p: Tensor, group: Group) -> State:
         return {**super().init_state(p, group), "is_reduced": group["optimize_1d"] or p.ndim >= 2}
+
+    def from_timm(self, p: Tensor, state: State, group: Group) -> None:
+        if state:
+            state.setdefault("is_reduced", group["optimize_1d"] or p.ndim >= 2)
 
     def batch_key(self, state: State, group: Group) -> bool:
         return state["is_reduced"]

@@ -141,8 +141,19 @@ class BatchOptimizer(Optimizer):
         extra = self.extra_state()
         return {**super().state_dict(), **({"extra": extra} if extra else {})}
 
+    def from_timm(self, p: Tensor, state: State, group: Group) -> None:
+        """Rename, in place, what a parameter's saved state holds under timm's names; one of ours stays as it is."""
+
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load what `state_dict` gave, here or in timm's optimizer of the same name.
+
+        Raises:
+            ConfigError: It is the state of another optimizer, or of parameters of other shapes.
+        """
+        groups = state_dict["param_groups"]
+        if [len(group["params"]) for group in groups] == [len(group["params"]) for group in self.param_groups]:
+            state_dict = self._in_our_terms(state_dict)  # torch refuses the others
         super().load_state_dict(state_dict)
         # torch has cast every tensor to its parameter's type, which loses digits where the two differ
         for group, saved_group in zip(self.param_groups, state_dict["param_groups"]):
@@ -153,6 +164,39 @@ class BatchOptimizer(Optimizer):
                         self.state[p][name] = _recast(value, p.device, dtype)
         if "extra" in state_dict:
             self.load_extra_state(state_dict["extra"])
+
+    def _in_our_terms(self, saved: dict[str, Any]) -> dict[str, Any]:
+        """A state dict with all that ours has: timm may count steps by group, use other names, lack some options."""
+        states, groups = dict(saved["state"]), []
+        for own, group in zip(self.param_groups, saved["param_groups"]):
+            group = {**{name: own.get(name, value) for name, value in self.defaults.items()}, **group}
+            steps = {"step": group.pop("step")} if "step" in group else {}
+            groups.append(group)
+            for p, key in zip(own["params"], group["params"]):
+                state = {name: value for name, value in states.get(key, {}).items() if value is not None}
+                self.from_timm(p, state, group)
+                if state:
+                    states[key] = {**steps, **state}
+                    self._check_state(p, state, group)
+                else:
+                    states.pop(key, None)
+        return {**saved, "state": states, "param_groups": groups}
+
+    def _check_state(self, p: Tensor, state: State, group: Group) -> None:
+        like = torch.empty(p.shape, dtype=p.dtype, device="meta")
+        like.grad = torch.empty_like(like)
+        for name, value in self.init_state(like, group).items():
+            if name not in state:
+                raise ConfigError(f"{type(self).__name__}: it is the state of another optimizer, without '{name}'")
+            if _shapes(state[name]) != _shapes(value):
+                raise ConfigError(f"{type(self).__name__}: '{name}' of a parameter of shape {tuple(p.shape)} is "
+                                  f"{_shapes(state[name])} in the state, not {_shapes(value)}")
+
+
+def _shapes(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_shapes(item) for item in value]
+    return tuple(value.shape) if isinstance(value, Tensor) else ()
 
 
 def _recast(value: Any, device: torch.device, dtype: torch.dtype) -> Any:

@@ -43,12 +43,15 @@ def resume_optimizer(
     resumed = []
     for group, members in zip(groups, own):
         before = where[members[0]][0] if members else {}
-        differ = [key for key in ("betas", "momentum") if (key in group) != (key in before)]
+        known = {"betas" if key == "beta1" else key for key in before}  # timm's Adafactor has the first one alone
+        differ = [key for key in ("betas", "momentum") if (key in group) != (key in known)]
         if members and differ:
             raise ConfigError(f"it is the state of another optimizer, {'without' if differ[0] in group else 'with'} "
                               f"{differ[0]}")
         resumed.append({**group, **before, **{key: group[key] for key in _HOW if key in group},
                         "params": [where[name][1] for name in members]})
+        if group.get("flatten"):  # Kron's momentum is; it looks at the shapes itself
+            continue
         for p, number in zip(group["params"], resumed[-1]["params"]):
             _check_shape(names[id(p)], p, saved["state"].get(number, {}))
     optimizer.load_state_dict({**saved, "param_groups": resumed})

@@ -34,7 +34,7 @@ class Adahessian(BatchOptimizer):
         ConfigError: hessian_power is out of range; in `step`, the gradients carry no graph.
     """
 
-    slots = ("exp_avg", "exp_hessian_diag_sq", "hessian")
+    slots = ("exp_avg", "exp_hessian_diag_sq")
     settings = ("update_each", "n_samples", "avg_conv_kernel", "generator")
     is_second_order = True
 
@@ -58,16 +58,20 @@ class Adahessian(BatchOptimizer):
     def load_extra_state(self, extra: dict[str, Any]) -> None:
         self.generator.set_state(extra["generator"].cpu())
 
+    def from_timm(self, p: Tensor, state: State, group: Group) -> None:
+        state.pop("hessian step", None)
+
     def before_step(self) -> None:
         due = [p for group in self.param_groups for p in group["params"]
-               if p.grad is not None and self.state[p].get("step", 0) % self.update_each == 0]
+               if p.grad is not None and ("hessian" not in self.state[p]  # new, or timm's, which does not save it
+                                          or self.state[p]["step"] % self.update_each == 0)]
+        self._traces = dict.fromkeys(due, 0.0)
         if not due:
             return
         if any(p.grad.grad_fn is None for p in due):
             raise ConfigError("Adahessian needs gradients with a graph: call loss.backward(create_graph=True)")
         if self.generator.device != due[0].device:
             self.generator = torch.Generator(due[0].device).manual_seed(_SEED)
-        self._traces = dict.fromkeys(due, 0.0)
         for sample in range(self.n_samples):
             signs = [torch.randint(0, 2, p.shape, generator=self.generator, device=p.device) * 2.0 - 1.0 for p in due]
             products = torch.autograd.grad(
@@ -79,9 +83,9 @@ class Adahessian(BatchOptimizer):
         beta1, beta2 = group["betas"]
         decay_(batch, group)
         for p, grad, state in zip(batch.params, batch.grads, batch.states):
-            hessian, average, squares = (state[name] for name in ("hessian", "exp_avg", "exp_hessian_diag_sq"))
             if p in self._traces:
-                hessian.copy_(self._traces.pop(p))
+                state["hessian"] = self._traces.pop(p).to(p.dtype)
+            hessian, average, squares = (state[name] for name in ("hessian", "exp_avg", "exp_hessian_diag_sq"))
             if self.avg_conv_kernel and p.ndim == 4:
                 hessian.copy_(hessian.abs().mean(dim=(2, 3), keepdim=True).expand_as(hessian))
             average.mul_(beta1).add_(grad.detach(), alpha=1 - beta1)
@@ -151,6 +155,10 @@ class Kron(BatchOptimizer):
 
     def extra_state(self) -> dict[str, Any]:
         return {"rng": self.rng.getstate()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        timms = {"extra": {"rng": state_dict["rng_state"]}} if "rng_state" in state_dict else {}
+        super().load_state_dict({**state_dict, **timms})
 
     def load_extra_state(self, extra: dict[str, Any]) -> None:
         version, internal, gauss = extra["rng"]

@@ -6,6 +6,8 @@ from typing import Any
 
 from torch.optim import Optimizer
 
+from ..errors import ConfigError
+
 __all__ = ["AdaBelief"]
 
 
@@ -29,7 +31,27 @@ def AdaBelief(
     """
     from pytorch_optimizer import AdaBelief
 
-    return AdaBelief(
+    optimizer = AdaBelief(
         params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, ams_bound=amsgrad,
         weight_decouple=decoupled_decay, fixed_decay=fixed_decay, rectify=rectify,
         degenerated_to_sgd=degenerated_to_sgd, foreach=foreach)
+    optimizer.register_load_state_dict_pre_hook(_from_timm)
+    return optimizer
+
+
+def _from_timm(optimizer: Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
+    """A state dict of timm's AdaBelief in pytorch-optimizer's terms; one of its own stays as it is."""
+    groups = []
+    for own, group in zip(optimizer.param_groups, saved["param_groups"]):
+        group = {**{name: own[name] for name in optimizer.defaults if name in own}, **group}
+        for name, timms in (("ams_bound", "amsgrad"), ("weight_decouple", "decoupled_decay")):
+            group[name] = group.pop(timms, group[name])
+        states = [saved["state"][key] for key in group["params"] if key in saved["state"]]
+        if "step" not in group and states:
+            steps = {int(state["step"]) for state in states if "step" in state}
+            if len(steps) != 1:
+                raise ConfigError("AdaBelief counts the steps of a group, and the parameters of the state's have taken "
+                                  f"{', '.join(map(str, sorted(steps))) or 'none'}")
+            group["step"] = steps.pop()
+        groups.append(group)
+    return {**saved, "param_groups": groups}

@@ -478,7 +478,7 @@ def _test_only(
         if found is None:
             raise CheckpointError(f"there is no checkpoint in {args.resume}")
         _keep_numbers(found[0], found[1].get("classes"), [dataset])
-        model.load_state_dict(found[1].get("state_dict_ema") or found[1]["state_dict"])
+        load_checkpoint(model, found[0])
     measured = validate(model, loader, autocast=autocast, tta=args.tta)
     if world.is_main:
         print(json.dumps(measured))

@@ -234,6 +234,17 @@ def test_resume_is_exact(name):
     assert torch.equal(flat(net), flat(resumed))
 
 
+def test_adahessian_resumes_between_two_estimates():
+    net, other = Few(), Few()
+    optimizer, resumed = (optim.create_optimizer_v2(n, "adahessian", lr=0.01, update_each=3) for n in (net, other))
+    net.take_steps(optimizer, range(1))
+    other.load_state_dict(net.state_dict())
+    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    net.take_steps(optimizer, range(1, 5))
+    other.take_steps(resumed, range(1, 5))
+    assert torch.equal(flat(net), flat(other))
+
+
 @pytest.mark.parametrize("name", ["lamb", "adahessian", "kron", "lookahead_lion", "adamw"])
 def test_copies_go_on_like_the_original(name):
     net = net_for(name)
@@ -446,6 +457,93 @@ def test_a_state_finds_its_parameters_whatever_their_order_was(kwargs):
     expected = old[0].state_dict()
     assert list(expected) != list(new[0].state_dict())
     assert all(torch.equal(value, expected[key]) for key, value in new[0].state_dict().items())
+
+
+class Few(nn.Module):
+    """A convolution, a matrix (both large enough for factors), a vector, and what gets no gradient."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        shapes = {"kernel": (18, 17, 2, 1), "matrix": (17, 18), "vector": (5,), "idle": (3,)}
+        for name, shape in shapes.items():
+            self.register_parameter(name, nn.Parameter(torch.randn(shape)))
+
+    def take_steps(self, optimizer, numbers):
+        params = [self.kernel, self.matrix, self.vector]
+        for number in numbers:
+            optimizer.zero_grad()
+            waves = [(torch.arange(p.numel()).view(p.shape) * (number + 1.0)).cos() for p in params]
+            loss = sum(((p - wave).square() + (p * wave).sin()).sum() for p, wave in zip(params, waves))
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Using backward.. with create_graph=True")
+                loss.backward(create_graph=getattr(optimizer, "is_second_order", False))
+            optimizer.step()
+
+
+OPTIONS = [
+    ("sgdw", {"momentum": 0.0, "nesterov": False}), ("lars", {"momentum": 0.0}), ("madgrad", {"momentum": 0.0}),
+    ("rmsproptf", {"centered": True}), ("adamwlegacy", {"amsgrad": True}), ("novograd", {"amsgrad": True}),
+    ("mars", {"optimize_1d": True, "mars_type": "lion"}), ("adabelief", {"amsgrad": True}),
+    ("adafactor", {"lr": None}), ("cadafactor", {"betas": (0.0, 0.9)}), ("adafactor", {"min_dim_size_to_factor": 17}),
+    ("adafactorbv", {"momentum": None}), ("adahessian", {"update_each": 3}),
+    ("kron", {"flatten": True, "mu_dtype": torch.bfloat16}), ("kronw", {"stochastic_weight_decay": True}),
+]
+
+
+@pytest.mark.parametrize("name, kwargs", [
+    *((name, {}) for name in [*IN_TIMM, *WRAPPED, "lookahead_lamb", "lookahead_adan"]), *OPTIONS])
+@pytest.mark.filterwarnings("ignore:It is highly recommended to have 'opt_einsum'")
+def test_goes_on_from_timms_state(name, kwargs, plain_kron, float64):
+    arguments = {"lr": 0.01, "weight_decay": 0.05, **(KRON if "kron" in name else {}), **kwargs}
+
+    def start(create):
+        net = Few()
+        return net, create(net, name, **arguments)
+
+    net, optimizer = start(timm.optim.create_optimizer_v2)
+    net.take_steps(optimizer, range(4))
+    file = io.BytesIO()
+    torch.save({"model": net.state_dict(), "optimizer": optimizer.state_dict()}, file)
+
+    def go_on(create, load):
+        file.seek(0)
+        saved = torch.load(file, weights_only=True)
+        net, optimizer = start(create)
+        net.load_state_dict(saved["model"])
+        load(optimizer, saved["optimizer"], net)
+        net.take_steps(optimizer, range(4, 8))
+        return flat(net)
+
+    def plainly(optimizer, saved, net):
+        optimizer.load_state_dict(saved)
+
+    theirs = go_on(timm.optim.create_optimizer_v2, plainly)
+    way = (theirs - flat(net)).norm()
+    for load in (plainly, lambda *given: optim.resume_optimizer(*given, order=given[2].state_dict())):
+        assert (go_on(optim.create_optimizer_v2, load) - theirs).norm() / way < 1e-5
+
+
+@pytest.mark.parametrize("name, other", [
+    ("lamb", "lion"), ("mars", "adamw"), ("kron", "sgd"), ("adafactor", "adafactorbv"), ("muon", "adamw"),
+    ("lookahead_adan", "adam"), ("adahessian", "adamw"),
+])
+def test_the_state_of_another_optimizer_is_refused(name, other):
+    net = Few()
+    saved = optim.create_optimizer_v2(net, other, lr=0.01)
+    net.take_steps(saved, range(1))
+    with pytest.raises(ConfigError, match="it is the state of another optimizer, without '|in the state, not"):
+        optim.create_optimizer_v2(net, name, lr=0.01).load_state_dict(saved.state_dict())
+
+
+def test_a_group_whose_parameters_have_taken_unlike_steps_is_refused_where_groups_count():
+    net = Few()
+    theirs = timm.optim.create_optimizer_v2(net, "adabelief", lr=0.01)
+    net.take_steps(theirs, range(2))
+    net.idle.grad = torch.ones(3)
+    theirs.step()
+    with pytest.raises(ConfigError, match="AdaBelief counts the steps of a group, and .* have taken 1, 3"):
+        optim.create_optimizer_v2(net, "adabelief", lr=0.01).load_state_dict(theirs.state_dict())
 
 
 def test_a_state_of_other_shapes_is_refused():

@@ -1,5 +1,7 @@
 """Checkpoints that timm's CheckpointSaver wrote: the next epoch's learning rates and averages are timm's."""
 
+import json
+
 import pytest
 import timm.optim
 import timm.scheduler
@@ -133,6 +135,8 @@ def test_what_timm_has_saved_otherwise(digits, tmp_path, seen_by_us, capsys):
     assert_same(ours, expected.train_one_epoch())
     assert all(torch.equal(average[key.removeprefix("_orig_mod.")], value) for key, value in data["state_dict"].items())
     assert "holds no optimizer's state" in capsys.readouterr().err
+    assert train(arguments(digits, tmp_path, "--test-only", "--resume", str(path))) == 0
+    assert "top1" in json.loads(capsys.readouterr().out)
 
 
 def test_the_plateau_schedule_keeps_its_rate(digits, tmp_path, seen_by_us):
