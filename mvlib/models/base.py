@@ -198,7 +198,7 @@ class ImageModel(nn.Module):
 
     def pool(self, x: Tensor) -> Tensor:
         """Final features -> one vector per image (B, head_hidden_size): the classifier's input, but for dropout."""
-        return self.get_submodule(self.pool_path)(x)
+        return self._at(self.pool_path)(x)
 
     def forward_intermediates(
         self,
@@ -257,10 +257,17 @@ class ImageModel(nn.Module):
         """Rows and columns of a token model's patch grid for an image of `image_size` (H, W)."""
         return self.patch_embed.dynamic_feat_size(image_size)
 
+    def _at(self, path: str) -> nn.Module:
+        """What `get_submodule` gives, in words that torch.export of torch 2.5 can follow."""
+        module = self
+        for name in path.split("."):
+            module = getattr(module, name)
+        return module
+
     def _step(self, name: str) -> Callable[[Tensor], Tensor]:
         if name.endswith("]"):
-            return partial(_run_layers, [self.get_submodule(path) for path in _layer_paths(name)])
-        return self.get_submodule(name) if "." in name else getattr(self, name)
+            return partial(_run_layers, [self._at(path) for path in _layer_paths(name)])
+        return self._at(name)
 
     def _run_stage(self, step: Step, x: Tensor) -> Tensor:
         module = self._step(step.name)
@@ -370,7 +377,7 @@ class ImageModel(nn.Module):
 
     def get_classifier(self) -> nn.Module:
         """The (main) classifier, an `nn.Identity` where there is none."""
-        return self.get_submodule(self.classifier_paths[0])
+        return self._at(self.classifier_paths[0])
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Replace the classifier with a fresh one, initialised; 0 classes removes it.

@@ -139,7 +139,7 @@ class AuxiliaryModel(ImageModel):
         for position, step in enumerate(self.flow.body):
             x = self._step(step.name)(x) if position < len(self.flow.stem) else self._run_stage(step, x)
             if step.name in self.aux_heads:
-                auxiliary.append(self.get_submodule(self.aux_heads[step.name][0])(x))
+                auxiliary.append(self._at(self.aux_heads[step.name][0])(x))
         return self.outputs(self.forward_head(x), auxiliary)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:

@@ -232,6 +232,7 @@ def test_fx_tracing(name):
     torch.testing.assert_close(torch.fx.symbolic_trace(model)(image(name)), model(image(name)))
 
 
+@pytest.mark.skipif(torch.__version__.startswith("2.5."), reason="torch 2.5 does not export with today's onnxscript")
 @few_families
 def test_onnx(name, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")

@@ -392,7 +392,8 @@ def test_a_restarted_group_does_not_meet_the_dead(monkeypatch):
     """torchrun's store outlives its processes, and so do the addresses in it."""
     server = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True)
     for name, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": server.port, "RANK": 1, "WORLD_SIZE": 2,
-                        "GROUP_WORLD_SIZE": 1, "TORCHELASTIC_USE_AGENT_STORE": True}.items():
+                        "GROUP_WORLD_SIZE": 1, "TORCHELASTIC_USE_AGENT_STORE": True,
+                        "TORCHELASTIC_RESTART_COUNT": 0}.items():
         monkeypatch.setenv(name, str(value))
     _meeting_place(0).set("rank 0", "its address")
     assert _meeting_place(0).get("rank 0") == b"its address"
