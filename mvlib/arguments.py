@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import numbers
 import reprlib
 import types
 from collections.abc import Callable, Iterator, Mapping
@@ -141,13 +142,13 @@ class Parameter:
         """What is expected instead of a value; None where the value is as good as the signature can tell."""
         if not accepts(self.annotation, value):
             return describe(self.annotation)
-        numbers = list(_numbers(value))
-        if not all(math.isfinite(number) for number in numbers if isinstance(number, float)):
+        found = list(_numbers(value))
+        if not all(math.isfinite(number) for number in found if not isinstance(number, int)):
             return "a finite number"
         least, most = self._range
-        if any(number < least for number in numbers):
+        if any(number < least for number in found):
             return f"at least {least}"
-        return f"at most {most}" if any(number > most for number in numbers) else None
+        return f"at most {most}" if any(number > most for number in found) else None
 
     @property
     def _range(self) -> tuple[float, float]:
@@ -171,11 +172,11 @@ def parameters_of(function: Callable[..., Any]) -> dict[str, Parameter]:
 
 def check_plain(name: str, value: Any) -> str | None:
     """What is expected instead of data that no argument of a model can be: numbers and texts beyond all measure."""
-    numbers = [abs(number) for number in _numbers(value)]
+    found = [abs(number) for number in _numbers(value)]
     most = _MAX_TOTAL if name == "num_classes" else _MAX_NUMBER
-    if any(not number <= most for number in numbers):  # NaN is not either
+    if any(not number <= most for number in found):  # NaN is not either
         return f"numbers of at most {most}"
-    if sum(numbers) > _MAX_TOTAL:
+    if sum(found) > _MAX_TOTAL:
         return f"numbers of at most {_MAX_TOTAL} in all"
     if any(len(text) > _MAX_TEXT for text in _leaves(value) if isinstance(text, str)):
         return f"texts of at most {_MAX_TEXT} characters"
@@ -191,8 +192,8 @@ def nesting(value: Any) -> int:
     return depth
 
 
-def _numbers(value: Any) -> Iterator[int | float]:
-    return (item for item in _leaves(value) if isinstance(item, (int, float)))
+def _numbers(value: Any) -> Iterator[numbers.Real]:
+    return (item for item in _leaves(value) if isinstance(item, numbers.Real))  # numpy's too
 
 
 def _leaves(value: Any) -> Iterator[Any]:

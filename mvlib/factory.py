@@ -6,7 +6,8 @@ import dataclasses
 import inspect
 import logging
 import os
-from collections.abc import Callable, Collection, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, get_type_hints
@@ -16,7 +17,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from . import hub
-from .arguments import Parameter, check_plain, parameters_of, shorten, shorten_error
+from .arguments import Parameter, accepts, check_plain, parameters_of, shorten, shorten_error
 from .errors import ConfigError, UnknownNameError, WeightsError
 from .features import FeatureExtractor
 from .loading import base_of_checkpoint, load_weights, materialize, read_state_dict, read_training_facts
@@ -76,7 +77,7 @@ def create_model(
         model_name: "resnet50", "resnet50.a1_in1k", "hf-hub:owner/name[@revision]" or "local-dir:/path". Of a cached
             "hf-hub:" name, the hub is asked for a newer revision, for at most two seconds.
         pretrained: True loads weights (an architecture's default ones), False never does, None goes by the name.
-        pretrained_cfg: A tag, or a config of weights that the registry does not have.
+        pretrained_cfg: A tag, or a config of weights that the registry does not have (timm's, too).
         pretrained_cfg_overlay: Fields of the config to replace.
         checkpoint_path: Load this file instead of published weights. What a training checkpoint of this architecture
             says of its model (arguments, classes, preprocessing) holds where the caller says nothing.
@@ -112,6 +113,8 @@ def create_model(
     """
     request = _resolve(model_name, pretrained_cfg, pretrained_cfg_overlay, cache_dir)
     base = None
+    if checkpoint_path == "":  # timm's default
+        checkpoint_path = None
     if checkpoint_path is not None:
         facts = read_training_facts(checkpoint_path)
         if "model_args" in facts and _is_of(facts, request.architecture):
@@ -121,6 +124,8 @@ def create_model(
             base = base_of_checkpoint(request.config or WeightsConfig(architecture=request.architecture), {})
     if out_indices is not None and not features_only:
         raise ConfigError("out_indices goes with features_only=True")
+    if not accepts(int | Sequence[int] | None, out_indices):
+        raise ConfigError(f"out_indices is an int or several, not {shorten(out_indices)}")
     given = {key: value for key, value in kwargs.items() if value is not None}
     entrypoint = load_entrypoint(request.architecture)
     known = _known_arguments(entrypoint)
@@ -128,6 +133,8 @@ def create_model(
 
     stays_empty = device is None and nn.Linear(1, 1).weight.is_meta  # the caller's context says so, also accelerate's
     model = _build(request, entrypoint, arguments, given, stays_empty)
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"what is registered as '{request.architecture}' returned {shorten(model)}, not a model")
     if features_only and not hasattr(model, "forward_intermediates"):
         raise ConfigError(f"'{request.architecture}' cannot give features: its model, {type(model).__name__}, has no "
                           f"forward_intermediates; a class derived from mvlib.ImageModel has")
@@ -184,10 +191,17 @@ def _resolve(
         config = request.config or WeightsConfig(architecture=request.architecture)
         changed = WeightsConfig.from_dict({**config.to_dict(remove_null=False), "sources": config.sources, "url": None,
                                            "hf_hub_id": None, "file": None, "model_args": config.model_args,
-                                           "metrics": config.metrics, **_located(overlay)})
+                                           "metrics": config.metrics,
+                                           **_located(_mapping("pretrained_cfg_overlay", overlay))})
         request = dataclasses.replace(request, config=changed,
                                       newer=request.newer if changed.sources == config.sources else None)
     return request
+
+
+def _mapping(name: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{name} is a dict of a config's fields, not {shorten(value)}")
+    return value
 
 
 def _located(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -206,8 +220,10 @@ def _registered_config(
                               f"give one of them")
         tag = resolve_name(f"{architecture}.{other_tag}")[1]
     elif pretrained_cfg:
-        config = pretrained_cfg if isinstance(pretrained_cfg, WeightsConfig) else \
-            WeightsConfig.from_dict(pretrained_cfg, strict=False)
+        config = pretrained_cfg
+        if not isinstance(config, WeightsConfig):
+            fields = vars(config) if dataclasses.is_dataclass(config) else config  # timm's PretrainedCfg is one
+            config = WeightsConfig.from_dict(_mapping("pretrained_cfg", fields), strict=False)
         return config.replace(architecture=architecture)
     return get_pretrained_cfg(f"{architecture}.{tag}" if tag else architecture)
 
@@ -227,8 +243,6 @@ def _from_repository(source: str, location: str, cache_dir: str | os.PathLike[st
     for key in ("num_classes", "label_names", "label_descriptions"):
         if data.get(key) is not None:
             fields[key] = data[key]
-    if isinstance(fields.get("label_names"), dict):
-        fields["label_names"] = tuple(fields["label_names"].values())
     filename = fields.get("hf_hub_filename")
     # The repository alone is the source: a location inside its config could point anywhere.
     for key in ("url", "file", "hf_hub_id", "hf_hub_filename", "source", "sources", "state_dict", "sha256", "key_map"):
@@ -248,6 +262,8 @@ def _from_repository(source: str, location: str, cache_dir: str | os.PathLike[st
         expected = check_plain(key, value)
         if expected:
             raise _bad_field(f"{where}: config.json", key, value, f"a repository can give {expected}")
+    if isinstance(fields.get("label_names"), dict):
+        fields["label_names"] = _names_by_class(fields["label_names"], fields.get("num_classes"), where)
     if isinstance(arguments.get("in_chans"), int) and isinstance(fields.get("input_size"), (list, tuple)):
         fields["input_size"] = (arguments["in_chans"], *fields["input_size"][1:])
     try:
@@ -256,6 +272,15 @@ def _from_repository(source: str, location: str, cache_dir: str | os.PathLike[st
         raise ConfigError(f"{where}: config.json: {error}") from None
     return _Request(architecture, config, True, {k: v for k, v in arguments.items() if v is not None},
                     f"{where}: config.json", newer)
+
+
+def _names_by_class(names: Mapping[str, Any], num_classes: Any, where: str) -> tuple[Any, ...]:
+    """Class names from {class: name}, whose order tells nothing; classes without one are numbered."""
+    count = num_classes if isinstance(num_classes, int) and num_classes > 0 else len(names)
+    by_class = {int(key): name for key, name in names.items() if re.fullmatch(r"[0-9]{1,7}", key)}
+    if len(by_class) < len(names) or max(by_class, default=0) >= count:
+        raise ConfigError(f"{where}: config.json: the keys of label_names are not numbers of the model's classes")
+    return tuple(by_class.get(i, f"class {i}") for i in range(count))
 
 
 def _is_of(facts: Mapping[str, Any], architecture: str) -> bool:

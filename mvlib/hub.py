@@ -184,14 +184,15 @@ def fetch_config(source: str, *, cache_dir: PathLike | None = None) -> dict[str,
     size = path.stat().st_size
     if size > _MAX_CONFIG_BYTES:
         raise ConfigError(f"{path}: {size} bytes are too many for a config.json (at most {_MAX_CONFIG_BYTES})")
+    too_deep = ConfigError(f"{path}: config.json of '{source}' is nested too deeply")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # bad UTF-8 too
         raise ConfigError(f"{path}: config.json of '{source}' is not JSON: {error}") from None
     except RecursionError:
-        data = None
-    if data is None or nesting(data) > _MAX_NESTING:
-        raise ConfigError(f"{path}: config.json of '{source}' is nested too deeply")
+        raise too_deep from None
+    if nesting(data) > _MAX_NESTING:
+        raise too_deep
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: config.json of '{source}' is not a JSON object")
     return data

@@ -192,11 +192,13 @@ def register_model(
         The function, unchanged.
 
     Raises:
-        ConfigError: The name is taken (the message names both places), cannot name a model, or `weights` are no
-            configs; nothing is registered then.
+        ConfigError: The name is taken (the message names both places), cannot name a model, `fn` is no function, or
+            `weights` are no configs; nothing is registered then.
     """
     if fn is None:
         return lambda function: register_model(function, weights=weights, name=name, override=override)
+    if not hasattr(fn, "__qualname__"):
+        raise ConfigError(f"register_model takes a function or a class, not {fn!r}; write a function that calls it")
     name = name or fn.__name__
     if not name or any(c in name for c in ".:/\\@*?[] "):
         raise ConfigError(f"'{name}' cannot name a model: it would be read as a tag, a path, a source or a wildcard")

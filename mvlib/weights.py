@@ -191,6 +191,8 @@ class WeightsConfig:
         for name in ("mean", "std"):
             if not getattr(self, name) or not all(map(math.isfinite, getattr(self, name))):
                 raise ConfigError(f"{name} {shorten(getattr(self, name))} is not a list of numbers")
+        if min(self.std) <= 0:
+            raise ConfigError(f"std {shorten(self.std)} is not above zero")
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ConfigError(f"{name} {shorten(getattr(self, name))} is none of {', '.join(choices)}")

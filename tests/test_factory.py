@@ -81,6 +81,11 @@ def test_a_hub_repository_is_what_its_config_says(hub):
     model = mvlib.create_model("hf-hub:someone/birds").eval()
     assert same(model(IMAGE), reference(IMAGE))
     assert model.weights_config.label_names == ("a", "b", "c", "d")
+    by_class = {"10": "k", "2": "c", "0": "a"}  # timm's other form, sorted as texts are
+    hub.add_repo("someone/sparse", repository(weights_of("resnet18", num_classes=11), num_classes=11,
+                                              label_names=by_class))
+    names = mvlib.create_model("hf-hub:someone/sparse").weights_config.label_names
+    assert (names[0], names[1], names[2], names[10], len(names)) == ("a", "class 1", "c", "k", 11)
     assert mvlib.resolve_data_config(model=model)["input_size"] == (3, 160, 160)
     assert model.pretrained_cfg["mean"] == (0.5, 0.5, 0.5)
 
@@ -162,6 +167,18 @@ def test_a_dict_of_features():
 
 def test_none_arguments_are_left_out():
     assert mvlib.create_model("resnet18", num_classes=None, drop_rate=None).num_classes == 1000
+
+
+def test_no_checkpoint_is_timms_empty_text():
+    assert mvlib.create_model("resnet18", num_classes=2, checkpoint_path="").base_weights is None
+
+
+def test_timms_own_config(hub):
+    config = timm.models.get_pretrained_cfg("resnet18.a2_in1k")
+    assert mvlib.create_model("resnet18", pretrained_cfg=config).weights_config.tag == "a2_in1k"
+    for name in ("pretrained_cfg", "pretrained_cfg_overlay"):
+        with pytest.raises(ConfigError, match=f"^{name} is a dict of a config's fields, not 3"):
+            mvlib.create_model("resnet18", **{name: 3})
 
 
 def test_a_config_of_one_s_own(hub):
@@ -247,6 +264,12 @@ def test_feature_indices_out_of_range():
         mvlib.create_model("resnet18", features_only=True, out_indices=(7,))
 
 
+@pytest.mark.parametrize("indices", ["1", 1.5, [1.5], (1, "2"), {}])
+def test_feature_indices_that_are_no_integers(indices):
+    with pytest.raises(ConfigError, match="out_indices is an int or several, not "):
+        mvlib.create_model("resnet18", features_only=True, out_indices=indices)
+
+
 def test_unknown_arguments_name_the_known_ones():
     with pytest.raises(ConfigError) as caught:
         mvlib.create_model("resnet18", drop_paht_rate=0.1)
@@ -261,6 +284,8 @@ def test_unknown_arguments_name_the_known_ones():
     ({"num_classes": -5}, "wants num_classes to be at least 0, not -5"),
     ({"num_classes": True}, "wants num_classes to be an int, not True"),
     ({"in_chans": 0}, "wants in_chans to be at least 1, not 0"),
+    ({"in_chans": numpy.int64(0)}, "wants in_chans to be at least 1, not "),
+    ({"drop_rate": numpy.float32("nan")}, "wants drop_rate to be a finite number, not "),
     ({"drop_rate": "0.1"}, "wants drop_rate to be a number, not '0.1'"),
     ({"drop_path_rate": 1.5}, "wants drop_path_rate to be at most 1, not 1.5"),
     ({"drop_path_rate": float("nan")}, "wants drop_path_rate to be a finite number, not nan"),
@@ -350,6 +375,9 @@ def test_hostile_configs(changes, message, hub):
     ({"pretrained_cfg": {"hf_hub_filename": {}}}, "filename {} is not a str"),
     ({"pretrained_cfg": {"interpolation": "nicest"}}, "interpolation 'nicest' is none of nearest"),
     ({"pretrained_cfg": {"std": [0.5, float("nan"), 1]}}, "not a list of numbers"),
+    ({"pretrained_cfg": {"std": [0.5, 0, 0.5]}}, r"std \(0.5, 0, 0.5\) is not above zero"),
+    ({"label_names": {"a": "cat", "b": "dog"}}, "the keys of label_names are not numbers of the model's classes"),
+    ({"label_names": {"0": "cat", "5": "dog"}}, "the keys of label_names are not numbers of the model's classes"),
     ({"model_args": {"global_pool": ["avg"]}}, r"asks for global_pool=\['avg'\]: 'resnet18' wants a str"),
     ({"model_args": {"global_pool": 3}}, "asks for global_pool=3: 'resnet18' wants a str"),
     ({"model_args": {"global_pool": "best"}}, "global_pool='best': 'resnet18' cannot be built so: unknown global_pool"),
@@ -383,6 +411,12 @@ def test_a_config_cannot_point_elsewhere(hub, tmp_path):
     assert not any("elsewhere" in path or "other" in path for path in hub.requests)
 
 
+def test_a_config_that_is_no_object(tmp_path):
+    (tmp_path / "config.json").write_text("null")
+    with pytest.raises(ConfigError, match="is not a JSON object"):
+        mvlib.create_model(f"local-dir:{tmp_path}")
+
+
 def test_a_config_that_is_not_json(hub):
     hub.add_repo("evil/model", {"config.json": b"<html>", "model.safetensors": b""})
     with pytest.raises(ConfigError, match="config.json"):
@@ -394,6 +428,12 @@ def test_loading_says_where_from(hub, caplog):
     with caplog.at_level(logging.INFO, logger="mvlib"):
         mvlib.create_model("resnet18.a1_in1k")
     assert "loading 'resnet18.a1_in1k' from hf-hub:timm/resnet18.a1_in1k" in caplog.text
+
+
+def test_what_is_registered_builds_a_model(fresh_registry):
+    mvlib.register_model(lambda **kwargs: None, name="forgetful")
+    with pytest.raises(ConfigError, match="what is registered as 'forgetful' returned None, not a model"):
+        mvlib.create_model("forgetful")
 
 
 class Plain(torch.nn.Module):

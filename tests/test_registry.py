@@ -1,5 +1,6 @@
 """The registry: its functions give timm's results, a user's own models stand beside ours, errors say what to do."""
 
+import functools
 import importlib
 import itertools
 import subprocess
@@ -345,6 +346,11 @@ def test_typing_a_model_in_again_at_a_prompt():
 def test_a_name_that_would_not_be_found_again(fresh, name):
     with pytest.raises(ConfigError, match="cannot name a model"):
         mvlib.register_model(net("fine"), name=name)
+
+
+def test_a_partial_is_no_function(fresh):
+    with pytest.raises(ConfigError, match="register_model takes a function or a class, not functools.partial"):
+        mvlib.register_model(functools.partial(net("fine")), name="mine")
 
 
 CATALOG = """

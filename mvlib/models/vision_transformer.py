@@ -355,7 +355,9 @@ class VisionTransformer(ImageModel):
         self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim)) if class_token else None
         self.reg_token = nn.Parameter(torch.empty(1, reg_tokens, embed_dim)) if reg_tokens else None
         embedded = self.patch_embed.num_patches + (0 if no_embed_class else self.num_prefix_tokens)
-        has_positions = pos_embed not in ("", "none")
+        if pos_embed not in ("", "none", "learn"):
+            raise ValueError(f"pos_embed {pos_embed!r} is not one of '', 'none', 'learn'")
+        has_positions = pos_embed == "learn"
         self.pos_embed = nn.Parameter(torch.empty(1, embedded, embed_dim)) if has_positions else None
         self.dist_token = nn.Parameter(torch.empty(1, 1, embed_dim)) if self.has_dist_token else None
         self.pos_drop = nn.Dropout(pos_drop_rate)

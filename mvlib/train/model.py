@@ -50,7 +50,7 @@ def build_model(
     side = args.input_size[1:] if args.input_size else args.img_size
     classes = args.num_classes or (len(class_names) if class_names else None)
     extra = dict(img_size=tuple(side) if isinstance(side, list) else side) \
-        if side and (known is None or "img_size" in known) else {}
+        if side and "img_size" in (known or ()) else {}
     begins = args.initial_checkpoint or args.pretrained_path or None
     model = create_model(
         name, pretrained=bool(args.pretrained or args.weights),

@@ -192,6 +192,7 @@ def test_distilled_initial_weights():
     (dict(global_pool="mean"), "unknown global_pool 'mean'; known: '', 'avg', 'avgmax', 'max', 'token', 'map', 'prr'"),
     (dict(class_token=False), "global_pool 'token' needs a class token, which this model does not have"),
     (dict(weight_init="zeros"), "weight_init 'zeros' is not one of"),
+    (dict(pos_embed="rotary"), "pos_embed 'rotary' is not one of '', 'none', 'learn'"),
     (dict(attn_layer="linear"), "unknown attn_layer 'linear'; known: '', 'attn', 'diff'"),
     (dict(num_heads=5), "32 channels cannot be divided among 5 heads"),
     (dict(patch_drop_rate=1.0), "a patch dropout of 1.0 leaves nothing"),
