@@ -19,8 +19,35 @@ from .registry import OptimInfo, get_optimizer_class, get_optimizer_info
 __all__ = ["create_optimizer", "create_optimizer_v2", "optimizer_kwargs"]
 
 _LOOKAHEAD = "lookahead_"
+
+
+class _Guarded(Optimizer):
+    """torch's own, but copies and what is unpickled look before a fused step too; torch forgets a copy's hooks."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if _prepare_fused not in self._optimizer_step_pre_hooks.values():
+            self.register_step_pre_hook(_prepare_fused)
+
+
+class SGD(_Guarded, torch.optim.SGD):
+    pass
+
+
+class Adam(_Guarded, torch.optim.Adam):
+    pass
+
+
+class AdamW(_Guarded, torch.optim.AdamW):
+    pass
+
+
+class Adagrad(_Guarded, torch.optim.Adagrad):
+    pass
+
+
 # one pass over memory instead of several; same results up to the last bit
-_FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW, torch.optim.Adagrad)
+_FUSED = {torch.optim.SGD: SGD, torch.optim.Adam: Adam, torch.optim.AdamW: AdamW, torch.optim.Adagrad: Adagrad}
 
 
 def create_optimizer_v2(
@@ -106,7 +133,7 @@ def create_optimizer_v2(
     if opt_class in _FUSED:
         _choose_fused(arguments, list(_tensors(params)))
     try:
-        optimizer = opt_class(params, **arguments)
+        optimizer = _FUSED.get(opt_class, opt_class)(params, **arguments)
     except ConfigError:
         raise
     except ValueError as error:  # a learning rate, beta, ... out of its range

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import copy
 import io
+import pickle
 import sys
 import warnings
 
@@ -314,6 +315,24 @@ def test_fused_minds_the_layout_in_memory(name):
         weight.grad = weight.grad.contiguous()
         assert weight.grad.stride() != weight.stride()
         optimizer.step()
+        return flat(net)
+
+    assert distance(run(), run(fused=False)) < 1e-5
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))],
+                         ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize("name", [*FUSED, "lookahead_sgd"])
+def test_a_copy_minds_it_too(name, copied):
+    def run(**kwargs):
+        net = small_net()
+        optimizer = optim.create_optimizer_v2(net, name, lr=0.1, **kwargs)
+        step(net, optimizer, 0)
+        net, optimizer = copied(copied((net, optimizer)))
+        optimizer.load_state_dict(optimizer.state_dict())
+        net.to(memory_format=torch.channels_last)
+        for number in range(1, 4):
+            step(net, optimizer, number)
         return flat(net)
 
     assert distance(run(), run(fused=False)) < 1e-5
