@@ -77,7 +77,7 @@ class BatchOptimizer(Optimizer):
         raise NotImplementedError
 
     def init_state(self, p: Tensor, group: Group) -> State:
-        """A parameter's state before its first update, without the step count."""
+        """A parameter's state before its first update, without the step count; names and shapes if on "meta"."""
         return {name: torch.zeros_like(p, dtype=self.state_dtype(name, p, group)) for name in self.slots}
 
     def state_dtype(self, name: str, p: Tensor, group: Group) -> torch.dtype:

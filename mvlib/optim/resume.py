@@ -44,7 +44,7 @@ def resume_optimizer(
     for group, members in zip(groups, own):
         before = where[members[0]][0] if members else {}
         known = {"betas" if key == "beta1" else key for key in before}  # timm's Adafactor has the first one alone
-        differ = [key for key in ("betas", "momentum") if (key in group) != (key in known)]
+        differ = [key for key in ("betas", "momentum", "eps") if (key in group) != (key in known)]
         if members and differ:
             raise ConfigError(f"it is the state of another optimizer, {'without' if differ[0] in group else 'with'} "
                               f"{differ[0]}")

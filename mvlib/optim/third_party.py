@@ -47,6 +47,8 @@ def _from_timm(optimizer: Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
         for name, timms in (("ams_bound", "amsgrad"), ("weight_decouple", "decoupled_decay")):
             group[name] = group.pop(timms, group[name])
         states = [saved["state"][key] for key in group["params"] if key in saved["state"]]
+        if not all("exp_avg_var" in state for state in states):
+            raise ConfigError("AdaBelief: it is the state of another optimizer, without 'exp_avg_var'")
         if "step" not in group and states:
             steps = {int(state["step"]) for state in states if "step" in state}
             if len(steps) != 1:

@@ -545,7 +545,7 @@ def test_goes_on_from_timms_state(name, kwargs, plain_kron, float64):
 
 @pytest.mark.parametrize("name, other", [
     ("lamb", "lion"), ("mars", "adamw"), ("kron", "sgd"), ("adafactor", "adafactorbv"), ("muon", "adamw"),
-    ("lookahead_adan", "adam"), ("adahessian", "adamw"),
+    ("lookahead_adan", "adam"), ("adahessian", "adamw"), ("adabelief", "adamw"),
 ])
 def test_the_state_of_another_optimizer_is_refused(name, other):
     net = Few()
@@ -553,6 +553,15 @@ def test_the_state_of_another_optimizer_is_refused(name, other):
     net.take_steps(saved, range(1))
     with pytest.raises(ConfigError, match="it is the state of another optimizer, without '|in the state, not"):
         optim.create_optimizer_v2(net, name, lr=0.01).load_state_dict(saved.state_dict())
+
+
+@pytest.mark.parametrize("name, other", [("adamw", "lion"), ("lion", "adamw"), ("sgd", "adamw"), ("lamb", "sgd")])
+def test_groups_tell_optimizers_apart(name, other):
+    net = Few()
+    saved = optim.create_optimizer_v2(net, other, lr=0.01)
+    net.take_steps(saved, range(1))
+    with pytest.raises(ConfigError, match="it is the state of another optimizer, with"):
+        optim.resume_optimizer(optim.create_optimizer_v2(net, name), saved.state_dict(), net, net.state_dict())
 
 
 def test_a_group_whose_parameters_have_taken_unlike_steps_is_refused_where_groups_count():
