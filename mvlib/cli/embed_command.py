@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -93,9 +92,9 @@ def _manifest_of(output: Path) -> Path:
 
 def _refuse_or_report(output: Path, settings: dict[str, Any], files: Iterator[Path]) -> int:
     """A file that is finished is not made again, nor overwritten by another."""
-    from ..inference.folder import list_to, refuse_differences
+    from ..inference.folder import list_to, read_manifest_file, refuse_differences
 
-    manifest = json.loads(_manifest_of(output).read_text(encoding="utf-8"))
+    manifest = read_manifest_file(_manifest_of(output))
     now = list_to(None, files, manifest["inputs"]["shard_size"])[0]
     refuse_differences(output, manifest, {"settings": settings, "inputs": now})
     shutil.rmtree(f"{output}.parts", ignore_errors=True)  # of a process that was killed at the very end

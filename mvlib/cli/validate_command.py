@@ -74,6 +74,8 @@ def complete(arguments: argparse.Namespace, several: bool = True) -> argparse.Na
     from ..train.arguments import DIALECTS
 
     args = argparse.Namespace(**{**{name: DIALECTS["timm"][name] for name in SHARED}, **vars(arguments)})
+    if args.data and args.data_dir and args.data != args.data_dir:
+        raise ConfigError(f"the data set is {args.data}, and by --data-dir {args.data_dir}: give one of them")
     args.data_dir = args.data or args.data_dir
     if not args.data_dir and not args.dataset:
         raise ConfigError("no data set: give its folder, or --dataset")

@@ -31,7 +31,7 @@ except ImportError:  # Windows
     fcntl = None
 
 __all__ = ["Place", "ResultFolder", "Shard", "part_path", "place_of_process", "read_failures", "read_manifest",
-           "refuse_differences", "remove_temporaries", "replace_file", "write_json"]
+           "read_manifest_file", "refuse_differences", "remove_temporaries", "replace_file", "write_json"]
 
 _SETUP, _RUN, _RANKS, _SHARDS = 0, 1, 16, 1 << 20  # bytes of the lock file
 
@@ -307,13 +307,28 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         ConfigError: It is not such a folder.
     """
-    path = Path(folder) / "_manifest.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_manifest_file(Path(folder) / "_manifest.json")
     except FileNotFoundError:
         raise ConfigError(f"{folder} is no folder of results: it has no _manifest.json") from None
-    except ValueError as error:
-        raise ConfigError(f"{path} is damaged: {error}") from None
+
+
+def read_manifest_file(path: Path) -> dict[str, Any]:
+    """What results were begun with.
+
+    Raises:
+        ConfigError: It does not say so.
+        FileNotFoundError: There is no such file.
+    """
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        known = manifest["settings"], *(manifest["inputs"][key] for key in ("count", "shard_size"))
+        if list(map(type, known)) != [dict, int, int]:
+            raise TypeError
+    except (ValueError, KeyError, TypeError):
+        raise ConfigError(f"{path} is damaged: it does not say how the results were made. They are whole, but cannot "
+                          f"be gone on with: remove it, or take another --output") from None
+    return manifest
 
 
 def read_failures(folder: Path, shards: Iterable[int]) -> Iterator[dict[str, Any]]:

@@ -57,13 +57,16 @@ def read_label_lists(path: str, names: Sequence[str]) -> list[set[int]]:
         raise ConfigError(f"{path} is not JSON: {error}") from None
     if isinstance(data, list):
         data = {f"ILSVRC2012_val_{number:08d}": labels for number, labels in enumerate(data, start=1)}
+    if not isinstance(data, dict) or not all(
+            isinstance(labels, list) and all(isinstance(label, int) for label in labels) for labels in data.values()):
+        raise ConfigError(f"{path} does not give a list of labels, which are numbers, for each image")
     known = {**{Path(name).stem: labels for name, labels in data.items()}, **data}
     keys = [name if name in data else Path(name).stem for name in names]
     missing = [name for name, key in zip(names, keys) if key not in known]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise ConfigError(f"{path} has no labels for {missing[0]}{more}")
-    return [{int(label) for label in known[key]} for key in keys]
+    return [set(known[key]) for key in keys]
 
 
 def evaluate(args: argparse.Namespace) -> list[dict[str, Any]]:

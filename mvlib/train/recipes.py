@@ -139,6 +139,9 @@ def parse_train_arguments(
     recipe = read_recipe(namespace.config) if namespace.config else Recipe()
     given = {option: value for option, value in vars(namespace).items() if option in DIALECTS["timm"]}
     if namespace.data is not None:
+        if given.get("data_dir", namespace.data) != namespace.data:
+            raise ConfigError(f"the data set is {namespace.data}, and by --data-dir {given['data_dir']}: give one of "
+                              f"them")
         given["data_dir"] = namespace.data
     given = {**recipe.arguments, **given}
     run = _resumed_run(given)

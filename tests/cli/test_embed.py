@@ -105,6 +105,12 @@ def test_a_finished_file_is_not_made_again(folder, whole):
     done = mvlib("embed", folder, "--output", whole, "--features", "tokens")
     assert done.returncode == 2
     assert 'features: "pooled", now "tokens"' in done.stderr
+    manifest = whole.with_name(f"{whole.name}.manifest.json")
+    text = manifest.read_text()
+    manifest.write_text(text[:40])
+    done = mvlib("embed", folder, "--output", whole)
+    manifest.write_text(text)
+    assert done.returncode == 2 and f"{manifest} is damaged" in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_npy_with_names_beside_it(folder, whole, tmp_path):

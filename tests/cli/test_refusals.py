@@ -56,7 +56,8 @@ def places(tmp_path_factory):
             Image.new("RGB", (32, 32), "blue").save(root / "data" / split / name / "1.png")
     (root / "parts").mkdir()
     (root / "parts" / "_manifest.json").write_text(json.dumps({
-        "part_suffix": ".jsonl", "settings": {"command": "predict"}, "inputs": {"shards": 1, "count": 1}}))
+        "part_suffix": ".jsonl", "settings": {"command": "predict"},
+        "inputs": {"shards": 1, "count": 1, "shard_size": 1}}))
     (root / "parts" / "part-00000.jsonl").write_text('{"file": "photo.png", "predictions": []}\n')
     (root / "names.json").write_text("[1, 2]")
     for ending in (".csv", ".png", ".npy", ".html"):
@@ -165,6 +166,8 @@ REFUSED = [
     ("train data --teacher resnet5o", "unknown architecture 'resnet5o'"),
     ("train data --config photo.png", "photo.png is not YAML"),
     ("train", "no data set: give its folder"),
+    ("train data --data-dir parts", "the data set is data, and by --data-dir parts: give one of them"),
+    ("validate data --data-dir parts --model resnet18", "the data set is data, and by --data-dir parts: give one of"),
 ]
 
 

@@ -93,6 +93,7 @@ def test_names_that_are_no_text(tmp_path):
     (lambda path: path.parent.rmdir(), "there is no folder"),
     (lambda path: (path.mkdir(), (path / "part-00000.txt").touch()), "holds parts and no _manifest.json"),
     (lambda path: (path.mkdir(), (path / "_manifest.json").write_text("{")), "is damaged"),
+    (lambda path: (path.mkdir(), (path / "_manifest.json").write_text('{"settings": {}}')), "is damaged"),
 ])
 def test_folders_that_cannot_be_written(tmp_path, prepare, message):
     path = tmp_path / "parent" / "out"

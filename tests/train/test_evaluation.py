@@ -112,6 +112,10 @@ def test_real_labels_that_miss_an_image(tmp_path):
     path.write_text("no")
     with pytest.raises(ConfigError, match="is not JSON"):
         read_label_lists(str(path), ["x.png"])
+    for text in ('"x.png"', '{"x.png": 1}', '{"x.png": ["one"]}', '[[1], null]'):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match="does not give a list of labels, which are numbers, for each image"):
+            read_label_lists(str(path), ["x.png"])
 
 
 def test_a_subset_of_the_outputs(digits, tmp_path):
