@@ -389,8 +389,10 @@ def _compiler() -> Iterator[None]:
     """Room for every variant of a model that is compiled, which are forgotten afterwards."""
     import torch._dynamo  # takes a second
 
+    config = torch._dynamo.config
+    limit = "recompile_limit" if hasattr(config, "recompile_limit") else "cache_size_limit"  # of torch 2.5
     try:
-        with torch._dynamo.config.patch(recompile_limit=_COMPILED_VARIANTS):
+        with config.patch({limit: _COMPILED_VARIANTS}):
             yield
     finally:
         torch.compiler.reset()

@@ -24,6 +24,7 @@ from mvlib.train import ModelEma
 NAMES = optim.list_optimizers(exclude_filters=["fused*", "bnb*"])
 IN_TIMM = [name for name in NAMES if name != "nvnovograd"]
 FUSED = ("sgd", "momentum", "adam", "adamw", "adagrad")
+IS_TORCH_2_5 = torch.__version__.startswith("2.5.")
 WRAPPED = ["lookahead_sgd", "lookahead_adamw", "lookahead_lion"]
 KRON = {"deterministic": True}
 
@@ -414,7 +415,10 @@ def test_any_gradient_teaches_what_it_teaches_unfused(change, names):
         assert torch.allclose(run(name), run(name, fused=False), atol=1e-5), name
 
 
-@pytest.mark.parametrize("name", FUSED)
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=pytest.mark.skipif(name == "adagrad" and IS_TORCH_2_5,
+                                                reason="this torch's Adagrad takes no groups after the first step"))
+    for name in FUSED])
 def test_what_comes_later_is_not_fused_where_that_is_wrong(name):
     def run(**kwargs):
         torch.manual_seed(0)
@@ -887,7 +891,9 @@ def test_param_group_fn_and_plain_parameters():
         (0.5, 0.1, 2)]
     optimizer = optim.create_optimizer_v2(net.parameters(), "lion", weight_decay=0.1)
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1]
-    assert len(optim.create_optimizer_v2(list(net.named_parameters()), "sgd").param_groups[0]["params"]) == 9
+    if not IS_TORCH_2_5:  # whose optimizers take no names
+        named = list(net.named_parameters())
+        assert len(optim.create_optimizer_v2(named, "sgd").param_groups[0]["params"]) == 9
 
 
 # clipping
@@ -995,6 +1001,7 @@ def test_groups_are_those_within_the_wrapper(name, wrapper):
         assert len(optim.model_parameters(wrapped, exclude_head=True)) == len(list(model.parameters())) - 2
 
 
+@pytest.mark.skipif(IS_TORCH_2_5, reason="this torch has no public fully_shard")
 def test_sharded_parameters_learn():
     """torch has no fused SGD for DTensors."""
     from torch.distributed.device_mesh import init_device_mesh
