@@ -299,9 +299,11 @@ _TORCHVISION = dict(  # where torchvision's script and timm's differ
     model="resnet18", batch_size=32, workers=16, lr=0.1, weight_decay=1e-4, filter_bias_and_bn=False, opt="sgd",
     sched="steplr", decay_epochs=30.0, decay_rate=0.1, warmup_epochs=0, warmup_factor=0.01, warmup_method="constant",
     warmup_prefix=True, min_lr=0.0, epochs=90, smoothing=0.0, color_jitter=0.0, train_interpolation="bilinear",
-    interpolation="bilinear", remode="const", val_split="val", img_size=224, val_img_size=224, val_resize_size=256,
-    model_ema_decay=0.99998, model_ema_steps=32, model_ema_adjust=True, dist_bn="", log_interval=10,
+    remode="const", val_split="val", model_ema_decay=0.99998, model_ema_steps=32, model_ema_adjust=True, dist_bn="",
+    log_interval=10,
 )
+# Its images, where the weights to begin with do not say theirs.
+TORCHVISION_INPUTS = dict(img_size=224, val_img_size=224, val_resize_size=256, interpolation="bilinear")
 DIALECTS: dict[str, dict[str, Any]] = {
     "timm": {name: option.default for name, option in OPTIONS.items()},
     "torchvision": {name: _TORCHVISION.get(name, option.default) for name, option in OPTIONS.items()},

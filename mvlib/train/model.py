@@ -14,10 +14,12 @@ from torch import nn
 from ..data.config import resolve_data_config
 from ..errors import ConfigError
 from ..factory import create_model, known_arguments
+from ..loading import read_training_facts
 from ..memory import reuse_freed_memory
 from ..names import closest, parse_model_name
 from ..optimization.layout import is_convolutional
 from ..registry import resolve_name
+from .arguments import TORCHVISION_INPUTS
 from .batchnorm import convert_splitbn_model, convert_sync_batchnorm
 from .distributed import World
 from .ema import ModelEma
@@ -46,12 +48,18 @@ def build_model(
     if args.weights:
         tag = args.weights.rpartition(".")[2]
         name = name if tag.upper() == "DEFAULT" else f"{resolve_name(name)[0]}.{tag.lower()}"
+    parsed = parse_model_name(name)
+    begins = args.initial_checkpoint or args.pretrained_path or None
+    says_inputs = bool(read_training_facts(begins).get("data_config")) if begins else args.pretrained and parsed.source
+    if args.dialect == "torchvision" and not says_inputs:
+        for key, value in TORCHVISION_INPUTS.items():
+            if getattr(args, key) in (None, ""):
+                setattr(args, key, value)
     known = known_arguments(name)
     side = args.input_size[1:] if args.input_size else args.img_size
     classes = args.num_classes or (len(class_names) if class_names else None)
     extra = dict(img_size=tuple(side) if isinstance(side, list) else side) \
         if side and "img_size" in (known or ()) else {}
-    begins = args.initial_checkpoint or args.pretrained_path or None
     model = create_model(
         name, pretrained=bool(args.pretrained or args.weights),
         checkpoint_path=begins,
@@ -61,7 +69,6 @@ def build_model(
         drop_block_rate=args.drop_block, global_pool=args.gp, **{**extra, **args.model_kwargs})
     if args.num_classes and class_names and len(class_names) > args.num_classes:
         raise ConfigError(f"--num-classes {args.num_classes}, and the data set has {len(class_names)} classes")
-    parsed = parse_model_name(name)
     if (parsed.source or parsed.tag) and not (args.pretrained or args.weights or begins) and world.is_main:
         _logger.info("%s names weights, but without --pretrained training begins at random, as timm's does", name)
     _initialise_head(model, args)
@@ -71,7 +78,7 @@ def build_model(
         model.set_grad_checkpointing(True)
     wanted = {key: value for key, value in vars(args).items() if value not in (None, "")}
     data_config = resolve_data_config({**wanted, "in_chans": model.in_chans}, model=model)
-    if args.dialect == "torchvision":
+    if args.dialect == "torchvision" and not says_inputs:
         data_config.pop("preprocessing", None)
     if args.split_bn:
         convert_splitbn_model(model, max(args.aug_splits, 2))

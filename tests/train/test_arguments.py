@@ -12,8 +12,9 @@ import mvlib
 from mvlib.errors import ConfigError
 from mvlib.train.arguments import DIALECTS, OPTIONS, find_option
 from mvlib.train.distributed import World
+from mvlib.train.model import build_model
 from mvlib.train.recipes import parse_train_arguments, read_recipe
-from mvlib.train.run import _optimizer, _policy
+from mvlib.train.run import _eval_config, _optimizer, _policy
 
 REFERENCE = (
     "data --model resnet50 --batch-size 128 --lr 0.5 --lr-scheduler cosineannealinglr --lr-warmup-epochs 5 "
@@ -34,6 +35,31 @@ def test_timm_flags_have_timm_defaults():
         ("sgd", 0.9, 2e-5, 0.1, 0.4)
 
 
+@pytest.mark.parametrize(("flags", "side", "crop_pct", "interpolation"), [
+    ("--model local-dir:{base} --pretrained", 32, 0.95, "bicubic"),
+    ("--model test_vit --initial-checkpoint {facts}", 32, 0.95, "bicubic"),
+    ("--model test_vit --initial-checkpoint {facts} --train-crop-size 48 --val-crop-size 48", 48, 0.95, "bicubic"),
+    ("--model test_vit --initial-checkpoint {facts} --val-crop-size 32 --val-resize-size 64", 32, 0.5, "bicubic"),
+    ("--model test_vit --initial-checkpoint {plain}", 224, 224 / 256, "bilinear"),
+    ("--model test_vit", 224, 224 / 256, "bilinear"),
+])
+def test_torchvision_s_image_size_gives_way_to_that_of_the_weights(tmp_path, flags, side, crop_pct, interpolation):
+    model = mvlib.create_model("test_vit", img_size=32, num_classes=4)
+    files = {"base": mvlib.save_for_hub(model, tmp_path / "base"), "facts": tmp_path / "f.pth",
+             "plain": tmp_path / "p.pth"}
+    about = {"arch": "test_vit", "num_classes": 4, "model_args": dict(model.model_args),
+             "data_config": mvlib.resolve_data_config(model=model)}
+    torch.save({**about, "state_dict": model.state_dict()}, files["facts"])
+    torch.save(model.state_dict(), files["plain"])
+    args = parse("--data-path data --num-classes 4 " + flags.format(**files))
+    assert args.dialect == "torchvision"
+    built, config = build_model(args, None, World(0, 1, 0, torch.device("cpu")))
+    config = _eval_config(args, config)
+    assert built.patch_embed.img_size == (args.img_size or side,) * 2
+    assert config["input_size"] == (3, side, side) and config["interpolation"] == interpolation
+    assert config["crop_pct"] == pytest.approx(crop_pct)
+
+
 def test_abbreviations_of_timm_flags():
     args = parse("data --jsd --aug-splits 3 --dr .97")
     assert args.jsd_loss and args.decay_rate == 0.97
@@ -44,7 +70,7 @@ def test_torchvision_flags_bring_torchvision_defaults():
     assert (args.dialect, args.sched, args.warmup_epochs, args.warmup_factor) == \
         ("torchvision", "cosineannealinglr", 5, 0.01)
     assert (args.aa, args.reprob, args.remode, args.color_jitter) == ("ta_wide", 0.1, "const", 0.0)
-    assert (args.img_size, args.val_img_size, args.val_resize_size) == (176, 224, 232)
+    assert (args.img_size, args.val_img_size, args.val_resize_size) == (176, None, 232)  # None: the model decides
     assert (args.model_ema_decay, args.model_ema_steps, args.model_ema_adjust) == (0.99998, 32, True)
     assert (args.aug_repeats, args.mixup, args.cutmix, args.smoothing) == (4.0, 0.2, 1.0, 0.1)
 
