@@ -48,9 +48,10 @@ def _pad_same(
     x: Tensor, kernel_size: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int], value: float
 ) -> Tensor:
     amounts: list[int] = []
+    sizes: list[int] = x.shape[-2:]  # TorchScript, where it optimizes, loses a tensor that is asked for in the loop
     for i in range(2):
         span = (kernel_size[i] - 1) * dilation[i]
-        total = span - (x.shape[i - 2] - 1) % stride[i]
+        total = span - (sizes[i] - 1) % stride[i]
         if span + 1 < stride[i]:  # windows that leave gaps may need no padding
             total = max(total, 0)
         amounts = [total // 2, total - total // 2] + amounts  # F.pad counts from the last dimension

@@ -114,6 +114,16 @@ def test_script(name):
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+def test_script_that_torch_optimizes():
+    """As users run it; padding "same" is what it lost in its loops."""
+    model = mvlib.create_model("tf_mobilenetv3_small_minimal_100", num_classes=3).eval()
+    script = torch.jit.script(model)
+    with torch.no_grad():
+        for x in torch.randn(3, 2, 3, 65, 50):  # it optimizes after the first
+            torch.testing.assert_close(script(x), model(x))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
 def test_script_of_what_returns_more_in_training():
     model = create("deit_tiny_distilled_patch16_224", img_size=32, depth=1)
     model.set_distilled_training()
