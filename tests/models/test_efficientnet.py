@@ -221,6 +221,8 @@ def test_attention_projections_start_as_xavier():
 @pytest.mark.parametrize("name", ["tf_efficientnet_lite0", "tf_mixnet_s", "tf_efficientnet_cc_b0_4e",
                                   "efficientnet_x_b3", "test_efficientnet_evos", "gc_efficientnetv2_rw_t"])
 def test_fx_traces_it(name):
+    if name == "tf_efficientnet_cc_b0_4e" and torch.__version__.startswith("2.5."):
+        pytest.skip("this torch's fx traces no convolution with groups by the batch")
     model = build(name, num_classes=5).eval()
     with torch.no_grad():
         assert difference(torch.fx.symbolic_trace(model)(image()), model(image())) < 1e-6
@@ -242,6 +244,7 @@ def test_traced_padding_follows_the_image_size():
         assert torch.equal(traced(image(75)), model(image(75)))
 
 
+@pytest.mark.skipif(torch.__version__.startswith("2.5."), reason="this torch mixes no Dim.AUTO with other Dims")
 def test_export_with_dynamic_sizes():
     model = build("test_efficientnet", num_classes=5, pad_type="same").eval()
     dim = torch.export.Dim

@@ -93,7 +93,8 @@ def test_torchvision_s_builders_take_any_size(name, size):
     ours, theirs = torchvision_pair(name)
     for batch in (1, 2):
         assert_same(ours, theirs, image(size, batch))
-        assert_same(torch.fx.symbolic_trace(ours), theirs, image(size, batch))
+        if not torch.__version__.startswith("2.5."):  # whose fx cannot trace a roll by what depends on the size
+            assert_same(torch.fx.symbolic_trace(ours), theirs, image(size, batch))
 
 
 @functools.cache
