@@ -158,6 +158,9 @@ def _current_config(model: ImageModel) -> WeightsConfig:
             if described == base:  # nothing was changed that can be seen
                 names += ["test_input_size", "test_crop_pct", "test_pool_size"]
             changes.update({name: getattr(base, name) for name in names})
+    stride = model.model_args.get("output_stride")
+    if stride and described.pool_size:
+        changes["pool_size"] = tuple(-(-side // stride) for side in described.input_size[1:])
     return described.of_other_weights().replace(**changes)
 
 

@@ -281,3 +281,11 @@ def test_an_int8_model_is_saved_by_torch_alone(tmp_path):
     again = mvlib.create_model("quantized_shufflenet_v2_x0_5", checkpoint_path=path, quantize=True)
     image = torch.randn(1, 3, 64, 64)
     assert torch.equal(again(image), model(image))
+
+
+def test_the_last_map_of_another_output_stride(tmp_path):
+    model = mvlib.create_model("test_resnet", pretrained=False, output_stride=16).eval()
+    mvlib.save_for_hub(model, tmp_path)
+    again = mvlib.create_model(f"local-dir:{tmp_path}").eval()
+    size = again.weights_config.input_size
+    assert again.weights_config.pool_size == tuple(again.forward_features(torch.zeros(1, *size)).shape[2:])

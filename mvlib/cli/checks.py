@@ -103,6 +103,9 @@ def expand_models(model: str, checkpoint: str | None = None, pretrained: bool = 
         ConfigError: A wildcard that nothing matches, or an empty file or folder.
     """
     if checkpoint is not None and Path(checkpoint).is_dir():
+        if Path(checkpoint, "config.json").is_file():
+            raise ConfigError(f"{checkpoint} is a repository, which says all of its model: --model local-dir:"
+                              f"{checkpoint}")
         files = sorted(path for path in Path(checkpoint).iterdir()
                        if path.name.endswith((".pth", ".pth.tar", ".pt", ".safetensors")))
         if not files:

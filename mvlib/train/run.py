@@ -621,6 +621,10 @@ def _take_up(
             _logger.warning("%s holds no optimizer's state: it begins anew", path)
         if changed and is_ours:
             _logger.warning("arguments differ from the checkpoint's: %s", "; ".join(changed))
+        unheeded = [name for name in _OF_THE_OPTIMIZER if any(change.startswith(f"{name}:") for change in changed)]
+        if unheeded and is_ours and with_optimizer:
+            _logger.warning("the optimizer goes on with the checkpoint's %s; --no-resume-opt begins with those given",
+                            ", ".join(unheeded))
 
 
 def _saved_arguments(data: Mapping[str, Any]) -> dict[str, Any]:
@@ -630,6 +634,7 @@ def _saved_arguments(data: Mapping[str, Any]) -> dict[str, Any]:
 
 _MAKE_GROUPS = ("opt", "weight_decay", "layer_decay", "layer_decay_min_scale", "layer_decay_no_opt_scale", "freeze",
                 "norm_weight_decay", "bias_weight_decay", "embedding_weight_decay")
+_OF_THE_OPTIMIZER = ("lr", "momentum", "weight_decay", "opt_eps", "opt_betas")
 
 
 def _from_timm(data: Mapping[str, Any], updates_per_epoch: int, ema_steps: int) -> dict[str, Any]:

@@ -86,6 +86,12 @@ def test_several_models_and_one_that_fails(digits, trained, tmp_path, capsys):
     assert "test_vit" in capsys.readouterr().out
 
 
+def test_an_export_is_no_folder_of_checkpoints(digits, trained, capsys):
+    assert main(["validate", str(digits), "--checkpoint", str(trained / "export")]) == 2
+    assert f"is a repository, which says all of its model: --model local-dir:{trained / 'export'}" in \
+        capsys.readouterr().err
+
+
 def test_a_folder_of_checkpoints(digits, trained, capsys):
     assert main(["validate", str(digits), "--checkpoint", str(trained), "-j", "0"]) == 0
     assert capsys.readouterr().out.count("checkpoint-") == 4

@@ -262,6 +262,19 @@ def test_a_damaged_checkpoint_gives_way(digits, tmp_path, capsys):
     assert (logger.handlers, logger.level, logger.propagate) == ([], logging.NOTSET, True), "left as it was found"
 
 
+def test_a_resumed_optimizer_s_own_values_are_said_to_stay(digits, tmp_path, capfd):
+    assert train(arguments(digits, tmp_path, "--epochs", "1")) == 0
+    first = str(tmp_path / "run" / "last.pth.tar")
+    for number, flags in enumerate(([], ["--no-resume-opt"])):
+        capfd.readouterr()
+        assert train(arguments(digits, tmp_path / str(number), "--epochs", "2", "--lr", "0.001", "--momentum", "0.5",
+                               "--resume", first, *flags)) == 0
+        out = "".join(capfd.readouterr())
+        assert "lr: 0.02 -> 0.001" in out
+        said = "the optimizer goes on with the checkpoint's lr, momentum; --no-resume-opt begins with those given"
+        assert (said in out) == (not flags)
+
+
 def test_what_resume_refuses(digits, tmp_path):
     assert train(arguments(digits, tmp_path, "--epochs", "1")) == 0
     with pytest.raises(ConfigError, match="already holds a run: --resume goes on with it"):
