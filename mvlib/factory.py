@@ -23,6 +23,7 @@ from .features import FeatureExtractor
 from .loading import base_of_checkpoint, load_weights, materialize, read_state_dict, read_training_facts
 from .models.base import ImageModel
 from .names import closest, parse_model_name
+from .precisions import precision_name
 from .registry import get_pretrained_cfg, is_model, load_entrypoint, resolve_name
 from .weights import INPUT_FIELDS, OWN_FIELDS, WeightsConfig
 
@@ -63,7 +64,7 @@ def create_model(
     feature_cls: str | None = None,
     output_fmt: str | None = None,
     device: torch.device | str | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
     mmap: bool | None = None,
     progress: bool = True,
     **kwargs: Any,
@@ -91,7 +92,7 @@ def create_model(
         device: Where the model is built; weights are read straight to it. Unless given, the caller's
             `with torch.device(...)` decides: on "meta" a model has no values, until `to_empty`, `load_state_dict`, and
             `init_non_persistent_buffers()` of each module that has it, give it some.
-        dtype: Floating-point type of its parameters.
+        dtype: Floating-point type of its parameters, or a usual name of one ("bfloat16", "fp16", ...).
         mmap: Whether the weights are mapped, so that memory is taken and the disk read as they are used, or read into
             memory of the model's own. None maps files in the caches of downloads and in installed packages, which are
             replaced and never written to in place, and reads `checkpoint_path`, "local-dir:", "file:" and whatever
@@ -122,6 +123,8 @@ def create_model(
             base = request.config
         else:
             base = base_of_checkpoint(request.config or WeightsConfig(architecture=request.architecture), {})
+    if isinstance(dtype, str):
+        dtype = getattr(torch, precision_name(dtype))
     if out_indices is not None and not features_only:
         raise ConfigError("out_indices goes with features_only=True")
     if not accepts(int | Sequence[int] | None, out_indices):

@@ -254,6 +254,13 @@ def test_a_repository_and_a_config(hub):
         mvlib.create_model("hf-hub:someone/birds", pretrained_cfg="a1_in1k")
 
 
+def test_types_by_their_usual_names():
+    for name, dtype in (("bf16", torch.bfloat16), ("half", torch.float16), ("float32", torch.float32)):
+        assert {p.dtype for p in mvlib.create_model("squeezenet1_1", dtype=name).parameters()} == {dtype}
+    with pytest.raises(ConfigError, match="unknown precision 'bf17'; known: float32, bfloat16, float16"):
+        mvlib.create_model("squeezenet1_1", dtype="bf17")
+
+
 def test_out_indices_without_features_only():
     with pytest.raises(ConfigError, match="out_indices goes with features_only=True"):
         mvlib.create_model("resnet18", out_indices=(1,))

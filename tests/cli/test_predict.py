@@ -315,7 +315,7 @@ def test_int8_needs_weights_that_can_be_int8(two):
     (["{photo}", "--output", "{tmp}/x/", "--format", "csv"],
      "mvlib: parts are jsonl, not csv; 'mvlib merge' makes one file of them"),
     (["{photo}", "--output", "{tmp}/x/", "--sheet", "{tmp}/s.png"], "mvlib: --sheet goes with an output that is not a"),
-    (["{photo}", "--sheet", "{tmp}/s.gif"], "mvlib: --sheet draws .png, .jpg, .jpeg, .webp, and '{tmp}/s.gif' ends in"),
+    (["{photo}", "--sheet", "{tmp}/s.gif"], "--sheet writes .png, .jpg, .jpeg, .webp, and '{tmp}/s.gif' ends in none"),
     (["{photo}", "--sheet", "{tmp}/nowhere/s.png"], "s.png cannot be written: there is no folder {tmp}/nowhere"),
     (["{photo}", "--device", "nowhere"], "mvlib: the device 'nowhere' cannot be used: "),
     (["{photo}", "--workers", "0"], "0 is not a positive number"),
