@@ -171,6 +171,8 @@ def fetch_config(source: str, *, cache_dir: PathLike | None = None) -> dict[str,
     kind, _, location = source.partition(":")
     if kind == "local-dir":
         path = Path(os.path.expanduser(location)) / "config.json"
+        if not path.parent.is_dir():
+            raise ConfigError(f"there is no folder {location}")
         if not path.is_file():
             raise ConfigError(f"{location} holds no config.json: it is not a folder that save_for_hub or timm wrote")
     elif kind == "hf-hub":

@@ -1051,6 +1051,8 @@ def test_no_config(hub, tmp_path):
         fetch_config("hf-hub:a/b")
     with pytest.raises(ConfigError, match=f"{tmp_path} holds no config.json"):
         fetch_config(f"local-dir:{tmp_path}")
+    with pytest.raises(ConfigError, match=f"there is no folder {tmp_path}/typo"):
+        fetch_config(f"local-dir:{tmp_path}/typo")
     with pytest.raises(ConfigError, match="only hf-hub: and local-dir: sources have one"):
         fetch_config("file:/x")
 
