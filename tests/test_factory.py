@@ -254,6 +254,13 @@ def test_a_repository_and_a_config(hub):
         mvlib.create_model("hf-hub:someone/birds", pretrained_cfg="a1_in1k")
 
 
+def test_as_many_means_as_channels():
+    for options in ({}, {"pretrained_cfg_overlay": {"input_size": (1, 32, 32)}}):
+        model = mvlib.create_model("resnet18", in_chans=1, pretrained=False, **options)
+        config = mvlib.resolve_data_config(model=model)
+        assert (config["input_size"][0], len(config["mean"]), len(config["std"])) == (1, 1, 1)
+
+
 def test_types_by_their_usual_names():
     for name, dtype in (("bf16", torch.bfloat16), ("half", torch.float16), ("float32", torch.float32)):
         assert {p.dtype for p in mvlib.create_model("squeezenet1_1", dtype=name).parameters()} == {dtype}
