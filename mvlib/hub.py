@@ -53,6 +53,7 @@ WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pth", "
 _HASH_IN_NAME = re.compile(r"-([a-f0-9]{8,64})\.")  # torch.hub's convention
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MAX_CONFIG_BYTES = 1 << 20
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _MAX_NESTING = 16
 _TRIES = 5  # of a download that breaks off
 _HUB_TRIES = 3  # by us, beyond huggingface_hub's own
@@ -197,7 +198,16 @@ def fetch_config(source: str, *, cache_dir: PathLike | None = None) -> dict[str,
         raise too_deep
     if not isinstance(data, dict):
         raise ConfigError(f"{path}: config.json of '{source}' is not a JSON object")
-    return data
+    return _printable(data)
+
+
+def _printable(value: Any) -> Any:
+    """Data with texts that a terminal can be given: control characters and halves of characters are replaced."""
+    if isinstance(value, str):
+        return _UNPRINTABLE.sub("\ufffd", value)
+    if isinstance(value, list):
+        return [_printable(item) for item in value]
+    return {_printable(key): _printable(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 @dataclass(frozen=True)

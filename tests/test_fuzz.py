@@ -4,6 +4,7 @@
 """
 
 import json
+import logging
 import os
 import random
 import struct
@@ -143,6 +144,14 @@ class Watch:
         self.active = False
 
 
+@pytest.fixture(autouse=True)
+def silence():
+    """What is logged may hold what no report can be written with."""
+    logging.disable()
+    yield
+    logging.disable(logging.NOTSET)
+
+
 @pytest.fixture(scope="module")
 def watch(tmp_path_factory):
     return Watch(tmp_path_factory.getbasetemp())
@@ -177,7 +186,7 @@ def survives(watch, root, folder, what, **options):
         except MvlibError as error:
             assert len(str(error)) < 20_000, what
         except Exception as error:
-            raise AssertionError(f"{type(error).__name__}: {error}; {what}") from error
+            raise AssertionError(ascii(f"{type(error).__name__}: {error}; {what}")) from None
     assert not watch.seen, (watch.seen, what)
     assert not (root / "canary").exists(), what
 

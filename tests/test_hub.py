@@ -377,6 +377,13 @@ def test_whether_there_is_a_newer_revision_cannot_be_known(trouble, hub, repo, m
 
 # mistakes with the hub
 
+def test_a_config_holds_nothing_that_a_terminal_would_obey(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet18", "label_names": [
+        "\x1b[31mred", "line\nbreak", "half \ud800", "\u732b caf\u00e9"]}))
+    assert mvlib.hub.fetch_config(f"local-dir:{tmp_path}")["label_names"] == [
+        "\ufffd[31mred", "line\nbreak", "half \ufffd", "\u732b caf\u00e9"]
+
+
 def test_no_such_repository(hub):
     with pytest.raises(DownloadError, match=r"the hub has no repository 'no/body' \(404\), or it is private and needs "
                                             r"`hf auth login` or HF_TOKEN"):
