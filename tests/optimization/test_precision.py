@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+from PIL import Image
 
 import mvlib
 from mvlib import precisions
@@ -67,8 +68,10 @@ def test_what_pays(machine, features, slowdown, found):
         assert not measured, "what it has no instructions for may take minutes"
 
 
-def test_everything_refuses_what_does_not_pay(machine, tmp_path, capsys):
+def test_everything_refuses_what_does_not_pay(machine, tmp_path, capsys, monkeypatch):
     machine(PLAIN)
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (32, 32)).save("x.jpg")
     why = r"the processor has no instructions for bfloat16 \(avx512_bf16, amx_bf16\); float32 is the type to take"
     model, images = mvlib.create_model("test_resnet"), torch.zeros(1, 3, 32, 32)
     for attempt in (lambda: mvlib.optimize(model, images, dtype="bf16"), lambda: autocast_for(CPU, "half"),
