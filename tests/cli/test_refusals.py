@@ -1,6 +1,5 @@
 """What is wrong with a command line is said in one line, with status 2, before torch is imported or a model loaded."""
 
-import argparse
 import importlib
 import json
 import os
@@ -12,6 +11,8 @@ from PIL import Image
 
 from mvlib.cli import _COMMANDS
 from mvlib.cli.parser import Parser
+
+from .test_main import options
 
 # Command lines on standard input (JSON: lists of words) to [status, standard error], where torch cannot be imported:
 # "torch" is the status of one that was taken, and went on to what takes time.
@@ -80,15 +81,6 @@ TO_READ = {"data", "data_dir", "resume", "folder", "inputs"}  # files or folders
 FILES_TO_WRITE = {"output": {"embed": ".npy"}, "sheet": ".png", "plot": ".png", "html": ".html", "results_file": ".csv"}
 FOLDERS_TO_MAKE = {"results_dir", ("train", "output")}
 SEVERAL = {("validate", "checkpoint")}  # a folder of checkpoints
-
-
-def options(parser):
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for below in action.choices.values():
-                yield from options(below)
-        else:
-            yield action
 
 
 def bad_paths(command, dest):
