@@ -13,11 +13,11 @@ import reprlib
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Literal, Union, get_args, get_origin
+from functools import cached_property, partial
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-__all__ = ["Parameter", "accepts", "check_plain", "describe", "nesting", "parameters_of", "shorten",
-           "shorten_error"]
+__all__ = ["Parameter", "accepts", "arguments_of", "check_plain", "describe", "model_class", "nesting",
+           "parameters_of", "shorten", "shorten_error", "summarize"]
 
 # In somebody's config.json, of sizes, depths, widths: what is larger is hostile or broken.
 _MAX_NUMBER = 65536
@@ -30,9 +30,31 @@ _shortener = reprlib.Repr()
 _shortener.maxstring = _shortener.maxother = _shortener.maxlong = 80
 
 
+class _Summarizer(reprlib.Repr):
+    """As source has it: classes and functions by their names."""
+
+    def repr_type(self, value: type, level: int) -> str:
+        return value.__name__
+
+    def repr_function(self, value: types.FunctionType, level: int) -> str:
+        return value.__name__
+
+    def repr_partial(self, value: partial[Any], level: int) -> str:
+        return f"partial({self.repr(value.func)}{''.join(f', {k}={self.repr(v)}' for k, v in value.keywords.items())})"
+
+
+_summarizer = _Summarizer()
+_summarizer.maxstring = _summarizer.maxother = 80
+
+
 def shorten(value: Any) -> str:
     """`repr`, of a few dozen characters at most."""
     return _shortener.repr(value)
+
+
+def summarize(arguments: Mapping[str, Any]) -> str:
+    """Arguments as they stand in a call, each of a few dozen characters at most."""
+    return ", ".join(f"{key}={_summarizer.repr(value)}" for key, value in arguments.items())
 
 
 def shorten_error(error: Exception) -> str:
@@ -168,6 +190,35 @@ def parameters_of(function: Callable[..., Any]) -> dict[str, Parameter]:
     names = getattr(inspect.unwrap(function), "__globals__", {})
     return {name: Parameter(name, p.default, p.annotation, names)
             for name, p in inspect.signature(function).parameters.items() if p.kind in named and name != "self"}
+
+
+def arguments_of(entrypoint: Callable[..., Any]) -> dict[str, Parameter] | None:
+    """The keyword arguments of a function that builds a model, and of the model's class, to which it passes on what it
+    does not know; None where the signatures do not tell."""
+    parameters = parameters_of(entrypoint)
+    if not _takes_more(entrypoint):
+        return parameters
+    for base in getattr(model_class(entrypoint), "__mro__", ()):
+        parameters = {**parameters_of(base.__init__), **parameters}
+        if not _takes_more(base.__init__):
+            return parameters
+    return None  # also where the last class keeps its **kwargs for itself: nn.Module and object take anything
+
+
+def model_class(entrypoint: Callable[..., Any]) -> type | None:
+    """The class itself, or the class that a function says it returns."""
+    if isinstance(entrypoint, type):
+        return entrypoint
+    try:
+        returned = get_type_hints(entrypoint).get("return")
+    except NameError:  # an annotation that exists for type checkers alone
+        return None
+    return returned if isinstance(returned, type) else None
+
+
+def _takes_more(function: Callable[..., Any]) -> bool:
+    """Whether a function has **kwargs, which it passes on."""
+    return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values())
 
 
 def check_plain(name: str, value: Any) -> str | None:

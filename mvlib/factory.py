@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import logging
 import os
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, get_type_hints
+from typing import Any
 
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from . import hub
-from .arguments import Parameter, accepts, check_plain, parameters_of, shorten, shorten_error
+from .arguments import Parameter, accepts, arguments_of, check_plain, model_class, shorten, shorten_error
 from .errors import ConfigError, UnknownNameError, WeightsError
 from .features import FeatureExtractor
 from .loading import base_of_checkpoint, load_weights, materialize, read_state_dict, read_training_facts
@@ -131,7 +130,7 @@ def create_model(
         raise ConfigError(f"out_indices is an int or several, not {shorten(out_indices)}")
     given = {key: value for key, value in kwargs.items() if value is not None}
     entrypoint = load_entrypoint(request.architecture)
-    known = _known_arguments(entrypoint)
+    known = arguments_of(entrypoint)
     arguments = _arguments(request, given, known)
 
     stays_empty = device is None and nn.Linear(1, 1).weight.is_meta  # the caller's context says so, also accelerate's
@@ -319,41 +318,14 @@ def _bad_field(where: str, key: str, value: Any, why: str) -> ConfigError:
 def known_arguments(model_name: str) -> Collection[str] | None:
     """Names of the arguments that a model's architecture takes, a repository's too; None where its signature does not
     tell."""
-    return _known_arguments(load_entrypoint(_resolve(model_name, None, None, None).architecture))
+    return arguments_of(load_entrypoint(_resolve(model_name, None, None, None).architecture))
 
 
 def build_empty(architecture: str, arguments: Mapping[str, Any]) -> nn.Module:
     """A model on the meta device, from those of the arguments that the architecture takes."""
     entrypoint = load_entrypoint(architecture)
-    known = _known_arguments(entrypoint)
+    known = arguments_of(entrypoint)
     return _construct(entrypoint, {k: v for k, v in arguments.items() if known is None or k in known})
-
-
-def _known_arguments(entrypoint: Callable[..., nn.Module]) -> dict[str, Parameter] | None:
-    """The keyword arguments that an architecture takes; None where its signature does not tell."""
-    parameters = parameters_of(entrypoint)
-    if not _takes_more(entrypoint):
-        return parameters
-    for base in getattr(_model_class(entrypoint), "__mro__", ()):
-        if base.__init__ is nn.Module.__init__:
-            break  # the class above keeps its **kwargs for itself
-        parameters = {**parameters_of(base.__init__), **parameters}
-        if not _takes_more(base.__init__):
-            return parameters
-    return None
-
-
-def _takes_more(function: Callable[..., Any]) -> bool:
-    """Whether a function has **kwargs, which it passes on."""
-    return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(function).parameters.values())
-
-
-def _model_class(entrypoint: Callable[..., nn.Module]) -> type[nn.Module] | None:
-    try:
-        returned = get_type_hints(entrypoint).get("return")
-    except NameError:  # an annotation that exists for type checkers alone
-        return None
-    return returned if isinstance(returned, type) and issubclass(returned, nn.Module) else None
 
 
 def _arguments(request: _Request, given: dict[str, Any], known: dict[str, Parameter] | None) -> dict[str, Any]:
@@ -411,8 +383,7 @@ def _construct(
 
 
 def _keeps_contract(entrypoint: Callable[..., nn.Module]) -> bool:
-    model_class = _model_class(entrypoint)
-    return model_class is not None and issubclass(model_class, ImageModel)
+    return issubclass(model_class(entrypoint) or object, ImageModel)
 
 
 def _build(

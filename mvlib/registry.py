@@ -14,7 +14,7 @@ import os
 import sys
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import ConfigError, UnknownNameError
@@ -54,6 +54,8 @@ _FAMILY_PACKAGE = "mvlib.models."
 
 Entrypoint = TypeVar("Entrypoint", bound=Callable[..., Any])
 Names = str | Iterable[str]
+Part = Mapping[str, Any] | str
+Row = Part | Sequence[Part]
 
 
 class _Run:
@@ -166,13 +168,7 @@ class _Registry:
 _registry = _Registry()
 
 
-def register_model(
-    fn: Entrypoint | None = None,
-    *,
-    weights: Mapping[str, Any] | Iterable[WeightsConfig] | None = None,
-    name: str | None = None,
-    override: bool = False,
-) -> Any:
+class _RegisterModel:
     """Decorator: make a function that builds a model known by its name. In a module that is reloaded, the new one wins.
 
         @register_model
@@ -181,6 +177,8 @@ def register_model(
 
         @register_model(weights={"in1k": {"sources": ["file:/weights/my_net.safetensors"], "crop_pct": 0.95}})
         def my_other_net(**kwargs) -> MyNet: ...
+
+    `register_model.variants` registers many that differ in their arguments.
 
     Args:
         fn: The entrypoint: takes the architecture's keyword arguments, returns the model, touches no weights.
@@ -195,8 +193,84 @@ def register_model(
         ConfigError: The name is taken (the message names both places), cannot name a model, `fn` is no function, or
             `weights` are no configs; nothing is registered then.
     """
-    if fn is None:
-        return lambda function: register_model(function, weights=weights, name=name, override=override)
+
+    def __call__(
+        self,
+        fn: Entrypoint | None = None,
+        *,
+        weights: Mapping[str, Any] | Iterable[WeightsConfig] | None = None,
+        name: str | None = None,
+        override: bool = False,
+    ) -> Any:
+        if fn is None:
+            return lambda function: self(function, weights=weights, name=name, override=override)
+        _register(fn, weights, name, override)
+        return fn
+
+    def variants(
+        self, module: str, maker: Callable[..., Any], table: Mapping[str, Row], *, override: bool = False
+    ) -> None:
+        """Register an architecture for each row of a table; each becomes a function of the module.
+
+            _R50, _D = dict(layers=(3, 4, 6, 3)), dict(stem_type="deep", avg_down=True)
+
+            register_model.variants(__name__, ResNet, {
+                "resnet50": _R50,
+                "resnet50d": (_R50, _D),
+                "resnet50x": ("Deep stem, shortcuts half as wide.", _R50, _D, dict(down_ratio=0.5)),
+            })
+
+        Args:
+            module: `__name__` of the module.
+            maker: What is called with a row's arguments, those of the caller over them: the class, or a function that
+                passes what it does not know to the class that its annotation says it returns.
+            table: {name: row}. A row is the arguments by which the architecture differs from the maker's defaults, or
+                several such presets, merged left to right. A text among them is the function's docstring; without
+                one, the arguments are.
+            override: As of `register_model`.
+
+        Raises:
+            ConfigError: As of `register_model`; or a row is made of something else, or has an argument that the maker
+                does not take: no row is registered then.
+        """
+        from .arguments import arguments_of, summarize
+
+        if not hasattr(maker, "__qualname__"):
+            raise ConfigError(f"register_model.variants takes a class or a function that makes models, not {maker!r}")
+        if module not in sys.modules:
+            raise ConfigError(f"register_model.variants takes the __name__ of its module, not {module!r}")
+        known = arguments_of(maker)
+        caller = sys._getframe(1)
+        entrypoints = []
+        for name, row in table.items():
+            own, doc = _merged(name, row)
+            for key in own if known is not None else ():
+                if key not in known:
+                    raise ConfigError(f"the row '{name}' has the argument {key!r}, which {maker.__name__} does not "
+                                      f"know{closest(key, known) or '.'} It takes: {', '.join(sorted(known))}")
+            fn = _entrypoint(maker, own)
+            fn.__code__ = fn.__code__.replace(
+                co_name=name, co_filename=caller.f_code.co_filename, co_firstlineno=caller.f_lineno)
+            fn.__name__ = fn.__qualname__ = name
+            fn.__module__ = module
+            fn.__doc__ = doc or f"{maker.__name__}, {summarize(own) or 'as it is by default'}."
+            if isinstance(maker, type):
+                fn.__annotations__ = {"return": maker}
+            else:
+                fn.__annotations__ = {key: value for key, value in maker.__annotations__.items() if key == "return"}
+                fn.__wrapped__ = maker
+            entrypoints.append(fn)
+        for fn in entrypoints:
+            _register(fn, override=override)
+            setattr(sys.modules[module], fn.__name__, fn)
+
+
+def _register(
+    fn: Callable[..., Any],
+    weights: Mapping[str, Any] | Iterable[WeightsConfig] | None = None,
+    name: str | None = None,
+    override: bool = False,
+) -> None:
     if not hasattr(fn, "__qualname__"):
         raise ConfigError(f"register_model takes a function or a class, not {fn!r}; write a function that calls it")
     name = name or fn.__name__
@@ -217,9 +291,9 @@ def register_model(
     if entry is not None and (entry.place != place or again):
         if is_ours and (entry.place is None and entry.module == module or again):
             entry.entrypoint, entry.place, entry.run = fn, place, run  # the family of an indexed name is being imported
-            return fn
+            return
         if is_ours and entry.place is not None and not entry.place.startswith(_FAMILY_PACKAGE):
-            return fn  # a user overrode the name before the family was imported: theirs stays
+            return  # a user overrode the name before the family was imported: theirs stays
         if not override and not again and not _is_interactive(fn, entry):
             raise ConfigError(f"the model name '{name}' is registered twice: by {_entry_place(entry)} and by {place}; "
                               f"choose another name, or register with override=True")
@@ -238,7 +312,26 @@ def register_model(
         kept = {tag: config for tag, (config, _) in added.items() if tag not in (configs or {})}
         entry.set_configs(_joined(configs or {}, kept))
         entry.added = {tag: added[tag][1] for tag in kept}
-    return fn
+
+
+def _entrypoint(maker: Callable[..., Any], own: Mapping[str, Any]) -> Any:
+    return lambda **kwargs: maker(**{**own, **kwargs})  # one line, which tracebacks show as the table's
+
+
+def _merged(name: str, row: Row) -> tuple[dict[str, Any], str]:
+    """A row's arguments and its description."""
+    own, doc = {}, ""
+    for part in row if isinstance(row, (tuple, list)) else (row,):
+        if isinstance(part, Mapping):
+            own.update(part)
+        elif isinstance(part, str) and not doc:
+            doc = part
+        else:
+            raise ConfigError(f"the row '{name}' is made of mappings of arguments and a text at most, not of {part!r}")
+    return own, doc
+
+
+register_model = _RegisterModel()
 
 
 def register_catalog(path: str | os.PathLike[str]) -> list[str]:

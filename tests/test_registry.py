@@ -2,10 +2,13 @@
 
 import functools
 import importlib
+import inspect
 import itertools
+import pickle
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import pytest
 import timm
@@ -13,6 +16,7 @@ from timm.models import _registry as timm_registry
 
 import mvlib
 from mvlib import registry
+from mvlib.arguments import arguments_of
 from mvlib.errors import ConfigError, UnknownNameError
 
 MODULES = mvlib.list_modules()
@@ -261,6 +265,29 @@ def test_a_name_registered_twice(fresh):
         mvlib.register_model(net("tv_resnet50"))
 
 
+TABLE = """
+import mvlib
+
+class Net:
+    def __init__(self, depth):
+        self.depth = depth
+
+mvlib.register_model.variants(__name__, Net, {{"zz_reloaded": dict(depth={result})}})
+"""
+
+
+def test_a_table_that_is_reloaded(fresh, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    path = tmp_path / "zz_table.py"
+    path.write_text(TABLE.format(result=1))
+    module = importlib.import_module("zz_table")
+    path.write_text(TABLE.format(result=23))
+    importlib.reload(module)
+    assert mvlib.model_entrypoint("zz_reloaded") is module.zz_reloaded and module.zz_reloaded().depth == 23
+    del sys.modules["zz_table"]
+
+
 MODULE = """
 import mvlib
 
@@ -351,6 +378,73 @@ def test_a_name_that_would_not_be_found_again(fresh, name):
 def test_a_partial_is_no_function(fresh):
     with pytest.raises(ConfigError, match="register_model takes a function or a class, not functools.partial"):
         mvlib.register_model(functools.partial(net("fine")), name="mine")
+
+
+class Net:
+    def __init__(self, depth: int = 1, width: int = 8, act: type | None = None) -> None:
+        self.numbers = depth, width, act
+
+
+def deepened(more: int = 1, **kwargs) -> Net:
+    net = Net(**kwargs)
+    net.numbers = net.numbers[0] + more, *net.numbers[1:]
+    return net
+
+
+_DEEP, _WIDE = dict(depth=9), dict(width=32)
+
+
+def test_a_table_of_variants(fresh):
+    here = sys.modules[__name__]
+    mvlib.register_model.variants(__name__, Net, {
+        "zz_net": {},
+        "zz_deep": _DEEP,
+        "zz_both": (_DEEP, _WIDE, dict(depth=3, act=Net)),
+        "zz_told": ("Wide, and nothing else.", _WIDE),
+    })
+    assert [mvlib.model_entrypoint(f"zz_{name}")().numbers for name in ("net", "deep", "both", "told")] == \
+        [(1, 8, None), (9, 8, None), (3, 32, Net), (1, 32, None)]
+    assert here.zz_both(width=4).numbers == (3, 4, Net) and _DEEP == dict(depth=9)
+    assert here.zz_both.__doc__ == "Net, depth=3, width=32, act=Net."
+    assert here.zz_told.__doc__ == "Wide, and nothing else." and "default" in here.zz_net.__doc__
+    assert pickle.loads(pickle.dumps(here.zz_deep)) is here.zz_deep is mvlib.model_entrypoint("zz_deep")
+    assert (here.zz_deep.__qualname__, here.zz_deep.__module__) == ("zz_deep", __name__)
+    assert inspect.signature(here.zz_deep).return_annotation is Net and inspect.isfunction(here.zz_deep)
+    assert set(arguments_of(here.zz_deep)) == {"depth", "width", "act"}
+    with pytest.raises(TypeError) as error:
+        here.zz_deep(dept=2)
+    frame = error.traceback[-1]  # the table's
+    assert (frame.path.name, frame.name) == ("test_registry.py", "zz_deep") and "variants" in str(frame.statement)
+    with pytest.raises(ConfigError, match=rf"'zz_deep' is registered twice: by .*zz_deep \(.*{Path(__file__).name}:"):
+        mvlib.register_model.variants("json", Net, {"zz_deep": {}})
+    mvlib.register_model.variants("json", Net, {"zz_deep": {}}, override=True)
+    assert mvlib.model_entrypoint("zz_deep")().numbers == (1, 8, None)
+
+
+def test_variants_of_a_function(fresh):
+    mvlib.register_model.variants(__name__, deepened, {"zz_net": dict(more=2, depth=3)})
+    entrypoint = mvlib.model_entrypoint("zz_net")
+    assert entrypoint().numbers == (5, 8, None) and entrypoint(more=0, width=1).numbers == (3, 1, None)
+    assert set(arguments_of(entrypoint)) == {"more", "depth", "width", "act"}
+
+
+@pytest.mark.parametrize(("row", "message"), [
+    (dict(dept=3), "the row 'zz_b' has the argument 'dept', which Net does not know; did you mean 'depth'"),
+    ((_DEEP, 3), "the row 'zz_b' is made of mappings of arguments and a text at most, not of 3"),
+    (3, "the row 'zz_b' is made of .*, not of 3"),
+    (("One.", "Two."), "the row 'zz_b' is made of .*, not of 'Two.'"),
+])
+def test_a_bad_row_registers_nothing(fresh, row, message):
+    with pytest.raises(ConfigError, match=message):
+        mvlib.register_model.variants(__name__, Net, {"zz_a": {}, "zz_b": row})
+    assert not mvlib.list_models("zz_*")
+
+
+def test_variants_of_what_cannot_be(fresh):
+    with pytest.raises(ConfigError, match="a class or a function that makes models, not functools.partial"):
+        mvlib.register_model.variants(__name__, functools.partial(Net), {"zz_a": {}})
+    with pytest.raises(ConfigError, match="takes the __name__ of its module, not 'no.such'"):
+        mvlib.register_model.variants("no.such", Net, {"zz_a": {}})
 
 
 CATALOG = """
