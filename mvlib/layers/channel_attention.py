@@ -6,14 +6,18 @@ import math
 from collections.abc import Callable
 from functools import partial
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .activations import ActLayer, get_act_layer
 from .helpers import check_layer, make_divisible
-from .norm import NormLayer, get_norm_layer
-from .squeeze_excite import GlobalContext
+from .norm import LayerNorm2d, NormLayer, get_norm_layer
 
-__all__ = ["AttnLayer", "CecaModule", "EcaModule", "EffectiveSEModule", "SEModule", "create_attn", "get_attn"]
+__all__ = [
+    "AttnLayer", "CecaModule", "CircularEfficientChannelAttn", "EcaModule", "EffectiveSEModule",
+    "EffectiveSqueezeExcite", "EfficientChannelAttn", "GlobalContext", "SEModule", "SqueezeExcite", "create_attn",
+    "get_attn",
+]
 
 AttnLayer = str | bool | Callable[..., nn.Module] | None
 
@@ -138,6 +142,74 @@ class CecaModule(EcaModule):
 
     padding_mode = "circular"
 
+
+class _ContextMlp(nn.Module):
+    """The bottleneck of `GlobalContext`: two 1x1 convolutions around layer norm and activation."""
+
+    def __init__(self, channels: int, hidden: int, act_layer: ActLayer) -> None:
+        super().__init__()
+        self.fc1 = nn.Conv2d(channels, hidden, 1)
+        self.norm = LayerNorm2d(hidden)
+        self.act = get_act_layer(act_layer)()
+        self.fc2 = nn.Conv2d(hidden, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.act(self.norm(self.fc1(x))))
+
+
+class GlobalContext(nn.Module):
+    """Channel attention from an attention-weighted mean over positions; keys `conv_attn`, `mlp_scale`, `mlp_add`.
+
+    Shapes: (B, C, H, W) -> same.
+    Source: Cao et al., "GCNet: Non-local Networks Meet Squeeze-Excitation Networks and Beyond", 2019.
+
+    Args:
+        channels: Channels.
+        use_attn: Weight the positions; otherwise take the plain mean.
+        fuse_add: Add a projection of the context to the input.
+        fuse_scale: Scale the input's channels by a gate from the context.
+        rd_ratio: Squeezed channels per channel.
+        rd_channels: Squeezed channels.
+        rd_divisor: The squeezed width is rounded to a multiple of it.
+        act_layer: Activation after the squeeze.
+        gate_layer: Activation that makes the gate.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        use_attn: bool = True,
+        fuse_add: bool = False,
+        fuse_scale: bool = True,
+        rd_ratio: float = 1 / 8,
+        rd_channels: int | None = None,
+        rd_divisor: int = 1,
+        act_layer: ActLayer = nn.ReLU,
+        gate_layer: ActLayer = "sigmoid",
+    ) -> None:
+        super().__init__()
+        hidden = rd_channels or make_divisible(channels * rd_ratio, rd_divisor, round_limit=0.0)
+        self.conv_attn = nn.Conv2d(channels, 1, 1) if use_attn else None
+        self.mlp_scale = _ContextMlp(channels, hidden, act_layer) if fuse_scale else None
+        self.mlp_add = _ContextMlp(channels, hidden, act_layer) if fuse_add else None
+        self.gate = get_act_layer(gate_layer)()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.conv_attn is None:
+            context = x.mean((2, 3), keepdim=True)
+        else:
+            weights = F.softmax(self.conv_attn(x).flatten(2), dim=-1)  # (B, 1, H * W)
+            context = (x.flatten(2).unsqueeze(1) @ weights.unsqueeze(-1)).transpose(1, 2)
+        if self.mlp_scale is not None:
+            x = x * self.gate(self.mlp_scale(context))
+        if self.mlp_add is not None:
+            x = x + self.mlp_add(context)
+        return x
+
+
+# timm's other names
+SqueezeExcite, EffectiveSqueezeExcite = SEModule, EffectiveSEModule
+EfficientChannelAttn, CircularEfficientChannelAttn = EcaModule, CecaModule
 
 _ATTN_LAYERS: dict[str, Callable[..., nn.Module]] = {
     "se": SEModule,

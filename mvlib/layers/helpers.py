@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from itertools import repeat
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 __all__ = ["check_layer", "is_recording", "make_divisible", "move_to_end", "named_parameters", "owns_meta",
-           "plain_name", "to_2tuple", "to_ntuple", "unwrap"]
+           "plain_name", "to_1tuple", "to_2tuple", "to_3tuple", "to_4tuple", "to_ntuple", "unwrap"]
 
 _INSIDE = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 _WRAPPERS = re.compile(rf"(?<![^.])(?:{'|'.join(_INSIDE)})\.")
@@ -38,25 +37,25 @@ def check_layer(layer: Any, kind: str) -> Any:
     return layer
 
 
-def to_ntuple(value: Any, n: int) -> tuple:
-    """`value` as a tuple: an iterable (not a string) is converted, anything else is repeated `n` times."""
-    if isinstance(value, Iterable) and not isinstance(value, str):
-        return tuple(value)
-    return tuple(repeat(value, n))
+def to_ntuple(n: int) -> Callable[[Any], tuple]:
+    """A function that makes a tuple: an iterable (not a string) is converted, anything else is repeated `n` times."""
+
+    def convert(x: Any) -> tuple:
+        return tuple(x) if isinstance(x, Iterable) and not isinstance(x, str) else (x,) * n
+
+    return convert
 
 
-def to_2tuple(value: Any) -> tuple:
-    """`value` as a pair, (height, width) in this library."""
-    return to_ntuple(value, 2)
+to_1tuple, to_2tuple, to_3tuple, to_4tuple = (to_ntuple(n) for n in (1, 2, 3, 4))  # pairs are (height, width)
 
 
-def make_divisible(value: float, divisor: int = 8, min_value: int | None = None, round_limit: float = 0.9) -> int:
+def make_divisible(v: float, divisor: int = 8, min_value: int | None = None, round_limit: float = 0.9) -> int:
     """Round a channel count to a multiple of `divisor`, never losing more than 1 - `round_limit` of it.
 
     The rule of the MobileNet papers' TensorFlow code (`round_limit` 0.9); 0 disables the limit.
     """
-    rounded = max(min_value or divisor, int(value + divisor / 2) // divisor * divisor)
-    return rounded + divisor if rounded < round_limit * value else rounded
+    rounded = max(min_value or divisor, int(v + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < round_limit * v else rounded
 
 
 def move_to_end(module: nn.Module, *names: str) -> None:

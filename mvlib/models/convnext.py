@@ -252,7 +252,7 @@ class ConvNeXt(ImageModel):
         chs, reduction, dilation = dims[0], patch_size if stem_type == "patch" else 4, 1
         self.stages = nn.Sequential()
         self.flow = Flow(stem=[Step("stem")], stages=[], tail=[Step("norm_pre")])
-        kernels, rates = to_ntuple(kernel_sizes, len(depths)), drop_path_rates(drop_path_rate, depths)
+        kernels, rates = to_ntuple(len(depths))(kernel_sizes), drop_path_rates(drop_path_rate, depths)
         for i, (dim, kernel_size, drop_path) in enumerate(zip(dims, kernels, rates)):
             stride = 2 if i > 0 or reduction == 2 else 1
             if stride > 1 and reduction >= output_stride:

@@ -23,12 +23,12 @@ from ..layers.activations import ActLayer
 from ..layers.blur_pool import AaLayer
 from ..layers.conv import Padding, create_conv2d
 from ..layers.norm import EvoNorm2dS0, GroupNormAct, LayerNormAct2d, NormLayer, get_norm_act_layer, get_norm_layer
-from ..layers.squeeze_excite import SqueezeExcite
 from ..registry import register_model
 from .base import Flow, ImageModel, Indices, KeyMap, Step
 from .efficientnet_blocks import (
     BlockSpec,
     SeLayer,
+    SqueezeExcite,
     build_stages,
     decode_arch_def,
     init_mobile_module,

@@ -28,15 +28,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..layers.activations import ActLayer
+from ..layers.activations import ActLayer, get_act_layer
 from ..layers.attention2d import Attention2d, MultiQueryAttention2d
 from ..layers.blur_pool import AaLayer, create_aa
+from ..layers.channel_attention import GlobalContext
 from ..layers.conv import CondConv2d, ConvNormAct, KernelSize, Padding, create_conv2d, num_groups
 from ..layers.drop import DropPath
 from ..layers.helpers import check_layer, make_divisible
 from ..layers.mlp import LayerScale2d
 from ..layers.norm import NormLayer, get_norm_act_layer
-from ..layers.squeeze_excite import GlobalContext, SqueezeExcite
 from .base import StateDict, Step
 
 __all__ = [
@@ -47,6 +47,7 @@ __all__ = [
     "EdgeResidual",
     "InvertedResidual",
     "MobileAttention",
+    "SqueezeExcite",
     "UniversalInvertedResidual",
     "build_stages",
     "decode_arch_def",
@@ -57,7 +58,6 @@ __all__ = [
 ]
 
 SeLayer = str | Callable[..., nn.Module] | None
-_SE_LAYERS = {"se": SqueezeExcite, "gc": GlobalContext}
 
 
 # --- the notation
@@ -210,6 +210,48 @@ def round_channels(channels: float, multiplier: float = 1.0, divisor: int = 8, r
 
 
 # --- the blocks
+
+
+class SqueezeExcite(nn.Module):
+    """Squeeze-and-excitation as EfficientNet and MobileNet have it; keys `conv_reduce`, `conv_expand`.
+
+    The squeezed width is given, or `rd_ratio` times the input's; unlike in SE-ResNets it is no multiple of 8.
+    Shapes: (B, C, H, W) -> same.
+    Source: Hu et al., "Squeeze-and-Excitation Networks", 2018; widths as in the TensorFlow code of MnasNet.
+
+    Args:
+        in_chs: Channels.
+        rd_ratio: Squeezed channels per channel.
+        rd_channels: Squeezed channels.
+        act_layer: Activation of the block, used after the squeeze.
+        gate_layer: Activation that makes the gate.
+        force_act_layer: Used instead of the block's activation.
+        rd_round_fn: How the squeezed width is rounded; to the nearest integer unless given.
+    """
+
+    def __init__(
+        self,
+        in_chs: int,
+        rd_ratio: float = 0.25,
+        rd_channels: int | None = None,
+        act_layer: ActLayer = nn.ReLU,
+        gate_layer: ActLayer = nn.Sigmoid,
+        force_act_layer: ActLayer = None,
+        rd_round_fn: Callable[[float], int] | None = None,
+    ) -> None:
+        super().__init__()
+        rd_channels = (rd_round_fn or round)(in_chs * rd_ratio) if rd_channels is None else rd_channels
+        self.conv_reduce = nn.Conv2d(in_chs, rd_channels, 1)
+        self.act1 = get_act_layer(force_act_layer or act_layer)(inplace=True)
+        self.conv_expand = nn.Conv2d(rd_channels, in_chs, 1)
+        self.gate = get_act_layer(gate_layer)()
+
+    def forward(self, x: Tensor) -> Tensor:
+        squeezed = x.mean((2, 3), keepdim=True)
+        return x * self.gate(self.conv_expand(self.act1(self.conv_reduce(squeezed))))
+
+
+_SE_LAYERS = {"se": SqueezeExcite, "gc": GlobalContext}
 
 
 class _Residual(nn.Module):

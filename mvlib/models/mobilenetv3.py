@@ -20,12 +20,12 @@ from ..layers.activations import ActLayer, get_act_layer
 from ..layers.blur_pool import AaLayer
 from ..layers.conv import Padding, create_conv2d
 from ..layers.norm import NormLayer, get_norm_act_layer, get_norm_layer
-from ..layers.squeeze_excite import SqueezeExcite
 from ..registry import register_model
 from .base import Flow, ImageModel, Indices, KeyMap, StateDict, Step, take_indices
 from .efficientnet_blocks import (
     BlockSpec,
     SeLayer,
+    SqueezeExcite,
     build_stages,
     decode_arch_def,
     init_mobile_module,

@@ -330,7 +330,7 @@ class ResNet(ImageModel):
         self.flow = Flow(stem=[Step("conv1"), Step("bn1"), Step("act1", chs, reduction=2), Step("maxpool")], stages=[])
 
         reduction, dilation = 4, 1
-        blocks = to_ntuple(block, len(channels))
+        blocks = to_ntuple(len(channels))(block)
         drop_paths = drop_path_rates(drop_path_rate, layers)
         for i, (make_block, planes, rates) in enumerate(zip(blocks, channels, drop_paths)):
             stride, first_dilation = (1 if i == 0 else 2), dilation

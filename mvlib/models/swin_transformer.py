@@ -355,7 +355,7 @@ class SwinTransformerStage(nn.Module):
             self.block_layer(
                 out_dim, self._output_resolution(input_resolution), window_size=window, shift_size=half if i % 2 else 0,
                 drop_path=rate, norm_layer=norm_layer, **block_kwargs)
-            for i, rate in enumerate(to_ntuple(drop_path, depth))))
+            for i, rate in enumerate(to_ntuple(depth)(drop_path))))
 
     def _output_resolution(self, size: Size) -> Size:
         is_merging = isinstance(self.downsample, PatchMerging)
@@ -585,7 +585,7 @@ class SwinTransformer(WindowPyramid):
             img_size=img_size, patch_size=patch_size, in_chans=in_chans, embed_dim=embed_dim, norm_layer=norm_layer,
             strict_img_size=not self.dynamic_img_size, output_fmt="NHWC",
             **({"dynamic_img_pad": True} if dynamic_img_pad else {"cut_remainder": True} if fixed_windows else {}))
-        heads_dim, ratios = to_ntuple(head_dim, count), to_ntuple(mlp_ratio, count)
+        heads_dim, ratios = to_ntuple(count)(head_dim), to_ntuple(count)(mlp_ratio)
         self.assemble(
             patch_embed, embed_dim, depths, window_size, num_classes, global_pool, drop_rate, drop_path_rate,
             norm_layer,
@@ -620,7 +620,7 @@ def _stage_windows(window_size: WindowSize, count: int) -> tuple[Size, ...]:
 
 
 def _stage_ratios(window_ratio: int | Sequence[int], count: int) -> tuple[int, ...]:
-    ratios = to_ntuple(window_ratio, count)
+    ratios = to_ntuple(count)(window_ratio)
     if len(ratios) != count or min(ratios) < 1:
         raise ValueError(f"window_ratio {window_ratio!r} is not a positive integer for each of {count} stages")
     return ratios

@@ -16,10 +16,10 @@ from timm.models.efficientnet import EfficientNet as TimmEfficientNet
 from torch import nn
 from torchvision.transforms import v2
 
-from mvlib.layers import BatchNormAct2d, CondConv2d, GroupNormAct, SqueezeExcite, create_conv2d
+from mvlib.layers import BatchNormAct2d, CondConv2d, GroupNormAct, create_conv2d
 from mvlib.models import efficientnet
 from mvlib.models.efficientnet import EfficientNet
-from mvlib.models.efficientnet_blocks import CondConvResidual, decode_arch_def, decode_block
+from mvlib.models.efficientnet_blocks import CondConvResidual, SqueezeExcite, decode_arch_def, decode_block
 from tests.skeleton import skeletons
 
 TIMM_NAMES = timm.list_models(module="efficientnet")
