@@ -28,7 +28,7 @@ def imports(path: Path) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             base = package[:len(package) - node.level + 1] if node.level else ()
             full = ".".join((*base, *(node.module.split(".") if node.module else ())))
-            names.update({full, *(f"{full}.{alias.name}" for alias in node.names)})
+            names.update({full, *(f"{full}.{alias.name}" for alias in node.names if alias.name != "*")})
     return names
 
 
