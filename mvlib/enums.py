@@ -18,13 +18,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import registry
 from .costs import costs_of
 from .errors import UnknownNameError
 from .names import closest
 from .weights import WeightsConfig
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["Weights", "WeightsEnum", "enum_name", "enum_names", "find_enum", "get_weight", "weights_enum"]
 
@@ -93,8 +96,11 @@ def _hub_endpoint() -> str:
 class WeightsEnum(Enum):
     """Base of all Enums of weights; the values are `Weights`."""
 
+    _value_: Weights
+    DEFAULT: Self
+
     @classmethod
-    def verify(cls, obj: Any) -> Any:
+    def verify(cls, obj: Any) -> Self | None:
         """The member that `obj` is or names ("IMAGENET1K_V2", "ResNet50_Weights.IMAGENET1K_V2", "DEFAULT").
 
         torchvision's own member of the same Enum is taken too; None stays None.
@@ -115,7 +121,7 @@ class WeightsEnum(Enum):
                         f"{theirs.__name__}{f'.{obj.name}' if isinstance(obj, Enum) else ''}")
 
     @classmethod
-    def _find(cls, name: str) -> WeightsEnum:
+    def _find(cls, name: str) -> Self:
         member = name.removeprefix(f"{cls.__name__}.")
         if member in cls.__members__:
             return cls[member]

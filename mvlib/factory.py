@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import nn
@@ -47,6 +47,27 @@ class _Request:
     newer: str | None = None  # the source's newer revision, which replaces the cached one when all of it is here
 
 
+@overload
+def create_model(
+    model_name: str, pretrained: bool | None = ...,
+    pretrained_cfg: str | Mapping[str, Any] | WeightsConfig | None = ...,
+    pretrained_cfg_overlay: Mapping[str, Any] | None = ..., checkpoint_path: str | os.PathLike[str] | None = ...,
+    cache_dir: str | os.PathLike[str] | None = ..., scriptable: bool | None = ..., exportable: bool | None = ...,
+    no_jit: bool | None = ..., *, features_only: Literal[False] = ..., device: torch.device | str | None = ...,
+    dtype: torch.dtype | str | None = ..., mmap: bool | None = ..., progress: bool = ..., **kwargs: Any,
+) -> ImageModel: ...
+@overload
+def create_model(
+    model_name: str, pretrained: bool | None = ...,
+    pretrained_cfg: str | Mapping[str, Any] | WeightsConfig | None = ...,
+    pretrained_cfg_overlay: Mapping[str, Any] | None = ..., checkpoint_path: str | os.PathLike[str] | None = ...,
+    cache_dir: str | os.PathLike[str] | None = ..., scriptable: bool | None = ..., exportable: bool | None = ...,
+    no_jit: bool | None = ..., *, features_only: Literal[True], out_indices: int | Sequence[int] | None = ...,
+    feature_cls: str | None = ..., output_fmt: str | None = ..., device: torch.device | str | None = ...,
+    dtype: torch.dtype | str | None = ..., mmap: bool | None = ..., progress: bool = ..., **kwargs: Any,
+) -> FeatureExtractor: ...
+@overload
+def create_model(model_name: str, *args: Any, features_only: bool, **kwargs: Any) -> ImageModel | FeatureExtractor: ...
 def create_model(
     model_name: str,
     pretrained: bool | None = None,
@@ -59,7 +80,7 @@ def create_model(
     no_jit: bool | None = None,
     *,
     features_only: bool = False,
-    out_indices: int | tuple[int, ...] | None = None,
+    out_indices: int | Sequence[int] | None = None,
     feature_cls: str | None = None,
     output_fmt: str | None = None,
     device: torch.device | str | None = None,

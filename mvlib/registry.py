@@ -15,7 +15,7 @@ import sys
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .errors import ConfigError, UnknownNameError
 from .names import closest, natural_key, split_model_name_tag
@@ -194,6 +194,16 @@ class _RegisterModel:
             `weights` are no configs; nothing is registered then.
     """
 
+    @overload
+    def __call__(
+        self, fn: Entrypoint, *, weights: Mapping[str, Any] | Iterable[WeightsConfig] | None = ...,
+        name: str | None = ..., override: bool = ...,
+    ) -> Entrypoint: ...
+    @overload
+    def __call__(
+        self, fn: None = ..., *, weights: Mapping[str, Any] | Iterable[WeightsConfig] | None = ...,
+        name: str | None = ..., override: bool = ...,
+    ) -> Callable[[Entrypoint], Entrypoint]: ...
     def __call__(
         self,
         fn: Entrypoint | None = None,

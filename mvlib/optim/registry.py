@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal, overload
 
 from ..errors import ConfigError, MissingPackageError
 from ..names import closest
@@ -102,6 +102,15 @@ def register_optimizer(
     return _infos[key]
 
 
+@overload
+def list_optimizers(
+    filter: str | Iterable[str] = ..., exclude_filters: str | Iterable[str] | None = ...,
+    with_description: Literal[False] = ...,
+) -> list[str]: ...
+@overload
+def list_optimizers(
+    filter: str | Iterable[str] = ..., exclude_filters: str | Iterable[str] | None = ..., with_description: bool = ...,
+) -> list[str] | list[tuple[str, str]]: ...
 def list_optimizers(
     filter: str | Iterable[str] = "",
     exclude_filters: str | Iterable[str] | None = None,

@@ -33,7 +33,7 @@ from .engine import logits_of
 from .model import prepare_model
 from .precision import autocast_for
 
-__all__ = ["evaluate", "expand_models", "infer", "read_label_lists", "write_results"]
+__all__ = ["evaluate", "expand_models", "fold_batch_norms", "infer", "read_label_lists", "write_results"]
 
 _logger = logging.getLogger("mvlib")
 COLUMNS = ("model", "top1", "top1_err", "top5", "top5_err", "loss", "images", "images_per_second", "param_count",

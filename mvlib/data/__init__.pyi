@@ -1,0 +1,24 @@
+# Written by scripts/build_stubs.py.
+# ruff: noqa
+from . import augment as augment, auto_augment as auto_augment, collate as collate, config as config, constants as constants, dataset as dataset, dataset_factory as dataset_factory, fast as fast, images as images, labels as labels, loader as loader, mixup as mixup, normalizer as normalizer, presets as presets, random_erasing as random_erasing, randomness as randomness, readers as readers, samplers as samplers, train_transforms as train_transforms, transform_factory as transform_factory, transforms as transforms, workers as workers
+from .auto_augment import AugMixAugment, AugmentOp, AutoAugment, RandAugment, augment_and_mix_transform, augmix_ops, auto_augment_policy, auto_augment_transform, create_policy, rand_augment_choices, rand_augment_ops, rand_augment_transform
+from .collate import fast_collate
+from .config import image_mode, per_channel, resolve_data_config, resolve_model_data_config
+from .constants import DEFAULT_CROP_MODE, DEFAULT_CROP_PCT, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, IMAGENET_DPN_MEAN, IMAGENET_DPN_STD, IMAGENET_INCEPTION_MEAN, IMAGENET_INCEPTION_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+from .dataset import AugMixDataset, ImageDataset, IterableImageDataset, StreamedSample
+from .dataset_factory import create_dataset
+from .fast import FastTransform
+from .images import find_images, open_image
+from .labels import class_names
+from .loader import Loader, create_loader
+from .mixup import FastCollateMixup, Mixup, mixup_target
+from .normalizer import Normalizer
+from .presets import ImageClassification
+from .random_erasing import ErasedBox, RandomErasing
+from .randomness import reseed, sample_seed, seeded
+from .readers import Relabel, check_labels, check_same_classes, create_reader, match_classes
+from .samplers import BatchKeys, OrderedSampler, RepeatAugSampler, ScheduledBatchKeys, ShuffledSampler, process_place
+from .train_transforms import RandomCropOrPad, RandomFlip, RandomResize, RandomResizedCrop, ToPIL, TrainTransform, create_train_transform
+from .transform_factory import create_transform
+from .transforms import CenterCrop, Normalize, Resize, ToTensor, TrimBorder
+__all__ = ['AugMixAugment', 'AugMixDataset', 'AugmentOp', 'AutoAugment', 'BatchKeys', 'CenterCrop', 'DEFAULT_CROP_MODE', 'DEFAULT_CROP_PCT', 'ErasedBox', 'FastCollateMixup', 'FastTransform', 'IMAGENET_DEFAULT_MEAN', 'IMAGENET_DEFAULT_STD', 'IMAGENET_DPN_MEAN', 'IMAGENET_DPN_STD', 'IMAGENET_INCEPTION_MEAN', 'IMAGENET_INCEPTION_STD', 'ImageClassification', 'ImageDataset', 'IterableImageDataset', 'Loader', 'Mixup', 'Normalize', 'Normalizer', 'OPENAI_CLIP_MEAN', 'OPENAI_CLIP_STD', 'OrderedSampler', 'RandAugment', 'RandomCropOrPad', 'RandomErasing', 'RandomFlip', 'RandomResize', 'RandomResizedCrop', 'Relabel', 'RepeatAugSampler', 'Resize', 'ScheduledBatchKeys', 'ShuffledSampler', 'StreamedSample', 'ToPIL', 'ToTensor', 'TrainTransform', 'TrimBorder', 'augment_and_mix_transform', 'augmix_ops', 'auto_augment_policy', 'auto_augment_transform', 'check_labels', 'check_same_classes', 'class_names', 'create_dataset', 'create_loader', 'create_policy', 'create_reader', 'create_train_transform', 'create_transform', 'fast_collate', 'find_images', 'image_mode', 'match_classes', 'mixup_target', 'open_image', 'per_channel', 'process_place', 'rand_augment_choices', 'rand_augment_ops', 'rand_augment_transform', 'reseed', 'resolve_data_config', 'resolve_model_data_config', 'sample_seed', 'seeded']

@@ -1,0 +1,83 @@
+"""What type checkers read: the generated stubs, and what a user's code is told."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+USER = """
+from typing import Any
+from typing_extensions import assert_type
+from torch import nn
+import mvlib
+import mvlib.models
+from mvlib.data import create_transfrom  # error: attr-defined
+from mvlib.enums import Weights
+from mvlib.models import (
+    AlexNet, AlexNet_Weights, ResNet, ResNet18_Weights, ResNet50_Weights, VisionTransformer, alexnet, resnet50,
+    vit_b_16, quantized_resnet18,
+)
+from mvlib.models.quantization import QuantizableResNet
+from mvlib.models.resnet import resnet50d
+from mvlib.models.resnet import resnet51d  # error: attr-defined
+
+assert_type(mvlib.create_model("resnet50.a1_in1k", num_classes=3), mvlib.ImageModel)
+assert_type(mvlib.create_model("resnet50", True, features_only=False), mvlib.ImageModel)
+assert_type(mvlib.create_model("resnet50", features_only=True, out_indices=[1, 2]), mvlib.FeatureExtractor)
+assert_type(mvlib.models.create_model("resnet50", features_only=True), mvlib.FeatureExtractor)
+def of_either(features_only: bool) -> nn.Module:
+    either = mvlib.create_model("resnet50", features_only=features_only)
+    return assert_type(either, mvlib.ImageModel | mvlib.FeatureExtractor)
+mvlib.creat_model("resnet50")  # error: attr-defined
+mvlib.create_model(50)  # error: call-overload
+mvlib.create_model("resnet50", device=0.5)  # error: call-overload
+mvlib.list_models("*resne*t*", pretraned=True)  # error: call-arg
+
+assert_type(resnet50(weights=ResNet50_Weights.IMAGENET1K_V2, progress=False, num_classes=3), ResNet)
+assert_type(resnet50(weights="DEFAULT"), ResNet)
+assert_type(alexnet(), AlexNet)  # the family has the same name
+assert_type(mvlib.models.alexnet(weights=AlexNet_Weights.DEFAULT), AlexNet)
+assert_type(vit_b_16(weights=None), VisionTransformer)
+assert_type(quantized_resnet18(weights=ResNet18_Weights.DEFAULT, quantize=True), QuantizableResNet)
+assert_type(ResNet50_Weights.A1_IN1K.value, Weights)
+assert_type(ResNet50_Weights.verify("A1_IN1K"), ResNet50_Weights | None)
+assert_type(mvlib.get_model_weights("resnet50").DEFAULT, mvlib.WeightsEnum)
+resnet50(ResNet50_Weights.DEFAULT)  # error: call-arg
+resnet50(weights=ResNet18_Weights.DEFAULT)  # error: arg-type
+mvlib.models.resnet18_5()  # error: attr-defined
+ResNet50_Weights.A9_IN1K  # error: attr-defined
+mvlib.models.ResNet19_Weights  # error: attr-defined
+
+@mvlib.register_model
+def mine(**kwargs: Any) -> ResNet: return resnet50d(**kwargs)
+@mvlib.register_model(name="other", override=True)
+def mine_too(**kwargs: Any) -> AlexNet: return alexnet(**kwargs)
+assert_type(mine(), ResNet)
+assert_type(mine_too(), AlexNet)
+mvlib.register_model(override=1)  # error: call-overload
+mvlib.register_model.variants(__name__, ResNet, {"small": dict(layers=(1, 1, 1, 1))}, overide=True)  # error: call-arg
+assert_type(mvlib.models.resnet.ResNet, type[ResNet])
+assert_type(mvlib.optim.list_optimizers("*adam*"), list[str])
+mvlib.optim.list_optimizers(description=True)  # error: call-overload
+"""
+
+
+def run(*arguments):
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_the_stubs_are_up_to_date():
+    done = run("scripts/build_stubs.py", "--check")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_a_user_is_told(tmp_path):
+    file = tmp_path / "user.py"
+    file.write_text(USER)
+    # The configuration of scripts/check_types.py, whose cache makes this cheap.
+    done = run("-m", "mypy", file)
+    told = re.findall(rf"^{re.escape(str(file))}:(\d+): error: .*\[(.+)\]$", done.stdout, re.MULTILINE)
+    marked = [(str(number), line.partition("# error: ")[2])
+              for number, line in enumerate(USER.splitlines(), 1) if "# error: " in line]
+    assert told == marked, done.stdout + done.stderr
