@@ -445,7 +445,7 @@ def _build(
 
 def describe_inputs(model: nn.Module, config: WeightsConfig) -> WeightsConfig:
     """The config with the channels and the image size that the model takes, where it was built for others."""
-    size = getattr(getattr(model, "patch_embed", model), "img_size", None) or config.input_size[1:]
+    size = getattr(model, "img_size", None) or config.input_size[1:]
     input_size = (getattr(model, "in_chans", config.input_size[0]), *size)
     if input_size == config.input_size and input_size[0] == len(config.mean) == len(config.std):
         return config

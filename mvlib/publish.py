@@ -176,9 +176,8 @@ def _current_arguments(model: ImageModel) -> dict[str, Any]:
     """The arguments that build a model like this one; those that only training uses are left out."""
     arguments = {key: value for key, value in model.model_args.items() if not re.search(r"drop.*_rate$", key)}
     arguments.update(in_chans=model.in_chans, num_classes=model.num_classes)
-    size = getattr(getattr(model, "patch_embed", model), "img_size", None)
-    if size and "img_size" in arguments:
-        arguments["img_size"] = size
+    if model.img_size and "img_size" in arguments:
+        arguments["img_size"] = model.img_size
     pool = _pool_type(model)
     if pool is not None:
         arguments["global_pool"] = pool

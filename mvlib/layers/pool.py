@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from .activations import ActLayer, get_act_layer
 from .norm import NormLayer, get_norm_layer
 
-__all__ = ["POOL_TYPES", "ClassifierHead", "GlobalPool2d", "NormMlpClassifierHead"]
+__all__ = ["POOL_TYPES", "ClassifierHead", "GlobalPool2d", "Head", "NormMlpClassifierHead"]
 
 POOL_TYPES = ("avg", "max", "avgmax", "catavgmax", "")
 _SPATIAL_DIMS = {"NCHW": (2, 3), "NHWC": (1, 2)}
@@ -60,11 +60,41 @@ class GlobalPool2d(nn.Module):
         return f"pool_type={self.pool_type!r}, flatten={self.flatten}, layout={self.layout!r}"
 
 
-class ClassifierHead(nn.Module):
-    """Global pooling, dropout and a linear classifier as one module; keys `fc.weight`, `fc.bias`.
+class Head(nn.Module):
+    """What `ImageModel` asks of a head, where a family has one module for it: pooling, dropout `drop`, classifier `fc`.
 
-    Shapes: feature map in `layout` -> (B, num_classes), or the pooled features where `num_classes` is 0.
+    Shapes: feature map -> (B, num_classes), or the pooled features where `num_classes` is 0.
     """
+
+    in_features: int
+    num_features: int  # width of the classifier's input
+    global_pool: GlobalPool2d
+    drop: nn.Dropout
+    fc: nn.Module
+
+    def pool(self, x: Tensor) -> Tensor:
+        """Feature map -> the classifier's input, but for dropout."""
+        return self.global_pool(x)
+
+    def make_classifier(self, num_classes: int) -> nn.Module:
+        """A classifier that fits this head, or an identity for 0 classes."""
+        return nn.Linear(self.num_features, num_classes) if num_classes > 0 else nn.Identity()
+
+    def set_global_pool(self, pool_type: str) -> None:
+        """Change the pooling, in place; the classifier has to be made anew."""
+        self.global_pool = GlobalPool2d(pool_type, layout=self.global_pool.layout)
+
+    def cut(self, in_features: int) -> None:
+        """Remove, in place, what fits the final features alone: the head then takes any of `in_features` channels."""
+        self.in_features = in_features
+
+    def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        x = self.drop(self.pool(x))
+        return x if pre_logits else self.fc(x)
+
+
+class ClassifierHead(Head):
+    """Global pooling, dropout and a linear classifier; keys `fc.weight`, `fc.bias`. The feature map is in `layout`."""
 
     def __init__(
         self,
@@ -77,16 +107,15 @@ class ClassifierHead(nn.Module):
         super().__init__()
         self.in_features = in_features
         self.global_pool = GlobalPool2d(pool_type, layout=layout)
-        self.num_features = in_features * self.global_pool.out_factor
         self.drop = nn.Dropout(drop_rate)
-        self.fc = nn.Linear(self.num_features, num_classes) if num_classes > 0 else nn.Identity()
+        self.fc = self.make_classifier(num_classes)
 
-    def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        x = self.drop(self.global_pool(x))
-        return x if pre_logits else self.fc(x)
+    @property
+    def num_features(self) -> int:
+        return self.in_features * self.global_pool.out_factor
 
 
-class NormMlpClassifierHead(nn.Module):
+class NormMlpClassifierHead(Head):
     """Global pooling, norm, a hidden layer (if asked for), dropout, classifier; keys `norm`, `pre_logits.fc`, `fc`.
 
     Shapes: (B, C, H, W) -> (B, num_classes). Without pooling the layers are 1x1 convolutions and the map keeps its
@@ -133,17 +162,15 @@ class NormMlpClassifierHead(nn.Module):
 
     @property
     def num_features(self) -> int:
-        """Width of the classifier's input."""
         return self.hidden_size or self.in_features
 
     def make_classifier(self, num_classes: int) -> nn.Module:
-        """A classifier that fits this head, or an identity for 0 classes."""
         if num_classes <= 0:
             return nn.Identity()
         return self._make_linear(self.num_features, num_classes, self.has_bias)
 
     def set_global_pool(self, pool_type: str) -> None:
-        """Change the pooling, in place; the hidden layer keeps its weights, the classifier has to be made anew."""
+        """As every head's; the hidden layer keeps its weights."""
         self.global_pool = _make_narrow_pool(pool_type)
         if isinstance(self.pre_logits, nn.Sequential):
             old, fresh = self.pre_logits.fc, self._make_linear(self.in_features, self.hidden_size)
@@ -151,8 +178,7 @@ class NormMlpClassifierHead(nn.Module):
             fresh.weight, fresh.bias = nn.Parameter(weight, requires_grad=old.weight.requires_grad), old.bias
             self.pre_logits.fc = fresh.train(old.training)
 
-    def remove_mlp(self, in_features: int) -> None:
-        """Remove norm and hidden layer, in place: the head then pools and classifies `in_features` channels."""
+    def cut(self, in_features: int) -> None:
         self.norm, self.pre_logits = nn.Identity(), nn.Identity()
         self.in_features, self.hidden_size = in_features, None
 
@@ -161,12 +187,9 @@ class NormMlpClassifierHead(nn.Module):
             return nn.Linear(in_features, out_features, bias=bias)
         return nn.Conv2d(in_features, out_features, 1, bias=bias)
 
-    def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+    def pool(self, x: Tensor) -> Tensor:
         x = self.norm(self.global_pool(x))
-        if self.global_pool.pool_type:
-            x = x.flatten(1)
-        x = self.drop(self.pre_logits(x))
-        return x if pre_logits else self.fc(x)
+        return self.pre_logits(x.flatten(1) if self.global_pool.pool_type else x)
 
 
 def _make_narrow_pool(pool_type: str) -> GlobalPool2d:

@@ -23,16 +23,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, ClassVar
+from types import MappingProxyType
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ..layers.helpers import owns_meta
-from ..layers.pool import GlobalPool2d
+from ..layers.pool import GlobalPool2d, Head
+from ..layers.stage import Stage, run_blocks
 from .scripting import scriptable
 
 __all__ = ["Flow", "ImageModel", "KeyMap", "Step", "take_indices"]
@@ -46,44 +46,83 @@ class Step:
     """One step of a model's flow.
 
     Attributes:
-        name: Path of a module ("layer1", "blocks.3"), or name of a method of the model that takes and returns a tensor.
-            "features[3:5]" is features.3 and features.4, one after the other: a stage of a model that is a flat list.
-        chs: Channels of the output, if the output can be taken as a feature ("tap").
-        reduction: Stride of the output with respect to the image, if it is a tap.
-        module: The name that `feature_info` gives the tap; the step's name unless given.
+        name: Path of a module ("layer1", "blocks.3"), or name of a method of the model. It takes what the step before
+            gave and gives what the next one takes: as a rule a tensor. "features[3:5]" is features.3 and features.4,
+            one after the other: a stage of a model that is a flat list.
+        chs: Channels of the output, if the output can be taken as a feature ("tap"). A tuple where the output is a list
+            of maps (parallel branches): a tap each.
+        reduction: Stride of the output with respect to the image, if it is a tap; a tuple as `chs`.
+        module: The name that `feature_info` gives the tap; the step's name unless given; a tuple as `chs`.
+        takes: Names of shared values (rotary tables, a mask, the grid of tokens) that it takes after its input.
+        gives: Names under which what it returns after its output is shared with the steps behind it. "grid", the rows
+            and columns of tokens, is also what taps are shaped by; a list of them where the output is a list.
     """
 
     name: str
-    chs: int | None = None
-    reduction: int | None = None
-    module: str | None = None
+    chs: int | tuple[int, ...] | None = None
+    reduction: int | tuple[int, ...] | None = None
+    module: str | tuple[str, ...] | None = None
+    takes: tuple[str, ...] = ()
+    gives: tuple[str, ...] = ()
+    parts: tuple[tuple[str, ...], ...] = field(init=False, repr=False, compare=False)  # the name, as it is looked up
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "parts", tuple(tuple(path.split(".")) for path in self.paths))
 
     @property
-    def is_tap(self) -> bool:
-        return self.chs is not None
+    def paths(self) -> list[str]:
+        """Paths of the modules that the name stands for: the items of "features[3:5]", else the name itself."""
+        path, bracket, limits = self.name.removesuffix("]").partition("[")
+        return [f"{path}.{i}" for i in range(*map(int, limits.split(":")))] if bracket else [self.name]
+
+    @property
+    def taps(self) -> list[Tap]:
+        """What can be taken here as a feature."""
+        if self.chs is None:
+            return []
+        if isinstance(self.chs, int):
+            return [Tap(self, None, self.chs, self.reduction, self.module or self.name)]
+        modules = self.module or (self.name,) * len(self.chs)
+        return [Tap(self, i, *row) for i, row in enumerate(zip(self.chs, self.reduction, modules))]
+
+
+class Tap(NamedTuple):
+    """A feature: the output of a step, or the map `part` of a step that gives several."""
+
+    step: Step
+    part: int | None
+    chs: int
+    reduction: int
+    module: str
 
 
 @dataclass
 class Flow:
-    """A model's features, from image to final feature map, as three lists of steps.
+    """A model's features, from image to final feature map, as lists of steps.
 
     Attributes:
         stem: Run first, never checkpointed.
         stages: The body; checkpointed when gradient checkpointing is on.
-        tail: What follows the last stage: the final norm, a last convolution.
+        tail: What follows the last stage, and goes with it: an activation, the final norm.
+        neck: What widens the features for the classifier (a last convolution); it goes with norm or classifier.
     """
 
     stem: list[Step]
     stages: list[Step]
     tail: list[Step] = field(default_factory=list)
+    neck: list[Step] = field(default_factory=list)
 
     @property
     def body(self) -> list[Step]:
         return self.stem + self.stages
 
     @property
-    def taps(self) -> list[Step]:
-        return [step for step in self.body if step.is_tap]
+    def end(self) -> list[Step]:
+        return self.tail + self.neck
+
+    @property
+    def taps(self) -> list[Tap]:
+        return [tap for step in self.body for tap in step.taps]
 
 
 @dataclass(frozen=True)
@@ -121,21 +160,6 @@ def take_indices(count: int, indices: Indices) -> list[int]:
     return sorted(set(absolute))
 
 
-def _layer_paths(name: str) -> list[str]:
-    """Paths of the modules that a step's name stands for: the items of "features[3:5]", else the name itself."""
-    path, bracket, limits = name.removesuffix("]").partition("[")
-    if not bracket:
-        return [name]
-    start, stop = limits.split(":")
-    return [f"{path}.{i}" for i in range(int(start), int(stop))]
-
-
-def _run_layers(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
-    for layer in layers:
-        x = layer(x)
-    return x
-
-
 class ImageModel(nn.Module):
     """Base class of all models.
 
@@ -143,23 +167,32 @@ class ImageModel(nn.Module):
     where the head has no dropout module; it ends with `self.init_weights()`, which does nothing on the meta device.
 
     Class attributes:
+        head_path: Path of the module that is the head, see `layers.pool.Head`, where there is one; the paths of
+            classifier and pooling follow from it. Else pooling, dropout and classifier are the model's own.
         classifier_path: Path of the classifier, or of several (distilled models); the first is the main one.
         dropout_paths: Paths of the head's dropout modules, those that there are; `drop_rate` is theirs.
         pool_path: Path of the `GlobalPool2d`; a family that pools differently overrides `pool` and `set_global_pool`.
+        hidden_paths: What else between the features and the classifier fits the final features alone; it is cut with
+            them.
         tap_layout: Layout of what a tap holds: "NCHW", "NHWC" or "NLC".
         feature_layout: Layout of `features_only` outputs unless asked otherwise.
         default_out_indices: What `features_only` takes unless asked: None is all, an int the last n.
-        tap_norm: Which taps `forward_intermediates(norm=True)` normalises: "none", "last" or "all".
+        tap_norm: Which taps `forward_intermediates(norm=True)` normalises: "none", "last" or "all". Where all, tail and
+            head fit each of them.
+        norm_path: Path of that norm.
         key_maps: Foreign state-dict layouts that the family reads.
     """
 
+    head_path: ClassVar[str] = ""
     classifier_path: ClassVar[str | tuple[str, ...]] = "head"
     dropout_paths: ClassVar[tuple[str, ...]] = ("head.drop", "head_drop")
     pool_path: ClassVar[str] = "global_pool"
+    hidden_paths: ClassVar[tuple[str, ...]] = ()
     tap_layout: ClassVar[str] = "NCHW"
     feature_layout: ClassVar[str] = "NCHW"
     default_out_indices: ClassVar[Indices] = None
     tap_norm: ClassVar[str] = "none"
+    norm_path: ClassVar[str] = "norm"
     key_maps: ClassVar[tuple[KeyMap, ...]] = ()
 
     num_classes: int
@@ -170,6 +203,13 @@ class ImageModel(nn.Module):
     _drop_rate: float = 0.0
     grad_checkpointing: bool = False
     flow: Flow
+    img_size: tuple[int, int] | None = None  # height and width that positions or windows are made for
+    model_args: Mapping[str, Any] = MappingProxyType({})  # arguments that build this model again
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "head_path" in vars(cls):
+            cls.classifier_path, cls.pool_path = f"{cls.head_path}.fc", f"{cls.head_path}.global_pool"
 
     # forward
 
@@ -179,16 +219,41 @@ class ImageModel(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Image (B, in_chans, H, W) -> final features, unpooled, in the family's own layout."""
+        shared: dict[str, Any] = {}
         for step in self.flow.stem:
-            x = self._step(step.name)(x)
+            x = self.run_step(step, x, shared)
         for step in self.flow.stages:
-            x = self._run_stage(step, x)
-        for step in self.flow.tail:
-            x = self._step(step.name)(x)
+            x = self.run_step(step, x, shared, self.grad_checkpointing)
+        for step in self.flow.end:
+            x = self.run_step(step, x, shared)
+        return x
+
+    def run_step(self, step: Step, x: Any, shared: dict[str, Any], recompute: bool = False) -> Any:
+        """What a step makes of `x` and of the shared values that it takes; what it gives is added to them.
+
+        Args:
+            recompute: Blocks keep no activations for the backward pass.
+        """
+        taken = [shared[name] for name in step.takes]
+        for path in step.parts:
+            module: Any = self
+            for name in path:  # `get_submodule`, but quick, and in words that torch.export of torch 2.5 can follow
+                module = module._modules[name] if name in module._modules else getattr(module, name)
+            is_ours = recompute and not hasattr(module, "grad_checkpointing")  # else the module sees to it
+            if is_ours or (taken and isinstance(module, nn.Sequential)):
+                blocks = module if isinstance(module, nn.Sequential) else [module]
+                x = run_blocks(blocks, x, *taken, recompute=is_ours)
+            else:
+                x = module(x, *taken)
+        if step.gives:
+            x, *given = x
+            shared.update(zip(step.gives, given))
         return x
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Final features -> logits, or the classifier's input where `pre_logits`."""
+        if self._head is not None:
+            return self._head(x, pre_logits=pre_logits)
         x = self.pool(x)
         if "head_drop" in self._modules:
             x = self.head_drop(x)
@@ -198,7 +263,7 @@ class ImageModel(nn.Module):
 
     def pool(self, x: Tensor) -> Tensor:
         """Final features -> one vector per image (B, head_hidden_size): the classifier's input, but for dropout."""
-        return self._at(self.pool_path)(x)
+        return self._at(self.pool_path)(x) if self._head is None else self._head.pool(x)
 
     def forward_intermediates(
         self,
@@ -231,31 +296,36 @@ class ImageModel(nn.Module):
         """
         wanted = set(take_indices(len(self.flow.taps), indices))
         stop_after = max(wanted) if stop_early or intermediates_only else len(self.flow.taps)
-        image_size = x.shape[-2:]
-        taps, index, complete = [], 0, True
+        image_size = x.shape[-2:] if isinstance(x, Tensor) else None
+        shared: dict[str, Any] = {}
+        intermediates, index, complete = [], 0, True
         for position, step in enumerate(self.flow.body):
-            x = self._step(step.name)(x) if position < len(self.flow.stem) else self._run_stage(step, x)
-            if not step.is_tap:
-                continue
-            if index in wanted:
-                taps.append(self._normalize_tap(x, index) if norm else x)
-            if index == stop_after:
+            x = self.run_step(step, x, shared, position >= len(self.flow.stem) and self.grad_checkpointing)
+            for tap in step.taps:
+                if index in wanted:
+                    feature, grid = x, shared.get("grid")
+                    if tap.part is not None:
+                        feature, grid = x[tap.part], grid and grid[tap.part]
+                    if norm and self._is_normed(index):
+                        feature = self._at(self.norm_path)(feature)
+                    grid = grid or self.tap_grid(tap, image_size)
+                    intermediates.append(self._format_tap(feature, grid, output_fmt, return_prefix_tokens))
+                index += 1
+            if index > stop_after:
                 complete = position == len(self.flow.body) - 1
                 break
-            index += 1
-        intermediates = [self._format_tap(tap, image_size, output_fmt, return_prefix_tokens) for tap in taps]
         if intermediates_only:
             return intermediates
         for step in self.flow.stem[position + 1:]:
-            x = self._step(step.name)(x)
+            x = self.run_step(step, x, shared)
         if complete or self.tap_norm == "all":  # a norm that fits every tap fits the last one reached
-            for step in self.flow.tail:
-                x = self._step(step.name)(x)
+            for step in self.flow.end:
+                x = self.run_step(step, x, shared)
         return x, intermediates
 
-    def tap_grid(self, image_size: Sequence[int]) -> tuple[int, int]:
-        """Rows and columns of a token model's patch grid for an image of `image_size` (H, W)."""
-        return self.patch_embed.dynamic_feat_size(image_size)
+    def tap_grid(self, tap: Tap, image_size: Sequence[int] | None) -> tuple[int, int] | None:
+        """Rows and columns of a tap of tokens, where no step gives them, for an image of `image_size` (H, W)."""
+        return self.patch_embed.dynamic_feat_size(image_size) if self.tap_layout == "NLC" else None
 
     def _at(self, path: str) -> nn.Module:
         """What `get_submodule` gives, in words that torch.export of torch 2.5 can follow."""
@@ -264,26 +334,10 @@ class ImageModel(nn.Module):
             module = getattr(module, name)
         return module
 
-    def _step(self, name: str) -> Callable[[Tensor], Tensor]:
-        if name.endswith("]"):
-            return partial(_run_layers, [self._at(path) for path in _layer_paths(name)])
-        return self._at(name)
+    def _is_normed(self, index: int) -> bool:
+        return self.tap_norm == "all" or (self.tap_norm == "last" and index == len(self.flow.taps) - 1)
 
-    def _run_stage(self, step: Step, x: Tensor) -> Tensor:
-        module = self._step(step.name)
-        if not self.grad_checkpointing or not torch.is_grad_enabled() or hasattr(module, "grad_checkpointing"):
-            return module(x)
-        for block in module if isinstance(module, nn.Sequential) else [module]:
-            x = checkpoint(block, x, use_reentrant=False)
-        return x
-
-    def _normalize_tap(self, x: Tensor, index: int) -> Tensor:
-        is_last = index == len(self.flow.taps) - 1
-        if self.tap_norm == "all" or (self.tap_norm == "last" and is_last):
-            return self.norm(x)
-        return x
-
-    def _format_tap(self, x: Tensor, image_size: Sequence[int], output_fmt: str, prefix: bool) -> Any:
+    def _format_tap(self, x: Tensor, grid: tuple[int, int] | None, output_fmt: str, prefix: bool) -> Any:
         known = ("NCHW", "NHWC", "NLC") if self.tap_layout == "NLC" else ("NCHW", "NHWC")
         if output_fmt not in known:
             raise ValueError(f"output_fmt {output_fmt!r} is not one of {', '.join(known)}")
@@ -291,7 +345,7 @@ class ImageModel(nn.Module):
         if self.tap_layout == "NLC":
             prefix_tokens, x = x[:, :self.num_prefix_tokens], x[:, self.num_prefix_tokens:]
             if output_fmt != "NLC":
-                x = x.reshape(x.shape[0], *self.tap_grid(image_size), -1)
+                x = x.reshape(x.shape[0], *grid, -1)
         is_channels_last = self.tap_layout != "NCHW"
         if output_fmt == "NCHW" and is_channels_last:
             x = x.permute(0, 3, 1, 2).contiguous()
@@ -308,27 +362,27 @@ class ImageModel(nn.Module):
     @property
     def feature_info(self) -> list[dict[str, Any]]:
         """One dict a tap: `num_chs`, `reduction` (stride), `module` and `index`."""
-        return [dict(num_chs=step.chs, reduction=step.reduction, module=step.module or step.name, index=i)
-                for i, step in enumerate(self.flow.taps)]
+        return [dict(num_chs=tap.chs, reduction=tap.reduction, module=tap.module, index=i)
+                for i, tap in enumerate(self.flow.taps)]
 
     def prune_intermediate_layers(
         self, indices: Indices = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
         """Remove, in place, what the named features do not need. Returns their absolute indices."""
-        taken = take_indices(len(self.flow.taps), indices)
-        last = self.flow.taps[max(taken)]
-        cut = self.flow.body.index(last) + 1
-        is_cut = cut < len(self.flow.body)
-        tail = [] if prune_norm or is_cut else self.flow.tail
-        removed = self.flow.body[cut:] + [step for step in self.flow.tail if step not in tail]
-        for path in [path for step in removed for path in _layer_paths(step.name)]:
-            self._remove_module(path)
-        stem_count = len(self.flow.stem)
-        self.flow = Flow(self.flow.stem[:cut], self.flow.stages[:max(cut - stem_count, 0)], tail)
-        if is_cut:
-            self.num_features = self.head_hidden_size = last.chs
-        if prune_head or is_cut:
-            self.reset_classifier(0, "")
+        flow, taken = self.flow, take_indices(len(self.flow.taps), indices)
+        last = flow.taps[max(taken)]
+        stop = flow.body.index(last.step) + 1
+        is_cut = stop < len(flow.body) and self.tap_norm != "all"
+        tail = [] if is_cut else [step for step in flow.tail if not (prune_norm and step.name == self.norm_path)]
+        neck = [] if prune_norm or is_cut or prune_head else flow.neck
+        if is_cut or neck != flow.neck:  # the head was made for other features
+            self.num_features, prune_head = last.chs, True
+        for step in flow.body[stop:] + [step for step in flow.end if step not in tail + neck]:
+            for path in step.paths:
+                self._remove_module(path)
+        self.flow = Flow(flow.stem[:stop], flow.stages[:max(stop - len(flow.stem), 0)], tail, neck)
+        if prune_head:
+            self.reset_classifier(0, "", reset_other=True)
         return taken
 
     def _remove_module(self, path: str) -> None:
@@ -342,6 +396,20 @@ class ImageModel(nn.Module):
             parent._modules[name] = nn.Identity()
 
     # head
+
+    @property
+    def _head(self) -> Head | None:
+        return self._at(self.head_path) if self.head_path else None
+
+    def _cut_head(self) -> None:
+        """Remove of the head what fits the final features alone; it then takes any of `num_features` channels."""
+        for path in self.hidden_paths:
+            self.set_submodule(path, nn.Identity())
+        if self._head is not None:
+            self._head.cut(self.num_features)
+            self.head_hidden_size = self._head.num_features
+        else:
+            self.head_hidden_size = self.num_features * getattr(self._at(self.pool_path), "out_factor", 1)
 
     @property
     def drop_rate(self) -> float:
@@ -379,14 +447,17 @@ class ImageModel(nn.Module):
         """The (main) classifier, an `nn.Identity` where there is none."""
         return self._at(self.classifier_paths[0])
 
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None, reset_other: bool = False) -> None:
         """Replace the classifier with a fresh one, initialised; 0 classes removes it.
 
         Args:
             num_classes: Outputs of the new classifier.
             global_pool: New pooling, unchanged if None.
+            reset_other: Remove the head's norms and hidden layers as well.
         """
         self.num_classes = num_classes
+        if reset_other:
+            self._cut_head()
         like = next((p for p in self.parameters() if p.is_floating_point()), None)
         if global_pool is not None:
             self.set_global_pool(global_pool)
@@ -395,15 +466,20 @@ class ImageModel(nn.Module):
             if like is not None:
                 fresh.to(device=like.device, dtype=like.dtype)
             self.set_submodule(path, fresh.train(self.training))
-            if num_classes > 0 and not owns_meta(fresh):
-                self.init_module(path, fresh)
+            self.init_weights(f"{path}.{name}".removesuffix(".") for name, _ in fresh.named_modules())
 
     def make_classifier(self, num_classes: int) -> nn.Module:
         """A classifier that fits the pooled features, or an identity for 0 classes."""
+        if self._head is not None:
+            return self._head.make_classifier(num_classes)
         return nn.Linear(self.head_hidden_size, num_classes) if num_classes > 0 else nn.Identity()
 
     def set_global_pool(self, pool_type: str) -> None:
         """Change the pooling, in place."""
+        if self._head is not None:
+            self._head.set_global_pool(pool_type)
+            self.head_hidden_size = self._head.num_features
+            return
         layout = self.tap_layout if self.tap_layout == "NHWC" else "NCHW"
         pool = GlobalPool2d(pool_type, layout=layout)
         self.set_submodule(self.pool_path, pool)
@@ -432,17 +508,29 @@ class ImageModel(nn.Module):
             a pattern, whose numeric groups order the layers, and None or a suffix, where 99999 joins the layer before.
             What matches nothing belongs to the head.
         """
-        prefixes = {}  # "layer1" and "layer2" share one pattern; a sequential stage's items are its blocks
+        stages: dict[str, nn.Module | None] = {}  # "layer1" and "layer2" share one pattern
         for step in self.flow.stages:
-            prefix = re.sub(r"(\d+)$", r"(\\d+)", re.escape(_layer_paths(step.name)[0]))
-            prefixes[prefix] = r"\.(\d+)" if not coarse and isinstance(self._step(step.name), nn.Sequential) else ""
-        blocks = [(f"^{prefix}{fine}", None) for prefix, fine in sorted(prefixes.items())]
-        blocks += [(f"^{re.escape(step.name)}", (99999,)) for step in self.flow.tail]
+            path = step.paths[0]
+            is_module = path.partition(".")[0] in self._modules
+            stages[re.sub(r"(\d+)$", r"(\\d+)", re.escape(path))] = self.get_submodule(path) if is_module else None
+        blocks: list[tuple[str, tuple[int, ...] | None]] = []
+        for prefix, stage in sorted(stages.items()):
+            if isinstance(stage, Stage) and not coarse:
+                blocks += [(rf"^{prefix}\.downsample", (0,)), (rf"^{prefix}\.blocks\.(\d+)", None)]
+            else:  # a sequential stage's items are its blocks
+                is_fine = isinstance(stage, nn.Sequential) and not coarse
+                blocks.append((rf"^{prefix}\.(\d+)" if is_fine else f"^{prefix}", None))
+        if not coarse or not any(isinstance(stage, Stage) for stage in stages.values()):  # there timm's head has it
+            blocks += [(f"^{re.escape(step.name)}", (99999,)) for step in self.flow.end]
         own = [name for name, parameter in self._parameters.items() if parameter is not None]
         stem = "|".join([re.escape(step.name) for step in self.flow.stem] + own)
         return dict(stem=rf"^(?:{stem})(?:\.|$)", blocks=blocks)  # the end: "features.1" is not "features.10"
 
     # weights
+
+    def note_arguments(self, **changed: Any) -> None:
+        """Write down what was changed since the model was built, so that `model_args` build it as it is now."""
+        self.model_args = {**self.model_args, **changed}
 
     @property
     def optional_parts(self) -> tuple[str, ...]:

@@ -17,7 +17,6 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ..layers.activations import ActLayer, get_act_layer
 from ..layers.conv import create_conv2d
@@ -36,8 +35,9 @@ from ..layers.norm import (
     get_norm_layer,
 )
 from ..layers.pool import ClassifierHead, NormMlpClassifierHead
+from ..layers.stage import Stage
 from ..registry import register_model
-from .base import Flow, ImageModel, Indices, KeyMap, StateDict, Step
+from .base import Flow, ImageModel, KeyMap, StateDict, Step
 
 __all__ = ["ConvNeXt", "ConvNeXtBlock", "ConvNeXtStage"]
 
@@ -105,7 +105,7 @@ class ConvNeXtBlock(nn.Module):
         return self.drop_path(branch) + x
 
 
-class ConvNeXtStage(nn.Module):
+class ConvNeXtStage(Stage):
     """Norm and a strided convolution, where the size or the width changes, then blocks; keys `downsample`, `blocks`.
 
     Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride).
@@ -134,7 +134,6 @@ class ConvNeXtStage(nn.Module):
         block_args: dict[str, Any],
     ) -> None:
         super().__init__()
-        self.grad_checkpointing = False
         self.downsample: nn.Module = nn.Identity()
         resamples = stride > 1 or dilation[0] != dilation[1]
         if resamples or in_chs != out_chs:
@@ -144,14 +143,6 @@ class ConvNeXtStage(nn.Module):
         self.blocks = nn.Sequential(*(
             ConvNeXtBlock(out_chs, dilation=dilation[1], drop_path=rate, conv_bias=conv_bias, **block_args)
             for rate in drop_path))
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.downsample(x)
-        if not self.grad_checkpointing or not torch.is_grad_enabled():
-            return self.blocks(x)
-        for block in self.blocks:
-            x = checkpoint(block, x, use_reentrant=False)
-        return x
 
 
 # Norms over the channels of a feature map (B, C, H, W), and of the same with channels last.
@@ -211,8 +202,9 @@ class ConvNeXt(ImageModel):
         ValueError: An option has an unknown value, or two do not go together.
     """
 
-    classifier_path: ClassVar[str] = "head.fc"
-    pool_path: ClassVar[str] = "head.global_pool"
+    head_path: ClassVar[str] = "head"
+    tap_norm: ClassVar[str] = "last"
+    norm_path: ClassVar[str] = "norm_pre"
 
     def __init__(
         self,
@@ -271,54 +263,6 @@ class ConvNeXt(ImageModel):
             NormMlpClassifierHead(chs, num_classes, head_hidden_size, global_pool, drop_rate, norm, "gelu")
         self.head_hidden_size = self.head.num_features
         self.init_weights()
-
-    def pool(self, x: Tensor) -> Tensor:
-        return self.forward_head(x, pre_logits=True)
-
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        return self.head(x, pre_logits=pre_logits)
-
-    def _normalize_tap(self, x: Tensor, index: int) -> Tensor:
-        return self.norm_pre(x) if index == len(self.flow.taps) - 1 else x
-
-    def set_global_pool(self, pool_type: str) -> None:
-        if not isinstance(self.head, NormMlpClassifierHead):
-            super().set_global_pool(pool_type)
-            return
-        self.head.set_global_pool(pool_type)
-        self.head_hidden_size = self.head.num_features
-
-    def make_classifier(self, num_classes: int) -> nn.Module:
-        is_mlp = isinstance(self.head, NormMlpClassifierHead)
-        return self.head.make_classifier(num_classes) if is_mlp else super().make_classifier(num_classes)
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None, reset_other: bool = False) -> None:
-        """Replace the classifier with a fresh one, initialised; 0 classes removes it.
-
-        Args:
-            num_classes: Outputs of the new classifier.
-            global_pool: New pooling, unchanged if None.
-            reset_other: Remove the head's norm and hidden layer as well.
-        """
-        if reset_other and isinstance(self.head, NormMlpClassifierHead):
-            self.head.remove_mlp(self.num_features)
-            self.head_hidden_size = self.num_features
-        super().reset_classifier(num_classes, global_pool)
-
-    def prune_intermediate_layers(
-        self, indices: Indices = 1, prune_norm: bool = False, prune_head: bool = True
-    ) -> list[int]:
-        depth = len(self.stages)
-        taken = super().prune_intermediate_layers(indices, prune_norm, prune_head)
-        if prune_head or len(self.stages) < depth:
-            self.reset_classifier(0, "", reset_other=True)
-        return taken
-
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        if coarse:
-            return dict(stem=r"^stem", blocks=r"^stages\.(\d+)")
-        return dict(stem=r"^stem", blocks=[
-            (r"^stages\.(\d+)\.downsample", (0,)), (r"^stages\.(\d+)\.blocks\.(\d+)", None), (r"^norm_pre", (99999,))])
 
     def init_module(self, name: str, module: nn.Module) -> None:
         super().init_module(name, module)

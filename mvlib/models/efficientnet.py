@@ -24,7 +24,7 @@ from ..layers.blur_pool import AaLayer
 from ..layers.conv import Padding, create_conv2d
 from ..layers.norm import EvoNorm2dS0, GroupNormAct, LayerNormAct2d, NormLayer, get_norm_act_layer, get_norm_layer
 from ..registry import register_model
-from .base import Flow, ImageModel, Indices, KeyMap, Step
+from .base import Flow, ImageModel, KeyMap, Step
 from .efficientnet_blocks import (
     BlockSpec,
     SeLayer,
@@ -143,7 +143,7 @@ class EfficientNet(ImageModel):
                 num_features = max(num_features, scaled) if head_scaling == "grow" else scaled
             self.conv_head = create_conv2d(chs, num_features, 1, padding=pad_type)
             self.bn2 = norm_act(num_features, inplace=True)
-            self.flow.tail = [Step("conv_head"), Step("bn2")]
+            self.flow.neck = [Step("conv_head"), Step("bn2")]
         else:
             self.conv_head = self.bn2 = nn.Identity()
         self.num_features = num_features or chs
@@ -155,17 +155,6 @@ class EfficientNet(ImageModel):
     def init_module(self, name: str, module: nn.Module) -> None:
         if not init_mobile_module(name, module):
             super().init_module(name, module)
-
-    def prune_intermediate_layers(
-        self, indices: Indices = 1, prune_norm: bool = False, prune_head: bool = True
-    ) -> list[int]:
-        # The head convolution normalises no feature: it goes with the norm and with the classifier, and whatever
-        # follows it goes too.
-        taken = super().prune_intermediate_layers(indices, prune_norm or prune_head, prune_head)
-        if not self.flow.tail:
-            self.num_features = self.flow.taps[-1].chs
-            self.reset_classifier(0, "")
-        return taken
 
 
 # --- the architectures: block strings, and what else differs from the class's defaults

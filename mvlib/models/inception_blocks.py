@@ -135,15 +135,15 @@ class AuxiliaryModel(ImageModel):
         """Image (B, in_chans, H, W) -> logits (B, num_classes); in training with `aux_logits`, a tuple of logits."""
         if not (self.training and self.aux_logits):
             return super().forward(x)
-        auxiliary = []
+        auxiliary, shared = [], {}
         for position, step in enumerate(self.flow.body):
-            x = self._step(step.name)(x) if position < len(self.flow.stem) else self._run_stage(step, x)
+            x = self.run_step(step, x, shared, position >= len(self.flow.stem) and self.grad_checkpointing)
             if step.name in self.aux_heads:
                 auxiliary.append(self._at(self.aux_heads[step.name][0])(x))
         return self.outputs(self.forward_head(x), auxiliary)
 
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        super().reset_classifier(num_classes, global_pool)
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None, reset_other: bool = False) -> None:
+        super().reset_classifier(num_classes, global_pool, reset_other)
         like = next(p for p in self.parameters() if p.is_floating_point())
         for head, path in self.aux_heads.values():
             if getattr(self, head) is None:

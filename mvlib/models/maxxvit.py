@@ -27,7 +27,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ..layers import (
     ClassifierHead,
@@ -53,6 +52,7 @@ from ..layers.channel_attention import AttnLayer
 from ..layers.conv import num_groups, resolve_padding
 from ..layers.norm import NormLayer
 from ..layers.pos_embed import resize_rel_pos_bias_table
+from ..layers.stage import run_blocks
 from ..layers.window import relative_position_index, window_partition, window_reverse
 from ..registry import register_model
 from .base import Flow, ImageModel, KeyMap, StateDict, Step
@@ -852,11 +852,7 @@ class MaxxVitStage(nn.Module):
                 block.set_input_size(feat_size, window_size, grid_size)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.grad_checkpointing or not torch.is_grad_enabled():
-            return self.blocks(x)
-        for block in self.blocks:
-            x = checkpoint(block, x, use_reentrant=False)
-        return x
+        return run_blocks(self.blocks, x, recompute=self.grad_checkpointing)
 
 
 class Stem(nn.Module):
@@ -907,8 +903,7 @@ class MaxxVit(ImageModel):
         ValueError: The stages' arguments differ in length, a name is unknown, or sizes do not fit.
     """
 
-    classifier_path = "head.fc"
-    pool_path = "head.global_pool"
+    head_path = "head"
     tap_norm = "last"
 
     def __init__(
@@ -971,33 +966,6 @@ class MaxxVit(ImageModel):
         """The head's pooling."""
         return self.head.global_pool.pool_type
 
-    def pool(self, x: Tensor) -> Tensor:
-        return self.forward_head(x, pre_logits=True)
-
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        return self.head(x, pre_logits=pre_logits)
-
-    def set_global_pool(self, pool_type: str) -> None:
-        if not isinstance(self.head, NormMlpClassifierHead):
-            super().set_global_pool(pool_type)
-            return
-        self.head.set_global_pool(pool_type)
-        self.head_hidden_size = self.head.num_features
-
-    def make_classifier(self, num_classes: int) -> nn.Module:
-        is_mlp = isinstance(self.head, NormMlpClassifierHead)
-        return self.head.make_classifier(num_classes) if is_mlp else super().make_classifier(num_classes)
-
-    def prune_intermediate_layers(
-        self, indices: int | Sequence[int] | None = 1, prune_norm: bool = False, prune_head: bool = True
-    ) -> list[int]:
-        channels = self.num_features
-        taken = super().prune_intermediate_layers(indices, prune_norm, prune_head)
-        if isinstance(self.head, NormMlpClassifierHead) and (prune_head or self.num_features != channels):
-            self.head.remove_mlp(self.num_features)
-            self.head_hidden_size = self.num_features
-        return taken
-
     def set_input_size(
         self,
         img_size: int | Size | None = None,
@@ -1027,9 +995,8 @@ class MaxxVit(ImageModel):
         self.img_size, self.partition_ratio = img_size, ratio
         for stage, feat_size in zip(self.stages, _feat_sizes(img_size, len(self.stages))):
             stage.set_input_size(feat_size, *sizes)
-        if hasattr(self, "model_args"):  # what a saved model is built again from
-            self.model_args = {**self.model_args, "img_size": img_size, "transformer_window_size": sizes[0],
-                               "transformer_grid_size": sizes[1], "transformer_partition_ratio": ratio}
+        self.note_arguments(img_size=img_size, transformer_window_size=sizes[0], transformer_grid_size=sizes[1],
+                            transformer_partition_ratio=ratio)
 
     def init_module(self, name: str, module: nn.Module) -> None:
         super().init_module(name, module)

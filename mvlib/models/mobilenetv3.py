@@ -21,7 +21,7 @@ from ..layers.blur_pool import AaLayer
 from ..layers.conv import Padding, create_conv2d
 from ..layers.norm import NormLayer, get_norm_act_layer, get_norm_layer
 from ..registry import register_model
-from .base import Flow, ImageModel, Indices, KeyMap, StateDict, Step, take_indices
+from .base import Flow, ImageModel, KeyMap, StateDict, Step
 from .efficientnet_blocks import (
     BlockSpec,
     SeLayer,
@@ -77,6 +77,7 @@ class MobileNetV3(ImageModel):
     """
 
     classifier_path: ClassVar[str] = "classifier"
+    hidden_paths: ClassVar[tuple[str, ...]] = ("conv_head", "norm_head", "act2")
 
     def __init__(
         self,
@@ -157,15 +158,6 @@ class MobileNetV3(ImageModel):
             raise ValueError(f"global_pool '{pool_type}' gives {width} channels, and the head convolution takes "
                              f"{self.conv_head.in_channels}; give it when the model is built")
         self.global_pool = pool
-
-    def prune_intermediate_layers(
-        self, indices: Indices = 1, prune_norm: bool = False, prune_head: bool = True
-    ) -> list[int]:
-        last = self.flow.taps[max(take_indices(len(self.flow.taps), indices))]
-        if prune_head or last is not self.flow.body[-1]:
-            # The head convolution fits the last stage alone, and belongs to the classifier.
-            self.conv_head = self.norm_head = self.act2 = nn.Identity()
-        return super().prune_intermediate_layers(indices, prune_norm, prune_head)
 
     def init_module(self, name: str, module: nn.Module) -> None:
         if not init_mobile_module(name, module):

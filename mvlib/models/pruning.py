@@ -116,6 +116,7 @@ def _narrow_flow(model: ImageModel, widths: Widths) -> Flow:
         chs.update({".".join(parts[:end]): current for end in range(1, len(parts) + 1)})
 
     def narrow(steps: list[Step]) -> list[Step]:
-        return [replace(step, chs=chs[step.module or step.name]) if step.is_tap else step for step in steps]
+        return [replace(step, chs=chs[step.module or step.name]) if step.taps else step for step in steps]
 
-    return Flow(narrow(model.flow.stem), narrow(model.flow.stages), narrow(model.flow.tail))
+    return Flow(narrow(model.flow.stem), narrow(model.flow.stages), narrow(model.flow.tail),
+                narrow(model.flow.neck))

@@ -33,7 +33,7 @@ from ..layers.helpers import make_divisible
 from ..layers.norm import GroupNormAct, NormLayer, get_norm_act_layer
 from ..layers.pool import ClassifierHead
 from ..registry import register_model
-from .base import Flow, ImageModel, Indices, KeyMap, StateDict, Step
+from .base import Flow, ImageModel, KeyMap, StateDict, Step
 
 __all__ = ["Bottleneck", "PreBottleneck", "RegNet"]
 
@@ -235,8 +235,7 @@ class RegNet(ImageModel):
         ValueError: An option has an unknown value, or the widths do not make four stages.
     """
 
-    classifier_path: ClassVar[str] = "head.fc"
-    pool_path: ClassVar[str] = "head.global_pool"
+    head_path: ClassVar[str] = "head"
 
     def __init__(
         self,
@@ -277,7 +276,7 @@ class RegNet(ImageModel):
 
         conv = partial(ConvNormAct, norm_layer=norm_layer, act_layer=act_layer)
         self.stem = (create_conv2d if preact else conv)(in_chans, stem_width, 3, stride=2)
-        self.flow = Flow(stem=[Step("stem", stem_width, reduction=2)], stages=[], tail=[Step("final_conv")])
+        self.flow = Flow(stem=[Step("stem", stem_width, reduction=2)], stages=[])
 
         make_block = partial(PreBottleneck if preact else Bottleneck, bottle_ratio=bottle_ratio, se_ratio=se_ratio,
                              downsample=downsample, linear_out=linear_out, act_layer=act_layer, norm_layer=norm_layer)
@@ -300,27 +299,14 @@ class RegNet(ImageModel):
         self.final_conv: nn.Module = nn.Identity()
         if num_features:
             self.final_conv = conv(chs, num_features, 1)
+            self.flow.neck = [Step("final_conv")]
         elif linear_out or preact:
             self.final_conv = get_act_layer(act_layer)()
+            self.flow.tail = [Step("final_conv")]
         self.num_features = num_features or chs
         self.head = ClassifierHead(self.num_features, num_classes, global_pool, drop_rate)
         self.head_hidden_size = self.head.num_features
         self.init_weights()
-
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        return self.head(x, pre_logits=pre_logits)
-
-    def prune_intermediate_layers(
-        self, indices: Indices = 1, prune_norm: bool = False, prune_head: bool = True
-    ) -> list[int]:
-        # A convolution behind the last stage belongs to no feature: it goes with the norm or with the classifier. An
-        # activation there stays with the last stage.
-        drops_conv = isinstance(self.final_conv, ConvNormAct) and (prune_norm or prune_head)
-        taken = super().prune_intermediate_layers(indices, drops_conv, prune_head)
-        if drops_conv:
-            self.num_features = self.flow.taps[-1].chs
-            self.reset_classifier(0, "")
-        return taken
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         return dict(stem=r"^stem", blocks=[(r"^s(\d+)" if coarse else r"^s(\d+)\.b(\d+)", None)])

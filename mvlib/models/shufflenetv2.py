@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..layers import GlobalPool2d
 from ..registry import register_model
-from .base import Flow, ImageModel, Indices, Step
+from .base import Flow, ImageModel, Step
 
 __all__ = ["ShuffleNetV2"]
 
@@ -97,7 +97,7 @@ class ShuffleNetV2(ImageModel):
         self.conv1 = nn.Sequential(*_conv_norm(in_chans, chs, kernel_size=3, stride=2))
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         self.flow = Flow(
-            stem=[Step("conv1", chs, 2), Step("maxpool", chs, 4)], stages=[], tail=[Step("conv5")])
+            stem=[Step("conv1", chs, 2), Step("maxpool", chs, 4)], stages=[], neck=[Step("conv5")])
         reduction, dilation = 4, 1
         for name, depth, out_chs in zip(("stage2", "stage3", "stage4"), layers, stage_chs):
             stride = 2 if reduction < output_stride else 1
@@ -113,16 +113,6 @@ class ShuffleNetV2(ImageModel):
         self.head_hidden_size = self.num_features * self.global_pool.out_factor
         self.fc = self.make_classifier(num_classes)
         self.init_weights()
-
-    def prune_intermediate_layers(
-        self, indices: Indices = 1, prune_norm: bool = False, prune_head: bool = True
-    ) -> list[int]:
-        # The last convolution is no tap, and serves the classifier: where one goes, the other goes too.
-        taken = super().prune_intermediate_layers(indices, prune_norm or prune_head, prune_head)
-        if not self.flow.tail:
-            self.num_features = self.flow.taps[-1].chs
-            self.reset_classifier(0, "")
-        return taken
 
 
 @register_model

@@ -19,7 +19,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from ..layers import ClassifierHead, DropPath, Mlp, drop_path_rates, get_norm_layer, to_2tuple, to_ntuple
 from ..layers.activations import ActLayer
@@ -28,6 +27,7 @@ from ..layers.helpers import is_recording
 from ..layers.norm import NormLayer
 from ..layers.patch_embed import PatchEmbed, resample_patch_embed
 from ..layers.pos_embed import resize_rel_pos_bias_table
+from ..layers.stage import Stage
 from ..layers.weight_init import init_vit_module
 from ..layers.window import relative_position_index, shifted_window_mask, window_partition, window_reverse
 from ..registry import register_model
@@ -314,7 +314,7 @@ def _pad_to_multiple(x: Tensor, sides: tuple[int, int]) -> Tensor:
     return F.pad(x, [0, 0, 0, right, 0, below]) if below > 0 or right > 0 else x
 
 
-class SwinTransformerStage(nn.Module):
+class SwinTransformerStage(Stage):
     """Patch merging (but in the first stage), then blocks of which every second one shifts its windows.
 
     Shapes: (B, H, W, dim) -> (B, H', W', out_dim); H' is ceil(H / 2) with `downsample`, else H.
@@ -347,7 +347,6 @@ class SwinTransformerStage(nn.Module):
         **block_kwargs: Any,
     ) -> None:
         super().__init__()
-        self.grad_checkpointing = False
         self.downsample = self.merging_layer(dim, out_dim, norm_layer) if downsample else nn.Identity()
         window = to_2tuple(window_size)
         half = tuple(w // 2 for w in window)
@@ -366,14 +365,6 @@ class SwinTransformerStage(nn.Module):
         for block in self.blocks:
             block.set_input_size(self._output_resolution(feat_size), window_size, always_partition)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.downsample(x)
-        if not self.grad_checkpointing or not torch.is_grad_enabled():
-            return self.blocks(x)
-        for block in self.blocks:
-            x = checkpoint(block, x, use_reentrant=False)
-        return x
-
 
 class WindowPyramid(ImageModel):
     """What the Swin transformers share: a pyramid of stages with windowed attention, and how its sizes are changed.
@@ -383,8 +374,7 @@ class WindowPyramid(ImageModel):
 
     stage_layer: type[SwinTransformerStage] = SwinTransformerStage
 
-    classifier_path = "head.fc"
-    pool_path = "head.global_pool"
+    head_path = "head"
     tap_layout = "NHWC"
     feature_layout = "NHWC"
     output_fmt = "NHWC"  # timm's name of the layout of features
@@ -437,6 +427,10 @@ class WindowPyramid(ImageModel):
         self.flow = self._make_flow(dims)
 
     @property
+    def img_size(self) -> Size | None:
+        return self.patch_embed.img_size
+
+    @property
     def global_pool(self) -> str:
         """The head's pooling."""
         return self.head.global_pool.pool_type
@@ -445,9 +439,6 @@ class WindowPyramid(ImageModel):
         patch = max(to_2tuple(self.patch_embed.patch_size))
         stages = [Step(f"layers.{i}", chs=chs, reduction=patch * 2**i) for i, chs in enumerate(dims)]
         return Flow(stem=[Step("patch_embed")], stages=stages, tail=[Step("norm")])
-
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        return self.head(x, pre_logits=pre_logits)
 
     def set_input_size(
         self,
@@ -487,14 +478,9 @@ class WindowPyramid(ImageModel):
                        for window in windows]
         for i, stage in enumerate(self.layers):
             stage.set_input_size(_stage_input(grid, i), windows[i], always_partition)
-        if hasattr(self, "model_args"):  # what a saved model is built again from
-            changed = dict(img_size=self.patch_embed.img_size, patch_size=patch_size, window_size=windows,
-                           always_partition=always_partition)
-            self.model_args = {**self.model_args, **{k: v for k, v in changed.items() if v is not None}}
-
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        fine = [(r"^layers\.(\d+).downsample", (0,)), (r"^layers\.(\d+)\.\w+\.(\d+)", None), (r"^norm", (99999,))]
-        return dict(stem=r"^patch_embed", blocks=r"^layers\.(\d+)" if coarse else fine)
+        changed = dict(img_size=self.patch_embed.img_size, patch_size=patch_size, window_size=windows,
+                       always_partition=always_partition)
+        self.note_arguments(**{key: value for key, value in changed.items() if value is not None})
 
     def fit_state_dict(self, state_dict: StateDict) -> StateDict:
         """Resample bias tables for other windows, and the patch embedding for another patch size."""

@@ -18,7 +18,7 @@ from ..layers.activations import ActLayer, get_act_layer
 from ..layers.norm import NormLayer, get_norm_layer
 from ..layers.pool import ClassifierHead
 from ..registry import register_model
-from .base import Flow, ImageModel, Indices, KeyMap, StateDict, Step
+from .base import Flow, ImageModel, KeyMap, StateDict, Step
 
 __all__ = ["VGG"]
 
@@ -96,9 +96,9 @@ class VGG(ImageModel):
         ValueError: Another output stride, or an unknown norm, activation or pooling.
     """
 
-    classifier_path: ClassVar[str] = "head.fc"
+    head_path: ClassVar[str] = "head"
     dropout_paths: ClassVar[tuple[str, ...]] = ("pre_logits.drop", "head.drop")
-    pool_path: ClassVar[str] = "head.global_pool"
+    hidden_paths: ClassVar[tuple[str, ...]] = ("pre_logits",)
 
     def __init__(
         self,
@@ -153,20 +153,6 @@ class VGG(ImageModel):
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         return self.head(self.pre_logits(x), pre_logits=pre_logits)
-
-    def set_global_pool(self, pool_type: str) -> None:
-        super().set_global_pool(pool_type)
-        self.head_hidden_size = self.head.in_features * self.head.global_pool.out_factor
-
-    def prune_intermediate_layers(
-        self, indices: Indices = 1, prune_norm: bool = False, prune_head: bool = True
-    ) -> list[int]:
-        depth = len(self.flow.stages)
-        taken = super().prune_intermediate_layers(indices, prune_norm, prune_head)
-        if prune_head or len(self.flow.stages) < depth:  # the hidden layers fit the last features alone
-            self.pre_logits = nn.Identity()
-            self.head.in_features = self.head_hidden_size = self.num_features
-        return taken
 
     def init_module(self, name: str, module: nn.Module) -> None:
         super().init_module(name, module)

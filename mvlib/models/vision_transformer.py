@@ -34,7 +34,7 @@ from ..layers.patch_embed import PatchEmbed, resample_patch_embed
 from ..layers.pos_embed import resample_abs_pos_embed, resample_grid
 from ..layers.weight_init import init_vit_module
 from ..registry import register_model
-from .base import Flow, ImageModel, Indices, KeyMap, StateDict, Step, take_indices
+from .base import Flow, ImageModel, Indices, KeyMap, StateDict, Step
 
 __all__ = ["Block", "VisionTransformer"]
 
@@ -285,6 +285,7 @@ class VisionTransformer(ImageModel):
     tap_layout: ClassVar[str] = "NLC"
     default_out_indices: ClassVar[Indices] = 3
     tap_norm: ClassVar[str] = "all"
+    hidden_paths: ClassVar[tuple[str, ...]] = ("fc_norm",)
     has_dist_token: ClassVar[bool] = False
     resampling: Mapping[str, Any] = {"interpolation": "bicubic", "antialias": True}  # of weights of another size
 
@@ -389,6 +390,10 @@ class VisionTransformer(ImageModel):
             tail=[Step("norm")])
         self.init_weights()
 
+    @property
+    def img_size(self) -> tuple[int, int] | None:
+        return self.patch_embed.img_size
+
     def prefix_tokens(self) -> list[Tensor]:
         """The learned tokens that stand before the patches, each (1, n, embed_dim)."""
         return [token for token in (self.cls_token, self.dist_token, self.reg_token) if token is not None]
@@ -463,22 +468,8 @@ class VisionTransformer(ImageModel):
         if pool_type not in ("map", "prr"):
             self.attn_pool = None
         self.global_pool = pool_type
-        if hasattr(self, "model_args"):  # where the norm stands followed from the pooling that the model began with
-            self.model_args["fc_norm"] = not isinstance(self.fc_norm, nn.Identity)
-
-    def prune_intermediate_layers(
-        self, indices: Indices = 1, prune_norm: bool = False, prune_head: bool = True
-    ) -> list[int]:
-        # Blocks have one width, so final norm and classifier fit after any of them.
-        taken = take_indices(len(self.blocks), indices)
-        self.blocks = self.blocks[:max(taken) + 1]
-        self.flow.stages = self.flow.stages[:max(taken) + 1]
-        if prune_norm:
-            self.norm = nn.Identity()
-        if prune_head:
-            self.fc_norm = nn.Identity()
-            self.reset_classifier(0, "")
-        return taken
+        # Where the norm stands followed from the pooling that the model began with.
+        self.note_arguments(fc_norm=not isinstance(self.fc_norm, nn.Identity))
 
     def set_input_size(
         self, img_size: int | tuple[int, int] | None = None, patch_size: int | tuple[int, int] | None = None
@@ -490,10 +481,7 @@ class VisionTransformer(ImageModel):
             with torch.no_grad():
                 resized = self._resample(self.pos_embed, self.patch_embed.grid_size, old)
             self.pos_embed = nn.Parameter(resized, self.pos_embed.requires_grad)
-        if hasattr(self, "model_args"):
-            self.model_args["img_size"] = self.patch_embed.img_size
-            if patch_size is not None:
-                self.model_args["patch_size"] = to_2tuple(patch_size)
+        self.note_arguments(img_size=self.img_size, **({"patch_size": to_2tuple(patch_size)} if patch_size else {}))
 
     def no_weight_decay(self) -> set[str]:
         return {"pos_embed", "cls_token", "reg_token", "dist_token"}

@@ -44,7 +44,7 @@ def test_pooling_changes_the_kind_of_layers_but_not_their_weights():
 
 def test_without_norm_and_hidden_layer():
     head = NormMlpClassifierHead(8, 0, hidden_size=6)
-    head.remove_mlp(8)
+    head.cut(8)
     assert not list(head.parameters())
     assert head.make_classifier(3).weight.shape == (3, 8)
     torch.testing.assert_close(head(MAP), MAP.mean((2, 3)))

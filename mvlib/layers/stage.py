@@ -1,0 +1,38 @@
+"""A stage: downsampling, then blocks of one resolution; and how blocks are run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+__all__ = ["Stage", "run_blocks"]
+
+
+def run_blocks(blocks: Iterable[nn.Module], x: Any, *shared: Any, recompute: bool = False) -> Any:
+    """Run blocks one after the other, each with the same shared values.
+
+    Args:
+        recompute: Keep no activations within the blocks, but compute them again in the backward pass.
+    """
+    recompute = recompute and torch.is_grad_enabled()
+    for block in blocks:
+        x = checkpoint(block, x, *shared, use_reentrant=False) if recompute else block(x, *shared)
+    return x
+
+
+class Stage(nn.Module):
+    """Downsampling, then blocks; keys `downsample`, `blocks`. What is shared goes to the blocks alone.
+
+    A family derives its stage from this one, whose constructor adds the two.
+    """
+
+    grad_checkpointing: bool = False
+    downsample: nn.Module
+    blocks: nn.Sequential
+
+    def forward(self, x: Any, *shared: Any) -> Any:
+        return run_blocks(self.blocks, self.downsample(x), *shared, recompute=self.grad_checkpointing)
