@@ -227,7 +227,7 @@ class _RegisterModel:
             register_model.variants(__name__, ResNet, {
                 "resnet50": _R50,
                 "resnet50d": (_R50, _D),
-                "resnet50x": ("Deep stem, shortcuts half as wide.", _R50, _D, dict(down_ratio=0.5)),
+                "resnet50x": (_R50, _D, dict(stem_width=48), "A deep stem, wider than usual."),
             })
 
         Args:
@@ -235,8 +235,7 @@ class _RegisterModel:
             maker: What is called with a row's arguments, those of the caller over them: the class, or a function that
                 passes what it does not know to the class that its annotation says it returns.
             table: {name: row}. A row is the arguments by which the architecture differs from the maker's defaults, or
-                several such presets, merged left to right. A text among them is the function's docstring; without
-                one, the arguments are.
+                several such presets, merged left to right. A text among them comes first in the function's docstring.
             override: As of `register_model`.
 
         Raises:
@@ -258,12 +257,12 @@ class _RegisterModel:
                 if key not in known:
                     raise ConfigError(f"the row '{name}' has the argument {key!r}, which {maker.__name__} does not "
                                       f"know{closest(key, known) or '.'} It takes: {', '.join(sorted(known))}")
-            fn = _entrypoint(maker, own)
-            fn.__code__ = fn.__code__.replace(
+            fn = _bound(maker, own)
+            fn.__code__ = fn.__code__.replace(  # for tracebacks, and for messages that say where a model is registered
                 co_name=name, co_filename=caller.f_code.co_filename, co_firstlineno=caller.f_lineno)
             fn.__name__ = fn.__qualname__ = name
             fn.__module__ = module
-            fn.__doc__ = doc or f"{maker.__name__}, {summarize(own) or 'as it is by default'}."
+            fn.__doc__ = f"{doc}{maker.__name__}, {summarize(own) or 'as it is by default'}."
             if isinstance(maker, type):
                 fn.__annotations__ = {"return": maker}
             else:
@@ -324,18 +323,18 @@ def _register(
         entry.added = {tag: added[tag][1] for tag in kept}
 
 
-def _entrypoint(maker: Callable[..., Any], own: Mapping[str, Any]) -> Any:
-    return lambda **kwargs: maker(**{**own, **kwargs})  # one line, which tracebacks show as the table's
+def _bound(maker: Callable[..., Any], own: Mapping[str, Any]) -> Any:
+    return lambda **kwargs: maker(**{**own, **kwargs})
 
 
 def _merged(name: str, row: Row) -> tuple[dict[str, Any], str]:
-    """A row's arguments and its description."""
+    """A row's arguments; and its description, if it has one, as a docstring begins with it."""
     own, doc = {}, ""
     for part in row if isinstance(row, (tuple, list)) else (row,):
         if isinstance(part, Mapping):
             own.update(part)
         elif isinstance(part, str) and not doc:
-            doc = part
+            doc = f"{part}\n\n    "
         else:
             raise ConfigError(f"the row '{name}' is made of mappings of arguments and a text at most, not of {part!r}")
     return own, doc

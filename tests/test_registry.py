@@ -400,13 +400,14 @@ def test_a_table_of_variants(fresh):
         "zz_net": {},
         "zz_deep": _DEEP,
         "zz_both": (_DEEP, _WIDE, dict(depth=3, act=Net)),
-        "zz_told": ("Wide, and nothing else.", _WIDE),
+        "zz_told": (_WIDE, "Wide, and nothing else."),
     })
     assert [mvlib.model_entrypoint(f"zz_{name}")().numbers for name in ("net", "deep", "both", "told")] == \
         [(1, 8, None), (9, 8, None), (3, 32, Net), (1, 32, None)]
     assert here.zz_both(width=4).numbers == (3, 4, Net) and _DEEP == dict(depth=9)
     assert here.zz_both.__doc__ == "Net, depth=3, width=32, act=Net."
-    assert here.zz_told.__doc__ == "Wide, and nothing else." and "default" in here.zz_net.__doc__
+    assert inspect.getdoc(here.zz_told) == "Wide, and nothing else.\n\nNet, width=32."
+    assert here.zz_net.__doc__ == "Net, as it is by default."
     assert pickle.loads(pickle.dumps(here.zz_deep)) is here.zz_deep is mvlib.model_entrypoint("zz_deep")
     assert (here.zz_deep.__qualname__, here.zz_deep.__module__) == ("zz_deep", __name__)
     assert inspect.signature(here.zz_deep).return_annotation is Net and inspect.isfunction(here.zz_deep)

@@ -11,7 +11,7 @@ An entrypoint builds the architecture that was pruned and narrows it:
 
     @register_model
     def ecaresnet50d_pruned(**kwargs) -> ResNet:
-        return prune_to_widths(ecaresnet50d(**kwargs), "ecaresnet50d_pruned")
+        return prune_to_widths(ResNet(**{**_R50, **_D, **_ECA, **kwargs}), "ecaresnet50d_pruned")
 
 Source: Aflalo et al., "Knapsack Pruning with Inner Distillation", 2020, https://arxiv.org/abs/2002.08258.
 """

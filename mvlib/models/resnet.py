@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -38,6 +38,9 @@ from ..layers.pool import GlobalPool2d
 from ..registry import register_model
 from .base import Flow, ImageModel, Step
 from .pruning import prune_to_widths
+
+if TYPE_CHECKING:
+    from ._variants.resnet import *
 
 __all__ = ["BasicBlock", "Bottleneck", "ResNet"]
 
@@ -388,499 +391,97 @@ def _groups(cardinality: int, width: int) -> dict[str, int]:
     return dict(cardinality=cardinality, base_width=width)
 
 
-def _build(*parts: Mapping[str, Any], **given: Any) -> ResNet:
-    """The model that the parts describe, `given` by the user last."""
-    arguments: dict[str, Any] = {}
-    for part in parts:
-        arguments |= part
-    return ResNet(**{**arguments, **given})
-
-
-# --- entrypoints
-
-
-@register_model
-def resnet10t(**kwargs: Any) -> ResNet:
-    """ResNet-10-T."""
-    return _build(_R10, _T, **kwargs)
-
-
-@register_model
-def resnet14t(**kwargs: Any) -> ResNet:
-    """ResNet-14-T, of bottlenecks."""
-    return _build(_R14, _T, **kwargs)
-
-
-@register_model
-def resnet18(**kwargs: Any) -> ResNet:
-    """ResNet-18; torchvision's."""
-    return _build(_R18, **kwargs)
-
-
-@register_model
-def resnet18d(**kwargs: Any) -> ResNet:
-    """ResNet-18-D."""
-    return _build(_R18, _D, **kwargs)
-
-
-@register_model
-def resnet34(**kwargs: Any) -> ResNet:
-    """ResNet-34; torchvision's."""
-    return _build(_R34, **kwargs)
-
-
-@register_model
-def resnet34d(**kwargs: Any) -> ResNet:
-    """ResNet-34-D."""
-    return _build(_R34, _D, **kwargs)
-
-
-@register_model
-def resnet26(**kwargs: Any) -> ResNet:
-    """ResNet-26, of bottlenecks."""
-    return _build(_R26, **kwargs)
-
-
-@register_model
-def resnet26t(**kwargs: Any) -> ResNet:
-    """ResNet-26-T."""
-    return _build(_R26, _T, **kwargs)
-
-
-@register_model
-def resnet26d(**kwargs: Any) -> ResNet:
-    """ResNet-26-D."""
-    return _build(_R26, _D, **kwargs)
-
-
-@register_model
-def resnet50(**kwargs: Any) -> ResNet:
-    """ResNet-50; torchvision's."""
-    return _build(_R50, **kwargs)
-
-
-@register_model
-def resnet50c(**kwargs: Any) -> ResNet:
-    """ResNet-50-C."""
-    return _build(_R50, _C, **kwargs)
-
-
-@register_model
-def resnet50d(**kwargs: Any) -> ResNet:
-    """ResNet-50-D."""
-    return _build(_R50, _D, **kwargs)
-
-
-@register_model
-def resnet50s(**kwargs: Any) -> ResNet:
-    """ResNet-50-S."""
-    return _build(_R50, _S, **kwargs)
-
-
-@register_model
-def resnet50t(**kwargs: Any) -> ResNet:
-    """ResNet-50-T."""
-    return _build(_R50, _T, **kwargs)
-
-
-@register_model
-def resnet101(**kwargs: Any) -> ResNet:
-    """ResNet-101; torchvision's."""
-    return _build(_R101, **kwargs)
-
-
-@register_model
-def resnet101c(**kwargs: Any) -> ResNet:
-    """ResNet-101-C."""
-    return _build(_R101, _C, **kwargs)
-
-
-@register_model
-def resnet101d(**kwargs: Any) -> ResNet:
-    """ResNet-101-D."""
-    return _build(_R101, _D, **kwargs)
-
-
-@register_model
-def resnet101s(**kwargs: Any) -> ResNet:
-    """ResNet-101-S."""
-    return _build(_R101, _S, **kwargs)
-
-
-@register_model
-def resnet152(**kwargs: Any) -> ResNet:
-    """ResNet-152; torchvision's."""
-    return _build(_R152, **kwargs)
-
-
-@register_model
-def resnet152c(**kwargs: Any) -> ResNet:
-    """ResNet-152-C."""
-    return _build(_R152, _C, **kwargs)
-
-
-@register_model
-def resnet152d(**kwargs: Any) -> ResNet:
-    """ResNet-152-D."""
-    return _build(_R152, _D, **kwargs)
-
-
-@register_model
-def resnet152s(**kwargs: Any) -> ResNet:
-    """ResNet-152-S."""
-    return _build(_R152, _S, **kwargs)
-
-
-@register_model
-def resnet200(**kwargs: Any) -> ResNet:
-    """ResNet-200."""
-    return _build(_R200, **kwargs)
-
-
-@register_model
-def resnet200d(**kwargs: Any) -> ResNet:
-    """ResNet-200-D."""
-    return _build(_R200, _D, **kwargs)
-
-
-@register_model
-def wide_resnet50_2(**kwargs: Any) -> ResNet:
-    """Wide ResNet-50-2: ResNet-50 with inner convolutions twice as wide; torchvision's."""
-    return _build(_R50, dict(base_width=128), **kwargs)
-
-
-@register_model
-def wide_resnet101_2(**kwargs: Any) -> ResNet:
-    """Wide ResNet-101-2: ResNet-101 with inner convolutions twice as wide; torchvision's."""
-    return _build(_R101, dict(base_width=128), **kwargs)
-
-
-@register_model
-def resnet50_gn(**kwargs: Any) -> ResNet:
-    """ResNet-50 with group norm."""
-    return _build(_R50, dict(norm_layer="groupnorm"), **kwargs)
-
-
-@register_model
-def resnext50_32x4d(**kwargs: Any) -> ResNet:
-    """ResNeXt-50 32x4d; torchvision's."""
-    return _build(_R50, _groups(32, 4), **kwargs)
-
-
-@register_model
-def resnext50d_32x4d(**kwargs: Any) -> ResNet:
-    """ResNeXt-50-D 32x4d."""
-    return _build(_R50, _groups(32, 4), _D, **kwargs)
-
-
-@register_model
-def resnext101_32x4d(**kwargs: Any) -> ResNet:
-    """ResNeXt-101 32x4d."""
-    return _build(_R101, _groups(32, 4), **kwargs)
-
-
-@register_model
-def resnext101_32x8d(**kwargs: Any) -> ResNet:
-    """ResNeXt-101 32x8d; torchvision's."""
-    return _build(_R101, _groups(32, 8), **kwargs)
-
-
-@register_model
-def resnext101_32x16d(**kwargs: Any) -> ResNet:
-    """ResNeXt-101 32x16d."""
-    return _build(_R101, _groups(32, 16), **kwargs)
-
-
-@register_model
-def resnext101_32x32d(**kwargs: Any) -> ResNet:
-    """ResNeXt-101 32x32d."""
-    return _build(_R101, _groups(32, 32), **kwargs)
-
-
-@register_model
-def resnext101_64x4d(**kwargs: Any) -> ResNet:
-    """ResNeXt-101 64x4d; torchvision's."""
-    return _build(_R101, _groups(64, 4), **kwargs)
-
-
-@register_model
-def ecaresnet26t(**kwargs: Any) -> ResNet:
-    """ECA-ResNet-26-T."""
-    return _build(_R26, _T, _ECA, **kwargs)
-
-
-@register_model
-def ecaresnet50d(**kwargs: Any) -> ResNet:
-    """ECA-ResNet-50-D."""
-    return _build(_R50, _D, _ECA, **kwargs)
+register_model.variants(__name__, ResNet, {
+    "resnet10t": (_R10, _T),
+    "resnet14t": (_R14, _T),
+    "resnet18": (_R18, "ResNet-18; torchvision's."),
+    "resnet18d": (_R18, _D),
+    "resnet34": (_R34, "ResNet-34; torchvision's."),
+    "resnet34d": (_R34, _D),
+    "resnet26": _R26,
+    "resnet26t": (_R26, _T),
+    "resnet26d": (_R26, _D),
+    "resnet50": (_R50, "ResNet-50; torchvision's."),
+    "resnet50c": (_R50, _C),
+    "resnet50d": (_R50, _D),
+    "resnet50s": (_R50, _S),
+    "resnet50t": (_R50, _T),
+    "resnet101": (_R101, "ResNet-101; torchvision's."),
+    "resnet101c": (_R101, _C),
+    "resnet101d": (_R101, _D),
+    "resnet101s": (_R101, _S),
+    "resnet152": (_R152, "ResNet-152; torchvision's."),
+    "resnet152c": (_R152, _C),
+    "resnet152d": (_R152, _D),
+    "resnet152s": (_R152, _S),
+    "resnet200": _R200,
+    "resnet200d": (_R200, _D),
+    "wide_resnet50_2": (_R50, dict(base_width=128), "Inner convolutions twice as wide; torchvision's."),
+    "wide_resnet101_2": (_R101, dict(base_width=128), "Inner convolutions twice as wide; torchvision's."),
+    "resnet50_gn": (_R50, dict(norm_layer="groupnorm")),
+    "resnext50_32x4d": (_R50, _groups(32, 4), "ResNeXt-50 32x4d; torchvision's."),
+    "resnext50d_32x4d": (_R50, _groups(32, 4), _D),
+    "resnext101_32x4d": (_R101, _groups(32, 4)),
+    "resnext101_32x8d": (_R101, _groups(32, 8), "ResNeXt-101 32x8d; torchvision's."),
+    "resnext101_32x16d": (_R101, _groups(32, 16)),
+    "resnext101_32x32d": (_R101, _groups(32, 32)),
+    "resnext101_64x4d": (_R101, _groups(64, 4), "ResNeXt-101 64x4d; torchvision's."),
+    "ecaresnet26t": (_R26, _T, _ECA),
+    "ecaresnet50d": (_R50, _D, _ECA),
+    "ecaresnet50t": (_R50, _T, _ECA),
+    "ecaresnetlight": (_R50, _ECA, dict(layers=(1, 1, 11, 3), stem_width=32, avg_down=True)),
+    "ecaresnet101d": (_R101, _D, _ECA),
+    "ecaresnet200d": (_R200, _D, _ECA),
+    "ecaresnet269d": (_R269, _D, _ECA),
+    "ecaresnext26t_32x4d": (_R26, _groups(32, 4), _T, _ECA),
+    "ecaresnext50t_32x4d": (_R50, _groups(32, 4), _T, _ECA),
+    "seresnet18": (_R18, _SE),
+    "seresnet34": (_R34, _SE),
+    "seresnet50": (_R50, _SE),
+    "seresnet50t": (_R50, _T, _SE),
+    "seresnet101": (_R101, _SE),
+    "seresnet152": (_R152, _SE),
+    "seresnet152d": (_R152, _D, _SE),
+    "seresnet200d": (_R200, _D, _SE),
+    "seresnet269d": (_R269, _D, _SE),
+    "seresnext26d_32x4d": (_R26, _groups(32, 4), _D, _SE),
+    "seresnext26t_32x4d": (_R26, _groups(32, 4), _T, _SE),
+    "seresnext50_32x4d": (_R50, _groups(32, 4), _SE),
+    "seresnext101_32x4d": (_R101, _groups(32, 4), _SE),
+    "seresnext101_32x8d": (_R101, _groups(32, 8), _SE),
+    "seresnext101d_32x8d": (_R101, _groups(32, 8), _D, _SE),
+    "seresnext101_64x4d": (_R101, _groups(64, 4), _SE),
+    "senet154": (_R152, _groups(64, 4), _S, _SE, dict(down_kernel_size=3, block_reduce_first=2)),
+    "resnetblur18": (_R18, _BLUR),
+    "resnetblur50": (_R50, _BLUR),
+    "resnetblur50d": (_R50, _D, _BLUR),
+    "resnetblur101d": (_R101, _D, _BLUR),
+    "resnetaa34d": (_R34, _D, _AA),
+    "resnetaa50": (_R50, _AA),
+    "resnetaa50d": (_R50, _D, _AA),
+    "resnetaa101d": (_R101, _D, _AA),
+    "seresnetaa50d": (_R50, _D, _AA, _SE),
+    "seresnextaa101d_32x8d": (_R101, _groups(32, 8), _D, _AA, _SE),
+    "seresnextaa201d_32x8d": (_R200, _groups(32, 8), _D, _AA, _SE, dict(layers=(3, 24, 36, 4), stem_width=64)),
+    "resnetrs50": (_R50, _RS),
+    "resnetrs101": (_R101, _RS),
+    "resnetrs152": (_R152, _RS),
+    "resnetrs200": (_R200, _RS),
+    "resnetrs270": (_R50, _RS, dict(layers=(4, 29, 53, 4))),
+    "resnetrs350": (_R50, _RS, dict(layers=(4, 36, 72, 4))),
+    "resnetrs420": (_R50, _RS, dict(layers=(4, 44, 87, 4))),
+    "test_resnet": (_D, dict(stem_width=16, channels=(32, 48, 48, 96), layers=(1, 1, 1, 1),
+                             block=(BasicBlock, BasicBlock, Bottleneck, BasicBlock))),
+})
 
 
 @register_model
 def ecaresnet50d_pruned(**kwargs: Any) -> ResNet:
     """ECA-ResNet-50-D, pruned layer by layer to 20M parameters."""
-    return prune_to_widths(ecaresnet50d(**kwargs), "ecaresnet50d_pruned")
-
-
-@register_model
-def ecaresnet50t(**kwargs: Any) -> ResNet:
-    """ECA-ResNet-50-T."""
-    return _build(_R50, _T, _ECA, **kwargs)
-
-
-@register_model
-def ecaresnetlight(**kwargs: Any) -> ResNet:
-    """ECA-ResNet-Light: most of its blocks in the third stage, plain stem, shortcuts as D."""
-    return _build(_R50, _ECA, dict(layers=(1, 1, 11, 3), stem_width=32, avg_down=True), **kwargs)
-
-
-@register_model
-def ecaresnet101d(**kwargs: Any) -> ResNet:
-    """ECA-ResNet-101-D."""
-    return _build(_R101, _D, _ECA, **kwargs)
+    return prune_to_widths(ResNet(**{**_R50, **_D, **_ECA, **kwargs}), "ecaresnet50d_pruned")
 
 
 @register_model
 def ecaresnet101d_pruned(**kwargs: Any) -> ResNet:
     """ECA-ResNet-101-D, pruned layer by layer to 25M parameters."""
-    return prune_to_widths(ecaresnet101d(**kwargs), "ecaresnet101d_pruned")
-
-
-@register_model
-def ecaresnet200d(**kwargs: Any) -> ResNet:
-    """ECA-ResNet-200-D."""
-    return _build(_R200, _D, _ECA, **kwargs)
-
-
-@register_model
-def ecaresnet269d(**kwargs: Any) -> ResNet:
-    """ECA-ResNet-269-D."""
-    return _build(_R269, _D, _ECA, **kwargs)
-
-
-@register_model
-def ecaresnext26t_32x4d(**kwargs: Any) -> ResNet:
-    """ECA-ResNeXt-26-T 32x4d."""
-    return _build(_R26, _groups(32, 4), _T, _ECA, **kwargs)
-
-
-@register_model
-def ecaresnext50t_32x4d(**kwargs: Any) -> ResNet:
-    """ECA-ResNeXt-50-T 32x4d."""
-    return _build(_R50, _groups(32, 4), _T, _ECA, **kwargs)
-
-
-@register_model
-def seresnet18(**kwargs: Any) -> ResNet:
-    """SE-ResNet-18."""
-    return _build(_R18, _SE, **kwargs)
-
-
-@register_model
-def seresnet34(**kwargs: Any) -> ResNet:
-    """SE-ResNet-34."""
-    return _build(_R34, _SE, **kwargs)
-
-
-@register_model
-def seresnet50(**kwargs: Any) -> ResNet:
-    """SE-ResNet-50."""
-    return _build(_R50, _SE, **kwargs)
-
-
-@register_model
-def seresnet50t(**kwargs: Any) -> ResNet:
-    """SE-ResNet-50-T."""
-    return _build(_R50, _T, _SE, **kwargs)
-
-
-@register_model
-def seresnet101(**kwargs: Any) -> ResNet:
-    """SE-ResNet-101."""
-    return _build(_R101, _SE, **kwargs)
-
-
-@register_model
-def seresnet152(**kwargs: Any) -> ResNet:
-    """SE-ResNet-152."""
-    return _build(_R152, _SE, **kwargs)
-
-
-@register_model
-def seresnet152d(**kwargs: Any) -> ResNet:
-    """SE-ResNet-152-D."""
-    return _build(_R152, _D, _SE, **kwargs)
-
-
-@register_model
-def seresnet200d(**kwargs: Any) -> ResNet:
-    """SE-ResNet-200-D."""
-    return _build(_R200, _D, _SE, **kwargs)
-
-
-@register_model
-def seresnet269d(**kwargs: Any) -> ResNet:
-    """SE-ResNet-269-D."""
-    return _build(_R269, _D, _SE, **kwargs)
-
-
-@register_model
-def seresnext26d_32x4d(**kwargs: Any) -> ResNet:
-    """SE-ResNeXt-26-D 32x4d."""
-    return _build(_R26, _groups(32, 4), _D, _SE, **kwargs)
-
-
-@register_model
-def seresnext26t_32x4d(**kwargs: Any) -> ResNet:
-    """SE-ResNeXt-26-T 32x4d."""
-    return _build(_R26, _groups(32, 4), _T, _SE, **kwargs)
-
-
-@register_model
-def seresnext50_32x4d(**kwargs: Any) -> ResNet:
-    """SE-ResNeXt-50 32x4d."""
-    return _build(_R50, _groups(32, 4), _SE, **kwargs)
-
-
-@register_model
-def seresnext101_32x4d(**kwargs: Any) -> ResNet:
-    """SE-ResNeXt-101 32x4d."""
-    return _build(_R101, _groups(32, 4), _SE, **kwargs)
-
-
-@register_model
-def seresnext101_32x8d(**kwargs: Any) -> ResNet:
-    """SE-ResNeXt-101 32x8d."""
-    return _build(_R101, _groups(32, 8), _SE, **kwargs)
-
-
-@register_model
-def seresnext101d_32x8d(**kwargs: Any) -> ResNet:
-    """SE-ResNeXt-101-D 32x8d."""
-    return _build(_R101, _groups(32, 8), _D, _SE, **kwargs)
-
-
-@register_model
-def seresnext101_64x4d(**kwargs: Any) -> ResNet:
-    """SE-ResNeXt-101 64x4d."""
-    return _build(_R101, _groups(64, 4), _SE, **kwargs)
-
-
-@register_model
-def senet154(**kwargs: Any) -> ResNet:
-    """SENet-154: 64 groups, a deep stem, 3x3 shortcuts, bottlenecks whose first convolution is halved."""
-    return _build(_R152, _groups(64, 4), _S, _SE, dict(down_kernel_size=3, block_reduce_first=2), **kwargs)
-
-
-@register_model
-def resnetblur18(**kwargs: Any) -> ResNet:
-    """ResNet-18 with blurred downsampling."""
-    return _build(_R18, _BLUR, **kwargs)
-
-
-@register_model
-def resnetblur50(**kwargs: Any) -> ResNet:
-    """ResNet-50 with blurred downsampling."""
-    return _build(_R50, _BLUR, **kwargs)
-
-
-@register_model
-def resnetblur50d(**kwargs: Any) -> ResNet:
-    """ResNet-50-D with blurred downsampling."""
-    return _build(_R50, _D, _BLUR, **kwargs)
-
-
-@register_model
-def resnetblur101d(**kwargs: Any) -> ResNet:
-    """ResNet-101-D with blurred downsampling."""
-    return _build(_R101, _D, _BLUR, **kwargs)
-
-
-@register_model
-def resnetaa34d(**kwargs: Any) -> ResNet:
-    """ResNet-34-D with average-pooled downsampling."""
-    return _build(_R34, _D, _AA, **kwargs)
-
-
-@register_model
-def resnetaa50(**kwargs: Any) -> ResNet:
-    """ResNet-50 with average-pooled downsampling."""
-    return _build(_R50, _AA, **kwargs)
-
-
-@register_model
-def resnetaa50d(**kwargs: Any) -> ResNet:
-    """ResNet-50-D with average-pooled downsampling."""
-    return _build(_R50, _D, _AA, **kwargs)
-
-
-@register_model
-def resnetaa101d(**kwargs: Any) -> ResNet:
-    """ResNet-101-D with average-pooled downsampling."""
-    return _build(_R101, _D, _AA, **kwargs)
-
-
-@register_model
-def seresnetaa50d(**kwargs: Any) -> ResNet:
-    """SE-ResNet-50-D with average-pooled downsampling."""
-    return _build(_R50, _D, _AA, _SE, **kwargs)
-
-
-@register_model
-def seresnextaa101d_32x8d(**kwargs: Any) -> ResNet:
-    """SE-ResNeXt-101-D 32x8d with average-pooled downsampling."""
-    return _build(_R101, _groups(32, 8), _D, _AA, _SE, **kwargs)
-
-
-@register_model
-def seresnextaa201d_32x8d(**kwargs: Any) -> ResNet:
-    """SE-ResNeXt-201-D 32x8d with average-pooled downsampling and a wide stem."""
-    return _build(_R200, _groups(32, 8), _D, _AA, _SE, dict(layers=(3, 24, 36, 4), stem_width=64), **kwargs)
-
-
-@register_model
-def resnetrs50(**kwargs: Any) -> ResNet:
-    """ResNet-RS-50."""
-    return _build(_R50, _RS, **kwargs)
-
-
-@register_model
-def resnetrs101(**kwargs: Any) -> ResNet:
-    """ResNet-RS-101."""
-    return _build(_R101, _RS, **kwargs)
-
-
-@register_model
-def resnetrs152(**kwargs: Any) -> ResNet:
-    """ResNet-RS-152."""
-    return _build(_R152, _RS, **kwargs)
-
-
-@register_model
-def resnetrs200(**kwargs: Any) -> ResNet:
-    """ResNet-RS-200."""
-    return _build(_R200, _RS, **kwargs)
-
-
-@register_model
-def resnetrs270(**kwargs: Any) -> ResNet:
-    """ResNet-RS-270."""
-    return _build(_R50, _RS, dict(layers=(4, 29, 53, 4)), **kwargs)
-
-
-@register_model
-def resnetrs350(**kwargs: Any) -> ResNet:
-    """ResNet-RS-350."""
-    return _build(_R50, _RS, dict(layers=(4, 36, 72, 4)), **kwargs)
-
-
-@register_model
-def resnetrs420(**kwargs: Any) -> ResNet:
-    """ResNet-RS-420."""
-    return _build(_R50, _RS, dict(layers=(4, 44, 87, 4)), **kwargs)
-
-
-@register_model
-def test_resnet(**kwargs: Any) -> ResNet:
-    """A tiny model for tests, of both kinds of blocks."""
-    return _build(_D, dict(stem_width=16, channels=(32, 48, 48, 96), layers=(1, 1, 1, 1),
-                           block=(BasicBlock, BasicBlock, Bottleneck, BasicBlock)), **kwargs)
+    return prune_to_widths(ResNet(**{**_R101, **_D, **_ECA, **kwargs}), "ecaresnet101d_pruned")

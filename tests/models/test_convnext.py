@@ -52,9 +52,6 @@ def same(one, other):
 def test_every_architecture_of_timm_is_here():
     assert len(TIMM_NAMES) == 31
     assert set(TIMM_NAMES) == set(registry.list_models(module="convnext"))
-    for name in TIMM_NAMES:
-        function = getattr(convnext, name)
-        assert function.__doc__ and function.__annotations__["return"] == "ConvNeXt"
 
 
 @pytest.mark.parametrize(("size", "kwargs"), [

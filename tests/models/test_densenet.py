@@ -56,9 +56,6 @@ def dense_layers(model):
 def test_every_architecture_of_timm_is_here():
     assert len(TIMM_NAMES) == 6
     assert set(TIMM_NAMES) <= set(registry.list_models(module="densenet"))
-    for name in TIMM_NAMES:
-        function = getattr(densenet, name)
-        assert function.__doc__ and function.__annotations__["return"] == "DenseNet"
 
 
 @pytest.mark.parametrize(("name", "size", "kwargs"), [

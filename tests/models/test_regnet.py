@@ -55,9 +55,6 @@ def widths_of(model):
 def test_every_architecture_of_timm_is_here():
     assert len(TIMM_NAMES) == 36
     assert set(TIMM_NAMES) <= set(registry.list_models(module="regnet"))
-    for name in TIMM_NAMES:
-        function = getattr(regnet, name)
-        assert function.__doc__ and function.__annotations__["return"] == "RegNet"
 
 
 @pytest.mark.parametrize(("name", "size", "kwargs"), [

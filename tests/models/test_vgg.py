@@ -44,9 +44,6 @@ def same(one, other):
 
 def test_every_architecture_of_timm_is_here():
     assert len(NAMES) == 8 and NAMES == registry.list_models(module="vgg")
-    for name in NAMES:
-        function = getattr(vgg, name)
-        assert function.__doc__ and function.__annotations__["return"] == "VGG"
 
 
 @pytest.mark.parametrize(("size", "kwargs"), [
