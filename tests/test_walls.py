@@ -129,9 +129,9 @@ def test_light_commands_import_no_torch(arguments, tmp_path):
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_what_is_imported_is_there(path):
-    """Imports within functions, too, which nothing else may run."""
+    """Imports within functions, too, which nothing else may run; a stub is for type checkers alone."""
     for name in imports(path):
-        if name.startswith("mvlib."):
+        if name.startswith("mvlib.") and not PACKAGE.parent.joinpath(*name.split(".")).with_suffix(".pyi").exists():
             module, _, attribute = name.rpartition(".")
             if module.endswith("._variants"):  # for type checkers alone
                 assert PACKAGE.parent.joinpath(*name.split(".")).with_suffix(".pyi").is_file()

@@ -19,5 +19,6 @@ from .norm import *
 from .patch_embed import *
 from .pool import *
 from .pos_embed import *
+from .std_conv import *
 from .weight_init import *
 from .window import *

@@ -36,6 +36,7 @@ _NAMES = {
     ".inception_v3": ("InceptionOutputs", "InceptionV3"),
     ".maxxvit": ("MaxxVit",),
     ".mobilenetv3": ("MobileNetV3",),
+    ".nfnet": ("NormFreeNet",),
     ".regnet": ("RegNet",),
     ".resnet": ("ResNet",),
     ".shufflenetv2": ("ShuffleNetV2",),

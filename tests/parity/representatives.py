@@ -11,6 +11,7 @@ from typing import Any
 
 _SMALL = dict(depth=3, embed_dim=192, num_heads=3)
 _TINY = dict(img_size=64, depths=(1, 1, 2, 1))
+_ONE_BLOCK = dict(depths=(1, 1, 1, 1), width_factor=0.125)
 _ONE_EACH = dict(layers=(1, 1, 1, 1))
 
 REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
@@ -83,6 +84,13 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "mobilenetv4_conv_blur_medium": {},
         "mobilenetv4_conv_aa_medium": {},
         "mobilenetv4_hybrid_medium_075": {},
+    },
+    "nfnet": {
+        "test_nfnet": {},
+        "dm_nfnet_f0": dict(_ONE_BLOCK, group_size=16),  # scaled activations and branches, TensorFlow's padding
+        "nf_regnet_b0": dict(depths=(1, 1, 1, 1)),  # attention within the branch
+        "nf_seresnet26": _ONE_BLOCK,
+        "nf_ecaresnet26": _ONE_BLOCK,
     },
     "regnet": {
         "regnetx_002": {},

@@ -1,0 +1,106 @@
+"""NFNets: variance that is kept without norms, options, initial weights, standardised kernels made plain."""
+
+import math
+
+import pytest
+import timm
+import torch
+
+import mvlib
+from mvlib.layers import StdConv2d, reparameterize
+from mvlib.models.nfnet import NormFreeBlock, NormFreeNet
+from tests.parity import harness
+
+SMALL = dict(depths=(1, 1, 2, 1), width_factor=0.125)
+
+
+def create(name="test_nfnet", **kwargs):
+    torch.manual_seed(0)
+    return mvlib.create_model(name, pretrained=False, **kwargs).eval()
+
+
+@pytest.mark.parametrize(("name", "kwargs"), [
+    ("test_nfnet", dict(output_stride=8, global_pool="catavgmax", in_chans=5)),
+    ("test_nfnet", dict(output_stride=16, gamma_in_act=True, skipinit=True, act_layer="relu6")),
+    ("test_nfnet", dict(stem_type="deep", same_padding=True, num_features=0)),
+    ("test_nfnet", dict(stem_type="deep_tiered", alpha=0.5, attn_gain=1.5)),
+    ("test_nfnet", dict(stem_type="deep_pool", output_stride=8, std_conv_eps=0.1)),
+    ("nf_regnet_b0", dict(depths=(1, 2, 1, 1), stem_type="3x3_pool", ch_div=4, attn_layer=None)),
+    ("nf_seresnet26", dict(SMALL, stem_type="7x7", act_layer="tanh", extra_conv=True, group_size=4)),
+])
+def test_arguments_have_timms_effect(name, kwargs):
+    theirs, image = timm.create_model(name, **kwargs), harness.random_image(70, kwargs.get("in_chans", 3))
+    harness.randomize(theirs, image)
+    ours = create(name, **kwargs)
+    ours.load_state_dict(theirs.state_dict())
+    assert ours.feature_info == [dict(info, index=i) for i, info in enumerate(theirs.feature_info)]
+    with torch.no_grad():
+        assert harness.relative_difference(ours(image), theirs(image)) < 1e-5
+        for one, other in zip(*(m.forward_intermediates(image, intermediates_only=True) for m in (ours, theirs))):
+            assert harness.relative_difference(one, other) < 1e-5
+
+
+@pytest.mark.parametrize("arguments", [
+    dict(indices=[0]), dict(indices=[1, 3]), dict(indices=1), dict(indices=1, prune_norm=True, prune_head=False)])
+@pytest.mark.parametrize("name", ["test_nfnet", "nf_resnet26"])  # with and without a convolution behind the stages
+def test_pruning_to_features_equals_timms(name, arguments):
+    kwargs = {} if name == "test_nfnet" else SMALL
+    theirs, ours, image = timm.create_model(name, **kwargs), create(name, **kwargs), harness.random_image(64)
+    harness.randomize(theirs, image)
+    ours.load_state_dict(theirs.state_dict())
+    assert ours.prune_intermediate_layers(**arguments) == theirs.prune_intermediate_layers(**arguments)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    assert (ours.num_features, ours.head_hidden_size) == (theirs.num_features, theirs.head_hidden_size)
+    with torch.no_grad():
+        assert harness.relative_difference(ours(image), theirs(image)) < 1e-5
+
+
+@pytest.mark.parametrize("gamma_in_act", [False, True])
+def test_the_variance_is_what_the_scales_assume(gamma_in_act):
+    """Noise through blocks whose branches are fresh: each adds alpha squared to the variance."""
+    model = create(depths=(1, 1, 4, 1), channels=(64, 128, 256, 256), group_size=None, bottle_ratio=0.5,
+                   attn_layer=None, gamma_in_act=gamma_in_act, alpha=0.5)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, StdConv2d):
+                module.gain.fill_(1.0)
+        x = torch.randn(8, 256, 8, 8)
+        for number, block in enumerate(model.stages[2][1:], start=1):  # the first block leaves 1 + alpha**2
+            assert block.beta == pytest.approx((1 + number * 0.25) ** -0.5)
+            branch = (block(x / block.beta) - x / block.beta) / block.alpha
+            assert branch.var() == pytest.approx(1.0, rel=0.25)
+
+
+def test_initial_weights():
+    model = create("nf_seresnet26", **SMALL, num_classes=500)
+    block = model.stages[2][1]
+    assert block.conv2.weight.std().item() == pytest.approx(1 / math.sqrt(block.conv2.weight[0].numel()), rel=0.1)
+    assert (block.conv3.gain == 0).all() and (block.conv2.gain == 1).all() and not block.conv2.bias.any()
+    assert model.head.fc.weight.std().item() == pytest.approx(0.01, rel=0.05)
+    assert not model.head.fc.bias.any() and not block.attn_last.fc1.bias.any()
+    scaled = create(skipinit=True, zero_init_fc=True)
+    blocks = [module for module in scaled.modules() if isinstance(module, NormFreeBlock)]
+    assert all(block.skipinit_gain == 0 and (block.conv3.gain == 1).all() for block in blocks)
+    assert not scaled.head.fc.weight.any()
+
+
+def test_kernels_are_made_plain_for_inference():
+    model, image = create("dm_nfnet_f0", **SMALL, group_size=16), harness.random_image(64)
+    harness.randomize(model, image)
+    with torch.no_grad():
+        expected = model(image)
+        count = sum(isinstance(module, StdConv2d) for module in model.modules())
+        assert reparameterize(model) == count > 20
+        assert not any(isinstance(module, StdConv2d) for module in model.modules())
+        assert harness.relative_difference(model(image), expected) < 1e-5
+
+
+@pytest.mark.parametrize(("kwargs", "message"), [
+    (dict(output_stride=4), "unknown output_stride 4; known: 8, 16, 32"),
+    (dict(stem_type="5x5"), "unknown stem_type '5x5'"),
+    (dict(act_layer="mish"), "unknown act_layer 'mish'; known: 'identity', "),
+    (dict(attn_layer="sa"), "unknown attention layer 'sa'"),
+])
+def test_bad_arguments_are_named(kwargs, message):
+    with torch.device("meta"), pytest.raises(ValueError, match=message):
+        NormFreeNet(depths=(1, 1), channels=(8, 8), **kwargs)
