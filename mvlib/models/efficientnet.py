@@ -12,149 +12,48 @@ Names that begin with "tf_" pad as TensorFlow does and have its batch-norm epsil
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from ..layers import GlobalPool2d
-from ..layers.activations import ActLayer
-from ..layers.blur_pool import AaLayer
-from ..layers.conv import Padding, create_conv2d
-from ..layers.norm import EvoNorm2dS0, GroupNormAct, LayerNormAct2d, NormLayer, get_norm_act_layer, get_norm_layer
+from ..layers.norm import EvoNorm2dS0, GroupNormAct, LayerNormAct2d
 from ..registry import register_model
-from .base import Flow, ImageModel, KeyMap, Step
-from .efficientnet_blocks import (
-    BlockSpec,
-    SeLayer,
-    SqueezeExcite,
-    build_stages,
-    decode_arch_def,
-    init_mobile_module,
-    rename_in_order,
-    round_channels,
-)
+from .base import KeyMap, Step
+from .efficientnet_blocks import MobileModel, rename_in_order, scaled
 from .pruning import prune_to_widths
+
+if TYPE_CHECKING:
+    from ._variants.efficientnet import *
 
 __all__ = ["EfficientNet"]
 
-_HEAD_SCALING = ("fixed", "scale", "grow")
 
-
-class EfficientNet(ImageModel):
+class EfficientNet(MobileModel):
     """Stem convolution, stages of mobile blocks, a pointwise head convolution, pooling and a linear classifier.
 
-    Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of `output_stride`.
-
-    Args:
-        block_args: Block strings of each stage, see efficientnet_blocks; or blocks decoded already.
-        num_classes: Classes; 0 for pooled features.
-        num_features: Channels of the head convolution; 0 for none.
-        in_chans: Channels of the image.
-        stem_size: Channels of the stem.
-        stem_kernel_size: Kernel of the stem.
-        fix_stem: Do not scale the stem.
-        output_stride: 8, 16 or 32; strides beyond it become dilation.
-        pad_type: "" for symmetric padding, "same" for TensorFlow's.
-        act_layer: Activation; ReLU if None.
-        norm_layer: Norm; batch norm if None.
-        bn_eps: The norm's epsilon, its own default if None. TensorFlow's is 1e-3.
-        bn_momentum: Batch norm's momentum, its own default if None.
-        aa_layer: Anti-aliased downsampling instead of strided convolutions: "blur", "blurpc", "avg" or a class.
-        se_layer: Channel attention: a class, "gc" for global context, or None for squeeze-and-excitation.
-        channel_multiplier: Factor on all channel counts.
-        channel_divisor: Scaled channel counts are multiples of it.
-        channel_round_limit: Smallest share of a channel count that rounding leaves.
-        head_scaling: "fixed" head convolution, "scale" it with the channels, or let it only "grow".
-        depth_multiplier: Factor on the number of blocks, or one for each stage.
-        depth_trunc: Whether scaled depths are rounded up ("ceil") or to the nearest integer ("round").
-        fix_first_last: Do not scale the depths of the first and the last stage.
-        experts_multiplier: Factor on the number of experts of conditional convolutions.
-        group_size: Group size of the blocks' spatial convolutions.
-        drop_rate: Dropout before the classifier.
-        drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
-        global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
-
-    Raises:
-        ValueError: A block string cannot be read, or an option has an unknown value.
+    Shapes: (B, in_chans, H, W) -> (B, num_classes). Arguments: see `MobileModel`; without a head convolution
+    (`num_features` 0) the features are the last stage's.
     """
 
-    classifier_path: ClassVar[str] = "classifier"
-
-    def __init__(
+    def make_head(
         self,
-        block_args: Sequence[Sequence[str | BlockSpec]],
-        num_classes: int = 1000,
-        num_features: int = 1280,
-        in_chans: int = 3,
-        stem_size: int = 32,
-        stem_kernel_size: int = 3,
-        fix_stem: bool = False,
-        output_stride: int = 32,
-        pad_type: Padding = "",
-        act_layer: ActLayer = None,
-        norm_layer: NormLayer = None,
-        bn_eps: float | None = None,
-        bn_momentum: float | None = None,
-        aa_layer: AaLayer = None,
-        se_layer: SeLayer = None,
-        channel_multiplier: float = 1.0,
-        channel_divisor: int = 8,
-        channel_round_limit: float = 0.9,
-        head_scaling: str = "fixed",
-        depth_multiplier: float | Sequence[float] = 1.0,
-        depth_trunc: str = "ceil",
-        fix_first_last: bool = False,
-        experts_multiplier: int = 1,
-        group_size: int | None = None,
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-        global_pool: str = "avg",
+        num_features: int,
+        global_pool: str,
+        conv: Callable[..., nn.Module],
+        norm_act: Callable[..., nn.Module],
+        act_layer: Callable[..., nn.Module],
     ) -> None:
-        super().__init__()
-        if output_stride not in (8, 16, 32):
-            raise ValueError(f"output_stride is 8, 16 or 32, not {output_stride}")
-        if head_scaling not in _HEAD_SCALING:
-            raise ValueError(f"unknown head_scaling '{head_scaling}'; known: {', '.join(_HEAD_SCALING)}")
-        self.num_classes = num_classes
-        self.in_chans = in_chans
-        self.drop_rate = drop_rate
-        round_chs = partial(round_channels, multiplier=channel_multiplier, divisor=channel_divisor,
-                            round_limit=channel_round_limit)
-        norm_kwargs = {key: value for key, value in (("eps", bn_eps), ("momentum", bn_momentum)) if value is not None}
-        act_layer = act_layer or nn.ReLU
-        norm_layer = partial(get_norm_layer(norm_layer) or nn.BatchNorm2d, **norm_kwargs)
-        norm_act = get_norm_act_layer(norm_layer, act_layer)
-
-        stem_chs = stem_size if fix_stem else round_chs(stem_size)
-        self.conv_stem = create_conv2d(in_chans, stem_chs, stem_kernel_size, stride=2, padding=pad_type)
-        self.bn1 = norm_act(stem_chs, inplace=True)
-        stages = decode_arch_def(block_args, depth_multiplier, depth_trunc, experts_multiplier, fix_first_last,
-                                 group_size)
-        self.blocks, stem, steps, chs = build_stages(
-            stem_chs, stages, output_stride=output_stride, pad_type=pad_type, round_chs_fn=round_chs,
-            act_layer=act_layer, norm_layer=norm_layer, aa_layer=aa_layer, se_layer=se_layer or SqueezeExcite,
-            drop_path_rate=drop_path_rate)
-        self.flow = Flow(stem=[Step("conv_stem"), stem], stages=steps)
+        self.conv_head = self.bn2 = nn.Identity()
         if num_features > 0:
-            if head_scaling != "fixed":
-                scaled = round_chs(num_features)
-                num_features = max(num_features, scaled) if head_scaling == "grow" else scaled
-            self.conv_head = create_conv2d(chs, num_features, 1, padding=pad_type)
+            self.conv_head = conv(self.num_features, num_features)
             self.bn2 = norm_act(num_features, inplace=True)
             self.flow.neck = [Step("conv_head"), Step("bn2")]
-        else:
-            self.conv_head = self.bn2 = nn.Identity()
-        self.num_features = num_features or chs
+            self.num_features = num_features
         self.global_pool = GlobalPool2d(global_pool)
         self.head_hidden_size = self.num_features * self.global_pool.out_factor
-        self.classifier = self.make_classifier(num_classes)
-        self.init_weights()
-
-    def init_module(self, name: str, module: nn.Module) -> None:
-        if not init_mobile_module(name, module):
-            super().init_module(name, module)
 
 
 # --- the architectures: block strings, and what else differs from the class's defaults
@@ -383,730 +282,170 @@ _TEST = dict(act_layer="silu", stem_size=24, num_features=256, channel_round_lim
 ))
 
 _TF = dict(pad_type="same", bn_eps=1e-3)
-_B0, _B1 = dict(), dict(depth_multiplier=1.1)
-_B2 = dict(channel_multiplier=1.1, depth_multiplier=1.2)
-_B3 = dict(channel_multiplier=1.2, depth_multiplier=1.4)
-_B4 = dict(channel_multiplier=1.4, depth_multiplier=1.8)
-_B5 = dict(channel_multiplier=1.6, depth_multiplier=2.2)
-_B6 = dict(channel_multiplier=1.8, depth_multiplier=2.6)
-_B7 = dict(channel_multiplier=2.0, depth_multiplier=3.1)
-_B8 = dict(channel_multiplier=2.2, depth_multiplier=3.6)
-_L2 = dict(channel_multiplier=4.3, depth_multiplier=5.3)
-
-
-def _build(*parts: Mapping[str, Any], **given: Any) -> EfficientNet:
-    """The model that the parts describe, each refining those before it, `given` by the user last."""
-    arguments: dict[str, Any] = {}
-    for part in parts:
-        arguments |= part
-    return EfficientNet(**{**arguments, **given})
-
-
-# --- entrypoints
-
-
-@register_model
-def mnasnet_050(**kwargs: Any) -> EfficientNet:
-    """MnasNet-B1 (no squeeze-and-excitation), 0.5 times the channels."""
-    return _build(_MNASNET_B1, dict(channel_multiplier=0.5), **kwargs)
-
-
-@register_model
-def mnasnet_075(**kwargs: Any) -> EfficientNet:
-    """MnasNet-B1 (no squeeze-and-excitation), 0.75 times the channels."""
-    return _build(_MNASNET_B1, dict(channel_multiplier=0.75), **kwargs)
-
-
-@register_model
-def mnasnet_100(**kwargs: Any) -> EfficientNet:
-    """MnasNet-B1 (no squeeze-and-excitation), 1.0 times the channels."""
-    return _build(_MNASNET_B1, **kwargs)
-
-
-@register_model
-def mnasnet_130(**kwargs: Any) -> EfficientNet:
-    """MnasNet-B1, 1.3 times the channels; torchvision's `mnasnet1_3`, not in timm."""
-    return _build(_MNASNET_B1, dict(channel_multiplier=1.3), **kwargs)
-
-
-@register_model
-def mnasnet_140(**kwargs: Any) -> EfficientNet:
-    """MnasNet-B1 (no squeeze-and-excitation), 1.4 times the channels."""
-    return _build(_MNASNET_B1, dict(channel_multiplier=1.4), **kwargs)
-
-
-@register_model
-def semnasnet_050(**kwargs: Any) -> EfficientNet:
-    """MnasNet-A1 (squeeze-and-excitation in some stages), 0.5 times the channels."""
-    return _build(_MNASNET_A1, dict(channel_multiplier=0.5), **kwargs)
-
-
-@register_model
-def semnasnet_075(**kwargs: Any) -> EfficientNet:
-    """MnasNet-A1 (squeeze-and-excitation in some stages), 0.75 times the channels."""
-    return _build(_MNASNET_A1, dict(channel_multiplier=0.75), **kwargs)
-
-
-@register_model
-def semnasnet_100(**kwargs: Any) -> EfficientNet:
-    """MnasNet-A1 (squeeze-and-excitation in some stages), 1.0 times the channels."""
-    return _build(_MNASNET_A1, **kwargs)
-
-
-@register_model
-def semnasnet_140(**kwargs: Any) -> EfficientNet:
-    """MnasNet-A1 (squeeze-and-excitation in some stages), 1.4 times the channels."""
-    return _build(_MNASNET_A1, dict(channel_multiplier=1.4), **kwargs)
-
-
-@register_model
-def mnasnet_small(**kwargs: Any) -> EfficientNet:
-    """MnasNet-Small, a search result for less computation."""
-    return _build(_MNASNET_SMALL, **kwargs)
-
-
-@register_model
-def mobilenetv1_100(**kwargs: Any) -> EfficientNet:
-    """MobileNetV1 (Howard et al., 2017)."""
-    return _build(_MOBILENET_V1, **kwargs)
-
-
-@register_model
-def mobilenetv1_100h(**kwargs: Any) -> EfficientNet:
-    """MobileNetV1 with a head convolution."""
-    return _build(_MOBILENET_V1, dict(num_features=1024, head_scaling="grow"), **kwargs)
-
-
-@register_model
-def mobilenetv1_125(**kwargs: Any) -> EfficientNet:
-    """MobileNetV1, 1.25 times the channels."""
-    return _build(_MOBILENET_V1, dict(channel_multiplier=1.25), **kwargs)
-
-
-@register_model
-def mobilenetv2_035(**kwargs: Any) -> EfficientNet:
-    """MobileNetV2 (Sandler et al., 2018), 0.35 times the channels."""
-    return _build(_MOBILENET_V2, dict(channel_multiplier=0.35), **kwargs)
-
-
-@register_model
-def mobilenetv2_050(**kwargs: Any) -> EfficientNet:
-    """MobileNetV2 (Sandler et al., 2018), 0.5 times the channels."""
-    return _build(_MOBILENET_V2, dict(channel_multiplier=0.5), **kwargs)
-
-
-@register_model
-def mobilenetv2_075(**kwargs: Any) -> EfficientNet:
-    """MobileNetV2 (Sandler et al., 2018), 0.75 times the channels."""
-    return _build(_MOBILENET_V2, dict(channel_multiplier=0.75), **kwargs)
-
-
-@register_model
-def mobilenetv2_100(**kwargs: Any) -> EfficientNet:
-    """MobileNetV2 (Sandler et al., 2018), 1.0 times the channels."""
-    return _build(_MOBILENET_V2, **kwargs)
-
-
-@register_model
-def mobilenetv2_140(**kwargs: Any) -> EfficientNet:
-    """MobileNetV2 (Sandler et al., 2018), 1.4 times the channels."""
-    return _build(_MOBILENET_V2, dict(channel_multiplier=1.4), **kwargs)
-
-
-@register_model
-def mobilenetv2_110d(**kwargs: Any) -> EfficientNet:
-    """MobileNetV2, 1.1 times the channels and 1.2 times the depth, stem and head fixed."""
-    return _build(_MOBILENET_V2, _FIXED_ENDS, dict(channel_multiplier=1.1, depth_multiplier=1.2), **kwargs)
-
-
-@register_model
-def mobilenetv2_120d(**kwargs: Any) -> EfficientNet:
-    """MobileNetV2, 1.2 times the channels and 1.4 times the depth, stem and head fixed."""
-    return _build(_MOBILENET_V2, _FIXED_ENDS, dict(channel_multiplier=1.2, depth_multiplier=1.4), **kwargs)
-
-
-@register_model
-def fbnetc_100(**kwargs: Any) -> EfficientNet:
-    """FBNet-C (Wu et al., 2018)."""
-    return _build(_FBNET_C, **kwargs)
-
-
-@register_model
-def spnasnet_100(**kwargs: Any) -> EfficientNet:
-    """Single-Path NAS for the Pixel 1 (Stamoulis et al., 2019)."""
-    return _build(_SINGLE_PATH, **kwargs)
-
-
-@register_model
-def efficientnet_b0(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-B0 (Tan and Le, 2019), the paper's resolution is 224."""
-    return _build(_EFFICIENTNET, **kwargs)
-
-
-@register_model
-def efficientnet_b1(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-B1, the paper's resolution is 240."""
-    return _build(_EFFICIENTNET, _B1, **kwargs)
-
-
-@register_model
-def efficientnet_b2(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-B2, the paper's resolution is 260."""
-    return _build(_EFFICIENTNET, _B2, **kwargs)
-
-
-@register_model
-def efficientnet_b3(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-B3, the paper's resolution is 300."""
-    return _build(_EFFICIENTNET, _B3, **kwargs)
-
-
-@register_model
-def efficientnet_b4(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-B4, the paper's resolution is 380."""
-    return _build(_EFFICIENTNET, _B4, **kwargs)
-
-
-@register_model
-def efficientnet_b5(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-B5, the paper's resolution is 456."""
-    return _build(_EFFICIENTNET, _B5, **kwargs)
-
-
-@register_model
-def efficientnet_b6(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-B6, the paper's resolution is 528."""
-    return _build(_EFFICIENTNET, _B6, **kwargs)
-
-
-@register_model
-def efficientnet_b7(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-B7, the paper's resolution is 600."""
-    return _build(_EFFICIENTNET, _B7, **kwargs)
-
-
-@register_model
-def efficientnet_b8(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-B8, the paper's resolution is 672."""
-    return _build(_EFFICIENTNET, _B8, **kwargs)
-
-
-@register_model
-def efficientnet_l2(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-L2, the paper's resolution is 800."""
-    return _build(_EFFICIENTNET, _L2, **kwargs)
-
-
-@register_model
-def efficientnet_b0_gn(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-B0 with group norm."""
-    return _build(_EFFICIENTNET, dict(norm_layer=partial(GroupNormAct, group_size=8)), **kwargs)
-
-
-@register_model
-def efficientnet_b0_g8_gn(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-B0 with convolutions in groups of 8, and group norm."""
-    return _build(_EFFICIENTNET, dict(group_size=8, norm_layer=partial(GroupNormAct, group_size=8)), **kwargs)
-
-
-@register_model
-def efficientnet_b0_g16_evos(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-B0 with convolutions in groups of 16; batch norm, in spite of the name."""
-    return _build(_EFFICIENTNET, dict(group_size=16, channel_divisor=16), **kwargs)
-
-
-@register_model
-def efficientnet_b3_gn(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-B3 with group norm."""
-    return _build(
-        _EFFICIENTNET, _B3, dict(channel_divisor=16, norm_layer=partial(GroupNormAct, group_size=16)),
-        **kwargs)
-
-
-@register_model
-def efficientnet_b3_g8_gn(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-B3 with convolutions in groups of 8, and group norm."""
-    return _build(
-        _EFFICIENTNET, _B3, dict(group_size=8, channel_divisor=16, norm_layer=partial(GroupNormAct, group_size=16)),
-        **kwargs)
-
-
-@register_model
-def efficientnet_blur_b0(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-B0 with blurred downsampling."""
-    return _build(_EFFICIENTNET, dict(aa_layer="blurpc"), **kwargs)
+_B1, _B2, _B3, _B4 = scaled(1.0, 1.1), scaled(1.1, 1.2), scaled(1.2, 1.4), scaled(1.4, 1.8)
+_B5, _B6, _B7, _B8 = scaled(1.6, 2.2), scaled(1.8, 2.6), scaled(2.0, 3.1), scaled(2.2, 3.6)
+_L2 = scaled(4.3, 5.3)
+_GN8 = dict(norm_layer=partial(GroupNormAct, group_size=8))
+_GN16 = dict(norm_layer=partial(GroupNormAct, group_size=16), channel_divisor=16)
+
+register_model.variants(__name__, EfficientNet, {
+    "mnasnet_050": ("MnasNet-B1, 0.5 times the channels.", _MNASNET_B1, scaled(0.5)),
+    "mnasnet_075": ("MnasNet-B1, 0.75 times the channels.", _MNASNET_B1, scaled(0.75)),
+    "mnasnet_100": ("MnasNet-B1 (no squeeze-and-excitation).", _MNASNET_B1),
+    "mnasnet_130": ("MnasNet-B1, 1.3 times the channels; torchvision's `mnasnet1_3`, not in timm.",
+        _MNASNET_B1, scaled(1.3)),
+    "mnasnet_140": ("MnasNet-B1, 1.4 times the channels.", _MNASNET_B1, scaled(1.4)),
+    "semnasnet_050": ("MnasNet-A1, 0.5 times the channels.", _MNASNET_A1, scaled(0.5)),
+    "semnasnet_075": ("MnasNet-A1, 0.75 times the channels.", _MNASNET_A1, scaled(0.75)),
+    "semnasnet_100": ("MnasNet-A1 (squeeze-and-excitation in some stages).", _MNASNET_A1),
+    "semnasnet_140": ("MnasNet-A1, 1.4 times the channels.", _MNASNET_A1, scaled(1.4)),
+    "mnasnet_small": ("MnasNet-Small, a search result for less computation.", _MNASNET_SMALL),
+    "mobilenetv1_100": ("MobileNetV1 (Howard et al., 2017).", _MOBILENET_V1),
+    "mobilenetv1_100h": ("MobileNetV1 with a head convolution.",
+        _MOBILENET_V1, dict(num_features=1024, head_scaling="grow")),
+    "mobilenetv1_125": ("MobileNetV1, 1.25 times the channels.", _MOBILENET_V1, scaled(1.25)),
+    "mobilenetv2_035": ("MobileNetV2, 0.35 times the channels.", _MOBILENET_V2, scaled(0.35)),
+    "mobilenetv2_050": ("MobileNetV2, 0.5 times the channels.", _MOBILENET_V2, scaled(0.5)),
+    "mobilenetv2_075": ("MobileNetV2, 0.75 times the channels.", _MOBILENET_V2, scaled(0.75)),
+    "mobilenetv2_100": ("MobileNetV2 (Sandler et al., 2018).", _MOBILENET_V2),
+    "mobilenetv2_140": ("MobileNetV2, 1.4 times the channels.", _MOBILENET_V2, scaled(1.4)),
+    "mobilenetv2_110d": ("MobileNetV2, 1.1 times the channels and 1.2 times the depth, stem and head fixed.",
+        _MOBILENET_V2, _FIXED_ENDS, scaled(1.1, 1.2)),
+    "mobilenetv2_120d": ("MobileNetV2, 1.2 times the channels and 1.4 times the depth, stem and head fixed.",
+        _MOBILENET_V2, _FIXED_ENDS, scaled(1.2, 1.4)),
+    "fbnetc_100": ("FBNet-C (Wu et al., 2018).", _FBNET_C),
+    "spnasnet_100": ("Single-Path NAS for the Pixel 1 (Stamoulis et al., 2019).", _SINGLE_PATH),
+    "efficientnet_b0": ("EfficientNet-B0 (Tan and Le, 2019), the paper's resolution is 224.", _EFFICIENTNET),
+    "efficientnet_b1": ("EfficientNet-B1, the paper's resolution is 240.", _EFFICIENTNET, _B1),
+    "efficientnet_b2": ("EfficientNet-B2, the paper's resolution is 260.", _EFFICIENTNET, _B2),
+    "efficientnet_b3": ("EfficientNet-B3, the paper's resolution is 300.", _EFFICIENTNET, _B3),
+    "efficientnet_b4": ("EfficientNet-B4, the paper's resolution is 380.", _EFFICIENTNET, _B4),
+    "efficientnet_b5": ("EfficientNet-B5, the paper's resolution is 456.", _EFFICIENTNET, _B5),
+    "efficientnet_b6": ("EfficientNet-B6, the paper's resolution is 528.", _EFFICIENTNET, _B6),
+    "efficientnet_b7": ("EfficientNet-B7, the paper's resolution is 600.", _EFFICIENTNET, _B7),
+    "efficientnet_b8": ("EfficientNet-B8, the paper's resolution is 672.", _EFFICIENTNET, _B8),
+    "efficientnet_l2": ("EfficientNet-L2, the paper's resolution is 800.", _EFFICIENTNET, _L2),
+    "efficientnet_b0_gn": ("EfficientNet-B0 with group norm.", _EFFICIENTNET, _GN8),
+    "efficientnet_b0_g8_gn": ("EfficientNet-B0 with convolutions in groups of 8, and group norm.",
+        _EFFICIENTNET, _GN8, dict(group_size=8)),
+    "efficientnet_b0_g16_evos": ("EfficientNet-B0 with convolutions in groups of 16; batch norm, in spite of the name.",
+        _EFFICIENTNET, dict(group_size=16, channel_divisor=16)),
+    "efficientnet_b3_gn": ("EfficientNet-B3 with group norm.", _EFFICIENTNET, _B3, _GN16),
+    "efficientnet_b3_g8_gn": ("EfficientNet-B3 with convolutions in groups of 8, and group norm.",
+        _EFFICIENTNET, _B3, _GN16, dict(group_size=8)),
+    "efficientnet_blur_b0": ("EfficientNet-B0 with blurred downsampling.", _EFFICIENTNET, dict(aa_layer="blurpc")),
+    "efficientnet_es": ("EfficientNet-EdgeTPU-S (Gupta and Akin, 2020).", _EDGE),
+    "efficientnet_es_pruned": ("EfficientNet-EdgeTPU-S, for weights of which 75% were pruned to zero by DeGirum.",
+        _EDGE),
+    "efficientnet_em": ("EfficientNet-EdgeTPU-M.", _EDGE, _B1),
+    "efficientnet_el": ("EfficientNet-EdgeTPU-L.", _EDGE, _B3),
+    "efficientnet_el_pruned": ("EfficientNet-EdgeTPU-L, for weights of which 70% were pruned to zero by DeGirum.",
+        _EDGE, _B3),
+    "efficientnet_cc_b0_4e": ("EfficientNet-CondConv-B0 with 4 experts (Yang et al., 2019).", _CONDCONV),
+    "efficientnet_cc_b0_8e": ("EfficientNet-CondConv-B0 with 8 experts (Yang et al., 2019).",
+        _CONDCONV, dict(experts_multiplier=2)),
+    "efficientnet_cc_b1_8e": ("EfficientNet-CondConv-B1 with 8 experts (Yang et al., 2019).",
+        _CONDCONV, _B1, dict(experts_multiplier=2)),
+    "efficientnet_lite0": ("EfficientNet-Lite0: no attention, ReLU6; the original resolution is 224.", _LITE),
+    "efficientnet_lite1": ("EfficientNet-Lite1: no attention, ReLU6; the original resolution is 240.", _LITE, _B1),
+    "efficientnet_lite2": ("EfficientNet-Lite2: no attention, ReLU6; the original resolution is 260.", _LITE, _B2),
+    "efficientnet_lite3": ("EfficientNet-Lite3: no attention, ReLU6; the original resolution is 280.", _LITE, _B3),
+    "efficientnet_lite4": ("EfficientNet-Lite4: no attention, ReLU6; the original resolution is 300.", _LITE, _B4),
+    "efficientnetv2_rw_t": ("EfficientNetV2 Tiny, timm's own scaling of Small.", _V2_S, scaled(0.8, 0.9)),
+    "gc_efficientnetv2_rw_t": ("EfficientNetV2 Tiny with global context attention, timm's own.",
+        _V2_S, dict(se_layer="gc"), scaled(0.8, 0.9)),
+    "efficientnetv2_rw_s": ("EfficientNetV2 Small as timm read the paper, before the authors' code was published.",
+        _V2_RW),
+    "efficientnetv2_rw_m": ("EfficientNetV2 Medium, timm's own scaling of its Small.",
+        _V2_RW, dict(channel_multiplier=1.2, depth_multiplier=(1.2, 1.2, 1.2, 1.2, 1.6, 1.6))),
+    "efficientnetv2_s": ("EfficientNetV2 Small (Tan and Le, 2021).", _V2_S),
+    "efficientnetv2_m": ("EfficientNetV2 Medium.", _V2_M),
+    "efficientnetv2_l": ("EfficientNetV2 Large.", _V2_L),
+    "efficientnetv2_xl": ("EfficientNetV2 Extra-Large.", _V2_XL),
+    "tf_efficientnet_b0": ("EfficientNet-B0 as trained in TensorFlow.", _EFFICIENTNET, _TF),
+    "tf_efficientnet_b1": ("EfficientNet-B1 as trained in TensorFlow.", _EFFICIENTNET, _B1, _TF),
+    "tf_efficientnet_b2": ("EfficientNet-B2 as trained in TensorFlow.", _EFFICIENTNET, _B2, _TF),
+    "tf_efficientnet_b3": ("EfficientNet-B3 as trained in TensorFlow.", _EFFICIENTNET, _B3, _TF),
+    "tf_efficientnet_b4": ("EfficientNet-B4 as trained in TensorFlow.", _EFFICIENTNET, _B4, _TF),
+    "tf_efficientnet_b5": ("EfficientNet-B5 as trained in TensorFlow.", _EFFICIENTNET, _B5, _TF),
+    "tf_efficientnet_b6": ("EfficientNet-B6 as trained in TensorFlow.", _EFFICIENTNET, _B6, _TF),
+    "tf_efficientnet_b7": ("EfficientNet-B7 as trained in TensorFlow.", _EFFICIENTNET, _B7, _TF),
+    "tf_efficientnet_b8": ("EfficientNet-B8 as trained in TensorFlow.", _EFFICIENTNET, _B8, _TF),
+    "tf_efficientnet_l2": ("EfficientNet-L2 as trained in TensorFlow.", _EFFICIENTNET, _L2, _TF),
+    "tf_efficientnet_es": ("EfficientNet-EdgeTPU-S as trained in TensorFlow.", _EDGE, _TF),
+    "tf_efficientnet_em": ("EfficientNet-EdgeTPU-M as trained in TensorFlow.", _EDGE, _B1, _TF),
+    "tf_efficientnet_el": ("EfficientNet-EdgeTPU-L as trained in TensorFlow.", _EDGE, _B3, _TF),
+    "tf_efficientnet_cc_b0_4e": ("EfficientNet-CondConv-B0 with 4 experts as trained in TensorFlow.", _CONDCONV, _TF),
+    "tf_efficientnet_cc_b0_8e": ("EfficientNet-CondConv-B0 with 8 experts as trained in TensorFlow.",
+        _CONDCONV, _TF, dict(experts_multiplier=2)),
+    "tf_efficientnet_cc_b1_8e": ("EfficientNet-CondConv-B1 with 8 experts as trained in TensorFlow.",
+        _CONDCONV, _B1, _TF, dict(experts_multiplier=2)),
+    "tf_efficientnet_lite0": ("EfficientNet-Lite0 as trained in TensorFlow.", _LITE, _TF),
+    "tf_efficientnet_lite1": ("EfficientNet-Lite1 as trained in TensorFlow.", _LITE, _B1, _TF),
+    "tf_efficientnet_lite2": ("EfficientNet-Lite2 as trained in TensorFlow.", _LITE, _B2, _TF),
+    "tf_efficientnet_lite3": ("EfficientNet-Lite3 as trained in TensorFlow.", _LITE, _B3, _TF),
+    "tf_efficientnet_lite4": ("EfficientNet-Lite4 as trained in TensorFlow.", _LITE, _B4, _TF),
+    "tf_efficientnetv2_s": ("EfficientNetV2 Small as trained in TensorFlow.", _V2_S, _TF),
+    "tf_efficientnetv2_m": ("EfficientNetV2 Medium as trained in TensorFlow.", _V2_M, _TF),
+    "tf_efficientnetv2_l": ("EfficientNetV2 Large as trained in TensorFlow.", _V2_L, _TF),
+    "tf_efficientnetv2_xl": ("EfficientNetV2 Extra-Large as trained in TensorFlow.", _V2_XL, _TF),
+    "tf_efficientnetv2_b0": ("EfficientNetV2-B0 as trained in TensorFlow.", _V2_BASE, _TF),
+    "tf_efficientnetv2_b1": ("EfficientNetV2-B1 as trained in TensorFlow.", _V2_BASE, _B1, _TF),
+    "tf_efficientnetv2_b2": ("EfficientNetV2-B2 as trained in TensorFlow.", _V2_BASE, _B2, _TF),
+    "tf_efficientnetv2_b3": ("EfficientNetV2-B3 as trained in TensorFlow.", _V2_BASE, _B3, _TF),
+    "efficientnet_x_b3": ("EfficientNet-X-B3 (Li et al., 2021).", _efficientnet_x(6), _B3),
+    "efficientnet_x_b5": ("EfficientNet-X-B5.", _efficientnet_x(6), _B5),
+    "efficientnet_h_b5": ("EfficientNet-H-B5: version 2 of EfficientNet-X, wider and with less expansion.",
+        _efficientnet_x(4), scaled(1.92, 2.2)),
+    "mixnet_s": ("MixNet-S (Tan and Le, 2019).", _MIXNET_S),
+    "mixnet_m": ("MixNet-M.", _MIXNET_M),
+    "mixnet_l": ("MixNet-L.", _MIXNET_M, scaled(1.3)),
+    "mixnet_xl": ("MixNet-XL, timm's own scaling.", _MIXNET_M, scaled(1.6, 1.2)),
+    "mixnet_xxl": ("MixNet-XXL, timm's own scaling.", _MIXNET_M, scaled(2.4, 1.3)),
+    "tf_mixnet_s": ("MixNet-S as trained in TensorFlow.", _MIXNET_S, _TF),
+    "tf_mixnet_m": ("MixNet-M as trained in TensorFlow.", _MIXNET_M, _TF),
+    "tf_mixnet_l": ("MixNet-L as trained in TensorFlow.", _MIXNET_M, _TF, scaled(1.3)),
+    "tinynet_a": ("TinyNet-A (Han et al., 2020).", _TINYNET, scaled(1.0, 1.2)),
+    "tinynet_b": ("TinyNet-B.", _TINYNET, scaled(0.75, 1.1)),
+    "tinynet_c": ("TinyNet-C.", _TINYNET, scaled(0.54, 0.85)),
+    "tinynet_d": ("TinyNet-D.", _TINYNET, scaled(0.54, 0.695)),
+    "tinynet_e": ("TinyNet-E.", _TINYNET, scaled(0.51, 0.6)),
+    "mobilenet_edgetpu_100": ("MobileNet-EdgeTPU, the first version.", _EDGETPU_V1),
+    "mobilenet_edgetpu_v2_xs": ("MobileNet-EdgeTPU-v2 Extra Small.", _edgetpu_v2((16, 32, 48, 96, 144, 160, 192))),
+    "mobilenet_edgetpu_v2_s": ("MobileNet-EdgeTPU-v2 Small.",
+        _edgetpu_v2((24, 48, 64, 128, 160, 192, 256), stem_size=64, stem_kernel_size=5)),
+    "mobilenet_edgetpu_v2_m": ("MobileNet-EdgeTPU-v2 Medium.",
+        _edgetpu_v2((32, 64, 80, 160, 192, 240, 320), stem_size=64, stem_kernel_size=5, num_features=1344)),
+    "mobilenet_edgetpu_v2_l": ("MobileNet-EdgeTPU-v2 Large.",
+        _edgetpu_v2((32, 64, 96, 192, 240, 256, 384), 128, stem_size=64, stem_kernel_size=7, num_features=1408)),
+    "test_efficientnet": ("A minimal EfficientNetV2 for tests.", _TEST),
+    "test_efficientnet_gn": ("The minimal model with group norm.", _TEST, _GN8),
+    "test_efficientnet_ln": ("The minimal model with layer norm.", _TEST, dict(norm_layer=LayerNormAct2d)),
+    "test_efficientnet_evos": ("The minimal model with EvoNorm.",
+        _TEST, dict(norm_layer=partial(EvoNorm2dS0, group_size=8))),
+})
+
+
+def _pruned(name: str, scale: Mapping[str, Any], given: Mapping[str, Any]) -> EfficientNet:
+    return prune_to_widths(EfficientNet(**{**_EFFICIENTNET, **scale, **_TF, **given}), name)
 
 
 @register_model
 def efficientnet_b1_pruned(**kwargs: Any) -> EfficientNet:
     """EfficientNet-B1, pruned by Knapsack Pruning (Aflalo et al., 2020)."""
-    return prune_to_widths(_build(_EFFICIENTNET, _B1, _TF, **kwargs), "efficientnet_b1_pruned")
+    return _pruned("efficientnet_b1_pruned", _B1, kwargs)
 
 
 @register_model
 def efficientnet_b2_pruned(**kwargs: Any) -> EfficientNet:
     """EfficientNet-B2, pruned by Knapsack Pruning (Aflalo et al., 2020)."""
-    return prune_to_widths(_build(_EFFICIENTNET, _B2, _TF, **kwargs), "efficientnet_b2_pruned")
+    return _pruned("efficientnet_b2_pruned", _B2, kwargs)
 
 
 @register_model
 def efficientnet_b3_pruned(**kwargs: Any) -> EfficientNet:
     """EfficientNet-B3, pruned by Knapsack Pruning (Aflalo et al., 2020)."""
-    return prune_to_widths(_build(_EFFICIENTNET, _B3, _TF, **kwargs), "efficientnet_b3_pruned")
-
-
-@register_model
-def efficientnet_es(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-EdgeTPU-S (Gupta and Akin, 2020)."""
-    return _build(_EDGE, **kwargs)
-
-
-@register_model
-def efficientnet_es_pruned(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-EdgeTPU-S, for weights of which 75% were pruned to zero by DeGirum."""
-    return _build(_EDGE, **kwargs)
-
-
-@register_model
-def efficientnet_em(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-EdgeTPU-M."""
-    return _build(_EDGE, _B1, **kwargs)
-
-
-@register_model
-def efficientnet_el(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-EdgeTPU-L."""
-    return _build(_EDGE, _B3, **kwargs)
-
-
-@register_model
-def efficientnet_el_pruned(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-EdgeTPU-L, for weights of which 70% were pruned to zero by DeGirum."""
-    return _build(_EDGE, _B3, **kwargs)
-
-
-@register_model
-def efficientnet_cc_b0_4e(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-CondConv-B0 with 4 experts (Yang et al., 2019)."""
-    return _build(_CONDCONV, **kwargs)
-
-
-@register_model
-def efficientnet_cc_b0_8e(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-CondConv-B0 with 8 experts (Yang et al., 2019)."""
-    return _build(_CONDCONV, dict(experts_multiplier=2), **kwargs)
-
-
-@register_model
-def efficientnet_cc_b1_8e(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-CondConv-B1 with 8 experts (Yang et al., 2019)."""
-    return _build(_CONDCONV, _B1, dict(experts_multiplier=2), **kwargs)
-
-
-@register_model
-def efficientnet_lite0(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-Lite0: no squeeze-and-excitation, ReLU6; the original resolution is 224."""
-    return _build(_LITE, **kwargs)
-
-
-@register_model
-def efficientnet_lite1(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-Lite1: no squeeze-and-excitation, ReLU6; the original resolution is 240."""
-    return _build(_LITE, _B1, **kwargs)
-
-
-@register_model
-def efficientnet_lite2(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-Lite2: no squeeze-and-excitation, ReLU6; the original resolution is 260."""
-    return _build(_LITE, _B2, **kwargs)
-
-
-@register_model
-def efficientnet_lite3(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-Lite3: no squeeze-and-excitation, ReLU6; the original resolution is 280."""
-    return _build(_LITE, _B3, **kwargs)
-
-
-@register_model
-def efficientnet_lite4(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-Lite4: no squeeze-and-excitation, ReLU6; the original resolution is 300."""
-    return _build(_LITE, _B4, **kwargs)
-
-
-@register_model
-def efficientnetv2_rw_t(**kwargs: Any) -> EfficientNet:
-    """EfficientNetV2 Tiny, timm's own scaling of Small."""
-    return _build(_V2_S, dict(channel_multiplier=0.8, depth_multiplier=0.9), **kwargs)
-
-
-@register_model
-def gc_efficientnetv2_rw_t(**kwargs: Any) -> EfficientNet:
-    """EfficientNetV2 Tiny with global context attention, timm's own."""
-    return _build(_V2_S, dict(se_layer="gc", channel_multiplier=0.8, depth_multiplier=0.9), **kwargs)
-
-
-@register_model
-def efficientnetv2_rw_s(**kwargs: Any) -> EfficientNet:
-    """EfficientNetV2 Small as timm read the paper, before the authors' code was published."""
-    return _build(_V2_RW, **kwargs)
-
-
-@register_model
-def efficientnetv2_rw_m(**kwargs: Any) -> EfficientNet:
-    """EfficientNetV2 Medium, timm's own scaling of its Small."""
-    return _build(_V2_RW, dict(channel_multiplier=1.2, depth_multiplier=(1.2, 1.2, 1.2, 1.2, 1.6, 1.6)), **kwargs)
-
-
-@register_model
-def efficientnetv2_s(**kwargs: Any) -> EfficientNet:
-    """EfficientNetV2 Small (Tan and Le, 2021)."""
-    return _build(_V2_S, **kwargs)
-
-
-@register_model
-def efficientnetv2_m(**kwargs: Any) -> EfficientNet:
-    """EfficientNetV2 Medium."""
-    return _build(_V2_M, **kwargs)
-
-
-@register_model
-def efficientnetv2_l(**kwargs: Any) -> EfficientNet:
-    """EfficientNetV2 Large."""
-    return _build(_V2_L, **kwargs)
-
-
-@register_model
-def efficientnetv2_xl(**kwargs: Any) -> EfficientNet:
-    """EfficientNetV2 Extra-Large."""
-    return _build(_V2_XL, **kwargs)
-
-
-@register_model
-def tf_efficientnet_b0(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-B0 as trained in TensorFlow."""
-    return _build(_EFFICIENTNET, _TF, **kwargs)
-
-
-@register_model
-def tf_efficientnet_b1(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-B1 as trained in TensorFlow."""
-    return _build(_EFFICIENTNET, _B1, _TF, **kwargs)
-
-
-@register_model
-def tf_efficientnet_b2(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-B2 as trained in TensorFlow."""
-    return _build(_EFFICIENTNET, _B2, _TF, **kwargs)
-
-
-@register_model
-def tf_efficientnet_b3(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-B3 as trained in TensorFlow."""
-    return _build(_EFFICIENTNET, _B3, _TF, **kwargs)
-
-
-@register_model
-def tf_efficientnet_b4(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-B4 as trained in TensorFlow."""
-    return _build(_EFFICIENTNET, _B4, _TF, **kwargs)
-
-
-@register_model
-def tf_efficientnet_b5(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-B5 as trained in TensorFlow."""
-    return _build(_EFFICIENTNET, _B5, _TF, **kwargs)
-
-
-@register_model
-def tf_efficientnet_b6(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-B6 as trained in TensorFlow."""
-    return _build(_EFFICIENTNET, _B6, _TF, **kwargs)
-
-
-@register_model
-def tf_efficientnet_b7(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-B7 as trained in TensorFlow."""
-    return _build(_EFFICIENTNET, _B7, _TF, **kwargs)
-
-
-@register_model
-def tf_efficientnet_b8(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-B8 as trained in TensorFlow."""
-    return _build(_EFFICIENTNET, _B8, _TF, **kwargs)
-
-
-@register_model
-def tf_efficientnet_l2(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-L2 as trained in TensorFlow."""
-    return _build(_EFFICIENTNET, _L2, _TF, **kwargs)
-
-
-@register_model
-def tf_efficientnet_es(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-EdgeTPU-S as trained in TensorFlow."""
-    return _build(_EDGE, _TF, **kwargs)
-
-
-@register_model
-def tf_efficientnet_em(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-EdgeTPU-M as trained in TensorFlow."""
-    return _build(_EDGE, _B1, _TF, **kwargs)
-
-
-@register_model
-def tf_efficientnet_el(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-EdgeTPU-L as trained in TensorFlow."""
-    return _build(_EDGE, _B3, _TF, **kwargs)
-
-
-@register_model
-def tf_efficientnet_cc_b0_4e(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-CondConv-B0 with 4 experts as trained in TensorFlow."""
-    return _build(_CONDCONV, _TF, **kwargs)
-
-
-@register_model
-def tf_efficientnet_cc_b0_8e(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-CondConv-B0 with 8 experts as trained in TensorFlow."""
-    return _build(_CONDCONV, _TF, dict(experts_multiplier=2), **kwargs)
-
-
-@register_model
-def tf_efficientnet_cc_b1_8e(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-CondConv-B1 with 8 experts as trained in TensorFlow."""
-    return _build(_CONDCONV, _B1, _TF, dict(experts_multiplier=2), **kwargs)
-
-
-@register_model
-def tf_efficientnet_lite0(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-Lite0 as trained in TensorFlow."""
-    return _build(_LITE, _TF, **kwargs)
-
-
-@register_model
-def tf_efficientnet_lite1(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-Lite1 as trained in TensorFlow."""
-    return _build(_LITE, _B1, _TF, **kwargs)
-
-
-@register_model
-def tf_efficientnet_lite2(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-Lite2 as trained in TensorFlow."""
-    return _build(_LITE, _B2, _TF, **kwargs)
-
-
-@register_model
-def tf_efficientnet_lite3(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-Lite3 as trained in TensorFlow."""
-    return _build(_LITE, _B3, _TF, **kwargs)
-
-
-@register_model
-def tf_efficientnet_lite4(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-Lite4 as trained in TensorFlow."""
-    return _build(_LITE, _B4, _TF, **kwargs)
-
-
-@register_model
-def tf_efficientnetv2_s(**kwargs: Any) -> EfficientNet:
-    """EfficientNetV2 Small as trained in TensorFlow."""
-    return _build(_V2_S, _TF, **kwargs)
-
-
-@register_model
-def tf_efficientnetv2_m(**kwargs: Any) -> EfficientNet:
-    """EfficientNetV2 Medium as trained in TensorFlow."""
-    return _build(_V2_M, _TF, **kwargs)
-
-
-@register_model
-def tf_efficientnetv2_l(**kwargs: Any) -> EfficientNet:
-    """EfficientNetV2 Large as trained in TensorFlow."""
-    return _build(_V2_L, _TF, **kwargs)
-
-
-@register_model
-def tf_efficientnetv2_xl(**kwargs: Any) -> EfficientNet:
-    """EfficientNetV2 Extra-Large as trained in TensorFlow."""
-    return _build(_V2_XL, _TF, **kwargs)
-
-
-@register_model
-def tf_efficientnetv2_b0(**kwargs: Any) -> EfficientNet:
-    """EfficientNetV2-B0 as trained in TensorFlow."""
-    return _build(_V2_BASE, _TF, **kwargs)
-
-
-@register_model
-def tf_efficientnetv2_b1(**kwargs: Any) -> EfficientNet:
-    """EfficientNetV2-B1 as trained in TensorFlow."""
-    return _build(_V2_BASE, _B1, _TF, **kwargs)
-
-
-@register_model
-def tf_efficientnetv2_b2(**kwargs: Any) -> EfficientNet:
-    """EfficientNetV2-B2 as trained in TensorFlow."""
-    return _build(_V2_BASE, _B2, _TF, **kwargs)
-
-
-@register_model
-def tf_efficientnetv2_b3(**kwargs: Any) -> EfficientNet:
-    """EfficientNetV2-B3 as trained in TensorFlow."""
-    return _build(_V2_BASE, _B3, _TF, **kwargs)
-
-
-@register_model
-def efficientnet_x_b3(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-X-B3 (Li et al., 2021)."""
-    return _build(_efficientnet_x(6), _B3, **kwargs)
-
-
-@register_model
-def efficientnet_x_b5(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-X-B5."""
-    return _build(_efficientnet_x(6), _B5, **kwargs)
-
-
-@register_model
-def efficientnet_h_b5(**kwargs: Any) -> EfficientNet:
-    """EfficientNet-H-B5: version 2 of EfficientNet-X, wider and with less expansion."""
-    return _build(_efficientnet_x(4), dict(channel_multiplier=1.92, depth_multiplier=2.2), **kwargs)
-
-
-@register_model
-def mixnet_s(**kwargs: Any) -> EfficientNet:
-    """MixNet-S (Tan and Le, 2019)."""
-    return _build(_MIXNET_S, **kwargs)
-
-
-@register_model
-def mixnet_m(**kwargs: Any) -> EfficientNet:
-    """MixNet-M."""
-    return _build(_MIXNET_M, **kwargs)
-
-
-@register_model
-def mixnet_l(**kwargs: Any) -> EfficientNet:
-    """MixNet-L."""
-    return _build(_MIXNET_M, dict(channel_multiplier=1.3), **kwargs)
-
-
-@register_model
-def mixnet_xl(**kwargs: Any) -> EfficientNet:
-    """MixNet-XL, timm's own scaling."""
-    return _build(_MIXNET_M, dict(channel_multiplier=1.6, depth_multiplier=1.2), **kwargs)
-
-
-@register_model
-def mixnet_xxl(**kwargs: Any) -> EfficientNet:
-    """MixNet-XXL, timm's own scaling."""
-    return _build(_MIXNET_M, dict(channel_multiplier=2.4, depth_multiplier=1.3), **kwargs)
-
-
-@register_model
-def tf_mixnet_s(**kwargs: Any) -> EfficientNet:
-    """MixNet-S as trained in TensorFlow."""
-    return _build(_MIXNET_S, _TF, **kwargs)
-
-
-@register_model
-def tf_mixnet_m(**kwargs: Any) -> EfficientNet:
-    """MixNet-M as trained in TensorFlow."""
-    return _build(_MIXNET_M, _TF, **kwargs)
-
-
-@register_model
-def tf_mixnet_l(**kwargs: Any) -> EfficientNet:
-    """MixNet-L as trained in TensorFlow."""
-    return _build(_MIXNET_M, _TF, dict(channel_multiplier=1.3), **kwargs)
-
-
-@register_model
-def tinynet_a(**kwargs: Any) -> EfficientNet:
-    """TinyNet-A (Han et al., 2020)."""
-    return _build(_TINYNET, dict(channel_multiplier=1.0, depth_multiplier=1.2), **kwargs)
-
-
-@register_model
-def tinynet_b(**kwargs: Any) -> EfficientNet:
-    """TinyNet-B."""
-    return _build(_TINYNET, dict(channel_multiplier=0.75, depth_multiplier=1.1), **kwargs)
-
-
-@register_model
-def tinynet_c(**kwargs: Any) -> EfficientNet:
-    """TinyNet-C."""
-    return _build(_TINYNET, dict(channel_multiplier=0.54, depth_multiplier=0.85), **kwargs)
-
-
-@register_model
-def tinynet_d(**kwargs: Any) -> EfficientNet:
-    """TinyNet-D."""
-    return _build(_TINYNET, dict(channel_multiplier=0.54, depth_multiplier=0.695), **kwargs)
-
-
-@register_model
-def tinynet_e(**kwargs: Any) -> EfficientNet:
-    """TinyNet-E."""
-    return _build(_TINYNET, dict(channel_multiplier=0.51, depth_multiplier=0.6), **kwargs)
-
-
-@register_model
-def mobilenet_edgetpu_100(**kwargs: Any) -> EfficientNet:
-    """MobileNet-EdgeTPU, the first version."""
-    return _build(_EDGETPU_V1, **kwargs)
-
-
-@register_model
-def mobilenet_edgetpu_v2_xs(**kwargs: Any) -> EfficientNet:
-    """MobileNet-EdgeTPU-v2 Extra Small."""
-    return _build(_edgetpu_v2((16, 32, 48, 96, 144, 160, 192)), **kwargs)
-
-
-@register_model
-def mobilenet_edgetpu_v2_s(**kwargs: Any) -> EfficientNet:
-    """MobileNet-EdgeTPU-v2 Small."""
-    return _build(_edgetpu_v2((24, 48, 64, 128, 160, 192, 256), stem_size=64, stem_kernel_size=5), **kwargs)
-
-
-@register_model
-def mobilenet_edgetpu_v2_m(**kwargs: Any) -> EfficientNet:
-    """MobileNet-EdgeTPU-v2 Medium."""
-    return _build(
-        _edgetpu_v2((32, 64, 80, 160, 192, 240, 320), stem_size=64, stem_kernel_size=5, num_features=1344),
-        **kwargs)
-
-
-@register_model
-def mobilenet_edgetpu_v2_l(**kwargs: Any) -> EfficientNet:
-    """MobileNet-EdgeTPU-v2 Large."""
-    return _build(
-        _edgetpu_v2((32, 64, 96, 192, 240, 256, 384), 128, stem_size=64, stem_kernel_size=7, num_features=1408),
-        **kwargs)
-
-
-@register_model
-def test_efficientnet(**kwargs: Any) -> EfficientNet:
-    """A minimal EfficientNetV2 for tests."""
-    return _build(_TEST, **kwargs)
-
-
-@register_model
-def test_efficientnet_gn(**kwargs: Any) -> EfficientNet:
-    """The minimal model with group norm."""
-    return _build(_TEST, dict(norm_layer=partial(GroupNormAct, group_size=8)), **kwargs)
-
-
-@register_model
-def test_efficientnet_ln(**kwargs: Any) -> EfficientNet:
-    """The minimal model with layer norm."""
-    return _build(_TEST, dict(norm_layer=LayerNormAct2d), **kwargs)
-
-
-@register_model
-def test_efficientnet_evos(**kwargs: Any) -> EfficientNet:
-    """The minimal model with EvoNorm."""
-    return _build(_TEST, dict(norm_layer=partial(EvoNorm2dS0, group_size=8)), **kwargs)
+    return _pruned("efficientnet_b3_pruned", _B3, kwargs)
 
 
 # --- foreign checkpoints: their layers stand in the same order as ours under other names

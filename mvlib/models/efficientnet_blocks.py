@@ -12,7 +12,7 @@ A stage is a list of block strings, "ir_r2_k3_s2_e6_c24_se0.25": the kind of blo
     skip, noskip  force a residual connection, or forbid it
 
 The notation comes from the TensorFlow code of MnasNet (Tan et al., 2019) and was extended by timm.
-`decode_arch_def` reads it, `build_stages` makes modules of it.
+`decode_arch_def` reads it, `MobileModel` makes a network of it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -36,8 +36,8 @@ from ..layers.conv import CondConv2d, ConvNormAct, KernelSize, Padding, create_c
 from ..layers.drop import DropPath
 from ..layers.helpers import check_layer, make_divisible
 from ..layers.mlp import LayerScale2d
-from ..layers.norm import NormLayer, get_norm_act_layer
-from .base import StateDict, Step
+from ..layers.norm import NormLayer, get_norm_act_layer, get_norm_layer
+from .base import Flow, ImageModel, StateDict, Step
 
 __all__ = [
     "BlockSpec",
@@ -47,14 +47,14 @@ __all__ = [
     "EdgeResidual",
     "InvertedResidual",
     "MobileAttention",
+    "MobileModel",
     "SqueezeExcite",
     "UniversalInvertedResidual",
-    "build_stages",
     "decode_arch_def",
-    "init_mobile_module",
     "layer_position",
     "rename_in_order",
     "round_channels",
+    "scaled",
 ]
 
 SeLayer = str | Callable[..., nn.Module] | None
@@ -207,6 +207,11 @@ def _scale_repeats(repeats: list[int], multiplier: float, trunc: str) -> list[in
 def round_channels(channels: float, multiplier: float = 1.0, divisor: int = 8, round_limit: float = 0.9) -> int:
     """Scaled channel count, rounded to a multiple of `divisor`; see `make_divisible` for `round_limit`."""
     return make_divisible(channels * multiplier, divisor, round_limit=round_limit)
+
+
+def scaled(channels: float, depth: float = 1.0) -> dict[str, Any]:
+    """The arguments of a `MobileModel` that is an architecture times these factors."""
+    return dict(channel_multiplier=channels, depth_multiplier=depth)
 
 
 # --- the blocks
@@ -681,77 +686,33 @@ def _place_blocks(
     return placed, taps, first.stride > 1 or first.space_to_depth
 
 
-def build_stages(
-    in_chs: int,
-    stages: list[list[BlockSpec]],
-    *,
-    output_stride: int = 32,
-    pad_type: Padding = "",
-    round_chs_fn: Callable[[float], int] = round_channels,
-    se_from_exp: bool = False,
-    act_layer: ActLayer = nn.ReLU,
-    norm_layer: NormLayer = nn.BatchNorm2d,
-    aa_layer: AaLayer = None,
-    se_layer: SeLayer = SqueezeExcite,
-    drop_path_rate: float = 0.0,
-    layer_scale_init_value: float | None = None,
-    stem: str = "bn1",
-    path: str = "blocks",
-) -> tuple[nn.Sequential, Step, list[Step], int]:
-    """Modules of all stages, for a network whose stem has a stride of 2.
-
-    Args:
-        in_chs: Channels after the stem.
-        stages: Blocks of each stage, from `decode_arch_def`.
-        output_stride: Largest reduction; strides beyond it become dilation.
-        pad_type: Padding of all convolutions, see `resolve_padding`.
-        round_chs_fn: Scales and rounds the channel counts of the specs.
-        se_from_exp: Squeeze-and-excitation ratios refer to the expanded channels, not to the block's input.
-        act_layer: Activation of blocks that name none.
-        norm_layer: Norm.
-        aa_layer: Anti-aliased downsampling.
-        se_layer: Channel attention of blocks that have a ratio; class, or "gc" for global context.
-        drop_path_rate: Stochastic depth, growing linearly from 0 at the first block.
-        layer_scale_init_value: Layer scale of "uir" and attention blocks, None for none.
-        stem: Name of the stem's last module.
-        path: Name that the model gives the modules.
-
-    Returns:
-        The stages; the flow's step for the stem's last module; its steps for the stages; and the output's channels.
-    """
-    placed, taps, stem_is_tap = _place_blocks(stages, output_stride)
-    stem_step = Step(stem, chs=in_chs, reduction=2) if stem_is_tap else Step(stem)
-    total = sum(len(stage) for stage in placed)
-    modules, steps, index = nn.Sequential(), [], 0
-    for i, (stage, reduction) in enumerate(zip(placed, taps)):
-        blocks = nn.Sequential()
-        for block in stage:
-            spec = block.spec
-            out_chs = round_chs_fn(spec.out_chs) * (4 if block.s2d else 1)
-            style: dict[str, Any] = dict(
-                in_chs=in_chs, out_chs=out_chs, stride=block.stride, dilation=block.dilation, pad_type=pad_type,
-                act_layer=spec.act or act_layer, norm_layer=norm_layer, drop_path_rate=drop_path_rate * index / total)
-            if spec.kind not in _ATTENTION:
-                style["aa_layer"] = aa_layer
-                if spec.group_size is not None:
-                    style["group_size"] = spec.group_size
-            if spec.se_ratio and se_layer is not None:
-                ratio = spec.se_ratio if se_from_exp else spec.se_ratio / spec.exp_ratio
-                style["se_layer"] = _bind_ratio(se_layer, ratio / 4 if block.s2d == 1 else ratio)
-            if spec.kind in ("uir", *_ATTENTION):
-                style["layer_scale_init_value"] = layer_scale_init_value
-            blocks.append(_make_block(spec, style, round_chs_fn, block.s2d))
-            in_chs, index = out_chs, index + 1
-        modules.append(blocks)
-        steps.append(Step(f"{path}.{i}") if reduction is None else Step(f"{path}.{i}", out_chs, reduction))
-    return modules, stem_step, steps, in_chs
-
-
 def _make_block(
-    spec: BlockSpec, style: dict[str, Any], round_chs_fn: Callable[[float], int], s2d: int
+    placed: _Placed,
+    in_chs: int,
+    out_chs: int,
+    *,
+    round_chs: Callable[[float], int],
+    act_layer: ActLayer,
+    aa_layer: AaLayer,
+    se_layer: SeLayer,
+    se_from_exp: bool,
+    layer_scale_init_value: float | None,
+    **shared: Any,
 ) -> nn.Module:
+    spec, s2d = placed.spec, placed.s2d
     start, end = spec.start_kernel_size, spec.end_kernel_size
     skip = spec.skip is not False
+    style: dict[str, Any] = dict(in_chs=in_chs, out_chs=out_chs, stride=placed.stride, dilation=placed.dilation,
+                                 act_layer=spec.act or act_layer, **shared)
+    if spec.kind not in _ATTENTION:
+        style["aa_layer"] = aa_layer
+        if spec.group_size is not None:
+            style["group_size"] = spec.group_size
+    if spec.se_ratio:
+        ratio = spec.se_ratio if se_from_exp else spec.se_ratio / spec.exp_ratio
+        style["se_layer"] = _bind_ratio(se_layer, ratio / 4 if s2d == 1 else ratio)
+    if spec.kind in ("uir", *_ATTENTION):
+        style["layer_scale_init_value"] = layer_scale_init_value
     if spec.kind == "cn":
         return ConvBnAct(kernel_size=spec.kernel_size, skip=spec.skip is True, **style)
     if spec.kind in ("ds", "dsa"):
@@ -764,7 +725,7 @@ def _make_block(
         return block(dw_kernel_size=spec.kernel_size, exp_kernel_size=start or 1, pw_kernel_size=end or 1,
                      exp_ratio=spec.exp_ratio, skip=skip, **experts, **style)
     if spec.kind == "er":
-        force_in_chs = round_chs_fn(spec.force_in_chs) if spec.force_in_chs else 0
+        force_in_chs = round_chs(spec.force_in_chs) if spec.force_in_chs else 0
         return EdgeResidual(exp_kernel_size=spec.kernel_size, pw_kernel_size=end or 1, exp_ratio=spec.exp_ratio,
                             force_in_chs=force_in_chs, skip=skip, **style)
     if spec.kind == "uir":
@@ -786,36 +747,175 @@ def _bind_ratio(se_layer: SeLayer, ratio: float) -> Callable[..., nn.Module]:
     return partial(se_layer, rd_ratio=ratio) if takes_ratio else se_layer
 
 
-# --- initialisation
+# --- the network
 
 
-_XAVIER = re.compile(r"\.attn\.(query|key|value|output)\.(proj|down_conv)$")
+class MobileModel(ImageModel):
+    """Stem convolution, stages of mobile blocks, a head that a family makes in `make_head`, and a linear classifier.
 
+    Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of `output_stride`.
 
-def init_mobile_module(name: str, module: nn.Module) -> bool:
-    """Initialise a convolution or linear layer as the TensorFlow code of these families does.
+    Args:
+        block_args: Block strings of each stage, or blocks decoded already.
+        num_classes: Classes; 0 for the classifier's input.
+        num_features: Channels of the head convolution; 0 for none, in families that can do without.
+        in_chans: Channels of the image.
+        stem_size: Channels of the stem.
+        stem_kernel_size: Kernel of the stem.
+        fix_stem: Do not scale the stem.
+        output_stride: 8, 16 or 32; strides beyond it become dilation.
+        pad_type: "" for symmetric padding, "same" for TensorFlow's.
+        act_layer: Activation of blocks that name none; ReLU if None.
+        norm_layer: Norm; batch norm if None.
+        bn_eps: The norm's epsilon, its own default if None. TensorFlow's is 1e-3.
+        bn_momentum: Batch norm's momentum, its own default if None.
+        aa_layer: Anti-aliased downsampling instead of strided convolutions: "blur", "blurpc", "avg" or a class.
+        se_layer: Channel attention of blocks that have a ratio: a class, "gc" for global context, or None for
+            squeeze-and-excitation.
+        se_from_exp: These ratios refer to the expanded channels, not to the block's input.
+        channel_multiplier: Factor on all channel counts.
+        channel_divisor: Scaled channel counts are multiples of it.
+        channel_round_limit: Smallest share of a channel count that rounding leaves.
+        head_scaling: "fixed" head convolution, "scale" it with the channels, or let it only "grow".
+        depth_multiplier: Factor on the number of blocks, or one for each stage.
+        depth_trunc: Whether scaled depths are rounded up ("ceil") or to the nearest integer ("round").
+        fix_first_last: Do not scale the depths of the first and the last stage.
+        experts_multiplier: Factor on the number of experts of conditional convolutions.
+        group_size: Group size of the spatial convolutions of blocks that name none.
+        layer_scale_init_value: Initial layer scale of "uir" and attention blocks, None for none.
+        drop_rate: Dropout before the classifier.
+        drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
+        global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
 
-    Convolutions: normal with variance 2 / fan-out, groups accounted for. Linear layers: uniform with bound
-    1 / sqrt(outputs), or 1 / sqrt(inputs + outputs) for routing. The projections of multi-query attention: Xavier.
-
-    Returns:
-        Whether the module was of such a kind.
+    Raises:
+        ValueError: A block string cannot be read, or an option has an unknown value.
     """
-    if isinstance(module, CondConv2d):
-        module.init_experts(lambda kernel: _init_fan_out(kernel, module.groups))
-    elif isinstance(module, nn.Conv2d):
-        if _XAVIER.search(f".{name}"):
-            nn.init.xavier_uniform_(module.weight)
+
+    classifier_path: ClassVar[str] = "classifier"
+
+    def __init__(
+        self,
+        block_args: Sequence[Sequence[str | BlockSpec]],
+        num_classes: int = 1000,
+        num_features: int = 1280,
+        in_chans: int = 3,
+        stem_size: int = 32,
+        stem_kernel_size: int = 3,
+        fix_stem: bool = False,
+        output_stride: int = 32,
+        pad_type: Padding = "",
+        act_layer: ActLayer = None,
+        norm_layer: NormLayer = None,
+        bn_eps: float | None = None,
+        bn_momentum: float | None = None,
+        aa_layer: AaLayer = None,
+        se_layer: SeLayer = None,
+        se_from_exp: bool = False,
+        channel_multiplier: float = 1.0,
+        channel_divisor: int = 8,
+        channel_round_limit: float = 0.9,
+        head_scaling: str = "fixed",
+        depth_multiplier: float | Sequence[float] = 1.0,
+        depth_trunc: str = "ceil",
+        fix_first_last: bool = False,
+        experts_multiplier: int = 1,
+        group_size: int | None = None,
+        layer_scale_init_value: float | None = None,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        global_pool: str = "avg",
+    ) -> None:
+        super().__init__()
+        if output_stride not in (8, 16, 32):
+            raise ValueError(f"output_stride is 8, 16 or 32, not {output_stride}")
+        if head_scaling not in _HEAD_SCALING:
+            raise ValueError(f"unknown head_scaling '{head_scaling}'; known: {', '.join(_HEAD_SCALING)}")
+        self.num_classes = num_classes
+        self.in_chans = in_chans
+        self.drop_rate = drop_rate
+        round_chs = partial(round_channels, multiplier=channel_multiplier, divisor=channel_divisor,
+                            round_limit=channel_round_limit)
+        bn_args = {key: value for key, value in (("eps", bn_eps), ("momentum", bn_momentum)) if value is not None}
+        act_layer = get_act_layer(act_layer or "relu")
+        norm_layer = partial(get_norm_layer(norm_layer) or nn.BatchNorm2d, **bn_args)
+        norm_act = get_norm_act_layer(norm_layer, act_layer)
+
+        chs = stem_size if fix_stem else round_chs(stem_size)
+        self.conv_stem = create_conv2d(in_chans, chs, stem_kernel_size, stride=2, padding=pad_type)
+        self.bn1 = norm_act(chs, inplace=True)
+        stages, taps, stem_is_tap = _place_blocks(decode_arch_def(
+            block_args, depth_multiplier, depth_trunc, experts_multiplier, fix_first_last, group_size), output_stride)
+        self.flow = Flow(stem=[Step("conv_stem"), Step("bn1", chs, 2) if stem_is_tap else Step("bn1")], stages=[])
+        make_block = partial(
+            _make_block, round_chs=round_chs, pad_type=pad_type, act_layer=act_layer, norm_layer=norm_layer,
+            aa_layer=aa_layer, se_layer=se_layer or SqueezeExcite, se_from_exp=se_from_exp,
+            layer_scale_init_value=layer_scale_init_value)
+        self.blocks = nn.Sequential()
+        index, total = 0, sum(map(len, stages))
+        for i, (stage, reduction) in enumerate(zip(stages, taps)):
+            blocks = nn.Sequential()
+            for placed in stage:
+                out_chs = round_chs(placed.spec.out_chs) * (4 if placed.s2d else 1)
+                blocks.append(make_block(placed, chs, out_chs, drop_path_rate=drop_path_rate * index / total))
+                chs, index = out_chs, index + 1
+            self.blocks.append(blocks)
+            self.flow.stages.append(Step(f"blocks.{i}") if reduction is None else Step(f"blocks.{i}", chs, reduction))
+
+        self.num_features = chs
+        if num_features > 0 and head_scaling != "fixed":
+            scaled = round_chs(num_features)
+            num_features = max(num_features, scaled) if head_scaling == "grow" else scaled
+        self.make_head(num_features, global_pool, partial(create_conv2d, kernel_size=1, padding=pad_type), norm_act,
+                       act_layer)
+        self.classifier = self.make_classifier(num_classes)
+        self.init_weights()
+
+    def make_head(
+        self,
+        num_features: int,
+        global_pool: str,
+        conv: Callable[..., nn.Module],
+        norm_act: Callable[..., nn.Module],
+        act_layer: Callable[..., nn.Module],
+    ) -> None:
+        """Make what stands between the stages, whose width is `self.num_features`, and the classifier.
+
+        Sets `global_pool` and `head_hidden_size`, the classifier's width. Called by the constructor.
+
+        Args:
+            num_features: Channels of the head convolution.
+            global_pool: Kind of pooling.
+            conv: (in_chs, out_chs) -> a pointwise convolution, with the model's padding.
+            norm_act: (channels) -> the model's norm and activation.
+            act_layer: The activation alone.
+        """
+        raise NotImplementedError
+
+    def init_module(self, name: str, module: nn.Module) -> None:
+        """Convolutions and linear layers begin as in the TensorFlow code of these families.
+
+        Convolutions: normal with variance 2 / fan-out, groups accounted for. Linear layers: uniform with bound
+        1 / sqrt(outputs), or 1 / sqrt(inputs + outputs) for routing. The projections of multi-query attention: Xavier.
+        """
+        if isinstance(module, CondConv2d):
+            module.init_experts(lambda kernel: _init_fan_out(kernel, module.groups))
+        elif isinstance(module, nn.Conv2d):
+            if _XAVIER.search(f".{name}"):
+                nn.init.xavier_uniform_(module.weight)
+            else:
+                _init_fan_out(module.weight, module.groups)
+        elif isinstance(module, nn.Linear):
+            fan = module.out_features + (module.in_features if "routing_fn" in name else 0)
+            nn.init.uniform_(module.weight, -1 / math.sqrt(fan), 1 / math.sqrt(fan))
         else:
-            _init_fan_out(module.weight, module.groups)
-    elif isinstance(module, nn.Linear):
-        fan = module.out_features + (module.in_features if "routing_fn" in name else 0)
-        nn.init.uniform_(module.weight, -1 / math.sqrt(fan), 1 / math.sqrt(fan))
-    else:
-        return False
-    if module.bias is not None:
-        nn.init.zeros_(module.bias)
-    return True
+            super().init_module(name, module)
+            return
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+_HEAD_SCALING = ("fixed", "scale", "grow")
+_XAVIER = re.compile(r"\.attn\.(query|key|value|output)\.(proj|down_conv)$")
 
 
 def _init_fan_out(kernel: Tensor, groups: int) -> None:

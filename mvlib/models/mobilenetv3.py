@@ -9,74 +9,43 @@ batch-norm epsilon, for weights trained there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
 from ..layers import GlobalPool2d
-from ..layers.activations import ActLayer, get_act_layer
-from ..layers.blur_pool import AaLayer
-from ..layers.conv import Padding, create_conv2d
-from ..layers.norm import NormLayer, get_norm_act_layer, get_norm_layer
 from ..registry import register_model
-from .base import Flow, ImageModel, KeyMap, StateDict, Step
+from .base import KeyMap, StateDict
 from .efficientnet_blocks import (
     BlockSpec,
-    SeLayer,
+    MobileModel,
     SqueezeExcite,
-    build_stages,
-    decode_arch_def,
-    init_mobile_module,
     layer_position,
     rename_in_order,
     round_channels,
+    scaled,
 )
+
+if TYPE_CHECKING:
+    from ._variants.mobilenetv3 import *
 
 __all__ = ["MobileNetV3"]
 
 
-class MobileNetV3(ImageModel):
+class MobileNetV3(MobileModel):
     """Stem convolution, stages of mobile blocks, pooling, a pointwise head convolution and a linear classifier.
 
-    Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of `output_stride`. The head convolution
-    works on the pooled features: without classes the model returns its output, (B, num_features), and without pooling
-    (B, num_features, H / 32, W / 32).
+    Shapes: (B, in_chans, H, W) -> (B, num_classes). The head convolution works on the pooled features: without classes
+    the model returns its output, (B, num_features), and without pooling (B, num_features, H / 32, W / 32).
 
     Args:
-        block_args: Block strings of each stage, see efficientnet_blocks; or blocks decoded already.
-        num_classes: Classes; 0 for the head convolution's output.
-        in_chans: Channels of the image.
-        stem_size: Channels of the stem.
-        fix_stem: Do not scale the stem.
-        num_features: Channels of the head convolution.
-        head_bias: Whether it has a bias.
+        head_bias: Whether the head convolution has a bias.
         head_norm: Follow it by a norm, which takes the bias's place (MobileNetV4).
-        output_stride: 8, 16 or 32; strides beyond it become dilation.
-        pad_type: "" for symmetric padding, "same" for TensorFlow's.
-        act_layer: Activation; ReLU if None.
-        norm_layer: Norm; batch norm if None.
-        bn_eps: The norm's epsilon, its own default if None. TensorFlow's is 1e-3.
-        bn_momentum: Batch norm's momentum, its own default if None.
-        aa_layer: Anti-aliased downsampling instead of strided convolutions: "blur", "blurpc", "avg" or a class.
-        se_layer: Channel attention: a class, "gc" for global context, or None for squeeze-and-excitation.
-        se_from_exp: The attention's ratios refer to the expanded channels, not to the block's input.
-        channel_multiplier: Factor on all channel counts but the head convolution's.
-        channel_divisor: Scaled channel counts are multiples of it.
-        channel_round_limit: Smallest share of a channel count that rounding leaves.
-        depth_multiplier: Factor on the number of blocks, or one for each stage.
-        group_size: Group size of the blocks' spatial convolutions.
-        drop_rate: Dropout before the classifier.
-        drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
-        layer_scale_init_value: Initial layer scale of "uir" and attention blocks, None for none.
-        global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
-
-    Raises:
-        ValueError: A block string cannot be read, or an option has an unknown value.
+        **kwargs: See `MobileModel`.
     """
 
-    classifier_path: ClassVar[str] = "classifier"
     hidden_paths: ClassVar[tuple[str, ...]] = ("conv_head", "norm_head", "act2")
 
     def __init__(
@@ -85,60 +54,30 @@ class MobileNetV3(ImageModel):
         num_classes: int = 1000,
         in_chans: int = 3,
         stem_size: int = 16,
-        fix_stem: bool = False,
-        num_features: int = 1280,
+        *,
+        se_from_exp: bool = True,
         head_bias: bool = True,
         head_norm: bool = False,
-        output_stride: int = 32,
-        pad_type: Padding = "",
-        act_layer: ActLayer = None,
-        norm_layer: NormLayer = None,
-        bn_eps: float | None = None,
-        bn_momentum: float | None = None,
-        aa_layer: AaLayer = None,
-        se_layer: SeLayer = None,
-        se_from_exp: bool = True,
-        channel_multiplier: float = 1.0,
-        channel_divisor: int = 8,
-        channel_round_limit: float = 0.9,
-        depth_multiplier: float | Sequence[float] = 1.0,
-        group_size: int | None = None,
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-        layer_scale_init_value: float | None = None,
-        global_pool: str = "avg",
+        **kwargs: Any,
     ) -> None:
-        super().__init__()
-        if output_stride not in (8, 16, 32):
-            raise ValueError(f"output_stride is 8, 16 or 32, not {output_stride}")
-        self.num_classes = num_classes
-        self.in_chans = in_chans
-        self.drop_rate = drop_rate
-        round_chs = partial(round_channels, multiplier=channel_multiplier, divisor=channel_divisor,
-                            round_limit=channel_round_limit)
-        norm_kwargs = {key: value for key, value in (("eps", bn_eps), ("momentum", bn_momentum)) if value is not None}
-        act_layer = get_act_layer(act_layer or "relu")
-        norm_layer = partial(get_norm_layer(norm_layer) or nn.BatchNorm2d, **norm_kwargs)
-        norm_act = get_norm_act_layer(norm_layer, act_layer)
+        self.head_bias, self.head_norm = head_bias, head_norm  # for `make_head`, which the base's constructor calls
+        super().__init__(block_args, num_classes, in_chans=in_chans, stem_size=stem_size, se_from_exp=se_from_exp,
+                         **kwargs)
 
-        stem_chs = stem_size if fix_stem else round_chs(stem_size)
-        self.conv_stem = create_conv2d(in_chans, stem_chs, 3, stride=2, padding=pad_type)
-        self.bn1 = norm_act(stem_chs, inplace=True)
-        self.blocks, stem, stages, self.num_features = build_stages(
-            stem_chs, decode_arch_def(block_args, depth_multiplier, group_size=group_size),
-            output_stride=output_stride, pad_type=pad_type, round_chs_fn=round_chs, se_from_exp=se_from_exp,
-            act_layer=act_layer, norm_layer=norm_layer, aa_layer=aa_layer, se_layer=se_layer or SqueezeExcite,
-            drop_path_rate=drop_path_rate, layer_scale_init_value=layer_scale_init_value)
-        self.flow = Flow(stem=[Step("conv_stem"), stem], stages=stages)
-
+    def make_head(
+        self,
+        num_features: int,
+        global_pool: str,
+        conv: Callable[..., nn.Module],
+        norm_act: Callable[..., nn.Module],
+        act_layer: Callable[..., nn.Module],
+    ) -> None:
         self.global_pool = GlobalPool2d(global_pool, flatten=False)
         pooled_chs = self.num_features * self.global_pool.out_factor
-        self.conv_head = create_conv2d(pooled_chs, num_features, 1, padding=pad_type, bias=head_bias and not head_norm)
-        self.norm_head = norm_act(num_features) if head_norm else nn.Identity()
-        self.act2 = nn.Identity() if head_norm else act_layer(inplace=True)
+        self.conv_head = conv(pooled_chs, num_features, bias=self.head_bias and not self.head_norm)
+        self.norm_head = norm_act(num_features) if self.head_norm else nn.Identity()
+        self.act2 = nn.Identity() if self.head_norm else act_layer(inplace=True)
         self.head_hidden_size = num_features
-        self.classifier = self.make_classifier(num_classes)
-        self.init_weights()
 
     def pool(self, x: Tensor) -> Tensor:
         x = self.act2(self.norm_head(self.conv_head(self.global_pool(x))))
@@ -158,10 +97,6 @@ class MobileNetV3(ImageModel):
             raise ValueError(f"global_pool '{pool_type}' gives {width} channels, and the head convolution takes "
                              f"{self.conv_head.in_channels}; give it when the model is built")
         self.global_pool = pool
-
-    def init_module(self, name: str, module: nn.Module) -> None:
-        if not init_mobile_module(name, module):
-            super().init_module(name, module)
 
 
 # --- the architectures: block strings, and what else differs from the class's defaults
@@ -261,7 +196,7 @@ _LCNET = dict(
 
 _V4 = dict(head_norm=True)
 _V4_HYBRID = dict(_V4, layer_scale_init_value=1e-5)
-_V4_075 = dict(channel_multiplier=0.75, fix_stem=True)
+_FIX = dict(fix_stem=True)
 _V4_LAST = ("cn_r1_k1_s1_c960",)
 
 _V4_CONV_SMALL = dict(_V4, stem_size=32, block_args=(
@@ -319,226 +254,60 @@ _V4_HYBRID_LARGE = dict(_V4_HYBRID, stem_size=24, act_layer="gelu", block_args=(
     _V4_LAST,
 ))
 
-
-def _build(*parts: Mapping[str, Any], **given: Any) -> MobileNetV3:
-    """The model that the parts describe, each refining those before it, `given` by the user last."""
-    arguments: dict[str, Any] = {}
-    for part in parts:
-        arguments |= part
-    return MobileNetV3(**{**arguments, **given})
-
-
-# --- entrypoints
-
-
-@register_model
-def mobilenetv3_large_075(**kwargs: Any) -> MobileNetV3:
-    """MobileNetV3-Large (Howard et al., 2019), 0.75 times the channels."""
-    return _build(_V3_LARGE, dict(channel_multiplier=0.75), **kwargs)
-
-
-@register_model
-def mobilenetv3_large_100(**kwargs: Any) -> MobileNetV3:
-    """MobileNetV3-Large."""
-    return _build(_V3_LARGE, **kwargs)
-
-
-@register_model
-def mobilenetv3_large_150d(**kwargs: Any) -> MobileNetV3:
-    """MobileNetV3-Large, 1.5 times the channels and 1.2 times the depth; timm's own scaling."""
-    return _build(_V3_LARGE, dict(channel_multiplier=1.5, depth_multiplier=1.2), **kwargs)
-
-
-@register_model
-def mobilenetv3_small_050(**kwargs: Any) -> MobileNetV3:
-    """MobileNetV3-Small, half the channels but the stem's."""
-    return _build(_V3_SMALL, dict(channel_multiplier=0.5, fix_stem=True), **kwargs)
-
-
-@register_model
-def mobilenetv3_small_075(**kwargs: Any) -> MobileNetV3:
-    """MobileNetV3-Small, 0.75 times the channels."""
-    return _build(_V3_SMALL, dict(channel_multiplier=0.75), **kwargs)
-
-
-@register_model
-def mobilenetv3_small_100(**kwargs: Any) -> MobileNetV3:
-    """MobileNetV3-Small."""
-    return _build(_V3_SMALL, **kwargs)
-
-
-@register_model
-def mobilenetv3_rw(**kwargs: Any) -> MobileNetV3:
-    """MobileNetV3-Large as timm first read the paper: other attention, no bias in the head."""
-    return _build(_V3_RW, **kwargs)
-
-
-@register_model
-def mobilenet_v3_large(**kwargs: Any) -> MobileNetV3:
-    """torchvision's MobileNetV3-Large: batch norm's epsilon 1e-3 and momentum 0.01, dropout 0.2."""
-    return _build(_V3_LARGE, _TORCHVISION, **kwargs)
-
-
-@register_model
-def mobilenet_v3_small(**kwargs: Any) -> MobileNetV3:
-    """torchvision's MobileNetV3-Small: batch norm's epsilon 1e-3 and momentum 0.01, dropout 0.2."""
-    return _build(_V3_SMALL, _TORCHVISION, **kwargs)
-
-
-@register_model
-def tf_mobilenetv3_large_075(**kwargs: Any) -> MobileNetV3:
-    """MobileNetV3-Large, 0.75 times the channels, as trained in TensorFlow."""
-    return _build(_V3_LARGE, _TF, dict(channel_multiplier=0.75), **kwargs)
-
-
-@register_model
-def tf_mobilenetv3_large_100(**kwargs: Any) -> MobileNetV3:
-    """MobileNetV3-Large as trained in TensorFlow."""
-    return _build(_V3_LARGE, _TF, **kwargs)
-
-
-@register_model
-def tf_mobilenetv3_large_minimal_100(**kwargs: Any) -> MobileNetV3:
-    """MobileNetV3-Large, 3x3 kernels and ReLU only, no attention; TensorFlow's."""
-    return _build(_V3_LARGE_MINIMAL, _TF, **kwargs)
-
-
-@register_model
-def tf_mobilenetv3_small_075(**kwargs: Any) -> MobileNetV3:
-    """MobileNetV3-Small, 0.75 times the channels, as trained in TensorFlow."""
-    return _build(_V3_SMALL, _TF, dict(channel_multiplier=0.75), **kwargs)
-
-
-@register_model
-def tf_mobilenetv3_small_100(**kwargs: Any) -> MobileNetV3:
-    """MobileNetV3-Small as trained in TensorFlow."""
-    return _build(_V3_SMALL, _TF, **kwargs)
-
-
-@register_model
-def tf_mobilenetv3_small_minimal_100(**kwargs: Any) -> MobileNetV3:
-    """MobileNetV3-Small, 3x3 kernels and ReLU only, no attention; TensorFlow's."""
-    return _build(_V3_SMALL_MINIMAL, _TF, **kwargs)
-
-
-@register_model
-def fbnetv3_b(**kwargs: Any) -> MobileNetV3:
-    """FBNetV3-B (Dai et al., 2020)."""
-    return _build(_FBNETV3_B, **kwargs)
-
-
-@register_model
-def fbnetv3_d(**kwargs: Any) -> MobileNetV3:
-    """FBNetV3-D."""
-    return _build(_FBNETV3_D, **kwargs)
-
-
-@register_model
-def fbnetv3_g(**kwargs: Any) -> MobileNetV3:
-    """FBNetV3-G."""
-    return _build(_FBNETV3_G, **kwargs)
-
-
-@register_model
-def lcnet_035(**kwargs: Any) -> MobileNetV3:
-    """PP-LCNet (Cui et al., 2021), 0.35 times the channels."""
-    return _build(_LCNET, dict(channel_multiplier=0.35), **kwargs)
-
-
-@register_model
-def lcnet_050(**kwargs: Any) -> MobileNetV3:
-    """PP-LCNet, half the channels."""
-    return _build(_LCNET, dict(channel_multiplier=0.5), **kwargs)
-
-
-@register_model
-def lcnet_075(**kwargs: Any) -> MobileNetV3:
-    """PP-LCNet, 0.75 times the channels."""
-    return _build(_LCNET, dict(channel_multiplier=0.75), **kwargs)
-
-
-@register_model
-def lcnet_100(**kwargs: Any) -> MobileNetV3:
-    """PP-LCNet."""
-    return _build(_LCNET, **kwargs)
-
-
-@register_model
-def lcnet_150(**kwargs: Any) -> MobileNetV3:
-    """PP-LCNet, 1.5 times the channels."""
-    return _build(_LCNET, dict(channel_multiplier=1.5), **kwargs)
-
-
-@register_model
-def mobilenetv4_conv_small_035(**kwargs: Any) -> MobileNetV3:
-    """MobileNetV4-Conv-Small (Qin et al., 2024), 0.35 times the channels but the stem's."""
-    return _build(_V4_CONV_SMALL, dict(channel_multiplier=0.35, fix_stem=True), **kwargs)
-
-
-@register_model
-def mobilenetv4_conv_small_050(**kwargs: Any) -> MobileNetV3:
-    """MobileNetV4-Conv-Small, half the channels but the stem's."""
-    return _build(_V4_CONV_SMALL, dict(channel_multiplier=0.5, fix_stem=True), **kwargs)
-
-
-@register_model
-def mobilenetv4_conv_small(**kwargs: Any) -> MobileNetV3:
-    """MobileNetV4-Conv-Small."""
-    return _build(_V4_CONV_SMALL, **kwargs)
-
-
-@register_model
-def mobilenetv4_conv_medium(**kwargs: Any) -> MobileNetV3:
-    """MobileNetV4-Conv-Medium."""
-    return _build(_V4_CONV_MEDIUM, **kwargs)
-
-
-@register_model
-def mobilenetv4_conv_large(**kwargs: Any) -> MobileNetV3:
-    """MobileNetV4-Conv-Large."""
-    return _build(_V4_CONV_LARGE, **kwargs)
-
-
-@register_model
-def mobilenetv4_hybrid_medium(**kwargs: Any) -> MobileNetV3:
-    """MobileNetV4-Hybrid-Medium: multi-query attention in the two deep stages."""
-    return _build(_V4_HYBRID_MEDIUM, **kwargs)
-
-
-@register_model
-def mobilenetv4_hybrid_large(**kwargs: Any) -> MobileNetV3:
-    """MobileNetV4-Hybrid-Large."""
-    return _build(_V4_HYBRID_LARGE, **kwargs)
-
-
-@register_model
-def mobilenetv4_conv_aa_medium(**kwargs: Any) -> MobileNetV3:
-    """MobileNetV4-Conv-Medium that downsamples by average pooling."""
-    return _build(_V4_CONV_MEDIUM, dict(aa_layer="avg"), **kwargs)
-
-
-@register_model
-def mobilenetv4_conv_blur_medium(**kwargs: Any) -> MobileNetV3:
-    """MobileNetV4-Conv-Medium that blurs as it downsamples."""
-    return _build(_V4_CONV_MEDIUM, dict(aa_layer="blurpc"), **kwargs)
-
-
-@register_model
-def mobilenetv4_conv_aa_large(**kwargs: Any) -> MobileNetV3:
-    """MobileNetV4-Conv-Large that downsamples by average pooling."""
-    return _build(_V4_CONV_LARGE, dict(aa_layer="avg"), **kwargs)
-
-
-@register_model
-def mobilenetv4_hybrid_medium_075(**kwargs: Any) -> MobileNetV3:
-    """MobileNetV4-Hybrid-Medium, 0.75 times the channels but the stem's."""
-    return _build(_V4_HYBRID_MEDIUM, _V4_075, **kwargs)
-
-
-@register_model
-def mobilenetv4_hybrid_large_075(**kwargs: Any) -> MobileNetV3:
-    """MobileNetV4-Hybrid-Large, 0.75 times the channels but the stem's."""
-    return _build(_V4_HYBRID_LARGE, _V4_075, **kwargs)
+register_model.variants(__name__, MobileNetV3, {
+    "mobilenetv3_large_075": ("MobileNetV3-Large (Howard et al., 2019), 0.75 times the channels.",
+        _V3_LARGE, scaled(0.75)),
+    "mobilenetv3_large_100": ("MobileNetV3-Large.", _V3_LARGE),
+    "mobilenetv3_large_150d": ("MobileNetV3-Large, 1.5 times the channels and 1.2 times the depth; timm's own scaling.",
+        _V3_LARGE, scaled(1.5, 1.2)),
+    "mobilenetv3_small_050": ("MobileNetV3-Small, half the channels but the stem's.",
+        _V3_SMALL, scaled(0.5), _FIX),
+    "mobilenetv3_small_075": ("MobileNetV3-Small, 0.75 times the channels.", _V3_SMALL, scaled(0.75)),
+    "mobilenetv3_small_100": ("MobileNetV3-Small.", _V3_SMALL),
+    "mobilenetv3_rw": ("MobileNetV3-Large as timm first read the paper: other attention, no bias in the head.", _V3_RW),
+    "mobilenet_v3_large": ("torchvision's MobileNetV3-Large: batch norm's epsilon 1e-3 and momentum 0.01, dropout 0.2.",
+        _V3_LARGE, _TORCHVISION),
+    "mobilenet_v3_small": ("torchvision's MobileNetV3-Small: batch norm's epsilon 1e-3 and momentum 0.01, dropout 0.2.",
+        _V3_SMALL, _TORCHVISION),
+    "tf_mobilenetv3_large_075": ("MobileNetV3-Large, 0.75 times the channels, as trained in TensorFlow.",
+        _V3_LARGE, _TF, scaled(0.75)),
+    "tf_mobilenetv3_large_100": ("MobileNetV3-Large as trained in TensorFlow.", _V3_LARGE, _TF),
+    "tf_mobilenetv3_large_minimal_100": ("MobileNetV3-Large, 3x3 kernels and ReLU only, no attention; TensorFlow's.",
+        _V3_LARGE_MINIMAL, _TF),
+    "tf_mobilenetv3_small_075": ("MobileNetV3-Small, 0.75 times the channels, as trained in TensorFlow.",
+        _V3_SMALL, _TF, scaled(0.75)),
+    "tf_mobilenetv3_small_100": ("MobileNetV3-Small as trained in TensorFlow.", _V3_SMALL, _TF),
+    "tf_mobilenetv3_small_minimal_100": ("MobileNetV3-Small, 3x3 kernels and ReLU only, no attention; TensorFlow's.",
+        _V3_SMALL_MINIMAL, _TF),
+    "fbnetv3_b": ("FBNetV3-B (Dai et al., 2020).", _FBNETV3_B),
+    "fbnetv3_d": ("FBNetV3-D.", _FBNETV3_D),
+    "fbnetv3_g": ("FBNetV3-G.", _FBNETV3_G),
+    "lcnet_035": ("PP-LCNet (Cui et al., 2021), 0.35 times the channels.", _LCNET, scaled(0.35)),
+    "lcnet_050": ("PP-LCNet, half the channels.", _LCNET, scaled(0.5)),
+    "lcnet_075": ("PP-LCNet, 0.75 times the channels.", _LCNET, scaled(0.75)),
+    "lcnet_100": ("PP-LCNet.", _LCNET),
+    "lcnet_150": ("PP-LCNet, 1.5 times the channels.", _LCNET, scaled(1.5)),
+    "mobilenetv4_conv_small_035": ("MobileNetV4-Conv-Small (Qin et al., 2024), 0.35 times the channels but the stem's.",
+        _V4_CONV_SMALL, scaled(0.35), _FIX),
+    "mobilenetv4_conv_small_050": ("MobileNetV4-Conv-Small, half the channels but the stem's.",
+        _V4_CONV_SMALL, scaled(0.5), _FIX),
+    "mobilenetv4_conv_small": ("MobileNetV4-Conv-Small.", _V4_CONV_SMALL),
+    "mobilenetv4_conv_medium": ("MobileNetV4-Conv-Medium.", _V4_CONV_MEDIUM),
+    "mobilenetv4_conv_large": ("MobileNetV4-Conv-Large.", _V4_CONV_LARGE),
+    "mobilenetv4_hybrid_medium": ("MobileNetV4-Hybrid-Medium: multi-query attention in the two deep stages.",
+        _V4_HYBRID_MEDIUM),
+    "mobilenetv4_hybrid_large": ("MobileNetV4-Hybrid-Large.", _V4_HYBRID_LARGE),
+    "mobilenetv4_conv_aa_medium": ("MobileNetV4-Conv-Medium that downsamples by average pooling.",
+        _V4_CONV_MEDIUM, dict(aa_layer="avg")),
+    "mobilenetv4_conv_blur_medium": ("MobileNetV4-Conv-Medium that blurs as it downsamples.",
+        _V4_CONV_MEDIUM, dict(aa_layer="blurpc")),
+    "mobilenetv4_conv_aa_large": ("MobileNetV4-Conv-Large that downsamples by average pooling.",
+        _V4_CONV_LARGE, dict(aa_layer="avg")),
+    "mobilenetv4_hybrid_medium_075": ("MobileNetV4-Hybrid-Medium, 0.75 times the channels but the stem's.",
+        _V4_HYBRID_MEDIUM, scaled(0.75), _FIX),
+    "mobilenetv4_hybrid_large_075": ("MobileNetV4-Hybrid-Large, 0.75 times the channels but the stem's.",
+        _V4_HYBRID_LARGE, scaled(0.75), _FIX),
+})
 
 
 # --- foreign checkpoints

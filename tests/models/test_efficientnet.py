@@ -323,7 +323,7 @@ def test_conditional_convolution_mixes_its_experts():
 
 def test_every_entrypoint_says_what_it_is_and_takes_arguments_alone():
     entrypoints = [getattr(efficientnet, name) for name in TIMM_NAMES if name not in PRUNED]
-    assert all(function.__doc__ and function.__annotations__["return"] == "EfficientNet" for function in entrypoints)
+    assert all(function.__doc__ and function.__annotations__["return"] is EfficientNet for function in entrypoints)
     assert "pretrained" not in inspect.signature(EfficientNet).parameters
     assert isinstance(build("efficientnet_cc_b0_4e").blocks[4][0], CondConvResidual)
 

@@ -112,7 +112,7 @@ def test_bad_arguments_are_reported(kwargs, message):
 def test_every_entrypoint_says_what_it_is():
     for name in [*TIMM_NAMES, "mobilenet_v3_large", "mobilenet_v3_small"]:
         entrypoint = getattr(mobilenetv3, name)
-        assert entrypoint.__doc__ and entrypoint.__annotations__["return"] == "MobileNetV3"
+        assert entrypoint.__doc__ and entrypoint.__annotations__["return"] is MobileNetV3
     assert "pretrained" not in inspect.signature(MobileNetV3).parameters
 
 
