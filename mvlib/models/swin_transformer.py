@@ -617,59 +617,18 @@ _SWIN_S = dict(embed_dim=96, depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24))
 _SWIN_B = dict(embed_dim=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32))
 _SWIN_L = dict(embed_dim=192, depths=(2, 2, 18, 2), num_heads=(6, 12, 24, 48))
 
-
-@register_model
-def swin_tiny_patch4_window7_224(**kwargs: Any) -> SwinTransformer:
-    """Swin-T, 28 M parameters."""
-    return SwinTransformer(**{**_SWIN_T, **kwargs})
-
-
-@register_model
-def swin_small_patch4_window7_224(**kwargs: Any) -> SwinTransformer:
-    """Swin-S, 50 M parameters."""
-    return SwinTransformer(**{**_SWIN_S, **kwargs})
-
-
-@register_model
-def swin_base_patch4_window7_224(**kwargs: Any) -> SwinTransformer:
-    """Swin-B, 88 M parameters."""
-    return SwinTransformer(**{**_SWIN_B, **kwargs})
-
-
-@register_model
-def swin_base_patch4_window12_384(**kwargs: Any) -> SwinTransformer:
-    """Swin-B with windows of 12 x 12, for images of 384 pixels."""
-    return SwinTransformer(**{**_SWIN_B, "window_size": 12, **kwargs})
-
-
-@register_model
-def swin_large_patch4_window7_224(**kwargs: Any) -> SwinTransformer:
-    """Swin-L, 197 M parameters."""
-    return SwinTransformer(**{**_SWIN_L, **kwargs})
-
-
-@register_model
-def swin_large_patch4_window12_384(**kwargs: Any) -> SwinTransformer:
-    """Swin-L with windows of 12 x 12, for images of 384 pixels."""
-    return SwinTransformer(**{**_SWIN_L, "window_size": 12, **kwargs})
-
-
-@register_model
-def swin_s3_tiny_224(**kwargs: Any) -> SwinTransformer:
-    """S3-T: Swin-T with the windows that the search over S3's space found."""
-    return SwinTransformer(**{**_SWIN_T, "window_size": (7, 7, 14, 7), **kwargs})
-
-
-@register_model
-def swin_s3_small_224(**kwargs: Any) -> SwinTransformer:
-    """S3-S: Swin-S with searched windows."""
-    return SwinTransformer(**{**_SWIN_S, "window_size": (14, 14, 14, 7), **kwargs})
-
-
-@register_model
-def swin_s3_base_224(**kwargs: Any) -> SwinTransformer:
-    """S3-B: 30 blocks in the third stage, searched windows."""
-    return SwinTransformer(**{**_SWIN_T, "depths": (2, 2, 30, 2), "window_size": (7, 7, 14, 7), **kwargs})
+# Windows of 12 x 12 are for images of 384 pixels; S3's are what a search found.
+register_model.variants(__name__, SwinTransformer, {
+    "swin_tiny_patch4_window7_224": _SWIN_T,
+    "swin_small_patch4_window7_224": _SWIN_S,
+    "swin_base_patch4_window7_224": _SWIN_B,
+    "swin_base_patch4_window12_384": (_SWIN_B, dict(window_size=12)),
+    "swin_large_patch4_window7_224": _SWIN_L,
+    "swin_large_patch4_window12_384": (_SWIN_L, dict(window_size=12)),
+    "swin_s3_tiny_224": (_SWIN_T, dict(window_size=(7, 7, 14, 7))),
+    "swin_s3_small_224": (_SWIN_S, dict(window_size=(14, 14, 14, 7))),
+    "swin_s3_base_224": (_SWIN_T, dict(depths=(2, 2, 30, 2), window_size=(7, 7, 14, 7))),
+})
 
 
 def from_microsoft(state_dict: StateDict, model: nn.Module) -> StateDict:

@@ -273,6 +273,7 @@ class VisionTransformer(ImageModel):
         proj_drop_rate, attn_drop_rate: Dropout in the blocks.
         drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
         weight_init: Initial weights, see `init_vit_module`.
+        resampling: How weights of another size are resampled, see `fit_sizes`; bicubic and antialiased unless given.
         fix_init: Scale the blocks' output projections down with depth (BEiT).
         embed_norm_layer: Norm in the patch embedding.
         norm_layer, act_layer, block_fn, mlp_layer, attn_layer: What the blocks are made of.
@@ -324,6 +325,7 @@ class VisionTransformer(ImageModel):
         drop_path_rate: float = 0.0,
         weight_init: str = "",
         fix_init: bool = False,
+        resampling: Mapping[str, Any] | None = None,
         embed_layer: Callable[..., nn.Module] = PatchEmbed,
         embed_norm_layer: NormLayer = None,
         norm_layer: NormLayer = None,
@@ -346,6 +348,7 @@ class VisionTransformer(ImageModel):
         self.dynamic_img_size = dynamic_img_size
         self.weight_init = weight_init
         self.fix_init = fix_init
+        self.resampling = resampling or self.resampling
         self._check_pool(global_pool)
         self.global_pool = global_pool
 
@@ -565,29 +568,12 @@ class VisionTransformer(ImageModel):
         return (side, side) if side * side == count != self.patch_embed.num_patches else None
 
 
-# --- the architectures
-
-
-def _vit(kwargs: Mapping[str, Any], *presets: Mapping[str, Any], **own: Any) -> VisionTransformer:
-    """A model from presets, an architecture's own arguments and the caller's; later ones win."""
-    arguments: dict[str, Any] = {}
-    for part in (*presets, own, kwargs):
-        arguments.update(part)
-    return VisionTransformer(**arguments)
-
+# --- the architectures: presets, and what else differs from the class's defaults
 
 _PACKED_SWIGLU = partial(GluMlp, gate_last=False)
-
-
 _BILINEAR = dict(interpolation="bilinear", antialias=False)  # how Google's JAX code, FlexiViT and RADIO resample
 
-
-def _bilinear(model: VisionTransformer, align_corners: bool | None = None) -> VisionTransformer:
-    """The model, set to resample weights of another size as its authors do."""
-    model.resampling = {**_BILINEAR, "align_corners": align_corners}
-    return model
-
-
+# sizes
 _TINY = dict(embed_dim=192, depth=12, num_heads=3)
 _SMALL = dict(embed_dim=384, depth=12, num_heads=6)
 _MEDIUM = dict(embed_dim=512, depth=12, num_heads=8)
@@ -607,1019 +593,212 @@ _GIANT_DINO = dict(
 )
 _GIANT_OPT = dict(embed_dim=1536, depth=40, num_heads=16)
 _WEE = dict(embed_dim=256, depth=14, num_heads=4, init_values=1e-5, mlp_ratio=5)
+_WEE_DEEP = {**_WEE, "depth": 16}
 _LITTLE = dict(embed_dim=320, depth=14, num_heads=5, init_values=1e-5, mlp_ratio=5.6)
-_CLIP = dict(pre_norm=True, norm_layer=partial(LayerNorm, eps=1e-5))
-_XP = dict(
-    pre_norm=True, no_embed_class=True, norm_layer=RmsNorm, block_fn=ParallelScalingBlock, qkv_bias=False,
-    qk_norm=True,
-)
-_AIMV2 = dict(
-    class_token=False, fc_norm=False, global_pool="avg", qkv_bias=False, proj_bias=False, act_layer="silu",
-    norm_layer=partial(RmsNorm, eps=1e-5), embed_norm_layer=partial(RmsNorm, eps=1e-5), mlp_layer=SwiGLU,
-)
-_BEIT3 = dict(
-    scale_attn_norm=True, scale_mlp_norm=True, class_token=True, global_pool="avg", norm_layer=partial(LayerNorm,
-    eps=1e-5),
-)
-_RADIO = dict(img_size=512, no_embed_class=True, final_norm=False)
-_REG_GAP = dict(class_token=False, no_embed_class=True, global_pool="avg")
-_GAP = dict(class_token=False, global_pool="avg", fc_norm=False)
+
+# kinds
+_SCALED = dict(init_values=1e-5)
+_NO_CLASS = dict(class_token=False, global_pool="avg")
+_GAP = dict(_NO_CLASS, fc_norm=False)
+_SCALED_GAP = dict(_GAP, qkv_bias=False, init_values=1e-6)
 _MAP = dict(class_token=False, global_pool="map")
-
-
-@register_model
-def vit_tiny_patch16_224(**kwargs: Any) -> VisionTransformer:
-    """ViT-Tiny/16 at 224 x 224."""
-    return _vit(kwargs, _TINY, patch_size=16)
-
-
-@register_model
-def vit_tiny_patch16_384(**kwargs: Any) -> VisionTransformer:
-    """ViT-Tiny/16 at 384 x 384."""
-    return _vit(kwargs, _TINY, img_size=384, patch_size=16)
-
-
-@register_model
-def vit_small_patch32_224(**kwargs: Any) -> VisionTransformer:
-    """ViT-Small/32 at 224 x 224."""
-    return _vit(kwargs, _SMALL, patch_size=32)
-
-
-@register_model
-def vit_small_patch32_384(**kwargs: Any) -> VisionTransformer:
-    """ViT-Small/32 at 384 x 384."""
-    return _vit(kwargs, _SMALL, img_size=384, patch_size=32)
-
-
-@register_model
-def vit_small_patch16_224(**kwargs: Any) -> VisionTransformer:
-    """ViT-Small/16 at 224 x 224."""
-    return _vit(kwargs, _SMALL, patch_size=16)
-
-
-@register_model
-def vit_small_patch16_384(**kwargs: Any) -> VisionTransformer:
-    """ViT-Small/16 at 384 x 384."""
-    return _vit(kwargs, _SMALL, img_size=384, patch_size=16)
-
-
-@register_model
-def vit_small_patch8_224(**kwargs: Any) -> VisionTransformer:
-    """ViT-Small/8 at 224 x 224."""
-    return _vit(kwargs, _SMALL, patch_size=8)
-
-
-@register_model
-def vit_base_patch32_224(**kwargs: Any) -> VisionTransformer:
-    """ViT-Base/32 at 224 x 224."""
-    return _vit(kwargs, _BASE, patch_size=32)
-
-
-@register_model
-def vit_base_patch32_384(**kwargs: Any) -> VisionTransformer:
-    """ViT-Base/32 at 384 x 384."""
-    return _vit(kwargs, _BASE, img_size=384, patch_size=32)
-
-
-@register_model
-def vit_base_patch16_224(**kwargs: Any) -> VisionTransformer:
-    """ViT-Base/16 at 224 x 224."""
-    return _vit(kwargs, _BASE, patch_size=16)
-
-
-@register_model
-def vit_base_patch16_384(**kwargs: Any) -> VisionTransformer:
-    """ViT-Base/16 at 384 x 384."""
-    return _vit(kwargs, _BASE, img_size=384, patch_size=16)
-
-
-@register_model
-def vit_base_patch8_224(**kwargs: Any) -> VisionTransformer:
-    """ViT-Base/8 at 224 x 224."""
-    return _vit(kwargs, _BASE, patch_size=8)
-
-
-@register_model
-def vit_large_patch32_224(**kwargs: Any) -> VisionTransformer:
-    """ViT-Large/32 at 224 x 224."""
-    return _vit(kwargs, _LARGE, patch_size=32)
-
-
-@register_model
-def vit_large_patch32_384(**kwargs: Any) -> VisionTransformer:
-    """ViT-Large/32 at 384 x 384."""
-    return _vit(kwargs, _LARGE, img_size=384, patch_size=32)
-
-
-@register_model
-def vit_large_patch16_224(**kwargs: Any) -> VisionTransformer:
-    """ViT-Large/16 at 224 x 224."""
-    return _vit(kwargs, _LARGE, patch_size=16)
-
-
-@register_model
-def vit_large_patch16_384(**kwargs: Any) -> VisionTransformer:
-    """ViT-Large/16 at 384 x 384."""
-    return _vit(kwargs, _LARGE, img_size=384, patch_size=16)
-
-
-@register_model
-def vit_large_patch14_224(**kwargs: Any) -> VisionTransformer:
-    """ViT-Large/14 at 224 x 224."""
-    return _vit(kwargs, _LARGE, patch_size=14)
-
-
-@register_model
-def vit_huge_patch14_224(**kwargs: Any) -> VisionTransformer:
-    """ViT-Huge/14 at 224 x 224."""
-    return _vit(kwargs, _HUGE, patch_size=14)
-
-
-@register_model
-def vit_giant_patch14_224(**kwargs: Any) -> VisionTransformer:
-    """ViT-Giant/14 at 224 x 224."""
-    return _vit(kwargs, _GIANT, patch_size=14)
-
-
-@register_model
-def vit_gigantic_patch14_224(**kwargs: Any) -> VisionTransformer:
-    """ViT-Gigantic/14 at 224 x 224."""
-    return _vit(kwargs, _GIGANTIC, patch_size=14)
-
-
-@register_model
-def vit_base_patch16_224_miil(**kwargs: Any) -> VisionTransformer:
-    """ViT-Base/16 at 224 x 224: of the ImageNet-21K pretraining for the masses."""
-    return _vit(kwargs, _BASE, patch_size=16, qkv_bias=False)
-
-
-@register_model
-def vit_medium_patch16_gap_240(**kwargs: Any) -> VisionTransformer:
-    """ViT-Medium/16 at 240 x 240: mean-pooled."""
-    return _vit(kwargs, _MEDIUM, _GAP, img_size=240, patch_size=16, qkv_bias=False, init_values=1e-06)
-
-
-@register_model
-def vit_medium_patch16_gap_256(**kwargs: Any) -> VisionTransformer:
-    """ViT-Medium/16 at 256 x 256: mean-pooled."""
-    return _vit(kwargs, _MEDIUM, _GAP, img_size=256, patch_size=16, qkv_bias=False, init_values=1e-06)
-
-
-@register_model
-def vit_medium_patch16_gap_384(**kwargs: Any) -> VisionTransformer:
-    """ViT-Medium/16 at 384 x 384: mean-pooled."""
-    return _vit(kwargs, _MEDIUM, _GAP, img_size=384, patch_size=16, qkv_bias=False, init_values=1e-06)
-
-
-@register_model
-def vit_betwixt_patch16_gap_256(**kwargs: Any) -> VisionTransformer:
-    """ViT-Betwixt/16 at 256 x 256: mean-pooled."""
-    return _vit(kwargs, _BETWIXT, _GAP, img_size=256, patch_size=16, qkv_bias=False, init_values=1e-06)
-
-
-@register_model
-def vit_base_patch16_gap_224(**kwargs: Any) -> VisionTransformer:
-    """ViT-Base/16 at 224 x 224: mean-pooled."""
-    return _vit(kwargs, _GAP, patch_size=16, embed_dim=768, depth=12, num_heads=16)
-
-
-@register_model
-def vit_huge_patch14_gap_224(**kwargs: Any) -> VisionTransformer:
-    """ViT-Huge/14 at 224 x 224: mean-pooled."""
-    return _vit(kwargs, _HUGE, _GAP, patch_size=14)
-
-
-@register_model
-def vit_huge_patch16_gap_448(**kwargs: Any) -> VisionTransformer:
-    """ViT-Huge/16 at 448 x 448: mean-pooled."""
-    return _vit(kwargs, _HUGE, _GAP, img_size=448, patch_size=16)
-
-
-@register_model
-def vit_giant_patch16_gap_224(**kwargs: Any) -> VisionTransformer:
-    """ViT-Giant/16 at 224 x 224: mean-pooled."""
-    return _vit(kwargs, _GIANT, _GAP, patch_size=16)
-
-
-@register_model
-def vit_xsmall_patch16_clip_224(**kwargs: Any) -> VisionTransformer:
-    """ViT, an extra small, patches of 16 at 224 x 224: CLIP image tower."""
-    return _vit(kwargs, _CLIP, embed_dim=256, depth=10, num_heads=4)
-
-
-@register_model
-def vit_medium_patch32_clip_224(**kwargs: Any) -> VisionTransformer:
-    """ViT-Medium/32 at 224 x 224: CLIP image tower."""
-    return _vit(kwargs, _MEDIUM, _CLIP, patch_size=32)
-
-
-@register_model
-def vit_medium_patch16_clip_224(**kwargs: Any) -> VisionTransformer:
-    """ViT-Medium/16 at 224 x 224: CLIP image tower."""
-    return _vit(kwargs, _MEDIUM, _CLIP)
-
-
-@register_model
-def vit_betwixt_patch32_clip_224(**kwargs: Any) -> VisionTransformer:
-    """ViT-Betwixt/32 at 224 x 224: CLIP image tower."""
-    return _vit(kwargs, _BETWIXT, _CLIP, patch_size=32)
-
-
-@register_model
-def vit_base_patch32_clip_224(**kwargs: Any) -> VisionTransformer:
-    """ViT-Base/32 at 224 x 224: CLIP image tower."""
-    return _vit(kwargs, _BASE, _CLIP, patch_size=32)
-
-
-@register_model
-def vit_base_patch32_clip_256(**kwargs: Any) -> VisionTransformer:
-    """ViT-Base/32 at 256 x 256: CLIP image tower."""
-    return _vit(kwargs, _BASE, _CLIP, img_size=256, patch_size=32)
-
-
-@register_model
-def vit_base_patch32_clip_384(**kwargs: Any) -> VisionTransformer:
-    """ViT-Base/32 at 384 x 384: CLIP image tower."""
-    return _vit(kwargs, _BASE, _CLIP, img_size=384, patch_size=32)
-
-
-@register_model
-def vit_base_patch32_clip_448(**kwargs: Any) -> VisionTransformer:
-    """ViT-Base/32 at 448 x 448: CLIP image tower."""
-    return _vit(kwargs, _BASE, _CLIP, img_size=448, patch_size=32)
-
-
-@register_model
-def vit_base_patch16_clip_224(**kwargs: Any) -> VisionTransformer:
-    """ViT-Base/16 at 224 x 224: CLIP image tower."""
-    return _vit(kwargs, _BASE, _CLIP, patch_size=16)
-
-
-@register_model
-def vit_base_patch16_clip_384(**kwargs: Any) -> VisionTransformer:
-    """ViT-Base/16 at 384 x 384: CLIP image tower."""
-    return _vit(kwargs, _BASE, _CLIP, img_size=384, patch_size=16)
-
-
-@register_model
-def vit_base_patch16_plus_clip_240(**kwargs: Any) -> VisionTransformer:
-    """ViT-Base/16 at 240 x 240: CLIP image tower, wider."""
-    return _vit(kwargs, _BASE_PLUS, _CLIP, img_size=240, patch_size=16)
-
-
-@register_model
-def vit_large_patch14_clip_224(**kwargs: Any) -> VisionTransformer:
-    """ViT-Large/14 at 224 x 224: CLIP image tower."""
-    return _vit(kwargs, _LARGE, _CLIP, patch_size=14)
-
-
-@register_model
-def vit_large_patch14_clip_336(**kwargs: Any) -> VisionTransformer:
-    """ViT-Large/14 at 336 x 336: CLIP image tower."""
-    return _vit(kwargs, _LARGE, _CLIP, img_size=336, patch_size=14)
-
-
-@register_model
-def vit_huge_patch14_clip_224(**kwargs: Any) -> VisionTransformer:
-    """ViT-Huge/14 at 224 x 224: CLIP image tower."""
-    return _vit(kwargs, _HUGE, _CLIP, patch_size=14)
-
-
-@register_model
-def vit_huge_patch14_clip_336(**kwargs: Any) -> VisionTransformer:
-    """ViT-Huge/14 at 336 x 336: CLIP image tower."""
-    return _vit(kwargs, _HUGE, _CLIP, img_size=336, patch_size=14)
-
-
-@register_model
-def vit_huge_patch14_clip_378(**kwargs: Any) -> VisionTransformer:
-    """ViT-Huge/14 at 378 x 378: CLIP image tower."""
-    return _vit(kwargs, _HUGE, _CLIP, img_size=378, patch_size=14)
-
-
-@register_model
-def vit_giant_patch14_clip_224(**kwargs: Any) -> VisionTransformer:
-    """ViT-Giant/14 at 224 x 224: CLIP image tower."""
-    return _vit(kwargs, _GIANT, _CLIP, patch_size=14)
-
-
-@register_model
-def vit_gigantic_patch14_clip_224(**kwargs: Any) -> VisionTransformer:
-    """ViT-Gigantic/14 at 224 x 224: CLIP image tower."""
-    return _vit(kwargs, _GIGANTIC, _CLIP, patch_size=14)
-
-
-@register_model
-def vit_gigantic_patch14_clip_378(**kwargs: Any) -> VisionTransformer:
-    """ViT-Gigantic/14 at 378 x 378: CLIP image tower."""
-    return _vit(kwargs, _GIGANTIC, _CLIP, img_size=378, patch_size=14)
-
-
-@register_model
-def vit_base_patch32_clip_quickgelu_224(**kwargs: Any) -> VisionTransformer:
-    """ViT-Base/32 at 224 x 224: CLIP image tower, with the quick GELU."""
-    return _vit(kwargs, _BASE, _CLIP, patch_size=32, act_layer="quick_gelu")
-
-
-@register_model
-def vit_base_patch16_clip_quickgelu_224(**kwargs: Any) -> VisionTransformer:
-    """ViT-Base/16 at 224 x 224: CLIP image tower, with the quick GELU."""
-    return _vit(kwargs, _BASE, _CLIP, patch_size=16, act_layer="quick_gelu")
-
-
-@register_model
-def vit_large_patch14_clip_quickgelu_224(**kwargs: Any) -> VisionTransformer:
-    """ViT-Large/14 at 224 x 224: CLIP image tower, with the quick GELU."""
-    return _vit(kwargs, _LARGE, _CLIP, patch_size=14, act_layer="quick_gelu")
-
-
-@register_model
-def vit_large_patch14_clip_quickgelu_336(**kwargs: Any) -> VisionTransformer:
-    """ViT-Large/14 at 336 x 336: CLIP image tower, with the quick GELU."""
-    return _vit(kwargs, _LARGE, _CLIP, img_size=336, patch_size=14, act_layer="quick_gelu")
-
-
-@register_model
-def vit_huge_patch14_clip_quickgelu_224(**kwargs: Any) -> VisionTransformer:
-    """ViT-Huge/14 at 224 x 224: CLIP image tower, with the quick GELU."""
-    return _vit(kwargs, _HUGE, _CLIP, patch_size=14, act_layer="quick_gelu")
-
-
-@register_model
-def vit_huge_patch14_clip_quickgelu_378(**kwargs: Any) -> VisionTransformer:
-    """ViT-Huge/14 at 378 x 378: CLIP image tower, with the quick GELU."""
-    return _vit(kwargs, _HUGE, _CLIP, img_size=378, patch_size=14, act_layer="quick_gelu")
-
-
-@register_model
-def vit_gigantic_patch14_clip_quickgelu_224(**kwargs: Any) -> VisionTransformer:
-    """ViT-Gigantic/14 at 224 x 224: CLIP image tower, with the quick GELU."""
-    return _vit(kwargs, _GIGANTIC, _CLIP, patch_size=14, act_layer="quick_gelu")
-
-
-@register_model
-def vit_base_patch32_plus_256(**kwargs: Any) -> VisionTransformer:
-    """ViT-Base/32 at 256 x 256: wider."""
-    return _vit(kwargs, _BASE_PLUS, img_size=256, patch_size=32, init_values=1e-5)
-
-
-@register_model
-def vit_base_patch16_plus_240(**kwargs: Any) -> VisionTransformer:
-    """ViT-Base/16 at 240 x 240: wider."""
-    return _vit(kwargs, _BASE_PLUS, img_size=240, patch_size=16, init_values=1e-5)
-
-
-@register_model
-def vit_base_patch16_rpn_224(**kwargs: Any) -> VisionTransformer:
-    """ViT-Base/16 at 224 x 224: norms after each branch."""
-    return _vit(kwargs, _BASE, patch_size=16, qkv_bias=False, init_values=1e-5, class_token=False,
-        block_fn=ResPostBlock, global_pool="avg")
-
-
-@register_model
-def vit_small_patch16_36x1_224(**kwargs: Any) -> VisionTransformer:
-    """ViT-Small/16 at 224 x 224: 36 blocks."""
-    return _vit(kwargs, patch_size=16, embed_dim=384, depth=36, num_heads=6, init_values=1e-5)
-
-
-@register_model
-def vit_small_patch16_18x2_224(**kwargs: Any) -> VisionTransformer:
-    """ViT-Small/16 at 224 x 224: 18 blocks of two parallel pairs."""
-    return _vit(kwargs, patch_size=16, embed_dim=384, depth=18, num_heads=6, init_values=1e-5,
-        block_fn=ParallelThingsBlock)
-
-
-@register_model
-def vit_base_patch16_18x2_224(**kwargs: Any) -> VisionTransformer:
-    """ViT-Base/16 at 224 x 224: 18 blocks of two parallel pairs."""
-    return _vit(kwargs, patch_size=16, embed_dim=768, depth=18, num_heads=12, init_values=1e-5,
-        block_fn=ParallelThingsBlock)
-
-
-@register_model
-def eva_large_patch14_196(**kwargs: Any) -> VisionTransformer:
-    """EVA-distilled ViT, Large, patches of 14 at 196 x 196."""
-    return _vit(kwargs, _LARGE, img_size=196, patch_size=14, global_pool="avg")
-
-
-@register_model
-def eva_large_patch14_336(**kwargs: Any) -> VisionTransformer:
-    """EVA-distilled ViT, Large, patches of 14 at 336 x 336."""
-    return _vit(kwargs, _LARGE, img_size=336, patch_size=14, global_pool="avg")
-
-
-@register_model
-def flexivit_small(**kwargs: Any) -> VisionTransformer:
-    """FlexiViT-Small, trained for patches of many sizes."""
-    return _bilinear(_vit(kwargs, _SMALL, img_size=240, patch_size=16, no_embed_class=True))
-
-
-@register_model
-def flexivit_base(**kwargs: Any) -> VisionTransformer:
-    """FlexiViT-Base, trained for patches of many sizes."""
-    return _bilinear(_vit(kwargs, _BASE, img_size=240, patch_size=16, no_embed_class=True))
-
-
-@register_model
-def flexivit_large(**kwargs: Any) -> VisionTransformer:
-    """FlexiViT-Large, trained for patches of many sizes."""
-    return _bilinear(_vit(kwargs, _LARGE, img_size=240, patch_size=16, no_embed_class=True))
-
-
-@register_model
-def vit_base_patch16_xp_224(**kwargs: Any) -> VisionTransformer:
-    """ViT-Base/16 at 224 x 224: parallel blocks with RMS norm."""
-    return _vit(kwargs, _BASE, _XP, patch_size=16)
-
-
-@register_model
-def vit_large_patch14_xp_224(**kwargs: Any) -> VisionTransformer:
-    """ViT-Large/14 at 224 x 224: parallel blocks with RMS norm."""
-    return _vit(kwargs, _LARGE, _XP, patch_size=14)
-
-
-@register_model
-def vit_huge_patch14_xp_224(**kwargs: Any) -> VisionTransformer:
-    """ViT-Huge/14 at 224 x 224: parallel blocks with RMS norm."""
-    return _vit(kwargs, _HUGE, _XP, patch_size=14)
-
-
-@register_model
-def vit_small_patch14_dinov2(**kwargs: Any) -> VisionTransformer:
-    """ViT-Small/14: DINOv2."""
-    return _vit(kwargs, _SMALL, img_size=518, patch_size=14, init_values=1e-5)
-
-
-@register_model
-def vit_base_patch14_dinov2(**kwargs: Any) -> VisionTransformer:
-    """ViT-Base/14: DINOv2."""
-    return _vit(kwargs, _BASE, img_size=518, patch_size=14, init_values=1e-5)
-
-
-@register_model
-def vit_large_patch14_dinov2(**kwargs: Any) -> VisionTransformer:
-    """ViT-Large/14: DINOv2."""
-    return _vit(kwargs, _LARGE, img_size=518, patch_size=14, init_values=1e-5)
-
-
-@register_model
-def vit_giant_patch14_dinov2(**kwargs: Any) -> VisionTransformer:
-    """ViT-Giant/14: DINOv2."""
-    return _vit(kwargs, _GIANT_DINO, img_size=518, patch_size=14, init_values=1e-5)
-
-
-@register_model
-def vit_small_patch14_reg4_dinov2(**kwargs: Any) -> VisionTransformer:
-    """ViT-Small/14: DINOv2, 4 register tokens."""
-    return _vit(kwargs, _SMALL, img_size=518, patch_size=14, init_values=1e-5, reg_tokens=4, no_embed_class=True)
-
-
-@register_model
-def vit_base_patch14_reg4_dinov2(**kwargs: Any) -> VisionTransformer:
-    """ViT-Base/14: DINOv2, 4 register tokens."""
-    return _vit(kwargs, _BASE, img_size=518, patch_size=14, init_values=1e-5, reg_tokens=4, no_embed_class=True)
-
-
-@register_model
-def vit_large_patch14_reg4_dinov2(**kwargs: Any) -> VisionTransformer:
-    """ViT-Large/14: DINOv2, 4 register tokens."""
-    return _vit(kwargs, _LARGE, img_size=518, patch_size=14, init_values=1e-5, reg_tokens=4, no_embed_class=True)
-
-
-@register_model
-def vit_giant_patch14_reg4_dinov2(**kwargs: Any) -> VisionTransformer:
-    """ViT-Giant/14: DINOv2, 4 register tokens."""
-    return _vit(kwargs, _GIANT_DINO, img_size=518, patch_size=14, init_values=1e-5, reg_tokens=4, no_embed_class=True)
-
-
-@register_model
-def vit_base_patch14_reg1_tipsv2(**kwargs: Any) -> VisionTransformer:
-    """ViT-Base/14: TIPSv2, 1 register token."""
-    return _vit(kwargs, _BASE, img_size=448, patch_size=14, init_values=1.0, reg_tokens=1, no_embed_class=True)
-
-
-@register_model
-def vit_large_patch14_reg1_tipsv2(**kwargs: Any) -> VisionTransformer:
-    """ViT-Large/14: TIPSv2, 1 register token."""
-    return _vit(kwargs, _LARGE, img_size=448, patch_size=14, init_values=1.0, reg_tokens=1, no_embed_class=True)
-
-
-@register_model
-def vit_so400m_patch14_reg1_tipsv2(**kwargs: Any) -> VisionTransformer:
-    """ViT, shape-optimised 400M, patches of 14: TIPSv2, 1 register token."""
-    return _vit(kwargs, img_size=448, patch_size=14, embed_dim=1152, depth=27, num_heads=16, init_values=1.0,
-        mlp_ratio=4304 /
-        1152, reg_tokens=1, no_embed_class=True)
-
-
-@register_model
-def vit_giant_patch14_reg1_tipsv2(**kwargs: Any) -> VisionTransformer:
-    """ViT-Giant/14: TIPSv2, 1 register token."""
-    return _vit(kwargs, _GIANT_DINO, img_size=448, patch_size=14, init_values=1.0, reg_tokens=1, no_embed_class=True)
-
-
-@register_model
-def vit_base_patch32_siglip_256(**kwargs: Any) -> VisionTransformer:
-    """ViT-Base/32 at 256 x 256: SigLIP image tower."""
-    return _vit(kwargs, _BASE, _MAP, img_size=256, patch_size=32, act_layer="gelu_tanh")
-
-
-@register_model
-def vit_base_patch16_siglip_224(**kwargs: Any) -> VisionTransformer:
-    """ViT-Base/16 at 224 x 224: SigLIP image tower."""
-    return _vit(kwargs, _BASE, _MAP, patch_size=16)
-
-
-@register_model
-def vit_base_patch16_siglip_256(**kwargs: Any) -> VisionTransformer:
-    """ViT-Base/16 at 256 x 256: SigLIP image tower."""
-    return _vit(kwargs, _BASE, _MAP, img_size=256, patch_size=16)
-
-
-@register_model
-def vit_base_patch16_siglip_384(**kwargs: Any) -> VisionTransformer:
-    """ViT-Base/16 at 384 x 384: SigLIP image tower."""
-    return _vit(kwargs, _BASE, _MAP, img_size=384, patch_size=16)
-
-
-@register_model
-def vit_base_patch16_siglip_512(**kwargs: Any) -> VisionTransformer:
-    """ViT-Base/16 at 512 x 512: SigLIP image tower."""
-    return _vit(kwargs, _BASE, _MAP, img_size=512, patch_size=16)
-
-
-@register_model
-def vit_large_patch16_siglip_256(**kwargs: Any) -> VisionTransformer:
-    """ViT-Large/16 at 256 x 256: SigLIP image tower."""
-    return _vit(kwargs, _LARGE, _MAP, img_size=256, patch_size=16)
-
-
-@register_model
-def vit_large_patch16_siglip_384(**kwargs: Any) -> VisionTransformer:
-    """ViT-Large/16 at 384 x 384: SigLIP image tower."""
-    return _vit(kwargs, _LARGE, _MAP, img_size=384, patch_size=16)
-
-
-@register_model
-def vit_large_patch16_siglip_512(**kwargs: Any) -> VisionTransformer:
-    """ViT-Large/16 at 512 x 512: SigLIP image tower."""
-    return _vit(kwargs, _LARGE, _MAP, img_size=512, patch_size=16, act_layer="gelu_tanh")
-
-
-@register_model
-def vit_so400m_patch14_siglip_224(**kwargs: Any) -> VisionTransformer:
-    """ViT, shape-optimised 400M, patches of 14 at 224 x 224: SigLIP image tower."""
-    return _vit(kwargs, _SO400M, _MAP, patch_size=14)
-
-
-@register_model
-def vit_so400m_patch14_siglip_378(**kwargs: Any) -> VisionTransformer:
-    """ViT, shape-optimised 400M, patches of 14 at 378 x 378: SigLIP image tower."""
-    return _vit(kwargs, _SO400M, _MAP, img_size=378, patch_size=14)
-
-
-@register_model
-def vit_so400m_patch14_siglip_384(**kwargs: Any) -> VisionTransformer:
-    """ViT, shape-optimised 400M, patches of 14 at 384 x 384: SigLIP image tower."""
-    return _vit(kwargs, _SO400M, _MAP, img_size=384, patch_size=14)
-
-
-@register_model
-def vit_so400m_patch16_siglip_256(**kwargs: Any) -> VisionTransformer:
-    """ViT, shape-optimised 400M, patches of 16 at 256 x 256: SigLIP image tower."""
-    return _vit(kwargs, _SO400M, _MAP, img_size=256, patch_size=16, act_layer="gelu_tanh")
-
-
-@register_model
-def vit_so400m_patch16_siglip_384(**kwargs: Any) -> VisionTransformer:
-    """ViT, shape-optimised 400M, patches of 16 at 384 x 384: SigLIP image tower."""
-    return _vit(kwargs, _SO400M, _MAP, img_size=384, patch_size=16, act_layer="gelu_tanh")
-
-
-@register_model
-def vit_so400m_patch16_siglip_512(**kwargs: Any) -> VisionTransformer:
-    """ViT, shape-optimised 400M, patches of 16 at 512 x 512: SigLIP image tower."""
-    return _vit(kwargs, _SO400M, _MAP, img_size=512, patch_size=16, act_layer="gelu_tanh")
-
-
-@register_model
-def vit_giantopt_patch16_siglip_256(**kwargs: Any) -> VisionTransformer:
-    """ViT-Giant-opt/16 at 256 x 256: SigLIP image tower."""
-    return _vit(kwargs, _GIANT_OPT, _MAP, img_size=256, patch_size=16, act_layer="gelu_tanh")
-
-
-@register_model
-def vit_giantopt_patch16_siglip_384(**kwargs: Any) -> VisionTransformer:
-    """ViT-Giant-opt/16 at 384 x 384: SigLIP image tower."""
-    return _vit(kwargs, _GIANT_OPT, _MAP, img_size=384, patch_size=16, act_layer="gelu_tanh")
-
-
-@register_model
-def vit_base_patch32_siglip_gap_256(**kwargs: Any) -> VisionTransformer:
-    """ViT-Base/32 at 256 x 256: SigLIP image tower, mean-pooled."""
-    return _vit(kwargs, _BASE, _GAP, img_size=256, patch_size=32, act_layer="gelu_tanh")
-
-
-@register_model
-def vit_base_patch16_siglip_gap_224(**kwargs: Any) -> VisionTransformer:
-    """ViT-Base/16 at 224 x 224: SigLIP image tower, mean-pooled."""
-    return _vit(kwargs, _BASE, _GAP, patch_size=16)
-
-
-@register_model
-def vit_base_patch16_siglip_gap_256(**kwargs: Any) -> VisionTransformer:
-    """ViT-Base/16 at 256 x 256: SigLIP image tower, mean-pooled."""
-    return _vit(kwargs, _BASE, _GAP, img_size=256, patch_size=16)
-
-
-@register_model
-def vit_base_patch16_siglip_gap_384(**kwargs: Any) -> VisionTransformer:
-    """ViT-Base/16 at 384 x 384: SigLIP image tower, mean-pooled."""
-    return _vit(kwargs, _BASE, _GAP, img_size=384, patch_size=16)
-
-
-@register_model
-def vit_base_patch16_siglip_gap_512(**kwargs: Any) -> VisionTransformer:
-    """ViT-Base/16 at 512 x 512: SigLIP image tower, mean-pooled."""
-    return _vit(kwargs, _BASE, _GAP, img_size=512, patch_size=16)
-
-
-@register_model
-def vit_large_patch16_siglip_gap_256(**kwargs: Any) -> VisionTransformer:
-    """ViT-Large/16 at 256 x 256: SigLIP image tower, mean-pooled."""
-    return _vit(kwargs, _LARGE, _GAP, img_size=256, patch_size=16)
-
-
-@register_model
-def vit_large_patch16_siglip_gap_384(**kwargs: Any) -> VisionTransformer:
-    """ViT-Large/16 at 384 x 384: SigLIP image tower, mean-pooled."""
-    return _vit(kwargs, _LARGE, _GAP, img_size=384, patch_size=16)
-
-
-@register_model
-def vit_large_patch16_siglip_gap_512(**kwargs: Any) -> VisionTransformer:
-    """ViT-Large/16 at 512 x 512: SigLIP image tower, mean-pooled."""
-    return _vit(kwargs, _LARGE, _GAP, img_size=512, patch_size=16, act_layer="gelu_tanh")
-
-
-@register_model
-def vit_so400m_patch14_siglip_gap_224(**kwargs: Any) -> VisionTransformer:
-    """ViT, shape-optimised 400M, patches of 14 at 224 x 224: SigLIP image tower, mean-pooled."""
-    return _vit(kwargs, _SO400M, _GAP, patch_size=14)
-
-
-@register_model
-def vit_so400m_patch14_siglip_gap_378(**kwargs: Any) -> VisionTransformer:
-    """ViT, shape-optimised 400M, patches of 14 at 378 x 378: SigLIP image tower, mean-pooled."""
-    return _vit(kwargs, _SO400M, _GAP, img_size=378, patch_size=14)
-
-
-@register_model
-def vit_so400m_patch14_siglip_gap_384(**kwargs: Any) -> VisionTransformer:
-    """ViT, shape-optimised 400M, patches of 14 at 384 x 384: SigLIP image tower, mean-pooled."""
-    return _vit(kwargs, _SO400M, _GAP, img_size=384, patch_size=14)
-
-
-@register_model
-def vit_so400m_patch14_siglip_gap_448(**kwargs: Any) -> VisionTransformer:
-    """ViT, shape-optimised 400M, patches of 14 at 448 x 448: SigLIP image tower, mean-pooled."""
-    return _vit(kwargs, _SO400M, _GAP, img_size=448, patch_size=14)
-
-
-@register_model
-def vit_so400m_patch14_siglip_gap_896(**kwargs: Any) -> VisionTransformer:
-    """ViT, shape-optimised 400M, patches of 14 at 896 x 896: SigLIP image tower, mean-pooled."""
-    return _vit(kwargs, _SO400M, _GAP, img_size=896, patch_size=14)
-
-
-@register_model
-def vit_so400m_patch16_siglip_gap_256(**kwargs: Any) -> VisionTransformer:
-    """ViT, shape-optimised 400M, patches of 16 at 256 x 256: SigLIP image tower, mean-pooled."""
-    return _vit(kwargs, _SO400M, _GAP, img_size=256, patch_size=16, act_layer="gelu_tanh")
-
-
-@register_model
-def vit_so400m_patch16_siglip_gap_384(**kwargs: Any) -> VisionTransformer:
-    """ViT, shape-optimised 400M, patches of 16 at 384 x 384: SigLIP image tower, mean-pooled."""
-    return _vit(kwargs, _SO400M, _GAP, img_size=384, patch_size=16, act_layer="gelu_tanh")
-
-
-@register_model
-def vit_so400m_patch16_siglip_gap_512(**kwargs: Any) -> VisionTransformer:
-    """ViT, shape-optimised 400M, patches of 16 at 512 x 512: SigLIP image tower, mean-pooled."""
-    return _vit(kwargs, _SO400M, _GAP, img_size=512, patch_size=16, act_layer="gelu_tanh")
-
-
-@register_model
-def vit_giantopt_patch16_siglip_gap_256(**kwargs: Any) -> VisionTransformer:
-    """ViT-Giant-opt/16 at 256 x 256: SigLIP image tower, mean-pooled."""
-    return _vit(kwargs, _GIANT_OPT, _GAP, img_size=256, patch_size=16, act_layer="gelu_tanh")
-
-
-@register_model
-def vit_giantopt_patch16_siglip_gap_384(**kwargs: Any) -> VisionTransformer:
-    """ViT-Giant-opt/16 at 384 x 384: SigLIP image tower, mean-pooled."""
-    return _vit(kwargs, _GIANT_OPT, _GAP, img_size=384, patch_size=16, act_layer="gelu_tanh")
-
-
-@register_model
-def vit_wee_patch16_reg1_gap_256(**kwargs: Any) -> VisionTransformer:
-    """ViT-Wee/16 at 256 x 256: mean-pooled, 1 register token."""
-    return _vit(kwargs, _WEE, _REG_GAP, img_size=256, patch_size=16, reg_tokens=1)
-
-
-@register_model
-def vit_dwee_patch16_reg1_gap_256(**kwargs: Any) -> VisionTransformer:
-    """ViT-Wee/16 at 256 x 256: mean-pooled, 1 register token, differential attention."""
-    return _vit(kwargs, _WEE, _REG_GAP, img_size=256, patch_size=16, reg_tokens=1, attn_layer="diff")
-
-
-@register_model
-def vit_pwee_patch16_reg1_gap_256(**kwargs: Any) -> VisionTransformer:
-    """ViT-Wee/16 at 256 x 256: mean-pooled, 1 register token, parallel blocks."""
-    return _vit(kwargs, _REG_GAP, img_size=256, patch_size=16, embed_dim=256, depth=16, num_heads=4, init_values=1e-5,
-        mlp_ratio=5, reg_tokens=1, block_fn=ParallelScalingBlock)
-
-
-@register_model
-def vit_dpwee_patch16_reg1_gap_256(**kwargs: Any) -> VisionTransformer:
-    """ViT-Wee/16 at 256 x 256: mean-pooled, 1 register token, differential attention, parallel blocks."""
-    return _vit(kwargs, _REG_GAP, img_size=256, patch_size=16, embed_dim=256, depth=16, num_heads=4, init_values=1e-5,
-        mlp_ratio=5, reg_tokens=1, block_fn=DiffParallelScalingBlock)
-
-
-@register_model
-def vit_little_patch16_reg1_gap_256(**kwargs: Any) -> VisionTransformer:
-    """ViT-Little/16 at 256 x 256: mean-pooled, 1 register token."""
-    return _vit(kwargs, _LITTLE, _REG_GAP, img_size=256, patch_size=16, reg_tokens=1)
-
-
-@register_model
-def vit_dlittle_patch16_reg1_gap_256(**kwargs: Any) -> VisionTransformer:
-    """ViT-Little/16 at 256 x 256: mean-pooled, 1 register token, differential attention."""
-    return _vit(kwargs, _LITTLE, _REG_GAP, img_size=256, patch_size=16, reg_tokens=1, attn_layer="diff")
-
-
-@register_model
-def vit_little_patch16_reg4_gap_256(**kwargs: Any) -> VisionTransformer:
-    """ViT-Little/16 at 256 x 256: mean-pooled, 4 register tokens."""
-    return _vit(kwargs, _LITTLE, _REG_GAP, img_size=256, patch_size=16, reg_tokens=4)
-
-
-@register_model
-def vit_medium_patch16_reg1_gap_256(**kwargs: Any) -> VisionTransformer:
-    """ViT-Medium/16 at 256 x 256: mean-pooled, 1 register token."""
-    return _vit(kwargs, _MEDIUM, _REG_GAP, img_size=256, patch_size=16, init_values=1e-5, reg_tokens=1)
-
-
-@register_model
-def vit_medium_patch16_reg4_gap_256(**kwargs: Any) -> VisionTransformer:
-    """ViT-Medium/16 at 256 x 256: mean-pooled, 4 register tokens."""
-    return _vit(kwargs, _MEDIUM, _REG_GAP, img_size=256, patch_size=16, init_values=1e-5, reg_tokens=4)
-
-
-@register_model
-def vit_mediumd_patch16_reg4_gap_256(**kwargs: Any) -> VisionTransformer:
-    """ViT, deep Medium, patches of 16 at 256 x 256: mean-pooled, 4 register tokens."""
-    return _vit(kwargs, _MEDIUM_DEEP, _REG_GAP, img_size=256, patch_size=16, init_values=1e-5, reg_tokens=4)
-
-
-@register_model
-def vit_mediumd_patch16_reg4_gap_384(**kwargs: Any) -> VisionTransformer:
-    """ViT, deep Medium, patches of 16 at 384 x 384: mean-pooled, 4 register tokens."""
-    return _vit(kwargs, _MEDIUM_DEEP, _REG_GAP, img_size=384, patch_size=16, init_values=1e-5, reg_tokens=4)
-
-
-@register_model
-def vit_betwixt_patch16_reg1_gap_256(**kwargs: Any) -> VisionTransformer:
-    """ViT-Betwixt/16 at 256 x 256: mean-pooled, 1 register token."""
-    return _vit(kwargs, _BETWIXT, _REG_GAP, img_size=256, patch_size=16, init_values=1e-5, reg_tokens=1)
-
-
-@register_model
-def vit_betwixt_patch16_reg4_gap_256(**kwargs: Any) -> VisionTransformer:
-    """ViT-Betwixt/16 at 256 x 256: mean-pooled, 4 register tokens."""
-    return _vit(kwargs, _BETWIXT, _REG_GAP, img_size=256, patch_size=16, init_values=1e-5, reg_tokens=4)
-
-
-@register_model
-def vit_betwixt_patch16_reg4_gap_384(**kwargs: Any) -> VisionTransformer:
-    """ViT-Betwixt/16 at 384 x 384: mean-pooled, 4 register tokens."""
-    return _vit(kwargs, _BETWIXT, _REG_GAP, img_size=384, patch_size=16, init_values=1e-5, reg_tokens=4)
-
-
-@register_model
-def vit_base_patch16_reg4_gap_256(**kwargs: Any) -> VisionTransformer:
-    """ViT-Base/16 at 256 x 256: mean-pooled, 4 register tokens."""
-    return _vit(kwargs, _BASE, _REG_GAP, img_size=256, patch_size=16, reg_tokens=4)
-
-
-@register_model
-def vit_so150m_patch16_reg4_map_256(**kwargs: Any) -> VisionTransformer:
-    """ViT, shape-optimised 150M, patches of 16 at 256 x 256: attention-pooled, 4 register tokens."""
-    return _vit(kwargs, _SO150M, _MAP, img_size=256, patch_size=16, reg_tokens=4)
-
-
-@register_model
-def vit_so150m_patch16_reg4_gap_256(**kwargs: Any) -> VisionTransformer:
-    """ViT, shape-optimised 150M, patches of 16 at 256 x 256: mean-pooled, 4 register tokens."""
-    return _vit(kwargs, _SO150M, _GAP, img_size=256, patch_size=16, reg_tokens=4)
-
-
-@register_model
-def vit_so150m_patch16_reg4_gap_384(**kwargs: Any) -> VisionTransformer:
-    """ViT, shape-optimised 150M, patches of 16 at 384 x 384: mean-pooled, 4 register tokens."""
-    return _vit(kwargs, _SO150M, _GAP, img_size=384, patch_size=16, reg_tokens=4)
-
-
-@register_model
-def vit_so150m2_patch16_reg1_gap_256(**kwargs: Any) -> VisionTransformer:
-    """ViT, shape-optimised 150M (2), patches of 16 at 256 x 256: mean-pooled, 1 register token."""
-    return _vit(kwargs, _SO150M2, img_size=256, patch_size=16, init_values=1e-5, qkv_bias=False, class_token=False,
-        reg_tokens=1, global_pool="avg")
-
-
-@register_model
-def vit_so150m2_patch16_reg1_gap_384(**kwargs: Any) -> VisionTransformer:
-    """ViT, shape-optimised 150M (2), patches of 16 at 384 x 384: mean-pooled, 1 register token."""
-    return _vit(kwargs, _SO150M2, img_size=384, patch_size=16, init_values=1e-5, qkv_bias=False, class_token=False,
-        reg_tokens=1, global_pool="avg")
-
-
-@register_model
-def vit_so150m2_patch16_reg1_gap_448(**kwargs: Any) -> VisionTransformer:
-    """ViT, shape-optimised 150M (2), patches of 16 at 448 x 448: mean-pooled, 1 register token."""
-    return _vit(kwargs, _SO150M2, img_size=448, patch_size=16, init_values=1e-5, qkv_bias=False, class_token=False,
-        reg_tokens=1, global_pool="avg")
-
-
-@register_model
-def vit_intern300m_patch14_448(**kwargs: Any) -> VisionTransformer:
-    """ViT-InternViT-300M/14 at 448 x 448."""
-    return _vit(kwargs, _LARGE, patch_size=14, init_values=0.1, final_norm=False, dynamic_img_size=True)
-
-
-@register_model
-def aimv2_large_patch14_224(**kwargs: Any) -> VisionTransformer:
-    """AIMv2, Large, patches of 14 at 224 x 224."""
-    return _vit(kwargs, _AIMV2, patch_size=14, embed_dim=1024, depth=24, num_heads=8, mlp_ratio=2.75)
-
-
-@register_model
-def aimv2_huge_patch14_224(**kwargs: Any) -> VisionTransformer:
-    """AIMv2, Huge, patches of 14 at 224 x 224."""
-    return _vit(kwargs, _AIMV2, patch_size=14, embed_dim=1536, depth=24, num_heads=12, mlp_ratio=2.6667)
-
-
-@register_model
-def aimv2_1b_patch14_224(**kwargs: Any) -> VisionTransformer:
-    """AIMv2, 1B, patches of 14 at 224 x 224."""
-    return _vit(kwargs, _AIMV2, patch_size=14, embed_dim=2048, depth=24, num_heads=16, mlp_ratio=2.75)
-
-
-@register_model
-def aimv2_3b_patch14_224(**kwargs: Any) -> VisionTransformer:
-    """AIMv2, 3B, patches of 14 at 224 x 224."""
-    return _vit(kwargs, _AIMV2, patch_size=14, embed_dim=3072, depth=24, num_heads=24, mlp_ratio=2.6667)
-
-
-@register_model
-def aimv2_large_patch14_336(**kwargs: Any) -> VisionTransformer:
-    """AIMv2, Large, patches of 14 at 336 x 336."""
-    return _vit(kwargs, _AIMV2, img_size=336, patch_size=14, embed_dim=1024, depth=24, num_heads=8, mlp_ratio=2.75)
-
-
-@register_model
-def aimv2_huge_patch14_336(**kwargs: Any) -> VisionTransformer:
-    """AIMv2, Huge, patches of 14 at 336 x 336."""
-    return _vit(kwargs, _AIMV2, img_size=336, patch_size=14, embed_dim=1536, depth=24, num_heads=12, mlp_ratio=2.6667)
-
-
-@register_model
-def aimv2_1b_patch14_336(**kwargs: Any) -> VisionTransformer:
-    """AIMv2, 1B, patches of 14 at 336 x 336."""
-    return _vit(kwargs, _AIMV2, img_size=336, patch_size=14, embed_dim=2048, depth=24, num_heads=16, mlp_ratio=2.75)
-
-
-@register_model
-def aimv2_3b_patch14_336(**kwargs: Any) -> VisionTransformer:
-    """AIMv2, 3B, patches of 14 at 336 x 336."""
-    return _vit(kwargs, _AIMV2, img_size=336, patch_size=14, embed_dim=3072, depth=24, num_heads=24, mlp_ratio=2.6667)
-
-
-@register_model
-def aimv2_large_patch14_448(**kwargs: Any) -> VisionTransformer:
-    """AIMv2, Large, patches of 14 at 448 x 448."""
-    return _vit(kwargs, _AIMV2, img_size=448, patch_size=14, embed_dim=1024, depth=24, num_heads=8, mlp_ratio=2.75)
-
-
-@register_model
-def aimv2_huge_patch14_448(**kwargs: Any) -> VisionTransformer:
-    """AIMv2, Huge, patches of 14 at 448 x 448."""
-    return _vit(kwargs, _AIMV2, img_size=448, patch_size=14, embed_dim=1536, depth=24, num_heads=12, mlp_ratio=2.6667)
-
-
-@register_model
-def aimv2_1b_patch14_448(**kwargs: Any) -> VisionTransformer:
-    """AIMv2, 1B, patches of 14 at 448 x 448."""
-    return _vit(kwargs, _AIMV2, img_size=448, patch_size=14, embed_dim=2048, depth=24, num_heads=16, mlp_ratio=2.75)
-
-
-@register_model
-def aimv2_3b_patch14_448(**kwargs: Any) -> VisionTransformer:
-    """AIMv2, 3B, patches of 14 at 448 x 448."""
-    return _vit(kwargs, _AIMV2, img_size=448, patch_size=14, embed_dim=3072, depth=24, num_heads=24, mlp_ratio=2.6667)
-
-
-@register_model
-def test_vit(**kwargs: Any) -> VisionTransformer:
-    """A tiny ViT for tests, number 1."""
-    return _vit(kwargs, patch_size=16, embed_dim=64, depth=6, num_heads=2, mlp_ratio=3, dynamic_img_size=True)
-
-
-@register_model
-def test_vit2(**kwargs: Any) -> VisionTransformer:
-    """A tiny ViT for tests, number 2."""
-    return _vit(kwargs, patch_size=16, embed_dim=64, depth=8, num_heads=2, mlp_ratio=3, class_token=False,
-        reg_tokens=1, global_pool="avg", init_values=1e-5, dynamic_img_size=True)
-
-
-@register_model
-def test_vit3(**kwargs: Any) -> VisionTransformer:
-    """A tiny ViT for tests, number 3."""
-    return _vit(kwargs, _MAP, img_size=160, patch_size=16, embed_dim=96, depth=9, num_heads=3, mlp_ratio=2,
-        reg_tokens=1,
-        pool_include_prefix=True, init_values=1e-5)
-
-
-@register_model
-def test_vit4(**kwargs: Any) -> VisionTransformer:
-    """A tiny ViT for tests, number 4."""
-    return _vit(kwargs, patch_size=16, embed_dim=96, depth=9, num_heads=3, mlp_ratio=3, class_token=False,
-        reg_tokens=1, global_pool="avg", init_values=1e-5, dynamic_img_size=True, norm_layer="rmsnorm")
-
-
-@register_model
-def beit3_base_patch16_224(**kwargs: Any) -> VisionTransformer:
-    """BEiT-3, Base, patches of 16 at 224 x 224."""
-    return _vit(kwargs, _BASE, _BEIT3, patch_size=16, mlp_ratio=4)
-
-
-@register_model
-def beit3_large_patch16_224(**kwargs: Any) -> VisionTransformer:
-    """BEiT-3, Large, patches of 16 at 224 x 224."""
-    return _vit(kwargs, _LARGE, _BEIT3, patch_size=16, mlp_ratio=4)
-
-
-@register_model
-def beit3_giant_patch14_224(**kwargs: Any) -> VisionTransformer:
-    """BEiT-3, Giant, patches of 14 at 224 x 224."""
-    return _vit(kwargs, _BEIT3, patch_size=14, embed_dim=1408, depth=40, num_heads=16, mlp_ratio=4.3637)
-
-
-@register_model
-def beit3_giant_patch14_336(**kwargs: Any) -> VisionTransformer:
-    """BEiT-3, Giant, patches of 14 at 336 x 336."""
-    return _vit(kwargs, _BEIT3, img_size=336, patch_size=14, embed_dim=1408, depth=40, num_heads=16, mlp_ratio=4.3637)
-
-
-@register_model
-def vit_base_patch16_radio_v3(**kwargs: Any) -> VisionTransformer:
-    """ViT-Base/16: RADIO, v3."""
-    return _bilinear(_vit(kwargs, _BASE, _RADIO, patch_size=16, init_values=1e-5, reg_tokens=7), align_corners=True)
-
-
-@register_model
-def vit_large_patch16_radio_v3(**kwargs: Any) -> VisionTransformer:
-    """ViT-Large/16: RADIO, v3."""
-    return _bilinear(_vit(kwargs, _LARGE, _RADIO, patch_size=16, init_values=1e-5, reg_tokens=7), align_corners=False)
-
-
-@register_model
-def vit_huge_patch16_radio_v3(**kwargs: Any) -> VisionTransformer:
-    """ViT-Huge/16: RADIO, v3."""
-    return _bilinear(_vit(kwargs, _HUGE, _RADIO, patch_size=16, reg_tokens=7), align_corners=True)
-
-
-@register_model
-def vit_giant_patch16_radio_v3(**kwargs: Any) -> VisionTransformer:
-    """ViT-Giant/16: RADIO, v3."""
-    model = _vit(kwargs, _RADIO, patch_size=16, embed_dim=1536, depth=40, num_heads=24, reg_tokens=7)
-    return _bilinear(model, align_corners=False)
-
-
-@register_model
-def vit_so400m_patch16_radio_v4(**kwargs: Any) -> VisionTransformer:
-    """ViT, shape-optimised 400M, patches of 16: RADIO, v4."""
-    model = _vit(
-        kwargs, _RADIO, patch_size=16, embed_dim=1152, depth=27, num_heads=16, mlp_ratio=4304 / 1152, reg_tokens=9)
-    return _bilinear(model, align_corners=False)
-
-
-@register_model
-def vit_huge_patch16_radio_v4(**kwargs: Any) -> VisionTransformer:
-    """ViT-Huge/16: RADIO, v4."""
-    return _bilinear(_vit(kwargs, _HUGE, _RADIO, patch_size=16, reg_tokens=9), align_corners=False)
+_REG1, _REG4 = (dict(reg_tokens=count, no_embed_class=True) for count in (1, 4))
+_REG1_GAP, _REG4_GAP = {**_NO_CLASS, **_REG1}, {**_NO_CLASS, **_REG4}
+_SO150M2_GAP = dict(_NO_CLASS, init_values=1e-5, qkv_bias=False, reg_tokens=1)
+_CLIP = dict(pre_norm=True, norm_layer=partial(LayerNorm, eps=1e-5))
+_QUICK, _TANH = dict(act_layer="quick_gelu"), dict(act_layer="gelu_tanh")
+_XP = dict(
+    pre_norm=True, no_embed_class=True, norm_layer=RmsNorm, block_fn=ParallelScalingBlock, qkv_bias=False, qk_norm=True,
+)
+_FLEXI = dict(img_size=240, no_embed_class=True, resampling=_BILINEAR)
+_DINOV2 = dict(img_size=518, patch_size=14, init_values=1e-5)
+_TIPS = dict(img_size=448, patch_size=14, init_values=1.0, **_REG1)
+_AIMV2 = dict(
+    _GAP, patch_size=14, depth=24, qkv_bias=False, proj_bias=False, act_layer="silu", mlp_layer=SwiGLU,
+    norm_layer=partial(RmsNorm, eps=1e-5), embed_norm_layer=partial(RmsNorm, eps=1e-5),
+)
+_AIM_LARGE = dict(_AIMV2, embed_dim=1024, num_heads=8, mlp_ratio=2.75)
+_AIM_HUGE = dict(_AIMV2, embed_dim=1536, num_heads=12, mlp_ratio=2.6667)
+_AIM_1B = dict(_AIMV2, embed_dim=2048, num_heads=16, mlp_ratio=2.75)
+_AIM_3B = dict(_AIMV2, embed_dim=3072, num_heads=24, mlp_ratio=2.6667)
+_BEIT3 = dict(
+    scale_attn_norm=True, scale_mlp_norm=True, global_pool="avg", norm_layer=partial(LayerNorm, eps=1e-5),
+)
+_BEIT3_GIANT = dict(_BEIT3, patch_size=14, embed_dim=1408, depth=40, num_heads=16, mlp_ratio=4.3637)
+_RADIO = dict(
+    img_size=512, no_embed_class=True, final_norm=False, resampling={**_BILINEAR, "align_corners": False},
+)
+_RADIO_CORNERS = dict(_RADIO, resampling={**_BILINEAR, "align_corners": True})
+_TEST = dict(embed_dim=64, depth=6, num_heads=2, mlp_ratio=3, dynamic_img_size=True)
+_TEST_GAP = dict(_TEST, **_NO_CLASS, reg_tokens=1, init_values=1e-5)
+
+register_model.variants(__name__, VisionTransformer, {
+    "vit_tiny_patch16_224": _TINY,
+    "vit_tiny_patch16_384": (_TINY, dict(img_size=384)),
+    "vit_small_patch32_224": (_SMALL, dict(patch_size=32)),
+    "vit_small_patch32_384": (_SMALL, dict(img_size=384, patch_size=32)),
+    "vit_small_patch16_224": _SMALL,
+    "vit_small_patch16_384": (_SMALL, dict(img_size=384)),
+    "vit_small_patch8_224": (_SMALL, dict(patch_size=8)),
+    "vit_base_patch32_224": (_BASE, dict(patch_size=32)),
+    "vit_base_patch32_384": (_BASE, dict(img_size=384, patch_size=32)),
+    "vit_base_patch16_224": _BASE,
+    "vit_base_patch16_384": (_BASE, dict(img_size=384)),
+    "vit_base_patch8_224": (_BASE, dict(patch_size=8)),
+    "vit_large_patch32_224": (_LARGE, dict(patch_size=32)),
+    "vit_large_patch32_384": (_LARGE, dict(img_size=384, patch_size=32)),
+    "vit_large_patch16_224": _LARGE,
+    "vit_large_patch16_384": (_LARGE, dict(img_size=384)),
+    "vit_large_patch14_224": (_LARGE, dict(patch_size=14)),
+    "vit_huge_patch14_224": (_HUGE, dict(patch_size=14)),
+    "vit_giant_patch14_224": (_GIANT, dict(patch_size=14)),
+    "vit_gigantic_patch14_224": (_GIGANTIC, dict(patch_size=14)),
+    "vit_base_patch16_224_miil": (_BASE, dict(qkv_bias=False)),
+    "vit_medium_patch16_gap_240": (_MEDIUM, _SCALED_GAP, dict(img_size=240)),
+    "vit_medium_patch16_gap_256": (_MEDIUM, _SCALED_GAP, dict(img_size=256)),
+    "vit_medium_patch16_gap_384": (_MEDIUM, _SCALED_GAP, dict(img_size=384)),
+    "vit_betwixt_patch16_gap_256": (_BETWIXT, _SCALED_GAP, dict(img_size=256)),
+    "vit_base_patch16_gap_224": (_BASE, _GAP, dict(num_heads=16)),
+    "vit_huge_patch14_gap_224": (_HUGE, _GAP, dict(patch_size=14)),
+    "vit_huge_patch16_gap_448": (_HUGE, _GAP, dict(img_size=448)),
+    "vit_giant_patch16_gap_224": (_GIANT, _GAP),
+    "vit_xsmall_patch16_clip_224": (_CLIP, dict(embed_dim=256, depth=10, num_heads=4)),
+    "vit_medium_patch32_clip_224": (_MEDIUM, _CLIP, dict(patch_size=32)),
+    "vit_medium_patch16_clip_224": (_MEDIUM, _CLIP),
+    "vit_betwixt_patch32_clip_224": (_BETWIXT, _CLIP, dict(patch_size=32)),
+    "vit_base_patch32_clip_224": (_BASE, _CLIP, dict(patch_size=32)),
+    "vit_base_patch32_clip_256": (_BASE, _CLIP, dict(img_size=256, patch_size=32)),
+    "vit_base_patch32_clip_384": (_BASE, _CLIP, dict(img_size=384, patch_size=32)),
+    "vit_base_patch32_clip_448": (_BASE, _CLIP, dict(img_size=448, patch_size=32)),
+    "vit_base_patch16_clip_224": (_BASE, _CLIP),
+    "vit_base_patch16_clip_384": (_BASE, _CLIP, dict(img_size=384)),
+    "vit_base_patch16_plus_clip_240": (_BASE_PLUS, _CLIP, dict(img_size=240)),
+    "vit_large_patch14_clip_224": (_LARGE, _CLIP, dict(patch_size=14)),
+    "vit_large_patch14_clip_336": (_LARGE, _CLIP, dict(img_size=336, patch_size=14)),
+    "vit_huge_patch14_clip_224": (_HUGE, _CLIP, dict(patch_size=14)),
+    "vit_huge_patch14_clip_336": (_HUGE, _CLIP, dict(img_size=336, patch_size=14)),
+    "vit_huge_patch14_clip_378": (_HUGE, _CLIP, dict(img_size=378, patch_size=14)),
+    "vit_giant_patch14_clip_224": (_GIANT, _CLIP, dict(patch_size=14)),
+    "vit_gigantic_patch14_clip_224": (_GIGANTIC, _CLIP, dict(patch_size=14)),
+    "vit_gigantic_patch14_clip_378": (_GIGANTIC, _CLIP, dict(img_size=378, patch_size=14)),
+    "vit_base_patch32_clip_quickgelu_224": (_BASE, _CLIP, _QUICK, dict(patch_size=32)),
+    "vit_base_patch16_clip_quickgelu_224": (_BASE, _CLIP, _QUICK),
+    "vit_large_patch14_clip_quickgelu_224": (_LARGE, _CLIP, _QUICK, dict(patch_size=14)),
+    "vit_large_patch14_clip_quickgelu_336": (_LARGE, _CLIP, _QUICK, dict(img_size=336, patch_size=14)),
+    "vit_huge_patch14_clip_quickgelu_224": (_HUGE, _CLIP, _QUICK, dict(patch_size=14)),
+    "vit_huge_patch14_clip_quickgelu_378": (_HUGE, _CLIP, _QUICK, dict(img_size=378, patch_size=14)),
+    "vit_gigantic_patch14_clip_quickgelu_224": (_GIGANTIC, _CLIP, _QUICK, dict(patch_size=14)),
+    "vit_base_patch32_plus_256": (_BASE_PLUS, _SCALED, dict(img_size=256, patch_size=32)),
+    "vit_base_patch16_plus_240": (_BASE_PLUS, _SCALED, dict(img_size=240)),
+    "vit_base_patch16_rpn_224": (_BASE, _SCALED, _NO_CLASS, dict(qkv_bias=False, block_fn=ResPostBlock)),
+    "vit_small_patch16_36x1_224": (_SMALL, _SCALED, dict(depth=36)),
+    "vit_small_patch16_18x2_224": (_SMALL, _SCALED, dict(depth=18, block_fn=ParallelThingsBlock)),
+    "vit_base_patch16_18x2_224": (_BASE, _SCALED, dict(depth=18, block_fn=ParallelThingsBlock)),
+    "eva_large_patch14_196": (_LARGE, dict(img_size=196, patch_size=14, global_pool="avg")),
+    "eva_large_patch14_336": (_LARGE, dict(img_size=336, patch_size=14, global_pool="avg")),
+    "flexivit_small": (_SMALL, _FLEXI),
+    "flexivit_base": (_BASE, _FLEXI),
+    "flexivit_large": (_LARGE, _FLEXI),
+    "vit_base_patch16_xp_224": (_BASE, _XP),
+    "vit_large_patch14_xp_224": (_LARGE, _XP, dict(patch_size=14)),
+    "vit_huge_patch14_xp_224": (_HUGE, _XP, dict(patch_size=14)),
+    "vit_small_patch14_dinov2": (_SMALL, _DINOV2),
+    "vit_base_patch14_dinov2": (_BASE, _DINOV2),
+    "vit_large_patch14_dinov2": (_LARGE, _DINOV2),
+    "vit_giant_patch14_dinov2": (_GIANT_DINO, _DINOV2),
+    "vit_small_patch14_reg4_dinov2": (_SMALL, _DINOV2, _REG4),
+    "vit_base_patch14_reg4_dinov2": (_BASE, _DINOV2, _REG4),
+    "vit_large_patch14_reg4_dinov2": (_LARGE, _DINOV2, _REG4),
+    "vit_giant_patch14_reg4_dinov2": (_GIANT_DINO, _DINOV2, _REG4),
+    "vit_base_patch14_reg1_tipsv2": (_BASE, _TIPS),
+    "vit_large_patch14_reg1_tipsv2": (_LARGE, _TIPS),
+    "vit_so400m_patch14_reg1_tipsv2": (_SO400M, _TIPS),
+    "vit_giant_patch14_reg1_tipsv2": (_GIANT_DINO, _TIPS),
+    "vit_base_patch32_siglip_256": (_BASE, _MAP, _TANH, dict(img_size=256, patch_size=32)),
+    "vit_base_patch16_siglip_224": (_BASE, _MAP),
+    "vit_base_patch16_siglip_256": (_BASE, _MAP, dict(img_size=256)),
+    "vit_base_patch16_siglip_384": (_BASE, _MAP, dict(img_size=384)),
+    "vit_base_patch16_siglip_512": (_BASE, _MAP, dict(img_size=512)),
+    "vit_large_patch16_siglip_256": (_LARGE, _MAP, dict(img_size=256)),
+    "vit_large_patch16_siglip_384": (_LARGE, _MAP, dict(img_size=384)),
+    "vit_large_patch16_siglip_512": (_LARGE, _MAP, _TANH, dict(img_size=512)),
+    "vit_so400m_patch14_siglip_224": (_SO400M, _MAP, dict(patch_size=14)),
+    "vit_so400m_patch14_siglip_378": (_SO400M, _MAP, dict(img_size=378, patch_size=14)),
+    "vit_so400m_patch14_siglip_384": (_SO400M, _MAP, dict(img_size=384, patch_size=14)),
+    "vit_so400m_patch16_siglip_256": (_SO400M, _MAP, _TANH, dict(img_size=256)),
+    "vit_so400m_patch16_siglip_384": (_SO400M, _MAP, _TANH, dict(img_size=384)),
+    "vit_so400m_patch16_siglip_512": (_SO400M, _MAP, _TANH, dict(img_size=512)),
+    "vit_giantopt_patch16_siglip_256": (_GIANT_OPT, _MAP, _TANH, dict(img_size=256)),
+    "vit_giantopt_patch16_siglip_384": (_GIANT_OPT, _MAP, _TANH, dict(img_size=384)),
+    "vit_base_patch32_siglip_gap_256": (_BASE, _GAP, _TANH, dict(img_size=256, patch_size=32)),
+    "vit_base_patch16_siglip_gap_224": (_BASE, _GAP),
+    "vit_base_patch16_siglip_gap_256": (_BASE, _GAP, dict(img_size=256)),
+    "vit_base_patch16_siglip_gap_384": (_BASE, _GAP, dict(img_size=384)),
+    "vit_base_patch16_siglip_gap_512": (_BASE, _GAP, dict(img_size=512)),
+    "vit_large_patch16_siglip_gap_256": (_LARGE, _GAP, dict(img_size=256)),
+    "vit_large_patch16_siglip_gap_384": (_LARGE, _GAP, dict(img_size=384)),
+    "vit_large_patch16_siglip_gap_512": (_LARGE, _GAP, _TANH, dict(img_size=512)),
+    "vit_so400m_patch14_siglip_gap_224": (_SO400M, _GAP, dict(patch_size=14)),
+    "vit_so400m_patch14_siglip_gap_378": (_SO400M, _GAP, dict(img_size=378, patch_size=14)),
+    "vit_so400m_patch14_siglip_gap_384": (_SO400M, _GAP, dict(img_size=384, patch_size=14)),
+    "vit_so400m_patch14_siglip_gap_448": (_SO400M, _GAP, dict(img_size=448, patch_size=14)),
+    "vit_so400m_patch14_siglip_gap_896": (_SO400M, _GAP, dict(img_size=896, patch_size=14)),
+    "vit_so400m_patch16_siglip_gap_256": (_SO400M, _GAP, _TANH, dict(img_size=256)),
+    "vit_so400m_patch16_siglip_gap_384": (_SO400M, _GAP, _TANH, dict(img_size=384)),
+    "vit_so400m_patch16_siglip_gap_512": (_SO400M, _GAP, _TANH, dict(img_size=512)),
+    "vit_giantopt_patch16_siglip_gap_256": (_GIANT_OPT, _GAP, _TANH, dict(img_size=256)),
+    "vit_giantopt_patch16_siglip_gap_384": (_GIANT_OPT, _GAP, _TANH, dict(img_size=384)),
+    "vit_wee_patch16_reg1_gap_256": (_WEE, _REG1_GAP, dict(img_size=256)),
+    "vit_dwee_patch16_reg1_gap_256": (_WEE, _REG1_GAP, dict(img_size=256, attn_layer="diff")),
+    "vit_pwee_patch16_reg1_gap_256": (_WEE_DEEP, _REG1_GAP, dict(img_size=256, block_fn=ParallelScalingBlock)),
+    "vit_dpwee_patch16_reg1_gap_256": (_WEE_DEEP, _REG1_GAP, dict(img_size=256, block_fn=DiffParallelScalingBlock)),
+    "vit_little_patch16_reg1_gap_256": (_LITTLE, _REG1_GAP, dict(img_size=256)),
+    "vit_dlittle_patch16_reg1_gap_256": (_LITTLE, _REG1_GAP, dict(img_size=256, attn_layer="diff")),
+    "vit_little_patch16_reg4_gap_256": (_LITTLE, _REG4_GAP, dict(img_size=256)),
+    "vit_medium_patch16_reg1_gap_256": (_MEDIUM, _REG1_GAP, _SCALED, dict(img_size=256)),
+    "vit_medium_patch16_reg4_gap_256": (_MEDIUM, _REG4_GAP, _SCALED, dict(img_size=256)),
+    "vit_mediumd_patch16_reg4_gap_256": (_MEDIUM_DEEP, _REG4_GAP, _SCALED, dict(img_size=256)),
+    "vit_mediumd_patch16_reg4_gap_384": (_MEDIUM_DEEP, _REG4_GAP, _SCALED, dict(img_size=384)),
+    "vit_betwixt_patch16_reg1_gap_256": (_BETWIXT, _REG1_GAP, _SCALED, dict(img_size=256)),
+    "vit_betwixt_patch16_reg4_gap_256": (_BETWIXT, _REG4_GAP, _SCALED, dict(img_size=256)),
+    "vit_betwixt_patch16_reg4_gap_384": (_BETWIXT, _REG4_GAP, _SCALED, dict(img_size=384)),
+    "vit_base_patch16_reg4_gap_256": (_BASE, _REG4_GAP, dict(img_size=256)),
+    "vit_so150m_patch16_reg4_map_256": (_SO150M, _MAP, dict(img_size=256, reg_tokens=4)),
+    "vit_so150m_patch16_reg4_gap_256": (_SO150M, _GAP, dict(img_size=256, reg_tokens=4)),
+    "vit_so150m_patch16_reg4_gap_384": (_SO150M, _GAP, dict(img_size=384, reg_tokens=4)),
+    "vit_so150m2_patch16_reg1_gap_256": (_SO150M2, _SO150M2_GAP, dict(img_size=256)),
+    "vit_so150m2_patch16_reg1_gap_384": (_SO150M2, _SO150M2_GAP, dict(img_size=384)),
+    "vit_so150m2_patch16_reg1_gap_448": (_SO150M2, _SO150M2_GAP, dict(img_size=448)),
+    "vit_intern300m_patch14_448": (
+        _LARGE, dict(patch_size=14, init_values=0.1, final_norm=False, dynamic_img_size=True)),
+    "aimv2_large_patch14_224": _AIM_LARGE,
+    "aimv2_huge_patch14_224": _AIM_HUGE,
+    "aimv2_1b_patch14_224": _AIM_1B,
+    "aimv2_3b_patch14_224": _AIM_3B,
+    "aimv2_large_patch14_336": (_AIM_LARGE, dict(img_size=336)),
+    "aimv2_huge_patch14_336": (_AIM_HUGE, dict(img_size=336)),
+    "aimv2_1b_patch14_336": (_AIM_1B, dict(img_size=336)),
+    "aimv2_3b_patch14_336": (_AIM_3B, dict(img_size=336)),
+    "aimv2_large_patch14_448": (_AIM_LARGE, dict(img_size=448)),
+    "aimv2_huge_patch14_448": (_AIM_HUGE, dict(img_size=448)),
+    "aimv2_1b_patch14_448": (_AIM_1B, dict(img_size=448)),
+    "aimv2_3b_patch14_448": (_AIM_3B, dict(img_size=448)),
+    "test_vit": _TEST,
+    "test_vit2": (_TEST_GAP, dict(depth=8)),
+    "test_vit3": (_MAP, _SCALED, dict(
+        img_size=160, embed_dim=96, depth=9, num_heads=3, mlp_ratio=2, reg_tokens=1, pool_include_prefix=True)),
+    "test_vit4": (_TEST_GAP, dict(embed_dim=96, depth=9, num_heads=3, norm_layer="rmsnorm")),
+    "beit3_base_patch16_224": (_BASE, _BEIT3),
+    "beit3_large_patch16_224": (_LARGE, _BEIT3),
+    "beit3_giant_patch14_224": _BEIT3_GIANT,
+    "beit3_giant_patch14_336": (_BEIT3_GIANT, dict(img_size=336)),
+    "vit_base_patch16_radio_v3": (_BASE, _RADIO_CORNERS, _SCALED, dict(reg_tokens=7)),
+    "vit_large_patch16_radio_v3": (_LARGE, _RADIO, _SCALED, dict(reg_tokens=7)),
+    "vit_huge_patch16_radio_v3": (_HUGE, _RADIO_CORNERS, dict(reg_tokens=7)),
+    "vit_giant_patch16_radio_v3": (_RADIO, dict(embed_dim=1536, depth=40, num_heads=24, reg_tokens=7)),
+    "vit_so400m_patch16_radio_v4": (_SO400M, _RADIO, dict(reg_tokens=9)),
+    "vit_huge_patch16_radio_v4": (_HUGE, _RADIO, dict(reg_tokens=9)),
+})
 
 
 # --- foreign checkpoints
