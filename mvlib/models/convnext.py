@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,9 @@ from ..layers.pool import ClassifierHead, NormMlpClassifierHead
 from ..layers.stage import Stage
 from ..registry import register_model
 from .base import Flow, ImageModel, KeyMap, StateDict, Step
+
+if TYPE_CHECKING:
+    from ._variants.convnext import *
 
 __all__ = ["ConvNeXt", "ConvNeXtBlock", "ConvNeXtStage"]
 
@@ -305,198 +308,53 @@ def _is_reshaped(own: Tensor | None, given: Tensor) -> bool:
     return own is not None and own.ndim + given.ndim == 6 and own.ndim != given.ndim and own.numel() == given.numel()
 
 
-# --- entrypoints
+# --- the architectures: what differs from the class's defaults
 
+_ATTO, _FEMTO, _PICO, _NANO = (
+    dict(depths=(2, 2, depth, 2), dims=(dim, 2 * dim, 4 * dim, 8 * dim), conv_mlp=True)
+    for dim, depth in ((40, 6), (48, 6), (64, 6), (80, 8)))
+_TINY, _SMALL, _BASE, _LARGE, _XLARGE, _HUGE = (
+    dict(depths=(3, 3, depth, 3), dims=(dim, 2 * dim, 4 * dim, 8 * dim))
+    for dim, depth in ((96, 9), (96, 27), (128, 27), (192, 27), (256, 27), (352, 27)))
+_ZEPTO_RMS = dict(depths=(2, 2, 4, 2), dims=(32, 64, 128, 256), conv_mlp=True, norm_layer="simplenorm")
+_TEST, _TEST2 = dict(norm_eps=1e-5, act_layer="gelu_tanh"), dict(depths=(1, 1, 1, 1), dims=(32, 64, 96, 128))
+_OLS = dict(stem_type="overlap_tiered")
 _V2 = dict(use_grn=True, ls_init_value=None)
 
-
-@register_model
-def convnext_zepto_rms(**kwargs: Any) -> ConvNeXt:
-    """ConvNeXt Zepto, 2M parameters, norms that keep the mean; timm's."""
-    return ConvNeXt(**{
-        **dict(depths=(2, 2, 4, 2), dims=(32, 64, 128, 256), conv_mlp=True, norm_layer="simplenorm"), **kwargs})
-
-
-@register_model
-def convnext_zepto_rms_ols(**kwargs: Any) -> ConvNeXt:
-    """ConvNeXt Zepto with an overlapping stem and an activation in it; timm's."""
-    return convnext_zepto_rms(**{**dict(stem_type="overlap_act"), **kwargs})
-
-
-@register_model
-def convnext_atto(**kwargs: Any) -> ConvNeXt:
-    """ConvNeXt Atto, 3.7M parameters; timm's."""
-    return ConvNeXt(**{**dict(depths=(2, 2, 6, 2), dims=(40, 80, 160, 320), conv_mlp=True), **kwargs})
-
-
-@register_model
-def convnext_atto_ols(**kwargs: Any) -> ConvNeXt:
-    """ConvNeXt Atto with an overlapping stem; timm's."""
-    return convnext_atto(**{**dict(stem_type="overlap_tiered"), **kwargs})
-
-
-@register_model
-def convnext_atto_rms(**kwargs: Any) -> ConvNeXt:
-    """ConvNeXt Atto with root-mean-square norms; timm's."""
-    return convnext_atto(**{**dict(norm_layer="rmsnorm2d"), **kwargs})
-
-
-@register_model
-def convnext_femto(**kwargs: Any) -> ConvNeXt:
-    """ConvNeXt Femto, 5.2M parameters; timm's."""
-    return ConvNeXt(**{**dict(depths=(2, 2, 6, 2), dims=(48, 96, 192, 384), conv_mlp=True), **kwargs})
-
-
-@register_model
-def convnext_femto_ols(**kwargs: Any) -> ConvNeXt:
-    """ConvNeXt Femto with an overlapping stem; timm's."""
-    return convnext_femto(**{**dict(stem_type="overlap_tiered"), **kwargs})
-
-
-@register_model
-def convnext_pico(**kwargs: Any) -> ConvNeXt:
-    """ConvNeXt Pico, 9M parameters; timm's."""
-    return ConvNeXt(**{**dict(depths=(2, 2, 6, 2), dims=(64, 128, 256, 512), conv_mlp=True), **kwargs})
-
-
-@register_model
-def convnext_pico_ols(**kwargs: Any) -> ConvNeXt:
-    """ConvNeXt Pico with an overlapping stem; timm's."""
-    return convnext_pico(**{**dict(stem_type="overlap_tiered"), **kwargs})
-
-
-@register_model
-def convnext_nano(**kwargs: Any) -> ConvNeXt:
-    """ConvNeXt Nano, 16M parameters; timm's."""
-    return ConvNeXt(**{**dict(depths=(2, 2, 8, 2), dims=(80, 160, 320, 640), conv_mlp=True), **kwargs})
-
-
-@register_model
-def convnext_nano_ols(**kwargs: Any) -> ConvNeXt:
-    """ConvNeXt Nano with an overlapping stem of full width; timm's."""
-    return convnext_nano(**{**dict(stem_type="overlap"), **kwargs})
-
-
-@register_model
-def convnext_tiny_hnf(**kwargs: Any) -> ConvNeXt:
-    """ConvNeXt Tiny with the norm before pooling; timm's."""
-    return convnext_tiny(**{**dict(head_norm_first=True, conv_mlp=True), **kwargs})
-
-
-@register_model
-def convnext_tiny(**kwargs: Any) -> ConvNeXt:
-    """ConvNeXt-T (Liu et al., 2022), 29M parameters; torchvision's."""
-    return ConvNeXt(**{**dict(depths=(3, 3, 9, 3), dims=(96, 192, 384, 768)), **kwargs})
-
-
-@register_model
-def convnext_small(**kwargs: Any) -> ConvNeXt:
-    """ConvNeXt-S (Liu et al., 2022), 50M parameters; torchvision's."""
-    return ConvNeXt(**{**dict(depths=(3, 3, 27, 3), dims=(96, 192, 384, 768)), **kwargs})
-
-
-@register_model
-def convnext_base(**kwargs: Any) -> ConvNeXt:
-    """ConvNeXt-B (Liu et al., 2022), 89M parameters; torchvision's."""
-    return ConvNeXt(**{**dict(depths=(3, 3, 27, 3), dims=(128, 256, 512, 1024)), **kwargs})
-
-
-@register_model
-def convnext_large(**kwargs: Any) -> ConvNeXt:
-    """ConvNeXt-L (Liu et al., 2022), 198M parameters; torchvision's."""
-    return ConvNeXt(**{**dict(depths=(3, 3, 27, 3), dims=(192, 384, 768, 1536)), **kwargs})
-
-
-@register_model
-def convnext_large_mlp(**kwargs: Any) -> ConvNeXt:
-    """ConvNeXt-L with a hidden layer in the head, as in LAION's CLIP."""
-    return convnext_large(**{**dict(head_hidden_size=1536), **kwargs})
-
-
-@register_model
-def convnext_xlarge(**kwargs: Any) -> ConvNeXt:
-    """ConvNeXt-XL (Liu et al., 2022), 350M parameters."""
-    return ConvNeXt(**{**dict(depths=(3, 3, 27, 3), dims=(256, 512, 1024, 2048)), **kwargs})
-
-
-@register_model
-def convnext_xxlarge(**kwargs: Any) -> ConvNeXt:
-    """ConvNeXt-XXL, 847M parameters, the image tower of LAION's largest CLIP."""
-    return ConvNeXt(**{**dict(depths=(3, 4, 30, 3), dims=(384, 768, 1536, 3072), norm_eps=1e-5), **kwargs})
-
-
-@register_model
-def convnextv2_atto(**kwargs: Any) -> ConvNeXt:
-    """ConvNeXt V2 Atto (Woo et al., 2023), 3.7M parameters."""
-    return convnext_atto(**{**_V2, **kwargs})
-
-
-@register_model
-def convnextv2_femto(**kwargs: Any) -> ConvNeXt:
-    """ConvNeXt V2 Femto (Woo et al., 2023), 5.2M parameters."""
-    return convnext_femto(**{**_V2, **kwargs})
-
-
-@register_model
-def convnextv2_pico(**kwargs: Any) -> ConvNeXt:
-    """ConvNeXt V2 Pico (Woo et al., 2023), 9M parameters."""
-    return convnext_pico(**{**_V2, **kwargs})
-
-
-@register_model
-def convnextv2_nano(**kwargs: Any) -> ConvNeXt:
-    """ConvNeXt V2 Nano (Woo et al., 2023), 16M parameters."""
-    return convnext_nano(**{**_V2, **kwargs})
-
-
-@register_model
-def convnextv2_tiny(**kwargs: Any) -> ConvNeXt:
-    """ConvNeXt V2 Tiny (Woo et al., 2023), 29M parameters."""
-    return convnext_tiny(**{**_V2, **kwargs})
-
-
-@register_model
-def convnextv2_small(**kwargs: Any) -> ConvNeXt:
-    """ConvNeXt V2 Small (Woo et al., 2023), 50M parameters."""
-    return convnext_small(**{**_V2, **kwargs})
-
-
-@register_model
-def convnextv2_base(**kwargs: Any) -> ConvNeXt:
-    """ConvNeXt V2 Base (Woo et al., 2023), 89M parameters."""
-    return convnext_base(**{**_V2, **kwargs})
-
-
-@register_model
-def convnextv2_large(**kwargs: Any) -> ConvNeXt:
-    """ConvNeXt V2 Large (Woo et al., 2023), 198M parameters."""
-    return convnext_large(**{**_V2, **kwargs})
-
-
-@register_model
-def convnextv2_huge(**kwargs: Any) -> ConvNeXt:
-    """ConvNeXt V2 Huge (Woo et al., 2023), 660M parameters."""
-    return ConvNeXt(**{**dict(depths=(3, 3, 27, 3), dims=(352, 704, 1408, 2816)), **_V2, **kwargs})
-
-
-@register_model
-def test_convnext(**kwargs: Any) -> ConvNeXt:
-    """A very small ConvNeXt for tests; timm's."""
-    return ConvNeXt(**{
-        **dict(depths=(1, 2, 4, 2), dims=(24, 32, 48, 64), norm_eps=1e-5, act_layer="gelu_tanh"), **kwargs})
-
-
-@register_model
-def test_convnext2(**kwargs: Any) -> ConvNeXt:
-    """A very small, shallower ConvNeXt for tests; timm's."""
-    return ConvNeXt(**{
-        **dict(depths=(1, 1, 1, 1), dims=(32, 64, 96, 128), norm_eps=1e-5, act_layer="gelu_tanh"), **kwargs})
-
-
-@register_model
-def test_convnext3(**kwargs: Any) -> ConvNeXt:
-    """A very small ConvNeXt for tests, with other kernels and SiLU; timm's."""
-    return test_convnext2(**{**dict(kernel_sizes=(7, 5, 5, 3), act_layer="silu"), **kwargs})
+register_model.variants(__name__, ConvNeXt, {
+    "convnext_zepto_rms": (_ZEPTO_RMS, "2M parameters."),
+    "convnext_zepto_rms_ols": (_ZEPTO_RMS, dict(stem_type="overlap_act")),
+    "convnext_atto": (_ATTO, "3.7M parameters."),
+    "convnext_atto_ols": (_ATTO, _OLS),
+    "convnext_atto_rms": (_ATTO, dict(norm_layer="rmsnorm2d")),
+    "convnext_femto": (_FEMTO, "5.2M parameters."),
+    "convnext_femto_ols": (_FEMTO, _OLS),
+    "convnext_pico": (_PICO, "9M parameters."),
+    "convnext_pico_ols": (_PICO, _OLS),
+    "convnext_nano": (_NANO, "16M parameters."),
+    "convnext_nano_ols": (_NANO, dict(stem_type="overlap"), "The stem is of full width."),
+    "convnext_tiny_hnf": (_TINY, dict(head_norm_first=True, conv_mlp=True)),
+    "convnext_tiny": (_TINY, "The paper's and torchvision's ConvNeXt-T, 29M parameters."),
+    "convnext_small": (_SMALL, "The paper's and torchvision's ConvNeXt-S, 50M parameters."),
+    "convnext_base": (_BASE, "The paper's and torchvision's ConvNeXt-B, 89M parameters."),
+    "convnext_large": (_LARGE, "The paper's and torchvision's ConvNeXt-L, 198M parameters."),
+    "convnext_large_mlp": (_LARGE, dict(head_hidden_size=1536), "A hidden layer in the head, as in LAION's CLIP."),
+    "convnext_xlarge": (_XLARGE, "The paper's ConvNeXt-XL, 350M parameters."),
+    "convnext_xxlarge": (dict(depths=(3, 4, 30, 3), dims=(384, 768, 1536, 3072), norm_eps=1e-5),
+                         "The image tower of LAION's largest CLIP, 847M parameters."),
+    "convnextv2_atto": (_ATTO, _V2, "3.7M parameters."),
+    "convnextv2_femto": (_FEMTO, _V2, "5.2M parameters."),
+    "convnextv2_pico": (_PICO, _V2, "9M parameters."),
+    "convnextv2_nano": (_NANO, _V2, "16M parameters."),
+    "convnextv2_tiny": (_TINY, _V2, "29M parameters."),
+    "convnextv2_small": (_SMALL, _V2, "50M parameters."),
+    "convnextv2_base": (_BASE, _V2, "89M parameters."),
+    "convnextv2_large": (_LARGE, _V2, "198M parameters."),
+    "convnextv2_huge": (_HUGE, _V2, "660M parameters."),
+    "test_convnext": (_TEST, dict(depths=(1, 2, 4, 2), dims=(24, 32, 48, 64))),
+    "test_convnext2": (_TEST, _TEST2),
+    "test_convnext3": (_TEST, _TEST2, dict(kernel_sizes=(7, 5, 5, 3), act_layer="silu")),
+})
 
 
 # --- foreign checkpoints

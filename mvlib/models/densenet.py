@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,9 @@ from ..layers.norm import BatchNormAct2d, NormLayer, get_norm_act_layer
 from ..layers.pool import GlobalPool2d
 from ..registry import register_model
 from .base import Flow, ImageModel, KeyMap, StateDict, Step
+
+if TYPE_CHECKING:
+    from ._variants.densenet import *
 
 __all__ = ["DenseBlock", "DenseLayer", "DenseNet", "DenseTransition"]
 
@@ -241,43 +244,18 @@ def _stem_pool(chs: int, aa_layer: AaLayer) -> nn.Module:
     return nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1), create_aa(aa_layer, chs, stride=2))
 
 
-# --- entrypoints
+# --- the architectures
 
+_121 = dict(growth_rate=32, block_config=(6, 12, 24, 16))
 
-@register_model
-def densenet121(**kwargs: Any) -> DenseNet:
-    """DenseNet-121; torchvision's."""
-    return DenseNet(**{**dict(growth_rate=32, block_config=(6, 12, 24, 16)), **kwargs})
-
-
-@register_model
-def densenetblur121d(**kwargs: Any) -> DenseNet:
-    """DenseNet-121-D with blurred downsampling in the stem."""
-    return densenet121(**{**dict(stem_type="deep", aa_layer="blur"), **kwargs})
-
-
-@register_model
-def densenet161(**kwargs: Any) -> DenseNet:
-    """DenseNet-161, half as wide again as the others; torchvision's."""
-    return DenseNet(**{**dict(growth_rate=48, block_config=(6, 12, 36, 24)), **kwargs})
-
-
-@register_model
-def densenet169(**kwargs: Any) -> DenseNet:
-    """DenseNet-169; torchvision's."""
-    return DenseNet(**{**dict(growth_rate=32, block_config=(6, 12, 32, 32)), **kwargs})
-
-
-@register_model
-def densenet201(**kwargs: Any) -> DenseNet:
-    """DenseNet-201; torchvision's."""
-    return DenseNet(**{**dict(growth_rate=32, block_config=(6, 12, 48, 32)), **kwargs})
-
-
-@register_model
-def densenet264d(**kwargs: Any) -> DenseNet:
-    """DenseNet-264-D, half as wide again as most."""
-    return DenseNet(**{**dict(growth_rate=48, block_config=(6, 12, 64, 48), stem_type="deep"), **kwargs})
+register_model.variants(__name__, DenseNet, {
+    "densenet121": (_121, "torchvision's."),
+    "densenetblur121d": (_121, dict(stem_type="deep", aa_layer="blur")),
+    "densenet161": (dict(growth_rate=48, block_config=(6, 12, 36, 24)), "Wider than the others; torchvision's."),
+    "densenet169": (dict(growth_rate=32, block_config=(6, 12, 32, 32)), "torchvision's."),
+    "densenet201": (dict(growth_rate=32, block_config=(6, 12, 48, 32)), "torchvision's."),
+    "densenet264d": dict(growth_rate=48, block_config=(6, 12, 64, 48), stem_type="deep"),
+})
 
 
 # --- foreign checkpoints

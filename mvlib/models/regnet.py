@@ -21,7 +21,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -34,6 +34,9 @@ from ..layers.norm import GroupNormAct, NormLayer, get_norm_act_layer
 from ..layers.pool import ClassifierHead
 from ..registry import register_model
 from .base import Flow, ImageModel, KeyMap, StateDict, Step
+
+if TYPE_CHECKING:
+    from ._variants.regnet import *
 
 __all__ = ["Bottleneck", "PreBottleneck", "RegNet"]
 
@@ -324,12 +327,11 @@ class RegNet(ImageModel):
             nn.init.zeros_(module.bias)
 
 
-# --- entrypoints
+# --- the architectures: the figures of the widths, and what else differs from the class's defaults
 
 
-def _build(depth: int, w0: int, wa: float, wm: float, group_size: int, given: dict[str, Any], **more: Any) -> RegNet:
-    """The model of these numbers, `more` and, last, of what the user has given."""
-    return RegNet(**{**dict(depth=depth, w0=w0, wa=wa, wm=wm, group_size=group_size), **more, **given})
+def _size(depth: int, w0: int, wa: float, wm: float, group_size: int) -> dict[str, float]:
+    return dict(depth=depth, w0=w0, wa=wa, wm=wm, group_size=group_size)
 
 
 _SE = dict(se_ratio=0.25)
@@ -337,222 +339,47 @@ _TORCHVISION = dict(group_min_ratio=0.9)
 _Z = dict(_SE, bottle_ratio=4.0, downsample=None, linear_out=True, act_layer="silu", zero_init_last=False)
 _V = dict(_SE, preact=True, act_layer="silu")
 
-
-@register_model
-def regnetx_002(**kwargs: Any) -> RegNet:
-    """RegNetX, 200 MF."""
-    return _build(13, 24, 36.44, 2.49, 8, kwargs)
-
-
-@register_model
-def regnetx_004(**kwargs: Any) -> RegNet:
-    """RegNetX, 400 MF."""
-    return _build(22, 24, 24.48, 2.54, 16, kwargs)
-
-
-@register_model
-def regnetx_004_tv(**kwargs: Any) -> RegNet:
-    """RegNetX, 400 MF, widths rounded as torchvision's regnet_x_400mf."""
-    return _build(22, 24, 24.48, 2.54, 16, kwargs, **_TORCHVISION)
-
-
-@register_model
-def regnetx_006(**kwargs: Any) -> RegNet:
-    """RegNetX, 600 MF."""
-    return _build(16, 48, 36.97, 2.24, 24, kwargs)
-
-
-@register_model
-def regnetx_008(**kwargs: Any) -> RegNet:
-    """RegNetX, 800 MF; torchvision's regnet_x_800mf."""
-    return _build(16, 56, 35.73, 2.28, 16, kwargs)
-
-
-@register_model
-def regnetx_016(**kwargs: Any) -> RegNet:
-    """RegNetX, 1.6 GF; torchvision's regnet_x_1_6gf."""
-    return _build(18, 80, 34.01, 2.25, 24, kwargs)
-
-
-@register_model
-def regnetx_032(**kwargs: Any) -> RegNet:
-    """RegNetX, 3.2 GF; torchvision's regnet_x_3_2gf."""
-    return _build(25, 88, 26.31, 2.25, 48, kwargs)
-
-
-@register_model
-def regnetx_040(**kwargs: Any) -> RegNet:
-    """RegNetX, 4 GF."""
-    return _build(23, 96, 38.65, 2.43, 40, kwargs)
-
-
-@register_model
-def regnetx_064(**kwargs: Any) -> RegNet:
-    """RegNetX, 6.4 GF."""
-    return _build(17, 184, 60.83, 2.07, 56, kwargs)
-
-
-@register_model
-def regnetx_080(**kwargs: Any) -> RegNet:
-    """RegNetX, 8 GF; torchvision's regnet_x_8gf."""
-    return _build(23, 80, 49.56, 2.88, 120, kwargs)
-
-
-@register_model
-def regnetx_120(**kwargs: Any) -> RegNet:
-    """RegNetX, 12 GF."""
-    return _build(19, 168, 73.36, 2.37, 112, kwargs)
-
-
-@register_model
-def regnetx_160(**kwargs: Any) -> RegNet:
-    """RegNetX, 16 GF; torchvision's regnet_x_16gf."""
-    return _build(22, 216, 55.59, 2.1, 128, kwargs)
-
-
-@register_model
-def regnetx_320(**kwargs: Any) -> RegNet:
-    """RegNetX, 32 GF; torchvision's regnet_x_32gf."""
-    return _build(23, 320, 69.86, 2.0, 168, kwargs)
-
-
-@register_model
-def regnety_002(**kwargs: Any) -> RegNet:
-    """RegNetY, 200 MF."""
-    return _build(13, 24, 36.44, 2.49, 8, kwargs, **_SE)
-
-
-@register_model
-def regnety_004(**kwargs: Any) -> RegNet:
-    """RegNetY, 400 MF; torchvision's regnet_y_400mf."""
-    return _build(16, 48, 27.89, 2.09, 8, kwargs, **_SE)
-
-
-@register_model
-def regnety_006(**kwargs: Any) -> RegNet:
-    """RegNetY, 600 MF."""
-    return _build(15, 48, 32.54, 2.32, 16, kwargs, **_SE)
-
-
-@register_model
-def regnety_008(**kwargs: Any) -> RegNet:
-    """RegNetY, 800 MF."""
-    return _build(14, 56, 38.84, 2.4, 16, kwargs, **_SE)
-
-
-@register_model
-def regnety_008_tv(**kwargs: Any) -> RegNet:
-    """RegNetY, 800 MF, widths rounded as torchvision's regnet_y_800mf."""
-    return _build(14, 56, 38.84, 2.4, 16, kwargs, **_SE, **_TORCHVISION)
-
-
-@register_model
-def regnety_016(**kwargs: Any) -> RegNet:
-    """RegNetY, 1.6 GF; torchvision's regnet_y_1_6gf."""
-    return _build(27, 48, 20.71, 2.65, 24, kwargs, **_SE)
-
-
-@register_model
-def regnety_032(**kwargs: Any) -> RegNet:
-    """RegNetY, 3.2 GF; torchvision's regnet_y_3_2gf."""
-    return _build(21, 80, 42.63, 2.66, 24, kwargs, **_SE)
-
-
-@register_model
-def regnety_040(**kwargs: Any) -> RegNet:
-    """RegNetY, 4 GF."""
-    return _build(22, 96, 31.41, 2.24, 64, kwargs, **_SE)
-
-
-@register_model
-def regnety_040_sgn(**kwargs: Any) -> RegNet:
-    """RegNetY, 4 GF, with SiLU and group norm."""
-    norm_layer = partial(GroupNormAct, group_size=16)
-    return _build(22, 96, 31.41, 2.24, 64, kwargs, **_SE, act_layer="silu", norm_layer=norm_layer)
-
-
-@register_model
-def regnety_064(**kwargs: Any) -> RegNet:
-    """RegNetY, 6.4 GF."""
-    return _build(25, 112, 33.22, 2.27, 72, kwargs, **_SE)
-
-
-@register_model
-def regnety_080(**kwargs: Any) -> RegNet:
-    """RegNetY, 8 GF."""
-    return _build(17, 192, 76.82, 2.19, 56, kwargs, **_SE)
-
-
-@register_model
-def regnety_080_tv(**kwargs: Any) -> RegNet:
-    """RegNetY, 8 GF, widths rounded as torchvision's regnet_y_8gf."""
-    return _build(17, 192, 76.82, 2.19, 56, kwargs, **_SE, **_TORCHVISION)
-
-
-@register_model
-def regnety_120(**kwargs: Any) -> RegNet:
-    """RegNetY, 12 GF."""
-    return _build(19, 168, 73.36, 2.37, 112, kwargs, **_SE)
-
-
-@register_model
-def regnety_160(**kwargs: Any) -> RegNet:
-    """RegNetY, 16 GF; torchvision's regnet_y_16gf."""
-    return _build(18, 200, 106.23, 2.48, 112, kwargs, **_SE)
-
-
-@register_model
-def regnety_320(**kwargs: Any) -> RegNet:
-    """RegNetY, 32 GF; torchvision's regnet_y_32gf."""
-    return _build(20, 232, 115.89, 2.53, 232, kwargs, **_SE)
-
-
-@register_model
-def regnety_640(**kwargs: Any) -> RegNet:
-    """RegNetY, 64 GF; SEER's."""
-    return _build(20, 352, 147.48, 2.4, 328, kwargs, **_SE)
-
-
-@register_model
-def regnety_1280(**kwargs: Any) -> RegNet:
-    """RegNetY, 128 GF; SEER's, and torchvision's regnet_y_128gf."""
-    return _build(27, 456, 160.83, 2.52, 264, kwargs, **_SE)
-
-
-@register_model
-def regnety_2560(**kwargs: Any) -> RegNet:
-    """RegNetY, 256 GF; SEER's."""
-    return _build(27, 640, 230.83, 2.53, 373, kwargs, **_SE)
-
-
-@register_model
-def regnetv_040(**kwargs: Any) -> RegNet:
-    """RegNetV, 4 GF: RegNetY with pre-activation and SiLU."""
-    return _build(22, 96, 31.41, 2.24, 64, kwargs, **_V)
-
-
-@register_model
-def regnetv_064(**kwargs: Any) -> RegNet:
-    """RegNetV, 6.4 GF, with average-pooled shortcuts."""
-    return _build(25, 112, 33.22, 2.27, 72, kwargs, **_V, downsample="avg")
-
-
-@register_model
-def regnetz_005(**kwargs: Any) -> RegNet:
-    """RegNetZ, 500 MF, by ClassyVision's figures."""
-    return _build(21, 16, 10.7, 2.51, 4, kwargs, **_Z, num_features=1024)
-
-
-@register_model
-def regnetz_040(**kwargs: Any) -> RegNet:
-    """RegNetZ, 4 GF, by ClassyVision's figures."""
-    return _build(28, 48, 14.5, 2.226, 8, kwargs, **_Z)
-
-
-@register_model
-def regnetz_040_h(**kwargs: Any) -> RegNet:
-    """RegNetZ, 4 GF, with a convolution of 1536 channels behind the last stage."""
-    return _build(28, 48, 14.5, 2.226, 8, kwargs, **_Z, num_features=1536)
+register_model.variants(__name__, RegNet, {
+    "regnetx_002": _size(13, 24, 36.44, 2.49, 8),
+    "regnetx_004": _size(22, 24, 24.48, 2.54, 16),
+    "regnetx_004_tv": (_size(22, 24, 24.48, 2.54, 16), _TORCHVISION, "Widths rounded as torchvision's regnet_x_400mf."),
+    "regnetx_006": _size(16, 48, 36.97, 2.24, 24),
+    "regnetx_008": _size(16, 56, 35.73, 2.28, 16),
+    "regnetx_016": _size(18, 80, 34.01, 2.25, 24),
+    "regnetx_032": _size(25, 88, 26.31, 2.25, 48),
+    "regnetx_040": _size(23, 96, 38.65, 2.43, 40),
+    "regnetx_064": _size(17, 184, 60.83, 2.07, 56),
+    "regnetx_080": _size(23, 80, 49.56, 2.88, 120),
+    "regnetx_120": _size(19, 168, 73.36, 2.37, 112),
+    "regnetx_160": _size(22, 216, 55.59, 2.1, 128),
+    "regnetx_320": _size(23, 320, 69.86, 2.0, 168),
+    "regnety_002": (_size(13, 24, 36.44, 2.49, 8), _SE),
+    "regnety_004": (_size(16, 48, 27.89, 2.09, 8), _SE),
+    "regnety_006": (_size(15, 48, 32.54, 2.32, 16), _SE),
+    "regnety_008": (_size(14, 56, 38.84, 2.4, 16), _SE),
+    "regnety_008_tv": (_size(14, 56, 38.84, 2.4, 16), _SE, _TORCHVISION,
+                       "Widths rounded as torchvision's regnet_y_800mf."),
+    "regnety_016": (_size(27, 48, 20.71, 2.65, 24), _SE),
+    "regnety_032": (_size(21, 80, 42.63, 2.66, 24), _SE),
+    "regnety_040": (_size(22, 96, 31.41, 2.24, 64), _SE),
+    "regnety_040_sgn": (_size(22, 96, 31.41, 2.24, 64), _SE,
+                        dict(act_layer="silu", norm_layer=partial(GroupNormAct, group_size=16))),
+    "regnety_064": (_size(25, 112, 33.22, 2.27, 72), _SE),
+    "regnety_080": (_size(17, 192, 76.82, 2.19, 56), _SE),
+    "regnety_080_tv": (_size(17, 192, 76.82, 2.19, 56), _SE, _TORCHVISION,
+                       "Widths rounded as torchvision's regnet_y_8gf."),
+    "regnety_120": (_size(19, 168, 73.36, 2.37, 112), _SE),
+    "regnety_160": (_size(18, 200, 106.23, 2.48, 112), _SE),
+    "regnety_320": (_size(20, 232, 115.89, 2.53, 232), _SE),
+    "regnety_640": (_size(20, 352, 147.48, 2.4, 328), _SE, "SEER's."),
+    "regnety_1280": (_size(27, 456, 160.83, 2.52, 264), _SE, "SEER's, and torchvision's regnet_y_128gf."),
+    "regnety_2560": (_size(27, 640, 230.83, 2.53, 373), _SE, "SEER's."),
+    "regnetv_040": (_size(22, 96, 31.41, 2.24, 64), _V),
+    "regnetv_064": (_size(25, 112, 33.22, 2.27, 72), _V, dict(downsample="avg")),
+    "regnetz_005": (_size(21, 16, 10.7, 2.51, 4), _Z, dict(num_features=1024), "By ClassyVision's figures."),
+    "regnetz_040": (_size(28, 48, 14.5, 2.226, 8), _Z, "By ClassyVision's figures."),
+    "regnetz_040_h": (_size(28, 48, 14.5, 2.226, 8), _Z, dict(num_features=1536)),
+})
 
 
 # --- foreign checkpoints: the same network in torchvision's words and in those of ClassyVision and VISSL (SEER)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from ..layers import GlobalPool2d
 from ..registry import register_model
 from .base import Flow, ImageModel, Step
+
+if TYPE_CHECKING:
+    from ._variants.shufflenetv2 import *
 
 __all__ = ["ShuffleNetV2"]
 
@@ -115,25 +118,9 @@ class ShuffleNetV2(ImageModel):
         self.init_weights()
 
 
-@register_model
-def shufflenet_v2_x0_5(**kwargs: Any) -> ShuffleNetV2:
-    """ShuffleNetV2 (Ma et al., 2018), half the computation."""
-    return ShuffleNetV2(**{"channels": (24, 48, 96, 192, 1024), **kwargs})
-
-
-@register_model
-def shufflenet_v2_x1_0(**kwargs: Any) -> ShuffleNetV2:
-    """ShuffleNetV2 1x."""
-    return ShuffleNetV2(**kwargs)
-
-
-@register_model
-def shufflenet_v2_x1_5(**kwargs: Any) -> ShuffleNetV2:
-    """ShuffleNetV2 1.5x."""
-    return ShuffleNetV2(**{"channels": (24, 176, 352, 704, 1024), **kwargs})
-
-
-@register_model
-def shufflenet_v2_x2_0(**kwargs: Any) -> ShuffleNetV2:
-    """ShuffleNetV2 2x."""
-    return ShuffleNetV2(**{"channels": (24, 244, 488, 976, 2048), **kwargs})
+register_model.variants(__name__, ShuffleNetV2, {
+    "shufflenet_v2_x0_5": dict(channels=(24, 48, 96, 192, 1024)),
+    "shufflenet_v2_x1_0": {},
+    "shufflenet_v2_x1_5": dict(channels=(24, 176, 352, 704, 1024)),
+    "shufflenet_v2_x2_0": dict(channels=(24, 244, 488, 976, 2048)),
+})

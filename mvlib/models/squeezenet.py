@@ -5,7 +5,7 @@ The classifier is a convolution: it scores every position, and the scores are po
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from ..layers import GlobalPool2d
 from ..registry import register_model
 from .base import Flow, ImageModel, Step
+
+if TYPE_CHECKING:
+    from ._variants.squeezenet import *
 
 __all__ = ["SqueezeNet"]
 
@@ -132,13 +135,7 @@ def _make_pool(pool_type: str) -> GlobalPool2d:
     return pool
 
 
-@register_model
-def squeezenet1_0(**kwargs: Any) -> SqueezeNet:
-    """SqueezeNet 1.0 (Iandola et al., 2016)."""
-    return SqueezeNet(**{"version": "1_0", **kwargs})
-
-
-@register_model
-def squeezenet1_1(**kwargs: Any) -> SqueezeNet:
-    """SqueezeNet 1.1, the authors' revision with 2.4 times less computation."""
-    return SqueezeNet(**{"version": "1_1", **kwargs})
+register_model.variants(__name__, SqueezeNet, {
+    "squeezenet1_0": (dict(version="1_0"), "The paper's."),
+    "squeezenet1_1": (dict(version="1_1"), "The authors' revision, with 2.4 times less computation."),
+})

@@ -8,7 +8,7 @@ layers, and on a larger one they score every 7x7 window.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,9 @@ from ..layers.norm import NormLayer, get_norm_layer
 from ..layers.pool import ClassifierHead
 from ..registry import register_model
 from .base import Flow, ImageModel, KeyMap, StateDict, Step
+
+if TYPE_CHECKING:
+    from ._variants.vgg import *
 
 __all__ = ["VGG"]
 
@@ -165,55 +168,20 @@ class VGG(ImageModel):
             nn.init.zeros_(module.bias)
 
 
-# --- entrypoints
+# --- the architectures, all of them torchvision's too
 
+_BN = dict(norm_layer="batchnorm2d")
 
-@register_model
-def vgg11(**kwargs: Any) -> VGG:
-    """VGG-11, configuration A (Simonyan and Zisserman, 2014); torchvision's."""
-    return VGG(**{**dict(cfg=_VGG11), **kwargs})
-
-
-@register_model
-def vgg11_bn(**kwargs: Any) -> VGG:
-    """VGG-11 with batch norm; torchvision's."""
-    return vgg11(**{**dict(norm_layer="batchnorm2d"), **kwargs})
-
-
-@register_model
-def vgg13(**kwargs: Any) -> VGG:
-    """VGG-13, configuration B (Simonyan and Zisserman, 2014); torchvision's."""
-    return VGG(**{**dict(cfg=_VGG13), **kwargs})
-
-
-@register_model
-def vgg13_bn(**kwargs: Any) -> VGG:
-    """VGG-13 with batch norm; torchvision's."""
-    return vgg13(**{**dict(norm_layer="batchnorm2d"), **kwargs})
-
-
-@register_model
-def vgg16(**kwargs: Any) -> VGG:
-    """VGG-16, configuration D (Simonyan and Zisserman, 2014); torchvision's."""
-    return VGG(**{**dict(cfg=_VGG16), **kwargs})
-
-
-@register_model
-def vgg16_bn(**kwargs: Any) -> VGG:
-    """VGG-16 with batch norm; torchvision's."""
-    return vgg16(**{**dict(norm_layer="batchnorm2d"), **kwargs})
-
-
-@register_model
-def vgg19(**kwargs: Any) -> VGG:
-    """VGG-19, configuration E (Simonyan and Zisserman, 2014); torchvision's."""
-    return VGG(**{**dict(cfg=_VGG19), **kwargs})
-
-
-@register_model
-def vgg19_bn(**kwargs: Any) -> VGG:
-    """VGG-19 with batch norm; torchvision's."""
-    return vgg19(**{**dict(norm_layer="batchnorm2d"), **kwargs})
+register_model.variants(__name__, VGG, {
+    "vgg11": (dict(cfg=_VGG11), "The paper's configuration A."),
+    "vgg11_bn": (dict(cfg=_VGG11), _BN),
+    "vgg13": (dict(cfg=_VGG13), "The paper's configuration B."),
+    "vgg13_bn": (dict(cfg=_VGG13), _BN),
+    "vgg16": (dict(cfg=_VGG16), "The paper's configuration D."),
+    "vgg16_bn": (dict(cfg=_VGG16), _BN),
+    "vgg19": (dict(cfg=_VGG19), "The paper's configuration E."),
+    "vgg19_bn": (dict(cfg=_VGG19), _BN),
+})
 
 
 # --- foreign checkpoints

@@ -1,0 +1,6 @@
+# Written by scripts/build_stubs.py.
+# ruff: noqa
+from typing import Any
+from ..squeezenet import SqueezeNet as _SqueezeNet
+def squeezenet1_0(**kwargs: Any) -> _SqueezeNet: ...
+def squeezenet1_1(**kwargs: Any) -> _SqueezeNet: ...
