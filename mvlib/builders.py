@@ -9,7 +9,6 @@ from __future__ import annotations
 import fnmatch
 import functools
 import inspect
-import sys
 import warnings
 from collections.abc import Callable, Iterable
 from enum import Enum
@@ -51,10 +50,10 @@ def get_builder(name: str) -> Callable[..., nn.Module]:
     Raises:
         UnknownNameError: The model is unknown.
     """
-    enums = (weights_enum(name),)
+    enums: tuple[type[WeightsEnum], ...] = (weights_enum(name),)
     if name.startswith(_QUANTIZED) and registry.is_model(name.removeprefix(_QUANTIZED)):
         enums += (weights_enum(name.removeprefix(_QUANTIZED)),)
-    switches = ("quantize",) if len(enums) > 1 else ()
+    switches: tuple[str, ...] = ("quantize",) if len(enums) > 1 else ()
     positional = ("weights", "progress", *switches)
 
     def builder(*args: Any, **kwargs: Any) -> nn.Module:
@@ -147,14 +146,7 @@ def _first_published(enum: type[WeightsEnum]) -> str:
 
 
 def _warn(message: str) -> None:
-    warnings.warn(message, UserWarning, stacklevel=_user_level())
-
-
-def _user_level() -> int:
-    level, frame = 1, sys._getframe(1)
-    while frame is not None and frame.f_globals.get("__name__", "").startswith("mvlib"):
-        level, frame = level + 1, frame.f_back
-    return level
+    warnings.warn(message, UserWarning, stacklevel=registry.caller_level())
 
 
 # building

@@ -67,7 +67,9 @@ def create_model(
     dtype: torch.dtype | str | None = ..., mmap: bool | None = ..., progress: bool = ..., **kwargs: Any,
 ) -> FeatureExtractor: ...
 @overload
-def create_model(model_name: str, *args: Any, features_only: bool, **kwargs: Any) -> ImageModel | FeatureExtractor: ...
+def create_model(
+    model_name: str, pretrained: bool | None = ..., *, features_only: bool, **kwargs: Any
+) -> ImageModel | FeatureExtractor: ...
 def create_model(
     model_name: str,
     pretrained: bool | None = None,
@@ -88,7 +90,7 @@ def create_model(
     mmap: bool | None = None,
     progress: bool = True,
     **kwargs: Any,
-) -> nn.Module:
+) -> ImageModel | FeatureExtractor:
     """Build a model by name.
 
     A name with a tag, a hub repository or a local folder names weights, so they are loaded; an architecture alone is
@@ -143,8 +145,7 @@ def create_model(
             base = request.config
         else:
             base = base_of_checkpoint(request.config or WeightsConfig(architecture=request.architecture), {})
-    if isinstance(dtype, str):
-        dtype = getattr(torch, precision_name(dtype))
+    precision: torch.dtype | None = getattr(torch, precision_name(dtype)) if isinstance(dtype, str) else dtype
     if out_indices is not None and not features_only:
         raise ConfigError("out_indices goes with features_only=True")
     if not accepts(int | Sequence[int] | None, out_indices):
@@ -178,15 +179,16 @@ def create_model(
     model.base_weights = base
     with torch.device("cpu") if default.type != "cpu" else nullcontext():  # weights are fitted where values are
         if checkpoint_path is not None:
-            _load(model, config, checkpoint_path, bool(mmap), device, dtype, str(checkpoint_path), False, given)
+            _load(model, config, checkpoint_path, bool(mmap), device, precision, str(checkpoint_path), False, given)
         elif wants_weights:
             path, is_mappable = _fetch(request, model_name, cache_dir, progress)
-            _load(model, config, path, is_mappable if mmap is None else mmap, device, dtype, config.name, True, given)
+            _load(model, config, path, is_mappable if mmap is None else mmap, device, precision,
+                  model.weights_config.name, True, given)
             model.base_weights = config
         elif _is_on_meta(model) and not stays_empty and torch.device(device or "cpu").type != "meta":
-            materialize(model, device, dtype)
-        if device is not None or dtype is not None:
-            model.to(device=device, dtype=dtype)
+            materialize(model, device, precision)
+        if device is not None or precision is not None:
+            model.to(device=device, dtype=precision)
     if not features_only:
         return model
     features = FeatureExtractor(model, out_indices, output_fmt=output_fmt, return_dict=feature_cls == "dict")
@@ -332,7 +334,7 @@ def _from_checkpoint(request: _Request, facts: Mapping[str, Any], where: str) ->
     return dataclasses.replace(request, config=config, arguments={**request.arguments, **arguments}, where=where)
 
 
-def _bad_field(where: str, key: str, value: Any, why: str) -> ConfigError:
+def _bad_field(where: str | None, key: str, value: Any, why: str) -> ConfigError:
     return ConfigError(f"{where} asks for {key}={shorten(value)}: {why}")
 
 
@@ -342,7 +344,7 @@ def known_arguments(model_name: str) -> Collection[str] | None:
     return arguments_of(load_entrypoint(_resolve(model_name, None, None, None).architecture))
 
 
-def build_empty(architecture: str, arguments: Mapping[str, Any]) -> nn.Module:
+def build_empty(architecture: str, arguments: Mapping[str, Any]) -> ImageModel:
     """A model on the meta device, from those of the arguments that the architecture takes."""
     entrypoint = load_entrypoint(architecture)
     known = arguments_of(entrypoint)
@@ -351,18 +353,10 @@ def build_empty(architecture: str, arguments: Mapping[str, Any]) -> nn.Module:
 
 def _arguments(request: _Request, given: dict[str, Any], known: dict[str, Parameter] | None) -> dict[str, Any]:
     """The architecture's arguments: the caller's, then the repository's, then what the weights config implies."""
-    for key, value in given.items() if known is not None else ():
-        if key not in known:
-            raise ConfigError(f"'{request.architecture}' does not know the argument {key!r}"
-                              f"{closest(key, known) or '.'} It takes: {', '.join(sorted(known))}")
-        expected = known[key].problem(value) if known[key].is_ours or key in ("num_classes", "in_chans") else None
-        if expected:
-            raise ConfigError(f"'{request.architecture}' wants {key} to be {expected}, not {shorten(value)}")
-    for key, value in request.arguments.items() if known is not None else ():
-        expected = known[key].problem(value) if key in known and key not in given else None
-        if expected:
-            raise _bad_field(request.where, key, value, f"'{request.architecture}' wants {expected}")
-    config, implied = request.config, {}
+    if known is not None:
+        _check_arguments(request, given, known)
+    config = request.config
+    implied: dict[str, Any] = {}
     if config is not None:
         implied = dict(config.model_args)
         if config.num_classes >= 0:
@@ -381,6 +375,20 @@ def _arguments(request: _Request, given: dict[str, Any], known: dict[str, Parame
     return {**implied, **given}
 
 
+def _check_arguments(request: _Request, given: Mapping[str, Any], known: Mapping[str, Parameter]) -> None:
+    for key, value in given.items():
+        if key not in known:
+            raise ConfigError(f"'{request.architecture}' does not know the argument {key!r}"
+                              f"{closest(key, known) or '.'} It takes: {', '.join(sorted(known))}")
+        expected = known[key].problem(value) if known[key].is_ours or key in ("num_classes", "in_chans") else None
+        if expected:
+            raise ConfigError(f"'{request.architecture}' wants {key} to be {expected}, not {shorten(value)}")
+    for key, value in request.arguments.items():
+        expected = known[key].problem(value) if key in known and key not in given else None
+        if expected:
+            raise _bad_field(request.where, key, value, f"'{request.architecture}' wants {expected}")
+
+
 class _Budget(TorchFunctionMode):
     """Ends the building of a model without end."""
 
@@ -396,8 +404,8 @@ class _Budget(TorchFunctionMode):
 
 
 def _construct(
-    entrypoint: Callable[..., nn.Module], arguments: Mapping[str, Any], as_it_is: bool = False
-) -> nn.Module:
+    entrypoint: Callable[..., ImageModel], arguments: Mapping[str, Any], as_it_is: bool = False
+) -> ImageModel:
     """Build on the meta device whatever keeps our contract; other models, or all, are built as they are."""
     with nullcontext() if as_it_is or not _keeps_contract(entrypoint) else torch.device("meta"):
         return entrypoint(**arguments)
@@ -409,16 +417,16 @@ def _keeps_contract(entrypoint: Callable[..., nn.Module]) -> bool:
 
 def _build(
     request: _Request,
-    entrypoint: Callable[..., nn.Module],
+    entrypoint: Callable[..., ImageModel],
     arguments: dict[str, Any],
     given: Mapping[str, Any],
     as_it_is: bool,
-) -> nn.Module:
+) -> ImageModel:
     """The model; where a stranger's arguments make none, an error says which of them is to blame."""
     if request.where is None:
         return _construct(entrypoint, arguments, as_it_is)
 
-    def attempt(arguments: Mapping[str, Any]) -> nn.Module | Exception:
+    def attempt(arguments: Mapping[str, Any]) -> ImageModel | Exception:
         try:
             with budget:
                 model = _construct(entrypoint, arguments, as_it_is)

@@ -23,8 +23,9 @@ import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import partial
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import safe_open
@@ -36,6 +37,9 @@ from .errors import CheckpointError, MvlibError
 from .hub import check_complete
 from .layers.helpers import owns_meta, plain_name, unwrap
 from .weights import WeightsConfig
+
+if TYPE_CHECKING:
+    from .models.base import ImageModel
 
 __all__ = ["FACTS", "adapt_input_conv", "load_checkpoint", "load_weights", "materialize", "read_state_dict",
            "read_training_facts"]
@@ -177,9 +181,9 @@ def _read_safetensors(path: Path, mmap: bool) -> StateDict:
     return tensors
 
 
-def _read_into(storage: torch.UntypedStorage, stream: BinaryIO, offset: int) -> None:
+def _read_into(storage: torch.UntypedStorage, stream: BufferedReader, offset: int) -> None:
     stream.seek(offset)
-    if stream.readinto(torch.empty(0, dtype=torch.uint8).set_(storage).numpy()) != storage.nbytes():
+    if stream.readinto(torch.empty(0, dtype=torch.uint8).set_(storage).numpy().data) != storage.nbytes():
         raise EOFError("it is cut off")
 
 
@@ -308,7 +312,7 @@ def _without_objects(data: Mapping[str, Any]) -> StateDict:
         (key, value) for key, value in data.items()
         if isinstance(value, (Tensor, torch.dtype)) or
         (isinstance(value, tuple) and all(part is None or isinstance(part, Tensor) for part in value)))
-    state_dict._metadata = getattr(data, "_metadata", None)
+    vars(state_dict)["_metadata"] = getattr(data, "_metadata", None)
     return state_dict
 
 
@@ -362,10 +366,9 @@ def load_checkpoint(
     Raises:
         CheckpointError: The file cannot be read or does not fit the model.
     """
-    model = unwrap(model)
-    state_dict = read_state_dict(checkpoint_path, use_ema)
-    result = load_weights(model, state_dict, strict=strict, origin=str(checkpoint_path))
     own = unwrap(model)
+    state_dict = read_state_dict(checkpoint_path, use_ema)
+    result = load_weights(own, state_dict, strict=strict, origin=str(checkpoint_path))
     if hasattr(own, "base_weights"):  # what `create_model` noted is true no more
         own.base_weights = base_of_checkpoint(own.weights_config, read_training_facts(checkpoint_path))
     return result
@@ -424,52 +427,52 @@ def load_weights(
     Raises:
         CheckpointError: The tensors do not fit; the message lists the keys, shortened.
     """
-    model = unwrap(model)
-    if getattr(model, "is_quantized", False):  # more than tensors in both state dicts, and nothing in them to adapt
+    inner = unwrap(model)  # lacks parts of the contract where it is a user's plain module
+    if getattr(inner, "is_quantized", False):  # more than tensors in both state dicts, and nothing in them to adapt
         with _refusing(f"{origin}: does not fit the model"):
-            model.load_published(state_dict, partial(_check, model, origin))
+            inner.load_published(state_dict, partial(_check, inner, origin))
         return _IncompatibleKeys([], [])
     config = config or WeightsConfig()
-    expected = model.state_dict()
+    expected = inner.state_dict()
     with _refusing(f"{origin}: does not fit the model"):
         given = state_dict
         if config.key_map is None:
-            state_dict = _part_of(model, state_dict, expected, origin)
-        state_dict = _translate(model, state_dict, config.key_map)
+            state_dict = _part_of(inner, state_dict, expected, origin)
+        state_dict = _translate(inner, state_dict, config.key_map)
         if consume:
             given.clear()
         # Of training with --split-bn: norms of augmented views, which the model by itself does not have.
         state_dict = {key: value for key, value in state_dict.items() if ".aux_bn." not in key or key in expected}
         if fit_input:
-            _fit_input(model, state_dict, expected, config)
-        dropped, notes = _fit_head(model, state_dict, expected, config) if fit_head else (set(), [])
-        if hasattr(model, "fit_state_dict"):
-            state_dict = model.fit_state_dict(state_dict)
-    for part in getattr(model, "optional_parts", ()):
+            _fit_input(inner, state_dict, expected, config)
+        dropped, notes = _fit_head(inner, state_dict, expected, config) if fit_head else (set(), [])
+        if hasattr(inner, "fit_state_dict"):
+            state_dict = inner.fit_state_dict(state_dict)
+    for part in getattr(inner, "optional_parts", ()):
         if not any(key.startswith(f"{part}.") for key in state_dict):
             notes.append(f"there is no '{part}': it was initialised")
             dropped |= {key for key in expected if key.startswith(f"{part}.")}
 
-    _check(model, origin, expected, state_dict, dropped, strict)
+    _check(inner, origin, expected, state_dict, dropped, strict)
     if not any(key in expected for key in state_dict):
         notes.append(f"nothing was loaded: none of its names, such as '{next(iter(state_dict), '')}', is one of the "
-                     f"model '{_name(model)}', such as '{next(iter(expected), '')}'")
+                     f"model '{_name(inner)}', such as '{next(iter(expected), '')}'")
     for note in notes:
         _logger.warning("%s: %s", origin, note)
     answer = _IncompatibleKeys([key for key in expected if key not in state_dict],
                                [key for key in state_dict if key not in expected])
     kept = {key: value for key, value in state_dict.items() if key in expected}
     del state_dict
-    if any(owns_meta(module) for module in model.modules()):
-        _assign(model, kept, device, dtype)
+    if any(owns_meta(module) for module in inner.modules()):
+        _assign(inner, kept, device, dtype)
     else:
-        model.load_state_dict(kept, strict=False)
-        if dropped and hasattr(model, "init_weights"):  # a user's plain module is as it was built
-            model.init_weights({key.rpartition(".")[0] for key in dropped})
+        inner.load_state_dict(kept, strict=False)
+        if dropped and hasattr(inner, "init_weights"):  # a user's plain module is as it was built
+            inner.init_weights({key.rpartition(".")[0] for key in dropped})
     return answer
 
 
-def materialize(model: nn.Module, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> None:
+def materialize(model: ImageModel, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> None:
     """Give a model on the meta device initialised parameters, in place."""
     model.to_empty(device=device or "cpu")
     if dtype is not None:
@@ -516,7 +519,7 @@ def _paths(names: str | Iterable[str] | None) -> tuple[str, ...]:
     return () if names is None else (names,) if isinstance(names, str) else tuple(names)
 
 
-def _fit_input(model: nn.Module, state_dict: StateDict, expected: StateDict, config: WeightsConfig) -> None:
+def _fit_input(model: ImageModel, state_dict: StateDict, expected: StateDict, config: WeightsConfig) -> None:
     for path in _paths(config.first_conv):
         key = f"{path}.weight"
         if key not in state_dict or key not in expected or state_dict[key].shape[1] == expected[key].shape[1]:
@@ -630,7 +633,7 @@ def _explain(
 
 
 def _assign(
-    model: nn.Module, state_dict: StateDict, device: torch.device | str | None, dtype: torch.dtype | None
+    model: ImageModel, state_dict: StateDict, device: torch.device | str | None, dtype: torch.dtype | None
 ) -> None:
     """Make the tensors the parameters and buffers of a model on the meta device, taking them out of the state dict;
     initialise the rest."""
@@ -639,7 +642,8 @@ def _assign(
     with torch.no_grad():
         for path, module in model.named_modules():
             prefix = f"{path}." if path else ""
-            for slot in (module._parameters, module._buffers):
+            slots: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+            for slot in slots:
                 for name, old in slot.items():
                     if old is None:
                         continue
@@ -660,13 +664,14 @@ def _place(tensor: Tensor, like: Tensor, device: torch.device, dtype: torch.dtyp
 
 
 def _complete(
-    model: nn.Module, path: str, module: nn.Module, device: torch.device, dtype: torch.dtype | None
+    model: ImageModel, path: str, module: nn.Module, device: torch.device, dtype: torch.dtype | None
 ) -> None:
     """Fill what `module` itself still holds on the meta device, and leave what was loaded."""
     persistent = [name for name in module._buffers if name not in module._non_persistent_buffers_set]
-    lacks_weights = any(module._parameters[n] is not None and module._parameters[n].is_meta for n in module._parameters)
+    lacks_weights = any(parameter is not None and parameter.is_meta for parameter in module._parameters.values())
     loaded = {}
-    for slot in (module._parameters, module._buffers):
+    slots: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+    for slot in slots:
         for name, tensor in slot.items():
             if tensor is None:
                 continue
@@ -679,13 +684,14 @@ def _complete(
         model.init_module(path, module)
     else:
         for name in persistent:  # statistics that a file may lack: counters
-            if name not in loaded and module._buffers[name] is not None:
-                module._buffers[name].zero_()
-        if hasattr(module, "init_non_persistent_buffers"):
-            module.init_non_persistent_buffers()
-    for name, tensor in loaded.items():
-        slot = module._parameters if name in module._parameters else module._buffers
-        slot[name] = tensor
+            counter = module._buffers[name]
+            if name not in loaded and counter is not None:
+                counter.zero_()
+        init_others = getattr(module, "init_non_persistent_buffers", None)
+        if init_others is not None:
+            init_others()
+    for slot in slots:
+        slot.update((name, loaded[name]) for name in slot.keys() & loaded.keys())
     for name, buffer in module._buffers.items():
         if buffer is not None and name not in loaded:
             module._buffers[name] = buffer.to(device=device, dtype=_place_dtype(buffer, dtype))

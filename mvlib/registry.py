@@ -15,7 +15,8 @@ import sys
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, overload
 
 from .errors import ConfigError, UnknownNameError
 from .names import closest, natural_key, split_model_name_tag
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "builder_facts",
+    "caller_level",
     "get_arch_name",
     "get_arch_pretrained_cfgs",
     "get_arch_tags",
@@ -53,6 +55,7 @@ CATALOG_DIR = os.path.join(os.path.dirname(__file__), "catalog")
 _FAMILY_PACKAGE = "mvlib.models."
 
 Entrypoint = TypeVar("Entrypoint", bound=Callable[..., Any])
+Target = TypeVar("Target", str, str | None)
 Names = str | Iterable[str]
 Part = Mapping[str, Any] | str
 Row = Part | Sequence[Part]
@@ -253,8 +256,8 @@ class _RegisterModel:
         entrypoints = []
         for name, row in table.items():
             own, doc = _merged(name, row)
-            for key in own if known is not None else ():
-                if key not in known:
+            for key in own:
+                if known is not None and key not in known:
                     raise ConfigError(f"the row '{name}' has the argument {key!r}, which {maker.__name__} does not "
                                       f"know{closest(key, known) or '.'} It takes: {', '.join(sorted(known))}")
             fn = _bound(maker, own)
@@ -295,8 +298,8 @@ def _register(
     is_ours = fn.__module__.startswith(_FAMILY_PACKAGE)
     module = fn.__module__.rpartition(".")[2]
     again = entry is not None and run.repeats(entry.run)
-    added = {tag: (entry.configs[tag], entry.added[tag]) for tag in entry.added if tag in entry.configs} \
-        if again else {}
+    added = {tag: (entry.configs[tag], entry.added[tag]) for tag in entry.added
+             if entry.configs and tag in entry.configs} if entry is not None and again else {}
     if entry is not None and (entry.place != place or again):
         if is_ours and (entry.place is None and entry.module == module or again):
             entry.entrypoint, entry.place, entry.run = fn, place, run  # the family of an indexed name is being imported
@@ -329,7 +332,8 @@ def _bound(maker: Callable[..., Any], own: Mapping[str, Any]) -> Any:
 
 def _merged(name: str, row: Row) -> tuple[dict[str, Any], str]:
     """A row's arguments; and its description, if it has one, as a docstring begins with it."""
-    own, doc = {}, ""
+    own: dict[str, Any] = {}
+    doc = ""
     for part in row if isinstance(row, (tuple, list)) else (row,):
         if isinstance(part, Mapping):
             own.update(part)
@@ -393,7 +397,7 @@ def _joined(configs: dict[str, WeightsConfig], added: dict[str, WeightsConfig]) 
     return {**keep, **added} if has_weights else {**added, **keep}
 
 
-def _target(name: str, target: str | None) -> str | None:
+def _target(name: str, target: Target) -> Target:
     """What a new alias or deprecated name stands for, followed to the end."""
     if name in _registry.entries:
         raise ConfigError(f"'{name}' cannot stand for '{target}': it is registered, by "
@@ -631,6 +635,10 @@ class _LazyEntrypoint:
         return f"<entrypoint {self.__module__}.{self.__name__}>"
 
 
+@overload
+def get_pretrained_cfg(model_name: str, allow_unregistered: Literal[False]) -> WeightsConfig: ...
+@overload
+def get_pretrained_cfg(model_name: str, allow_unregistered: bool = ...) -> WeightsConfig | None: ...
 def get_pretrained_cfg(model_name: str, allow_unregistered: bool = True) -> WeightsConfig | None:
     """The weights config of a name; of an architecture, its default.
 
@@ -644,7 +652,7 @@ def get_pretrained_cfg(model_name: str, allow_unregistered: bool = True) -> Weig
     architecture, tag = _follow(model_name)
     entry = _registry.entries.get(architecture)
     configs = _registry.configs(entry) if entry is not None else {}
-    if configs:
+    if entry is not None and configs:
         tag = tag or next(iter(configs))
         if tag not in configs:
             _raise_unknown_tag(entry, tag)
@@ -684,7 +692,7 @@ def _follow(model_name: str, warn: bool = True) -> tuple[str, str]:
             raise UnknownNameError(f"the model '{architecture}' was removed and nothing takes its place")
         if warn:
             warnings.warn(f"the model name '{architecture}' is deprecated; write '{current}' instead", FutureWarning,
-                          stacklevel=_caller_level())
+                          stacklevel=caller_level())
     elif architecture in _registry.aliases:
         current = _registry.aliases[architecture]
     else:
@@ -702,7 +710,7 @@ def _find(architecture: str) -> _Entry:
     return entry
 
 
-def _raise_unknown_tag(entry: _Entry, tag: str) -> None:
+def _raise_unknown_tag(entry: _Entry, tag: str) -> NoReturn:
     known = [t for t in entry.tags if t]
     if not known:
         raise UnknownNameError(f"unknown tag '{tag}' of the architecture '{entry.name}': it has no tags")
@@ -733,16 +741,17 @@ def _place(fn: Callable[..., Any]) -> str:
 def _is_interactive(fn: Callable[..., Any], entry: _Entry) -> bool:
     """Whether a function of the same name is typed in again, in a notebook or at a prompt."""
     is_prompt = fn.__module__ == "__main__" and not hasattr(sys.modules["__main__"], "__file__")
-    return is_prompt and bool(entry.place) and entry.place.partition(" ")[0] == f"__main__.{fn.__qualname__}"
+    return is_prompt and (entry.place or "").partition(" ")[0] == f"__main__.{fn.__qualname__}"
 
 
 def _entry_place(entry: _Entry) -> str:
     return entry.place or f"{_FAMILY_PACKAGE}{entry.module}.{entry.name} (mvlib)"
 
 
-def _caller_level() -> int:
+def caller_level() -> int:
     """`stacklevel` of the nearest frame outside mvlib, so that a warning points at the user's line."""
-    level, frame = 1, sys._getframe(1)
+    level = 1
+    frame: FrameType | None = sys._getframe(1)
     while frame is not None and frame.f_globals.get("__name__", "").startswith("mvlib"):
         level, frame = level + 1, frame.f_back
     return level

@@ -26,6 +26,7 @@ import dataclasses
 import functools
 import json
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -163,8 +164,8 @@ class WeightsConfig:
         values.pop("source", None)
         for source in sources:
             if not isinstance(source, str) or (strict and not source.startswith(SOURCE_PREFIXES)):
-                known = ", ".join(SOURCE_PREFIXES)
-                raise ConfigError(f"{shorten(source)} is not a source of weights; one begins with {known}")
+                raise ConfigError(f"{shorten(source)} is not a source of weights; one begins with "
+                                  f"{', '.join(SOURCE_PREFIXES)}")
         known = {f.name for f in dataclasses.fields(cls)}
         for key in [key for key in values if key not in known]:
             if strict:
@@ -250,8 +251,9 @@ class WeightsConfig:
         if size != old_size:
             follows["pool_size"] = _pool_size(self.pool_size, old_size, size)
             least = self.min_input_size
-            fits = least is not None and least[1] <= size[0] and least[2] <= size[1]
-            follows["min_input_size"] = (*channels, *least[1:]) if fits else None
+            if least is not None:
+                fits = least[1] <= size[0] and least[2] <= size[1]
+                follows["min_input_size"] = (*channels, *least[1:]) if fits else None
         return new.replace(**{**follows, **changes, **values})
 
     def describe_base(self) -> dict[str, Any] | None:
@@ -366,7 +368,7 @@ class Catalog:
             yield from tags.values()
 
 
-def load_catalog(path: str | Path) -> Catalog:
+def load_catalog(path: str | os.PathLike[str]) -> Catalog:
     """Read a catalog.
 
     Raises:
@@ -387,7 +389,7 @@ def load_catalog(path: str | Path) -> Catalog:
 
 
 def read_entries(
-    path: str | Path,
+    path: str | os.PathLike[str],
 ) -> tuple[dict[str, dict[str, dict[str, Any]]], dict[str, str], dict[str, str | None], dict[str, dict[str, Any]]]:
     """A catalog as plain data, defaults merged in: {architecture: {tag: fields}}, aliases, deprecated names, builders.
 

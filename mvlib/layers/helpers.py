@@ -70,7 +70,7 @@ def owns_meta(module: nn.Module) -> bool:
     return any(t is not None and t.is_meta for t in tensors)
 
 
-def unwrap(model: nn.Module) -> nn.Module:
+def unwrap(model: nn.Module) -> Any:
     """The model inside DistributedDataParallel, DataParallel, AveragedModel, FSDP and torch.compile, nested or not.
 
     Whoever asks a model for what only ours have (methods, `pretrained_cfg`) asks the one within: some wrappers pass the
