@@ -76,6 +76,9 @@ class FeatureExtractor(nn.Module):
         ValueError: An index is out of range.
     """
 
+    pretrained_cfg: dict[str, Any]
+    default_cfg: dict[str, Any]
+
     def __init__(
         self,
         model: ImageModel,

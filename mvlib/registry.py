@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "builder_facts",
-    "caller_level",
     "get_arch_name",
     "get_arch_pretrained_cfgs",
     "get_arch_tags",

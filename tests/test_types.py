@@ -19,6 +19,9 @@ from mvlib.models import (
     vit_b_16, quantized_resnet18,
 )
 from mvlib.models.quantization import QuantizableResNet
+from mvlib.models.deit import VisionTransformerDistilled
+from mvlib.models.deit import deit_small_patch16_224, deit_small_distilled_patch16_224
+from mvlib.models.deit import deit_small_patch16_225  # error: attr-defined
 from mvlib.models.resnet import resnet50d
 from mvlib.models.resnet import resnet51d  # error: attr-defined
 
@@ -26,6 +29,7 @@ assert_type(mvlib.create_model("resnet50.a1_in1k", num_classes=3), mvlib.ImageMo
 assert_type(mvlib.create_model("resnet50", True, features_only=False), mvlib.ImageModel)
 assert_type(mvlib.create_model("resnet50", features_only=True, out_indices=[1, 2]), mvlib.FeatureExtractor)
 assert_type(mvlib.models.create_model("resnet50", features_only=True), mvlib.FeatureExtractor)
+assert_type(mvlib.create_model("resnet50").weights_config, mvlib.WeightsConfig)
 def of_either(features_only: bool) -> nn.Module:
     either = mvlib.create_model("resnet50", features_only=features_only)
     return assert_type(either, mvlib.ImageModel | mvlib.FeatureExtractor)
@@ -53,6 +57,8 @@ mvlib.models.ResNet19_Weights  # error: attr-defined
 def mine(**kwargs: Any) -> ResNet: return resnet50d(**kwargs)
 @mvlib.register_model(name="other", override=True)
 def mine_too(**kwargs: Any) -> AlexNet: return alexnet(**kwargs)
+assert_type(deit_small_patch16_224(), VisionTransformer)
+assert_type(deit_small_distilled_patch16_224(), VisionTransformerDistilled)
 assert_type(mine(), ResNet)
 assert_type(mine_too(), AlexNet)
 mvlib.register_model(override=1)  # error: call-overload

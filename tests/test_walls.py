@@ -18,11 +18,13 @@ LIGHT_COMMANDS = ("cli", "cli.list_command", "cli.info_command", "cli.cache_comm
 
 
 def imports(path: Path) -> set[str]:
-    """Absolute names of what a file of ours imports, anywhere in it."""
+    """Absolute names of what a file of ours imports, anywhere in it but for type checkers alone."""
     module = ("mvlib", *path.relative_to(PACKAGE).with_suffix("").parts)
     package = module[:-1]
     names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    run = (node for node in tree.body if not (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"))
+    for node in (inner for outer in run for inner in ast.walk(outer)):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

@@ -24,7 +24,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +34,9 @@ from ..layers.helpers import owns_meta
 from ..layers.pool import GlobalPool2d, Head
 from ..layers.stage import Stage, run_blocks
 from .scripting import scriptable
+
+if TYPE_CHECKING:
+    from ..weights import WeightsConfig
 
 __all__ = ["Flow", "ImageModel", "KeyMap", "Step", "take_indices"]
 
@@ -80,10 +83,12 @@ class Step:
         """What can be taken here as a feature."""
         if self.chs is None:
             return []
+        reduction: Any = self.reduction  # as many as channels, and modules too
+        module: Any = self.module
         if isinstance(self.chs, int):
-            return [Tap(self, None, self.chs, self.reduction, self.module or self.name)]
-        modules = self.module or (self.name,) * len(self.chs)
-        return [Tap(self, i, *row) for i, row in enumerate(zip(self.chs, self.reduction, modules))]
+            return [Tap(self, None, self.chs, reduction, module or self.name)]
+        modules = module or (self.name,) * len(self.chs)
+        return [Tap(self, i, *row) for i, row in enumerate(zip(self.chs, reduction, modules))]
 
 
 class Tap(NamedTuple):
@@ -200,11 +205,18 @@ class ImageModel(nn.Module):
     num_features: int
     head_hidden_size: int
     num_prefix_tokens: int = 0
+    head_drop: nn.Module  # in some families
     _drop_rate: float = 0.0
     grad_checkpointing: bool = False
     flow: Flow
     img_size: tuple[int, int] | None = None  # height and width that positions or windows are made for
     model_args: Mapping[str, Any] = MappingProxyType({})  # arguments that build this model again
+    # What `create_model` says of the model.
+    architecture: str
+    weights_config: WeightsConfig
+    base_weights: WeightsConfig | None
+    pretrained_cfg: dict[str, Any]
+    default_cfg: dict[str, Any]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -253,7 +265,8 @@ class ImageModel(nn.Module):
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Final features -> logits, or the classifier's input where `pre_logits`."""
         if self._head is not None:
-            return self._head(x, pre_logits=pre_logits)
+            logits: Tensor = self._head(x, pre_logits=pre_logits)
+            return logits
         x = self.pool(x)
         if "head_drop" in self._modules:
             x = self.head_drop(x)
@@ -274,7 +287,7 @@ class ImageModel(nn.Module):
         stop_early: bool = False,
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
-    ) -> list | tuple[Tensor, list]:
+    ) -> list[Any] | tuple[Tensor, list[Any]]:
         """The features named by `feature_info`, and the final features.
 
         Args:
@@ -325,11 +338,13 @@ class ImageModel(nn.Module):
 
     def tap_grid(self, tap: Tap, image_size: Sequence[int] | None) -> tuple[int, int] | None:
         """Rows and columns of a tap of tokens, where no step gives them, for an image of `image_size` (H, W)."""
-        return self.patch_embed.dynamic_feat_size(image_size) if self.tap_layout == "NLC" else None
+        grid: tuple[int, int] | None = \
+            self._at("patch_embed").dynamic_feat_size(image_size) if self.tap_layout == "NLC" else None
+        return grid
 
-    def _at(self, path: str) -> nn.Module:
+    def _at(self, path: str) -> Any:
         """What `get_submodule` gives, in words that torch.export of torch 2.5 can follow."""
-        module = self
+        module: Any = self
         for name in path.split("."):
             module = getattr(module, name)
         return module
@@ -345,6 +360,7 @@ class ImageModel(nn.Module):
         if self.tap_layout == "NLC":
             prefix_tokens, x = x[:, :self.num_prefix_tokens], x[:, self.num_prefix_tokens:]
             if output_fmt != "NLC":
+                assert grid is not None
                 x = x.reshape(x.shape[0], *grid, -1)
         is_channels_last = self.tap_layout != "NCHW"
         if output_fmt == "NCHW" and is_channels_last:
@@ -399,7 +415,8 @@ class ImageModel(nn.Module):
 
     @property
     def _head(self) -> Head | None:
-        return self._at(self.head_path) if self.head_path else None
+        head: Head | None = self._at(self.head_path) if self.head_path else None
+        return head
 
     def _cut_head(self) -> None:
         """Remove of the head what fits the final features alone; it then takes any of `num_features` channels."""
@@ -445,7 +462,8 @@ class ImageModel(nn.Module):
 
     def get_classifier(self) -> nn.Module:
         """The (main) classifier, an `nn.Identity` where there is none."""
-        return self._at(self.classifier_paths[0])
+        classifier: nn.Module = self._at(self.classifier_paths[0])
+        return classifier
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None, reset_other: bool = False) -> None:
         """Replace the classifier with a fresh one, initialised; 0 classes removes it.
@@ -489,6 +507,7 @@ class ImageModel(nn.Module):
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute the stages' activations in the backward pass instead of storing them."""
+        module: Any
         for module in self.modules():
             if hasattr(module, "grad_checkpointing"):
                 module.grad_checkpointing = enable
@@ -554,12 +573,14 @@ class ImageModel(nn.Module):
 
     def init_module(self, name: str, module: nn.Module) -> None:
         """Initialise what `module` itself owns; families refine this and fall back to it."""
-        if hasattr(module, "reset_parameters"):
-            module.reset_parameters()
+        reset = getattr(module, "reset_parameters", None)
+        if reset is not None:
+            reset()
         elif any(p is not None for p in module._parameters.values()):
             raise NotImplementedError(f"{type(module).__name__} at '{name}' owns parameters, not reset_parameters()")
-        if hasattr(module, "init_non_persistent_buffers"):
-            module.init_non_persistent_buffers()
+        init_others = getattr(module, "init_non_persistent_buffers", None)
+        if init_others is not None:
+            init_others()
 
     def _load_from_state_dict(self, state_dict: StateDict, prefix: str, *args: Any) -> None:
         """What torch calls to load this model, by itself or as a part of another: what is there in a foreign layout or
