@@ -33,6 +33,7 @@ _NAMES = {
     ".densenet": ("DenseNet",),
     ".efficientnet": ("EfficientNet",),
     ".googlenet": ("GoogLeNet", "GoogLeNetOutputs"),
+    ".hrnet": ("HighResolutionNet",),
     ".inception_v3": ("InceptionOutputs", "InceptionV3"),
     ".maxxvit": ("MaxxVit",),
     ".mobilenetv3": ("MobileNetV3",),
@@ -45,6 +46,7 @@ _NAMES = {
     ".swin_transformer_v2": ("SwinTransformerV2",),
     ".vgg": ("VGG",),
     ".vision_transformer": ("VisionTransformer",),
+    ".xcit": ("XCiT",),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 _ALIASES = {  # torchvision's classes whose networks are of our other classes

@@ -180,6 +180,7 @@ class ImageModel(nn.Module):
         hidden_paths: What else between the features and the classifier fits the final features alone; it is cut with
             them.
         tap_layout: Layout of what a tap holds: "NCHW", "NHWC" or "NLC".
+        tap_prefix: Whether a tap of tokens begins with the prefix tokens.
         feature_layout: Layout of `features_only` outputs unless asked otherwise.
         default_out_indices: What `features_only` takes unless asked: None is all, an int the last n.
         tap_norm: Which taps `forward_intermediates(norm=True)` normalises: "none", "last" or "all". Where all, tail and
@@ -194,6 +195,7 @@ class ImageModel(nn.Module):
     pool_path: ClassVar[str] = "global_pool"
     hidden_paths: ClassVar[tuple[str, ...]] = ()
     tap_layout: ClassVar[str] = "NCHW"
+    tap_prefix: ClassVar[bool] = True
     feature_layout: ClassVar[str] = "NCHW"
     default_out_indices: ClassVar[Indices] = None
     tap_norm: ClassVar[str] = "none"
@@ -358,7 +360,8 @@ class ImageModel(nn.Module):
             raise ValueError(f"output_fmt {output_fmt!r} is not one of {', '.join(known)}")
         prefix_tokens = None
         if self.tap_layout == "NLC":
-            prefix_tokens, x = x[:, :self.num_prefix_tokens], x[:, self.num_prefix_tokens:]
+            count = self.num_prefix_tokens if self.tap_prefix else 0
+            prefix_tokens, x = x[:, :count], x[:, count:]
             if output_fmt != "NLC":
                 assert grid is not None
                 x = x.reshape(x.shape[0], *grid, -1)
@@ -367,7 +370,7 @@ class ImageModel(nn.Module):
             x = x.permute(0, 3, 1, 2).contiguous()
         elif output_fmt == "NHWC" and not is_channels_last:
             x = x.permute(0, 2, 3, 1).contiguous()
-        return (x, prefix_tokens) if prefix and self.num_prefix_tokens else x
+        return (x, prefix_tokens) if prefix and self.num_prefix_tokens and self.tap_prefix else x
 
     def __prepare_scriptable__(self) -> nn.Module:
         """What `torch.jit.script` asks for: a module that it can compile in this one's place."""
@@ -418,7 +421,7 @@ class ImageModel(nn.Module):
         head: Head | None = self._at(self.head_path) if self.head_path else None
         return head
 
-    def _cut_head(self) -> None:
+    def cut_head(self) -> None:
         """Remove of the head what fits the final features alone; it then takes any of `num_features` channels."""
         for path in self.hidden_paths:
             self.set_submodule(path, nn.Identity())
@@ -475,7 +478,7 @@ class ImageModel(nn.Module):
         """
         self.num_classes = num_classes
         if reset_other:
-            self._cut_head()
+            self.cut_head()
         like = next((p for p in self.parameters() if p.is_floating_point()), None)
         if global_pool is not None:
             self.set_global_pool(global_pool)
@@ -513,7 +516,7 @@ class ImageModel(nn.Module):
                 module.grad_checkpointing = enable
 
     def no_weight_decay(self) -> set[str]:
-        """Names of parameters that take no weight decay besides biases and norms."""
+        """Names, or wildcards, of parameters that take no weight decay besides biases and norms."""
         return set()
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:

@@ -337,7 +337,8 @@ def check_keys(report: Report, ours: nn.Module, theirs: nn.Module) -> None:
     if info[0] != info[1] and info[1]:
         report.problems.append(f"feature_info: {info[0]}, expected {info[1]}")
     names = {name for name, _ in theirs.named_parameters()}  # timm lists some that only other variants have
-    decay = [set(m.no_weight_decay()) & names if hasattr(m, "no_weight_decay") else set() for m in (ours, theirs)]
+    decay = [{name for pattern in m.no_weight_decay() for name in fnmatch.filter(names, pattern)}
+             if hasattr(m, "no_weight_decay") else set() for m in (ours, theirs)]
     if decay[0] != decay[1]:
         report.problems.append(f"no_weight_decay: in one only: {_shorten(decay[0] ^ decay[1])}")
     if hasattr(theirs, "group_matcher"):

@@ -59,6 +59,7 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "test_efficientnet_ln": {},
         "test_efficientnet_evos": {},
     },
+    "hrnet": {"hrnet_w18_small": {}},
     "inception_v3": {"inception_v3": {}},
     "maxxvit": {
         "test_maxvit": dict(img_size=64),
@@ -159,5 +160,9 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "test_vit2": {},
         "test_vit3": {},
         "test_vit4": {},
+    },
+    "xcit": {
+        "xcit_nano_12_p16_224": dict(depth=2, embed_dim=64, img_size=64),
+        "xcit_tiny_12_p8_224": dict(depth=1, embed_dim=64, img_size=64),  # norm of all tokens
     },
 }

@@ -1,0 +1,181 @@
+"""HRNet: maps of several resolutions side by side, which exchange what they know after every module.
+
+Wang et al., "Deep High-Resolution Representation Learning for Visual Recognition", 2019, arXiv:1908.07919.
+The number in a name is the width of the finest map; each coarser one is twice as wide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..layers.pool import GlobalPool2d
+from ..registry import register_model
+from .base import Flow, ImageModel, Step
+from .resnet import BasicBlock, Block, Bottleneck
+
+__all__ = ["HighResolutionNet"]
+
+Maps = list[Tensor]
+_HEAD_CHS = (32, 64, 128, 256)
+_BODY = ("conv2", "bn2", "act2", "layer1", "transition1", "stage2", "transition2", "stage3", "transition3", "stage4")
+
+
+def _conv_norm(
+    in_chs: int, out_chs: int, kernel_size: int = 3, stride: int = 1, act: bool = True, bias: bool = False
+) -> nn.Sequential:
+    layers = nn.Sequential(
+        nn.Conv2d(in_chs, out_chs, kernel_size, stride, kernel_size // 2, bias=bias), nn.BatchNorm2d(out_chs))
+    return layers.append(nn.ReLU()) if act else layers
+
+
+def _blocks(block: Block, in_chs: int, planes: int, depth: int) -> nn.Sequential:
+    out_chs = planes * block.expansion
+    downsample = _conv_norm(in_chs, out_chs, 1, act=False) if in_chs != out_chs else None
+    return nn.Sequential(
+        block(in_chs, planes, downsample=downsample), *(block(out_chs, planes) for _ in range(depth - 1)))
+
+
+class Exchange(nn.Module):
+    """Blocks on each map, then each map becomes the sum of all, resized. Maps of `chs` channels -> the same."""
+
+    def __init__(self, chs: Sequence[int], depth: int) -> None:
+        super().__init__()
+        self.branches = Branches(_blocks(BasicBlock, c, c, depth) for c in chs)
+        every = range(len(chs))
+        self.fuse_layers = nn.ModuleList(
+            nn.ModuleList(self._resize(chs, source, target) for source in every) for target in every)
+
+    @staticmethod
+    def _resize(chs: Sequence[int], source: int, target: int) -> nn.Module:
+        if source == target:
+            return nn.Identity()
+        if source > target:
+            up = _conv_norm(chs[source], chs[target], 1, act=False)
+            return up.append(nn.Upsample(scale_factor=2 ** (source - target), mode="nearest"))
+        return nn.Sequential(*(
+            _conv_norm(chs[source], chs[target] if i == target else chs[source], stride=2, act=i != target)
+            for i in range(source + 1, target + 1)))
+
+    def forward(self, maps: Maps) -> Maps:
+        maps = self.branches(maps)
+        return [torch.relu(sum(resize(x) for resize, x in zip(row, maps))) for row in self.fuse_layers]
+
+
+class Split(nn.ModuleList):
+    """One map -> a map of each layer."""
+
+    def forward(self, x: Tensor) -> Maps:
+        return [layer(x) for layer in self]
+
+
+class Extend(nn.ModuleList):
+    """Maps -> the same and a coarser one, which the last layer makes of the coarsest."""
+
+    def forward(self, maps: Maps) -> Maps:
+        return [*maps, self[-1](maps[-1])]
+
+
+class Branches(nn.ModuleList):
+    """Each map through a layer of its own."""
+
+    def forward(self, maps: Maps) -> Maps:
+        return [layer(x) for layer, x in zip(self, maps)]
+
+
+class Join(nn.ModuleList):
+    """Maps -> one as the coarsest: from fine to coarse, each layer halves the sum so far."""
+
+    def forward(self, maps: Maps) -> Tensor:
+        x, *coarser = maps
+        for halve, y in zip(self, coarser):
+            x = y + halve(x)
+        return x
+
+
+class HighResolutionNet(ImageModel):
+    """A stem, `layer1`, three stages of 2, 3 and 4 resolutions, and a head that joins them from fine to coarse.
+
+    Shapes: (B, in_chans, H, W) -> (B, num_classes); features have a stride of 32, taps strides of 2 to 32.
+
+    Args:
+        width: Channels of the finest map.
+        modules: How often each of the stages exchanges.
+        first: Width and depth of `layer1`.
+        depth: Blocks of a branch between two exchanges.
+        head_conv_bias: Whether the head's convolutions have biases.
+    """
+
+    classifier_path: ClassVar[str] = "classifier"
+
+    def __init__(
+        self,
+        width: int = 18,
+        modules: Sequence[int] = (1, 4, 3),
+        first: tuple[int, int] = (64, 4),
+        depth: int = 4,
+        head_conv_bias: bool = True,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        global_pool: str = "avg",
+        drop_rate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.num_classes, self.in_chans, self.drop_rate = num_classes, in_chans, drop_rate
+        self.conv1 = nn.Conv2d(in_chans, 64, 3, 2, 1, bias=False)
+        self.bn1, self.act1 = nn.BatchNorm2d(64), nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(64, 64, 3, 2, 1, bias=False)
+        self.bn2, self.act2 = nn.BatchNorm2d(64), nn.ReLU(inplace=True)
+        planes, layer1_depth = first
+        self.layer1 = _blocks(Bottleneck, 64, planes, layer1_depth)
+        chs: list[int] = [planes * Bottleneck.expansion]
+        for stage, count in enumerate(modules, start=1):
+            wanted = [width * 2**i for i in range(stage + 1)]
+            fitted = [nn.Identity() if have == want else _conv_norm(have, want) for have, want in zip(chs, wanted)]
+            coarser = nn.Sequential(_conv_norm(chs[-1], wanted[-1], stride=2))
+            self.add_module(f"transition{stage}", (Split if stage == 1 else Extend)([*fitted, coarser]))
+            self.add_module(f"stage{stage + 1}", nn.Sequential(*(Exchange(wanted, depth) for _ in range(count))))
+            chs = wanted
+        out_chs = tuple(c * Bottleneck.expansion for c in _HEAD_CHS)
+        self.incre_modules = Branches(_blocks(Bottleneck, c, planes, 1) for c, planes in zip(chs, _HEAD_CHS))
+        self.downsamp_modules = Join(
+            _conv_norm(a, b, stride=2, bias=head_conv_bias) for a, b in zip(out_chs, out_chs[1:]))
+        self.num_features = 2048
+        self.final_layer = _conv_norm(out_chs[-1], self.num_features, 1, bias=head_conv_bias)
+        self.flow = Flow(
+            stem=[Step("conv1"), Step("bn1"), Step("act1", 64, 2, module="stem")],
+            stages=[*map(Step, _BODY),
+                    Step("incre_modules", out_chs, (4, 8, 16, 32), module=tuple(f"stage{i}" for i in range(1, 5)))],
+            neck=[Step("downsamp_modules"), Step("final_layer")])
+        self.global_pool = GlobalPool2d(global_pool)
+        self.head_hidden_size = self.num_features * self.global_pool.out_factor
+        self.classifier = self.make_classifier(num_classes)
+        self.init_weights()
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        blocks = r"^(?:layer|stage|transition)(\d+)" if coarse else [
+            (r"^layer(\d+)\.(\d+)", None), (r"^stage(\d+)\.(\d+)", None), (r"^transition(\d+)", (99999,))]
+        return dict(stem=r"^conv[12]|bn[12]", blocks=blocks)
+
+    def init_module(self, name: str, module: nn.Module) -> None:
+        super().init_module(name, module)
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+register_model.variants(__name__, HighResolutionNet, {
+    "hrnet_w18_small": dict(width=16, modules=(1, 1, 1), first=(32, 1), depth=2),
+    "hrnet_w18_small_v2": dict(modules=(1, 3, 2), first=(64, 2), depth=2),
+    "hrnet_w18": dict(),
+    "hrnet_w30": dict(width=30),
+    "hrnet_w32": dict(width=32),
+    "hrnet_w40": dict(width=40),
+    "hrnet_w44": dict(width=44),
+    "hrnet_w48": dict(width=48),
+    "hrnet_w64": dict(width=64),
+    "hrnet_w18_ssld": dict(head_conv_bias=False),
+    "hrnet_w48_ssld": dict(width=48, head_conv_bias=False),
+})

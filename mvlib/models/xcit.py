@@ -1,0 +1,370 @@
+"""XCiT: attention among channels instead of tokens, so that its cost grows linearly with the image.
+
+El-Nouby et al., "XCiT: Cross-Covariance Image Transformers", 2021, arXiv:2106.09681; class attention of CaiT,
+arXiv:2103.17239. "p16" is the patch's side; the blocks' convolutions need to know the grid in which tokens lie.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..layers.activations import ActLayer, get_act_layer
+from ..layers.attention import attend, use_fused_attn
+from ..layers.drop import DropPath
+from ..layers.helpers import to_2tuple
+from ..layers.mlp import Mlp
+from ..layers.norm import LayerNorm, NormLayer, get_norm_layer
+from ..layers.stage import run_blocks
+from ..registry import register_model
+from .base import Flow, ImageModel, Indices, KeyMap, StateDict, Step
+
+__all__ = ["XCiT"]
+
+Grid = tuple[int, int]
+Layer = Callable[..., nn.Module]
+
+
+@torch.fx.wrap  # one node in a traced graph: what it does depends on the map's size
+def _fourier_angles(weight: Tensor, rows: int, columns: int, hidden_dim: int, temperature: float) -> Tensor:
+    """Sines and cosines of rows, then of columns: (1, 2 * hidden_dim, rows, columns), of the weight's type."""
+    bands = torch.arange(hidden_dim, device=weight.device, dtype=torch.float32)
+    bands = temperature ** (2 * torch.div(bands, 2, rounding_mode="floor") / hidden_dim)
+    codes = []
+    for size in (rows, columns):
+        position = torch.arange(1, size + 1, device=weight.device, dtype=torch.float32)
+        angle = (position / (size + 1e-6) * (2 * math.pi))[:, None] / bands
+        codes.append(torch.stack((angle[:, 0::2].sin(), angle[:, 1::2].cos()), dim=2).flatten(1))
+    maps = torch.cat((codes[0][:, None].expand(-1, columns, -1), codes[1][None].expand(rows, -1, -1)), dim=-1)
+    return maps.permute(2, 0, 1)[None].to(weight.dtype)
+
+
+class FourierPositions(nn.Module):
+    """Sines and cosines of rows and columns, projected. Shapes: a grid -> (1, rows * columns, dim)."""
+
+    def __init__(self, dim: int, hidden_dim: int = 32, temperature: float = 10000.0) -> None:
+        super().__init__()
+        self.hidden_dim, self.temperature = hidden_dim, temperature
+        self.token_projection = nn.Conv2d(2 * hidden_dim, dim, 1)
+
+    def forward(self, grid: Grid) -> Tensor:
+        angles = _fourier_angles(self.token_projection.weight, grid[0], grid[1], self.hidden_dim, self.temperature)
+        return self.token_projection(angles).flatten(2).transpose(1, 2)
+
+
+class ConvPatchEmbed(nn.Module):
+    """Strided 3x3 convolutions. Shapes: (B, C, H, W) -> (B, rows * columns, dim), and (rows, columns)."""
+
+    def __init__(self, img_size: Grid, patch_size: int, in_chans: int, dim: int, act_layer: Layer) -> None:
+        super().__init__()
+        self.img_size, self.patch_size = img_size, patch_size
+        widths = [in_chans, *(dim // 2**i for i in reversed(range(int(math.log2(patch_size)))))]
+        self.proj = nn.Sequential()
+        for i, (a, b) in enumerate(zip(widths, widths[1:])):
+            conv = nn.Conv2d(a, b, 3, stride=2, padding=1, bias=False)
+            self.proj.extend([*([act_layer()] if i else []), nn.Sequential(conv, nn.BatchNorm2d(b))])
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Grid]:
+        x = self.proj(x)
+        return x.flatten(2).transpose(1, 2), (x.shape[2], x.shape[3])
+
+
+class LocalInteraction(nn.Module):
+    """Two depthwise 3x3 convolutions over the tokens' grid. Shapes: (B, N, dim), (rows, columns) -> (B, N, dim)."""
+
+    def __init__(self, dim: int, act_layer: Layer) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
+        self.act = act_layer()
+        self.bn = nn.BatchNorm2d(dim)
+        self.conv2 = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
+
+    def forward(self, x: Tensor, grid: Grid) -> Tensor:
+        x = x.transpose(1, 2).reshape(x.shape[0], -1, grid[0], grid[1])
+        return self.conv2(self.bn(self.act(self.conv1(x)))).flatten(2).transpose(1, 2)
+
+
+class CrossCovarianceAttention(nn.Module):
+    """Attention of channels to channels within a head, over normalised tokens. Shapes: (B, N, dim) -> same."""
+
+    def __init__(self, dim: int, num_heads: int, qkv_bias: bool, attn_drop: float, proj_drop: float) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.temperature = nn.Parameter(torch.empty(num_heads, 1, 1))
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.attn_drop = nn.Dropout(attn_drop)
+        self.proj = nn.Linear(dim, dim)
+        self.proj_drop = nn.Dropout(proj_drop)
+
+    def reset_parameters(self) -> None:
+        nn.init.ones_(self.temperature)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 4, 1).unbind(0)
+        attn = (F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1)) * self.temperature
+        x = self.attn_drop(attn.softmax(dim=-1)) @ v
+        return self.proj_drop(self.proj(x.permute(0, 3, 1, 2).flatten(2)))
+
+
+class ClassAttention(nn.Module):
+    """The class token attends to all tokens. Shapes: (B, N, dim) -> (B, 1, dim)."""
+
+    def __init__(self, dim: int, num_heads: int, qkv_bias: bool, attn_drop: float, proj_drop: float) -> None:
+        super().__init__()
+        self.num_heads, self.fused_attn = num_heads, use_fused_attn()
+        self.q, self.k, self.v = (nn.Linear(dim, dim, bias=qkv_bias) for _ in range(3))
+        self.attn_drop = nn.Dropout(attn_drop)
+        self.proj = nn.Linear(dim, dim)
+        self.proj_drop = nn.Dropout(proj_drop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (t.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+                   for t in (self.q(x[:, :1]), self.k(x), self.v(x)))
+        x = attend(q, k, v, self.fused_attn, self.attn_drop)
+        return self.proj_drop(self.proj(x.transpose(1, 2).flatten(2)))
+
+
+class CovarianceBlock(nn.Module):
+    """Attention among channels, local interaction, MLP, each with norm, scale and residual.
+
+    Shapes: (B, N, dim), (rows, columns) -> (B, N, dim). `eta` is the initial scale.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        mlp_ratio: float,
+        qkv_bias: bool,
+        proj_drop: float,
+        attn_drop: float,
+        act_layer: Layer,
+        norm_layer: Layer,
+        eta: float,
+        drop_path: float,
+    ) -> None:
+        super().__init__()
+        self.eta = eta
+        self.norm1 = norm_layer(dim)
+        self.attn = CrossCovarianceAttention(dim, num_heads, qkv_bias, attn_drop, proj_drop)
+        self.drop_path1 = DropPath(drop_path)
+        self.norm3 = norm_layer(dim)
+        self.local_mp = LocalInteraction(dim, act_layer)
+        self.drop_path3 = DropPath(drop_path)
+        self.norm2 = norm_layer(dim)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop)
+        self.drop_path2 = DropPath(drop_path)
+        self.gamma1, self.gamma3, self.gamma2 = (nn.Parameter(torch.empty(dim)) for _ in range(3))
+
+    def reset_parameters(self) -> None:
+        for gamma in self._parameters.values():
+            nn.init.constant_(gamma, self.eta)
+
+    def forward(self, x: Tensor, grid: Grid) -> Tensor:
+        x = x + self.drop_path1(self.gamma1 * self.attn(self.norm1(x)))
+        x = x + self.drop_path3(self.gamma3 * self.local_mp(self.norm3(x), grid))
+        return x + self.drop_path2(self.gamma2 * self.mlp(self.norm2(x)))
+
+
+class ClassBlock(nn.Module):
+    """Attention of the class token to all tokens, and an MLP on it. Shapes: (B, 1 + N, dim) -> same.
+
+    Arguments as `CovarianceBlock`; `tokens_norm`: the second norm is of all tokens.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        mlp_ratio: float,
+        qkv_bias: bool,
+        proj_drop: float,
+        attn_drop: float,
+        act_layer: Layer,
+        norm_layer: Layer,
+        eta: float,
+        tokens_norm: bool,
+    ) -> None:
+        super().__init__()
+        self.eta, self.tokens_norm = eta, tokens_norm
+        self.norm1 = norm_layer(dim)
+        self.attn = ClassAttention(dim, num_heads, qkv_bias, attn_drop, proj_drop)
+        self.norm2 = norm_layer(dim)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop)
+        self.gamma1, self.gamma2 = (nn.Parameter(torch.empty(dim)) for _ in range(2))
+
+    def reset_parameters(self) -> None:
+        for gamma in self._parameters.values():
+            nn.init.constant_(gamma, self.eta)
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = self.norm1(x)
+        x = x + self.gamma1 * torch.cat((self.attn(normed), normed[:, 1:]), dim=1)
+        x = self.norm2(x) if self.tokens_norm else torch.cat((self.norm2(x[:, :1]), x[:, 1:]), dim=1)
+        return x + torch.cat((self.gamma2 * self.mlp(x[:, :1]), x[:, 1:]), dim=1)
+
+
+class XCiT(ImageModel):
+    """Patches, blocks that mix channels, then blocks in which a class token reads the patches.
+
+    Shapes: (B, in_chans, H, W) -> (B, num_classes); features (B, 1 + N, embed_dim), taps without class token.
+
+    Args:
+        img_size: Side, or (height, width), in pixels; nothing depends on it, images may have any size.
+        patch_size: Side of a patch: 8 or 16.
+        in_chans: Channels of the image.
+        num_classes: Classes; 0 for pooled features.
+        global_pool: "token" (the class token), "avg" (over patches), or "" for none.
+        embed_dim: Channels of a token.
+        depth: Number of blocks.
+        num_heads: Attention heads.
+        mlp_ratio: Hidden channels of the MLPs per channel.
+        qkv_bias: Whether projections to queries, keys and values have a bias.
+        drop_rate: Dropout before the classifier.
+        pos_drop_rate: Dropout behind the position encoding.
+        proj_drop_rate, attn_drop_rate: Dropout in the blocks.
+        drop_path_rate: Stochastic depth, the same in all blocks.
+        act_layer, norm_layer: What the blocks are made of.
+        cls_attn_layers: Blocks with a class token.
+        use_pos_embed: Whether positions are encoded.
+        eta: Initial layer scale.
+        tokens_norm: Those blocks' second norm is of all tokens, else of the class token.
+
+    Raises:
+        ValueError: The patch size or the pooling is unknown.
+    """
+
+    tap_layout: ClassVar[str] = "NLC"
+    tap_prefix: ClassVar[bool] = False
+    default_out_indices: ClassVar[Indices] = 3
+    tap_norm: ClassVar[str] = "all"
+
+    def __init__(
+        self,
+        img_size: int | Grid = 224,
+        patch_size: int = 16,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        global_pool: str = "token",
+        embed_dim: int = 768,
+        depth: int = 12,
+        num_heads: int = 12,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        drop_rate: float = 0.0,
+        pos_drop_rate: float = 0.0,
+        proj_drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        act_layer: ActLayer = None,
+        norm_layer: NormLayer = None,
+        cls_attn_layers: int = 2,
+        use_pos_embed: bool = True,
+        eta: float = 1.0,
+        tokens_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        if patch_size not in (8, 16):
+            raise ValueError(f"patch_size is 8 or 16, not {patch_size}")
+        act, norm = get_act_layer(act_layer) or nn.GELU, get_norm_layer(norm_layer) or LayerNorm
+        self.num_classes, self.in_chans, self.img_size = num_classes, in_chans, to_2tuple(img_size)
+        self.num_features = self.head_hidden_size = self.embed_dim = embed_dim
+        self.num_prefix_tokens = 1
+        self.patch_embed = ConvPatchEmbed(self.img_size, patch_size, in_chans, embed_dim, act)
+        self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim))
+        self.pos_embed = FourierPositions(embed_dim) if use_pos_embed else None
+        self.pos_drop = nn.Dropout(pos_drop_rate)
+        common = (embed_dim, num_heads, mlp_ratio, qkv_bias, proj_drop_rate, attn_drop_rate, act, norm, eta)
+        self.blocks = nn.Sequential(*(CovarianceBlock(*common, drop_path_rate) for _ in range(depth)))
+        self.cls_attn_blocks = nn.Sequential(*(ClassBlock(*common, tokens_norm) for _ in range(cls_attn_layers)))
+        self.norm = norm(embed_dim)
+        self.flow = Flow(
+            stem=[Step("patch_embed", gives=("grid",)), Step("add_positions", takes=("grid",))],
+            stages=[Step(f"blocks.{i}", embed_dim, patch_size, takes=("grid",)) for i in range(depth)],
+            tail=[Step("attend_to_class"), Step("norm")])
+        self.set_global_pool(global_pool)
+        self.head_drop = nn.Dropout(drop_rate)
+        self.head = self.make_classifier(num_classes)
+        self.init_weights()
+
+    def add_positions(self, x: Tensor, grid: Grid) -> Tensor:
+        return self.pos_drop(x if self.pos_embed is None else x + self.pos_embed(grid))
+
+    def attend_to_class(self, x: Tensor) -> Tensor:
+        """Put the class token before the patches (B, N, embed_dim) and let it read them."""
+        x = torch.cat((self.cls_token.expand(x.shape[0], -1, -1), x), dim=1)
+        return run_blocks(self.cls_attn_blocks, x, recompute=self.grad_checkpointing)
+
+    def cut_head(self) -> None:
+        super().cut_head()
+        self.cls_token = self.cls_attn_blocks = None
+        self.num_prefix_tokens = 0
+        self.flow.tail = [step for step in self.flow.tail if step.name == self.norm_path]
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        return dict(stem=r"^cls_token|pos_embed|patch_embed", blocks=r"^blocks\.(\d+)",
+                    cls_attn_blocks=[(r"^cls_attn_blocks\.(\d+)", None), (r"^norm", (99999,))])
+
+    def pool(self, x: Tensor) -> Tensor:
+        if self.global_pool == "avg":
+            return x[:, self.num_prefix_tokens:].mean(dim=1)
+        return x[:, 0] if self.global_pool else x
+
+    def set_global_pool(self, pool_type: str) -> None:
+        if pool_type not in ("", "avg", "token"):
+            raise ValueError(f"unknown global_pool {pool_type!r}; known: '', 'avg', 'token'")
+        if pool_type == "token" and not self.num_prefix_tokens:
+            raise ValueError("global_pool 'token' needs the class token, which was cut off with the head")
+        self.global_pool = pool_type
+
+    def no_weight_decay(self) -> set[str]:
+        return {"cls_token", "pos_embed.*"}
+
+    def reset_parameters(self) -> None:
+        nn.init.trunc_normal_(self.cls_token, std=0.02)
+
+    def init_module(self, name: str, module: nn.Module) -> None:
+        super().init_module(name, module)
+        if isinstance(module, nn.Linear):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    def fit_state_dict(self, state_dict: StateDict) -> StateDict:
+        """Without the position encoding that the model does not have."""
+        return {key: value for key, value in state_dict.items()
+                if self.pos_embed is not None or not key.startswith("pos_embed.")}
+
+
+_NANO = dict(embed_dim=128, num_heads=4)
+_TINY = dict(embed_dim=192, num_heads=4, tokens_norm=True)
+_SMALL = dict(embed_dim=384, num_heads=8, tokens_norm=True)
+_MEDIUM = dict(embed_dim=512, num_heads=8, tokens_norm=True)
+_LARGE = dict(embed_dim=768, num_heads=16, tokens_norm=True)
+_24 = dict(depth=24, eta=1e-5)
+_SIZES: dict[str, tuple[dict[str, Any], ...]] = {
+    "nano_12": (_NANO,), "tiny_12": (_TINY,), "small_12": (_SMALL,), "tiny_24": (_TINY, _24), "small_24": (_SMALL, _24),
+    "medium_24": (_MEDIUM, _24), "large_24": (_LARGE, _24),
+}
+
+register_model.variants(__name__, XCiT, {
+    f"xcit_{size}_p{patch}_{side}": (*presets, dict(patch_size=patch))
+    for size, presets in _SIZES.items() for patch in (16, 8) for side in (224, 384)
+})
+
+
+def _from_facebook(state_dict: StateDict, model: nn.Module) -> StateDict:
+    """The authors call the position encoding otherwise, and have class attention's three projections in one."""
+    out = {key.replace("pos_embeder.", "pos_embed."): value for key, value in state_dict.items()}
+    for key in [key for key in out if "cls_attn_blocks" in key and ".qkv." in key]:
+        for part, value in zip("qkv", out.pop(key).chunk(3)):
+            out[key.replace(".qkv.", f".{part}.")] = value
+    return out
+
+
+XCiT.key_maps = (KeyMap("facebook", lambda keys: "cls_attn_blocks.0.attn.qkv.weight" in keys, _from_facebook),)
