@@ -7,7 +7,7 @@ The number in a name is the width of the finest map; each coarser one is twice a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from ..layers.pool import GlobalPool2d
 from ..registry import register_model
 from .base import Flow, ImageModel, Step
 from .resnet import BasicBlock, Block, Bottleneck
+
+if TYPE_CHECKING:
+    from ._variants.hrnet import *
 
 __all__ = ["HighResolutionNet"]
 

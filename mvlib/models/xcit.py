@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,9 @@ from ..layers.norm import LayerNorm, NormLayer, get_norm_layer
 from ..layers.stage import run_blocks
 from ..registry import register_model
 from .base import Flow, ImageModel, Indices, KeyMap, StateDict, Step
+
+if TYPE_CHECKING:
+    from ._variants.xcit import *
 
 __all__ = ["XCiT"]
 
