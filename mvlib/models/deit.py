@@ -5,13 +5,16 @@ DeiT-III (https://arxiv.org/abs/2204.07118) is a ViT with layer scale whose clas
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor
 
 from ..registry import register_model
 from .distilled import Distilled
 from .vision_transformer import VisionTransformer
+
+if TYPE_CHECKING:
+    from ._variants.deit import *
 
 __all__ = ["VisionTransformerDistilled"]
 

@@ -18,7 +18,7 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,9 @@ from ..layers.pos_embed import resample_abs_pos_embed, resample_grid
 from ..layers.weight_init import init_vit_module
 from ..registry import register_model
 from .base import Flow, ImageModel, Indices, KeyMap, StateDict, Step
+
+if TYPE_CHECKING:
+    from ._variants.vision_transformer import *
 
 __all__ = ["Block", "VisionTransformer"]
 
