@@ -23,7 +23,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +56,9 @@ from ..layers.stage import run_blocks
 from ..layers.window import relative_position_index, window_partition, window_reverse
 from ..registry import register_model
 from .base import Flow, ImageModel, KeyMap, StateDict, Step
+
+if TYPE_CHECKING:
+    from ._variants.maxxvit import *
 
 __all__ = ["ConvConfig", "MaxxVit", "TransformerConfig"]
 
@@ -1088,13 +1091,24 @@ def _feat_sizes(img_size: Size, count: int) -> list[Size]:
     return sizes[1:]
 
 
-# What differs between architectures. Widths and depths first, then what a line of models has in common.
+# --- the architectures: widths, what a line of models has in common, and what else differs from the class's defaults
 
 _PICO = dict(embed_dim=(32, 64, 128, 256), stem_width=(24, 32))
 _NANO = dict(embed_dim=(64, 128, 256, 512), stem_width=(32, 64))
 _SMALL = dict(embed_dim=(96, 192, 384, 768), stem_width=(32, 64))
 _BASE = dict(embed_dim=(128, 256, 512, 1024), stem_width=(64, 128))
 _LARGE = dict(embed_dim=(192, 384, 768, 1536), stem_width=(96, 192))
+_TEST = dict(embed_dim=(32, 64, 96, 128), stem_width=(16, 32), img_size=160)
+_256, _384, _512 = (dict(img_size=size) for size in (256, 384, 512))  # pixels; 224 by default
+
+
+def _depths(*depths: int) -> dict[str, Any]:
+    return dict(depths=depths)
+
+
+def _head(stem_width: int, head_hidden_size: int) -> dict[str, int]:
+    return dict(stem_width=stem_width, head_hidden_size=head_hidden_size)
+
 
 _M = dict(block_type=("M",) * 4)
 
@@ -1109,7 +1123,7 @@ _RW_COAT_DW = {**_RW_COAT, "conv_stride_mode": "dw"}
 _EARLY = dict(conv_attn_early=True, transformer_shortcut_bias=False)
 _RMLP = dict(transformer_rel_pos_type="mlp")
 _SCALED = dict(conv_attn_act_layer="silu", transformer_init_values=1e-6)
-# ConvNeXt blocks instead of MBConv.
+# ConvNeXt blocks instead of MBConv; the second version attends on the grid alone.
 _NEXT = dict(**_RMLP, conv_block_type="convnext", transformer_expand_first=False, transformer_init_values=1e-6)
 _NEXT_V2 = {**_NEXT, "transformer_no_block_attn": True}
 # Google's MaxViT: TensorFlow's padding and GELU, all queries before all keys and values.
@@ -1117,435 +1131,101 @@ _TF = dict(**_M, stem_bias=True, conv_norm_eps=1e-3, conv_act_layer="gelu_tanh",
            transformer_norm_eps=1e-5, transformer_act_layer="gelu_tanh", transformer_head_first=False,
            transformer_rel_pos_type="bias_tf")
 
-_CONFIGS: dict[str, dict[str, Any]] = {
-    "coatnet_pico_rw": dict(**_NANO, **_RW_MAX_COAT, depths=(2, 3, 5, 2)),
-    "coatnet_nano_rw": dict(**_NANO, **_RW_MAX_COAT, depths=(3, 4, 6, 3), conv_stride_mode="pool"),
-    "coatnet_0_rw": dict(**_SMALL, **_RW_COAT, **_EARLY, depths=(2, 3, 7, 2)),
-    "coatnet_1_rw": dict(**_SMALL, **_RW_COAT_DW, **_EARLY, depths=(2, 6, 14, 2)),
-    "coatnet_2_rw": {**_BASE, **_RW_COAT_DW, "depths": (2, 6, 14, 2), "conv_attn_act_layer": "silu"},
-    "coatnet_3_rw": {**_LARGE, **_RW_COAT_DW, **_SCALED, "depths": (2, 6, 14, 2)},
-    "coatnet_bn_0_rw": dict(**_SMALL, **_RW_COAT_DW, **_EARLY, depths=(2, 3, 7, 2),
-                            transformer_norm_layer="batchnorm2d"),
-    "coatnet_rmlp_nano_rw": dict(**_NANO, **_RW_MAX_COAT, **_RMLP, depths=(3, 4, 6, 3), transformer_rel_pos_dim=384),
-    "coatnet_rmlp_0_rw": dict(**_SMALL, **_RW_COAT_DW, **_RMLP, depths=(2, 3, 7, 2)),
-    "coatnet_rmlp_1_rw": dict(**_SMALL, **_RW_COAT, **_EARLY, **_RMLP, depths=(2, 6, 14, 2), conv_pool_type="max",
-                              transformer_pool_type="max", transformer_rel_pos_dim=384),
-    "coatnet_rmlp_1_rw2": dict(**_SMALL, **_RW_COAT_DW, **_RMLP, depths=(2, 6, 14, 2)),
-    "coatnet_rmlp_2_rw": {**_BASE, **_RW_COAT_DW, **_RMLP, **_SCALED, "depths": (2, 6, 14, 2)},
-    "coatnet_rmlp_3_rw": {**_LARGE, **_RW_COAT_DW, **_RMLP, **_SCALED, "depths": (2, 6, 14, 2)},
-    "coatnet_nano_cc": dict(**_NANO, **_RW_COAT, depths=(3, 4, 6, 3), block_type=("C", "C", ("C", "T"), ("C", "T"))),
-    "coatnext_nano_rw": {**_NANO, **_NEXT, "depths": (3, 4, 6, 3), "weight_init": "normal", "conv_init_values": 1e-5,
-                         "transformer_init_values": None, "transformer_rel_pos_type": "bias"},
-
-    "coatnet_0": {**_SMALL, "depths": (2, 3, 5, 2), "stem_width": 64, "head_hidden_size": 768},
-    "coatnet_1": {**_SMALL, "depths": (2, 6, 14, 2), "stem_width": 64, "head_hidden_size": 768},
-    "coatnet_2": {**_BASE, "depths": (2, 6, 14, 2), "stem_width": 128, "head_hidden_size": 1024},
-    "coatnet_3": {**_LARGE, "depths": (2, 6, 14, 2), "stem_width": 192, "head_hidden_size": 1536},
-    "coatnet_4": {**_LARGE, "depths": (2, 12, 28, 2), "stem_width": 192, "head_hidden_size": 1536},
-    "coatnet_5": dict(embed_dim=(256, 512, 1280, 2048), depths=(2, 12, 28, 2), stem_width=192, head_hidden_size=2048),
-
-    "maxvit_pico_rw": dict(**_PICO, **_M, **_RW_MAX, depths=(2, 2, 5, 2)),
-    "maxvit_nano_rw": dict(**_NANO, **_M, **_RW_MAX, depths=(1, 2, 3, 1)),
-    "maxvit_tiny_rw": dict(**_NANO, **_M, **_RW_MAX, depths=(2, 2, 5, 2)),
-    "maxvit_tiny_pm": dict(**_NANO, **_RW_MAX, depths=(2, 2, 5, 2), block_type=("PM",) * 4),
-    "maxvit_rmlp_pico_rw": dict(**_PICO, **_M, **_RW_MAX, **_RMLP, depths=(2, 2, 5, 2)),
-    "maxvit_rmlp_nano_rw": dict(**_NANO, **_M, **_RW_MAX, **_RMLP, depths=(1, 2, 3, 1)),
-    "maxvit_rmlp_tiny_rw": dict(**_NANO, **_M, **_RW_MAX, **_RMLP, depths=(2, 2, 5, 2)),
-    "maxvit_rmlp_small_rw": dict(**_SMALL, **_M, **_RW_MAX, **_RMLP, depths=(2, 2, 5, 2),
-                                 transformer_init_values=1e-6),
-    "maxvit_rmlp_base_rw": dict(**_SMALL, **_M, **_RW_MAX, **_RMLP, depths=(2, 6, 14, 2), head_hidden_size=768),
-
-    "maxxvit_rmlp_nano_rw": dict(**_NANO, **_M, **_NEXT, depths=(1, 2, 3, 1), weight_init="normal"),
-    "maxxvit_rmlp_tiny_rw": dict(**_NANO, **_M, **_NEXT, depths=(2, 2, 5, 2)),
-    "maxxvit_rmlp_small_rw": {**_SMALL, **_M, **_NEXT, "depths": (2, 2, 5, 2), "stem_width": (48, 96)},
-    "maxxvitv2_nano_rw": {**_SMALL, **_M, **_NEXT_V2, "depths": (1, 2, 3, 1), "stem_width": (48, 96),
-                          "weight_init": "normal", "transformer_rel_pos_type": "bias"},
-    "maxxvitv2_rmlp_base_rw": dict(**_BASE, **_M, **_NEXT_V2, depths=(2, 6, 12, 2)),
-    "maxxvitv2_rmlp_large_rw": dict(**_M, **_NEXT_V2, embed_dim=(160, 320, 640, 1280), depths=(2, 6, 16, 2),
-                                    stem_width=(80, 160), head_hidden_size=1280),
-
-    "maxvit_tiny_tf": {**_NANO, **_TF, "depths": (2, 2, 5, 2), "stem_width": 64, "head_hidden_size": 512},
-    "maxvit_small_tf": {**_SMALL, **_TF, "depths": (2, 2, 5, 2), "stem_width": 64, "head_hidden_size": 768},
-    "maxvit_base_tf": {**_SMALL, **_TF, "depths": (2, 6, 14, 2), "stem_width": 64, "head_hidden_size": 768},
-    "maxvit_large_tf": {**_BASE, **_TF, "depths": (2, 6, 14, 2), "stem_width": 128, "head_hidden_size": 1024},
-    "maxvit_xlarge_tf": {**_LARGE, **_TF, "depths": (2, 6, 14, 2), "stem_width": 192, "head_hidden_size": 1536},
-
-    # torchvision's, see `maxvit_t`
-    "maxvit_t": {**_NANO, **_M, "depths": (2, 2, 5, 2), "stem_width": 64, "stem_bias": (False, True),
-                 "head_hidden_size": 512, "head_bias": False, "drop_path_rate": 0.2, "weight_init": "normal_all",
-                 "conv_norm_layer": partial(nn.BatchNorm2d, momentum=0.01), "conv_norm_eps": 1e-3,
-                 "conv_pool_type": "avg_zeros", "conv_shortcut_proj": True, "transformer_head_first": False,
-                 "transformer_scale_dim": True, "transformer_window_size": 7, "transformer_norm_eps": 1e-5},
-
-    "test_maxvit": dict(**_M, **_RW_MAX, embed_dim=(32, 64, 96, 128), depths=(1, 1, 1, 1), stem_width=(16, 32)),
-    "test_coatnet": dict(**_RW_MAX_COAT, embed_dim=(32, 64, 96, 128), depths=(1, 1, 2, 1), stem_width=(16, 32),
-                         conv_stride_mode="pool"),
-}
-
-
-def _build(config: str, img_size: int, arguments: dict[str, Any]) -> MaxxVit:
-    return MaxxVit(**{"img_size": img_size, **_CONFIGS[config], **arguments})
-
-
-@register_model
-def coatnet_pico_rw_224(**kwargs: Any) -> MaxxVit:
-    """A CoAtNet below the paper's sizes, with depthwise strides."""
-    return _build("coatnet_pico_rw", 224, kwargs)
-
-
-@register_model
-def coatnet_nano_rw_224(**kwargs: Any) -> MaxxVit:
-    """A deeper CoAtNet below the paper's sizes, halving maps by pooling."""
-    return _build("coatnet_nano_rw", 224, kwargs)
-
-
-@register_model
-def coatnet_0_rw_224(**kwargs: Any) -> MaxxVit:
-    """timm's CoAtNet-0: two more blocks in the third stage, channel attention before the second norm."""
-    return _build("coatnet_0_rw", 224, kwargs)
-
-
-@register_model
-def coatnet_1_rw_224(**kwargs: Any) -> MaxxVit:
-    """timm's CoAtNet-1, with depthwise strides and early channel attention."""
-    return _build("coatnet_1_rw", 224, kwargs)
-
-
-@register_model
-def coatnet_2_rw_224(**kwargs: Any) -> MaxxVit:
-    """timm's CoAtNet-2, with SiLU in the channel attention."""
-    return _build("coatnet_2_rw", 224, kwargs)
-
-
-@register_model
-def coatnet_3_rw_224(**kwargs: Any) -> MaxxVit:
-    """timm's CoAtNet-3, with layer scale."""
-    return _build("coatnet_3_rw", 224, kwargs)
-
-
-@register_model
-def coatnet_bn_0_rw_224(**kwargs: Any) -> MaxxVit:
-    """timm's CoAtNet-0 with batch norm in the transformer blocks, too."""
-    return _build("coatnet_bn_0_rw", 224, kwargs)
-
-
-@register_model
-def coatnet_rmlp_nano_rw_224(**kwargs: Any) -> MaxxVit:
-    """CoAtNet-nano whose position biases come from an MLP."""
-    return _build("coatnet_rmlp_nano_rw", 224, kwargs)
-
-
-@register_model
-def coatnet_rmlp_0_rw_224(**kwargs: Any) -> MaxxVit:
-    """CoAtNet-0 whose position biases come from an MLP."""
-    return _build("coatnet_rmlp_0_rw", 224, kwargs)
-
-
-@register_model
-def coatnet_rmlp_1_rw_224(**kwargs: Any) -> MaxxVit:
-    """CoAtNet-1 with an MLP for position biases and max pooling."""
-    return _build("coatnet_rmlp_1_rw", 224, kwargs)
-
-
-@register_model
-def coatnet_rmlp_1_rw2_224(**kwargs: Any) -> MaxxVit:
-    """CoAtNet-1 with an MLP for position biases and depthwise strides."""
-    return _build("coatnet_rmlp_1_rw2", 224, kwargs)
-
-
-@register_model
-def coatnet_rmlp_2_rw_224(**kwargs: Any) -> MaxxVit:
-    """CoAtNet-2 with an MLP for position biases and layer scale."""
-    return _build("coatnet_rmlp_2_rw", 224, kwargs)
-
-
-@register_model
-def coatnet_rmlp_2_rw_384(**kwargs: Any) -> MaxxVit:
-    """CoAtNet-2 with an MLP for position biases and layer scale, for images of 384 pixels."""
-    return _build("coatnet_rmlp_2_rw", 384, kwargs)
-
-
-@register_model
-def coatnet_rmlp_3_rw_224(**kwargs: Any) -> MaxxVit:
-    """CoAtNet-3 with an MLP for position biases and layer scale."""
-    return _build("coatnet_rmlp_3_rw", 224, kwargs)
-
-
-@register_model
-def coatnet_nano_cc_224(**kwargs: Any) -> MaxxVit:
-    """CoAtNet-nano whose attention stages begin with a convolution block."""
-    return _build("coatnet_nano_cc", 224, kwargs)
-
-
-@register_model
-def coatnext_nano_rw_224(**kwargs: Any) -> MaxxVit:
-    """CoAtNet-nano with ConvNeXt blocks."""
-    return _build("coatnext_nano_rw", 224, kwargs)
-
-
-@register_model
-def coatnet_0_224(**kwargs: Any) -> MaxxVit:
-    """CoAtNet-0 as in the paper, 27 M parameters."""
-    return _build("coatnet_0", 224, kwargs)
-
-
-@register_model
-def coatnet_1_224(**kwargs: Any) -> MaxxVit:
-    """CoAtNet-1 as in the paper."""
-    return _build("coatnet_1", 224, kwargs)
-
-
-@register_model
-def coatnet_2_224(**kwargs: Any) -> MaxxVit:
-    """CoAtNet-2 as in the paper."""
-    return _build("coatnet_2", 224, kwargs)
-
-
-@register_model
-def coatnet_3_224(**kwargs: Any) -> MaxxVit:
-    """CoAtNet-3 as in the paper."""
-    return _build("coatnet_3", 224, kwargs)
-
-
-@register_model
-def coatnet_4_224(**kwargs: Any) -> MaxxVit:
-    """CoAtNet-4 as in the paper: CoAtNet-3, twice as deep."""
-    return _build("coatnet_4", 224, kwargs)
-
-
-@register_model
-def coatnet_5_224(**kwargs: Any) -> MaxxVit:
-    """CoAtNet-5 as in the paper: CoAtNet-4, wider."""
-    return _build("coatnet_5", 224, kwargs)
-
-
-@register_model
-def maxvit_pico_rw_256(**kwargs: Any) -> MaxxVit:
-    """timm's smallest MaxViT."""
-    return _build("maxvit_pico_rw", 256, kwargs)
-
-
-@register_model
-def maxvit_nano_rw_256(**kwargs: Any) -> MaxxVit:
-    """timm's MaxViT-nano: the tiny model's widths, fewer blocks."""
-    return _build("maxvit_nano_rw", 256, kwargs)
-
-
-@register_model
-def maxvit_tiny_rw_224(**kwargs: Any) -> MaxxVit:
-    """timm's MaxViT-T, windows of 7 x 7."""
-    return _build("maxvit_tiny_rw", 224, kwargs)
-
-
-@register_model
-def maxvit_tiny_rw_256(**kwargs: Any) -> MaxxVit:
-    """timm's MaxViT-T, windows of 8 x 8."""
-    return _build("maxvit_tiny_rw", 256, kwargs)
-
-
-@register_model
-def maxvit_rmlp_pico_rw_256(**kwargs: Any) -> MaxxVit:
-    """MaxViT-pico whose position biases come from an MLP."""
-    return _build("maxvit_rmlp_pico_rw", 256, kwargs)
-
-
-@register_model
-def maxvit_rmlp_nano_rw_256(**kwargs: Any) -> MaxxVit:
-    """MaxViT-nano whose position biases come from an MLP."""
-    return _build("maxvit_rmlp_nano_rw", 256, kwargs)
-
-
-@register_model
-def maxvit_rmlp_tiny_rw_256(**kwargs: Any) -> MaxxVit:
-    """MaxViT-T whose position biases come from an MLP."""
-    return _build("maxvit_rmlp_tiny_rw", 256, kwargs)
-
-
-@register_model
-def maxvit_rmlp_small_rw_224(**kwargs: Any) -> MaxxVit:
-    """MaxViT-S with an MLP for position biases and layer scale."""
-    return _build("maxvit_rmlp_small_rw", 224, kwargs)
-
-
-@register_model
-def maxvit_rmlp_small_rw_256(**kwargs: Any) -> MaxxVit:
-    """MaxViT-S with an MLP for position biases and layer scale, windows of 8 x 8."""
-    return _build("maxvit_rmlp_small_rw", 256, kwargs)
-
-
-@register_model
-def maxvit_rmlp_base_rw_224(**kwargs: Any) -> MaxxVit:
-    """MaxViT-B with an MLP for position biases and a hidden layer in the head."""
-    return _build("maxvit_rmlp_base_rw", 224, kwargs)
-
-
-@register_model
-def maxvit_rmlp_base_rw_384(**kwargs: Any) -> MaxxVit:
-    """MaxViT-B with an MLP for position biases, for images of 384 pixels."""
-    return _build("maxvit_rmlp_base_rw", 384, kwargs)
-
-
-@register_model
-def maxvit_tiny_pm_256(**kwargs: Any) -> MaxxVit:
-    """MaxViT-T whose two attentions stand side by side."""
-    return _build("maxvit_tiny_pm", 256, kwargs)
-
-
-@register_model
-def maxxvit_rmlp_nano_rw_256(**kwargs: Any) -> MaxxVit:
-    """MaxViT-nano with ConvNeXt blocks."""
-    return _build("maxxvit_rmlp_nano_rw", 256, kwargs)
-
-
-@register_model
-def maxxvit_rmlp_tiny_rw_256(**kwargs: Any) -> MaxxVit:
-    """MaxViT-T with ConvNeXt blocks."""
-    return _build("maxxvit_rmlp_tiny_rw", 256, kwargs)
-
-
-@register_model
-def maxxvit_rmlp_small_rw_256(**kwargs: Any) -> MaxxVit:
-    """MaxViT-S with ConvNeXt blocks."""
-    return _build("maxxvit_rmlp_small_rw", 256, kwargs)
-
-
-@register_model
-def maxxvitv2_nano_rw_256(**kwargs: Any) -> MaxxVit:
-    """ConvNeXt blocks and attention on the grid alone, at MaxViT-S's widths."""
-    return _build("maxxvitv2_nano_rw", 256, kwargs)
-
-
-@register_model
-def maxxvitv2_rmlp_base_rw_224(**kwargs: Any) -> MaxxVit:
-    """ConvNeXt blocks, attention on the grid alone, position biases from an MLP."""
-    return _build("maxxvitv2_rmlp_base_rw", 224, kwargs)
-
-
-@register_model
-def maxxvitv2_rmlp_base_rw_384(**kwargs: Any) -> MaxxVit:
-    """`maxxvitv2_rmlp_base_rw_224` for images of 384 pixels."""
-    return _build("maxxvitv2_rmlp_base_rw", 384, kwargs)
-
-
-@register_model
-def maxxvitv2_rmlp_large_rw_224(**kwargs: Any) -> MaxxVit:
-    """`maxxvitv2_rmlp_base_rw_224`, wider and deeper."""
-    return _build("maxxvitv2_rmlp_large_rw", 224, kwargs)
-
-
-@register_model
-def maxvit_tiny_tf_224(**kwargs: Any) -> MaxxVit:
-    """MaxViT-T as Google published it, windows of 7 x 7."""
-    return _build("maxvit_tiny_tf", 224, kwargs)
-
-
-@register_model
-def maxvit_tiny_tf_384(**kwargs: Any) -> MaxxVit:
-    """MaxViT-T as Google published it, windows of 12 x 12."""
-    return _build("maxvit_tiny_tf", 384, kwargs)
-
-
-@register_model
-def maxvit_tiny_tf_512(**kwargs: Any) -> MaxxVit:
-    """MaxViT-T as Google published it, windows of 16 x 16."""
-    return _build("maxvit_tiny_tf", 512, kwargs)
-
-
-@register_model
-def maxvit_small_tf_224(**kwargs: Any) -> MaxxVit:
-    """MaxViT-S as Google published it, windows of 7 x 7."""
-    return _build("maxvit_small_tf", 224, kwargs)
-
-
-@register_model
-def maxvit_small_tf_384(**kwargs: Any) -> MaxxVit:
-    """MaxViT-S as Google published it, windows of 12 x 12."""
-    return _build("maxvit_small_tf", 384, kwargs)
-
-
-@register_model
-def maxvit_small_tf_512(**kwargs: Any) -> MaxxVit:
-    """MaxViT-S as Google published it, windows of 16 x 16."""
-    return _build("maxvit_small_tf", 512, kwargs)
-
-
-@register_model
-def maxvit_base_tf_224(**kwargs: Any) -> MaxxVit:
-    """MaxViT-B as Google published it, windows of 7 x 7."""
-    return _build("maxvit_base_tf", 224, kwargs)
-
-
-@register_model
-def maxvit_base_tf_384(**kwargs: Any) -> MaxxVit:
-    """MaxViT-B as Google published it, windows of 12 x 12."""
-    return _build("maxvit_base_tf", 384, kwargs)
-
-
-@register_model
-def maxvit_base_tf_512(**kwargs: Any) -> MaxxVit:
-    """MaxViT-B as Google published it, windows of 16 x 16."""
-    return _build("maxvit_base_tf", 512, kwargs)
-
-
-@register_model
-def maxvit_large_tf_224(**kwargs: Any) -> MaxxVit:
-    """MaxViT-L as Google published it, windows of 7 x 7."""
-    return _build("maxvit_large_tf", 224, kwargs)
-
-
-@register_model
-def maxvit_large_tf_384(**kwargs: Any) -> MaxxVit:
-    """MaxViT-L as Google published it, windows of 12 x 12."""
-    return _build("maxvit_large_tf", 384, kwargs)
-
-
-@register_model
-def maxvit_large_tf_512(**kwargs: Any) -> MaxxVit:
-    """MaxViT-L as Google published it, windows of 16 x 16."""
-    return _build("maxvit_large_tf", 512, kwargs)
-
-
-@register_model
-def maxvit_xlarge_tf_224(**kwargs: Any) -> MaxxVit:
-    """MaxViT-XL as Google published it, windows of 7 x 7."""
-    return _build("maxvit_xlarge_tf", 224, kwargs)
-
-
-@register_model
-def maxvit_xlarge_tf_384(**kwargs: Any) -> MaxxVit:
-    """MaxViT-XL as Google published it, windows of 12 x 12."""
-    return _build("maxvit_xlarge_tf", 384, kwargs)
-
-
-@register_model
-def maxvit_xlarge_tf_512(**kwargs: Any) -> MaxxVit:
-    """MaxViT-XL as Google published it, windows of 16 x 16."""
-    return _build("maxvit_xlarge_tf", 512, kwargs)
-
-
-@register_model
-def maxvit_t(**kwargs: Any) -> MaxxVit:
-    """MaxViT-T as torchvision has it.
-
-    It differs from `maxvit_tiny_tf_224` in padding (symmetric, and zeros count in the shortcut's average over 3 x 3
-    pixels), the exact GELU, batch norm's momentum, attention logits that are divided by the root of all channels, and
-    windows that are 7 x 7 for every image size; the first stage's shortcut has a projection, the stem's first
-    convolution and the classifier have no bias, and tables of position biases lie as in Swin.
-    """
-    return _build("maxvit_t", 224, kwargs)
-
-
-@register_model
-def test_maxvit(**kwargs: Any) -> MaxxVit:
-    """MaxViT for tests."""
-    return _build("test_maxvit", 160, kwargs)
-
-
-@register_model
-def test_coatnet(**kwargs: Any) -> MaxxVit:
-    """CoAtNet for tests."""
-    return _build("test_coatnet", 160, kwargs)
-
+_COATNET_RMLP_2 = {**_BASE, **_RW_COAT_DW, **_RMLP, **_SCALED, **_depths(2, 6, 14, 2)}
+_MAXVIT_TINY = {**_NANO, **_M, **_RW_MAX, **_depths(2, 2, 5, 2)}
+_MAXVIT_RMLP_SMALL = {**_SMALL, **_M, **_RW_MAX, **_RMLP, **_depths(2, 2, 5, 2), "transformer_init_values": 1e-6}
+_MAXVIT_RMLP_BASE = {**_SMALL, **_M, **_RW_MAX, **_RMLP, **_depths(2, 6, 14, 2), "head_hidden_size": 768}
+_MAXXVIT_V2_BASE = {**_BASE, **_M, **_NEXT_V2, **_depths(2, 6, 12, 2)}
+_TINY_TF = {**_NANO, **_TF, **_depths(2, 2, 5, 2), **_head(64, 512)}
+_SMALL_TF = {**_SMALL, **_TF, **_depths(2, 2, 5, 2), **_head(64, 768)}
+_BASE_TF = {**_SMALL, **_TF, **_depths(2, 6, 14, 2), **_head(64, 768)}
+_LARGE_TF = {**_BASE, **_TF, **_depths(2, 6, 14, 2), **_head(128, 1024)}
+_XLARGE_TF = {**_LARGE, **_TF, **_depths(2, 6, 14, 2), **_head(192, 1536)}
+
+register_model.variants(__name__, MaxxVit, {
+    "coatnet_pico_rw_224": (_NANO, _RW_MAX_COAT, _depths(2, 3, 5, 2)),
+    "coatnet_nano_rw_224": (_NANO, _RW_MAX_COAT, _depths(3, 4, 6, 3), dict(conv_stride_mode="pool")),
+    "coatnet_0_rw_224": (_SMALL, _RW_COAT, _EARLY, _depths(2, 3, 7, 2)),
+    "coatnet_1_rw_224": (_SMALL, _RW_COAT_DW, _EARLY, _depths(2, 6, 14, 2)),
+    "coatnet_2_rw_224": (_BASE, _RW_COAT_DW, _depths(2, 6, 14, 2), dict(conv_attn_act_layer="silu")),
+    "coatnet_3_rw_224": (_LARGE, _RW_COAT_DW, _SCALED, _depths(2, 6, 14, 2)),
+    "coatnet_bn_0_rw_224": (_SMALL, _RW_COAT_DW, _EARLY, _depths(2, 3, 7, 2),
+                            dict(transformer_norm_layer="batchnorm2d")),
+    "coatnet_rmlp_nano_rw_224": (_NANO, _RW_MAX_COAT, _RMLP, _depths(3, 4, 6, 3), dict(transformer_rel_pos_dim=384)),
+    "coatnet_rmlp_0_rw_224": (_SMALL, _RW_COAT_DW, _RMLP, _depths(2, 3, 7, 2)),
+    "coatnet_rmlp_1_rw_224": (_SMALL, _RW_COAT, _EARLY, _RMLP, _depths(2, 6, 14, 2), dict(
+        conv_pool_type="max", transformer_pool_type="max", transformer_rel_pos_dim=384)),
+    "coatnet_rmlp_1_rw2_224": (_SMALL, _RW_COAT_DW, _RMLP, _depths(2, 6, 14, 2)),
+    "coatnet_rmlp_2_rw_224": _COATNET_RMLP_2,
+    "coatnet_rmlp_2_rw_384": (_COATNET_RMLP_2, _384),
+    "coatnet_rmlp_3_rw_224": (_LARGE, _RW_COAT_DW, _RMLP, _SCALED, _depths(2, 6, 14, 2)),
+    "coatnet_nano_cc_224": (_NANO, _RW_COAT, _depths(3, 4, 6, 3), dict(block_type=("C", "C", ("C", "T"), ("C", "T")))),
+    "coatnext_nano_rw_224": (_NANO, _NEXT, _depths(3, 4, 6, 3), dict(
+        weight_init="normal", conv_init_values=1e-5, transformer_init_values=None, transformer_rel_pos_type="bias")),
+
+    "coatnet_0_224": (_SMALL, _depths(2, 3, 5, 2), _head(64, 768), "As in the paper."),
+    "coatnet_1_224": (_SMALL, _depths(2, 6, 14, 2), _head(64, 768), "As in the paper."),
+    "coatnet_2_224": (_BASE, _depths(2, 6, 14, 2), _head(128, 1024), "As in the paper."),
+    "coatnet_3_224": (_LARGE, _depths(2, 6, 14, 2), _head(192, 1536), "As in the paper."),
+    "coatnet_4_224": (_LARGE, _depths(2, 12, 28, 2), _head(192, 1536), "As in the paper."),
+    "coatnet_5_224": (dict(embed_dim=(256, 512, 1280, 2048)), _depths(2, 12, 28, 2), _head(192, 2048),
+                      "As in the paper."),
+
+    "maxvit_pico_rw_256": (_PICO, _M, _RW_MAX, _depths(2, 2, 5, 2), _256),
+    "maxvit_nano_rw_256": (_NANO, _M, _RW_MAX, _depths(1, 2, 3, 1), _256),
+    "maxvit_tiny_rw_224": _MAXVIT_TINY,
+    "maxvit_tiny_rw_256": (_MAXVIT_TINY, _256),
+    "maxvit_rmlp_pico_rw_256": (_PICO, _M, _RW_MAX, _RMLP, _depths(2, 2, 5, 2), _256),
+    "maxvit_rmlp_nano_rw_256": (_NANO, _M, _RW_MAX, _RMLP, _depths(1, 2, 3, 1), _256),
+    "maxvit_rmlp_tiny_rw_256": (_MAXVIT_TINY, _RMLP, _256),
+    "maxvit_rmlp_small_rw_224": _MAXVIT_RMLP_SMALL,
+    "maxvit_rmlp_small_rw_256": (_MAXVIT_RMLP_SMALL, _256),
+    "maxvit_rmlp_base_rw_224": _MAXVIT_RMLP_BASE,
+    "maxvit_rmlp_base_rw_384": (_MAXVIT_RMLP_BASE, _384),
+    "maxvit_tiny_pm_256": (_MAXVIT_TINY, dict(block_type=("PM",) * 4), _256),
+
+    "maxxvit_rmlp_nano_rw_256": (_NANO, _M, _NEXT, _depths(1, 2, 3, 1), dict(weight_init="normal"), _256),
+    "maxxvit_rmlp_tiny_rw_256": (_NANO, _M, _NEXT, _depths(2, 2, 5, 2), _256),
+    "maxxvit_rmlp_small_rw_256": (_SMALL, _M, _NEXT, _depths(2, 2, 5, 2), dict(stem_width=(48, 96)), _256),
+    "maxxvitv2_nano_rw_256": (_SMALL, _M, _NEXT_V2, _depths(1, 2, 3, 1), dict(
+        stem_width=(48, 96), weight_init="normal", transformer_rel_pos_type="bias"), _256),
+    "maxxvitv2_rmlp_base_rw_224": _MAXXVIT_V2_BASE,
+    "maxxvitv2_rmlp_base_rw_384": (_MAXXVIT_V2_BASE, _384),
+    "maxxvitv2_rmlp_large_rw_224": (_M, _NEXT_V2, _depths(2, 6, 16, 2), dict(
+        embed_dim=(160, 320, 640, 1280), stem_width=(80, 160), head_hidden_size=1280)),
+
+    "maxvit_tiny_tf_224": _TINY_TF,
+    "maxvit_tiny_tf_384": (_TINY_TF, _384),
+    "maxvit_tiny_tf_512": (_TINY_TF, _512),
+    "maxvit_small_tf_224": _SMALL_TF,
+    "maxvit_small_tf_384": (_SMALL_TF, _384),
+    "maxvit_small_tf_512": (_SMALL_TF, _512),
+    "maxvit_base_tf_224": _BASE_TF,
+    "maxvit_base_tf_384": (_BASE_TF, _384),
+    "maxvit_base_tf_512": (_BASE_TF, _512),
+    "maxvit_large_tf_224": _LARGE_TF,
+    "maxvit_large_tf_384": (_LARGE_TF, _384),
+    "maxvit_large_tf_512": (_LARGE_TF, _512),
+    "maxvit_xlarge_tf_224": _XLARGE_TF,
+    "maxvit_xlarge_tf_384": (_XLARGE_TF, _384),
+    "maxvit_xlarge_tf_512": (_XLARGE_TF, _512),
+
+    # It differs from `maxvit_tiny_tf_224` in padding (symmetric, and zeros count in the shortcut's average over 3 x 3
+    # pixels), the exact GELU, batch norm's momentum, attention logits that are divided by the root of all channels,
+    # and windows that are 7 x 7 for every image size; the first stage's shortcut has a projection, the stem's first
+    # convolution and the classifier have no bias, and tables of position biases lie as in Swin.
+    "maxvit_t": (_NANO, _M, _depths(2, 2, 5, 2), _head(64, 512), dict(
+        stem_bias=(False, True), head_bias=False, drop_path_rate=0.2, weight_init="normal_all",
+        conv_norm_layer=partial(nn.BatchNorm2d, momentum=0.01), conv_norm_eps=1e-3, conv_pool_type="avg_zeros",
+        conv_shortcut_proj=True, transformer_head_first=False, transformer_scale_dim=True, transformer_window_size=7,
+        transformer_norm_eps=1e-5), "torchvision's MaxViT-T."),
+
+    "test_maxvit": (_M, _RW_MAX, _TEST, _depths(1, 1, 1, 1)),
+    "test_coatnet": (_RW_MAX_COAT, _TEST, _depths(1, 1, 2, 1), dict(conv_stride_mode="pool")),
+})
+
+
+# --- torchvision's checkpoints
 
 _TORCHVISION_NAMES = {
     "stem.0.0": "stem.conv1",

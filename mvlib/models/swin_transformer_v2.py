@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -37,6 +37,9 @@ from .swin_transformer import (
     from_microsoft,
     torchvision_key,
 )
+
+if TYPE_CHECKING:
+    from ._variants.swin_transformer_v2 import *
 
 __all__ = ["SwinTransformerV2"]
 
@@ -258,83 +261,29 @@ class SwinTransformerV2(WindowPyramid):
         return {name for name, _ in self.named_parameters() if "cpb_mlp" in name or "logit_scale" in name}
 
 
+# --- the architectures: "window8_256" has windows of 8 x 8, for images of 256 pixels; "12to16" had others at first
+
 _SWIN_T = dict(embed_dim=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24))
 _SWIN_S = dict(embed_dim=96, depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24))
 _SWIN_B = dict(embed_dim=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32))
 _SWIN_L = dict(embed_dim=192, depths=(2, 2, 18, 2), num_heads=(6, 12, 24, 48))
-_FROM_192 = dict(pretrained_window_sizes=(12, 12, 12, 6))  # pretrained on 192 pixels
+_FROM_192 = dict(pretrained_window_sizes=(12, 12, 12, 6))
+_8, _12, _16, _24 = (dict(window_size=size) for size in (8, 12, 16, 24))
 
-
-@register_model
-def swinv2_tiny_window8_256(**kwargs: Any) -> SwinTransformerV2:
-    """SwinV2-T, windows of 8 x 8, for images of 256 pixels."""
-    return SwinTransformerV2(**{**_SWIN_T, "window_size": 8, **kwargs})
-
-
-@register_model
-def swinv2_tiny_window16_256(**kwargs: Any) -> SwinTransformerV2:
-    """SwinV2-T, windows of 16 x 16."""
-    return SwinTransformerV2(**{**_SWIN_T, "window_size": 16, **kwargs})
-
-
-@register_model
-def swinv2_small_window8_256(**kwargs: Any) -> SwinTransformerV2:
-    """SwinV2-S, windows of 8 x 8."""
-    return SwinTransformerV2(**{**_SWIN_S, "window_size": 8, **kwargs})
-
-
-@register_model
-def swinv2_small_window16_256(**kwargs: Any) -> SwinTransformerV2:
-    """SwinV2-S, windows of 16 x 16."""
-    return SwinTransformerV2(**{**_SWIN_S, "window_size": 16, **kwargs})
-
-
-@register_model
-def swinv2_base_window8_256(**kwargs: Any) -> SwinTransformerV2:
-    """SwinV2-B, windows of 8 x 8."""
-    return SwinTransformerV2(**{**_SWIN_B, "window_size": 8, **kwargs})
-
-
-@register_model
-def swinv2_base_window16_256(**kwargs: Any) -> SwinTransformerV2:
-    """SwinV2-B, windows of 16 x 16."""
-    return SwinTransformerV2(**{**_SWIN_B, "window_size": 16, **kwargs})
-
-
-@register_model
-def swinv2_base_window12_192(**kwargs: Any) -> SwinTransformerV2:
-    """SwinV2-B, windows of 12 x 12, for images of 192 pixels."""
-    return SwinTransformerV2(**{**_SWIN_B, "window_size": 12, **kwargs})
-
-
-@register_model
-def swinv2_base_window12to16_192to256(**kwargs: Any) -> SwinTransformerV2:
-    """SwinV2-B, pretrained on 192 pixels, for images of 256."""
-    return SwinTransformerV2(**{**_SWIN_B, **_FROM_192, "window_size": 16, **kwargs})
-
-
-@register_model
-def swinv2_base_window12to24_192to384(**kwargs: Any) -> SwinTransformerV2:
-    """SwinV2-B, pretrained on 192 pixels, for images of 384."""
-    return SwinTransformerV2(**{**_SWIN_B, **_FROM_192, "window_size": 24, **kwargs})
-
-
-@register_model
-def swinv2_large_window12_192(**kwargs: Any) -> SwinTransformerV2:
-    """SwinV2-L, windows of 12 x 12, for images of 192 pixels."""
-    return SwinTransformerV2(**{**_SWIN_L, "window_size": 12, **kwargs})
-
-
-@register_model
-def swinv2_large_window12to16_192to256(**kwargs: Any) -> SwinTransformerV2:
-    """SwinV2-L, pretrained on 192 pixels, for images of 256."""
-    return SwinTransformerV2(**{**_SWIN_L, **_FROM_192, "window_size": 16, **kwargs})
-
-
-@register_model
-def swinv2_large_window12to24_192to384(**kwargs: Any) -> SwinTransformerV2:
-    """SwinV2-L, pretrained on 192 pixels, for images of 384."""
-    return SwinTransformerV2(**{**_SWIN_L, **_FROM_192, "window_size": 24, **kwargs})
+register_model.variants(__name__, SwinTransformerV2, {
+    "swinv2_tiny_window8_256": (_SWIN_T, _8),
+    "swinv2_tiny_window16_256": (_SWIN_T, _16),
+    "swinv2_small_window8_256": (_SWIN_S, _8),
+    "swinv2_small_window16_256": (_SWIN_S, _16),
+    "swinv2_base_window8_256": (_SWIN_B, _8),
+    "swinv2_base_window16_256": (_SWIN_B, _16),
+    "swinv2_base_window12_192": (_SWIN_B, _12),
+    "swinv2_base_window12to16_192to256": (_SWIN_B, _FROM_192, _16),
+    "swinv2_base_window12to24_192to384": (_SWIN_B, _FROM_192, _24),
+    "swinv2_large_window12_192": (_SWIN_L, _12),
+    "swinv2_large_window12to16_192to256": (_SWIN_L, _FROM_192, _16),
+    "swinv2_large_window12to24_192to384": (_SWIN_L, _FROM_192, _24),
+})
 
 
 def _from_torchvision(state_dict: StateDict, model: nn.Module) -> StateDict:
