@@ -773,7 +773,7 @@ class MobileModel(ImageModel):
         se_layer: Channel attention of blocks that have a ratio: a class, "gc" for global context, or None for
             squeeze-and-excitation.
         se_from_exp: These ratios refer to the expanded channels, not to the block's input.
-        channel_multiplier: Factor on all channel counts.
+        channel_multiplier: Factor on all channel counts; on the head convolution's where `head_scaling` says so.
         channel_divisor: Scaled channel counts are multiples of it.
         channel_round_limit: Smallest share of a channel count that rounding leaves.
         head_scaling: "fixed" head convolution, "scale" it with the channels, or let it only "grow".
@@ -863,8 +863,8 @@ class MobileModel(ImageModel):
 
         self.num_features = chs
         if num_features > 0 and head_scaling != "fixed":
-            scaled = round_chs(num_features)
-            num_features = max(num_features, scaled) if head_scaling == "grow" else scaled
+            least = num_features if head_scaling == "grow" else 0
+            num_features = max(least, round_chs(num_features))
         self.make_head(num_features, global_pool, partial(create_conv2d, kernel_size=1, padding=pad_type), norm_act,
                        act_layer)
         self.classifier = self.make_classifier(num_classes)
@@ -880,7 +880,8 @@ class MobileModel(ImageModel):
     ) -> None:
         """Make what stands between the stages, whose width is `self.num_features`, and the classifier.
 
-        Sets `global_pool` and `head_hidden_size`, the classifier's width. Called by the constructor.
+        Called by the constructor. Sets `global_pool`, `head_hidden_size` (the classifier's width) and, where a
+        convolution comes before the pooling, `num_features`.
 
         Args:
             num_features: Channels of the head convolution.

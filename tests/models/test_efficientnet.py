@@ -336,6 +336,15 @@ def test_own_layers_can_be_given():
     assert model.conv_stem.out_channels == 96
 
 
+def test_attention_and_layer_scale_are_any_familys():
+    scales, widths = [], []
+    for options in ({}, dict(se_from_exp=True, layer_scale_init_value=0.25)):
+        block = EfficientNet([["ir_r1_k3_s2_e4_c16"], ["uir_r1_a0_k3_s1_e4_c32_se0.25"]], **options).blocks[1][0]
+        scales.append(getattr(block.layer_scale, "gamma", torch.zeros(1)).tolist())
+        widths.append(block.se.conv_reduce.out_channels)
+    assert scales == [[0.0], [0.25] * 32] and widths == [4, 16]
+
+
 # --- foreign checkpoints
 
 TF_EPS = dict(bn_eps=1e-3)

@@ -92,8 +92,9 @@ def test_stochastic_depth_grows_as_timms():
 
 def test_class_takes_what_the_entrypoints_set():
     model = build(SMALL, head_bias=False, stem_size=24, fix_stem=True, num_features=64, se_layer="gc",
-                  norm_layer=partial(GroupNormAct, group_size=8))
-    assert (model.conv_stem.out_channels, model.conv_head.out_channels, model.conv_head.bias) == (24, 64, None)
+                  norm_layer=partial(GroupNormAct, group_size=8), stem_kernel_size=5, head_scaling="scale")
+    assert (model.conv_stem.out_channels, model.conv_head.out_channels, model.conv_head.bias) == (24, 32, None)
+    assert model.conv_stem.kernel_size == (5, 5)
     assert not any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
     assert model.eval()(image()).shape == (2, 7)
 
