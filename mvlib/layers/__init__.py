@@ -19,6 +19,8 @@ from .norm import *
 from .patch_embed import *
 from .pool import *
 from .pos_embed import *
+from .rel_pos import *
+from .stage import *
 from .std_conv import *
 from .weight_init import *
 from .window import *

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .helpers import check_layer
+from .helpers import check_layer, placeable
 
-__all__ = ["ACTIVATIONS", "ActLayer", "GELUTanh", "QuickGELU", "get_act_layer"]
+__all__ = [
+    "ACTIVATIONS", "GELU", "ActLayer", "GELUTanh", "HardMish", "HardSigmoid", "HardSwish", "Mish", "PReLU", "QuickGELU",
+    "Sigmoid", "Swish", "Tanh", "create_act_layer", "get_act_layer",
+]
 
 ActLayer = str | Callable[..., nn.Module] | None
 
@@ -65,9 +70,12 @@ class HardMish(nn.Module):
 class PReLU(nn.PReLU):
     """PReLU with one slope of 0.25 that accepts (and ignores) `inplace`."""
 
+    @placeable
     def __init__(self, num_parameters: int = 1, init: float = 0.25, inplace: bool = False) -> None:
         super().__init__(num_parameters, init)
 
+
+Swish, Mish, HardSigmoid, HardSwish = nn.SiLU, nn.Mish, nn.Hardsigmoid, nn.Hardswish  # timm's names
 
 ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {
     "relu": nn.ReLU,
@@ -92,17 +100,27 @@ ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def get_act_layer(act: ActLayer) -> Callable[..., nn.Module] | None:
+def get_act_layer(name: ActLayer = "relu") -> Callable[..., nn.Module] | None:
     """The activation class for a name ("relu", "silu", ...); a class, a partial or None is returned as it is.
 
     Raises:
         ValueError: The name is unknown; the message lists those that are known. Or it can make no layer.
     """
-    if act is None or act is False or act == "":
+    if name is None or name is False or name == "":
         return None
-    if not isinstance(act, str):
-        return check_layer(act, "activation")
-    name = act.lower().replace("hardswish", "hard_swish").replace("hardsigmoid", "hard_sigmoid")
-    if name not in ACTIVATIONS:
-        raise ValueError(f"unknown activation '{act}'; known: {', '.join(sorted(ACTIVATIONS))}")
-    return ACTIVATIONS[name]
+    if not isinstance(name, str):
+        return check_layer(name, "activation")
+    key = name.lower().replace("hardswish", "hard_swish").replace("hardsigmoid", "hard_sigmoid")
+    if key not in ACTIVATIONS:
+        raise ValueError(f"unknown activation '{name}'; known: {', '.join(sorted(ACTIVATIONS))}")
+    return ACTIVATIONS[key]
+
+
+def create_act_layer(name: ActLayer, inplace: bool | None = None, **kwargs: Any) -> nn.Module | None:
+    """An activation; `inplace` is for those that know it. None for none."""
+    layer = get_act_layer(name)
+    if layer is None:
+        return None
+    if inplace is not None and "inplace" in inspect.signature(layer).parameters:
+        kwargs["inplace"] = inplace
+    return layer(**kwargs)

@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .helpers import placeable
 from .norm import NormLayer, RmsNorm, get_norm_layer
 
 __all__ = [
-    "Attention", "DiffAttention", "DifferentialWeights", "attend", "attention_logits", "set_fused_attn",
+    "Attention", "DiffAttention", "DifferentialWeights", "attend", "attention_logits", "causal_mask", "set_fused_attn",
     "use_fused_attn",
 ]
 
@@ -75,16 +76,24 @@ def attention_logits(q: Tensor, k: Tensor, mask: Tensor | None = None, scale: fl
     return logits.masked_fill(~mask, -math.inf) if is_boolean else logits + mask
 
 
-class Attention(nn.Module):
-    """Multi-head self-attention; keys `qkv`, `q_norm`, `k_norm`, `norm`, `proj`.
+def causal_mask(count: int, device: torch.device) -> Tensor:
+    """Who sees whom where each token sees itself and those before it: (count, count), boolean."""
+    return torch.ones(count, count, dtype=torch.bool, device=device).tril()
 
-    Shapes: (B, N, dim) -> (B, N, dim).
+
+class Attention(nn.Module):
+    """Multi-head self-attention; keys `qkv`, `q_norm`, `k_norm`, `norm`, `gate` (where asked for), `proj`.
+
+    Shapes: (B, N, dim) -> (B, N, dim_out).
 
     Args:
-        qkv_bias: Whether queries, keys and values have a bias.
+        attn_head_dim: Channels of a head; `dim` / `num_heads` unless given.
+        dim_out: Channels of the output; `dim` unless given.
+        qkv_bias: Whether queries, keys and values (and gates) have a bias.
         qk_norm: Normalise queries and keys per head (Dehghani et al., 2023).
         scale_norm: Normalise the attention's output before its projection.
         proj_bias: Whether the projection has a bias.
+        gated: Multiply the output by a gate for each channel, computed from the input.
         attn_drop: Dropout of attention weights.
         proj_drop: Dropout of the output.
         norm_layer: Norm for `qk_norm` and `scale_norm`.
@@ -93,80 +102,98 @@ class Attention(nn.Module):
         ValueError: The heads do not divide the channels, or there is no norm for an option that needs one.
     """
 
+    @placeable
     def __init__(
         self,
         dim: int,
         num_heads: int = 8,
+        attn_head_dim: int | None = None,
+        dim_out: int | None = None,
         qkv_bias: bool = False,
-        proj_bias: bool = True,
         qk_norm: bool = False,
         scale_norm: bool = False,
-        norm_layer: NormLayer = None,
+        proj_bias: bool = True,
+        gated: bool = False,
         attn_drop: float = 0.0,
         proj_drop: float = 0.0,
+        norm_layer: NormLayer = None,
     ) -> None:
         super().__init__()
-        if dim % num_heads:
+        if attn_head_dim is None and dim % num_heads:
             raise ValueError(f"{dim} channels cannot be divided among {num_heads} heads")
         norm = get_norm_layer(norm_layer)
         if norm is None and (qk_norm or scale_norm):
             raise ValueError("qk_norm and scale_norm need a norm_layer, such as nn.LayerNorm")
         self.num_heads = num_heads
-        self.head_dim = dim // num_heads
+        self.head_dim = attn_head_dim or dim // num_heads
+        self.attn_dim = num_heads * self.head_dim
         self.scale = self.head_dim ** -0.5
         self.fused_attn = use_fused_attn()
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.qkv = nn.Linear(dim, 3 * self.attn_dim, bias=qkv_bias)
         self.q_norm = norm(self.head_dim) if qk_norm else nn.Identity()
         self.k_norm = norm(self.head_dim) if qk_norm else nn.Identity()
         self.attn_drop = nn.Dropout(attn_drop)
-        self.norm = norm(dim) if scale_norm else nn.Identity()
-        self.proj = nn.Linear(dim, dim, bias=proj_bias)
+        self.norm = norm(self.attn_dim) if scale_norm else nn.Identity()
+        self.gate = nn.Linear(dim, self.attn_dim, bias=qkv_bias) if gated else None
+        self.proj = nn.Linear(self.attn_dim, dim_out or dim, bias=proj_bias)
         self.proj_drop = nn.Dropout(proj_drop)
 
-    def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
-        batch, count, dim = x.shape
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        """`is_causal` instead of a mask lets each token see itself and those before it."""
+        batch, count, _ = x.shape
+        gate = None if self.gate is None else self.gate(x).sigmoid()
         q, k, v = self.qkv(x).reshape(batch, count, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
-        x = attend(self.q_norm(q), self.k_norm(k), v, self.fused_attn, self.attn_drop, attn_mask, self.scale)
-        x = x.transpose(1, 2).reshape(batch, count, dim)
-        return self.proj_drop(self.proj(self.norm(x)))
+        mask = causal_mask(count, x.device) if is_causal else attn_mask
+        x = attend(self.q_norm(q), self.k_norm(k), v, self.fused_attn, self.attn_drop, mask, self.scale)
+        x = self.norm(x.transpose(1, 2).reshape(batch, count, self.attn_dim))
+        return self.proj_drop(self.proj(x if gate is None else x * gate))
 
 
 class DifferentialWeights(nn.Module):
     """The learned part of differential attention: how much of the second map is subtracted, and a norm.
 
     To be derived from, by what has `q_norm`, `k_norm` and `attn_drop`: keys `lambda_q1`, `lambda_k1`, `lambda_q2`,
-    `lambda_k2`, `sub_norm` stand in the attention.
+    `lambda_k2` (or only `lambda_a`, `lambda_b`), `sub_norm` stand in the attention.
     Source: Ye et al., "Differential Transformer", 2024.
     """
 
-    def add_differential_weights(self, head_dim: int, depth: int) -> None:
-        """Register parameters for heads of `head_dim` in the block at `depth` (from 0)."""
+    def add_differential_weights(self, head_dim: int, depth: int, dual_lambda: bool = False) -> None:
+        """Register parameters for heads of `head_dim` in the block at `depth` (from 0); `dual_lambda`: two numbers."""
         self.head_dim = head_dim
-        for name in ("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"):
-            setattr(self, name, nn.Parameter(torch.empty(head_dim, dtype=torch.float32)))
+        self.lambdas = ("lambda_a", "lambda_b") if dual_lambda else ("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2")
+        for name in self.lambdas:
+            setattr(self, name, nn.Parameter(torch.empty(() if dual_lambda else head_dim, dtype=torch.float32)))
         self.fused_attn = use_fused_attn()
         self.sub_norm = RmsNorm(2 * head_dim, eps=1e-5)
         self.lambda_init = 0.8 - 0.6 * math.exp(-0.3 * depth)
 
     def reset_parameters(self) -> None:
-        for parameter in (self.lambda_q1, self.lambda_k1, self.lambda_q2, self.lambda_k2):
-            nn.init.normal_(parameter, std=0.1)
+        for name in self.lambdas:
+            parameter = getattr(self, name)
+            nn.init.normal_(parameter, std=0.1) if parameter.ndim else nn.init.zeros_(parameter)
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def share(self) -> Tensor:
+        """How much of the second map is subtracted."""
+        if len(self.lambdas) == 2:
+            first, second = self.lambda_a, self.lambda_b
+        else:
+            first, second = (self.lambda_q1 * self.lambda_k1).sum(-1), (self.lambda_q2 * self.lambda_k2).sum(-1)
+        return torch.exp(first.float()) - torch.exp(second.float()) + self.lambda_init
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         """One attention map minus a learned share of another. Shapes: three of (B, N, dim) -> (B, N, dim)."""
         batch, count, dim = q.shape
         heads = dim // (2 * self.head_dim)
         q = self.q_norm(q.reshape(batch, count, 2 * heads, self.head_dim).transpose(1, 2))
         k = self.k_norm(k.reshape(batch, count, 2 * heads, self.head_dim).transpose(1, 2))
         v = v.reshape(batch, count, heads, 2 * self.head_dim).transpose(1, 2)
-        share = (torch.exp((self.lambda_q1 * self.lambda_k1).sum(-1).float())
-                 - torch.exp((self.lambda_q2 * self.lambda_k2).sum(-1).float()) + self.lambda_init).type_as(q)
+        share = self.share().type_as(q)
         if self.fused_attn:
             (q1, q2), (k1, k2) = (t.unflatten(1, (heads, 2)).unbind(2) for t in (q, k))
-            first, second = (attend(*pair, v, True, self.attn_drop) for pair in ((q1, k1), (q2, k2)))
+            first, second = (attend(*pair, v, True, self.attn_drop, mask) for pair in ((q1, k1), (q2, k2)))
             x = first - share * second
         else:
-            attn = self.attn_drop(attention_logits(q, k).softmax(dim=-1))  # the maps of both, in turns
+            attn = self.attn_drop(attention_logits(q, k, mask).softmax(dim=-1))  # the maps of both, in turns
             first, second = attn.unflatten(1, (heads, 2)).unbind(2)
             x = (first - share * second) @ v
         return (self.sub_norm(x) * (1 - self.lambda_init)).transpose(1, 2).reshape(batch, count, dim)
@@ -175,21 +202,23 @@ class DifferentialWeights(nn.Module):
 class DiffAttention(DifferentialWeights):
     """Self-attention as the difference of two attention maps, each with half of a head's queries and keys.
 
-    Shapes: (B, N, dim) -> (B, N, dim). Arguments as `Attention`, and `depth`, the index of the block.
+    Shapes: (B, N, dim) -> (B, N, dim). Arguments as `Attention`, and those of `add_differential_weights`.
     """
 
+    @placeable
     def __init__(
         self,
         dim: int,
         num_heads: int = 8,
         qkv_bias: bool = False,
-        proj_bias: bool = True,
         qk_norm: bool = False,
         scale_norm: bool = False,
-        norm_layer: NormLayer = None,
+        proj_bias: bool = True,
         attn_drop: float = 0.0,
         proj_drop: float = 0.0,
+        norm_layer: NormLayer = None,
         depth: int = 0,
+        dual_lambda: bool = False,
     ) -> None:
         super().__init__()
         norm = get_norm_layer(norm_layer) or RmsNorm
@@ -201,9 +230,10 @@ class DiffAttention(DifferentialWeights):
         self.norm = norm(dim) if scale_norm else nn.Identity()
         self.proj = nn.Linear(dim, dim, bias=proj_bias)
         self.proj_drop = nn.Dropout(proj_drop)
-        self.add_differential_weights(head_dim, depth)
+        self.add_differential_weights(head_dim, depth, dual_lambda)
         self.reset_parameters()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
         q, k, v = self.qkv(x).chunk(3, dim=2)
-        return self.proj_drop(self.proj(self.norm(self.attend(q, k, v))))
+        mask = causal_mask(x.shape[1], x.device) if is_causal else attn_mask
+        return self.proj_drop(self.proj(self.norm(self.attend(q, k, v, mask))))

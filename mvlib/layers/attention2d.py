@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from torch import Tensor, nn
 
 from .attention import attend, use_fused_attn
 from .conv import Padding, create_conv2d
+from .helpers import placeable, to_2tuple
 from .norm import NormLayer, get_norm_layer
+from .pool import AvgPool2dSame
 
 __all__ = ["Attention2d", "MultiQueryAttention2d"]
 
@@ -25,6 +29,7 @@ class Attention2d(nn.Module):
         proj_drop: Dropout of the output.
     """
 
+    @placeable
     def __init__(
         self,
         dim: int,
@@ -72,6 +77,7 @@ class MultiQueryAttention2d(nn.Module):
         num_heads: Query heads.
         key_dim: Channels of a key; `dim` / `num_heads` unless given.
         value_dim: Channels of a value, likewise.
+        query_strides: Stride (vertical, horizontal) at which queries are pooled; the output is interpolated.
         kv_stride: Stride of a depthwise convolution before the key and value projections; 1 for none.
         dw_kernel_size: Kernel of that convolution.
         padding: Its padding, see `resolve_padding`.
@@ -81,6 +87,7 @@ class MultiQueryAttention2d(nn.Module):
         use_bias: Whether the projections have a bias.
     """
 
+    @placeable
     def __init__(
         self,
         dim: int,
@@ -88,6 +95,7 @@ class MultiQueryAttention2d(nn.Module):
         num_heads: int = 8,
         key_dim: int | None = None,
         value_dim: int | None = None,
+        query_strides: int | tuple[int, int] = 1,
         kv_stride: int = 1,
         dw_kernel_size: int = 3,
         dilation: int = 1,
@@ -112,18 +120,26 @@ class MultiQueryAttention2d(nn.Module):
             layers.add_module("proj", nn.Conv2d(dim, out, 1, bias=use_bias))
             return layers
 
+        strides = to_2tuple(query_strides)
         self.query = project(num_heads * key_dim, 1)
+        if max(strides) > 1:
+            pool = AvgPool2dSame(strides) if padding == "same" else nn.AvgPool2d(strides)
+            self.query = nn.Sequential(OrderedDict(
+                down_pool=pool, norm=get_norm_layer(norm_layer)(dim), proj=self.query.proj))
         self.key = project(key_dim, kv_stride)
         self.value = project(value_dim, kv_stride)
         self.attn_drop = nn.Dropout(attn_drop)
         self.output = nn.Sequential()
+        if max(strides) > 1:
+            self.output.add_module("upsample", nn.Upsample(scale_factor=strides, mode="bilinear", align_corners=False))
         self.output.add_module("proj", nn.Conv2d(num_heads * value_dim, dim_out or dim, 1, bias=use_bias))
         self.output.add_module("drop", nn.Dropout(proj_drop))
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
-        height, width = x.shape[-2:]
         # q (B, heads, H * W, key_dim), k (B, 1, M, key_dim), v (B, 1, M, value_dim)
-        q = self.query(x).flatten(2).unflatten(1, (self.num_heads, -1)).transpose(2, 3).contiguous()
+        q = self.query(x)
+        height, width = q.shape[-2:]
+        q = q.flatten(2).unflatten(1, (self.num_heads, -1)).transpose(2, 3).contiguous()
         k = self.key(x).flatten(2).transpose(1, 2).unsqueeze(1).contiguous()
         v = self.value(x).flatten(2).transpose(1, 2).unsqueeze(1).contiguous()
         x = attend(q, k, v, self.fused_attn, self.attn_drop, attn_mask)

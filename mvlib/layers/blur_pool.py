@@ -6,12 +6,13 @@ import inspect
 from collections.abc import Callable
 from functools import partial
 from math import comb
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .helpers import check_layer
+from .helpers import check_layer, placeable
 
 __all__ = ["AaLayer", "BlurPool2d", "create_aa"]
 
@@ -32,6 +33,7 @@ class BlurPool2d(nn.Module):
         pad_mode: `F.pad`'s mode at the borders: "reflect", "constant" (zeros), ...
     """
 
+    @placeable
     def __init__(
         self, channels: int | None = None, filt_size: int = 3, stride: int = 2, pad_mode: str = "reflect"
     ) -> None:
@@ -69,7 +71,15 @@ _AA_LAYERS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def create_aa(aa_layer: AaLayer, channels: int | None = None, stride: int = 2, enable: bool = True) -> nn.Module:
+def create_aa(
+    aa_layer: AaLayer,
+    channels: int | None = None,
+    stride: int = 2,
+    enable: bool = True,
+    noop: Callable[[], nn.Module] | None = nn.Identity,
+    device: Any = None,
+    dtype: torch.dtype | None = None,
+) -> nn.Module | None:
     """The layer that downsamples by `stride` in place of a strided convolution; an identity where there is none.
 
     Args:
@@ -77,13 +87,15 @@ def create_aa(aa_layer: AaLayer, channels: int | None = None, stride: int = 2, e
             only a stride.
         channels: Channels of the feature map.
         stride: Downsampling factor.
-        enable: False for an identity.
+        enable: False for none.
+        noop: What stands for none; None for None.
+        device, dtype: Of the layer's filter.
 
     Raises:
         ValueError: The name is unknown, or can make no layer.
     """
     if not aa_layer or not enable:
-        return nn.Identity()
+        return noop() if noop is not None else None
     if isinstance(aa_layer, str):
         name = aa_layer.lower().replace("_", "").replace("-", "")
         if name not in _AA_LAYERS:
@@ -91,5 +103,7 @@ def create_aa(aa_layer: AaLayer, channels: int | None = None, stride: int = 2, e
         aa_layer = _AA_LAYERS[name]
     parameters = inspect.signature(check_layer(aa_layer, "anti-aliasing layer")).parameters
     if "channels" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return aa_layer(channels=channels, stride=stride)
-    return aa_layer(stride)  # a plain pooling layer
+        layer = aa_layer(channels=channels, stride=stride)
+    else:
+        layer = aa_layer(stride)  # a plain pooling layer
+    return layer.to(device, dtype) if device is not None or dtype is not None else layer

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .activations import ActLayer, get_act_layer
-from .helpers import check_layer, make_divisible
+from .helpers import check_layer, make_divisible, placeable
+from .mlp import ConvMlp
 from .norm import LayerNorm2d, NormLayer, get_norm_layer
 
 __all__ = [
-    "AttnLayer", "CecaModule", "CircularEfficientChannelAttn", "EcaModule", "EffectiveSEModule",
+    "ATTN_LAYERS", "AttnLayer", "CecaModule", "CircularEfficientChannelAttn", "EcaModule", "EffectiveSEModule",
     "EffectiveSqueezeExcite", "EfficientChannelAttn", "GlobalContext", "SEModule", "SqueezeExcite", "create_attn",
     "get_attn",
 ]
@@ -40,6 +42,7 @@ class SEModule(nn.Module):
         gate_layer: Activation that makes the gate.
     """
 
+    @placeable
     def __init__(
         self,
         channels: int,
@@ -79,6 +82,7 @@ class EffectiveSEModule(nn.Module):
         gate_layer: Activation that makes the gate.
     """
 
+    @placeable
     def __init__(self, channels: int, add_maxpool: bool = False, gate_layer: ActLayer = "hard_sigmoid") -> None:
         super().__init__()
         self.add_maxpool = add_maxpool
@@ -106,7 +110,10 @@ class EcaModule(nn.Module):
         channels: Channels; None to take `kernel_size`.
         kernel_size: Taps where `channels` is None; odd.
         gamma, beta: How the taps grow with the width.
+        act_layer: Activation between the two convolutions of `use_mlp`.
         gate_layer: Activation that makes the gate.
+        rd_ratio, rd_channels, rd_divisor: Width between those two.
+        use_mlp: Two convolutions, the first with one tap; key `conv2` for the second.
 
     Raises:
         ValueError: The kernel size is even.
@@ -114,13 +121,19 @@ class EcaModule(nn.Module):
 
     padding_mode = "zeros"
 
+    @placeable
     def __init__(
         self,
         channels: int | None = None,
         kernel_size: int = 3,
         gamma: float = 2,
         beta: float = 1,
+        act_layer: ActLayer = None,
         gate_layer: ActLayer = "sigmoid",
+        rd_ratio: float = 1 / 8,
+        rd_channels: int | None = None,
+        rd_divisor: int = 8,
+        use_mlp: bool = False,
     ) -> None:
         super().__init__()
         if channels is not None:
@@ -128,12 +141,22 @@ class EcaModule(nn.Module):
             kernel_size = max(taps + 1 - taps % 2, 3)
         if kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd, to have a centre; it is {kernel_size}")
-        self.conv = nn.Conv1d(1, 1, kernel_size, padding=kernel_size // 2, padding_mode=self.padding_mode, bias=False)
+        conv = partial(nn.Conv1d, kernel_size=kernel_size, padding=kernel_size // 2, padding_mode=self.padding_mode)
+        self.act = self.conv2 = None
+        if use_mlp:
+            hidden = rd_channels or make_divisible(channels * rd_ratio, rd_divisor)
+            self.conv = nn.Conv1d(1, hidden, 1)
+            self.act = get_act_layer(act_layer or nn.ReLU)()
+            self.conv2 = conv(hidden, 1)
+        else:
+            self.conv = conv(1, 1, bias=self.padding_mode == "circular" and act_layer is not None)  # timm's rule
         self.gate = get_act_layer(gate_layer)()
 
     def forward(self, x: Tensor) -> Tensor:
-        means = x.mean((2, 3)).unsqueeze(1)  # (B, 1, C): the channels are the convolution's positions
-        gates = self.gate(self.conv(means))
+        gates = self.conv(x.mean((2, 3)).unsqueeze(1))  # (B, 1, C): the channels are the convolution's positions
+        if self.conv2 is not None:
+            gates = self.conv2(self.act(gates))
+        gates = self.gate(gates)
         return x * gates.squeeze(1)[:, :, None, None]
 
 
@@ -141,20 +164,6 @@ class CecaModule(EcaModule):
     """`EcaModule` in which the first channel and the last are neighbours."""
 
     padding_mode = "circular"
-
-
-class _ContextMlp(nn.Module):
-    """The bottleneck of `GlobalContext`: two 1x1 convolutions around layer norm and activation."""
-
-    def __init__(self, channels: int, hidden: int, act_layer: ActLayer) -> None:
-        super().__init__()
-        self.fc1 = nn.Conv2d(channels, hidden, 1)
-        self.norm = LayerNorm2d(hidden)
-        self.act = get_act_layer(act_layer)()
-        self.fc2 = nn.Conv2d(hidden, channels, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.act(self.norm(self.fc1(x))))
 
 
 class GlobalContext(nn.Module):
@@ -168,6 +177,7 @@ class GlobalContext(nn.Module):
         use_attn: Weight the positions; otherwise take the plain mean.
         fuse_add: Add a projection of the context to the input.
         fuse_scale: Scale the input's channels by a gate from the context.
+        init_last_zero: Without effect, as in timm: the projection that is added begins with zeros anyway.
         rd_ratio: Squeezed channels per channel.
         rd_channels: Squeezed channels.
         rd_divisor: The squeezed width is rounded to a multiple of it.
@@ -175,12 +185,14 @@ class GlobalContext(nn.Module):
         gate_layer: Activation that makes the gate.
     """
 
+    @placeable
     def __init__(
         self,
         channels: int,
         use_attn: bool = True,
         fuse_add: bool = False,
         fuse_scale: bool = True,
+        init_last_zero: bool = False,
         rd_ratio: float = 1 / 8,
         rd_channels: int | None = None,
         rd_divisor: int = 1,
@@ -190,9 +202,17 @@ class GlobalContext(nn.Module):
         super().__init__()
         hidden = rd_channels or make_divisible(channels * rd_ratio, rd_divisor, round_limit=0.0)
         self.conv_attn = nn.Conv2d(channels, 1, 1) if use_attn else None
-        self.mlp_scale = _ContextMlp(channels, hidden, act_layer) if fuse_scale else None
-        self.mlp_add = _ContextMlp(channels, hidden, act_layer) if fuse_add else None
+        mlp = partial(ConvMlp, channels, hidden, act_layer=act_layer, norm_layer=LayerNorm2d)
+        self.mlp_add = mlp() if fuse_add else None
+        self.mlp_scale = mlp() if fuse_scale else None
         self.gate = get_act_layer(gate_layer)()
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        if self.conv_attn is not None:
+            nn.init.kaiming_normal_(self.conv_attn.weight, nonlinearity="relu")
+        if self.mlp_add is not None:
+            nn.init.zeros_(self.mlp_add.fc2.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.conv_attn is None:
@@ -211,7 +231,8 @@ class GlobalContext(nn.Module):
 SqueezeExcite, EffectiveSqueezeExcite = SEModule, EffectiveSEModule
 EfficientChannelAttn, CircularEfficientChannelAttn = EcaModule, CecaModule
 
-_ATTN_LAYERS: dict[str, Callable[..., nn.Module]] = {
+# An open table: families and users add theirs, whose first argument is the channels.
+ATTN_LAYERS: dict[str, Callable[..., nn.Module]] = {
     "se": SEModule,
     "ese": EffectiveSEModule,
     "eca": EcaModule,
@@ -221,24 +242,24 @@ _ATTN_LAYERS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def get_attn(attn_layer: AttnLayer) -> Callable[..., nn.Module] | None:
+def get_attn(attn_type: AttnLayer) -> Callable[..., nn.Module] | None:
     """The attention class for a name ("se", "eca", ...); True means "se", a class or partial is returned as it is.
 
     Raises:
         ValueError: The name is unknown; the message lists those that are known. Or it can make no layer.
     """
-    if not attn_layer:
+    if not attn_type:
         return None
-    if attn_layer is True:
+    if attn_type is True:
         return SEModule
-    if not isinstance(attn_layer, str):
-        return check_layer(attn_layer, "attention layer")
-    if attn_layer.lower() not in _ATTN_LAYERS:
-        raise ValueError(f"unknown attention layer '{attn_layer}'; known: {', '.join(sorted(_ATTN_LAYERS))}")
-    return _ATTN_LAYERS[attn_layer.lower()]
+    if not isinstance(attn_type, str):
+        return check_layer(attn_type, "attention layer")
+    if attn_type.lower() not in ATTN_LAYERS:
+        raise ValueError(f"unknown attention layer '{attn_type}'; known: {', '.join(sorted(ATTN_LAYERS))}")
+    return ATTN_LAYERS[attn_type.lower()]
 
 
-def create_attn(attn_layer: AttnLayer, channels: int) -> nn.Module:
-    """The attention that `get_attn` finds, for `channels`; an identity where there is none."""
-    attn = get_attn(attn_layer)
-    return attn(channels) if attn is not None else nn.Identity()
+def create_attn(attn_type: AttnLayer, channels: int, **kwargs: Any) -> nn.Module | None:
+    """The attention that `get_attn` finds, for `channels`; `kwargs` are its further arguments. None for none."""
+    attn = get_attn(attn_type)
+    return None if attn is None else attn(channels, **kwargs)

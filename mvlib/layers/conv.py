@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,18 +12,20 @@ from torch import Tensor, nn
 
 from .activations import ActLayer
 from .blur_pool import AaLayer, create_aa
-from .helpers import is_recording, to_2tuple
+from .helpers import is_recording, placeable, to_2tuple
 from .norm import NormLayer, get_norm_act_layer
 
 __all__ = [
     "CondConv2d",
     "Conv2dSame",
+    "ConvBnAct",
     "ConvNormAct",
     "IntPair",
     "KernelSize",
     "MixedConv2d",
     "Padding",
     "create_conv2d",
+    "get_padding",
     "num_groups",
     "pad_same",
     "resolve_padding",
@@ -58,6 +61,11 @@ def _pad_same(
     return F.pad(x, amounts, value=value)
 
 
+def get_padding(kernel_size: int, stride: int = 1, dilation: int = 1) -> int:
+    """Zeros on either side with which an odd kernel gives size / stride."""
+    return (stride - 1 + dilation * (kernel_size - 1)) // 2
+
+
 def resolve_padding(
     padding: Padding, kernel_size: IntPair, stride: IntPair = 1, dilation: IntPair = 1
 ) -> tuple[tuple[int, int], bool]:
@@ -72,7 +80,7 @@ def resolve_padding(
     if not isinstance(padding, str):
         return to_2tuple(padding), False
     windows = list(zip(to_2tuple(kernel_size), to_2tuple(stride), to_2tuple(dilation)))
-    symmetric = tuple((s - 1 + d * (k - 1)) // 2 for k, s, d in windows)
+    symmetric = tuple(get_padding(*window) for window in windows)
     name = padding.lower()
     if name == "":
         return symmetric, False
@@ -106,14 +114,15 @@ class MixedConv2d(nn.ModuleDict):
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: list[int],
+        kernel_size: int | list[int] = 3,
         stride: IntPair = 1,
         padding: Padding = "",
         dilation: IntPair = 1,
         depthwise: bool = False,
-        bias: bool = False,
+        **kwargs: Any,
     ) -> None:
         super().__init__()
+        kernel_size = kernel_size if isinstance(kernel_size, list) else [kernel_size]
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.splits = _split_evenly(in_channels, len(kernel_size))
@@ -121,7 +130,7 @@ class MixedConv2d(nn.ModuleDict):
             zip(kernel_size, self.splits, _split_evenly(out_channels, len(kernel_size)))
         ):
             self[str(i)] = create_conv2d(ins, outs, kernel, stride=stride, padding=padding, dilation=dilation,
-                                         groups=ins if depthwise else 1, bias=bias)
+                                         groups=ins if depthwise else 1, **kwargs)
 
     def forward(self, x: Tensor) -> Tensor:
         parts = torch.split(x, self.splits, dim=1)
@@ -141,6 +150,7 @@ class CondConv2d(nn.Module):
     Source: Yang et al., "CondConv: Conditionally Parameterized Convolutions for Efficient Inference", 2019.
     """
 
+    @placeable
     def __init__(
         self,
         in_channels: int,
@@ -220,6 +230,7 @@ def create_conv2d(
     bias: bool = False,
     depthwise: bool = False,
     num_experts: int = 0,
+    **kwargs: Any,
 ) -> nn.Module:
     """The convolution that the arguments ask for: plain, TensorFlow-padded, mixed or conditional.
 
@@ -230,6 +241,7 @@ def create_conv2d(
         padding: See `resolve_padding`.
         groups: Groups; `depthwise` sets them to `in_channels`.
         num_experts: Kernels of a `CondConv2d`; 0 for an ordinary convolution.
+        kwargs: Further arguments of the convolution: `device`, `dtype`, `padding_mode`.
 
     Raises:
         ValueError: A mixed convolution is asked to have experts, or groups other than none and depthwise.
@@ -239,12 +251,13 @@ def create_conv2d(
         if num_experts or groups not in (1, in_channels):
             raise ValueError("a mixed convolution is plain or depthwise, and has no experts")
         return MixedConv2d(in_channels, out_channels, kernel_size, stride, padding, dilation,
-                           depthwise=groups == in_channels, bias=bias)
+                           depthwise=groups == in_channels, bias=bias, **kwargs)
     if num_experts:
-        return CondConv2d(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, num_experts)
+        return CondConv2d(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, num_experts, **kwargs)
     amount, depends_on_input = resolve_padding(padding, kernel_size, stride, dilation)
     conv = Conv2dSame if depends_on_input else nn.Conv2d
-    return conv(in_channels, out_channels, kernel_size, stride, amount, dilation, groups, bias)
+    return conv(in_channels, out_channels, kernel_size, stride, amount, dilation, groups, bias, **kwargs)
 
 
 def num_groups(group_size: int | None, channels: int) -> int:
@@ -270,8 +283,10 @@ class ConvNormAct(nn.Module):
         apply_act: Whether there is an activation.
         aa_layer: Takes over the stride, see `create_aa`.
         drop_layer: Optional module class between norm and activation.
+        conv_kwargs, norm_kwargs, act_kwargs: Further arguments of the three.
     """
 
+    @placeable
     def __init__(
         self,
         in_channels: int,
@@ -288,17 +303,33 @@ class ConvNormAct(nn.Module):
         act_layer: ActLayer = nn.ReLU,
         aa_layer: AaLayer = None,
         drop_layer: Callable[[], nn.Module] | None = None,
+        conv_kwargs: dict[str, Any] | None = None,
+        norm_kwargs: dict[str, Any] | None = None,
+        act_kwargs: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         blurs = aa_layer is not None and stride > 1
         self.conv = create_conv2d(in_channels, out_channels, kernel_size, stride=1 if blurs else stride,
-                                  padding=padding, dilation=dilation, groups=groups, bias=bias)
+                                  padding=padding, dilation=dilation, groups=groups, bias=bias, **(conv_kwargs or {}))
         if apply_norm:
-            extra = {"drop_layer": drop_layer} if drop_layer else {}
+            extra = dict(norm_kwargs or {})
+            extra |= {"drop_layer": drop_layer} if drop_layer else {}
+            extra |= {"act_kwargs": act_kwargs} if act_kwargs else {}
             self.bn = get_norm_act_layer(norm_layer, act_layer)(out_channels, apply_act=apply_act, **extra)
         else:
             self.bn = drop_layer() if drop_layer else nn.Identity()
         self.aa = create_aa(aa_layer, channels=out_channels, stride=stride, enable=blurs)
 
+    @property
+    def in_channels(self) -> int:
+        return self.conv.in_channels
+
+    @property
+    def out_channels(self) -> int:
+        return self.conv.out_channels
+
     def forward(self, x: Tensor) -> Tensor:
         return self.aa(self.bn(self.conv(x)))
+
+
+ConvBnAct = ConvNormAct  # timm's other name

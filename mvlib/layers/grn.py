@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .activations import ActLayer, get_act_layer
+from .helpers import placeable, to_2tuple
 
 __all__ = ["GlobalResponseNorm", "GlobalResponseNormMlp"]
 
@@ -20,6 +21,7 @@ class GlobalResponseNorm(nn.Module):
     Source: Woo et al., "ConvNeXt V2: Co-designing and Scaling ConvNets with Masked Autoencoders", 2023.
     """
 
+    @placeable
     def __init__(self, dim: int, eps: float = 1e-6, channels_last: bool = True) -> None:
         super().__init__()
         self.eps = eps
@@ -47,21 +49,28 @@ class GlobalResponseNormMlp(nn.Module):
     convolutions.
     """
 
+    @placeable
     def __init__(
         self,
         in_features: int,
         hidden_features: int | None = None,
         out_features: int | None = None,
         act_layer: ActLayer = nn.GELU,
+        bias: bool | tuple[bool, bool] = True,
+        drop: float | tuple[float, float] = 0.0,
         use_conv: bool = False,
     ) -> None:
         super().__init__()
         hidden_features = hidden_features or in_features
+        bias1, bias2 = to_2tuple(bias)
+        drop1, drop2 = to_2tuple(drop)
         linear = partial(nn.Conv2d, kernel_size=1) if use_conv else nn.Linear
-        self.fc1 = linear(in_features, hidden_features)
+        self.fc1 = linear(in_features, hidden_features, bias=bias1)
         self.act = get_act_layer(act_layer)()
+        self.drop1 = nn.Dropout(drop1)
         self.grn = GlobalResponseNorm(hidden_features, channels_last=not use_conv)
-        self.fc2 = linear(hidden_features, out_features or in_features)
+        self.fc2 = linear(hidden_features, out_features or in_features, bias=bias2)
+        self.drop2 = nn.Dropout(drop2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.grn(self.act(self.fc1(x))))
+        return self.drop2(self.fc2(self.grn(self.drop1(self.act(self.fc1(x))))))

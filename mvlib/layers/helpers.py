@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from contextlib import nullcontext
+from functools import wraps
+from typing import Any, ParamSpec
 
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-__all__ = ["check_layer", "is_recording", "make_divisible", "move_to_end", "named_parameters", "owns_meta",
-           "plain_name", "to_1tuple", "to_2tuple", "to_3tuple", "to_4tuple", "to_ntuple", "unwrap"]
+__all__ = ["LayerType", "check_layer", "is_recording", "make_divisible", "move_to_end", "named_parameters", "owns_meta",
+           "placeable", "plain_name", "to_1tuple", "to_2tuple", "to_3tuple", "to_4tuple", "to_ntuple", "unwrap"]
+
+LayerType = str | Callable[..., nn.Module]
+P = ParamSpec("P")
 
 _INSIDE = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 _WRAPPERS = re.compile(rf"(?<![^.])(?:{'|'.join(_INSIDE)})\.")
@@ -24,6 +30,25 @@ def is_recording() -> bool:
     What is written down has to serve other batches: nothing may follow from the batch's size then.
     """
     return torch.jit.is_tracing() or _is_exporting()
+
+
+def placeable(init: Callable[P, None]) -> Callable[P, None]:
+    """Decorator of a layer's `__init__`, which then takes torch's keyword arguments `device` and `dtype`, too."""
+
+    @wraps(init)
+    def placed(self: nn.Module, *args: Any, device: Any = None, dtype: Any = None, **kwargs: Any) -> None:
+        with nullcontext() if device is None else torch.device(device):
+            init(self, *args, **kwargs)
+        if dtype is not None:
+            self.to(dtype)
+
+    signature = inspect.signature(init)
+    named, rest = [], []
+    for parameter in signature.parameters.values():
+        (rest if parameter.kind is parameter.VAR_KEYWORD else named).append(parameter)
+    added = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in ("device", "dtype")]
+    placed.__signature__ = signature.replace(parameters=[*named, *added, *rest])
+    return placed
 
 
 def check_layer(layer: Any, kind: str) -> Any:

@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
 from .activations import ActLayer, get_act_layer
-from .helpers import to_2tuple
+from .helpers import placeable, to_2tuple
 from .norm import NormLayer, get_norm_layer
 
-__all__ = ["ConvMlp", "GluMlp", "LayerScale", "LayerScale2d", "Mlp", "SwiGLU"]
+__all__ = ["ConvMlp", "GluMlp", "LayerScale", "LayerScale2d", "Mlp", "SwiGLU", "SwiGLUPacked"]
+
+
+def _linear(use_conv: bool) -> Callable[..., nn.Module]:
+    return partial(nn.Conv2d, kernel_size=1) if use_conv else nn.Linear
 
 
 class Mlp(nn.Module):
     """Two linear layers around an activation; keys `fc1`, `norm` (if given), `fc2`.
 
-    Shapes: (..., in_features) -> (..., out_features).
+    Shapes: (..., in_features) -> (..., out_features); (B, in_features, H, W) -> (B, out_features, H, W) for `use_conv`.
 
     Args:
         bias: One bool, or one for each linear layer.
         drop: One dropout probability, or one after each linear layer.
         norm_layer: Optional norm between the activation and the second linear layer.
+        use_conv: 1x1 convolutions as linear layers.
     """
 
+    @placeable
     def __init__(
         self,
         in_features: int,
@@ -32,17 +41,19 @@ class Mlp(nn.Module):
         norm_layer: NormLayer = None,
         bias: bool | tuple[bool, bool] = True,
         drop: float | tuple[float, float] = 0.0,
+        use_conv: bool = False,
     ) -> None:
         super().__init__()
+        linear = _linear(use_conv)
         hidden_features = hidden_features or in_features
         bias1, bias2 = to_2tuple(bias)
         drop1, drop2 = to_2tuple(drop)
         norm = get_norm_layer(norm_layer)
-        self.fc1 = nn.Linear(in_features, hidden_features, bias=bias1)
+        self.fc1 = linear(in_features, hidden_features, bias=bias1)
         self.act = get_act_layer(act_layer)()
         self.drop1 = nn.Dropout(drop1)
         self.norm = norm(hidden_features) if norm is not None else nn.Identity()
-        self.fc2 = nn.Linear(hidden_features, out_features or in_features, bias=bias2)
+        self.fc2 = linear(hidden_features, out_features or in_features, bias=bias2)
         self.drop2 = nn.Dropout(drop2)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -61,6 +72,7 @@ class ConvMlp(nn.Module):
         norm_layer: Optional norm between the first convolution and the activation.
     """
 
+    @placeable
     def __init__(
         self,
         in_features: int,
@@ -88,13 +100,14 @@ class ConvMlp(nn.Module):
 class GluMlp(nn.Module):
     """Feed-forward block whose first layer gives values and gates side by side; keys `fc1`, `norm`, `fc2`.
 
-    Shapes: (..., in_features) -> (..., out_features). `hidden_features` counts both halves.
+    Shapes as `Mlp`; `hidden_features` counts both halves.
     Source: Shazeer, "GLU Variants Improve Transformer", 2020; with SiLU gates in front, DINOv2's packed SwiGLU.
 
     Args:
         gate_last: Whether the second half gates the first; otherwise the first gates the second.
     """
 
+    @placeable
     def __init__(
         self,
         in_features: int,
@@ -104,33 +117,40 @@ class GluMlp(nn.Module):
         norm_layer: NormLayer = None,
         bias: bool | tuple[bool, bool] = True,
         drop: float | tuple[float, float] = 0.0,
+        use_conv: bool = False,
         gate_last: bool = True,
     ) -> None:
         super().__init__()
+        linear = _linear(use_conv)
         hidden_features = hidden_features or in_features
         bias1, bias2 = to_2tuple(bias)
         drop1, drop2 = to_2tuple(drop)
         norm = get_norm_layer(norm_layer)
         self.gate_last = gate_last
-        self.fc1 = nn.Linear(in_features, hidden_features, bias=bias1)
+        self.dim = 1 if use_conv else -1
+        self.fc1 = linear(in_features, hidden_features, bias=bias1)
         self.act = get_act_layer(act_layer)()
         self.drop1 = nn.Dropout(drop1)
         self.norm = norm(hidden_features // 2) if norm is not None else nn.Identity()
-        self.fc2 = nn.Linear(hidden_features // 2, out_features or in_features, bias=bias2)
+        self.fc2 = linear(hidden_features // 2, out_features or in_features, bias=bias2)
         self.drop2 = nn.Dropout(drop2)
 
     def forward(self, x: Tensor) -> Tensor:
-        first, second = self.fc1(x).chunk(2, dim=-1)
+        first, second = self.fc1(x).chunk(2, dim=self.dim)
         x = first * self.act(second) if self.gate_last else self.act(first) * second
         return self.drop2(self.fc2(self.norm(self.drop1(x))))
+
+
+SwiGLUPacked = partial(GluMlp, act_layer=nn.SiLU, gate_last=False)
 
 
 class SwiGLU(nn.Module):
     """Feed-forward block with separate layers for gates and values; keys `fc1_g`, `fc1_x`, `norm`, `fc2`.
 
-    Shapes: (..., in_features) -> (..., out_features).
+    Shapes: (..., in_features) -> (..., out_features). The hidden channels are rounded up to a multiple of `align_to`.
     """
 
+    @placeable
     def __init__(
         self,
         in_features: int,
@@ -140,9 +160,11 @@ class SwiGLU(nn.Module):
         norm_layer: NormLayer = None,
         bias: bool | tuple[bool, bool] = True,
         drop: float | tuple[float, float] = 0.0,
+        align_to: int = 0,
     ) -> None:
         super().__init__()
         hidden_features = hidden_features or in_features
+        hidden_features += -hidden_features % align_to if align_to else 0
         bias1, bias2 = to_2tuple(bias)
         drop1, drop2 = to_2tuple(drop)
         norm = get_norm_layer(norm_layer)
@@ -165,6 +187,7 @@ class LayerScale(nn.Module):
     Source: Touvron et al., "Going deeper with Image Transformers", 2021.
     """
 
+    @placeable
     def __init__(self, dim: int, init_values: float = 1e-5, inplace: bool = False) -> None:
         super().__init__()
         self.init_values = init_values

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .activations import ActLayer, get_act_layer
-from .helpers import check_layer
+from .helpers import check_layer, placeable
 
 __all__ = [
-    "NORMS",
-    "BatchNormAct2d",
-    "EvoNorm2dS0",
-    "GroupNorm",
-    "GroupNormAct",
-    "LayerNorm",
-    "LayerNorm2d",
-    "LayerNormAct2d",
-    "NormLayer",
-    "RmsNorm",
-    "RmsNorm2d",
-    "SimpleNorm",
-    "SimpleNorm2d",
-    "get_norm_act_layer",
-    "get_norm_layer",
+    "NORMS", "NORM_ACTS", "BatchNormAct2d", "EvoNorm2dS0", "GroupNorm", "GroupNorm1", "GroupNorm1Act", "GroupNormAct",
+    "LayerNorm", "LayerNorm2d", "LayerNormAct", "LayerNormAct2d", "NormAct", "NormLayer", "RmsNorm", "RmsNorm2d",
+    "RmsNormAct", "RmsNormAct2d", "SimpleNorm", "SimpleNorm2d", "create_norm_act_layer", "create_norm_layer",
+    "get_norm_act_layer", "get_norm_layer",
 ]
 
 NormLayer = str | Callable[..., nn.Module] | None
@@ -36,6 +27,7 @@ NormLayer = str | Callable[..., nn.Module] | None
 class LayerNorm(nn.LayerNorm):
     """Layer norm over the last dimension with the vision transformers' eps of 1e-6. Shapes: (..., C) -> same."""
 
+    @placeable
     def __init__(self, num_channels: int, eps: float = 1e-6, affine: bool = True) -> None:
         super().__init__(num_channels, eps=eps, elementwise_affine=affine)
 
@@ -43,6 +35,7 @@ class LayerNorm(nn.LayerNorm):
 class LayerNorm2d(nn.LayerNorm):
     """Layer norm over the channels of a feature map. Shapes: (B, C, H, W) -> same."""
 
+    @placeable
     def __init__(self, num_channels: int, eps: float = 1e-6, affine: bool = True) -> None:
         super().__init__(num_channels, eps=eps, elementwise_affine=affine)
 
@@ -54,8 +47,9 @@ class LayerNorm2d(nn.LayerNorm):
 class RmsNorm(nn.RMSNorm):
     """Root-mean-square norm over the last dimension (Zhang and Sennrich, 2019). Shapes: (..., C) -> same."""
 
-    def __init__(self, num_channels: int, eps: float = 1e-6, affine: bool = True) -> None:
-        super().__init__(num_channels, eps=eps, elementwise_affine=affine)
+    @placeable
+    def __init__(self, channels: int, eps: float = 1e-6, affine: bool = True) -> None:
+        super().__init__(channels, eps=eps, elementwise_affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.jit.is_tracing():  # ONNX's older exporter does not know the kernel
@@ -101,6 +95,7 @@ class GroupNorm(nn.GroupNorm):
         ValueError: The groups do not divide the channels.
     """
 
+    @placeable
     def __init__(
         self,
         num_channels: int,
@@ -112,36 +107,57 @@ class GroupNorm(nn.GroupNorm):
         super().__init__(_count_groups(num_channels, num_groups, group_size), num_channels, eps=eps, affine=affine)
 
 
-class BatchNormAct2d(nn.BatchNorm2d):
-    """Batch norm, then (dropout, if given, then) an activation; state-dict keys are those of batch norm alone.
+class GroupNorm1(nn.GroupNorm):
+    """Group norm with one group: over channels and positions. Shapes: (B, C, ...) -> same."""
 
-    Shapes: (B, C, H, W) -> same.
+    @placeable
+    def __init__(self, num_channels: int, eps: float = 1e-5, affine: bool = True) -> None:
+        super().__init__(1, num_channels, eps=eps, affine=affine)
+
+
+class NormAct(nn.Module):
+    """A norm, then (dropout, if given, then) an activation, with the keys of the norm alone; to be mixed into a norm.
+
+    `class MyNormAct(NormAct, MyNorm)` takes `MyNorm`'s arguments and these:
 
     Args:
-        num_features: Channels.
         apply_act: Whether to apply the activation at all.
         act_layer: Activation by name or class.
         act_kwargs: Keyword arguments for the activation.
+        inplace: Whether the activation changes the norm's output.
         drop_layer: Optional module class applied between the two.
     """
 
     def __init__(
         self,
-        num_features: int,
-        eps: float = 1e-5,
-        momentum: float = 0.1,
-        act_layer: ActLayer = nn.ReLU,
+        *args: Any,
         apply_act: bool = True,
-        inplace: bool = True,
+        act_layer: ActLayer = nn.ReLU,
         act_kwargs: dict | None = None,
+        inplace: bool = True,
         drop_layer: Callable[[], nn.Module] | None = None,
-        affine: bool = True,
-        track_running_stats: bool = True,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(num_features, eps=eps, momentum=momentum, affine=affine,
-                         track_running_stats=track_running_stats)
+        super().__init__(*args, **kwargs)
         self.drop = drop_layer() if drop_layer is not None else nn.Identity()
         self.act = _make_act(apply_act, act_layer, act_kwargs, inplace)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.drop(super().forward(x)))
+
+    def __reduce__(self) -> tuple:
+        """What `get_norm_act_layer` made of a norm has no name to be found by."""
+        norm = type(self).__mro__[2]
+        return (_empty, (norm if type(self) is _made.get(norm) else type(self),), self.__dict__)
+
+
+def _empty(kind: type[nn.Module]) -> nn.Module:
+    kind = kind if issubclass(kind, NormAct) else _with_act(kind)
+    return kind.__new__(kind)
+
+
+class BatchNormAct2d(NormAct, nn.BatchNorm2d):
+    """Batch norm, then an activation; arguments of both. Shapes: (B, C, H, W) -> same."""
 
     def forward(self, x: Tensor) -> Tensor:
         # Not super().forward: its check of the input's rank cannot be traced by torch.fx.
@@ -161,77 +177,69 @@ def _count_batch(x: Tensor, batches: Tensor, momentum: float | None) -> float:
     return 1.0 / float(batches) if momentum is None else momentum
 
 
-class GroupNormAct(GroupNorm):
-    """Group norm, then an activation; keys of group norm alone, arguments of both. Shapes: (B, C, H, W) -> same."""
-
-    def __init__(
-        self,
-        num_channels: int,
-        num_groups: int = 32,
-        eps: float = 1e-5,
-        affine: bool = True,
-        group_size: int | None = None,
-        apply_act: bool = True,
-        act_layer: ActLayer = nn.ReLU,
-        act_kwargs: dict | None = None,
-        inplace: bool = True,
-        drop_layer: Callable[[], nn.Module] | None = None,
-    ) -> None:
-        super().__init__(num_channels, num_groups, eps, affine, group_size)
-        self.drop = drop_layer() if drop_layer is not None else nn.Identity()
-        self.act = _make_act(apply_act, act_layer, act_kwargs, inplace)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.drop(super().forward(x)))
+class GroupNormAct(NormAct, GroupNorm):
+    """Group norm, then an activation; arguments of both. Shapes: (B, C, H, W) -> same."""
 
 
-class LayerNormAct2d(LayerNorm2d):
-    """Layer norm over channels, then an activation; keys of layer norm alone. Shapes: (B, C, H, W) -> same."""
+class GroupNorm1Act(NormAct, GroupNorm1):
+    """Group norm with one group, then an activation; arguments of both. Shapes: (B, C, H, W) -> same."""
 
-    def __init__(
-        self,
-        num_channels: int,
-        eps: float = 1e-5,
-        affine: bool = True,
-        apply_act: bool = True,
-        act_layer: ActLayer = nn.ReLU,
-        act_kwargs: dict | None = None,
-        inplace: bool = True,
-        drop_layer: Callable[[], nn.Module] | None = None,
-    ) -> None:
-        super().__init__(num_channels, eps, affine)
-        self.drop = drop_layer() if drop_layer is not None else nn.Identity()
-        self.act = _make_act(apply_act, act_layer, act_kwargs, inplace)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.drop(super().forward(x)))
+class LayerNormAct(NormAct, LayerNorm):
+    """Layer norm over the last dimension, then an activation; arguments of both. Shapes: (..., C) -> same."""
+
+    def __init__(self, num_channels: int, eps: float = 1e-5, affine: bool = True, **kwargs: Any) -> None:
+        super().__init__(num_channels, eps, affine, **kwargs)
+
+
+class LayerNormAct2d(NormAct, LayerNorm2d):
+    """Layer norm over channels, then an activation; arguments of both. Shapes: (B, C, H, W) -> same."""
+
+    def __init__(self, num_channels: int, eps: float = 1e-5, affine: bool = True, **kwargs: Any) -> None:
+        super().__init__(num_channels, eps, affine, **kwargs)
+
+
+class RmsNormAct(NormAct, RmsNorm):
+    """Root-mean-square norm, then an activation; arguments of both. Shapes: (..., C) -> same."""
+
+    def __init__(self, num_channels: int, eps: float = 1e-6, affine: bool = True, **kwargs: Any) -> None:
+        super().__init__(num_channels, eps, affine, **kwargs)
+
+
+class RmsNormAct2d(NormAct, RmsNorm2d):
+    """Root-mean-square norm over channels, then an activation; arguments of both. Shapes: (B, C, H, W) -> same."""
+
+    def __init__(self, num_channels: int, eps: float = 1e-6, affine: bool = True, **kwargs: Any) -> None:
+        super().__init__(num_channels, eps, affine, **kwargs)
 
 
 class EvoNorm2dS0(nn.Module):
     """EvoNorm-S0: x * sigmoid(v * x) / group std, then scale and shift; norm and activation at once.
 
-    Without `apply_act` only scale and shift remain. Shapes: (B, C, H, W) -> same; keys `weight`, `bias`, `v`.
+    Without `apply_act` only scale and shift remain; other arguments of norms that activate are ignored.
+    Shapes: (B, C, H, W) -> same; keys `weight`, `bias`, `v`.
     Source: Liu et al., "Evolving Normalization-Activation Layers", 2020.
 
     Raises:
         ValueError: The groups do not divide the channels.
     """
 
+    @placeable
     def __init__(
         self,
-        num_channels: int,
+        num_features: int,
         groups: int = 32,
         group_size: int | None = None,
         apply_act: bool = True,
         eps: float = 1e-5,
-        inplace: bool = False,
+        **_: Any,
     ) -> None:
         super().__init__()
-        self.groups = _count_groups(num_channels, groups, group_size)
+        self.groups = _count_groups(num_features, groups, group_size)
         self.eps = eps
-        self.weight = nn.Parameter(torch.empty(num_channels))
-        self.bias = nn.Parameter(torch.empty(num_channels))
-        self.v = nn.Parameter(torch.empty(num_channels)) if apply_act else None
+        self.weight = nn.Parameter(torch.empty(num_features))
+        self.bias = nn.Parameter(torch.empty(num_features))
+        self.v = nn.Parameter(torch.empty(num_features)) if apply_act else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -263,11 +271,14 @@ def _make_act(apply_act: bool, act_layer: ActLayer, act_kwargs: dict | None, inp
     return act(**{"inplace": inplace, **(act_kwargs or {})}) if act is not None else nn.Identity()
 
 
+# Open tables: whoever has another norm adds it, by name, or with the class that normalises and activates.
 NORMS: dict[str, Callable[..., nn.Module]] = {
     "batchnorm": nn.BatchNorm2d,
+    "batchnorm1d": nn.BatchNorm1d,
     "batchnorm2d": nn.BatchNorm2d,
     "evonorms0": EvoNorm2dS0,
     "groupnorm": GroupNorm,
+    "groupnorm1": GroupNorm1,
     "layernorm": LayerNorm,
     "layernorm2d": LayerNorm2d,
     "rmsnorm": RmsNorm,
@@ -275,51 +286,75 @@ NORMS: dict[str, Callable[..., nn.Module]] = {
     "simplenorm": SimpleNorm,
     "simplenorm2d": SimpleNorm2d,
 }
+NORM_ACTS: dict[Callable[..., nn.Module], Callable[..., nn.Module]] = {
+    nn.BatchNorm2d: BatchNormAct2d,
+    GroupNorm: GroupNormAct,
+    GroupNorm1: GroupNorm1Act,
+    LayerNorm: LayerNormAct,
+    LayerNorm2d: LayerNormAct2d,
+    RmsNorm: RmsNormAct,
+    RmsNorm2d: RmsNormAct2d,
+}
+_made: dict[type[nn.Module], type[nn.Module]] = {}  # what `_with_act` made of norms that nobody registered
 
 
-def get_norm_layer(norm: NormLayer) -> Callable[..., nn.Module] | None:
+def get_norm_layer(norm_layer: NormLayer) -> Callable[..., nn.Module] | None:
     """The norm class for a name ("batchnorm2d", "layernorm", ...); a class, a partial or None is returned as it is.
 
     Raises:
         ValueError: The name is unknown; the message lists those that are known. Or it can make no layer.
     """
-    if norm is None or norm == "":
+    if norm_layer is None or norm_layer == "":
         return None
-    if not isinstance(norm, str):
-        return check_layer(norm, "norm")
-    name = norm.lower().replace("_", "")
+    if not isinstance(norm_layer, str):
+        return check_layer(norm_layer, "norm")
+    name = norm_layer.lower().replace("_", "")
     if name not in NORMS:
-        raise ValueError(f"unknown norm layer '{norm}'; known: {', '.join(sorted(NORMS))}")
+        raise ValueError(f"unknown norm layer '{norm_layer}'; known: {', '.join(sorted(NORMS))}")
     return NORMS[name]
 
 
-_NORM_ACTS: dict[type[nn.Module], type[nn.Module]] = {
-    nn.BatchNorm2d: BatchNormAct2d,
-    GroupNorm: GroupNormAct,
-    LayerNorm2d: LayerNormAct2d,
-}
+def get_norm_act_layer(norm_layer: NormLayer, act_layer: ActLayer = None) -> Callable[..., nn.Module] | None:
+    """A class (or partial) that normalises a feature map and then applies `act_layer` (none: nothing); None for None.
 
-
-def get_norm_act_layer(norm: NormLayer, act: ActLayer = None) -> Callable[..., nn.Module]:
-    """A class (or partial) that normalises a feature map and then applies `act`.
-
-    A norm, by name or class or partial, becomes the class that also activates, with the partial's arguments kept; a
-    class that activates already is returned with `act` bound. An EvoNorm has an activation of its own; a function is
-    taken to make layers that have.
+    A norm, by name, class or partial, becomes the class that also activates: that of `NORM_ACTS`, or one made from it
+    (`NormAct`), with the norm's keys; a partial's arguments are kept. A class that takes `apply_act` activates already,
+    and gets `act_layer` if it takes that, too (an EvoNorm has an activation of its own). A function is taken to make
+    layers that activate.
 
     Raises:
-        ValueError: There is no such combination.
+        ValueError: The name is unknown, or it can make no layer.
     """
-    norm = get_norm_layer(norm) or nn.BatchNorm2d
-    kwargs: dict = {}
+    if isinstance(norm_layer, str):
+        norm_layer = norm_layer.split("-")[0]
+    norm, kwargs = get_norm_layer(norm_layer), {}
     if isinstance(norm, partial):
         norm, kwargs = get_norm_layer(norm.func), dict(norm.keywords)
-    if not isinstance(norm, type):
-        return partial(norm, **kwargs)
-    norm = _NORM_ACTS.get(norm, norm)
-    if issubclass(norm, tuple(_NORM_ACTS.values())):
-        if act is not None:
-            kwargs.setdefault("act_layer", get_act_layer(act))
-    elif not issubclass(norm, EvoNorm2dS0):
-        raise ValueError(f"no normalisation-and-activation layer for {norm.__name__}")
-    return partial(norm, **kwargs)
+    if norm is None:
+        return None
+    if isinstance(norm, type):
+        norm = NORM_ACTS.get(norm, norm)
+        takes = () if issubclass(norm, NormAct) else inspect.signature(norm).parameters
+        if takes and "apply_act" not in takes:
+            norm, takes = _with_act(norm), ()
+        if not takes or "act_layer" in takes:
+            kwargs.setdefault("act_layer", act_layer)
+    return partial(norm, **kwargs) if kwargs else norm
+
+
+def _with_act(norm: type[nn.Module]) -> type[nn.Module]:
+    if norm not in _made:
+        _made[norm] = type(f"{norm.__name__}Act", (NormAct, norm), {"__module__": norm.__module__})
+    return _made[norm]
+
+
+def create_norm_layer(layer_name: NormLayer, num_features: int, **kwargs: Any) -> nn.Module:
+    """The norm that `get_norm_layer` finds, for `num_features` channels."""
+    return get_norm_layer(layer_name)(num_features, **kwargs)
+
+
+def create_norm_act_layer(
+    layer_name: NormLayer, num_features: int, act_layer: ActLayer = None, apply_act: bool = True, **kwargs: Any
+) -> nn.Module:
+    """The norm with activation that `get_norm_act_layer` finds, for `num_features` channels."""
+    return get_norm_act_layer(layer_name, act_layer)(num_features, apply_act=apply_act, **kwargs)

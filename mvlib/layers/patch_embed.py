@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .helpers import to_2tuple
+from .helpers import placeable, to_2tuple
 
 __all__ = ["PatchEmbed", "resample_patch_embed"]
 
@@ -22,9 +22,10 @@ class PatchEmbed(nn.Module):
     Shapes: (B, in_chans, H, W) -> (B, rows * columns, embed_dim), or (B, rows, columns, embed_dim) for "NHWC".
 
     Args:
-        img_size: Side, or (height, width), in pixels; None for a model that has no size of its own.
+        img_size: Side, or (height, width), in pixels; None for one that takes all, as `cut_remainder`.
         patch_size: Side, or (height, width), of a patch.
         norm_layer: Optional norm of the embeddings.
+        flatten: "NLC" where no `output_fmt` is given; otherwise "NCHW".
         output_fmt: "NLC", "NHWC" or "NCHW".
         bias: Whether the embedding has a bias.
         strict_img_size: Refuse images of another size; otherwise any multiple of the patch size will do.
@@ -35,6 +36,7 @@ class PatchEmbed(nn.Module):
         ValueError: The image is smaller than a patch; from `forward`, its size is not one that the model takes.
     """
 
+    @placeable
     def __init__(
         self,
         img_size: int | Sequence[int] | None = 224,
@@ -42,13 +44,15 @@ class PatchEmbed(nn.Module):
         in_chans: int = 3,
         embed_dim: int = 768,
         norm_layer: Callable[[int], nn.Module] | None = None,
-        output_fmt: str = "NLC",
+        flatten: bool = True,
+        output_fmt: str | None = None,
         bias: bool = True,
         strict_img_size: bool = True,
         dynamic_img_pad: bool = False,
         cut_remainder: bool = False,
     ) -> None:
         super().__init__()
+        output_fmt = output_fmt or ("NLC" if flatten else "NCHW")
         if output_fmt not in _LAYOUTS:
             raise ValueError(f"output_fmt {output_fmt!r} is not one of {', '.join(_LAYOUTS)}")
         self.patch_size = to_2tuple(patch_size)
@@ -80,9 +84,9 @@ class PatchEmbed(nn.Module):
             old.kernel_size = old.stride = self.patch_size
         self._set_img_size(self.img_size if img_size is None else img_size)
 
-    def feat_ratio(self) -> int:
-        """Stride of the patch grid with respect to the image."""
-        return max(self.patch_size)
+    def feat_ratio(self, as_scalar: bool = True) -> int | tuple[int, int]:
+        """Stride of the patch grid with respect to the image; of rows and columns unless `as_scalar`."""
+        return max(self.patch_size) if as_scalar else self.patch_size
 
     def dynamic_feat_size(self, img_size: Sequence[int]) -> tuple[int, int]:
         """Rows and columns of the patch grid for an image of (height, width)."""
@@ -93,7 +97,8 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         expected = self.img_size if self.strict_img_size else None
-        x = self.proj(_fit_patches(x, expected, self.patch_size, self.dynamic_img_pad, self.cut_remainder))
+        cut = self.cut_remainder or self.img_size is None
+        x = self.proj(_fit_patches(x, expected, self.patch_size, self.dynamic_img_pad, cut))
         if self.output_fmt == "NLC":
             x = x.flatten(2).transpose(1, 2)
         elif self.output_fmt == "NHWC":
@@ -120,27 +125,33 @@ def _fit_patches(
 
 
 def resample_patch_embed(
-    weight: Tensor, new_size: Sequence[int], interpolation: str = "bicubic", antialias: bool = True
+    patch_embed: Tensor,
+    new_size: Sequence[int],
+    interpolation: str = "bicubic",
+    antialias: bool = True,
+    verbose: bool = False,
 ) -> Tensor:
     """Patch weights for another patch size, such that a resized patch keeps its embedding.
 
     Resizing a patch is a linear map R; the new weights are the old ones times R's pseudo-inverse.
 
     Args:
-        weight: (out, in, height, width).
+        patch_embed: (out, in, height, width).
         new_size: (height, width) wanted.
+        interpolation, antialias: As `torch.nn.functional.interpolate` takes them.
+        verbose: Without effect; timm's callers give it.
 
     Returns:
         (out, in, *new_size), in the weight's own type.
 
     Source: Beyer et al., "FlexiViT: One Model for All Patch Sizes", 2023.
     """
-    old_size, new_size = tuple(weight.shape[-2:]), to_2tuple(new_size)
+    old_size, new_size = tuple(patch_embed.shape[-2:]), to_2tuple(new_size)
     if old_size == new_size:
-        return weight
-    if weight.is_meta:
-        return weight.new_empty((*weight.shape[:2], *new_size))
-    basis = torch.eye(math.prod(old_size), device=weight.device).reshape(-1, 1, *old_size)
+        return patch_embed
+    if patch_embed.is_meta:
+        return patch_embed.new_empty((*patch_embed.shape[:2], *new_size))
+    basis = torch.eye(math.prod(old_size), device=patch_embed.device).reshape(-1, 1, *old_size)
     resized = F.interpolate(basis, size=new_size, mode=interpolation, antialias=antialias).flatten(1)
     inverse = torch.linalg.pinv(resized.T)
-    return (weight.float().flatten(2) @ inverse).unflatten(2, new_size).to(weight.dtype)
+    return (patch_embed.float().flatten(2) @ inverse).unflatten(2, new_size).to(patch_embed.dtype)

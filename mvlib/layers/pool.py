@@ -3,49 +3,91 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .activations import ActLayer, get_act_layer
+from .conv import pad_same
+from .helpers import to_2tuple
 from .norm import NormLayer, get_norm_layer
 
-__all__ = ["POOL_TYPES", "ClassifierHead", "GlobalPool2d", "Head", "NormMlpClassifierHead"]
+__all__ = [
+    "POOL_TYPES", "AvgPool2dSame", "ClassifierHead", "GlobalPool2d", "Head", "NormMlpClassifierHead",
+    "SelectAdaptivePool2d",
+]
 
 POOL_TYPES = ("avg", "max", "avgmax", "catavgmax", "")
 _SPATIAL_DIMS = {"NCHW": (2, 3), "NHWC": (1, 2)}
 
 
-class GlobalPool2d(nn.Module):
-    """Pool a feature map to one vector.
+class AvgPool2dSame(nn.AvgPool2d):
+    """Average pooling with TensorFlow's "same" padding, whose zeros count as values; stride as kernel unless given.
 
-    Shapes: (B, C, H, W) or (B, H, W, C) -> (B, C), or (B, 2C) for "catavgmax". Unflattened output keeps the spatial
-    dimensions with size 1. The empty pool type passes the map through.
-
-    Args:
-        pool_type: "avg", "max", "avgmax" (their mean), "catavgmax" (both), or "" for none.
-        flatten: Drop the pooled dimensions.
-        layout: "NCHW" or "NHWC".
-
-    Raises:
-        ValueError: The pool type is unknown.
+    Shapes: (B, C, H, W) -> (B, C, ceil(H / stride), ceil(W / stride)).
     """
 
-    def __init__(self, pool_type: str = "avg", flatten: bool = True, layout: str = "NCHW") -> None:
-        super().__init__()
-        pool_type = (pool_type or "").removeprefix("fast")
-        if pool_type not in POOL_TYPES:
-            raise ValueError(f"unknown global_pool '{pool_type}'; known: {', '.join(repr(p) for p in POOL_TYPES)}")
-        self.pool_type = pool_type
-        self.flatten = flatten
-        self.layout = layout
+    def __init__(
+        self,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] | None = None,
+        padding: int | str = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
+    ) -> None:
+        super().__init__(to_2tuple(kernel_size), to_2tuple(kernel_size if stride is None else stride), 0, ceil_mode,
+                         count_include_pad)
 
-    @property
-    def out_factor(self) -> int:
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(pad_same(x, self.kernel_size, self.stride))
+
+
+class SelectAdaptivePool2d(nn.Module):
+    """Pool a feature map, as a rule to one vector.
+
+    Shapes: (B, C, H, W) or (B, H, W, C) -> (B, C), or (B, 2C) for "catavgmax". Unflattened output keeps the spatial
+    dimensions with size 1 (or `output_size`). The empty pool type passes the map through.
+
+    Args:
+        output_size: Rows and columns of the output.
+        pool_type: "avg", "max", "avgmax" (their mean), "catavgmax" (both), or "" for none; "fast" before it is ignored.
+        flatten: Drop the pooled dimensions.
+        input_fmt: "NCHW" or "NHWC".
+
+    Raises:
+        ValueError: The pool type is unknown, or an output of several positions is asked of what cannot give it.
+    """
+
+    def __init__(
+        self,
+        output_size: int | tuple[int, int] = 1,
+        pool_type: str = "fast",
+        flatten: bool = False,
+        input_fmt: str = "NCHW",
+    ) -> None:
+        super().__init__()
+        kind = (pool_type or "").lower()
+        kind = "avg" if kind == "fast" else kind.removeprefix("fast")
+        if kind not in POOL_TYPES:
+            raise ValueError(f"unknown global_pool '{pool_type}'; known: {', '.join(repr(p) for p in POOL_TYPES)}")
+        self.output_size = to_2tuple(output_size)
+        if self.output_size != (1, 1) and (input_fmt != "NCHW" or kind != pool_type):
+            raise ValueError(f"global_pool '{pool_type}' of {input_fmt} gives one position, not {output_size}")
+        self.pool_type = kind
+        self.flatten = flatten
+        self.layout = input_fmt
+
+    def feat_mult(self) -> int:
         """Output channels per input channel."""
         return 2 if self.pool_type == "catavgmax" else 1
 
+    def is_identity(self) -> bool:
+        return not self.pool_type
+
     def forward(self, x: Tensor) -> Tensor:
         if not self.pool_type:
-            return x
+            return x.flatten(1) if self.flatten else x
+        if self.output_size != (1, 1):
+            return self._pool_to_size(x)
         dims, keep = _SPATIAL_DIMS[self.layout], not self.flatten
         if self.pool_type == "avg":
             return x.mean(dims, keepdim=keep)
@@ -56,8 +98,25 @@ class GlobalPool2d(nn.Module):
             return 0.5 * avg + 0.5 * peak
         return torch.cat((avg, peak), dim=1 if self.flatten or self.layout == "NCHW" else -1)
 
+    def _pool_to_size(self, x: Tensor) -> Tensor:
+        avg, peak = F.adaptive_avg_pool2d(x, self.output_size), F.adaptive_max_pool2d(x, self.output_size)
+        pooled = {"avg": avg, "max": peak, "avgmax": 0.5 * avg + 0.5 * peak, "catavgmax": torch.cat((avg, peak), 1)}
+        return pooled[self.pool_type].flatten(1) if self.flatten else pooled[self.pool_type]
+
     def extra_repr(self) -> str:
         return f"pool_type={self.pool_type!r}, flatten={self.flatten}, layout={self.layout!r}"
+
+
+class GlobalPool2d(SelectAdaptivePool2d):
+    """`SelectAdaptivePool2d` with what models mostly need in front: a vector for each image."""
+
+    def __init__(self, pool_type: str = "avg", flatten: bool = True, layout: str = "NCHW") -> None:
+        super().__init__(1, pool_type, flatten and bool(pool_type), layout)
+
+    @property
+    def out_factor(self) -> int:
+        """Output channels per input channel."""
+        return self.feat_mult()
 
 
 class Head(nn.Module):

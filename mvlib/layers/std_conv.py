@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .conv import Conv2dSame, IntPair, Padding, pad_same, resolve_padding
+from .helpers import placeable
 
 __all__ = ["ScaledStdConv2d", "ScaledStdConv2dSame", "StdConv2d", "StdConv2dSame"]
 
@@ -30,6 +31,7 @@ class StdConv2d(nn.Conv2d):
 
     default_padding: ClassVar[str] = ""
 
+    @placeable
     def __init__(
         self,
         in_channel: int,
@@ -91,6 +93,7 @@ class ScaledStdConv2d(StdConv2d):
         gain_init: Initial value of each kernel's learned scale.
     """
 
+    @placeable
     def __init__(
         self,
         in_channels: int,

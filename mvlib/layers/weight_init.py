@@ -6,18 +6,46 @@ import math
 
 from torch import Tensor, nn
 
-__all__ = ["VIT_INITS", "init_vit_module", "lecun_normal_"]
+__all__ = ["VIT_INITS", "init_vit_module", "lecun_normal_", "trunc_normal_", "trunc_normal_tf_", "variance_scaling_"]
 
 VIT_INITS = ("", "jax", "jax_nlhb", "moco", "reset", "skip")
 
 _TRUNCATED_STD = 0.87962566103423978  # of a standard normal that is cut off at two deviations
 
 
-def lecun_normal_(weight: Tensor) -> None:
+trunc_normal_ = nn.init.trunc_normal_  # cut off at a and b
+
+
+def trunc_normal_tf_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0) -> Tensor:
+    """Truncated normal, in place; cut off, as in TensorFlow and JAX, at `a` and `b` deviations from the mean."""
+    return nn.init.trunc_normal_(tensor, mean, std, mean + a * std, mean + b * std)
+
+
+def variance_scaling_(
+    tensor: Tensor, scale: float = 1.0, mode: str = "fan_in", distribution: str = "normal"
+) -> Tensor:
+    """Values, in place, whose variance is `scale` / fan; the fan is "fan_in", "fan_out" or "fan_avg" of a weight.
+
+    Raises:
+        ValueError: The distribution is not "truncated_normal", "normal" or "uniform", or the mode is unknown.
+    """
+    fan_in, fan_out = nn.init._calculate_fan_in_and_fan_out(tensor)
+    fans = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}
+    if mode not in fans:
+        raise ValueError(f"mode {mode!r} is not one of {', '.join(fans)}")
+    std = math.sqrt(scale / fans[mode])
+    if distribution == "truncated_normal":
+        return trunc_normal_tf_(tensor, std=std / _TRUNCATED_STD)
+    if distribution == "normal":
+        return nn.init.normal_(tensor, std=std)
+    if distribution == "uniform":
+        return nn.init.uniform_(tensor, -math.sqrt(3) * std, math.sqrt(3) * std)
+    raise ValueError(f"distribution {distribution!r} is not one of truncated_normal, normal, uniform")
+
+
+def lecun_normal_(tensor: Tensor) -> Tensor:
     """Truncated normal with the variance 1 / fan_in, in place; JAX's default."""
-    fan_in = weight[0].numel()
-    std = fan_in**-0.5 / _TRUNCATED_STD
-    nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
+    return variance_scaling_(tensor, distribution="truncated_normal")
 
 
 def init_vit_module(name: str, module: nn.Module, scheme: str = "", num_classes: int = 0) -> None:

@@ -612,8 +612,8 @@ class MobileAttention(_Residual):
         self.norm = get_norm_act_layer(norm_layer, act_layer)(in_chs, apply_act=False)
         if use_multi_query:
             self.attn = MultiQueryAttention2d(
-                in_chs, out_chs, num_heads, key_dim, value_dim, kv_stride, dw_kernel_size, dilation, pad_type,
-                attn_drop, proj_drop, norm_layer)
+                in_chs, out_chs, num_heads, key_dim, value_dim, kv_stride=kv_stride, dw_kernel_size=dw_kernel_size,
+                dilation=dilation, padding=pad_type, attn_drop=attn_drop, proj_drop=proj_drop, norm_layer=norm_layer)
         else:
             self.attn = Attention2d(in_chs, out_chs, num_heads, use_bias, attn_drop=attn_drop, proj_drop=proj_drop)
         self.layer_scale = _layer_scale(out_chs, layer_scale_init_value)

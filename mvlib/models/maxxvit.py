@@ -51,9 +51,9 @@ from ..layers.attention import attend, use_fused_attn
 from ..layers.channel_attention import AttnLayer
 from ..layers.conv import num_groups, resolve_padding
 from ..layers.norm import NormLayer
-from ..layers.pos_embed import resize_rel_pos_bias_table
+from ..layers.rel_pos import RelPosBias, RelPosBiasTf, RelPosMlp, RelPosTable
 from ..layers.stage import run_blocks
-from ..layers.window import relative_position_index, window_partition, window_reverse
+from ..layers.window import window_partition, window_reverse
 from ..registry import register_model
 from .base import Flow, ImageModel, KeyMap, StateDict, Step
 
@@ -209,123 +209,6 @@ def _partition(img_size: Size, ratio: int) -> Size:
 
 
 # relative positions
-
-class RelPosBias(nn.Module):
-    """A learned bias for each head and each offset of query from key in a window; key `relative_position_bias_table`.
-
-    Called, it gives (num_heads, wh * ww, wh * ww), to be added to the attention logits [query, key].
-
-    Args:
-        window_size: Rows and columns of the window, wh and ww.
-        num_heads: Heads.
-    """
-
-    def __init__(self, window_size: Size, num_heads: int) -> None:
-        super().__init__()
-        self.window_size = window_size
-        self.num_heads = num_heads
-        self.relative_position_bias_table = nn.Parameter(torch.empty(self._table_shape()))
-        _register_index(self)
-        if not self.relative_position_index.is_meta:
-            self.reset_parameters()
-            self.init_non_persistent_buffers()
-
-    def _table_shape(self) -> tuple[int, ...]:
-        return math.prod(_offsets(self.window_size)), self.num_heads
-
-    def reset_parameters(self) -> None:
-        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
-
-    def init_non_persistent_buffers(self) -> None:
-        _register_index(self, relative_position_index(self.window_size, self.relative_position_index.device))
-
-    def set_window_size(self, window_size: Size) -> None:
-        """Change the window; the table is resampled."""
-        if window_size == self.window_size:
-            return
-        old, self.window_size = self.window_size, window_size
-        table = self.relative_position_bias_table
-        resized = self.fit_table(table.detach(), old)
-        self.relative_position_bias_table = nn.Parameter(resized, requires_grad=table.requires_grad)
-        self.init_non_persistent_buffers()
-
-    def fit_table(self, table: Tensor, old_window: Size | None = None) -> Tensor:
-        """The table of another window (a square one unless given), resampled for this one."""
-        return resize_rel_pos_bias_table(table, self.window_size, old_window)
-
-    def forward(self) -> Tensor:
-        return self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1).contiguous()
-
-
-class RelPosBiasTf(RelPosBias):
-    """`RelPosBias` in the layout of MaxViT's TensorFlow code: (num_heads, rows, columns), offsets of key from query."""
-
-    def _table_shape(self) -> tuple[int, ...]:
-        return self.num_heads, *_offsets(self.window_size)
-
-    def reset_parameters(self) -> None:
-        nn.init.normal_(self.relative_position_bias_table, std=0.02)
-
-    def fit_table(self, table: Tensor, old_window: Size | None = None) -> Tensor:
-        """The table of another window, which its shape tells, resampled for this one."""
-        old = tuple((size + 1) // 2 for size in table.shape[1:])
-        if old == self.window_size:
-            return table
-        return super().fit_table(table.flatten(1).T, old).T.reshape(self._table_shape())
-
-    def forward(self) -> Tensor:
-        return self.relative_position_bias_table.flatten(1)[:, self.relative_position_index.T]
-
-
-class RelPosMlp(nn.Module):
-    """The bias for each head and offset from a small MLP on the logarithms of the offset; keys `mlp.fc1`, `mlp.fc2`.
-
-    Called as `RelPosBias` is. Source: Liu et al., "Swin Transformer V2", 2022, without its normalisation of offsets.
-
-    Args:
-        window_size: Rows and columns of the window.
-        num_heads: Heads.
-        hidden_dim: Hidden channels of the MLP.
-    """
-
-    def __init__(self, window_size: Size, num_heads: int, hidden_dim: int = 512) -> None:
-        super().__init__()
-        self.window_size = window_size
-        self.mlp = Mlp(2, hidden_dim, num_heads, act_layer=nn.ReLU, drop=(0.125, 0.0))
-        _register_index(self)
-        self.register_buffer("rel_coords_log", torch.empty(*_offsets(window_size), 2), persistent=False)
-        if not self.rel_coords_log.is_meta:
-            self.init_non_persistent_buffers()
-
-    def init_non_persistent_buffers(self) -> None:
-        like = self.rel_coords_log
-        _register_index(self, relative_position_index(self.window_size, like.device))
-        offsets = [torch.arange(1 - side, side, device=like.device) for side in self.window_size]
-        coords = torch.stack(torch.meshgrid(*offsets, indexing="ij"), dim=-1).float()
-        coords = coords.sign() * torch.log(1 + coords.abs())
-        self.register_buffer("rel_coords_log", coords.to(like.dtype), persistent=False)
-
-    def set_window_size(self, window_size: Size) -> None:
-        """Change the window; the weights stay."""
-        self.window_size = window_size
-        self.init_non_persistent_buffers()
-
-    def forward(self) -> Tensor:
-        table = self.mlp(self.rel_coords_log).flatten(0, 1)
-        return table[self.relative_position_index].permute(2, 0, 1).contiguous()
-
-
-def _offsets(window: Size) -> Size:
-    """How many different vertical and horizontal offsets there are between two positions of a window."""
-    return 2 * window[0] - 1, 2 * window[1] - 1
-
-
-def _register_index(module: nn.Module, index: Tensor | None = None) -> None:
-    if index is None:
-        area = math.prod(module.window_size)
-        index = torch.empty(area, area, dtype=torch.long)
-    module.register_buffer("relative_position_index", index, persistent=False)
-
 
 def _make_rel_pos(config: TransformerConfig, window_size: Size, num_heads: int) -> nn.Module | None:
     if not config.rel_pos_type:
@@ -531,7 +414,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self._split_heads(self.qkv(x))
-        bias = self.rel_pos().unsqueeze(0) if self.rel_pos is not None else None  # fused if of rank 4
+        bias = self.rel_pos.get_bias() if self.rel_pos is not None else None  # fused if of rank 4
         out = attend(q, k, v, self.fused_attn, self.attn_drop, bias, self.scale)
         if self.layout == "NCHW":
             out = out.transpose(2, 3).reshape(x.shape[0], -1, x.shape[2], x.shape[3])
@@ -1045,7 +928,7 @@ class MaxxVit(ImageModel):
         for key, value in state_dict.items():
             owner = modules.get(key.rpartition(".")[0])
             like = expected.get(key)
-            if isinstance(owner, RelPosBias):
+            if isinstance(owner, RelPosTable):
                 value = owner.fit_table(value)
             elif like is not None and value.ndim != like.ndim and value.numel() == like.numel():
                 value = value.reshape(like.shape)

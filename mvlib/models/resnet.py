@@ -24,17 +24,15 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers.activations import ActLayer, get_act_layer
 from ..layers.blur_pool import AaLayer, create_aa
 from ..layers.channel_attention import AttnLayer, SEModule, create_attn
-from ..layers.conv import pad_same
 from ..layers.drop import DropBlock2d, DropPath, drop_path_rates
 from ..layers.helpers import to_ntuple
 from ..layers.norm import NormLayer, get_norm_layer
-from ..layers.pool import GlobalPool2d
+from ..layers.pool import AvgPool2dSame, GlobalPool2d
 from ..registry import register_model
 from .base import Flow, ImageModel, Step
 from .pruning import prune_to_widths
@@ -105,7 +103,7 @@ class BasicBlock(nn.Module):
         self.aa = create_aa(aa_layer, width, stride, enable=use_aa)
         self.conv2 = _conv3x3(width, planes, dilation=dilation)
         self.bn2 = norm_layer(planes)
-        self.se = create_attn(attn_layer, planes)
+        self.se = create_attn(attn_layer, planes) or nn.Identity()
         self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
         self.act2 = act_layer(inplace=True)
         self.downsample = downsample if downsample is not None else nn.Identity()
@@ -167,7 +165,7 @@ class Bottleneck(nn.Module):
         self.aa = create_aa(aa_layer, width, stride, enable=use_aa)
         self.conv3 = nn.Conv2d(width, out_chs, 1, bias=False)
         self.bn3 = norm_layer(out_chs)
-        self.se = create_attn(attn_layer, out_chs)
+        self.se = create_attn(attn_layer, out_chs) or nn.Identity()
         self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
         self.act3 = act_layer(inplace=True)
         self.downsample = downsample if downsample is not None else nn.Identity()
@@ -193,19 +191,9 @@ def _conv3x3(in_chs: int, out_chs: int, stride: int = 1, dilation: int = 1, grou
     return nn.Conv2d(in_chs, out_chs, 3, stride, padding=dilation, dilation=dilation, groups=groups, bias=False)
 
 
-class _AvgPool2dSame(nn.AvgPool2d):
-    """A 2x2 average pool of stride 1 that keeps the size; zeros below and on the right count as values."""
-
-    def __init__(self) -> None:
-        super().__init__(2, stride=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.avg_pool2d(pad_same(x, self.kernel_size, self.stride), self.kernel_size, self.stride)
-
-
 def _avg_shortcut(in_chs: int, out_chs: int, stride: int, dilation: int, norm_layer: Layer) -> nn.Sequential:
     if dilation > 1:  # a stride that became dilation
-        pool: nn.Module = _AvgPool2dSame()
+        pool: nn.Module = AvgPool2dSame(2, stride=1)
     elif stride > 1:
         pool = nn.AvgPool2d(2, stride, ceil_mode=True, count_include_pad=False)
     else:

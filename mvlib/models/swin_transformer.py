@@ -26,10 +26,10 @@ from ..layers.attention import attend, attention_logits, use_fused_attn
 from ..layers.helpers import is_recording
 from ..layers.norm import NormLayer
 from ..layers.patch_embed import PatchEmbed, resample_patch_embed
-from ..layers.pos_embed import resize_rel_pos_bias_table
+from ..layers.rel_pos import RelPosTable
 from ..layers.stage import Stage
 from ..layers.weight_init import init_vit_module
-from ..layers.window import relative_position_index, shifted_window_mask, window_partition, window_reverse
+from ..layers.window import window_partition, window_reverse
 from ..registry import register_model
 from .base import Flow, ImageModel, KeyMap, StateDict, Step
 
@@ -41,13 +41,12 @@ __all__ = [
     "WindowPyramid", "from_microsoft", "torchvision_key",
 ]
 
-torch.fx.wrap("shifted_window_mask")  # one node in a traced graph: what it does depends on the map's size
 
 Size = tuple[int, int]
 WindowSize = int | Sequence[int] | Sequence[Sequence[int]]
 
 
-class WindowAttention(nn.Module):
+class WindowAttention(RelPosTable):
     """Multi-head self-attention inside windows, with a learned bias for each relative position.
 
     Shapes: (B * windows, wh * ww, dim) -> same. Keys `qkv`, `proj`, `relative_position_bias_table`.
@@ -73,46 +72,19 @@ class WindowAttention(nn.Module):
         proj_drop: float = 0.0,
     ) -> None:
         super().__init__()
-        self.num_heads = num_heads
-        self.window_size = to_2tuple(window_size)
+        self.add_rel_pos_table(window_size, num_heads)
         head_dim = head_dim or dim // num_heads
         attn_dim = num_heads * head_dim
         self.scale = head_dim ** -0.5
         self.fused_attn = use_fused_attn()
-        height, width = self.window_size
-        self.relative_position_bias_table = nn.Parameter(torch.empty((2 * height - 1) * (2 * width - 1), num_heads))
         self.qkv = nn.Linear(dim, 3 * attn_dim, bias=qkv_bias)
         self.attn_drop = nn.Dropout(attn_drop)
         self.proj = nn.Linear(attn_dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
         self.softmax = nn.Softmax(dim=-1)
-        index = torch.empty(height * width, height * width, dtype=torch.long)
-        self.register_buffer("relative_position_index", index, persistent=False)
-        if not index.is_meta:
+        if not self.relative_position_index.is_meta:
             self.reset_parameters()
             self.init_non_persistent_buffers()
-
-    def reset_parameters(self) -> None:
-        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
-
-    def init_non_persistent_buffers(self) -> None:
-        index = relative_position_index(self.window_size, device=self.relative_position_index.device)
-        self.register_buffer("relative_position_index", index, persistent=False)
-
-    def set_window_size(self, window_size: Size) -> None:
-        """Change the window; the bias table is resampled."""
-        if window_size == self.window_size:
-            return
-        old, self.window_size = self.window_size, window_size
-        table = self.relative_position_bias_table
-        with torch.no_grad():
-            resized = resize_rel_pos_bias_table(table, window_size, old)
-        self.relative_position_bias_table = nn.Parameter(resized, requires_grad=table.requires_grad)
-        self.init_non_persistent_buffers()
-
-    def position_bias(self) -> Tensor:
-        """The bias of each head for each pair of positions (num_heads, wh * ww, wh * ww)."""
-        return self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1).contiguous()
 
     def project(self, x: Tensor) -> Tensor:
         """Query, key and value of each head, one after another: (..., dim) -> (..., 3 * attention channels)."""
@@ -125,7 +97,7 @@ class WindowAttention(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         """`mask` (windows, wh * ww, wh * ww) is added to the logits of each image's windows."""
         total, area, _ = x.shape
-        bias, windows = self.position_bias(), 1
+        bias, windows = self.get_bias(), 1
         if mask is not None:
             bias = bias + mask.unsqueeze(1)  # (windows, num_heads, area, area)
             windows = _joined_windows(total, mask.shape[0])
@@ -163,6 +135,35 @@ def _joined_windows(total: int, windows: int) -> int:
         if is_recording():
             return windows
     return 1 if total == windows else windows
+
+
+@torch.fx.wrap  # one node in a traced graph: what it does depends on the map's size
+def shifted_window_mask(
+    grid: list[int], window: Size, shift: Size, device: torch.device | None = None, dtype: torch.dtype | None = None
+) -> Tensor:
+    """Attention mask of the windows of a map that was rolled by `shift`: who was not a neighbour before stays unseen.
+
+    Args:
+        grid: Rows and columns of the map (any pair), multiples of the window's sides.
+        window: Rows and columns of a window.
+        shift: How far the map was rolled up and to the left; 0 where it was not.
+
+    Returns:
+        (windows, wh * ww, wh * ww): 0 for a pair that sees each other, -100 for one that does not.
+    """
+    rows, columns = _origin(grid[0], window[0], shift[0], device), _origin(grid[1], window[1], shift[1], device)
+    origin = (rows[:, None] * 3 + columns)[None, :, :, None]
+    origin = window_partition(origin, window).squeeze(-1)  # (windows, wh * ww)
+    apart = origin[:, None, :] != origin[:, :, None]
+    return torch.zeros(apart.shape, dtype=dtype, device=device).masked_fill(apart, -100.0)  # Swin's value
+
+
+def _origin(size: int, window: int, shift: int, device: torch.device | None) -> Tensor:
+    """Which part of the map each row (or column) came from: the body, the last window, or wrapped round."""
+    position = torch.arange(size, device=device)
+    if not shift:
+        return torch.zeros_like(position)
+    return (position >= size - window).long() + (position >= size - shift).long()
 
 
 class SwinTransformerBlock(nn.Module):
@@ -496,7 +497,7 @@ class WindowPyramid(ImageModel):
             if key == "patch_embed.proj.weight":
                 value = resample_patch_embed(value, self.patch_embed.patch_size)
             elif leaf == "relative_position_bias_table" and path in attentions:
-                value = resize_rel_pos_bias_table(value, attentions[path].window_size)
+                value = attentions[path].fit_table(value)
             fitted[key] = value
         return fitted
 

@@ -22,8 +22,8 @@ from ..layers.attention import use_fused_attn
 from ..layers.helpers import move_to_end
 from ..layers.norm import NormLayer
 from ..layers.patch_embed import PatchEmbed
+from ..layers.rel_pos import gen_relative_log_coords, gen_relative_position_index
 from ..layers.weight_init import init_vit_module
-from ..layers.window import relative_position_index
 from ..registry import register_model
 from .base import KeyMap, StateDict
 from .swin_transformer import (
@@ -45,7 +45,6 @@ __all__ = ["SwinTransformerV2"]
 
 _MAX_SCALE = 100.0  # of the cosine of query and key
 _MAX_BIAS = 16.0
-_FARTHEST = 8.0  # coordinate of the farthest position in the window of pretraining
 
 
 class CosineWindowAttention(WindowAttention):
@@ -101,11 +100,9 @@ class CosineWindowAttention(WindowAttention):
             table = torch.empty(1, 2 * height - 1, 2 * width - 1, 2, dtype=dtype, device=device)
             index = torch.empty((height * width,) * 2, dtype=torch.long, device=device)
         else:
-            references = self.pretrained_window_size if self.pretrained_window_size[0] > 0 else self.window_size
-            rows, columns = (_log_coordinates(size, reference, device)
-                             for size, reference in zip(self.window_size, references))
-            table = torch.stack(torch.meshgrid(rows, columns, indexing="ij"), dim=-1).unsqueeze(0).to(dtype)
-            index = relative_position_index(self.window_size, device=device)
+            table = gen_relative_log_coords(
+                self.window_size, self.pretrained_window_size, device=device, dtype=dtype).unsqueeze(0)
+            index = gen_relative_position_index(self.window_size, device=device)
         self.register_buffer("relative_coords_table", table, persistent=False)
         self.register_buffer("relative_position_index", index, persistent=False)
 
@@ -115,9 +112,9 @@ class CosineWindowAttention(WindowAttention):
             self.window_size = window_size
             self.init_non_persistent_buffers()
 
-    def position_bias(self) -> Tensor:
+    def get_bias(self) -> Tensor:
         table = self.cpb_mlp(self.relative_coords_table).flatten(0, 2)
-        return _MAX_BIAS * torch.sigmoid(table[self.relative_position_index].permute(2, 0, 1).contiguous())
+        return _MAX_BIAS * torch.sigmoid(table[self.relative_position_index].permute(2, 0, 1).unsqueeze(0).contiguous())
 
     def project(self, x: Tensor) -> Tensor:
         if self.q_bias is None:
@@ -128,13 +125,6 @@ class CosineWindowAttention(WindowAttention):
     def scale_query_key(self, q: Tensor, k: Tensor, windows: int) -> tuple[Tensor, Tensor, float]:
         scale = self.logit_scale.clamp(max=math.log(_MAX_SCALE)).exp().repeat(windows, 1, 1)
         return F.normalize(q, dim=-1) * scale, F.normalize(k, dim=-1), 1.0
-
-
-def _log_coordinates(size: int, reference: int, device: torch.device) -> Tensor:
-    """Relative coordinates of a window's side, log-spaced: (2 * size - 1,) from -1 to 1 where `size` is `reference`."""
-    offset = torch.arange(1 - size, size, device=device, dtype=torch.float32)
-    offset = offset / max(reference - 1, 1) * _FARTHEST
-    return torch.sign(offset) * torch.log2(offset.abs() + 1.0) / math.log2(_FARTHEST)
 
 
 class SwinTransformerV2Block(SwinTransformerBlock):

@@ -382,7 +382,8 @@ class VisionTransformer(ImageModel):
         self.norm = norm(embed_dim) if final_norm and not norm_pooled else nn.Identity()
         self.attn_pool = None
         if global_pool == "map":
-            self.attn_pool = AttentionPoolLatent(embed_dim, num_heads, mlp_ratio, norm, act)
+            self.attn_pool = AttentionPoolLatent(
+                embed_dim, num_heads=num_heads, mlp_ratio=mlp_ratio, norm_layer=norm, act_layer=act)
         elif global_pool == "prr":
             self.attn_pool = AttentionPoolPrr(embed_dim, num_heads, "token" if class_token else "avg")
         self.fc_norm = norm(embed_dim) if final_norm and norm_pooled else nn.Identity()

@@ -9,7 +9,8 @@ from mvlib.layers.attention import Attention
 from mvlib.layers.attention_pool import AttentionPoolLatent, AttentionPoolPrr
 from mvlib.layers.drop import PatchDropout
 from mvlib.layers.patch_embed import PatchEmbed, resample_patch_embed
-from mvlib.layers.pos_embed import resample_abs_pos_embed, resample_grid, resize_rel_pos_bias_table
+from mvlib.layers.pos_embed import resample_abs_pos_embed, resample_grid
+from mvlib.layers.rel_pos import resize_rel_pos_bias_table
 from tests.parity.harness import randomize, relative_difference
 
 
@@ -53,14 +54,14 @@ def test_grid_keeps_rows_and_columns_apart():
 def test_bias_table_is_resized_as_in_timm(old, new):
     table, shape = noise((2 * old[0] - 1) * (2 * old[1] - 1), 3), ((2 * new[0] - 1) * (2 * new[1] - 1), 3)
     expected = timm_resize_bias(table, new, shape, old)
-    torch.testing.assert_close(resize_rel_pos_bias_table(table, new, old), expected, rtol=1e-5, atol=1e-6)
-    assert resize_rel_pos_bias_table(table.to("meta"), new, old).shape == shape
+    torch.testing.assert_close(resize_rel_pos_bias_table(table, new, shape, old), expected, rtol=1e-5, atol=1e-6)
+    assert resize_rel_pos_bias_table(table.to("meta"), new, shape, old).shape == shape
 
 
 def test_bias_table_of_an_unknown_window():
-    assert resize_rel_pos_bias_table(noise(7 * 11, 2), (4, 6)).shape == (7 * 11, 2)
+    assert resize_rel_pos_bias_table(noise(7 * 11, 2), (4, 6), (7 * 11, 2)).shape == (7 * 11, 2)
     with pytest.raises(ValueError, match="a bias table of 77 offsets belongs to no square window; its window must be"):
-        resize_rel_pos_bias_table(noise(7 * 11, 2), (8, 8))
+        resize_rel_pos_bias_table(noise(7 * 11, 2), (8, 8), (225, 2))
 
 
 # patches

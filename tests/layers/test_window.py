@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from mvlib.layers.window import relative_position_index, shifted_window_mask, window_partition, window_reverse
+from mvlib.layers import gen_relative_position_index, window_partition, window_reverse
+from mvlib.models.swin_transformer import shifted_window_mask
 
 
 def test_partition_takes_windows_row_by_row():
@@ -16,7 +17,7 @@ def test_partition_takes_windows_row_by_row():
 @pytest.mark.parametrize("window", [(3, 3), (2, 4), (1, 5)])
 def test_relative_position_index_is_one_row_an_offset(window):
     height, width = window
-    index = relative_position_index(window)
+    index = gen_relative_position_index(window)
     positions = [(y, x) for y in range(height) for x in range(width)]
     offsets = [(dy, dx) for dy in range(1 - height, height) for dx in range(1 - width, width)]
     for i, (yi, xi) in enumerate(positions):

@@ -1,0 +1,281 @@
+"""What timm.layers exports and we export, too: the same arguments, and the same answers."""
+
+import importlib
+import inspect
+import pickle
+import pkgutil
+from functools import partial
+
+import pytest
+import timm.layers as theirs
+import torch
+from torch import nn
+
+import mvlib.layers as ours
+from mvlib.layers import NormAct
+
+PUBLIC = {
+    name: getattr(module, name)
+    for info in pkgutil.iter_modules(ours.__path__)
+    for module in [importlib.import_module(f"mvlib.layers.{info.name}")]
+    for name in module.__all__
+}
+COMMON = sorted(name for name in PUBLIC if hasattr(theirs, name) and name[0] != "_")
+# What timm takes and we do not, and why.
+NOT_TAKEN = {
+    "create_norm_act_layer": {"jit"},  # TorchScript is deprecated in torch
+    **dict.fromkeys(("ClassifierHead", "NormMlpClassifierHead"), {"use_conv", "input_fmt", "device", "dtype"}),
+    "LayerNormAct": {"normalization_shape"},  # num_channels, as for all others
+}
+
+
+def parameters(function):
+    found = inspect.signature(function).parameters.values()
+    return [p.name for p in found if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+
+
+def test_all_public_names_are_exported():
+    assert len(COMMON) > 90
+    for name, value in PUBLIC.items():
+        assert getattr(ours, name) is value
+
+
+@pytest.mark.parametrize("name", COMMON)
+def test_arguments_are_timms(name):
+    mine, its = PUBLIC[name], getattr(theirs, name)
+    if not callable(mine):
+        return  # the type of an argument
+    found = parameters(mine)
+    if isinstance(mine, type) and issubclass(mine, NormAct):
+        norm = mine.__mro__[mine.__mro__.index(NormAct) + 1]
+        found = [*parameters(mine if "__init__" in vars(mine) else norm), *parameters(NormAct), "device", "dtype"]
+    wanted = [p for p in parameters(its) if p not in NOT_TAKEN.get(name, ())]
+    last = [p for p in wanted if p in ("device", "dtype")]
+    assert [p for p in found if p in wanted and p not in last] == wanted[:len(wanted) - len(last)]
+    assert set(last) <= set(found)
+
+
+TABLE = torch.rand(12, 4, generator=torch.Generator().manual_seed(0))
+MAPS = torch.rand(2, 3, 5, generator=torch.Generator().manual_seed(0))
+MAP, TOKENS, VECTORS = (2, 16, 8, 8), (2, 9, 16), (3, 16)
+LAYERS = [  # name, arguments, input's shape
+    *((name, dict(), VECTORS) for name in ("GELU", "GELUTanh", "HardMish", "HardSigmoid", "HardSwish", "Mish", "PReLU",
+                                           "QuickGELU", "Sigmoid", "Swish", "Tanh")),
+    *((name, dict(num_channels=16), TOKENS) for name in ("LayerNorm",)),
+    *((name, dict(channels=16), TOKENS) for name in ("RmsNorm", "SimpleNorm")),
+    *((name, dict(channels=16), MAP) for name in ("RmsNorm2d", "SimpleNorm2d", "SEModule", "SqueezeExcite", "EcaModule",
+                                                  "EffectiveSEModule", "CecaModule", "GlobalContext")),
+    *((name, dict(num_channels=16, eps=0.1), MAP) for name in ("LayerNorm2d", "GroupNorm1")),
+    *((name, dict(num_channels=16, **kwargs), MAP) for name in ("GroupNorm1Act", "LayerNormAct2d", "RmsNormAct2d")
+      for kwargs in (dict(eps=0.1), dict(act_layer=nn.SiLU, inplace=False), dict(apply_act=False))),
+    ("GroupNorm", dict(num_channels=16, num_groups=4), MAP),
+    ("GroupNormAct", dict(num_channels=16, group_size=2, act_layer="gelu"), MAP),
+    ("BatchNormAct2d", dict(num_features=16, act_layer="leaky_relu", act_kwargs=dict(negative_slope=0.3)), MAP),
+    ("EvoNorm2dS0", dict(num_features=16, group_size=4, act_layer=nn.ReLU), MAP),
+    ("Attention", dict(dim=16, num_heads=2, attn_head_dim=6, dim_out=10, gated=True, qkv_bias=True), TOKENS),
+    ("Attention", dict(dim=16, num_heads=2, qk_norm=True, scale_norm=True, norm_layer=nn.LayerNorm), TOKENS),
+    ("DiffAttention", dict(dim=16, num_heads=2, depth=3, dual_lambda=True, qk_norm=True), TOKENS),
+    ("DiffAttention", dict(dim=16, num_heads=2, depth=3, scale_norm=True), TOKENS),
+    ("Attention2d", dict(dim=16, dim_out=8, num_heads=2, head_first=True), MAP),
+    ("MultiQueryAttention2d", dict(dim=16, num_heads=2, key_dim=4, query_strides=2, kv_stride=2), MAP),
+    ("MultiQueryAttention2d", dict(dim=16, num_heads=2, query_strides=(2, 2), padding="same", dim_out=8), MAP),
+    ("AttentionPoolLatent", dict(in_features=16, num_heads=2, feat_size=9, pos_embed="abs", qk_norm=True,
+                                 out_features=8, latent_len=3, pool_type="avg"), TOKENS),
+    ("AttentionPoolLatent", dict(in_features=16, num_heads=2, out_features=0, q_proj=False, qkv_bias=False,
+                                 latent_len=2, pool_type="", norm_layer=nn.LayerNorm), TOKENS),
+    ("AttentionPoolLatent", dict(in_features=16, num_heads=2, latent_dim=6, norm_layer=nn.LayerNorm), TOKENS),
+    ("AttentionPoolPrr", dict(dim=16, num_heads=2, pre_norm=True, post_norm=True, pool_type="avg"), TOKENS),
+    ("Mlp", dict(in_features=16, hidden_features=5, use_conv=True), MAP),
+    ("GluMlp", dict(in_features=16, hidden_features=6, use_conv=True), MAP),
+    ("GluMlp", dict(in_features=16, hidden_features=6, norm_layer=nn.LayerNorm), TOKENS),
+    ("SwiGLUPacked", dict(in_features=16, hidden_features=6), TOKENS),
+    ("SwiGLU", dict(in_features=16, hidden_features=6, align_to=4, bias=False), TOKENS),
+    ("ConvMlp", dict(in_features=16, hidden_features=6, norm_layer=nn.BatchNorm2d), MAP),
+    ("GlobalResponseNormMlp", dict(in_features=16, hidden_features=6, use_conv=True, bias=(True, False)), MAP),
+    ("LayerScale2d", dict(dim=16, init_values=0.3), MAP),
+    ("EcaModule", dict(channels=16, use_mlp=True, rd_channels=4), MAP),
+    ("CecaModule", dict(channels=16, act_layer=nn.ReLU), MAP),
+    ("GlobalContext", dict(channels=16, fuse_add=True, rd_ratio=0.5), MAP),
+    ("ConvNormAct", dict(in_channels=16, out_channels=6, kernel_size=3, conv_kwargs=dict(padding_mode="circular"),
+                         norm_kwargs=dict(eps=0.1), act_layer="elu", act_kwargs=dict(alpha=0.3)), MAP),
+    ("ConvNormAct", dict(in_channels=16, out_channels=6, act_layer=None), MAP),
+    ("ConvBnAct", dict(in_channels=16, out_channels=6, kernel_size=3, stride=2, aa_layer="blur"), MAP),
+    ("MixedConv2d", dict(in_channels=16, out_channels=16, kernel_size=[3, 5], depthwise=True, bias=True), MAP),
+    ("MixedConv2d", dict(in_channels=16, out_channels=8), MAP),
+    ("BlurPool2d", dict(channels=16, filt_size=4), MAP),
+    ("AvgPool2dSame", dict(kernel_size=3, stride=2), MAP),
+    ("AvgPool2dSame", dict(kernel_size=2, stride=1, ceil_mode=True, count_include_pad=False), MAP),
+    ("PatchEmbed", dict(img_size=None, patch_size=3, in_chans=16, embed_dim=6), MAP),
+    ("PatchEmbed", dict(img_size=8, patch_size=2, in_chans=16, embed_dim=6, flatten=False), MAP),
+    *(("RelPosBias", dict(window_size=(2, 4), num_heads=16, prefix_tokens=prefix), (2, 16, 8 + prefix, 8 + prefix))
+      for prefix in (0, 1)),
+    ("RelPosBiasTf", dict(window_size=(2, 4), num_heads=16), MAP),
+    *(("RelPosMlp", dict(window_size=(2, 4), num_heads=16, **kwargs), MAP) for kwargs in (
+        dict(), dict(mode="swin"), dict(mode="swin", pretrained_window_size=(6, 8), hidden_dim=12))),
+    ("RelPosMlp", dict(window_size=(2, 4), num_heads=16, prefix_tokens=2), (2, 16, 10, 10)),
+    *(("SelectAdaptivePool2d", kwargs, MAP) for kwargs in (
+        dict(), dict(pool_type="avgmax", flatten=True), dict(pool_type="catavgmax"), dict(pool_type="", flatten=True),
+        dict(pool_type=""), dict(pool_type="fastmax", flatten=True, input_fmt="NHWC"),
+        dict(output_size=(2, 4), pool_type="max"), dict(output_size=2, pool_type="avgmax"),
+        dict(output_size=2, pool_type="catavgmax", flatten=True))),
+]
+
+
+@pytest.mark.parametrize(("name", "kwargs", "shape"), LAYERS, ids=str)
+def test_answers_are_timms(name, kwargs, shape):
+    torch.manual_seed(0)
+    its, mine = getattr(theirs, name)(**kwargs).eval(), getattr(ours, name)(**kwargs).eval()
+    for value in its.state_dict().values():
+        value.uniform_(0.1, 0.9) if value.is_floating_point() else None
+    assert [(key, value.shape) for key, value in mine.state_dict().items()] == [
+        (key, value.shape) for key, value in its.state_dict().items()]
+    mine.load_state_dict(its.state_dict())
+    x = torch.randn(shape)
+    with torch.no_grad():
+        torch.testing.assert_close(mine(x.clone()), its(x.clone()), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "args"), [
+    ("to_ntuple", (3,)), ("make_divisible", (37, 8, None, 0.9)), ("calculate_drop_path_rates", (0.3, [2, 3, 1])),
+    ("calculate_drop_path_rates", (0.3, [2, 3, 1], True)), ("calculate_drop_path_rates", (0.3, 4)),
+    ("gen_relative_position_index", ((2, 3),)), ("gen_relative_position_index", ((3, 2), None, True)),
+    ("gen_relative_log_coords", ((2, 4),)), ("gen_relative_log_coords", ((2, 4), (3, 8))),
+    ("gen_relative_log_coords", ((2, 4), (0, 0), "cr")),
+    *(("resize_rel_pos_bias_table", args) for args in (
+        (TABLE, (3, 5), (45 + 3, 4), (2, 2)), (TABLE[:9], (3, 5), (45, 4)), (MAPS, (3, 4), (2, 5, 7)),
+        (TABLE, (2, 2), (12, 4)))),
+    *(("resize_rel_pos_bias_table_simple", args) for args in (
+        (TABLE, (3, 5), (45 + 3, 4)), (TABLE[:9], (3, 3), (25, 4)), (MAPS, (3, 4), (2, 5, 7)),
+        (MAPS, (2, 3), (2, 3, 5)))),
+    ("resize_rel_pos_bias_table_levit", (TABLE[:9], (25, 4))), ("resize_rel_pos_bias_table_levit", (TABLE[:9], (9, 4))),
+    ("resample_abs_pos_embed_nhwc", (torch.arange(36.0).view(1, 3, 4, 3), (5, 2))),
+    ("get_padding", (5, 2, 3)), ("pad_same", (torch.ones(1, 2, 7, 5), (3, 4), (2, 3))),
+    ("resample_abs_pos_embed", (torch.arange(40.0).view(1, 10, 4), [4, 2], None, 1, "bilinear", False, False, True)),
+], ids=lambda value: value if isinstance(value, str) else "")
+def test_functions_are_timms(name, args):
+    mine, its = getattr(ours, name)(*args), getattr(theirs, name)(*args)
+    if callable(its):
+        for value in (2, (1, 2), "ab", [4]):
+            assert mine(value) == its(value)
+    else:
+        torch.testing.assert_close(mine, its)
+
+
+@pytest.mark.parametrize("name", ["RelPosBias", "RelPosBiasTf", "RelPosMlp"])
+def test_windows_change_as_in_timm(name):
+    its, mine = (getattr(layers, name)((2, 4), 3).eval() for layers in (theirs, ours))
+    mine.load_state_dict(its.state_dict())
+    for module in (its, mine):
+        module.set_window_size((3, 5))
+    torch.testing.assert_close(mine.get_bias(), its.get_bias().view_as(mine.get_bias()), rtol=1e-4, atol=1e-6)
+
+
+def test_offsets_without_sign():
+    """LeViT's index: its own code goes through all pairs of points."""
+    for size, stride in (((3, 4), 1), ((4, 3), 2)):
+        keys = [(y, x) for y in range(size[0]) for x in range(size[1])]
+        queries = [(y, x) for y, x in keys if y % stride == x % stride == 0]
+        expected = [[abs(y - v) * size[1] + abs(x - u) for v, u in keys] for y, x in queries]
+        assert ours.gen_offset_index(size, stride).tolist() == expected
+
+
+@pytest.mark.parametrize(("name", "kwargs"), [
+    ("trunc_normal_", dict(std=0.5, a=-0.2, b=0.7)), ("trunc_normal_tf_", dict(mean=2.0, std=0.5)),
+    ("lecun_normal_", {}),
+    *(("variance_scaling_", dict(scale=2.0, mode=mode, distribution=distribution))
+      for mode in ("fan_in", "fan_out", "fan_avg") for distribution in ("truncated_normal", "normal", "uniform")),
+], ids=str)
+def test_initial_values_are_timms(name, kwargs):
+    torch.manual_seed(3)
+    its, mine = torch.empty(80, 60, 3, 3), torch.empty(80, 60, 3, 3)
+    getattr(theirs, name)(its, **kwargs)
+    getattr(ours, name)(mine, **kwargs)
+    scale = its.std()
+    assert abs(mine.std() / scale - 1) < 0.02 and abs(mine.mean() - its.mean()) < 0.02 * scale
+    if "normal" != kwargs.get("distribution"):
+        assert abs(mine.max() - its.max()) < 0.02 * scale and abs(mine.min() - its.min()) < 0.02 * scale
+
+
+@pytest.mark.parametrize(("name", "kwargs", "shape"), [
+    ("DropPath", dict(drop_prob=0.5), VECTORS), ("DropPath", dict(drop_prob=0.5, scale_by_keep=False), VECTORS),
+    ("PatchDropout", dict(prob=0.5), TOKENS), ("PatchDropoutWithIndices", dict(prob=0.5, ordered=True), TOKENS),
+    *(("DropBlock2d", dict(drop_prob=0.3, **kwargs), MAP) for kwargs in (
+        dict(block_size=3), dict(block_size=4, couple_channels=False), dict(block_size=2, with_noise=True),
+        dict(block_size=3, inplace=True, scale_by_keep=False), dict(block_size=3, inplace=True, with_noise=True))),
+], ids=str)
+def test_what_is_dropped_is_dropped_in_timm(name, kwargs, shape):
+    found = []
+    for layers in (theirs, ours):
+        torch.manual_seed(5)
+        found.append(getattr(layers, name)(**kwargs)(torch.ones(shape)))
+    torch.testing.assert_close(found[1], found[0])
+
+
+# --- names with another meaning would be traps
+
+
+def test_a_norm_without_activation_asked_for_has_none():
+    for get in (ours.get_norm_act_layer, theirs.get_norm_act_layer):
+        assert get(None) is None and get("") is None
+        assert isinstance(get("batchnorm2d")(8).act, nn.Identity)
+        assert isinstance(get("groupnorm-x", "silu")(32).act, nn.SiLU)
+        assert isinstance(get(partial(nn.BatchNorm2d, eps=0.1), nn.ReLU)(8).act, nn.ReLU)
+    assert ours.create_attn(None, 8) is theirs.create_attn(None, 8) is None
+    assert ours.create_aa(None, 8, noop=None) is theirs.create_aa(None, 8, noop=None) is None
+
+
+def test_layers_are_placed():
+    for layer in (ours.Mlp, ours.GroupNormAct, partial(ours.create_conv2d, out_channels=4, kernel_size=[3, 5])):
+        layer = layer(32, device="meta")
+        assert all(p.is_meta for p in layer.parameters())
+    half = ours.Attention(16, 2, device="cpu", dtype=torch.float16)
+    assert {p.dtype for p in half.parameters()} == {torch.float16}
+    assert list(inspect.signature(ours.Mlp).parameters)[-2:] == ["device", "dtype"]
+
+
+# --- users' own norms
+
+
+class OwnNorm(nn.GroupNorm):
+    def __init__(self, channels, eps=1e-5):
+        super().__init__(2, channels, eps)
+
+
+class OwnNormAct(nn.Module):
+    def __init__(self, channels, apply_act=True, act_layer=None):
+        super().__init__()
+        self.act = ours.create_act_layer(act_layer) if apply_act and act_layer else nn.Identity()
+
+    def forward(self, x):
+        return self.act(x)
+
+
+def test_a_norm_of_ones_own_gets_an_activation_and_keeps_its_keys():
+    layer = ours.ConvNormAct(3, 8, norm_layer=partial(OwnNorm, eps=0.5), act_layer="silu")
+    assert list(layer.state_dict()) == ["conv.weight", "bn.weight", "bn.bias"]
+    assert isinstance(layer.bn, OwnNorm) and layer.bn.eps == 0.5
+    x = torch.randn(2, 8, 4, 4)
+    torch.testing.assert_close(layer.bn(x), nn.functional.silu(nn.functional.group_norm(x, 2, eps=0.5)))
+    again = pickle.loads(pickle.dumps(layer))
+    assert type(again.bn) is type(layer.bn)
+    torch.testing.assert_close(again.bn(x), layer.bn(x))
+
+
+def test_a_norm_that_activates_is_taken_as_it_is():
+    layer = ours.get_norm_act_layer(OwnNormAct, "relu")(8)
+    assert type(layer) is OwnNormAct and isinstance(layer.act, nn.ReLU)
+    assert isinstance(ours.get_norm_act_layer(OwnNormAct, "relu")(8, apply_act=False).act, nn.Identity)
+    assert isinstance(ours.ConvNormAct(3, 8, norm_layer=OwnNormAct, act_layer="gelu").bn.act, nn.GELU)
+
+
+def test_a_registered_norm_is_known_by_name(monkeypatch):
+    monkeypatch.setitem(ours.NORMS, "own", OwnNorm)
+    monkeypatch.setitem(ours.NORM_ACTS, OwnNorm, OwnNormAct)
+    assert ours.get_norm_layer("own") is OwnNorm
+    assert isinstance(ours.get_norm_act_layer("own", "tanh")(8).act, nn.Tanh)
+
+
+def test_attention_of_ones_own_by_name(monkeypatch):
+    monkeypatch.setitem(ours.ATTN_LAYERS, "own", nn.Softmax2d)
+    assert ours.get_attn("own") is nn.Softmax2d
+    assert ours.create_attn("se", 64, rd_channels=3).fc1.out_channels == 3
