@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, overload
 
 import torch
@@ -109,7 +110,8 @@ def create_model(
             model here as it is.
         features_only: Return a `FeatureExtractor` instead of a classifier.
         out_indices: With `features_only`: which features; an int takes the last n.
-        feature_cls: With `features_only`: "dict" returns {module name: features}, anything else a list.
+        feature_cls: With `features_only`: "dict" returns {index as text: features}, else it is a list; "getter", "hook"
+            and "fx" give the state dict timm's keys of that name, see `FeatureExtractor`.
         output_fmt: With `features_only`: "NCHW", "NHWC" or "NLC".
         device: Where the model is built; weights are read straight to it. Unless given, the caller's
             `with torch.device(...)` decides: on "meta" a model has no values, until `to_empty`, `load_state_dict`, and
@@ -150,6 +152,7 @@ def create_model(
         raise ConfigError("out_indices goes with features_only=True")
     if not accepts(int | Sequence[int] | None, out_indices):
         raise ConfigError(f"out_indices is an int or several, not {shorten(out_indices)}")
+    extract = partial(FeatureExtractor, out_indices=out_indices, output_fmt=output_fmt, feature_cls=feature_cls)
     given = {key: value for key, value in kwargs.items() if value is not None}
     entrypoint = load_entrypoint(request.architecture)
     known = arguments_of(entrypoint)
@@ -177,9 +180,12 @@ def create_model(
     if device is None and default.type != "cpu":  # the caller's `with torch.device(...)`
         device = default
     model.base_weights = base
+    built: nn.Module = model
+    if features_only and checkpoint_path is not None and feature_cls != "fx":  # the file may be such an extractor's
+        built = extract(model)
     with torch.device("cpu") if default.type != "cpu" else nullcontext():  # weights are fitted where values are
         if checkpoint_path is not None:
-            _load(model, config, checkpoint_path, bool(mmap), device, precision, str(checkpoint_path), False, given)
+            _load(built, config, checkpoint_path, bool(mmap), device, precision, str(checkpoint_path), False, given)
         elif wants_weights:
             path, is_mappable = _fetch(request, model_name, cache_dir, progress)
             _load(model, config, path, is_mappable if mmap is None else mmap, device, precision,
@@ -188,10 +194,10 @@ def create_model(
         elif _is_on_meta(model) and not stays_empty and torch.device(device or "cpu").type != "meta":
             materialize(model, device, precision)
         if device is not None or precision is not None:
-            model.to(device=device, dtype=precision)
+            built.to(device=device, dtype=precision)
     if not features_only:
         return model
-    features = FeatureExtractor(model, out_indices, output_fmt=output_fmt, return_dict=feature_cls == "dict")
+    features = built if isinstance(built, FeatureExtractor) else extract(model)
     features.pretrained_cfg = features.default_cfg = model.pretrained_cfg
     return features
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
+from .errors import ConfigError
 from .layers.helpers import unwrap
-from .models.base import ImageModel, Indices, StateDict, take_indices
+from .models.base import Flow, ImageModel, Indices, StateDict, Step, take_indices
 from .models.scripting import scriptable
 
 __all__ = ["FeatureExtractor", "FeatureInfo"]
@@ -57,23 +59,37 @@ class FeatureInfo:
         return len(self.info)
 
 
-class FeatureExtractor(nn.Module):
+class FeatureExtractor(nn.ModuleDict):
     """A model without its head that returns features at several depths.
 
-    Image (B, in_chans, H, W) -> list of feature maps, in order of depth; or {module name: feature map}.
-    State-dict keys are the model's behind "model."; keys without that prefix, and timm's flattened ones ("layers_0."),
-    load too.
+    Image (B, in_chans, H, W) -> list of feature maps, in order of depth; or {name: feature map}.
+
+    Its children, and with them the keys of its state dict, are timm's, in a form that each family chooses:
+
+    "list": The model's children up to the last output: "layer1.0.conv1.weight".
+    "flat": The same, and the items of sequential children are children themselves: "stages_0.blocks.1.norm.weight".
+    "body": All children before the head, whatever the outputs: "blocks.3.0.conv_pw.weight".
+    "getter": One child, `model`, without the layers that no output needs: "model.blocks.3.norm1.weight".
+    "hook": One child, `body`, the whole model but for its classifier.
+    "fx": One child, `graph_module`: what torch.fx traces of the model.
+
+    State dicts of the model and of its other forms load too; what the extractor has no place for is left out.
+    `model` is the model in any form, run by it and without the layers that it lacks.
 
     Args:
-        model: The model; layers that no output needs are removed from it.
+        model: The model; it is taken apart.
         out_indices: Which features: None for the family's default, an int for the last n, or indices in any order;
             outputs, `feature_info` and the attribute `out_indices` have them in order of depth, each once.
         output_fmt: "NCHW", "NHWC" or "NLC"; the family's own unless given.
-        norm: Apply the final norm to the outputs that it fits.
+        norm: Apply the final norm to the outputs that it fits, in the form "getter".
         return_dict: Return a dict instead of a list.
+        feature_cls: The form, where it is to be another than the family's `feature_form`: "getter", "hook" or "fx".
+            "list" and "dict" are the family's own and say what is returned.
+        out_map: Names in the dict that is returned, instead of the indices as text.
 
     Raises:
-        ValueError: An index is out of range.
+        ValueError: An index is out of range; as ConfigError, `feature_cls` is unknown, or `out_map` has not a name for
+            each output.
     """
 
     pretrained_cfg: dict[str, Any]
@@ -86,33 +102,97 @@ class FeatureExtractor(nn.Module):
         output_fmt: str | None = None,
         norm: bool = False,
         return_dict: bool = False,
+        feature_cls: str | None = None,
+        out_map: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
+        if feature_cls not in (None, "list", "dict", *_INSIDE):
+            raise ConfigError(f"unknown feature_cls {feature_cls!r}; known: list, dict, {', '.join(_INSIDE)}")
         model = unwrap(model)
-        info = model.feature_info
-        if out_indices is None and isinstance(model.default_out_indices, int):
-            out_indices = min(model.default_out_indices, len(info))
-        taken = take_indices(len(info), model.default_out_indices if out_indices is None else out_indices)
-        model.prune_intermediate_layers(taken, prune_norm=not norm)
-        self.model = model
+        info, keys = model.feature_info, model.state_dict().keys()
+        default = model.default_out_indices
+        if isinstance(default, int):
+            default = min(default, len(info))
+        taken = take_indices(len(info), default if out_indices is None else out_indices)
+        names = tuple(map(str, _as_given(taken, out_indices, len(info)) if out_map is None else out_map))
+        if len(names) != len(taken):
+            raise ConfigError(f"out_map names {len(names)} outputs, there are {len(taken)}")
         self.out_indices = tuple(taken)
         self.output_fmt = output_fmt or model.feature_layout
-        self.norm = norm
-        self.return_dict = return_dict
+        self.return_dict = return_dict or feature_cls == "dict"
         self.feature_info = FeatureInfo(info, taken)
         self.in_chans = model.in_chans
+        self.norm, self._names = norm, names
+
+        form = "getter" if norm else feature_cls if feature_cls in _INSIDE else model.feature_form
+        if form == "hook" and model.feature_form == "flat":
+            form = "flat"
+        self._inside = _INSIDE.get(form, "")
+        self._is_flat = form == "flat"
+        self._flattened = {f"{name}_{item}": f"{name}.{item}" for name, child in model.named_children()
+                           if isinstance(child, nn.Sequential) for item in child._modules}
+        self.__dict__["model"] = model  # no child as yet
+        if form == "fx":
+            self.graph_module = _trace(model, dict(zip(self.feature_info.module_name(), names)))
+        elif form == "hook":
+            model.reset_classifier(0)
+            self.body = model
+        else:
+            model.prune_intermediate_layers(None if form == "body" else taken, prune_norm=not norm)
+            if form == "getter":
+                self.model = model
+            else:
+                self._adopt_children()
+        self.left_out = keys - {self._model_name(key) for key in self.state_dict()}
+
+    def _adopt_children(self) -> None:
+        """Make the children of the model, up to the last that it runs, this module's own, and run them from there."""
+        model = self.model
+        children: dict[str, Any] = {}
+        for name, child in model.named_children():
+            if self._is_flat and isinstance(child, nn.Sequential):
+                children.update((f"{name}_{item}", layer) for item, layer in child.named_children())
+            else:
+                children[name] = child
+        if self._is_flat:
+            model.flow = Flow([*map(self._moved, model.flow.stem)], [*map(self._moved, model.flow.stages)])
+        run = {parts[0] for step in model.flow.body for parts in step.parts}
+        count = 1 + max(i for i, name in enumerate(children) if name in run)
+        # One dict: a child that somebody replaces here (a norm by a synchronised one, say) is replaced there too.
+        model._modules = self._modules = dict(list(children.items())[:count])
+
+    def _moved(self, step: Step) -> Step:
+        """The step, looked up among our children."""
+        items = [path for name in step.paths for path in self._flattened.values() if path.startswith(f"{name}.")]
+        moved = copy.copy(step)
+        parts = tuple(tuple(self._own_name(path).split(".")) for path in items or step.paths)
+        object.__setattr__(moved, "parts", parts)
+        return moved
 
     def forward(self, x: Tensor) -> list[Tensor] | dict[str, Tensor]:
-        features = self.model.forward_intermediates(
-            x, self.out_indices, norm=self.norm, output_fmt=self.output_fmt, intermediates_only=True)
-        if not self.return_dict:
-            return features
-        names = [self.feature_info.info[i]["module"] for i in self.out_indices]
-        return dict(zip(names, features))
+        features: Any
+        if self._inside == "graph_module":
+            features = list(self.graph_module(x).values())
+        else:
+            features = self.model.forward_intermediates(
+                x, self.out_indices, norm=self.norm, output_fmt=self.output_fmt, intermediates_only=True)
+        return dict(zip(self._names, features)) if self.return_dict else features
+
+    @property
+    def return_layers(self) -> dict[str, str]:
+        """{name of the child, or of the module within it, that gives an output: the output's name in a dict}."""
+        return dict(zip(map(self._own_name, self.feature_info.module_name()), self._names))
 
     def __prepare_scriptable__(self) -> nn.Module:
         """What `torch.jit.script` asks for: a module that it can compile in this one's place."""
         return scriptable(self)
+
+    def _replicate_for_data_parallel(self) -> nn.Module:
+        replica: Any = super()._replicate_for_data_parallel()  # type: ignore[no-untyped-call]
+        if "model" not in self._modules:
+            replica.__dict__["model"] = copy.copy(self.model)
+            replica.model._modules = replica._modules
+        return replica
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute activations in the backward pass instead of storing them."""
@@ -120,16 +200,61 @@ class FeatureExtractor(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         """Names of parameters that take no weight decay besides biases and norms."""
-        return {f"model.{name}" for name in self.model.no_weight_decay()}
+        return set(map(self._own_name, self.whole().no_weight_decay()))
+
+    # names: those of the model ("stages.0.norm.weight") and our own ("stages_0.norm.weight")
+
+    def _own_name(self, name: str) -> str:
+        if self._inside:
+            return f"{self._inside}.{name}"
+        flat = name.replace(".", "_", 1)
+        return flat if self._is_flat and flat.partition(".")[0] in self._flattened else name
+
+    def _model_name(self, name: str) -> str:
+        first, _, rest = name.partition(".")
+        if first in ("model", self._inside):
+            first, _, rest = rest.partition(".")
+        first = self._flattened.get(first, first)
+        return f"{first}.{rest}" if rest else first
+
+    def whole(self) -> ImageModel:
+        """The model with its own names: what is a child here because it was an item there is an item."""
+        if not self._is_flat:
+            return self.model
+        model = copy.copy(self.model)
+        model._modules = {}
+        for name, child in self.named_children():
+            container, _, item = self._model_name(name).rpartition(".")
+            if container and container not in model._modules:
+                model._modules[container] = nn.Sequential()
+            parent = model._at(container) if container else model
+            parent._modules[item] = child
+        return model
+
+    def model_names(self, state_dict: StateDict) -> StateDict:
+        """A state dict of any form with the names of `whole()`."""
+        return {self._model_name(key): value for key, value in state_dict.items()}
 
     def _load_from_state_dict(self, state_dict: StateDict, prefix: str, *args: Any) -> None:
-        # timm's list extractors save the bare model's keys, the first level of sequentials flattened.
-        containers = {name for name, child in self.model.named_children() if isinstance(child, nn.Sequential)}
-        for key in [k for k in state_dict if k.startswith(prefix) and not k.startswith(f"{prefix}model.")]:
-            bare = key[len(prefix):]
-            first, _, rest = bare.partition(".")
-            container, _, item = first.rpartition("_")
-            if container in containers and item.isdigit():
-                bare = f"{container}.{item}.{rest}"
-            state_dict[f"{prefix}model.{bare}"] = state_dict.pop(key)
+        given = {key[len(prefix):]: state_dict.pop(key) for key in [*state_dict] if key.startswith(prefix)}
+        fitted = self.whole().adapt_state_dict(self.model_names(given))
+        state_dict.update((prefix + self._own_name(key), value) for key, value in fitted.items()
+                          if key not in self.left_out)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _as_given(taken: Sequence[int], indices: Indices, count: int) -> list[int]:
+    """Absolute indices as the caller gave them: counted from the end, perhaps."""
+    given = range(-indices, 0) if isinstance(indices, int) else indices or ()
+    by_depth = {index % count: index for index in given}
+    return [by_depth.get(index, index) for index in taken]
+
+
+_INSIDE = {"getter": "model", "hook": "body", "fx": "graph_module"}  # forms with one child
+
+
+def _trace(model: ImageModel, modules: dict[str, str]) -> nn.Module:
+    """image -> {name: output} of the modules {path: name}; needs torchvision, whose tracer knows them by path."""
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    return create_feature_extractor(model, modules)

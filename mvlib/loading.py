@@ -34,6 +34,7 @@ from torch.nn.modules.module import _IncompatibleKeys
 
 from .arguments import shorten_error
 from .errors import CheckpointError, MvlibError
+from .features import FeatureExtractor
 from .hub import check_complete
 from .layers.helpers import owns_meta, plain_name, unwrap
 from .weights import WeightsConfig
@@ -433,9 +434,14 @@ def load_weights(
             inner.load_published(state_dict, partial(_check, inner, origin))
         return _IncompatibleKeys([], [])
     config = config or WeightsConfig()
+    extractor = inner if isinstance(inner, FeatureExtractor) else None
+    if extractor is not None:  # its model loads the weights, from a file of either
+        inner = extractor.whole()
     expected = inner.state_dict()
     with _refusing(f"{origin}: does not fit the model"):
         given = state_dict
+        if extractor is not None:
+            state_dict = extractor.model_names(state_dict)
         if config.key_map is None:
             state_dict = _part_of(inner, state_dict, expected, origin)
         state_dict = _translate(inner, state_dict, config.key_map)
@@ -448,6 +454,8 @@ def load_weights(
         dropped, notes = _fit_head(inner, state_dict, expected, config) if fit_head else (set(), [])
         if hasattr(inner, "fit_state_dict"):
             state_dict = inner.fit_state_dict(state_dict)
+        if extractor is not None:
+            state_dict = {key: value for key, value in state_dict.items() if key not in extractor.left_out}
     for part in getattr(inner, "optional_parts", ()):
         if not any(key.startswith(f"{part}.") for key in state_dict):
             notes.append(f"there is no '{part}': it was initialised")

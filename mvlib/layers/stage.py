@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 __all__ = ["Stage", "run_blocks"]
 
 
-def run_blocks(blocks: Iterable[nn.Module], x: Any, *shared: Any, recompute: bool = False) -> Any:
+def run_blocks(blocks: Iterable[Callable[..., Any]], x: Any, *shared: Any, recompute: bool = False) -> Any:
     """Run blocks one after the other, each with the same shared values.
 
     Args:

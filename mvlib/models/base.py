@@ -23,6 +23,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -182,6 +183,7 @@ class ImageModel(nn.Module):
         tap_layout: Layout of what a tap holds: "NCHW", "NHWC" or "NLC".
         tap_prefix: Whether a tap of tokens begins with the prefix tokens.
         feature_layout: Layout of `features_only` outputs unless asked otherwise.
+        feature_form: How a `FeatureExtractor` arranges the modules: "list", "flat", "body" or "getter", see there.
         default_out_indices: What `features_only` takes unless asked: None is all, an int the last n.
         tap_norm: Which taps `forward_intermediates(norm=True)` normalises: "none", "last" or "all". Where all, tail and
             head fit each of them.
@@ -197,6 +199,7 @@ class ImageModel(nn.Module):
     tap_layout: ClassVar[str] = "NCHW"
     tap_prefix: ClassVar[bool] = True
     feature_layout: ClassVar[str] = "NCHW"
+    feature_form: ClassVar[str] = "list"
     default_out_indices: ClassVar[Indices] = None
     tap_norm: ClassVar[str] = "none"
     norm_path: ClassVar[str] = "norm"
@@ -248,6 +251,8 @@ class ImageModel(nn.Module):
         Args:
             recompute: Blocks keep no activations for the backward pass.
         """
+        if recompute and len(step.parts) > 1:  # its layers are one block
+            return run_blocks([partial(self.run_step, step, shared=shared)], x, recompute=True)
         taken = [shared[name] for name in step.takes]
         for path in step.parts:
             module: Any = self
@@ -311,7 +316,7 @@ class ImageModel(nn.Module):
         """
         wanted = set(take_indices(len(self.flow.taps), indices))
         stop_after = max(wanted) if stop_early or intermediates_only else len(self.flow.taps)
-        image_size = x.shape[-2:] if isinstance(x, Tensor) else None
+        image_size = x.shape[-2:] if hasattr(x, "shape") else None
         shared: dict[str, Any] = {}
         intermediates, index, complete = [], 0, True
         for position, step in enumerate(self.flow.body):
@@ -586,19 +591,21 @@ class ImageModel(nn.Module):
             init_others()
 
     def _load_from_state_dict(self, state_dict: StateDict, prefix: str, *args: Any) -> None:
-        """What torch calls to load this model, by itself or as a part of another: what is there in a foreign layout or
-        in other sizes is converted first. What fits as it is stays as it is."""
-        given = {key[len(prefix):]: value for key, value in state_dict.items() if key.startswith(prefix)}
-        key_map = next((candidate for candidate in self.key_maps if candidate.matches(given)), None)
-        own = {key: getattr(value, "shape", None) for key, value in self.state_dict().items()}
-        fits = {key: value for key, value in given.items() if key in own and own[key] == getattr(value, "shape", None)}
-        if key_map is not None or len(fits) < len(given):
-            fitted = self.fit_state_dict(key_map.convert(given, self)) if key_map is not None else \
-                {**self.fit_state_dict(given), **fits}
-            for key in given:
-                del state_dict[prefix + key]
-            state_dict.update((prefix + key, value) for key, value in fitted.items())
+        """What torch calls to load this model, by itself or as a part of another."""
+        given = {key[len(prefix):]: state_dict.pop(key) for key in [*state_dict] if key.startswith(prefix)}
+        state_dict.update((prefix + key, value) for key, value in self.adapt_state_dict(given).items())
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def adapt_state_dict(self, state_dict: StateDict) -> StateDict:
+        """A state dict for this model: what is there in a foreign layout or in other sizes is converted, what fits as
+        it is stays as it is."""
+        key_map = next((candidate for candidate in self.key_maps if candidate.matches(state_dict)), None)
+        if key_map is not None:
+            return self.fit_state_dict(key_map.convert(state_dict, self))
+        own = {key: getattr(value, "shape", None) for key, value in self.state_dict().items()}
+        fits = {key: value for key, value in state_dict.items()
+                if key in own and own[key] == getattr(value, "shape", None)}
+        return fits if len(fits) == len(state_dict) else {**self.fit_state_dict(state_dict), **fits}
 
     def fit_state_dict(self, state_dict: StateDict) -> StateDict:
         """Fit a state dict in our layout to this model's sizes (position embeddings, bias tables); base: unchanged.

@@ -206,6 +206,7 @@ class ConvNeXt(ImageModel):
     """
 
     head_path: ClassVar[str] = "head"
+    feature_form: ClassVar[str] = "flat"
     tap_norm: ClassVar[str] = "last"
     norm_path: ClassVar[str] = "norm_pre"
 

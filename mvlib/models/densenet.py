@@ -144,6 +144,7 @@ class DenseNet(ImageModel):
     """
 
     classifier_path: ClassVar[str] = "classifier"
+    feature_form: ClassVar[str] = "flat"
 
     def __init__(
         self,

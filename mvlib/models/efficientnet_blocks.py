@@ -792,6 +792,7 @@ class MobileModel(ImageModel):
     """
 
     classifier_path: ClassVar[str] = "classifier"
+    feature_form: ClassVar[str] = "body"
 
     def __init__(
         self,
@@ -869,6 +870,11 @@ class MobileModel(ImageModel):
                        act_layer)
         self.classifier = self.make_classifier(num_classes)
         self.init_weights()
+
+    @property
+    def feature_info(self) -> list[dict[str, Any]]:
+        """One dict a tap, as every model's, and `stage`: the number of its stage, counted from 1; the stem's is 0."""
+        return [{**info, "stage": int(info["module"].partition(".")[2] or -1) + 1} for info in super().feature_info]
 
     def make_head(
         self,

@@ -790,6 +790,7 @@ class MaxxVit(ImageModel):
     """
 
     head_path = "head"
+    feature_form = "flat"
     tap_norm = "last"
 
     def __init__(

@@ -221,6 +221,7 @@ class NormFreeNet(ImageModel):
     """
 
     head_path: ClassVar[str] = "head"
+    feature_form: ClassVar[str] = "flat"
 
     def __init__(
         self,

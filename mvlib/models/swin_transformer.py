@@ -379,6 +379,7 @@ class WindowPyramid(ImageModel):
     stage_layer: type[SwinTransformerStage] = SwinTransformerStage
 
     head_path = "head"
+    feature_form = "flat"
     tap_layout = "NHWC"
     feature_layout = "NHWC"
     output_fmt = "NHWC"  # timm's name of the layout of features

@@ -100,6 +100,7 @@ class VGG(ImageModel):
     """
 
     head_path: ClassVar[str] = "head"
+    feature_form: ClassVar[str] = "flat"
     dropout_paths: ClassVar[tuple[str, ...]] = ("pre_logits.drop", "head.drop")
     hidden_paths: ClassVar[tuple[str, ...]] = ("pre_logits",)
 

@@ -286,6 +286,7 @@ class VisionTransformer(ImageModel):
     """
 
     classifier_path: ClassVar[str | tuple[str, ...]] = "head"
+    feature_form: ClassVar[str] = "getter"
     tap_layout: ClassVar[str] = "NLC"
     default_out_indices: ClassVar[Indices] = 3
     tap_norm: ClassVar[str] = "all"

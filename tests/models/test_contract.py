@@ -146,7 +146,7 @@ def test_indices_in_any_order_give_features_in_order_of_depth(name, kind):
     outputs, info = features(image(name)), features.feature_info
     assert info.out_indices == features.out_indices == (0, len(info) - 1)
     if kind == "dict":
-        assert list(outputs) == info.module_name()
+        assert list(outputs) == list(features.return_layers.values()) == ["0", "-1"]
     channels_axis = 1 if features.output_fmt == "NCHW" else -1
     shapes = [output.shape for output in (outputs.values() if kind == "dict" else outputs)]
     assert [shape[channels_axis] for shape in shapes] == info.channels()
