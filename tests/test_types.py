@@ -5,6 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from .test_catalog import script
+
 ROOT = Path(__file__).parents[1]
 USER = """
 from typing import Any
@@ -87,3 +91,22 @@ def test_what_a_user_is_told(tmp_path):
     marked = [(str(number), line.partition("# error: ")[2])
               for number, line in enumerate(USER.splitlines(), 1) if "# error: " in line]
     assert told == marked, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("errors, status, told, printed, left", [
+    (["arg-type"], 0, "1 errors, 1 are allowed", 0, "mvlib/a.py  arg-type:1\n"),
+    (["arg-type", "index"], 1, "mvlib/a.py: 1 of [index], 1 more than it may have", 1, "mvlib/a.py  arg-type:1\n"),
+    (["arg-type", "arg-type"], 1, "mvlib/a.py: 2 of [arg-type], 1 more", 2, "mvlib/a.py  arg-type:1\n"),
+    ([], 0, "0 errors, 1 are allowed", 0, ""),
+])
+def test_errors_of_types_only_become_fewer(errors, status, told, printed, left, tmp_path, monkeypatch, capsys):
+    check = script("check_types")
+    found = {"mvlib/a.py": [(f"mvlib/a.py:1: error: it is wrong  [{code}]", code) for code in errors]} if errors else {}
+    monkeypatch.setattr(check, "run_mypy", lambda: found)
+    monkeypatch.setattr(check, "ALLOWED", tmp_path / "allowed.txt")
+    check.ALLOWED.write_text("mvlib/a.py  arg-type:1\n")
+    monkeypatch.setattr(sys, "argv", ["check_types.py", "--update"])
+    assert check.main() == status
+    output = capsys.readouterr().out
+    assert told in output and output.count("it is wrong") == printed
+    assert check.ALLOWED.read_text() == left

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -202,19 +203,23 @@ class ProductAttention(TorchFunctionMode):
     that are too large to be held, stay with the fused kernel.
     """
 
-    def __torch_function__(self, func: Callable, types: object, args: tuple = (), kwargs: dict | None = None) -> object:
-        if func is F.scaled_dot_product_attention and _is_plain(*args, **(kwargs or {})):
-            return _product_attention(*args[:3], scale=(kwargs or {}).get("scale"))
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is F.scaled_dot_product_attention:
+            inputs = _plain_inputs(*args, **(kwargs or {}))
+            if inputs is not None:
+                return _product_attention(*inputs)
         return func(*args, **(kwargs or {}))
 
 
-def _is_plain(
-    q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0, is_causal: bool = False,
-    scale: float | None = None, enable_gqa: bool = False,
-) -> bool:
-    return (attn_mask is None and not dropout_p and not is_causal and not enable_gqa and q.dim() == 4
-            and q.dtype in (torch.bfloat16, torch.float16)
-            and q.shape[0] * q.shape[1] * q.shape[2] * k.shape[2] <= _SCORES_LIMIT)
+def _plain_inputs(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None, dropout_p: float = 0.0,
+    is_causal: bool = False, scale: float | None = None, enable_gqa: bool = False,
+) -> tuple[Tensor, Tensor, Tensor, float | None] | None:
+    """What `_product_attention` takes, of a call of torch's function that it can stand for; torch's parameters."""
+    is_plain = (attn_mask is None and not dropout_p and not is_causal and not enable_gqa and query.dim() == 4
+                and query.dtype in (torch.bfloat16, torch.float16)
+                and query.shape[0] * query.shape[1] * query.shape[2] * key.shape[2] <= _SCORES_LIMIT)
+    return (query, key, value, scale) if is_plain else None
 
 
 def _product_attention(q: Tensor, k: Tensor, v: Tensor, scale: float | None = None) -> Tensor:
@@ -225,15 +230,17 @@ def _product_attention(q: Tensor, k: Tensor, v: Tensor, scale: float | None = No
 def prefers_product_attention(model: nn.Module, images: Tensor) -> bool | None:
     """Whether `ProductAttention` is measured to be faster for the first attention of the model; None without any."""
     class Watch(TorchFunctionMode):
-        seen: tuple[Tensor, Tensor, Tensor] | None = None
+        seen: tuple[Tensor, Tensor, Tensor, float | None] | None = None
 
-        def __torch_function__(self, func, types, args=(), kwargs=None):
-            if func is F.scaled_dot_product_attention and self.seen is None and _is_plain(*args, **(kwargs or {})):
-                self.seen = args[:3]
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is F.scaled_dot_product_attention and self.seen is None:
+                self.seen = _plain_inputs(*args, **(kwargs or {}))
             return func(*args, **(kwargs or {}))
 
     with torch.inference_mode(), Watch() as watch:
         model(images)
     if watch.seen is None:
         return None
-    return is_faster(lambda: _product_attention(*watch.seen), lambda: F.scaled_dot_product_attention(*watch.seen))
+    query, key, value, scale = watch.seen
+    return is_faster(lambda: _product_attention(query, key, value, scale),
+                     lambda: F.scaled_dot_product_attention(query, key, value, scale=scale))

@@ -246,6 +246,8 @@ def test_product_attention_is_attention():
     with precision.ProductAttention():
         assert difference(nn.functional.scaled_dot_product_attention(q, k, v), expected) < 2e-2
         assert difference(nn.functional.scaled_dot_product_attention(q, k, v, scale=0.5), scaled) < 2e-2
+        named = nn.functional.scaled_dot_product_attention(query=q, key=k, value=v, scale=0.5)
+        assert torch.equal(named, nn.functional.scaled_dot_product_attention(q, k, v, scale=0.5))
         causal = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
     assert torch.equal(causal, nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True))
 
