@@ -12,6 +12,7 @@ from .branches import *
 from .channel_attention import *
 from .conv import *
 from .drop import *
+from .feature_attention import *
 from .grn import *
 from .helpers import *
 from .mlp import *
@@ -20,6 +21,7 @@ from .patch_embed import *
 from .pool import *
 from .pos_embed import *
 from .rel_pos import *
+from .rope import *
 from .stage import *
 from .std_conv import *
 from .weight_init import *

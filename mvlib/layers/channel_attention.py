@@ -236,6 +236,7 @@ ATTN_LAYERS: dict[str, Callable[..., nn.Module]] = {
     "se": SEModule,
     "ese": EffectiveSEModule,
     "eca": EcaModule,
+    "ecam": partial(EcaModule, use_mlp=True),
     "ceca": CecaModule,
     "gc": GlobalContext,
     "gca": partial(GlobalContext, fuse_add=True, fuse_scale=False),

@@ -25,6 +25,7 @@ COMMON = sorted(name for name in PUBLIC if hasattr(theirs, name) and name[0] != 
 NOT_TAKEN = {
     "create_norm_act_layer": {"jit"},  # TorchScript is deprecated in torch
     **dict.fromkeys(("ClassifierHead", "NormMlpClassifierHead"), {"use_conv", "input_fmt", "device", "dtype"}),
+    "RotaryEmbedding": {"rotate_half"},  # taken, in the place that it has in RotaryEmbeddingCat
     "LayerNormAct": {"normalization_shape"},  # num_channels, as for all others
 }
 
@@ -50,9 +51,9 @@ def test_arguments_are_timms(name):
         norm = mine.__mro__[mine.__mro__.index(NormAct) + 1]
         found = [*parameters(mine if "__init__" in vars(mine) else norm), *parameters(NormAct), "device", "dtype"]
     wanted = [p for p in parameters(its) if p not in NOT_TAKEN.get(name, ())]
-    last = [p for p in wanted if p in ("device", "dtype")]
-    assert [p for p in found if p in wanted and p not in last] == wanted[:len(wanted) - len(last)]
-    assert set(last) <= set(found)
+    assert set(wanted) <= set(found)
+    keywords = ("device", "dtype")  # which stand anywhere
+    assert [p for p in found if p in wanted and p not in keywords] == [p for p in wanted if p not in keywords]
 
 
 TABLE = torch.rand(12, 4, generator=torch.Generator().manual_seed(0))
@@ -98,6 +99,16 @@ LAYERS = [  # name, arguments, input's shape
     ("GlobalContext", dict(channels=16, fuse_add=True, rd_ratio=0.5), MAP),
     ("ConvNormAct", dict(in_channels=16, out_channels=6, kernel_size=3, conv_kwargs=dict(padding_mode="circular"),
                          norm_kwargs=dict(eps=0.1), act_layer="elu", act_kwargs=dict(alpha=0.3)), MAP),
+    ("NonLocalAttn", dict(in_channels=16), MAP),
+    ("NonLocalAttn", dict(in_channels=16, use_scale=False, rd_channels=4), MAP),
+    ("BatNonLocalAttn", dict(in_channels=16, block_size=4, groups=4), MAP),
+    ("BatNonLocalAttn", dict(in_channels=16, block_size=2), (2, 16, 6, 8)),
+    ("SelectiveKernel", dict(in_channels=16, out_channels=8, stride=2), MAP),
+    ("SelectiveKernel", dict(in_channels=16, kernel_size=[3, 5, 7], keep_3x3=False, split_input=False, groups=4), MAP),
+    ("SplitAttn", dict(in_channels=16, norm_layer=nn.BatchNorm2d, groups=2), MAP),
+    ("SplitAttn", dict(in_channels=16, radix=1, rd_channels=4, stride=2), MAP),
+    ("GatherExcite", dict(channels=16, use_mlp=False), MAP),
+    ("GatherExcite", dict(channels=16, use_mlp=False, extent=4, add_maxpool=True), MAP),
     ("ConvNormAct", dict(in_channels=16, out_channels=6, act_layer=None), MAP),
     ("ConvBnAct", dict(in_channels=16, out_channels=6, kernel_size=3, stride=2, aa_layer="blur"), MAP),
     ("MixedConv2d", dict(in_channels=16, out_channels=16, kernel_size=[3, 5], depthwise=True, bias=True), MAP),
@@ -126,7 +137,7 @@ def test_answers_are_timms(name, kwargs, shape):
     torch.manual_seed(0)
     its, mine = getattr(theirs, name)(**kwargs).eval(), getattr(ours, name)(**kwargs).eval()
     for value in its.state_dict().values():
-        value.uniform_(0.1, 0.9) if value.is_floating_point() else None
+        value.uniform_(-0.3, 0.9).abs_() if value.is_floating_point() else None
     assert [(key, value.shape) for key, value in mine.state_dict().items()] == [
         (key, value.shape) for key, value in its.state_dict().items()]
     mine.load_state_dict(its.state_dict())
@@ -273,6 +284,39 @@ def test_a_registered_norm_is_known_by_name(monkeypatch):
     monkeypatch.setitem(ours.NORM_ACTS, OwnNorm, OwnNormAct)
     assert ours.get_norm_layer("own") is OwnNorm
     assert isinstance(ours.get_norm_act_layer("own", "tanh")(8).act, nn.Tanh)
+
+
+@pytest.mark.parametrize("name", ["se", "ese", "eca", "ecam", "ceca", "gc", "gca", "cbam", "lcbam", "sk", "splat", "nl",
+                                  "bat"])
+def test_attention_by_name_is_timms(name):
+    torch.manual_seed(0)
+    its, mine = (layers.create_attn(name, 32).eval() for layers in (theirs, ours))
+    for value in its.state_dict().values():
+        value.uniform_(-0.2, 0.4).abs_() if value.is_floating_point() else None
+    mine.load_state_dict(its.state_dict())
+    x = torch.randn(2, 32, 7, 14)
+    with torch.no_grad():
+        expected = its(x.clone())
+        torch.testing.assert_close(mine(x.clone()), expected, rtol=1e-4, atol=1e-5)
+        assert (expected - x).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("kwargs", [
+    dict(), dict(extent=4), dict(extent=2, add_maxpool=True), dict(extra_params=True, extent=4),
+    dict(extra_params=True, feat_size=(8, 8)),
+], ids=str)
+def test_gather_and_excite(kwargs):
+    """timm's cannot be built with an MLP or parameters; a map of equal positions has a mean that is known."""
+    layer = ours.create_attn("ge", 16, **kwargs).eval()
+    x = torch.rand(2, 16, 1, 1).expand(-1, -1, 8, 8)
+    with torch.no_grad():
+        y = layer(x)
+        assert y.shape == x.shape
+        if "extra_params" not in kwargs:
+            torch.testing.assert_close(y, x * torch.sigmoid(layer.mlp(x)))
+        assert layer.gather is None or list(layer.gather.state_dict())[0] == "conv1.weight"
+    with pytest.raises(ValueError, match="a region's side is even"):
+        ours.GatherExcite(16, extent=3)
 
 
 def test_attention_of_ones_own_by_name(monkeypatch):
