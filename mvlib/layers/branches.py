@@ -6,6 +6,8 @@ place (as a rule itself), or None for itself. Whoever wants a model without bran
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,7 +15,9 @@ from torch import Tensor, nn
 from .activations import ActLayer, get_act_layer
 from .conv import ConvNormAct
 
-__all__ = ["RepVggBlock", "norm_as_scale_and_shift", "reparameterize"]
+__all__ = ["RepVggBlock", "merge_branches", "norm_as_scale_and_shift", "reparameterize"]
+
+_SILENT = (nn.Identity, nn.Dropout, nn.Sequential)  # what changes nothing in inference
 
 
 def reparameterize(model: nn.Module) -> int:
@@ -44,6 +48,62 @@ def norm_as_scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
     """What a batch norm does in evaluation: x * scale + shift, a number per channel each."""
     scale = torch.rsqrt(norm.running_var + norm.eps) * (1 if norm.weight is None else norm.weight)
     return scale, (0 if norm.bias is None else norm.bias) - norm.running_mean * scale
+
+
+@torch.no_grad()
+def merge_branches(branches: Iterable[nn.Module | None], like: nn.Conv2d) -> nn.Conv2d:
+    """A convolution that gives the sum of what modules side by side give; they stay. For inference: without gradients.
+
+    Running statistics are taken as they are.
+
+    Args:
+        branches: Convolutions, batch norms and identities, alone or one convolution and norms behind it in a module
+            (nn.Sequential, `ConvNormAct` without activation); None for a branch that is not there.
+        like: A convolution with the largest kernel, whose shape and stride the result has.
+
+    Raises:
+        ValueError: A branch has something else in it, or another stride, other groups or another centre.
+    """
+    weight, bias = torch.zeros_like(like.weight), like.weight.new_zeros(like.out_channels)
+    for branch in branches:
+        if branch is not None:
+            kernel, shift = _as_kernel(branch, like)
+            weight, bias = weight + kernel, bias + shift
+    merged = nn.Conv2d(like.in_channels, like.out_channels, like.kernel_size, like.stride, like.padding, like.dilation,
+                       like.groups, device="meta")
+    merged.weight, merged.bias = nn.Parameter(weight, requires_grad=False), nn.Parameter(bias, requires_grad=False)
+    return merged.train(like.training)
+
+
+def _as_kernel(branch: nn.Module, like: nn.Conv2d) -> tuple[Tensor, Tensor]:
+    """Kernel and bias with which a convolution of `like`'s shape does what the branch does."""
+    parts = [m for m in branch.modules() if type(m) is nn.Conv2d or isinstance(m, nn.BatchNorm2d)]
+    others = [m for m in branch.modules() if not (m in parts or isinstance(m, _SILENT) or list(m.children()))]
+    conv = parts.pop(0) if parts and type(parts[0]) is nn.Conv2d else nn.Conv2d(
+        like.in_channels, like.in_channels, 1, groups=like.groups, device="meta")
+    others += [m for m in parts if type(m) is nn.Conv2d]
+    if others:
+        raise ValueError(f"a branch is one convolution and batch norms behind it, no {type(others[0]).__name__}")
+    if (conv.stride, conv.groups, conv.out_channels) != (like.stride, like.groups, like.out_channels) or not all(
+            _fits_inside(conv, like, side) for side in (0, 1)):
+        raise ValueError(f"a branch of {conv} cannot become part of {like}")
+    if conv.weight.is_meta and not like.weight.is_meta:  # an identity
+        width = like.in_channels // like.groups
+        weight, bias = torch.eye(width).repeat(like.groups, 1).view(-1, width, 1, 1).to(like.weight), 0
+    else:
+        weight, bias = conv.weight, 0 if conv.bias is None else conv.bias
+    for norm in parts:
+        scale, shift = norm_as_scale_and_shift(norm)
+        weight, bias = weight * scale.view(-1, 1, 1, 1), bias * scale + shift
+    below, right = ((large - small) // 2 for large, small in zip(like.kernel_size, conv.kernel_size))
+    return F.pad(weight, (right, right, below, below)), bias
+
+
+def _fits_inside(small: nn.Conv2d, large: nn.Conv2d, side: int) -> bool:
+    """Whether the small kernel's centre is that of the large one, and its weights lie on weights of it."""
+    dilation, rim = large.dilation[side], large.kernel_size[side] - small.kernel_size[side]
+    return (rim >= 0 and rim % 2 == 0 and (small.dilation[side] == dilation or small.kernel_size[side] == 1)
+            and large.padding[side] - small.padding[side] == dilation * rim // 2)
 
 
 class RepVggBlock(nn.Module):
@@ -88,34 +148,7 @@ class RepVggBlock(nn.Module):
         """Merge the branches, in place; running statistics are taken as they are. Returns the block."""
         if self.reparam_conv is not None:
             return self
-        main = self.conv_kxk.conv
-        weight, bias = _merged(main.weight, self.conv_kxk.bn)
-        kernels = [(self.conv_1x1.conv.weight, self.conv_1x1.bn)]
-        if self.identity is not None:
-            kernels.append((_identity_kernel(main), self.identity))
-        for kernel, norm in kernels:
-            scaled, shift = _merged(kernel, norm)
-            weight, bias = weight + F.pad(scaled, _rim(main.kernel_size)), bias + shift
-        merged = nn.Conv2d(main.in_channels, main.out_channels, main.kernel_size, main.stride, main.padding,
-                           main.dilation, main.groups, device="meta")
-        merged.weight, merged.bias = nn.Parameter(weight, requires_grad=False), nn.Parameter(bias, requires_grad=False)
+        merged = merge_branches((self.conv_kxk, self.conv_1x1, self.identity), like=self.conv_kxk.conv)
         self.reparam_conv = merged.train(self.training)
         self.identity = self.conv_kxk = self.conv_1x1 = None
         return self
-
-
-def _merged(weight: Tensor, norm: nn.Module) -> tuple[Tensor, Tensor]:
-    scale, shift = norm_as_scale_and_shift(norm)
-    return weight * scale.view(-1, 1, 1, 1), shift
-
-
-def _identity_kernel(conv: nn.Conv2d) -> Tensor:
-    """The 1 x 1 kernel that gives its input, for the groups of `conv`."""
-    width = conv.in_channels // conv.groups
-    return torch.eye(width).repeat(conv.groups, 1).view(-1, width, 1, 1).to(conv.weight)
-
-
-def _rim(kernel_size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Zeros around a 1 x 1 kernel (left, right, above, below) that make it so large."""
-    height, width = kernel_size
-    return width // 2, width // 2, height // 2, height // 2

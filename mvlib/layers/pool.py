@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .activations import ActLayer, get_act_layer
 from .conv import pad_same
-from .helpers import to_2tuple
+from .helpers import placeable, to_2tuple
 from .norm import NormLayer, get_norm_layer
 
 __all__ = [
@@ -153,19 +153,20 @@ class Head(nn.Module):
 
 
 class ClassifierHead(Head):
-    """Global pooling, dropout and a linear classifier; keys `fc.weight`, `fc.bias`. The feature map is in `layout`."""
+    """Global pooling, dropout and a linear classifier; keys `fc.weight`, `fc.bias`. The map is in `input_fmt`."""
 
+    @placeable
     def __init__(
         self,
         in_features: int,
         num_classes: int,
         pool_type: str = "avg",
         drop_rate: float = 0.0,
-        layout: str = "NCHW",
+        input_fmt: str = "NCHW",
     ) -> None:
         super().__init__()
         self.in_features = in_features
-        self.global_pool = GlobalPool2d(pool_type, layout=layout)
+        self.global_pool = GlobalPool2d(pool_type, layout=input_fmt)
         self.drop = nn.Dropout(drop_rate)
         self.fc = self.make_classifier(num_classes)
 
@@ -194,6 +195,7 @@ class NormMlpClassifierHead(Head):
         ValueError: The pooling is unknown, or changes the number of channels.
     """
 
+    @placeable
     def __init__(
         self,
         in_features: int,

@@ -427,7 +427,7 @@ class WindowPyramid(ImageModel):
             )
             for i in range(count)))
         self.norm = norm_layer(self.num_features)
-        self.head = ClassifierHead(self.num_features, num_classes, global_pool, drop_rate, layout="NHWC")
+        self.head = ClassifierHead(self.num_features, num_classes, global_pool, drop_rate, input_fmt="NHWC")
         self.head_hidden_size = self.head.num_features
         self.flow = self._make_flow(dims)
 

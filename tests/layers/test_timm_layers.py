@@ -24,7 +24,7 @@ COMMON = sorted(name for name in PUBLIC if hasattr(theirs, name) and name[0] != 
 # What timm takes and we do not, and why.
 NOT_TAKEN = {
     "create_norm_act_layer": {"jit"},  # TorchScript is deprecated in torch
-    **dict.fromkeys(("ClassifierHead", "NormMlpClassifierHead"), {"use_conv", "input_fmt", "device", "dtype"}),
+    "ClassifierHead": {"use_conv"},  # a head of 1x1 convolutions is NormMlpClassifierHead, without pooling
     "RotaryEmbedding": {"rotate_half"},  # taken, in the place that it has in RotaryEmbeddingCat
     "LayerNormAct": {"normalization_shape"},  # num_channels, as for all others
 }
