@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -26,25 +26,22 @@ from torch import Tensor, nn
 from ..layers.activations import ActLayer, get_act_layer
 from ..layers.attention import Attention, DiffAttention, DifferentialWeights, attend, use_fused_attn
 from ..layers.attention_pool import AttentionPoolLatent, AttentionPoolPrr
-from ..layers.drop import DropPath, PatchDropout, drop_path_rates
-from ..layers.helpers import move_to_end, to_2tuple
+from ..layers.drop import DropPath, drop_path_rates
+from ..layers.helpers import move_to_end
 from ..layers.mlp import GluMlp, LayerScale, Mlp, SwiGLU
 from ..layers.norm import LayerNorm, NormLayer, RmsNorm, get_norm_layer
-from ..layers.patch_embed import PatchEmbed, resample_patch_embed
-from ..layers.pos_embed import resample_abs_pos_embed, resample_grid
-from ..layers.weight_init import init_vit_module
+from ..layers.patch_embed import PatchEmbed
+from ..layers.pos_embed import resample_grid
 from ..registry import register_model
-from .base import Flow, ImageModel, Indices, KeyMap, StateDict, Step
+from .base import KeyMap, StateDict
+from .tokens import TokenModel
 
 if TYPE_CHECKING:
     from ._variants.vision_transformer import *
 
 __all__ = ["Block", "VisionTransformer"]
 
-torch.fx.wrap("resample_abs_pos_embed")  # one node in a traced graph: what it does depends on the image's size
-
 _ATTENTIONS = {"": Attention, "attn": Attention, "diff": DiffAttention}
-_POOLS = ("", "avg", "avgmax", "max", "token", "map", "prr")
 
 
 # --- blocks
@@ -241,7 +238,7 @@ class DiffParallelScalingBlock(ParallelScalingBlock, DifferentialWeights):
 # --- the model
 
 
-class VisionTransformer(ImageModel):
+class VisionTransformer(TokenModel):
     """Vision transformer.
 
     Shapes: (B, in_chans, H, W) -> (B, num_classes); features are (B, prefix tokens + patches, embed_dim).
@@ -285,14 +282,7 @@ class VisionTransformer(ImageModel):
         ValueError: An option has an unknown value, or token pooling is asked for without a class token.
     """
 
-    classifier_path: ClassVar[str | tuple[str, ...]] = "head"
-    feature_form: ClassVar[str] = "getter"
-    tap_layout: ClassVar[str] = "NLC"
-    default_out_indices: ClassVar[Indices] = 3
-    tap_norm: ClassVar[str] = "all"
-    hidden_paths: ClassVar[tuple[str, ...]] = ("fc_norm",)
-    has_dist_token: ClassVar[bool] = False
-    resampling: Mapping[str, Any] = {"interpolation": "bicubic", "antialias": True}  # of weights of another size
+    pools: ClassVar[tuple[str, ...]] = (*TokenModel.pools, "map", "prr")
 
     def __init__(
         self,
@@ -341,36 +331,23 @@ class VisionTransformer(ImageModel):
         super().__init__()
         norm = get_norm_layer(norm_layer) or LayerNorm
         act = get_act_layer(act_layer) or nn.GELU
-        self.num_classes = num_classes
         self.in_chans = in_chans
-        self.num_features = self.head_hidden_size = self.embed_dim = embed_dim
-        self.has_class_token = class_token
-        self.num_reg_tokens = reg_tokens
-        self.num_prefix_tokens = int(class_token) + int(self.has_dist_token) + reg_tokens
-        self.no_embed_class = no_embed_class
-        self.pool_include_prefix = pool_include_prefix or global_pool == "prr"
         self.dynamic_img_size = dynamic_img_size
         self.weight_init = weight_init
         self.fix_init = fix_init
         self.resampling = resampling or self.resampling
-        self._check_pool(global_pool)
-        self.global_pool = global_pool
-
-        self.patch_embed = embed_layer(
+        self.pool_include_prefix = pool_include_prefix or global_pool == "prr"
+        if pos_embed not in ("", "none", "learn"):
+            raise ValueError(f"pos_embed {pos_embed!r} is not one of '', 'none', 'learn'")
+        patch_embed = embed_layer(
             img_size=img_size, patch_size=patch_size, in_chans=in_chans, embed_dim=embed_dim, bias=not pre_norm,
             norm_layer=get_norm_layer(embed_norm_layer), output_fmt="NHWC" if dynamic_img_size else "NLC",
             strict_img_size=not dynamic_img_size, dynamic_img_pad=dynamic_img_pad)
-        self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim)) if class_token else None
-        self.reg_token = nn.Parameter(torch.empty(1, reg_tokens, embed_dim)) if reg_tokens else None
-        embedded = self.patch_embed.num_patches + (0 if no_embed_class else self.num_prefix_tokens)
-        if pos_embed not in ("", "none", "learn"):
-            raise ValueError(f"pos_embed {pos_embed!r} is not one of '', 'none', 'learn'")
-        has_positions = pos_embed == "learn"
-        self.pos_embed = nn.Parameter(torch.empty(1, embedded, embed_dim)) if has_positions else None
-        self.dist_token = nn.Parameter(torch.empty(1, 1, embed_dim)) if self.has_dist_token else None
-        self.pos_drop = nn.Dropout(pos_drop_rate)
-        self.patch_drop = PatchDropout(patch_drop_rate, self.num_prefix_tokens) if patch_drop_rate else nn.Identity()
-        self.norm_pre = norm(embed_dim) if pre_norm else nn.Identity()
+        self.add_tokens(
+            patch_embed, embed_dim, class_token, reg_tokens, pos_embed == "learn", no_embed_class, pos_drop_rate,
+            patch_drop_rate)
+        if pre_norm:
+            self.norm_pre = norm(embed_dim)
         self.blocks = nn.Sequential(*(
             block_fn(
                 dim=embed_dim, num_heads=num_heads, mlp_ratio=mlp_ratio, qkv_bias=qkv_bias, qk_norm=qk_norm,
@@ -379,198 +356,31 @@ class VisionTransformer(ImageModel):
                 norm_layer=norm, act_layer=act, mlp_layer=mlp_layer,
                 attn_layer=attn_layer, depth=i)
             for i, rate in enumerate(drop_path_rates(drop_path_rate, depth))))
-        norm_pooled = global_pool in ("avg", "avgmax", "max") if fc_norm is None else fc_norm
-        self.norm = norm(embed_dim) if final_norm and not norm_pooled else nn.Identity()
-        self.attn_pool = None
+        attn_pool: nn.Module | None = None
         if global_pool == "map":
-            self.attn_pool = AttentionPoolLatent(
+            attn_pool = AttentionPoolLatent(
                 embed_dim, num_heads=num_heads, mlp_ratio=mlp_ratio, norm_layer=norm, act_layer=act)
         elif global_pool == "prr":
-            self.attn_pool = AttentionPoolPrr(embed_dim, num_heads, "token" if class_token else "avg")
-        self.fc_norm = norm(embed_dim) if final_norm and norm_pooled else nn.Identity()
-        self.head_drop = nn.Dropout(drop_rate)
-        self.head = self.make_classifier(num_classes)
-
-        stride = self.patch_embed.feat_ratio()
-        self.flow = Flow(
-            stem=[Step("patch_embed"), Step("embed_positions"), Step("patch_drop"), Step("norm_pre")],
-            stages=[Step(f"blocks.{i}", chs=embed_dim, reduction=stride) for i in range(depth)],
-            tail=[Step("norm")])
+            attn_pool = AttentionPoolPrr(embed_dim, num_heads, "token" if class_token else "avg")
+        self.add_head(norm, num_classes, global_pool, fc_norm, final_norm, attn_pool, drop_rate)
         self.init_weights()
-
-    @property
-    def img_size(self) -> tuple[int, int] | None:
-        return self.patch_embed.img_size
-
-    def prefix_tokens(self) -> list[Tensor]:
-        """The learned tokens that stand before the patches, each (1, n, embed_dim)."""
-        return [token for token in (self.cls_token, self.dist_token, self.reg_token) if token is not None]
-
-    def embed_positions(self, x: Tensor) -> Tensor:
-        """Patches (B, N, C), or (B, rows, columns, C) for images of any size -> tokens with prefix and position."""
-        pos_embed = self.pos_embed
-        if self.dynamic_img_size:
-            if pos_embed is not None:
-                pos_embed = self._resample(pos_embed, x.shape[1:3], list(self.patch_embed.grid_size))
-            x = x.flatten(1, 2)
-        prefix = [token.expand(x.shape[0], -1, -1) for token in self.prefix_tokens()]
-        if pos_embed is not None and self.no_embed_class:
-            x = x + pos_embed
-        if prefix:
-            x = torch.cat((*prefix, x), dim=1)
-        if pos_embed is not None and not self.no_embed_class:
-            x = x + pos_embed
-        return self.pos_drop(x)
-
-    def _resample(self, pos_embed: Tensor, new: Sequence[int], old: Sequence[int] | None, **kwargs: Any) -> Tensor:
-        prefix = 0 if self.no_embed_class else self.num_prefix_tokens
-        return resample_abs_pos_embed(pos_embed, new, old, num_prefix_tokens=prefix, **kwargs)
-
-    def pool(self, x: Tensor, pool_type: str | None = None) -> Tensor:
-        """Tokens (B, N, embed_dim) -> (B, embed_dim); unchanged where there is no pooling."""
-        pool_type = self.global_pool if pool_type is None else pool_type
-        if self.attn_pool is None and pool_type in ("", "token"):
-            return x[:, 0] if pool_type else x
-        if not self.pool_include_prefix:
-            x = x[:, self.num_prefix_tokens:]
-        if self.attn_pool is not None:
-            return self.attn_pool(x)
-        if pool_type == "avg":
-            return x.mean(dim=1)
-        if pool_type == "max":
-            return x.amax(dim=1)
-        return 0.5 * (x.amax(dim=1) + x.mean(dim=1))
-
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        x = self.head_drop(self.fc_norm(self.pool(x)))
-        return x if pre_logits else self.head(x)
-
-    def get_intermediate_layers(
-        self,
-        x: Tensor,
-        n: int | Sequence[int] = 1,
-        reshape: bool = False,
-        return_prefix_tokens: bool = False,
-        norm: bool = False,
-    ) -> list:
-        """DINO's name for `forward_intermediates`: outputs of the last `n` blocks, or of those named.
-
-        Args:
-            reshape: (B, C, rows, columns) instead of (B, N, C).
-            return_prefix_tokens: Pairs of patches and prefix tokens.
-            norm: Apply the final norm.
-        """
-        return self.forward_intermediates(x, n, return_prefix_tokens=return_prefix_tokens, norm=norm,
-                                          output_fmt="NCHW" if reshape else "NLC", intermediates_only=True)
-
-    def _check_pool(self, pool_type: str) -> None:
-        if pool_type not in _POOLS:
-            raise ValueError(f"unknown global_pool {pool_type!r}; known: {', '.join(map(repr, _POOLS))}")
-        if pool_type == "token" and not self.has_class_token:
-            raise ValueError("global_pool 'token' needs a class token, which this model does not have")
-
-    def set_global_pool(self, pool_type: str) -> None:
-        self._check_pool(pool_type)
-        if pool_type in ("map", "prr") and pool_type != self.global_pool:
-            raise ValueError(f"attention pooling has weights: build the model with global_pool={pool_type!r}")
-        if pool_type not in ("map", "prr"):
-            self.attn_pool = None
-        self.global_pool = pool_type
-        # Where the norm stands followed from the pooling that the model began with.
-        self.note_arguments(fc_norm=not isinstance(self.fc_norm, nn.Identity))
-
-    def set_input_size(
-        self, img_size: int | tuple[int, int] | None = None, patch_size: int | tuple[int, int] | None = None
-    ) -> None:
-        """Change image and patch size, in place; position embedding and patch weights are resampled."""
-        old = self.patch_embed.grid_size
-        self.patch_embed.set_input_size(img_size, patch_size)
-        if self.pos_embed is not None and self.patch_embed.grid_size != old:
-            with torch.no_grad():
-                resized = self._resample(self.pos_embed, self.patch_embed.grid_size, old)
-            self.pos_embed = nn.Parameter(resized, self.pos_embed.requires_grad)
-        self.note_arguments(img_size=self.img_size, **({"patch_size": to_2tuple(patch_size)} if patch_size else {}))
-
-    def no_weight_decay(self) -> set[str]:
-        return {"pos_embed", "cls_token", "reg_token", "dist_token"}
-
-    def reset_parameters(self) -> None:
-        """Initialise the tokens and the position embedding."""
-        for embedding in (self.pos_embed, self.dist_token):
-            if embedding is not None:
-                nn.init.trunc_normal_(embedding, std=0.02)
-        for token in (self.cls_token, self.reg_token):
-            if token is not None:
-                nn.init.normal_(token, std=1e-6)
 
     def init_module(self, name: str, module: nn.Module) -> None:
         super().init_module(name, module)
-        init_vit_module(name, module, self.weight_init, self.num_classes)
         if name.endswith(".fc1_g") and self.weight_init not in ("reset", "skip"):  # gates that begin open
             nn.init.normal_(module.weight, std=1e-6)
             if module.bias is not None:
                 nn.init.ones_(module.bias)
-        block = re.match(r"blocks\.(\d+)\.(.+)", name)
-        if block and self.fix_init and block[2] in ("attn.proj", "mlp.fc2"):
-            module.weight.div_(math.sqrt(2.0 * (int(block[1]) + 1)))
-        elif block and block[2] in ("norm1", "norm2"):
-            owner = self.blocks[int(block[1])]
-            if isinstance(owner, ResPostBlock) and owner.init_values is not None:
-                nn.init.constant_(module.weight, owner.init_values)
-
-    # weights
+        block = re.fullmatch(r"blocks\.(\d+)\.norm[12]", name)
+        owner = self.blocks[int(block[1])] if block else None
+        if isinstance(owner, ResPostBlock) and owner.init_values is not None:
+            nn.init.constant_(module.weight, owner.init_values)
 
     def fit_state_dict(self, state_dict: StateDict) -> StateDict:
-        fitted = {}
-        for key, value in state_dict.items():
-            if "pre_logits" in key:  # a layer of the first ViT's pretraining, without use in a classifier
-                continue
-            if self.attn_pool is None and key.startswith("attn_pool."):  # SigLIP's, where it is pooled otherwise
-                continue
-            fitted[re.sub(r"\bgamma_(\d)$", r"ls\1.gamma", key)] = value  # DeiT-III's name of layer scale
-        if not isinstance(self.fc_norm, nn.Identity) and "fc_norm.weight" not in fitted:
-            # Weights of a model that is pooled otherwise: their norm goes where ours stands, behind the pooling.
-            for key in [key for key in fitted if key.startswith("norm.")]:
-                fitted[f"fc_{key}"] = fitted.pop(key)
-        return self.fit_sizes(fitted, **self.resampling)
-
-    def fit_sizes(
-        self, state_dict: StateDict, interpolation: str, antialias: bool, align_corners: bool | None = None
-    ) -> StateDict:
-        """Resample patch weights and position embedding to this model's sizes.
-
-        The source's grid is what the weights config says of the image, where that accounts for all tokens, and else a
-        square. A position embedding that stands as a grid, (1, rows, columns, C), was fitted by a key map.
-        """
-        fitted = dict(state_dict)
-        weight, pos_embed = fitted.get("patch_embed.proj.weight"), fitted.get("pos_embed")
-        patch = source_patch = tuple(self.patch_embed.proj.weight.shape[-2:])
-        if weight is not None:
-            if weight.ndim < 4:  # a linear layer over flattened patches
-                weight = weight.reshape(weight.shape[0], -1, *patch)
-            source_patch = tuple(weight.shape[-2:])
-            fitted["patch_embed.proj.weight"] = resample_patch_embed(weight, patch, interpolation, antialias)
-        if pos_embed is None or self.pos_embed is None:
-            return fitted
-        if pos_embed.ndim == 4:
-            fitted["pos_embed"] = pos_embed.flatten(1, 2)
-            return fitted
-        prefix = 0 if self.no_embed_class else self.num_prefix_tokens
-        old = self._source_grid(pos_embed.shape[1] - prefix, source_patch)
-        if old is not None and old != self.patch_embed.grid_size:
-            fitted["pos_embed"] = resample_abs_pos_embed(
-                pos_embed, self.patch_embed.grid_size, old, prefix, interpolation, antialias, align_corners)
-        return fitted
-
-    def _source_grid(self, count: int, patch_size: tuple[int, int]) -> tuple[int, int] | None:
-        """Rows and columns of a checkpoint's `count` patches; None where they fit as they are, or nothing fits."""
-        config = getattr(self, "weights_config", None)
-        if config is not None:
-            grid = tuple(s // p for s, p in zip(config.input_size[1:], patch_size))
-            if math.prod(grid) == count:
-                return grid
-        side = math.isqrt(count)
-        return (side, side) if side * side == count != self.patch_embed.num_patches else None
+        # "pre_logits" is a layer of the first ViT's pretraining, without use in a classifier; gamma_1 and gamma_2 are
+        # DeiT-III's names of layer scale.
+        return super().fit_state_dict({re.sub(r"\bgamma_(\d)$", r"ls\1.gamma", key): value
+                                       for key, value in state_dict.items() if "pre_logits" not in key})
 
 
 # --- the architectures: presets, and what else differs from the class's defaults

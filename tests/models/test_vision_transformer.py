@@ -11,13 +11,17 @@ import torch
 import torchvision
 from timm.layers import GluMlp as TimmGluMlp
 from timm.layers import SwiGLU as TimmSwiGLU
+from timm.models import beit as timm_beit
 from timm.models import deit as timm_deit
 from timm.models import vision_transformer as timm_vit
 
 import mvlib
 from mvlib.layers.mlp import GluMlp, SwiGLU
+from mvlib.layers.norm import LayerNorm
+from mvlib.layers.patch_embed import PatchEmbed
 from mvlib.loading import load_checkpoint, load_weights, read_state_dict
 from mvlib.models import deit, vision_transformer
+from mvlib.models.tokens import TokenModel
 from mvlib.models.vision_transformer import VisionTransformer
 from mvlib.publish import save_for_hub
 from tests.parity.harness import randomize, relative_difference
@@ -654,3 +658,49 @@ def test_distilled_models_pool_their_tokens_alone():
 def test_read_state_dict_gives_npz_arrays(tmp_path):
     numpy.savez(tmp_path / "a.npz", **{"embedding/kernel": numpy.ones((1, 1, 3, 2), dtype=numpy.float32)})
     assert read_state_dict(tmp_path / "a.npz")["embedding/kernel"].shape == (1, 1, 3, 2)
+
+
+# the base that other families stand on
+
+class BiasedBlock(timm_beit.Block):
+    def forward(self, x, bias):
+        return super().forward(x, shared_rel_pos_bias=bias)
+
+
+class Beit(TokenModel):
+    """BEiT's flow, from timm's blocks."""
+
+    fc_norm_name = "use_fc_norm"
+    shared = ("bias",)
+
+    def __init__(self, global_pool="avg", use_fc_norm=None):
+        super().__init__()
+        self.in_chans = 3
+        self.add_tokens(PatchEmbed(64, embed_dim=32), 32, positions=False)
+        self.rel_pos_bias = timm_beit.RelativePositionBias(self.patch_embed.grid_size, 4)
+        self.blocks = torch.nn.Sequential(*(BiasedBlock(32, 4, qkv_bias=True) for _ in range(2)))
+        self.add_head(LayerNorm, 7, global_pool, use_fc_norm)
+
+    def share(self, x):
+        return x, self.rel_pos_bias()
+
+
+@pytest.mark.parametrize("pool", ["avg", "token"])
+def test_blocks_share_what_a_family_gives_them(pool):
+    ours = Beit(pool).eval()
+    theirs = timm_beit.Beit(**SMALL, global_pool=pool, use_abs_pos_emb=False, use_shared_rel_pos_bias=True).eval()
+    randomize(theirs, image())
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    ours.load_state_dict(theirs.state_dict())
+    assert_same(ours, theirs, image())
+    ours.set_grad_checkpointing()
+    for model in (ours, theirs):
+        model(image()).square().sum().backward()
+    assert relative_difference(ours.rel_pos_bias.relative_position_bias_table.grad,
+                               theirs.rel_pos_bias.relative_position_bias_table.grad) < 1e-4
+    ours.set_global_pool("")
+    assert ours.model_args == {"use_fc_norm": pool == "avg"}
+    for model in (ours, theirs):
+        model.prune_intermediate_layers([0], prune_norm=True)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    assert_same(ours, theirs, image())

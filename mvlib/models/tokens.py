@@ -1,0 +1,323 @@
+"""What transformers of one resolution share: tokens beside the patches, positions, pooling, other sizes.
+
+A family's constructor calls `add_tokens` with its patch embedding, makes its `blocks`, and calls `add_head`. What its
+blocks take besides tokens (rotary tables, a bias for pairs of positions) it names in `shared` and returns from `share`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from ..layers.drop import PatchDropout
+from ..layers.helpers import to_2tuple
+from ..layers.patch_embed import resample_patch_embed
+from ..layers.pos_embed import resample_abs_pos_embed
+from ..layers.weight_init import init_vit_module
+from .base import Flow, ImageModel, Indices, StateDict, Step
+
+__all__ = ["TokenModel"]
+
+torch.fx.wrap("resample_abs_pos_embed")  # one node in a traced graph: what it does depends on the image's size
+
+_WITH_WEIGHTS = ("map", "prr")  # pooling by a module, which is there from the beginning or not at all
+
+
+class TokenModel(ImageModel):
+    """Base class of transformers whose tokens keep one resolution and one width from the patches to the head.
+
+    Shapes: (B, in_chans, H, W) -> (B, num_classes); features are (B, prefix tokens + patches, embed_dim).
+
+    Class attributes:
+        pools: Values of `global_pool` that the family knows.
+        fc_norm_name: The constructor's argument that says whether the final norm stands behind the pooling.
+        has_dist_token: Whether a token for distillation follows the class token.
+        token_std: Standard deviation of initial class and register tokens.
+        dynamic_img_size: Whether images of any size are taken; position embeddings are resampled.
+        weight_init: Initial weights, see `init_vit_module`.
+        fix_init: Whether the blocks' output projections are scaled down with depth (BEiT).
+        shared: Names of the values that the blocks take besides tokens.
+        pool_include_prefix: Whether prefix tokens are pooled too.
+        resampling: How weights of another size are resampled, as `fit_sizes` takes it.
+    """
+
+    feature_form: ClassVar[str] = "getter"
+    tap_layout: ClassVar[str] = "NLC"
+    default_out_indices: ClassVar[Indices] = 3
+    tap_norm: ClassVar[str] = "all"
+    hidden_paths: ClassVar[tuple[str, ...]] = ("fc_norm",)
+    pools: ClassVar[tuple[str, ...]] = ("", "avg", "avgmax", "max", "token")
+    fc_norm_name: ClassVar[str] = "fc_norm"
+    has_dist_token: ClassVar[bool] = False
+    token_std: ClassVar[float] = 1e-6
+    dynamic_img_size: bool = False
+    weight_init: str = ""
+    fix_init: bool = False
+    shared: tuple[str, ...] = ()
+    resampling: Mapping[str, Any] = {"interpolation": "bicubic", "antialias": True}
+    pool_include_prefix: bool = False
+    patch_embed: Any  # a `PatchEmbed`, or what has its attributes and methods
+    norm_pre: nn.Module
+    blocks: nn.Sequential
+
+    # what a constructor calls
+
+    def add_tokens(
+        self,
+        patch_embed: nn.Module,
+        embed_dim: int,
+        class_token: bool = True,
+        reg_tokens: int = 0,
+        positions: bool = True,
+        no_embed_class: bool = False,
+        pos_drop_rate: float = 0.0,
+        patch_drop_rate: float = 0.0,
+    ) -> None:
+        """Make what turns patches into tokens.
+
+        Args:
+            patch_embed: Image (B, in_chans, H, W) -> patches (B, N, embed_dim), or (B, rows, columns, embed_dim) with
+                `dynamic_img_size`.
+            embed_dim: Channels of a token.
+            class_token: Whether there is a class token.
+            reg_tokens: Number of register tokens.
+            positions: Whether there is a learned position embedding.
+            no_embed_class: Prefix tokens have no position embedding.
+            pos_drop_rate, patch_drop_rate: Dropout after the position embedding, and of whole patches.
+        """
+        self.num_features = self.head_hidden_size = self.embed_dim = embed_dim
+        self.has_class_token, self.num_reg_tokens, self.no_embed_class = class_token, reg_tokens, no_embed_class
+        self.num_prefix_tokens = int(class_token) + int(self.has_dist_token) + reg_tokens
+        self.patch_embed = patch_embed
+        self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim)) if class_token else None
+        self.reg_token = nn.Parameter(torch.empty(1, reg_tokens, embed_dim)) if reg_tokens else None
+        count = self.patch_embed.num_patches + self._prefix_positions
+        self.pos_embed = nn.Parameter(torch.empty(1, count, embed_dim)) if positions else None
+        self.dist_token = nn.Parameter(torch.empty(1, 1, embed_dim)) if self.has_dist_token else None
+        self.pos_drop = nn.Dropout(pos_drop_rate)
+        self.patch_drop = PatchDropout(patch_drop_rate, self.num_prefix_tokens) if patch_drop_rate else nn.Identity()
+        self.norm_pre = nn.Identity()
+
+    def add_head(
+        self,
+        norm: Callable[[int], nn.Module],
+        num_classes: int,
+        global_pool: str,
+        fc_norm: bool | None = None,
+        final_norm: bool = True,
+        attn_pool: nn.Module | None = None,
+        drop_rate: float = 0.0,
+    ) -> None:
+        """Make what follows the blocks, and the flow.
+
+        Args:
+            norm: Makes the final norm.
+            num_classes: Classes; 0 for pooled features.
+            global_pool: One of `pools`.
+            fc_norm: Whether the final norm stands behind the pooling; by default where patches are pooled by mean or
+                maximum.
+            final_norm: Whether there is a final norm.
+            attn_pool: What pools where `global_pool` is "map" or "prr": (B, N, embed_dim) -> (B, embed_dim).
+            drop_rate: Dropout before the classifier.
+
+        Raises:
+            ValueError: The pooling is unknown, or needs a class token that is not there.
+        """
+        self._check_pool(global_pool)
+        self.num_classes, self.global_pool = num_classes, global_pool
+        is_behind = global_pool in ("avg", "avgmax", "max") if fc_norm is None else fc_norm
+        self.norm = norm(self.embed_dim) if final_norm and not is_behind else nn.Identity()
+        self.attn_pool = attn_pool
+        self.fc_norm = norm(self.embed_dim) if final_norm and is_behind else nn.Identity()
+        self.head_drop = nn.Dropout(drop_rate)
+        self.head = self.make_classifier(num_classes)
+        stride = self.patch_embed.feat_ratio()
+        sharing = [Step("share", gives=self.shared)] if self.shared else []
+        self.flow = Flow(
+            stem=[Step("patch_embed"), *sharing, Step("embed_positions"), Step("patch_drop"), Step("norm_pre")],
+            stages=[Step(f"blocks.{i}", self.embed_dim, stride, takes=self.shared) for i in range(len(self.blocks))],
+            tail=[Step("norm")])
+
+    # tokens
+
+    @property
+    def img_size(self) -> tuple[int, int] | None:  # type: ignore[override]
+        size: tuple[int, int] | None = self.patch_embed.img_size
+        return size
+
+    @property
+    def _prefix_positions(self) -> int:
+        """Entries of the position embedding that belong to no patch."""
+        return 0 if self.no_embed_class else self.num_prefix_tokens
+
+    def prefix_tokens(self) -> list[Tensor]:
+        """The learned tokens that stand before the patches, each (1, n, embed_dim)."""
+        return [token for token in (self.cls_token, self.dist_token, self.reg_token) if token is not None]
+
+    def share(self, x: Tensor) -> tuple[Any, ...]:
+        """Patches as they come from their embedding -> the same, and a value for each name in `shared`."""
+        raise NotImplementedError(f"{type(self).__name__} has blocks that share {self.shared}, and no `share`")
+
+    def embed_positions(self, x: Tensor) -> Tensor:
+        """Patches (B, N, C), or (B, rows, columns, C) for images of any size -> tokens with prefix and position."""
+        pos_embed: Tensor | None = self.pos_embed
+        if self.dynamic_img_size:
+            if pos_embed is not None:
+                pos_embed = self.resample_positions(pos_embed, x.shape[1:3], list(self.patch_embed.grid_size))
+            x = x.flatten(1, 2)
+        prefix = [token.expand(x.shape[0], -1, -1) for token in self.prefix_tokens()]
+        if pos_embed is not None and self.no_embed_class:
+            x = x + pos_embed
+        if prefix:
+            x = torch.cat((*prefix, x), dim=1)
+        if pos_embed is not None and not self.no_embed_class:
+            x = x + pos_embed
+        return self.pos_drop(x)
+
+    def resample_positions(self, pos_embed: Tensor, new: Any, old: Any, **kwargs: Any) -> Tensor:
+        """The position embedding for the grid `new` (rows, columns); `kwargs` as `resample_abs_pos_embed` has them."""
+        return resample_abs_pos_embed(pos_embed, new, old, num_prefix_tokens=self._prefix_positions, **kwargs)
+
+    # head
+
+    def pool(self, x: Tensor, pool_type: str | None = None) -> Tensor:
+        """Tokens (B, N, embed_dim) -> (B, embed_dim); unchanged where there is no pooling."""
+        pool_type = self.global_pool if pool_type is None else pool_type
+        if self.attn_pool is None and pool_type in ("", "token"):
+            return x[:, 0] if pool_type else x
+        if not self.pool_include_prefix:
+            x = x[:, self.num_prefix_tokens:]
+        if self.attn_pool is not None:
+            return self.attn_pool(x)
+        if pool_type == "avg":
+            return x.mean(dim=1)
+        if pool_type == "max":
+            return x.amax(dim=1)
+        return 0.5 * (x.amax(dim=1) + x.mean(dim=1))
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        x = self.head_drop(self.fc_norm(self.pool(x)))
+        return x if pre_logits else self.head(x)
+
+    def _check_pool(self, pool_type: str) -> None:
+        if pool_type not in self.pools:
+            raise ValueError(f"unknown global_pool {pool_type!r}; known: {', '.join(map(repr, self.pools))}")
+        if pool_type == "token" and not self.has_class_token:
+            raise ValueError("global_pool 'token' needs a class token, which this model does not have")
+
+    def set_global_pool(self, pool_type: str) -> None:
+        self._check_pool(pool_type)
+        if pool_type in _WITH_WEIGHTS and pool_type != self.global_pool:
+            raise ValueError(f"attention pooling has weights: build the model with global_pool={pool_type!r}")
+        if pool_type not in _WITH_WEIGHTS:
+            self.attn_pool = None
+        self.global_pool = pool_type
+        # Where the norm stands followed from the pooling that the model began with.
+        self.note_arguments(**{self.fc_norm_name: not isinstance(self.fc_norm, nn.Identity)})
+
+    # features
+
+    def get_intermediate_layers(
+        self,
+        x: Tensor,
+        n: int | Sequence[int] = 1,
+        reshape: bool = False,
+        return_prefix_tokens: bool = False,
+        norm: bool = False,
+    ) -> list[Any]:
+        """DINO's name for `forward_intermediates`: outputs of the last `n` blocks, or of those named.
+
+        Args:
+            reshape: (B, C, rows, columns) instead of (B, N, C).
+            return_prefix_tokens: Pairs of patches and prefix tokens.
+            norm: Apply the final norm.
+        """
+        return cast(list[Any], self.forward_intermediates(
+            x, n, return_prefix_tokens=return_prefix_tokens, norm=norm, output_fmt="NCHW" if reshape else "NLC",
+            intermediates_only=True))
+
+    # sizes and weights
+
+    def set_input_size(
+        self, img_size: int | tuple[int, int] | None = None, patch_size: int | tuple[int, int] | None = None
+    ) -> None:
+        """Change image and patch size, in place; position embedding and patch weights are resampled."""
+        old = self.patch_embed.grid_size
+        self.patch_embed.set_input_size(img_size, patch_size)
+        if self.pos_embed is not None and self.patch_embed.grid_size != old:
+            with torch.no_grad():
+                resized = self.resample_positions(self.pos_embed, self.patch_embed.grid_size, old)
+            self.pos_embed = nn.Parameter(resized, self.pos_embed.requires_grad)
+        self.note_arguments(img_size=self.img_size, **({"patch_size": to_2tuple(patch_size)} if patch_size else {}))
+
+    def no_weight_decay(self) -> set[str]:
+        return {"pos_embed", "cls_token", "reg_token", "dist_token"}
+
+    def reset_parameters(self) -> None:
+        """Initialise the tokens and the position embedding."""
+        for embedding in (self.pos_embed, self.dist_token):
+            if embedding is not None:
+                nn.init.trunc_normal_(embedding, std=0.02)
+        for token in (self.cls_token, self.reg_token):
+            if token is not None:
+                nn.init.normal_(token, std=self.token_std)
+
+    def init_module(self, name: str, module: nn.Module) -> None:
+        super().init_module(name, module)
+        init_vit_module(name, module, self.weight_init, self.num_classes)
+        block = re.fullmatch(r"blocks\.(\d+)\.(?:attn\.proj|mlp\.fc2)", name)
+        if block and self.fix_init and isinstance(module, nn.Linear):
+            module.weight.div_(math.sqrt(2.0 * (int(block[1]) + 1)))
+
+    def fit_state_dict(self, state_dict: StateDict) -> StateDict:
+        """Weights of a model that is pooled otherwise, or has other sizes, as this one's."""
+        fitted = {key: value for key, value in state_dict.items()
+                  if self.attn_pool is not None or not key.startswith("attn_pool.")}
+        if not isinstance(self.fc_norm, nn.Identity) and "fc_norm.weight" not in fitted:
+            # Their norm goes where ours stands, behind the pooling.
+            for key in [key for key in fitted if key.startswith("norm.")]:
+                fitted[f"fc_{key}"] = fitted.pop(key)
+        return self.fit_sizes(fitted, **self.resampling)
+
+    def fit_sizes(
+        self, state_dict: StateDict, interpolation: str, antialias: bool, align_corners: bool | None = None
+    ) -> StateDict:
+        """Resample patch weights and position embedding to this model's sizes.
+
+        The source's grid is what the weights config says of the image, where that accounts for all tokens, and else a
+        square. A position embedding that stands as a grid, (1, rows, columns, C), was fitted by a key map.
+        """
+        fitted = dict(state_dict)
+        weight, pos_embed = fitted.get("patch_embed.proj.weight"), fitted.get("pos_embed")
+        patch = source_patch = self.patch_embed.patch_size
+        if weight is not None:
+            if weight.ndim < 4:  # a linear layer over flattened patches
+                weight = weight.reshape(weight.shape[0], -1, *patch)
+            source_patch = tuple(weight.shape[-2:])
+            fitted["patch_embed.proj.weight"] = resample_patch_embed(weight, patch, interpolation, antialias)
+        if pos_embed is None or self.pos_embed is None:
+            return fitted
+        if pos_embed.ndim == 4:
+            fitted["pos_embed"] = pos_embed.flatten(1, 2)
+            return fitted
+        old = self._source_grid(pos_embed.shape[1] - self._prefix_positions, source_patch)
+        if old is not None and old != self.patch_embed.grid_size:
+            fitted["pos_embed"] = self.resample_positions(
+                pos_embed, self.patch_embed.grid_size, old, interpolation=interpolation, antialias=antialias,
+                align_corners=align_corners)
+        return fitted
+
+    def _source_grid(self, count: int, patch_size: tuple[int, int]) -> tuple[int, int] | None:
+        """Rows and columns of a checkpoint's `count` patches; None where they fit as they are, or nothing fits."""
+        config = getattr(self, "weights_config", None)
+        if config is not None:
+            grid = tuple(s // p for s, p in zip(config.input_size[1:], patch_size))
+            if math.prod(grid) == count:
+                return grid
+        side = math.isqrt(count)
+        return (side, side) if side * side == count != self.patch_embed.num_patches else None
