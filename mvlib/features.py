@@ -159,7 +159,8 @@ class FeatureExtractor(nn.ModuleDict):
         run = {parts[0] for step in model.flow.body for parts in step.parts}
         count = 1 + max(i for i, name in enumerate(children) if name in run)
         # One dict: a child that somebody replaces here (a norm by a synchronised one, say) is replaced there too.
-        model._modules = self._modules = dict(list(children.items())[:count])
+        kept: Any = dict(list(children.items())[:count])
+        self._modules = model._modules = kept
 
     def _moved(self, step: Step) -> Step:
         """The step, looked up among our children."""

@@ -7,6 +7,7 @@ The number in a name is the width of the finest map; each coarser one is twice a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from ..layers.pool import GlobalPool2d
 from ..registry import register_model
-from .base import Flow, ImageModel, Step
+from .base import Flow, ImageModel, Indices, Step
 from .resnet import BasicBlock, Block, Bottleneck
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ class HighResolutionNet(ImageModel):
     """
 
     classifier_path: ClassVar[str] = "classifier"
+    feature_form: ClassVar[str] = "body"
 
     def __init__(
         self,
@@ -157,6 +159,17 @@ class HighResolutionNet(ImageModel):
         self.head_hidden_size = self.num_features * self.global_pool.out_factor
         self.classifier = self.make_classifier(num_classes)
         self.init_weights()
+
+    def prune_intermediate_layers(
+        self, indices: Indices = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        taken = super().prune_intermediate_layers(indices, prune_norm, prune_head)
+        if count := max(taken):  # the maps come together; what widens the coarser ones goes
+            *before, last = self.flow.stages
+            chs, reduction, module = zip(*((tap.chs, tap.reduction, tap.module) for tap in last.taps[:count]))
+            self.flow.stages = [*before, replace(last, chs=chs, reduction=reduction, module=module)]
+            del self.incre_modules[count:]
+        return taken
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         blocks = r"^(?:layer|stage|transition)(\d+)" if coarse else [

@@ -23,5 +23,6 @@ def test_without_what_only_the_classifier_needs():
     model = mvlib.create_model("hrnet_w18_small", pretrained=False)
     model.prune_intermediate_layers([2])
     assert not list(model.downsamp_modules.parameters()) and not list(model.final_layer.parameters())
+    assert len(model.incre_modules) == 2 == len(model.feature_info) - 1
     model.prune_intermediate_layers([0])
     assert {name.partition(".")[0] for name, _ in model.named_parameters()} == {"conv1", "bn1"}
