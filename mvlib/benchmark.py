@@ -366,7 +366,7 @@ def build_model(model_name: str, size: Sequence[int], device: torch.device | str
     config = get_pretrained_cfg(model_name) or WeightsConfig()
     known = known_arguments(resolve_name(model_name)[0]) or ()
     is_resized = tuple(size) != config.input_size
-    kwargs = {"img_size": tuple(size[1:])} if is_resized and "img_size" in known else {}
+    kwargs: dict[str, Any] = {"img_size": tuple(size[1:])} if is_resized and "img_size" in known else {}
     return create_model(model_name, pretrained=False, device=device, **kwargs)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import hub, registry
 from ..costs import costs_of
-from ..errors import ConfigError
+from ..errors import ConfigError, UnknownNameError
 from ..names import parse_model_name
 from ..weights import WeightsConfig
 from .output import format_size, format_table
@@ -31,8 +31,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError("info needs the NAME of a model, or --compare OLD NEW")
     name = parse_model_name(arguments.name)
     if name.source is not None:
-        raise registry.UnknownNameError(f"info knows the registry's names; '{arguments.name}' names a repository, "
-                                        f"whose own page or config.json describes it")
+        raise UnknownNameError(f"info knows the registry's names; '{arguments.name}' names a repository, whose own "
+                               f"page or config.json describes it")
     architecture, tag = registry.resolve_name(arguments.name)
     config = registry.get_pretrained_cfg(f"{architecture}.{tag}" if tag else architecture)
     facts = _facts(architecture, config)

@@ -100,7 +100,7 @@ ACTIVATIONS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def get_act_layer(name: ActLayer = "relu") -> Callable[..., nn.Module] | None:
+def get_act_layer(name: ActLayer = "relu") -> Callable[..., nn.Module] | Any:  # None for none
     """The activation class for a name ("relu", "silu", ...); a class, a partial or None is returned as it is.
 
     Raises:

@@ -36,7 +36,10 @@ KernelSize = int | tuple[int, int] | list[int]  # a list is one kernel size for 
 Padding = str | int | tuple[int, int]
 
 
-def pad_same(x: Tensor, kernel_size: IntPair, stride: IntPair, dilation: IntPair = 1, value: float = 0.0) -> Tensor:
+def pad_same(
+    x: Tensor, kernel_size: int | tuple[int, ...], stride: int | tuple[int, ...], dilation: int | tuple[int, ...] = 1,
+    value: float = 0.0,
+) -> Tensor:
     """Pad as TensorFlow does for padding "same", so that a window operation gives ceil(size / stride).
 
     An odd amount puts the extra row below and the extra column on the right.

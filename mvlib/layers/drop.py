@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import overload
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,33 +15,40 @@ __all__ = [
 ]
 
 
-def drop_path_rates(rate: float, depths: int | list[int] | tuple[int, ...]) -> list:
+@overload
+def drop_path_rates(rate: float, depths: int) -> list[float]: ...
+@overload
+def drop_path_rates(rate: float, depths: Sequence[int]) -> list[list[float]]: ...
+def drop_path_rates(rate: float, depths: int | Sequence[int]) -> list[float] | list[list[float]]:
     """Stochastic-depth rates that grow linearly from 0 at the first block to `rate` at the last.
 
     Args:
         rate: Rate of the last block.
         depths: Number of blocks, or of blocks per stage; with stages the result is a list of lists.
     """
-    flat = isinstance(depths, int)
-    counts = [depths] if flat else list(depths)
+    counts = [depths] if isinstance(depths, int) else list(depths)
     total = sum(counts)
     rates = [rate * i / max(total - 1, 1) for i in range(total)]
-    if flat:
+    if isinstance(depths, int):
         return rates
     starts = [sum(counts[:i]) for i in range(len(counts))]
     return [rates[start:start + count] for start, count in zip(starts, counts)]
 
 
-def calculate_drop_path_rates(drop_path_rate: float, depths: int | list[int], stagewise: bool = False) -> list:
+def calculate_drop_path_rates(
+    drop_path_rate: float, depths: int | list[int], stagewise: bool = False
+) -> list[float] | list[list[float]]:
     """timm's `drop_path_rates`: those of several stages in one list, unless `stagewise`.
 
     Raises:
         ValueError: `stagewise` without stages.
     """
-    if stagewise and isinstance(depths, int):
-        raise ValueError("stagewise=True needs the depth of each stage")
+    if isinstance(depths, int):
+        if stagewise:
+            raise ValueError("stagewise=True needs the depth of each stage")
+        return drop_path_rates(drop_path_rate, depths)
     rates = drop_path_rates(drop_path_rate, depths)
-    return rates if stagewise or isinstance(depths, int) else sum(rates, [])
+    return rates if stagewise else sum(rates, [])
 
 
 class DropPath(nn.Module):

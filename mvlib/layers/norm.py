@@ -298,7 +298,7 @@ NORM_ACTS: dict[Callable[..., nn.Module], Callable[..., nn.Module]] = {
 _made: dict[type[nn.Module], type[nn.Module]] = {}  # what `_with_act` made of norms that nobody registered
 
 
-def get_norm_layer(norm_layer: NormLayer) -> Callable[..., nn.Module] | None:
+def get_norm_layer(norm_layer: NormLayer) -> Callable[..., nn.Module] | Any:  # None for None
     """The norm class for a name ("batchnorm2d", "layernorm", ...); a class, a partial or None is returned as it is.
 
     Raises:
@@ -314,7 +314,7 @@ def get_norm_layer(norm_layer: NormLayer) -> Callable[..., nn.Module] | None:
     return NORMS[name]
 
 
-def get_norm_act_layer(norm_layer: NormLayer, act_layer: ActLayer = None) -> Callable[..., nn.Module] | None:
+def get_norm_act_layer(norm_layer: NormLayer, act_layer: ActLayer = None) -> Callable[..., nn.Module] | Any:
     """A class (or partial) that normalises a feature map and then applies `act_layer` (none: nothing); None for None.
 
     A norm, by name, class or partial, becomes the class that also activates: that of `NORM_ACTS`, or one made from it

@@ -45,7 +45,7 @@ def pruned_widths(name: str) -> Widths:
     Raises:
         FileNotFoundError: There is no such file.
     """
-    text = resources.files(__package__).joinpath("_pruned", f"{name}.txt").read_text(encoding="utf-8")
+    text = (resources.files("mvlib.models") / "_pruned" / f"{name}.txt").read_text(encoding="utf-8")
     rows = (line.split() for line in text.splitlines() if not line.startswith("#"))
     return MappingProxyType({layer: tuple(map(int, widths)) for layer, *widths in rows})
 
