@@ -543,7 +543,7 @@ def _fit_head(
     model: nn.Module, state_dict: StateDict, expected: StateDict, config: WeightsConfig
 ) -> tuple[set[str], list[str]]:
     """Cut a background class off, or take away a classifier of another shape. Returns expected keys, and why."""
-    paths = tuple(dict.fromkeys((*_paths(config.classifier), *getattr(model, "classifier_paths", ()))))
+    paths = tuple(dict.fromkeys((*_paths(config.classifier), *getattr(model, "logits_paths", ()))))
     dropped: set[str] = set()
     found = None
     for path in paths:
@@ -559,8 +559,9 @@ def _fit_head(
                 found = found or (shape, expected[key].shape)
                 dropped.add(key)
     names = "', '".join(paths)
-    if not dropped and paths and not any(key.startswith(f"{path}.") for key in state_dict for path in paths):
-        dropped = {key for key in expected for path in paths if key in (f"{path}.weight", f"{path}.bias")}
+    whole = tuple(f"{path}." for path in (*paths, *getattr(model, "classifier_paths", ())))
+    if not dropped and paths and not any(key.startswith(whole) for key in state_dict):
+        dropped = {key for key in expected if key.startswith(whole)}
         return dropped, [f"there is no classifier: '{names}' was initialised"] if dropped else []
     if found is None:
         return dropped, []
@@ -630,7 +631,7 @@ def _explain(
         lines.append("  the file holds quantized weights: a quantized_* model takes them, with quantize=True")
     elif _is_quantized(expected) and not _is_quantized(state_dict):
         lines.append("  the file holds float weights, the model is int8: pass quantize=False to load them")
-    heads = {f"{path}.weight" for path in getattr(model, "classifier_paths", ())}
+    heads = {f"{path}.weight" for path in getattr(model, "logits_paths", ())}
     wrong_heads = heads & set(problems.get("other shape", ()))
     for key in wrong_heads:
         classes = state_dict[key].shape[0]

@@ -1,7 +1,8 @@
-"""Branches that become one convolution for inference: the protocol, and RepVGG's block.
+"""What becomes one layer for inference: the protocol, batch norms beside a layer, and RepVGG's block.
 
-A module with branches has a method `reparameterize()`, which merges them in place and returns the module that takes its
-place (as a rule itself), or None for itself. Whoever wants a model without branches calls the function of that name.
+A module that can be a simpler one (branches that can be added, a norm behind a layer, kernels that are computed in each
+pass) has a method `reparameterize()`, which merges in place and returns the module that takes its place, perhaps
+itself, or None for itself. Whoever wants a model of simple layers calls the function of that name.
 """
 
 from __future__ import annotations
@@ -15,18 +16,18 @@ from torch import Tensor, nn
 from .activations import ActLayer, get_act_layer
 from .conv import ConvNormAct
 
-__all__ = ["RepVggBlock", "merge_branches", "norm_as_scale_and_shift", "reparameterize"]
+__all__ = ["RepVggBlock", "merge_branches", "merge_norm", "norm_as_scale_and_shift", "reparameterize"]
 
 _SILENT = (nn.Identity, nn.Dropout, nn.Sequential)  # what changes nothing in inference
 
 
 def reparameterize(model: nn.Module) -> int:
-    """Merge, in place, the branches of every module within that offers it; the outputs stay.
+    """Merge, in place, what every module within offers to merge; the outputs in evaluation stay.
 
     Modules of other libraries that name the method `fuse` or `switch_to_deploy` are asked by that name.
 
     Returns:
-        How many modules had branches.
+        How many modules were merged.
     """
     count = 0
     for name, child in list(model.named_children()):
@@ -48,6 +49,22 @@ def norm_as_scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
     """What a batch norm does in evaluation: x * scale + shift, a number per channel each."""
     scale = torch.rsqrt(norm.running_var + norm.eps) * (1 if norm.weight is None else norm.weight)
     return scale, (0 if norm.bias is None else norm.bias) - norm.running_mean * scale
+
+
+@torch.no_grad()
+def merge_norm(layer: nn.Module, norm: nn.Module, before: bool = False) -> nn.Module:
+    """Make a batch norm behind (or `before`) a convolution or linear layer a part of it, in place. Returns the layer.
+
+    Running statistics are taken as they are. Before a convolution with groups or padding, a norm cannot be merged.
+    """
+    scale, shift = norm_as_scale_and_shift(norm)
+    weight, bias = layer.weight, 0 if layer.bias is None else layer.bias
+    shape = [1] * weight.dim()
+    shape[1 if before else 0] = -1
+    bias = bias + (weight * shift.view(shape)).flatten(1).sum(1) if before else bias * scale + shift
+    layer.weight = nn.Parameter(weight * scale.view(shape), requires_grad=False)
+    layer.bias = nn.Parameter(bias, requires_grad=False)
+    return layer
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from .norm import NormLayer, get_norm_layer
 
 __all__ = [
     "POOL_TYPES", "AvgPool2dSame", "ClassifierHead", "GlobalPool2d", "Head", "NormMlpClassifierHead",
-    "SelectAdaptivePool2d",
+    "SelectAdaptivePool2d", "shortcut_pool",
 ]
 
 POOL_TYPES = ("avg", "max", "avgmax", "catavgmax", "")
@@ -39,6 +39,13 @@ class AvgPool2dSame(nn.AvgPool2d):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(pad_same(x, self.kernel_size, self.stride))
+
+
+def shortcut_pool(stride: int, dilation: int = 1) -> nn.Module:
+    """The 2x2 average pool by which a shortcut shrinks as ResNet-D's; where a stride became dilation, it keeps size."""
+    if dilation > 1:
+        return AvgPool2dSame(2, stride=1)
+    return nn.AvgPool2d(2, stride, ceil_mode=True, count_include_pad=False) if stride > 1 else nn.Identity()
 
 
 class SelectAdaptivePool2d(nn.Module):

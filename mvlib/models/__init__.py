@@ -35,6 +35,7 @@ _NAMES = {
     ".googlenet": ("GoogLeNet", "GoogLeNetOutputs"),
     ".hrnet": ("HighResolutionNet",),
     ".inception_v3": ("InceptionOutputs", "InceptionV3"),
+    ".levit": ("Levit", "LevitDistilled"),
     ".maxxvit": ("MaxxVit",),
     ".mobilenetv3": ("MobileNetV3",),
     ".nfnet": ("NormFreeNet",),

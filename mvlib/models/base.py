@@ -468,6 +468,13 @@ class ImageModel(nn.Module):
         """Paths of all classifiers; the first is the main one."""
         return (self.classifier_path,) if isinstance(self.classifier_path, str) else self.classifier_path
 
+    @property
+    def logits_paths(self) -> tuple[str, ...]:
+        """Paths of the layers that have a row for each class: the classifiers, or what is last in each of them."""
+        layers = [name for name, module in self.named_modules() if hasattr(module, "weight")]
+        return tuple(next((name for name in reversed(layers) if f"{name}.".startswith(f"{path}.")), path)
+                     for path in self.classifier_paths)
+
     def get_classifier(self) -> nn.Module:
         """The (main) classifier, an `nn.Identity` where there is none."""
         classifier: nn.Module = self._at(self.classifier_paths[0])

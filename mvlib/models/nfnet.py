@@ -22,7 +22,7 @@ from ..layers.activations import get_act_layer
 from ..layers.channel_attention import AttnLayer, get_attn
 from ..layers.drop import DropPath, drop_path_rates
 from ..layers.helpers import make_divisible
-from ..layers.pool import ClassifierHead
+from ..layers.pool import ClassifierHead, shortcut_pool
 from ..layers.std_conv import ScaledStdConv2d, ScaledStdConv2dSame
 from ..registry import register_model
 from .base import Flow, ImageModel, Step
@@ -61,17 +61,11 @@ class DownsampleAvg(nn.Module):
 
     def __init__(self, in_chs: int, out_chs: int, stride: int, dilation: int, conv_layer: Layer) -> None:
         super().__init__()
-        self.pool = _avg_pool(stride, dilation)
+        self.pool = shortcut_pool(stride, dilation)
         self.conv = conv_layer(in_chs, out_chs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(self.pool(x))
-
-
-def _avg_pool(stride: int, dilation: int) -> nn.Module:
-    if dilation > 1:
-        return nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.AvgPool2d(2, stride=1))
-    return nn.AvgPool2d(2, stride, ceil_mode=True, count_include_pad=False) if stride > 1 else nn.Identity()
 
 
 class NormFreeBlock(nn.Module):

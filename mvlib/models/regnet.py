@@ -31,7 +31,7 @@ from ..layers.conv import ConvNormAct, create_conv2d
 from ..layers.drop import DropPath, drop_path_rates
 from ..layers.helpers import make_divisible
 from ..layers.norm import GroupNormAct, NormLayer, get_norm_act_layer
-from ..layers.pool import ClassifierHead
+from ..layers.pool import ClassifierHead, shortcut_pool
 from ..registry import register_model
 from .base import Flow, ImageModel, KeyMap, StateDict, Step
 
@@ -93,12 +93,7 @@ def _shortcut(
         return None
     if kind == "conv1x1":
         return conv(in_chs, out_chs, 1, stride=stride)
-    pool: nn.Module = nn.Identity()
-    if dilation[0] > 1:  # a stride that became dilation: the map keeps its size, zeros below and on the right count
-        pool = nn.Sequential(nn.ZeroPad2d((0, 1, 0, 1)), nn.AvgPool2d(2, stride=1))
-    elif stride > 1:
-        pool = nn.AvgPool2d(2, stride, ceil_mode=True, count_include_pad=False)
-    return nn.Sequential(pool, conv(in_chs, out_chs, 1))
+    return nn.Sequential(shortcut_pool(stride, dilation[0]), conv(in_chs, out_chs, 1))
 
 
 class Bottleneck(nn.Module):

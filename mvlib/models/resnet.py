@@ -32,7 +32,7 @@ from ..layers.channel_attention import AttnLayer, SEModule, create_attn
 from ..layers.drop import DropBlock2d, DropPath, drop_path_rates
 from ..layers.helpers import to_ntuple
 from ..layers.norm import NormLayer, get_norm_layer
-from ..layers.pool import AvgPool2dSame, GlobalPool2d
+from ..layers.pool import GlobalPool2d, shortcut_pool
 from ..registry import register_model
 from .base import Flow, ImageModel, Step
 from .pruning import prune_to_widths
@@ -192,12 +192,7 @@ def _conv3x3(in_chs: int, out_chs: int, stride: int = 1, dilation: int = 1, grou
 
 
 def _avg_shortcut(in_chs: int, out_chs: int, stride: int, dilation: int, norm_layer: Layer) -> nn.Sequential:
-    if dilation > 1:  # a stride that became dilation
-        pool: nn.Module = AvgPool2dSame(2, stride=1)
-    elif stride > 1:
-        pool = nn.AvgPool2d(2, stride, ceil_mode=True, count_include_pad=False)
-    else:
-        pool = nn.Identity()
+    pool = shortcut_pool(stride, dilation)
     return nn.Sequential(pool, nn.Conv2d(in_chs, out_chs, 1, bias=False), norm_layer(out_chs))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..layers.branches import norm_as_scale_and_shift
+from ..layers.branches import merge_norm
 from .wiring import Snapshot, adjacent, parents_of, relative_difference, replace
 
 __all__ = ["fold_batch_norms"]
@@ -40,15 +40,10 @@ def fold_batch_norms(model: nn.Module, images: Tensor, tolerance: float = _TOLER
     expected = model(images)
     snapshot, places = Snapshot(model), parents_of(model)
     for layer, norm in behind:
-        scale, shift = norm_as_scale_and_shift(norm)
-        _set(layer, layer.weight * scale.view(-1, *[1] * (layer.weight.dim() - 1)),
-             shift if layer.bias is None else shift + layer.bias * scale)
+        merge_norm(layer, norm)
         _remove(places, norm)
     for norm, layer in before:
-        scale, shift = norm_as_scale_and_shift(norm)
-        shape = (1, -1, *[1] * (layer.weight.dim() - 2))
-        added = (layer.weight * shift.view(shape)).flatten(1).sum(1)
-        _set(layer, layer.weight * scale.view(shape), added if layer.bias is None else added + layer.bias)
+        merge_norm(layer, norm, before=True)
         _remove(places, norm)
     if relative_difference(model(images), expected) <= tolerance:
         return len(behind) + len(before)
@@ -67,11 +62,6 @@ def _reads_no_padding(layer: nn.Module) -> bool:
     return type(layer) is nn.Conv2d and layer.groups == 1 and layer.padding in ((0, 0), "valid")
 
 
-def _set(layer: nn.Module, weight: Tensor, bias: Tensor) -> None:
-    weight = weight.to(memory_format=_format(layer.weight))
-    layer.weight, layer.bias = nn.Parameter(weight, requires_grad=False), nn.Parameter(bias, requires_grad=False)
-
-
 def _rest(norm: nn.Module) -> list[nn.Module]:
     """What a norm does besides: dropout, activation."""
     return [part for part in (getattr(norm, "drop", None), getattr(norm, "act", None))
@@ -82,7 +72,3 @@ def _remove(places: dict[int, list[tuple[nn.Module, str]]], norm: nn.Module) -> 
     rest = _rest(norm)
     replace(places[id(norm)], nn.Identity() if not rest else rest[0] if len(rest) == 1 else nn.Sequential(*rest))
 
-
-def _format(weight: Tensor) -> torch.memory_format:
-    last = weight.dim() == 4 and weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
-    return torch.channels_last if last else torch.contiguous_format

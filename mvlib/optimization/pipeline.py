@@ -220,7 +220,7 @@ class _Optimizer:
 
     def _merge_branches(self) -> str:
         count = reparameterize(self.model)
-        return f"branches of {count} blocks merged" if count else ""
+        return f"{count} modules merged into simple layers" if count else ""
 
     def _fold(self) -> str:
         count = fold_batch_norms(self.model, self.images, self.bound)

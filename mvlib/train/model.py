@@ -110,13 +110,13 @@ def prepare_model(
 
 
 def _initialise_head(model: nn.Module, args: argparse.Namespace) -> None:
-    head = model.get_classifier()
     with torch.no_grad():
-        if args.head_init_scale is not None:
-            head.weight.mul_(args.head_init_scale)
-            head.bias.mul_(args.head_init_scale)
-        if args.head_init_bias is not None:
-            head.bias.fill_(args.head_init_bias)
+        for head in map(model.get_submodule, model.logits_paths):
+            if args.head_init_scale is not None:
+                head.weight.mul_(args.head_init_scale)
+                head.bias.mul_(args.head_init_scale)
+            if args.head_init_bias is not None:
+                head.bias.fill_(args.head_init_bias)
 
 
 def _set_batch_norm(model: nn.Module, args: argparse.Namespace) -> None:

@@ -281,7 +281,7 @@ def test_branches_are_merged():
     expected = model(x)
     optimized, report = mvlib.optimize(model, x, compile="off")
     assert difference(optimized(x), expected) <= 1e-5
-    assert report["reparameterize"].note == "branches of 5 blocks merged" and report["reparameterize"].done
+    assert report["reparameterize"].note == "5 modules merged into simple layers" and report["reparameterize"].done
     assert not any(block.is_reparameterized for block in model) and torch.equal(model(x), expected)
 
 

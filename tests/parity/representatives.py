@@ -61,6 +61,11 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "hrnet": {"hrnet_w18_small": {}},
     "inception_v3": {"inception_v3": {}},
+    "levit": {
+        "levit_128s": dict(depth=(1, 1, 1), img_size=64),
+        "levit_conv_128s": dict(depth=(1, 1, 1), img_size=64),  # convolutions on maps
+        "levit_256d": dict(depth=(1, 1, 1), img_size=64, embed_dim=(64, 96, 128)),  # one classifier
+    },
     "maxxvit": {
         "test_maxvit": dict(img_size=64),
         "test_coatnet": dict(img_size=64),

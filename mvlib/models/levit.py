@@ -1,0 +1,389 @@
+"""LeViT: a pyramid of attention, quick because each norm is a batch norm that goes into the layer before it.
+
+Graham et al., "LeViT: a Vision Transformer in ConvNet's Clothing for Faster Inference", 2021, arXiv:2104.01136.
+
+Convolutions shrink the image to a map; its tokens pass stages of blocks, and a block of attention whose queries are
+every second row and column shrinks it from stage to stage. Biases of attention stand for positions. "conv" models have
+1x1 convolutions on maps for linear layers on tokens: the same arithmetic on weights of another shape. All but the
+larger of timm's own ("512", "d" for deep, "s8" for a stem of stride 8) have a second classifier, see `Distilled`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..layers.activations import ActLayer, get_act_layer
+from ..layers.branches import merge_norm
+from ..layers.drop import DropPath
+from ..layers.helpers import to_2tuple, to_ntuple
+from ..layers.rel_pos import gen_offset_index
+from ..layers.stage import Stage
+from ..registry import register_model
+from .base import Flow, ImageModel, StateDict, Step, Tap
+from .distilled import Distilled
+
+if TYPE_CHECKING:
+    from ._variants.levit import *
+
+__all__ = ["Levit", "LevitDistilled"]
+
+Layer = Callable[..., nn.Module]
+Size = tuple[int, int]
+
+
+class ConvNorm(nn.Module):
+    """Convolution and batch norm, which `reparameterize()` merges; keys `linear`, `bn`. Shapes as `nn.Conv2d`."""
+
+    def __init__(self, in_chs: int, out_chs: int, kernel_size: int = 1, stride: int = 1) -> None:
+        super().__init__()
+        self.linear = nn.Conv2d(in_chs, out_chs, kernel_size, stride, kernel_size // 2, bias=False)
+        self.bn = nn.BatchNorm2d(out_chs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(self.linear(x))
+
+    def reparameterize(self) -> nn.Module:
+        return merge_norm(self.linear, self.bn)
+
+
+class LinearNorm(nn.Module):
+    """Linear layer and batch norm, which `reparameterize()` merges; keys `linear`, `bn`. Shapes: (B, N, C) -> same."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_features, out_features, bias=False)
+        self.bn = nn.BatchNorm1d(out_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.linear(x)
+        return self.bn(x.flatten(0, 1)).view_as(x)
+
+    def reparameterize(self) -> nn.Module:
+        return merge_norm(self.linear, self.bn)
+
+
+class NormLinear(nn.Module):
+    """A classifier: batch norm, dropout, linear layer; `reparameterize()` makes a linear layer of them.
+
+    Shapes: (B, in_features) -> (B, out_features). Keys `bn`, `linear`.
+    """
+
+    def __init__(self, in_features: int, out_features: int, drop: float = 0.0) -> None:
+        super().__init__()
+        self.bn = nn.BatchNorm1d(in_features)
+        self.drop = nn.Dropout(drop)
+        self.linear = nn.Linear(in_features, out_features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(self.drop(self.bn(x)))
+
+    def reparameterize(self) -> nn.Module:
+        return merge_norm(self.linear, self.bn, before=True)
+
+
+class Subsample(nn.Module):
+    """Every `stride`-th row and column of a grid of tokens. Shapes: (B, rows * columns, C) -> (B, fewer, C)."""
+
+    def __init__(self, stride: int, resolution: Size) -> None:
+        super().__init__()
+        self.stride, self.resolution = stride, resolution
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.unflatten(1, self.resolution)[:, ::self.stride, ::self.stride].flatten(1, 2)
+
+
+class Attention(nn.Module):
+    """Attention with a bias for each head and distance of query from key, in rows and in columns.
+
+    Shapes: tokens (B, N, dim), or a map (B, dim, rows, columns) where `use_conv`, -> as many of `out_dim`. Values are
+    `attn_ratio` times as wide as keys.
+    """
+
+    stride: ClassVar[int] = 1
+
+    def __init__(
+        self, dim: int, out_dim: int, key_dim: int, num_heads: int, attn_ratio: float, resolution: Size, use_conv: bool,
+        act_layer: Layer,
+    ) -> None:
+        super().__init__()
+        self.num_heads, self.key_dim, self.val_dim = num_heads, key_dim, int(attn_ratio * key_dim)
+        self.resolution, self.use_conv, self.scale = resolution, use_conv, key_dim**-0.5
+        layer = ConvNorm if use_conv else LinearNorm
+        self.add_projections(dim, layer)
+        self.proj = nn.Sequential()
+        self.proj.add_module("act", act_layer())
+        self.proj.add_module("ln", layer(num_heads * self.val_dim, out_dim))
+        self.num_keys = resolution[0] * resolution[1]
+        self.grid = tuple(-(-side // self.stride) for side in resolution)  # of the queries
+        self.attention_biases = nn.Parameter(torch.empty(num_heads, self.num_keys))
+        index = torch.empty(self.grid[0] * self.grid[1], self.num_keys, dtype=torch.long)
+        self.register_buffer("attention_bias_idxs", index, persistent=False)
+
+    def add_projections(self, dim: int, layer: Layer) -> None:
+        self.qkv = layer(dim, self.num_heads * (2 * self.key_dim + self.val_dim))
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.attention_biases)
+
+    def init_non_persistent_buffers(self) -> None:
+        index = gen_offset_index(self.resolution, self.stride, device=self.attention_bias_idxs.device)
+        self.register_buffer("attention_bias_idxs", index, persistent=False)
+
+    def project(self, x: Tensor) -> Sequence[Tensor]:
+        """Queries, keys and values of each head."""
+        return self.split_heads(self.qkv(x)).split((self.key_dim, self.key_dim, self.val_dim), dim=3)
+
+    def split_heads(self, x: Tensor) -> Tensor:
+        """Tokens or a map -> (B, heads, N, channels of a head)."""
+        if self.use_conv:
+            return x.flatten(2).unflatten(1, (self.num_heads, -1)).transpose(2, 3)
+        return x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.project(x)
+        # `index_select` takes a fifth of the time of indexing.
+        bias = self.attention_biases.index_select(1, self.attention_bias_idxs.flatten())
+        bias = bias.unflatten(1, (-1, self.num_keys))
+        attn = (q @ k.transpose(2, 3)).mul_(self.scale).add_(bias).softmax(dim=-1)
+        if self.use_conv:
+            return self.proj((v.transpose(2, 3) @ attn.transpose(2, 3)).flatten(1, 2).unflatten(2, self.grid))
+        return self.proj((attn @ v).transpose(1, 2).flatten(2))
+
+
+class AttentionDownsample(Attention):
+    """`Attention` whose queries are every second row and column: (B, N, dim) -> (B, about N / 4, out_dim)."""
+
+    stride: ClassVar[int] = 2
+
+    def add_projections(self, dim: int, layer: Layer) -> None:
+        self.kv = layer(dim, self.num_heads * (self.key_dim + self.val_dim))
+        self.q = nn.Sequential()
+        self.q.add_module("down", nn.AvgPool2d(1, self.stride) if self.use_conv else
+                          Subsample(self.stride, self.resolution))
+        self.q.add_module("ln", layer(dim, self.num_heads * self.key_dim))
+
+    def project(self, x: Tensor) -> Sequence[Tensor]:
+        k, v = self.split_heads(self.kv(x)).split((self.key_dim, self.val_dim), dim=3)
+        return self.split_heads(self.q(x)), k, v
+
+
+class LevitMlp(nn.Module):
+    """Two layers with norms, an activation between them; keys `ln1`, `ln2`. Shapes: as `Attention`'s."""
+
+    def __init__(self, dim: int, hidden_dim: int, use_conv: bool, act_layer: Layer) -> None:
+        super().__init__()
+        layer = ConvNorm if use_conv else LinearNorm
+        self.ln1 = layer(dim, hidden_dim)
+        self.act = act_layer()
+        self.ln2 = layer(hidden_dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.ln2(self.act(self.ln1(x)))
+
+
+def _drop_path(rate: float) -> nn.Module:
+    return DropPath(rate) if rate > 0.0 else nn.Identity()
+
+
+class LevitDownsample(nn.Module):
+    """Attention to fewer tokens, without a shortcut, and an MLP with one. Shapes: as `AttentionDownsample`'s."""
+
+    def __init__(self, attn: nn.Module, mlp: nn.Module, drop_path: float) -> None:
+        super().__init__()
+        self.attn_downsample, self.mlp, self.drop_path = attn, mlp, _drop_path(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.attn_downsample(x)
+        return x + self.drop_path(self.mlp(x))
+
+
+class LevitBlock(nn.Module):
+    """Attention and an MLP, each with a shortcut. Shapes: as `Attention`'s."""
+
+    def __init__(self, attn: nn.Module, mlp: nn.Module, drop_path: float) -> None:
+        super().__init__()
+        self.attn, self.drop_path1 = attn, _drop_path(drop_path)
+        self.mlp, self.drop_path2 = mlp, _drop_path(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path1(self.attn(x))
+        return x + self.drop_path2(self.mlp(x))
+
+
+class LevitStage(Stage):
+    """Downsampling, where `in_dim` tokens lie on a grid twice as fine, and blocks."""
+
+    def __init__(
+        self, in_dim: int, dim: int, key_dim: int, depth: int, num_heads: int, attn_ratio: float, mlp_ratio: float,
+        resolution: Size, downsample: bool, use_conv: bool, act_layer: Layer, attn_act_layer: Layer, drop_path: float,
+    ) -> None:
+        super().__init__()
+
+        def parts(attention: type[Attention], in_dim: int, heads: int, attn_ratio: float, mlp_ratio: float) -> tuple:
+            return (attention(in_dim, dim, key_dim, heads, attn_ratio, resolution, use_conv, attn_act_layer),
+                    LevitMlp(dim, int(dim * mlp_ratio), use_conv, act_layer), drop_path)
+
+        self.downsample: nn.Module = nn.Identity()
+        if downsample:
+            self.downsample = LevitDownsample(*parts(AttentionDownsample, in_dim, in_dim // key_dim, 4.0, 2.0))
+            resolution = self.downsample.attn_downsample.grid
+        self.blocks = nn.Sequential(*(
+            LevitBlock(*parts(Attention, dim, num_heads, attn_ratio, mlp_ratio)) for _ in range(depth)))
+
+
+class Levit(ImageModel):
+    """Stem of strided convolutions, stages of attention, pooling and a classifier with a norm in front.
+
+    Shapes: (B, in_chans, *img_size) -> (B, num_classes); features (B, N, embed_dim[-1]), or maps where `use_conv`.
+
+    Args:
+        img_size: Side of the images, or (height, width): positions are made for it.
+        in_chans: Channels of the image.
+        num_classes: Classes; 0 for pooled features.
+        embed_dim: Channels of each stage.
+        key_dim: Channels of a head's queries and keys.
+        depth: Blocks of each stage.
+        num_heads: Heads of their attention, one number or one for each stage; so `attn_ratio` and `mlp_ratio`.
+        attn_ratio: Channels of a head's values, in `key_dim`.
+        mlp_ratio: Hidden width of the MLPs, in `embed_dim`.
+        stem_type: "s16" or "s8": the stem's stride.
+        act_layer: Activation.
+        attn_act_layer: Activation behind attention, as `act_layer` unless given.
+        use_conv: Maps and 1x1 convolutions instead of tokens and linear layers.
+        global_pool: "avg", or "" for none.
+        drop_rate: Dropout before the classifier.
+        drop_path_rate: Stochastic depth of all blocks.
+
+    Raises:
+        ValueError: An option has an unknown value, or not a number for each stage.
+    """
+
+    dropout_paths: ClassVar[tuple[str, ...]] = ("head.drop", "head_dist.drop")
+
+    def __init__(
+        self,
+        img_size: int | Size = 224,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        embed_dim: Sequence[int] = (192,),
+        key_dim: int = 64,
+        depth: Sequence[int] = (12,),
+        num_heads: int | Sequence[int] = 3,
+        attn_ratio: float | Sequence[float] = 2.0,
+        mlp_ratio: float | Sequence[float] = 2.0,
+        stem_type: str = "s16",
+        act_layer: ActLayer = "hard_swish",
+        attn_act_layer: ActLayer = None,
+        use_conv: bool = False,
+        global_pool: str = "avg",
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if stem_type not in ("s16", "s8"):
+            raise ValueError(f"unknown stem_type {stem_type!r}; known: 's16', 's8'")
+        self.img_size = to_2tuple(img_size)
+        self.num_classes, self.in_chans, self.use_conv, self.drop_rate = num_classes, in_chans, use_conv, drop_rate
+        self.num_features = self.head_hidden_size = embed_dim[-1]
+        self.embed_dim = tuple(embed_dim)
+        self.tap_layout, self.feature_form = ("NCHW", "flat") if use_conv else ("NLC", "getter")
+        self.set_global_pool(global_pool)
+        act = get_act_layer(act_layer)
+
+        count, reduction = (4, 16) if stem_type == "s16" else (3, 8)
+        self.stem = nn.Sequential()
+        chs = [in_chans, *(embed_dim[0] // 2**i for i in reversed(range(count)))]
+        for i in range(1, count + 1):
+            if i > 1:
+                self.stem.add_module(f"act{i - 1}", act())
+            self.stem.add_module(f"conv{i}", ConvNorm(chs[i - 1], chs[i], 3, stride=2))
+        self.flow = Flow(stem=[Step("stem")] + ([] if use_conv else [Step("to_tokens")]), stages=[])
+
+        resolution = tuple(side // reduction for side in self.img_size)
+        numbers = [to_ntuple(len(embed_dim))(value) for value in (depth, num_heads, attn_ratio, mlp_ratio)]
+        if any(len(values) != len(embed_dim) for values in numbers):
+            raise ValueError(f"depth, num_heads, attn_ratio and mlp_ratio are one number or one for each of the "
+                             f"{len(embed_dim)} stages of embed_dim")
+        self.stages = nn.Sequential()
+        for i, (dim, *own) in enumerate(zip(embed_dim, *numbers)):
+            self.stages.append(LevitStage(
+                embed_dim[max(i - 1, 0)], dim, key_dim, *own, resolution, downsample=i > 0, use_conv=use_conv,
+                act_layer=act, attn_act_layer=get_act_layer(attn_act_layer) or act, drop_path=drop_path_rate))
+            if i > 0:
+                resolution, reduction = tuple(-(-side // 2) for side in resolution), 2 * reduction
+            self.flow.stages.append(Step(f"stages.{i}", dim, reduction))
+        self.head = self.make_classifier(num_classes)
+        self.init_weights()
+
+    def to_tokens(self, x: Tensor) -> Tensor:
+        return x.flatten(2).transpose(1, 2)
+
+    def tap_grid(self, tap: Tap, image_size: Sequence[int] | None) -> Size:
+        return tuple(-(-side // tap.reduction) for side in image_size)
+
+    def pool(self, x: Tensor) -> Tensor:
+        if not self.global_pool:
+            return x
+        return x.mean(dim=(2, 3)) if self.use_conv else x.mean(dim=1)
+
+    def set_global_pool(self, pool_type: str) -> None:
+        if pool_type not in ("avg", ""):
+            raise ValueError(f"unknown global_pool {pool_type!r}; known: 'avg', ''")
+        self.global_pool = pool_type
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        x = self.pool(x)  # dropout is the classifier's
+        return x if pre_logits else self.head(x)
+
+    def make_classifier(self, num_classes: int) -> nn.Module:
+        return NormLinear(self.num_features, num_classes, self.drop_rate) if num_classes > 0 else nn.Identity()
+
+    def no_weight_decay(self) -> set[str]:
+        return {name for name, _ in self.named_parameters() if name.endswith("attention_biases")}
+
+    def fit_state_dict(self, state_dict: StateDict) -> StateDict:
+        """Leave out the index of biases, which older files have and we compute."""
+        return {key: value for key, value in state_dict.items() if not key.endswith("attention_bias_idxs")}
+
+    def init_module(self, name: str, module: nn.Module) -> None:
+        super().init_module(name, module)
+        if name.endswith((".attn.proj.ln.bn", ".mlp.ln2.bn")):  # branches begin with 0
+            nn.init.zeros_(module.weight)
+        elif name.endswith(("head.linear", "head_dist.linear")):
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            nn.init.zeros_(module.bias)
+
+
+class LevitDistilled(Distilled, Levit):
+    """A LeViT with a second classifier that learns from a teacher, see `Distilled`. Arguments as `Levit`'s."""
+
+
+def _levit(distilled: bool = True, **kwargs: Any) -> Levit:
+    """`distilled`: with a second classifier."""
+    return (LevitDistilled if distilled else Levit)(**kwargs)
+
+
+_128S = dict(embed_dim=(128, 256, 384), key_dim=16, num_heads=(4, 6, 8), depth=(2, 3, 4))
+_128 = dict(embed_dim=(128, 256, 384), key_dim=16, num_heads=(4, 8, 12), depth=(4, 4, 4))
+_192 = dict(embed_dim=(192, 288, 384), key_dim=32, num_heads=(3, 5, 6), depth=(4, 4, 4))
+_256 = dict(embed_dim=(256, 384, 512), key_dim=32, num_heads=(4, 6, 8), depth=(4, 4, 4))
+_384 = dict(embed_dim=(384, 512, 768), key_dim=32, num_heads=(6, 9, 12), depth=(4, 4, 4))
+_512 = dict(embed_dim=(512, 768, 1024), key_dim=64, num_heads=(8, 12, 16), depth=(4, 4, 4))
+_TIMM = dict(act_layer="silu", distilled=False)
+_S8 = dict(act_layer="silu", stem_type="s8")
+
+register_model.variants(__name__, _levit, {
+    f"levit{conv}_{name}": (row, dict(use_conv=True)) if conv else row
+    for conv in ("", "_conv") for name, row in {
+        "128s": _128S, "128": _128, "192": _192, "256": _256, "384": _384,
+        "384_s8": {**_384, **_S8},
+        "512_s8": {**_512, **_TIMM, **_S8, "embed_dim": (512, 640, 896), "num_heads": (8, 10, 14)},
+        "512": {**_512, **_TIMM},
+        "256d": {**_256, **_TIMM, "depth": (4, 8, 6)},
+        "512d": {**_512, **_TIMM, "embed_dim": (512, 640, 768), "num_heads": (8, 10, 12), "depth": (4, 8, 6)},
+    }.items()
+})
