@@ -64,7 +64,8 @@ class FeatureExtractor(nn.ModuleDict):
 
     Image (B, in_chans, H, W) -> list of feature maps, in order of depth; or {name: feature map}.
 
-    Its children, and with them the keys of its state dict, are timm's, in a form that each family chooses:
+    Its children, and with them the keys of its state dict, are timm's, in a form that each family chooses; the first
+    three are for models whose tensors and steps are all their children's:
 
     "list": The model's children up to the last output: "layer1.0.conv1.weight".
     "flat": The same, and the items of sequential children are children themselves: "stages_0.blocks.1.norm.weight".
@@ -80,7 +81,7 @@ class FeatureExtractor(nn.ModuleDict):
         model: The model; it is taken apart.
         out_indices: Which features: None for the family's default, an int for the last n, or indices in any order;
             outputs, `feature_info` and the attribute `out_indices` have them in order of depth, each once.
-        output_fmt: "NCHW", "NHWC" or "NLC"; the family's own unless given.
+        output_fmt: "NCHW", "NHWC" or "NLC"; unless given the family's own, and "NCHW" where `feature_cls` is "getter".
         norm: Apply the final norm to the outputs that it fits, in the form "getter".
         return_dict: Return a dict instead of a list.
         feature_cls: The form, where it is to be another than the family's `feature_form`: "getter", "hook" or "fx".
@@ -118,7 +119,7 @@ class FeatureExtractor(nn.ModuleDict):
         if len(names) != len(taken):
             raise ConfigError(f"out_map names {len(names)} outputs, there are {len(taken)}")
         self.out_indices = tuple(taken)
-        self.output_fmt = output_fmt or model.feature_layout
+        self.output_fmt = output_fmt or ("NCHW" if feature_cls == "getter" else model.feature_layout)
         self.return_dict = return_dict or feature_cls == "dict"
         self.feature_info = FeatureInfo(info, taken)
         self.in_chans = model.in_chans

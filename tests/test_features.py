@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 import mvlib
+import mvlib.layers
 from mvlib import ConfigError, FeatureExtractor
+from mvlib.models.base import Flow, Step
 from tests.parity.harness import build_timm
 from tests.parity.representatives import REPRESENTATIVES
 
@@ -226,6 +228,36 @@ def test_other_forms_give_the_same(feature_cls, child):
         features.load_state_dict({key: torch.zeros_like(value) for key, value in expected.state_dict().items()},
                                  strict=feature_cls != "hook")  # which keeps layer4
         assert features(IMAGE)[0].count_nonzero() == 0
+
+
+def test_formats_of_outputs():
+    small = dict(depths=(1, 1), embed_dim=12, num_heads=(2, 2), img_size=56)
+    own, got, asked = (build("swin_tiny_patch4_window7_224", out_indices=(0, 1), **small, **options) for options in
+                       ({}, dict(feature_cls="getter"), dict(feature_cls="getter", output_fmt="NHWC")))
+    shapes = [tuple(features(IMAGE[:, :, :56, :56])[1].shape) for features in (own, got, asked)]
+    assert shapes == [(2, 7, 7, 24), (2, 24, 7, 7), (2, 7, 7, 24)]
+
+
+class Plain(mvlib.ImageModel):
+    """A user's model, with a parameter and a step of its own."""
+
+    def __init__(self, num_classes=2):
+        super().__init__()
+        self.num_classes, self.in_chans, self.num_features, self.head_hidden_size = num_classes, 3, 4, 4
+        self.scale = nn.Parameter(torch.ones(3, 1, 1))
+        self.conv = nn.Conv2d(3, 4, 2, 2)
+        self.flow = Flow(stem=[Step("rescale")], stages=[Step("conv", 4, 2)])
+        self.global_pool = mvlib.layers.GlobalPool2d("avg")
+        self.head = self.make_classifier(num_classes)
+
+    def rescale(self, x):
+        return x * self.scale
+
+
+def test_a_model_of_ones_own_is_whole():
+    features = FeatureExtractor(Plain())
+    assert list(features.state_dict()) == ["model.scale", "model.conv.weight", "model.conv.bias"]
+    assert features(IMAGE)[0].shape == (2, 4, 80, 80)
 
 
 def test_names_of_outputs():

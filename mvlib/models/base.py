@@ -199,7 +199,7 @@ class ImageModel(nn.Module):
     tap_layout: ClassVar[str] = "NCHW"
     tap_prefix: ClassVar[bool] = True
     feature_layout: ClassVar[str] = "NCHW"
-    feature_form: ClassVar[str] = "list"
+    feature_form: ClassVar[str] = "getter"
     default_out_indices: ClassVar[Indices] = None
     tap_norm: ClassVar[str] = "none"
     norm_path: ClassVar[str] = "norm"

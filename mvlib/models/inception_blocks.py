@@ -105,6 +105,7 @@ class AuxiliaryModel(ImageModel):
     """
 
     classifier_path: ClassVar[str] = "fc"
+    feature_form: ClassVar[str] = "list"
     aux_heads: ClassVar[Mapping[str, tuple[str, str]]] = {}
     aux_chs: ClassVar[int] = 0
 

@@ -234,6 +234,7 @@ class RegNet(ImageModel):
     """
 
     head_path: ClassVar[str] = "head"
+    feature_form: ClassVar[str] = "list"
 
     def __init__(
         self,

@@ -269,6 +269,7 @@ class ResNet(ImageModel):
     """
 
     classifier_path: ClassVar[str] = "fc"
+    feature_form: ClassVar[str] = "list"
 
     def __init__(
         self,

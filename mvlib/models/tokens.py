@@ -46,7 +46,6 @@ class TokenModel(ImageModel):
         resampling: How weights of another size are resampled, as `fit_sizes` takes it.
     """
 
-    feature_form: ClassVar[str] = "getter"
     tap_layout: ClassVar[str] = "NLC"
     default_out_indices: ClassVar[Indices] = 3
     tap_norm: ClassVar[str] = "all"

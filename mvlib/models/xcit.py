@@ -244,7 +244,6 @@ class XCiT(ImageModel):
 
     tap_layout: ClassVar[str] = "NLC"
     tap_prefix: ClassVar[bool] = False
-    feature_form: ClassVar[str] = "getter"
     default_out_indices: ClassVar[Indices] = 3
     tap_norm: ClassVar[str] = "all"
 
