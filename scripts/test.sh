@@ -9,6 +9,6 @@ source scripts/setup_env.sh
 setup_env test
 .venv/bin/python -m ruff check .
 .venv/bin/python scripts/check_types.py
-# Two processes of one thread each are quicker than one of two; a file's tests stay together, for their fixtures' sake.
+# Two processes of one thread each are quicker than one of two; tests/conftest.py says which tests stay together.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-exec .venv/bin/python -m pytest -n "${TEST_PROCESSES:-2}" --dist loadfile "$@"
+exec .venv/bin/python -m pytest -n "${TEST_PROCESSES:-2}" --durations=20 --durations-min=0.1 "$@"

@@ -26,4 +26,4 @@ EOF
     echo "$wanted" >.venv-oldest/.installed
 fi
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-exec "$python" -m pytest -n "${TEST_PROCESSES:-2}" --dist loadfile "$@"
+exec "$python" -m pytest -n "${TEST_PROCESSES:-2}" "$@"

@@ -19,6 +19,20 @@ def pytest_collection_finish(session):
     gc.freeze()
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A file's tests go to one process, for their fixtures' sake; where a file walks over models, a model's do."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFileOrModel(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            file, _, test = nodeid.partition("::")
+            walks = file.endswith(("test_families.py", "parity/test_parity.py", "parity/test_torchvision.py"))
+            return f"{file}[{test.partition('[')[2]}" if walks else file
+
+    return ByFileOrModel(config, log)
+
+
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """A hub on this machine that is the only one, with empty caches; retries do not wait.

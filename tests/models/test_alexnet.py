@@ -5,9 +5,7 @@ import re
 import pytest
 import torch
 import torchvision
-from timm.models._manipulate import group_parameters
 
-from mvlib.features import FeatureExtractor
 from mvlib.models.alexnet import AlexNet, GridPool, alexnet
 from tests.parity import harness
 from tests.skeleton import skeletons
@@ -57,19 +55,6 @@ def test_training_drops_the_same_and_gives_the_same_gradients(pair):
         assert expected.any() and harness.relative_difference(gradients[1][name], expected) < 1e-5, name
 
 
-def test_head_and_features_are_forward(pair):
-    _, ours = pair
-    image = harness.random_image(128)
-    with torch.no_grad():
-        features = ours.forward_features(image)
-        hidden = ours.forward_head(features, pre_logits=True)
-        assert hidden.shape == (2, ours.head_hidden_size) == (2, 4096)
-        assert torch.equal(ours.get_classifier()(hidden), ours(image))
-        final, taps = ours.forward_intermediates(image)
-        assert torch.equal(final, features) and torch.equal(taps[-1], features)
-        assert torch.equal(taps[0], torch.relu(ours.features[0](image)))
-
-
 def test_taps_have_the_channels_and_strides_that_they_say():
     model, image = small(num_classes=0), harness.random_image(224)
     assert [info["module"] for info in model.feature_info] == ["features.1", "features.4", "features.11", "features.12"]
@@ -77,29 +62,6 @@ def test_taps_have_the_channels_and_strides_that_they_say():
         for info, tap in zip(model.feature_info, model.forward_intermediates(image, intermediates_only=True)):
             assert tap.shape[1] == info["num_chs"]
             assert 224 / info["reduction"] - 1 <= tap.shape[-1] <= 224 / info["reduction"]
-
-
-@pytest.mark.parametrize("indices", [[0], [1, 2], [3], 2])
-def test_features_only_equals_intermediates(indices):
-    model, image = small(), harness.random_image(64)
-    with torch.no_grad():
-        expected = model.forward_intermediates(image, indices, intermediates_only=True)
-        extractor = FeatureExtractor(model, indices)
-        for one, other in zip(extractor(image), expected, strict=True):
-            assert torch.equal(one, other)
-    assert not any(key.startswith("model.classifier") for key in extractor.state_dict())
-
-
-def test_a_pruned_model_takes_a_new_head():
-    model, image = small(), harness.random_image(64)
-    with torch.no_grad():
-        features = model.forward_intermediates(image, [1], intermediates_only=True)[0]
-        model.prune_intermediate_layers([1])
-        assert torch.equal(model(image), features)
-        model.reset_classifier(3, "avg")
-        assert model.head_hidden_size == 192
-        expected = model.get_classifier()(features.mean((2, 3)))
-        assert torch.allclose(model(image), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("pool", ["avg", "max", "avgmax"])
@@ -119,52 +81,6 @@ def test_grids():
     avg, peak = tiles.mean(-1), tiles.amax(-1)
     assert torch.allclose(GridPool(6)(x), avg, atol=1e-6) and torch.equal(GridPool(6, "max")(x), peak)
     assert torch.allclose(GridPool(6, "avgmax")(x), (avg + peak) / 2, atol=1e-6)
-
-
-def test_checkpointing_changes_memory_alone():
-    plain, checkpointed = small(drop_rate=0.0), small(drop_rate=0.0)
-    checkpointed.load_state_dict(plain.state_dict())
-    checkpointed.set_grad_checkpointing()
-    image, stored = harness.random_image(128), []
-    for model in (plain, checkpointed):
-        count = [0]
-
-        def pack(tensor, count=count):
-            count[0] += 0 if isinstance(tensor, torch.nn.Parameter) else tensor.numel()
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            features = model.forward_features(image)
-        model.forward_head(features).square().sum().backward()
-        stored.append(count[0])
-    assert stored[1] < stored[0] / 2
-    for one, other in zip(plain.parameters(), checkpointed.parameters(), strict=True):
-        assert torch.equal(one.grad, other.grad)
-
-
-def test_layer_groups():
-    model = small()
-    groups = group_parameters(model, model.group_matcher())
-    assert [len(names) for names in groups.values()] == [2, 2, 2, 2, 2, 6]  # five convolutions and the head
-
-
-def test_traces_compiles_and_exports():
-    model, image = small(in_chans=4), harness.random_image(96, 4)
-    with torch.no_grad():
-        expected = model(image)
-        assert torch.equal(torch.fx.symbolic_trace(model)(image), expected)
-        assert torch.equal(torch.compile(model, fullgraph=True, backend="eager")(image), expected)
-        assert torch.equal(torch.export.export(model, (image,), strict=False).module()(image), expected)
-
-
-def test_a_model_from_the_meta_device_is_complete():
-    with skeletons():
-        model = small()
-    model.to_empty(device="cpu")
-    for tensor in model.parameters():
-        tensor.data.fill_(-7)
-    model.init_weights()
-    assert not any((tensor == -7).any() for tensor in model.parameters())
 
 
 @pytest.mark.parametrize(("kwargs", "message"), [

@@ -10,11 +10,14 @@ from timm.models import maxxvit as timm_maxxvit
 from torch import nn
 
 import mvlib
-from mvlib.loading import load_weights, materialize
+from mvlib.loading import load_weights
 from mvlib.models import maxxvit
 from mvlib.models.maxxvit import MaxxVit
-from tests.parity.harness import randomize, relative_difference
+from tests.parity.harness import randomize
 from tests.skeleton import skeletons
+
+from . import pairs
+from .pairs import assert_same
 
 MAX, COAT = "test_maxvit", "test_coatnet"
 HEAD = dict(head_hidden_size=48)
@@ -25,25 +28,20 @@ def image(size=64, batch=2):
     return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(0))
 
 
+SMALL = dict(img_size=64, num_classes=7)
+
+
 def build(name, **kwargs):
-    return getattr(maxxvit, name)(**{"img_size": 64, "num_classes": 7, **kwargs})
+    return mvlib.model_entrypoint(name)(**{**SMALL, **kwargs}).eval()
 
 
 def build_timm(name, **kwargs):
-    return timm.create_model(name, **{"img_size": 64, "num_classes": 7, **kwargs})
+    return timm.create_model(name, **{**SMALL, **kwargs})
 
 
 def pair(name, **kwargs):
     """Our model and timm's, with the same random weights."""
-    theirs, ours = build_timm(name, **kwargs), build(name, **kwargs)
-    randomize(theirs, image(theirs.img_size))
-    ours.load_state_dict(theirs.state_dict())
-    return ours.eval(), theirs.eval()
-
-
-def assert_same(ours, theirs, x):
-    with torch.inference_mode():
-        assert relative_difference(ours(x), theirs(x)) < 1e-5
+    return pairs.pair(name, kwargs.get("img_size", 64), **{**SMALL, **kwargs})[:2]
 
 
 def shapes(model):
@@ -80,11 +78,8 @@ def test_an_architecture_is_built_for_its_image_size(name):
     (COAT, dict(block_type=("C", ("C", "T"), ("T", "C"), "M"), embed_dim=(32, 32, 64, 64), global_pool="catavgmax")),
     (COAT, dict(num_classes=0, global_pool="max", **HEAD)),
 ], ids=str)
-def test_options_mean_what_they_mean_in_timm(name, kwargs):
-    ours, theirs = pair(name, **kwargs)
-    assert shapes(ours) == shapes(theirs)
-    assert ours.head_hidden_size == theirs.head_hidden_size
-    assert_same(ours, theirs, image(theirs.img_size))
+def test_arguments_have_timms_effect(name, kwargs):
+    pairs.assert_same_effect(name, kwargs.get("img_size", 64), **{**SMALL, **kwargs})
 
 
 @pytest.mark.parametrize("pool", ["max", "max2", "avg", "avg2"])
@@ -188,7 +183,7 @@ def test_weights_are_resampled_as_timm_does(name, kind, size):
 
 
 def test_linear_weights_fit_convolutions_and_back():
-    linear, conv = build(MAX).eval(), build(MAX, transformer_use_nchw_attn=True).eval()
+    linear, conv = build(MAX), build(MAX, transformer_use_nchw_attn=True)
     randomize(linear, image())
     load_weights(conv, linear.state_dict())
     assert_same(conv, linear, image())
@@ -197,20 +192,6 @@ def test_linear_weights_fit_convolutions_and_back():
 
 
 # heads
-
-@pytest.mark.parametrize("pool", ["", "max", "avgmax"])
-def test_pooling_is_changed_as_in_timm(pool):
-    ours, theirs = pair(COAT, **HEAD)
-    for model in (ours, theirs):
-        model.reset_classifier(5, pool)
-    assert shapes(ours) == shapes(theirs)
-    ours.load_state_dict(theirs.state_dict())
-    assert_same(ours, theirs, image())
-    built, expected = pair(COAT, global_pool=pool, **HEAD)
-    assert shapes(built) == shapes(expected)
-    assert_same(built, expected, image())
-    with pytest.raises(ValueError, match="changes the width"):
-        ours.reset_classifier(5, "catavgmax")
 
 
 def test_a_changed_pooling_keeps_the_hidden_layer():
@@ -226,28 +207,12 @@ def test_a_changed_pooling_keeps_the_hidden_layer():
     assert model.head_hidden_size == 48
 
 
-@pytest.mark.parametrize("indices", [[1], [4], [0, 2]])
-@pytest.mark.parametrize("kwargs", [{}, HEAD], ids=["plain", "hidden layer"])
-def test_pruning(indices, kwargs):
-    ours, theirs = pair(MAX, **kwargs)
-    assert ours.prune_intermediate_layers(indices) == theirs.prune_intermediate_layers(indices)
-    assert shapes(ours) == shapes(theirs)
-    assert (ours.num_features, ours.head_hidden_size) == (theirs.num_features, theirs.head_hidden_size)
-    assert_same(ours, theirs, image())
-    ours.reset_classifier(3, "avg")
-    assert ours(image()).shape == (2, 3)
-
-
 # torchvision
 
-def test_torchvision_layout():
-    theirs = torchvision.models.maxvit_t()
-    randomize(theirs, image(224, batch=1))
+def test_torchvisions_settings():
     with skeletons():
-        ours = maxxvit.maxvit_t()
+        ours, theirs = maxxvit.maxvit_t(), torchvision.models.maxvit_t()
     assert sum(p.numel() for p in ours.parameters()) == 30_919_624  # what torchvision's weights say of themselves
-    load_weights(ours, theirs.state_dict())
-    assert_same(ours.eval(), theirs.eval(), image(224, batch=1))
     norms = [[m for m in model.modules() if isinstance(m, nn.BatchNorm2d)] for model in (ours, theirs)]
     assert [(m.eps, m.momentum) for m in norms[0]] == [(m.eps, m.momentum) for m in norms[1]]
     rates = [block.conv.drop_path.drop_prob for stage in ours.stages for block in stage.blocks[1:]]
@@ -268,18 +233,6 @@ def test_torchvisions_windows_stay_for_other_images():
 
 
 # the contract, where this family touches it
-
-@pytest.mark.parametrize("kind", ["bias", "bias_tf", "mlp"])
-@pytest.mark.parametrize("name", [MAX, COAT])
-def test_buffers_are_computed_after_the_meta_device_and_not_saved(name, kind):
-    with skeletons():
-        model = build(name, transformer_rel_pos_type=kind)
-    materialize(model)
-    buffers = dict(build(name, transformer_rel_pos_type=kind).named_buffers())
-    assert any("rel_pos" in key for key in buffers)
-    for key, buffer in model.named_buffers():
-        assert torch.equal(buffer, buffers[key]), key
-    assert not any("index" in key or "coords" in key for key in model.state_dict())
 
 
 @pytest.mark.parametrize("scheme", ["", "normal", "trunc_normal", "xavier_normal", "vit_eff"])
@@ -316,29 +269,6 @@ def test_position_mlp_drops_as_timms_in_training():
         grads.append({name: p.grad for name, p in model.named_parameters()})
     for name, grad in grads[1].items():
         torch.testing.assert_close(grads[0][name], grad, rtol=1e-5, atol=1e-5 * grad.abs().max().item() + 1e-9)
-
-
-def test_stages_are_checkpointed_block_by_block():
-    model = build(COAT)
-    model.set_grad_checkpointing()
-    assert all(stage.grad_checkpointing for stage in model.stages)
-    runs = []
-    model.stages[2].blocks[1].register_forward_pre_hook(lambda *_: runs.append(1))
-    model(image()).sum().backward()
-    assert len(runs) == 2  # forward, and again in the backward pass
-
-
-@pytest.mark.parametrize(("name", "kwargs"), [
-    (MAX, dict(conv_padding="same", transformer_rel_pos_type="bias_tf")), (MAX, dict(transformer_use_nchw_attn=True)),
-    (COAT, dict(block_type=("C", "PM", "T", "T")))], ids=str)
-def test_tracing(name, kwargs):
-    model = build(name, **kwargs).eval()
-    torch.testing.assert_close(torch.fx.symbolic_trace(model)(image()), model(image()))
-
-
-def test_half_precision():
-    model = build(MAX, transformer_rel_pos_type="mlp").to(torch.bfloat16).eval()
-    assert model(image().bfloat16()).dtype == torch.bfloat16
 
 
 def test_config_json_can_hold_every_argument():

@@ -3,13 +3,14 @@
 import math
 
 import pytest
-import timm
 import torch
 
 import mvlib
 from mvlib.layers import StdConv2d, reparameterize
 from mvlib.models.nfnet import NormFreeBlock, NormFreeNet
 from tests.parity import harness
+
+from .pairs import assert_same_effect
 
 SMALL = dict(depths=(1, 1, 2, 1), width_factor=0.125)
 
@@ -29,30 +30,7 @@ def create(name="test_nfnet", **kwargs):
     ("nf_seresnet26", dict(SMALL, stem_type="7x7", act_layer="tanh", extra_conv=True, group_size=4)),
 ])
 def test_arguments_have_timms_effect(name, kwargs):
-    theirs, image = timm.create_model(name, **kwargs), harness.random_image(70, kwargs.get("in_chans", 3))
-    harness.randomize(theirs, image)
-    ours = create(name, **kwargs)
-    ours.load_state_dict(theirs.state_dict())
-    assert ours.feature_info == [dict(info, index=i) for i, info in enumerate(theirs.feature_info)]
-    with torch.no_grad():
-        assert harness.relative_difference(ours(image), theirs(image)) < 1e-5
-        for one, other in zip(*(m.forward_intermediates(image, intermediates_only=True) for m in (ours, theirs))):
-            assert harness.relative_difference(one, other) < 1e-5
-
-
-@pytest.mark.parametrize("arguments", [
-    dict(indices=[0]), dict(indices=[1, 3]), dict(indices=1), dict(indices=1, prune_norm=True, prune_head=False)])
-@pytest.mark.parametrize("name", ["test_nfnet", "nf_resnet26"])  # with and without a convolution behind the stages
-def test_pruning_to_features_equals_timms(name, arguments):
-    kwargs = {} if name == "test_nfnet" else SMALL
-    theirs, ours, image = timm.create_model(name, **kwargs), create(name, **kwargs), harness.random_image(64)
-    harness.randomize(theirs, image)
-    ours.load_state_dict(theirs.state_dict())
-    assert ours.prune_intermediate_layers(**arguments) == theirs.prune_intermediate_layers(**arguments)
-    assert list(ours.state_dict()) == list(theirs.state_dict())
-    assert (ours.num_features, ours.head_hidden_size) == (theirs.num_features, theirs.head_hidden_size)
-    with torch.no_grad():
-        assert harness.relative_difference(ours(image), theirs(image)) < 1e-5
+    assert_same_effect(name, 70, **kwargs)
 
 
 @pytest.mark.parametrize("gamma_in_act", [False, True])

@@ -3,9 +3,7 @@
 import pytest
 import torch
 import torchvision
-from timm.models import group_parameters
 
-from mvlib.features import FeatureExtractor
 from mvlib.loading import load_weights
 from mvlib.models import shufflenetv2
 from mvlib.models.shufflenetv2 import ShuffleNetV2, shuffle_channels
@@ -73,28 +71,6 @@ def test_taps_are_torchvisions_stages(name):
     assert [info["reduction"] for info in ours.feature_info] == [2, 4, 8, 16, 32]
 
 
-def test_features_only():
-    ours, _ = pair()
-    with torch.inference_mode():
-        expected = ours.forward_intermediates(image(), [1, 3], intermediates_only=True)
-        extractor = FeatureExtractor(build(), out_indices=(1, 3)).eval()
-        kept = extractor.model.state_dict()
-        extractor.model.load_state_dict({key: value for key, value in ours.state_dict().items() if key in kept})
-        assert all(torch.equal(a, b) for a, b in zip(extractor(image()), expected, strict=True))
-    assert not [key for key in extractor.state_dict() if "stage4" in key or "conv5" in key or "fc" in key]
-
-
-def test_pruning_leaves_a_model_that_runs():
-    model = build().eval()
-    model.prune_intermediate_layers(1, prune_head=False)
-    assert model(image()).shape == (2, 7)
-    model.prune_intermediate_layers(1)
-    assert (model.num_features, model.num_classes) == (192, 0)
-    assert model(image()).shape == (2, 192, 3, 3)
-    model.reset_classifier(4, "avg")
-    assert model(image()).shape == (2, 4)
-
-
 @pytest.mark.parametrize(("output_stride", "side"), [(32, 3), (16, 6), (8, 12)])
 def test_output_stride_becomes_dilation(output_stride, side):
     ours, _ = pair(output_stride=output_stride)
@@ -114,26 +90,6 @@ def test_dilation_sees_what_the_strides_saw():
     assert relative_difference(found[:, :, ::2, ::2], expected) < 1e-5
 
 
-def test_head():
-    model = build(global_pool="catavgmax").eval()
-    with torch.inference_mode():
-        vector = model.forward_head(model.forward_features(image()), pre_logits=True)
-        assert vector.shape == (2, model.head_hidden_size) == (2, 2048)
-        model.reset_classifier(0)
-        assert torch.equal(model(image()), vector)
-        model.reset_classifier(3, "max")
-        assert model(image()).shape == (2, 3)
-
-
-@pytest.mark.parametrize("coarse", [False, True])
-def test_layer_groups_keep_the_order_of_the_layers(coarse):
-    model = build()
-    groups = list(group_parameters(model, model.group_matcher(coarse)).values())
-    assert len(groups) == 1 + (3 if coarse else 16) + 1
-    assert [n for group in groups for n in group] == [n for n, _ in model.named_parameters()]
-    assert groups[-1] == ["fc.weight", "fc.bias"]
-
-
 def test_built_on_meta_it_initialises_like_torchvision():
     with skeletons():
         ours = build()
@@ -144,32 +100,6 @@ def test_built_on_meta_it_initialises_like_torchvision():
         spread = expected[key].float().std(correction=0)
         assert torch.equal(value, expected[key]) if spread == 0 \
             else abs(value.std(correction=0) / spread - 1) < 0.1 + 5 / value.numel() ** 0.5, key
-
-
-def test_checkpointing_changes_nothing():
-    model, _ = pair()
-    gradients = []
-    for enable in (False, True):
-        model.set_grad_checkpointing(enable)
-        model.zero_grad()
-        model(image()).square().sum().backward()
-        gradients.append([p.grad.clone() for p in model.parameters()])
-    assert all(torch.equal(one, other) for one, other in zip(*gradients))
-
-
-def test_fx_compile_and_export_take_it():
-    model, _ = pair()
-    torch._dynamo.reset()
-    with torch.no_grad():
-        expected = model(image())
-        assert torch.equal(torch.fx.symbolic_trace(model)(image(96)), model(image(96)))
-        assert relative_difference(torch.compile(model, fullgraph=True, backend="eager")(image()), expected) < 1e-6
-        exported = torch.export.export(model, (image(),), strict=False)
-        assert relative_difference(exported.module()(image()), expected) < 1e-6
-
-
-def test_channels_of_the_image():
-    assert build(in_chans=1).eval()(image(chans=1)).shape == (2, 7)
 
 
 @pytest.mark.parametrize(("kwargs", "message"), [

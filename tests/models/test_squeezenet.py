@@ -3,10 +3,8 @@
 import pytest
 import torch
 import torchvision
-from timm.models import group_parameters
 from torch import nn
 
-from mvlib.features import FeatureExtractor
 from mvlib.loading import load_weights
 from mvlib.models import squeezenet
 from mvlib.models.squeezenet import SqueezeNet
@@ -76,19 +74,6 @@ def test_there_is_a_tap_at_every_resolution(name):
     assert [info["reduction"] for info in ours.feature_info] == [2, 4, 8, 16]
 
 
-@every_version
-def test_features_only(name):
-    ours, _ = pair(name)
-    with torch.inference_mode():
-        expected = ours.forward_intermediates(image(), [0, 2], intermediates_only=True)
-        extractor = FeatureExtractor(build(name), out_indices=(0, 2)).eval()
-        kept = extractor.model.state_dict()
-        extractor.model.load_state_dict({key: value for key, value in ours.state_dict().items() if key in kept})
-        assert all(torch.equal(a, b) for a, b in zip(extractor(image()), expected, strict=True))
-    assert extractor.feature_info.channels() == [ours.feature_info[i]["num_chs"] for i in (0, 2)]
-    assert len(extractor.state_dict()) < len(ours.state_dict()) - 2
-
-
 def test_head_scores_positions_then_pools():
     ours, _ = pair("squeezenet1_1")
     with torch.inference_mode():
@@ -128,16 +113,6 @@ def test_reset_classifier_makes_a_fresh_convolution():
     assert torch.equal(ours.forward_features(image()), before)
 
 
-@every_version
-def test_layer_groups_keep_the_order_of_the_layers(name):
-    model = build(name)
-    groups = list(group_parameters(model, model.group_matcher()).values())
-    assert groups[0] == ["features.0.weight", "features.0.bias"]
-    assert groups[-1] == ["classifier.1.weight", "classifier.1.bias"]
-    assert len(groups) == 1 + 8 + 1
-    assert [n for group in groups for n in group] == [n for n, _ in model.named_parameters()]
-
-
 def test_built_on_meta_it_initialises_like_torchvision():
     with skeletons():
         ours = build("squeezenet1_0")
@@ -147,39 +122,6 @@ def test_built_on_meta_it_initialises_like_torchvision():
     for key, value in ours.state_dict().items():
         spread = expected[key].std()
         assert not value.any() if spread == 0 else abs(value.std() / spread - 1) < 5 / value.numel() ** 0.5, key
-
-
-def test_checkpointing_changes_nothing():
-    model, _ = pair("squeezenet1_1")
-    gradients = []
-    for enable in (False, True):
-        model.set_grad_checkpointing(enable)
-        model.zero_grad()
-        model(image()).square().sum().backward()
-        gradients.append([p.grad.clone() for p in model.parameters()])
-    assert all(torch.equal(one, other) for one, other in zip(*gradients))
-
-
-def test_dropout_acts_in_training_alone():
-    model, _ = pair("squeezenet1_1", drop_rate=0.9)
-    assert torch.equal(model(image()), model(image()))
-    model.train()
-    assert not torch.equal(model(image()), model(image()))
-
-
-def test_fx_compile_and_export_take_it():
-    model, _ = pair("squeezenet1_0")
-    torch._dynamo.reset()
-    with torch.no_grad():
-        expected = model(image())
-        assert torch.equal(torch.fx.symbolic_trace(model)(image()), expected)
-        assert relative_difference(torch.compile(model, fullgraph=True, backend="eager")(image()), expected) < 1e-6
-        exported = torch.export.export(model, (image(),), strict=False)
-        assert relative_difference(exported.module()(image()), expected) < 1e-6
-
-
-def test_channels_of_the_image():
-    assert build("squeezenet1_1", in_chans=1).eval()(image(chans=1)).shape == (2, 7)
 
 
 @pytest.mark.parametrize(("kwargs", "message"), [

@@ -5,16 +5,17 @@ import functools
 
 import pytest
 import torch
-import torchvision
 from timm.models import swin_transformer as timm_swin
 from torchvision.models import swin_transformer as tv_swin
 
 import mvlib
-from mvlib.loading import load_weights, materialize
+from mvlib.loading import load_weights
 from mvlib.models.swin_transformer import SwinTransformer
 from mvlib.models.swin_transformer_v2 import SwinTransformerV2
 from tests.parity.harness import build_ours, build_timm, randomize, relative_difference
-from tests.skeleton import skeletons
+
+from . import pairs
+from .pairs import assert_same
 
 SMALL = dict(img_size=64, num_classes=7, embed_dim=16, depths=(2, 2, 2), num_heads=(1, 2, 4), drop_path_rate=0.0)
 
@@ -25,17 +26,8 @@ def image(size=64, batch=2):
 
 
 def pair(**kwargs):
-    """timm's model and ours, with the same random weights."""
-    kwargs = {**SMALL, **kwargs}
-    theirs, ours = timm_swin.SwinTransformer(**kwargs), SwinTransformer(**kwargs)
-    randomize(theirs, image())
-    ours.load_state_dict(theirs.state_dict())
-    return ours.eval(), theirs.eval()
-
-
-def assert_same(ours, theirs, x):
-    with torch.inference_mode():
-        assert relative_difference(ours(x), theirs(x)) < 1e-5
+    """Our model and timm's, with the same random weights."""
+    return pairs.pair_of(timm_swin.SwinTransformer, SwinTransformer, **{**SMALL, **kwargs})[:2]
 
 
 @pytest.mark.parametrize("kwargs", [
@@ -50,17 +42,14 @@ def assert_same(ours, theirs, x):
     dict(global_pool=""),
     dict(num_classes=0),
 ], ids=str)
-def test_arguments_mean_what_they_mean_in_timm(kwargs):
-    ours, theirs = pair(**kwargs)
-    assert_same(ours, theirs, image())
-    assert_same(ours, theirs, image(batch=1))
-    assert ours.head_hidden_size == theirs.head_hidden_size
+def test_arguments_have_timms_effect(kwargs):
+    pairs.assert_same_models(timm_swin.SwinTransformer, SwinTransformer, **{**SMALL, **kwargs})
 
 
 @pytest.mark.parametrize("img_size", [(64, 96), (52, 76), (4, 4)])
 def test_sizes_that_windows_do_not_divide(img_size):
-    ours, theirs = pair(img_size=img_size, window_size=4)
-    assert_same(ours, theirs, image(img_size))
+    assert_same(*pairs.pair_of(timm_swin.SwinTransformer, SwinTransformer, img_size, **{
+        **SMALL, "img_size": img_size, "window_size": 4}))
 
 
 @pytest.mark.parametrize("dynamic", [dict(strict_img_size=False), dict(dynamic_img_size=True)])
@@ -224,34 +213,7 @@ def test_microsoft_layout(with_head):
     assert_same(fresh, theirs, image())
 
 
-def test_torchvision_layout():
-    theirs = torchvision.models.swin_transformer.SwinTransformer(
-        patch_size=[4, 4], embed_dim=16, depths=[2, 2, 2], num_heads=[1, 2, 4], window_size=[4, 4], num_classes=7)
-    randomize(theirs, image())
-    with skeletons():
-        ours = SwinTransformer(**SMALL, window_size=4)
-    load_weights(ours, theirs.state_dict())
-    assert_same(ours.eval(), theirs.eval(), image())
-
-
 # the contract, where windows touch it
-
-def test_buffers_are_computed_after_the_meta_device_and_not_saved():
-    with skeletons():
-        model = SwinTransformer(**SMALL, window_size=4)
-    materialize(model)
-    direct = timm_swin.SwinTransformer(**SMALL, window_size=4)
-    buffers = dict(direct.named_buffers())
-    for name, buffer in model.named_buffers():
-        assert torch.equal(buffer, buffers[name]), name
-    assert len(buffers) == len(list(model.named_buffers())) == 8  # six indices, two masks: the last stage is one window
-    assert not any(name in model.state_dict() for name in buffers)
-
-
-def test_half_precision():
-    model = SwinTransformer(**SMALL, window_size=4).to(torch.bfloat16).eval()
-    assert model.layers[0].blocks[1].attn_mask.dtype == torch.bfloat16
-    assert model(image().bfloat16()).dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("mode", ["", "jax", "jax_nlhb", "moco", "reset"])
@@ -265,22 +227,3 @@ def test_initial_weights_are_distributed_as_timms(mode):
             torch.testing.assert_close(a.mean(), b.mean(), rtol=0.05, atol=0.1 * b.std().item() + 1e-7, msg=name)
 
 
-def test_pruning_to_an_early_stage():
-    ours, theirs = pair(window_size=4)
-    assert ours.prune_intermediate_layers([1]) == theirs.prune_intermediate_layers([1])
-    assert ours.state_dict().keys() == theirs.state_dict().keys()
-    assert ours.num_features == theirs.num_features == 32
-    with torch.inference_mode():
-        assert relative_difference(ours(image()), theirs(image())) < 1e-5
-        ours.set_input_size(img_size=96)  # the stages that are left
-        assert ours(image(96)).shape == (2, 12, 12, 32)
-
-
-def test_stages_are_checkpointed_block_by_block():
-    model = SwinTransformer(**SMALL, window_size=4)
-    model.set_grad_checkpointing()
-    assert all(stage.grad_checkpointing for stage in model.layers)
-    runs = []
-    model.layers[1].blocks[0].register_forward_pre_hook(lambda *_: runs.append(1))
-    model(image()).sum().backward()
-    assert len(runs) == 2  # forward, and again in the backward pass

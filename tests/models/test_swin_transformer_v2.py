@@ -3,14 +3,14 @@
 import pytest
 import timm
 import torch
-import torchvision
 
-import mvlib
 from mvlib.loading import load_weights
 from mvlib.models.swin_transformer_v2 import SwinTransformerV2
-from tests.parity.harness import randomize
-from tests.skeleton import skeletons
 
+from . import pairs
+from .pairs import assert_same
+
+TIMMS = timm.models.swin_transformer_v2.SwinTransformerV2
 SMALL = dict(img_size=64, embed_dim=48, depths=(2, 2), num_heads=(2, 4), window_size=8, num_classes=10,
              pretrained_window_sizes=(0, 0))
 
@@ -20,28 +20,16 @@ def image(side=64):
 
 
 def pair(**kwargs):
-    """timm's model with random weights and ours with the same."""
-    arguments = {**SMALL, **kwargs}
-    theirs = timm.models.swin_transformer_v2.SwinTransformerV2(**arguments)
-    randomize(theirs, image(arguments["img_size"]))
-    ours = SwinTransformerV2(**arguments)
-    ours.load_state_dict(theirs.state_dict())
-    return ours.eval(), theirs.eval()
-
-
-def same(ours, theirs):
-    return (ours - theirs).abs().max() < 1e-5 * theirs.abs().max()
+    """Our model and timm's, with the same random weights."""
+    return pairs.pair_of(TIMMS, SwinTransformerV2, kwargs.get("img_size", 64), **{**SMALL, **kwargs})[:2]
 
 
 @pytest.mark.parametrize("arguments", [
     {}, {"window_size": 4}, {"window_size": 6}, {"img_size": 72}, {"window_size": (8, 4)}, {"qkv_bias": False},
     {"pretrained_window_sizes": (6, 3)}, {"always_partition": True, "window_size": 12}, {"act_layer": "relu"},
 ], ids=str)
-@torch.inference_mode()
-def test_arguments(arguments):
-    ours, theirs = pair(**arguments)
-    x = image(arguments.get("img_size", 64))
-    assert same(ours(x), theirs(x))
+def test_arguments_have_timms_effect(arguments):
+    pairs.assert_same_models(TIMMS, SwinTransformerV2, arguments.get("img_size", 64), **{**SMALL, **arguments})
 
 
 @torch.inference_mode()
@@ -50,11 +38,11 @@ def test_sizes_change_in_place_and_in_forward():
     for model in (ours, theirs):
         model.set_input_size(img_size=96)
     assert [b.window_size for b in ours.layers[0].blocks] == [b.window_size for b in theirs.layers[0].blocks]
-    assert same(ours(image(96)), theirs(image(96)))
+    assert_same(ours, theirs, image(96))
     with pytest.raises(ValueError, match=r"window_size \(8, 8, 8\) is not a positive size"):
         ours.set_input_size(window_size=(8, 8, 8))
     ours, theirs = pair(dynamic_img_size=True)
-    assert same(ours(image(80)), theirs(image(80)))
+    assert_same(ours, theirs, image(80))
 
 
 @torch.inference_mode()
@@ -65,21 +53,6 @@ def test_weights_go_over_to_another_window_unchanged():
     assert torch.equal(other.state_dict()["layers.0.blocks.0.attn.logit_scale"],
                        ours.state_dict()["layers.0.blocks.0.attn.logit_scale"])
     assert other(image(96)).isfinite().all()
-
-
-@pytest.mark.parametrize(("builder", "name"), [
-    ("swin_v2_t", "swinv2_tiny_window8_256"),
-    pytest.param("swin_v2_s", "swinv2_small_window8_256", marks=pytest.mark.slow),
-    pytest.param("swin_v2_b", "swinv2_base_window8_256", marks=pytest.mark.slow),
-])
-def test_torchvisions_weights(builder, name):
-    theirs = torchvision.models.get_model(builder)
-    x = torch.randn(1, 3, 256, 256, generator=torch.Generator().manual_seed(0))
-    randomize(theirs, x)
-    ours = mvlib.create_model(name, pretrained=False, img_size=256, num_classes=1000, device="meta")
-    load_weights(ours, theirs.state_dict())
-    with torch.inference_mode():
-        assert same(ours.eval()(x), theirs.eval()(x))
 
 
 def test_microsofts_layout():
@@ -98,16 +71,3 @@ def test_microsofts_layout():
 def test_branches_begin_as_nothing():
     model = SwinTransformerV2(**SMALL)
     assert not model.layers[0].blocks[0].norm1.weight.any() and model.layers[1].downsample.norm.weight.all()
-    with skeletons():
-        meta = SwinTransformerV2(**SMALL)
-    meta.to_empty(device="cpu")
-    meta.init_weights()
-    for name, buffer in model.named_buffers():
-        assert torch.equal(buffer, dict(meta.named_buffers())[name]), name
-    assert meta.eval()(image()).isfinite().all()
-
-
-def test_exports():
-    model = SwinTransformerV2(**SMALL).eval()
-    exported = torch.export.export(model, (image(),)).module()
-    assert torch.allclose(exported(image()), model(image()), atol=1e-5)

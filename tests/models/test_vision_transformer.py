@@ -79,11 +79,6 @@ def assert_equal_weights(model, expected):
         assert torch.equal(found[key], value), key
 
 
-@pytest.mark.parametrize("module", ["vision_transformer", "deit"])
-def test_every_architecture_of_timms_module(module):
-    assert mvlib.list_models(module=module) == timm.list_models(module=module)
-
-
 # options
 
 @pytest.mark.parametrize("kwargs", [
@@ -248,18 +243,6 @@ def test_intermediates_on_images_of_any_size():
     assert relative_difference(found[0], expected[0]) < 1e-5
     for a, b in zip(found[1], expected[1]):
         assert relative_difference(a, b) < 1e-5
-
-
-@pytest.mark.parametrize("prune_norm", [False, True])
-@pytest.mark.parametrize("prune_head", [False, True])
-def test_pruning_equals_timms(prune_norm, prune_head):
-    ours, theirs = pair(depth=4)
-    options = dict(prune_norm=prune_norm, prune_head=prune_head)
-    assert ours.prune_intermediate_layers([0, 2], **options) == theirs.prune_intermediate_layers([0, 2], **options)
-    assert ours.state_dict().keys() == theirs.state_dict().keys()
-    with torch.inference_mode():
-        features = [m.forward_features(image()) for m in (ours, theirs)]
-    assert relative_difference(*features) < 1e-5
 
 
 # sizes

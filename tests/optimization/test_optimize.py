@@ -14,10 +14,24 @@ from mvlib.optimization import compilation, pipeline, precision, prepacking, wir
 from mvlib.optimization.compilation import estimated_seconds, worth_compiling
 from mvlib.optimization.prepacking import PackedConv2d, PackedLinear, can_prepack
 
-from ..models.test_contract import build, every_family, image
-
+MODELS = {  # name -> arguments that keep it small
+    "resnet18": {}, "efficientnet_b0": {}, "convnext_atto": {}, "mobilenetv3_small_050": {}, "regnety_002": {},
+    "vit_tiny_patch16_224": {"img_size": 64}, "deit_tiny_distilled_patch16_224": {"img_size": 64},
+    "swin_tiny_patch4_window7_224": {"img_size": 112},
+}
+every_family = pytest.mark.parametrize("name", MODELS)
 BFLOAT16 = torch.bfloat16 in precision.supported_dtypes(torch.device("cpu"))
 needs_bfloat16 = pytest.mark.skipif(not BFLOAT16, reason="this CPU does not compute in bfloat16")
+
+
+def build(name, **kwargs):
+    torch.manual_seed(0)
+    return mvlib.create_model(name, pretrained=False, **{**MODELS[name], **kwargs}).eval()
+
+
+def image(name, batch=2):
+    size = MODELS[name].get("img_size", 64)
+    return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
 def shaken(name, **kwargs):

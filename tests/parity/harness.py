@@ -1,14 +1,20 @@
 """Compares mvlib's models with timm's and torchvision's; see `python -m tests.parity --help` and __main__.py.
 
-Four checks, each a function from an architecture's name to findings:
+Its checks, each a function from an architecture's name to findings; the first three on the meta device, so that they
+cost no memory:
 
-keys: on the meta device, so that it costs no memory: names, shapes and kinds (parameter or buffer) of the state dict,
-    the order of it, of parameters and of buffers, `feature_info`, `no_weight_decay`, and the layer groups for
-    layer-wise learning rates.
+keys: names, shapes and kinds (parameter or buffer) of the state dict, the order of it, of parameters and of buffers,
+    `feature_info`, widths, norms' epsilons and momenta, `no_weight_decay`, and the layer groups for layer-wise learning
+    rates.
+extractors: `features_only` with several `out_indices`: state dict, its order; channels, strides, names of the outputs.
+heads: what `reset_classifier` and `prune_intermediate_layers` leave; rates of stochastic depth.
+init: initial weights: each tensor's mean and standard deviation, within the error of a sample of its size.
 outputs: float32, eval mode: logits, classifier's input, `forward_intermediates` (plain and with the final norm).
 features: float32, eval mode: `features_only` outputs, their channels and strides.
+graphs: float32, eval mode: what `torch.jit.trace` makes of one image and `torch.jit.script` of the model, on more.
 gradients: float64, train mode, drop rates 0: every parameter's gradient. In float64, because a sum over a batch in
     another order is amplified by batch norm's backward pass until float32 says little.
+step: the shortest that says as much of a type of block: logits and gradients, float64, eval mode; not among "all".
 
 Weights are random but alive: convolutions and linear layers keep variance, batch-norm statistics are those of a random
 batch and then perturbed, and biases, norms' scales, layer scales, tokens and bias tables differ from what their
@@ -24,8 +30,10 @@ import math
 import pkgutil
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import timm
@@ -41,13 +49,23 @@ from mvlib.features import FeatureExtractor
 from mvlib.loading import load_weights
 from tests.skeleton import skeletons, uninitialised
 
-CHECKS = ("keys", "outputs", "features", "gradients")
+CHECKS = ("keys", "extractors", "heads", "init", "outputs", "features", "graphs", "gradients")
+SUBSETS = {  # what `features_only` is asked for; fewer than four taps have no middle
+    "default": {}, "first": {"out_indices": (0,)}, "last": {"out_indices": (-1,)}, "some": {"out_indices": (1, -2)}}
+CANNOT = (RuntimeError, TypeError, AttributeError, AssertionError, IndexError)  # timm's, where it has no features
 TOLERANCE = 1e-5
 BATCH = 2
 GIB = 2**30
-_BYTES_PER_PARAMETER = {"outputs": 4, "features": 8, "gradients": 24}  # at once; float64 weights and two gradients
+LEFT_WHOLE = ("hrnet",)  # timm keeps widths and layers of what it cut off, and stops early with a list of maps
+HEADS = (dict(num_classes=7), dict(num_classes=7, global_pool="max"), dict(num_classes=7, global_pool="avg"),
+         dict(num_classes=0), dict(num_classes=0, global_pool=""))
+PRUNINGS = (dict(indices=1), dict(indices=[0]), dict(indices=[0, 2]), dict(indices=1, prune_head=False),
+            dict(indices=1, prune_norm=True), dict(indices=[1], prune_head=False))
+# At once; float64 weights and two gradients.
+_BYTES_PER_PARAMETER = {"init": 8, "outputs": 4, "features": 8, "graphs": 12, "gradients": 24, "step": 24}
 
 StateDict = dict[str, Tensor]
+Build = Callable[..., nn.Module]  # keyword arguments -> a model on the meta device
 
 
 class NotApplicable(Exception):
@@ -166,6 +184,11 @@ def build_timm(name: str, meta: bool = False, **kwargs: Any) -> nn.Module:
     config = registry.get_pretrained_cfg(name)
     with skeletons() if meta else uninitialised():
         return timm.create_model(name, **{**(config.model_args if config else {}), **kwargs})
+
+
+def build_initialised_timm(name: str, **kwargs: Any) -> nn.Module:
+    torch.manual_seed(0)
+    return timm.create_model(name, **kwargs)
 
 
 def accepted(name: str, wanted: dict[str, Any]) -> dict[str, Any]:
@@ -293,8 +316,12 @@ def compare(name: str, checks: Sequence[str] = CHECKS, max_gib: float = 4.0, **a
     try:
         ours = build_ours(name, **arguments)
         report.parameters = sum(p.numel() for p in ours.parameters())
-        if "keys" in checks:
-            _run(report, "keys", check_keys, ours, build_timm(name, meta=True, **arguments))
+        builders = partial(build_ours, name), partial(build_timm, name, meta=True)
+        for check in (check for check in _STATIC if check in checks):
+            _run(report, check, _STATIC[check], *(partial(build, **arguments) for build in builders))
+        if "init" in checks and _fits(report, "init", max_gib):
+            _run(report, "init", check_init, mvlib.model_entrypoint(name)(**arguments),
+                 build_initialised_timm(name, **arguments))
         dynamic = [check for check in _DYNAMIC if check in checks and _fits(report, check, max_gib)]
         if dynamic:
             pair = Pair.build(name, **arguments)
@@ -326,31 +353,137 @@ def _run(report: Report, check: str, function: Callable[..., None], *args: Any) 
         report.passed.append(check)
 
 
-def check_keys(report: Report, ours: nn.Module, theirs: nn.Module) -> None:
-    """State dict, order, feature_info, no_weight_decay and layer groups; both models may be on the meta device."""
-    _compare_mappings(report, "state dict", _layout(ours), _layout(theirs))
-    _compare_order(report, "state dict", *([*m.state_dict()] for m in (ours, theirs)))
-    _compare_order(report, "parameters", *([name for name, _ in m.named_parameters()] for m in (ours, theirs)))
-    _compare_order(report, "buffers", *([name for name, _ in m.named_buffers()] for m in (ours, theirs)))
-    info = [[{key: item[key] for key in ("num_chs", "reduction", "module")} for item in getattr(m, "feature_info", [])]
-            for m in (ours, theirs)]
-    if info[0] != info[1] and info[1]:
-        report.problems.append(f"feature_info: {info[0]}, expected {info[1]}")
-    names = {name for name, _ in theirs.named_parameters()}  # timm lists some that only other variants have
-    decay = [{name for pattern in m.no_weight_decay() for name in fnmatch.filter(names, pattern)}
-             if hasattr(m, "no_weight_decay") else set() for m in (ours, theirs)]
-    if decay[0] != decay[1]:
-        report.problems.append(f"no_weight_decay: in one only: {_shorten(decay[0] ^ decay[1])}")
-    if hasattr(theirs, "group_matcher"):
-        for coarse in (False, True):
-            groups = [group_parameters(m, m.group_matcher(coarse=coarse), reverse=True) for m in (ours, theirs)]
-            _compare_mappings(report, f"layer groups (coarse={coarse})", *groups)
+def described(model: nn.Module) -> dict[str, Any]:
+    """What is timm's to the name in a model, on the meta device or not; None where timm's model has no such thing.
+
+    state: names, kinds and shapes of the state dict, and the parameters' shapes, in order. taps: `feature_info`.
+    widths: `num_features`, `head_hidden_size`. norms: epsilons and momenta, in the order of the modules. decay:
+    `no_weight_decay`. groups: {parameter: layer} for layer-wise learning rates, fine and coarse.
+    """
+    parameters = {name for name, _ in model.named_parameters()}  # timm lists some that only other variants have
+    patterns = model.no_weight_decay() if hasattr(model, "no_weight_decay") else ()
+    decay = {name for pattern in patterns for name in fnmatch.filter(parameters, pattern)}
+    groups = [_groups(model, coarse) for coarse in (False, True)]
+    taps = [[item[key] for key in ("num_chs", "reduction", "module")] for item in getattr(model, "feature_info", [])]
+    widths = [getattr(model, key, None) for key in ("num_features", "head_hidden_size")]
+    return {"state": _layout(model), "taps": taps or None, "widths": widths,
+            "norms": [_settings(model, key) for key in ("eps", "momentum")], "decay": sorted(decay), "groups": groups}
 
 
-def _layout(model: nn.Module) -> dict[str, tuple]:
-    parameters = dict(model.named_parameters(remove_duplicate=False))
-    return {key: ("parameter" if key in parameters else "buffer", tuple(value.shape))
-            for key, value in model.state_dict().items()}
+def _groups(model: nn.Module, coarse: bool) -> dict[str, Any] | None:
+    try:
+        return group_parameters(model, model.group_matcher(coarse=coarse), reverse=True)
+    except (AttributeError, AssertionError):  # timm's rdnet has no coarse ones
+        return None
+
+
+def described_extractor(model: nn.Module) -> dict[str, Any]:
+    """The same of a feature extractor: its state dict and what its outputs are."""
+    info = model.feature_info
+    return {"state": _layout(model), "taps": [list(info.channels()), list(info.reduction()), list(info.module_name())]}
+
+
+def check_keys(report: Report, build_ours: Build, build_timm: Build) -> None:
+    """State dict, order, feature_info, no_weight_decay and layer groups."""
+    ours, theirs = build_ours(), build_timm()
+    found, expected = described(ours), described(theirs)
+    _compare_layouts(report, "", found["state"], expected["state"])
+    names = [[name for name, _ in m.named_buffers()] for m in (ours, theirs)]  # those that are not saved, too
+    _compare_order(report, "buffers", *names)
+    if found["taps"] != expected["taps"] and expected["taps"]:
+        report.problems.append(f"feature_info: {found['taps']}, expected {expected['taps']}")
+    for what in ("widths", "norms"):
+        if found[what] != expected[what]:
+            report.problems.append(f"{what}: {found[what]}, expected {expected[what]}")
+    if found["decay"] != expected["decay"]:
+        report.problems.append(f"no_weight_decay: in one only: {_shorten({*found['decay']} ^ {*expected['decay']})}")
+    for coarse, groups in enumerate(expected["groups"]):
+        if groups is not None:
+            _compare_mappings(report, f"layer groups (coarse={bool(coarse)})", found["groups"][coarse], groups)
+
+
+def subsets(model: nn.Module) -> dict[str, dict[str, Any]]:
+    """Those of `SUBSETS` that a model has enough taps for."""
+    taps = len(getattr(model, "feature_info", ()))
+    return {key: value for key, value in SUBSETS.items() if key != "some" or taps >= 4}
+
+
+def check_extractors(report: Report, build_ours: Build, build_timm: Build) -> None:
+    """`features_only` of several `out_indices`: state dict, order, what the outputs are."""
+    for subset, options in subsets(build_ours()).items():
+        try:
+            expected = described_extractor(build_timm(features_only=True, **options))
+        except CANNOT as error:
+            report.notes.append(f"timm has no features_only of {options or 'default'}: {_first_line(error)}")
+            continue
+        found, what = described_extractor(build_ours(features_only=True, **options)), f"features_only, {subset}"
+        _compare_layouts(report, f"{what}: ", found["state"], expected["state"])
+        if found["taps"] != expected["taps"]:
+            report.problems.append(f"{what}: feature_info: {found['taps']}, expected {expected['taps']}")
+
+
+def check_heads(report: Report, build_ours: Build, build_timm: Build) -> None:
+    """What a new head and pruning leave, and the settings that no weight tells of."""
+    name = build_ours.args[0]
+    rates = accepted(name, dict(drop_rate=0.2, drop_path_rate=0.3))
+    found, expected = ([rate for rate in _settings(build(**rates), "drop_prob") if rate]  # 0 is no module, or another
+                       for build in (build_ours, build_timm))
+    if found != expected:
+        report.problems.append(f"rates of stochastic depth: {found}, expected {expected}")
+    calls = [("reset_classifier", options) for options in HEADS]
+    if not name.startswith(LEFT_WHOLE):
+        calls += [("prune_intermediate_layers", options) for options in PRUNINGS]
+    for method, options in calls:
+        ours, theirs = build_ours(), build_timm()
+        try:
+            expected = getattr(theirs, method)(**options)
+        except (*CANNOT, ValueError) as error:
+            report.notes.append(f"timm refuses {method}({options}): {_first_line(error)}")
+            continue
+        found, what = getattr(ours, method)(**options), f"{method}({options}): "
+        if found != expected:
+            report.problems.append(f"{what}{found}, expected {expected}")
+        _compare_layouts(report, what, *(_layout(m) for m in (ours, theirs)))
+        for width in ("num_features", "head_hidden_size", "num_classes"):
+            if getattr(ours, width) != getattr(theirs, width):
+                report.problems.append(f"{what}{width} {getattr(ours, width)}, expected {getattr(theirs, width)}")
+
+
+def _settings(model: nn.Module, key: str) -> list[float]:
+    """Values of one attribute of the modules, in their order; of those alone that are norms or own parameters."""
+    modules = [m for m in model.modules() if key == "drop_prob" or m._parameters or "norm" in type(m).__name__.lower()]
+    return [round(value, 6) for m in modules if isinstance(value := getattr(m, key, None), float)]
+
+
+def check_init(report: Report, ours: nn.Module, theirs: nn.Module) -> None:
+    """Initial values are drawn from the same distributions: means and deviations within six standard errors."""
+    expected = theirs.state_dict()
+    for key, value in ours.state_dict().items():
+        other, count = expected[key].float(), value.numel()
+        value = value.float()
+        if count < 2 or other.std() == 0:
+            if not torch.equal(value, other):
+                report.problems.append(f"init: {key} is {value.mean():.3g}, expected {other.mean():.3g}")
+            continue
+        gap, spread = (value.mean() - other.mean()).abs(), other.std()
+        if gap > 6 * spread * (2 / count) ** 0.5 or (value.std() / spread).log().abs() > 6 / count ** 0.5:
+            report.problems.append(f"init: {key} has mean {value.mean():.3g} and deviation {value.std():.3g}, expected "
+                                   f"{other.mean():.3g} and {spread:.3g}")
+
+
+def _layout(model: nn.Module) -> list[list]:
+    """[name, kind, shape] of what the state dict holds, and the shapes of the parameters, both in order."""
+    held = [[key, "parameter" if isinstance(value, nn.Parameter) else "buffer", list(value.shape)]
+            for key, value in model.state_dict(keep_vars=True).items()]
+    return [held, [list(p.shape) for p in model.parameters()]]
+
+
+def _compare_layouts(report: Report, where: str, ours: list, theirs: list) -> None:
+    entries = [{key: (kind, tuple(shape)) for key, kind, shape in held} for held, _ in (ours, theirs)]
+    _compare_mappings(report, f"{where}state dict", *entries)
+    _compare_order(report, f"{where}state dict", *map(list, entries))
+    if ours[1] != theirs[1] and ours[0] == theirs[0]:
+        report.problems.append(f"{where}parameters: in another order than in the state dict")
 
 
 def _compare_mappings(report: Report, what: str, ours: dict, theirs: dict) -> None:
@@ -391,9 +524,10 @@ def check_outputs(report: Report, pair: Pair) -> None:
         report.notes.append("timm has no forward_intermediates")
         return
     known = inspect.signature(theirs.forward_intermediates).parameters
-    early = {"indices": [0], "stop_early": True}
-    for options in ({}, {"norm": True}, early, {**early, "intermediates_only": True}, {"return_prefix_tokens": True}):
-        if not options.keys() <= known.keys():
+    early, gap = {"indices": [0], "stop_early": True}, {"indices": [0, 2], "stop_early": True}
+    for options in ({}, {"norm": True}, early, gap, {**early, "intermediates_only": True},
+                    {"return_prefix_tokens": True}):
+        if not options.keys() <= known.keys() or options is gap and pair.name.startswith(LEFT_WHOLE):
             continue
         try:
             expected = theirs.forward_intermediates(image, **options)
@@ -405,20 +539,25 @@ def check_outputs(report: Report, pair: Pair) -> None:
 
 @torch.inference_mode()
 def check_features(report: Report, pair: Pair) -> None:
-    """`features_only`: outputs, channels and strides; eval mode, float32."""
-    try:
-        theirs = build_timm(pair.name, features_only=True, **pair.kwargs)
-    except (RuntimeError, TypeError, AttributeError, AssertionError) as error:
-        raise NotApplicable(f"timm cannot: {_first_line(error)}") from error
-    state_dict = pair.theirs.state_dict()
-    theirs.load_state_dict({key: state_dict[_unflatten(key, state_dict)] for key in theirs.state_dict()})
-    theirs.eval()
-    ours = FeatureExtractor(pair.build_ours()).eval()
-    for what in ("channels", "reduction", "module_name"):
-        found = [list(getattr(m.feature_info, what)()) for m in (ours, theirs)]
-        if found[0] != found[1]:
-            report.problems.append(f"features_only {what}: {found[0]}, expected {found[1]}")
-    report.compare("features", ours(pair.image), theirs(pair.image))
+    """`features_only` of several `out_indices`: outputs, channels and strides; eval mode, float32."""
+    state_dict, compared = pair.theirs.state_dict(), False
+    for subset, options in subsets(pair.theirs).items():
+        try:
+            theirs = build_timm(pair.name, features_only=True, **options, **pair.kwargs)
+        except CANNOT as error:
+            report.notes.append(f"timm has no features_only, {subset}: {_first_line(error)}")
+            continue
+        theirs.load_state_dict({key: state_dict[_unflatten(key, state_dict)] for key in theirs.state_dict()})
+        theirs.eval()
+        ours = FeatureExtractor(pair.build_ours(), **options).eval()
+        for what in ("channels", "reduction", "module_name"):
+            found = [list(getattr(m.feature_info, what)()) for m in (ours, theirs)]
+            if found[0] != found[1]:
+                report.problems.append(f"features_only, {subset}: {what}: {found[0]}, expected {found[1]}")
+        report.compare("features", ours(pair.image), theirs(pair.image))
+        compared = True
+    if not compared:
+        raise NotApplicable("timm has none")
 
 
 def _unflatten(key: str, known: StateDict) -> str:
@@ -428,19 +567,38 @@ def _unflatten(key: str, known: StateDict) -> str:
     return next(candidate for candidate in candidates if candidate in known)
 
 
-def check_gradients(report: Report, pair: Pair) -> None:
+@torch.no_grad()
+def check_graphs(report: Report, pair: Pair) -> None:
+    """A trace of one image and a script give our model's answers for a batch of another size."""
+    model, images = pair.build_ours(), random_image(pair.image.shape[-1], pair.image.shape[1], BATCH + 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of tracing, and that scripting is deprecated
+        graphs = {"trace": torch.jit.trace(model, images[:1], check_trace=False), "script": torch.jit.script(model)}
+    with torch.jit.optimized_execution(False):
+        for what, graph in graphs.items():
+            report.compare(what, graph(images), model(images))
+
+
+def check_step(report: Report, pair: Pair) -> None:
+    """Logits and every parameter's gradient; eval mode, float64. Turns the pair into float64: run it last."""
+    check_gradients(report, pair, train=False)
+
+
+def check_gradients(report: Report, pair: Pair, train: bool = True) -> None:
     """Every parameter's gradient; train mode, float64. Turns the pair into float64: run it last."""
     pair.theirs.double()
     image = pair.image.double()
     ours = pair.build_ours(torch.float64)
-    found = []
+    found, outputs = [], []
     for model in (ours, pair.theirs):
         torch.manual_seed(0)  # for a dropout that no argument turns off
-        logits = model.train()(image)
+        logits = model.train(train)(image)
         weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
         (logits * weights).sum().backward()
         found.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+        outputs.append(logits.detach())
     pair.theirs.eval()
+    report.compare("logits", *outputs)
     gradients, expected = found
     if gradients.keys() != expected.keys():
         report.problems.append(f"gradients: in one only: {_shorten(gradients.keys() ^ expected.keys())}")
@@ -458,8 +616,11 @@ def check_gradients(report: Report, pair: Pair) -> None:
         report.problems.append(f"gradients: that of {worst} differs by {gaps[worst]:.1e}")
 
 
+_STATIC: dict[str, Callable[[Report, Build, Build], None]] = {
+    "keys": check_keys, "extractors": check_extractors, "heads": check_heads}
 _DYNAMIC: dict[str, Callable[[Report, Pair], None]] = {
-    "outputs": check_outputs, "features": check_features, "gradients": check_gradients}
+    "outputs": check_outputs, "features": check_features, "graphs": check_graphs, "gradients": check_gradients,
+    "step": check_step}
 
 
 # torchvision

@@ -12,6 +12,7 @@ from typing import Any
 _SMALL = dict(depth=3, embed_dim=192, num_heads=3)
 _TINY = dict(img_size=64, depths=(1, 1, 2, 1))
 _ONE_BLOCK = dict(depths=(1, 1, 1, 1), width_factor=0.125)
+_TWO_EACH = dict(block_config=(2, 2, 2, 2))
 _ONE_EACH = dict(layers=(1, 1, 1, 1))
 
 REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
@@ -33,10 +34,12 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "deit_tiny_distilled_patch16_224": _SMALL,
         "deit3_small_patch16_224": _SMALL,  # class token without position, layer scale
     },
-    "densenet": {"densenet121": {}, "densenetblur121d": {}},
+    "densenet": {"densenet121": _TWO_EACH, "densenetblur121d": _TWO_EACH},
     "efficientnet": {
+        "test_efficientnet": {},
         "mnasnet_small": {},
         "semnasnet_050": {},  # squeeze-and-excitation
+        "mobilenetv1_100h": {},
         "mobilenetv1_100": {},  # depthwise-separable blocks alone
         "mobilenetv2_035": {},
         "fbnetc_100": {},
@@ -52,9 +55,12 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "efficientnetv2_rw_t": {},
         "tf_efficientnet_b0": {},  # TensorFlow's padding
         "tf_efficientnetv2_b0": {},
+        "mixnet_s": {},
+        "efficientnet_x_b3": {},
+        "tf_efficientnet_cc_b0_4e": {},
+        "gc_efficientnetv2_rw_t": {},
         "tf_mixnet_s": {},  # mixed kernels
         "mobilenet_edgetpu_v2_xs": {},
-        "test_efficientnet": {},
         "test_efficientnet_gn": {},
         "test_efficientnet_ln": {},
         "test_efficientnet_evos": {},
@@ -125,15 +131,17 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "ecaresnet50d_pruned": {},
         "resnetaa34d": _ONE_EACH,  # anti-aliasing by average pooling
         "resnetblur18": {},
+        "resnetblur50d": _ONE_EACH,
+        "senet154": _ONE_EACH,
         "resnetrs50": _ONE_EACH,
         "test_resnet": {},
     },
     "swin_transformer": {
-        "swin_tiny_patch4_window7_224": dict(depths=(2, 2, 2, 2)),
+        "swin_tiny_patch4_window7_224": dict(depths=(1, 2, 1, 1), img_size=112),
         "swin_s3_tiny_224": dict(depths=(1, 2, 2, 2), img_size=224),  # the smallest image that its windows of 14 fit
     },
     "swin_transformer_v2": {
-        "swinv2_tiny_window8_256": dict(depths=(2, 2, 2, 2)),
+        "swinv2_tiny_window8_256": dict(depths=(1, 2, 1, 1), img_size=128),
         "swinv2_base_window12to16_192to256": dict(depths=(2, 1, 1, 1), embed_dim=48, num_heads=(2, 4, 8, 16)),
     },
     "vgg": {"vgg11": dict(mlp_ratio=0.0625), "vgg11_bn": dict(mlp_ratio=0.0625)},
@@ -170,4 +178,10 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "xcit_nano_12_p16_224": dict(depth=2, embed_dim=64, img_size=64),
         "xcit_tiny_12_p8_224": dict(depth=1, embed_dim=64, img_size=64),  # norm of all tokens
     },
+    # torchvision's alone
+    "alexnet": {"alexnet": {}},
+    "googlenet": {"googlenet": dict(transform_input=False)},
+    "shufflenetv2": {"shufflenet_v2_x0_5": {}},
+    "squeezenet": {"squeezenet1_1": {}},
 }
+FIRST = {family: next(iter(members)) for family, members in REPRESENTATIVES.items()}

@@ -4,6 +4,7 @@ torchvision's model gets random weights and is saved under the name of its weigh
 loader; images go through both libraries' transforms.
 """
 
+import contextlib
 import hashlib
 import re
 
@@ -14,7 +15,7 @@ import torchvision
 import mvlib
 from mvlib import models
 from tests.parity import harness
-from tests.skeleton import uninitialised
+from tests.skeleton import skeletons, uninitialised
 
 THEIRS = torchvision.models
 FLOAT = THEIRS.list_models(module=THEIRS)
@@ -75,6 +76,29 @@ def test_classification(builder, weights, hub, monkeypatch, tmp_path):
     assert torch.equal(*batches)
     with torch.inference_mode():
         assert difference(ours(batches[1]), theirs.eval()(batches[0])) < harness.TOLERANCE
+
+
+@pytest.mark.parametrize("builder", FLOAT)
+def test_keys_become_ours(builder, monkeypatch):
+    """Sorted, as safetensors has them, and on the meta device, so that the largest are here too."""
+    regnet = THEIRS.RegNet
+
+    def on_meta(*args, **kwargs):  # a RegNet's builder computes with tensors before it
+        with skeletons():
+            return regnet(*args, **kwargs)
+
+    monkeypatch.setattr(THEIRS.regnet, "RegNet", on_meta)
+    heads = dict(aux_logits=False, init_weights=False) if builder in ("googlenet", "inception_v3") else {}
+    with contextlib.nullcontext() if builder.startswith("regnet") else skeletons():
+        theirs = THEIRS.get_model(builder, **heads).state_dict()
+    name = harness.torchvision_weights(builder)[0].partition(".")[0]
+    ours = harness.build_ours(name, num_classes=1000)
+    maps = [key_map for key_map in ours.key_maps if key_map.matches(theirs)]
+    assert len(maps) < 2 and not any(key_map.matches(ours.state_dict()) for key_map in ours.key_maps)
+    state_dict = {key: theirs[key] for key in sorted(theirs)}
+    converted = maps[0].convert(state_dict, ours) if maps else state_dict
+    assert {key: value.shape for key, value in converted.items()} == \
+        {key: value.shape for key, value in ours.state_dict().items()}
 
 
 @pytest.mark.parametrize("builder", ["googlenet", "inception_v3"])

@@ -10,6 +10,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from mvlib.cli import main
+
 NAMES = ("zero", "one", "two", "three")
 
 
@@ -65,3 +67,14 @@ def run(start):
         return process.returncode, text
 
     return run
+
+
+@pytest.fixture
+def run_here(digits, tmp_path, capsys):
+    """The same in this process, several seconds faster."""
+    def run_here(*flags: str, experiment: str = "run", data: Path = digits) -> tuple[int, str]:
+        status = main(["train", str(data), *QUICK, "--output", str(tmp_path), "--experiment", experiment, *flags])
+        printed = capsys.readouterr()
+        return status, printed.out + printed.err
+
+    return run_here

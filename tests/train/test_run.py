@@ -145,20 +145,25 @@ def kill_later(process, folder, number) -> int:
     return wanted
 
 
-def test_kill_and_resume(start, run, tmp_path):
-    status, text = run(*HARD, experiment="whole")
-    assert status == 0, text
+@pytest.fixture(scope="module")
+def whole(digits, tmp_path_factory):
+    """The last checkpoint of a run that nothing stopped."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert train(arguments(digits, folder, *HARD, "-j", "0")) == 0
+    return weights(folder / "run")
+
+
+def test_kill_and_resume(start, run_here, tmp_path, whole):
     process = start(*HARD, experiment="killed")
     at = kill_later(process, tmp_path / "killed", signal.SIGKILL)
     process.wait()
-    status, text = run(*HARD, "--resume", experiment="killed")
+    status, text = run_here(*HARD, "--resume", experiment="killed")
     assert status == 0, f"killed after {at} updates: {text}"
-    assert_same_run(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
+    assert_same_run(whole, weights(tmp_path / "killed"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_run_saved(start, digits, tmp_path, capsys, number):
-    assert train(arguments(digits, tmp_path / "whole", *HARD, "-j", "0")) == 0
+def test_a_signal_ends_the_run_saved(start, tmp_path, capsys, number, whole):
     flags = [*HARD, "-j", "0", "--recovery-interval", "0"]
     process = start(*flags, experiment="stopped")
     kill_later(process, tmp_path / "stopped", number)
@@ -167,7 +172,7 @@ def test_a_signal_ends_the_run_saved(start, digits, tmp_path, capsys, number):
     assert f"stopped by {signal.Signals(number).name}" in rest
     assert main(shlex.split(re.search(r"'mvlib (train --resume .*)' goes on", rest)[1])) == 0
     assert "going on from" in capsys.readouterr().err
-    assert_same_run(weights(tmp_path / "whole" / "run"), weights(tmp_path / "stopped"))
+    assert_same_run(whole, weights(tmp_path / "stopped"))
 
 
 @pytest.mark.parametrize("dialect", ["timm", "torchvision"])
@@ -348,25 +353,25 @@ def test_names_that_do_not_exist(digits, tmp_path, flags, text):
     assert text in str(error.value)
 
 
-def test_unreadable_images_are_named_and_left_out(digits, tmp_path, run):
+def test_unreadable_images_are_named_and_left_out(digits, tmp_path, run_here):
     data = copy(digits, tmp_path / "data")
     for name in ("train/one/3.png", "validation/two/17.png"):
         (data / name).write_bytes(b"broken")
-    status, text = run("--epochs", "1", data=data)
+    status, text = run_here("--epochs", "1", data=data)
     assert status == 0, text
     assert "1 training images could not be read in this epoch" in text and "one/3.png: not an image" in text
     assert "1 validation images could not be read in this epoch" in text and "two/17.png: not an image" in text
 
 
-def test_infinite_loss_names_the_last_good_checkpoint(run):
-    status, text = run("--lr", "1e30", "--epochs", "3", "--sched", "constant")
+def test_infinite_loss_names_the_last_good_checkpoint(run_here):
+    status, text = run_here("--lr", "1e30", "--epochs", "3", "--sched", "constant")
     assert status == 2
     assert re.search(r"the loss is (nan|inf) in epoch \d, batch \d+ \(update \d+\), at learning rate 1e\+30; "
                      r"the last good checkpoint is", text), text
 
 
-def test_amp_without_a_gpu_is_said(run):
-    status, text = run("--amp", "--force", "--epochs", "1")
+def test_amp_without_a_gpu_is_said(run_here):
+    status, text = run_here("--amp", "--force", "--epochs", "1")
     assert status == 0
     assert text.count("--amp on a CPU: bfloat16 autocast, which needs no loss scaling") == 1
 
@@ -388,10 +393,10 @@ def test_a_teacher(digits, tmp_path):
     assert train(args) == 0
 
 
-def test_two_processes_are_one_with_the_joint_batch(run, tmp_path):
+def test_two_processes_are_one_with_the_joint_batch(run, run_here, tmp_path):
     status, text = run(*PLAIN, "-b", "4", experiment="two", launcher=TORCHRUN)
     assert status == 0 and "Warning" not in text, text
-    status, text = run(*PLAIN, "-b", "8", experiment="one")
+    status, text = run_here(*PLAIN, "-b", "8", experiment="one")
     assert status == 0, text
     one, two = weights(tmp_path / "one"), weights(tmp_path / "two")
     for key, value in one["state_dict"].items():
