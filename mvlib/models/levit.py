@@ -104,6 +104,7 @@ class Attention(nn.Module):
     """
 
     stride: ClassVar[int] = 1
+    attention_bias_idxs: Tensor
 
     def __init__(
         self, dim: int, out_dim: int, key_dim: int, num_heads: int, attn_ratio: float, resolution: Size, use_conv: bool,
@@ -118,7 +119,7 @@ class Attention(nn.Module):
         self.proj.add_module("act", act_layer())
         self.proj.add_module("ln", layer(num_heads * self.val_dim, out_dim))
         self.num_keys = resolution[0] * resolution[1]
-        self.grid = tuple(-(-side // self.stride) for side in resolution)  # of the queries
+        self.grid = -(-resolution[0] // self.stride), -(-resolution[1] // self.stride)  # of the queries
         self.attention_biases = nn.Parameter(torch.empty(num_heads, self.num_keys))
         index = torch.empty(self.grid[0] * self.grid[1], self.num_keys, dtype=torch.long)
         self.register_buffer("attention_bias_idxs", index, persistent=False)
@@ -223,14 +224,16 @@ class LevitStage(Stage):
     ) -> None:
         super().__init__()
 
-        def parts(attention: type[Attention], in_dim: int, heads: int, attn_ratio: float, mlp_ratio: float) -> tuple:
-            return (attention(in_dim, dim, key_dim, heads, attn_ratio, resolution, use_conv, attn_act_layer),
+        def parts(
+            attention: type[Attention], in_dim: int, num_heads: int, attn_ratio: float, mlp_ratio: float
+        ) -> tuple[Attention, LevitMlp, float]:
+            return (attention(in_dim, dim, key_dim, num_heads, attn_ratio, resolution, use_conv, attn_act_layer),
                     LevitMlp(dim, int(dim * mlp_ratio), use_conv, act_layer), drop_path)
 
-        self.downsample: nn.Module = nn.Identity()
+        self.downsample = nn.Identity()
         if downsample:
-            self.downsample = LevitDownsample(*parts(AttentionDownsample, in_dim, in_dim // key_dim, 4.0, 2.0))
-            resolution = self.downsample.attn_downsample.grid
+            attn, mlp, rate = parts(AttentionDownsample, in_dim, in_dim // key_dim, 4.0, 2.0)
+            self.downsample, resolution = LevitDownsample(attn, mlp, rate), attn.grid
         self.blocks = nn.Sequential(*(
             LevitBlock(*parts(Attention, dim, num_heads, attn_ratio, mlp_ratio)) for _ in range(depth)))
 
@@ -290,9 +293,10 @@ class Levit(ImageModel):
         self.num_classes, self.in_chans, self.use_conv, self.drop_rate = num_classes, in_chans, use_conv, drop_rate
         self.num_features = self.head_hidden_size = embed_dim[-1]
         self.embed_dim = tuple(embed_dim)
-        self.tap_layout, self.feature_form = ("NCHW", "flat") if use_conv else ("NLC", "getter")
+        self.tap_layout = "NCHW" if use_conv else "NLC"  # type: ignore[misc]  # the class's is its default's
+        self.feature_form = "flat" if use_conv else "getter"  # type: ignore[misc]
         self.set_global_pool(global_pool)
-        act = get_act_layer(act_layer)
+        act = get_act_layer(act_layer) or nn.Identity
 
         count, reduction = (4, 16) if stem_type == "s16" else (3, 8)
         self.stem = nn.Sequential()
@@ -303,18 +307,18 @@ class Levit(ImageModel):
             self.stem.add_module(f"conv{i}", ConvNorm(chs[i - 1], chs[i], 3, stride=2))
         self.flow = Flow(stem=[Step("stem")] + ([] if use_conv else [Step("to_tokens")]), stages=[])
 
-        resolution = tuple(side // reduction for side in self.img_size)
+        resolution = self.img_size[0] // reduction, self.img_size[1] // reduction
         numbers = [to_ntuple(len(embed_dim))(value) for value in (depth, num_heads, attn_ratio, mlp_ratio)]
         if any(len(values) != len(embed_dim) for values in numbers):
             raise ValueError(f"depth, num_heads, attn_ratio and mlp_ratio are one number or one for each of the "
                              f"{len(embed_dim)} stages of embed_dim")
         self.stages = nn.Sequential()
-        for i, (dim, *own) in enumerate(zip(embed_dim, *numbers)):
+        for i, (dim, blocks, heads, attn, mlp) in enumerate(zip(embed_dim, *numbers)):
             self.stages.append(LevitStage(
-                embed_dim[max(i - 1, 0)], dim, key_dim, *own, resolution, downsample=i > 0, use_conv=use_conv,
-                act_layer=act, attn_act_layer=get_act_layer(attn_act_layer) or act, drop_path=drop_path_rate))
+                embed_dim[max(i - 1, 0)], dim, key_dim, blocks, heads, attn, mlp, resolution, i > 0, use_conv, act,
+                get_act_layer(attn_act_layer) or act, drop_path_rate))
             if i > 0:
-                resolution, reduction = tuple(-(-side // 2) for side in resolution), 2 * reduction
+                resolution, reduction = (-(-resolution[0] // 2), -(-resolution[1] // 2)), 2 * reduction
             self.flow.stages.append(Step(f"stages.{i}", dim, reduction))
         self.head = self.make_classifier(num_classes)
         self.init_weights()
@@ -322,8 +326,10 @@ class Levit(ImageModel):
     def to_tokens(self, x: Tensor) -> Tensor:
         return x.flatten(2).transpose(1, 2)
 
-    def tap_grid(self, tap: Tap, image_size: Sequence[int] | None) -> Size:
-        return tuple(-(-side // tap.reduction) for side in image_size)
+    def tap_grid(self, tap: Tap, image_size: Sequence[int] | None) -> Size | None:
+        if image_size is None:
+            return None
+        return -(-image_size[0] // tap.reduction), -(-image_size[1] // tap.reduction)
 
     def pool(self, x: Tensor) -> Tensor:
         if not self.global_pool:
@@ -351,14 +357,15 @@ class Levit(ImageModel):
 
     def init_module(self, name: str, module: nn.Module) -> None:
         super().init_module(name, module)
-        if name.endswith((".attn.proj.ln.bn", ".mlp.ln2.bn")):  # branches begin with 0
-            nn.init.zeros_(module.weight)
-        elif name.endswith(("head.linear", "head_dist.linear")):
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            if name.endswith((".attn.proj.ln.bn", ".mlp.ln2.bn")):  # branches begin with 0
+                nn.init.zeros_(module.weight)
+        elif isinstance(module, nn.Linear) and name.endswith(("head.linear", "head_dist.linear")):
             nn.init.trunc_normal_(module.weight, std=0.02)
             nn.init.zeros_(module.bias)
 
 
-class LevitDistilled(Distilled, Levit):
+class LevitDistilled(Distilled, Levit):  # type: ignore[misc]  # which returns a pair at times
     """A LeViT with a second classifier that learns from a teacher, see `Distilled`. Arguments as `Levit`'s."""
 
 

@@ -109,7 +109,7 @@ def prepare_model(
     return model.to(device)
 
 
-def _initialise_head(model: nn.Module, args: argparse.Namespace) -> None:
+def _initialise_head(model: Any, args: argparse.Namespace) -> None:
     with torch.no_grad():
         for head in map(model.get_submodule, model.logits_paths):
             if args.head_init_scale is not None:
