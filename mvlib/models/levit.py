@@ -123,6 +123,8 @@ class Attention(nn.Module):
         self.attention_biases = nn.Parameter(torch.empty(num_heads, self.num_keys))
         index = torch.empty(self.grid[0] * self.grid[1], self.num_keys, dtype=torch.long)
         self.register_buffer("attention_bias_idxs", index, persistent=False)
+        if not index.is_meta:  # parameters may be on the meta device, and buffers in memory
+            self.init_non_persistent_buffers()
 
     def add_projections(self, dim: int, layer: Layer) -> None:
         self.qkv = layer(dim, self.num_heads * (2 * self.key_dim + self.val_dim))
