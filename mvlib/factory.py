@@ -156,7 +156,9 @@ def create_model(
     given = {key: value for key, value in kwargs.items() if value is not None}
     entrypoint = load_entrypoint(request.architecture)
     known = arguments_of(entrypoint)
-    arguments = _arguments(request, given, known)
+    wants_weights = pretrained if pretrained is not None else request.names_weights
+    is_for_weights = wants_weights or request.names_weights or checkpoint_path is not None or pretrained_cfg is not None
+    arguments = _arguments(request, given, known, is_for_weights)
 
     stays_empty = device is None and nn.Linear(1, 1).weight.is_meta  # the caller's context says so, also accelerate's
     model = _build(request, entrypoint, arguments, given, stays_empty)
@@ -175,7 +177,6 @@ def create_model(
     model.weights_config = config or WeightsConfig(architecture=request.architecture)
     model.pretrained_cfg = model.default_cfg = describe_inputs(model, model.weights_config).to_dict()
 
-    wants_weights = pretrained if pretrained is not None else request.names_weights
     default = torch.get_default_device()
     if device is None and default.type != "cpu":  # the caller's `with torch.device(...)`
         device = default
@@ -357,14 +358,19 @@ def build_empty(architecture: str, arguments: Mapping[str, Any]) -> ImageModel:
     return _construct(entrypoint, {k: v for k, v in arguments.items() if known is None or k in known})
 
 
-def _arguments(request: _Request, given: dict[str, Any], known: dict[str, Parameter] | None) -> dict[str, Any]:
-    """The architecture's arguments: the caller's, then the repository's, then what the weights config implies."""
+def _arguments(
+    request: _Request, given: dict[str, Any], known: dict[str, Parameter] | None, is_for_weights: bool
+) -> dict[str, Any]:
+    """The architecture's arguments: the caller's, then the repository's, then what the weights config implies.
+
+    What the default weights need beside the architecture (an epsilon, another normalisation) holds for them alone.
+    """
     if known is not None:
         _check_arguments(request, given, known)
     config = request.config
     implied: dict[str, Any] = {}
     if config is not None:
-        implied = dict(config.model_args)
+        implied = dict(config.model_args) if is_for_weights else {}
         if config.num_classes >= 0:
             implied["num_classes"] = config.num_classes
         implied["in_chans"] = config.input_size[0]

@@ -539,11 +539,16 @@ def _fit_input(model: ImageModel, state_dict: StateDict, expected: StateDict, co
         _logger.info("adapted '%s' from %d to %d input channels", path, chans, model.in_chans)
 
 
+def _logits_paths(model: nn.Module) -> tuple[str, ...]:
+    """Paths of the layers with a row for each class; a plain module may name its classifiers alone, or none."""
+    return getattr(model, "logits_paths", None) or getattr(model, "classifier_paths", ())
+
+
 def _fit_head(
     model: nn.Module, state_dict: StateDict, expected: StateDict, config: WeightsConfig
 ) -> tuple[set[str], list[str]]:
     """Cut a background class off, or take away a classifier of another shape. Returns expected keys, and why."""
-    paths = tuple(dict.fromkeys((*_paths(config.classifier), *getattr(model, "logits_paths", ()))))
+    paths = tuple(dict.fromkeys((*_paths(config.classifier), *_logits_paths(model))))
     dropped: set[str] = set()
     found = None
     for path in paths:
@@ -631,7 +636,7 @@ def _explain(
         lines.append("  the file holds quantized weights: a quantized_* model takes them, with quantize=True")
     elif _is_quantized(expected) and not _is_quantized(state_dict):
         lines.append("  the file holds float weights, the model is int8: pass quantize=False to load them")
-    heads = {f"{path}.weight" for path in getattr(model, "logits_paths", ())}
+    heads = {f"{path}.weight" for path in _logits_paths(model)}
     wrong_heads = heads & set(problems.get("other shape", ()))
     for key in wrong_heads:
         classes = state_dict[key].shape[0]

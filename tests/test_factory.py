@@ -474,3 +474,14 @@ def test_a_plain_module_of_a_user_s(fresh_registry, tmp_path):
         mvlib.create_model("my_net.v1", features_only=True)
     with pytest.raises(ConfigError, match="Plain cannot be saved for the hub: derive it from mvlib.ImageModel"):
         mvlib.save_for_hub(model, tmp_path / "out")
+
+
+def test_what_default_weights_need_holds_for_weights_alone():
+    def eps(**kwargs):
+        with torch.device("meta"):
+            return {module.eps for module in mvlib.create_model(**kwargs).modules()
+                    if isinstance(module, torch.nn.BatchNorm2d)}
+
+    assert eps(model_name="fbnetc_100") == {1e-5}
+    assert eps(model_name="fbnetc_100.rmsp_in1k", pretrained=False) == {1e-3}
+    assert eps(model_name="fbnetc_100", bn_eps=1e-2) == {1e-2}

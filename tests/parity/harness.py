@@ -177,13 +177,9 @@ def build_ours(name: str, state_dict: StateDict | None = None, dtype: torch.dtyp
 
 
 def build_timm(name: str, meta: bool = False, **kwargs: Any) -> nn.Module:
-    """timm's model; every one of timm 1.0.31 can be built on the meta device.
-
-    Our default weights' `model_args` go to timm too: it sets some (an eps) only where weights are loaded.
-    """
-    config = registry.get_pretrained_cfg(name)
+    """timm's model; every one of timm 1.0.31 can be built on the meta device."""
     with skeletons() if meta else uninitialised():
-        return timm.create_model(name, **{**(config.model_args if config else {}), **kwargs})
+        return timm.create_model(name, **kwargs)
 
 
 def build_initialised_timm(name: str, **kwargs: Any) -> nn.Module:
