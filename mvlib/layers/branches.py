@@ -104,11 +104,10 @@ def _as_kernel(branch: nn.Module, like: nn.Conv2d) -> tuple[Tensor, Tensor]:
     if (conv.stride, conv.groups, conv.out_channels) != (like.stride, like.groups, like.out_channels) or not all(
             _fits_inside(conv, like, side) for side in (0, 1)):
         raise ValueError(f"a branch of {conv} cannot become part of {like}")
-    if conv.weight.is_meta and not like.weight.is_meta:  # an identity
-        width = like.in_channels // like.groups
-        weight, bias = torch.eye(width).repeat(like.groups, 1).view(-1, width, 1, 1).to(like.weight), 0
-    else:
-        weight, bias = conv.weight, 0 if conv.bias is None else conv.bias
+    weight, bias = conv.weight, like.weight.new_zeros(()) if conv.bias is None else conv.bias
+    if weight.is_meta and not like.weight.is_meta:  # an identity
+        width, bias = like.in_channels // like.groups, like.weight.new_zeros(())
+        weight = torch.eye(width).repeat(like.groups, 1).view(-1, width, 1, 1).to(like.weight)
     for norm in parts:
         scale, shift = norm_as_scale_and_shift(norm)
         weight, bias = weight * scale.view(-1, 1, 1, 1), bias * scale + shift
@@ -118,6 +117,8 @@ def _as_kernel(branch: nn.Module, like: nn.Conv2d) -> tuple[Tensor, Tensor]:
 
 def _fits_inside(small: nn.Conv2d, large: nn.Conv2d, side: int) -> bool:
     """Whether the small kernel's centre is that of the large one, and its weights lie on weights of it."""
+    if isinstance(small.padding, str) or isinstance(large.padding, str):
+        return False
     dilation, rim = large.dilation[side], large.kernel_size[side] - small.kernel_size[side]
     return (rim >= 0 and rim % 2 == 0 and (small.dilation[side] == dilation or small.kernel_size[side] == 1)
             and large.padding[side] - small.padding[side] == dilation * rim // 2)

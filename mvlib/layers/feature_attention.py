@@ -16,13 +16,17 @@ from .attention import attend, use_fused_attn
 from .blur_pool import AaLayer
 from .channel_attention import ATTN_LAYERS
 from .conv import ConvNormAct, create_conv2d
-from .helpers import make_divisible, placeable
+from .helpers import make_divisible, placeable, to_2tuple
 from .mlp import ConvMlp
 from .norm import NormLayer, get_norm_layer
 
 __all__ = [
     "BatNonLocalAttn", "CbamModule", "GatherExcite", "LightCbamModule", "NonLocalAttn", "SelectiveKernel", "SplitAttn",
 ]
+
+
+def _act(act_layer: ActLayer) -> Callable[..., nn.Module]:
+    return get_act_layer(act_layer) or nn.Identity
 
 
 class GatherExcite(nn.Module):
@@ -65,21 +69,22 @@ class GatherExcite(nn.Module):
             raise ValueError("a region's side is even; parameters for all of the map need its size, feat_size")
         self.add_maxpool = add_maxpool
         self.extent = extent
-        self.gather = nn.Sequential() if extra_params else None
+        gather = nn.Sequential()
+        self.gather = gather if extra_params else None
         if extra_params:
             count = int(math.log2(extent)) if extent else 1
             for i in range(1, count + 1):
-                kernel, stride = (3, 2) if extent else (feat_size, 1)
+                kernel, stride = (3, 2) if extent else (to_2tuple(feat_size), 1)
                 padding = "" if extent else 0
-                self.gather.add_module(f"conv{i}", create_conv2d(channels, channels, kernel, stride, padding,
-                                                                 depthwise=True))
+                conv = create_conv2d(channels, channels, kernel, stride, padding, depthwise=True)
+                gather.add_module(f"conv{i}", conv)
                 if norm_layer:
-                    self.gather.add_module(f"norm{i}", nn.BatchNorm2d(channels))
+                    gather.add_module(f"norm{i}", nn.BatchNorm2d(channels))
                 if i < count:
-                    self.gather.add_module(f"act{i}", get_act_layer(act_layer)(inplace=True))
+                    gather.add_module(f"act{i}", _act(act_layer)(inplace=True))
         hidden = rd_channels or make_divisible(channels * rd_ratio, rd_divisor, round_limit=0.0)
         self.mlp = ConvMlp(channels, hidden, act_layer=act_layer) if use_mlp else nn.Identity()
-        self.gate = get_act_layer(gate_layer)()
+        self.gate = _act(gate_layer)()
 
     def forward(self, x: Tensor) -> Tensor:
         gate = self.mlp(self._gather(x))
@@ -108,9 +113,9 @@ class _CbamChannel(nn.Module):
         super().__init__()
         self.light = light
         self.fc1 = nn.Conv2d(channels, hidden, 1, bias=bias)
-        self.act = get_act_layer(act_layer)(inplace=True)
+        self.act = _act(act_layer)(inplace=True)
         self.fc2 = nn.Conv2d(hidden, channels, 1, bias=bias)
-        self.gate = nn.Sigmoid() if light else get_act_layer(gate_layer)()
+        self.gate = nn.Sigmoid() if light else _act(gate_layer)()
 
     def forward(self, x: Tensor) -> Tensor:
         mean, peak = x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
@@ -125,7 +130,7 @@ class _CbamSpatial(nn.Module):
         super().__init__()
         self.light = light
         self.conv = ConvNormAct(1 if light else 2, 1, kernel_size, apply_act=False)
-        self.gate = nn.Sigmoid() if light else get_act_layer(gate_layer)()
+        self.gate = nn.Sigmoid() if light else _act(gate_layer)()
 
     def forward(self, x: Tensor) -> Tensor:
         mean, peak = x.mean(1, keepdim=True), x.amax(1, keepdim=True)
@@ -209,9 +214,8 @@ class NonLocalAttn(nn.Module):
     def reset_parameters(self) -> None:
         for conv in (self.t, self.p, self.g, self.z):
             nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-            nn.init.zeros_(conv.bias)
-        nn.init.zeros_(self.norm.weight)
-        nn.init.zeros_(self.norm.bias)
+        for parameter in (p for p in self.parameters() if p.ndim == 1):  # biases, and the norm's scale
+            nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = (project(x).flatten(2).transpose(1, 2).unsqueeze(1) for project in (self.t, self.p, self.g))
@@ -405,7 +409,7 @@ class SplitAttn(nn.Module):
         width = out_channels * radix
         hidden = rd_channels * radix if rd_channels else make_divisible(
             in_channels * radix * rd_ratio, rd_divisor, min_value=32)
-        norm, act = get_norm_layer(norm_layer) or nn.Identity, get_act_layer(act_layer)
+        norm, act = get_norm_layer(norm_layer) or nn.Identity, _act(act_layer)
         self.radix = radix
         self.groups = groups
         self.conv = nn.Conv2d(in_channels, width, kernel_size, stride, kernel_size // 2 if padding is None else padding,

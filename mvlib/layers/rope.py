@@ -84,9 +84,12 @@ def _grid(
     device: Device = None,
 ) -> Tensor:
     """Coordinates of a grid's positions, (*feat_shape, dimensions), float32; see `build_fourier_pos_embed`."""
-    swap = grid_indexing == "xy"
-    shape, reference = (
-        size if size is None or not swap else [size[1], size[0], *size[2:]] for size in (feat_shape, ref_feat_shape))
+    shape = list(feat_shape)
+    reference = None if ref_feat_shape is None else list(ref_feat_shape)
+    if grid_indexing == "xy":
+        shape[:2] = shape[1::-1]
+        if reference is not None:
+            reference[:2] = reference[1::-1]
     if grid_type == "pixel":
         sides = [torch.linspace(-1.0, 1.0, n, dtype=torch.float32, device=device) for n in shape]
     elif grid_type == "centered":
@@ -265,6 +268,12 @@ class _Rotary(nn.Module):
     frequencies: str | None = None
     rotate_half = False
 
+    def compute_frequencies(self) -> Tensor:
+        raise NotImplementedError
+
+    def get_embed(self, shape: Size | None = None, dtype: torch.dtype | None = None) -> Any:
+        raise NotImplementedError
+
     def set_up(self, feat_shape: Size | None, shift: float | None, jitter: float | None, rescale: float | None) -> None:
         if shift is not None and not 0 <= shift < math.inf:
             raise ValueError(f"shift_coords is a number of 0 or more, not {shift}")
@@ -280,7 +289,7 @@ class _Rotary(nn.Module):
         return self.training and any(amount is not None for amount in self.augmentation)
 
     def _apply(self, fn: Any, *args: Any, **kwargs: Any) -> nn.Module:
-        super()._apply(fn, *args, **kwargs)
+        super()._apply(fn, *args, **kwargs)  # type: ignore[no-untyped-call]
         if self.frequencies is not None:
             values = getattr(self, self.frequencies)
             if values.dtype.itemsize < 4:  # half precision spoils angles at far positions
@@ -315,6 +324,7 @@ class RotaryEmbeddingCat(_Rotary):
     for the shape that `get_embed` is given. Random coordinates are for training alone.
     """
 
+    bands: Tensor
     frequencies = "bands"
     caches: tuple[str, ...] = ("pos_embed",)
 
@@ -342,7 +352,7 @@ class RotaryEmbeddingCat(_Rotary):
         self.dim = dim
         self.rotate_half = rotate_half
         self.band_args = (dim // 4, in_pixels, max_res, temperature, linear_bands)
-        self.grid_args = dict(
+        self.grid_args: dict[str, Any] = dict(
             ref_feat_shape=ref_feat_shape, grid_offset=grid_offset, grid_indexing=grid_indexing,
             grid_type=grid_type or ("pixel" if in_pixels else "index"), normalize_coords=normalize_coords)
         self._register()
@@ -366,7 +376,9 @@ class RotaryEmbeddingCat(_Rotary):
                 old = getattr(self, name)
                 self.register_buffer(name, value.to(old.device, old.dtype), persistent=False)
 
-    def build(self, shape: Size, dtype: torch.dtype | None, augmentation: tuple = (None,) * 3) -> tuple[Tensor, Tensor]:
+    def build(
+        self, shape: Size, dtype: torch.dtype | None, augmentation: tuple[Any, ...] = (None,) * 3
+    ) -> tuple[Tensor, Tensor]:
         return build_rotary_pos_embed(
             list(shape), self.bands, dtype=dtype or torch.float32, rotate_half=self.rotate_half, **self.grid_args,
             **dict(zip(("shift_coords", "jitter_coords", "rescale_coords"), augmentation)))
@@ -415,7 +427,8 @@ class RotaryEmbedding(RotaryEmbeddingCat):
         return waves
 
     def rotate(self, x: Tensor, embed: Any) -> Tensor:
-        return apply_rot_embed(x, *embed, self.rotate_half)
+        sin, cos = embed
+        return apply_rot_embed(x, sin, cos, self.rotate_half)
 
 
 class RotaryEmbeddingDinoV3(RotaryEmbeddingCat):
@@ -432,6 +445,7 @@ class RotaryEmbeddingDinoV3(RotaryEmbeddingCat):
         ValueError: There is neither a temperature nor both periods.
     """
 
+    periods: Tensor
     frequencies = "periods"
     caches = ("pos_embed_cached",)
 
@@ -457,7 +471,7 @@ class RotaryEmbeddingDinoV3(RotaryEmbeddingCat):
             raise ValueError("wavelengths need a temperature, or min_period and max_period")
         self.dim = dim
         self.rotate_half = rotate_half
-        self.period_args = (temperature, min_period, max_period)
+        self.period_args: tuple[Any, ...] = (temperature, min_period, max_period)
         self.grid_args = dict(
             grid_type="centered", grid_offset=grid_offset, grid_indexing=grid_indexing,
             normalize_coords=normalize_coords)
@@ -471,7 +485,9 @@ class RotaryEmbeddingDinoV3(RotaryEmbeddingCat):
         exponents = 2.0 * torch.arange(count, dtype=torch.float32, device="cpu") / (self.dim // 2)
         return float(temperature) ** exponents
 
-    def build(self, shape: Size, dtype: torch.dtype | None, augmentation: tuple = (None,) * 3) -> tuple[Tensor, Tensor]:
+    def build(
+        self, shape: Size, dtype: torch.dtype | None, augmentation: tuple[Any, ...] = (None,) * 3
+    ) -> tuple[Tensor, Tensor]:
         coords = _augment(_grid(list(shape), device="cpu", **self.grid_args).flatten(0, -2), *augmentation)
         angles = (2 * math.pi * coords.unsqueeze(-1).to(self.periods) / self.periods).flatten(1)
         sin, cos = (_for_pairs(wave, self.rotate_half).to(dtype or wave.dtype) for wave in (angles.sin(), angles.cos()))
@@ -556,7 +572,8 @@ class RotaryEmbeddingMixed(_Rotary):
         if self.augments:
             coords = _augment(coords, *self.augmentation)
             dtype = dtype or torch.promote_types(self.freqs.dtype, torch.float32)
-        return get_mixed_freqs(self.freqs, *coords.unbind(-1), dtype)
+        t_x, t_y = coords.unbind(-1)
+        return get_mixed_freqs(self.freqs, t_x, t_y, dtype)
 
     def forward(self, x: Tensor, block_index: int = 0) -> Tensor:
         """Turn the channels of a map (B, dim, H, W), by the frequencies of one block."""
