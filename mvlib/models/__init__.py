@@ -47,6 +47,7 @@ _NAMES = {
     ".swin_transformer_v2": ("SwinTransformerV2",),
     ".vgg": ("VGG",),
     ".vision_transformer": ("VisionTransformer",),
+    ".vovnet": ("VovNet",),
     ".xcit": ("XCiT",),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}

@@ -14,6 +14,7 @@ _TINY = dict(img_size=64, depths=(1, 1, 2, 1))
 _ONE_BLOCK = dict(depths=(1, 1, 1, 1), width_factor=0.125)
 _TWO_EACH = dict(block_config=(2, 2, 2, 2))
 _ONE_EACH = dict(layers=(1, 1, 1, 1))
+_NARROW = dict(layer_per_block=2, block_per_stage=[1, 1, 1, 2], stage_conv_chs=[32] * 4, stage_out_chs=[64] * 4)
 
 REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
     "convnext": {
@@ -173,6 +174,12 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "test_vit2": {},
         "test_vit3": {},
         "test_vit4": {},
+    },
+    "vovnet": {
+        "ese_vovnet39b": _NARROW,
+        "vovnet39a": _NARROW,  # no shortcuts
+        "ese_vovnet19b_slim_dw": {},  # separable convolutions
+        "ese_vovnet39b_evos": _NARROW,
     },
     "xcit": {
         "xcit_nano_12_p16_224": dict(depth=2, embed_dim=64, img_size=64),

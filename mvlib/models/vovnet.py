@@ -1,0 +1,253 @@
+"""VoVNet: inside a block, each convolution reads the one before it, and one convolution reads them all, once.
+
+VoVNet (https://arxiv.org/abs/1904.09730); V2 ("b"), with shortcuts and a channel attention of one projection ("ese"),
+of CenterMask (https://arxiv.org/abs/1911.06667). The depthwise models ("dw") are of the authors' detectors
+(https://github.com/youngwanLEE/vovnet-detectron2); those with "eca" and EvoNorm ("evos") are timm's.
+
+The number counts the layers with weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..layers.activations import ActLayer
+from ..layers.channel_attention import AttnLayer, create_attn
+from ..layers.conv import ConvNormAct, create_conv2d
+from ..layers.drop import DropPath, drop_path_rates
+from ..layers.norm import NormLayer, create_norm_act_layer
+from ..layers.pool import ClassifierHead
+from ..layers.stage import Stage
+from ..registry import register_model
+from .base import Flow, ImageModel, Step
+
+if TYPE_CHECKING:
+    from ._variants.vovnet import *
+
+__all__ = ["OsaBlock", "OsaStage", "VovNet"]
+
+
+class SeparableConvNormAct(nn.Sequential):
+    """Depthwise convolution, pointwise convolution, norm and activation; keys `conv_dw`, `conv_pw`, `bn`.
+
+    Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride).
+    """
+
+    def __init__(
+        self,
+        in_chs: int,
+        out_chs: int,
+        kernel_size: int,
+        stride: int = 1,
+        norm_layer: NormLayer = "batchnorm2d",
+        act_layer: ActLayer = "relu",
+    ) -> None:
+        super().__init__()
+        self.conv_dw = create_conv2d(in_chs, in_chs, kernel_size, stride, depthwise=True)
+        self.conv_pw = create_conv2d(in_chs, out_chs, 1)
+        self.bn = create_norm_act_layer(norm_layer, out_chs, act_layer)
+
+
+class OsaBlock(nn.Module):
+    """One-shot aggregation: 3x3 convolutions one after the other, and a 1x1 convolution of the input and all of them.
+
+    Shapes: (B, in_chs, H, W) -> (B, out_chs, H, W).
+
+    Args:
+        in_chs: Channels of the input.
+        mid_chs: Channels of each 3x3 convolution.
+        out_chs: Channels of the output; where there is a shortcut, those of the input.
+        layer_per_block: 3x3 convolutions.
+        residual: Add the input to the output.
+        depthwise: Separable convolutions, after a 1x1 convolution to their width where the input has another.
+        attn: Channel attention of the output.
+        drop_path: Stochastic depth's rate; without a shortcut, too, as in timm.
+        layer_args: `norm_layer` and `act_layer` of the convolutions.
+    """
+
+    def __init__(
+        self,
+        in_chs: int,
+        mid_chs: int,
+        out_chs: int,
+        layer_per_block: int,
+        residual: bool = False,
+        depthwise: bool = False,
+        attn: AttnLayer = None,
+        drop_path: float = 0.0,
+        **layer_args: Any,
+    ) -> None:
+        super().__init__()
+        self.residual = residual
+        conv: Callable[..., nn.Module] = SeparableConvNormAct if depthwise else ConvNormAct
+        chs = mid_chs if depthwise else in_chs
+        self.conv_reduction = ConvNormAct(in_chs, chs, 1, **layer_args) if chs != in_chs else nn.Identity()
+        self.conv_mid = nn.ModuleList(
+            conv(mid_chs if i else chs, mid_chs, 3, **layer_args) for i in range(layer_per_block))
+        self.conv_concat = ConvNormAct(in_chs + layer_per_block * mid_chs, out_chs, 1, **layer_args)
+        self.attn = create_attn(attn, out_chs) or nn.Identity()
+        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        features, mid = [x], self.conv_reduction(x)
+        for conv in self.conv_mid:
+            mid = conv(mid)
+            features.append(mid)
+        out = self.drop_path(self.attn(self.conv_concat(torch.cat(features, dim=1))))
+        return out + x if self.residual else out
+
+
+class OsaStage(Stage):
+    """A max pool, then blocks: those behind the first may have shortcuts, the last one has the attention; key `blocks`.
+
+    Shapes: (B, in_chs, H, W) -> (B, out_chs, H // 2, W // 2), or of the same size without `downsample`.
+
+    Args:
+        in_chs: Channels of the input.
+        mid_chs: Channels of each 3x3 convolution.
+        out_chs: Channels of the output.
+        downsample: Whether there is the max pool.
+        drop_path: Rate of each block's stochastic depth.
+        residual: Shortcuts around all blocks but the first.
+        attn: Channel attention of the last block.
+        block_args: Further arguments of the blocks.
+    """
+
+    def __init__(
+        self,
+        in_chs: int,
+        mid_chs: int,
+        out_chs: int,
+        downsample: bool,
+        drop_path: Sequence[float],
+        residual: bool,
+        attn: AttnLayer,
+        **block_args: Any,
+    ) -> None:
+        super().__init__()
+        self.downsample = nn.MaxPool2d(3, stride=2, ceil_mode=True) if downsample else nn.Identity()
+        last = len(drop_path) - 1
+        self.blocks = nn.Sequential(*(
+            OsaBlock(out_chs if i else in_chs, mid_chs, out_chs, residual=residual and i > 0,
+                     attn=attn if i == last else None, drop_path=rate, **block_args)
+            for i, rate in enumerate(drop_path)))
+
+
+class VovNet(ImageModel):
+    """Three stem convolutions, four stages of one-shot aggregation, pooling and a linear classifier.
+
+    Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of 32.
+
+    Args:
+        stem_chs: Channels of the stem's convolutions.
+        stage_conv_chs: Channels of each 3x3 convolution, by stage.
+        stage_out_chs: Channels of each stage's output.
+        block_per_stage: Blocks of each stage.
+        layer_per_block: 3x3 convolutions of each block.
+        residual: Shortcuts around the blocks, but for each stage's first.
+        depthwise: Separable 3x3 convolutions, but for the first.
+        attn: Channel attention at each stage's end.
+        stem_stride: 4, or 2 with a max pool before the first stage.
+        num_classes: Classes; 0 for pooled features.
+        in_chans: Channels of the image.
+        global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
+        output_stride: 32 alone.
+        norm_layer: Norm.
+        act_layer: Activation.
+        drop_rate: Dropout before the classifier.
+        drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
+
+    Raises:
+        ValueError: The channels and blocks are not those of three convolutions and four stages, or an option has an
+            unknown value.
+    """
+
+    head_path: ClassVar[str] = "head"
+
+    def __init__(
+        self,
+        stem_chs: Sequence[int] = (64, 64, 128),
+        stage_conv_chs: Sequence[int] = (128, 160, 192, 224),
+        stage_out_chs: Sequence[int] = (256, 512, 768, 1024),
+        block_per_stage: Sequence[int] = (1, 1, 2, 2),
+        layer_per_block: int = 5,
+        residual: bool = True,
+        depthwise: bool = False,
+        attn: AttnLayer = "ese",
+        stem_stride: int = 4,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        global_pool: str = "avg",
+        output_stride: int = 32,
+        norm_layer: NormLayer = "batchnorm2d",
+        act_layer: ActLayer = "relu",
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        lengths = [len(value) for value in (stem_chs, stage_conv_chs, stage_out_chs, block_per_stage)]
+        if lengths != [3, 4, 4, 4]:
+            raise ValueError("stem_chs, stage_conv_chs, stage_out_chs and block_per_stage have 3, 4, 4 and 4 numbers, "
+                             f"not {', '.join(map(str, lengths))}")
+        if stem_stride not in (2, 4):
+            raise ValueError(f"stem_stride is 2 or 4, not {stem_stride}")
+        if output_stride != 32:
+            raise ValueError(f"output_stride is 32 for a VovNet, not {output_stride}")
+        self.num_classes, self.in_chans = num_classes, in_chans
+        layer_args: dict[str, Any] = dict(norm_layer=norm_layer, act_layer=act_layer)
+        conv: Callable[..., nn.Module] = SeparableConvNormAct if depthwise else ConvNormAct
+        self.stem = nn.Sequential(
+            ConvNormAct(in_chans, stem_chs[0], 3, stride=2, **layer_args),
+            conv(stem_chs[0], stem_chs[1], 3, **layer_args),
+            conv(stem_chs[1], stem_chs[2], 3, stride=stem_stride // 2, **layer_args))
+        self.flow = Flow(stem=[Step("stem.0"), Step("stem.1"), Step("stem.2")], stages=[])
+        tap = 1 if stem_stride == 4 else 2  # the last map of stride 2
+        self.flow.stem[tap] = Step(f"stem.{tap}", stem_chs[tap], 2)
+
+        self.stages = nn.Sequential()
+        chs, reduction = stem_chs[-1], stem_stride
+        rates = drop_path_rates(drop_path_rate, list(block_per_stage))
+        for i, (mid_chs, out_chs, drop_path) in enumerate(zip(stage_conv_chs, stage_out_chs, rates)):
+            downsample = i > 0 or stem_stride == 2
+            self.stages.append(OsaStage(
+                chs, mid_chs, out_chs, downsample, drop_path, residual, attn, layer_per_block=layer_per_block,
+                depthwise=depthwise, **layer_args))
+            reduction *= 2 if downsample else 1
+            self.flow.stages.append(Step(f"stages.{i}", out_chs, reduction))
+            chs = out_chs
+
+        self.num_features = chs
+        self.head = ClassifierHead(chs, num_classes, global_pool, drop_rate)
+        self.head_hidden_size = self.head.num_features
+        self.init_weights()
+
+    def init_module(self, name: str, module: nn.Module) -> None:
+        super().init_module(name, module)
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
+
+
+_V1 = dict(residual=False, attn="")
+_19 = dict(block_per_stage=(1, 1, 1, 1), layer_per_block=3)
+_57, _99 = dict(block_per_stage=(1, 1, 4, 3)), dict(block_per_stage=(1, 3, 9, 3))
+_SLIM = dict(stage_conv_chs=(64, 80, 96, 112), stage_out_chs=(112, 256, 384, 512))
+_DW = dict(stem_chs=(64, 64, 64), depthwise=True)
+
+register_model.variants(__name__, VovNet, {
+    "vovnet39a": _V1,
+    "vovnet57a": (_57, _V1),
+    "ese_vovnet19b_slim_dw": (_19, _SLIM, _DW),
+    "ese_vovnet19b_dw": (_19, _DW),
+    "ese_vovnet19b_slim": (_19, _SLIM),
+    "ese_vovnet39b": {},
+    "ese_vovnet57b": _57,
+    "ese_vovnet99b": _99,
+    "eca_vovnet39b": dict(attn="eca"),
+    "ese_vovnet39b_evos": dict(norm_layer="evonorms0"),
+})
