@@ -167,6 +167,7 @@ class VovNet(ImageModel):
     """
 
     head_path: ClassVar[str] = "head"
+    feature_form: ClassVar[str] = "flat"
 
     def __init__(
         self,
