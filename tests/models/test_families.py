@@ -28,7 +28,6 @@ SIZES = {"inception_v3": 96, "alexnet": 96}  # of images for models that 64 pixe
 # Two more seconds each: for one model of convolutions, one of tokens, one of windows.
 COMPILED = ("test_efficientnet", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224")
 LISTS = ("hrnet",)  # whose stages give lists of maps: nothing to classify, and a step may be no module
-ONE_STRIDE = ("vgg", "alexnet", "squeezenet", "inception_v3", "googlenet", "densenet")
 
 pytestmark = pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore:.*torch.jit:FutureWarning")
 
@@ -258,7 +257,7 @@ def test_output_stride(name):
         try:
             model = on_meta(name, output_stride=stride).eval()
         except ValueError as error:
-            assert inspect.getmodule(type(built(name))).__name__.endswith(ONE_STRIDE), error
+            assert "output_stride is 32 for" in str(error)  # a family without dilation
             continue
         x = torch.zeros(1, 3, 64, 64, device="meta")
         assert 64 // stride in model.forward_features(x).shape[1:]
