@@ -2,6 +2,7 @@
 """Write mvlib/catalog/stats.json: what each architecture costs, for `mvlib search`, `mvlib info` and comparisons.
 
     python scripts/build_stats.py            measure what the file lacks, drop what is gone
+    python scripts/build_stats.py resnet     the same, and measure this family anew
     python scripts/build_stats.py --all      measure all anew
     python scripts/build_stats.py --check    exit 1 where the file lacks or has too many, or parameters differ
 
@@ -112,6 +113,7 @@ def rows() -> Iterator[tuple[str, WeightsConfig]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("families", nargs="*", metavar="FAMILY", help="families to measure anew")
     parser.add_argument("--all", action="store_true", help="measure all anew")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if the file is stale")
     arguments = parser.parse_args()
@@ -123,8 +125,11 @@ def main() -> int:
                   if name in known and count_parameters(build(config)) != known[name]["params"]]
         print("\n".join(f"stale: {name}" for name in stale) or f"{PATH.name} is up to date")
         return 1 if stale else 0
+    if unknown := set(arguments.families) - set(mvlib.list_modules()):
+        parser.error(f"no family {', '.join(sorted(unknown))}; known: {', '.join(mvlib.list_modules())}")
+    changed = {name for family in arguments.families for name in mvlib.list_models(module=family)}
     for name, config in wanted.items():
-        if arguments.all or name not in known:
+        if arguments.all or name not in known or config.architecture in changed:
             known[name] = measure(config)
             print(name, known[name], flush=True)
     lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(known[name])}" for name in wanted)

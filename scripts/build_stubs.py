@@ -41,7 +41,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing, exit 1 if a stub is stale")
     args = parser.parse_args()
     wanted = build()
-    unread = list(unread_variants(wanted))
+    unread = [*unread_variants(wanted), *unlisted_families()]
     present = {path: path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.pyi")}
     if args.check:
         stale = [f"{path.relative_to(PACKAGE.parent)} {problem}; run scripts/build_stubs.py"
@@ -86,6 +86,15 @@ def unread_variants(wanted: dict[Path, str]) -> Iterator[str]:
         line = f"from ._variants.{path.stem} import *"
         if path.parent == VARIANTS and line not in (VARIANTS.parent / f"{path.stem}.py").read_text(encoding="utf-8"):
             yield f"mvlib/models/{path.stem}.py hides its variants from type checkers: `if TYPE_CHECKING:` {line}"
+
+
+def unlisted_families() -> Iterator[str]:
+    """Families without a class that is found in mvlib.models."""
+    package = mvlib.models
+    listed = {module.removeprefix(".") for module in package._HOME.values()}
+    for family in registry.list_modules():
+        if family not in listed and family not in package._SUBMODULES:
+            yield f"mvlib/models/__init__.py has no class of mvlib/models/{family}.py: add it to _NAMES"
 
 
 # lazy packages

@@ -8,6 +8,6 @@ python=.venv/bin/python
 [ -x $python ] || { echo "there is no .venv yet: run bash scripts/test.sh once, it makes one" >&2; exit 2; }
 $python scripts/sync_catalog.py "$1"
 $python scripts/build_index.py
-$python scripts/build_stats.py
+$python scripts/build_stats.py "$1"
 $python scripts/build_stubs.py
 $python -m tests.parity "$1" --checks keys

@@ -100,9 +100,15 @@ def test_the_script_measures_what_lacks_and_drops_what_is_gone(tmp_path, monkeyp
     monkeypatch.setattr("sys.argv", ["build_stats.py"])
     assert stats.main() == 0
     assert json.loads(path.read_text()) == {"alexnet": known["alexnet"], "resnet18": wrong}
-    monkeypatch.setattr("sys.argv", ["build_stats.py", "--all"])
-    assert stats.main() == 0
-    assert json.loads(path.read_text()) == {name: known[name] for name in few}
+    for argument in ("--all", "resnet"):
+        path.write_text(json.dumps({"alexnet": known["alexnet"], "resnet18": wrong}))
+        monkeypatch.setattr("sys.argv", ["build_stats.py", argument])
+        assert stats.main() == 0
+        assert json.loads(path.read_text()) == {name: known[name] for name in few}
+    monkeypatch.setattr("sys.argv", ["build_stats.py", "resnets"])
+    with pytest.raises(SystemExit):
+        stats.main()
+    assert "no family resnets; known: alexnet, " in capsys.readouterr().err
     monkeypatch.setattr("sys.argv", ["build_stats.py", "--check"])
     assert stats.main() == 0
 

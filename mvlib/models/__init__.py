@@ -30,6 +30,7 @@ _NAMES = {
     ".base": ("ImageModel",),
     ".alexnet": ("AlexNet",),
     ".convnext": ("ConvNeXt",),
+    ".deit": ("VisionTransformerDistilled",),
     ".densenet": ("DenseNet",),
     ".efficientnet": ("EfficientNet",),
     ".googlenet": ("GoogLeNet", "GoogLeNetOutputs"),
