@@ -541,7 +541,8 @@ def _fit_input(model: ImageModel, state_dict: StateDict, expected: StateDict, co
 
 def _logits_paths(model: nn.Module) -> tuple[str, ...]:
     """Paths of the layers with a row for each class; a plain module may name its classifiers alone, or none."""
-    return getattr(model, "logits_paths", None) or getattr(model, "classifier_paths", ())
+    paths: tuple[str, ...] = getattr(model, "logits_paths", getattr(model, "classifier_paths", ()))
+    return paths
 
 
 def _fit_head(

@@ -8,6 +8,7 @@ itself, or None for itself. Whoever wants a model of simple layers calls the fun
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -45,14 +46,14 @@ def reparameterize(model: nn.Module) -> int:
     return count
 
 
-def norm_as_scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor]:
+def norm_as_scale_and_shift(norm: Any) -> tuple[Tensor, Tensor]:
     """What a batch norm does in evaluation: x * scale + shift, a number per channel each."""
     scale = torch.rsqrt(norm.running_var + norm.eps) * (1 if norm.weight is None else norm.weight)
     return scale, (0 if norm.bias is None else norm.bias) - norm.running_mean * scale
 
 
 @torch.no_grad()
-def merge_norm(layer: nn.Module, norm: nn.Module, before: bool = False) -> nn.Module:
+def merge_norm(layer: Any, norm: nn.Module, before: bool = False) -> Any:
     """Make a batch norm behind (or `before`) a convolution or linear layer a part of it, in place. Returns the layer.
 
     Running statistics are taken as they are. Before a convolution with groups or padding, a norm cannot be merged.
