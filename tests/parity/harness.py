@@ -588,11 +588,12 @@ def check_gradients(report: Report, pair: Pair, train: bool = True) -> None:
     found, outputs = [], []
     for model in (ours, pair.theirs):
         torch.manual_seed(0)  # for a dropout that no argument turns off
-        logits = model.train(train)(image)
-        weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-        (logits * weights).sum().backward()
+        logits, generator = model.train(train)(image), torch.Generator().manual_seed(2)
+        logits = logits if isinstance(logits, tuple) else (logits,)  # auxiliary heads give their own
+        weights = [torch.randn(each.shape, generator=generator, dtype=torch.float64) for each in logits]
+        sum((each * weight).sum() for each, weight in zip(logits, weights)).backward()
         found.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
-        outputs.append(logits.detach())
+        outputs.append([each.detach() for each in logits])
     pair.theirs.eval()
     report.compare("logits", *outputs)
     gradients, expected = found

@@ -1,10 +1,12 @@
 """Each of torchvision's 80 + 12 builders, from a published file to logits, the way a user goes.
 
 torchvision's model gets random weights and is saved under the name of its weights' URL; a server hands the file to our
-loader; images go through both libraries' transforms.
+loader; images go through both libraries' transforms. Families that timm has not, or not with these heads, are compared
+with torchvision's in the rest, too: sizes, a step of training, taps, initial weights.
 """
 
 import contextlib
+import functools
 import hashlib
 import re
 
@@ -130,6 +132,88 @@ def test_auxiliary_heads(builder, hub, monkeypatch, tmp_path):
     for key, model in (("aux1", models.googlenet()), ("AuxLogits", models.inception_v3())):
         assert getattr(model, key) is not None and not model.transform_input
     assert models.get_model(builder, weights=None, aux_logits=False).aux_logits is False
+
+
+# families of torchvision's alone
+
+AUXILIARY = dict(aux_logits=True, transform_input=False)
+ALONE = {  # sides of images, our arguments, the modules that are taps
+    "alexnet": ((63, 64, 200, 224, 256, 319), {}, ("features.1", "features.4", "features.11", "features.12")),
+    "googlenet": (((15, 15), (37, 61), (97, 130), (225, 224)), AUXILIARY,
+                  ("conv1", "conv3", "inception3b", "inception4e", "inception5b")),
+    "inception_v3": ((75, (97, 130), 299), dict(AUXILIARY, drop_rate=0.5),
+                     ("Conv2d_2b_3x3", "Conv2d_4a_3x3", "Mixed_5d", "Mixed_6e", "Mixed_7c")),
+    **{f"shufflenet_v2_{width}": ((72, 111), {}, ("conv1", "maxpool", "stage2", "stage3", "stage4"))
+       for width in ("x0_5", "x1_0", "x1_5", "x2_0")},
+    "squeezenet1_0": ((64, 95, 224), {}, ("features.1", "features.5", "features.10", "features.12")),
+    "squeezenet1_1": ((64, 95, 224), {}, ("features.1", "features.4", "features.7", "features.12")),
+}
+families_alone = pytest.mark.parametrize("builder", ALONE, scope="module")
+
+
+@functools.lru_cache(1)
+def pair(builder):
+    """torchvision's model with random weights, and what builds ours."""
+    kwargs = ALONE[builder][1]
+    theirs = THEIRS.get_model(builder, **(dict(AUXILIARY, init_weights=False) if kwargs else {}))
+    harness.randomize(theirs, harness.random_image(299 if builder == "inception_v3" else 96))
+    if builder.startswith("squeezenet"):  # else the ReLU after the classifier leaves too little to compare
+        theirs.classifier[1].bias.data += 1.0
+    side = 299 if builder == "inception_v3" else 128
+    return harness.Pair(builder, theirs, harness.random_image(side), dict(kwargs, num_classes=1000))
+
+
+@families_alone
+@torch.no_grad()
+def test_images_of_other_sizes(builder, monkeypatch):
+    models, report = (pair(builder).build_ours(), pair(builder).theirs), harness.Report(builder)
+    for transform_input in (False, True) if hasattr(models[1], "transform_input") else (None,):
+        for model in models:
+            monkeypatch.setattr(model, "transform_input", transform_input, raising=False)
+        for side in ALONE[builder][0]:
+            image = torch.randn(2, 3, *(side if isinstance(side, tuple) else (side, side)))
+            report.compare("logits", *(model(image) for model in models))
+    assert report.ok, report.problems
+
+
+@families_alone
+@torch.no_grad()
+def test_taps_are_torchvisions_modules(builder):
+    ours, theirs, image = pair(builder).build_ours(), pair(builder).theirs, harness.random_image(224)
+    modules = [info["module"] for info in ours.feature_info]
+    assert tuple(modules) == ALONE[builder][2]
+    taken, report = {}, harness.Report(builder)
+    handles = [theirs.get_submodule(name).register_forward_hook(
+        lambda module, args, out, name=name: taken.update({name: out.clone()})) for name in modules]
+    theirs(image)
+    report.compare("taps", ours.forward_intermediates(image, intermediates_only=True), list(taken.values()))
+    for handle in handles:
+        handle.remove()
+    assert report.ok, report.problems
+    for info, tap in zip(ours.feature_info, taken.values()):  # the stem may be without padding
+        assert tap.shape[1] == info["num_chs"] and -1 < 224 / info["reduction"] - tap.shape[-1] < 4.1
+
+
+@families_alone
+def test_initial_weights_and_settings(builder):
+    kwargs, report = ALONE[builder][1], harness.Report(builder)
+    torch.manual_seed(0)
+    theirs = THEIRS.get_model(builder, **(dict(AUXILIARY, init_weights=True) if kwargs else {}))
+    ours = mvlib.create_model(builder, pretrained=False, num_classes=1000, **kwargs)
+    found, expected = harness.described(ours), harness.described(theirs)
+    order = sorted if builder == "inception_v3" else list  # whose order is timm's
+    assert order(found["state"][0]) == order(expected["state"][0]) and found["norms"] == expected["norms"]
+    harness.check_init(report, ours, theirs)
+    assert report.ok, report.problems
+
+
+@families_alone
+def test_a_step_of_training(builder):
+    """Last, for it turns the pair into float64."""
+    report = harness.Report(builder)
+    harness.check_gradients(report, pair(builder))
+    pair.cache_clear()
+    assert report.ok and report.differences, report.problems
 
 
 @pytest.mark.parametrize("builder", [pytest.param(b, marks=[pytest.mark.slow] if b.endswith(SLOW_INT8) else [])
