@@ -16,11 +16,13 @@ def run_blocks(blocks: Iterable[Callable[..., Any]], x: Any, *shared: Any, recom
     """Run blocks one after the other, each with the same shared values.
 
     Args:
-        recompute: Keep no activations within the blocks, but compute them again in the backward pass.
+        recompute: Keep no activations within the blocks, but compute them again in the backward pass. A block that
+            changes its input in place is run as it is: its input would not be there any more.
     """
     recompute = recompute and torch.is_grad_enabled()
     for block in blocks:
-        x = checkpoint(block, x, *shared, use_reentrant=False) if recompute else block(x, *shared)
+        again = recompute and not getattr(block, "inplace", False)
+        x = checkpoint(block, x, *shared, use_reentrant=False) if again else block(x, *shared)
     return x
 
 

@@ -220,7 +220,7 @@ class DenseNet(ImageModel):
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute the layers' concatenations in the backward pass instead of storing them."""
-        for module in self.features.modules():
+        for module in self.modules():
             if isinstance(module, DenseLayer):
                 module.grad_checkpointing = enable
 

@@ -289,6 +289,18 @@ def test_checkpointing_changes_memory_alone(name):
         torch.testing.assert_close(a, b)
 
 
+@cases(("resnet18", "densenet121", "hrnet_w18_small"))
+def test_checkpointing_keeps_the_gradients_of_features(name):
+    results = []  # without hooks, which hide that something was changed in place
+    for enable in (False, True):
+        model = create(name, features_only=True).eval()
+        model.set_grad_checkpointing(enable)
+        sum(feature.square().mean() for feature in model(images(name))).backward()
+        results.append([p.grad for p in model.parameters()])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b)
+
+
 @every_family
 def test_every_parameter_gets_a_gradient_and_drop_path_is_random_in_training_alone(name):
     model, x = copy_of(name, **rates(name, 0.5)), images(name, 4)
