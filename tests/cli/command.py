@@ -15,11 +15,6 @@ def start(*arguments, **environment):
                             stderr=subprocess.PIPE, text=True, env={**os.environ, **environment})
 
 
-def process(*arguments, stdin=None):
-    return subprocess.run([sys.executable, "-m", "mvlib", *map(str, arguments)], capture_output=True, text=True,
-                          input=stdin)
-
-
 def here(*arguments, stdin=None, **environment):
     """In this process, which has imported torch already."""
     out, err = io.StringIO(), io.StringIO()

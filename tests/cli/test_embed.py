@@ -72,7 +72,7 @@ def test_killed_again_and_again_it_gives_what_a_run_in_peace_gives(folder, whole
     parts = tmp_path / "emb.parquet.parts"
     command = ("embed", folder, "--output", output, "--shard-size", 4)
     done, kills = 0, 0
-    for _ in range(4):
+    for _ in range(2):
         process = start(*command)
         while len(list(parts.glob("part-*"))) <= done and process.poll() is None:
             time.sleep(0.002)
@@ -80,9 +80,7 @@ def test_killed_again_and_again_it_gives_what_a_run_in_peace_gives(folder, whole
         process.kill()
         kills += process.wait() == -9
         done = len(list(parts.glob("part-*")))
-        if not parts.exists():
-            break
-    assert kills >= 2
+    assert kills == 2
     (tmp_path / ".emb.parquet.1.tmp").touch()  # of one killed while it joined the parts
     (tmp_path / ".emb.parquet.manifest.json.1.tmp").touch()
     assert mvlib(*command).returncode == 1
@@ -150,6 +148,7 @@ def test_two_ranks_fill_one_folder_and_merge_joins_it(folder, whole, tmp_path):
     assert done.returncode == 2 and "known: .parquet, .npy" in done.stderr
 
 
+@pytest.mark.slow  # `mvlib predict` is, by default
 def test_under_torchrun(folder, whole, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "mvlib", "embed",

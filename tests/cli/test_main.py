@@ -4,6 +4,7 @@ import argparse
 import errno
 import importlib
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -185,8 +186,9 @@ def test_a_signal_ends_a_command_in_order(capsys, number, status, word):
 @pytest.mark.parametrize("script", [
     "average_checkpoints.py --input nowhere", "clean_checkpoint.py --checkpoint nowhere",
 ])
-def test_scripts_end_as_commands_do(script):
-    scripts = Path(mvlib.__file__).parents[1] / "scripts"
-    done = subprocess.run([sys.executable, *f"{scripts}/{script}".split()], capture_output=True, text=True)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert done.stderr.startswith(script.partition(".")[0] + ": ") and "nowhere" in done.stderr
+def test_scripts_end_as_commands_do(script, monkeypatch, capfd):
+    monkeypatch.setattr(sys, "argv", script.split())
+    with pytest.raises(SystemExit, match="^2$"):
+        runpy.run_path(Path(mvlib.__file__).parents[1] / "scripts" / sys.argv[0], run_name="__main__")
+    err = capfd.readouterr().err
+    assert err.count("\n") == 1 and err.startswith(script.partition(".")[0] + ": ") and "nowhere" in err

@@ -16,8 +16,9 @@ import pytest
 import skimage
 from PIL import Image
 
+import mvlib as library
+
 from .command import here as mvlib
-from .command import process
 
 PHOTOS = Path(skimage.__file__).parent / "data"
 
@@ -41,8 +42,20 @@ def folder(tmp_path_factory):
 
 
 def test_a_cat_is_a_cat_and_a_coffee_an_espresso():
-    done = process("predict", PHOTOS / "chelsea.png", PHOTOS / "coffee.png", "--format", "json", "--topk", 3)
-    assert done.returncode == 0, done.stderr
+    """From a list on standard input, with a progress bar on the terminal."""
+    pty = pytest.importorskip("pty")
+    reader, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    done = subprocess.run([sys.executable, "-m", "mvlib", "predict", "-", "--format", "json", "--topk", "3"],
+                          input=f"{PHOTOS}/chelsea.png\n\n{PHOTOS}/coffee.png\n", stdout=subprocess.PIPE,
+                          stderr=terminal, text=True)
+    os.close(terminal)
+    shown = b""
+    with contextlib.suppress(OSError):  # the end of a terminal's output
+        while chunk := os.read(reader, 4096):
+            shown += chunk
+    assert done.returncode == 0, shown
+    assert b"2image [" in shown
     cat, coffee = json.loads(done.stdout)
     assert cat["predictions"][0]["class"] in ("Egyptian cat", "tabby", "tiger cat")
     assert coffee["predictions"][0]["class"] == "espresso"
@@ -52,8 +65,6 @@ def test_a_cat_is_a_cat_and_a_coffee_an_espresso():
 def test_the_demo_agrees_with_timm_with_the_same_weights():
     import timm
     import torch
-
-    import mvlib as library
 
     model = library.create_model("tf_efficientnet_lite0.pip_in1k").eval()
     peer = timm.create_model("tf_efficientnet_lite0").eval()
@@ -91,7 +102,7 @@ def test_orientation_is_applied(folder):
 
 def test_a_list_on_standard_input(folder):
     names = f"{folder}/cat.jpg\n\n{folder}/a/rotated.jpg\n"
-    done = process("predict", "-", "--format", "csv", "--topk", 2, stdin=names)
+    done = mvlib("predict", "-", "--format", "csv", "--topk", 2, stdin=names)
     rows = list(csv.DictReader(io.StringIO(done.stdout)))
     assert [row["rank"] for row in rows] == ["1", "2", "1", "2"]
     assert done.returncode == 0
@@ -102,21 +113,6 @@ def test_a_table_and_no_progress_bar_in_a_pipe(folder):
     assert done.stdout.splitlines()[0] == str(folder / "cat.jpg")
     assert "%  " in done.stdout.splitlines()[1]
     assert not done.stderr
-
-
-def test_a_progress_bar_on_a_terminal(folder):
-    pty = pytest.importorskip("pty")
-    reader, terminal = pty.openpty()
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    done = subprocess.run([sys.executable, "-m", "mvlib", "predict", folder / "cat.jpg", "--format", "jsonl"],
-                          stdout=subprocess.PIPE, stderr=terminal, text=True)
-    os.close(terminal)
-    shown = b""
-    with contextlib.suppress(OSError):  # the end of a terminal's output
-        while chunk := os.read(reader, 4096):
-            shown += chunk
-    assert b"1/1" in shown and b"image" in shown
-    assert len(done.stdout.splitlines()) == 1
 
 
 def test_batches_give_what_single_images_give(folder):
@@ -273,9 +269,11 @@ def test_decodings(two):
             assert max(abs(other[image][index] - p) for index, p in reference[image].items()) < 0.02
 
 
-def test_compiled_or_not(two):
-    off = probabilities(mvlib("predict", *two, "--format", "jsonl", "--topk", 1000, "--compile", "off"))
-    done = mvlib("predict", *two, "--format", "jsonl", "--topk", 1000, "--compile", "on", "--batch-size", 2)
+def test_compiled_or_not(two, tmp_path):
+    library.save_for_hub(library.create_model("test_resnet"), tmp_path)
+    command = ("predict", *two, "--model", f"local-dir:{tmp_path}", "--format", "jsonl", "--topk", 1000)
+    off = probabilities(mvlib(*command, "--compile", "off"))
+    done = mvlib(*command, "--compile", "on", "--batch-size", 2)
     for one, other in zip(off, probabilities(done)):
         assert max(abs(other[index] - p) for index, p in one.items()) < 1e-3
 

@@ -1066,7 +1066,8 @@ def make_each(tmp_path, hf_module):
             "torch": ("torch/image_folder", tmp_path / "folder")}
 
 
-@pytest.mark.parametrize("start, workers", [("fork", 2), ("spawn", 1)])
+@pytest.mark.parametrize("start, workers", [
+    ("fork", 2), pytest.param("spawn", 1, marks=pytest.mark.slow)])  # by default: they are pickled, below
 def test_readers_in_worker_processes(tmp_path, hf, start, workers):
     dataset = ConcatDataset([create_dataset(name, root, split="train", transform=ToTensor(scale=False))
                              for name, root in make_each(tmp_path, hf).values()])

@@ -162,7 +162,7 @@ def test_kill_and_resume(start, run_here, tmp_path, whole):
     assert_same_run(whole, weights(tmp_path / "killed"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_ends_the_run_saved(start, tmp_path, capsys, number, whole):
     flags = [*HARD, "-j", "0", "--recovery-interval", "0"]
     process = start(*flags, experiment="stopped")
@@ -216,11 +216,11 @@ def test_a_signal_to_the_group_ends_the_run_saved(start, tmp_path, launcher):
         assert "Traceback" not in rest
 
 
-def test_a_signal_in_the_validation_ends_the_run_saved(digits, tmp_path, monkeypatch):
+def test_a_signal_in_the_validation_ends_the_run_saved(digits, tmp_path, monkeypatch, capsys):
     """The epoch that was trained is not trained again, and measured all the same."""
     flags = ["--model-ema", "--epochs", "2"]
     assert train(arguments(digits, tmp_path / "whole", *flags)) == 0
-    once = iter([signal.SIGTERM])
+    once = iter([signal.SIGINT])
 
     def validate(*args, **kwargs):
         for number in once:
@@ -229,6 +229,7 @@ def test_a_signal_in_the_validation_ends_the_run_saved(digits, tmp_path, monkeyp
 
     monkeypatch.setattr("mvlib.train.run.validate", validate)
     assert train(arguments(digits, tmp_path, *flags)) == EXIT_STOPPED
+    assert "stopped by SIGINT" in capsys.readouterr().err
     stopped = weights(tmp_path / "run")
     assert (stopped["epoch"], stopped["batch"], stopped["history"]) == (0, stopped["updates"], [])
     assert train(arguments(digits, tmp_path, *flags, "--resume")) == 0
@@ -418,6 +419,7 @@ def test_a_restarted_group_does_not_meet_the_dead(monkeypatch):
     assert not _meeting_place(1).check(["rank 0"])
 
 
+@pytest.mark.slow  # by default: runs of two processes, a kill, TORCHELASTIC_RESTART_COUNT (test_timm_checkpoints.py)
 def test_a_killed_rank_is_started_again(start, run, tmp_path):
     flags = [*PLAIN, "-b", "4", "--recovery-interval", "2", "--model-ema"]
     status, text = run(*flags, experiment="whole", launcher=TORCHRUN)
