@@ -34,29 +34,29 @@ Layer = Callable[..., nn.Module]
 
 
 @torch.fx.wrap  # one node in a traced graph: what it does depends on the map's size
-def _fourier_angles(weight: Tensor, rows: int, columns: int, hidden_dim: int, temperature: float) -> Tensor:
-    """Sines and cosines of rows, then of columns: (1, 2 * hidden_dim, rows, columns), of the weight's type."""
-    bands = torch.arange(hidden_dim, device=weight.device, dtype=torch.float32)
+def _fourier_angles(like: Tensor, rows: int, columns: int, hidden_dim: int, temperature: float) -> Tensor:
+    """Sines and cosines of rows, then of columns: (1, 2 * hidden_dim, rows, columns), as `like` is stored."""
+    bands = torch.arange(hidden_dim, device=like.device, dtype=torch.float32)
     bands = temperature ** (2 * torch.div(bands, 2, rounding_mode="floor") / hidden_dim)
     codes = []
     for size in (rows, columns):
-        position = torch.arange(1, size + 1, device=weight.device, dtype=torch.float32)
+        position = torch.arange(1, size + 1, device=like.device, dtype=torch.float32)
         angle = (position / (size + 1e-6) * (2 * math.pi))[:, None] / bands
         codes.append(torch.stack((angle[:, 0::2].sin(), angle[:, 1::2].cos()), dim=2).flatten(1))
     maps = torch.cat((codes[0][:, None].expand(-1, columns, -1), codes[1][None].expand(rows, -1, -1)), dim=-1)
-    return maps.permute(2, 0, 1)[None].to(weight.dtype)
+    return maps.permute(2, 0, 1)[None].to(like.dtype)
 
 
 class FourierPositions(nn.Module):
-    """Sines and cosines of rows and columns, projected. Shapes: a grid -> (1, rows * columns, dim)."""
+    """Sines and cosines of rows and columns, projected. Shapes: tokens (B, N, dim) and their grid -> (1, N, dim)."""
 
     def __init__(self, dim: int, hidden_dim: int = 32, temperature: float = 10000.0) -> None:
         super().__init__()
         self.hidden_dim, self.temperature = hidden_dim, temperature
         self.token_projection = nn.Conv2d(2 * hidden_dim, dim, 1)
 
-    def forward(self, grid: Grid) -> Tensor:
-        angles = _fourier_angles(self.token_projection.weight, grid[0], grid[1], self.hidden_dim, self.temperature)
+    def forward(self, x: Tensor, grid: Grid) -> Tensor:
+        angles = _fourier_angles(x, grid[0], grid[1], self.hidden_dim, self.temperature)
         return self.token_projection(angles).flatten(2).transpose(1, 2)
 
 
@@ -296,7 +296,7 @@ class XCiT(ImageModel):
         self.init_weights()
 
     def add_positions(self, x: Tensor, grid: Grid) -> Tensor:
-        return self.pos_drop(x if self.pos_embed is None else x + self.pos_embed(grid))
+        return self.pos_drop(x if self.pos_embed is None else x + self.pos_embed(x, grid))
 
     def attend_to_class(self, x: Tensor) -> Tensor:
         """Put the class token before the patches (B, N, embed_dim) and let it read them."""

@@ -20,12 +20,13 @@ class Snapshot:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._saved = [(module, dict(module._modules), dict(module._parameters), dict(module._buffers))
-                       for module in model.modules()]
+        self._saved = [(own, dict(own)) for module in model.modules()
+                       for own in (module._modules, module._parameters, module._buffers)]
 
     def restore(self) -> None:
-        for module, modules, parameters, buffers in self._saved:
-            module._modules, module._parameters, module._buffers = modules, parameters, buffers
+        for own, saved in self._saved:  # the same dicts: a feature extractor and its model share one
+            own.clear()
+            own.update(saved)
 
 
 def relative_difference(found: Any, expected: Any) -> float:

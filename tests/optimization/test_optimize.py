@@ -18,6 +18,7 @@ MODELS = {  # name -> arguments that keep it small
     "resnet18": {}, "efficientnet_b0": {}, "convnext_atto": {}, "mobilenetv3_small_050": {}, "regnety_002": {},
     "vit_tiny_patch16_224": {"img_size": 64}, "deit_tiny_distilled_patch16_224": {"img_size": 64},
     "swin_tiny_patch4_window7_224": {"img_size": 112},
+    "xcit_nano_12_p16_224": {"img_size": 64, "depth": 2, "embed_dim": 64},
 }
 every_family = pytest.mark.parametrize("name", MODELS)
 BFLOAT16 = torch.bfloat16 in precision.supported_dtypes(torch.device("cpu"))
@@ -185,6 +186,31 @@ def test_quantized_models_are_left_alone():
     assert optimized.model is model and torch.equal(optimized(x), model(x))
     assert [step.done for step in report.steps] == [False]
     assert "left alone" in str(report) and report.dtype == "int8"
+
+
+def test_packing_is_undone_where_a_weight_is_read():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc, self.act = nn.Linear(8, 8), nn.ReLU()
+
+        def forward(self, x):
+            return self.act(self.fc(x)) @ self.fc.weight
+
+    model, x = Tied().eval(), torch.randn(2, 3, 8, 8)
+    optimized, report = mvlib.optimize(model, x, compile="off")
+    torch.testing.assert_close(optimized(x), model(x))
+    assert not report["prepack"].done
+
+
+def test_a_snapshot_takes_back_what_a_feature_extractor_runs():
+    model, x = shaken("resnet18", features_only=True), image("resnet18")
+    expected = model(x)
+    snapshot = wiring.Snapshot(model)
+    for _ in range(2):
+        model.layer4 = nn.Identity()
+        snapshot.restore()
+        torch.testing.assert_close(model(x), expected)
 
 
 def test_a_step_that_changes_outputs_is_undone(monkeypatch):
