@@ -64,7 +64,7 @@ def flat(net):
     return torch.cat([p.detach().flatten() for p in net.parameters()])
 
 
-def trained(create, name, dtype=torch.float32, steps=20, **kwargs):
+def trained(create, name, dtype=torch.float32, steps=14, **kwargs):
     net = net_for(name, dtype)
     if "kron" in name:
         kwargs = {**KRON, **kwargs}
@@ -100,8 +100,8 @@ def float64():
 def test_trajectory_is_timms(name, plain_kron):
     if name == "cadamp":
         pytest.skip("the last bit of float32 decides a projected element's sign, and with it the mask: see float64")
-    theirs = trained(timm.optim.create_optimizer_v2, name)
-    assert distance(trained(optim.create_optimizer_v2, name), theirs) < 1e-5
+    theirs = trained(timm.optim.create_optimizer_v2, name, steps=8)  # more in float64, below
+    assert distance(trained(optim.create_optimizer_v2, name, steps=8), theirs) < 1e-5
 
 
 @pytest.mark.parametrize("name", IN_TIMM + WRAPPED)
