@@ -6,6 +6,7 @@ import timm
 import torch
 
 import mvlib
+from mvlib.loading import load_weights
 from tests.parity import harness
 
 
@@ -49,3 +50,41 @@ def assert_same_models(build_timm, build_ours, size=64, **kwargs):
         assert harness.relative_difference(own, other) < harness.TOLERANCE
     found, expected = map(harness.described, (ours, theirs))
     assert all(found[part] == expected[part] for part in ("state", "taps", "widths", "norms"))
+
+
+def assert_same_resized(ours, theirs, **change):
+    """`set_input_size` leaves timm's state dict and outputs."""
+    for model in (ours, theirs):
+        model.set_input_size(**change)
+    for key, value in theirs.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[key], value, rtol=1e-4, atol=1e-5, msg=key)
+    ours.load_state_dict(theirs.state_dict())
+    assert_same(ours, theirs, image_for(theirs))
+
+
+def assert_fitted(state_dict, expected, ours, theirs):
+    """Weights of another size are resampled to what timm's filter made of them, and give its outputs."""
+    fitted = ours.fit_state_dict(state_dict)
+    assert fitted.keys() == expected.keys()
+    for key, value in expected.items():
+        torch.testing.assert_close(fitted[key], value, rtol=1e-4, atol=1e-5, msg=key)
+    load_weights(ours, state_dict)
+    theirs.load_state_dict(expected)
+    assert_same(ours.eval(), theirs.eval(), image_for(theirs))
+
+
+def assert_initialised_alike(build_ours, build_timm, **kwargs):
+    """Means, deviations, and where the values end."""
+    torch.manual_seed(0)
+    ours, theirs, report = build_ours(**kwargs), build_timm(**kwargs), harness.Report(str(kwargs))
+    harness.check_init(report, ours, theirs)
+    assert report.ok, report.problems
+    for key, expected in theirs.named_parameters():
+        if expected.numel() > 1000:
+            largest = expected.abs().max()
+            assert abs(ours.get_parameter(key).abs().max() - largest) <= 0.4 * largest, key
+
+
+def image_for(model):
+    size = getattr(model, "patch_embed", model).img_size
+    return torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))

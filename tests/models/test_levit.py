@@ -3,7 +3,6 @@
 import copy
 
 import pytest
-import timm
 import torch
 from safetensors.torch import save_file
 from torch import nn
@@ -11,8 +10,10 @@ from torch import nn
 import mvlib
 from mvlib.layers import reparameterize
 from mvlib.loading import load_checkpoint
-from mvlib.models.levit import ConvNorm, Levit, LevitDistilled, LinearNorm, NormLinear
+from mvlib.models.levit import ConvNorm, Levit, LinearNorm, NormLinear
 from tests.parity import harness
+
+from .pairs import assert_same_effect
 
 SMALL = dict(depth=(1, 1, 1), img_size=64)
 NAMES = ("levit_128s", "levit_conv_128s")
@@ -39,17 +40,7 @@ def create(name="levit_128s", **kwargs):
     ("levit_conv_128s", dict(img_size=(80, 48), act_layer="relu", key_dim=8)),
 ])
 def test_arguments_have_timms_effect(name, kwargs):
-    kwargs = {**SMALL, **kwargs}
-    size = kwargs["img_size"] if isinstance(kwargs["img_size"], tuple) else (64, 64)
-    image = torch.randn(2, kwargs.get("in_chans", 3), *size, generator=torch.Generator().manual_seed(0))
-    theirs, ours = timm.create_model(name, **kwargs), mvlib.create_model(name, pretrained=False, **kwargs).eval()
-    harness.randomize(theirs, image)
-    ours.load_state_dict(theirs.state_dict())
-    with torch.no_grad():
-        assert harness.relative_difference(ours(image), theirs(image)) < 1e-5
-        for one, other in zip(*(m.forward_intermediates(image, intermediates_only=True) for m in (ours, theirs)),
-                              strict=True):
-            assert harness.relative_difference(one, other) < 1e-5
+    assert_same_effect(name, kwargs.get("img_size", 64), **{**SMALL, **kwargs})
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -142,22 +133,6 @@ def test_older_files_hold_the_index_of_biases():
     model, old = create(), create().state_dict()
     old["stages.0.blocks.0.attn.attention_bias_idxs"] = torch.zeros(16, 16, dtype=torch.long)
     model.load_state_dict(old)
-
-
-def test_initial_weights():
-    model = mvlib.create_model("levit_128s", pretrained=False, **SMALL)
-    block, down = model.stages[1].blocks[0], model.stages[1].downsample
-    assert not any(norm.weight.any() for norm in (block.attn.proj.ln.bn, block.mlp.ln2.bn, down.mlp.ln2.bn))
-    assert all((norm.weight == 1).all() for norm in (block.mlp.ln1.bn, down.attn_downsample.proj.ln.bn, model.head.bn))
-    assert not block.attn.attention_biases.any() and not model.head.linear.bias.any()
-    assert model.head_dist.linear.weight.std().item() == pytest.approx(0.02, rel=0.02)
-
-
-def test_which_have_two_classifiers():
-    for name, distilled in (("levit_384_s8", True), ("levit_conv_384", True), ("levit_512", False)):
-        assert isinstance(mvlib.create_model(name, pretrained=False, device="meta"), LevitDistilled) == distilled
-    model = create(distilled=False, num_classes=4)
-    assert type(model) is Levit and model(IMAGE).shape == (2, 4)
 
 
 @pytest.mark.parametrize(("kwargs", "message"), [

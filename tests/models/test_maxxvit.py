@@ -1,6 +1,7 @@
 """What is special to CoAtNet and MaxViT: options, sizes, heads, torchvision's variant. More is in tests/parity."""
 
 import inspect
+from functools import partial
 
 import pytest
 import timm
@@ -140,13 +141,7 @@ def test_an_image_of_another_size():
 ], ids=str)
 @pytest.mark.parametrize("change", [dict(img_size=(96, 128)), dict(img_size=128, window_size=4, grid_size=4)], ids=str)
 def test_set_input_size(name, kwargs, change):
-    ours, theirs = pair(name, **kwargs)
-    for model in (ours, theirs):
-        model.set_input_size(**change)
-    for key, value in theirs.state_dict().items():
-        torch.testing.assert_close(ours.state_dict()[key], value, rtol=1e-4, atol=1e-5, msg=key)
-    ours.load_state_dict(theirs.state_dict())
-    assert_same(ours, theirs, image(theirs.img_size))
+    pairs.assert_same_resized(*pair(name, **kwargs), **change)
 
 
 def test_set_input_size_is_remembered_for_saving():
@@ -176,10 +171,7 @@ def test_weights_are_resampled_as_timm_does(name, kind, size):
     kwargs = dict(img_size=size, transformer_rel_pos_type=kind)
     ours, theirs = build(name, **kwargs), build_timm(name, **kwargs)
     expected = timm_maxxvit.checkpoint_filter_fn(source.state_dict(), theirs)
-    fitted = ours.fit_state_dict(source.state_dict())
-    assert fitted.keys() == expected.keys()
-    for key, value in expected.items():
-        torch.testing.assert_close(fitted[key], value, rtol=1e-4, atol=1e-5, msg=key)
+    pairs.assert_fitted(source.state_dict(), expected, ours, theirs)
 
 
 def test_linear_weights_fit_convolutions_and_back():
@@ -241,16 +233,8 @@ def test_torchvisions_windows_stay_for_other_images():
     dict(block_type=("C", "M", "T", "T"), conv_block_type="convnext", conv_init_values=1e-5),
 ], ids=["mbconv", "convnext"])
 def test_initial_weights_are_distributed_as_timms(kwargs, scheme):
-    torch.manual_seed(0)
-    kwargs = {**kwargs, "weight_init": scheme, "embed_dim": (64,) * 4, "depths": (2, 1, 2, 1)}
-    ours, theirs = build(MAX, **kwargs), build_timm(MAX, **kwargs)
-    for name, b in theirs.named_parameters():
-        a = ours.get_parameter(name)
-        if b.numel() > 500 or b.std() == 0:
-            torch.testing.assert_close(a.std(), b.std(), rtol=0.15, atol=1e-7, msg=f"{name} {a.std()} {b.std()}")
-            torch.testing.assert_close(a.mean(), b.mean(), rtol=0.05, atol=0.15 * b.std().item() + 1e-7, msg=name)
-        elif b.abs().max() < 1e-5:  # biases near nothing
-            assert a.abs().max() < 1e-5, name
+    pairs.assert_initialised_alike(partial(build, MAX), partial(build_timm, MAX), **kwargs, weight_init=scheme,
+                                   embed_dim=(64,) * 4, depths=(2, 1, 2, 1))
 
 
 def test_initial_weights_of_torchvisions_head():

@@ -90,9 +90,6 @@ def test_pooling_changes_only_where_the_head_convolution_fits():
     assert model(image()).shape == (2, 3)
 
 
-# initialisation, training, export
-
-
 # torchvision's
 
 

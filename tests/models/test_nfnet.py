@@ -1,16 +1,17 @@
 """NFNets: variance that is kept without norms, options, initial weights, standardised kernels made plain."""
 
-import math
+from functools import partial
 
 import pytest
+import timm
 import torch
 
 import mvlib
 from mvlib.layers import StdConv2d, reparameterize
-from mvlib.models.nfnet import NormFreeBlock, NormFreeNet
+from mvlib.models.nfnet import NormFreeNet
 from tests.parity import harness
 
-from .pairs import assert_same_effect
+from .pairs import assert_initialised_alike, assert_same_effect, build
 
 SMALL = dict(depths=(1, 1, 2, 1), width_factor=0.125)
 
@@ -49,17 +50,11 @@ def test_the_variance_is_what_the_scales_assume(gamma_in_act):
             assert branch.var() == pytest.approx(1.0, rel=0.25)
 
 
-def test_initial_weights():
-    model = create("nf_seresnet26", **SMALL, num_classes=500)
-    block = model.stages[2][1]
-    assert block.conv2.weight.std().item() == pytest.approx(1 / math.sqrt(block.conv2.weight[0].numel()), rel=0.1)
-    assert (block.conv3.gain == 0).all() and (block.conv2.gain == 1).all() and not block.conv2.bias.any()
-    assert model.head.fc.weight.std().item() == pytest.approx(0.01, rel=0.05)
-    assert not model.head.fc.bias.any() and not block.attn_last.fc1.bias.any()
-    scaled = create(skipinit=True, zero_init_fc=True)
-    blocks = [module for module in scaled.modules() if isinstance(module, NormFreeBlock)]
-    assert all(block.skipinit_gain == 0 and (block.conv3.gain == 1).all() for block in blocks)
-    assert not scaled.head.fc.weight.any()
+@pytest.mark.parametrize(("name", "kwargs"), [
+    ("nf_seresnet26", dict(SMALL, num_classes=500)), ("test_nfnet", dict(skipinit=True, zero_init_fc=True)),
+])
+def test_initial_weights_are_distributed_as_timms(name, kwargs):
+    assert_initialised_alike(partial(build, name), partial(timm.create_model, name), **kwargs)
 
 
 def test_kernels_are_made_plain_for_inference():

@@ -12,7 +12,7 @@ import mvlib
 from mvlib.loading import load_weights
 from mvlib.models.swin_transformer import SwinTransformer
 from mvlib.models.swin_transformer_v2 import SwinTransformerV2
-from tests.parity.harness import build_ours, build_timm, randomize, relative_difference
+from tests.parity.harness import build_ours, build_timm, randomize
 
 from . import pairs
 from .pairs import assert_same
@@ -128,12 +128,7 @@ def test_attributes_that_timm_has(name):
 ], ids=str)
 def test_set_input_size(change):
     ours, theirs = pair(window_size=4)
-    for model in (ours, theirs):
-        model.set_input_size(**change)
-    for key, value in theirs.state_dict().items():
-        torch.testing.assert_close(ours.state_dict()[key], value, rtol=1e-4, atol=1e-5, msg=key)
-    ours.load_state_dict(theirs.state_dict())
-    assert_same(ours, theirs, image(theirs.patch_embed.img_size))
+    pairs.assert_same_resized(ours, theirs, **change)
     assert [info["reduction"] for info in ours.feature_info] == [info["reduction"] for info in theirs.feature_info]
     for model in (ours, theirs):  # and again: the windows keep their proportion to the grid
         model.set_input_size(img_size=160)
@@ -178,15 +173,7 @@ def test_weights_are_resampled_as_timm_does(change):
     ours, theirs = SwinTransformer(**{**SMALL, "window_size": 4, **change}), \
         timm_swin.SwinTransformer(**{**SMALL, "window_size": 4, **change})
     expected = timm_swin.checkpoint_filter_fn(source.state_dict(), theirs)
-    fitted = ours.fit_state_dict(source.state_dict())
-    assert fitted.keys() == expected.keys()
-    for key, value in expected.items():
-        torch.testing.assert_close(fitted[key], value, rtol=1e-4, atol=1e-5, msg=key)
-    load_weights(ours, source.state_dict())
-    theirs.load_state_dict(expected)
-    with torch.inference_mode():
-        assert relative_difference(ours.eval()(image(ours.patch_embed.img_size)),
-                                   theirs.eval()(image(ours.patch_embed.img_size))) < 1e-4
+    pairs.assert_fitted(source.state_dict(), expected, ours, theirs)
 
 
 def as_microsoft(state_dict):
@@ -218,12 +205,5 @@ def test_microsoft_layout(with_head):
 
 @pytest.mark.parametrize("mode", ["", "jax", "jax_nlhb", "moco", "reset"])
 def test_initial_weights_are_distributed_as_timms(mode):
-    torch.manual_seed(0)
-    kwargs = {**SMALL, "embed_dim": 64, "weight_init": mode}
-    ours, theirs = SwinTransformer(**kwargs), timm_swin.SwinTransformer(**kwargs)
-    for (name, a), b in zip(ours.named_parameters(), theirs.state_dict().values()):
-        if b.numel() > 500 or b.std() == 0:
-            torch.testing.assert_close(a.std(), b.std(), rtol=0.15, atol=1e-7, msg=name)
-            torch.testing.assert_close(a.mean(), b.mean(), rtol=0.05, atol=0.1 * b.std().item() + 1e-7, msg=name)
-
-
+    pairs.assert_initialised_alike(SwinTransformer, timm_swin.SwinTransformer,
+                                   **{**SMALL, "embed_dim": 64, "weight_init": mode})

@@ -19,12 +19,15 @@ import mvlib
 from mvlib.layers.mlp import GluMlp, SwiGLU
 from mvlib.layers.norm import LayerNorm
 from mvlib.layers.patch_embed import PatchEmbed
-from mvlib.loading import load_checkpoint, load_weights, read_state_dict
+from mvlib.loading import load_checkpoint, load_weights
 from mvlib.models import deit, vision_transformer
 from mvlib.models.tokens import TokenModel
 from mvlib.models.vision_transformer import VisionTransformer
 from mvlib.publish import save_for_hub
 from tests.parity.harness import randomize, relative_difference
+
+from . import pairs
+from .pairs import assert_same
 
 SMALL = dict(img_size=64, num_classes=7, embed_dim=32, depth=2, num_heads=4)
 GRID = 4
@@ -46,26 +49,20 @@ def image(size=64, batch=2):
     return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(0))
 
 
-def both(**kwargs):
-    """Arguments for our class and for timm's."""
-    kwargs = {**SMALL, **kwargs}
-    return tuple({key: CLASSES[value][side] if key in ("block_fn", "mlp_layer") else value
-                  for key, value in kwargs.items()} for side in (0, 1))
+def builder(side, model_class):
+    """Builds a small model of ours (0) or timm's (1), which take their own classes."""
+    return lambda **kwargs: model_class(**{
+        key: CLASSES[value][side] if key in ("block_fn", "mlp_layer") else value
+        for key, value in {**SMALL, **kwargs}.items()})
+
+
+VIT = builder(1, timm_vit.VisionTransformer), builder(0, VisionTransformer)
+DISTILLED = builder(1, timm_deit.VisionTransformerDistilled), builder(0, deit.VisionTransformerDistilled)
 
 
 def pair(distilled=False, **kwargs):
     """Our model and timm's, with the same random weights."""
-    ours, theirs = both(**kwargs)
-    ours = (deit.VisionTransformerDistilled if distilled else VisionTransformer)(**ours)
-    theirs = (timm_deit.VisionTransformerDistilled if distilled else timm_vit.VisionTransformer)(**theirs)
-    randomize(theirs, image(theirs.patch_embed.img_size))
-    ours.load_state_dict(theirs.state_dict())
-    return ours.eval(), theirs.eval()
-
-
-def assert_same(ours, theirs, x):
-    with torch.inference_mode():
-        assert relative_difference(ours(x), theirs(x)) < 1e-5
+    return pairs.pair_of(*(DISTILLED if distilled else VIT), kwargs.get("img_size", 64), **kwargs)[:2]
 
 
 def copied(state_dict):
@@ -117,15 +114,7 @@ def assert_equal_weights(model, expected):
     dict(block_fn="DiffParallelScalingBlock", qk_norm=True),
 ], ids=str)
 def test_arguments_mean_what_they_mean_in_timm(kwargs):
-    ours, theirs = pair(**kwargs)
-    x = image(theirs.patch_embed.img_size)
-    assert_same(ours, theirs, x)
-    with torch.inference_mode():
-        features = theirs.forward_features(x)
-        assert relative_difference(ours.forward_features(x), features) < 1e-5
-        heads = [m.forward_head(features, pre_logits=True) for m in (ours, theirs)]
-        assert relative_difference(*heads) < 1e-5
-    assert ours.num_prefix_tokens == theirs.num_prefix_tokens
+    pairs.assert_same_models(*VIT, kwargs.get("img_size", 64), **kwargs)
 
 
 @pytest.mark.parametrize("rates", [
@@ -163,20 +152,7 @@ def test_patch_dropout_leaves_the_prefix_and_inference_alone():
     dict(MAP, init_values=0.01),
 ], ids=str)
 def test_initial_weights_are_distributed_as_timms(kwargs, weight_init):
-    torch.manual_seed(0)
-    ours, theirs = both(embed_dim=64, num_classes=50, weight_init=weight_init, **kwargs)
-    ours, theirs = VisionTransformer(**ours).state_dict(), timm_vit.VisionTransformer(**theirs).state_dict()
-    assert ours.keys() == theirs.keys()
-    for key, expected in theirs.items():
-        if expected.std() == 0 or expected.numel() == 1:
-            assert torch.equal(ours[key], expected), key
-            continue
-        spread = expected.std()
-        tolerance = spread * (0.05 + 5 / math.sqrt(expected.numel()))
-        assert abs(ours[key].mean() - expected.mean()) < tolerance, key
-        assert abs(ours[key].std() - spread) < tolerance, key
-        if expected.numel() > 1000:  # where it is cut off
-            assert abs(ours[key].abs().max() - expected.abs().max()) < 0.4 * expected.abs().max(), key
+    pairs.assert_initialised_alike(*reversed(VIT), embed_dim=64, num_classes=50, weight_init=weight_init, **kwargs)
 
 
 def test_distilled_initial_weights():
@@ -247,17 +223,13 @@ def test_intermediates_on_images_of_any_size():
 
 # sizes
 
-@pytest.mark.parametrize("kwargs", [dict(), REGISTERS, dict(reg_tokens=2), POOLED, dict(pos_embed="none")], ids=str)
+@pytest.mark.parametrize("kwargs", [dict(), REGISTERS, dict(reg_tokens=2), POOLED, dict(pos_embed="none"),
+                                    dict(distilled=True)], ids=str)
 @pytest.mark.parametrize("pad", [False, True])
 def test_dynamic_image_size(kwargs, pad):
     ours, theirs = pair(dynamic_img_size=True, dynamic_img_pad=pad, **kwargs)
     for size in (64, (48, 96), 128, *([(50, 71)] if pad else [])):
         assert_same(ours, theirs, image(size))
-
-
-def test_dynamic_image_size_distilled():
-    ours, theirs = pair(distilled=True, dynamic_img_size=True)
-    assert_same(ours, theirs, image((48, 96)))
 
 
 def test_image_of_another_size_is_refused():
@@ -274,9 +246,7 @@ def test_image_of_another_size_is_refused():
 def test_set_input_size(kwargs, change):
     ours, theirs = pair(**kwargs)
     ours.pos_embed.requires_grad_(False)
-    for model in (ours, theirs):
-        model.set_input_size(**change)
-    assert_same(ours, theirs, image(theirs.patch_embed.img_size))
+    pairs.assert_same_resized(ours, theirs, **change)
     assert not ours.pos_embed.requires_grad
 
 
@@ -296,11 +266,7 @@ def test_weights_of_another_size_are_resampled_as_in_timm(size, kwargs, distille
     _, source = pair(distilled, **kwargs)
     ours, theirs = pair(distilled, **kwargs, **size)
     expected = timm_vit.checkpoint_filter_fn(copied(source.state_dict()), theirs)
-    load_weights(ours, source.state_dict())
-    for key, value in expected.items():
-        assert relative_difference(ours.state_dict()[key], value) < 1e-5, key
-    theirs.load_state_dict(expected)
-    assert_same(ours, theirs, image(ours.patch_embed.img_size))
+    pairs.assert_fitted(source.state_dict(), expected, ours, theirs)
 
 
 @pytest.mark.parametrize("name", ["flexivit_small", "vit_base_patch16_radio_v3", "vit_huge_patch16_radio_v4"])
@@ -570,10 +536,14 @@ def test_jax_arrays_are_read_as_in_timm(kwargs, numbering, root, stacked, img_si
         assert_equal_weights(ours, source.state_dict())
 
 
-def test_jax_arrays_that_are_not_needed(tmp_path):
+@pytest.mark.parametrize("change", [
+    lambda arrays: {"pre_logits/kernel": numpy.ones((2, 2)), "pre_logits/bias": numpy.ones(2)},
+    lambda arrays: {"head/kernel": arrays["head/kernel"][None, None]},
+], ids=["not needed", "head of 1x1 convolution"])
+def test_other_jax_arrays(change, tmp_path):
     _, source = pair()
-    arrays = as_jax(source, ORIGINAL) | {"pre_logits/kernel": numpy.ones((2, 2)), "pre_logits/bias": numpy.ones(2)}
-    numpy.savez(tmp_path / "weights.npz", **arrays)
+    arrays = as_jax(source, ORIGINAL)
+    numpy.savez(tmp_path / "weights.npz", **arrays | change(arrays))
     ours, _ = pair()
     load_checkpoint(ours, tmp_path / "weights.npz")
     assert_equal_weights(ours, source.state_dict())
@@ -586,15 +556,6 @@ def test_jax_arrays_of_a_deeper_model_are_an_error(tmp_path):
         load_checkpoint(VisionTransformer(**SMALL), tmp_path / "weights.npz")
     with pytest.raises(mvlib.CheckpointError, match=r"(?s)missing \(12\): blocks\.3\."):
         load_checkpoint(VisionTransformer(**{**SMALL, "depth": 4}), tmp_path / "weights.npz")
-
-
-def test_jax_head_of_one_by_one_convolution():
-    _, source = pair()
-    arrays = {key: torch.from_numpy(value) for key, value in as_jax(source, ORIGINAL).items()}
-    arrays["head/kernel"] = arrays["head/kernel"][None, None]
-    ours, _ = pair()
-    load_weights(ours, arrays)
-    assert_equal_weights(ours, source.state_dict())
 
 
 def test_attention_pooling_is_left_out_where_the_model_pools_otherwise():
@@ -636,11 +597,6 @@ def test_distilled_models_pool_their_tokens_alone():
         deit.VisionTransformerDistilled(**SMALL, global_pool="avg")
     with pytest.raises(ValueError, match="a distilled model pools its two tokens alone"):
         pair(distilled=True)[0].reset_classifier(3, "avg")
-
-
-def test_read_state_dict_gives_npz_arrays(tmp_path):
-    numpy.savez(tmp_path / "a.npz", **{"embedding/kernel": numpy.ones((1, 1, 3, 2), dtype=numpy.float32)})
-    assert read_state_dict(tmp_path / "a.npz")["embedding/kernel"].shape == (1, 1, 3, 2)
 
 
 # the base that other families stand on

@@ -461,9 +461,9 @@ def check_init(report: Report, ours: nn.Module, theirs: nn.Module) -> None:
             if not torch.equal(value, other):
                 report.problems.append(f"init: {key} is {value.mean():.3g}, expected {other.mean():.3g}")
             continue
-        gap, spread = (value.mean() - other.mean()).abs(), other.std()
-        if gap > 6 * spread * (2 / count) ** 0.5 or (value.std() / spread).log().abs() > 6 / count ** 0.5:
-            report.problems.append(f"init: {key} has mean {value.mean():.3g} and deviation {value.std():.3g}, expected "
+        gap, spread, own = (value.mean() - other.mean()).abs(), other.std(), value.std()
+        if gap > 6 * torch.maximum(spread, own) * (2 / count) ** 0.5 or (own / spread).log().abs() > 6 / count ** 0.5:
+            report.problems.append(f"init: {key} has mean {value.mean():.3g} and deviation {own:.3g}, expected "
                                    f"{other.mean():.3g} and {spread:.3g}")
 
 
