@@ -17,7 +17,7 @@ from mvlib.optimization.prepacking import PackedConv2d, PackedLinear, can_prepac
 MODELS = {  # name -> arguments that keep it small
     "resnet18": {}, "efficientnet_b0": {}, "convnext_atto": {}, "mobilenetv3_small_050": {}, "regnety_002": {},
     "vit_tiny_patch16_224": {"img_size": 64}, "deit_tiny_distilled_patch16_224": {"img_size": 64},
-    "swin_tiny_patch4_window7_224": {"img_size": 112},
+    "swin_tiny_patch4_window7_224": {"img_size": 112, "depths": (1, 2, 1, 1)},
     "xcit_nano_12_p16_224": {"img_size": 64, "depth": 2, "embed_dim": 64},
 }
 every_family = pytest.mark.parametrize("name", MODELS)
