@@ -10,6 +10,11 @@ from mvlib.loading import load_weights
 from tests.parity import harness
 
 
+def image(size=64, batch=2, chans=3):
+    height, width = (size, size) if isinstance(size, int) else size
+    return torch.randn(batch, chans, height, width, generator=torch.Generator().manual_seed(1))
+
+
 def build(name, **kwargs):
     return mvlib.create_model(name, pretrained=False, **kwargs).eval()
 
@@ -22,16 +27,15 @@ def pair(name, size=64, **kwargs):
 def pair_of(build_timm, build_ours, size=64, **kwargs):
     """The same of what two classes or functions build."""
     theirs, ours = build_timm(**kwargs), build_ours(**kwargs)
-    height, width = (size, size) if isinstance(size, int) else size
-    image = torch.randn(2, theirs.in_chans, height, width, generator=torch.Generator().manual_seed(1))
-    harness.randomize(theirs, image)
+    x = image(size, chans=theirs.in_chans)
+    harness.randomize(theirs, x)
     ours.load_state_dict(theirs.state_dict())
-    return ours.eval(), theirs, image
+    return ours.eval(), theirs, x
 
 
-def assert_same(ours, theirs, image):
+def assert_same(ours, theirs, x):
     with torch.inference_mode():
-        assert harness.relative_difference(ours(image), theirs(image)) < harness.TOLERANCE
+        assert harness.relative_difference(ours(x), theirs(x)) < harness.TOLERANCE
 
 
 def assert_same_effect(name, size=64, **kwargs):
@@ -40,12 +44,12 @@ def assert_same_effect(name, size=64, **kwargs):
 
 
 def assert_same_models(build_timm, build_ours, size=64, **kwargs):
-    ours, theirs, image = pair_of(build_timm, build_ours, size, **kwargs)
-    assert_same(ours, theirs, image)
+    ours, theirs, x = pair_of(build_timm, build_ours, size, **kwargs)
+    assert_same(ours, theirs, x)
     with torch.inference_mode():
-        features = theirs.forward_features(image)
-        results = [[model.forward_features(image), model.forward_head(features, pre_logits=True),
-                    *model.forward_intermediates(image, intermediates_only=True)] for model in (ours, theirs)]
+        features = theirs.forward_features(x)
+        results = [[model.forward_features(x), model.forward_head(features, pre_logits=True),
+                    *model.forward_intermediates(x, intermediates_only=True)] for model in (ours, theirs)]
     for own, other in zip(*results, strict=True):
         assert harness.relative_difference(own, other) < harness.TOLERANCE
     found, expected = map(harness.described, (ours, theirs))
@@ -59,7 +63,7 @@ def assert_same_resized(ours, theirs, **change):
     for key, value in theirs.state_dict().items():
         torch.testing.assert_close(ours.state_dict()[key], value, rtol=1e-4, atol=1e-5, msg=key)
     ours.load_state_dict(theirs.state_dict())
-    assert_same(ours, theirs, image_for(theirs))
+    assert_same(ours, theirs, image(getattr(theirs, "patch_embed", theirs).img_size))
 
 
 def assert_fitted(state_dict, expected, ours, theirs):
@@ -70,7 +74,7 @@ def assert_fitted(state_dict, expected, ours, theirs):
         torch.testing.assert_close(fitted[key], value, rtol=1e-4, atol=1e-5, msg=key)
     load_weights(ours, state_dict)
     theirs.load_state_dict(expected)
-    assert_same(ours.eval(), theirs.eval(), image_for(theirs))
+    assert_same(ours.eval(), theirs.eval(), image(getattr(theirs, "patch_embed", theirs).img_size))
 
 
 def assert_initialised_alike(build_ours, build_timm, **kwargs):
@@ -83,8 +87,3 @@ def assert_initialised_alike(build_ours, build_timm, **kwargs):
         if expected.numel() > 1000:
             largest = expected.abs().max()
             assert abs(ours.get_parameter(key).abs().max() - largest) <= 0.4 * largest, key
-
-
-def image_for(model):
-    size = getattr(model, "patch_embed", model).img_size
-    return torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(0))

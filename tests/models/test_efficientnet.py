@@ -19,7 +19,7 @@ from mvlib.models.efficientnet import EfficientNet
 from mvlib.models.efficientnet_blocks import SqueezeExcite, decode_arch_def, decode_block
 from tests.parity.harness import randomize, relative_difference
 
-from .pairs import assert_same, assert_same_effect, build
+from .pairs import assert_same, assert_same_effect, build, image
 
 # MobileNetV4's blocks, which no architecture of this module has.
 MOBILENET_V4 = [
@@ -29,10 +29,6 @@ MOBILENET_V4 = [
     ["uir_r1_a0_k0_p3_s2_e4_c48_se0.25", "mha_r1_k3_h4_s1_d12_c48", "mqa_r1_k3_h4_s1_d16_c48_noskip",
      "cn_r1_k1_s1_c64"],
 ]
-
-
-def image(size=64, batch=2):
-    return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize("pad_type", ["", "same"])

@@ -18,15 +18,10 @@ from tests.parity.harness import randomize
 from tests.skeleton import skeletons
 
 from . import pairs
-from .pairs import assert_same
+from .pairs import assert_same, image
 
 MAX, COAT = "test_maxvit", "test_coatnet"
 HEAD = dict(head_hidden_size=48)
-
-
-def image(size=64, batch=2):
-    height, width = (size, size) if isinstance(size, int) else size
-    return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(0))
 
 
 SMALL = dict(img_size=64, num_classes=7)

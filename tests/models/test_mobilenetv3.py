@@ -15,13 +15,9 @@ from mvlib.layers import GroupNormAct
 from mvlib.loading import load_weights
 from tests.parity.harness import randomize, relative_difference
 
-from .pairs import assert_same_effect, build
+from .pairs import assert_same_effect, build, image
 
 SMALL, HYBRID = "mobilenetv3_small_050", "mobilenetv4_hybrid_medium_075"
-
-
-def image(size=64, batch=2):
-    return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
 # options

@@ -13,13 +13,9 @@ from mvlib.models import pruning
 from mvlib.models.pruning import prune_to_widths, pruned_widths
 from tests.parity.harness import randomize
 
-from .pairs import assert_same, assert_same_effect, build
+from .pairs import assert_same, assert_same_effect, build, image
 
 ONE_EACH = dict(layers=(1, 1, 1, 1))
-
-
-def image(size=64):
-    return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize(("name", "size", "kwargs"), [
@@ -145,7 +141,7 @@ def test_attention_by_name_class_or_not_at_all():
     (dict(aa_layer="sharp"), "unknown anti-aliasing layer 'sharp'; known: avg"),
     (dict(act_layer="rely"), "unknown activation 'rely'"),
     (dict(global_pool="mean"), "unknown global_pool 'mean'"),
-    (dict(block_args=dict(attn_layer="sey")), "unknown attention layer 'sey'; known: ceca, eca"),
+    (dict(block_args=dict(attn_layer="sey")), "unknown attention layer 'sey'; known: bat, cbam, ceca, eca"),
 ])
 def test_bad_arguments_are_named(kwargs, message):
     with torch.device("meta"), pytest.raises(ValueError, match=message):

@@ -15,14 +15,9 @@ from mvlib.models.swin_transformer_v2 import SwinTransformerV2
 from tests.parity.harness import build_ours, build_timm, randomize
 
 from . import pairs
-from .pairs import assert_same
+from .pairs import assert_same, image
 
 SMALL = dict(img_size=64, num_classes=7, embed_dim=16, depths=(2, 2, 2), num_heads=(1, 2, 4), drop_path_rate=0.0)
-
-
-def image(size=64, batch=2):
-    height, width = (size, size) if isinstance(size, int) else size
-    return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(0))
 
 
 def pair(**kwargs):

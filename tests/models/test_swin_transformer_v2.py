@@ -8,15 +8,11 @@ from mvlib.loading import load_weights
 from mvlib.models.swin_transformer_v2 import SwinTransformerV2
 
 from . import pairs
-from .pairs import assert_same
+from .pairs import assert_same, image
 
 TIMMS = timm.models.swin_transformer_v2.SwinTransformerV2
 SMALL = dict(img_size=64, embed_dim=48, depths=(2, 2), num_heads=(2, 4), window_size=8, num_classes=10,
              pretrained_window_sizes=(0, 0))
-
-
-def image(side=64):
-    return torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
 
 
 def pair(**kwargs):

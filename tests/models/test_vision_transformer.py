@@ -27,7 +27,7 @@ from mvlib.publish import save_for_hub
 from tests.parity.harness import randomize, relative_difference
 
 from . import pairs
-from .pairs import assert_same
+from .pairs import assert_same, image
 
 SMALL = dict(img_size=64, num_classes=7, embed_dim=32, depth=2, num_heads=4)
 GRID = 4
@@ -42,11 +42,6 @@ CLASSES = {
 }
 CLASSES["swiglu"] = (SwiGLU, TimmSwiGLU)
 CLASSES["packed"] = (functools.partial(GluMlp, gate_last=False), functools.partial(TimmGluMlp, gate_last=False))
-
-
-def image(size=64, batch=2):
-    height, width = (size, size) if isinstance(size, int) else size
-    return torch.randn(batch, 3, height, width, generator=torch.Generator().manual_seed(0))
 
 
 def builder(side, model_class):
