@@ -640,9 +640,9 @@ def _explain(
     heads = {f"{path}.weight" for path in _logits_paths(model)}
     wrong_heads = heads & set(problems.get("other shape", ()))
     for key in wrong_heads:
-        classes = state_dict[key].shape[0]
-        if classes != expected[key].shape[0]:
-            lines.append(f"  the file's classifier has {classes} classes: pass num_classes={classes} to keep it")
+        theirs, ours = state_dict[key].shape, expected[key].shape
+        if theirs and theirs[0] != ours[0]:
+            lines.append(f"  the file's classifier has {theirs[0]} classes: pass num_classes={theirs[0]} to keep it")
             break
     return "\n".join(lines)
 

@@ -422,6 +422,9 @@ def test_another_number_of_classes_names_the_remedy(model, tmp_path):
         mvlib.create_model("resnet18", checkpoint_path=tmp_path / "ten.safetensors")
     assert "fc.weight (file (10, 512), model (1000, 512))" in str(caught.value)
     assert "pass num_classes=10 to keep it" in str(caught.value)
+    save_file({**model.state_dict(), "fc.weight": torch.tensor(1.0)}, tmp_path / "number.safetensors")
+    with pytest.raises(CheckpointError, match=r"fc.weight \(file \(\), model \(1000, 512\)\)"):
+        mvlib.create_model("resnet18", checkpoint_path=tmp_path / "number.safetensors")
 
 
 def test_another_architecture(files):
