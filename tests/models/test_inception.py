@@ -54,8 +54,11 @@ def test_transform_input_is_another_normalisation(name):
     plain, model = build(name).eval(), build(name, transform_input=True).eval()
     pixels = torch.rand(1, 3, 96, 96)
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    image = (pixels - mean) / std
     with torch.inference_mode():
-        found, expected = model((pixels - mean) / std), plain((pixels - 0.5) / 0.5)
+        found, expected = model(image), plain((pixels - 0.5) / 0.5)
+        assert torch.equal(torch.fx.symbolic_trace(model)(image), found)
+    torch.testing.assert_close(torch.export.export(model, (image,)).module()(image), found, rtol=1e-4, atol=1e-6)
     assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
     with pytest.raises(ValueError, match="transform_input knows the statistics of 3 channels, not of 1"):
         build(name, transform_input=True, in_chans=1)
