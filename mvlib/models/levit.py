@@ -267,6 +267,7 @@ class Levit(ImageModel):
         ValueError: An option has an unknown value, or not a number for each stage.
     """
 
+    tap_layout: ClassVar[str] = "NLC"  # of a model of convolutions: "NCHW"
     dropout_paths: ClassVar[tuple[str, ...]] = ("head.drop", "head_dist.drop")
 
     def __init__(

@@ -81,7 +81,7 @@ class CosineWindowAttention(WindowAttention):
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
         self.softmax = nn.Softmax(dim=-1)
-        self._register_positions(torch.get_default_device())
+        self._register_positions(torch.empty(0).device)  # which torch 2.5 says of a context, too
         if not self.logit_scale.is_meta:
             self.reset_parameters()
 
