@@ -20,8 +20,9 @@ class Snapshot:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._saved = [(own, dict(own)) for module in model.modules()
-                       for own in (module._modules, module._parameters, module._buffers)]
+        self._saved: list[tuple[dict[str, Any], dict[str, Any]]] = [
+            (own, dict(own)) for module in model.modules()
+            for own in (module._modules, module._parameters, module._buffers)]
 
     def restore(self) -> None:
         for own, saved in self._saved:  # the same dicts: a feature extractor and its model share one
