@@ -186,7 +186,7 @@ def test_command_line_fails_where_something_differs(capsys, monkeypatch):
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (["no_such_*"], "no architecture of mvlib matches 'no_such_\\*'"),
-    (["resnet", "--checks", "key"], "unknown check 'key'; known: keys, outputs"),
+    (["resnet", "--checks", "key"], "unknown check 'key'; known: keys, extractors"),
     (["--module", "alexandria"], "mvlib has no family 'alexandria'"),
     (["--torchvision", "no_such"], "no builder of torchvision.models matches 'no_such'"),
 ])
