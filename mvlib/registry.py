@@ -241,8 +241,8 @@ class _RegisterModel:
             override: As of `register_model`.
 
         Raises:
-            ConfigError: As of `register_model`; or a row is made of something else, or has an argument that the maker
-                does not take: no row is registered then.
+            ConfigError: A row is made of something else, or has an argument that the maker does not take: no row is
+                registered then. Or as of `register_model`: the rows before that one stay.
         """
         from .arguments import arguments_of, summarize
 
