@@ -1,5 +1,6 @@
 #!/usr/bin/env python
-"""Write what the registry reads in place of the families and the YAML catalogs, all in mvlib/catalog.
+"""Write what the registry reads in place of the families and the YAML catalogs, all in mvlib/catalog; and README's
+list of families.
 
     python scripts/build_index.py              write it; after a change of a family or a catalog
     python scripts/build_index.py --check      write nothing; say what is stale, exit 1 if anything
@@ -22,6 +23,7 @@ import importlib
 import json
 import pkgutil
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,8 @@ from mvlib.weights import Catalog, load_catalog
 
 CATALOGS = Path(registry.CATALOG_DIR)
 INDEX = CATALOGS / "index.json"
+README = Path(__file__).resolve().parents[1] / "README.md"
+MARKS = "<!-- families -->\n", "<!-- end of families -->\n"
 
 
 def main() -> int:
@@ -54,11 +58,14 @@ def main() -> int:
         stale = list(differences(_text(INDEX), text))
         stale += [f"{path.name} is not {path.stem}.yaml; run scripts/build_index.py"
                   for path, wanted in copies.items() if _text(path) != wanted]
+        if _text(README) != with_families(_text(README), index):
+            stale.append("README.md lists other families than there are; run scripts/build_index.py")
         print(*stale or [f"{INDEX.name} is up to date"], sep="\n")
         return int(bool(stale))
     INDEX.write_text(text, encoding="utf-8")
     for path, content in copies.items():
         path.write_text(content, encoding="utf-8")
+    README.write_text(with_families(_text(README), index), encoding="utf-8")
     models = [tags for family in index.values() for tags in family["models"].values()]
     print(f"{INDEX.name}: {len(index)} families, {len(models)} architectures, {sum(map(len, models))} weights configs")
     return 0
@@ -130,6 +137,19 @@ def render(index: dict[str, dict[str, Any]]) -> str:
         sections = [f"{json.dumps(name)}: {_lines(family[name], ' ')}" for name in family]
         parts.append(f'"{module}": {{\n' + ",\n".join(sections) + "}")
     return "{" + ",\n".join(parts) + "}\n"
+
+
+def with_families(text: str, index: dict[str, dict[str, Any]]) -> str:
+    """README's text, with what is between the marks written anew."""
+    before, start, rest = text.partition(MARKS[0])
+    _, end, after = rest.partition(MARKS[1])
+    if not (start and end):
+        raise SystemExit(f"README.md has no {MARKS[0].strip()} ... {MARKS[1].strip()}")
+    counts = {family: len(entry["models"]) for family, entry in sorted(index.items())}
+    names = ", ".join(f"`{family}` {count}" for family, count in counts.items())
+    paragraph = f"{len(counts)} families with {sum(counts.values())} architectures: {names}."
+    wrapped = textwrap.fill(paragraph, 120, break_on_hyphens=False, break_long_words=False)
+    return f"{before}{start}{wrapped}\n{end}{after}"
 
 
 def _lines(mapping: dict[str, Any], indent: str) -> str:
