@@ -15,10 +15,10 @@ from .activations import ActLayer, get_act_layer
 from .helpers import check_layer, placeable
 
 __all__ = [
-    "NORMS", "NORM_ACTS", "BatchNormAct2d", "EvoNorm2dS0", "GroupNorm", "GroupNorm1", "GroupNorm1Act", "GroupNormAct",
-    "LayerNorm", "LayerNorm2d", "LayerNormAct", "LayerNormAct2d", "NormAct", "NormLayer", "RmsNorm", "RmsNorm2d",
-    "RmsNormAct", "RmsNormAct2d", "SimpleNorm", "SimpleNorm2d", "create_norm_act_layer", "create_norm_layer",
-    "get_norm_act_layer", "get_norm_layer",
+    "NORMS", "NORM_ACTS", "BatchNormAct2d", "EvoNorm2dS0", "FilterResponseNormAct2d", "FilterResponseNormTlu2d",
+    "GroupNorm", "GroupNorm1", "GroupNorm1Act", "GroupNormAct", "LayerNorm", "LayerNorm2d", "LayerNormAct",
+    "LayerNormAct2d", "NormAct", "NormLayer", "RmsNorm", "RmsNorm2d", "RmsNormAct", "RmsNormAct2d", "SimpleNorm",
+    "SimpleNorm2d", "create_norm_act_layer", "create_norm_layer", "get_norm_act_layer", "get_norm_layer",
 ]
 
 NormLayer = str | Callable[..., nn.Module] | None
@@ -257,6 +257,60 @@ class EvoNorm2dS0(nn.Module):
         return x * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
 
 
+class FilterResponseNormAct2d(nn.Module):
+    """Division of each channel by its root mean square, then scale, shift and activation; `rms` is without effect.
+
+    Shapes: (B, C, H, W) -> same; keys `weight`, `bias`.
+    Source: Singh and Krishnan, "Filter Response Normalization Layer: Eliminating Batch Dependence in the Training of
+    Deep Neural Networks", 2019.
+    """
+
+    @placeable
+    def __init__(
+        self,
+        num_features: int,
+        apply_act: bool = True,
+        act_layer: ActLayer = nn.ReLU,
+        inplace: bool | None = None,
+        rms: bool = True,
+        eps: float = 1e-5,
+        **_: Any,
+    ) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(num_features))
+        self.bias = nn.Parameter(torch.zeros(num_features))
+        self.act = _make_act(apply_act, act_layer, None, bool(inplace))
+
+    def reset_parameters(self) -> None:
+        nn.init.ones_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = torch.rsqrt(x.float().square().mean((2, 3), keepdim=True) + self.eps).to(x.dtype)
+        return self.act(torch.addcmul(self.bias.view(-1, 1, 1), x, scale * self.weight.view(-1, 1, 1)))
+
+
+class FilterResponseNormTlu2d(FilterResponseNormAct2d):
+    """`FilterResponseNormAct2d` whose activation is the paper's, the maximum of x and a learned threshold `tau`."""
+
+    @placeable
+    def __init__(
+        self, num_features: int, apply_act: bool = True, eps: float = 1e-5, rms: bool = True, **_: Any
+    ) -> None:
+        super().__init__(num_features, apply_act=False, eps=eps)
+        self.tau = nn.Parameter(torch.zeros(num_features)) if apply_act else None
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        if self.tau is not None:
+            nn.init.zeros_(self.tau)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = super().forward(x)
+        return x if self.tau is None else torch.maximum(x, self.tau.view(-1, 1, 1))
+
+
 def _count_groups(num_channels: int, num_groups: int, group_size: int | None) -> int:
     if group_size:
         num_groups = num_channels // group_size
@@ -277,6 +331,8 @@ NORMS: dict[str, Callable[..., nn.Module]] = {
     "batchnorm1d": nn.BatchNorm1d,
     "batchnorm2d": nn.BatchNorm2d,
     "evonorms0": EvoNorm2dS0,
+    "frn": FilterResponseNormAct2d,
+    "frntlu": FilterResponseNormTlu2d,
     "groupnorm": GroupNorm,
     "groupnorm1": GroupNorm1,
     "layernorm": LayerNorm,

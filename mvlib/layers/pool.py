@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,8 +14,8 @@ from .helpers import placeable, to_2tuple
 from .norm import NormLayer, get_norm_layer
 
 __all__ = [
-    "POOL_TYPES", "AvgPool2dSame", "ClassifierHead", "GlobalPool2d", "Head", "NormMlpClassifierHead",
-    "SelectAdaptivePool2d", "shortcut_pool",
+    "POOL_TYPES", "AvgPool2dSame", "ClassifierHead", "GlobalPool2d", "Head", "MaxPool2dSame",
+    "NormMlpClassifierHead", "SelectAdaptivePool2d", "shortcut_pool",
 ]
 
 POOL_TYPES = ("avg", "max", "avgmax", "catavgmax", "")
@@ -39,6 +41,27 @@ class AvgPool2dSame(nn.AvgPool2d):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(pad_same(x, self.kernel_size, self.stride))
+
+
+class MaxPool2dSame(nn.MaxPool2d):
+    """Max pooling with TensorFlow's "same" padding, which is never the maximum; stride as kernel unless given.
+
+    Shapes: (B, C, H, W) -> (B, C, ceil(H / stride), ceil(W / stride)).
+    """
+
+    def __init__(
+        self,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] | None = None,
+        padding: int | str = 0,
+        dilation: int | tuple[int, int] = 1,
+        ceil_mode: bool = False,
+    ) -> None:
+        super().__init__(to_2tuple(kernel_size), to_2tuple(kernel_size if stride is None else stride), 0,
+                         to_2tuple(dilation), ceil_mode=ceil_mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(pad_same(x, self.kernel_size, self.stride, self.dilation, -math.inf))
 
 
 def shortcut_pool(stride: int, dilation: int = 1) -> nn.Module:
@@ -160,7 +183,10 @@ class Head(nn.Module):
 
 
 class ClassifierHead(Head):
-    """Global pooling, dropout and a linear classifier; keys `fc.weight`, `fc.bias`. The map is in `input_fmt`."""
+    """Global pooling, dropout and a linear classifier; keys `fc.weight`, `fc.bias`. The map is in `input_fmt`.
+
+    With `use_conv` the classifier is a 1x1 convolution: without pooling it gives a map (B, num_classes, H, W).
+    """
 
     @placeable
     def __init__(
@@ -169,10 +195,12 @@ class ClassifierHead(Head):
         num_classes: int,
         pool_type: str = "avg",
         drop_rate: float = 0.0,
+        use_conv: bool = False,
         input_fmt: str = "NCHW",
     ) -> None:
         super().__init__()
         self.in_features = in_features
+        self.use_conv = use_conv
         self.global_pool = GlobalPool2d(pool_type, layout=input_fmt)
         self.drop = nn.Dropout(drop_rate)
         self.fc = self.make_classifier(num_classes)
@@ -180,6 +208,17 @@ class ClassifierHead(Head):
     @property
     def num_features(self) -> int:
         return self.in_features * self.global_pool.out_factor
+
+    def make_classifier(self, num_classes: int) -> nn.Module:
+        if self.use_conv and num_classes > 0:
+            return nn.Conv2d(self.num_features, num_classes, 1)
+        return super().make_classifier(num_classes)
+
+    def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        if not self.use_conv or not self.global_pool.pool_type:
+            return super().forward(x, pre_logits)
+        x = self.drop(self.pool(x))
+        return x if pre_logits else self.fc(x[:, :, None, None]).flatten(1)
 
 
 class NormMlpClassifierHead(Head):

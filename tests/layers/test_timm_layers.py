@@ -24,7 +24,6 @@ COMMON = sorted(name for name in PUBLIC if hasattr(theirs, name) and name[0] != 
 # What timm takes and we do not, and why.
 NOT_TAKEN = {
     "create_norm_act_layer": {"jit"},  # TorchScript is deprecated in torch
-    "ClassifierHead": {"use_conv"},  # a head of 1x1 convolutions is NormMlpClassifierHead, without pooling
     "RotaryEmbedding": {"rotate_half"},  # taken, in the place that it has in RotaryEmbeddingCat
     "LayerNormAct": {"normalization_shape"},  # num_channels, as for all others
 }
@@ -73,6 +72,10 @@ LAYERS = [  # name, arguments, input's shape
     ("GroupNormAct", dict(num_channels=16, group_size=2, act_layer="gelu"), MAP),
     ("BatchNormAct2d", dict(num_features=16, act_layer="leaky_relu", act_kwargs=dict(negative_slope=0.3)), MAP),
     ("EvoNorm2dS0", dict(num_features=16, group_size=4, act_layer=nn.ReLU), MAP),
+    ("FilterResponseNormAct2d", dict(num_features=16, eps=0.1, act_layer="silu"), MAP),
+    *(("FilterResponseNormTlu2d", dict(num_features=16, apply_act=apply_act), MAP) for apply_act in (True, False)),
+    *(("ClassifierHead", dict(in_features=16, num_classes=5, pool_type=pool, use_conv=True), MAP)
+      for pool in ("catavgmax", "")),
     ("Attention", dict(dim=16, num_heads=2, attn_head_dim=6, dim_out=10, gated=True, qkv_bias=True), TOKENS),
     ("Attention", dict(dim=16, num_heads=2, qk_norm=True, scale_norm=True, norm_layer=nn.LayerNorm), TOKENS),
     ("DiffAttention", dict(dim=16, num_heads=2, depth=3, dual_lambda=True, qk_norm=True), TOKENS),
@@ -144,6 +147,15 @@ def test_answers_are_timms(name, kwargs, shape):
     x = torch.randn(shape)
     with torch.no_grad():
         torch.testing.assert_close(mine(x.clone()), its(x.clone()), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kwargs", [
+    dict(kernel_size=3, stride=2), dict(kernel_size=(2, 3), stride=3, dilation=2, ceil_mode=True),
+], ids=str)
+def test_maxima_with_tensorflows_padding(kwargs):
+    x = -torch.rand(1, 2, 8, 7)  # below the zeros that other padding has
+    expected = theirs.create_pool2d("max", padding="same", **kwargs)(x)
+    torch.testing.assert_close(ours.MaxPool2dSame(**kwargs)(x), expected)
 
 
 @pytest.mark.parametrize(("name", "args"), [
