@@ -1,6 +1,7 @@
 """Parity of mvlib's models with timm's and torchvision's, from the command line.
 
     python -m tests.parity                                  keys of every architecture, no figures
+    python -m tests.parity --all                            the same, then how much of timm is here, by its modules
     python -m tests.parity resnet                           a family, all checks
     python -m tests.parity 'vit_*' 'deit_*' --checks keys   architectures by pattern, on the meta device alone
     python -m tests.parity '*' --module resnet --checks outputs,gradients --max-gib 16
@@ -29,12 +30,15 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.parity", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("patterns", nargs="*", metavar="PATTERN_OR_FAMILY", help="fnmatch pattern, or a family's name")
+    parser.add_argument("--all", action="store_true", help="every architecture; ends with what timm has and we lack")
     parser.add_argument("--module", action="append", default=[], help="only architectures of this family; repeatable")
     parser.add_argument("--checks", help=f"comma-separated: {','.join(harness.CHECKS)} (default: all; keys alone where "
                                          f"nothing is named)")
     parser.add_argument("--max-gib", type=float, default=4.0, help="memory that a check may take (default: 4)")
     parser.add_argument("--torchvision", action="store_true", help="patterns are torchvision's builders")
     args = parser.parse_args(argv)
+    if args.all and (args.patterns or args.module or args.torchvision):
+        parser.error("--all takes no patterns, modules or builders")
     checks = args.checks.split(",") if args.checks else harness.CHECKS if args.patterns or args.module else ("keys",)
     unknown = [check for check in checks if check not in harness.CHECKS]
     if unknown:
@@ -48,8 +52,22 @@ def main(argv: list[str] | None = None) -> int:
             print(f"the family {family} cannot be imported and is left out: {reason}", file=sys.stderr)
     except ValueError as error:
         parser.error(str(error))
-    return show(harness.compare(name, checks, args.max_gib) if timm.is_model(name) else not_in_timm(name)
-                for name in names)
+    status = show(harness.compare(name, checks, args.max_gib) if timm.is_model(name) else not_in_timm(name)
+                  for name in names)
+    return max(status, show_coverage(set(names))) if args.all else status
+
+
+def show_coverage(names: set[str]) -> int:
+    """Print which of timm's architectures are here, of the modules of which any is. Returns 1 where one is missing."""
+    modules = {module: set(timm.list_models(module=module)) for module in timm.list_modules()}
+    begun = {module: theirs for module, theirs in modules.items() if theirs & names}
+    wanted = set().union(*begun.values())
+    print(f"{len(wanted & names)} of {len(wanted)} architectures of {len(begun)} of timm's modules are here; its other "
+          f"{len(modules) - len(begun)} modules have {len(set(timm.list_models()) - wanted)} more")
+    for module, theirs in begun.items():
+        if theirs - names:
+            print(f"    {module}: {', '.join(sorted(theirs - names))}")
+    return int(bool(wanted - names))
 
 
 def not_in_timm(name: str) -> harness.Report:

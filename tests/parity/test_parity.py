@@ -9,7 +9,7 @@ import torch
 from mvlib import registry
 from mvlib.layers.helpers import move_to_end
 from tests.parity import harness, record
-from tests.parity.__main__ import main
+from tests.parity.__main__ import main, show_coverage
 from tests.parity.representatives import FIRST, REPRESENTATIVES
 
 SHARED = [name for name in harness.list_architectures() if timm.is_model(name)]
@@ -184,7 +184,17 @@ def test_command_line_fails_where_something_differs(capsys, monkeypatch):
     assert "0 same, 1 differ, 0 skipped" in capsys.readouterr().out
 
 
+def test_coverage_names_what_is_missing(capsys):
+    hrnets = set(timm.list_models(module="hrnet"))
+    assert show_coverage(hrnets) == 0
+    assert show_coverage(hrnets - {"hrnet_w18", "hrnet_w64"}) == 1
+    out = capsys.readouterr().out
+    assert f"11 of 11 architectures of 1 of timm's modules are here; its other {len(timm.list_modules()) - 1}" in out
+    assert "9 of 11" in out and "    hrnet: hrnet_w18, hrnet_w64\n" in out
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
+    (["--all", "resnet"], "--all takes no patterns"),
     (["no_such_*"], "no architecture of mvlib matches 'no_such_\\*'"),
     (["resnet", "--checks", "key"], "unknown check 'key'; known: keys, extractors"),
     (["--module", "alexandria"], "mvlib has no family 'alexandria'"),
