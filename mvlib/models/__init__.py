@@ -30,6 +30,7 @@ _NAMES = {
     ".base": ("ImageModel",),
     ".alexnet": ("AlexNet",),
     ".convnext": ("ConvNeXt",),
+    ".cspnet": ("CspNet",),
     ".deit": ("VisionTransformerDistilled",),
     ".densenet": ("DenseNet",),
     ".efficientnet": ("EfficientNet",),

@@ -32,13 +32,14 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import timm
 import torch
 import torchvision
+from timm.models import cspnet
 from timm.models._manipulate import group_parameters
 from torch import Tensor, nn
 
@@ -179,12 +180,25 @@ def build_ours(name: str, state_dict: StateDict | None = None, dtype: torch.dtyp
 def build_timm(name: str, meta: bool = False, **kwargs: Any) -> nn.Module:
     """timm's model; every one of timm 1.0.31 can be built on the meta device."""
     with skeletons() if meta else uninitialised():
-        return timm.create_model(name, **kwargs)
+        return timm.create_model(name, **_as_timms(name, kwargs))
 
 
 def build_initialised_timm(name: str, **kwargs: Any) -> nn.Module:
     torch.manual_seed(0)
-    return timm.create_model(name, **kwargs)
+    return timm.create_model(name, **_as_timms(name, kwargs))
+
+
+def _as_timms(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Our arguments as timm's models take them: its CSPNets have those of the stem and of the stages in an object."""
+    if name not in cspnet.model_cfgs:
+        return arguments
+    config = cspnet.model_cfgs[name]
+    arguments = dict(arguments)
+    for part, prefix in (("stem", "stem_"), ("stages", "")):
+        default = getattr(config, part)
+        arguments[part] = replace(default, **{
+            key: arguments.pop(prefix + key) for key in vars(default) if prefix + key in arguments})
+    return arguments
 
 
 def accepted(name: str, wanted: dict[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,8 @@ _ONE_BLOCK = dict(depths=(1, 1, 1, 1), width_factor=0.125)
 _TWO_EACH = dict(block_config=(2, 2, 2, 2))
 _ONE_EACH = dict(layers=(1, 1, 1, 1))
 _NARROW = dict(layer_per_block=2, block_per_stage=[1, 1, 1, 2], stage_conv_chs=[32] * 4, stage_out_chs=[64] * 4)
+_FOUR_STAGES = dict(depth=(1, 1, 2, 1), out_chs=(16, 16, 32, 32), stem_out_chs=(8, 16))
+_FIVE_STAGES = dict(depth=(1, 1, 1, 2, 1), out_chs=(16, 16, 16, 32, 32), stem_out_chs=8)
 
 REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
     "convnext": {
@@ -29,6 +31,16 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "convnext_tiny_hnf": {},  # norm before the head's pooling
         "convnextv2_atto": {},  # response norm
         "convnextv2_tiny": dict(depths=(1, 1, 1, 1)),
+    },
+    "cspnet": {
+        "cs3darknet_s": _FOUR_STAGES,
+        "cs3darknet_focus_s": dict(_FOUR_STAGES, stem_out_chs=8),
+        "cspresnext50": dict(_FOUR_STAGES, out_chs=(64, 64, 64, 64)),  # bottlenecks
+        "cspdarknet53": _FIVE_STAGES,
+        "sedarknet21": _FIVE_STAGES,  # one path
+        "darknetaa53": _FIVE_STAGES,  # pooled downsampling
+        "cs3sedarknet_xdw": dict(_FOUR_STAGES, groups=(1, 1, 4, 8)),
+        "cs3se_edgenet_x": _FOUR_STAGES,  # 3x3 convolution first
     },
     "deit": {
         "deit_tiny_patch16_224": _SMALL,
