@@ -34,6 +34,7 @@ _NAMES = {
     ".deit": ("VisionTransformerDistilled",),
     ".densenet": ("DenseNet",),
     ".efficientnet": ("EfficientNet",),
+    ".ghostnet": ("GhostNet",),
     ".googlenet": ("GoogLeNet", "GoogLeNetOutputs"),
     ".hrnet": ("HighResolutionNet",),
     ".inception_v3": ("InceptionOutputs", "InceptionV3"),

@@ -37,6 +37,7 @@ from ..layers.drop import DropPath
 from ..layers.helpers import check_layer, make_divisible
 from ..layers.mlp import LayerScale2d
 from ..layers.norm import NormLayer, get_norm_act_layer, get_norm_layer
+from ..layers.pool import GlobalPool2d
 from .base import Flow, ImageModel, StateDict, Step
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "InvertedResidual",
     "MobileAttention",
     "MobileModel",
+    "PooledConvHead",
     "SqueezeExcite",
     "UniversalInvertedResidual",
     "decode_arch_def",
@@ -928,6 +930,39 @@ _XAVIER = re.compile(r"\.attn\.(query|key|value|output)\.(proj|down_conv)$")
 def _init_fan_out(kernel: Tensor, groups: int) -> None:
     out_chs, _, height, width = kernel.shape
     nn.init.normal_(kernel, 0.0, math.sqrt(2.0 / (out_chs * height * width // groups)))
+
+
+class PooledConvHead(ImageModel):
+    """A head that pools first: `global_pool`, then `conv_head`, `norm_head` and `act2` on what is left, one position.
+
+    To be mixed into a model, which makes the four. Without classes it gives what `act2` does.
+    """
+
+    hidden_paths: ClassVar[tuple[str, ...]] = ("conv_head", "norm_head", "act2")
+
+    global_pool: GlobalPool2d
+    conv_head: Any
+    norm_head: nn.Module
+    act2: nn.Module
+
+    def pool(self, x: Tensor) -> Tensor:
+        x = self.act2(self.norm_head(self.conv_head(self.global_pool(x))))
+        return x.flatten(1) if self.global_pool.pool_type else x
+
+    def set_global_pool(self, pool_type: str) -> None:
+        """Change the pooling, in place.
+
+        Raises:
+            ValueError: The pooling is unknown, or its width does not fit the head convolution.
+        """
+        pool = GlobalPool2d(pool_type, flatten=False)
+        width = self.num_features * pool.out_factor
+        if isinstance(self.conv_head, nn.Identity):
+            self.head_hidden_size = width
+        elif width != self.conv_head.in_channels:
+            raise ValueError(f"global_pool '{pool_type}' gives {width} channels, and the head convolution takes "
+                             f"{self.conv_head.in_channels}; give it when the model is built")
+        self.global_pool = pool
 
 
 # --- foreign checkpoints

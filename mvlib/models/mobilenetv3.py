@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from ..layers import GlobalPool2d
 from ..registry import register_model
@@ -21,6 +21,7 @@ from .base import KeyMap, StateDict
 from .efficientnet_blocks import (
     BlockSpec,
     MobileModel,
+    PooledConvHead,
     SqueezeExcite,
     layer_position,
     rename_in_order,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["MobileNetV3"]
 
 
-class MobileNetV3(MobileModel):
+class MobileNetV3(PooledConvHead, MobileModel):
     """Stem convolution, stages of mobile blocks, pooling, a pointwise head convolution and a linear classifier.
 
     Shapes: (B, in_chans, H, W) -> (B, num_classes). The head convolution works on the pooled features: without classes
@@ -45,8 +46,6 @@ class MobileNetV3(MobileModel):
         head_norm: Follow it by a norm, which takes the bias's place (MobileNetV4).
         **kwargs: See `MobileModel`.
     """
-
-    hidden_paths: ClassVar[tuple[str, ...]] = ("conv_head", "norm_head", "act2")
 
     def __init__(
         self,
@@ -78,25 +77,6 @@ class MobileNetV3(MobileModel):
         self.norm_head = norm_act(num_features) if self.head_norm else nn.Identity()
         self.act2 = nn.Identity() if self.head_norm else act_layer(inplace=True)
         self.head_hidden_size = num_features
-
-    def pool(self, x: Tensor) -> Tensor:
-        x = self.act2(self.norm_head(self.conv_head(self.global_pool(x))))
-        return x.flatten(1) if self.global_pool.pool_type else x
-
-    def set_global_pool(self, pool_type: str) -> None:
-        """Change the pooling, in place.
-
-        Raises:
-            ValueError: The pooling is unknown, or its width does not fit the head convolution.
-        """
-        pool = GlobalPool2d(pool_type, flatten=False)
-        width = self.num_features * pool.out_factor
-        if isinstance(self.conv_head, nn.Identity):
-            self.head_hidden_size = width
-        elif width != self.conv_head.in_channels:
-            raise ValueError(f"global_pool '{pool_type}' gives {width} channels, and the head convolution takes "
-                             f"{self.conv_head.in_channels}; give it when the model is built")
-        self.global_pool = pool
 
 
 # --- the architectures: block strings, and what else differs from the class's defaults

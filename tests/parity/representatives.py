@@ -78,6 +78,11 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "test_efficientnet_ln": {},
         "test_efficientnet_evos": {},
     },
+    "ghostnet": {
+        "ghostnet_050": {},
+        "ghostnetv2_100": {},  # attention
+        "ghostnetv3_050": {},  # branches
+    },
     "hrnet": {"hrnet_w18_small": {}},
     "inception_v3": {"inception_v3": {}},
     "levit": {

@@ -1,0 +1,338 @@
+"""GhostNet: half of a layer's channels are made by a convolution, the other half from those, by a cheap one.
+
+GhostNet (Han et al., "GhostNet: More Features from Cheap Operations", 2019, arXiv:1911.11907); V2, whose expansions are
+gated by attention along rows and columns (Tang et al., "GhostNetV2: Enhance Cheap Operation with Long-Range Attention",
+2022, arXiv:2211.12905); V3, the same with parallel branches while it is trained (Liu et al., "GhostNetV3: Exploring the
+Training Strategies for Compact Models", 2024, arXiv:2404.11202), which `reparameterize()` merges.
+
+The number is the width in hundredths. Initial weights are torch's own, as timm's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..layers.branches import merge_branches, reparameterize
+from ..layers.helpers import make_divisible
+from ..layers.pool import GlobalPool2d
+from ..registry import register_model
+from .base import Flow, KeyMap, StateDict, Step
+from .efficientnet_blocks import ConvBnAct, PooledConvHead, SqueezeExcite
+
+if TYPE_CHECKING:
+    from ._variants.ghostnet import *
+
+__all__ = ["GhostBottleneck", "GhostBottleneckV3", "GhostModule", "GhostModuleV3", "GhostNet"]
+
+_BRANCHES = 3  # of V3, of the same shape
+
+_SqueezeExcite = partial(SqueezeExcite, gate_layer="hard_sigmoid", rd_round_fn=partial(make_divisible, divisor=4))
+
+
+def _conv_norm(in_chs: int, out_chs: int, kernel: int | tuple[int, int] = 1, **kwargs: Any) -> list[nn.Module]:
+    """Convolution, padded to keep the size, and batch norm."""
+    padding = kernel // 2 if isinstance(kernel, int) else (kernel[0] // 2, kernel[1] // 2)
+    return [nn.Conv2d(in_chs, out_chs, kernel, padding=padding, bias=False, **kwargs), nn.BatchNorm2d(out_chs)]
+
+
+def _act(use_act: bool) -> list[nn.Module]:
+    return [nn.ReLU(inplace=True)] if use_act else []
+
+
+def _sum(branches: Iterable[nn.Module], x: Tensor) -> Tensor:
+    first, *others = branches
+    total = first(x)
+    for branch in others:
+        total += branch(x)
+    return total
+
+
+def _merge(branches: Iterable[Any]) -> nn.Conv2d:
+    """One convolution for the sum of branches, the last of which has the largest kernel."""
+    *_, last = branches
+    return merge_branches(branches, like=last.conv)
+
+
+class RowColumnAttention(nn.Sequential):
+    """A gate for each value, from rows and columns of the input at half its size: V2's "DFC attention".
+
+    Shapes: input (B, in_chs, H, W), values (B, out_chs, H, W) -> as the values.
+    """
+
+    def __init__(self, in_chs: int, out_chs: int) -> None:
+        depthwise = partial(_conv_norm, out_chs, out_chs, groups=out_chs)
+        super().__init__(*_conv_norm(in_chs, out_chs), *depthwise((1, 5)), *depthwise((5, 1)))
+
+    def forward(self, x: Tensor, values: Tensor) -> Tensor:  # type: ignore[override]
+        gate = F.avg_pool2d(x, 2)
+        for layer in self:
+            gate = layer(gate)
+        return values * F.interpolate(gate.sigmoid(), size=values.shape[2:])
+
+
+class GhostModule(nn.Module):
+    """A 1x1 convolution, a depthwise one of what that gives, and both outputs side by side; perhaps gated.
+
+    Shapes: (B, in_chs, H, W) -> (B, out_chs, H, W).
+
+    Args:
+        primary_conv: Makes the first half of the output.
+        cheap_operation: Makes the second half of the first.
+        short_conv: Gates both.
+    """
+
+    def __init__(self, primary_conv: nn.Module, cheap_operation: nn.Module, short_conv: nn.Module | None) -> None:
+        super().__init__()
+        self.primary_conv, self.cheap_operation, self.short_conv = primary_conv, cheap_operation, short_conv
+
+    @classmethod
+    def create(cls, in_chs: int, out_chs: int, use_act: bool = True, attn: bool = False) -> GhostModule:
+        chs = out_chs // 2
+        return cls(nn.Sequential(*_conv_norm(in_chs, chs), *_act(use_act)),
+                   nn.Sequential(*_conv_norm(chs, chs, 3, groups=chs), *_act(use_act)),
+                   RowColumnAttention(in_chs, out_chs) if attn else None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        primary = self.primary_conv(x)
+        out = torch.cat((primary, self.cheap_operation(primary)), dim=1)
+        return out if self.short_conv is None else self.short_conv(x, out)
+
+
+class GhostModuleV3(nn.Module):
+    """A `GhostModule` whose convolutions are sums of branches, each with a norm; `reparameterize()` makes it one.
+
+    The depthwise one has the input, and a 1x1 convolution of it, among its branches. Shapes as `GhostModule`'s.
+    """
+
+    def __init__(self, in_chs: int, out_chs: int, use_act: bool = True, attn: bool = False) -> None:
+        super().__init__()
+        chs = out_chs // 2
+        depthwise = partial(ConvBnAct, chs, chs, group_size=1, act_layer=None)
+        self.primary_rpr_conv = nn.ModuleList(ConvBnAct(in_chs, chs, 1, act_layer=None) for _ in range(_BRANCHES))
+        self.primary_activation = nn.Sequential(*_act(use_act))
+        self.cheap_rpr_skip = nn.BatchNorm2d(chs)
+        self.cheap_rpr_conv = nn.ModuleList(depthwise(3) for _ in range(_BRANCHES))
+        self.cheap_rpr_scale = depthwise(1)
+        self.cheap_activation = nn.Sequential(*_act(use_act))
+        self.short_conv = RowColumnAttention(in_chs, out_chs) if attn else None
+
+    @property
+    def cheap_branches(self) -> list[nn.Module]:
+        return [self.cheap_rpr_scale, self.cheap_rpr_skip, *self.cheap_rpr_conv]
+
+    def forward(self, x: Tensor) -> Tensor:
+        primary = self.primary_activation(_sum(self.primary_rpr_conv, x))
+        out = torch.cat((primary, self.cheap_activation(_sum(self.cheap_branches, primary))), dim=1)
+        return out if self.short_conv is None else self.short_conv(x, out)
+
+    def reparameterize(self) -> GhostModule:
+        return GhostModule(nn.Sequential(_merge(self.primary_rpr_conv), *self.primary_activation),
+                           nn.Sequential(_merge(self.cheap_branches), *self.cheap_activation),
+                           self.short_conv).train(self.training)
+
+
+class GhostBottleneck(nn.Module):
+    """A ghost module that widens, where there is a stride a depthwise convolution, one that narrows, and a shortcut.
+
+    Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride).
+
+    Args:
+        in_chs: Channels of the input.
+        mid_chs: Channels between the two modules.
+        out_chs: Channels of the output.
+        dw_kernel_size: Kernel of the depthwise convolution, and of the shortcut's.
+        stride: Stride of these.
+        se_ratio: Squeezed channels of a squeeze-and-excitation between the modules, in `mid_chs`; 0 for none.
+        attn: The first module is gated.
+    """
+
+    make_module: ClassVar[Callable[..., nn.Module]] = GhostModule.create
+
+    conv_dw: nn.Module
+    bn_dw: nn.Module
+
+    def __init__(
+        self, in_chs: int, mid_chs: int, out_chs: int, dw_kernel_size: int, stride: int, se_ratio: float, attn: bool
+    ) -> None:
+        super().__init__()
+        self.ghost1 = self.make_module(in_chs, mid_chs, attn=attn)
+        self.add_depthwise(mid_chs, dw_kernel_size, stride)
+        self.se = _SqueezeExcite(mid_chs, rd_ratio=se_ratio) if se_ratio > 0.0 else nn.Identity()
+        self.ghost2 = self.make_module(mid_chs, out_chs, use_act=False)
+        self.shortcut = nn.Sequential()
+        if stride > 1 or in_chs != out_chs:
+            self.shortcut.extend([*_conv_norm(in_chs, in_chs, dw_kernel_size, stride=stride, groups=in_chs),
+                                  *_conv_norm(in_chs, out_chs)])
+
+    def add_depthwise(self, chs: int, kernel_size: int, stride: int) -> None:
+        self.conv_dw, self.bn_dw = nn.Identity(), nn.Identity()
+        if stride > 1:
+            self.conv_dw, self.bn_dw = _conv_norm(chs, chs, kernel_size, stride=stride, groups=chs)
+
+    def depthwise(self, x: Tensor) -> Tensor:
+        return self.bn_dw(self.conv_dw(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.ghost2(self.se(self.depthwise(self.ghost1(x))))
+        out += self.shortcut(x)
+        return out
+
+
+class GhostBottleneckV3(GhostBottleneck):
+    """A `GhostBottleneck` of branches, which `reparameterize()` merges, the modules' with its own.
+
+    Shapes and arguments as `GhostBottleneck`'s.
+    """
+
+    make_module: ClassVar[Callable[..., nn.Module]] = GhostModuleV3
+
+    def add_depthwise(self, chs: int, kernel_size: int, stride: int) -> None:
+        self.conv_dw, self.bn_dw = nn.Identity(), nn.Identity()  # the first is what is merged
+        branch = partial(ConvBnAct, chs, chs, stride=stride, group_size=1, act_layer=None)
+        count = _BRANCHES if stride > 1 else 0
+        self.dw_rpr_conv = nn.ModuleList(branch(kernel_size=kernel_size) for _ in range(count))
+        self.dw_rpr_scale = branch(kernel_size=1) if count else nn.Identity()
+
+    def depthwise(self, x: Tensor) -> Tensor:
+        return self.conv_dw(_sum([self.dw_rpr_scale, *self.dw_rpr_conv], x))
+
+    @property
+    def is_reparameterized(self) -> bool:
+        return isinstance(self.ghost1, GhostModule)
+
+    def reparameterize(self) -> GhostBottleneckV3:
+        reparameterize(self)  # what is within
+        if len(self.dw_rpr_conv):
+            self.conv_dw = _merge([self.dw_rpr_scale, *self.dw_rpr_conv])
+            self.dw_rpr_conv, self.dw_rpr_scale = nn.ModuleList(), nn.Identity()
+        return self
+
+
+# Of each stage, its blocks: kernel size, channels between, channels, ratio of squeeze-and-excitation, stride.
+_CFGS = (
+    ((3, 16, 16, 0, 1),),
+    ((3, 48, 24, 0, 2),),
+    ((3, 72, 24, 0, 1),),
+    ((5, 72, 40, 0.25, 2),),
+    ((5, 120, 40, 0.25, 1),),
+    ((3, 240, 80, 0, 2),),
+    ((3, 200, 80, 0, 1), (3, 184, 80, 0, 1), (3, 184, 80, 0, 1), (3, 480, 112, 0.25, 1), (3, 672, 112, 0.25, 1)),
+    ((5, 672, 160, 0.25, 2),),
+    ((5, 960, 160, 0, 1), (5, 960, 160, 0.25, 1), (5, 960, 160, 0, 1), (5, 960, 160, 0.25, 1)),
+)
+
+
+class GhostNet(PooledConvHead):
+    """A stem convolution, stages of ghost bottlenecks, a 1x1 convolution, pooling, another one, a linear classifier.
+
+    Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of 32, the classifier's input 1280
+    channels.
+
+    Args:
+        cfgs: Of each stage, its blocks, and of each block: kernel size, channels between its modules, output channels,
+            ratio of squeeze-and-excitation, stride.
+        num_classes: Classes; 0 for the classifier's input.
+        width: Factor on all channels, which are made multiples of 4; but on the classifier's input.
+        in_chans: Channels of the image.
+        output_stride: 32 alone.
+        global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
+        drop_rate: Dropout before the classifier.
+        version: "v1"; "v2" with attention in all blocks but the first two; "v3" with that and branches.
+
+    Raises:
+        ValueError: An option has an unknown value.
+    """
+
+    classifier_path: ClassVar[str] = "classifier"
+    feature_form: ClassVar[str] = "flat"
+
+    def __init__(
+        self,
+        cfgs: Sequence[Sequence[Sequence[float]]] = _CFGS,
+        num_classes: int = 1000,
+        width: float = 1.0,
+        in_chans: int = 3,
+        output_stride: int = 32,
+        global_pool: str = "avg",
+        drop_rate: float = 0.2,
+        version: str = "v1",
+    ) -> None:
+        super().__init__()
+        if output_stride != 32:
+            raise ValueError(f"output_stride is 32 for a GhostNet, not {output_stride}")
+        if version not in ("v1", "v2", "v3"):
+            raise ValueError(f"unknown version '{version}'; known: v1, v2, v3")
+        self.num_classes, self.in_chans, self.drop_rate = num_classes, in_chans, drop_rate
+        scaled = partial(make_divisible, divisor=4)
+        bottleneck = GhostBottleneckV3 if version == "v3" else GhostBottleneck
+
+        chs = scaled(16 * width)
+        self.conv_stem = nn.Conv2d(in_chans, chs, 3, stride=2, padding=1, bias=False)
+        self.bn1, self.act1 = nn.BatchNorm2d(chs), nn.ReLU(inplace=True)
+        self.flow = Flow(stem=[Step("conv_stem", chs, 2), Step("bn1"), Step("act1")], stages=[])
+        self.blocks = nn.Sequential()
+        count, reduction = 0, 2
+        for i, cfg in enumerate(cfgs):
+            stage = nn.Sequential()
+            for kernel_size, mid, out, se_ratio, stride in cfg:
+                mid_chs, out_chs, attn = scaled(mid * width), scaled(out * width), version != "v1" and count > 1
+                stage.append(bottleneck(chs, mid_chs, out_chs, int(kernel_size), int(stride), se_ratio, attn))
+                chs, count = out_chs, count + 1
+            self.blocks.append(stage)
+            if stride > 1:
+                reduction *= 2
+                self.flow.stages += [*self.flow.neck, Step(f"blocks.{i}", chs, reduction)]
+                self.flow.neck = []
+            else:  # the neck's, unless a tap follows
+                self.flow.neck.append(Step(f"blocks.{i}"))
+        self.num_features = mid_chs
+        self.flow.neck.append(Step(f"blocks.{len(self.blocks)}"))
+        self.blocks.append(nn.Sequential(ConvBnAct(chs, self.num_features, 1)))
+
+        self.head_hidden_size = 1280
+        self.global_pool = GlobalPool2d(global_pool, flatten=False)
+        self.conv_head = nn.Conv2d(self.num_features * self.global_pool.out_factor, self.head_hidden_size, 1)
+        self.norm_head, self.act2 = nn.Identity(), nn.ReLU(inplace=True)
+        self.classifier = self.make_classifier(num_classes)
+        self.init_weights()
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        matcher = super().group_matcher(coarse)
+        return {**matcher, "blocks": [*matcher["blocks"], (r"^conv_head", (99999,))]}
+
+    def convert_to_deploy(self) -> None:
+        """Merge the branches of a V3, in place: timm's name for `layers.reparameterize`."""
+        reparameterize(self)
+
+
+register_model.variants(__name__, GhostNet, {
+    "ghostnet_050": dict(width=0.5),
+    "ghostnet_100": {},
+    "ghostnet_130": dict(width=1.3),
+    "ghostnetv2_100": dict(version="v2"),
+    "ghostnetv2_130": dict(version="v2", width=1.3),
+    "ghostnetv2_160": dict(version="v2", width=1.6),
+    "ghostnetv3_050": dict(version="v3", width=0.5),
+    "ghostnetv3_100": dict(version="v3"),
+    "ghostnetv3_130": dict(version="v3", width=1.3),
+    "ghostnetv3_160": dict(version="v3", width=1.6),
+})
+
+
+# --- foreign checkpoints
+
+
+def _from_authors(state_dict: StateDict, model: nn.Module) -> StateDict:
+    """The authors' V3 names the norms of its branches "bn"; a profiler's totals are in their files."""
+    return {key.replace(".bn.", ".bn1."): value for key, value in state_dict.items() if "total_" not in key}
+
+
+GhostNet.key_maps = (
+    KeyMap("huawei", lambda keys: any(".bn." in key or "total_" in key for key in keys), _from_authors),
+)
