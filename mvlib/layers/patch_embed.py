@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from .helpers import placeable, to_2tuple
+from .helpers import move_to_end, placeable, to_2tuple
 
-__all__ = ["PatchEmbed", "resample_patch_embed"]
+__all__ = ["HybridEmbed", "PatchEmbed", "resample_patch_embed"]
 
 _LAYOUTS = ("NLC", "NHWC", "NCHW")
 
@@ -98,12 +99,134 @@ class PatchEmbed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         expected = self.img_size if self.strict_img_size else None
         cut = self.cut_remainder or self.img_size is None
-        x = self.proj(_fit_patches(x, expected, self.patch_size, self.dynamic_img_pad, cut))
+        return self._embed(_fit_patches(x, expected, self.patch_size, self.dynamic_img_pad, cut))
+
+    def _embed(self, x: Tensor) -> Tensor:
+        x = self.proj(x)
         if self.output_fmt == "NLC":
             x = x.flatten(2).transpose(1, 2)
         elif self.output_fmt == "NHWC":
             x = x.permute(0, 2, 3, 1)
         return self.norm(x)
+
+
+class HybridEmbed(PatchEmbed):
+    """Cut a network's feature map into patches and embed each linearly; keys `backbone`, `proj`, `norm` (if given).
+
+    Shapes: (B, in_chans, H, W) -> as `PatchEmbed`, which has the other arguments. A remainder of the feature map that
+    is less than a patch is cut off, or padded.
+
+    Args:
+        backbone: Image -> feature map (B, C, rows, columns), or several, of which the last counts.
+        img_size: Side, or (height, width), of the image in pixels.
+        patch_size: Side, or (height, width), of a patch of the feature map.
+        feature_size: Side, or (height, width), of the feature map; found out unless given.
+        feature_ratio: Its stride, where its size is given; 16 unless given.
+        proj: Whether patches are embedded; otherwise they are single positions, of `embed_dim` channels.
+
+    Raises:
+        ValueError: Patches do not divide the feature map, or there is no embedding where one is needed; from `forward`,
+            the image's size is not one that the model takes.
+    """
+
+    @placeable
+    def __init__(
+        self,
+        backbone: nn.Module,
+        img_size: int | Sequence[int] = 224,
+        patch_size: int | Sequence[int] = 1,
+        feature_size: int | Sequence[int] | None = None,
+        feature_ratio: int | Sequence[int] | None = None,
+        in_chans: int = 3,
+        embed_dim: int = 768,
+        bias: bool = True,
+        proj: bool = True,
+        flatten: bool = True,
+        output_fmt: str | None = None,
+        strict_img_size: bool = True,
+        dynamic_img_pad: bool = False,
+        norm_layer: Callable[[int], nn.Module] | None = None,
+    ) -> None:
+        chs, *found_size = _feature_shape(backbone, in_chans, img_size)
+        if feature_size is not None:
+            feature_ratio = feature_ratio or 16
+        super().__init__(None, patch_size, chs, embed_dim, norm_layer, flatten, output_fmt, bias, strict_img_size,
+                         dynamic_img_pad)
+        if not proj:
+            self.proj = nn.Identity()  # type: ignore[assignment]
+        if not proj and (chs != embed_dim or self.patch_size != (1, 1)):
+            raise ValueError(f"without an embedding, {chs} channels in patches of {self.patch_size} cannot become "
+                             f"embed_dim {embed_dim}")
+        self.in_chans = in_chans
+        self.backbone = backbone
+        move_to_end(self, "proj", "norm")
+        self._set_features(img_size, feature_size or found_size, feature_ratio)
+
+    def _set_img_size(self, img_size: int | Sequence[int] | None) -> None:
+        if img_size is None:  # there is no backbone yet
+            super()._set_img_size(None)
+        else:
+            self._set_features(img_size, _feature_shape(self.backbone, self.in_chans, img_size)[1:])
+
+    def _set_features(
+        self,
+        img_size: int | Sequence[int],
+        feature_size: int | Sequence[int],
+        feature_ratio: int | Sequence[int] | None = None,
+    ) -> None:
+        self.img_size, self.feature_size = to_2tuple(img_size), to_2tuple(feature_size)
+        self.feature_ratio = to_2tuple(feature_ratio) if feature_ratio else tuple(
+            s // f for s, f in zip(self.img_size, self.feature_size))
+        self.grid_size = tuple(f // p for f, p in zip(self.feature_size, self.patch_size))
+        self.num_patches = math.prod(self.grid_size)
+        divides = all(f % p == 0 for f, p in zip(self.feature_size, self.patch_size))
+        if not (self.num_patches and (divides or self.dynamic_img_pad)):
+            raise ValueError(f"an image of {self.img_size} has a feature map of {self.feature_size}, which patches of "
+                             f"{self.patch_size} do not divide")
+
+    def set_input_size(
+        self, img_size: int | Sequence[int] | None = None, patch_size: int | Sequence[int] | None = None
+    ) -> None:
+        """Change image and patch size, in place; the patch weights are resampled.
+
+        Raises:
+            ValueError: There are none, or patches of the new size do not divide the new feature map.
+        """
+        if patch_size is not None and to_2tuple(patch_size) != self.patch_size and isinstance(self.proj, nn.Identity):
+            raise ValueError("patch_size cannot be changed: there are no patch weights")
+        super().set_input_size(img_size, patch_size)
+
+    def feat_ratio(self, as_scalar: bool = True) -> int | tuple[int, int]:
+        ratio = tuple(f * p for f, p in zip(self.feature_ratio, self.patch_size))
+        return max(ratio) if as_scalar else ratio
+
+    def dynamic_feat_size(self, img_size: Sequence[int]) -> tuple[int, int]:
+        """Rows and columns of the patch grid for an image of (height, width) that the backbone's stride divides."""
+        rows, columns = (s // f for s, f in zip(img_size, self.feature_ratio))
+        return super().dynamic_feat_size((rows, columns))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = _fit_patches(x, self.img_size if self.strict_img_size else None, (1, 1), False, True)
+        x = self.backbone(x)
+        if isinstance(x, (list, tuple)):
+            x = x[-1]
+        return self._embed(_fit_patches(x, None, self.patch_size, self.dynamic_img_pad, True))
+
+
+def _feature_shape(backbone: nn.Module, in_chans: int, img_size: int | Sequence[int]) -> list[int]:
+    """Channels, rows and columns of what the backbone makes of an image, in evaluation; nothing is computed."""
+    modes = {module: module.training for module in backbone.modules()}
+    tensors = {name: torch.empty_like(tensor, device="meta")
+               for name, tensor in (*backbone.named_parameters(), *backbone.named_buffers())}
+    like = next((tensor for tensor in tensors.values() if tensor.is_floating_point()), torch.empty(0))
+    image = torch.empty(1, in_chans, *to_2tuple(img_size), dtype=like.dtype, device="meta")
+    try:
+        with torch.no_grad():
+            features = functional_call(backbone.eval(), tensors, image)
+    finally:
+        for module, training in modes.items():
+            module.training = training
+    return list((features[-1] if isinstance(features, (list, tuple)) else features).shape[1:])
 
 
 @torch.fx.wrap  # one node in a traced graph: what it does depends on the input's size

@@ -619,7 +619,7 @@ register_model.variants(__name__, VisionTransformer, {
 # --- foreign checkpoints
 
 
-def _rename(state_dict: StateDict, *pairs: tuple[str, str], prefix: str = "") -> StateDict:
+def _rename(state_dict: StateDict, *pairs: tuple[str, Any], prefix: str = "") -> StateDict:
     """Keys that begin with `prefix`, without it, with each pattern of `pairs` replaced in turn."""
     renamed = {}
     for key, value in state_dict.items():
@@ -808,7 +808,7 @@ def _from_jax(state_dict: StateDict, model: nn.Module) -> StateDict:
 def _from_jax_array(name: str, value: Tensor) -> Tensor:
     """One of Flax's arrays in torch's layout: outputs first, heads joined."""
     layer, _, kind = name.rpartition("/")
-    if kind == "bias":
+    if kind in ("bias", "scale"):
         return value.flatten()
     if kind != "kernel":
         return value

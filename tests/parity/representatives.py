@@ -14,6 +14,7 @@ _TINY = dict(img_size=64, depths=(1, 1, 2, 1))
 _ONE_BLOCK = dict(depths=(1, 1, 1, 1), width_factor=0.125)
 _TWO_EACH = dict(block_config=(2, 2, 2, 2))
 _ONE_EACH = dict(layers=(1, 1, 1, 1))
+_CHANNELS = (128, 256, 256, 256)
 _NARROW = dict(layer_per_block=2, block_per_stage=[1, 1, 1, 2], stage_conv_chs=[32] * 4, stage_out_chs=[64] * 4)
 _FOUR_STAGES = dict(depth=(1, 1, 2, 1), out_chs=(16, 16, 32, 32), stem_out_chs=(8, 16))
 _FIVE_STAGES = dict(depth=(1, 1, 1, 2, 1), out_chs=(16, 16, 16, 32, 32), stem_out_chs=8)
@@ -154,6 +155,13 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "resnetrs50": _ONE_EACH,
         "test_resnet": {},
     },
+    "resnetv2": {
+        "resnetv2_18": dict(_ONE_EACH, channels=(32, 64, 96, 128)),
+        "resnetv2_50x1_bit": dict(channels=(128, 128, 128, 128)),  # standardised kernels, group norm
+        "resnetv2_50t": dict(_ONE_EACH, channels=_CHANNELS),  # deep stem, pooled shortcuts
+        "resnetv2_50d_evos": dict(_ONE_EACH, channels=_CHANNELS),
+        "resnetv2_50d_frn": dict(_ONE_EACH, channels=_CHANNELS),
+    },
     "swin_transformer": {
         "swin_tiny_patch4_window7_224": dict(depths=(1, 2, 1, 1), img_size=112),
         "swin_s3_tiny_224": dict(depths=(1, 2, 2, 2), img_size=224),  # the smallest image that its windows of 14 fit
@@ -191,6 +199,12 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "test_vit2": {},
         "test_vit3": {},
         "test_vit4": {},
+    },
+    "vision_transformer_hybrid": {
+        "vit_tiny_r_s16_p8_224": dict(_SMALL, depth=2, img_size=64),  # a stem alone
+        "vit_base_r26_s32_224": dict(_SMALL, depth=1, img_size=64),
+        "vit_small_resnet50d_s16_224": dict(_SMALL, depth=1, img_size=64),  # three stages of ResNet-D
+        "vit_base_mci_224": dict(depth=1, img_size=64),  # MobileCLIP's convolutions
     },
     "vovnet": {
         "ese_vovnet39b": _NARROW,

@@ -1,0 +1,170 @@
+"""Vision transformers whose patches are cut from a convolutional network's feature map.
+
+R+ViT of Dosovitskiy et al., "An Image is Worth 16x16 Words: Transformers for Image Recognition at Scale", 2020
+(https://arxiv.org/abs/2010.11929), and of Steiner et al., "How to train your ViT? Data, Augmentation, and
+Regularization in Vision Transformers", 2021 (https://arxiv.org/abs/2106.10270): a ResNet V2 with standardised kernels,
+group norm and TensorFlow's padding, whose norms follow the convolutions; or its stem alone. MobileCLIP's image tower
+(https://arxiv.org/abs/2311.17049, https://arxiv.org/abs/2508.20691) has three convolutions. Those with ResNet-D's first
+stages are timm's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..layers.conv import ConvNormAct
+from ..layers.patch_embed import HybridEmbed
+from ..layers.std_conv import StdConv2dSame
+from ..registry import register_model
+from .base import ImageModel, KeyMap, StateDict, Step
+from .resnet import Bottleneck, ResNet
+from .resnetv2 import ResNetV2, block_path, create_resnetv2_stem
+from .vision_transformer import VisionTransformer, _from_jax, _rename
+
+if TYPE_CHECKING:
+    from ._variants.vision_transformer_hybrid import *
+
+__all__ = ["HybridVisionTransformer"]
+
+
+# --- backbones
+
+
+def _mobileclip(in_chans: int) -> nn.Module:
+    """Three convolutions of patches of 4, 2 and 2; the last has a bias in place of norm and activation."""
+    stem = nn.Sequential()
+    for i, (chs, size) in enumerate(((192, 4), (192, 2), (768, 2))):
+        stem.append(ConvNormAct(in_chans, chs, size, size, padding=0, bias=i == 2, apply_norm=i < 2, act_layer="gelu"))
+        in_chans = chs
+    return stem
+
+
+def _resnetv2(in_chans: int, layers: Sequence[int]) -> nn.Module:
+    conv = partial(StdConv2dSame, eps=1e-8)
+    if not layers:
+        return create_resnetv2_stem(in_chans, stem_type="same", preact=False, conv_layer=conv)
+    return ResNetV2(layers, num_classes=0, in_chans=in_chans, global_pool="", stem_type="same", preact=False,
+                    conv_layer=conv, zero_init_last=True)
+
+
+def _resnet(in_chans: int, layers: Sequence[int]) -> nn.Module:
+    """ResNet-D, without classifier, and without its last stage where there are three."""
+    padded = (*layers, 1)[:4]
+    model = ResNet(Bottleneck, padded, num_classes=0, in_chans=in_chans, global_pool="", stem_width=32,
+                   stem_type="deep", avg_down=True)
+    model.prune_intermediate_layers([len(layers)])
+    return model
+
+
+# --- the model
+
+
+class HybridVisionTransformer(VisionTransformer):
+    """A vision transformer behind a convolutional network.
+
+    Shapes and further arguments as `VisionTransformer`'s; the grid of patches follows from `img_size`.
+
+    Args:
+        backbone: Makes the network for a number of image channels: (B, in_chans, H, W) -> (B, C, rows, columns).
+        patch_size: Side, or (height, width), of a patch of the feature map.
+        embed_args: Further arguments of `HybridEmbed`.
+    """
+
+    def __init__(
+        self,
+        backbone: Callable[[int], nn.Module],
+        patch_size: int | tuple[int, int] = 1,
+        embed_args: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        embed_layer = partial(HybridEmbed, backbone(kwargs.get("in_chans", 3)), **(embed_args or {}))
+        super().__init__(patch_size=patch_size, **{"embed_layer": embed_layer, **kwargs})
+        if self.dynamic_img_size:  # backbones round the size of their map in ways of their own
+            self.flow.stem[:1] = [Step("patch_embed"), Step("note_grid", gives=("grid",))]
+
+    def note_grid(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Patches (B, rows, columns, C) -> the same, and the grid's rows and columns."""
+        return x, (x.shape[1], x.shape[2])
+
+    def init_module(self, name: str, module: nn.Module) -> None:
+        backbone, prefix = self.patch_embed.backbone, "patch_embed.backbone."
+        if isinstance(backbone, ImageModel) and name.startswith(prefix):
+            backbone.init_module(name.removeprefix(prefix), module)
+        else:
+            super().init_module(name, module)
+
+
+# --- the architectures
+
+_STEM, _R26, _R50_3, _R50 = (
+    dict(backbone=partial(_resnetv2, layers=layers)) for layers in ((), (2, 2, 2, 2), (3, 4, 9), (3, 4, 6, 3)))
+_R26D, _R50D, _R50D_3 = (
+    dict(backbone=partial(_resnet, layers=layers)) for layers in ((2, 2, 2, 2), (3, 4, 6, 3), (3, 4, 6)))
+_TINY = dict(patch_size=8, embed_dim=192, depth=12, num_heads=3)
+_SMALL = dict(embed_dim=384, depth=12, num_heads=6)
+_SHALLOW = dict(depth=8, num_heads=8, mlp_ratio=3)
+_LARGE = dict(embed_dim=1024, depth=24, num_heads=16)
+_384 = dict(img_size=384)
+
+register_model.variants(__name__, HybridVisionTransformer, {
+    "vit_tiny_r_s16_p8_224": (_TINY, _STEM),
+    "vit_tiny_r_s16_p8_384": (_TINY, _STEM, _384),
+    "vit_small_r26_s32_224": (_SMALL, _R26),
+    "vit_small_r26_s32_384": (_SMALL, _R26, _384),
+    "vit_base_r26_s32_224": _R26,
+    "vit_base_r50_s16_224": _R50_3,
+    "vit_base_r50_s16_384": (_R50_3, _384),
+    "vit_large_r50_s32_224": (_LARGE, _R50),
+    "vit_large_r50_s32_384": (_LARGE, _R50, _384),
+    "vit_small_resnet26d_224": (_SHALLOW, _R26D),
+    "vit_small_resnet50d_s16_224": (_SHALLOW, _R50D_3),
+    "vit_base_resnet26d_224": _R26D,
+    "vit_base_resnet50d_224": _R50D,
+    "vit_base_mci_224": dict(no_embed_class=True, embed_args=dict(proj=False), backbone=_mobileclip),
+})
+
+
+# --- foreign checkpoints
+
+
+def _from_mobileclip(state_dict: StateDict, model: nn.Module) -> StateDict:
+    """MobileCLIP's image tower; its projection becomes a classifier without bias."""
+    out = _rename(
+        state_dict,
+        (r"^patch_emb\.", "patch_embed.backbone."), (r"\.block\.conv\.", ".conv."), (r"\.block\.norm\.", ".bn."),
+        (r"^pos_embed\.pos_embed\.pos_embed$", "pos_embed"), (r"^post_transformer_norm\.", "norm."),
+        (r"^transformer\.", "blocks."), (r"\.qkv_proj\.", ".qkv."), (r"\.out_proj\.", ".proj."),
+        (r"\.pre_norm_mha\.0\.", ".norm1."), (r"\.pre_norm_mha\.1\.", ".attn."), (r"\.pre_norm_ffn\.0\.", ".norm2."),
+        (r"\.pre_norm_ffn\.1\.", ".mlp.fc1."), (r"\.pre_norm_ffn\.4\.", ".mlp.fc2."),
+        prefix="image_encoder.model.",
+    )
+    out["pos_embed"] = out["pos_embed"].squeeze(0)
+    projection = out.pop("classifier.proj")
+    out["head.weight"], out["head.bias"] = projection.T, torch.zeros(projection.shape[1])
+    return out
+
+
+def _from_jax_hybrid(state_dict: StateDict, model: Any) -> StateDict:
+    """vision_transformer's arrays of R+ViT: those of the ResNet beside the transformer's."""
+    stem = "patch_embed.backbone." + ("stem." if isinstance(model.patch_embed.backbone, ImageModel) else "")
+    return _from_jax(_rename(
+        state_dict,
+        (r"\bconv_root/", f"{stem}conv/"),
+        (r"\bgn_root/", f"{stem}norm/"),
+        (r"\bblock(\d+)/unit(\d+)/", lambda found: f"patch_embed.backbone.{block_path(found)}"),
+        (r"\bconv_proj/", "downsample.conv/"),
+        (r"\bgn_proj/", "downsample.norm/"),
+        (r"\bgn(\d)/", r"norm\1/"),
+    ), model)
+
+
+HybridVisionTransformer.key_maps = (
+    KeyMap("mobileclip", lambda keys: "image_encoder.model.patch_emb.0.block.conv.weight" in keys, _from_mobileclip),
+    KeyMap("jax_hybrid", lambda keys: any(key.endswith("conv_root/kernel") for key in keys), _from_jax_hybrid),
+    *VisionTransformer.key_maps,
+)
