@@ -12,7 +12,7 @@ from .activations import ActLayer, get_act_layer
 from .helpers import placeable, to_2tuple
 from .norm import NormLayer, get_norm_layer
 
-__all__ = ["ConvMlp", "GluMlp", "LayerScale", "LayerScale2d", "Mlp", "SwiGLU", "SwiGLUPacked"]
+__all__ = ["ConvMlp", "GatedMlp", "GluMlp", "LayerScale", "LayerScale2d", "Mlp", "SwiGLU", "SwiGLUPacked"]
 
 
 def _linear(use_conv: bool) -> Callable[..., nn.Module]:
@@ -178,6 +178,46 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.drop1(self.act(self.fc1_g(x)) * self.fc1_x(x))
+        return self.drop2(self.fc2(self.norm(x)))
+
+
+class GatedMlp(nn.Module):
+    """`Mlp` with a gate behind the activation; keys `fc1`, `gate` and `norm` (if given), `fc2`.
+
+    Shapes as `Mlp`. Source: Liu et al., "Pay Attention to MLPs", 2021, arXiv:2105.08050.
+
+    Args:
+        gate_layer: Makes what takes the hidden channels, whose number it is given, and returns half of them.
+    """
+
+    @placeable
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int | None = None,
+        out_features: int | None = None,
+        act_layer: ActLayer = nn.GELU,
+        norm_layer: NormLayer = None,
+        gate_layer: Callable[[int], nn.Module] | None = None,
+        bias: bool | tuple[bool, bool] = True,
+        drop: float | tuple[float, float] = 0.0,
+    ) -> None:
+        super().__init__()
+        hidden_features = hidden_features or in_features
+        bias1, bias2 = to_2tuple(bias)
+        drop1, drop2 = to_2tuple(drop)
+        norm = get_norm_layer(norm_layer)
+        self.fc1 = nn.Linear(in_features, hidden_features, bias=bias1)
+        self.act = get_act_layer(act_layer)()
+        self.drop1 = nn.Dropout(drop1)
+        self.gate = nn.Identity() if gate_layer is None else gate_layer(hidden_features)
+        hidden_features //= 1 if gate_layer is None else 2
+        self.norm = norm(hidden_features) if norm is not None else nn.Identity()
+        self.fc2 = nn.Linear(hidden_features, out_features or in_features, bias=bias2)
+        self.drop2 = nn.Dropout(drop2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.gate(self.drop1(self.act(self.fc1(x))))
         return self.drop2(self.fc2(self.norm(x)))
 
 

@@ -40,6 +40,7 @@ _NAMES = {
     ".inception_v3": ("InceptionOutputs", "InceptionV3"),
     ".levit": ("Levit", "LevitDistilled"),
     ".maxxvit": ("MaxxVit",),
+    ".mlp_mixer": ("MlpMixer",),
     ".mobilenetv3": ("MobileNetV3",),
     ".nfnet": ("NormFreeNet",),
     ".regnet": ("RegNet",),

@@ -44,8 +44,14 @@ few_families = cases(COMPILED)
 
 
 def create(name, **kwargs):
+    """A classifier of zeros, which would hide what stands before it, is filled."""
     torch.manual_seed(0)
-    return mvlib.create_model(name, pretrained=False, **{"num_classes": 10, **ARGUMENTS[name], **kwargs})
+    model = mvlib.create_model(name, pretrained=False, **{"num_classes": 10, **ARGUMENTS[name], **kwargs})
+    for path in getattr(model, "logits_paths", ()):
+        weight = getattr(model.get_submodule(path), "weight", None)
+        if weight is not None and not weight.is_meta and not weight.any():
+            nn.init.normal_(weight, std=0.02)
+    return model
 
 
 def on_meta(name, **kwargs):

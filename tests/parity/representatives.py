@@ -104,6 +104,12 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "maxxvitv2_nano_rw_256": _TINY,
         "maxvit_tiny_tf_224": dict(img_size=96, depths=(1, 1, 2, 1)),
     },
+    "mlp_mixer": {
+        "mixer_s32_224": dict(img_size=64, mlp_ratio=(0.125, 0.5)),
+        "gmixer_12_224": dict(img_size=64),  # gated linear units
+        "resmlp_12_224": dict(img_size=64),
+        "gmlp_ti16_224": dict(img_size=64),
+    },
     "mobilenetv3": {
         "mobilenetv3_small_050": {},
         "tf_mobilenetv3_small_075": {},

@@ -1,0 +1,298 @@
+"""Networks of MLPs alone: one mixes an image's patches, channel by channel, another the channels of each patch.
+
+- Mixer: Tolstikhin et al., "MLP-Mixer: An all-MLP Architecture for Vision", 2021, arXiv:2105.01601.
+- ResMLP: Touvron et al., "ResMLP: Feedforward networks for image classification with data-efficient training", 2021,
+  arXiv:2105.03404.
+- gMLP: Liu et al., "Pay Attention to MLPs", 2021, arXiv:2105.08050.
+
+"gmixer" is a Mixer with gated linear units. What mixes patches has weights for their number: images have one size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..layers.activations import ActLayer, get_act_layer
+from ..layers.drop import DropPath
+from ..layers.helpers import to_2tuple
+from ..layers.mlp import GatedMlp, GluMlp, Mlp
+from ..layers.norm import LayerNorm, NormLayer, get_norm_layer
+from ..layers.patch_embed import PatchEmbed
+from ..layers.weight_init import init_vit_module
+from ..registry import register_model
+from .base import Flow, ImageModel, Indices, KeyMap, StateDict, Step, Tap
+
+if TYPE_CHECKING:
+    from ._variants.mlp_mixer import *
+
+__all__ = ["MixerBlock", "MlpMixer"]
+
+Layer = Callable[..., nn.Module]
+
+
+class MixerBlock(nn.Module):
+    """Mixer: an MLP over the patches, and one over the channels. Shapes: (B, seq_len, dim) -> same.
+
+    Args:
+        dim: Channels of a patch.
+        seq_len: Number of patches.
+        mlp_ratio: Hidden widths of the first and the second MLP, both per channel.
+        mlp_layer, norm_layer, act_layer: What the block is made of.
+        drop: Dropout in the MLPs.
+        drop_path: Stochastic depth.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        seq_len: int,
+        mlp_ratio: float | tuple[float, float] = (0.5, 4.0),
+        mlp_layer: Layer = Mlp,
+        norm_layer: Layer = LayerNorm,
+        act_layer: Layer = nn.GELU,
+        drop: float = 0.0,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        tokens_dim, channels_dim = (int(ratio * dim) for ratio in to_2tuple(mlp_ratio))
+        self.norm1 = norm_layer(dim)
+        self.mlp_tokens = mlp_layer(seq_len, tokens_dim, act_layer=act_layer, drop=drop)
+        self.drop_path = DropPath(drop_path)
+        self.norm2 = norm_layer(dim)
+        self.mlp_channels = mlp_layer(dim, channels_dim, act_layer=act_layer, drop=drop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.mlp_tokens(self.norm1(x).transpose(1, 2)).transpose(1, 2))
+        return x + self.drop_path(self.mlp_channels(self.norm2(x)))
+
+
+class Affine(nn.Module):
+    """ResMLP's norm: a scale and a shift per channel; keys `alpha`, `beta`. Shapes: (..., dim) -> same."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.empty(1, 1, dim))
+        self.beta = nn.Parameter(torch.empty(1, 1, dim))
+
+    def reset_parameters(self) -> None:
+        nn.init.ones_(self.alpha)
+        nn.init.zeros_(self.beta)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addcmul(self.beta, self.alpha, x)
+
+
+class ResBlock(nn.Module):
+    """ResMLP: a linear layer over the patches, an MLP over the channels. Shapes: (B, seq_len, dim) -> same.
+
+    Arguments as `MixerBlock`, besides:
+
+    Args:
+        mlp_ratio: Hidden width of the MLP per channel.
+        init_values: Initial scale of each branch.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        seq_len: int,
+        mlp_ratio: float = 4,
+        mlp_layer: Layer = Mlp,
+        norm_layer: Layer = Affine,
+        act_layer: Layer = nn.GELU,
+        init_values: float = 1e-4,
+        drop: float = 0.0,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.init_values = init_values
+        self.norm1 = norm_layer(dim)
+        self.linear_tokens = nn.Linear(seq_len, seq_len)
+        self.drop_path = DropPath(drop_path)
+        self.norm2 = norm_layer(dim)
+        self.mlp_channels = mlp_layer(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=drop)
+        self.ls1, self.ls2 = (nn.Parameter(torch.empty(dim)) for _ in range(2))
+
+    def reset_parameters(self) -> None:
+        for scale in (self.ls1, self.ls2):
+            nn.init.constant_(scale, self.init_values)
+
+    def forward(self, x: Tensor) -> Tensor:
+        branch = self.linear_tokens(self.norm1(x).transpose(1, 2)).transpose(1, 2)
+        x = torch.addcmul(x, self.ls1, self.drop_path(branch))
+        return torch.addcmul(x, self.ls2, self.drop_path(self.mlp_channels(self.norm2(x))))
+
+
+class SpatialGatingUnit(nn.Module):
+    """One half of the channels, times a linear layer over the patches of the other; the layer begins as 1.
+
+    Shapes: (B, seq_len, dim) -> (B, seq_len, dim / 2).
+    """
+
+    def __init__(self, dim: int, seq_len: int, norm_layer: Layer = nn.LayerNorm) -> None:
+        super().__init__()
+        self.norm = norm_layer(dim // 2)
+        self.proj = nn.Linear(seq_len, seq_len)
+
+    def forward(self, x: Tensor) -> Tensor:
+        value, gate = x.chunk(2, dim=-1)
+        return value * self.proj(self.norm(gate).transpose(1, 2)).transpose(1, 2)
+
+
+class SpatialGatingBlock(nn.Module):
+    """gMLP: an MLP over the channels that is gated by other patches. Shapes and arguments as `ResBlock`."""
+
+    def __init__(
+        self,
+        dim: int,
+        seq_len: int,
+        mlp_ratio: float = 4,
+        mlp_layer: Layer = GatedMlp,
+        norm_layer: Layer = LayerNorm,
+        act_layer: Layer = nn.GELU,
+        drop: float = 0.0,
+        drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        gate = partial(SpatialGatingUnit, seq_len=seq_len)
+        self.norm = norm_layer(dim)
+        self.mlp_channels = mlp_layer(dim, int(dim * mlp_ratio), act_layer=act_layer, gate_layer=gate, drop=drop)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.drop_path(self.mlp_channels(self.norm(x)))
+
+
+class MlpMixer(ImageModel):
+    """Patches, blocks of one kind, norm, mean over the patches, linear classifier.
+
+    Shapes: (B, in_chans, *img_size) -> (B, num_classes); features and taps are (B, patches, embed_dim).
+
+    Args:
+        num_classes: Classes; 0 for pooled features.
+        img_size: Side, or (height, width), in pixels.
+        in_chans: Channels of the image.
+        patch_size: Side, or (height, width), of a patch.
+        num_blocks: Number of blocks.
+        embed_dim: Channels of a patch.
+        mlp_ratio: Hidden widths of the MLPs; a pair for `MixerBlock`.
+        block_layer: `MixerBlock`, `ResBlock` or `SpatialGatingBlock`.
+        mlp_layer, norm_layer, act_layer: What the blocks are made of.
+        drop_rate: Dropout before the classifier.
+        proj_drop_rate: Dropout in the blocks.
+        drop_path_rate: Stochastic depth, the same in all blocks.
+        nlhb: The classifier's bias begins such that all classes are equally likely under independent sigmoids.
+        stem_norm: A norm of the embedded patches.
+        global_pool: "avg", or "" for none.
+
+    Raises:
+        ValueError: The pooling is unknown, or the image is smaller than a patch; from `forward`, it has another size.
+    """
+
+    tap_layout: ClassVar[str] = "NLC"
+    default_out_indices: ClassVar[Indices] = 3
+    tap_norm: ClassVar[str] = "all"
+
+    def __init__(
+        self,
+        num_classes: int = 1000,
+        img_size: int | tuple[int, int] = 224,
+        in_chans: int = 3,
+        patch_size: int | tuple[int, int] = 16,
+        num_blocks: int = 8,
+        embed_dim: int = 512,
+        mlp_ratio: float | tuple[float, float] = (0.5, 4.0),
+        block_layer: Layer = MixerBlock,
+        mlp_layer: Layer = Mlp,
+        norm_layer: NormLayer = LayerNorm,
+        act_layer: ActLayer = nn.GELU,
+        drop_rate: float = 0.0,
+        proj_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        nlhb: bool = False,
+        stem_norm: bool = False,
+        global_pool: str = "avg",
+    ) -> None:
+        super().__init__()
+        self.num_classes, self.in_chans, self.img_size = num_classes, in_chans, to_2tuple(img_size)
+        self.num_features = self.head_hidden_size = self.embed_dim = embed_dim
+        self.weight_init = "jax_nlhb" if nlhb else "jax"
+        norm = get_norm_layer(norm_layer)
+        self.stem = PatchEmbed(img_size, patch_size, in_chans, embed_dim, norm_layer=norm if stem_norm else None)
+        self.blocks = nn.Sequential(*(
+            block_layer(
+                embed_dim, self.stem.num_patches, mlp_ratio, mlp_layer=mlp_layer, norm_layer=norm,
+                act_layer=get_act_layer(act_layer), drop=proj_drop_rate, drop_path=drop_path_rate)
+            for _ in range(num_blocks)))
+        self.norm = norm(embed_dim)
+        stride = self.stem.feat_ratio()
+        self.flow = Flow(
+            stem=[Step("stem")], stages=[Step(f"blocks.{i}", embed_dim, stride) for i in range(num_blocks)],
+            tail=[Step("norm")])
+        self.set_global_pool(global_pool)
+        self.head_drop = nn.Dropout(drop_rate)
+        self.head = self.make_classifier(num_classes)
+        self.init_weights()
+
+    def tap_grid(self, tap: Tap, image_size: Sequence[int] | None) -> tuple[int, int] | None:
+        return self.stem.dynamic_feat_size(image_size) if image_size else None
+
+    def pool(self, x: Tensor) -> Tensor:
+        return x.mean(dim=1) if self.global_pool else x
+
+    def set_global_pool(self, pool_type: str) -> None:
+        if pool_type not in ("", "avg"):
+            raise ValueError(f"unknown global_pool {pool_type!r}; known: '', 'avg'")
+        self.global_pool = pool_type
+
+    def init_module(self, name: str, module: nn.Module) -> None:
+        super().init_module(name, module)
+        init_vit_module(name, module, self.weight_init, self.num_classes)
+        path, _, leaf = name.rpartition(".")
+        place = type(self.get_submodule(path)), leaf
+        if isinstance(module, nn.Linear) and place in ((SpatialGatingUnit, "proj"), (GluMlp, "fc1")):
+            first = module.out_features // 2 if leaf == "fc1" else 0
+            nn.init.normal_(module.weight[first:], std=1e-6)  # gates begin open
+            if module.bias is not None:
+                nn.init.ones_(module.bias[first:])
+
+
+# --- the architectures: what differs from the class's defaults
+
+_SIZES = {"s": {}, "b": dict(num_blocks=12, embed_dim=768), "l": dict(num_blocks=24, embed_dim=1024)}
+_GLU = dict(embed_dim=384, mlp_ratio=(1.0, 4.0), mlp_layer=GluMlp, act_layer=nn.SiLU)
+_RES = dict(embed_dim=384, mlp_ratio=4, block_layer=ResBlock, norm_layer=Affine)
+_GATED = dict(num_blocks=30, mlp_ratio=6, block_layer=SpatialGatingBlock, mlp_layer=GatedMlp)
+
+register_model.variants(__name__, MlpMixer, {
+    **{f"mixer_{size}{patch}_224": (preset, dict(patch_size=patch))
+       for size, preset in _SIZES.items() for patch in (32, 16)},
+    **{f"gmixer_{depth}_224": (_GLU, dict(num_blocks=depth)) for depth in (12, 24)},
+    "resmlp_12_224": (_RES, dict(num_blocks=12)),
+    "resmlp_24_224": (_RES, dict(num_blocks=24, block_layer=partial(ResBlock, init_values=1e-5))),
+    "resmlp_36_224": (_RES, dict(num_blocks=36, block_layer=partial(ResBlock, init_values=1e-6))),
+    "resmlp_big_24_224": (_RES, dict(
+        patch_size=8, num_blocks=24, embed_dim=768, block_layer=partial(ResBlock, init_values=1e-6))),
+    "gmlp_ti16_224": (_GATED, dict(embed_dim=128)),
+    "gmlp_s16_224": (_GATED, dict(embed_dim=256)),
+    "gmlp_b16_224": (_GATED, dict(embed_dim=512)),
+})
+
+
+def _from_facebook(state_dict: StateDict, model: nn.Module) -> StateDict:
+    """The authors' ResMLP has other names, and norms whose scales and shifts are vectors."""
+    names = {"patch_embed.": "stem.", "attn.": "linear_tokens.", "mlp.": "mlp_channels.", "gamma_": "ls"}
+    out = {}
+    for key, value in state_dict.items():
+        for theirs, ours in names.items():
+            key = key.replace(theirs, ours)
+        out[key] = value.reshape(1, 1, -1) if key.endswith((".alpha", ".beta")) else value
+    return out
+
+
+MlpMixer.key_maps = (KeyMap("facebook", lambda keys: "patch_embed.proj.weight" in keys, _from_facebook),)
