@@ -14,7 +14,7 @@ from .helpers import placeable, to_2tuple
 from .norm import NormLayer, get_norm_layer
 
 __all__ = [
-    "POOL_TYPES", "AvgPool2dSame", "ClassifierHead", "GlobalPool2d", "Head", "MaxPool2dSame",
+    "POOL_TYPES", "AvgPool2dSame", "ClassifierHead", "ConvClassifier", "GlobalPool2d", "Head", "MaxPool2dSame",
     "NormMlpClassifierHead", "SelectAdaptivePool2d", "shortcut_pool",
 ]
 
@@ -182,6 +182,20 @@ class Head(nn.Module):
         return x if pre_logits else self.fc(x)
 
 
+class ConvClassifier(nn.Conv2d):
+    """A linear classifier with the weight of a 1x1 convolution.
+
+    Shapes: (B, C) -> (B, num_classes) where `is_pooled`, otherwise (B, C, H, W) -> (B, num_classes, H, W).
+    """
+
+    def __init__(self, in_features: int, num_classes: int, is_pooled: bool) -> None:
+        super().__init__(in_features, num_classes, 1)
+        self.is_pooled = is_pooled
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.flatten(1), self.bias) if self.is_pooled else super().forward(x)
+
+
 class ClassifierHead(Head):
     """Global pooling, dropout and a linear classifier; keys `fc.weight`, `fc.bias`. The map is in `input_fmt`.
 
@@ -211,14 +225,8 @@ class ClassifierHead(Head):
 
     def make_classifier(self, num_classes: int) -> nn.Module:
         if self.use_conv and num_classes > 0:
-            return nn.Conv2d(self.num_features, num_classes, 1)
+            return ConvClassifier(self.num_features, num_classes, bool(self.global_pool.pool_type))
         return super().make_classifier(num_classes)
-
-    def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        if not self.use_conv or not self.global_pool.pool_type:
-            return super().forward(x, pre_logits)
-        x = self.drop(self.pool(x))
-        return x if pre_logits else self.fc(x[:, :, None, None]).flatten(1)
 
 
 class NormMlpClassifierHead(Head):

@@ -33,6 +33,7 @@ _NAMES = {
     ".cspnet": ("CspNet",),
     ".deit": ("VisionTransformerDistilled",),
     ".densenet": ("DenseNet",),
+    ".dla": ("DLA",),
     ".efficientnet": ("EfficientNet",),
     ".ghostnet": ("GhostNet",),
     ".googlenet": ("GoogLeNet", "GoogLeNetOutputs"),

@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers.helpers import owns_meta
-from ..layers.pool import GlobalPool2d, Head
+from ..layers.pool import ConvClassifier, GlobalPool2d, Head
 from ..layers.stage import Stage, run_blocks
 from .scripting import scriptable
 
@@ -176,6 +176,7 @@ class ImageModel(nn.Module):
         head_path: Path of the module that is the head, see `layers.pool.Head`, where there is one; the paths of
             classifier and pooling follow from it. Else pooling, dropout and classifier are the model's own.
         classifier_path: Path of the classifier, or of several (distilled models); the first is the main one.
+        conv_classifier: Whether the classifier is a 1x1 convolution, which without pooling gives a map of logits.
         dropout_paths: Paths of the head's dropout modules, those that there are; `drop_rate` is theirs.
         pool_path: Path of the `GlobalPool2d`; a family that pools differently overrides `pool` and `set_global_pool`.
         hidden_paths: What else between the features and the classifier fits the final features alone; it is cut with
@@ -193,6 +194,7 @@ class ImageModel(nn.Module):
 
     head_path: ClassVar[str] = ""
     classifier_path: ClassVar[str | tuple[str, ...]] = "head"
+    conv_classifier: ClassVar[bool] = False
     dropout_paths: ClassVar[tuple[str, ...]] = ("head.drop", "head_drop")
     pool_path: ClassVar[str] = "global_pool"
     hidden_paths: ClassVar[tuple[str, ...]] = ()
@@ -505,6 +507,8 @@ class ImageModel(nn.Module):
         """A classifier that fits the pooled features, or an identity for 0 classes."""
         if self._head is not None:
             return self._head.make_classifier(num_classes)
+        if self.conv_classifier and num_classes > 0:
+            return ConvClassifier(self.head_hidden_size, num_classes, bool(self._at(self.pool_path).pool_type))
         return nn.Linear(self.head_hidden_size, num_classes) if num_classes > 0 else nn.Identity()
 
     def set_global_pool(self, pool_type: str) -> None:

@@ -18,6 +18,7 @@ _CHANNELS = (128, 256, 256, 256)
 _NARROW = dict(layer_per_block=2, block_per_stage=[1, 1, 1, 2], stage_conv_chs=[32] * 4, stage_out_chs=[64] * 4)
 _FOUR_STAGES = dict(depth=(1, 1, 2, 1), out_chs=(16, 16, 32, 32), stem_out_chs=(8, 16))
 _FIVE_STAGES = dict(depth=(1, 1, 1, 2, 1), out_chs=(16, 16, 16, 32, 32), stem_out_chs=8)
+_DLA_CHANNELS = (8, 8, 16, 16, 32, 32)
 
 REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
     "convnext": {
@@ -49,6 +50,13 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "deit3_small_patch16_224": _SMALL,  # class token without position, layer scale
     },
     "densenet": {"densenet121": _TWO_EACH, "densenetblur121d": _TWO_EACH},
+    "dla": {
+        "dla46_c": dict(channels=_DLA_CHANNELS),  # bottlenecks
+        "dla34": dict(channels=_DLA_CHANNELS),
+        "dla102": dict(channels=_DLA_CHANNELS, levels=(1, 2, 1, 3, 1, 1)),  # shortcuts around roots, trees of trees
+        "dla60_res2net": dict(channels=_DLA_CHANNELS, levels=(1, 1, 2, 1, 1, 1)),
+        "dla60_res2next": dict(channels=(8, 16, 64, 64, 64, 64)),
+    },
     "efficientnet": {
         "test_efficientnet": {},
         "mnasnet_small": {},
