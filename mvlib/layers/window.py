@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["window_partition", "window_reverse"]
+__all__ = ["pad_to_multiple", "window_partition", "window_reverse"]
 
 Size = tuple[int, int]
+
+
+def pad_to_multiple(x: Tensor, sides: tuple[int, int]) -> Tensor:
+    """Zeros below and on the right, so that `sides` divide the map; (B, H, W, C) -> (B, H', W', C)."""
+    below, right = -x.shape[1] % sides[0], -x.shape[2] % sides[1]
+    return F.pad(x, [0, 0, 0, right, 0, below]) if below > 0 or right > 0 else x
 
 
 def window_partition(x: Tensor, window: Size) -> Tensor:
@@ -19,7 +28,7 @@ def window_partition(x: Tensor, window: Size) -> Tensor:
     return x.transpose(2, 3).reshape(-1, window[0] * window[1], chans)
 
 
-def window_reverse(windows: Tensor, window: Size, grid: Size) -> Tensor:
+def window_reverse(windows: Tensor, window: Size, grid: Sequence[int]) -> Tensor:
     """Put the windows of a map of `grid` (H, W) together again.
 
     Shapes: (B * windows, wh * ww, C) -> (B, H, W, C).

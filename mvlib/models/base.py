@@ -109,7 +109,8 @@ class Flow:
     Attributes:
         stem: Run first, never checkpointed.
         stages: The body; checkpointed when gradient checkpointing is on.
-        tail: What follows the last stage, and goes with it: an activation, the final norm.
+        tail: What follows the last stage, and goes with it: an activation, the final norm. A method of the model stays:
+            it has no weights, and arranges what any stage gives for the head.
         neck: What widens the features for the classifier (a last convolution); it goes with norm or classifier.
     """
 
@@ -343,7 +344,13 @@ class ImageModel(nn.Module):
         if complete or self.tap_norm == "all":  # a norm that fits every tap fits the last one reached
             for step in self.flow.end:
                 x = self.run_step(step, x, shared)
+        else:
+            x = self.early_features(x)
         return x, intermediates
+
+    def early_features(self, x: Any) -> Any:
+        """Final features of a pass that stops at a tap, from what the tap's step gave."""
+        return x
 
     def tap_grid(self, tap: Tap, image_size: Sequence[int] | None) -> tuple[int, int] | None:
         """Rows and columns of a tap of tokens, where no step gives them, for an image of `image_size` (H, W)."""
@@ -399,7 +406,8 @@ class ImageModel(nn.Module):
         last = flow.taps[max(taken)]
         stop = flow.body.index(last.step) + 1
         is_cut = stop < len(flow.body) and self.tap_norm != "all"
-        tail = [] if is_cut else [step for step in flow.tail if not (prune_norm and step.name == self.norm_path)]
+        tail = [step for step in flow.tail if step.parts[0][0] not in self._modules or
+                not (is_cut or (prune_norm and step.name == self.norm_path))]
         neck = [] if prune_norm or is_cut or prune_head else flow.neck
         if is_cut or neck != flow.neck:  # the head was made for other features
             self.num_features, prune_head = last.chs, True

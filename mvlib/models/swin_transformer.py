@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers import ClassifierHead, DropPath, Mlp, drop_path_rates, get_norm_layer, to_2tuple, to_ntuple
@@ -29,7 +28,7 @@ from ..layers.patch_embed import PatchEmbed, resample_patch_embed
 from ..layers.rel_pos import RelPosTable
 from ..layers.stage import Stage
 from ..layers.weight_init import init_vit_module
-from ..layers.window import window_partition, window_reverse
+from ..layers.window import pad_to_multiple, window_partition, window_reverse
 from ..registry import register_model
 from .base import Flow, ImageModel, KeyMap, StateDict, Step
 
@@ -41,6 +40,7 @@ __all__ = [
     "WindowPyramid", "from_microsoft", "torchvision_key",
 ]
 
+torch.fx.wrap("pad_to_multiple")  # one node in a traced graph: what it does depends on the map's size
 
 Size = tuple[int, int]
 WindowSize = int | Sequence[int] | Sequence[Sequence[int]]
@@ -266,11 +266,11 @@ class SwinTransformerBlock(nn.Module):
         height, width = x.shape[1:3]
         is_shifted, shift = any(self.shift_size), self.shift_size
         if self.fixed_window:
-            x = _pad_to_multiple(x, self.window_size)
+            x = pad_to_multiple(x, self.window_size)
             shift = _needed_shift(shift, self.window_size, x.shape[1], x.shape[2])
         if is_shifted:
             x = torch.roll(x, (-shift[0], -shift[1]), dims=(1, 2))
-        x = _pad_to_multiple(x, self.window_size)
+        x = pad_to_multiple(x, self.window_size)
         grid = x.shape[1:3]
         mask = self.attn_mask
         if is_shifted and self.dynamic_mask:
@@ -306,16 +306,9 @@ class PatchMerging(nn.Module):
     @staticmethod
     def gather(x: Tensor) -> Tensor:
         """Four tokens as one: (B, H, W, dim) -> (B, ceil(H / 2), ceil(W / 2), 4 * dim), column by column."""
-        x = _pad_to_multiple(x, (2, 2))
+        x = pad_to_multiple(x, (2, 2))
         batch, height, width, _ = x.shape
         return x.reshape(batch, height // 2, 2, width // 2, 2, -1).permute(0, 1, 3, 4, 2, 5).flatten(3)
-
-
-@torch.fx.wrap  # one node in a traced graph: what it does depends on the map's size
-def _pad_to_multiple(x: Tensor, sides: tuple[int, int]) -> Tensor:
-    """Zeros below and on the right, so that `sides` divide the map; (B, H, W, C) -> (B, H', W', C)."""
-    below, right = -x.shape[1] % sides[0], -x.shape[2] % sides[1]
-    return F.pad(x, [0, 0, 0, right, 0, below]) if below > 0 or right > 0 else x
 
 
 class SwinTransformerStage(Stage):
