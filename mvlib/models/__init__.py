@@ -51,6 +51,7 @@ _NAMES = {
     ".squeezenet": ("SqueezeNet",),
     ".swin_transformer": ("SwinTransformer",),
     ".swin_transformer_v2": ("SwinTransformerV2",),
+    ".twins": ("Twins",),
     ".vgg": ("VGG",),
     ".vision_transformer": ("VisionTransformer",),
     ".vision_transformer_hybrid": ("HybridVisionTransformer",),

@@ -184,6 +184,10 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "swinv2_tiny_window8_256": dict(depths=(1, 2, 1, 1), img_size=128),
         "swinv2_base_window12to16_192to256": dict(depths=(2, 1, 1, 1), embed_dim=48, num_heads=(2, 4, 8, 16)),
     },
+    "twins": {
+        "twins_svt_small": dict(img_size=64, embed_dims=(16, 16, 32, 32), num_heads=(2, 2, 2, 2), depths=(2, 1, 1, 1)),
+        "twins_pcpvt_small": dict(img_size=64, depths=(1, 1, 1, 1)),  # no windows
+    },
     "vgg": {"vgg11": dict(mlp_ratio=0.0625), "vgg11_bn": dict(mlp_ratio=0.0625)},
     "vision_transformer": {
         "vit_tiny_patch16_224": _SMALL,

@@ -1,0 +1,234 @@
+"""Twins: a pyramid of attention among few keys of the whole map (PCPVT), or in turns with attention in windows (SVT).
+
+Chu et al., "Twins: Revisiting the Design of Spatial Attention in Vision Transformers", 2021, arXiv:2104.13840; the
+convolution that tells positions is of Chu et al., "Conditional Positional Encodings for Vision Transformers", 2021,
+arXiv:2102.10882. Within a stage maps are channels-last.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..layers.attention import Attention, attend, use_fused_attn
+from ..layers.drop import DropPath, drop_path_rates
+from ..layers.helpers import to_2tuple
+from ..layers.mlp import Mlp
+from ..layers.norm import LayerNorm, NormLayer, get_norm_layer
+from ..layers.patch_embed import PatchEmbed
+from ..layers.weight_init import init_vit_module
+from ..layers.window import pad_to_multiple, window_partition, window_reverse
+from ..registry import register_model
+from .base import Flow, ImageModel, Indices, Step
+
+if TYPE_CHECKING:
+    from ._variants.twins import *
+
+__all__ = ["Twins"]
+
+torch.fx.wrap("pad_to_multiple")  # one node in a traced graph: what it does depends on the map's size
+
+
+class LocallyGroupedAttn(Attention):
+    """Self-attention within windows of `ws` x `ws`; zeros fill up the last ones, and are attended to.
+
+    Shapes: (B, H, W, dim) -> same.
+    """
+
+    def __init__(self, dim: int, num_heads: int, attn_drop: float, proj_drop: float, ws: int) -> None:
+        super().__init__(dim, num_heads, qkv_bias=True, attn_drop=attn_drop, proj_drop=proj_drop)
+        self.window = ws, ws
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # nothing is masked
+        height, width = x.shape[1:3]
+        x = pad_to_multiple(x, self.window)
+        grid = x.shape[1:3]
+        x = super().forward(window_partition(x, self.window))
+        return window_reverse(x, self.window, grid)[:, :height, :width]
+
+
+class GlobalSubSampleAttn(nn.Module):
+    """Attention to a map that a convolution makes `sr_ratio` times smaller. Shapes: (B, H, W, dim) -> same."""
+
+    def __init__(self, dim: int, num_heads: int, attn_drop: float, proj_drop: float, sr_ratio: int) -> None:
+        super().__init__()
+        self.num_heads, self.fused_attn = num_heads, use_fused_attn()
+        self.q = nn.Linear(dim, dim)
+        self.kv = nn.Linear(dim, 2 * dim)
+        self.attn_drop = nn.Dropout(attn_drop)
+        self.proj = nn.Linear(dim, dim)
+        self.proj_drop = nn.Dropout(proj_drop)
+        self.sr = nn.Conv2d(dim, dim, sr_ratio, stride=sr_ratio) if sr_ratio > 1 else nn.Identity()
+        self.norm = nn.LayerNorm(dim) if sr_ratio > 1 else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        grid = x.shape[1:3]
+        q = self.q(x).flatten(1, 2).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+        x = self.norm(self.sr(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+        k, v = self.kv(x).flatten(1, 2).unflatten(2, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        x = attend(q, k, v, self.fused_attn, self.attn_drop).transpose(1, 2).flatten(2)
+        return self.proj_drop(self.proj(x)).unflatten(1, grid)
+
+
+class Block(nn.Module):
+    """Attention, then an MLP, each with norm and residual. Shapes: (B, H, W, dim) -> same."""
+
+    def __init__(
+        self, dim: int, attn: nn.Module, mlp_ratio: float, proj_drop: float, drop_path: float,
+        norm_layer: Callable[[int], nn.Module],
+    ) -> None:
+        super().__init__()
+        self.norm1, self.attn, self.drop_path1 = norm_layer(dim), attn, DropPath(drop_path)
+        self.norm2, self.mlp = norm_layer(dim), Mlp(dim, int(dim * mlp_ratio), drop=proj_drop)
+        self.drop_path2 = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path1(self.attn(self.norm1(x)))
+        return x + self.drop_path2(self.mlp(self.norm2(x)))
+
+
+class PosConv(nn.Module):
+    """Depthwise 3x3 convolution, added; zeros at the border tell where tokens are. Shapes: (B, H, W, dim) -> same."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Sequential(nn.Conv2d(dim, dim, 3, padding=1, groups=dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.proj(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class Twins(ImageModel):
+    """Four stages, each of a patch embedding and blocks, the first of which is followed by `PosConv`.
+
+    Shapes: (B, in_chans, H, W) -> (B, num_classes); features (B, N, embed_dims[-1]), taps are maps.
+
+    Args:
+        img_size: Side, or (height, width), in pixels; images may have other sizes.
+        patch_size: Side of the first patches; those between stages are 2 x 2.
+        in_chans: Channels of the image.
+        num_classes: Classes; 0 for pooled features.
+        global_pool: "avg", or "" for none.
+        embed_dims, num_heads, mlp_ratios, depths: Of each stage: channels, heads, hidden channels of the MLPs per
+            channel, blocks.
+        sr_ratios: How many times smaller the map of keys is, in each stage.
+        wss: Side of the windows that every second block, from the first, attends in; 1 or None for the whole map.
+        drop_rate: Dropout before the classifier.
+        pos_drop_rate: Dropout of the patches of each stage.
+        proj_drop_rate, attn_drop_rate: Dropout in the blocks.
+        drop_path_rate: Stochastic depth of the last block; it grows linearly from 0 at the first.
+        norm_layer: Norm of the blocks and of the final features.
+
+    Raises:
+        ValueError: Patches do not divide the image, or heads the channels; not a number a stage; unknown pooling.
+    """
+
+    tap_layout: ClassVar[str] = "NHWC"
+    tap_norm: ClassVar[str] = "last"
+    default_out_indices: ClassVar[Indices] = 4
+
+    def __init__(
+        self,
+        img_size: int | tuple[int, int] = 224,
+        patch_size: int = 4,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        global_pool: str = "avg",
+        embed_dims: Sequence[int] = (64, 128, 256, 512),
+        num_heads: Sequence[int] = (1, 2, 4, 8),
+        mlp_ratios: Sequence[float] = (4, 4, 4, 4),
+        depths: Sequence[int] = (3, 4, 6, 3),
+        sr_ratios: Sequence[int] = (8, 4, 2, 1),
+        wss: Sequence[int] | None = None,
+        drop_rate: float = 0.0,
+        pos_drop_rate: float = 0.0,
+        proj_drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        norm_layer: NormLayer = None,
+    ) -> None:
+        super().__init__()
+        wss, norm = wss or (1,) * len(depths), get_norm_layer(norm_layer) or LayerNorm
+        by_stage = dict(embed_dims=embed_dims, num_heads=num_heads, mlp_ratios=mlp_ratios, sr_ratios=sr_ratios, wss=wss)
+        for name, values in by_stage.items():
+            if len(values) != len(depths):
+                raise ValueError(f"{name} has {len(values)} values for the {len(depths)} stages of depths")
+        self.img_size, stride = to_2tuple(img_size), patch_size * 2 ** (len(depths) - 1)
+        if any(side % stride for side in self.img_size):
+            raise ValueError(f"img_size {self.img_size} is not a multiple of {stride}, the stride of the last stage")
+        self.num_classes, self.in_chans = num_classes, in_chans
+        self.num_features = self.head_hidden_size = embed_dims[-1]
+        self.patch_embeds, self.pos_drops, self.blocks = (nn.ModuleList() for _ in range(3))
+        self.pos_block = nn.ModuleList(PosConv(dim) for dim in embed_dims)
+
+        steps: list[Step] = []
+        rates = drop_path_rates(drop_path_rate, depths)
+        rows = zip((in_chans, *embed_dims), embed_dims, num_heads, mlp_ratios, sr_ratios, wss, rates)
+        for i, (chs, dim, heads, mlp_ratio, sr_ratio, ws, drop_paths) in enumerate(rows):
+            if dim % heads:
+                raise ValueError(f"{dim} channels cannot be divided among {heads} heads")
+            common = (dim, heads, attn_drop_rate, proj_drop_rate)
+            self.patch_embeds += [PatchEmbed(None, 2 if i else patch_size, chs, dim, nn.LayerNorm, output_fmt="NHWC")]
+            self.pos_drops += [nn.Dropout(pos_drop_rate)]
+            self.blocks.append(nn.ModuleList(
+                Block(dim, GlobalSubSampleAttn(*common, sr_ratio) if ws == 1 or j % 2 else
+                      LocallyGroupedAttn(*common, ws), mlp_ratio, proj_drop_rate, rate, norm)
+                for j, rate in enumerate(drop_paths)))
+            blocks = [f"blocks.{i}.{j}" for j in range(len(drop_paths))]  # a tap of theirs timm calls block.i
+            names = ["to_map", f"patch_embeds.{i}", f"pos_drops.{i}", blocks[0], f"pos_block.{i}", *blocks[1:]]
+            steps += [*map(Step, names[:-1]), Step(names[-1], dim, patch_size * 2**i, module=f"block.{i}")]
+        self.flow = Flow(stem=steps[1:3], stages=steps[3:], tail=[Step("norm"), Step("to_tokens")])
+        self.norm = norm(self.num_features)
+        self.set_global_pool(global_pool)
+        self.head_drop = nn.Dropout(drop_rate)
+        self.head = self.make_classifier(num_classes)
+        self.init_weights()
+
+    def to_map(self, x: Tensor) -> Tensor:
+        return x.permute(0, 3, 1, 2)
+
+    def to_tokens(self, x: Tensor) -> Tensor:
+        return x.flatten(1, 2)
+
+    early_features = to_map  # which is what timm gives
+
+    def pool(self, x: Tensor) -> Tensor:
+        return x.mean(dim=1) if self.global_pool else x
+
+    def set_global_pool(self, pool_type: str) -> None:
+        if pool_type not in ("avg", ""):
+            raise ValueError(f"unknown global_pool {pool_type!r}; known: 'avg', ''")
+        self.global_pool = pool_type
+
+    def no_weight_decay(self) -> set[str]:
+        return {"pos_block.*"}
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        of_stages = r"^(?:blocks|patch_embeds|pos_block)\.(\d+)"
+        blocks = [(of_stages, None)] if coarse else [(r"^blocks\.(\d+)\.(\d+)", None), (of_stages, (0,))]
+        return dict(stem=r"^patch_embeds\.0", blocks=[*blocks, (r"^norm", (99999,))])
+
+    def init_module(self, name: str, module: nn.Module) -> None:
+        super().init_module(name, module)
+        init_vit_module(name, module)
+        if isinstance(module, nn.Conv2d) and module.bias is not None:
+            fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
+            nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+            nn.init.zeros_(module.bias)
+
+
+_PCPVT = dict(embed_dims=(64, 128, 320, 512), num_heads=(1, 2, 5, 8), mlp_ratios=(8, 8, 4, 4))
+_SVT = dict(wss=(7, 7, 7, 7))
+
+register_model.variants(__name__, Twins, {
+    "twins_pcpvt_small": (_PCPVT, dict(depths=(3, 4, 6, 3))),
+    "twins_pcpvt_base": (_PCPVT, dict(depths=(3, 4, 18, 3))),
+    "twins_pcpvt_large": (_PCPVT, dict(depths=(3, 8, 27, 3))),
+    "twins_svt_small": (_SVT, dict(num_heads=(2, 4, 8, 16), depths=(2, 2, 10, 4))),
+    "twins_svt_base": (_SVT, dict(embed_dims=(96, 192, 384, 768), num_heads=(3, 6, 12, 24), depths=(2, 2, 18, 2))),
+    "twins_svt_large": (_SVT, dict(embed_dims=(128, 256, 512, 1024), num_heads=(4, 8, 16, 32), depths=(2, 2, 18, 2))),
+})
