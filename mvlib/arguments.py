@@ -23,7 +23,8 @@ __all__ = ["Parameter", "accepts", "arguments_of", "check_plain", "describe", "m
 _MAX_NUMBER = 65536
 _MAX_TOTAL = 1 << 20
 _MAX_TEXT = 1000
-_MAY_BE_ZERO = ("num_classes", "num_features", "depth")  # though their defaults are not
+_MAY_BE_ZERO = (  # though their defaults are not
+    "num_classes", "num_features", "depth", "depth_token_only", "local_up_to_layer", "parallel_depth")
 _SCALARS = {bool: "a bool", int: "an int", float: "a number", str: "a str"}
 
 _shortener = reprlib.Repr()

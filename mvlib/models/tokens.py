@@ -35,7 +35,8 @@ class TokenModel(ImageModel):
 
     Class attributes:
         pools: Values of `global_pool` that the family knows.
-        fc_norm_name: The constructor's argument that says whether the final norm stands behind the pooling.
+        fc_norm_name: The constructor's argument that says whether the final norm stands behind the pooling; "" where it
+            never does.
         has_dist_token: Whether a token for distillation follows the class token.
         token_std: Standard deviation of initial class and register tokens.
         dynamic_img_size: Whether images of any size are taken; position embeddings are resampled.
@@ -216,8 +217,8 @@ class TokenModel(ImageModel):
         if pool_type not in _WITH_WEIGHTS:
             self.attn_pool = None
         self.global_pool = pool_type
-        # Where the norm stands followed from the pooling that the model began with.
-        self.note_arguments(**{self.fc_norm_name: not isinstance(self.fc_norm, nn.Identity)})
+        if self.fc_norm_name:  # where the norm stands followed from the pooling that the model began with
+            self.note_arguments(**{self.fc_norm_name: not isinstance(self.fc_norm, nn.Identity)})
 
     # features
 

@@ -21,6 +21,8 @@ _FIVE_STAGES = dict(depth=(1, 1, 1, 2, 1), out_chs=(16, 16, 16, 32, 32), stem_ou
 _DLA_CHANNELS = (8, 8, 16, 16, 32, 32)
 
 REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
+    "cait": {"cait_xxs24_224": dict(depth=2, embed_dim=64, img_size=64)},
+    "convit": {"convit_tiny": dict(depth=3, local_up_to_layer=2, embed_dim=16, img_size=64)},
     "convnext": {
         "test_convnext": {},
         "test_convnext2": dict(head_hidden_size=48),

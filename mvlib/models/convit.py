@@ -1,0 +1,204 @@
+"""ConViT: a vision transformer whose early attention can begin as a convolution.
+
+d'Ascoli et al., "ConViT: Improving Vision Transformers with Soft Convolutional Inductive Biases", 2021,
+arXiv:2103.10697. A gate for each head mixes attention by content with attention by distance alone. The latter's logits
+are a quadratic of the distance, w0 dx + w1 dy + w2 (dx^2 + dy^2), so that its map is the product of one over rows and
+one over columns, and is used as these two: nothing of it is as large as tokens x tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..layers.attention import Attention, attend, attention_logits, use_fused_attn
+from ..layers.drop import DropPath, drop_path_rates
+from ..layers.mlp import Mlp
+from ..layers.norm import LayerNorm, NormLayer, get_norm_layer
+from ..layers.patch_embed import PatchEmbed
+from ..registry import register_model
+from .base import Indices, Step, take_indices
+from .tokens import TokenModel
+
+if TYPE_CHECKING:
+    from ._variants.convit import *
+
+__all__ = ["ConVit"]
+
+
+@torch.fx.wrap  # one node in a traced graph: it makes a tensor where, and as, `like` is stored
+def _offsets(like: Tensor, count: int) -> Tensor:
+    """From each of `count` places in a row to each: distance and its square, (count, count, 2)."""
+    place = torch.arange(count, device=like.device, dtype=like.dtype)
+    distance = place - place[:, None]
+    return torch.stack((distance, distance.square()), dim=2)
+
+
+class GatedPositionalAttention(nn.Module):
+    """Attention by content and by distance, mixed by a gate for each head.
+
+    Shapes: tokens (B, H * W, dim), offsets of rows (H, H, 2) and columns (W, W, 2), see `_offsets` -> (B, H * W, dim).
+    """
+
+    def __init__(self, dim: int, num_heads: int, qkv_bias: bool, attn_drop: float, proj_drop: float) -> None:
+        super().__init__()
+        self.num_heads, self.fused_attn = num_heads, use_fused_attn()
+        self.qk = nn.Linear(dim, 2 * dim, bias=qkv_bias)
+        self.v = nn.Linear(dim, dim, bias=qkv_bias)
+        self.proj = nn.Linear(dim, dim)
+        self.pos_proj = nn.Linear(3, num_heads)  # of column distance, row distance, squared distance
+        self.attn_drop, self.proj_drop = nn.Dropout(attn_drop), nn.Dropout(proj_drop)
+        self.gating_param = nn.Parameter(torch.empty(num_heads))
+
+    def reset_parameters(self) -> None:
+        nn.init.ones_(self.gating_param)
+
+    def forward(self, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        q, k = self.qk(x).unflatten(2, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        v = self.v(x).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+        gate = self.gating_param.sigmoid()[:, None, None]
+        weight = self.pos_proj.weight
+        rows = F.linear(rows, weight[:, 1:], self.pos_proj.bias).permute(2, 0, 1).softmax(dim=-1)  # (heads, H, H)
+        columns = F.linear(columns, weight[:, ::2]).permute(2, 0, 1).softmax(dim=-1)  # (heads, W, W)
+        if self.fused_attn and not (self.training and self.attn_drop.p > 0.0):  # dropout is of the mixed map
+            content = attend(q, k, v, True)
+            grid = v.unflatten(2, (rows.shape[1], columns.shape[1]))
+            position = columns[:, None] @ (rows @ grid.flatten(3)).view_as(grid)
+            x = content + gate * (position.flatten(2, 3) - content)
+        else:
+            content = attention_logits(q, k).softmax(dim=-1)
+            position = (rows[:, :, None, :, None] * columns[:, None, :, None]).flatten(3).flatten(1, 2)
+            x = self.attn_drop(content + gate * (position - content)) @ v
+        return self.proj_drop(self.proj(x.transpose(1, 2).flatten(2)))
+
+
+class Block(nn.Module):
+    """Attention and an MLP, each with norm and residual. Shapes: (B, N, dim), and what attention takes -> first."""
+
+    def __init__(
+        self, dim: int, attn: nn.Module, mlp_ratio: float, proj_drop: float, drop_path: float,
+        norm_layer: Callable[..., nn.Module],
+    ) -> None:
+        super().__init__()
+        self.norm1, self.attn = norm_layer(dim), attn
+        self.norm2, self.mlp = norm_layer(dim), Mlp(dim, int(dim * mlp_ratio), drop=proj_drop)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor, *offsets: Tensor) -> Tensor:
+        x = x + self.drop_path(self.attn(self.norm1(x), *offsets))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class ConVit(TokenModel):
+    """Patches with positions, blocks of gated attention, a class token, blocks of plain attention, norm, classifier.
+
+    Shapes: (B, in_chans, *img_size) -> (B, num_classes); features (B, 1 + N, channels), taps without class token.
+
+    Args:
+        img_size, patch_size: Sides, or (height, width), in pixels.
+        in_chans, num_classes: Channels of the image; classes, 0 for pooled features.
+        global_pool: "token" (the class token), "avg" (over patches), or "" for none.
+        embed_dim: Channels of a head.
+        depth: Number of blocks.
+        num_heads: Attention heads.
+        mlp_ratio: Hidden channels of the MLPs per channel.
+        qkv_bias: Whether projections to queries, keys and values have a bias.
+        drop_rate, pos_drop_rate: Dropout before the classifier, and behind the position embedding.
+        proj_drop_rate, attn_drop_rate: Dropout in the blocks.
+        drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
+        norm_layer: Norm.
+        local_up_to_layer: Blocks of gated attention; the class token comes behind them.
+        locality_strength: How narrow their initial attention by distance is.
+        use_pos_embed: Whether there is a position embedding.
+
+    Raises:
+        ValueError: The pooling is unknown.
+    """
+
+    tap_prefix: ClassVar[bool] = False
+    pools: ClassVar[tuple[str, ...]] = ("", "avg", "token")
+    fc_norm_name: ClassVar[str] = ""
+    token_std: ClassVar[float] = 0.02
+    shared: tuple[str, ...] = ("rows", "columns")
+    cls_token: Any  # None where the model was cut before it
+
+    def __init__(
+        self,
+        img_size: int | tuple[int, int] = 224,
+        patch_size: int | tuple[int, int] = 16,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        global_pool: str = "token",
+        embed_dim: int = 768,
+        depth: int = 12,
+        num_heads: int = 12,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = False,
+        drop_rate: float = 0.0,
+        pos_drop_rate: float = 0.0,
+        proj_drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        norm_layer: NormLayer = None,
+        local_up_to_layer: int = 3,
+        locality_strength: float = 1.0,
+        use_pos_embed: bool = True,
+    ) -> None:
+        super().__init__()
+        norm, dim = get_norm_layer(norm_layer) or LayerNorm, embed_dim * num_heads
+        self.in_chans, self.local_up_to_layer, self.locality_strength = in_chans, local_up_to_layer, locality_strength
+        self.add_tokens(PatchEmbed(img_size, patch_size, in_chans, dim), dim, positions=use_pos_embed,
+                        no_embed_class=True, pos_drop_rate=pos_drop_rate)
+        options: dict[str, Any] = dict(qkv_bias=qkv_bias, attn_drop=attn_drop_rate, proj_drop=proj_drop_rate)
+        self.blocks = nn.Sequential(*(
+            Block(dim, attention(dim, num_heads, **options), mlp_ratio, proj_drop_rate, rate, norm)
+            for i, rate in enumerate(drop_path_rates(drop_path_rate, depth))
+            for attention in [GatedPositionalAttention if i < local_up_to_layer else Attention]))
+        self.add_head(norm, num_classes, global_pool, fc_norm=False, drop_rate=drop_rate)
+        late = [replace(step, takes=()) for step in self.flow.stages[local_up_to_layer:]]
+        self.flow.stages[local_up_to_layer:] = [Step("add_class_token"), *late] if late else []
+        self.init_weights()
+
+    def prefix_tokens(self) -> list[Tensor]:
+        return []  # the class token is put there by `add_class_token`
+
+    def share(self, x: Tensor) -> tuple[Tensor, ...]:
+        return x, *(_offsets(x, count) for count in self.patch_embed.grid_size)
+
+    def add_class_token(self, x: Tensor) -> Tensor:
+        return torch.cat((self.cls_token.expand(x.shape[0], -1, -1), x), dim=1)
+
+    def _format_tap(self, x: Tensor, grid: Any, output_fmt: str, prefix: bool) -> Any:
+        return super()._format_tap(x[:, -math.prod(grid):], grid, output_fmt, prefix)  # the class token may be there
+
+    def prune_intermediate_layers(
+        self, indices: Indices = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        if max(take_indices(len(self.flow.taps), indices)) < self.local_up_to_layer:  # nothing is left behind the token
+            self.cls_token, self.has_class_token, self.num_prefix_tokens = None, False, 0
+            prune_head = prune_head or self.global_pool == "token"
+        return super().prune_intermediate_layers(indices, prune_norm, prune_head)
+
+    def init_module(self, name: str, module: nn.Module) -> None:
+        """Gated attention begins as a convolution: each head looks one place of a square kernel away."""
+        super().init_module(name, module)
+        if isinstance(module, nn.Linear) and name.endswith(".attn.v"):
+            nn.init.eye_(module.weight)
+        elif isinstance(module, nn.Linear) and name.endswith(".attn.pos_proj"):
+            side = math.isqrt(len(module.weight))
+            place = 2 * torch.arange(side, device=module.weight.device) - (side - 1.0)
+            columns, rows = place.repeat_interleave(side), place.repeat(side)
+            module.weight[:side**2] = torch.stack((columns, rows, -torch.ones_like(rows)), dim=1)
+            module.weight.mul_(self.locality_strength)
+
+
+register_model.variants(__name__, ConVit, {
+    name: dict(local_up_to_layer=10, embed_dim=48, num_heads=heads)
+    for name, heads in {"convit_tiny": 4, "convit_small": 9, "convit_base": 16}.items()
+})
