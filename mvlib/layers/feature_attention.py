@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -293,8 +293,16 @@ class BatNonLocalAttn(nn.Module):
         return self.dropout(self.conv2(self.ba(self.conv1(x)))) + x
 
 
+def _weigh(maps: Sequence[Tensor], shares: Tensor) -> Tensor:
+    """The sum of several maps (B, C, H, W), each times its share of (B, maps, C, 1, 1)."""
+    x = maps[0] * shares[:, 0]
+    for i, other in enumerate(maps[1:], start=1):
+        x.addcmul_(other, shares[:, i])
+    return x
+
+
 class _SelectiveKernelAttn(nn.Module):
-    """Shares of several paths (B, paths, C, H, W) -> (B, paths, C, 1, 1); keys `fc_reduce`, `bn`, `fc_select`."""
+    """Mean of several maps' sum (B, C, 1, 1) -> shares (B, maps, C, 1, 1); keys `fc_reduce`, `bn`, `fc_select`."""
 
     def __init__(self, channels: int, num_paths: int, hidden: int) -> None:
         super().__init__()
@@ -305,7 +313,7 @@ class _SelectiveKernelAttn(nn.Module):
         self.fc_select = nn.Conv2d(hidden, channels * num_paths, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.fc_select(self.act(self.bn(self.fc_reduce(x.sum(1).mean((2, 3), keepdim=True)))))
+        x = self.fc_select(self.act(self.bn(self.fc_reduce(x))))
         return x.unflatten(1, (self.num_paths, -1)).softmax(dim=1)
 
 
@@ -364,8 +372,9 @@ class SelectiveKernel(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         count = len(self.paths)
         inputs = x.chunk(count, dim=1) if self.split_input else (x,) * count
-        x = torch.stack([path(part) for path, part in zip(self.paths, inputs)], dim=1)
-        return (x * self.attn(x)).sum(dim=1)
+        maps = [path(inputs[i]) for i, path in enumerate(self.paths)]
+        mean = torch.stack([x.mean((2, 3), keepdim=True) for x in maps]).sum(dim=0)
+        return _weigh(maps, self.attn(mean))
 
 
 class SplitAttn(nn.Module):
@@ -423,11 +432,11 @@ class SplitAttn(nn.Module):
         self.fc2 = nn.Conv2d(hidden, width, 1, groups=groups)
 
     def forward(self, x: Tensor) -> Tensor:
-        splits = self.act0(self.drop(self.bn0(self.conv(x)))).unflatten(1, (self.radix, -1))
-        shares = self.fc2(self.act1(self.bn1(self.fc1(splits.sum(1).mean((2, 3), keepdim=True)))))
+        x = self.act0(self.drop(self.bn0(self.conv(x)))).unflatten(1, (self.radix, -1))
+        shares = self.fc2(self.act1(self.bn1(self.fc1(x.mean((3, 4), keepdim=True).sum(dim=1)))))
         shares = shares.unflatten(1, (self.groups, self.radix, -1)).transpose(1, 2)  # (B, radix, groups, ...)
         shares = shares.softmax(dim=1) if self.radix > 1 else shares.sigmoid()
-        return (splits * shares.flatten(2, 3)).sum(dim=1)
+        return _weigh([x[:, i] for i in range(self.radix)], shares.flatten(2, 3))
 
 
 ATTN_LAYERS.update(

@@ -47,7 +47,30 @@ Layer = Callable[..., nn.Module]
 _STEM_TYPES = ("", "deep", "deep_tiered")
 
 
-class BasicBlock(nn.Module):
+class ResidualBlock(nn.Module):
+    """What the blocks of a `ResNet` share: how their branch ends, and that it is added to the shortcut."""
+
+    expansion: ClassVar[int] = 4  # output channels for each of `planes`
+    last_norm: ClassVar[str] = "bn3"  # path of the norm that closes the branch
+
+    def add_end(
+        self, out_chs: int, attn_layer: AttnLayer, drop_path: float, downsample: nn.Module | None, **act: nn.Module
+    ) -> None:
+        """Add `se`, `drop_path`, the last activation under the name that the block has for it, and `downsample`."""
+        self.se = create_attn(attn_layer, out_chs) or nn.Identity()
+        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+        for name, module in act.items():
+            self.add_module(name, module)
+        self.downsample = downsample if downsample is not None else nn.Identity()
+
+    def add_shortcut(self, branch: Tensor, x: Tensor) -> Tensor:
+        """The block's output, but for the activation; `x` is its input."""
+        branch = self.drop_path(self.se(branch))
+        branch += self.downsample(x)
+        return branch
+
+
+class BasicBlock(ResidualBlock):
     """Two 3x3 convolutions and a shortcut.
 
     Shapes: (B, inplanes, H, W) -> (B, planes, H / stride, W / stride).
@@ -70,6 +93,8 @@ class BasicBlock(nn.Module):
     """
 
     expansion: ClassVar[int] = 1
+    last_norm: ClassVar[str] = "bn2"
+    act2: nn.Module
 
     def __init__(
         self,
@@ -103,32 +128,21 @@ class BasicBlock(nn.Module):
         self.aa = create_aa(aa_layer, width, stride, enable=use_aa)
         self.conv2 = _conv3x3(width, planes, dilation=dilation)
         self.bn2 = norm_layer(planes)
-        self.se = create_attn(attn_layer, planes) or nn.Identity()
-        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
-        self.act2 = act_layer(inplace=True)
-        self.downsample = downsample if downsample is not None else nn.Identity()
-
-    @property
-    def last_norm(self) -> nn.Module:
-        """The norm that closes the residual branch."""
-        return self.bn2
+        self.add_end(planes, attn_layer, drop_path, downsample, act2=act_layer(inplace=True))
 
     def forward(self, x: Tensor) -> Tensor:
         branch = self.aa(self.act1(self.drop_block(self.bn1(self.conv1(x)))))
-        branch = self.bn2(self.conv2(branch))
-        branch = self.drop_path(self.se(branch))
-        branch += self.downsample(x)
-        return self.act2(branch)
+        return self.act2(self.add_shortcut(self.bn2(self.conv2(branch)), x))
 
 
-class Bottleneck(nn.Module):
+class Bottleneck(ResidualBlock):
     """A 1x1 convolution that narrows, a 3x3, a 1x1 that widens to four times `planes`, and a shortcut.
 
     Shapes: (B, inplanes, H, W) -> (B, 4 * planes, H / stride, W / stride). Arguments as for `BasicBlock`; the 3x3
     convolution has `cardinality` groups of `base_width * planes / 64` channels.
     """
 
-    expansion: ClassVar[int] = 4
+    act3: nn.Module
 
     def __init__(
         self,
@@ -158,33 +172,22 @@ class Bottleneck(nn.Module):
         self.conv1 = nn.Conv2d(inplanes, first_width, 1, bias=False)
         self.bn1 = norm_layer(first_width)
         self.act1 = act_layer(inplace=True)
-        self.conv2 = _conv3x3(first_width, width, 1 if use_aa else stride, first_dilation, cardinality)
+        self.conv2: nn.Module = _conv3x3(first_width, width, 1 if use_aa else stride, first_dilation, cardinality)
         self.bn2 = norm_layer(width)
         self.drop_block = drop_block() if drop_block is not None else nn.Identity()
         self.act2 = act_layer(inplace=True)
         self.aa = create_aa(aa_layer, width, stride, enable=use_aa)
         self.conv3 = nn.Conv2d(width, out_chs, 1, bias=False)
         self.bn3 = norm_layer(out_chs)
-        self.se = create_attn(attn_layer, out_chs) or nn.Identity()
-        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
-        self.act3 = act_layer(inplace=True)
-        self.downsample = downsample if downsample is not None else nn.Identity()
-
-    @property
-    def last_norm(self) -> nn.Module:
-        """The norm that closes the residual branch."""
-        return self.bn3
+        self.add_end(out_chs, attn_layer, drop_path, downsample, act3=act_layer(inplace=True))
 
     def forward(self, x: Tensor) -> Tensor:
         branch = self.act1(self.bn1(self.conv1(x)))
         branch = self.aa(self.act2(self.drop_block(self.bn2(self.conv2(branch)))))
-        branch = self.bn3(self.conv3(branch))
-        branch = self.drop_path(self.se(branch))
-        branch += self.downsample(x)
-        return self.act3(branch)
+        return self.act3(self.add_shortcut(self.bn3(self.conv3(branch)), x))
 
 
-Block = type[BasicBlock] | type[Bottleneck]
+Block = type[ResidualBlock]
 
 
 def _conv3x3(in_chs: int, out_chs: int, stride: int = 1, dilation: int = 1, groups: int = 1) -> nn.Conv2d:
@@ -350,8 +353,9 @@ class ResNet(ImageModel):
         super().init_module(name, module)
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        block = self.get_submodule(name.rpartition(".")[0])
-        is_last = module is getattr(block, "last_norm", None) and getattr(module, "weight", None) is not None
+        parts = name.split(".", 2)  # "layer1", "0", "bn3"
+        block = self.get_submodule(".".join(parts[:2]))
+        is_last = parts[2:] == [getattr(block, "last_norm", None)] and getattr(module, "weight", None) is not None
         if self.zero_init_last and is_last:
             nn.init.zeros_(module.weight)
 
