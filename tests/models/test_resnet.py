@@ -1,10 +1,11 @@
-"""ResNet and its relatives against timm and torchvision: options, pruned widths, channel attention."""
-
+"""ResNet and its relatives against timm and torchvision: options, blocks of other families, pruned widths, channel
+attention."""
 
 import pytest
 import timm
 import torch
 from timm.layers import BlurPool2d as TimmBlur
+from timm.layers import SEModule as TimmSE
 from timm.layers import create_attn as timm_create_attn
 from torch import nn
 
@@ -16,6 +17,7 @@ from tests.parity.harness import randomize
 from .pairs import assert_same, assert_same_effect, build, image
 
 ONE_EACH = dict(layers=(1, 1, 1, 1))
+SLIM = dict(ONE_EACH, channels=(16, 32, 32, 32))
 
 
 @pytest.mark.parametrize(("name", "size", "kwargs"), [
@@ -33,6 +35,15 @@ ONE_EACH = dict(layers=(1, 1, 1, 1))
     ("resnet10t", 64, dict(block_args=dict(attn_layer="ese"))),
     ("ecaresnet50d_pruned", 64, dict(output_stride=8, global_pool="catavgmax", in_chans=1)),
     ("ecaresnet50d_pruned", 64, dict(num_classes=0)),
+    ("res2net50_26w_4s", 65, dict(SLIM, layers=(1, 1, 1, 2), output_stride=8, aa_layer=nn.AvgPool2d)),  # stem's
+    ("res2next50", 64, dict(SLIM, block_reduce_first=2, block_args=dict(scale=1))),
+    ("res2net50d", 64, dict(SLIM, block_args=dict(attn_layer=TimmSE, scale=2), act_layer="prelu")),
+    ("resnest14d", 65, dict(SLIM, output_stride=8)),
+    ("resnest14d", 64, dict(SLIM, block_args=dict(radix=0, avd=True, avd_first=True), output_stride=16)),
+    ("resnest14d", 64, dict(SLIM, block_args=dict(radix=4, avd=True, is_first=True), norm_layer="layernorm2d")),
+    ("skresnet18", 65, dict(SLIM, output_stride=8, block_reduce_first=2)),
+    ("skresnet18", 64, dict(SLIM, block_args=dict(sk_kwargs=dict(kernel_size=[3, 5, 7], split_input=False)))),
+    ("skresnet50d", 64, dict(SLIM, aa_layer=nn.AvgPool2d, base_width=128, block_args=dict(attn_layer="se"))),
 ])
 def test_arguments_have_timms_effect(name, size, kwargs):
     assert_same_effect(name, size, **kwargs)
@@ -69,6 +80,30 @@ def test_blocks_drop_in_training_alone():
         assert not torch.equal(model.train()(image()), model(image()))
 
 
+@pytest.mark.parametrize("name", ["skresnet18", "skresnet50"])
+def test_a_selective_branch_may_begin_with_zeros(name):  # not by default
+    for zero_init_last in (False, True):
+        block = build(name, zero_init_last=zero_init_last, **SLIM).layer1[0]
+        assert (block.get_submodule(block.last_norm).weight == float(not zero_init_last)).all()
+
+
+def test_stochastic_depth_of_resnest_drops_the_branch():  # in timm, the shortcut's input
+    block = build("resnest14d", drop_path_rate=0.5, **SLIM).layer4[0].train()
+    block.drop_path.drop_prob = 1.0
+    torch.nn.init.ones_(block.bn3.weight)
+    x = torch.randn(2, 128, 4, 4)
+    assert torch.equal(block(x), block.downsample(x).relu())
+
+
+@torch.no_grad()
+def test_features_of_the_guides_examples():
+    with torch.device("meta"):
+        model = build("resnest26d", features_only=True)
+        assert [x.shape[1] for x in model(torch.empty(2, 3, 64, 64))] == [64, 256, 512, 1024, 2048]
+        model = build("ecaresnet101d", features_only=True, output_stride=8, out_indices=(2, 4))
+        assert [x.shape for x in model(torch.empty(2, 3, 320, 320))] == [(2, 512, 40, 40), (2, 2048, 40, 40)]
+
+
 # --- pruned widths
 
 
@@ -99,7 +134,7 @@ def test_widths_cannot_be_changed():
 
 
 def test_the_last_norm_of_a_block_begins_at_one_where_asked():
-    assert all((block.last_norm.weight == 1).all() for block in build("resnet18", zero_init_last=False).layer3)
+    assert all((block.bn2.weight == 1).all() for block in build("resnet18", zero_init_last=False).layer3)
 
 
 # --- channel attention
@@ -146,6 +181,19 @@ def test_attention_by_name_class_or_not_at_all():
 def test_bad_arguments_are_named(kwargs, message):
     with torch.device("meta"), pytest.raises(ValueError, match=message):
         build("resnet18", **kwargs)
+
+
+@pytest.mark.parametrize(("name", "kwargs", "message"), [
+    ("res2net50_26w_4s", dict(block_args=dict(scale=0)), "scale is 1 or more, not 0"),
+    ("resnest14d", dict(block_reduce_first=2), "a ResNestBottleneck takes no reduce_first, not 2"),
+    ("resnest14d", dict(aa_layer="avg"), "a ResNestBottleneck takes no aa_layer, not 'avg'"),
+    ("resnest14d", dict(block_args=dict(attn_layer="se")), "a ResNestBottleneck takes no attn_layer, not 'se'"),
+    ("skresnet18", dict(cardinality=2), "a basic block has one group and base_width 64, not 2 and 64"),
+    ("skresnet50", dict(block_args=dict(sk_kwargs=dict(kernel_size=[4, 6]))), r"kernels \[4, 6\] are not odd"),
+])
+def test_bad_arguments_of_blocks_are_named(name, kwargs, message):
+    with torch.device("meta"), pytest.raises(ValueError, match=message):
+        build(name, **kwargs)
 
 
 def test_even_kernels_have_no_centre():

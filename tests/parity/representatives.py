@@ -15,6 +15,7 @@ _ONE_BLOCK = dict(depths=(1, 1, 1, 1), width_factor=0.125)
 _TWO_EACH = dict(block_config=(2, 2, 2, 2))
 _ONE_EACH = dict(layers=(1, 1, 1, 1))
 _CHANNELS = (128, 256, 256, 256)
+_SLIM = dict(_ONE_EACH, channels=(16, 32, 64, 128))
 _NARROW = dict(layer_per_block=2, block_per_stage=[1, 1, 1, 2], stage_conv_chs=[32] * 4, stage_out_chs=[64] * 4)
 _FOUR_STAGES = dict(depth=(1, 1, 2, 1), out_chs=(16, 16, 32, 32), stem_out_chs=(8, 16))
 _FIVE_STAGES = dict(depth=(1, 1, 1, 2, 1), out_chs=(16, 16, 16, 32, 32), stem_out_chs=8)
@@ -148,6 +149,17 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "regnetv_040": {},  # activation before convolution
         "regnetv_064": {},
     },
+    "res2net": {
+        "res2net50_48w_2s": _SLIM,
+        "res2net50_26w_4s": dict(_SLIM, layers=(2, 1, 1, 1)),  # splits that read one another
+        "res2net50d": _SLIM,
+        "res2next50": _SLIM,  # groups
+    },
+    "resnest": {
+        "resnest14d": _SLIM,
+        "resnest50d_4s2x40d": dict(_ONE_EACH, channels=(32, 32, 64, 64)),  # groups, pool before the convolution
+        "resnest50d_1s4x24d": _SLIM,  # one split
+    },
     "resnet": {
         "resnet18": {},  # basic blocks
         "resnet26": {},  # bottlenecks
@@ -177,6 +189,11 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "resnetv2_50t": dict(_ONE_EACH, channels=_CHANNELS),  # deep stem, pooled shortcuts
         "resnetv2_50d_evos": dict(_ONE_EACH, channels=_CHANNELS),
         "resnetv2_50d_frn": dict(_ONE_EACH, channels=_CHANNELS),
+    },
+    "sknet": {
+        "skresnet18": _SLIM,
+        "skresnet50d": _SLIM,  # bottlenecks
+        "skresnext50_32x4d": _SLIM,  # each kernel reads all channels
     },
     "swin_transformer": {
         "swin_tiny_patch4_window7_224": dict(depths=(1, 2, 1, 1), img_size=112),

@@ -1,0 +1,88 @@
+"""Res2Net: inside a block, the channels are split, and each 3x3 convolution also reads what the one before it wrote.
+
+Gao et al., "Res2Net: A New Multi-scale Backbone Architecture", 2019, arXiv:1904.01169.
+"26w_4s" is a width of 26 channels in the first stage and 4 splits; "d" the stem and shortcuts of ResNet-D; "next"
+groups, as in ResNeXt.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..layers.channel_attention import AttnLayer
+from ..registry import register_model
+from .resnet import Layer, ResidualBlock, ResNet
+
+if TYPE_CHECKING:
+    from ._variants.res2net import *
+
+__all__ = ["Bottle2neck"]
+
+
+class Bottle2neck(ResidualBlock):
+    """`Bottleneck` with a 3x3 convolution for each of `scale` splits but the last, which goes on as it is.
+
+    Shapes: (B, inplanes, H, W) -> (B, 4 * planes, H / stride, W / stride). A split has `base_width * planes / 64`
+    channels for each of `cardinality` groups. Where a stage begins, the splits do not read one another, and the last
+    one is averaged. What other blocks take besides has no effect, as in timm.
+    """
+
+    relu: nn.Module
+
+    def __init__(
+        self, inplanes: int, planes: int, stride: int = 1, downsample: nn.Module | None = None, cardinality: int = 1,
+        base_width: int = 26, scale: int = 4, dilation: int = 1, first_dilation: int | None = None,
+        act_layer: Layer = nn.ReLU, norm_layer: Layer = nn.BatchNorm2d, attn_layer: AttnLayer = None,
+        drop_block: Layer | None = None, drop_path: float = 0.0, **_: Any,
+    ) -> None:
+        super().__init__()
+        if scale < 1:
+            raise ValueError(f"scale is 1 or more, not {scale}")
+        width, count, dilation = planes * base_width // 64 * cardinality, max(scale - 1, 1), first_dilation or dilation
+        self.scale = scale
+        self.is_first = stride > 1 or downsample is not None
+        self.conv1 = nn.Conv2d(inplanes, width * scale, 1, bias=False)
+        self.bn1 = norm_layer(width * scale)
+        self.convs = nn.ModuleList(
+            nn.Conv2d(width, width, 3, stride, dilation, dilation, cardinality, bias=False) for _ in range(count))
+        self.bns = nn.ModuleList(norm_layer(width) for _ in range(count))
+        self.drop_block = drop_block() if drop_block is not None else nn.Identity()
+        self.pool = nn.AvgPool2d(3, stride, padding=1) if self.is_first else nn.Identity()
+        self.conv3 = nn.Conv2d(width * scale, planes * self.expansion, 1, bias=False)
+        self.bn3 = norm_layer(planes * self.expansion)
+        self.add_end(planes * self.expansion, attn_layer, drop_path, downsample, relu=act_layer(inplace=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        splits = self.relu(self.bn1(self.conv1(x))).chunk(self.scale, dim=1)
+        outs: list[Tensor] = []
+        for i, (conv, bn) in enumerate(zip(self.convs, self.bns)):
+            split = splits[i] if i == 0 or self.is_first else splits[i] + outs[-1]
+            outs.append(self.relu(bn(conv(split))))
+        if self.scale > 1:
+            outs.append(self.pool(splits[self.scale - 1]))
+        branch = self.conv3(self.drop_block(torch.cat(outs, dim=1)))
+        return self.relu(self.add_shortcut(self.bn3(branch), x))
+
+
+_50, _101 = (dict(block=Bottle2neck, layers=layers, base_width=26) for layers in ((3, 4, 6, 3), (3, 4, 23, 3)))
+_D = dict(stem_type="deep", stem_width=32, avg_down=True)
+
+
+def _splits(width: int, scale: int) -> dict[str, Any]:
+    return dict(base_width=width, block_args=dict(scale=scale))
+
+
+register_model.variants(__name__, ResNet, {
+    "res2net50_26w_4s": _50,
+    "res2net101_26w_4s": _101,
+    "res2net50_26w_6s": (_50, _splits(26, 6)),
+    "res2net50_26w_8s": (_50, _splits(26, 8)),
+    "res2net50_48w_2s": (_50, _splits(48, 2)),
+    "res2net50_14w_8s": (_50, _splits(14, 8)),
+    "res2next50": (_50, dict(base_width=4, cardinality=8)),
+    "res2net50d": (_50, _D),
+    "res2net101d": (_101, _D),
+})
