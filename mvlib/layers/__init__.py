@@ -7,6 +7,7 @@ from .activations import *
 from .attention import *
 from .attention2d import *
 from .attention_pool import *
+from .attention_pool2d import *
 from .blur_pool import *
 from .branches import *
 from .channel_attention import *

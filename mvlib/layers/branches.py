@@ -8,7 +8,7 @@ itself, or None for itself. Whoever wants a model of simple layers calls the fun
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from .activations import ActLayer, get_act_layer
 from .conv import ConvNormAct
+from .drop import DropBlock2d
 
-__all__ = ["RepVggBlock", "merge_branches", "merge_norm", "norm_as_scale_and_shift", "reparameterize"]
+__all__ = ["BranchedBlock", "RepVggBlock", "merge_branches", "merge_norm", "norm_as_scale_and_shift", "reparameterize"]
 
-_SILENT = (nn.Identity, nn.Dropout, nn.Sequential)  # what changes nothing in inference
+_SILENT = (nn.Identity, nn.Dropout, DropBlock2d, nn.Sequential)  # what changes nothing in inference
 
 
 def reparameterize(model: nn.Module) -> int:
@@ -125,13 +126,69 @@ def _fits_inside(small: nn.Conv2d, large: nn.Conv2d, side: int) -> bool:
             and large.padding[side] - small.padding[side] == dilation * rim // 2)
 
 
-class RepVggBlock(nn.Module):
+class BranchedBlock(nn.Module):
+    """The sum of convolutions side by side and of the input, each with its norm; then attention and an activation.
+
+    `reparameterize()` makes one convolution of the branches, key `reparam_conv`. A subclass adds its branches and
+    `act`, and `identity`, `drop_path` and `attn` where it has them.
+    Shapes: (B, C, H, W) -> (B, C', H', W').
+    """
+
+    branch_names: ClassVar[tuple[str, ...]]  # modules, or lists of them, but for `identity`; the largest kernel last
+    act: nn.Module
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.identity: nn.Module | None = None
+        self.reparam_conv: nn.Conv2d | None = None
+        self.drop_path: nn.Module | None = None
+        self.attn: nn.Module | None = None
+
+    @property
+    def is_reparameterized(self) -> bool:
+        return self.reparam_conv is not None
+
+    @property
+    def branches(self) -> list[Any]:
+        """Those that there are, but for `identity`."""
+        found = [getattr(self, name) for name in self.branch_names]
+        lists = [part if isinstance(part, nn.ModuleList) else [part] for part in found if part is not None]
+        return [branch for part in lists for branch in part]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.reparam_conv is not None:
+            total = self.reparam_conv(x)
+        else:
+            first, *others = self.branches
+            total = first(x)
+            for branch in others:
+                total += branch(x)
+            if self.drop_path is not None:
+                total = self.drop_path(total)
+            if self.identity is not None:
+                total += self.identity(x)
+        return self.act(total if self.attn is None else self.attn(total))
+
+    @torch.no_grad()
+    def reparameterize(self) -> BranchedBlock:
+        """Merge the branches, in place; running statistics are taken as they are. Returns the block."""
+        if self.reparam_conv is None:
+            branches = self.branches
+            self.reparam_conv = merge_branches([*branches, self.identity], like=branches[-1].conv).train(self.training)
+            for name in ("identity", "drop_path", *self.branch_names):
+                setattr(self, name, None)
+        return self
+
+
+class RepVggBlock(BranchedBlock):
     """The sum of a k x k convolution, a 1 x 1 convolution and the input, each with its batch norm; then an activation.
 
     `reparameterize()` merges the three. Shapes: (B, C, H, W) -> (B, C', H', W'). Keys `identity` (where shapes allow),
     `conv_kxk`, `conv_1x1`; `reparam_conv` once merged. Source: Ding et al., "RepVGG: Making VGG-style ConvNets Great
     Again", 2021.
     """
+
+    branch_names: ClassVar[tuple[str, ...]] = ("conv_1x1", "conv_kxk")
 
     def __init__(
         self,
@@ -150,24 +207,3 @@ class RepVggBlock(nn.Module):
         self.conv_kxk = ConvNormAct(in_channels, out_channels, kernel_size, dilation=dilation, **same)
         self.conv_1x1 = ConvNormAct(in_channels, out_channels, 1, **same)
         self.act = get_act_layer(act_layer)()
-        self.reparam_conv: nn.Conv2d | None = None
-
-    @property
-    def is_reparameterized(self) -> bool:
-        return self.reparam_conv is not None
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.reparam_conv is not None:
-            return self.act(self.reparam_conv(x))
-        total = self.conv_kxk(x) + self.conv_1x1(x)
-        return self.act(total if self.identity is None else total + self.identity(x))
-
-    @torch.no_grad()
-    def reparameterize(self) -> RepVggBlock:
-        """Merge the branches, in place; running statistics are taken as they are. Returns the block."""
-        if self.reparam_conv is not None:
-            return self
-        merged = merge_branches((self.conv_kxk, self.conv_1x1, self.identity), like=self.conv_kxk.conv)
-        self.reparam_conv = merged.train(self.training)
-        self.identity = self.conv_kxk = self.conv_1x1 = None
-        return self

@@ -15,10 +15,11 @@ from .activations import ActLayer, get_act_layer
 from .helpers import check_layer, placeable
 
 __all__ = [
-    "NORMS", "NORM_ACTS", "BatchNormAct2d", "EvoNorm2dS0", "FilterResponseNormAct2d", "FilterResponseNormTlu2d",
-    "GroupNorm", "GroupNorm1", "GroupNorm1Act", "GroupNormAct", "LayerNorm", "LayerNorm2d", "LayerNormAct",
-    "LayerNormAct2d", "NormAct", "NormLayer", "RmsNorm", "RmsNorm2d", "RmsNormAct", "RmsNormAct2d", "SimpleNorm",
-    "SimpleNorm2d", "create_norm_act_layer", "create_norm_layer", "get_norm_act_layer", "get_norm_layer",
+    "NORMS", "NORM_ACTS", "BatchNormAct2d", "EvoNorm2dS0", "EvoNorm2dS0a", "FilterResponseNormAct2d",
+    "FilterResponseNormTlu2d", "GroupNorm", "GroupNorm1", "GroupNorm1Act", "GroupNormAct", "LayerNorm", "LayerNorm2d",
+    "LayerNormAct", "LayerNormAct2d", "NormAct", "NormLayer", "RmsNorm", "RmsNorm2d", "RmsNormAct", "RmsNormAct2d",
+    "SimpleNorm", "SimpleNorm2d", "create_norm_act_layer", "create_norm_layer", "get_norm_act_layer",
+    "get_norm_layer",
 ]
 
 NormLayer = str | Callable[..., nn.Module] | None
@@ -224,6 +225,8 @@ class EvoNorm2dS0(nn.Module):
         ValueError: The groups do not divide the channels.
     """
 
+    always_divides = False
+
     @placeable
     def __init__(
         self,
@@ -249,12 +252,25 @@ class EvoNorm2dS0(nn.Module):
             nn.init.ones_(self.v)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.v is not None:
+        if self.v is not None or self.always_divides:
             grouped = x.float().unflatten(1, (self.groups, -1))
             std = (grouped.var((2, 3, 4), unbiased=False, keepdim=True) + self.eps).sqrt().to(x.dtype)
-            gated = x * torch.sigmoid(x * self.v.view(1, -1, 1, 1))
+            gated = x if self.v is None else x * torch.sigmoid(x * self.v.view(1, -1, 1, 1))
             x = (gated.unflatten(1, (self.groups, -1)) / std).flatten(1, 2)
         return x * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
+
+
+class EvoNorm2dS0a(EvoNorm2dS0):
+    """`EvoNorm2dS0` that divides by the group's deviation without `apply_act`, too, and has a larger `eps`."""
+
+    always_divides = True
+
+    @placeable
+    def __init__(
+        self, num_features: int, groups: int = 32, group_size: int | None = None, apply_act: bool = True,
+        eps: float = 1e-3, **_: Any,
+    ) -> None:
+        super().__init__(num_features, groups, group_size, apply_act, eps)
 
 
 class FilterResponseNormAct2d(nn.Module):
@@ -331,6 +347,7 @@ NORMS: dict[str, Callable[..., nn.Module]] = {
     "batchnorm1d": nn.BatchNorm1d,
     "batchnorm2d": nn.BatchNorm2d,
     "evonorms0": EvoNorm2dS0,
+    "evonorms0a": EvoNorm2dS0a,
     "frn": FilterResponseNormAct2d,
     "frntlu": FilterResponseNormTlu2d,
     "groupnorm": GroupNorm,

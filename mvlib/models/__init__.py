@@ -30,6 +30,7 @@ _NAMES = {
     ".base": ("ImageModel",),
     ".alexnet": ("AlexNet",),
     ".cait": ("Cait",),
+    ".byobnet": ("ByobNet",),
     ".convnext": ("ConvNeXt",),
     ".cspnet": ("CspNet",),
     ".deit": ("VisionTransformerDistilled",),

@@ -72,6 +72,7 @@ LAYERS = [  # name, arguments, input's shape
     ("GroupNormAct", dict(num_channels=16, group_size=2, act_layer="gelu"), MAP),
     ("BatchNormAct2d", dict(num_features=16, act_layer="leaky_relu", act_kwargs=dict(negative_slope=0.3)), MAP),
     ("EvoNorm2dS0", dict(num_features=16, group_size=4, act_layer=nn.ReLU), MAP),
+    *(("EvoNorm2dS0a", dict(num_features=16, groups=4, apply_act=apply_act), MAP) for apply_act in (True, False)),
     ("FilterResponseNormAct2d", dict(num_features=16, eps=0.1, act_layer="silu"), MAP),
     *(("FilterResponseNormTlu2d", dict(num_features=16, apply_act=apply_act), MAP) for apply_act in (True, False)),
     *(("ClassifierHead", dict(in_features=16, num_classes=5, pool_type=pool, use_conv=True), MAP)

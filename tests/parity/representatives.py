@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from mvlib.models.byobnet import ByoBlockCfg
+
 _SMALL = dict(depth=3, embed_dim=192, num_heads=3)
 _TINY = dict(img_size=64, depths=(1, 1, 2, 1))
 _ONE_BLOCK = dict(depths=(1, 1, 1, 1), width_factor=0.125)
@@ -21,9 +23,33 @@ _FOUR_STAGES = dict(depth=(1, 1, 2, 1), out_chs=(16, 16, 32, 32), stem_out_chs=(
 _FIVE_STAGES = dict(depth=(1, 1, 1, 2, 1), out_chs=(16, 16, 16, 32, 32), stem_out_chs=8)
 _DLA_CHANNELS = (8, 8, 16, 16, 32, 32)
 
+
+
+def _byob(kind: str, first_stride: int = 2, **kwargs: Any) -> tuple[ByoBlockCfg, ...]:
+    """A block in each stage; timm takes ours."""
+    return tuple(ByoBlockCfg(kind, 1, c, s, **kwargs) for c, s in ((32, first_stride), (32, 2), (64, 2), (128, 2)))
+
+
+_BOTTLES = dict(blocks=_byob("bottle", 1, gs=8, br=0.5))
+
 REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
     "cait": {"cait_xxs24_224": dict(depth=2, embed_dim=64, img_size=64)},
     "convit": {"convit_tiny": dict(depth=3, local_up_to_layer=2, embed_dim=16, img_size=64)},
+    "byobnet": {
+        "test_byobnet": {},  # a block of each residual type
+        "gernet_s": dict(blocks=_byob("basic", gs=8)),  # last convolution
+        "repvgg_b1g4": dict(blocks=_byob("rep", gs=4)),
+        "repvgg_d2se": dict(blocks=_byob("rep")),
+        "mobileone_s0": dict(blocks=_byob("one", block_kwargs=dict(num_conv_branches=3))),
+        "resnet51q": _BOTTLES,  # stem without all norms
+        "resnet61q": _BOTTLES,  # two 3x3 convolutions
+        "bat_resnext26ts": _BOTTLES,
+        "gcresnext26ts": _BOTTLES,
+        "regnetz_d8": _BOTTLES,  # no shortcut where the shape changes
+        "regnetz_d8_evos": dict(blocks=_byob("bottle", 1, br=2.0)),
+        "resnet50_clip": dict(_BOTTLES, img_size=64),  # pooling by attention
+        "resnet50_mlp": _BOTTLES,  # hidden layer in the head
+    },
     "convnext": {
         "test_convnext": {},
         "test_convnext2": dict(head_hidden_size=48),
