@@ -16,7 +16,7 @@ __all__ = ["AuxiliaryModel", "ConvNorm", "Mixed", "branch_pool"]
 
 ConvLayer = Callable[..., nn.Module]
 Kernel = int | tuple[int, int]
-Item = Any  # a convolution ("name", out_chs, kernel[, stride]), a pool "avg" or "max", or a fork, a list of the former
+Item = Any  # a convolution ([name, ]out_chs, kernel[, stride]), a pool's kind, or a fork, a list of convolutions
 
 
 _SCALE = [std / 0.5 for std in (0.229, 0.224, 0.225)]
@@ -45,9 +45,10 @@ class Mixed(nn.Module):
 
     Args:
         in_chs: Channels of the input.
-        branches: Each a list of items that follow one another: a convolution ("name", channels, kernel[, stride]),
-            padded to keep the size unless it has a stride; "avg" or "max", a pool of 3 x 3 that keeps or halves the
-            size; or a list of convolutions that fork, whose outputs are concatenated.
+        branches: Each a list of items that follow one another: a convolution ([name, ]channels, kernel[, stride]),
+            padded to keep the size unless it has a stride; a pool of 3 x 3, see `branch_pool`; or a list of
+            convolutions that fork, whose outputs are concatenated. Without a name, item 2 of branch 1 is "branch1.2",
+            or "branch1" where it is the only one.
         conv: Makes a convolution with norm and activation.
 
     Attributes:
@@ -58,21 +59,29 @@ class Mixed(nn.Module):
         super().__init__()
         self.out_chs = 0
         self.branches: list[list[str | tuple[str, ...]]] = []
-        for branch in branches:
+        for i, branch in enumerate(branches):
             chs, steps = in_chs, []
-            for item in branch:
+            for j, item in enumerate(branch):
                 if isinstance(item, str):
                     steps.append(item)
                     continue
-                forks = item if isinstance(item, list) else [item]
+                default = f"branch{i}.{j}" if len(branch) > 1 else f"branch{i}"
+                forks = [fork if isinstance(fork[0], str) else (default, *fork)
+                         for fork in (item if isinstance(item, list) else [item])]
                 for name, out_chs, kernel, *stride in forks:
                     padding = 0 if stride else tuple(side // 2 for side in to_2tuple(kernel))
-                    self.add_module(name, conv(chs, out_chs, kernel_size=kernel, stride=stride[0] if stride else 1,
-                                               padding=padding))
+                    self._add(name, conv(chs, out_chs, kernel_size=kernel, stride=stride[0] if stride else 1,
+                                         padding=padding))
                 steps.append(tuple(fork[0] for fork in forks))
                 chs = sum(fork[1] for fork in forks)
             self.branches.append(steps)
             self.out_chs += chs
+
+    def _add(self, path: str, module: nn.Module) -> None:
+        parent, _, name = path.rpartition(".")
+        if parent and parent not in self._modules:
+            self.add_module(parent, nn.Module())
+        self.get_submodule(parent).add_module(name, module)
 
     def forward(self, x: Tensor) -> Tensor:
         outputs = []
@@ -82,15 +91,17 @@ class Mixed(nn.Module):
                 if isinstance(step, str):
                     out = branch_pool(out, step)
                 else:
-                    forked = [getattr(self, name)(out) for name in step]
+                    forked = [self.get_submodule(name)(out) for name in step]
                     out = forked[0] if len(forked) == 1 else torch.cat(forked, dim=1)
             outputs.append(out)
         return torch.cat(outputs, dim=1)
 
 
 def branch_pool(x: Tensor, kind: str) -> Tensor:
-    """The pool of a branch: "avg" keeps the size, "max" halves it."""
-    return F.avg_pool2d(x, 3, stride=1, padding=1) if kind == "avg" else F.max_pool2d(x, 3, stride=2)
+    """The pool of a branch: "max" halves the size; "avg" and "inner" keep it, "inner" averages the image alone."""
+    if kind == "max":
+        return F.max_pool2d(x, 3, stride=2)
+    return F.avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=kind == "avg")
 
 
 class AuxiliaryModel(ImageModel):

@@ -20,11 +20,11 @@ from mvlib.factory import known_arguments
 from mvlib.models.base import ImageModel, take_indices
 from mvlib.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
-from ..parity.representatives import FIRST, REPRESENTATIVES
+from ..parity.representatives import DEFAULT, REPRESENTATIVES
 from ..skeleton import skeletons, uninitialised
 
 ARGUMENTS = {name: arguments for family in REPRESENTATIVES.values() for name, arguments in family.items()}
-SIZES = {"inception_v3": 96, "alexnet": 96}  # of images for models that 64 pixels are too few for
+SIZES = dict.fromkeys(("inception_v3", "inception_v4", "inception_resnet_v2", "alexnet"), 96)  # 64 pixels are too few
 # Two more seconds each: for one model of convolutions, one of tokens, one of windows.
 COMPILED = ("test_efficientnet", "vit_tiny_patch16_224", "swin_tiny_patch4_window7_224")
 LISTS = ("hrnet",)  # whose stages give lists of maps: nothing to classify, and a step may be no module
@@ -39,7 +39,7 @@ def cases(default):
         for family, members in REPRESENTATIVES.items() for name in members], scope="module")
 
 
-every_family = cases(FIRST.values())
+every_family = cases(DEFAULT)
 few_families = cases(COMPILED)
 
 

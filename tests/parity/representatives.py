@@ -122,7 +122,9 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "ghostnetv3_050": {},  # branches
     },
     "hrnet": {"hrnet_w18_small": {}},
+    "inception_resnet_v2": {"inception_resnet_v2": {}},
     "inception_v3": {"inception_v3": {}},
+    "inception_v4": {"inception_v4": {}},
     "levit": {
         "levit_128s": dict(depth=(1, 1, 1), img_size=64),
         "levit_conv_128s": dict(depth=(1, 1, 1), img_size=64),  # convolutions on maps
@@ -286,3 +288,6 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
     "squeezenet": {"squeezenet1_1": {}},
 }
 FIRST = {family: next(iter(members)) for family, members in REPRESENTATIVES.items()}
+# Nothing makes these small: the default run has their keys, and what their own files test of their blocks.
+LARGE = ("inception_resnet_v2", "inception_v4")
+DEFAULT = [name for family, name in FIRST.items() if family not in LARGE]

@@ -10,7 +10,7 @@ from mvlib import registry
 from mvlib.layers.helpers import move_to_end
 from tests.parity import harness, record
 from tests.parity.__main__ import main, show_coverage
-from tests.parity.representatives import FIRST, REPRESENTATIVES
+from tests.parity.representatives import DEFAULT, FIRST, REPRESENTATIVES
 
 SHARED = [name for name in harness.list_architectures() if timm.is_model(name)]
 FAMILIES = {family: members for family, members in REPRESENTATIVES.items() if timm.is_model(FIRST[family])}
@@ -45,7 +45,7 @@ def test_record_has_every_architecture_of_timm():
 
 
 @pytest.mark.parametrize(("name", "arguments"), [
-    pytest.param(name, arguments, id=f"{family}-{name}", marks=() if name == FIRST[family] else pytest.mark.slow)
+    pytest.param(name, arguments, id=f"{family}-{name}", marks=() if name in DEFAULT else pytest.mark.slow)
     for family, members in FAMILIES.items() for name, arguments in members.items()])
 def test_representative(name, arguments):
     report = harness.compare(name, CHECKS, **arguments)

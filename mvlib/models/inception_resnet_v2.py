@@ -1,0 +1,165 @@
+"""Inception-ResNet-v2: Inception's branches, behind which a convolution and a shortcut stand.
+
+Szegedy et al., "Inception-v4, Inception-ResNet and the Impact of Residual Connections on Learning", 2016,
+arXiv:1602.07261. The stem, and the block before the first shortcuts, are nearly Inception-v3's, as in Google's code and
+other than in the paper.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..layers import GlobalPool2d
+from ..registry import register_model
+from .base import Flow, ImageModel, Step
+from .inception_blocks import ConvLayer, ConvNorm, Item, Mixed
+
+__all__ = ["InceptionResnetV2"]
+
+
+class ResidualMixed(Mixed):
+    """Branches side by side, a 1x1 convolution of what they give, and a shortcut; key `conv2d` behind the branches'.
+
+    Shapes: (B, chs, H, W) -> same.
+
+    Args:
+        chs: Channels.
+        branches, conv: As `Mixed` takes them.
+        scale: Factor on the convolution's output.
+        act: Whether the sum goes through a ReLU.
+    """
+
+    def __init__(
+        self, chs: int, branches: Sequence[Sequence[Item]], conv: ConvLayer, scale: float, act: bool = True
+    ) -> None:
+        super().__init__(chs, branches, conv)
+        self.scale = scale
+        self.conv2d = nn.Conv2d(self.out_chs, chs, 1)
+        self.act = nn.ReLU(inplace=True) if act else nn.Identity()
+        self.out_chs = chs
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(torch.add(x, self.conv2d(super().forward(x)), alpha=self.scale))
+
+
+def entry(conv: ConvLayer) -> Mixed:
+    """To the channels of the maps of 35 x 35."""
+    return Mixed(192, [
+        [(96, 1)],
+        [(48, 1), (64, 5)],
+        [(64, 1), (96, 3), (96, 3)],
+        ["inner", (64, 1)],
+    ], conv)
+
+
+def grid_35(conv: ConvLayer) -> Mixed:
+    """The paper's figure 16, Inception-ResNet-A."""
+    return ResidualMixed(320, [
+        [(32, 1)],
+        [(32, 1), (32, 3)],
+        [(32, 1), (48, 3), (64, 3)],
+    ], conv, scale=0.17)
+
+
+def reduce_35(conv: ConvLayer) -> Mixed:
+    """From maps of 35 x 35 to 17 x 17: figure 7, Reduction-A."""
+    return Mixed(320, [
+        [(384, 3, 2)],
+        [(256, 1), (256, 3), (384, 3, 2)],
+        ["max"],
+    ], conv)
+
+
+def grid_17(conv: ConvLayer) -> Mixed:
+    """Figure 17, Inception-ResNet-B."""
+    return ResidualMixed(1088, [
+        [(192, 1)],
+        [(128, 1), (160, (1, 7)), (192, (7, 1))],
+    ], conv, scale=0.1)
+
+
+def reduce_17(conv: ConvLayer) -> Mixed:
+    """From maps of 17 x 17 to 8 x 8: figure 18, Reduction-B."""
+    return Mixed(1088, [
+        [(256, 1), (384, 3, 2)],
+        [(256, 1), (288, 3, 2)],
+        [(256, 1), (288, 3), (320, 3, 2)],
+        ["max"],
+    ], conv)
+
+
+def grid_8(conv: ConvLayer, scale: float = 0.2, act: bool = True) -> Mixed:
+    """Figure 19, Inception-ResNet-C."""
+    return ResidualMixed(2080, [
+        [(192, 1)],
+        [(192, 1), (224, (1, 3)), (256, (3, 1))],
+    ], conv, scale, act)
+
+
+class InceptionResnetV2(ImageModel):
+    """A stem of convolutions, 43 blocks of parallel branches, a convolution, a linear classifier.
+
+    Shapes, arguments and errors as `InceptionV4`.
+    """
+
+    classifier_path: ClassVar[str] = "classif"
+    feature_form: ClassVar[str] = "list"
+
+    def __init__(
+        self,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        drop_rate: float = 0.0,
+        output_stride: int = 32,
+        global_pool: str = "avg",
+        norm_layer: Any = "batchnorm2d",
+        norm_eps: float = 1e-3,
+        act_layer: Any = "relu",
+    ) -> None:
+        super().__init__()
+        if output_stride != 32:
+            raise ValueError(f"output_stride is 32 for an Inception, not {output_stride}")
+        self.num_classes, self.in_chans, self.num_features = num_classes, in_chans, 1536
+        conv = partial(ConvNorm, norm_layer=norm_layer, norm_eps=norm_eps, act_layer=act_layer)
+        self.conv2d_1a = conv(in_chans, 32, kernel_size=3, stride=2)
+        self.conv2d_2a = conv(32, 32, kernel_size=3)
+        self.conv2d_2b = conv(32, 64, kernel_size=3, padding=1)
+        self.maxpool_3a = nn.MaxPool2d(3, stride=2)
+        self.conv2d_3b = conv(64, 80, kernel_size=1)
+        self.conv2d_4a = conv(80, 192, kernel_size=3)
+        self.maxpool_5a = nn.MaxPool2d(3, stride=2)
+        self.mixed_5b = entry(conv)
+        self.repeat = nn.Sequential(*(grid_35(conv) for _ in range(10)))
+        self.mixed_6a = reduce_35(conv)
+        self.repeat_1 = nn.Sequential(*(grid_17(conv) for _ in range(20)))
+        self.mixed_7a = reduce_17(conv)
+        self.repeat_2 = nn.Sequential(*(grid_8(conv) for _ in range(9)))
+        self.block8 = grid_8(conv, scale=1.0, act=False)
+        self.conv2d_7b = conv(2080, self.num_features, kernel_size=1)
+        self.flow = Flow(
+            stem=[Step("conv2d_1a"), Step("conv2d_2a"), Step("conv2d_2b", 64, 2)],
+            stages=[Step("maxpool_3a"), Step("conv2d_3b"), Step("conv2d_4a", 192, 4), Step("maxpool_5a"),
+                    Step("mixed_5b"), Step("repeat", 320, 8), Step("mixed_6a"), Step("repeat_1", 1088, 16),
+                    Step("mixed_7a"), Step("repeat_2"), Step("block8"), Step("conv2d_7b", self.num_features, 32)])
+        self.global_pool = GlobalPool2d(global_pool)
+        self.head_hidden_size = self.num_features * self.global_pool.out_factor
+        self.head_drop = nn.Dropout(drop_rate)
+        self.classif = self.make_classifier(num_classes)
+        self.init_weights()
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        grids = {"grid_35": ("mixed_5b", "repeat"), "grid_17": ("mixed_6a", "repeat_1"),
+                 "grid_8": ("mixed_7a", "repeat_2")}
+        blocks = {grid: [(rf"^{first}\.", (-1,)), (rf"^{rest}\.(\d+)", None)] for grid, (first, rest) in grids.items()}
+        return dict(stem=r"^conv2d_[12]", convs=r"^conv2d_[34]", **blocks, last=r"^block8|^conv2d_7b")
+
+
+@register_model
+def inception_resnet_v2(**kwargs: Any) -> InceptionResnetV2:
+    """Inception-ResNet-v2 (Szegedy et al., 2016)."""
+    return InceptionResnetV2(**kwargs)

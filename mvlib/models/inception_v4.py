@@ -1,0 +1,148 @@
+"""Inception-v4: the Inception network of more blocks, each of one shape for its size of maps.
+
+Szegedy et al., "Inception-v4, Inception-ResNet and the Impact of Residual Connections on Learning", 2016,
+arXiv:1602.07261.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, ClassVar
+
+from torch import nn
+
+from ..layers import GlobalPool2d
+from ..registry import register_model
+from .base import Flow, ImageModel, Step
+from .inception_blocks import ConvLayer, ConvNorm, Mixed
+
+__all__ = ["InceptionV4"]
+
+_WIDE, _TALL = (1, 7), (7, 1)
+
+
+def stem_blocks(conv: ConvLayer) -> list[nn.Module]:
+    """The paper's figure 3: three times two branches, from maps of 147 x 147 to 35 x 35."""
+    return [
+        Mixed(64, [["max"], [("conv", 96, 3, 2)]], conv),
+        Mixed(160, [
+            [(64, 1), (96, 3, 1)],
+            [(64, 1), (64, _WIDE), (64, _TALL), (96, 3, 1)],
+        ], conv),
+        Mixed(192, [[("conv", 192, 3, 2)], ["max"]], conv),
+    ]
+
+
+def grid_35(conv: ConvLayer) -> Mixed:
+    """The paper's figure 4, Inception-A."""
+    return Mixed(384, [
+        [(96, 1)],
+        [(64, 1), (96, 3)],
+        [(64, 1), (96, 3), (96, 3)],
+        ["inner", (96, 1)],
+    ], conv)
+
+
+def reduce_35(conv: ConvLayer) -> Mixed:
+    """From maps of 35 x 35 to 17 x 17: figure 7, Reduction-A."""
+    return Mixed(384, [
+        [(384, 3, 2)],
+        [(192, 1), (224, 3), (256, 3, 2)],
+        ["max"],
+    ], conv)
+
+
+def grid_17(conv: ConvLayer) -> Mixed:
+    """Figure 5, Inception-B."""
+    return Mixed(1024, [
+        [(384, 1)],
+        [(192, 1), (224, _WIDE), (256, _TALL)],
+        [(192, 1), (192, _TALL), (224, _WIDE), (224, _TALL), (256, _WIDE)],
+        ["inner", (128, 1)],
+    ], conv)
+
+
+def reduce_17(conv: ConvLayer) -> Mixed:
+    """From maps of 17 x 17 to 8 x 8: figure 8, Reduction-B."""
+    return Mixed(1024, [
+        [(192, 1), (192, 3, 2)],
+        [(256, 1), (256, _WIDE), (320, _TALL), (320, 3, 2)],
+        ["max"],
+    ], conv)
+
+
+def grid_8(conv: ConvLayer) -> Mixed:
+    """Figure 6, Inception-C: branches that fork into 1 x 3 and 3 x 1."""
+    return Mixed(1536, [
+        [(256, 1)],
+        [("branch1_0", 384, 1), [("branch1_1a", 256, (1, 3)), ("branch1_1b", 256, (3, 1))]],
+        [("branch2_0", 384, 1), ("branch2_1", 448, (3, 1)), ("branch2_2", 512, (1, 3)),
+         [("branch2_3a", 256, (1, 3)), ("branch2_3b", 256, (3, 1))]],
+        ["inner", (256, 1)],
+    ], conv)
+
+
+class InceptionV4(ImageModel):
+    """A stem of convolutions, nineteen blocks of parallel branches, a linear classifier.
+
+    Shapes: (B, in_chans, H, W), H and W at least 75 -> (B, num_classes). Convolutions are not padded where they
+    stride, so that the features of 299 x 299 pixels are 8 x 8.
+
+    Args:
+        num_classes: Classes; 0 for pooled features.
+        in_chans: Channels of the image.
+        output_stride: 32 alone.
+        drop_rate: Dropout before the classifier; the paper's is 0.2.
+        global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
+        norm_layer: Batch norm, by name or class.
+        norm_eps: Its epsilon.
+        act_layer: Activation, by name or class.
+
+    Raises:
+        ValueError: An option has an unknown value.
+    """
+
+    classifier_path: ClassVar[str] = "last_linear"
+    feature_form: ClassVar[str] = "flat"
+
+    def __init__(
+        self,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        output_stride: int = 32,
+        drop_rate: float = 0.0,
+        global_pool: str = "avg",
+        norm_layer: Any = "batchnorm2d",
+        norm_eps: float = 1e-3,
+        act_layer: Any = "relu",
+    ) -> None:
+        super().__init__()
+        if output_stride != 32:
+            raise ValueError(f"output_stride is 32 for an Inception, not {output_stride}")
+        self.num_classes, self.in_chans, self.num_features = num_classes, in_chans, 1536
+        conv = partial(ConvNorm, norm_layer=norm_layer, norm_eps=norm_eps, act_layer=act_layer)
+        self.features = nn.Sequential(
+            conv(in_chans, 32, kernel_size=3, stride=2),
+            conv(32, 32, kernel_size=3),
+            conv(32, 64, kernel_size=3, padding=1),
+            *stem_blocks(conv),
+            *(grid_35(conv) for _ in range(4)), reduce_35(conv),
+            *(grid_17(conv) for _ in range(7)), reduce_17(conv),
+            *(grid_8(conv) for _ in range(3)))
+        taps = {2: (64, 2), 3: (160, 4), 9: (384, 8), 17: (1024, 16), 21: (1536, 32)}
+        steps = [Step(f"features.{i}", *taps.get(i, ())) for i in range(len(self.features))]
+        self.flow = Flow(stem=steps[:3], stages=steps[3:])
+        self.global_pool = GlobalPool2d(global_pool)
+        self.head_hidden_size = self.num_features * self.global_pool.out_factor
+        self.head_drop = nn.Dropout(drop_rate)
+        self.last_linear = self.make_classifier(num_classes)
+        self.init_weights()
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        return dict(stem=r"^features\.[012]\.", blocks=r"^features\.(\d+)")
+
+
+@register_model
+def inception_v4(**kwargs: Any) -> InceptionV4:
+    """Inception-v4 (Szegedy et al., 2016)."""
+    return InceptionV4(**kwargs)
