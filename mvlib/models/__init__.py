@@ -52,6 +52,7 @@ _NAMES = {
     ".regnet": ("RegNet",),
     ".resnet": ("ResNet",),
     ".resnetv2": ("ResNetV2",),
+    ".rexnet": ("RexNet",),
     ".shufflenetv2": ("ShuffleNetV2",),
     ".squeezenet": ("SqueezeNet",),
     ".swin_transformer": ("SwinTransformer",),

@@ -48,6 +48,7 @@ __all__ = [
     "EdgeResidual",
     "InvertedResidual",
     "MobileAttention",
+    "MobileInit",
     "MobileModel",
     "PooledConvHead",
     "SqueezeExcite",
@@ -752,7 +753,40 @@ def _bind_ratio(se_layer: SeLayer, ratio: float) -> Callable[..., nn.Module]:
 # --- the network
 
 
-class MobileModel(ImageModel):
+class MobileInit(ImageModel):
+    """A model whose convolutions and linear layers begin as in the TensorFlow code of these families.
+
+    Convolutions: normal with variance 2 / fan-out, groups accounted for. Linear layers: uniform with bound
+    1 / sqrt(outputs), or 1 / sqrt(inputs + outputs) for routing. The projections of multi-query attention: Xavier.
+    """
+
+    def init_module(self, name: str, module: nn.Module) -> None:
+        if isinstance(module, CondConv2d):
+            module.init_experts(lambda kernel: _init_fan_out(kernel, module.groups))
+        elif isinstance(module, nn.Conv2d):
+            if _XAVIER.search(f".{name}"):
+                nn.init.xavier_uniform_(module.weight)
+            else:
+                _init_fan_out(module.weight, module.groups)
+        elif isinstance(module, nn.Linear):
+            fan = module.out_features + (module.in_features if "routing_fn" in name else 0)
+            nn.init.uniform_(module.weight, -1 / math.sqrt(fan), 1 / math.sqrt(fan))
+        else:
+            super().init_module(name, module)
+            return
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+_XAVIER = re.compile(r"\.attn\.(query|key|value|output)\.(proj|down_conv)$")
+
+
+def _init_fan_out(kernel: Tensor, groups: int) -> None:
+    out_chs, _, height, width = kernel.shape
+    nn.init.normal_(kernel, 0.0, math.sqrt(2.0 / (out_chs * height * width // groups)))
+
+
+class MobileModel(MobileInit):
     """Stem convolution, stages of mobile blocks, a head that a family makes in `make_head`, and a linear classifier.
 
     Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of `output_stride`.
@@ -900,36 +934,8 @@ class MobileModel(ImageModel):
         """
         raise NotImplementedError
 
-    def init_module(self, name: str, module: nn.Module) -> None:
-        """Convolutions and linear layers begin as in the TensorFlow code of these families.
-
-        Convolutions: normal with variance 2 / fan-out, groups accounted for. Linear layers: uniform with bound
-        1 / sqrt(outputs), or 1 / sqrt(inputs + outputs) for routing. The projections of multi-query attention: Xavier.
-        """
-        if isinstance(module, CondConv2d):
-            module.init_experts(lambda kernel: _init_fan_out(kernel, module.groups))
-        elif isinstance(module, nn.Conv2d):
-            if _XAVIER.search(f".{name}"):
-                nn.init.xavier_uniform_(module.weight)
-            else:
-                _init_fan_out(module.weight, module.groups)
-        elif isinstance(module, nn.Linear):
-            fan = module.out_features + (module.in_features if "routing_fn" in name else 0)
-            nn.init.uniform_(module.weight, -1 / math.sqrt(fan), 1 / math.sqrt(fan))
-        else:
-            super().init_module(name, module)
-            return
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
-
 
 _HEAD_SCALING = ("fixed", "scale", "grow")
-_XAVIER = re.compile(r"\.attn\.(query|key|value|output)\.(proj|down_conv)$")
-
-
-def _init_fan_out(kernel: Tensor, groups: int) -> None:
-    out_chs, _, height, width = kernel.shape
-    nn.init.normal_(kernel, 0.0, math.sqrt(2.0 / (out_chs * height * width // groups)))
 
 
 class PooledConvHead(ImageModel):
