@@ -49,6 +49,7 @@ _NAMES = {
     ".mlp_mixer": ("MlpMixer",),
     ".mobilenetv3": ("MobileNetV3",),
     ".nfnet": ("NormFreeNet",),
+    ".pit": ("PoolingVisionTransformer", "PoolingVisionTransformerDistilled"),
     ".regnet": ("RegNet",),
     ".resnet": ("ResNet",),
     ".resnetv2": ("ResNetV2",),

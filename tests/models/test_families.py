@@ -251,7 +251,7 @@ def test_a_pruned_model_runs_and_takes_a_new_head(name):
     assert model.prune_intermediate_layers([1]) == [1]
     assert torch.equal(model.forward_intermediates(x, indices=[1], intermediates_only=True)[0], features)
     if not name.startswith(LISTS):
-        model.reset_classifier(3, "avg")
+        model.reset_classifier(3, "token" if name.startswith("pit_") or "_distilled_" in name else "avg")
         assert model(x).shape == (2, 3) and model.head_hidden_size == model.feature_info[1]["num_chs"]
 
 

@@ -168,6 +168,10 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "nf_seresnet26": _ONE_BLOCK,
         "nf_ecaresnet26": _ONE_BLOCK,
     },
+    "pit": {
+        "pit_ti_224": dict(depth=(1, 1, 1), img_size=64),
+        "pit_ti_distilled_224": dict(depth=(1, 1, 2), img_size=64),
+    },
     "regnet": {
         "regnetx_002": {},
         "regnety_002": {},  # squeeze-and-excitation
