@@ -272,3 +272,22 @@ def test_names_of_outputs():
 def test_an_unknown_feature_cls():
     with pytest.raises(ConfigError, match="unknown feature_cls 'hooks'; known: list, dict, getter, hook, fx"):
         build("test_resnet", feature_cls="hooks")
+
+
+@pytest.mark.parametrize(("name", "arguments", "side", "shapes"), [
+    ("ese_vovnet19b_dw", dict(num_classes=0), 224, (2, 1024)),
+    ("mobilenetv3_large_100", {}, 224, (2, 1000)),
+    ("resnet50", dict(num_classes=0), 224, (2, 2048)),
+    ("resnest26d", dict(features_only=True), 224,
+     [(2, 64, 112, 112), (2, 256, 56, 56), (2, 512, 28, 28), (2, 1024, 14, 14), (2, 2048, 7, 7)]),
+    ("regnety_032", dict(features_only=True), 224,
+     [(2, 32, 112, 112), (2, 72, 56, 56), (2, 216, 28, 28), (2, 576, 14, 14), (2, 1512, 7, 7)]),
+    ("ecaresnet101d", dict(features_only=True, output_stride=8, out_indices=(2, 4)), 320,
+     [(2, 512, 40, 40), (2, 2048, 40, 40)]),
+])
+def test_examples_of_timms_guide(name, arguments, side, shapes):
+    model = mvlib.create_model(name, pretrained=False, device="meta", **arguments)
+    out = model(torch.empty(2, 3, side, side, device="meta"))
+    assert (tuple(out.shape) if isinstance(out, torch.Tensor) else [tuple(x.shape) for x in out]) == shapes
+    if isinstance(shapes, list):
+        assert model.feature_info.channels() == [chs for _, chs, _, _ in shapes]

@@ -32,6 +32,11 @@ pytestmark = [
 INCEPTIONS = ("googlenet", "inception_v3")
 
 
+def first_of(first, *others):
+    """By default the first stands for all."""
+    return [first, *(pytest.param(other, marks=pytest.mark.slow) for other in others)]
+
+
 @pytest.fixture(autouse=True)
 def engine():
     """Quantizing sets a global; other tests get back what they had."""
@@ -231,7 +236,7 @@ def test_a_backend_is_not_needed_by_a_float_model():
     assert build("shufflenet_v2_x0_5", backend="abacus").is_quantized is False
 
 
-@pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", "resnet18", "mobilenet_v2"])
+@pytest.mark.parametrize("name", first_of("resnet18", "shufflenet_v2_x0_5", "mobilenet_v2"))
 @pytest.mark.parametrize("quantize", [True, False])
 @pytest.mark.parametrize("train", [False, True])
 def test_small_images(name, quantize, train):
@@ -282,8 +287,8 @@ def test_torchvision_s_arguments(name, kwargs):
 # habits
 
 @pytest.mark.parametrize("quantize", [True, False], ids=["int8", "float"])
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "mobilenet_v3_large", "shufflenet_v2_x0_5", "googlenet",
-                                  "inception_v3"])
+@pytest.mark.parametrize("name", first_of("resnet18", "mobilenet_v2", "mobilenet_v3_large", "shufflenet_v2_x0_5",
+                                          *INCEPTIONS))
 def test_features_and_head(name, quantize):
     model = build(name, quantize=quantize, **({"transform_input": True} if name in INCEPTIONS else {}))
     x = images(name)
@@ -337,7 +342,8 @@ def test_an_int8_model_stays_on_the_cpu():
 
 
 @pytest.mark.parametrize("quantize", [True, False], ids=["int8", "float"])
-@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v2", "mobilenet_v3_large", "shufflenet_v2_x0_5", "googlenet"])
+@pytest.mark.parametrize("name", first_of("resnet18", "mobilenet_v2", "mobilenet_v3_large", "shufflenet_v2_x0_5",
+                                          "googlenet"))
 def test_copies_and_scripts(name, quantize):
     model = build(name, quantize=quantize)
     x = images(name)
