@@ -37,6 +37,7 @@ _NAMES = {
     ".convit": ("ConVit",),
     ".densenet": ("DenseNet",),
     ".dla": ("DLA",),
+    ".dpn": ("DPN",),
     ".efficientnet": ("EfficientNet",),
     ".ghostnet": ("GhostNet",),
     ".googlenet": ("GoogLeNet", "GoogLeNetOutputs"),

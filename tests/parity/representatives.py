@@ -22,6 +22,7 @@ _NARROW = dict(layer_per_block=2, block_per_stage=[1, 1, 1, 2], stage_conv_chs=[
 _FOUR_STAGES = dict(depth=(1, 1, 2, 1), out_chs=(16, 16, 32, 32), stem_out_chs=(8, 16))
 _FIVE_STAGES = dict(depth=(1, 1, 1, 2, 1), out_chs=(16, 16, 16, 32, 32), stem_out_chs=8)
 _DLA_CHANNELS = (8, 8, 16, 16, 32, 32)
+_DPN = dict(k_sec=(1, 2, 1, 1), k_r=16, groups=4)
 
 
 
@@ -85,6 +86,11 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "dla102": dict(channels=_DLA_CHANNELS, levels=(1, 2, 1, 3, 1, 1)),  # shortcuts around roots, trees of trees
         "dla60_res2net": dict(channels=_DLA_CHANNELS, levels=(1, 1, 2, 1, 1, 1)),
         "dla60_res2next": dict(channels=(8, 16, 64, 64, 64, 64)),
+    },
+    "dpn": {
+        "dpn68": _DPN,
+        "dpn68b": _DPN,  # two convolutions at a block's end
+        "dpn92": dict(_DPN, inc_sec=(4, 8, 8, 8)),
     },
     "efficientnet": {
         "test_efficientnet": {},
