@@ -375,6 +375,8 @@ def described(model: nn.Module) -> dict[str, Any]:
     decay = {name for pattern in patterns for name in fnmatch.filter(parameters, pattern)}
     groups = [_groups(model, coarse) for coarse in (False, True)]
     taps = [[item[key] for key in ("num_chs", "reduction", "module")] for item in getattr(model, "feature_info", [])]
+    if taps and taps[0][1:] == [2, ""]:  # timm's TResNet, whose first convolution has no name, and a stride of 4
+        taps[0][1:] = [4, "body.conv1"]
     widths = [getattr(model, key, None) for key in ("num_features", "head_hidden_size")]
     return {"state": _layout(model), "taps": taps or None, "widths": widths,
             "norms": [_settings(model, key) for key in ("eps", "momentum")], "decay": sorted(decay), "groups": groups}

@@ -228,6 +228,13 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "resnetv2_50d_evos": dict(_ONE_EACH, channels=_CHANNELS),
         "resnetv2_50d_frn": dict(_ONE_EACH, channels=_CHANNELS),
     },
+    "selecsls": {"selecsls42b": {}},
+    "senet": {
+        "legacy_seresnet18": _ONE_EACH,
+        "legacy_seresnet50": _ONE_EACH,  # bottlenecks
+        "legacy_seresnext26_32x4d": _ONE_EACH,  # groups
+        "legacy_senet154": _ONE_EACH,  # deep stem, 3x3 shortcuts
+    },
     "sknet": {
         "skresnet18": _SLIM,
         "skresnet50d": _SLIM,  # bottlenecks
@@ -245,6 +252,10 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
     "twins": {
         "twins_svt_small": dict(img_size=64, embed_dims=(16, 16, 32, 32), num_heads=(2, 2, 2, 2), depths=(2, 1, 1, 1)),
         "twins_pcpvt_small": dict(img_size=64, depths=(1, 1, 1, 1)),  # no windows
+    },
+    "tresnet": {
+        "tresnet_m": dict(_ONE_EACH, width_factor=0.25),
+        "tresnet_v2_l": dict(_ONE_EACH, width_factor=0.25),  # bottlenecks alone
     },
     "vgg": {"vgg11": dict(mlp_ratio=0.0625), "vgg11_bn": dict(mlp_ratio=0.0625)},
     "vision_transformer": {

@@ -1,0 +1,146 @@
+"""SelecSLS: blocks that join what their 3x3 convolutions wrote with the output of their stage's first block.
+
+Mehta et al., "XNect: Real-time Multi-Person 3D Motion Capture with a Single RGB Camera", 2019, arXiv:1907.00837.
+The number counts convolutions; "b" narrows the head's last one instead of widening it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..layers.conv import get_padding
+from ..layers.pool import GlobalPool2d
+from ..registry import register_model
+from .base import Flow, ImageModel, Indices, Step
+
+if TYPE_CHECKING:
+    from ._variants.selecsls import *
+
+__all__ = ["SelecSls", "SelecSlsBlock"]
+
+
+def _conv_norm(in_chs: int, out_chs: int, kernel_size: int, stride: int = 1) -> nn.Sequential:
+    padding = get_padding(kernel_size, stride)
+    return nn.Sequential(nn.Conv2d(in_chs, out_chs, kernel_size, stride, padding, bias=False),
+                         nn.BatchNorm2d(out_chs), nn.ReLU(inplace=True))
+
+
+class SelecSlsBlock(nn.Module):
+    """Three 3x3 convolutions one after the other, with 1x1 between, and a 1x1 convolution of them all and of `skip`.
+
+    Shapes: (B, in_chs, H, W), skip (B, skip_chs, H, W) -> (B, out_chs, H / stride, W / stride), skip. A stage's first
+    block takes no skip, but gives its output as that.
+
+    Args:
+        in_chs: Channels of the input.
+        skip_chs: Channels of the skip; 0 where there is none.
+        mid_chs: Channels of the first 3x3 convolution; the others have half as many.
+        out_chs: Channels of the output.
+        stride: Of the first convolution.
+    """
+
+    def __init__(self, in_chs: int, skip_chs: int, mid_chs: int, out_chs: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = _conv_norm(in_chs, mid_chs, 3, stride)
+        self.conv2 = _conv_norm(mid_chs, mid_chs, 1)
+        self.conv3 = _conv_norm(mid_chs, mid_chs // 2, 3)
+        self.conv4 = _conv_norm(mid_chs // 2, mid_chs, 1)
+        self.conv5 = _conv_norm(mid_chs, mid_chs // 2, 3)
+        self.conv6 = _conv_norm(2 * mid_chs + skip_chs, out_chs, 1)
+
+    def forward(self, x: Tensor, skip: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        first = self.conv1(x)
+        second = self.conv3(self.conv2(first))
+        third = self.conv5(self.conv4(second))
+        maps = [first, second, third] if skip is None else [first, second, third, skip]
+        out = self.conv6(torch.cat(maps, dim=1))
+        return out, out if skip is None else skip
+
+
+class SelecSls(ImageModel):
+    """A convolution, stages of blocks that share a skip, a head of convolutions, pooling and a linear classifier.
+
+    Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of 64.
+
+    Args:
+        features: Of each stage: channels of its blocks' first convolutions, of its output, and the number of blocks.
+        head: Output channels of the head's convolutions; each second one, from the first on, strides.
+        last_kernel_size: Kernel of the last of them; the others are 3x3.
+        num_classes: Classes; 0 for pooled features.
+        in_chans: Channels of the image.
+        drop_rate: Dropout before the classifier.
+        global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
+    """
+
+    classifier_path: ClassVar[str] = "fc"
+    feature_form: ClassVar[str] = "flat"
+    default_out_indices: ClassVar[Indices] = (0, 1, 2, 3, 4)
+
+    def __init__(
+        self,
+        features: Sequence[tuple[int, int, int]],
+        head: Sequence[int],
+        last_kernel_size: int = 1,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        drop_rate: float = 0.0,
+        global_pool: str = "avg",
+    ) -> None:
+        super().__init__()
+        self.num_classes, self.in_chans = num_classes, in_chans
+        chs, reduction = 32, 2
+        self.stem = _conv_norm(in_chans, chs, 3, stride=2)
+        self.flow = Flow(stem=[Step("stem", chs, reduction, module="stem.2")], stages=[])
+
+        self.features = nn.Sequential()
+        for mid_chs, last_chs, depth in features:
+            reduction *= 2
+            for i in range(depth):
+                step = Step(f"features.{len(self.features)}", takes=("skip",) if i else (), gives=("skip",))
+                out_chs = mid_chs if i < depth - 1 else last_chs
+                self.features.append(SelecSlsBlock(chs, mid_chs if i else 0, mid_chs, out_chs, stride=1 if i else 2))
+                self.flow.stages.append(step)
+                chs = out_chs
+            self.flow.stages[-1] = replace(step, chs=chs, reduction=reduction)
+
+        self.head = nn.Sequential()
+        for i, out_chs in enumerate(head):
+            kernel_size, stride = last_kernel_size if i == len(head) - 1 else 3, 1 if i % 2 else 2
+            self.head.append(_conv_norm(chs, out_chs, kernel_size, stride))
+            reduction *= stride
+            self.flow.stages.append(Step(f"head.{i}", out_chs, reduction) if i % 2 else Step(f"head.{i}"))
+            chs = out_chs
+
+        self.num_features = chs
+        self.global_pool = GlobalPool2d(global_pool)
+        self.head_hidden_size = chs * self.global_pool.out_factor
+        self.head_drop = nn.Dropout(drop_rate)
+        self.fc = self.make_classifier(num_classes)
+        self.init_weights()
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        return dict(stem=r"^stem", blocks=r"^features\.(\d+)", blocks_head=r"^head")
+
+    def init_module(self, name: str, module: nn.Module) -> None:
+        super().init_module(name, module)
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+_42, _60, _84 = (dict(features=features) for features in (
+    ((64, 128, 2), (144, 288, 2), (304, 480, 2)),
+    ((64, 128, 2), (128, 288, 3), (288, 416, 4)),
+    ((64, 144, 2), (144, 304, 5), (304, 512, 6))))
+
+register_model.variants(__name__, SelecSls, {
+    "selecsls42": (_42, dict(head=(960, 1024, 1024, 1280))),
+    "selecsls42b": (_42, dict(head=(960, 1024, 1280, 1024))),
+    "selecsls60": (_60, dict(head=(756, 1024, 1024, 1280))),
+    "selecsls60b": (_60, dict(head=(756, 1024, 1280, 1024))),
+    "selecsls84": (_84, dict(head=(960, 1024, 1024, 1280), last_kernel_size=3)),
+})

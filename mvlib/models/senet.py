@@ -1,0 +1,215 @@
+"""SENet: residual blocks that weigh each channel by what all channels' means say.
+
+Hu et al., "Squeeze-and-Excitation Networks", 2017, arXiv:1709.01507.
+These are the ports of its authors' Caffe models; `resnet` has the same networks with more options. As in Caffe, the max
+pool has no padding and rounds sizes up, and SE-ResNets' bottlenecks stride in their first convolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from torch import Tensor, nn
+
+from ..layers.channel_attention import SEModule
+from ..layers.pool import GlobalPool2d
+from ..registry import register_model
+from .base import Flow, ImageModel, Step
+
+if TYPE_CHECKING:
+    from ._variants.senet import *
+
+__all__ = ["SEBottleneck", "SENet", "SEResNeXtBottleneck", "SEResNetBlock", "SEResNetBottleneck"]
+
+
+class SEBottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolution, the gates `se_module`, and a shortcut; SENet-154's.
+
+    Shapes: (B, inplanes, H, W) -> (B, 4 * planes, H / stride, W / stride).
+
+    Args:
+        inplanes: Input channels.
+        planes: Output channels, divided by `expansion`.
+        groups: Groups of the 3x3 convolution.
+        reduction: By how much the gates' hidden layer is narrower than the output.
+        stride: Of the 3x3 convolution, or of the first where `strides_first`.
+        downsample: Fits the shortcut to the output; None where it fits already.
+    """
+
+    expansion: ClassVar[int] = 4
+    strides_first: ClassVar[bool] = False
+
+    def __init__(
+        self, inplanes: int, planes: int, groups: int, reduction: int, stride: int = 1,
+        downsample: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        first, width = self.widths(planes, groups)
+        out_chs, strides = planes * self.expansion, (stride, 1) if self.strides_first else (1, stride)
+        self.conv1 = nn.Conv2d(inplanes, first, 1, strides[0], bias=False)
+        self.bn1 = nn.BatchNorm2d(first)
+        self.conv2 = nn.Conv2d(first, width, 3, strides[1], padding=1, groups=groups, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, out_chs, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out_chs)
+        self.relu = nn.ReLU(inplace=True)
+        self.se_module = SEModule(out_chs, rd_channels=out_chs // reduction)
+        self.downsample = downsample if downsample is not None else nn.Identity()
+
+    @staticmethod
+    def widths(planes: int, groups: int) -> tuple[int, int]:
+        """Output channels of the first convolution and of the second."""
+        return 2 * planes, 4 * planes
+
+    def forward(self, x: Tensor) -> Tensor:
+        branch = self.relu(self.bn1(self.conv1(x)))
+        branch = self.relu(self.bn2(self.conv2(branch)))
+        branch = self.se_module(self.bn3(self.conv3(branch)))
+        branch += self.downsample(x)
+        return self.relu(branch)
+
+
+class SEResNetBottleneck(SEBottleneck):
+    """`SEBottleneck` whose inner convolutions have `planes` channels; SE-ResNet's from 50 layers on."""
+
+    strides_first: ClassVar[bool] = True
+
+    @staticmethod
+    def widths(planes: int, groups: int) -> tuple[int, int]:
+        return planes, planes
+
+
+class SEResNeXtBottleneck(SEBottleneck):
+    """`SEBottleneck` whose inner convolutions have `groups` groups of `planes / 16` channels."""
+
+    @staticmethod
+    def widths(planes: int, groups: int) -> tuple[int, int]:
+        return planes // 16 * groups, planes // 16 * groups
+
+
+class SEResNetBlock(nn.Module):
+    """Two 3x3 convolutions, the second of `groups` groups, gates, and a shortcut; arguments as for `SEBottleneck`.
+
+    Shapes: (B, inplanes, H, W) -> (B, planes, H / stride, W / stride). There is an activation before the gates, too.
+    """
+
+    expansion: ClassVar[int] = 1
+
+    def __init__(
+        self, inplanes: int, planes: int, groups: int, reduction: int, stride: int = 1,
+        downsample: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inplanes, planes, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, groups=groups, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.relu = nn.ReLU(inplace=True)
+        self.se_module = SEModule(planes, rd_channels=planes // reduction)
+        self.downsample = downsample if downsample is not None else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        branch = self.relu(self.bn1(self.conv1(x)))
+        branch = self.se_module(self.relu(self.bn2(self.conv2(branch))))
+        branch += self.downsample(x)
+        return self.relu(branch)
+
+
+class SENet(ImageModel):
+    """Stem `layer0`, a max pool, stages `layer1` to `layer4` of residual blocks, pooling and a linear classifier.
+
+    Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of 32.
+
+    Args:
+        block: One of this module's blocks.
+        layers: Blocks of each of four stages.
+        groups: Groups of the blocks' 3x3 convolution.
+        reduction: By how much the gates' hidden layers are narrower than the blocks' output.
+        drop_rate: Dropout before the classifier.
+        in_chans: Channels of the image.
+        inplanes: Channels of the stem.
+        input_3x3: Three 3x3 convolutions as a stem in place of one of 7x7.
+        downsample_kernel_size: Kernel of the shortcuts' convolutions, but for the first stage's.
+        downsample_padding: Their padding.
+        num_classes: Classes; 0 for pooled features.
+        global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
+
+    Raises:
+        ValueError: There are not four stages, or the pooling is unknown.
+    """
+
+    classifier_path: ClassVar[str] = "last_linear"
+    feature_form: ClassVar[str] = "list"
+
+    def __init__(
+        self,
+        block: type[SEBottleneck | SEResNetBlock],
+        layers: Sequence[int],
+        groups: int = 1,
+        reduction: int = 16,
+        drop_rate: float = 0.2,
+        in_chans: int = 3,
+        inplanes: int = 64,
+        input_3x3: bool = False,
+        downsample_kernel_size: int = 1,
+        downsample_padding: int = 0,
+        num_classes: int = 1000,
+        global_pool: str = "avg",
+    ) -> None:
+        super().__init__()
+        if len(layers) != 4:
+            raise ValueError(f"layers are the blocks of 4 stages, not of {len(layers)}")
+        self.num_classes, self.in_chans, self.drop_rate = num_classes, in_chans, drop_rate
+        self.layer0 = nn.Sequential()
+        chs = in_chans
+        for i, out_chs in enumerate((64, 64, inplanes) if input_3x3 else (inplanes,), start=1):
+            kernel_size, stride = 3 if input_3x3 else 7, 2 if i == 1 else 1
+            conv = nn.Conv2d(chs, out_chs, kernel_size, stride, padding=kernel_size // 2, bias=False)
+            self.layer0.add_module(f"conv{i}", conv)
+            self.layer0.add_module(f"bn{i}", nn.BatchNorm2d(out_chs))
+            self.layer0.add_module(f"relu{i}", nn.ReLU(inplace=True))
+            chs = out_chs
+        self.pool0 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
+        self.flow = Flow(stem=[Step("layer0", chs, 2), Step("pool0")], stages=[])
+
+        for i, depth in enumerate(layers):
+            planes, stride = 64 * 2**i, 2 if i else 1
+            out_chs, downsample = planes * block.expansion, None
+            if stride != 1 or chs != out_chs:
+                kernel_size, padding = (downsample_kernel_size, downsample_padding) if i else (1, 0)
+                downsample = nn.Sequential(
+                    nn.Conv2d(chs, out_chs, kernel_size, stride, padding, bias=False), nn.BatchNorm2d(out_chs))
+            self.add_module(f"layer{i + 1}", nn.Sequential(
+                block(chs, planes, groups, reduction, stride, downsample),
+                *(block(out_chs, planes, groups, reduction) for _ in range(depth - 1))))
+            self.flow.stages.append(Step(f"layer{i + 1}", out_chs, 4 * 2**i))
+            chs = out_chs
+
+        self.num_features = chs
+        self.global_pool = GlobalPool2d(global_pool)
+        self.head_hidden_size = chs * self.global_pool.out_factor
+        self.last_linear = self.make_classifier(num_classes)
+        self.init_weights()
+
+    def init_module(self, name: str, module: nn.Module) -> None:
+        super().init_module(name, module)
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+_50, _101, _152 = (3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3)
+_NEXT = dict(block=SEResNeXtBottleneck, groups=32)
+
+register_model.variants(__name__, SENet, {
+    "legacy_seresnet18": dict(block=SEResNetBlock, layers=(2, 2, 2, 2)),
+    "legacy_seresnet34": dict(block=SEResNetBlock, layers=_50),
+    "legacy_seresnet50": dict(block=SEResNetBottleneck, layers=_50),
+    "legacy_seresnet101": dict(block=SEResNetBottleneck, layers=_101),
+    "legacy_seresnet152": dict(block=SEResNetBottleneck, layers=_152),
+    "legacy_senet154": dict(block=SEBottleneck, layers=_152, groups=64, inplanes=128, input_3x3=True,
+                            downsample_kernel_size=3, downsample_padding=1),
+    "legacy_seresnext26_32x4d": (_NEXT, dict(layers=(2, 2, 2, 2))),
+    "legacy_seresnext50_32x4d": (_NEXT, dict(layers=_50)),
+    "legacy_seresnext101_32x4d": (_NEXT, dict(layers=_101)),
+})

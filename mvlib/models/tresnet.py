@@ -1,0 +1,160 @@
+"""TResNet: a ResNet arranged for throughput: images are folded into channels, and only deep stages have bottlenecks.
+
+Ridnik et al., "TResNet: High Performance GPU-Dedicated Architecture", 2020, arXiv:2003.13630; weights of ImageNet-21k:
+Ridnik et al., "ImageNet-21K Pretraining for the Masses", 2021, arXiv:2104.10972.
+Batch norms with leaky rectifiers stand for the paper's in-place activated ones; the authors' files are converted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
+
+from torch import Tensor, nn
+
+from ..layers.blur_pool import BlurPool2d
+from ..layers.channel_attention import SEModule
+from ..layers.conv import ConvNormAct
+from ..layers.drop import DropPath, drop_path_rates
+from ..layers.pool import ClassifierHead, shortcut_pool
+from ..registry import register_model
+from .base import Flow, ImageModel, Indices, KeyMap, StateDict, Step
+
+if TYPE_CHECKING:
+    from ._variants.tresnet import *
+
+__all__ = ["TResNet"]
+
+
+class SpaceToDepth(nn.Module):
+    """Squares of 4x4 pixels become channels: (B, C, H, W) -> (B, 16 * C, H / 4, W / 4); a pixel's channels adjoin."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.unflatten(3, (-1, 4)).unflatten(2, (-1, 4))  # (B, C, H / 4, 4, W / 4, 4)
+        return x.permute(0, 3, 5, 1, 2, 4).flatten(1, 3)
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions, or a bottleneck, with squeeze-and-excitation behind the second convolution; and a shortcut.
+
+    Shapes: (B, in_chs, H, W) -> (B, planes, H / stride, W / stride), of a bottleneck 4 * planes.
+
+    Args:
+        in_chs: Input channels.
+        planes: Channels of the first two convolutions.
+        bottleneck: The first is 1x1, and there is a third, which is 1x1, too.
+        stride: Of the blur behind the (first) 3x3 convolution.
+        use_se: Whether there is squeeze-and-excitation.
+        drop_path: Rate of stochastic depth.
+    """
+
+    def __init__(
+        self, in_chs: int, planes: int, bottleneck: bool, stride: int, use_se: bool, drop_path: float
+    ) -> None:
+        super().__init__()
+        self.out_chs = planes * 4 if bottleneck else planes
+        self.last_norm = "conv3.bn" if bottleneck else "conv2.bn"
+        self.downsample: nn.Module = nn.Identity()
+        if stride != 1 or in_chs != self.out_chs:
+            pool = [shortcut_pool(stride)] if stride != 1 else []
+            self.downsample = nn.Sequential(*pool, ConvNormAct(in_chs, self.out_chs, apply_act=False))
+        conv = partial(
+            ConvNormAct, act_layer="leaky_relu", act_kwargs=dict(negative_slope=1e-3), aa_layer=BlurPool2d)
+        self.conv1 = conv(in_chs, planes, 1) if bottleneck else conv(in_chs, planes, 3, stride)
+        self.conv2 = conv(planes, planes, 3, stride) if bottleneck else conv(planes, planes, 3, apply_act=False)
+        squeezed = max(planes // 2 if bottleneck else planes // 4, 64)
+        self.se = SEModule(planes, rd_channels=squeezed) if use_se else nn.Identity()
+        self.conv3 = ConvNormAct(planes, self.out_chs, apply_act=False) if bottleneck else nn.Identity()
+        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        branch = self.drop_path(self.conv3(self.se(self.conv2(self.conv1(x)))))
+        branch += self.downsample(x)
+        return self.act(branch)
+
+
+class TResNet(ImageModel):
+    """Pixels to channels, a 3x3 convolution, stages `layer1`, `layer2`, ... of residual blocks, and a classifier head.
+
+    Shapes: (B, in_chans, H, W), sides being multiples of 4, -> (B, num_classes); the features have a stride of 32.
+
+    Args:
+        layers: Blocks of each stage.
+        in_chans: Channels of the image.
+        num_classes: Classes; 0 for pooled features.
+        width_factor: Factor on the channels, which are 64 in the first stage.
+        v2: Bottlenecks in the first two stages, too; channels are rounded down to multiples of 8.
+        global_pool: "avg" ("fast"), "max", "avgmax", "catavgmax" or "" for none.
+        drop_rate: Dropout before the classifier.
+        drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
+
+    Raises:
+        ValueError: The pooling is unknown.
+    """
+
+    head_path: ClassVar[str] = "head"
+    feature_form: ClassVar[str] = "flat"
+    default_out_indices: ClassVar[Indices] = (1, 2, 3, 4)
+
+    def __init__(
+        self, layers: Sequence[int], in_chans: int = 3, num_classes: int = 1000, width_factor: float = 1.0,
+        v2: bool = False, global_pool: str = "fast", drop_rate: float = 0.0, drop_path_rate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.num_classes, self.in_chans = num_classes, in_chans
+        width = int(64 * width_factor)
+        width = width // 8 * 8 if v2 else width
+        self.body = nn.Sequential()
+        self.body.add_module("s2d", SpaceToDepth())
+        self.body.add_module("conv1", ConvNormAct(in_chans * 16, width, 3, act_layer="leaky_relu"))
+        self.flow = Flow(stem=[Step("body.s2d"), Step("body.conv1", width, 4)], stages=[])
+        chs = width
+        for i, rates in enumerate(drop_path_rates(drop_path_rate, layers)):
+            stage = nn.Sequential()
+            for j, rate in enumerate(rates):
+                stride = 2 if i > 0 and j == 0 else 1
+                block = Block(chs, width * 2**i, v2 or i > 1, stride, use_se=i < 3, drop_path=rate)
+                stage.append(block)
+                chs = block.out_chs
+            self.body.add_module(f"layer{i + 1}", stage)
+            self.flow.stages.append(Step(f"body.layer{i + 1}", chs, 4 * 2**i))
+        self.num_features = chs
+        self.head = ClassifierHead(chs, num_classes, global_pool, drop_rate)
+        self.head_hidden_size = self.head.num_features
+        self.init_weights()
+
+    def init_module(self, name: str, module: nn.Module) -> None:
+        super().init_module(name, module)
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="leaky_relu")
+        elif isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.01)
+        block = self.get_submodule(name.rsplit(".", 2)[0])
+        if isinstance(module, nn.BatchNorm2d) and isinstance(block, Block) and name.endswith(block.last_norm):
+            nn.init.zeros_(module.weight)
+
+
+register_model.variants(__name__, TResNet, {
+    "tresnet_m": dict(layers=(3, 4, 11, 3)),
+    "tresnet_l": dict(layers=(4, 5, 18, 3), width_factor=1.2),
+    "tresnet_xl": dict(layers=(4, 5, 24, 3), width_factor=1.3),
+    "tresnet_v2_l": dict(layers=(3, 4, 23, 3), v2=True),
+})
+
+
+# --- foreign checkpoints
+
+_LAYER = re.compile(r"(conv\d|downsample\.\d)\.(?:0\.)?([01])\.")  # 0: a convolution, 1: its norm, before the blur
+
+
+def _from_inplace_abn(state_dict: StateDict, model: nn.Module) -> StateDict:
+    """The authors' files are of norms that activate in place: they take a scale's absolute value, and a little more."""
+    converted = {_LAYER.sub(lambda m: f"{m[1]}.{('conv', 'bn')[int(m[2])]}.", key): value
+                 for key, value in state_dict.items()}
+    return {key: value.abs() + 1e-5 if key.endswith("bn.weight") else value for key, value in converted.items()}
+
+
+TResNet.key_maps = (KeyMap("inplace-abn", lambda keys: "body.conv1.0.weight" in keys, _from_inplace_abn),)
