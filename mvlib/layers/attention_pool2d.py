@@ -30,11 +30,12 @@ class _AttentionPool2d(Head):
         num_heads: int | None, qkv_bias: bool, qkv_separate: bool, pool_type: str, class_token: bool, drop_rate: float,
     ) -> None:
         self.in_features, self.embed_dim = in_features, embed_dim or in_features
-        self.num_heads = num_heads or self.embed_dim // (head_dim or 64)
-        if self.embed_dim % self.num_heads or (num_heads is None and self.embed_dim % (head_dim or 64)):
-            raise ValueError(f"{self.embed_dim} channels cannot be divided into heads: {num_heads=}, {head_dim=}")
-        self.fused_attn = use_fused_attn()
         self.set_global_pool(pool_type)
+        divisor = num_heads or head_dim or 64
+        if self.embed_dim % divisor:
+            raise ValueError(f"{self.embed_dim} channels cannot be divided into heads: {num_heads=}, {head_dim=}")
+        self.num_heads = num_heads or self.embed_dim // divisor
+        self.fused_attn = use_fused_attn()
         self.cls_token = nn.Parameter(torch.empty(1, self.embed_dim)) if class_token else None
         self.q: Any = None
         self.k: Any = None

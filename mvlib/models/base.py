@@ -39,7 +39,7 @@ from .scripting import scriptable
 if TYPE_CHECKING:
     from ..weights import WeightsConfig
 
-__all__ = ["Flow", "ImageModel", "KeyMap", "Step", "take_indices"]
+__all__ = ["Flow", "ImageModel", "KeyMap", "Step", "rename_keys", "take_indices"]
 
 StateDict = dict[str, Tensor]
 Indices = int | Sequence[int] | None
@@ -145,6 +145,19 @@ class KeyMap:
     name: str
     matches: Callable[[Mapping[str, Any]], bool]
     convert: Callable[[StateDict, nn.Module], StateDict]
+
+
+def rename_keys(state_dict: StateDict, *pairs: tuple[str, Any], prefix: str = "") -> StateDict:
+    """Keys that begin with `prefix`, without it, with each pattern of `pairs` replaced in turn (as `re.sub`)."""
+    renamed = {}
+    for key, value in state_dict.items():
+        if not key.startswith(prefix):
+            continue
+        key = key[len(prefix):]
+        for pattern, replacement in pairs:
+            key = re.sub(pattern, replacement, key)
+        renamed[key] = value
+    return renamed
 
 
 def take_indices(count: int, indices: Indices) -> list[int]:

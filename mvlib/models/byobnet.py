@@ -14,25 +14,29 @@ RepVGG and MobileOne are trained with convolutions side by side, which `mvlib.op
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from ..layers.activations import ActLayer, get_act_layer
 from ..layers.attention_pool2d import AttentionPool2d, RotAttentionPool2d
 from ..layers.blur_pool import AaLayer
+from ..layers.branches import BranchedBlock
 from ..layers.channel_attention import AttnLayer, get_attn
 from ..layers.conv import ConvNormAct
 from ..layers.drop import DropBlock2d, drop_path_rates
 from ..layers.helpers import make_divisible, to_2tuple
 from ..layers.norm import EvoNorm2dS0a, NormLayer, get_norm_act_layer
 from ..layers.pool import ClassifierHead, NormMlpClassifierHead
+from ..layers.pos_embed import resample_abs_pos_embed
 from ..registry import register_model
-from .base import Flow, ImageModel, Indices, Step
+from .base import Flow, ImageModel, Indices, KeyMap, StateDict, Step, rename_keys
 from .byobnet_blocks import Layer, LayerFn, create_block, create_byob_stem, register_block
 
 if TYPE_CHECKING:
@@ -272,6 +276,14 @@ class ByobNet(ImageModel):
             self.head.train(self.training)
         return taken
 
+    def forward_intermediates(self, x: Tensor, *args: Any, exclude_final_conv: bool = False, **kwargs: Any) -> Any:
+        """As every model's; `exclude_final_conv`: the last intermediate is what the last stage gives."""
+        model, stages = self, self.flow.stages
+        if exclude_final_conv and stages and stages[-1].name == "final_conv":
+            model, last = copy.copy(self), replace(stages[-1], name=stages[-2].name)
+            model.flow = Flow(self.flow.stem, [*stages[:-2], last], neck=[Step("final_conv")])
+        return super(ByobNet, model).forward_intermediates(x, *args, **kwargs)
+
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         blocks = r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)"
         return dict(stem=r"^stem", blocks=[(blocks, None), (r"^final_conv", (99999,))])
@@ -295,6 +307,14 @@ class ByobNet(ImageModel):
             nn.init.normal_(module.weight, std=0.01)
         if isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+    def fit_state_dict(self, state_dict: StateDict) -> StateDict:
+        """Resample the positions of pooling by attention, of a square map, to this model's."""
+        pos_embed, head = state_dict.get("head.pos_embed"), getattr(self, "head", None)
+        if pos_embed is None or not isinstance(head, AttentionPool2d) or pos_embed.shape == head.pos_embed.shape:
+            return state_dict
+        return {**state_dict, "head.pos_embed": resample_abs_pos_embed(pos_embed[None], list(head.feat_size))[0]}
 
 
 def _shrink(size: tuple[int, int], stride: int) -> tuple[int, int]:
@@ -381,11 +401,11 @@ _B16, _C16 = (dict(_Z, **_stages((2, 6, 12, 2), (48, 96, 192, 288), 2, 16, br), 
 _D8, _D32 = (dict(_Z, **_TIERED, **_stages((3, 6, 12, 3), (64, 128, 256, 384), gs=gs, br=4.0),
                   num_features=1792) for gs in (8, 32))
 _EVOS = dict(norm_layer=partial(EvoNorm2dS0a, group_size=16))
-_CLIP = dict(stem_chs=(32, 32, 64), stem_type="", stem_pool="avg2", downsample="avg", aa_layer="avg")
+_CLIP_ROW = dict(stem_chs=(32, 32, 64), stem_type="", stem_pool="avg2", downsample="avg", aa_layer="avg")
 
 
 def _clip(d: Sequence[int], width_factor: float, img_size: int, num_classes: int) -> dict[str, Any]:
-    return dict(_CLIP, **_stages(d, _C50), width_factor=width_factor, img_size=img_size, num_classes=num_classes)
+    return dict(_CLIP_ROW, **_stages(d, _C50), width_factor=width_factor, img_size=img_size, num_classes=num_classes)
 
 
 _CLIPS = {
@@ -445,9 +465,76 @@ register_model.variants(__name__, ByobNet, {
        for name, row in _CLIPS.items()},
     **{f"{name}_clip_gap": (row, dict(num_classes=0, img_size=None), "CLIP's, with average pooling.")
        for name, row in _CLIPS.items()},
-    "resnet50_mlp": (_R50, _CLIP, dict(head_type="mlp", head_hidden_size=1024)),
+    "resnet50_mlp": (_R50, _CLIP_ROW, dict(head_type="mlp", head_hidden_size=1024)),
     "test_byobnet": (
         _stages((1, 1, 1, 1), (32, 64, 128, 256), 2, (0, 0, 32, 64), (0.5, 0.5, 0.25, 0.25),
                 ("edge", "dark", "basic", "bottle")),
         dict(stem_chs=24, stem_pool="", downsample="avg", attn_layer="se", attn_kwargs=dict(rd_ratio=0.25))),
 })
+
+
+# --- foreign checkpoints
+
+_CLIP = (
+    (r"^(conv|bn)(\d)\.", r"stem.conv\2.\1."),
+    (r"^layer(\d)\.", lambda match: f"stages.{int(match[1]) - 1}."),
+    *((rf"^(stages.*)\.(conv|bn){i}\.", rf"\1.{name}.\2.")
+      for i, name in enumerate(("conv1_1x1", "conv2_kxk", "conv3_1x1"), start=1)),
+    (r"\.downsample\.0\.", ".shortcut.conv.conv."),
+    (r"\.downsample\.1\.", ".shortcut.conv.bn."),
+    (r"^attnpool\.positional_embedding$", "head.pos_embed"),
+    (r"^attnpool\.(?:([qkv])|c)_(proj)\.", lambda match: f"head.{match[1] or match[2]}."),
+)
+_BRANCHES = (
+    (r"^stage0\.", "stem."),
+    (r"^stage(\d)\.", lambda match: f"stages.{int(match[1]) - 1}."),
+    (r"\.rbr_(?:identity|skip)\.", ".identity."),
+    (r"\.rbr_(?:dense|conv)\.", ".conv_kxk."),
+    (r"\.rbr_1x1\.", ".conv_1x1."),
+    (r"\.rbr_scale\.", ".conv_scale."),
+    (r"\.rbr_reparam\.", ".reparam_conv."),
+    (r"\.se\.(?:down|reduce)\.", ".attn.fc1."),
+    (r"\.se\.(?:up|expand)\.", ".attn.fc2."),
+    (r"^linear\.", "head.fc."),
+)
+_CLIP_PREFIXES = ("module.visual.", "visual.")
+
+
+def _from_clip(state_dict: StateDict, model: nn.Module) -> StateDict:
+    """The image tower of OpenAI's and OpenCLIP's CLIP; its pooling where the model has such."""
+    prefix = next(prefix for prefix in _CLIP_PREFIXES if f"{prefix}conv1.weight" in state_dict)
+    converted = rename_keys(state_dict, *_CLIP, prefix=prefix)
+    has_pool = isinstance(getattr(model, "head", None), AttentionPool2d)
+    return {key: value for key, value in converted.items() if has_pool or not key.startswith("head.")}
+
+
+def _from_authors(state_dict: StateDict, model: nn.Module) -> StateDict:
+    """RepVGG's and MobileOne's own repositories, with branches or merged."""
+    return _from_merged(rename_keys(state_dict, *_BRANCHES), model)
+
+
+def _from_merged(state_dict: StateDict, model: nn.Module) -> StateDict:
+    """Blocks that were merged, for a model with branches: one of them gives all, the others nothing. For inference."""
+    converted = dict(state_dict)
+    for path, block in model.named_modules():
+        weight, bias = (state_dict.get(f"{path}.reparam_conv.{leaf}") for leaf in ("weight", "bias"))
+        if not isinstance(block, BranchedBlock) or block.is_reparameterized or weight is None or bias is None:
+            continue
+        del converted[f"{path}.reparam_conv.weight"], converted[f"{path}.reparam_conv.bias"]
+        main = block.branches[-1]
+        name = next(name for name, module in block.named_modules() if module is main)
+        for key, value in block.state_dict().items():
+            if not key.startswith("attn."):
+                make = torch.ones if key.endswith("running_var") else torch.zeros
+                converted[f"{path}.{key}"] = make(value.shape, dtype=value.dtype)
+        converted.update({f"{path}.{name}.conv.weight": weight, f"{path}.{name}.bn.bias": bias,
+                          f"{path}.{name}.bn.weight": torch.full_like(bias, math.sqrt(1 + main.bn.eps))})
+    return converted
+
+
+ByobNet.key_maps = (
+    KeyMap("clip", lambda keys: any(f"{prefix}conv1.weight" in keys for prefix in _CLIP_PREFIXES), _from_clip),
+    KeyMap("authors", lambda keys: any(key.startswith(("stage0.rbr_", "stage0.reparam_")) for key in keys),
+           _from_authors),
+    KeyMap("merged", lambda keys: any(key.endswith(".reparam_conv.weight") for key in keys), _from_merged),
+)

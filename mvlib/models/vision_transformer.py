@@ -33,7 +33,7 @@ from ..layers.norm import LayerNorm, NormLayer, RmsNorm, get_norm_layer
 from ..layers.patch_embed import PatchEmbed
 from ..layers.pos_embed import resample_grid
 from ..registry import register_model
-from .base import KeyMap, StateDict
+from .base import KeyMap, StateDict, rename_keys
 from .tokens import TokenModel
 
 if TYPE_CHECKING:
@@ -619,21 +619,8 @@ register_model.variants(__name__, VisionTransformer, {
 # --- foreign checkpoints
 
 
-def _rename(state_dict: StateDict, *pairs: tuple[str, Any], prefix: str = "") -> StateDict:
-    """Keys that begin with `prefix`, without it, with each pattern of `pairs` replaced in turn."""
-    renamed = {}
-    for key, value in state_dict.items():
-        if not key.startswith(prefix):
-            continue
-        key = key[len(prefix):]
-        for pattern, replacement in pairs:
-            key = re.sub(pattern, replacement, key)
-        renamed[key] = value
-    return renamed
-
-
 def _from_torchvision(state_dict: StateDict, model: nn.Module) -> StateDict:
-    return _rename(
+    return rename_keys(
         state_dict,
         (r"^conv_proj\.", "patch_embed.proj."),
         (r"^class_token$", "cls_token"),
@@ -652,7 +639,7 @@ def _from_torchvision(state_dict: StateDict, model: nn.Module) -> StateDict:
 def _from_clip(state_dict: StateDict, model: nn.Module) -> StateDict:
     """OpenAI's and OpenCLIP's own image tower; its projection becomes a classifier without bias."""
     prefix = "module.visual." if "module.visual.class_embedding" in state_dict else "visual."
-    out = _rename(
+    out = rename_keys(
         state_dict,
         (r"^conv1\.", "patch_embed.proj."),
         (r"^class_embedding$", "cls_token"),
@@ -680,7 +667,7 @@ def _from_open_clip_trunk(state_dict: StateDict, model: nn.Module) -> StateDict:
     """OpenCLIP around a tower of timm's."""
     is_wrapped = any(key.startswith("module.") for key in state_dict)
     prefix = "module.visual.trunk." if is_wrapped else "visual.trunk."
-    out = _rename(state_dict, prefix=prefix)
+    out = rename_keys(state_dict, prefix=prefix)
     projection = state_dict.get("visual.head.proj.weight")
     if projection is not None and isinstance(model.get_classifier(), nn.Linear):
         out["head.weight"], out["head.bias"] = projection, torch.zeros(projection.shape[0])
@@ -690,7 +677,7 @@ def _from_open_clip_trunk(state_dict: StateDict, model: nn.Module) -> StateDict:
 def _from_dinov2(state_dict: StateDict, model: nn.Module) -> StateDict:
     """DINOv2's, and TIPSv2's image encoder: with registers, the class token takes up its position embedding."""
     prefix = "vision_encoder." if "vision_encoder.mask_token" in state_dict else ""
-    out = _rename(state_dict, (r"\.mlp\.w12\.", ".mlp.fc1."), (r"\.mlp\.w3\.", ".mlp.fc2."), prefix=prefix)
+    out = rename_keys(state_dict, (r"\.mlp\.w12\.", ".mlp.fc1."), (r"\.mlp\.w3\.", ".mlp.fc2."), prefix=prefix)
     del out["mask_token"]
     registers = out.pop("register_tokens", None)
     if registers is not None:
@@ -701,7 +688,7 @@ def _from_dinov2(state_dict: StateDict, model: nn.Module) -> StateDict:
 
 
 def _from_aimv2(state_dict: StateDict, model: nn.Module) -> StateDict:
-    return _rename(
+    return rename_keys(
         state_dict,
         (r"^preprocessor\.patchifier\.", "patch_embed."),
         (r"^preprocessor\.pos_embed", "pos_embed"),
@@ -715,7 +702,7 @@ def _from_aimv2(state_dict: StateDict, model: nn.Module) -> StateDict:
 
 def _from_beit3(state_dict: StateDict, model: nn.Module) -> StateDict:
     """BEiT-3's image part: the vision experts of its encoder, with separate projections joined."""
-    renamed = _rename(
+    renamed = rename_keys(
         state_dict,
         (r"^vision_embed\.proj\.", "patch_embed.proj."),
         (r"^vision_embed\.cls_token$", "cls_token"),
@@ -748,7 +735,7 @@ def _from_beit3(state_dict: StateDict, model: nn.Module) -> StateDict:
 
 def _from_radio(state_dict: StateDict, model: nn.Module) -> StateDict:
     """RADIO's backbone; its grid of 128 x 128 positions is resampled to the model's as RADIO does itself."""
-    out = _rename(state_dict, (r"\.grandma$", ".gamma"), prefix="radio_model.model.")
+    out = rename_keys(state_dict, (r"\.grandma$", ".gamma"), prefix="radio_model.model.")
     weight = out.pop("patch_generator.embedder.weight")
     side = math.isqrt(weight.shape[1] // 3)
     tokens = out.pop("patch_generator.cls_token.token")
@@ -773,7 +760,7 @@ def _from_jax(state_dict: StateDict, model: nn.Module) -> StateDict:
         for index, value in enumerate(arrays.pop(key).unbind()):
             arrays[key.replace("encoderblock", f"encoderblock_{index}")] = value
     arrays = {key: _from_jax_array(key, value) for key, value in arrays.items()}
-    renamed = _rename(
+    renamed = rename_keys(
         arrays,
         (r"^embedding/", "patch_embed.proj/"),
         (r"^cls$", "cls_token"),

@@ -21,10 +21,10 @@ from ..layers.conv import ConvNormAct
 from ..layers.patch_embed import HybridEmbed
 from ..layers.std_conv import StdConv2dSame
 from ..registry import register_model
-from .base import ImageModel, KeyMap, StateDict, Step
+from .base import ImageModel, KeyMap, StateDict, Step, rename_keys
 from .resnet import Bottleneck, ResNet
 from .resnetv2 import ResNetV2, block_path, create_resnetv2_stem
-from .vision_transformer import VisionTransformer, _from_jax, _rename
+from .vision_transformer import VisionTransformer, _from_jax
 
 if TYPE_CHECKING:
     from ._variants.vision_transformer_hybrid import *
@@ -134,7 +134,7 @@ register_model.variants(__name__, HybridVisionTransformer, {
 
 def _from_mobileclip(state_dict: StateDict, model: nn.Module) -> StateDict:
     """MobileCLIP's image tower; its projection becomes a classifier without bias."""
-    out = _rename(
+    out = rename_keys(
         state_dict,
         (r"^patch_emb\.", "patch_embed.backbone."), (r"\.block\.conv\.", ".conv."), (r"\.block\.norm\.", ".bn."),
         (r"^pos_embed\.pos_embed\.pos_embed$", "pos_embed"), (r"^post_transformer_norm\.", "norm."),
@@ -152,7 +152,7 @@ def _from_mobileclip(state_dict: StateDict, model: nn.Module) -> StateDict:
 def _from_jax_hybrid(state_dict: StateDict, model: Any) -> StateDict:
     """vision_transformer's arrays of R+ViT: those of the ResNet beside the transformer's."""
     stem = "patch_embed.backbone." + ("stem." if isinstance(model.patch_embed.backbone, ImageModel) else "")
-    return _from_jax(_rename(
+    return _from_jax(rename_keys(
         state_dict,
         (r"\bconv_root/", f"{stem}conv/"),
         (r"\bgn_root/", f"{stem}norm/"),

@@ -38,16 +38,12 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
     "convit": {"convit_tiny": dict(depth=3, local_up_to_layer=2, embed_dim=16, img_size=64)},
     "byobnet": {
         "test_byobnet": {},  # a block of each residual type
-        "gernet_s": dict(blocks=_byob("basic", gs=8)),  # last convolution
-        "repvgg_b1g4": dict(blocks=_byob("rep", gs=4)),
-        "repvgg_d2se": dict(blocks=_byob("rep")),
+        "repvgg_d2se": dict(blocks=_byob("rep", gs=4)),
         "mobileone_s0": dict(blocks=_byob("one", block_kwargs=dict(num_conv_branches=3))),
-        "resnet51q": _BOTTLES,  # stem without all norms
-        "resnet61q": _BOTTLES,  # two 3x3 convolutions
-        "bat_resnext26ts": _BOTTLES,
+        "resnet51q": dict(_BOTTLES, block_kwargs=dict(extra_conv=True)),  # stem without all norms, last convolution
+        "bat_resnext26ts": dict(_BOTTLES, attn_kwargs=dict(block_size=2)),
         "gcresnext26ts": _BOTTLES,
-        "regnetz_d8": _BOTTLES,  # no shortcut where the shape changes
-        "regnetz_d8_evos": dict(blocks=_byob("bottle", 1, br=2.0)),
+        "regnetz_d8_evos": dict(blocks=_byob("bottle", 1, br=2.0)),  # no shortcut where the shape changes
         "resnet50_clip": dict(_BOTTLES, img_size=64),  # pooling by attention
         "resnet50_mlp": _BOTTLES,  # hidden layer in the head
     },
