@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .activations import ActLayer, get_act_layer
-from .conv import pad_same
+from .conv import Padding, pad_same, resolve_padding
 from .helpers import placeable, to_2tuple
 from .norm import NormLayer, get_norm_layer
 
 __all__ = [
     "POOL_TYPES", "AvgPool2dSame", "ClassifierHead", "ConvClassifier", "GlobalPool2d", "Head", "MaxPool2dSame",
-    "NormMlpClassifierHead", "SelectAdaptivePool2d", "shortcut_pool",
+    "NormMlpClassifierHead", "SelectAdaptivePool2d", "create_pool2d", "shortcut_pool",
 ]
 
 POOL_TYPES = ("avg", "max", "avgmax", "catavgmax", "")
@@ -62,6 +63,26 @@ class MaxPool2dSame(nn.MaxPool2d):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(pad_same(x, self.kernel_size, self.stride, self.dilation, -math.inf))
+
+
+def create_pool2d(
+    pool_type: str, kernel_size: int, stride: int | None = None, padding: Padding = "", **kwargs: Any
+) -> nn.Module:
+    """An "avg" or "max" pool; stride as kernel unless given; `padding` as in `resolve_padding`.
+
+    Args:
+        kwargs: Further arguments of the pool: `ceil_mode`, `count_include_pad`, ...
+
+    Raises:
+        ValueError: The type or the padding is unknown.
+    """
+    pools: dict[str, tuple[Any, Any]] = {
+        "avg": (nn.AvgPool2d, AvgPool2dSame), "max": (nn.MaxPool2d, MaxPool2dSame)}
+    if pool_type not in pools:
+        raise ValueError(f"pool_type {pool_type!r} is not one of {', '.join(pools)}")
+    stride = stride or kernel_size
+    static, is_dynamic = resolve_padding(padding, kernel_size, stride, kwargs.get("dilation", 1))
+    return pools[pool_type][is_dynamic](kernel_size, stride, static, **kwargs)
 
 
 def shortcut_pool(stride: int, dilation: int = 1) -> nn.Module:

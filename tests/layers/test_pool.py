@@ -5,7 +5,7 @@ import torch
 from timm.layers import NormMlpClassifierHead as TimmHead
 from torch import nn
 
-from mvlib.layers import NormMlpClassifierHead
+from mvlib.layers import NormMlpClassifierHead, create_pool2d
 
 MAP = torch.randn(2, 8, 3, 4, generator=torch.Generator().manual_seed(0))
 
@@ -59,3 +59,8 @@ def test_a_classifier_without_bias():
 def test_pooling_that_does_not_fit(pool, message):
     with pytest.raises(ValueError, match=message):
         NormMlpClassifierHead(8, 3, pool_type=pool)
+
+
+def test_an_unknown_local_pool():
+    with pytest.raises(ValueError, match="pool_type 'median' is not one of avg, max"):
+        create_pool2d("median", 3)

@@ -122,6 +122,8 @@ LAYERS = [  # name, arguments, input's shape
     ("MixedConv2d", dict(in_channels=16, out_channels=8), MAP),
     ("BlurPool2d", dict(channels=16, filt_size=4), MAP),
     ("AvgPool2dSame", dict(kernel_size=3, stride=2), MAP),
+    *(("create_pool2d", dict(pool_type=kind, kernel_size=3, stride=stride, padding=padding), MAP)
+      for kind in ("avg", "max") for stride in (1, 2) for padding in ("", "same", "valid")),
     ("AvgPool2dSame", dict(kernel_size=2, stride=1, ceil_mode=True, count_include_pad=False), MAP),
     ("PatchEmbed", dict(img_size=None, patch_size=3, in_chans=16, embed_dim=6), MAP),
     ("PatchEmbed", dict(img_size=8, patch_size=2, in_chans=16, embed_dim=6, flatten=False), MAP),

@@ -163,6 +163,7 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "mobilenetv4_conv_aa_medium": {},
         "mobilenetv4_hybrid_medium_075": {},
     },
+    "nasnet": {"nasnetalarge": {}},
     "nfnet": {
         "test_nfnet": {},
         "dm_nfnet_f0": dict(_ONE_BLOCK, group_size=16),  # scaled activations and branches, TensorFlow's padding
@@ -174,6 +175,7 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "pit_ti_224": dict(depth=(1, 1, 1), img_size=64),
         "pit_ti_distilled_224": dict(depth=(1, 1, 2), img_size=64),
     },
+    "pnasnet": {"pnasnet5large": {}},
     "regnet": {
         "regnetx_002": {},
         "regnety_002": {},  # squeeze-and-excitation
@@ -307,5 +309,5 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
 }
 FIRST = {family: next(iter(members)) for family, members in REPRESENTATIVES.items()}
 # Nothing makes these small: the default run has their keys, and what their own files test of their blocks.
-LARGE = ("inception_resnet_v2", "inception_v4")
+LARGE = ("inception_resnet_v2", "inception_v4", "nasnet", "pnasnet")
 DEFAULT = [name for family, name in FIRST.items() if family not in LARGE]

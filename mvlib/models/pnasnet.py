@@ -1,0 +1,121 @@
+"""PNASNet-5: one cell, found by a search that goes from simple to complex ones.
+
+Liu et al., "Progressive Neural Architecture Search", 2017, arXiv:1712.00559.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from ..registry import register_model
+from .nas_blocks import ActConvBn, Cell, CellNet, StemCell, Sums, factorized_paths, join_paths
+
+if TYPE_CHECKING:
+    from ._variants.pnasnet import *
+
+__all__ = ["PNASNet5Large"]
+
+_OUTPUTS = (0, 1, 2, 3, 4)
+
+
+def cell_sums(first: str, last: str) -> Sums:
+    """The paper's figure 1, right; `first` acts on the first sum's second "prev", `last` on the last one's "x"."""
+    return (
+        (("prev", "sep5"), ("prev", first)),
+        (("x", "sep7"), ("x", "max")),
+        (("x", "sep5"), ("x", "sep3")),
+        ((2, "sep3"), ("x", "max")),
+        (("prev", "sep3"), ("x", last)),
+    )
+
+
+class FactorizedReduction(nn.Module):
+    """ReLU, then half the size by two convolutions. Shapes: (B, in_chs, H, W) -> (B, out_chs, H / 2, W / 2)."""
+
+    def __init__(self, in_chs: int, out_chs: int) -> None:
+        super().__init__()
+        self.act = nn.ReLU()
+        self.path_1, self.path_2, self.final_path_bn = factorized_paths(in_chs, out_chs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return join_paths(self.act(x), self.path_1, self.path_2, self.final_path_bn)
+
+
+class PnasCell(Cell):
+    """The cell; in a reduction cell, what reads the inputs has a stride of 2.
+
+    Shapes: (B, x_chs, H, W) of the cell before and (B, prev_chs, H, W) of the one before that -> the output, and the
+    first input.
+
+    Args:
+        x_chs, prev_chs: Channels of the inputs.
+        chs: Channels of each sum.
+        reduces: Whether it is a reduction cell.
+        shrinks_prev: Whether the second input is twice as large.
+        pad_type: See `Cell`.
+    """
+
+    def __init__(self, x_chs: int, prev_chs: int, chs: int, reduces: bool, shrinks_prev: bool, pad_type: str) -> None:
+        super().__init__()
+        self.conv_prev_1x1 = FactorizedReduction(prev_chs, chs) if shrinks_prev else ActConvBn(prev_chs, chs)
+        self.conv_1x1 = ActConvBn(x_chs, chs)
+        sums = cell_sums("max", "conv" if reduces else "")
+        self.add_branches(sums, _OUTPUTS, chs, chs, 2 if reduces else 1, pad_type)
+
+    def forward(self, x: Tensor, prev: Tensor) -> tuple[Tensor, Tensor]:
+        return self.combine(self.conv_1x1(x), self.conv_prev_1x1(prev)), x
+
+
+class PNASNet5Large(CellNet):
+    """A convolution, two reduction cells, twelve cells, of which two are reduction cells, a classifier.
+
+    Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of 32.
+
+    Args:
+        num_classes: Classes; 0 for pooled features.
+        in_chans: Channels of the image.
+        output_stride: 32 alone.
+        drop_rate: Dropout before the classifier.
+        global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
+        pad_type: "same" for TensorFlow's padding, "" for PyTorch's.
+
+    Raises:
+        ValueError: An option has an unknown value.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        output_stride: int = 32,
+        drop_rate: float = 0.0,
+        global_pool: str = "avg",
+        pad_type: str = "",
+    ) -> None:
+        super().__init__()
+        self.begin(num_classes, in_chans, output_stride, "conv_0", 96)
+        prev_chs, chs = 96, 54
+        stem = StemCell(prev_chs, chs, cell_sums("maxconv", "conv"), _OUTPUTS, pad_type)
+        self.add_cell("cell_stem_0", stem)
+        x_chs, reduction, shrinks_prev = stem.out_chs, 4, True
+        for name in ("cell_stem_1", *(f"cell_{i}" for i in range(12))):
+            reduces = name in ("cell_stem_1", "cell_4", "cell_8")
+            if reduces:
+                self.add_tap(x_chs, reduction, name)
+                reduction *= 2
+            if reduces or name == "cell_0":
+                chs *= 2
+            cell = PnasCell(x_chs, prev_chs, chs, reduces, shrinks_prev, pad_type)
+            self.add_cell(name, cell)
+            prev_chs, x_chs, shrinks_prev = x_chs, cell.out_chs, reduces
+        self.finish(x_chs, global_pool, drop_rate)
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        return dict(stem=r"^conv_0|cell_stem_[01]", blocks=r"^cell_(\d+)")
+
+
+register_model.variants(__name__, PNASNet5Large, {
+    "pnasnet5large": (dict(pad_type="same"), "PNASNet-5 (Liu et al., 2017)."),
+})
