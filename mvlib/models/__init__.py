@@ -68,6 +68,7 @@ _NAMES = {
     ".vgg": ("VGG",),
     ".vision_transformer": ("VisionTransformer",),
     ".vision_transformer_hybrid": ("HybridVisionTransformer",),
+    ".visformer": ("Visformer",),
     ".vovnet": ("VovNet",),
     ".xcit": ("XCiT",),
 }

@@ -291,6 +291,7 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "vit_small_resnet50d_s16_224": dict(_SMALL, depth=1, img_size=64),  # three stages of ResNet-D
         "vit_base_mci_224": dict(depth=1, img_size=64),  # MobileCLIP's convolutions
     },
+    "visformer": {"visformer_tiny": dict(img_size=64, depth=(1, 1, 1), embed_dim=48)},
     "vovnet": {
         "ese_vovnet39b": _NARROW,
         "vovnet39a": _NARROW,  # no shortcuts

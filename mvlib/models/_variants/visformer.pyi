@@ -1,0 +1,6 @@
+# Written by scripts/build_stubs.py.
+# ruff: noqa
+from typing import Any
+from ..visformer import Visformer as _Visformer
+def visformer_small(**kwargs: Any) -> _Visformer: ...
+def visformer_tiny(**kwargs: Any) -> _Visformer: ...

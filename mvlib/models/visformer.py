@@ -1,0 +1,250 @@
+"""Visformer: what a transformer gains from convolutional networks: stages, early convolutions, batch norm.
+
+Chen et al., "Visformer: The Vision-friendly Transformer", 2021, arXiv:2104.12533.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..layers.attention2d import Attention2d
+from ..layers.drop import DropPath, drop_path_rates
+from ..layers.helpers import to_2tuple
+from ..layers.norm import LayerNorm2d, NormLayer, get_norm_layer
+from ..layers.patch_embed import PatchEmbed
+from ..layers.pool import GlobalPool2d
+from ..registry import register_model
+from .base import Flow, ImageModel, Indices, Step
+
+if TYPE_CHECKING:
+    from ._variants.visformer import *
+
+__all__ = ["Visformer"]
+
+
+class SpatialMlp(nn.Module):
+    """1x1 convolutions around an activation, or, for `spatial_conv`, around a grouped 3x3 one, with its own widths.
+
+    Shapes: (B, dim, H, W) -> same.
+    """
+
+    def __init__(self, dim: int, hidden_dim: int, drop: float, group: int, spatial_conv: bool) -> None:
+        super().__init__()
+        if spatial_conv:
+            hidden_dim = dim * 5 // 6 if group < 2 else dim * 2
+        self.conv1 = nn.Conv2d(dim, hidden_dim, 1, bias=False)
+        self.act1 = nn.GELU()
+        self.drop1 = nn.Dropout(drop)
+        self.conv2 = nn.Conv2d(hidden_dim, hidden_dim, 3, padding=1, groups=group, bias=False) if spatial_conv else None
+        self.act2 = nn.GELU() if spatial_conv else nn.Identity()
+        self.conv3 = nn.Conv2d(hidden_dim, dim, 1, bias=False)
+        self.drop3 = nn.Dropout(drop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.drop1(self.act1(self.conv1(x)))
+        if self.conv2 is not None:
+            x = self.act2(self.conv2(x))
+        return self.drop3(self.conv3(x))
+
+
+class Attention(Attention2d):
+    """Attention whose heads may be narrower than their share of the channels. Shapes: (B, dim, H, W) -> same."""
+
+    def __init__(self, dim: int, num_heads: int, head_dim_ratio: float, attn_drop: float, proj_drop: float) -> None:
+        super().__init__(dim, num_heads=num_heads, bias=False, attn_drop=attn_drop, proj_drop=proj_drop)
+        width = num_heads * round(dim // num_heads * head_dim_ratio)
+        self.qkv = nn.Conv2d(dim, 3 * width, 1, bias=False)
+        self.proj = nn.Conv2d(width, dim, 1, bias=False)
+
+
+class Block(nn.Module):
+    """Attention, unless there is none, and MLP, each with norm and residual. Shapes: (B, dim, H, W) -> same."""
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        head_dim_ratio: float,
+        mlp_ratio: float,
+        proj_drop: float,
+        attn_drop: float,
+        drop_path: float,
+        norm: Any,
+        group: int,
+        has_attn: bool,
+        spatial_conv: bool,
+    ) -> None:
+        super().__init__()
+        self.drop_path = DropPath(drop_path)
+        self.norm1 = norm(dim) if has_attn else None
+        self.attn = Attention(dim, num_heads, head_dim_ratio, attn_drop, proj_drop) if has_attn else None
+        self.norm2 = norm(dim)
+        self.mlp = SpatialMlp(dim, int(dim * mlp_ratio), proj_drop, group, spatial_conv)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.norm1 is not None and self.attn is not None:
+            x = x + self.drop_path(self.attn(self.norm1(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class Visformer(ImageModel):
+    """Stem, three stages that each embed patches of what is before, add positions and run blocks; norm, classifier.
+
+    Shapes: (B, in_chans, *img_size) -> (B, num_classes); the features have a stride of `2 * patch_size`.
+
+    Args:
+        img_size: Side, or (height, width), in pixels.
+        patch_size: Stride of the second stage.
+        in_chans: Channels of the image.
+        num_classes: Classes; 0 for pooled features.
+        init_channels: Channels of the stem's 7x7 convolution; None for no stem.
+        embed_dim: Channels of the second stage; the first has half, the third twice as many.
+        depth: Blocks, in all or of each stage.
+        num_heads: Attention heads.
+        mlp_ratio: Hidden channels of the MLPs per channel, unless they have a 3x3 convolution.
+        drop_rate: Dropout before the classifier.
+        pos_drop_rate: Dropout behind the positions.
+        proj_drop_rate, attn_drop_rate: Dropout in the blocks.
+        drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
+        norm_layer: Norm of the blocks, by name or class.
+        attn_stage: Three digits: which stages have attention.
+        use_pos_embed: Whether positions are learned.
+        spatial_conv: Three digits: which stages' MLPs have a 3x3 convolution.
+        vit_stem: Patches as in a ViT, and one width and stride for all stages.
+        group: Groups of the 3x3 convolutions.
+        global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
+        conv_init: Convolutions begin as in a ResNet, not as in a ViT.
+        embed_norm: Norm of the embedded patches.
+
+    Raises:
+        ValueError: An option has an unknown value; from `forward`, the image has another size.
+    """
+
+    tap_norm: ClassVar[str] = "last"
+
+    pos_embed1: nn.Parameter
+    pos_embed2: nn.Parameter
+    pos_embed3: nn.Parameter
+
+    def __init__(
+        self,
+        img_size: int | tuple[int, int] = 224,
+        patch_size: int = 16,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        init_channels: int | None = 32,
+        embed_dim: int = 384,
+        depth: int | Sequence[int] = 12,
+        num_heads: int = 6,
+        mlp_ratio: float = 4.0,
+        drop_rate: float = 0.0,
+        pos_drop_rate: float = 0.0,
+        proj_drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        norm_layer: NormLayer = LayerNorm2d,
+        attn_stage: str = "111",
+        use_pos_embed: bool = True,
+        spatial_conv: str = "111",
+        vit_stem: bool = False,
+        group: int = 8,
+        global_pool: str = "avg",
+        conv_init: bool = False,
+        embed_norm: NormLayer = None,
+    ) -> None:
+        super().__init__()
+        for option, value in (("attn_stage", attn_stage), ("spatial_conv", spatial_conv)):
+            if len(value) != 3 or not set(value) <= {"0", "1"}:
+                raise ValueError(f"{option} is three digits, each 0 or 1, not {value!r}")
+        depths = [depth // 3, depth - 2 * (depth // 3), depth // 3] if isinstance(depth, int) else list(depth)
+        if len(depths) != 3:
+            raise ValueError(f"depth is one number or one for each of the 3 stages, not {depth}")
+        norm = get_norm_layer(norm_layer)
+        self.num_classes, self.in_chans, self.img_size = num_classes, in_chans, to_2tuple(img_size)
+        self.embed_dim, self.conv_init = embed_dim, conv_init
+        self.flow = Flow(stem=[], stages=[])
+        size: Any = self.img_size
+        chs, reduction, self.stem = in_chans, 1, None
+        dims, patches = (embed_dim // 2, embed_dim, embed_dim * 2), [patch_size // 2, patch_size // 8, patch_size // 8]
+        if vit_stem:
+            dims, patches = (embed_dim, embed_dim, embed_dim), [patch_size, 0, 0]
+        elif init_channels is not None:
+            self.stem = nn.Sequential(
+                nn.Conv2d(in_chans, init_channels, 7, stride=2, padding=3, bias=False), nn.BatchNorm2d(init_channels),
+                nn.ReLU(inplace=True))
+            self.flow.stem.append(Step("stem"))
+            size, chs, reduction = tuple(side // 2 for side in size), init_channels, 2
+            patches[0] //= 2
+        self.pos_drop = nn.Dropout(pos_drop_rate)
+        for i, (dim, patch, rates) in enumerate(zip(dims, patches, drop_path_rates(drop_path_rate, depths))):
+            steps = self.flow.stages if i else self.flow.stem
+            if patch:
+                embed = PatchEmbed(size, patch, chs, dim, get_norm_layer(embed_norm), flatten=False)
+                self.add_module(f"patch_embed{i + 1}", embed)
+                steps.append(Step(f"patch_embed{i + 1}"))
+                size, chs, reduction = embed.grid_size, dim, reduction * patch
+                if use_pos_embed:
+                    self.register_parameter(f"pos_embed{i + 1}", nn.Parameter(torch.empty(1, dim, *size)))
+                    steps.append(Step(f"add_positions{i + 1}"))
+            self.add_module(f"stage{i + 1}", nn.Sequential(*(
+                Block(dim, num_heads, 1.0 if i else 0.5, mlp_ratio, proj_drop_rate, attn_drop_rate, rate, norm, group,
+                      has_attn=attn_stage[i] == "1", spatial_conv=spatial_conv[i] == "1")
+                for rate in rates)))
+            self.flow.stages.append(Step(f"stage{i + 1}", dim, reduction))
+        self.num_features = chs
+        self.norm = norm(chs)
+        self.flow.tail = [Step("norm")]
+        self.global_pool = GlobalPool2d(global_pool)
+        self.head_hidden_size = self.num_features * self.global_pool.out_factor
+        self.head_drop = nn.Dropout(drop_rate)
+        self.head = self.make_classifier(num_classes)
+        self.init_weights()
+
+    def add_positions1(self, x: Tensor) -> Tensor:
+        return self.pos_drop(x + self.pos_embed1)
+
+    def add_positions2(self, x: Tensor) -> Tensor:
+        return self.pos_drop(x + self.pos_embed2)
+
+    def add_positions3(self, x: Tensor) -> Tensor:
+        return self.pos_drop(x + self.pos_embed3)
+
+    def prune_intermediate_layers(
+        self, indices: Indices = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        taken = super().prune_intermediate_layers(indices, prune_norm, prune_head)
+        for name in [name for name in self._parameters if int(name[-1]) > len(self.flow.taps)]:
+            self._parameters[name] = None
+        return taken
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        blocks = [(r"^stage(\d+)\.(\d+)", None), (r"^(?:patch_embed|pos_embed)(\d+)", (0,)), (r"^norm", (99999,))]
+        return dict(stem=r"^patch_embed1|pos_embed1|stem", blocks=blocks)
+
+    def reset_parameters(self) -> None:
+        for positions in self._parameters.values():
+            if positions is not None:
+                nn.init.trunc_normal_(positions, std=0.02)
+
+    def init_module(self, name: str, module: nn.Module) -> None:
+        super().init_module(name, module)
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            if isinstance(module, nn.Conv2d) and self.conv_init:
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            else:
+                nn.init.trunc_normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+_PUBLISHED = dict(depth=(7, 4, 4), attn_stage="011", spatial_conv="100", norm_layer=nn.BatchNorm2d, conv_init=True,
+                  embed_norm=nn.BatchNorm2d)
+
+register_model.variants(__name__, Visformer, {
+    "visformer_tiny": (_PUBLISHED, dict(init_channels=16, embed_dim=192, num_heads=3)),
+    "visformer_small": _PUBLISHED,
+})
