@@ -23,6 +23,7 @@ from .pool import *
 from .pos_embed import *
 from .rel_pos import *
 from .rope import *
+from .self_attention2d import *
 from .stage import *
 from .std_conv import *
 from .weight_init import *

@@ -319,6 +319,49 @@ def test_attention_by_name_is_timms(name):
         assert (expected - x).abs().max() > 1e-3
 
 
+@pytest.mark.parametrize(("name", "kwargs"), [
+    ("bottleneck", dict(feat_size=(8, 16))),
+    ("bottleneck", dict(feat_size=(8, 16), dim_out=48, stride=2, num_heads=2, qk_ratio=0.5, scale_pos_embed=True)),
+    ("halo", dict(block_size=4)), ("halo", dict(stride=2, num_heads=4, dim_head=6, qkv_bias=True)),
+    ("halo", dict(dim_out=48, block_size=4, halo_size=1, stride=2, avg_down=True, qk_ratio=0.5, scale_pos_embed=True)),
+    ("lambda", dict()), ("lambda", dict(r=3, stride=2, num_heads=2, dim_head=None, qk_ratio=0.5, qkv_bias=True)),
+    ("lambda", dict(r=None, feat_size=(8, 16))),
+], ids=str)
+def test_self_attention_is_timms(name, kwargs):
+    torch.manual_seed(0)
+    its, mine = (layers.create_attn(name, 32, **kwargs) for layers in (theirs, ours))
+    assert parameters(type(mine)) == parameters(type(its))
+    for part in (mine, its):
+        part.reset_parameters()
+    for key, value in its.named_parameters():
+        assert abs(mine.get_parameter(key).std() - value.std()) < 0.35 * value.std() + 1e-6, key
+    with torch.no_grad():
+        for value in its.state_dict().values():
+            value.uniform_(-0.4, 0.9).abs_() if value.is_floating_point() else None
+    mine.load_state_dict(its.state_dict())
+    assert list(mine.state_dict()) == list(its.state_dict())
+    x = torch.randn(2, 32, 8, 16)
+    its.eval(), mine.eval()
+    (expected, grads), (found, own) = ((y, torch.autograd.grad(y.square().mean(), list(part.parameters())))
+                                       for part in (its, mine) for y in [part(x)])
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    for grad, wanted in zip(own, grads, strict=True):
+        torch.testing.assert_close(grad, wanted, rtol=1e-3, atol=1e-4 * wanted.abs().max().item() + 1e-7)
+
+
+@pytest.mark.parametrize(("name", "kwargs", "message"), [
+    ("bottleneck", dict(), "feat_size is needed"), ("lambda", dict(r=None), "feat_size is needed"),
+    ("bottleneck", dict(feat_size=4, num_heads=3), "32 channels cannot be divided among 3 heads"),
+    ("halo", dict(stride=3), "stride is 1 or 2, not 3"), ("lambda", dict(r=4), "r is odd, to have a centre, not 4"),
+    ("bottleneck", dict(feat_size=4), "the feature map is 6 x 4, the attention takes 4 x 4"),
+    ("halo", dict(block_size=4), "the feature map is 6 x 4, the attention takes multiples of 4 x 4"),
+    ("lambda", dict(r=None, feat_size=4), "the feature map is 6 x 4, the attention takes 4 x 4"),
+])
+def test_what_self_attention_cannot_take(name, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        ours.create_attn(name, 32, **kwargs)(torch.ones(1, 32, 6, 4))
+
+
 @pytest.mark.parametrize("kwargs", [
     dict(), dict(extent=4), dict(extent=2, add_maxpool=True), dict(extra_params=True, extent=4),
     dict(extra_params=True, feat_size=(8, 8)),
