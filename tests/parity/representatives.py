@@ -32,10 +32,18 @@ def _byob(kind: str, first_stride: int = 2, **kwargs: Any) -> tuple[ByoBlockCfg,
 
 
 _BOTTLES = dict(blocks=_byob("bottle", 1, gs=8, br=0.5))
+_ATTENTIVE = dict(blocks=_byob("self_attn", 1, br=0.5), img_size=64)
 
 REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
     "cait": {"cait_xxs24_224": dict(depth=2, embed_dim=64, img_size=64)},
     "convit": {"convit_tiny": dict(depth=3, local_up_to_layer=2, embed_dim=16, img_size=64)},
+    "byoanet": {
+        "botnet26t_256": _ATTENTIVE,
+        "halonet26t": dict(_ATTENTIVE, self_attn_kwargs=dict(block_size=2, halo_size=1)),
+        "haloregnetz_b": dict(_ATTENTIVE, self_attn_kwargs=dict(block_size=2, halo_size=1, qk_ratio=0.33)),
+        "lambda_resnet26t": _ATTENTIVE,
+        "lambda_resnet26rpt_256": _ATTENTIVE,  # a table of relative positions
+    },
     "byobnet": {
         "test_byobnet": {},  # a block of each residual type
         "repvgg_d2se": dict(blocks=_byob("rep", gs=4)),
