@@ -96,7 +96,12 @@ def save_for_hub(
     contents = _config_json(model, config, model_args)
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    tensors = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    tensors, places = {}, set()
+    for key, value in model.state_dict().items():
+        value = value.detach().cpu().contiguous()
+        is_shared = value.numel() > 0 and value.data_ptr() in places  # safetensors takes no memory twice
+        tensors[key] = value.clone() if is_shared else value
+        places.add(value.data_ptr())
     with replacing(directory / "model.safetensors") as path:
         save_file(tensors, path, metadata={"format": "pt"})
     texts = {"config.json": json.dumps(contents, indent=2),

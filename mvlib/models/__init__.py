@@ -34,6 +34,7 @@ _NAMES = {
     ".convnext": ("ConvNeXt",),
     ".cspnet": ("CspNet",),
     ".deit": ("VisionTransformerDistilled",),
+    ".coat": ("CoaT",),
     ".convit": ("ConVit",),
     ".densenet": ("DenseNet",),
     ".dla": ("DLA",),

@@ -342,8 +342,8 @@ class ImageModel(nn.Module):
                     feature, grid = x, shared.get("grid")
                     if tap.part is not None:
                         feature, grid = x[tap.part], grid and grid[tap.part]
-                    if norm and self._is_normed(index):
-                        feature = self._at(self.norm_path)(feature)
+                    if norm:
+                        feature = self.norm_tap(feature, index)
                     grid = grid or self.tap_grid(tap, image_size)
                     intermediates.append(self._format_tap(feature, grid, output_fmt, return_prefix_tokens))
                 index += 1
@@ -378,8 +378,11 @@ class ImageModel(nn.Module):
             module = getattr(module, name)
         return module
 
-    def _is_normed(self, index: int) -> bool:
-        return self.tap_norm == "all" or (self.tap_norm == "last" and index == len(self.flow.taps) - 1)
+    def norm_tap(self, x: Tensor, index: int) -> Tensor:
+        """A tap behind the final norm that fits it; as it is where none does."""
+        is_normed = self.tap_norm == "all" or (self.tap_norm == "last" and index == len(self.flow.taps) - 1)
+        normed: Tensor = self._at(self.norm_path)(x) if is_normed else x
+        return normed
 
     def _format_tap(self, x: Tensor, grid: tuple[int, int] | None, output_fmt: str, prefix: bool) -> Any:
         known = ("NCHW", "NHWC", "NLC") if self.tap_layout == "NLC" else ("NCHW", "NHWC")

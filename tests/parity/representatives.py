@@ -15,6 +15,7 @@ _SMALL = dict(depth=3, embed_dim=192, num_heads=3)
 _TINY = dict(img_size=64, depths=(1, 1, 2, 1))
 _ONE_BLOCK = dict(depths=(1, 1, 1, 1), width_factor=0.125)
 _TWO_EACH = dict(block_config=(2, 2, 2, 2))
+_COAT = dict(embed_dims=(16, 24, 32, 32), img_size=64)
 _ONE_EACH = dict(layers=(1, 1, 1, 1))
 _CHANNELS = (128, 256, 256, 256)
 _SLIM = dict(_ONE_EACH, channels=(16, 32, 64, 128))
@@ -36,6 +37,10 @@ _ATTENTIVE = dict(blocks=_byob("self_attn", 1, br=0.5), img_size=64)
 
 REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
     "cait": {"cait_xxs24_224": dict(depth=2, embed_dim=64, img_size=64)},
+    "coat": {
+        "coat_lite_tiny": dict(_COAT, serial_depths=(1, 1, 1, 1)),
+        "coat_tiny": dict(_COAT, serial_depths=(1, 1, 1, 1), parallel_depth=2, embed_dims=(16, 24, 24, 24)),
+    },
     "convit": {"convit_tiny": dict(depth=3, local_up_to_layer=2, embed_dim=16, img_size=64)},
     "byoanet": {
         "botnet26t_256": _ATTENTIVE,
