@@ -139,22 +139,33 @@ class FeatureExtractor(nn.ModuleDict):
             model.reset_classifier(0)
             self.body = model
         else:
+            before = self._children(model)
             model.prune_intermediate_layers(None if form == "body" else taken, prune_norm=not norm)
             if form == "getter":
                 self.model = model
             else:
-                self._adopt_children()
+                self._adopt_children(before, self._own_name(info[taken[-1]]["module"]).partition(".")[0])
         self.left_out = keys - {self._model_name(key) for key in self.state_dict()}
 
-    def _adopt_children(self) -> None:
-        """Make the children of the model, up to the last that it runs, this module's own, and run them from there."""
-        model = self.model
+    def _children(self, model: ImageModel) -> dict[str, Any]:
+        """The model's children under our names for them."""
         children: dict[str, Any] = {}
         for name, child in model.named_children():
             if self._is_flat and isinstance(child, nn.Sequential):
                 children.update((f"{name}_{item}", layer) for item, layer in child.named_children())
             else:
                 children[name] = child
+        return children
+
+    def _adopt_children(self, before: dict[str, Any], last: str) -> None:
+        """Make the children of the model, up to the last that it runs, this module's own, and run them from there.
+
+        The one that holds the last output is as it was before it was pruned: whole.
+        """
+        model = self.model
+        children = self._children(model)
+        if last in children:
+            children[last] = before[last]
         if self._is_flat:
             model.flow = Flow([*map(self._moved, model.flow.stem)], [*map(self._moved, model.flow.stages)])
         run = {parts[0] for step in model.flow.body for parts in step.parts}
@@ -167,8 +178,7 @@ class FeatureExtractor(nn.ModuleDict):
         """The step, looked up among our children."""
         items = [path for name in step.paths for path in self._flattened.values() if path.startswith(f"{name}.")]
         moved = copy.copy(step)
-        parts = tuple(tuple(self._own_name(path).split(".")) for path in items or step.paths)
-        object.__setattr__(moved, "parts", parts)
+        object.__setattr__(moved, "parts", step.split(map(self._own_name, items or step.paths)))
         return moved
 
     def forward(self, x: Tensor) -> list[Tensor] | dict[str, Tensor]:

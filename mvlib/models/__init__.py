@@ -72,6 +72,8 @@ _NAMES = {
     ".visformer": ("Visformer",),
     ".vovnet": ("VovNet",),
     ".xcit": ("XCiT",),
+    ".xception": ("Xception",),
+    ".xception_aligned": ("XceptionAligned",),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 _ALIASES = {  # torchvision's classes whose networks are of our other classes

@@ -60,6 +60,7 @@ class Step:
         takes: Names of shared values (rotary tables, a mask, the grid of tokens) that it takes after its input.
         gives: Names under which what it returns after its output is shared with the steps behind it. "grid", the rows
             and columns of tokens, is also what taps are shaped by; a list of them where the output is a list.
+        method: Method of the module that is run instead of it: a block with a tap within is two steps.
     """
 
     name: str
@@ -68,10 +69,16 @@ class Step:
     module: str | tuple[str, ...] | None = None
     takes: tuple[str, ...] = ()
     gives: tuple[str, ...] = ()
+    method: str = ""
     parts: tuple[tuple[str, ...], ...] = field(init=False, repr=False, compare=False)  # the name, as it is looked up
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "parts", tuple(tuple(path.split(".")) for path in self.paths))
+        object.__setattr__(self, "parts", self.split(self.paths))
+
+    def split(self, paths: Iterable[str]) -> tuple[tuple[str, ...], ...]:
+        """What is looked up, name by name, to run the module at each of these paths."""
+        method = (self.method,) if self.method else ()
+        return tuple((*path.split("."), *method) for path in paths)
 
     @property
     def paths(self) -> list[str]:
@@ -352,7 +359,7 @@ class ImageModel(nn.Module):
                 break
         if intermediates_only:
             return intermediates
-        for step in self.flow.stem[position + 1:]:
+        for step in self.steps_after(position):
             x = self.run_step(step, x, shared)
         if complete or self.tap_norm == "all":  # a norm that fits every tap fits the last one reached
             for step in self.flow.end:
@@ -364,6 +371,10 @@ class ImageModel(nn.Module):
     def early_features(self, x: Any) -> Any:
         """Final features of a pass that stops at a tap, from what the tap's step gave."""
         return x
+
+    def steps_after(self, position: int) -> list[Step]:
+        """What is run after this step of the flow's body where one stops early: the rest of the stem."""
+        return self.flow.stem[position + 1:]
 
     def tap_grid(self, tap: Tap, image_size: Sequence[int] | None) -> tuple[int, int] | None:
         """Rows and columns of a tap of tokens, where no step gives them, for an image of `image_size` (H, W)."""
@@ -427,9 +438,11 @@ class ImageModel(nn.Module):
         neck = [] if prune_norm or is_cut or prune_head else flow.neck
         if is_cut or neck != flow.neck:  # the head was made for other features
             self.num_features, prune_head = last.chs, True
+        kept = {path for step in flow.body[:stop] for path in step.paths}  # a block may be several steps
         for step in flow.body[stop:] + [step for step in flow.end if step not in tail + neck]:
             for path in step.paths:
-                self._remove_module(path)
+                if path not in kept:
+                    self._remove_module(path)
         self.flow = Flow(flow.stem[:stop], flow.stages[:max(stop - len(flow.stem), 0)], tail, neck)
         if prune_head:
             self.reset_classifier(0, "", reset_other=True)

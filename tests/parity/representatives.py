@@ -32,6 +32,12 @@ def _byob(kind: str, first_stride: int = 2, **kwargs: Any) -> tuple[ByoBlockCfg,
     return tuple(ByoBlockCfg(kind, 1, c, s, **kwargs) for c, s in ((32, first_stride), (32, 2), (64, 2), (128, 2)))
 
 
+def _aligned(**last: Any) -> list[dict[str, Any]]:
+    chs = ((64, 16, 2), (16, 16, 2), (16, 24, 2), (24, 24, 1), (24, (24, 32, 32), 2), (32, (32, 32, 48), 1))
+    blocks = [dict(in_chs=a, out_chs=b, stride=stride) for a, b, stride in chs]
+    return [*blocks[:-1], dict(blocks[-1], no_skip=True, **last)]
+
+
 _BOTTLES = dict(blocks=_byob("bottle", 1, gs=8, br=0.5))
 _ATTENTIVE = dict(blocks=_byob("self_attn", 1, br=0.5), img_size=64)
 
@@ -311,6 +317,11 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "ese_vovnet19b_slim_dw": {},  # separable convolutions
         "ese_vovnet39b_evos": _NARROW,
     },
+    "xception": {"legacy_xception": {}},
+    "xception_aligned": {
+        "xception41": dict(block_cfg=_aligned(start_with_relu=False)),
+        "xception41p": dict(block_cfg=_aligned()),  # norm and activation in front
+    },
     "xcit": {
         "xcit_nano_12_p16_224": dict(depth=2, embed_dim=64, img_size=64),
         "xcit_tiny_12_p8_224": dict(depth=1, embed_dim=64, img_size=64),  # norm of all tokens
@@ -324,4 +335,5 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
 FIRST = {family: next(iter(members)) for family, members in REPRESENTATIVES.items()}
 # Nothing makes these small: the default run has their keys, and what their own files test of their blocks.
 LARGE = ("inception_resnet_v2", "inception_v4", "nasnet", "pnasnet")
+LARGE = ("inception_resnet_v2", "inception_v4", "xception")
 DEFAULT = [name for family, name in FIRST.items() if family not in LARGE]

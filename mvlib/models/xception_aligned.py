@@ -1,0 +1,222 @@
+"""Aligned Xception: Xception deeper, its max pools strided convolutions, as DeepLab has it.
+
+Chen et al., "Encoder-Decoder with Atrous Separable Convolution for Semantic Image Segmentation", 2018,
+arXiv:1802.02611; after Chollet, "Xception", 2016, arXiv:1610.02357. The number counts the convolutions; the models with
+a "p" are timm's, with norm and activation in front of the convolutions.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import Tensor, nn
+
+from ..layers.activations import ActLayer, get_act_layer
+from ..layers.conv import ConvNormAct, create_conv2d
+from ..layers.drop import DropPath, drop_path_rates
+from ..layers.helpers import to_3tuple
+from ..layers.norm import NormLayer, create_norm_act_layer
+from ..layers.pool import ClassifierHead
+from ..registry import register_model
+from .base import Flow, Step
+from .inner_taps import InnerTaps, inner_tap
+
+if TYPE_CHECKING:
+    from ._variants.xception_aligned import *
+
+__all__ = ["PreSeparableConv2d", "SeparableConv2d", "XceptionAligned", "XceptionModule"]
+
+
+class SeparableConv2d(nn.Sequential):
+    """Depthwise 3x3 and 1x1 convolution, each with norm and (unless None) activation.
+
+    Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride). Keys `conv_dw`, `bn_dw`, `conv_pw`, `bn_pw`.
+    """
+
+    def __init__(
+        self, in_chs: int, out_chs: int, stride: int, dilation: int, act_layer: ActLayer, norm_layer: NormLayer
+    ) -> None:
+        super().__init__()
+        self.conv_dw = create_conv2d(in_chs, in_chs, 3, stride, dilation=dilation, depthwise=True)
+        self.bn_dw = create_norm_act_layer(norm_layer, in_chs, act_layer)
+        self.conv_pw = create_conv2d(in_chs, out_chs, 1)
+        self.bn_pw = create_norm_act_layer(norm_layer, out_chs, act_layer)
+
+
+class PreSeparableConv2d(nn.Sequential):
+    """Norm and activation (where `first_act`), then depthwise 3x3 and 1x1 convolution.
+
+    Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride). Keys `norm`, `conv_dw`, `conv_pw`.
+    """
+
+    def __init__(
+        self, in_chs: int, out_chs: int, stride: int, dilation: int, act_layer: ActLayer, norm_layer: NormLayer,
+        first_act: bool,
+    ) -> None:
+        super().__init__()
+        if first_act:
+            self.norm = create_norm_act_layer(norm_layer, in_chs, act_layer)
+        self.conv_dw = create_conv2d(in_chs, in_chs, 3, stride, dilation=dilation, depthwise=True)
+        self.conv_pw = create_conv2d(in_chs, out_chs, 1)
+
+
+class XceptionModule(nn.Module):
+    """Three separable convolutions, the last of which has the stride, and a shortcut.
+
+    Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride).
+
+    Args:
+        in_chs: Channels of the input.
+        out_chs: Channels of each convolution's output, one number or three.
+        stride: Stride of the last convolution and of the shortcut.
+        dilation: Dilation of the convolutions.
+        start_with_relu: An activation in front of each convolution, else two within; without `preact`.
+        no_skip: No shortcut.
+        preact: Norm and activation in front of the convolutions; the shortcut begins behind the first.
+        act_layer: Activation.
+        norm_layer: Norm.
+        drop_path: Stochastic depth.
+    """
+
+    def __init__(
+        self, in_chs: int, out_chs: int | tuple[int, int, int], stride: int = 1, dilation: int = 1,
+        start_with_relu: bool = True, no_skip: bool = False, preact: bool = False, act_layer: ActLayer = "relu",
+        norm_layer: NormLayer = "batchnorm2d", drop_path: float = 0.0,
+    ) -> None:
+        super().__init__()
+        chs = [in_chs, *to_3tuple(out_chs)]
+        self.no_skip = no_skip
+        self.shortcut: nn.Module = nn.Identity()
+        if not no_skip and (chs[-1] != in_chs or stride != 1):
+            self.shortcut = create_conv2d(in_chs, chs[-1], 1, stride) if preact else \
+                ConvNormAct(in_chs, chs[-1], 1, stride, norm_layer=norm_layer, apply_act=False)
+        self.norm = create_norm_act_layer(norm_layer, in_chs, act_layer) if preact else nn.Identity()
+        self.stack = nn.Sequential()
+        for i in range(3):
+            args = chs[i], chs[i + 1], stride if i == 2 else 1, dilation
+            if start_with_relu and not preact:
+                self.stack.add_module(f"act{i + 1}", get_act_layer(act_layer)(inplace=i > 0))
+            conv = PreSeparableConv2d(*args, act_layer, norm_layer, first_act=i > 0) if preact else \
+                SeparableConv2d(*args, None if start_with_relu else act_layer, norm_layer)
+            self.stack.add_module(f"conv{i + 1}", conv)
+        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.finish(*self.begin(x))
+
+    def begin(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What the last convolution takes, and what the shortcut takes."""
+        x = skip = self.norm(x)
+        for name, layer in self.stack.named_children():
+            x = layer(x) if name != "conv3" else x
+        return x, skip
+
+    def finish(self, x: Tensor, skip: Tensor) -> Tensor:
+        x = self.stack[-1](x)
+        return x if self.no_skip else self.drop_path(x) + self.shortcut(skip)
+
+    def beginning(self) -> XceptionModule:
+        block = copy.copy(self)
+        block._modules = {"norm": self.norm, "stack": self.stack[:-1]}
+        return block
+
+
+class XceptionAligned(InnerTaps):
+    """A stem of two convolutions, blocks, pooling and a linear classifier.
+
+    Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of `output_stride`.
+
+    Args:
+        block_cfg: Of each block, arguments of `XceptionModule`: `in_chs`, `out_chs`, `stride` and others.
+        num_classes: Classes; 0 for pooled features.
+        in_chans: Channels of the image.
+        output_stride: 8, 16 or 32; strides beyond it become dilation.
+        preact: Norm and activation in front of the convolutions.
+        act_layer: Activation.
+        norm_layer: Norm.
+        drop_rate: Dropout before the classifier.
+        drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
+        global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
+
+    Raises:
+        ValueError: An option has an unknown value.
+    """
+
+    head_path: ClassVar[str] = "head"
+    feature_form: ClassVar[str] = "flat"
+
+    def __init__(
+        self,
+        block_cfg: Sequence[Mapping[str, Any]],
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        output_stride: int = 32,
+        preact: bool = False,
+        act_layer: ActLayer = "relu",
+        norm_layer: NormLayer = "batchnorm2d",
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        global_pool: str = "avg",
+    ) -> None:
+        super().__init__()
+        if output_stride not in (8, 16, 32):
+            raise ValueError(f"output_stride is 8, 16 or 32, not {output_stride}")
+        self.num_classes, self.in_chans = num_classes, in_chans
+        layer_args: dict[str, Any] = dict(act_layer=act_layer, norm_layer=norm_layer)
+        self.stem = nn.Sequential(
+            ConvNormAct(in_chans, 32, 3, stride=2, **layer_args),
+            create_conv2d(32, 64, 3) if preact else ConvNormAct(32, 64, 3, **layer_args))
+        self.flow = Flow(stem=[Step("stem")], stages=[], tail=[Step("act")])
+        self.blocks = nn.Sequential()
+        reduction, dilation = 2, 1
+        for i, (cfg, drop_path) in enumerate(zip(block_cfg, drop_path_rates(drop_path_rate, len(block_cfg)))):
+            name, stride, next_dilation = f"blocks.{i}", cfg["stride"], dilation
+            if stride > 1:
+                chs = to_3tuple(cfg["out_chs"])[1]
+                self.flow.stages += inner_tap(name, chs, reduction, f"{name}.stack.{'conv2' if preact else 'act3'}")
+                if reduction * stride > output_stride:
+                    stride, next_dilation = 1, dilation * stride
+                reduction *= stride
+            else:
+                self.flow.stages.append(Step(name))
+            self.blocks.append(XceptionModule(**{
+                **cfg, "stride": stride, "dilation": dilation, "preact": preact, "drop_path": drop_path, **layer_args}))
+            dilation = next_dilation
+        self.num_features = to_3tuple(cfg["out_chs"])[-1]
+        self.flow.stages[-1] = replace(self.flow.stages[-1], chs=self.num_features, reduction=reduction)
+        self.act = get_act_layer(act_layer)() if preact else nn.Identity()
+        self.head = ClassifierHead(self.num_features, num_classes, global_pool, drop_rate)
+        self.head_hidden_size = self.head.num_features
+        self.init_weights()
+
+    def steps_after(self, position: int) -> list[Step]:
+        """As timm, end the block that the tap is in."""
+        return [step for step in self.flow.body[position + 1:position + 2] if step.method == "finish"]
+
+
+def _blocks(middle: int, chs: Sequence[int], strides: Sequence[int]) -> dict[str, Any]:
+    """Entry flow of these channels and strides, `middle` blocks that change nothing, exit flow."""
+    entry = [dict(in_chs=a, out_chs=b, stride=stride) for a, b, stride in zip((64, *chs), chs, strides)]
+    return dict(block_cfg=[
+        *entry, *[dict(in_chs=728, out_chs=728, stride=1)] * middle,
+        dict(in_chs=728, out_chs=(728, 1024, 1024), stride=2),
+        dict(in_chs=1024, out_chs=(1536, 1536, 2048), stride=1, no_skip=True, start_with_relu=False),
+    ])
+
+
+_41 = _blocks(8, (128, 256, 728), (2, 2, 2))
+_65 = _blocks(16, (128, 256, 728), (2, 2, 2))
+_71 = _blocks(16, (128, 256, 256, 728, 728), (2, 1, 2, 1, 2))
+_EPS = dict(norm_layer=partial(nn.BatchNorm2d, eps=1e-3))  # TensorFlow's
+
+register_model.variants(__name__, XceptionAligned, {
+    "xception41": (_41, _EPS),
+    "xception65": (_65, _EPS),
+    "xception71": (_71, _EPS),
+    "xception41p": (_41, dict(preact=True)),
+    "xception65p": (_65, _EPS, dict(preact=True)),
+})
