@@ -51,6 +51,7 @@ _NAMES = {
     ".mlp_mixer": ("MlpMixer",),
     ".mobilenetv3": ("MobileNetV3",),
     ".nasnet": ("NASNetALarge",),
+    ".nest": ("Nest",),
     ".nfnet": ("NormFreeNet",),
     ".pit": ("PoolingVisionTransformer", "PoolingVisionTransformerDistilled"),
     ".pnasnet": ("PNASNet5Large",),

@@ -183,6 +183,10 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "mobilenetv4_hybrid_medium_075": {},
     },
     "nasnet": {"nasnetalarge": {}},
+    "nest": {
+        "nest_tiny": dict(img_size=32, mlp_ratio=0.25),
+        "nest_tiny_jx": dict(img_size=32, mlp_ratio=0.25),  # TensorFlow's padding
+    },
     "nfnet": {
         "test_nfnet": {},
         "dm_nfnet_f0": dict(_ONE_BLOCK, group_size=16),  # scaled activations and branches, TensorFlow's padding
@@ -267,8 +271,9 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "swinv2_base_window12to16_192to256": dict(depths=(2, 1, 1, 1), embed_dim=48, num_heads=(2, 4, 8, 16)),
     },
     "twins": {
-        "twins_svt_small": dict(img_size=64, embed_dims=(16, 16, 32, 32), num_heads=(2, 2, 2, 2), depths=(2, 1, 1, 1)),
-        "twins_pcpvt_small": dict(img_size=64, depths=(1, 1, 1, 1)),  # no windows
+        "twins_svt_small": dict(img_size=64, embed_dims=(16, 16, 32), num_heads=(2, 2, 2), mlp_ratios=(2, 2, 2),
+                                depths=(2, 1, 1), sr_ratios=(8, 4, 2), wss=(7, 7, 7)),
+        "twins_pcpvt_small": dict(img_size=32, depths=(1, 1, 1, 1)),  # no windows
     },
     "tresnet": {
         "tresnet_m": dict(_ONE_EACH, width_factor=0.25),

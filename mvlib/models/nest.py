@@ -1,0 +1,224 @@
+"""NesT: transformers within the blocks of an image, which a convolution and a pooling merge four to one.
+
+Zhang et al., "Nested Hierarchical Transformer: Towards Accurate, Data-Efficient and Interpretable Visual
+Understanding", 2021, arXiv:2105.12723.
+
+"jx" models have the padding of the authors' JAX code, which their weights need.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..layers.activations import ActLayer, get_act_layer
+from ..layers.attention import Attention, attend
+from ..layers.conv import create_conv2d
+from ..layers.drop import drop_path_rates
+from ..layers.helpers import to_2tuple, to_ntuple
+from ..layers.norm import LayerNorm, NormLayer, get_norm_layer
+from ..layers.patch_embed import PatchEmbed
+from ..layers.pool import GlobalPool2d, MaxPool2dSame
+from ..layers.pos_embed import resample_grid
+from ..layers.stage import run_blocks
+from ..layers.weight_init import init_vit_module
+from ..layers.window import window_partition, window_reverse
+from ..registry import register_model
+from .base import Flow, ImageModel, StateDict, Step
+from .vision_transformer import Block
+
+if TYPE_CHECKING:
+    from ._variants.nest import *
+
+__all__ = ["Nest"]
+
+
+class BlockAttention(Attention):
+    """Self-attention within blocks of an image, the heads' outputs interleaved. Shapes: (B, blocks, N, dim) -> same."""
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # nothing is masked
+        q, k, v = self.qkv(x.flatten(0, 1)).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        attended = attend(q, k, v, self.fused_attn, self.attn_drop).permute(0, 2, 3, 1).flatten(2)
+        return self.proj_drop(self.proj(attended)).view_as(x)
+
+
+class ConvPool(nn.Module):
+    """Convolution, norm and max pooling, which let blocks see each other. Shapes: (B, H, W, in) -> (B, H/2, W/2, out).
+
+    `pad_type` "same" is TensorFlow's padding.
+    """
+
+    def __init__(self, in_chs: int, out_chs: int, norm_layer: Callable[[int], nn.Module], pad_type: str) -> None:
+        super().__init__()
+        self.conv = create_conv2d(in_chs, out_chs, 3, padding=pad_type, bias=True)
+        self.norm = norm_layer(out_chs)
+        self.pool = MaxPool2dSame(3, 2) if pad_type == "same" else nn.MaxPool2d(3, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+        return self.pool(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+class NestLevel(nn.Module):
+    """Pooling, but in the first level, and transformer layers within `blocks` x `blocks` blocks of `block_size` tokens.
+
+    Shapes: (B, H, W, in) -> (B, H', W', dim); H' and W' are `blocks` * `block_size`, H and W twice as much.
+    """
+
+    grad_checkpointing: bool = False
+
+    def __init__(self, pool: nn.Module, dim: int, blocks: int, block_size: int, layers: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.window, self.grid = (block_size, block_size), (blocks * block_size, blocks * block_size)
+        self.pos_embed = nn.Parameter(torch.empty(1, blocks**2, block_size**2, dim))
+        self.pool = pool
+        self.transformer_encoder = nn.Sequential(*layers)
+
+    def reset_parameters(self) -> None:
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = window_partition(self.pool(x), self.window).unflatten(0, (-1, self.pos_embed.shape[1])) + self.pos_embed
+        x = run_blocks(self.transformer_encoder, x, recompute=self.grad_checkpointing)
+        return window_reverse(x, self.window, self.grid)
+
+    def fit_positions(self, pos_embed: Tensor) -> Tensor:
+        """Interpolate another size's position embedding, whose blocks and they themselves are square, too."""
+        blocks, side = (math.isqrt(size) for size in pos_embed.shape[1:3])
+        grid = window_reverse(pos_embed, (side, side), (blocks * side, blocks * side))
+        grid = resample_grid(grid, list(self.grid), antialias=False, align_corners=False)
+        return window_partition(grid, self.window)[None]
+
+
+class Nest(ImageModel):
+    """Patches, levels of blocks, each level with a quarter as many as the one before, down to one; a classifier.
+
+    Shapes: (B, in_chans, img_size, img_size) -> (B, num_classes); features (B, embed_dims[-1], H, W).
+
+    Args:
+        img_size: Side of the images, or (height, width), which are the same.
+        in_chans: Channels of the image.
+        patch_size: Side of a patch.
+        num_levels: Levels.
+        embed_dims, num_heads, depths: Channels, heads and layers of each level, or one number for all.
+        num_classes: Classes; 0 for pooled features.
+        mlp_ratio: Hidden channels of the MLPs per channel.
+        qkv_bias: Whether projections to queries, keys and values have a bias.
+        drop_rate: Dropout before the classifier.
+        proj_drop_rate, attn_drop_rate: Dropout in the layers.
+        drop_path_rate: Stochastic depth of the last layer; it grows linearly from 0 at the first.
+        norm_layer, act_layer: What the layers are made of.
+        pad_type: "" or "same", TensorFlow's padding between the levels.
+        weight_init: "", or "nlhb": the classifier's bias is such that all classes are equally likely.
+        global_pool: "avg", "max", "avgmax", "catavgmax", or "" for none.
+
+    Raises:
+        ValueError: The image is not square, or patches and blocks do not divide it; there is not a number for each
+            level; an option has an unknown value.
+    """
+
+    tap_layout: ClassVar[str] = "NHWC"
+    tap_norm: ClassVar[str] = "last"
+    feature_form: ClassVar[str] = "flat"
+
+    def __init__(
+        self,
+        img_size: int | tuple[int, int] = 224,
+        in_chans: int = 3,
+        patch_size: int = 4,
+        num_levels: int = 3,
+        embed_dims: int | Sequence[int] = (128, 256, 512),
+        num_heads: int | Sequence[int] = (4, 8, 16),
+        depths: int | Sequence[int] = (2, 2, 20),
+        num_classes: int = 1000,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        drop_rate: float = 0.0,
+        proj_drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.5,
+        norm_layer: NormLayer = None,
+        act_layer: ActLayer = None,
+        pad_type: str = "",
+        weight_init: str = "",
+        global_pool: str = "avg",
+    ) -> None:
+        super().__init__()
+        dims, heads, depths = (to_ntuple(num_levels)(value) for value in (embed_dims, num_heads, depths))
+        if not len(dims) == len(heads) == len(depths) == num_levels:
+            raise ValueError(f"embed_dims, num_heads and depths are one number or {num_levels}, one for each level")
+        for option, value, known in (("pad_type", pad_type, "same"), ("weight_init", weight_init, "nlhb")):
+            if value not in ("", known):
+                raise ValueError(f"unknown {option} {value!r}; known: '', {known!r}")
+        self.img_size, blocks = to_2tuple(img_size), 2 ** (num_levels - 1)
+        side, other = self.img_size
+        if side != other or side % (patch_size * blocks):
+            raise ValueError(f"img_size {self.img_size} is not a square with sides that are multiples of "
+                             f"{patch_size * blocks}, for {blocks} blocks of patches of {patch_size}")
+        norm, act = get_norm_layer(norm_layer) or LayerNorm, get_act_layer(act_layer) or nn.GELU
+        self.num_classes, self.in_chans, self.num_features = num_classes, in_chans, dims[-1]
+        self.weight_init = weight_init
+        self.patch_embed = PatchEmbed(img_size, patch_size, in_chans, dims[0], output_fmt="NHWC")
+        self.levels = nn.Sequential()
+        for i, rates in enumerate(drop_path_rates(drop_path_rate, depths)):
+            layers = [
+                Block(dims[i], heads[i], mlp_ratio, qkv_bias, proj_drop=proj_drop_rate, attn_drop=attn_drop_rate,
+                      drop_path=rate, act_layer=act, norm_layer=norm, attn_layer=BlockAttention) for rate in rates]
+            pool = ConvPool(dims[i - 1], dims[i], norm, pad_type) if i else nn.Identity()
+            self.levels.append(NestLevel(pool, dims[i], blocks // 2**i, side // patch_size // blocks, layers))
+        self.norm = norm(dims[-1])
+        self.flow = Flow(
+            stem=[Step("patch_embed")],
+            stages=[Step(f"levels.{i}", dim, patch_size * 2**i) for i, dim in enumerate(dims)],
+            tail=[Step("norm"), Step("early_features")])
+        self.set_global_pool(global_pool)
+        self.head_drop = nn.Dropout(drop_rate)
+        self.head = self.make_classifier(num_classes)
+        self.init_weights()
+
+    def early_features(self, x: Tensor) -> Tensor:
+        return x.permute(0, 3, 1, 2)
+
+    def set_global_pool(self, pool_type: str) -> None:
+        self.global_pool = GlobalPool2d(pool_type)  # of features as they are returned, not as the taps'
+        self.head_hidden_size = self.num_features * self.global_pool.out_factor
+
+    def no_weight_decay(self) -> set[str]:
+        return {"levels.*.pos_embed"}
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        level = r"^levels\.(\d+)"
+        blocks = [(level, None)] if coarse else [(rf"{level}\.transformer_encoder\.(\d+)", None), (level, (0,))]
+        return dict(stem=r"^patch_embed", blocks=[*blocks, (r"^norm", (99999,))])
+
+    def init_module(self, name: str, module: nn.Module) -> None:
+        super().init_module(name, module)
+        init_vit_module(name, module)
+        if isinstance(module, nn.Conv2d) and module.bias is not None:
+            nn.init.trunc_normal_(module.weight, std=0.02)
+            nn.init.zeros_(module.bias)
+        if name == "head" and self.weight_init == "nlhb" and isinstance(module, nn.Linear):
+            nn.init.constant_(module.bias, -math.log(self.num_classes))
+
+    def fit_state_dict(self, state_dict: StateDict) -> StateDict:
+        """Resample position embeddings for another image size."""
+        fitted = dict(state_dict)
+        for name, level in self.named_modules():
+            key = f"{name}.pos_embed"
+            if key in fitted and isinstance(level, NestLevel) and fitted[key].shape != level.pos_embed.shape:
+                fitted[key] = level.fit_positions(fitted[key])
+        return fitted
+
+
+_TINY = dict(embed_dims=(96, 192, 384), num_heads=(3, 6, 12), depths=(2, 2, 8))
+_SMALL = dict(embed_dims=(96, 192, 384), num_heads=(3, 6, 12))
+_JX = dict(pad_type="same")
+
+register_model.variants(__name__, Nest, {
+    "nest_base": {}, "nest_small": _SMALL, "nest_tiny": _TINY,
+    "nest_base_jx": _JX, "nest_small_jx": (_SMALL, _JX), "nest_tiny_jx": (_TINY, _JX),
+})
