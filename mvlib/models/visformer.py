@@ -16,9 +16,8 @@ from ..layers.drop import DropPath, drop_path_rates
 from ..layers.helpers import to_2tuple
 from ..layers.norm import LayerNorm2d, NormLayer, get_norm_layer
 from ..layers.patch_embed import PatchEmbed
-from ..layers.pool import GlobalPool2d
 from ..registry import register_model
-from .base import Flow, ImageModel, Indices, Step
+from .base import Flow, ImageModel, KeyMap, StateDict, Step
 
 if TYPE_CHECKING:
     from ._variants.visformer import *
@@ -198,8 +197,7 @@ class Visformer(ImageModel):
         self.num_features = chs
         self.norm = norm(chs)
         self.flow.tail = [Step("norm")]
-        self.global_pool = GlobalPool2d(global_pool)
-        self.head_hidden_size = self.num_features * self.global_pool.out_factor
+        self.set_global_pool(global_pool)
         self.head_drop = nn.Dropout(drop_rate)
         self.head = self.make_classifier(num_classes)
         self.init_weights()
@@ -213,13 +211,10 @@ class Visformer(ImageModel):
     def add_positions3(self, x: Tensor) -> Tensor:
         return self.pos_drop(x + self.pos_embed3)
 
-    def prune_intermediate_layers(
-        self, indices: Indices = 1, prune_norm: bool = False, prune_head: bool = True
-    ) -> list[int]:
-        taken = super().prune_intermediate_layers(indices, prune_norm, prune_head)
-        for name in [name for name in self._parameters if int(name[-1]) > len(self.flow.taps)]:
-            self._parameters[name] = None
-        return taken
+    def _remove_module(self, path: str) -> None:
+        super()._remove_module(path)
+        if path.startswith("add_positions"):
+            setattr(self, path.replace("add_positions", "pos_embed"), None)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         blocks = [(r"^stage(\d+)\.(\d+)", None), (r"^(?:patch_embed|pos_embed)(\d+)", (0,)), (r"^norm", (99999,))]
@@ -248,3 +243,12 @@ register_model.variants(__name__, Visformer, {
     "visformer_tiny": (_PUBLISHED, dict(init_channels=16, embed_dim=192, num_heads=3)),
     "visformer_small": _PUBLISHED,
 })
+
+
+def _from_authors(state_dict: StateDict, model: nn.Module) -> StateDict:
+    """Their norms are modules within modules."""
+    return {key.replace(".bn.", ".").replace(".ln.", "."): value for key, value in state_dict.items()}
+
+
+Visformer.key_maps = (
+    KeyMap("authors", lambda keys: "norm.bn.weight" in keys or "norm.ln.weight" in keys, _from_authors),)
