@@ -40,7 +40,7 @@ from .pruning import prune_to_widths
 if TYPE_CHECKING:
     from ._variants.resnet import *
 
-__all__ = ["BasicBlock", "Bottleneck", "ResNet"]
+__all__ = ["BasicBlock", "Bottleneck", "ResNet", "ResidualBlock"]
 
 Layer = Callable[..., nn.Module]
 
@@ -243,7 +243,7 @@ class ResNet(ImageModel):
     Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of `output_stride`.
 
     Args:
-        block: `BasicBlock` or `Bottleneck`, or one for each stage.
+        block: `BasicBlock`, `Bottleneck` or another `ResidualBlock`, or one for each stage.
         layers: Blocks of each stage.
         num_classes: Classes; 0 for pooled features.
         in_chans: Channels of the image.

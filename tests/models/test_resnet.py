@@ -65,11 +65,13 @@ def test_anti_aliasing_by_name_equals_timms_by_class(name, timm_class, replace_s
     assert_same(ours, theirs, image())
 
 
-def test_drop_block_is_timms():
-    theirs, ours = timm.create_model("resnet26", drop_block_rate=0.1), build("resnet26", drop_block_rate=0.1)
+@pytest.mark.parametrize("name", ["resnet26", "res2net50_26w_4s", "resnest26d", "skresnet18", "skresnet50"])
+def test_drop_block_is_timms(name):
+    kwargs = dict(SLIM, layers=(1, 1, 2, 2), drop_block_rate=0.1)
+    theirs, ours = timm.create_model(name, **kwargs), build(name, **kwargs)
     drops = [[(name, m.drop_prob, m.block_size, m.gamma_scale) for name, m in model.named_modules()
               if type(m).__name__ == "DropBlock2d"] for model in (ours, theirs)]
-    assert drops[0] == drops[1] and len(drops[0]) == 4
+    assert drops[0] == drops[1] and len(drops[0]) == (8 if name.startswith("sk") else 4)
 
 
 def test_blocks_drop_in_training_alone():
