@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import torch
@@ -293,11 +293,16 @@ class BatNonLocalAttn(nn.Module):
         return self.dropout(self.conv2(self.ba(self.conv1(x)))) + x
 
 
+def _mean_of_sum(maps: Sequence[Tensor]) -> Tensor:
+    """Several maps (B, C, H, W) -> (B, C, 1, 1)."""
+    return reduce(torch.add, maps).mean((2, 3), keepdim=True)
+
+
 def _weigh(maps: Sequence[Tensor], shares: Tensor) -> Tensor:
     """The sum of several maps (B, C, H, W), each times its share of (B, maps, C, 1, 1)."""
     x = maps[0] * shares[:, 0]
     for i, other in enumerate(maps[1:], start=1):
-        x.addcmul_(other, shares[:, i])
+        x += other * shares[:, i]
     return x
 
 
@@ -373,8 +378,7 @@ class SelectiveKernel(nn.Module):
         count = len(self.paths)
         inputs = x.chunk(count, dim=1) if self.split_input else (x,) * count
         maps = [path(inputs[i]) for i, path in enumerate(self.paths)]
-        mean = torch.stack([x.mean((2, 3), keepdim=True) for x in maps]).sum(dim=0)
-        return _weigh(maps, self.attn(mean))
+        return _weigh(maps, self.attn(_mean_of_sum(maps)))
 
 
 class SplitAttn(nn.Module):
@@ -433,10 +437,11 @@ class SplitAttn(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.act0(self.drop(self.bn0(self.conv(x)))).unflatten(1, (self.radix, -1))
-        shares = self.fc2(self.act1(self.bn1(self.fc1(x.mean((3, 4), keepdim=True).sum(dim=1)))))
+        splits = [x[:, i] for i in range(self.radix)]
+        shares = self.fc2(self.act1(self.bn1(self.fc1(_mean_of_sum(splits)))))
         shares = shares.unflatten(1, (self.groups, self.radix, -1)).transpose(1, 2)  # (B, radix, groups, ...)
         shares = shares.softmax(dim=1) if self.radix > 1 else shares.sigmoid()
-        return _weigh([x[:, i] for i in range(self.radix)], shares.flatten(2, 3))
+        return _weigh(splits, shares.flatten(2, 3))
 
 
 ATTN_LAYERS.update(
