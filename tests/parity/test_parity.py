@@ -111,6 +111,16 @@ def test_a_difference_is_found(change, monkeypatch):
     assert re.match(message, report.problems[0]), report.problems
 
 
+def test_rounding_is_told_from_a_difference(monkeypatch):
+    monkeypatch.setattr(harness, "TOLERANCE", 1e-9)
+    report = harness.compare("skresnet18", ("outputs",), layers=(1, 1, 1, 1))
+    assert report.passed == ["outputs"] and re.search(r"in float64; .*: rounding$", report.notes[-1]), report
+    build = harness.build_timm
+    monkeypatch.setattr(harness, "build_timm", lambda *args, **kwargs: build(*args, act_layer="silu", **kwargs))
+    report = harness.compare("skresnet18", ("outputs",), layers=(1, 1, 1, 1))
+    assert not report.ok and not report.passed, report
+
+
 def test_other_initial_weights_are_found(monkeypatch):
     def build_with_wider_weights(*args, **kwargs):
         model = timm.create_model(*args, **kwargs)
