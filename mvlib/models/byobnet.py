@@ -196,10 +196,9 @@ class ByobNet(ImageModel):
                          _attn_fn(attn_layer, attn_kwargs), _attn_fn(self_attn_layer, self_attn_kwargs))
         entries = [_single_blocks(stage) for stage in blocks]
 
-        widths = [round(width * width_factor) for width in ([stem_chs or entries[0][0].c] if isinstance(stem_chs, int)
-                                                            else stem_chs)]
-        self.stem, stem_steps, chs, reduction = create_byob_stem(
-            in_chans, widths[0] if isinstance(stem_chs, int) else widths, stem_type, stem_pool, layers)
+        chs = stem_chs or entries[0][0].c
+        widths = round(chs * width_factor) if isinstance(chs, (int, float)) else [round(c * width_factor) for c in chs]
+        self.stem, stem_steps, chs, reduction = create_byob_stem(in_chans, widths, stem_type, stem_pool, layers)
         self.flow = Flow(stem=stem_steps, stages=[])
         feat_size = self.img_size and _shrink(self.img_size, reduction)
 
@@ -308,7 +307,6 @@ class ByobNet(ImageModel):
         if isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None:
             nn.init.zeros_(module.bias)
 
-
     def fit_state_dict(self, state_dict: StateDict) -> StateDict:
         """Resample the positions of pooling by attention, of a square map, to this model's."""
         pos_embed, head = state_dict.get("head.pos_embed"), getattr(self, "head", None)
@@ -321,12 +319,13 @@ def _shrink(size: tuple[int, int], stride: int) -> tuple[int, int]:
     return size[0] // stride, size[1] // stride
 
 
-def _attn_fn(layer: AttnLayer, kwargs: Options | None, own_layer: AttnLayer = None, own_kwargs: Options | None = None,
-             ) -> Layer | None:
+def _attn_fn(
+    layer: AttnLayer, kwargs: Options | None, own_layer: AttnLayer = None, own_kwargs: Options | None = None
+) -> Layer | None:
     """What makes attention; a block's own layer and options come before the model's, "" is none."""
     layer, kwargs = layer if own_layer is None else own_layer, kwargs if own_kwargs is None else own_kwargs
-    make = get_attn(layer)
-    return None if make is None else partial(make, **(kwargs or {}))
+    made_by = get_attn(layer)
+    return None if made_by is None else partial(made_by, **(kwargs or {}))
 
 
 def _drop_blocks(rate: float, size: int, num_stages: int) -> list[Layer | None]:

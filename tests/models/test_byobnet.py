@@ -61,7 +61,7 @@ def test_branches_are_merged_and_merged_files_load(name, tmp_path):
 
     weights = reparameterize_model(theirs).state_dict()
     loaded = from_file(name, weights, tmp_path, **SMALL[name])  # into branches
-    assert loaded.state_dict().keys() == ours.state_dict().keys() and reparameterize(ours) == 5
+    assert loaded.state_dict().keys() == ours.state_dict().keys() and reparameterize(ours) == 6
     assert weights.keys() == ours.state_dict().keys()
     without = from_file(name, weights, tmp_path, **SMALL[name], block_kwargs=dict(inference_mode=True))
     with torch.inference_mode():

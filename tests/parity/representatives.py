@@ -28,8 +28,9 @@ _DPN = dict(k_sec=(1, 2, 1, 1), k_r=16, groups=4)
 
 
 def _byob(kind: str, first_stride: int = 2, **kwargs: Any) -> tuple[ByoBlockCfg, ...]:
-    """A block in each stage; timm takes ours."""
-    return tuple(ByoBlockCfg(kind, 1, c, s, **kwargs) for c, s in ((32, first_stride), (32, 2), (64, 2), (128, 2)))
+    """A block in each stage, two in the last; timm takes ours."""
+    rows = ((1, 32, first_stride), (1, 32, 2), (1, 64, 2), (2, 128, 2))
+    return tuple(ByoBlockCfg(kind, *row, **kwargs) for row in rows)
 
 
 def _aligned(**last: Any) -> list[dict[str, Any]]:
