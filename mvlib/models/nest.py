@@ -82,9 +82,10 @@ class NestLevel(nn.Module):
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = window_partition(self.pool(x), self.window).unflatten(0, (-1, self.pos_embed.shape[1])) + self.pos_embed
+        batch, (blocks, size) = x.shape[0], self.pos_embed.shape[1:3]
+        x = window_partition(self.pool(x), self.window).view(batch, blocks, size, -1) + self.pos_embed
         x = run_blocks(self.transformer_encoder, x, recompute=self.grad_checkpointing)
-        return window_reverse(x, self.window, self.grid)
+        return window_reverse(x, self.window, self.grid).view(batch, *self.grid, -1)
 
     def fit_positions(self, pos_embed: Tensor) -> Tensor:
         """Interpolate another size's position embedding, whose blocks and they themselves are square, too."""
