@@ -325,7 +325,8 @@ def adapt_input_conv(in_chans: int, weight: Tensor, base_chans: int = 3) -> Tens
 
     Args:
         in_chans: Channels wanted.
-        weight: (out, base_chans, kh, kw), or (out, n * base_chans, kh, kw) after a space-to-depth stem.
+        weight: (out, base_chans, kh, kw), or (out, n * base_chans, kh, kw) after a space-to-depth stem, a pixel's
+            channels side by side.
         base_chans: Channels of the images that the weight was trained on.
 
     Raises:
@@ -334,16 +335,16 @@ def adapt_input_conv(in_chans: int, weight: Tensor, base_chans: int = 3) -> Tens
     if in_chans == base_chans:
         return weight
     out, chans, *kernel = weight.shape
-    if chans % base_chans or (chans != base_chans and in_chans != 1):
+    if chans % base_chans:
         raise CheckpointError(f"a first convolution of shape {tuple(weight.shape)} cannot be adapted from {base_chans} "
                               f"to {in_chans} input channels")
-    values = weight.float()
+    values = weight.float().reshape(out, chans // base_chans, base_chans, *kernel)
     if in_chans == 1:
-        values = values.reshape(out, chans // base_chans, base_chans, *kernel).sum(dim=2)
+        values = values.sum(dim=2, keepdim=True)
     else:
         repeats = math.ceil(in_chans / base_chans)
-        values = values.repeat(1, repeats, 1, 1)[:, :in_chans] * (base_chans / in_chans)
-    return values.to(weight.dtype)
+        values = values.repeat(1, 1, repeats, 1, 1)[:, :, :in_chans] * (base_chans / in_chans)
+    return values.flatten(1, 2).to(weight.dtype)
 
 
 def load_checkpoint(

@@ -55,6 +55,14 @@ def test_pixels_become_channels():
     assert out.shape == (2, 48, 2, 3) and torch.equal(out[1, 3 * (4 * 2 + 1):3 * (4 * 2 + 1) + 3, 1, 2], x[1, :, 6, 9])
 
 
+def test_each_of_a_square_s_pixels_is_adapted_to_other_channels(tmp_path):
+    source = build("tresnet_m", **SMALL)
+    torch.save(source.state_dict(), tmp_path / "tresnet.pth")
+    ours = build("tresnet_m", checkpoint_path=tmp_path / "tresnet.pth", in_chans=6, **SMALL)
+    x = image()
+    assert_same(lambda six: ours(six), lambda six: source(six[:, :3]), torch.cat([x, x], dim=1))
+
+
 def test_bad_pooling_is_named():
     with torch.device("meta"), pytest.raises(ValueError, match="unknown global_pool 'mean'"):
         tresnet_m(global_pool="mean")
