@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .channel_attention import ATTN_LAYERS
-from .helpers import make_divisible, placeable, to_2tuple
+from .helpers import is_recording, make_divisible, placeable, to_2tuple
 from .rel_pos import gen_relative_position_index
 
 __all__ = ["BottleneckAttn", "HaloAttn", "LambdaLayer"]
@@ -78,7 +78,11 @@ class PosEmbedRel(nn.Module):
                          zip((self.height_rel, self.width_rel), self.win_size))  # (query's place, d, key's place)
         q = torch.cat((own, torch.einsum("byxnhwd,hdj->byxnhwj", based, rows[:q.shape[4]]),
                        torch.einsum("byxnhwd,wdj->byxnhwj", based, columns[:q.shape[5]])), dim=6).flatten(4, 5)
-        marks = self.marks.to(k.dtype).expand(k.shape[0], k.shape[1], k.shape[2], k.shape[3], -1, -1, -1)
+        marks = self.marks.to(k.dtype)
+        if is_recording():  # an expansion, or zeros, would be written down with the batch's size
+            marks = marks + 0.0 * k[:, :, :, :, :1]
+        else:
+            marks = marks.expand(k.shape[0], k.shape[1], k.shape[2], k.shape[3], -1, -1, -1)
         k = torch.cat((k, marks), dim=4).flatten(5)
         return (q @ k).softmax(dim=-1) @ v.flatten(5).transpose(4, 5)
 
@@ -209,11 +213,20 @@ class HaloAttn(nn.Module):
         x = _check_map(x, (self.block_size, self.block_size), False)
         side, heads = self.block_size // self.query_stride, (self.num_heads, -1)
         q = self.q(x).unflatten(3, (-1, side)).unflatten(2, (-1, side)).unflatten(1, heads)  # (B, heads, d, y, h, x, w)
-        kv = F.pad(self.kv(x), [self.halo_size] * 4).unfold(2, self.win_size, self.block_size)
-        kv = kv.unfold(3, self.win_size, self.block_size).unflatten(1, heads)  # (B, heads, d + e, y, x, *win_size)
+        kv = self._windows(self.kv(x)).unflatten(1, heads)  # (B, heads, d + e, y, x, *win_size)
         k, v = kv.permute(0, 3, 4, 1, 2, 5, 6).split(self.splits, dim=4)
         x = self.pos_embed(q.permute(0, 3, 5, 1, 4, 6, 2), k, v).unflatten(4, (side, side))
         return self.pool(x.permute(0, 3, 6, 1, 4, 2, 5).flatten(5).flatten(3, 4).flatten(1, 2))
+
+    def _windows(self, x: Tensor) -> Tensor:
+        """Blocks with their halos: (B, C, H, W) -> (B, C, blocks down, blocks across, win_size, win_size)."""
+        if is_recording():  # ONNX's older exporter knows no views that overlap
+            windows = F.unfold(x, self.win_size, padding=self.halo_size, stride=self.block_size)
+            windows = windows.unflatten(2, (x.shape[2] // self.block_size, -1))
+            windows = windows.unflatten(1, (-1, self.win_size, self.win_size))
+            return windows.permute(0, 1, 4, 5, 2, 3)
+        x = F.pad(x, [self.halo_size] * 4).unfold(2, self.win_size, self.block_size)
+        return x.unfold(3, self.win_size, self.block_size)
 
 
 class LambdaLayer(nn.Module):

@@ -135,3 +135,10 @@ def test_images_and_patches_of_another_size_are_refused():
         model(image(80))
     with pytest.raises(ValueError, match="patch_size cannot be changed: there are no patch weights"):
         model.set_input_size(patch_size=2)
+
+
+def test_the_size_of_the_feature_map_can_be_given():
+    backbone = build(STEM, **TINY).patch_embed.backbone
+    embed = HybridEmbed(backbone, img_size=64, patch_size=8, feature_size=16, feature_ratio=4, embed_dim=48).eval()
+    assert embed.grid_size == (2, 2) and embed.feat_ratio(as_scalar=False) == (32, 32)
+    assert embed(image()).shape == (2, 4, 48)
