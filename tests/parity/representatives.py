@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mvlib.layers import StdConv2d
 from mvlib.models.byobnet import ByoBlockCfg
 
 _SMALL = dict(depth=3, embed_dim=192, num_heads=3)
@@ -245,7 +246,8 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "resnetv2": {
         "resnetv2_18": dict(_ONE_EACH, channels=(32, 64, 96, 128)),
-        "resnetv2_50x1_bit": dict(channels=(128, 128, 128, 128)),  # standardised kernels, group norm
+        "resnetv2_50": dict(  # BiT's standardised kernels, group norm and padding: timm's function fixes its depths
+            _ONE_EACH, channels=_CHANNELS, conv_layer=StdConv2d, norm_layer="groupnorm", stem_type="fixed"),
         "resnetv2_50t": dict(_ONE_EACH, channels=_CHANNELS),  # deep stem, pooled shortcuts
         "resnetv2_50d_evos": dict(_ONE_EACH, channels=_CHANNELS),
         "resnetv2_50d_frn": dict(_ONE_EACH, channels=_CHANNELS),
