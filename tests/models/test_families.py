@@ -417,9 +417,10 @@ def test_strict_export(name):
 @few_families
 def test_compile_without_graph_breaks(name):
     torch.compiler.reset()  # each model compiles ImageModel.forward anew, and there is a limit to how often
+    model = built(name)  # not in inference mode, in which its weights would stay for the next test
     with torch.inference_mode():
-        compiled = torch.compile(built(name), fullgraph=True, backend="aot_eager")
-        torch.testing.assert_close(compiled(images(name)), built(name)(images(name)))
+        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(compiled(images(name)), model(images(name)))
 
 
 @few_families

@@ -515,10 +515,17 @@ def check_init(report: Report, ours: nn.Module, theirs: nn.Module) -> None:
             if not torch.equal(value, other):
                 report.problems.append(f"init: {key} is {value.mean():.3g}, expected {other.mean():.3g}")
             continue
+        other, value = _without_outliers(other), _without_outliers(value)
         gap, spread, own = (value.mean() - other.mean()).abs(), other.std(), value.std()
         if gap > 6 * torch.maximum(spread, own) * (2 / count) ** 0.5 or (own / spread).log().abs() > 6 / count ** 0.5:
             report.problems.append(f"init: {key} has mean {value.mean():.3g} and deviation {own:.3g}, expected "
                                    f"{other.mean():.3g} and {spread:.3g}")
+
+
+def _without_outliers(value: Tensor) -> Tensor:
+    """Without the bound, at a hundred deviations, that torch's `trunc_normal_` draws once in millions of values."""
+    far = (value - value.mean()).abs() > 20 * value.std()
+    return value[~far] if far.sum() in (1, 2) else value
 
 
 def _layout(model: nn.Module) -> list[list]:
