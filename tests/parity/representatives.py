@@ -144,6 +144,7 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "ghostnetv2_100": {},  # attention
         "ghostnetv3_050": {},  # branches
     },
+    "hardcorenas": {"hardcorenas_a": {}},
     "hrnet": {"hrnet_w18_small": {}},
     "inception_resnet_v2": {"inception_resnet_v2": {}},
     "inception_v3": {"inception_v3": {}},
