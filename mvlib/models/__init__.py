@@ -67,6 +67,7 @@ _NAMES = {
     ".swin_transformer_v2": ("SwinTransformerV2",),
     ".twins": ("Twins",),
     ".tresnet": ("TResNet",),
+    ".tnt": ("TNT",),
     ".vgg": ("VGG",),
     ".vision_transformer": ("VisionTransformer",),
     ".vision_transformer_hybrid": ("HybridVisionTransformer",),

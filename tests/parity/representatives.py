@@ -42,6 +42,7 @@ def _aligned(**last: Any) -> list[dict[str, Any]]:
 
 _BOTTLES = dict(blocks=_byob("bottle", 1, gs=8, br=0.5))
 _ATTENTIVE = dict(blocks=_byob("self_attn", 1, br=0.5), img_size=64)
+_TNT = dict(depth=2, embed_dim=48, inner_dim=12, num_heads_outer=3, img_size=64)
 
 REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
     "cait": {"cait_xxs24_224": dict(depth=2, embed_dim=64, img_size=64)},
@@ -278,6 +279,10 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "twins_svt_small": dict(img_size=64, embed_dims=(16, 16, 32), num_heads=(2, 2, 2), mlp_ratios=(2, 2, 2),
                                 depths=(2, 1, 1), sr_ratios=(8, 4, 2), wss=(7, 7, 7)),
         "twins_pcpvt_small": dict(img_size=32, depths=(1, 1, 1, 1)),  # no windows
+    },
+    "tnt": {
+        "tnt_s_patch16_224": _TNT,
+        "tnt_s_legacy_patch16_224": _TNT,  # patches cut out of the embedded image
     },
     "tresnet": {
         "tresnet_m": dict(_ONE_EACH, width_factor=0.25),
