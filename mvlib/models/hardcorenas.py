@@ -24,7 +24,7 @@ _SE = partial(SqueezeExcite, gate_layer="hard_sigmoid", force_act_layer="relu", 
 
 def _searched(*stages: str) -> dict[str, Any]:
     """Arguments of MobileNetV3 for each stage's blocks: kernel, expansion, and "s" for squeeze-and-excitation."""
-    rows = [("ds_r1_k3_s1_e1_c16_nre",)]
+    rows: list[tuple[str, ...]] = [("ds_r1_k3_s1_e1_c16_nre",)]
     for (stride, chs, act), blocks in zip(_STAGES, stages):
         rows.append(tuple(
             f"ir_r1_k{block[0]}_s{1 if i else stride}_e{block[1]}_c{chs}{act}{'_se0.25' if block.endswith('s') else ''}"
