@@ -294,7 +294,7 @@ class ResNetV2(ImageModel):
         in_chans: int = 3,
         global_pool: str = "avg",
         output_stride: int = 32,
-        width_factor: int = 1,
+        width_factor: float = 1,
         stem_chs: int = 64,
         stem_type: str = "",
         avg_down: bool = False,

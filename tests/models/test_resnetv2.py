@@ -26,6 +26,7 @@ BASIC = dict(layers=(1, 1, 1, 1), channels=(32, 64, 64, 64))
     ("resnetv2_50", dict(SMALL, preact=False, stem_type="deep_same", norm_layer="groupnorm")),
     ("resnetv2_50d", dict(SMALL, output_stride=16, stem_type="deep_fixed", act_layer="gelu")),
     ("resnetv2_18", dict(BASIC, width_factor=2, stem_chs=24, output_stride=8, avg_down=True)),
+    ("resnetv2_18", dict(BASIC, width_factor=1.5)),
     ("resnetv2_18d", dict(BASIC, output_stride=16, stem_type="same", norm_layer="frn", act_layer="silu")),
 ])
 def test_arguments_have_timms_effect(name, kwargs):
