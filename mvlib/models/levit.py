@@ -10,6 +10,7 @@ larger of timm's own ("512", "d" for deep, "s8" for a stem of stride 8) have a s
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -35,7 +36,18 @@ Layer = Callable[..., nn.Module]
 Size = tuple[int, int]
 
 
-class ConvNorm(nn.Module):
+class Mergeable(nn.Module):
+    """A layer and its batch norm; `reparameterize()`, which timm calls `fuse`, gives one layer that does the same."""
+
+    norm_first: ClassVar[bool] = False
+
+    def reparameterize(self: Any) -> nn.Module:
+        return merge_norm(copy.deepcopy(self.linear), self.bn, self.norm_first)
+
+    fuse = reparameterize
+
+
+class ConvNorm(Mergeable):
     """Convolution and batch norm, which `reparameterize()` merges; keys `linear`, `bn`. Shapes as `nn.Conv2d`."""
 
     def __init__(self, in_chs: int, out_chs: int, kernel_size: int = 1, stride: int = 1) -> None:
@@ -46,11 +58,8 @@ class ConvNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.bn(self.linear(x))
 
-    def reparameterize(self) -> nn.Module:
-        return merge_norm(self.linear, self.bn)
 
-
-class LinearNorm(nn.Module):
+class LinearNorm(Mergeable):
     """Linear layer and batch norm, which `reparameterize()` merges; keys `linear`, `bn`. Shapes: (B, N, C) -> same."""
 
     def __init__(self, in_features: int, out_features: int) -> None:
@@ -62,15 +71,14 @@ class LinearNorm(nn.Module):
         x = self.linear(x)
         return self.bn(x.flatten(0, 1)).view_as(x)
 
-    def reparameterize(self) -> nn.Module:
-        return merge_norm(self.linear, self.bn)
 
-
-class NormLinear(nn.Module):
+class NormLinear(Mergeable):
     """A classifier: batch norm, dropout, linear layer; `reparameterize()` makes a linear layer of them.
 
     Shapes: (B, in_features) -> (B, out_features). Keys `bn`, `linear`.
     """
+
+    norm_first = True
 
     def __init__(self, in_features: int, out_features: int, drop: float = 0.0) -> None:
         super().__init__()
@@ -80,9 +88,6 @@ class NormLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(self.drop(self.bn(x)))
-
-    def reparameterize(self) -> nn.Module:
-        return merge_norm(self.linear, self.bn, before=True)
 
 
 class Subsample(nn.Module):

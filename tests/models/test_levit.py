@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 from torch import nn
@@ -51,6 +52,9 @@ def test_norms_and_classifiers_are_merged(name):
     assert not any(isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d)) for m in merged.modules())
     assert harness.relative_difference(merged(IMAGE), expected) < 1e-5
     assert reparameterize(merged) == 0
+    timms = timm.utils.reparameterize_model(model)
+    assert [*timms.state_dict()] == [*merged.state_dict()]
+    assert harness.relative_difference(timms(IMAGE), expected) < 1e-5
 
     optimized, report = mvlib.optimize(model, IMAGE, compile="off")
     assert harness.relative_difference(optimized(IMAGE), expected) < 1e-4
