@@ -100,7 +100,8 @@ def closest(name: str, known: Iterable[str], count: int = 3) -> str:
     """The end of an error message: "; did you mean 'a', 'b' or 'c'?", or "" where nothing is close."""
     from difflib import get_close_matches  # only an error needs it
 
-    matches = [f"'{match}'" for match in get_close_matches(name, list(known), n=count, cutoff=0.6)]
+    lowered = {candidate.lower(): candidate for candidate in known}
+    matches = [f"'{lowered[match]}'" for match in get_close_matches(name.lower(), lowered, n=count, cutoff=0.6)]
     if not matches:
         return ""
     listed = matches[0] if len(matches) == 1 else f"{', '.join(matches[:-1])} or {matches[-1]}"

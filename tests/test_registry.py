@@ -146,6 +146,12 @@ def test_pretrained_cfg_of_an_unknown_architecture():
 
 # Unknown names -------------------------------------------------------------------------------------------------------
 
+@pytest.mark.parametrize(("typo", "meant"), [("RepVGG-A0", "repvgg_a0"), ("ResNeXt50_32x4d", "resnext50_32x4d")])
+def test_capitals_are_no_difference_between_names(typo, meant):
+    with pytest.raises(UnknownNameError, match=f"unknown architecture '{typo}'; did you mean '{meant}'"):
+        mvlib.model_entrypoint(typo)
+
+
 def test_unknown_architecture_offers_the_closest():
     with pytest.raises(UnknownNameError) as error:
         mvlib.model_entrypoint("resnet5o")

@@ -33,6 +33,9 @@ class PatchEmbed(nn.Module):
         dynamic_img_pad: Pad images to a multiple of the patch size, with zeros below and to the right.
         cut_remainder: Take images of any size, without the pixels below and on the right that are less than a patch.
 
+    Attributes:
+        may_be_dynamic: Whether the model has `dynamic_img_size`; the error for an image of another size names it then.
+
     Raises:
         ValueError: The image is smaller than a patch; from `forward`, its size is not one that the model takes.
     """
@@ -62,6 +65,7 @@ class PatchEmbed(nn.Module):
         self.strict_img_size = strict_img_size
         self.dynamic_img_pad = dynamic_img_pad
         self.cut_remainder = cut_remainder
+        self.may_be_dynamic = False
         self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size=self.patch_size, stride=self.patch_size, bias=bias)
         self.norm = norm_layer(embed_dim) if norm_layer is not None else nn.Identity()
 
@@ -99,7 +103,7 @@ class PatchEmbed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         expected = self.img_size if self.strict_img_size else None
         cut = self.cut_remainder or self.img_size is None
-        return self._embed(_fit_patches(x, expected, self.patch_size, self.dynamic_img_pad, cut))
+        return self._embed(_fit_patches(x, expected, self.patch_size, self.dynamic_img_pad, cut, self.may_be_dynamic))
 
     def _embed(self, x: Tensor) -> Tensor:
         x = self.proj(x)
@@ -206,11 +210,11 @@ class HybridEmbed(PatchEmbed):
         return super().dynamic_feat_size((rows, columns))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = _fit_patches(x, self.img_size if self.strict_img_size else None, (1, 1), False, True)
+        x = _fit_patches(x, self.img_size if self.strict_img_size else None, (1, 1), False, True, self.may_be_dynamic)
         x = self.backbone(x)
         if isinstance(x, (list, tuple)):
             x = x[-1]
-        return self._embed(_fit_patches(x, None, self.patch_size, self.dynamic_img_pad, True))
+        return self._embed(_fit_patches(x, None, self.patch_size, self.dynamic_img_pad, True, self.may_be_dynamic))
 
 
 def _feature_shape(backbone: nn.Module, in_chans: int, img_size: int | Sequence[int]) -> list[int]:
@@ -231,18 +235,20 @@ def _feature_shape(backbone: nn.Module, in_chans: int, img_size: int | Sequence[
 
 @torch.fx.wrap  # one node in a traced graph: what it does depends on the input's size
 def _fit_patches(
-    x: Tensor, img_size: tuple[int, int] | None, patch_size: tuple[int, int], pad: bool, cut_remainder: bool
+    x: Tensor, img_size: tuple[int, int] | None, patch_size: tuple[int, int], pad: bool, cut_remainder: bool,
+    may_be_dynamic: bool,
 ) -> Tensor:
     """The image, padded if it may be; an error where it is not of `img_size`, or patches do not divide it."""
     height, width = x.shape[-2:]
     divides = height % patch_size[0] == 0 and width % patch_size[1] == 0
     if img_size is not None:
         if height != img_size[0] or width != img_size[1]:
-            padded = "" if divides else ", dynamic_img_pad=True"
-            raise ValueError(f"the image is {height} x {width}, the model takes {img_size[0]} x {img_size[1]}; build "
-                             f"it with img_size= or dynamic_img_size=True{padded}")
+            dynamic = " or dynamic_img_size=True" if may_be_dynamic else ""
+            padded = ", dynamic_img_pad=True" if may_be_dynamic and not divides else ""
+            raise ValueError(f"the input is {height} x {width}, its patches are made for {img_size[0]} x {img_size[1]}; "
+                             f"resize it, or build the model with img_size={dynamic}{padded}")
     elif not (pad or cut_remainder or divides):
-        raise ValueError(f"the image is {height} x {width}, which patches of {patch_size[0]} x {patch_size[1]} do not "
+        raise ValueError(f"the input is {height} x {width}, which patches of {patch_size[0]} x {patch_size[1]} do not "
                          f"divide; build the model with dynamic_img_pad=True")
     return F.pad(x, [0, -width % patch_size[1], 0, -height % patch_size[0]]) if pad else x
 

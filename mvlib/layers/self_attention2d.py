@@ -16,20 +16,11 @@ from torch import Tensor, nn
 from .channel_attention import ATTN_LAYERS
 from .helpers import is_recording, make_divisible, placeable, to_2tuple
 from .rel_pos import gen_relative_position_index
+from .window import check_map
 
 __all__ = ["BottleneckAttn", "HaloAttn", "LambdaLayer"]
 
-
-@torch.fx.wrap  # one node in a traced graph: what it does depends on the input's size
-def _check_map(x: Tensor, size: tuple[int, int], is_exact: bool) -> Tensor:
-    """The map (B, C, H, W) as it is, where it has that size, or a multiple of it unless `is_exact`."""
-    rows, columns = x.shape[-2:]
-    height, width = size
-    fits = rows == height and columns == width if is_exact else rows % height == 0 and columns % width == 0
-    if not fits:
-        wanted = "" if is_exact else "multiples of "
-        raise ValueError(f"the feature map is {rows} x {columns}, the attention takes {wanted}{height} x {width}")
-    return x
+torch.fx.wrap("check_map")  # one node in a traced graph: what it does depends on the map's size
 
 
 def _qk_width(dim_out: int, num_heads: int, dim_head: int | None, qk_ratio: float) -> int:
@@ -139,7 +130,7 @@ class BottleneckAttn(nn.Module):
         self.pos_embed.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.qkv(_check_map(x, self.feat_size, True))
+        x = self.qkv(check_map(x, self.feat_size, True))
         q, k, v = x[:, None, None].split(self.splits, dim=3)  # one window
         q, k, v = (t.unflatten(3, (self.num_heads, -1)) for t in (q, k, v))
         x = self.pos_embed(q.permute(0, 1, 2, 3, 5, 6, 4), k, v).flatten(1, 3)  # (B, heads, H * W, e)
@@ -210,7 +201,7 @@ class HaloAttn(nn.Module):
         self.pos_embed.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
-        x = _check_map(x, (self.block_size, self.block_size), False)
+        x = check_map(x, (self.block_size, self.block_size), False)
         side, heads = self.block_size // self.query_stride, (self.num_heads, -1)
         q = self.q(x).unflatten(3, (-1, side)).unflatten(2, (-1, side)).unflatten(1, heads)  # (B, heads, d, y, h, x, w)
         kv = self._windows(self.kv(x)).unflatten(1, heads)  # (B, heads, d + e, y, x, *win_size)
@@ -307,7 +298,7 @@ class LambdaLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.feat_size is not None:
-            x = _check_map(x, self.feat_size, True)
+            x = check_map(x, self.feat_size, True)
         size = x.shape[2:]
         q, k, v = self.qkv(x).split(self.splits, dim=1)
         q = self.norm_q(q).unflatten(1, (self.num_heads, -1)).flatten(3)  # (B, heads, d, H * W)

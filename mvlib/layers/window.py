@@ -1,4 +1,4 @@
-"""Windows of a feature map: cutting and putting together again."""
+"""Windows of a feature map: cutting and putting together again; and maps that have to have a size."""
 
 from __future__ import annotations
 
@@ -7,9 +7,24 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["pad_to_multiple", "window_partition", "window_reverse"]
+__all__ = ["check_map", "pad_to_multiple", "window_partition", "window_reverse"]
 
 Size = tuple[int, int]
+
+
+def check_map(x: Tensor, size: tuple[int, int], is_exact: bool) -> Tensor:
+    """The map (B, C, H, W) as it is.
+
+    Raises:
+        ValueError: It has not that size, or unless `is_exact` not a multiple of it.
+    """
+    rows, columns = x.shape[-2:]
+    height, width = size
+    fits = rows == height and columns == width if is_exact else rows % height == 0 and columns % width == 0
+    if not fits:
+        multiples, remedy = ("", ", or build the model with img_size=") if is_exact else ("multiples of ", "")
+        raise ValueError(f"the input is {rows} x {columns}, not {multiples}{height} x {width}; resize the images{remedy}")
+    return x
 
 
 def pad_to_multiple(x: Tensor, sides: tuple[int, int]) -> Tensor:

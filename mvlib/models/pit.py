@@ -17,6 +17,7 @@ from ..layers.drop import drop_path_rates
 from ..layers.helpers import to_2tuple
 from ..layers.norm import LayerNorm
 from ..layers.pos_embed import resample_grid
+from ..layers.window import check_map
 from ..registry import register_model
 from .base import Flow, ImageModel, KeyMap, StateDict, Step
 from .distilled import Distilled
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["PoolingVisionTransformer", "PoolingVisionTransformerDistilled"]
 
 Grid = tuple[int, int]
+
+torch.fx.wrap("check_map")  # one node in a traced graph: what it does depends on the map's size
 
 
 class Pooling(nn.Module):
@@ -69,7 +72,8 @@ class PoolingVisionTransformer(ImageModel):
         drop_path_rate: Stochastic depth of the last block; it grows linearly from 0 at the first.
 
     Raises:
-        ValueError: Unknown pooling or stem, not a number for each stage, or an image that is smaller than a patch.
+        ValueError: Unknown pooling or stem, not a number for each stage, or an image that is smaller than a patch; from `forward`,
+            images of another size.
     """
 
     tap_layout: ClassVar[str] = "NLC"
@@ -108,8 +112,8 @@ class PoolingVisionTransformer(ImageModel):
         self.num_features = self.head_hidden_size = self.embed_dim = dims[-1]
         self.patch_embed = nn.Sequential()
         self.patch_embed.add_module("conv", nn.Conv2d(in_chans, dims[0], patch_size, stride))
-        grid = [(side - patch_size) // stride + 1 for side in self.img_size]
-        self.pos_embed = nn.Parameter(torch.empty(1, dims[0], *grid))
+        self.grid_size: Grid = to_2tuple([(side - patch_size) // stride + 1 for side in self.img_size])
+        self.pos_embed = nn.Parameter(torch.empty(1, dims[0], *self.grid_size))
         self.cls_token = nn.Parameter(torch.empty(1, self.num_prefix_tokens, dims[0]))
         self.pos_drop = nn.Dropout(pos_drop_rate)
         self.transformers = nn.Sequential()
@@ -135,7 +139,7 @@ class PoolingVisionTransformer(ImageModel):
 
     def to_tokens(self, x: Tensor) -> tuple[Tensor, Grid]:
         """Patches with positions behind the class token: (B, 1 + N, C), and their grid."""
-        tokens = self.pos_drop(x + self.pos_embed).flatten(2).transpose(1, 2)
+        tokens = self.pos_drop(check_map(x, self.grid_size, True) + self.pos_embed).flatten(2).transpose(1, 2)
         return torch.cat((self.cls_token.expand(x.shape[0], -1, -1), tokens), dim=1), (x.shape[2], x.shape[3])
 
     def early_features(self, x: Tensor) -> Tensor:

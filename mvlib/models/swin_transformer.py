@@ -569,6 +569,7 @@ class SwinTransformer(WindowPyramid):
             img_size=img_size, patch_size=patch_size, in_chans=in_chans, embed_dim=embed_dim, norm_layer=norm_layer,
             strict_img_size=not self.dynamic_img_size, output_fmt="NHWC",
             **({"dynamic_img_pad": True} if dynamic_img_pad else {"cut_remainder": True} if fixed_windows else {}))
+        patch_embed.may_be_dynamic = True
         heads_dim, ratios = to_ntuple(count)(head_dim), to_ntuple(count)(mlp_ratio)
         self.assemble(
             patch_embed, embed_dim, depths, window_size, num_classes, global_pool, drop_rate, drop_path_rate,

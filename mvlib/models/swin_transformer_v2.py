@@ -230,6 +230,7 @@ class SwinTransformerV2(WindowPyramid):
             img_size=img_size, patch_size=patch_size, in_chans=in_chans, embed_dim=embed_dim, norm_layer=norm_layer,
             strict_img_size=not self.dynamic_img_size, dynamic_img_pad=dynamic_img_pad, cut_remainder=fixed_windows,
             output_fmt="NHWC")
+        patch_embed.may_be_dynamic = True
         self.assemble(
             patch_embed, embed_dim, depths, window_size, num_classes, global_pool, drop_rate, drop_path_rate,
             norm_layer,

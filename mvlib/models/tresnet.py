@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from ..layers.blur_pool import BlurPool2d
@@ -19,6 +20,7 @@ from ..layers.channel_attention import SEModule
 from ..layers.conv import ConvNormAct
 from ..layers.drop import DropPath, drop_path_rates
 from ..layers.pool import ClassifierHead, shortcut_pool
+from ..layers.window import check_map
 from ..registry import register_model
 from .base import Flow, ImageModel, Indices, KeyMap, StateDict, Step
 
@@ -27,12 +29,14 @@ if TYPE_CHECKING:
 
 __all__ = ["TResNet"]
 
+torch.fx.wrap("check_map")  # one node in a traced graph: what it does depends on the map's size
+
 
 class SpaceToDepth(nn.Module):
     """Squares of 4x4 pixels become channels: (B, C, H, W) -> (B, 16 * C, H / 4, W / 4); a pixel's channels adjoin."""
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.unflatten(3, (-1, 4)).unflatten(2, (-1, 4))  # (B, C, H / 4, 4, W / 4, 4)
+        x = check_map(x, (4, 4), False).unflatten(3, (-1, 4)).unflatten(2, (-1, 4))  # (B, C, H / 4, 4, W / 4, 4)
         return x.permute(0, 3, 5, 1, 2, 4).flatten(1, 3)
 
 
@@ -92,7 +96,7 @@ class TResNet(ImageModel):
         drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
 
     Raises:
-        ValueError: The pooling is unknown.
+        ValueError: The pooling is unknown; from `forward`, a side is not a multiple of 4.
     """
 
     head_path: ClassVar[str] = "head"

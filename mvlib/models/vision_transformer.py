@@ -343,6 +343,7 @@ class VisionTransformer(TokenModel):
             img_size=img_size, patch_size=patch_size, in_chans=in_chans, embed_dim=embed_dim, bias=not pre_norm,
             norm_layer=get_norm_layer(embed_norm_layer), output_fmt="NHWC" if dynamic_img_size else "NLC",
             strict_img_size=not dynamic_img_size, dynamic_img_pad=dynamic_img_pad)
+        patch_embed.may_be_dynamic = True
         self.add_tokens(
             patch_embed, embed_dim, class_token, reg_tokens, pos_embed == "learn", no_embed_class, pos_drop_rate,
             patch_drop_rate)

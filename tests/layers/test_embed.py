@@ -128,7 +128,7 @@ def test_patch_embed_changes_size():
 
 
 @pytest.mark.parametrize(("kwargs", "size", "message"), [
-    (dict(), (32, 40), r"the image is 32 x 40, the model takes 32 x 32; build it with img_size= or dynamic_img_size="),
+    (dict(), (32, 40), r"the input is 32 x 40, its patches are made for 32 x 32; resize it, .* img_size=$"),
     (dict(strict_img_size=False), (33, 40), r"33 x 40, which patches of 8 x 8 do not divide; .* dynamic_img_pad=True"),
 ])
 def test_images_that_do_not_fit(kwargs, size, message):

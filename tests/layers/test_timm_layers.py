@@ -359,9 +359,9 @@ def test_self_attention_is_timms(name, kwargs):
     ("bottleneck", dict(), "feat_size is needed"), ("lambda", dict(r=None), "feat_size is needed"),
     ("bottleneck", dict(feat_size=4, num_heads=3), "32 channels cannot be divided among 3 heads"),
     ("halo", dict(stride=3), "stride is 1 or 2, not 3"), ("lambda", dict(r=4), "r is odd, to have a centre, not 4"),
-    ("bottleneck", dict(feat_size=4), "the feature map is 6 x 4, the attention takes 4 x 4"),
-    ("halo", dict(block_size=4), "the feature map is 6 x 4, the attention takes multiples of 4 x 4"),
-    ("lambda", dict(r=None, feat_size=4), "the feature map is 6 x 4, the attention takes 4 x 4"),
+    ("bottleneck", dict(feat_size=4), "the input is 6 x 4, not 4 x 4; .* img_size=$"),
+    ("halo", dict(block_size=4), "the input is 6 x 4, not multiples of 4 x 4; resize the images$"),
+    ("lambda", dict(r=None, feat_size=4), "the input is 6 x 4, not 4 x 4; .* img_size=$"),
 ])
 def test_what_self_attention_cannot_take(name, kwargs, message):
     with pytest.raises(ValueError, match=message):

@@ -39,5 +39,5 @@ def test_attention_to_the_whole_map_is_for_one_size():
     with pytest.raises(ValueError, match="feat_size is needed"):
         ByobNet(blocks, self_attn_layer="bottleneck")
     model = build("botnet26t_256", blocks=blocks, img_size=64)
-    with pytest.raises(ValueError, match="the feature map is 24 x 24, the attention takes 16 x 16"):
+    with pytest.raises(ValueError, match="the input is 24 x 24, not 16 x 16"):
         model(image(96))

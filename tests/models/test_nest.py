@@ -30,7 +30,7 @@ def test_positions_are_resampled_for_another_image_size():
     large.load_state_dict(small.state_dict())
     for old, new in zip(small.levels, large.levels, strict=True):
         torch.testing.assert_close(new.pos_embed, resize_pos_embed(old.pos_embed, new.pos_embed))
-    with pytest.raises(ValueError, match="the image is 32 x 32, the model takes 80 x 80"):
+    with pytest.raises(ValueError, match="the input is 32 x 32, its patches are made for 80 x 80"):
         large(torch.zeros(1, 3, 32, 32))
 
 

@@ -61,3 +61,8 @@ def test_distilled_training():
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         mvlib.model_entrypoint("pit_ti_224")(**arguments)
+
+
+def test_images_of_another_size_are_refused():
+    with pytest.raises(ValueError, match="the input is 8 x 6, not 7 x 7; .* with img_size=$"):
+        build("pit_ti_224", **NARROW)(image((72, 56)))

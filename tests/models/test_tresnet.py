@@ -63,6 +63,11 @@ def test_each_of_a_square_s_pixels_is_adapted_to_other_channels(tmp_path):
     assert_same(lambda six: ours(six), lambda six: source(six[:, :3]), torch.cat([x, x], dim=1))
 
 
+def test_sides_that_are_no_multiples_of_4_are_refused():
+    with pytest.raises(ValueError, match="the input is 66 x 64, not multiples of 4 x 4; resize the images$"):
+        build("tresnet_m", **SMALL)(image((66, 64)))
+
+
 def test_bad_pooling_is_named():
     with torch.device("meta"), pytest.raises(ValueError, match="unknown global_pool 'mean'"):
         tresnet_m(global_pool="mean")

@@ -131,7 +131,7 @@ def test_bad_sizes_are_named(kwargs, message):
 
 def test_images_and_patches_of_another_size_are_refused():
     model = build(MCI, img_size=64, depth=1)
-    with pytest.raises(ValueError, match="the image is 80 x 80, the model takes 64 x 64"):
+    with pytest.raises(ValueError, match="the input is 80 x 80, its patches are made for 64 x 64"):
         model(image(80))
     with pytest.raises(ValueError, match="patch_size cannot be changed: there are no patch weights"):
         model.set_input_size(patch_size=2)
