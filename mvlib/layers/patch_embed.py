@@ -245,8 +245,8 @@ def _fit_patches(
         if height != img_size[0] or width != img_size[1]:
             dynamic = " or dynamic_img_size=True" if may_be_dynamic else ""
             padded = ", dynamic_img_pad=True" if may_be_dynamic and not divides else ""
-            raise ValueError(f"the input is {height} x {width}, its patches are made for {img_size[0]} x {img_size[1]}; "
-                             f"resize it, or build the model with img_size={dynamic}{padded}")
+            raise ValueError(f"the input is {height} x {width}, its patches are made for {img_size[0]} x "
+                             f"{img_size[1]}; resize it, or build the model with img_size={dynamic}{padded}")
     elif not (pad or cut_remainder or divides):
         raise ValueError(f"the input is {height} x {width}, which patches of {patch_size[0]} x {patch_size[1]} do not "
                          f"divide; build the model with dynamic_img_pad=True")

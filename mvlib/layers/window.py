@@ -23,7 +23,8 @@ def check_map(x: Tensor, size: tuple[int, int], is_exact: bool) -> Tensor:
     fits = rows == height and columns == width if is_exact else rows % height == 0 and columns % width == 0
     if not fits:
         multiples, remedy = ("", ", or build the model with img_size=") if is_exact else ("multiples of ", "")
-        raise ValueError(f"the input is {rows} x {columns}, not {multiples}{height} x {width}; resize the images{remedy}")
+        raise ValueError(
+            f"the input is {rows} x {columns}, not {multiples}{height} x {width}; resize the images{remedy}")
     return x
 
 

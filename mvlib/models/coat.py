@@ -193,7 +193,8 @@ class CoaT(ImageModel):
         global_pool: "token" (class tokens), "avg" (over patches), or "" for none.
 
     Raises:
-        ValueError: The pooling is unknown, parallel scales differ, or `crpe_window` is for other heads.
+        ValueError: The pooling is unknown, not a number for each scale, parallel scales differ, or `crpe_window` is
+            for other heads.
     """
 
     tap_layout: ClassVar[str] = "NLC"
@@ -221,6 +222,9 @@ class CoaT(ImageModel):
         global_pool: str = "token",
     ) -> None:
         super().__init__()
+        for name, values in dict(embed_dims=embed_dims, serial_depths=serial_depths, mlp_ratios=mlp_ratios).items():
+            if len(values) != len(_SCALES):
+                raise ValueError(f"{name} has a value for each of {len(_SCALES)} scales, not {len(values)}")
         if parallel_depth and not len(set(embed_dims[1:])) == len(set(mlp_ratios[1:])) == 1:
             raise ValueError("parallel blocks share an MLP: embed_dims and mlp_ratios must be one for scales 2 to 4")
         norm, window = get_norm_layer(norm_layer) or LayerNorm, crpe_window or {3: 2, 5: 3, 7: 3}

@@ -72,8 +72,8 @@ class PoolingVisionTransformer(ImageModel):
         drop_path_rate: Stochastic depth of the last block; it grows linearly from 0 at the first.
 
     Raises:
-        ValueError: Unknown pooling or stem, not a number for each stage, or an image that is smaller than a patch; from `forward`,
-            images of another size.
+        ValueError: Unknown pooling or stem, not a number for each stage, or an image that is smaller than a patch; from
+            `forward`, images of another size.
     """
 
     tap_layout: ClassVar[str] = "NLC"

@@ -70,6 +70,7 @@ def test_the_authors_files_load(name, others, tmp_path):
 @pytest.mark.parametrize(("name", "arguments", "message"), [
     (LITE, dict(num_heads=4), "crpe_window has windows for 8 heads, there are 4"),
     (FULL, dict(mlp_ratios=(4, 4, 4, 8)), "embed_dims and mlp_ratios must be one for scales 2 to 4"),
+    (LITE, dict(serial_depths=(1, 1)), "serial_depths has a value for each of 4 scales, not 2"),
     (LITE, dict(global_pool="max"), "unknown global_pool 'max'; known: '', 'avg', 'token'"),
 ])
 def test_bad_arguments(name, arguments, message):

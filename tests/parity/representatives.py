@@ -348,6 +348,5 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
 }
 FIRST = {family: next(iter(members)) for family, members in REPRESENTATIVES.items()}
 # Nothing makes these small: the default run has their keys, and what their own files test of their blocks.
-LARGE = ("inception_resnet_v2", "inception_v4", "nasnet", "pnasnet")
-LARGE = ("inception_resnet_v2", "inception_v4", "xception")
+LARGE = ("inception_resnet_v2", "inception_v4", "nasnet", "pnasnet", "xception")
 DEFAULT = [name for family, name in FIRST.items() if family not in LARGE]
