@@ -54,7 +54,7 @@ def test_bad_arguments_are_named():
         TNT(**SMALL, global_pool="max")
     with pytest.raises(ValueError, match="24 channels cannot be divided among 5 heads"):
         TNT(**{**SMALL, "num_heads_outer": 5})
-    with pytest.raises(ValueError, match="the image is 64 x 64, the model takes 32 x 32"):
+    with pytest.raises(ValueError, match="the input is 64 x 64, its patches are made for 32 x 32"):
         TNT(**SMALL, img_size=32)(torch.zeros(1, 3, 64, 64))
     with pytest.raises(NotImplementedError, match="built for one size"):
         TNT(**SMALL, img_size=32).set_input_size(64)

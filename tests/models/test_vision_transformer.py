@@ -228,7 +228,7 @@ def test_dynamic_image_size(kwargs, pad):
 
 
 def test_image_of_another_size_is_refused():
-    with pytest.raises(ValueError, match="96 x 64, its patches are made for 64 x 64; .* img_size= or dynamic_img_size=True$"):
+    with pytest.raises(ValueError, match="96 x 64, its patches are made for 64 x 64; .*= or dynamic_img_size=True$"):
         VisionTransformer(**SMALL)(image((96, 64)))
     with pytest.raises(ValueError, match="the input is 60 x 64, which patches of 16 x 16 do not divide"):
         VisionTransformer(**SMALL, dynamic_img_size=True)(image((60, 64)))
