@@ -565,7 +565,7 @@ class SwinTransformer(WindowPyramid):
         self.in_chans = in_chans
         self.dynamic_img_size = dynamic_img_size or dynamic_img_pad or fixed_windows or not strict_img_size
         self.weight_init = weight_init
-        patch_embed = embed_layer(
+        patch_embed: Any = embed_layer(
             img_size=img_size, patch_size=patch_size, in_chans=in_chans, embed_dim=embed_dim, norm_layer=norm_layer,
             strict_img_size=not self.dynamic_img_size, output_fmt="NHWC",
             **({"dynamic_img_pad": True} if dynamic_img_pad else {"cut_remainder": True} if fixed_windows else {}))

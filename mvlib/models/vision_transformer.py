@@ -339,7 +339,7 @@ class VisionTransformer(TokenModel):
         self.pool_include_prefix = pool_include_prefix or global_pool == "prr"
         if pos_embed not in ("", "none", "learn"):
             raise ValueError(f"pos_embed {pos_embed!r} is not one of '', 'none', 'learn'")
-        patch_embed = embed_layer(
+        patch_embed: Any = embed_layer(
             img_size=img_size, patch_size=patch_size, in_chans=in_chans, embed_dim=embed_dim, bias=not pre_norm,
             norm_layer=get_norm_layer(embed_norm_layer), output_fmt="NHWC" if dynamic_img_size else "NLC",
             strict_img_size=not dynamic_img_size, dynamic_img_pad=dynamic_img_pad)
