@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -44,7 +42,7 @@ def window_partition(x: Tensor, window: Size) -> Tensor:
     return x.transpose(2, 3).reshape(-1, window[0] * window[1], chans)
 
 
-def window_reverse(windows: Tensor, window: Size, grid: Sequence[int]) -> Tensor:
+def window_reverse(windows: Tensor, window: Size, grid: Size) -> Tensor:
     """Put the windows of a map of `grid` (H, W) together again.
 
     Shapes: (B * windows, wh * ww, C) -> (B, H, W, C).

@@ -6,6 +6,7 @@ graph of torch's functions and layers, which TorchScript can read.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -63,11 +64,17 @@ class _Tracer(torch.fx.Tracer):
     proxy_buffer_attributes = True  # a buffer is read as the graph runs, not as it is traced
 
 
+@functools.cache
+def _container(names: tuple[str, ...]) -> type[nn.Module]:
+    """A class for each order of names: TorchScript lets modules of one class share a type, with the first's order."""
+    return type("Container", (nn.Module,), {})
+
+
 def _shell(module: nn.Module) -> nn.Module:
     """The module's tree without its code, but for torch's own layers, which the graph calls as they are."""
     if _Tracer().is_leaf_module(module, "") and not isinstance(module, (nn.ModuleList, nn.ModuleDict)):
         return module
-    shell = nn.Module()
+    shell = _container((*module._parameters, *module._buffers, *module._modules))()
     shell.training = module.training
     shell._parameters.update(module._parameters)
     shell._buffers.update(module._buffers)

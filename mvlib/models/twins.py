@@ -46,7 +46,7 @@ class LocallyGroupedAttn(Attention):
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # nothing is masked
         height, width = x.shape[1:3]
         x = pad_to_multiple(x, self.window)
-        grid = x.shape[1:3]
+        grid = x.shape[1], x.shape[2]
         x = super().forward(window_partition(x, self.window))
         return window_reverse(x, self.window, grid)[:, :height, :width]
 

@@ -7,6 +7,7 @@ from torch import nn
 from mvlib.layers.pool import ClassifierHead, GlobalPool2d
 from mvlib.layers.stage import Stage
 from mvlib.models.base import Flow, ImageModel, Step
+from mvlib.models.scripting import scriptable
 
 
 class Patches(nn.Module):
@@ -189,3 +190,18 @@ def test_pool_types_of_a_head():
     assert isinstance(head.global_pool, GlobalPool2d) and head.num_features == 4
     head.set_global_pool("catavgmax")
     assert head.num_features == 8 and head.make_classifier(2).weight.shape == (2, 8)
+
+
+@pytest.mark.parametrize("names", [("conv", "norm"), ("norm", "conv")])
+def test_a_script_has_the_models_order_whatever_was_scripted_before(names):
+    class Inner(nn.Module):  # the same names in both orders, of the same types
+        def __init__(self):
+            super().__init__()
+            for name in names:
+                self.add_module(name, nn.Conv2d(3, 3, 1) if name == "conv" else nn.BatchNorm2d(3))
+
+        def forward(self, x):
+            return self.norm(self.conv(x))
+
+    model = nn.Sequential(Inner())
+    assert list(torch.jit.script(scriptable(model)).state_dict()) == list(model.state_dict())
