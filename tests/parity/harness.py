@@ -245,7 +245,7 @@ def randomize(model: nn.Module, image: Tensor, seed: int = 0) -> None:
                     parameter.copy_(_random_parameter(name, parameter, is_norm, generator))
         norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
         if not norms:
-            model.eval()
+            model.eval()(image)  # does it take images of this size?
             return
         momenta = [norm.momentum for norm in norms]
         for norm in norms:
