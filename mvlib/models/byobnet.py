@@ -31,7 +31,7 @@ from ..layers.branches import BranchedBlock
 from ..layers.channel_attention import AttnLayer, get_attn
 from ..layers.conv import ConvNormAct
 from ..layers.drop import DropBlock2d, drop_path_rates
-from ..layers.helpers import make_divisible, to_2tuple
+from ..layers.helpers import make_divisible, owns_meta, to_2tuple
 from ..layers.norm import EvoNorm2dS0a, NormLayer, get_norm_act_layer
 from ..layers.pool import ClassifierHead, NormMlpClassifierHead
 from ..layers.pos_embed import resample_abs_pos_embed
@@ -289,7 +289,7 @@ class ByobNet(ImageModel):
 
     def init_weights(self, only: Any = None) -> None:
         super().init_weights(only)
-        if only is None:
+        if only is None and not any(map(owns_meta, self.modules())):
             for module in [self.stem, *(block for stage in self.stages for block in stage.children())]:
                 init: Any = getattr(module, "init_weights", None)
                 if init is not None:  # a block's

@@ -466,6 +466,14 @@ def test_built_on_meta(name):
 
 
 @every_family
+def test_nothing_is_drawn_on_meta(name, monkeypatch):
+    """The first number drawn there costs a second: torch imports its compiler."""
+    monkeypatch.setattr(torch.Tensor, "normal_", None)
+    monkeypatch.setattr(torch.Tensor, "uniform_", None)
+    on_meta(name)
+
+
+@every_family
 @torch.no_grad()
 def test_parameters_on_meta_buffers_in_memory(name, monkeypatch):
     """accelerate's `init_empty_weights` moves each parameter as it is registered."""
