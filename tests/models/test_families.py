@@ -465,7 +465,7 @@ def test_built_on_meta(name):
     check(name, model.eval(), counts=(2,))
 
 
-@every_family
+@cases(ARGUMENTS)
 def test_nothing_is_drawn_on_meta(name, monkeypatch):
     """The first number drawn there costs a second: torch imports its compiler."""
     monkeypatch.setattr(torch.Tensor, "normal_", None)
