@@ -465,14 +465,6 @@ def test_built_on_meta(name):
     check(name, model.eval(), counts=(2,))
 
 
-@cases(ARGUMENTS)
-def test_nothing_is_drawn_on_meta(name, monkeypatch):
-    """The first number drawn there costs a second: torch imports its compiler."""
-    monkeypatch.setattr(torch.Tensor, "normal_", None)
-    monkeypatch.setattr(torch.Tensor, "uniform_", None)
-    on_meta(name)
-
-
 @every_family
 @torch.no_grad()
 def test_parameters_on_meta_buffers_in_memory(name, monkeypatch):
