@@ -415,11 +415,29 @@ class _Budget(TorchFunctionMode):
         return func(*args, **kwargs or {})
 
 
+class _NoValues(TorchFunctionMode):
+    """Fills no tensor on the meta device: the first number drawn there imports torch's compiler, in a second."""
+
+    filling = frozenset({
+        "normal_", "uniform_", "trunc_normal_", "erfinv_", "kaiming_uniform_", "kaiming_normal_", "xavier_uniform_",
+        "xavier_normal_", "orthogonal_", "constant_", "fill_", "zero_", "zeros_", "ones_", "mul_", "add_", "clamp_"})
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in self.filling:
+            target = args[0] if args else kwargs.get("tensor")
+            if isinstance(target, torch.Tensor) and target.is_meta:
+                return target
+        return func(*args, **kwargs)
+
+
 def _construct(
     entrypoint: Callable[..., ImageModel], arguments: Mapping[str, Any], as_it_is: bool = False
 ) -> ImageModel:
     """Build on the meta device whatever keeps our contract; other models, or all, are built as they are."""
-    with nullcontext() if as_it_is or not _keeps_contract(entrypoint) else torch.device("meta"):
+    if as_it_is or not _keeps_contract(entrypoint):
+        return entrypoint(**arguments)
+    with torch.device("meta"), _NoValues():
         return entrypoint(**arguments)
 
 

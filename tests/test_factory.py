@@ -3,6 +3,8 @@
 import functools
 import json
 import logging
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy
@@ -14,6 +16,8 @@ from safetensors.torch import save
 import mvlib
 from mvlib.errors import ConfigError, MvlibError, UnknownNameError, WeightsError
 from mvlib.layers.attention import Attention
+
+from .parity.representatives import FIRST
 
 
 @functools.cache
@@ -164,6 +168,19 @@ def test_timm_s_feature_extractors_checkpoints_load(name):
 def test_a_dict_of_features():
     model = mvlib.create_model("resnet18", features_only=True, feature_cls="dict", out_indices=(-1,))
     assert list(model(IMAGE)) == ["-1"]  # as timm names it
+
+
+def test_building_on_meta_imports_no_compiler():
+    """It takes a second, and is imported where the first random number is drawn on the meta device."""
+    code = ("import sys, mvlib\n"
+            "for name in sys.argv[1:]:\n"
+            "    mvlib.create_model(name, pretrained=False, device='meta')\n"
+            "    assert 'torch._dynamo' not in sys.modules, name")
+    names = [name for family, name in FIRST.items()
+             if family != "vision_transformer_hybrid"]  # they run their backbone there, for the size of its map
+    names += ["repvgg_a0", "mobileone_s0", "gcresnext26ts", "botnet26t_256", "lambda_resnet26t"]
+    done = subprocess.run([sys.executable, "-c", code, *names], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-500:]
 
 
 def test_none_arguments_are_left_out():

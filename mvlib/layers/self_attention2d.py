@@ -56,6 +56,8 @@ class PosEmbedRel(nn.Module):
             nn.init.trunc_normal_(table, std=self.scale)
 
     def init_non_persistent_buffers(self) -> None:
+        if self.marks.is_meta:  # where `eye` imports torch's compiler
+            return
         rows, columns = (torch.eye(size) for size in self.win_size)
         self.marks[:len(rows)], self.marks[len(rows):] = rows[:, :, None], columns[:, None]
 
@@ -293,7 +295,7 @@ class LambdaLayer(nn.Module):
             nn.init.trunc_normal_(self.pos_emb, std=0.02)
 
     def init_non_persistent_buffers(self) -> None:
-        if self.feat_size is not None:
+        if self.feat_size is not None and not self.rel_pos_index.is_meta:
             self.rel_pos_index.copy_(gen_relative_position_index(self.feat_size).T)  # key's place less query's
 
     def forward(self, x: Tensor) -> Tensor:
