@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 
 from . import hub
 from .data.config import image_mode, resolve_data_config
+from .data.labels import known_names
 from .errors import ConfigError
 from .factory import build_empty, describe_inputs
 from .files import replacing
@@ -22,7 +23,7 @@ from .models.base import ImageModel
 from .names import closest
 from .weights import INPUT_FIELDS, OWN_FIELDS, WeightsConfig
 
-__all__ = ["describe_model", "push_to_hub", "save_for_hub"]
+__all__ = ["describe_model", "hub_config", "push_to_hub", "save_for_hub"]
 
 # The fields that timm's PretrainedCfg has: it refuses a config.json with others, so ours (OWN_FIELDS) go under "mvlib".
 _TIMM_FIELDS = (
@@ -136,6 +137,17 @@ def push_to_hub(
         save_for_hub(model, folder, repo_id=repo_id, **kwargs)
         return hub.push_folder(folder, repo_id, private=private, token=token, commit_message=commit_message,
                                revision=revision, create_pr=create_pr)
+
+
+def hub_config(model: ImageModel) -> dict[str, Any]:
+    """What config.json says of a model as it is now, with the names of its classes where they are known.
+
+    Raises:
+        ConfigError: As of `save_for_hub`.
+    """
+    config = _current_config(model)
+    names = known_names(config, model.num_classes)
+    return _config_json(model, config.replace(label_names=tuple(names)) if names else config, None)
 
 
 def describe_model(model: ImageModel) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import importlib.util
 from pathlib import Path
+from typing import Any
 
-__all__ = ["class_names"]
+__all__ = ["class_names", "known_names"]
 
 
 @functools.cache
@@ -35,3 +36,13 @@ def class_names(label_set: str) -> list[str]:
     if label_set not in _LABEL_SETS:
         raise ValueError(f"no class names for label set '{label_set}'; known: {', '.join(_LABEL_SETS)}")
     return list(_LABEL_SETS[label_set]())
+
+
+def known_names(config: Any, num_classes: int) -> list[str] | None:
+    """The names that so many outputs have by a `WeightsConfig`; None where nobody ships them."""
+    if config.label_names and len(config.label_names) == num_classes:
+        return list(config.label_names)
+    if config.label_set in _LABEL_SETS:
+        names = class_names(config.label_set)
+        return names if len(names) == num_classes else None
+    return None

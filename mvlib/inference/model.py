@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..data.config import image_mode
 from ..data.images import open_image
-from ..data.labels import class_names
+from ..data.labels import known_names
 from ..data.normalizer import Normalizer
 from ..data.transform_factory import create_transform
 from ..devices import find_device
@@ -94,17 +94,11 @@ def class_names_of(model: Any) -> list[str]:
 def known_class_names(model: Any) -> list[list[str]]:
     """The names that a model's outputs have by its weights: none, one list, or names and then descriptions."""
     config = model.weights_config
-    if config.label_names and len(config.label_names) == model.num_classes:
-        names, descriptions = list(config.label_names), config.label_descriptions
-        return [names, [descriptions.get(name, name) for name in names]] if descriptions else [names]
-    if config.label_set:
-        try:
-            names = class_names(config.label_set)
-        except ValueError:  # a label set whose names nobody ships: numbers are all there is
-            return []
-        if len(names) == model.num_classes:
-            return [names]
-    return []
+    names = known_names(config, model.num_classes)
+    if names is None:
+        return []
+    descriptions = config.label_descriptions if config.label_names else None
+    return [names, [descriptions.get(name, name) for name in names]] if descriptions else [names]
 
 
 def create_read(config: dict[str, Any], decode: str = "full") -> Callable[[Path], Tensor]:

@@ -1,0 +1,91 @@
+"""Engines that run: an export opened by its library, behind one call. Imports no torch where the format needs none."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from ..errors import ConfigError, MissingPackageError
+from .folder import EngineFolder
+
+__all__ = ["PACKAGES", "Engine", "is_installed", "open_engine", "require"]
+
+PACKAGES = {"openvino": "openvino", "onnx": "onnxruntime", "torch-export": "torch", "torchscript": "torch"}
+_EXTRAS = {"openvino": "mvlib[openvino]", "onnxruntime": "mvlib[onnx]"}
+
+
+class Engine(Protocol):
+    """An export that answers. May be called from several threads at once.
+
+    Attributes:
+        folder: The export.
+        lanes: How many calls are best under way at once.
+    """
+
+    folder: EngineFolder
+    lanes: int
+
+    def __call__(self, images: np.ndarray) -> list[np.ndarray]:
+        """Images to outputs, in the folder's order, as arrays of their own.
+
+        Args:
+            images: uint8 (batch, height, width, channels), which are normalised within; or float32
+                (batch, channels, height, width), normalised already.
+        """
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package could be imported; it is not."""
+    return importlib.util.find_spec(package) is not None
+
+
+def require(package: str) -> None:
+    """Refuse to go on without a package.
+
+    Raises:
+        MissingPackageError: It is not installed; says how to install it.
+    """
+    if not is_installed(package):
+        raise MissingPackageError(f"this needs the package '{package}', which is not installed: "
+                                  f"pip install '{_EXTRAS.get(package, package)}'")
+
+
+def open_engine(folder: EngineFolder, *, lanes: int = 1, threads: int = 1, precision: str | None = None) -> Engine:
+    """Open an export for inference on the CPU.
+
+    Args:
+        folder: Of `read_export`.
+        lanes: Calls that will be under way at once.
+        threads: Cores for each of them.
+        precision: What is computed in, where it is not what the folder says: "bfloat16" of a float32 engine.
+
+    Raises:
+        MissingPackageError: The format's library is not installed.
+        CheckpointError: The engine is damaged, or its library does not take it.
+        ConfigError: The precision cannot be had.
+    """
+    require(PACKAGES[folder.format])
+    folder.check_files()
+    module = importlib.import_module(f"{__package__}.{_MODULES[folder.format]}")
+    return module.open_engine(folder, lanes=lanes, threads=threads, precision=precision or folder.precision)
+
+
+_MODULES = {"openvino": "run_openvino", "onnx": "run_onnx", "torch-export": "run_torch", "torchscript": "run_torch"}
+
+
+def check_images(folder: EngineFolder, images: np.ndarray) -> None:
+    """Refuse images that the engine was not made for.
+
+    Raises:
+        ConfigError: Their shape or type.
+    """
+    channels, height, width = (images.shape[-1], *images.shape[1:3]) if images.dtype == np.uint8 else images.shape[1:]
+    wanted: Sequence[int | str] = folder.input.shape
+    found = (len(images), channels, height, width)
+    if any(isinstance(want, int) and want != have for want, have in zip(wanted, found)):
+        raise ConfigError(f"{folder.path} takes images of {' x '.join(map(str, wanted))}, not "
+                          f"{' x '.join(map(str, found))}: export it with --img-size or a dynamic size")
