@@ -36,6 +36,7 @@ _NAMES = {
     "benchmark": ("benchmark_models",),
     "compare": ("compare_models",),
     "optimization": ("optimize",),
+    "engines.exporter": ("ExportReport", "export"),
     "features": ("FeatureExtractor",),
     "models.base": ("ImageModel",),
     "data": ("create_dataset", "create_loader", "create_transform", "resolve_data_config", "resolve_model_data_config"),

@@ -10,7 +10,7 @@ from ..lazy import attach
 _NAMES = {
     "folder": ("EngineFolder", "is_export", "read_export"),
     "runtime": ("Engine", "open_engine"),
-    "export": ("ExportReport", "export"),
+    "exporter": ("ExportReport", "export"),
 }
 
 __getattr__, __dir__, __all__ = attach(__name__, _NAMES)

@@ -6,13 +6,16 @@ import threading
 from typing import Any
 
 import numpy as np
-import openvino as ov
-from openvino.preprocess import PrePostProcessor
 
 from ..data.config import per_channel
 from ..errors import CheckpointError, ConfigError
 from .folder import EngineFolder
+from .quiet import no_telemetry
 from .runtime import check_images
+
+with no_telemetry():
+    import openvino as ov
+    from openvino.preprocess import PrePostProcessor
 
 __all__ = ["OpenVINOEngine", "open_engine"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -61,7 +62,16 @@ def export(
     precision: str = "float32",
     img_size: int | Sequence[int] | None = None,
     dynamic_batch: bool = True,
+    batch_size: int | None = None,
+    dynamic_size: bool = False,
     features: str | None = None,
+    out_indices: int | Sequence[int] | None = None,
+    calibrate: str | os.PathLike[str] | Sequence[Any] | None = None,
+    calibrate_count: int = 300,
+    quantize_exclude: Sequence[str] = (),
+    labels: str | os.PathLike[str] | None = None,
+    least_agreement: float = 0.97,
+    seed: int = 0,
     force: bool = False,
 ) -> ExportReport:
     """Write a model as an export: a folder that `mvlib predict --model FOLDER` and others run without torch."""
@@ -85,7 +95,7 @@ def export(
         names = ["logits"] if len(expected) == 1 and not features else [f"features{i}" for i in range(len(expected))]
         batch: int | str = "batch" if dynamic_batch else 1
         folder = write_description(EngineFolder(
-            path=place, format=format, model=name_of(classifier), weights=digest_of(classifier), precision=precision,
+            path=place, format=format, model=name_of(classifier), weights=digest_of(classifier), precision="float32",
             features=features, num_classes=classifier.num_classes, data_config=data_config,
             input=Tensor("images", (batch, *size)),
             outputs=tuple(Tensor(name, (batch, *value.shape[1:])) for name, value in zip(names, expected)),
@@ -96,7 +106,15 @@ def export(
         if difference > _BOUND and not force:
             raise ConfigError(f"outputs differ by {difference:.1e} of the largest, more than {_BOUND:.0e}; --force "
                               f"writes the export all the same")
-        write_description(replace(folder, measured={"difference": difference}))
+        folder = replace(folder, measured={"difference": difference})
+        if precision == "int8":
+            started = time.perf_counter()
+            # Takes the staged export in float32, whose engine files it replaces; gives it as int8, measured.
+            folder = importlib.import_module(f"{__package__}.quantize").quantize(
+                folder, run, calibrate, count=calibrate_count, exclude=quantize_exclude, labels=labels,
+                least_agreement=least_agreement, seed=seed, force=force)
+            seconds["quantize"] = time.perf_counter() - started
+        write_description(folder)
         files = {path.name: path.stat().st_size for path in sorted(place.iterdir())}
     return ExportReport(Path(directory), format, precision, files, difference, seconds)
 

@@ -1,0 +1,7 @@
+# Written by scripts/build_stubs.py.
+# ruff: noqa
+from . import exporter as exporter, folder as folder, runtime as runtime
+from .exporter import ExportReport, export
+from .folder import EngineFolder, is_export, read_export
+from .runtime import Engine, open_engine
+__all__ = ['Engine', 'EngineFolder', 'ExportReport', 'export', 'is_export', 'open_engine', 'read_export']
