@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .errors import ConfigError
 
-__all__ = ["is_written_in_place", "read_text", "replacing", "sync"]
+__all__ = ["is_written_in_place", "locked", "read_text", "replacing", "sync"]
 
 _ABANDONED = 24 * 3600  # seconds since anything was written to a temporary file whose process must be dead
 
@@ -97,3 +97,44 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def locked(path: str | os.PathLike[str], wait: bool = True) -> Iterator[None]:
+    """One process (and thread) at a time; a lock goes with its process, however that ends.
+
+    The lock's file goes with the last of them: who gets a lock on a file that is not in its place any more, asks again.
+
+    Args:
+        path: The lock's file, made here.
+        wait: Whether to wait for another that has it.
+
+    Raises:
+        BlockingIOError: Another has it, and `wait` is false.
+        OSError: The file cannot be made.
+    """
+    path = Path(path)
+    try:
+        import fcntl
+    except ImportError:  # Windows, whose files cannot be deleted under those who wait for them
+        from filelock import FileLock, Timeout
+
+        try:
+            with FileLock(path, timeout=-1 if wait else 0):
+                yield
+        except Timeout:
+            raise BlockingIOError(errno.EWOULDBLOCK, os.strerror(errno.EWOULDBLOCK), str(path)) from None
+        return
+    while True:
+        with open(path, "ab") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                is_in_place = os.path.samestat(os.fstat(stream.fileno()), path.stat())
+            except FileNotFoundError:
+                is_in_place = False
+            if is_in_place:
+                try:
+                    yield
+                finally:
+                    path.unlink(missing_ok=True)
+                return

@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any
 
 from .arguments import nesting
 from .errors import CheckpointError, ChecksumError, ConfigError, DownloadError, NotCachedError, WeightsError
-from .files import replacing
+from .files import locked, replacing
 from .names import closest
 
 if TYPE_CHECKING:
@@ -374,7 +374,7 @@ def _fetch_url(request: _Request) -> Path:
             _how_to_fetch_url(request.source, target, f"not cached, and unreachable: {reason}")))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(target):
+        with locked(_beside(target, "lock")):
             return _fetch_url_locked(request, target, wanted)
     except OSError as error:
         if error.errno in _DISK_FULL:
@@ -498,36 +498,6 @@ def _how_to_fetch_url(source: str, target: Path, problem: str) -> str:
 
     return (f"{source}: {problem}; on a machine that has a network, run `curl -L -o {quote(target.name)} "
             f"{quote(source)}`, and copy the file to {quote(str(target))} on this one")
-
-
-@contextlib.contextmanager
-def _lock(target: Path) -> Iterator[None]:
-    """One process at a time for a target; the others wait and find it done.
-
-    The lock's file goes with the last of them: who gets a lock on a file that is not in its place any more, asks again.
-    """
-    path = _beside(target, "lock")
-    try:
-        import fcntl
-    except ImportError:  # Windows, whose files cannot be deleted under those who wait for them
-        from filelock import FileLock
-
-        with FileLock(path):
-            yield
-        return
-    while True:
-        with open(path, "ab") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
-            try:
-                is_in_place = os.path.samestat(os.fstat(stream.fileno()), path.stat())
-            except FileNotFoundError:
-                is_in_place = False
-            if is_in_place:
-                try:
-                    yield
-                finally:
-                    path.unlink(missing_ok=True)
-                return
 
 
 def _beside(path: Path, what: str) -> Path:

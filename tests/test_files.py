@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import mvlib
-from mvlib.files import replacing
+from mvlib.files import locked, replacing
 from mvlib.train.checkpoint import CheckpointStore
 
 
@@ -122,3 +122,28 @@ def test_devices_and_pipes_are_written_as_they_are(tmp_path):
 def test_a_folder_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(IsADirectoryError), replacing(tmp_path):
         pytest.fail("there is nothing to write to")
+
+
+def test_locks_keep_threads_apart_and_leave_no_file(tmp_path):
+    inside, most = [], []
+
+    def work(number):
+        for _ in range(50):
+            with locked(tmp_path / "lock"):
+                inside.append(1)
+                time.sleep(0.0002)  # the others come to wait
+                most.append(len(inside))
+                inside.pop()
+
+    assert in_threads(work) == []
+    assert len(most) == 200 and max(most) == 1
+    assert names(tmp_path) == []
+
+
+def test_who_does_not_wait_for_a_lock_hears_that_another_has_it(tmp_path):
+    with locked(tmp_path / "lock"):
+        with pytest.raises(BlockingIOError), locked(tmp_path / "lock", wait=False):
+            pytest.fail("two have it")
+    with locked(tmp_path / "lock", wait=False):
+        pass
+    assert names(tmp_path) == []

@@ -820,25 +820,6 @@ def test_weights_of_the_architecture_that_are_here_are_named(hub, monkeypatch):
 
 # two processes
 
-def test_locks_keep_threads_apart_and_leave_no_file(tmp_path):
-    inside, most = [], []
-
-    def work():
-        for _ in range(50):
-            with mvlib.hub._lock(tmp_path / "w.pth"):
-                inside.append(1)
-                time.sleep(0.0002)  # the others come to wait
-                most.append(len(inside))
-                inside.pop()
-
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(most) == 200 and max(most) == 1
-    assert not list(tmp_path.iterdir())
-
 
 def test_downloads_leave_no_lock(hub, url):
     fetch(url)
