@@ -111,7 +111,8 @@ def limits(folder: Path, count: int) -> dict[str, float]:
         sys.path.insert(0, sys.argv[2])
         from optimize import peak
         from mvlib.costs import read_stats
-        from mvlib.data.jpeg import decode_jpeg, read_jpeg
+        from mvlib.data.jpeg import read_jpeg
+        from mvlib.data.torch_jpeg import decode_jpeg
         threads, paths = torch.get_num_threads(), sorted(Path(sys.argv[1]).iterdir())
         speed = peak(torch.float32)
         torch.set_num_threads(1)

@@ -88,7 +88,8 @@ def main() -> None:
     if arguments.peer:
         return run_peer(json.loads(arguments.peer))
     import mvlib
-    from mvlib.data.jpeg import decode_jpeg, read_jpeg
+    from mvlib.data.jpeg import read_jpeg
+    from mvlib.data.torch_jpeg import decode_jpeg
 
     torch.set_num_threads(1)
     options = {"input_size": (3, 224, 224), "crop_pct": 0.875, "interpolation": arguments.interpolation}

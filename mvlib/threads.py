@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-__all__ = ["cpu_count", "fitting_workers", "let_waiting_threads_sleep"]
+__all__ = ["compute_threads", "cpu_count", "fitting_workers", "let_waiting_threads_sleep"]
 
 # What GNU's and Intel's OpenMP go by; torch's wheels have GNU's on Linux. More rounds cost more on a busy machine: of
 # steps with 2 spinning processes on 2 cores, 100 took a tenth of the default's time, 3,000 a quarter, 10,000 a third.
@@ -17,6 +17,12 @@ def cpu_count() -> int:
     """Cores for this process: those that it may use, shared with the others that torchrun started here."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(count // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), 1)
+
+
+def compute_threads() -> int:
+    """Cores for a model: as `cpu_count`, or as many as OMP_NUM_THREADS allows."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()  # of nested levels, the first
+    return min(int(asked), cpu_count()) if asked.isdecimal() and int(asked) else cpu_count()
 
 
 def fitting_workers(wanted: int) -> int:

@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from ..engines.folder import is_export
 from ..errors import ConfigError, DataError, WeightsError
 from ..files import read_text
 from ..names import parse_model_name
@@ -19,7 +20,7 @@ def check_model(name: str, weights: bool = False) -> None:
     """Refuse a model that is not known here.
 
     Args:
-        name: Of a model; whether a repository of the hub exists is seen when it is fetched.
+        name: Of a model, or the path of an export; whether a repository of the hub exists is seen when it is fetched.
         weights: Whether published weights of it are wanted.
 
     Raises:
@@ -27,6 +28,8 @@ def check_model(name: str, weights: bool = False) -> None:
         ConfigError: There is no such folder.
         WeightsError: Nothing is published for it.
     """
+    if is_export(name):
+        return
     source, place, _ = parse_model_name(name)
     if source == "local-dir" and not os.path.isdir(place):
         raise ConfigError(f"there is no folder {place}, which '{name}' names")

@@ -18,7 +18,6 @@ from .predict_command import (
     add_shared_arguments,
     check_shared_arguments,
     is_folder_name,
-    quick_import,
     report_failures,
     settings_of,
 )
@@ -32,18 +31,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output", required=True, metavar="PATH",
                         help="NAME.parquet, NAME.npy (the names of its rows go to NAME.json), or a folder (an existing "
                              "one, or NAME/) for parts in Parquet")
-    parser.add_argument("--features", choices=("pooled", "tokens"), default="pooled",
+    parser.add_argument("--features", choices=("pooled", "tokens"),
                         help="pooled: one vector an image, what the classifier reads; tokens: the final features "
-                             "before pooling (default: %(default)s)")
+                             "before pooling (default: pooled; of an export, what it was made for)")
     parser.add_argument("--level", metavar="N|MODULE", help="the features of a level of the model instead")
     parser.add_argument("--dtype", type=canonical_precision, choices=("float32", "float16"), default="float32",
                         help="numbers in the file (default: %(default)s)")
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from ..inference.fill import fill
     from ..inference.folder import ResultFolder, place_of_process
     from ..inference.inputs import list_inputs
     from ..inference.parts import NpyPart, ParquetPart, require_parquet
+    from ..inference.session import embed, open_session
 
     check_shared_arguments(arguments)
     output, place = Path(arguments.output), place_of_process()
@@ -62,15 +63,11 @@ def run(arguments: argparse.Namespace) -> int:
     if suffix == ".parquet":
         require_parquet()
     files = list_inputs(arguments.inputs, arguments.files_from)
-    with quick_import():
-        from ..inference.features import Features, embed
-        from ..inference.fill import fill
-        from ..inference.session import Session
-    level = arguments.level or arguments.features
-    session = Session(settings_of(arguments), adapt=lambda model: Features(model, level), with_digest=True)
-    compute = embed(session.engine, arguments.dtype)
+    session = open_session(settings_of(arguments), arguments.level or arguments.features or "auto", with_digest=True)
+    compute = embed(session, arguments.dtype)
     shape = list(session.try_out(compute).shape[1:])
-    settings = {"command": "embed", **session.describe(), "features": level, "shape": shape, "dtype": arguments.dtype}
+    settings = {"command": "embed", **session.describe(), "features": session.features, "shape": shape,
+                "dtype": arguments.dtype}
     if not is_folder and output.exists() and _manifest_of(output).exists():
         return _refuse_or_report(output, settings, files)
     parts = output if is_folder else output.with_name(f"{output.name}.parts")
@@ -82,6 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
         failures, count = folder.failures(), folder.image_count
         if not is_folder:
             _finish(folder, output)
+    session.finish()
     return report_failures(((failure["file"], failure["error"]) for failure in failures), count)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import gc
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -40,15 +39,16 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("inputs", nargs="*", metavar="INPUT",
                         help="image files, folders (searched recursively), or - for a list of files on standard input")
     parser.add_argument("--files-from", metavar="FILE", help="read names of files from this list, too, one a line")
-    parser.add_argument("--model", help=f"name of the model (default: the checkpoint's, or {DEFAULT_MODEL})")
+    parser.add_argument("--model", help=f"name of the model, or the folder of an export, which runs without torch "
+                                        f"(default: the checkpoint's, or {DEFAULT_MODEL})")
     parser.add_argument("--checkpoint", metavar="FILE",
                         help="weights to load instead of the published ones; a training checkpoint brings its model, "
                              "preprocessing and class names")
     parser.add_argument("--batch-size", type=positive, metavar="N",
                         help="images at once, in each thread of the model (default: 4 on a CPU, 64 on a GPU)")
     parser.add_argument("--device", default="auto", help="where the model runs (default: the GPU if there is one)")
-    add_precision_argument(parser, PRECISIONS, "numbers that the model computes with (default: %(default)s)",
-                           default="float32")
+    add_precision_argument(parser, PRECISIONS,
+                           "numbers that the model computes with (default: float32; of an export, its own)")
     parser.add_argument("--compile", choices=COMPILE, default="auto",
                         help="compile the model (default: auto, where the images are many enough to pay for it)")
     parser.add_argument("--decode", choices=DECODINGS, default="full",
@@ -63,6 +63,7 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from ..inference.folder import place_of_process
     from ..inference.inputs import list_inputs
+    from ..inference.session import classify, open_session
     from ..inference.writers import ENDINGS
 
     check_shared_arguments(arguments)
@@ -81,11 +82,12 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.sheet:
         check_output(arguments.sheet, SHEETS, "--sheet")
     files = list_inputs(arguments.inputs, arguments.files_from)
-    with quick_import():
-        from ..inference.session import Session, classify
-    session = Session(settings_of(arguments), with_digest=is_folder)
+    session = open_session(settings_of(arguments), with_digest=is_folder)
     compute = classify(session, arguments.topk)
-    return (_fill_folder if is_folder else _write)(arguments, session, compute, files)
+    status = (_fill_folder if is_folder else _write)(arguments, session, compute, files)
+    sys.stdout.flush()
+    session.finish()
+    return status
 
 
 def _write(arguments: argparse.Namespace, session: Session, compute: Any, files: Iterator[Path]) -> int:
@@ -172,17 +174,6 @@ def check_shared_arguments(arguments: argparse.Namespace) -> None:
     if arguments.model:
         check_model(arguments.model, weights=not arguments.checkpoint)
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such a file is refused with a reason
-
-
-@contextlib.contextmanager
-def quick_import() -> Iterator[None]:
-    """Import without the garbage collector, which finds nothing among modules, a seventh of torch's time long."""
-    gc.disable()
-    try:
-        yield
-        gc.freeze()
-    finally:
-        gc.enable()
 
 
 def report_failures(failures: Iterable[tuple[Path | str, str]], count: int) -> int:

@@ -14,17 +14,17 @@ from torch import Tensor
 
 from ..errors import BadImageError
 from ..memory import reuse_freed_memory
-from .geometry import Geometry, resized_size
+from .geometry import Geometry, crop_span, jpeg_shrink, resized_size
 from .images import open_image
-from .jpeg import Source, decode_jpeg, decode_scaled, read_jpeg
+from .jpeg import Source, decode_scaled, read_jpeg
 from .resample import FILTERS, resample
+from .torch_jpeg import decode_jpeg
 
 if TYPE_CHECKING:
     from torchvision.transforms.v2 import Compose
 
 __all__ = ["FastTransform"]
 
-_SPARE = 2  # a scaled image is at least so many times as large as what it is resized to
 _RANDOM = ("bilinear", "bicubic")
 
 
@@ -78,7 +78,7 @@ class FastTransform:
         data, header = jpeg
         size = header.upright_size
         try:
-            shrink = self._shrink(*size) if self.decode == "scaled" else 1
+            shrink = jpeg_shrink(self.geometry, *size) if self.decode == "scaled" else 1
             pixels = _as_tensor(decode_scaled(data, shrink)) if shrink > 1 else decode_jpeg(data, header)
         except (OSError, RuntimeError):  # damaged: PIL says how, or overlooks it
             return self(open_image(source))
@@ -105,7 +105,7 @@ class FastTransform:
                 raise BadImageError(f"{size[1]} x {size[0]} pixels are too few to cut {trim} off each edge")
             pixels, size = pixels[trim:-trim, trim:-trim], [side - 2 * trim for side in size]
         resized = resized_size(self.geometry.resize, self.geometry.fit, *size)
-        spans = [_span(have, want) for have, want in zip(resized, self.geometry.crop)]
+        spans = [crop_span(have, want) for have, want in zip(resized, self.geometry.crop)]
         (top, bottom, above), (left, right, before) = spans
         window = resample(pixels, resized, name, (top, left, bottom, right), exact=self.decode == "full")
         if tuple(window.shape[1:]) != tuple(self.geometry.crop):
@@ -133,24 +133,8 @@ class FastTransform:
     def _shift(self) -> Tensor:
         return -torch.tensor(self.normalize[0]).view(-1, 1, 1) / torch.tensor(self.normalize[1]).view(-1, 1, 1)
 
-    def _shrink(self, height: int, width: int) -> int:
-        """1, 2, 4 or 8: how many times smaller a JPEG is decoded."""
-        if self.geometry.trim:
-            return 1
-        new = resized_size(self.geometry.resize, self.geometry.fit, height, width)
-        spare = min(height / new[0], width / new[1]) / _SPARE
-        return next((shrink for shrink in (8, 4, 2) if spare >= shrink), 1)
-
     def __repr__(self) -> str:
         return f"FastTransform({self.geometry}, {self.interpolation}, normalize={self.normalize}, decode={self.decode})"
-
-
-def _span(have: int, want: int) -> tuple[int, int, int]:
-    """First and last of the pixels that a crop of the middle keeps, and the border before them (torchvision's)."""
-    if have < want:
-        return 0, have, (want - have) // 2
-    first = int(round((have - want) / 2.0))
-    return first, first + want, 0
 
 
 def _as_tensor(image: Image.Image) -> Tensor:

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from ..errors import BadImageError
 from .constants import DEFAULT_CROP_MODE, DEFAULT_CROP_PCT
 
-__all__ = ["CROP_MODES", "Geometry", "as_pair", "eval_geometry", "resized_size"]
+__all__ = ["CROP_MODES", "Geometry", "as_pair", "crop_span", "eval_geometry", "jpeg_shrink", "resized_size"]
 
 CROP_MODES = ("center", "squash", "border")
+_SPARE = 2  # a JPEG decoded at a scale is at least so many times as large as what it is resized to
 _MAX_PIXELS = 2 ** 28  # of a resized image: one of 1 x 30000 pixels would become 224 x 6720000
 
 Size = int | tuple[int, int]
@@ -93,3 +94,20 @@ def resized_size(size: Size, fit: str, height: int, width: int) -> tuple[int, in
     if new[0] * new[1] > _MAX_PIXELS:
         raise BadImageError(f"too narrow to be resized: {width} x {height} pixels would become {new[1]} x {new[0]}")
     return new
+
+
+def crop_span(have: int, want: int) -> tuple[int, int, int]:
+    """First and last of the pixels that a crop of the middle keeps, and the border before them (torchvision's)."""
+    if have < want:
+        return 0, have, (want - have) // 2
+    first = int(round((have - want) / 2.0))
+    return first, first + want, 0
+
+
+def jpeg_shrink(geometry: Geometry, height: int, width: int) -> int:
+    """1, 2, 4 or 8: how many times smaller a JPEG of that size is decoded where that is wanted."""
+    if geometry.trim:
+        return 1
+    new = resized_size(geometry.resize, geometry.fit, height, width)
+    spare = min(height / new[0], width / new[1]) / _SPARE
+    return next((shrink for shrink in (8, 4, 2) if spare >= shrink), 1)

@@ -1,31 +1,21 @@
-"""JPEG files straight to tensors. torchvision's decoder is used without importing torchvision, which takes seconds."""
+"""JPEG files: what their headers say, and their pixels at a fraction of the size. Imports no torch."""
 
 from __future__ import annotations
 
-import glob
-import importlib.util
 import io
 import os
 import stat
 import struct
-from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import BinaryIO
 
-import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from .images import ORIENTATION, ORIENTED_INFO, turn_upright
 
-__all__ = ["JpegHeader", "decode_jpeg", "decode_scaled", "read_jpeg"]
+__all__ = ["JpegHeader", "Source", "decode_scaled", "read_jpeg"]
 
 Source = str | os.PathLike[str] | bytes | BinaryIO
-
-_RGB = 3  # torchvision.io.ImageReadMode.RGB
-
 
 _EXIF, _PICTURES, _ADOBE = 0xE1, 0xE2, 0xEE  # APP1, APP2 (several pictures in one file), APP14
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15 but tables and what is reserved
@@ -130,48 +120,3 @@ def decode_scaled(data: bytearray, shrink: int) -> Image.Image:
         image.draft(None, (image.width // shrink, image.height // shrink))
     image.load()
     return turn_upright(image).convert("RGB")
-
-
-def decode_jpeg(data: bytearray, header: JpegHeader) -> Tensor:
-    """uint8 RGB pixels (height, width, 3), upright.
-
-    Raises:
-        RuntimeError, OSError: The file is damaged.
-    """
-    if _load_decoder():
-        pixels = torch.ops.image.decode_jpeg(torch.frombuffer(data, dtype=torch.uint8), _RGB).permute(1, 2, 0)
-        return _upright(pixels, header.orientation)
-    return torch.from_numpy(np.array(decode_scaled(data, 1)))
-
-
-def _upright(pixels: Tensor, orientation: int) -> Tensor:
-    """As `images.turn_upright`, of (height, width, channels)."""
-    if orientation >= 5:
-        pixels = pixels.transpose(0, 1)
-    axes = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}.get(orientation)
-    return pixels.flip(axes) if axes else pixels
-
-
-@lru_cache(maxsize=1)
-def _load_decoder() -> bool:
-    """Whether torchvision's decoder can be had; it comes in a library beside the package."""
-    if _has_decoder():
-        return True
-    spec = importlib.util.find_spec("torchvision")
-    for path in _libraries(spec.submodule_search_locations or () if spec else ()):
-        try:
-            torch.ops.load_library(path)
-        except OSError:
-            continue
-        if _has_decoder():
-            return True
-    return False
-
-
-def _libraries(folders: Iterable[str]) -> list[str]:
-    return [path for folder in folders for pattern in ("image*.so", "image*.pyd", "image*.dylib")
-            for path in sorted(glob.glob(os.path.join(glob.escape(folder), pattern)))]
-
-
-def _has_decoder() -> bool:
-    return hasattr(torch.ops.image, "decode_jpeg")

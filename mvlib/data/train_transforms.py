@@ -20,8 +20,9 @@ from ..errors import ConfigError
 from .augment import to_array, to_pil
 from .auto_augment import create_policy
 from .images import open_image
-from .jpeg import Source, decode_jpeg, decode_scaled, read_jpeg
+from .jpeg import Source, decode_scaled, read_jpeg
 from .random_erasing import TORCHVISION_ERASING, RandomErasing
+from .torch_jpeg import decode_jpeg
 from .transforms import _INTERPOLATIONS, CenterCrop, Resize, to_result
 
 __all__ = ["RandomCropOrPad", "RandomFlip", "RandomResize", "RandomResizedCrop", "ToPIL", "TrainTransform",

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-import numpy as np
-import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
 
-__all__ = ["Features", "embed"]
-
-_ARRAY_TYPES = {"float32": torch.float32, "float16": torch.float16}
+__all__ = ["Features"]
 
 
 class Features(nn.Module):
@@ -56,16 +49,3 @@ def _level(model: nn.Module, name: str, kind: str) -> int:
         raise ConfigError(f"'{name}' has no level '{kind}'; it has " +
                           ", ".join(f"{i} ({module})" for i, module in enumerate(modules)))
     return number % len(modules)
-
-
-def embed(engine: Callable[[Tensor], Any], dtype: str = "float32") -> Callable[[Tensor], np.ndarray]:
-    """What turns uint8 images (n, C, H, W) into an array of their features (n, ...), of `dtype`."""
-    wanted = _ARRAY_TYPES[dtype]
-
-    def compute(images: Tensor) -> np.ndarray:
-        features = engine(images)
-        if not isinstance(features, Tensor):
-            raise ConfigError(f"features of {type(features).__name__} cannot be kept: they are no array")
-        return features.to(wanted).contiguous().cpu().numpy().copy()
-
-    return compute

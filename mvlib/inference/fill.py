@@ -1,4 +1,4 @@
-"""Shards of an output folder through a model, into parts."""
+"""Shards of an output folder through a model, into parts. Imports no torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
-from torch import Tensor
+import numpy as np
 
 from .folder import ResultFolder
 from .inputs import batched
@@ -26,7 +26,7 @@ class Part(Protocol):
 
 
 def fill(
-    folder: ResultFolder, session: Session, compute: Callable[[Tensor], Any], open_part: Callable[[Path], Part]
+    folder: ResultFolder, session: Session, compute: Callable[[np.ndarray], Any], open_part: Callable[[Path], Part]
 ) -> Iterator[Answer]:
     """Do the shards of a folder that are not done and that no other process is doing; yields what was answered."""
     jobs = (Job([Path(name) for name in names], (shard, number * session.batch_size))

@@ -4,11 +4,12 @@ Two pools of threads. Readers decode one image each, straight into its place in 
 each through the model. On a CPU there are several lanes of one core instead of one of all cores: a lane waits for
 nobody, while the cores of a shared operation wait for each other after every layer, and for whoever decodes. On two
 cores that is the faster way with a quiet machine, and three times faster with a busy one.
+
+Imports no torch.
 """
 
 from __future__ import annotations
 
-import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,18 +17,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from ..errors import BadImageError
-from ..threads import cpu_count
 
-__all__ = ["Answer", "Job", "cpu_lanes", "run_pipeline", "use_threads"]
+__all__ = ["Answer", "Job", "lanes_of", "run_pipeline"]
 
 _MAX_LANES = 8  # beyond it, lanes would wait for Python more than cores wait for each other
 
-Read = Callable[[Path], Tensor]
-Compute = Callable[[Tensor], Any]
+Read = Callable[[Path], np.ndarray]
+Compute = Callable[[np.ndarray], Any]
+Allocate = Callable[[tuple[int, ...], type], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -58,26 +58,14 @@ class Answer:
 @dataclass
 class _Batch:
     job: Job
-    images: Tensor
+    images: np.ndarray
     reads: list[Future] = field(default_factory=list)
 
 
-def cpu_lanes() -> tuple[int, int]:
-    """How many batches go through a model on the CPU at once, and by how many cores each."""
-    threads = max(min(torch.get_num_threads(), cpu_count()), 1)  # OMP_NUM_THREADS counts
-    lanes = min(threads, _MAX_LANES)
-    return lanes, threads // lanes
-
-
-@contextlib.contextmanager
-def use_threads(count: int) -> Iterator[None]:
-    """Have operations of torch use `count` cores each."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+def lanes_of(cores: int) -> tuple[int, int]:
+    """How many batches go through a model on the CPU at once, and by how many of the cores each."""
+    lanes = min(cores, _MAX_LANES)
+    return lanes, cores // lanes
 
 
 def run_pipeline(
@@ -85,28 +73,27 @@ def run_pipeline(
     read: Read,
     compute: Compute,
     *,
-    input_size: tuple[int, int, int],
+    image_shape: tuple[int, int, int],
     batch_size: int,
     workers: int,
     lanes: int = 1,
-    pin_memory: bool = False,
+    allocate: Allocate = np.empty,
 ) -> Iterator[Answer]:
     """Take jobs through `read` and `compute`, in their order; no more than a few of them are in memory.
 
     Args:
         jobs: Of `batch_size` images at most; drawn as they are needed, in the caller's thread.
-        read: File to uint8 (C, H, W) of `input_size`; called from `workers` threads. BadImageError and OSError make a
-            failure, anything else ends the run.
-        compute: uint8 images (n, C, H, W), last channels in memory, to an answer that shares no memory with them;
-            called from `lanes` threads.
-        pin_memory: Whether batches lie where a GPU fetches them by itself.
+        read: File to uint8 pixels of `image_shape`, (height, width, channels); called from `workers` threads.
+            BadImageError and OSError make a failure, anything else ends the run.
+        compute: uint8 images (n, height, width, channels) to an answer that shares no memory with them; called from
+            `lanes` threads.
+        allocate: What gives the memory of a batch: (shape, type) -> array.
 
     Raises:
         Whatever `jobs`, `read` and `compute` raise.
     """
     depth = lanes + 1 + -(-workers // batch_size)
-    free = [torch.empty((batch_size, *input_size), dtype=torch.uint8, pin_memory=pin_memory)
-            .contiguous(memory_format=torch.channels_last) for _ in range(depth)]
+    free = [allocate((batch_size, *image_shape), np.uint8) for _ in range(depth)]
     readers = ThreadPoolExecutor(workers, thread_name_prefix="mvlib-read")
     models = ThreadPoolExecutor(lanes, thread_name_prefix="mvlib-model")
     waiting: deque[tuple[_Batch, Future]] = deque()
@@ -128,10 +115,10 @@ def run_pipeline(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _place(read: Read, path: Path, slot: Tensor) -> str | None:
+def _place(read: Read, path: Path, slot: np.ndarray) -> str | None:
     """Read an image into its place in a batch; the reason if it cannot be read."""
     try:
-        slot.copy_(read(path))
+        slot[...] = read(path)
     except (BadImageError, OSError) as error:
         return str(error).removeprefix(f"{path}: ")
     return None
@@ -145,6 +132,5 @@ def _answer(batch: _Batch, compute: Compute) -> Answer:
         return Answer(batch.job, good, None, failures)
     images = batch.images[:len(reasons)]
     if failures:
-        images = images[good].contiguous(memory_format=torch.channels_last)
-    with torch.inference_mode():
-        return Answer(batch.job, good, compute(images), failures)
+        images = images[good]
+    return Answer(batch.job, good, compute(images), failures)

@@ -1,26 +1,22 @@
-"""A model, ready to be given files."""
+"""A model, ready to be given files: by torch, or an export by the library that runs it. Imports no torch."""
 
 from __future__ import annotations
 
+import contextlib
+import gc
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+import numpy as np
 
-from ..data.config import resolve_data_config
-from ..errors import ConfigError
-from ..optimization.precision import check_precision
-from ..precisions import precision_name
+from ..engines.folder import is_export, read_export
+from ..engines.runtime import is_installed
+from ..errors import ConfigError, MissingPackageError
 from ..threads import cpu_count
-from .model import Engine, class_names_of, create_read, digest_of, load_model, name_of, prepare, resolve_device
-from .options import PRECISIONS
-from .pipeline import Answer, Job, cpu_lanes, run_pipeline, use_threads
+from .pipeline import Allocate, Answer, Job, Read, run_pipeline
 
-_BATCH_SIZE = {"cpu": 4, "cuda": 64}
-
-__all__ = ["Session", "Settings", "classify"]
+__all__ = ["Session", "Settings", "classify", "embed", "open_session"]
 
 
 @dataclass(frozen=True)
@@ -28,90 +24,148 @@ class Settings:
     """What a command is told of model and machine; see `mvlib predict --help`.
 
     Attributes:
+        model: A name, or the path of an export.
+        precision: None for float32, or the export's.
         batch_size: Images at once, in each of the model's threads; None for what suits the device. Few are best on a
             CPU: what a layer writes is still in the cache when the next one reads it.
         count: How many images there will be, as far as that is known; what compiling has to pay for.
+        backend: What runs the model; "auto" for what is best here.
     """
 
     model: str | None = None
     checkpoint: str | None = None
     device: str = "auto"
-    precision: str = "float32"
+    precision: str | None = None
     force: bool = False
     compile: str = "auto"
     decode: str = "full"
     batch_size: int | None = None
     workers: int | None = None
     count: int | None = None
+    backend: str = "auto"
 
 
 class Session:
-    """A loaded model and the threads that feed it.
-
-    Args:
-        settings: What to load, and how to run it.
-        adapt: From the loaded model to what is run, if that is not the model itself: (model) -> module.
-        with_digest: Whether `describe` tells weights by what is in them.
+    """A model that answers, and the threads that feed it.
 
     Attributes:
-        model: The model as it was loaded.
-        data_config: How its inputs are prepared.
+        settings: What was asked for.
+        name: Of the model's weights, or else of its architecture.
+        num_classes: Of a classifier's outputs; 0 if it is none.
         class_names: Of its outputs.
+        features: What it gives in the place of classes, if so.
+        data_config: How its inputs are prepared.
+        read: File to uint8 image (height, width, channels), as the model wants it but for normalisation.
         batch_size: Images in a job, at most.
-        engine: What runs.
+        lanes: Batches under way at once.
+        allocate: What gives the memory of batches.
     """
 
-    def __init__(self, settings: Settings, adapt: Callable[[nn.Module], nn.Module] | None = None,
-                 with_digest: bool = False) -> None:
-        self.settings = settings = replace(settings, precision=precision_name(settings.precision, PRECISIONS))
-        self.device = resolve_device(settings.device)
-        if settings.precision != "int8":  # before anything is loaded
-            check_precision(getattr(torch, settings.precision), self.device, settings.force)
-        self.batch_size = settings.batch_size or _BATCH_SIZE.get(self.device.type, 16)
-        self.lanes, self.threads = cpu_lanes() if self.device.type == "cpu" else (1, torch.get_num_threads())
-        self.model = load_model(settings.model, settings.checkpoint, self.device, settings.precision)
-        self.data_config = resolve_data_config(model=self.model, use_test_size=False)
-        self.class_names = class_names_of(self.model)
-        self.digest = digest_of(self.model) if with_digest else None
-        self.read = create_read(self.data_config, settings.decode)
-        with use_threads(self.threads):  # what is compiled is compiled for so many
-            self.engine: Engine = prepare(
-                adapt(self.model) if adapt else self.model, self.data_config, self.device,
-                precision=settings.precision, compile=settings.compile, batch_size=self.batch_size,
-                count=settings.count, force=True)
+    settings: Settings
+    name: str
+    num_classes: int
+    class_names: list[str]
+    features: str | None
+    data_config: dict[str, Any]
+    read: Read
+    batch_size: int
+    lanes: int
+    allocate: Allocate = staticmethod(np.empty)
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """uint8 images (n, height, width, channels) -> what the model gives for them (n, ...), in float32.
+
+        Raises:
+            ConfigError: It gives more than one array.
+        """
+        raise NotImplementedError
 
     def describe(self) -> dict[str, Any]:
         """What results depend on, as JSON has it."""
-        return {"model": name_of(self.model), "weights": self.digest, "precision": self.settings.precision,
-                "decode": self.settings.decode, "preprocessing": self.data_config}
+        raise NotImplementedError
 
-    def try_out(self, compute: Callable[[Tensor], Any]) -> Any:
+    def try_out(self, compute: Callable[[np.ndarray], Any]) -> Any:
         """What `compute` gives for one black image."""
-        with use_threads(self.threads), torch.inference_mode():
-            return compute(torch.zeros((1, *self.data_config["input_size"]), dtype=torch.uint8))
+        channels, height, width = self.data_config["input_size"]
+        return compute(np.zeros((1, height, width, channels), np.uint8))
 
-    def answers(self, jobs: Iterable[Job], compute: Callable[[Tensor], Any]) -> Iterator[Answer]:
-        """Run `compute`, which calls `engine`, over the images of `jobs`, in order; see `run_pipeline`."""
-        with use_threads(self.threads):
-            yield from run_pipeline(
-                jobs, self.read, compute, input_size=self.data_config["input_size"],
-                batch_size=self.batch_size, workers=self.settings.workers or cpu_count(), lanes=self.lanes,
-                pin_memory=self.device.type == "cuda")
+    def answers(self, jobs: Iterable[Job], compute: Callable[[np.ndarray], Any]) -> Iterator[Answer]:
+        """Run `compute`, which calls the session, over the images of `jobs`, in order; see `run_pipeline`."""
+        channels, height, width = self.data_config["input_size"]
+        return run_pipeline(
+            jobs, self.read, compute, image_shape=(height, width, channels), batch_size=self.batch_size,
+            workers=self.settings.workers or cpu_count(), lanes=self.lanes, allocate=self.allocate)
+
+    def finish(self) -> None:
+        """What can wait until all answers are delivered; commands call it at their end."""
 
 
-def classify(session: Session, topk: int) -> Callable[[Tensor], list[list[tuple[int, str, float]]]]:
-    """What turns images into their likeliest classes: uint8 (n, C, H, W) -> n lists of (number, name, probability).
+def open_session(settings: Settings, features: str | None = None, with_digest: bool = False) -> Session:
+    """Load what `settings` name.
+
+    Args:
+        settings: What to load, and how to run it.
+        features: What is wanted in the place of classes: a kind of `mvlib.inference.features.Features`; "auto" for
+            "pooled", or what an export was made for.
+        with_digest: Whether `describe` tells weights by what is in them.
+
+    Raises:
+        ConfigError: The settings contradict each other or the model, or the model has no such features.
+        MissingPackageError: What has to run the model is not installed.
+    """
+    with _without_garbage_collection():
+        if settings.model is not None and is_export(settings.model):
+            from .engine_session import EngineSession
+
+            return EngineSession(read_export(settings.model), settings, features)
+        if not is_installed("torch"):
+            raise MissingPackageError("torch, which runs models, is not installed: pip install torch torchvision; or "
+                                      "name an export, which runs without it: --model FOLDER, of 'mvlib export'")
+        from .torch_session import TorchSession
+    return TorchSession(settings, "pooled" if features == "auto" else features, with_digest)
+
+
+@contextlib.contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """The collector finds nothing among modules that are imported, a seventh of torch's time long."""
+    gc.disable()
+    try:
+        yield
+        gc.freeze()
+    finally:
+        gc.enable()
+
+
+def classify(session: Session, topk: int) -> Callable[[np.ndarray], list[list[tuple[int, str, float]]]]:
+    """What turns images into their likeliest classes: uint8 (n, H, W, C) -> n lists of (number, name, probability).
 
     Raises:
         ConfigError: The model has no classes.
     """
-    if session.model.num_classes < 1:
-        raise ConfigError(f"'{session.settings.model}' has no classes to predict: its weights are for features")
-    names, topk = session.class_names, min(topk, session.model.num_classes)
+    if session.num_classes < 1:
+        raise ConfigError(f"'{session.name}' has no classes to predict: its weights are for features")
+    names, topk = session.class_names, min(topk, session.num_classes)
 
-    def compute(images: Tensor) -> list[list[tuple[int, str, float]]]:
-        values, indices = session.engine(images).float().softmax(dim=-1).topk(topk)
-        return [[(index, names[index], value) for index, value in zip(*row)]
-                for row in zip(indices.tolist(), values.tolist())]
+    def compute(images: np.ndarray) -> list[list[tuple[int, str, float]]]:
+        return [[(index, names[index], value) for index, value in zip(*_likeliest(row, topk))]
+                for row in session(images)]
+
+    return compute
+
+
+def _likeliest(outputs: np.ndarray, count: int) -> tuple[list[int], list[float]]:
+    """Numbers and probabilities of the classes with the largest of float32 outputs; of equal ones the first."""
+    powers = np.exp(outputs - outputs.max())
+    least = np.partition(outputs, -count)[-count]
+    chosen = np.flatnonzero(~(outputs < least))  # all, where a model gives what is no number
+    chosen = chosen[np.argsort(-outputs[chosen], kind="stable")[:count]]
+    return chosen.tolist(), (powers[chosen] / powers.sum()).tolist()
+
+
+def embed(session: Session, dtype: str = "float32") -> Callable[[np.ndarray], np.ndarray]:
+    """What turns uint8 images (n, H, W, C) into an array of their features (n, ...), of `dtype`."""
+
+    def compute(images: np.ndarray) -> np.ndarray:
+        return np.array(session(images), dtype, order="C")
 
     return compute

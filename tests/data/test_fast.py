@@ -16,6 +16,7 @@ from PIL import Image
 import mvlib
 from mvlib import BadImageError
 from mvlib.data import create_loader, create_transform, open_image, resample
+from mvlib.data.geometry import jpeg_shrink
 from mvlib.data.jpeg import read_jpeg
 
 PHOTOGRAPH = Image.fromarray(skimage.data.chelsea())
@@ -124,7 +125,8 @@ def test_scaled_decoding_leaves_twice_the_size():
     assert (header.height, header.width, header.upright_size) == (1000, 1500, (1500, 1000))
     scaled = create_transform(100, crop_pct=1.0, interpolation="bicubic", backend="fast", decode="scaled",
                               use_prefetcher=True)
-    assert [scaled._shrink(side, side) for side in (199, 399, 400, 799, 800, 1600, 3200)] == [1, 1, 2, 2, 4, 8, 8]
+    sides = (199, 399, 400, 799, 800, 1600, 3200)
+    assert [jpeg_shrink(scaled.geometry, side, side) for side in sides] == [1, 1, 2, 2, 4, 8, 8]
     full = create_transform(100, crop_pct=1.0, interpolation="bicubic", use_prefetcher=True)
     difference = (scaled.from_file(data).int() - full(open_image(data)).int()).abs().float()
     assert 0 < difference.mean() < 1.5

@@ -3,17 +3,17 @@ import time
 from itertools import count, islice
 from pathlib import Path
 
+import numpy as np
 import pytest
-import torch
 
 from mvlib.errors import BadImageError
 from mvlib.inference.pipeline import Job, run_pipeline
 
-SIZE = (3, 4, 4)
+SHAPE = (4, 4, 3)
 
 
 def image(path):
-    return torch.full(SIZE, int(path.stem) % 256, dtype=torch.uint8)
+    return np.full(SHAPE, int(path.stem) % 256, np.uint8)
 
 
 def jobs(total, batch_size):
@@ -26,7 +26,7 @@ def first_pixels(images):
 
 
 def run(items, read=image, compute=first_pixels, batch_size=4, workers=3, lanes=2):
-    return run_pipeline(items, read, compute, input_size=SIZE, batch_size=batch_size, workers=workers, lanes=lanes)
+    return run_pipeline(items, read, compute, image_shape=SHAPE, batch_size=batch_size, workers=workers, lanes=lanes)
 
 
 def test_answers_come_in_order_though_images_take_unequal_times():
@@ -55,11 +55,29 @@ def test_images_that_cannot_be_read_leave_the_others_in_their_places():
     assert three.output == [8]
 
 
-def test_batches_are_last_channels_uint8():
+def test_batches_are_contiguous_uint8():
     seen = []
-    list(run(jobs(6, 4), compute=lambda images: seen.append((images.shape[0], images.dtype, images.is_contiguous(
-        memory_format=torch.channels_last)))))
-    assert sorted(seen) == [(2, torch.uint8, True), (4, torch.uint8, True)]
+
+    def read(path):
+        if path.stem == "1":
+            raise BadImageError("gone")
+        return image(path)
+
+    list(run(jobs(6, 4), read, lambda images: seen.append((images.shape, images.dtype, images.flags.c_contiguous))))
+    assert sorted(seen) == [((2, *SHAPE), np.uint8, True), ((3, *SHAPE), np.uint8, True)]
+
+
+def test_batches_lie_where_they_are_wanted():
+    given = []
+
+    def allocate(shape, dtype):
+        given.append(np.zeros(shape, dtype))
+        return given[-1]
+
+    seen = []
+    list(run_pipeline(jobs(8, 4), image, lambda images: seen.append(any(images.base is memory for memory in given)),
+                      image_shape=SHAPE, batch_size=4, workers=1, allocate=allocate))
+    assert seen == [True, True]
 
 
 @pytest.mark.parametrize("where", ["read", "compute", "jobs"])
@@ -87,7 +105,7 @@ def test_an_endless_list_is_drawn_from_as_it_is_needed():
 
 def test_buffers_are_used_again():
     places = set()
-    list(run(jobs(400, 4), compute=lambda images: places.add(images.data_ptr())))
+    list(run(jobs(400, 4), compute=lambda images: places.add(images.ctypes.data)))
     assert len(places) <= 4
 
 

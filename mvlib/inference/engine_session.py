@@ -1,0 +1,100 @@
+"""An export, run by its own library. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..data.pil_transform import PILTransform
+from ..engines.folder import EngineFolder
+from ..engines.runtime import open_engine
+from ..errors import ConfigError
+from ..precisions import precision_name
+from ..threads import compute_threads
+from .options import PRECISIONS
+from .pipeline import lanes_of
+from .session import Session, Settings
+
+__all__ = ["EngineSession"]
+
+_BATCH_SIZE = 4
+
+
+class EngineSession(Session):
+    """See `Session`.
+
+    Args:
+        folder: What runs.
+        settings: How to run it.
+        features: Of `open_session`.
+
+    Attributes:
+        folder: The same.
+        engine: Opened.
+
+    Raises:
+        ConfigError: The settings ask for something else than what was exported.
+        MissingPackageError, CheckpointError: Of `open_engine`.
+    """
+
+    def __init__(self, folder: EngineFolder, settings: Settings, features: str | None = None) -> None:
+        self.folder, self.settings = folder, settings
+        self._check(features)
+        self.name, self.num_classes, self.class_names = folder.model, folder.num_classes, folder.class_names
+        self.features, self.data_config = folder.features, dict(folder.data_config)
+        self.precision = self._precision()
+        self.read = PILTransform(self.data_config, settings.decode).from_file
+        cores = compute_threads()
+        self.lanes, threads = (1, cores) if settings.count == 1 else lanes_of(cores)
+        fixed = folder.input.shape[0]
+        self.batch_size = fixed if isinstance(fixed, int) else settings.batch_size or _BATCH_SIZE
+        self.engine = open_engine(folder, lanes=self.lanes, threads=threads, precision=self.precision)
+
+    def _check(self, features: str | None) -> None:
+        folder, settings, path = self.folder, self.settings, self.folder.path
+        if settings.checkpoint:
+            raise ConfigError(f"{path} is an export, which has its weights within it: leave out --checkpoint, or name "
+                              f"the model that the checkpoint is of")
+        if settings.device not in ("auto", "cpu"):
+            raise ConfigError(f"{path} is an export for the CPU, and cannot run on the device '{settings.device}'")
+        if settings.compile == "on":
+            raise ConfigError(f"{path} is an export, compiled already: --compile is for models that torch runs")
+        if not folder.has_dynamic_batch and settings.batch_size not in (None, folder.input.shape[0]):
+            raise ConfigError(f"{path} was exported for batches of {folder.input.shape[0]}: leave out --batch-size, or "
+                              f"export it again with a dynamic batch")
+        if features is None and folder.features is not None:
+            raise ConfigError(f"{path} is an export of features ('{folder.features}'), which predicts no classes: "
+                              f"export '{folder.model}' without --features")
+        if features is not None and folder.features is None:
+            raise ConfigError(f"{path} is an export of a classifier, without features: export '{folder.model}' with "
+                              f"{_option(features)}")
+        if features is not None and len(folder.outputs) > 1:
+            raise ConfigError(f"{path} gives {len(folder.outputs)} maps of features, of which one alone can be kept: "
+                              f"export '{folder.model}' with --level")
+        if features not in (None, "auto", folder.features):
+            raise ConfigError(f"{path} is an export of the features '{folder.features}', not of '{features}': export "
+                              f"'{folder.model}' with {_option(features)}")
+
+    def _precision(self) -> str:
+        """What is computed in: a float32 engine can do so in fewer bits."""
+        made = self.folder.precision
+        wanted = precision_name(self.settings.precision or made, PRECISIONS)
+        if wanted != made and (made != "float32" or wanted == "int8"):
+            raise ConfigError(f"{self.folder.path} is an export in {made}, and cannot compute in {wanted}: export "
+                              f"'{self.folder.model}' with --precision {wanted}")
+        return wanted
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        return self.engine(images)[0]
+
+    def describe(self) -> dict[str, Any]:
+        folder = self.folder
+        return {"model": folder.model, "weights": folder.weights, "precision": self.precision,
+                "decode": self.settings.decode, "preprocessing": self.data_config,
+                "engine": {"format": folder.format, "precision": folder.precision, "digest": folder.digest}}
+
+
+def _option(features: str) -> str:
+    return f"--features {features}" if features in ("pooled", "tokens") else \
+        "--features pooled" if features == "auto" else f"--level {features}"
