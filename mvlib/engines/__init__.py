@@ -10,6 +10,7 @@ from ..lazy import attach
 _NAMES = {
     "folder": ("EngineFolder", "is_export", "read_export"),
     "runtime": ("Engine", "open_engine"),
+    "module": ("EngineModule",),
     "exporter": ("ExportReport", "export"),
 }
 

@@ -12,8 +12,10 @@ import numpy as np
 from ..errors import ConfigError, MissingPackageError
 from .folder import EngineFolder
 
-__all__ = ["PACKAGES", "Engine", "is_installed", "open_engine", "require"]
+__all__ = ["BACKENDS", "ENGINES", "PACKAGES", "Engine", "is_installed", "open_engine", "require"]
 
+BACKENDS = ("auto", "torch", "openvino", "onnxruntime")
+ENGINES = {"openvino": "openvino", "onnxruntime": "onnx"}  # backends that run an export, and its format
 PACKAGES = {"openvino": "openvino", "onnx": "onnxruntime", "torch-export": "torch", "torchscript": "torch"}
 _EXTRAS = {"openvino": "mvlib[openvino]", "onnxruntime": "mvlib[onnx]"}
 
@@ -43,6 +45,10 @@ def is_installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
+def install_command(package: str) -> str:
+    return f"pip install '{_EXTRAS.get(package, package)}'"
+
+
 def require(package: str) -> None:
     """Refuse to go on without a package.
 
@@ -51,7 +57,7 @@ def require(package: str) -> None:
     """
     if not is_installed(package):
         raise MissingPackageError(f"this needs the package '{package}', which is not installed: "
-                                  f"pip install '{_EXTRAS.get(package, package)}'")
+                                  f"{install_command(package)}")
 
 
 def open_engine(folder: EngineFolder, *, lanes: int = 1, threads: int = 1, precision: str | None = None) -> Engine:

@@ -17,6 +17,8 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 from torch.utils._pytree import tree_map
 
+from ..engines.module import EngineModule, convert_module
+from ..engines.runtime import BACKENDS, ENGINES, PACKAGES, install_command, is_installed, require
 from ..errors import ConfigError
 from ..layers.branches import reparameterize
 from ..layers.helpers import unwrap
@@ -111,6 +113,7 @@ def optimize(
     compile: str = "auto",
     work: int | None = None,
     force: bool = False,
+    backend: str = "torch",
 ) -> tuple[nn.Module, Report]:
     """Make a model answer faster on the device where it is, by what helps there and no more.
 
@@ -131,32 +134,92 @@ def optimize(
         compile: "on", "off", or "auto": where `work` is so long that the time is won back.
         work: Number of images to come, for "auto"; without it, nothing is compiled.
         force: Take a type in which the device is slower than in float32, too.
+        backend: What runs the model. "torch" does what is said above. "openvino" and "onnxruntime" convert it, which
+            takes seconds, to an engine on the CPU for images of the example's size (others run in torch), checked on
+            the example like any step. "auto" converts too where it can, measures both, and takes the faster; what
+            fails is torch's, and the report says why.
 
     Returns:
         The model, and what was done to it.
 
     Raises:
-        ConfigError: The example does not fit the model, the type does not pay on the device, or `compile` is unknown.
+        ConfigError: The example does not fit the model, the type does not pay on the device, `compile` or `backend` is
+            unknown, or the engine that was asked for cannot be made or gives other outputs.
+        MissingPackageError: The library that was asked for is not installed.
     """
+    if backend not in BACKENDS:
+        raise ConfigError(f"backend {backend!r} is not one of {', '.join(BACKENDS)}")
     if compile not in _COMPILE:
         raise ConfigError(f"compile {compile!r} is not one of {', '.join(_COMPILE)}")
     if work is not None and work < 0:
         raise ConfigError(f"work is a number of images, not {work}")
+    if backend not in ("auto", "torch") and compile == "on":
+        raise ConfigError(f"compile='on' is torch's, and backend='{backend}' runs no torch: give one of them")
     wanted, model = _dtype_of(dtype), unwrap(model)
-    if isinstance(model, OptimizedModel):
-        if wanted is not None and wanted != model.dtype:
-            raise ConfigError(f"the model is optimized for {_name(model.dtype)} already: optimize the model that it "
-                              f"was made from for {_name(wanted)}")
-        return model, model.report
+    if isinstance(model, (OptimizedModel, EngineModule)):
+        return _as_it_is(model, wanted, backend)
     _check_example(model, example_input)
     target = wanted or torch.float32
     device = example_input.device
-    if reason := _is_quantized(model):
+    quantized = _is_quantized(model)
+    if backend in ENGINES:
+        if reason := quantized or _no_engine(device):
+            raise ConfigError(f"backend '{backend}': {reason}")
+        require(PACKAGES[ENGINES[backend]])
+        return _Optimizer(model, example_input, target).run_in_engine(backend)
+    if quantized:
         report = Report(str(device), "int8")
-        report.add("all", False, f"{reason}: left alone")
+        report.add("all", False, f"{quantized}: left alone")
         return OptimizedModel(model.eval(), report, torch.float32, torch.preserve_format), report
     check_precision(target, device, force)
-    return _Optimizer(model, example_input, target).run(compile, work)
+    optimized, report = _Optimizer(model, example_input, target).run(compile, work)
+    if backend == "auto":
+        return _or_engine(_Optimizer(model, example_input, target), optimized, report)
+    return optimized, report
+
+
+def _as_it_is(
+    model: OptimizedModel | EngineModule, wanted: torch.dtype | None, backend: str
+) -> tuple[nn.Module, Report]:
+    """What needs no optimizing, if it is what is asked for."""
+    dtype = _name(model.dtype) if isinstance(model, OptimizedModel) else model.precision
+    report = model.report or Report("cpu", dtype, backend=model.backend)
+    if wanted is not None and _name(wanted) != dtype:
+        raise ConfigError(f"the model is optimized for {dtype} already: optimize the model that it was made from for "
+                          f"{_name(wanted)}")
+    if backend not in ("auto", report.backend):
+        raise ConfigError(f"the model is optimized with {report.backend} already: optimize the model that it was made "
+                          f"from with {backend}")
+    return model, report
+
+
+def _no_engine(device: torch.device) -> str | None:
+    """Why no engine can be made on the device."""
+    return None if device.type == "cpu" else f"engines run on the CPU, and the model is on {device}"
+
+
+def _or_engine(
+    optimizer: _Optimizer, optimized: OptimizedModel, report: Report
+) -> tuple[OptimizedModel | EngineModule, Report]:
+    """An engine in the place of what torch has, if it is faster and gives the same."""
+    def stay(reason: str) -> tuple[OptimizedModel, Report]:
+        report.add("engine", False, reason)
+        return optimized, report
+
+    if reason := _no_engine(optimizer.device):
+        return stay(reason)
+    backend = next((name for name, format in ENGINES.items() if is_installed(PACKAGES[format])), None)
+    if backend is None:
+        return stay(f"no library for it is installed: {install_command('openvino')}")
+    try:
+        engine, found = optimizer.run_in_engine(backend)
+    except ConfigError as error:
+        return stay(str(error))
+    images = optimizer.example
+    own, other = time_both(lambda: optimized(images), lambda: engine(images))
+    if own <= other:
+        return stay(f"undone: with {backend} a batch takes {other * 1e3:.0f} ms, and {own * 1e3:.0f} ms with torch")
+    return engine, found
 
 
 class _Optimizer:
@@ -196,6 +259,40 @@ class _Optimizer:
         self._compile(optimized, compile, work, plain)
         self.report.difference = relative_difference(optimized(self.images), self.expected)
         return optimized, self.report
+
+    def run_in_engine(self, backend: str) -> tuple[EngineModule, Report]:
+        """An engine of the model.
+
+        Raises:
+            ConfigError: It cannot be made, or gives other outputs.
+        """
+        self.report.backend = backend
+        self._step("reparameterize", self._merge_branches)
+        started = time.perf_counter()
+        try:
+            engine = convert_module(self.model, self.images, ENGINES[backend])
+        except Exception as error:  # the converters' errors have no base of their own
+            _logger.debug("%s cannot take the model", backend, exc_info=True)
+            raise ConfigError(f"{backend} cannot take the model: {_first_line(error)}") from error
+        seconds = time.perf_counter() - started
+        difference = max(self._difference_on(engine, rows) for rows in ([0], [0] * 3 + [-1]))
+        if difference > _BOUND:
+            raise ConfigError(f"undone: with {backend}, outputs change by {difference:.1e} of the largest")
+        size = " x ".join(map(str, self.example.shape[2:]))
+        self.report.add("engine", True, f"converted for {backend} in {seconds:.1f} s, for images of {size}; others run "
+                        f"in torch")
+        if self.dtype is torch.float32:
+            self.report.add("convert", False, "float32 is what was asked for")
+        else:
+            engine.compute_in(_name(self.dtype))
+            self.report.add("convert", True, f"computes in {_name(self.dtype)}")
+        self.report.difference = self._difference_on(engine, list(range(len(self.images))))
+        engine.report = self.report
+        return engine, self.report
+
+    def _difference_on(self, engine: EngineModule, rows: list[int]) -> float:
+        expected = tree_map(lambda value: value[rows], self.expected)
+        return relative_difference(engine(self.images[rows]), expected)
 
     def _lay_out(self) -> None:
         """Channels last: for convolutions on CPUs, and on GPUs where tensor cores read that layout."""

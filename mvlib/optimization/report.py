@@ -12,7 +12,7 @@ class Step:
     """One way of making a model faster.
 
     Attributes:
-        name: "channels_last", "reparameterize", "fold", "convert", "attention", "prepack", "compile", "memory".
+        name: "channels_last", "reparameterize", "fold", "convert", "attention", "prepack", "compile", "memory", "engine".
         done: Whether it was taken.
         note: What was done, or why it was left out.
     """
@@ -33,6 +33,7 @@ class Report:
         difference: Largest difference of an output from that of the model in eager float32, as a part of the largest
             output, on the first images of the example.
         compiled: Whether torch.compile was used.
+        backend: What runs the model: "torch", "openvino", "onnxruntime".
     """
 
     device: str
@@ -40,6 +41,7 @@ class Report:
     steps: list[Step] = field(default_factory=list)
     difference: float = 0.0
     compiled: bool = False
+    backend: str = "torch"
 
     def add(self, name: str, done: bool, note: str) -> None:
         self.steps.append(Step(name, done, note))
@@ -58,5 +60,6 @@ class Report:
     def __str__(self) -> str:
         width = max((len(step.name) for step in self.steps), default=0)
         lines = [f"{'+' if step.done else '-'} {step.name.ljust(width)}  {step.note}" for step in self.steps]
-        return "\n".join([f"{self.dtype} on {self.device}: outputs differ by {self.difference:.1e} of the largest",
+        by = "" if self.backend == "torch" else f", {self.backend}"
+        return "\n".join([f"{self.dtype} on {self.device}{by}: outputs differ by {self.difference:.1e} of the largest",
                           *lines])
