@@ -142,7 +142,8 @@ class EngineModule(nn.Module):
 
     def fits(self, x: Tensor) -> bool:
         """Whether the engine takes images of this size."""
-        return all(isinstance(want, str) or want == have for want, have in zip(self.folder.input.shape[1:], x.shape[1:]))
+        _, *wanted = self.folder.input.shape
+        return all(isinstance(want, str) or want == have for want, have in zip(wanted, x.shape[1:]))
 
     def train(self, mode: bool = True) -> EngineModule:
         """Only `train(False)`.
@@ -151,10 +152,10 @@ class EngineModule(nn.Module):
             RuntimeError: Training was asked for.
         """
         if mode:
-            raise RuntimeError("an engine cannot be trained: train the model that it was made from, and export it again")
+            raise RuntimeError("an engine cannot be trained: train the model that it was made from, then export it")
         return super().train(False)
 
-    def to(self, *args: Any, **kwargs: Any) -> EngineModule:  # type: ignore[override]
+    def to(self, *args: Any, **kwargs: Any) -> EngineModule:
         """Itself.
 
         Raises:
@@ -194,8 +195,8 @@ class EngineModule(nn.Module):
         return f"{self.folder.model}, {self.folder.format}, {self.precision}"
 
 
-_NO_WEIGHTS = ("an engine has no weights that torch could save or load: keep its export, or the weights of the model that "
-               "it was made from")
+_NO_WEIGHTS = ("an engine has no weights that torch could save or load: keep its export, or the weights of the model "
+               "that it was made from")
 
 
 def _plain(outputs: list[Tensor]) -> Any:

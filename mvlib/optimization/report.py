@@ -12,7 +12,8 @@ class Step:
     """One way of making a model faster.
 
     Attributes:
-        name: "channels_last", "reparameterize", "fold", "convert", "attention", "prepack", "compile", "memory", "engine".
+        name: "memory", "channels_last", "reparameterize", "fold", "convert", "attention", "prepack", "compile",
+            "engine".
         done: Whether it was taken.
         note: What was done, or why it was left out.
     """
