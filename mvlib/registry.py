@@ -615,6 +615,16 @@ def _load(entry: _Entry) -> Callable[..., Any]:
     return entry.entrypoint
 
 
+def is_ours(model_name: str) -> bool:
+    """Whether mvlib itself defines the architecture: not the user, who may have put another in its place.
+
+    Raises:
+        UnknownNameError: The architecture is unknown.
+    """
+    place = _find(_follow(model_name, warn=False)[0]).place
+    return place is None or place.startswith(_FAMILY_PACKAGE)
+
+
 class _LazyEntrypoint:
     """Stands for an entrypoint whose family has not been imported."""
 
