@@ -33,6 +33,15 @@ def pytest_xdist_make_scheduler(config, log):
     return ByFileOrModel(config, log)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_engines(tmp_path_factory):
+    """No test makes engines by the way, nor uses the user's; those of engines turn them on, in a cache of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MVLIB_ENGINES", "off")
+        patch.setenv("MVLIB_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     """A hub on this machine that is the only one, with empty caches; retries do not wait.

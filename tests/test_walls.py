@@ -13,8 +13,8 @@ LIGHT = ("registry", "names", "errors", "weights", "hub", "enums", "builders", "
          "scheduler.schedules", "scheduler.factory", "memory", "compare", "charts", "report", "costs", "query",
          "train.arguments", "train.recipes", "files", "threads", "data.geometry", "data.images", "data.jpeg",
          "data.pil_transform", "engines.folder", "engines.runtime", "engines.run_openvino", "engines.run_onnx",
-         "inference.session", "inference.engine_session", "inference.pipeline", "inference.fill", "inference.folder",
-         "inference.inputs", "inference.parts", "inference.sheet", "inference.writers")
+         "engines.cache", "inference.session", "inference.engine_session", "inference.pipeline", "inference.fill",
+         "inference.folder", "inference.inputs", "inference.parts", "inference.sheet", "inference.writers")
 LIGHT_COMMANDS = ("cli", "cli.list_command", "cli.info_command", "cli.cache_command", "cli.schedule_command",
                   "cli.train_command", "cli.benchmark_command", "cli.compare_command", "cli.search_command",
                   "cli.output")
@@ -126,7 +126,7 @@ def test_light_commands_import_no_torch(arguments, tmp_path):
         assert not status, status
         assert "torch" not in sys.modules
     """
-    environment = {"HF_HOME": str(tmp_path), "TORCH_HOME": str(tmp_path), "PATH": ""}
+    environment = {"HF_HOME": str(tmp_path), "TORCH_HOME": str(tmp_path), "MVLIB_CACHE": str(tmp_path), "PATH": ""}
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() or arguments == ["cache", "list"]

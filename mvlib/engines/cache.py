@@ -21,6 +21,7 @@ import contextlib
 import dataclasses
 import errno
 import fnmatch
+import functools
 import hashlib
 import json
 import os
@@ -28,9 +29,8 @@ import re
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -113,13 +113,14 @@ def find_source(model: str | None, checkpoint: str | None = None, *, read_checkp
         found = find(model or DEFAULT_MODEL)
         if found is None:
             return None
-        name, architecture, path, about, origin = found
+        name, architecture, path, config, origin = found
         if checkpoint:
-            path = Path(os.path.abspath(checkpoint))
-            name = f"{name} {path}"
+            path = Path(checkpoint)
+            name = f"{name} {os.path.abspath(path)}"
         if path is None or not is_ours(architecture):
             return None
-        about = {"architecture": architecture, "from": "checkpoint" if checkpoint else "published", "config": about}
+        about = {"architecture": architecture, "from": "checkpoint" if checkpoint else "published", "config": config}
+        path = Path(os.path.realpath(path))  # of all revisions of a repository that have it
         return Source(name, path, _state(path), about, origin)
     return None
 
@@ -155,12 +156,11 @@ def _in_repository(name: str) -> _Found | None:
 
 def _model_of(checkpoint: str, read: bool) -> str | None:
     """The architecture that a checkpoint says it is of, or what stands for it where it does not."""
-    path = Path(os.path.abspath(checkpoint))
     if read:
         from ..loading import read_training_facts
 
-        return read_training_facts(path).get("arch") or DEFAULT_MODEL
-    known = _remembered(path)
+        return read_training_facts(checkpoint).get("arch") or DEFAULT_MODEL
+    known = _remembered(os.path.realpath(checkpoint))
     return known.get("model") if known else None
 
 
@@ -176,7 +176,7 @@ class Key:
     source: Source
     facts: Mapping[str, Any]
 
-    @cached_property
+    @functools.cached_property
     def digest(self) -> str:
         """Its name in the cache."""
         return _digest_of(self.facts)
@@ -228,25 +228,23 @@ def _library_version(package: str) -> str:
 
 
 def _own_version() -> str:
-    """mvlib's version; of a working copy, which changes without it, with the state of its sources."""
+    return " ".join(filter(None, (__version__, _sources())))
+
+
+@functools.cache
+def _sources() -> str:
+    """The state of mvlib's sources, where this is a working copy, which changes without its version; else nothing."""
     package = Path(__file__).parents[1]
     if not (package.parent / ".git").exists():
-        return __version__
-    files = [(entry.path, *_state(entry)) for folder in [package, *_folders(package)] for entry in os.scandir(folder)
-             if entry.name.endswith((".py", ".json"))]
-    return f"{__version__} {_digest_of(sorted(files))}"
-
-
-def _folders(package: Path) -> Iterator[str]:
-    for path, names, _ in os.walk(package):
-        yield from (os.path.join(path, name) for name in names if not name.startswith("__"))
+        return ""
+    return _digest_of(sorted((str(path), *_state(path)) for path in package.rglob("*.py")))
 
 
 def _digest_of(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
-def _state(path: Path | os.DirEntry[str]) -> State:
+def _state(path: str | os.PathLike[str]) -> State:
     """What changes with a file's content."""
     stat = os.stat(path)
     return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
@@ -255,9 +253,9 @@ def _state(path: Path | os.DirEntry[str]) -> State:
 # checksums of weights files
 
 
-def _remembered(path: Path) -> dict[str, Any] | None:
+def _remembered(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     """{"state": ..., "sha256": ..., "model": of a checkpoint} of a file when it was last hashed."""
-    known = _read(engines_dir() / _SUMS).get(os.path.abspath(path))
+    known = _read(engines_dir() / _SUMS).get(os.fspath(path))
     return known if isinstance(known, dict) and {"state", "sha256"} <= known.keys() else None
 
 
@@ -305,7 +303,7 @@ def find(key: Key) -> EngineFolder | None:
     try:
         folder = read_export(key.path)
         files = _checked(key.path, record)
-    except (MvlibError, OSError, LookupError, TypeError) as error:
+    except (MvlibError, OSError, LookupError, TypeError, AttributeError) as error:
         raise CheckpointError(f"the engine of {key.source.name} in the cache is damaged: {error}") from error
     with contextlib.suppress(OSError):  # a cache that cannot be written serves all the same
         if files is not None:

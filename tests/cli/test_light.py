@@ -107,7 +107,7 @@ def test_compare_of_what_is_unknown(arguments, message, capsys):
 
 
 def test_cache(hub, capsys):
-    assert run(capsys, "cache", "path")[1].count("\n") == 2
+    assert run(capsys, "cache", "path")[1].count("\n") == 3
     assert run(capsys, "cache", "list")[::2] == (0, "mvlib: the cache is empty\n")
     hub.add_repo("timm/resnet18.a1_in1k", {"config.json": b"{}", "model.safetensors": b"\2\0\0\0\0\0\0\0{}"})
     from mvlib.hub import fetch
