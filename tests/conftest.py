@@ -94,3 +94,28 @@ def fresh_registry(monkeypatch):
         own = fresh.entries.get(name)
         if entry.entrypoint is None and own is not None and (own.place or "").startswith("mvlib.models."):
             entry.entrypoint, entry.place = own.entrypoint, own.place
+
+
+@pytest.fixture(scope="session")
+def exports(tmp_path_factory):
+    """A folder with a small model as a "repository", as an export "classifier.ov" and as one of its features,
+    "pooled.ov"; and with photographs, 0.png to 4.png, of which 2.png is none."""
+    import skimage.data
+    import torch
+    from PIL import Image
+
+    import mvlib
+
+    root = tmp_path_factory.mktemp("exports")
+    torch.manual_seed(0)
+    model = mvlib.create_model("test_resnet", num_classes=7, pretrained=False).eval()
+    with torch.no_grad():
+        model.fc.weight.mul_(20)  # so that classes differ
+    mvlib.save_for_hub(model, root / "repository", label_names=[f"kind {i}" for i in range(7)])
+    model = mvlib.create_model(f"local-dir:{root}/repository").eval()
+    mvlib.export(model, root / "classifier.ov", format="openvino")
+    mvlib.export(model, root / "pooled.ov", format="openvino", features="pooled")
+    for number, name in enumerate(("chelsea", "coffee", "rocket", "astronaut", "chelsea")):
+        Image.fromarray(getattr(skimage.data, name)()).save(root / f"{number}.png")
+    (root / "2.png").write_text("no photograph")
+    return root

@@ -32,6 +32,9 @@ _COMMANDS = {
     "cache": "downloaded weights and engines made of them: list, remove, path",
 }
 
+# Of mvlib itself. What runs exports and answers from the catalogs does without, after pip install --no-deps.
+_DEPENDENCIES = ("huggingface_hub", "safetensors", "torch", "torchvision", "yaml")
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status.
@@ -86,6 +89,11 @@ def guard(program: str, run: Callable[[], int]) -> int:
         status, message = 130, "interrupted"
     except MvlibError as error:
         status, message = 2, str(error)
+    except ModuleNotFoundError as error:
+        if error.name is None or (package := error.name.partition(".")[0]) not in _DEPENDENCIES:
+            raise
+        status, message = 2, (f"this needs the package '{package}', without which mvlib was installed: pip install "
+                              f"mvlib (an export, of 'mvlib export', is run by predict and embed without)")
     except OSError as error:
         if isinstance(error, BrokenPipeError) and _is_closed(sys.stdout):  # the reader (head, less) has what it wanted
             status, message = 141, ""

@@ -188,7 +188,7 @@ def report_failures(failures: Iterable[tuple[Path | str, str]], count: int) -> i
 
 
 class Progress:
-    """A bar on a terminal.
+    """A bar on a terminal, where the package tqdm is there to draw it.
 
     Args:
         total: Images, if that is known.
@@ -196,13 +196,16 @@ class Progress:
     """
 
     def __init__(self, total: int | None, arguments: argparse.Namespace | None = None) -> None:
-        from tqdm import tqdm
-
-        self.bar = tqdm(total=total, unit="image", disable=None)
+        self.bar: Any = None
         self.arguments = arguments
+        if sys.stderr.isatty():
+            with contextlib.suppress(ImportError):
+                from tqdm import tqdm
+
+                self.bar = tqdm(total=total, unit="image")
 
     def __enter__(self) -> Progress:
-        if not self.bar.disable and self.bar.total is None and "-" not in self.arguments.inputs:
+        if self.bar is not None and self.bar.total is None and "-" not in self.arguments.inputs:
             import threading
 
             threading.Thread(target=self._count, daemon=True).start()
@@ -214,11 +217,16 @@ class Progress:
         self.bar.total = sum(1 for _ in list_inputs(self.arguments.inputs, self.arguments.files_from))
 
     def update(self, count: int) -> None:
-        self.bar.update(count)
+        if self.bar is not None:
+            self.bar.update(count)
 
     def print(self, text: str) -> None:
         """A line above the bar."""
-        self.bar.write(text)
+        if self.bar is None:
+            print(text)
+        else:
+            self.bar.write(text)
 
     def __exit__(self, *_: Any) -> None:
-        self.bar.close()
+        if self.bar is not None:
+            self.bar.close()

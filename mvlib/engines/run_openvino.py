@@ -10,10 +10,10 @@ import numpy as np
 from ..data.config import per_channel
 from ..errors import CheckpointError, ConfigError
 from .folder import EngineFolder
-from .quiet import no_telemetry
+from .openvino_runtime import quick_import
 from .runtime import check_images
 
-with no_telemetry():
+with quick_import():
     import openvino as ov
     from openvino.preprocess import PrePostProcessor
 

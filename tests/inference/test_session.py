@@ -4,34 +4,12 @@ import dataclasses
 
 import numpy as np
 import pytest
-import skimage.data
 import torch
-from PIL import Image
 
-import mvlib
-from mvlib.engines import export
 from mvlib.errors import ConfigError, MissingPackageError
 from mvlib.inference import session as sessions
 from mvlib.inference.pipeline import Job
 from mvlib.inference.session import Settings, classify, embed, open_session
-
-
-@pytest.fixture(scope="module")
-def places(tmp_path_factory):
-    """A small model as a repository, as an export, and as exports of its features; photographs."""
-    root = tmp_path_factory.mktemp("models")
-    torch.manual_seed(0)
-    model = mvlib.create_model("test_resnet", num_classes=7, pretrained=False).eval()
-    with torch.no_grad():
-        model.fc.weight.mul_(20)  # so that classes differ
-    mvlib.save_for_hub(model, root / "repository", label_names=[f"kind {i}" for i in range(7)])
-    model = mvlib.create_model(f"local-dir:{root}/repository").eval()
-    export(model, root / "classifier.ov")
-    export(model, root / "pooled.ov", features="pooled")
-    for number, name in enumerate(("chelsea", "coffee", "rocket", "astronaut", "chelsea")):
-        Image.fromarray(getattr(skimage.data, name)()).save(root / f"{number}.png")
-    (root / "2.png").write_text("no photograph")
-    return root
 
 
 def answers(session, compute, root):
@@ -40,11 +18,11 @@ def answers(session, compute, root):
 
 
 @pytest.mark.parametrize("prefix", ["", "local-dir:"])
-def test_an_export_answers_as_torch_does(places, prefix):
+def test_an_export_answers_as_torch_does(exports, prefix):
     found = {}
-    for name in (f"local-dir:{places}/repository", f"{prefix}{places}/classifier.ov"):
+    for name in (f"local-dir:{exports}/repository", f"{prefix}{exports}/classifier.ov"):
         session = open_session(Settings(model=name, batch_size=4, decode="reference"))
-        found[name] = answers(session, classify(session, 3), places)
+        found[name] = answers(session, classify(session, 3), exports)
         assert session.class_names == [f"kind {i}" for i in range(7)] and session.num_classes == 7
     for one, other in zip(*found.values()):
         assert (one.read, one.failures) == (other.read, other.failures)
@@ -54,30 +32,30 @@ def test_an_export_answers_as_torch_does(places, prefix):
 
 
 @pytest.mark.parametrize("wanted", ["auto", "pooled"])
-def test_features_of_an_export_are_those_of_torch(places, wanted):
+def test_features_of_an_export_are_those_of_torch(exports, wanted):
     found = []
-    for name in (f"local-dir:{places}/repository", f"{places}/pooled.ov"):
+    for name in (f"local-dir:{exports}/repository", f"{exports}/pooled.ov"):
         session = open_session(Settings(model=name, batch_size=4, decode="reference"), wanted)
         compute = embed(session, "float16")
         assert session.features == "pooled" and session.try_out(compute).shape == (1, 96)
-        found.append(np.concatenate([answer.output for answer in answers(session, compute, places)]))
+        found.append(np.concatenate([answer.output for answer in answers(session, compute, exports)]))
     assert found[0].shape == (4, 96) and found[1].dtype == np.float16
     np.testing.assert_allclose(*found, atol=2e-3 * np.abs(found[0]).max())
 
 
-def test_what_results_depend_on(places):
-    torchs = open_session(Settings(model=f"local-dir:{places}/repository"), with_digest=True).describe()
-    engines = open_session(Settings(model=f"{places}/classifier.ov"), with_digest=True).describe()
+def test_what_results_depend_on(exports):
+    torchs = open_session(Settings(model=f"local-dir:{exports}/repository"), with_digest=True).describe()
+    engines = open_session(Settings(model=f"{exports}/classifier.ov"), with_digest=True).describe()
     assert {key for key in {**torchs, **engines} if torchs.get(key) != engines.get(key)} >= {"engine"}
     assert torchs["weights"] == engines["weights"] and len(engines["engine"]["digest"]) == 64
 
 
-def test_one_photograph_has_all_cores(places, monkeypatch):
+def test_one_photograph_has_all_cores(exports, monkeypatch):
     monkeypatch.setattr("mvlib.inference.engine_session.compute_threads", lambda: 2)
     asked = []
     monkeypatch.setattr("mvlib.inference.engine_session.open_engine", lambda folder, **how: asked.append(how))
     for count in (1, None):
-        open_session(Settings(model=f"{places}/classifier.ov", count=count))
+        open_session(Settings(model=f"{exports}/classifier.ov", count=count))
     assert [(how["lanes"], how["threads"]) for how in asked] == [(1, 2), (2, 1)]
 
 
@@ -93,14 +71,14 @@ def test_one_photograph_has_all_cores(places, monkeypatch):
     (dict(model="pooled.ov"), None, "is an export of features .'pooled'., which predicts no classes"),
     (dict(model="pooled.ov"), "tokens", "is an export of the features 'pooled', not of 'tokens': export 'test_resnet"),
 ])
-def test_what_an_export_was_not_made_for(options, features, message, places):
-    name = f"{places}/{options.get('model', 'classifier.ov')}"
+def test_what_an_export_was_not_made_for(options, features, message, exports):
+    name = f"{exports}/{options.get('model', 'classifier.ov')}"
     with pytest.raises(ConfigError, match=message):
         open_session(Settings(**{**options, "model": name}), features)
 
 
-def test_maps_and_batches_of_another_size(places, monkeypatch):
-    folder = sessions.read_export(f"{places}/pooled.ov")
+def test_maps_and_batches_of_another_size(exports, monkeypatch):
+    folder = sessions.read_export(f"{exports}/pooled.ov")
     two = dataclasses.replace(folder, features="maps", outputs=folder.outputs * 2)
     one = dataclasses.replace(folder, features=None, input=dataclasses.replace(folder.input, shape=(1, 3, 160, 160)))
     monkeypatch.setattr(sessions, "read_export", {"two": two, "one": one}.get)

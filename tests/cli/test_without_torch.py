@@ -1,0 +1,92 @@
+"""The commands that need no torch, where nothing is installed but numpy, Pillow and the library of an export."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from .command import here as mvlib
+
+ROOT = Path(__file__).parents[2]
+NEEDLESS = ("torch", "torchvision", "yaml", "tqdm", "huggingface_hub", "safetensors", "click", "filelock", "pyarrow",
+            "timm", "scipy", "matplotlib", "skimage")
+ENTRY = f"""if True:
+    import sys
+    sys.modules.update(dict.fromkeys({NEEDLESS}))  # to Python, they are not installed
+    from mvlib.cli import main
+    sys.exit(main())
+"""
+
+
+def blocked(*arguments):
+    return subprocess.run([sys.executable, "-c", ENTRY, *map(str, arguments)], capture_output=True, text=True)
+
+
+def check(run, exports, tmp_path):
+    """All that an installation without torch answers; `run` runs a command in it."""
+    done = run("predict", exports, "--model", exports / "classifier.ov", "--format", "jsonl", "--topk", 2)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f"mvlib: not read: {exports}/2.png: not an image in a format that PIL reads",
+        "mvlib: 1 of 5 images could not be read"]
+    records = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [Path(record["file"]).name for record in records] == ["0.png", "1.png", "3.png", "4.png"]
+    expected = mvlib("predict", exports, "--model", f"local-dir:{exports}/repository", "--format", "jsonl", "--topk", 2,
+                     "--decode", "reference").stdout.splitlines()
+    for record, line in zip(records, expected, strict=True):
+        for found, wanted in zip(record["predictions"], json.loads(line)["predictions"], strict=True):
+            assert found["class"] == wanted["class"]
+            assert found["probability"] == pytest.approx(wanted["probability"], abs=1e-4)
+
+    photograph = exports / "0.png"
+    done = run("embed", photograph, "--model", exports / "pooled.ov", "--output", tmp_path / "x.npy")
+    assert done.returncode == 0, done.stderr
+    assert np.load(tmp_path / "x.npy").shape == (1, 96)
+    assert json.loads((tmp_path / "x.json").read_text()) == [str(photograph)]
+    done = run("predict", photograph, "--model", exports / "classifier.ov", "--sheet", tmp_path / "sheet.png")
+    assert done.returncode == 0 and (tmp_path / "sheet.png").is_file(), done.stderr
+
+    assert "resnet50" in run("list", "resnet*").stdout.splitlines()
+    assert "25.56 M" in run("info", "resnet50.imagenet1k_v2").stdout
+    assert "swinv2_base_window12" in run("search", "top1>86 license=mit").stdout
+    assert run("cache", "path").returncode == 0
+
+    for arguments, message in (
+            (["predict", photograph, "--model", "resnet50"], "torch, which runs models, is not installed: pip install "
+             "torch torchvision; or name an export, which runs without it: --model FOLDER, of 'mvlib export'"),
+            (["validate", exports, "--model", "resnet18"], "this needs the package 'torch', without which mvlib was "
+             "installed: pip install mvlib (an export, of 'mvlib export', is run by predict and embed without)"),
+            (["embed", photograph, "--model", exports / "pooled.ov", "--output", tmp_path / "x.parquet"],
+             "Parquet files need the package 'pyarrow': pip install pyarrow (or 'mvlib[train]'); --output NAME.npy "
+             "does without")):
+        done = run(*arguments)
+        assert (done.returncode, done.stderr) == (2, f"mvlib: {message}\n")
+
+
+def test_what_is_not_needed_is_not_imported(exports, tmp_path):
+    check(blocked, exports, tmp_path)
+
+
+def test_a_fault_of_ours_is_not_taken_for_a_missing_package():
+    code = ENTRY.replace("from mvlib.cli import main", "from mvlib.cli import main, list_command\n"
+                         "    list_command.run = lambda _: __import__('nowhere')")
+    done = subprocess.run([sys.executable, "-c", code, "list"], capture_output=True, text=True)
+    assert done.returncode == 1 and "ModuleNotFoundError: No module named 'nowhere'" in done.stderr
+
+
+@pytest.mark.slow  # installs packages
+def test_a_wheel_without_its_dependencies(exports, tmp_path):
+    def call(*command):
+        subprocess.run([*map(str, command)], check=True, capture_output=True, text=True)
+
+    call(sys.executable, "-m", "pip", "wheel", "--no-deps", "-w", tmp_path / "wheels", ROOT)
+    call(sys.executable, "-m", "venv", tmp_path / "venv")
+    python = tmp_path / "venv" / "bin" / "python"
+    call(python, "-m", "pip", "install", "--no-deps", *(tmp_path / "wheels").glob("mvlib-*.whl"))
+    call(python, "-m", "pip", "install", "--no-deps", "openvino", "numpy", "pillow")
+    assert subprocess.run([python, "-c", "import torch"], capture_output=True).returncode == 1
+    check(lambda *arguments: subprocess.run([python.with_name("mvlib"), *map(str, arguments)], capture_output=True,
+                                            text=True, cwd=tmp_path), exports, tmp_path)
