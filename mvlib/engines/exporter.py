@@ -22,7 +22,7 @@ from ..inference.features import Features
 from ..inference.model import digest_of, name_of
 from ..layers.helpers import unwrap
 from ..publish import hub_config
-from .convert import CONVERTERS
+from .convert import convert
 from .folder import FORMATS, EngineFolder, Tensor, new_folder, write_description
 from .runtime import open_engine
 
@@ -86,20 +86,20 @@ def export(
     data_config = resolve_data_config(model=classifier)
     size = tuple(data_config["input_size"])
     seconds = {}
-    with new_folder(directory, replace=force) as place, torch.inference_mode():
-        example = torch.randn(2, *size)
+    with new_folder(directory, replace=force) as place, torch.no_grad():
+        example = torch.randn(2 if dynamic_batch else 1, *size)
         expected = _as_list(run(example))
         started = time.perf_counter()
-        versions = CONVERTERS[format](run, example, place / FORMATS[format], dynamic_batch)
-        seconds["convert"] = time.perf_counter() - started
         names = ["logits"] if len(expected) == 1 and not features else [f"features{i}" for i in range(len(expected))]
+        versions = convert(format, run, example, place / FORMATS[format], dynamic_batch, names=names)
+        seconds["convert"] = time.perf_counter() - started
         batch: int | str = "batch" if dynamic_batch else 1
         folder = write_description(EngineFolder(
             path=place, format=format, model=name_of(classifier), weights=digest_of(classifier), precision="float32",
             features=features, num_classes=classifier.num_classes, data_config=data_config,
             input=Tensor("images", (batch, *size)),
             outputs=tuple(Tensor(name, (batch, *value.shape[1:])) for name, value in zip(names, expected)),
-            versions={"torch": torch.__version__, **versions}, config=config))
+            versions=versions, config=config))
         started = time.perf_counter()
         difference = max(_difference(run, folder, count) for count in (_BATCHES if dynamic_batch else (1,)))
         seconds["check"] = time.perf_counter() - started

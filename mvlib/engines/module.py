@@ -232,7 +232,7 @@ def convert_module(model: nn.Module, example: Tensor, format: str) -> EngineModu
     Raises:
         Exception: Whatever the library raises that cannot convert the model.
     """
-    from .convert import CONVERTERS
+    from .convert import convert
 
     place = Path(tempfile.mkdtemp(prefix="mvlib-engine-"))
     try:
@@ -240,13 +240,14 @@ def convert_module(model: nn.Module, example: Tensor, format: str) -> EngineModu
         with torch.inference_mode():
             outputs, structure = tree_flatten(model(example[:1]))
         started = time.perf_counter()
-        versions = CONVERTERS[format](model, torch.cat([example[:1]] * 2), place / FORMATS[format], True)
+        names = [f"output{i}" for i in range(len(outputs))]
+        versions = convert(format, model, torch.cat([example[:1]] * 2), place / FORMATS[format], names=names)
         seconds = time.perf_counter() - started
         folder = write_description(EngineFolder(
             path=place, format=format, model=getattr(model, "architecture", type(model).__name__), weights=None,
             precision="float32", features=None, num_classes=getattr(model, "num_classes", 0),
             data_config={"input_size": size, "mean": 0.0, "std": 1.0}, input=Described("images", ("batch", *size)),
-            outputs=tuple(Described(f"output{i}", ("batch", *value.shape[1:])) for i, value in enumerate(outputs)),
+            outputs=tuple(Described(name, ("batch", *value.shape[1:])) for name, value in zip(names, outputs)),
             versions=versions, measured={"seconds": seconds}))
         module = EngineModule(folder, model=model)
     except BaseException:

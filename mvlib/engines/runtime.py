@@ -60,24 +60,30 @@ def require(package: str) -> None:
                                   f"{install_command(package)}")
 
 
-def open_engine(folder: EngineFolder, *, lanes: int = 1, threads: int = 1, precision: str | None = None) -> Engine:
-    """Open an export for inference on the CPU.
+def open_engine(
+    folder: EngineFolder, *, lanes: int = 1, threads: int = 1, precision: str | None = None, device: str = "cpu"
+) -> Engine:
+    """Open an export for inference.
 
     Args:
         folder: Of `read_export`.
         lanes: Calls that will be under way at once.
         threads: Cores for each of them.
         precision: What is computed in, where it is not what the folder says: "bfloat16" of a float32 engine.
+        device: "cpu"; of torch's own formats, a GPU, too: "cuda", "cuda:1".
 
     Raises:
         MissingPackageError: The format's library is not installed.
         CheckpointError: The engine is damaged, or its library does not take it.
-        ConfigError: The precision cannot be had.
+        ConfigError: The precision or the device cannot be had.
     """
     require(PACKAGES[folder.format])
     folder.check_files()
     module = importlib.import_module(f"{__package__}.{_MODULES[folder.format]}")
-    return module.open_engine(folder, lanes=lanes, threads=threads, precision=precision or folder.precision)
+    more = {"device": device} if module.__name__.endswith("run_torch") else {}
+    if device != "cpu" and not more:
+        raise ConfigError(f"{folder.path}: engines in the format {folder.format} run on the CPU, not on {device}")
+    return module.open_engine(folder, lanes=lanes, threads=threads, precision=precision or folder.precision, **more)
 
 
 _MODULES = {"openvino": "run_openvino", "onnx": "run_onnx", "torch-export": "run_torch", "torchscript": "run_torch"}

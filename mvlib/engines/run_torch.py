@@ -1,0 +1,84 @@
+"""Exports in torch's own formats, run by torch: on the CPU, or on a GPU."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.normalizer import Normalizer
+from ..devices import find_device
+from ..errors import CheckpointError, ConfigError
+from .folder import EngineFolder
+from .runtime import check_images
+
+__all__ = ["TorchEngine", "open_engine"]
+
+Run = Callable[[Tensor], Any]
+
+
+class TorchEngine:
+    """See `runtime.Engine`.
+
+    Attributes:
+        device: Where it runs.
+    """
+
+    def __init__(self, folder: EngineFolder, run: Run, device: torch.device, lanes: int, threads: int) -> None:
+        self.folder = folder
+        self.device = device
+        self.lanes = lanes
+        self._run, self._threads = run, threads
+        config = folder.data_config
+        self._normalize = Normalizer(config["mean"], config["std"], config["input_size"][0], device, torch.float32)
+
+    @torch.inference_mode()
+    def __call__(self, images: np.ndarray) -> list[np.ndarray]:
+        check_images(self.folder, images)
+        batch = torch.from_numpy(images).to(self.device)
+        if images.dtype == np.uint8:
+            batch = self._normalize(batch.permute(0, 3, 1, 2))
+        before = torch.get_num_threads()
+        torch.set_num_threads(self._threads)  # of the thread that calls
+        try:
+            outputs = self._run(batch)
+        finally:
+            torch.set_num_threads(before)
+        return [output.cpu().numpy().copy() for output in ([outputs] if isinstance(outputs, Tensor) else outputs)]
+
+
+def open_engine(folder: EngineFolder, *, lanes: int, threads: int, precision: str, device: str = "cpu") -> TorchEngine:
+    """See `runtime.open_engine`."""
+    if precision != folder.precision:
+        raise ConfigError(f"{folder.path} computes in {folder.precision}, in which it was exported, not in {precision}")
+    place = find_device(device)
+    try:
+        run = _LOADERS[folder.format](folder, place)
+    except (RuntimeError, ValueError, KeyError, TypeError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise CheckpointError(f"{folder.path}: torch {torch.__version__} cannot read the engine, which torch "
+                              f"{folder.versions.get('torch', '?')} made: {reason}; export it again") from error
+    return TorchEngine(folder, run, place, lanes, threads)
+
+
+def _load_program(folder: EngineFolder, device: torch.device) -> Run:
+    program = torch.export.load(folder.engine_file)
+    if device.type != "cpu":
+        from torch.export.passes import move_to_device_pass
+
+        program = move_to_device_pass(program, device)
+    return program.module()
+
+
+def _load_script(folder: EngineFolder, device: torch.device) -> Run:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # deprecated, says torch: so be it
+        return torch.jit.load(folder.engine_file, map_location=device)
+
+
+_LOADERS: dict[str, Callable[[EngineFolder, torch.device], Run]] = {
+    "torch-export": _load_program, "torchscript": _load_script}
