@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 
+from ..engines.folder import is_export
+from ..engines.runtime import BACKENDS, ENGINES, PACKAGES, require
+from ..precisions import PRECISIONS, canonical_precision
 from ..train.arguments import add_options
 from .argument_types import positive
 from .checks import check_data, check_file, check_model, expand_models
@@ -23,7 +26,8 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--split", default="validation", help="split of the data set (default: %(default)s)")
     parser.add_argument("--num-samples", type=positive, metavar="N", help="samples of a streamed split")
     parser.add_argument("--model", "-m", default="", metavar="NAME",
-                        help="a model; `validate`: several (a,b), a wildcard, or a text file of names")
+                        help="a model, or the folder of an export; `validate`: several (a,b), a wildcard, or a text "
+                             "file of names")
     parser.add_argument("--pretrained", action=argparse.BooleanOptionalAction, default=True,
                         help="load published weights (default)")
     parser.add_argument("--checkpoint", metavar="PATH", help="weights file; `validate`: or a folder of them")
@@ -33,6 +37,10 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--use-train-size", action="store_true", help="the size of training, where weights have two")
     parser.add_argument("--preprocess", choices=("reference", "fast"), default="reference",
                         help="fast: images decoded and resized by torch, at most a step of 8 bits apart (%(default)s)")
+    parser.add_argument("--backend", choices=BACKENDS,
+                        help="what runs the model; auto: the fastest here (default: torch; of an export, its own)")
+    parser.add_argument("--precision", type=canonical_precision, choices=PRECISIONS,
+                        help="what an engine computes in (default: float32; of an export, its own)")
     add_options(parser, SHARED)
 
 
@@ -82,6 +90,12 @@ def complete(arguments: argparse.Namespace, several: bool = True) -> argparse.Na
     if not args.model and not args.checkpoint:
         raise ConfigError("no model: --model names one, or --checkpoint a file that says of which it is")
     check_data(args)
+    engine = args.backend not in (None, "torch") or is_export(args.model)
+    if args.precision and not engine:
+        raise ConfigError(f"--precision {args.precision} is of engines: with --backend openvino, or with torch --amp "
+                          f"--amp-dtype {args.precision}")
+    if args.backend in ENGINES:
+        require(PACKAGES[ENGINES[args.backend]])
     if not several or not args.checkpoint or not os.path.isdir(args.checkpoint):
         check_file(args.checkpoint, "--checkpoint")
     models = expand_models(args.model, args.checkpoint, args.pretrained) if several else [(args.model, args.checkpoint)]

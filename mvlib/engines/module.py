@@ -135,8 +135,8 @@ class EngineModule(nn.Module):
                 return self.model(x)
         images = x.contiguous().numpy()
         engine, fixed = self.engine(), self.folder.input.shape[0]
-        size = fixed if isinstance(fixed, int) else max(len(images), 1)
-        parts = [_run(engine, images[start:start + size], size) for start in range(0, max(len(images), 1), size)]
+        size = fixed if isinstance(fixed, int) else _PER_THREAD * torch.get_num_threads()
+        parts = [_run(engine, images[start:start + size], fixed) for start in range(0, max(len(images), 1), size)]
         outputs = parts[0] if len(parts) == 1 else [np.concatenate(column) for column in zip(*parts)]
         return self._arrange([torch.from_numpy(output) for output in outputs])
 
@@ -195,6 +195,7 @@ class EngineModule(nn.Module):
         return f"{self.folder.model}, {self.folder.format}, {self.precision}"
 
 
+_PER_THREAD = 4  # images at once; of many, what a layer writes has left the cache when the next one reads it
 _NO_WEIGHTS = ("an engine has no weights that torch could save or load: keep its export, or the weights of the model "
                "that it was made from")
 
@@ -203,9 +204,10 @@ def _plain(outputs: list[Tensor]) -> Any:
     return outputs[0] if len(outputs) == 1 else outputs
 
 
-def _run(engine: Engine, images: np.ndarray, size: int) -> list[np.ndarray]:
-    """Outputs for as many images as there are, of an engine that is given `size`."""
+def _run(engine: Engine, images: np.ndarray, fixed: int | str) -> list[np.ndarray]:
+    """Outputs for as many images as there are, of an engine that may take a fixed number, and one at least."""
     count = len(images)
+    size = fixed if isinstance(fixed, int) else max(count, 1)
     if count < size:
         images = np.concatenate([images, np.zeros((size - count, *images.shape[1:]), np.float32)])
     return [output if count == size else output[:count] for output in engine(images)]

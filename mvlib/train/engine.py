@@ -281,7 +281,7 @@ def _update(state: TrainState, options: StepOptions, parameters: Sequence[Tensor
 
 
 def _device(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
 def _seed_model(seed: int, epoch: int, batch: int, rank: int, device: torch.device) -> None:

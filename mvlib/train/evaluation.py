@@ -16,20 +16,25 @@ from torch import Tensor, nn
 
 from ..cli.checks import expand_models
 from ..cli.output import kind_of, render, write_text
+from ..costs import costs_of
 from ..data.config import image_mode, resolve_data_config
 from ..data.dataset_factory import create_dataset
 from ..data.loader import create_loader
 from ..data.readers import match_classes
 from ..devices import find_device
+from ..engines.folder import is_export
+from ..engines.module import EngineModule
 from ..errors import ConfigError, MvlibError
 from ..factory import known_arguments
 from ..files import read_text
 from ..inference.model import class_names_of, known_class_names, load_model
 from ..loading import read_training_facts
 from ..memory import is_out_of_memory
+from ..optimization import OptimizedModel
 from ..optimization.folding import fold_batch_norms
 from ..threads import fitting_workers
 from .engine import logits_of
+from .engines import check_engine_options, convert, open_export
 from .model import prepare_model
 from .precision import autocast_for
 
@@ -37,7 +42,7 @@ __all__ = ["evaluate", "expand_models", "fold_batch_norms", "infer", "read_label
 
 _logger = logging.getLogger("mvlib")
 COLUMNS = ("model", "top1", "top1_err", "top5", "top5_err", "loss", "images", "images_per_second", "param_count",
-           "img_size", "crop_pct", "interpolation", "batch_size", "error")
+           "img_size", "crop_pct", "interpolation", "batch_size", "backend", "precision", "error")
 
 
 def read_label_lists(path: str, names: Sequence[str]) -> list[set[int]]:
@@ -71,8 +76,7 @@ def read_label_lists(path: str, names: Sequence[str]) -> list[set[int]]:
 
 def evaluate(args: argparse.Namespace) -> list[dict[str, Any]]:
     """Measure each model that the arguments name; one that fails has an `error` and does not stop the others."""
-    device = find_device(args.device)
-    autocast = _autocast(args, device)
+    device, autocast = _place(args)
     dataset = _dataset(args)
     rows = []
     models = expand_models(args.model, args.checkpoint, args.pretrained)
@@ -92,8 +96,12 @@ def evaluate(args: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def _autocast(args: argparse.Namespace, device: torch.device) -> Callable[[], Any]:
-    return autocast_for(device, args.amp_dtype, args.force)[0] if args.amp else contextlib.nullcontext
+def _place(args: argparse.Namespace) -> tuple[torch.device, Callable[[], Any]]:
+    """Where torch runs models, and in what context."""
+    if args.backend not in (None, "torch"):
+        check_engine_options(args)
+    device = find_device(args.device)
+    return device, autocast_for(device, args.amp_dtype, args.force)[0] if args.amp else contextlib.nullcontext
 
 
 def infer(
@@ -105,15 +113,13 @@ def infer(
         The architecture, the data config, and (file name, classes, outputs, class names) for each image that can be
         read, in the data set's order.
     """
-    device = find_device(args.device)
-    autocast = _autocast(args, device)
+    device, autocast = _place(args)
     dataset = _dataset(args)
     model, config = _load(args.model, args.checkpoint, args)
     names = class_names_of(model)
     dataset.input_img_mode = image_mode(config["input_size"][0], args.input_img_mode)
-    model = prepare_model(model.eval(), device, args.channels_last, args.amp)
     architecture = model.architecture
-    fold_batch_norms(model, torch.zeros(2, *config["input_size"], device=device).uniform_(-1, 1))
+    model, device = _ready(model, config, args, device)
     dataset.target_transform = None
     loader = _loader(_Numbered(dataset), config, args.batch_size, args, device)
     found = []
@@ -181,12 +187,8 @@ def _measure(
     model, config = _load(name, checkpoint, args)
     valid = _classes(model, dataset, args)
     dataset.input_img_mode = image_mode(config["input_size"][0], args.input_img_mode)
-    model = prepare_model(model.eval(), device, args.channels_last, args.amp)
-    params = sum(parameter.numel() for parameter in model.parameters())
-    if args.fold_bn:
-        fold_batch_norms(model, torch.zeros(2, *config["input_size"], device=device).uniform_(-1, 1))
-    if args.torchcompile:
-        model = torch.compile(model, backend=args.torchcompile)
+    params = _count_parameters(model)
+    model, device = _ready(model, config, args, device)
     answers = read_label_lists(args.real_labels, dataset.filenames()) if args.real_labels else None
     batch_size = args.batch_size
     while True:
@@ -209,13 +211,49 @@ def _measure(
         "top1": round(top1, 4), "top1_err": round(100 - top1, 4), "top5": round(top5, 4),
         "top5_err": round(100 - top5, 4), "loss": round(sums["loss"] / max(sums["losses"], 1), 5),
         "images": int(sums["images"]), "images_per_second": round(sums["seen"] / seconds, 2),
-        "param_count": round(params / 1e6, 2), "img_size": config["input_size"][-1],
+        "param_count": params and round(params / 1e6, 2), "img_size": config["input_size"][-1],
         "crop_pct": round(config["crop_pct"], 4), "interpolation": config["interpolation"], "batch_size": batch_size,
+        **_how(model, args),
     }
+
+
+def _count_parameters(model: nn.Module) -> int | None:
+    """Of an export, as far as they are known of its architecture."""
+    if isinstance(model, EngineModule):
+        return costs_of(model.weights_config).get("params")
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _ready(
+    model: nn.Module, config: Mapping[str, Any], args: argparse.Namespace, device: torch.device
+) -> tuple[nn.Module, torch.device]:
+    """A loaded model made fast, and where it runs."""
+    if not isinstance(model, EngineModule) and args.backend not in (None, "torch"):
+        model = convert(model, config, args, device)
+        if not isinstance(model, EngineModule):
+            return model, device
+    if isinstance(model, EngineModule):
+        return model, torch.device("cpu")
+    model = prepare_model(model.eval(), device, args.channels_last, args.amp)
+    if getattr(args, "fold_bn", True):
+        fold_batch_norms(model, torch.zeros(2, *config["input_size"], device=device).uniform_(-1, 1))
+    if args.torchcompile:
+        model = torch.compile(model, backend=args.torchcompile)
+    return model, device
+
+
+def _how(model: nn.Module, args: argparse.Namespace) -> dict[str, str]:
+    if isinstance(model, EngineModule):
+        return {"backend": model.backend, "precision": model.precision}
+    precision = "mixed" if args.amp else "int8" if getattr(model, "is_quantized", False) else \
+        model.report.dtype if isinstance(model, OptimizedModel) else "float32"
+    return {"backend": "torch", "precision": precision}
 
 
 def _load(name: str, checkpoint: str | None, args: argparse.Namespace) -> tuple[nn.Module, dict[str, Any]]:
     """The model and how its inputs are prepared: as the weights or the checkpoint say, but for what the user names."""
+    if name and is_export(name):
+        return open_export(name, checkpoint, args)
     facts = read_training_facts(checkpoint) if checkpoint is not None else {}
     name = name or facts.get("arch", "")
     if not name:
