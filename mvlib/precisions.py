@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import platform
-import subprocess
 import sys
 from collections.abc import Sequence
 
@@ -45,6 +43,9 @@ def precision_name(text: str, known: Sequence[str] = PRECISIONS) -> str:
 
 def processor_features() -> frozenset[str] | None:
     """What the processor can do, in the system's words and small letters; None where the system does not tell."""
+    import platform  # all this takes longer to import than most commands want to wait
+    import subprocess
+
     try:
         if sys.platform == "darwin" and platform.machine() == "arm64":
             lines = subprocess.check_output(["sysctl", "hw.optional"], text=True).splitlines()

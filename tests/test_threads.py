@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from mvlib.threads import fitting_workers
+from mvlib.threads import compute_threads, fitting_workers
 
 SCRIPT = """
 import os
@@ -40,3 +40,12 @@ def test_a_library_changes_nothing(monkeypatch):
 def test_workers_are_no_more_than_cores(monkeypatch):
     monkeypatch.setattr("mvlib.threads.cpu_count", lambda: 3)
     assert [fitting_workers(wanted) for wanted in (0, 2, 3, 8)] == [0, 2, 3, 3]
+
+
+@pytest.mark.parametrize(("asked", "found"), [("1", 1), (" 2,1", 2), ("64", 4), ("0", 4), ("many", 4), ("", 4)])
+def test_the_threads_of_a_model_go_by_openmps_variable(asked, found, monkeypatch):
+    monkeypatch.setattr("mvlib.threads.cpu_count", lambda: 4)
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert compute_threads() == found
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert compute_threads() == 4

@@ -11,7 +11,6 @@ from ..engines.folder import is_export
 from ..errors import ConfigError, DataError, WeightsError
 from ..files import read_text
 from ..names import parse_model_name
-from ..registry import is_model_pretrained, list_models, resolve_name
 
 __all__ = ["check_data", "check_file", "check_model", "check_new_folder", "expand_models"]
 
@@ -35,6 +34,8 @@ def check_model(name: str, weights: bool = False) -> None:
         raise ConfigError(f"there is no folder {place}, which '{name}' names")
     if source is not None:
         return
+    from ..registry import is_model_pretrained, resolve_name  # reads its index, which an export needs not
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of an old name, which whoever builds the model gives
         architecture, _ = resolve_name(name)
@@ -121,6 +122,8 @@ def expand_models(model: str, checkpoint: str | None = None, pretrained: bool = 
         if not names:
             raise ConfigError(f"{model} names no models")
     elif any(character in model for character in "*?["):
+        from ..registry import list_models
+
         names = list_models(model, pretrained=pretrained)
         if not names:
             raise ConfigError(f"no model {'with weights ' if pretrained else ''}matches '{model}'")

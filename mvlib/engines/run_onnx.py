@@ -31,6 +31,9 @@ class OnnxEngine:
         names = [output.name for output in self.folder.outputs]
         return self.session.run(names, {self.folder.input.name: images})
 
+    def warm_up(self) -> None:
+        pass
+
 
 def open_engine(folder: EngineFolder, *, lanes: int, threads: int, precision: str) -> OnnxEngine:
     """See `runtime.open_engine`."""

@@ -43,6 +43,9 @@ class OpenVINOEngine:
         request.infer([images])
         return [np.array(request.get_output_tensor(index).data) for index in range(len(self.folder.outputs))]
 
+    def warm_up(self) -> None:
+        self.compiled(raw=True)
+
     def compiled(self, raw: bool) -> ov.CompiledModel:
         """For uint8 images, or for normalised ones; compiled when first asked for."""
         with self._lock:

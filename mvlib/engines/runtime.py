@@ -39,6 +39,9 @@ class Engine(Protocol):
                 (batch, channels, height, width), normalised already.
         """
 
+    def warm_up(self) -> None:
+        """What the first call with uint8 images would have to do before it computes."""
+
 
 def is_installed(package: str) -> bool:
     """Whether a package could be imported; it is not."""

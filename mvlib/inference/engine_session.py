@@ -45,10 +45,9 @@ class EngineSession(Session):
         self.features, self.data_config = folder.features, dict(folder.data_config)
         self.precision = self._precision()
         self.read = PILTransform(self.data_config, settings.decode).from_file
-        cores = compute_threads()
-        self.lanes, threads = (1, cores) if settings.count == 1 else lanes_of(cores)
+        self.lanes, threads = lanes_of(compute_threads(), settings.count)
         fixed = folder.input.shape[0]
-        self.batch_size = fixed if isinstance(fixed, int) else settings.batch_size or _BATCH_SIZE
+        self.batch_size = fixed if isinstance(fixed, int) else settings.batch_size or self._share(settings.count)
         self.engine = open_engine(folder, lanes=self.lanes, threads=threads, precision=self.precision)
 
     def _check(self, features: str | None) -> None:
@@ -85,8 +84,15 @@ class EngineSession(Session):
                               f"'{self.folder.model}' with --precision {wanted}")
         return wanted
 
+    def _share(self, count: int | None) -> int:
+        """Images in a batch, so that few are not all one lane's."""
+        return _BATCH_SIZE if count is None else min(max(-(-count // self.lanes), 1), _BATCH_SIZE)
+
     def __call__(self, images: np.ndarray) -> np.ndarray:
         return self.engine(images)[0]
+
+    def warm_up(self) -> None:
+        self.engine.warm_up()
 
     def describe(self) -> dict[str, Any]:
         folder = self.folder

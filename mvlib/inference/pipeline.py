@@ -62,9 +62,14 @@ class _Batch:
     reads: list[Future] = field(default_factory=list)
 
 
-def lanes_of(cores: int) -> tuple[int, int]:
-    """How many batches go through a model on the CPU at once, and by how many of the cores each."""
-    lanes = min(cores, _MAX_LANES)
+def lanes_of(cores: int, count: int | None = None) -> tuple[int, int]:
+    """How many batches go through a model on the CPU at once, and by how many of the cores each.
+
+    Args:
+        cores: In all.
+        count: Images in all, if that is known: few have several cores each.
+    """
+    lanes = min(cores, _MAX_LANES, count or cores)
     return lanes, cores // lanes
 
 
@@ -78,6 +83,7 @@ def run_pipeline(
     workers: int,
     lanes: int = 1,
     allocate: Allocate = np.empty,
+    warm_up: Callable[[], None] | None = None,
 ) -> Iterator[Answer]:
     """Take jobs through `read` and `compute`, in their order; no more than a few of them are in memory.
 
@@ -88,6 +94,8 @@ def run_pipeline(
         compute: uint8 images (n, height, width, channels) to an answer that shares no memory with them; called from
             `lanes` threads.
         allocate: What gives the memory of a batch: (shape, type) -> array.
+        warm_up: What the first `compute` would have to do, done while its images are read. What it raises is left to
+            `compute` to raise.
 
     Raises:
         Whatever `jobs`, `read` and `compute` raise.
@@ -99,6 +107,8 @@ def run_pipeline(
     waiting: deque[tuple[_Batch, Future]] = deque()
     jobs = iter(jobs)
     try:
+        if warm_up is not None:
+            models.submit(warm_up)
         while True:
             while free and (job := next(jobs, None)) is not None:
                 batch = _Batch(job, free.pop())

@@ -80,6 +80,9 @@ class Session:
         """
         raise NotImplementedError
 
+    def warm_up(self) -> None:
+        """What the first call would have to do before it computes."""
+
     def describe(self) -> dict[str, Any]:
         """What results depend on, as JSON has it."""
         raise NotImplementedError
@@ -94,7 +97,8 @@ class Session:
         channels, height, width = self.data_config["input_size"]
         return run_pipeline(
             jobs, self.read, compute, image_shape=(height, width, channels), batch_size=self.batch_size,
-            workers=self.settings.workers or cpu_count(), lanes=self.lanes, allocate=self.allocate)
+            workers=self.settings.workers or cpu_count(), lanes=self.lanes, allocate=self.allocate,
+            warm_up=self.warm_up)
 
     def finish(self) -> None:
         """What can wait until all answers are delivered; commands call it at their end."""

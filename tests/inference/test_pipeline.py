@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mvlib.errors import BadImageError
-from mvlib.inference.pipeline import Job, run_pipeline
+from mvlib.inference.pipeline import Job, lanes_of, run_pipeline
 
 SHAPE = (4, 4, 3)
 
@@ -118,3 +118,25 @@ def test_threads_end_with_the_run():
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert threading.active_count() <= before
+
+
+def test_warming_up_goes_before_and_beside():
+    events, read = [], threading.Event()
+
+    def image_after_warm_up(path):
+        assert read.wait(10)
+        return image(path)
+
+    def warm_up():
+        events.append("warm")
+        read.set()  # while nothing is read yet
+        raise RuntimeError("is for compute to say")
+
+    list(run_pipeline(jobs(8, 4), image_after_warm_up, lambda images: events.append("compute"), image_shape=SHAPE,
+                      batch_size=4, workers=1, warm_up=warm_up))
+    assert events == ["warm", "compute", "compute"]
+
+
+def test_lanes():
+    assert [lanes_of(cores) for cores in (1, 2, 8, 20)] == [(1, 1), (2, 1), (8, 1), (8, 2)]
+    assert [lanes_of(8, count) for count in (1, 3, 100)] == [(1, 8), (3, 2), (8, 1)]

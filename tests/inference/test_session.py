@@ -50,13 +50,14 @@ def test_what_results_depend_on(exports):
     assert torchs["weights"] == engines["weights"] and len(engines["engine"]["digest"]) == 64
 
 
-def test_one_photograph_has_all_cores(exports, monkeypatch):
-    monkeypatch.setattr("mvlib.inference.engine_session.compute_threads", lambda: 2)
-    asked = []
-    monkeypatch.setattr("mvlib.inference.engine_session.open_engine", lambda folder, **how: asked.append(how))
-    for count in (1, None):
-        open_session(Settings(model=f"{exports}/classifier.ov", count=count))
-    assert [(how["lanes"], how["threads"]) for how in asked] == [(1, 2), (2, 1)]
+@pytest.mark.parametrize(("count", "expected"), [(1, (1, 8, 1)), (3, (3, 2, 1)), (20, (8, 1, 3)), (None, (8, 1, 4))])
+def test_few_photographs_have_all_cores(count, expected, exports, monkeypatch):
+    monkeypatch.setattr("mvlib.inference.engine_session.compute_threads", lambda: 8)
+    asked = {}
+    monkeypatch.setattr("mvlib.inference.engine_session.open_engine", lambda folder, **how: asked.update(how))
+    session = open_session(Settings(model=f"{exports}/classifier.ov", count=count))
+    assert (asked["lanes"], asked["threads"], session.batch_size) == expected
+    assert session.lanes == asked["lanes"]
 
 
 @pytest.mark.parametrize(("options", "features", "message"), [

@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 
 import mvlib
-from mvlib import precisions
 from mvlib.benchmark import benchmark_models
 from mvlib.cli import main
 from mvlib.errors import ConfigError
@@ -134,7 +133,7 @@ def test_features_of_the_processor(monkeypatch, text, found):
 
 def test_features_of_a_mac(monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
-    monkeypatch.setattr(precisions.platform, "machine", lambda: "arm64")
-    monkeypatch.setattr(precisions.subprocess, "check_output", lambda *_, **__: (
+    monkeypatch.setattr("platform.machine", lambda: "arm64")
+    monkeypatch.setattr("subprocess.check_output", lambda *_, **__: (
         "hw.optional.arm.FEAT_BF16: 1\nhw.optional.arm.FEAT_FP16: 1\nhw.optional.arm.FEAT_SME: 0\n"))
     assert processor_features() == {"feat_bf16", "feat_fp16"}
