@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__, hub
-from ..errors import CheckpointError, ConfigError, MvlibError
+from ..errors import CheckpointError, MvlibError
 from ..files import locked, replacing
 from ..hub import CacheEntry
 from ..inference.options import DEFAULT_MODEL
@@ -44,8 +44,8 @@ from ..registry import get_pretrained_cfg, is_ours, resolve_name
 from .folder import LAYOUT, EngineFolder, file_digest, read_export
 from .runtime import PACKAGES
 
-__all__ = ["EngineEntry", "Key", "Source", "engine_entries", "engines_dir", "failure", "find", "find_source", "key_of",
-           "make", "mark_once", "note_failure", "remove_engines"]
+__all__ = ["EngineEntry", "Key", "Source", "discard", "engine_entries", "engines_dir", "failure", "find", "find_source",
+           "key_of", "make", "mark_once", "note_failure", "remove_engines"]
 
 _MAX_BYTES = 10 << 30  # of all engines; those that were not used for the longest time go first
 _HASH_AFTER = 24 * 3600  # seconds after which an engine's files are hashed again, and not only looked at
@@ -365,7 +365,7 @@ def make(key: Key, build: Callable[[Path], object], *, wait: bool = True) -> Eng
     Raises:
         BlockingIOError: Another process is making it, and `wait` is false.
         OSError: The cache cannot be written, or the disk is full.
-        ConfigError: The weights file has changed meanwhile.
+        CheckpointError: The weights file has changed meanwhile.
         Whatever `build` raises.
     """
     place = engines_dir()
@@ -383,7 +383,7 @@ def make(key: Key, build: Callable[[Path], object], *, wait: bool = True) -> Eng
         build(key.path)
         try:
             if not key.source.is_unchanged():
-                raise ConfigError(f"{key.source.path} was changed while an engine was made of it")
+                raise CheckpointError(f"{key.source.path} was changed while an engine was made of it")
             read_export(key.path)
             _write(_record_path(key.digest), _record(key, _hashed(key.path)))
         except BaseException:
@@ -395,6 +395,12 @@ def make(key: Key, build: Callable[[Path], object], *, wait: bool = True) -> Eng
         _remember(key)
         _shrink(key.digest)
     return found
+
+
+def discard(folder: EngineFolder) -> None:
+    """Remove an engine of `find` that is of no use; another process that is at work on it does so itself."""
+    with contextlib.suppress(OSError), locked(_lock_path(folder.path.name), wait=False):
+        _remove(folder.path.name)
 
 
 def note_failure(key: Key, reason: str) -> None:

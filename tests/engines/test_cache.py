@@ -294,7 +294,7 @@ def test_weights_that_change_meanwhile_leave_no_engine(place, repository):
         shutil.copy(repository / "model.safetensors", repository / "new")
         os.replace(repository / "new", repository / "model.safetensors")
 
-    with pytest.raises(ConfigError, match=r"model\.safetensors was changed while an engine was made of it"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors was changed while an engine was made of it"):
         cache.make(key(repository), slow)
     assert names(place) == []
 

@@ -1,0 +1,318 @@
+"""What runs a model: torch, or an engine that was made of it before, is made now, or will be the next time. Imports no
+torch.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import os
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import hub
+from ..arguments import shorten_error
+from ..errors import CheckpointError, ConfigError, MissingPackageError, WeightsError
+from ..memory import is_out_of_memory
+from ..names import parse_model_name
+from ..precisions import canonical_precision
+from ..registry import resolve_name
+from . import cache
+from .folder import EngineFolder, read_export
+from .runtime import PACKAGES, is_installed, require
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from ..inference.session import Settings
+
+__all__ = ["BACKENDS", "Choice", "are_enabled", "choose", "has_gpu"]
+
+BACKENDS = ("auto", "torch", "openvino", "onnxruntime")
+_FORMATS = {"openvino": "openvino", "onnxruntime": "onnx"}
+_AUTO = "openvino"  # which of them "auto" takes
+_ENOUGH = 2000  # images for which a conversion pays before the first answer
+_MEMORY = 8  # times the size of the weights file: what a conversion takes
+_temporary: list[tempfile.TemporaryDirectory[str]] = []  # of engines that could not be kept; they go with the process
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What answers.
+
+    Attributes:
+        folder: An engine's; None for torch.
+        again: Where its library does not take the engine: from the error to another choice.
+        after: What is to be done when all answers are delivered, if anything is.
+    """
+
+    folder: EngineFolder | None = None
+    again: Callable[[CheckpointError], Choice] | None = None
+    after: Callable[[], None] | None = None
+
+
+def are_enabled() -> bool:
+    """Whether mvlib may make and use engines by itself: MVLIB_ENGINES, on or off.
+
+    Raises:
+        ConfigError: It says neither.
+    """
+    value = os.environ.get("MVLIB_ENGINES", "").lower()
+    if value not in ("", "on", "1", "yes", "true", "off", "0", "no", "false"):
+        raise ConfigError(f"MVLIB_ENGINES is '{value}': set it to on or off")
+    return value in ("", "on", "1", "yes", "true")
+
+
+def has_gpu() -> bool:
+    """Whether torch would find a GPU; found out without torch."""
+    try:
+        version = metadata.version("torch")
+    except metadata.PackageNotFoundError:
+        return False
+    if "+cpu" in version:
+        return False
+    if "+rocm" in version:
+        return True
+    try:
+        cuda = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        count = ctypes.c_int()
+        return cuda.cuInit(0) == 0 and cuda.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
+    except (OSError, AttributeError):
+        return False
+
+
+def choose(settings: Settings, features: str | None = None) -> Choice:
+    """What answers for a model that is named.
+
+    "auto" takes an engine in float32 on a CPU, where OpenVINO is installed and nothing is asked for that engines do not
+    have: one that is there; else one that is made first, if the images are many; else torch, and one is made when they
+    are answered. Results that were begun are gone on with by what has begun them.
+
+    Args:
+        settings: Of the session; `model` is not an export.
+        features: What is wanted in the place of classes.
+
+    Raises:
+        ConfigError: The backend is unknown, or cannot do what the settings ask for.
+        MissingPackageError: It is not installed; or torch is not, which would have to make the engine.
+    """
+    backend = settings.backend
+    if backend not in BACKENDS:
+        raise ConfigError(f"unknown backend '{backend}'; known: {', '.join(BACKENDS)}")
+    if backend == "torch":
+        return Choice()
+    return _choose_freely(settings, features) if backend == "auto" else _choose_as_told(settings, features)
+
+
+def _choose_as_told(settings: Settings, features: str | None) -> Choice:
+    backend = settings.backend
+    if not are_enabled():
+        raise ConfigError(f"--backend {backend} makes and uses engines, which MVLIB_ENGINES=off forbids: leave out one "
+                          f"of them")
+    require(PACKAGES[_FORMATS[backend]])
+    if settings.device not in ("auto", "cpu"):
+        raise ConfigError(f"--backend {backend} runs on the CPU, not on the device '{settings.device}': leave out one "
+                          f"of them")
+    if settings.compile == "on":
+        raise ConfigError(f"--compile on is for torch, and --backend {backend} compiles by itself: leave out one of "
+                          f"them")
+    wanted = _Wanted(settings, features, _FORMATS[backend])
+    folder = wanted.find(read=True)
+    return Choice(wanted.make_as_told()) if folder is None else \
+        Choice(folder, again=lambda error: Choice(wanted.make_as_told(instead_of=folder, why=error)))
+
+
+def _choose_freely(settings: Settings, features: str | None) -> Choice:
+    if not are_enabled() or settings.device not in ("auto", "cpu") or settings.compile == "on" or \
+            canonical_precision(settings.precision or "float32") != "float32":
+        return Choice()
+    if settings.device == "auto" and has_gpu():
+        return Choice()
+    if not is_installed(PACKAGES[_FORMATS[_AUTO]]):
+        return Choice(after=_recommend)
+    wanted = _Wanted(settings, features, _FORMATS[_AUTO])
+    if settings.begun is not None:
+        return wanted.go_on(settings.begun)
+    folder = wanted.find()
+    if folder is None and is_installed("torch") and _are_many(settings):
+        folder = wanted.make_if_possible("converted first, for this time and the next", wait=True)
+    if folder is not None:
+        return Choice(folder, again=lambda error: wanted.without(folder, error))
+    return Choice(after=wanted.prepare)
+
+
+def _are_many(settings: Settings) -> bool:
+    """Whether a conversion pays before the first answer."""
+    if settings.count is None and settings.files is not None:
+        return sum(1 for _ in islice(settings.files(), _ENOUGH)) == _ENOUGH
+    return (settings.count or 0) >= _ENOUGH
+
+
+def _recommend() -> None:
+    if cache.mark_once("openvino"):
+        _say("with OpenVINO this model would answer sooner, without torch's start: pip install 'mvlib[openvino]' (said "
+             "once)")
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """An engine that would do."""
+
+    settings: Settings
+    features: str | None
+    format: str
+
+    def _key(self, read: bool) -> cache.Key | None:
+        """Of what is here now; None where that is nothing, or cannot be told.
+
+        Args:
+            read: Whether a weights file that was not seen before is read for it.
+        """
+        source = cache.find_source(self.settings.model, self.settings.checkpoint,
+                                   read_checkpoint=read and is_installed("torch"))
+        return cache.key_of(source, format=self.format, features=self.features, read=read) if source else None
+
+    # one that is there
+
+    def find(self, read: bool = False) -> EngineFolder | None:
+        """One that was made before of what the model's name stands for now."""
+        key = self._key(read)
+        if key is None:
+            return None
+        try:
+            folder = cache.find(key)
+        except CheckpointError as error:
+            _say(f"{error}; it is not used")
+            return None
+        if folder is None or key.source.origin and hub.find_newer(key.source.origin):
+            return None
+        name = self.settings.model
+        if name and parse_model_name(name).source is None:
+            resolve_name(name)  # which warns of an old one
+        return folder
+
+    def go_on(self, begun: Mapping[str, Any]) -> Choice:
+        """By what has begun; where that is not to be had any more, whoever compares the settings says so."""
+        engine = begun.get("engine")
+        if not engine:
+            return Choice(after=self.prepare)
+        folder = dataclasses.replace(self, format=engine["format"]).find(read=True)
+        return Choice(folder) if folder is not None and folder.digest == engine["digest"] else Choice()
+
+    def without(self, folder: EngineFolder, error: CheckpointError) -> Choice:
+        """Torch in the place of an engine that its library does not take."""
+        _say(str(error))
+        cache.discard(folder)
+        return Choice(after=self.prepare)
+
+    # one that is made
+
+    def make_as_told(self, instead_of: EngineFolder | None = None, why: CheckpointError | None = None) -> EngineFolder:
+        """One that is kept if it can be, and else goes with this process.
+
+        Args:
+            instead_of: One that its library does not take.
+            why: What it says of it.
+        """
+        if not is_installed("torch"):
+            raise MissingPackageError(f"torch, which makes engines for --backend {self.settings.backend}, is not "
+                                      f"installed: pip install torch torchvision")
+        if instead_of is not None:
+            _say(str(why))
+            cache.discard(instead_of)
+        started = time.perf_counter()
+        key = self._key(read=True)
+        if key is None:  # perhaps it is not here yet
+            self._load()
+            key = self._key(read=True)
+        reason = "an engine of a model of one's own is not kept"
+        if key is not None:
+            try:
+                folder = cache.make(key, self._build)
+                _say(f"converted for this time and the next: {time.perf_counter() - started:.1f} s")
+                return folder
+            except OSError as error:
+                reason = f"it cannot be kept: {_reason(error)}"
+        _temporary.append(tempfile.TemporaryDirectory(prefix="mvlib-"))
+        path = Path(_temporary[-1].name, "engine")
+        self._build(path)
+        _say(f"converted for this time: {time.perf_counter() - started:.1f} s; {reason}")
+        return read_export(path)
+
+    def make_if_possible(self, done: str, wait: bool) -> EngineFolder | None:
+        """One that is kept; None, and a line that says why, where there is none.
+
+        Args:
+            done: What to say when one was made.
+            wait: Whether to wait for another process that is at it.
+        """
+        started = time.perf_counter()
+        key, made = None, []
+        try:
+            key = self._key(read=True)
+            if key is None or cache.failure(key) is not None or not _fits_in_memory(key.source):
+                return None
+            folder = cache.make(key, lambda path: made.append(self._build(path)), wait=wait)
+        except BlockingIOError:
+            return None
+        except Exception as error:  # of other people's converters, for a model that torch answers for
+            _say_why(error, key)
+            return None
+        if made:
+            _say(f"{done}: {time.perf_counter() - started:.1f} s")
+        return folder
+
+    def prepare(self) -> None:
+        """Make one for the next time."""
+        self.make_if_possible("prepared for next time", wait=False)
+
+    def _load(self) -> nn.Module:
+        import torch
+
+        from ..inference.model import load_model
+
+        return load_model(self.settings.model, self.settings.checkpoint, torch.device("cpu"))
+
+    def _build(self, path: Path) -> None:
+        from .exporter import export
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the model, they were given when torch loaded it to answer
+            export(self._load(), path, format=self.format, features=self.features)
+
+
+def _say_why(error: Exception, key: cache.Key | None) -> None:
+    """Why there is no engine; remembered, where it would be the same the next time."""
+    reason = _reason(error)
+    if isinstance(error, (OSError, MemoryError, WeightsError, MissingPackageError)) or is_out_of_memory(error):
+        _say(f"no engine was kept for next time: {reason} (MVLIB_ENGINES=off does without)")
+    else:
+        if key is not None:
+            cache.note_failure(key, reason)
+        _say(f"no engine can be made of this model, so torch goes on answering for it: {reason}")
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or shorten_error(error)
+
+
+def _fits_in_memory(source: cache.Source) -> bool:
+    """Whether a conversion that nobody asked for may be tried."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as stream:
+            available = next(int(line.split()[1]) << 10 for line in stream if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return True
+    return _MEMORY * source.state[0] < available
+
+
+def _say(text: str) -> None:
+    print(f"mvlib: {text}", file=sys.stderr)
