@@ -13,7 +13,7 @@ LIGHT = ("registry", "names", "errors", "weights", "hub", "enums", "builders", "
          "scheduler.schedules", "scheduler.factory", "memory", "compare", "charts", "report", "costs", "query",
          "train.arguments", "train.recipes", "files", "threads", "data.geometry", "data.images", "data.jpeg",
          "data.pil_transform", "engines.folder", "engines.runtime", "engines.run_openvino", "engines.run_onnx",
-         "engines.cache", "engines.openvino_runtime", "inference.session", "inference.engine_session",
+         "engines.cache", "engines.choose", "engines.openvino_runtime", "inference.session", "inference.engine_session",
          "inference.pipeline", "inference.fill", "inference.folder", "inference.inputs", "inference.parts",
          "inference.sheet", "inference.writers")
 LIGHT_COMMANDS = ("cli", "cli.list_command", "cli.info_command", "cli.cache_command", "cli.schedule_command",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib
 import os
@@ -44,11 +45,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     saved, to be gone on with.
     """
     let_waiting_threads_sleep()
+    is_program = argv is None  # or it is called within one, whose streams are its own
     argv = sys.argv[1:] if argv is None else list(argv)
-    return guard("mvlib", lambda: _run(argv))
+    return guard("mvlib", lambda: _run(argv, is_program))
 
 
-def _run(argv: list[str]) -> int:
+def _run(argv: list[str], is_program: bool) -> int:
     if argv[:1] == ["help"]:
         argv = [*argv[1:], "--help"]
     parser = Parser(prog="mvlib", description="Image models by name.")
@@ -62,7 +64,7 @@ def _run(argv: list[str]) -> int:
             module.add_arguments(command)
             command.set_defaults(run=module.run)
     commands.add_parser("help", help="what a command does and takes")
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_args(argv, argparse.Namespace(is_program=is_program))
     return arguments.run(arguments)
 
 

@@ -17,7 +17,9 @@ from .predict_command import (
     Progress,
     add_shared_arguments,
     check_shared_arguments,
+    finish,
     is_folder_name,
+    read_begun,
     report_failures,
     settings_of,
 )
@@ -63,14 +65,17 @@ def run(arguments: argparse.Namespace) -> int:
     if suffix == ".parquet":
         require_parquet()
     files = list_inputs(arguments.inputs, arguments.files_from)
-    session = open_session(settings_of(arguments), arguments.level or arguments.features or "auto", with_digest=True)
+    parts = output if is_folder else output.with_name(f"{output.name}.parts")
+    finished = [_manifest_of(output)] if not is_folder and output.exists() else []
+    begun = read_begun(*finished, parts / "_manifest.json")
+    session = open_session(settings_of(arguments, begun), arguments.level or arguments.features or "auto",
+                           with_digest=True)
     compute = embed(session, arguments.dtype)
     shape = list(session.try_out(compute).shape[1:])
     settings = {"command": "embed", **session.describe(), "features": session.features, "shape": shape,
                 "dtype": arguments.dtype}
     if not is_folder and output.exists() and _manifest_of(output).exists():
         return _refuse_or_report(output, settings, files)
-    parts = output if is_folder else output.with_name(f"{output.name}.parts")
     with ResultFolder(parts, settings, files, suffix=suffix, shard_size=arguments.shard_size, place=place) as folder:
         with Progress(folder.images_to_do()) as bar:
             part_type = NpyPart if suffix == ".npy" else ParquetPart
@@ -79,8 +84,9 @@ def run(arguments: argparse.Namespace) -> int:
         failures, count = folder.failures(), folder.image_count
         if not is_folder:
             _finish(folder, output)
-    session.finish()
-    return report_failures(((failure["file"], failure["error"]) for failure in failures), count)
+    status = report_failures(((failure["file"], failure["error"]) for failure in failures), count)
+    finish(session, arguments)
+    return status
 
 
 def _manifest_of(output: Path) -> Path:

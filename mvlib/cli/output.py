@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -9,12 +10,12 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from ..errors import ConfigError
 from ..files import is_written_in_place, replacing
 
-__all__ = ["check_output", "format_size", "format_table", "kind_of", "render", "write_text"]
+__all__ = ["check_output", "format_size", "format_table", "hang_up", "kind_of", "render", "write_text"]
 
 _KINDS = ("csv", "json", "md")
 
@@ -136,6 +137,15 @@ def _takes(device: Path) -> bool:
     finally:
         os.close(descriptor)
     return True
+
+
+def hang_up(stream: TextIO) -> None:
+    """Let the reader of a pipe see its end; what is written from now on goes nowhere. For a program's own streams."""
+    stream.flush()
+    with contextlib.suppress(OSError, ValueError):  # a stream that is no file
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -6,15 +6,16 @@ import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..engines.runtime import BACKENDS
 from ..errors import ConfigError
 from ..inference.options import COMPILE, DECODINGS, DEFAULT_MODEL, PRECISIONS, SHEETS
 from .argument_types import add_precision_argument, positive
 from .checks import check_file, check_model, check_new_folder
-from .output import check_output
+from .output import check_output, hang_up
 
 if TYPE_CHECKING:
     from ..inference.session import Session, Settings
@@ -47,6 +48,9 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=positive, metavar="N",
                         help="images at once, in each thread of the model (default: 4 on a CPU, 64 on a GPU)")
     parser.add_argument("--device", default="auto", help="where the model runs (default: the GPU if there is one)")
+    parser.add_argument("--backend", choices=BACKENDS, default="auto",
+                        help="what runs the model (default: auto, on a CPU OpenVINO where it is installed: an engine "
+                             "that is made of the model once, and kept; see mvlib cache, and MVLIB_ENGINES=off)")
     add_precision_argument(parser, PRECISIONS,
                            "numbers that the model computes with (default: float32; of an export, its own)")
     parser.add_argument("--compile", choices=COMPILE, default="auto",
@@ -82,11 +86,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.sheet:
         check_output(arguments.sheet, SHEETS, "--sheet")
     files = list_inputs(arguments.inputs, arguments.files_from)
-    session = open_session(settings_of(arguments), with_digest=is_folder)
+    begun = read_begun(Path(output, "_manifest.json")) if is_folder else None
+    session = open_session(settings_of(arguments, begun), with_digest=is_folder)
     compute = classify(session, arguments.topk)
     status = (_fill_folder if is_folder else _write)(arguments, session, compute, files)
-    sys.stdout.flush()
-    session.finish()
+    finish(session, arguments)
     return status
 
 
@@ -147,13 +151,32 @@ def is_folder_name(output: str) -> bool:
     return output.endswith(("/", os.sep)) or os.path.isdir(output)
 
 
-def settings_of(arguments: argparse.Namespace) -> Settings:
-    from ..inference.inputs import count_inputs
+def read_begun(*manifests: Path) -> Mapping[str, Any] | None:
+    """The settings of results that are there already, of the first manifest that there is."""
+    from ..inference.folder import read_manifest_file
+
+    path = next((path for path in manifests if path.exists()), None)
+    return read_manifest_file(path)["settings"] if path is not None else None
+
+
+def settings_of(arguments: argparse.Namespace, begun: Mapping[str, Any] | None = None) -> Settings:
+    from ..inference.inputs import count_inputs, list_inputs
     from ..inference.session import Settings
 
-    names = ("model", "checkpoint", "device", "precision", "force", "compile", "decode", "batch_size", "workers")
-    return Settings(**{name: getattr(arguments, name) for name in names},
-                    count=count_inputs(arguments.inputs, arguments.files_from))
+    inputs, listed = arguments.inputs, arguments.files_from
+    can_be_listed_anew = "-" not in inputs and (listed is None or os.path.isfile(listed))
+    names = ("model", "checkpoint", "device", "precision", "force", "compile", "decode", "batch_size", "workers",
+             "backend")
+    return Settings(**{name: getattr(arguments, name) for name in names}, count=count_inputs(inputs, listed),
+                    files=(lambda: list_inputs(inputs, listed)) if can_be_listed_anew else None, begun=begun)
+
+
+def finish(session: Session, arguments: argparse.Namespace) -> None:
+    """Do what can wait until the answers are delivered; whoever reads them does not wait for it."""
+    sys.stdout.flush()
+    if session.after is not None and arguments.is_program:
+        hang_up(sys.stdout)
+    session.finish()
 
 
 def check_shared_arguments(arguments: argparse.Namespace) -> None:

@@ -27,17 +27,15 @@ from ..precisions import canonical_precision
 from ..registry import resolve_name
 from . import cache
 from .folder import EngineFolder, read_export
-from .runtime import PACKAGES, is_installed, require
+from .runtime import BACKENDS, ENGINES, PACKAGES, is_installed, require
 
 if TYPE_CHECKING:
     from torch import nn
 
     from ..inference.session import Settings
 
-__all__ = ["BACKENDS", "Choice", "are_enabled", "choose", "has_gpu"]
+__all__ = ["Choice", "are_enabled", "choose", "has_gpu"]
 
-BACKENDS = ("auto", "torch", "openvino", "onnxruntime")
-_FORMATS = {"openvino": "openvino", "onnxruntime": "onnx"}
 _AUTO = "openvino"  # which of them "auto" takes
 _ENOUGH = 2000  # images for which a conversion pays before the first answer
 _MEMORY = 8  # times the size of the weights file: what a conversion takes
@@ -117,14 +115,14 @@ def _choose_as_told(settings: Settings, features: str | None) -> Choice:
     if not are_enabled():
         raise ConfigError(f"--backend {backend} makes and uses engines, which MVLIB_ENGINES=off forbids: leave out one "
                           f"of them")
-    require(PACKAGES[_FORMATS[backend]])
+    require(PACKAGES[ENGINES[backend]])
     if settings.device not in ("auto", "cpu"):
         raise ConfigError(f"--backend {backend} runs on the CPU, not on the device '{settings.device}': leave out one "
                           f"of them")
     if settings.compile == "on":
         raise ConfigError(f"--compile on is for torch, and --backend {backend} compiles by itself: leave out one of "
                           f"them")
-    wanted = _Wanted(settings, features, _FORMATS[backend])
+    wanted = _Wanted(settings, features, ENGINES[backend])
     folder = wanted.find(read=True)
     return Choice(wanted.make_as_told()) if folder is None else \
         Choice(folder, again=lambda error: Choice(wanted.make_as_told(instead_of=folder, why=error)))
@@ -136,9 +134,9 @@ def _choose_freely(settings: Settings, features: str | None) -> Choice:
         return Choice()
     if settings.device == "auto" and has_gpu():
         return Choice()
-    if not is_installed(PACKAGES[_FORMATS[_AUTO]]):
+    if not is_installed(PACKAGES[ENGINES[_AUTO]]):
         return Choice(after=_recommend)
-    wanted = _Wanted(settings, features, _FORMATS[_AUTO])
+    wanted = _Wanted(settings, features, ENGINES[_AUTO])
     if settings.begun is not None:
         return wanted.go_on(settings.begun)
     folder = wanted.find()
@@ -255,12 +253,18 @@ class _Wanted:
             wait: Whether to wait for another process that is at it.
         """
         started = time.perf_counter()
-        key, made = None, []
+        key: cache.Key | None = None
+        made: list[Path] = []
+
+        def build(path: Path) -> None:
+            self._build(path)
+            made.append(path)
+
         try:
             key = self._key(read=True)
             if key is None or cache.failure(key) is not None or not _fits_in_memory(key.source):
                 return None
-            folder = cache.make(key, lambda path: made.append(self._build(path)), wait=wait)
+            folder = cache.make(key, build, wait=wait)
         except BlockingIOError:
             return None
         except Exception as error:  # of other people's converters, for a model that torch answers for

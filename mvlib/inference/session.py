@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import gc
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..engines.folder import is_export, read_export
-from ..engines.runtime import is_installed
-from ..errors import ConfigError, MissingPackageError
+from ..engines.folder import EngineFolder, is_export, read_export
+from ..engines.runtime import ENGINES, is_installed
+from ..errors import CheckpointError, ConfigError, MissingPackageError
 from ..threads import cpu_count
 from .pipeline import Allocate, Answer, Job, Read, run_pipeline
 
@@ -30,6 +31,8 @@ class Settings:
             CPU: what a layer writes is still in the cache when the next one reads it.
         count: How many images there will be, as far as that is known; what compiling has to pay for.
         backend: What runs the model; "auto" for what is best here.
+        files: What lists the images anew, where that can be done.
+        begun: The settings (of a manifest) of results that are gone on with.
     """
 
     model: str | None = None
@@ -43,6 +46,8 @@ class Settings:
     workers: int | None = None
     count: int | None = None
     backend: str = "auto"
+    files: Callable[[], Iterable[Path]] | None = None
+    begun: Mapping[str, Any] | None = None
 
 
 class Session:
@@ -59,6 +64,7 @@ class Session:
         batch_size: Images in a job, at most.
         lanes: Batches under way at once.
         allocate: What gives the memory of batches.
+        after: What can wait until all answers are delivered, if anything can.
     """
 
     settings: Settings
@@ -71,6 +77,7 @@ class Session:
     batch_size: int
     lanes: int
     allocate: Allocate = staticmethod(np.empty)
+    after: Callable[[], None] | None = None
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """uint8 images (n, height, width, channels) -> what the model gives for them (n, ...), in float32.
@@ -101,7 +108,11 @@ class Session:
             warm_up=self.warm_up)
 
     def finish(self) -> None:
-        """What can wait until all answers are delivered; commands call it at their end."""
+        """What can wait until all answers are delivered; commands call it at their end. An interrupt (Ctrl-C, SIGTERM)
+        ends it, and changes nothing of what was delivered."""
+        if self.after is not None:
+            with contextlib.suppress(KeyboardInterrupt):
+                self.after()
 
 
 def open_session(settings: Settings, features: str | None = None, with_digest: bool = False) -> Session:
@@ -117,16 +128,43 @@ def open_session(settings: Settings, features: str | None = None, with_digest: b
         ConfigError: The settings contradict each other or the model, or the model has no such features.
         MissingPackageError: What has to run the model is not installed.
     """
-    with _without_garbage_collection():
-        if settings.model is not None and is_export(settings.model):
-            from .engine_session import EngineSession
+    if settings.model is not None and is_export(settings.model):
+        return _open_export(settings, features)
+    from ..engines.choose import choose
 
-            return EngineSession(read_export(settings.model), settings, features)
-        if not is_installed("torch"):
-            raise MissingPackageError("torch, which runs models, is not installed: pip install torch torchvision; or "
-                                      "name an export, which runs without it: --model FOLDER, of 'mvlib export'")
+    features = "pooled" if features == "auto" else features
+    choice = choose(settings, features)
+    while choice.folder is not None:
+        try:
+            return _open_engine(choice.folder, replace(settings, checkpoint=None), features and "auto")
+        except CheckpointError as error:
+            if choice.again is None:
+                raise
+            choice = choice.again(error)
+    if not is_installed("torch"):
+        raise MissingPackageError("torch, which runs models, is not installed: pip install torch torchvision; or name "
+                                  "an export, which runs without it: --model FOLDER, of 'mvlib export'")
+    with _without_garbage_collection():
         from .torch_session import TorchSession
-    return TorchSession(settings, "pooled" if features == "auto" else features, with_digest)
+    session = TorchSession(settings, features, with_digest)
+    session.after = choice.after
+    return session
+
+
+def _open_export(settings: Settings, features: str | None) -> Session:
+    folder = read_export(str(settings.model))
+    runs = next((backend for backend, format in ENGINES.items() if format == folder.format), "torch")
+    if settings.backend not in ("auto", runs):
+        raise ConfigError(f"{folder.path} is an export that {runs} runs, not {settings.backend}: leave out --backend, "
+                          f"or name the model '{folder.model}'")
+    return _open_engine(folder, settings, features)
+
+
+def _open_engine(folder: EngineFolder, settings: Settings, features: str | None) -> Session:
+    with _without_garbage_collection():
+        from .engine_session import EngineSession
+
+        return EngineSession(folder, settings, features)
 
 
 @contextlib.contextmanager
