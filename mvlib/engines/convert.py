@@ -4,7 +4,7 @@ OpenVINO is given what `torch.jit.trace` writes down: 0.9 s for a resnet50, agai
 graphs it has to take apart again. Where the image's size is open, by way of torch.export all the same: a trace holds
 numbers that follow from a size (TensorFlow's padding) as they were. ONNX and torch's own packages are of torch.export,
 the older exporter being deprecated; TorchScript is compiled from the graph (see `mvlib.models.scripting`), so that it
-runs on any device.
+runs on any device. AOTInductor compiles torch.export's graph, for the kind of machine that it runs on.
 """
 
 from __future__ import annotations
@@ -22,12 +22,15 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..models.scripting import scriptable
+from ..optimization.compilation import compiler_missing
 from .quiet import no_telemetry
+from .run_torch import machine_of
 from .runtime import require
 
 __all__ = ["CONVERTERS", "TITLES", "convert", "to_program"]
 
-TITLES = {"openvino": "OpenVINO", "onnx": "ONNX", "torch-export": "torch.export", "torchscript": "TorchScript"}
+TITLES = {"openvino": "OpenVINO", "onnx": "ONNX", "torch-export": "torch.export", "torchscript": "TorchScript",
+          "aotinductor": "AOTInductor"}
 
 
 def convert(
@@ -44,7 +47,8 @@ def convert(
 
     Args:
         format: One of `CONVERTERS`.
-        model: In evaluation mode, on the CPU, in float32: one input, one or several outputs.
+        model: In evaluation mode, on the CPU (for "aotinductor": where it is to run), in float32: one input, one or
+            several outputs.
         example: Images (B, C, H, W); two at least where any batch is to be taken.
         path: The file; others may be written beside it.
         dynamic_batch: Whether batches of any size are taken, or only those of the example's.
@@ -52,7 +56,7 @@ def convert(
         names: Of the outputs.
 
     Returns:
-        {library: version} of what was used.
+        {library: version} of what was used; for "aotinductor" also the "machine" that it runs on.
 
     Raises:
         MissingPackageError: The format's library is not installed.
@@ -73,7 +77,8 @@ def convert(
             raise ConfigError(f"'{name}' cannot be converted to {TITLES[format]}: {_reason(error)}") from error
 
 
-_NEEDED = {"openvino": ("openvino",), "onnx": ("onnx", "onnxscript"), "torch-export": (), "torchscript": ()}
+_NEEDED = {"openvino": ("openvino",), "onnx": ("onnx", "onnxscript"), "torch-export": (), "torchscript": (),
+           "aotinductor": ()}
 Axes = dict[int, str]  # of the input, those of any size
 
 
@@ -116,9 +121,19 @@ def to_torchscript(model: nn.Module, example: Tensor, path: Path, axes: Axes, na
     return {}
 
 
+def to_aotinductor(model: nn.Module, example: Tensor, path: Path, axes: Axes, names: Sequence[str]) -> dict[str, str]:
+    """Machine code for the processor or GPU of this machine, which needs a compiler now and none afterwards."""
+    from torch._inductor import aoti_compile_and_package
+
+    if reason := compiler_missing(example.device):
+        raise ConfigError(f"it compiles ahead of time, and {reason}")
+    aoti_compile_and_package(to_program(model, example, axes), package_path=str(path))
+    return {"machine": machine_of(example.device)}
+
+
 Converter = Callable[[nn.Module, Tensor, Path, Axes, Sequence[str]], dict[str, str]]
 CONVERTERS: dict[str, Converter] = {"openvino": to_openvino, "onnx": to_onnx, "torch-export": to_torch_export,
-                                    "torchscript": to_torchscript}
+                                    "torchscript": to_torchscript, "aotinductor": to_aotinductor}
 
 
 def to_program(model: nn.Module, example: Tensor, axes: Axes) -> torch.export.ExportedProgram:

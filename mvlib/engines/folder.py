@@ -34,6 +34,7 @@ FORMATS = {  # and the file that a format's library opens
     "onnx": "model.onnx",
     "torch-export": "model.pt2",
     "torchscript": "model.pt",
+    "aotinductor": "model.aoti.pt2",
 }
 _MAX_BYTES = 64 << 20  # of a description
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -13,10 +14,11 @@ from torch import Tensor
 from ..data.normalizer import Normalizer
 from ..devices import find_device
 from ..errors import CheckpointError, ConfigError
+from ..precisions import processor_features
 from .folder import EngineFolder
 from .runtime import check_images
 
-__all__ = ["TorchEngine", "open_engine"]
+__all__ = ["TorchEngine", "machine_of", "open_engine"]
 
 Run = Callable[[Tensor], Any]
 
@@ -58,6 +60,8 @@ def open_engine(folder: EngineFolder, *, lanes: int, threads: int, precision: st
     place = find_device(device)
     try:
         run = _LOADERS[folder.format](folder, place)
+    except ConfigError:
+        raise
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise CheckpointError(f"{folder.path}: torch {torch.__version__} cannot read the engine, which torch "
@@ -80,5 +84,27 @@ def _load_script(folder: EngineFolder, device: torch.device) -> Run:
         return torch.jit.load(folder.engine_file, map_location=device)
 
 
+def _load_package(folder: EngineFolder, device: torch.device) -> Run:
+    made, here = folder.versions.get("machine", ""), machine_of(device)
+    if lacking := set(made.split()) - set(here.split()):
+        raise ConfigError(f"{folder.path} was compiled for {made.partition(' ')[0]} with {', '.join(sorted(lacking))}, "
+                          f"and this is {here.partition(' ')[0]} without: export it again here")
+    index = -1 if device.index is None else device.index
+    package = torch._inductor.aoti_load_package(str(folder.engine_file), device_index=index)
+    return lambda images: package(images.contiguous())  # it reads memory as the example's lay, and does not look
+
+
+# Instructions that a compiler may use of its own accord, as the system names them.
+_INSTRUCTIONS = ("amx", "avx", "bf16", "fma", "asimd", "sve", "f16c")
+
+
+def machine_of(device: torch.device) -> str:
+    """What machine code has to be made for: words, all of which the machine that runs it needs."""
+    if device.type == "cuda":
+        return f"cuda {'.'.join(map(str, torch.cuda.get_device_capability(device)))}"
+    features = sorted(name for name in processor_features() or () if name.startswith(_INSTRUCTIONS))
+    return " ".join([platform.machine(), *features])
+
+
 _LOADERS: dict[str, Callable[[EngineFolder, torch.device], Run]] = {
-    "torch-export": _load_program, "torchscript": _load_script}
+    "torch-export": _load_program, "torchscript": _load_script, "aotinductor": _load_package}

@@ -16,7 +16,8 @@ __all__ = ["BACKENDS", "ENGINES", "PACKAGES", "Engine", "is_installed", "open_en
 
 BACKENDS = ("auto", "torch", "openvino", "onnxruntime")
 ENGINES = {"openvino": "openvino", "onnxruntime": "onnx"}  # backends that run an export, and its format
-PACKAGES = {"openvino": "openvino", "onnx": "onnxruntime", "torch-export": "torch", "torchscript": "torch"}
+PACKAGES = {"openvino": "openvino", "onnx": "onnxruntime", "torch-export": "torch", "torchscript": "torch",
+            "aotinductor": "torch"}
 _EXTRAS = {"openvino": "mvlib[openvino]", "onnxruntime": "mvlib[onnx]"}
 
 
@@ -89,7 +90,8 @@ def open_engine(
     return module.open_engine(folder, lanes=lanes, threads=threads, precision=precision or folder.precision, **more)
 
 
-_MODULES = {"openvino": "run_openvino", "onnx": "run_onnx", "torch-export": "run_torch", "torchscript": "run_torch"}
+_MODULES = {"openvino": "run_openvino", "onnx": "run_onnx", "torch-export": "run_torch", "torchscript": "run_torch",
+            "aotinductor": "run_torch"}
 
 
 def check_images(folder: EngineFolder, images: np.ndarray) -> None:
