@@ -52,6 +52,9 @@ class TorchEngine:
             torch.set_num_threads(before)
         return [output.cpu().numpy().copy() for output in ([outputs] if isinstance(outputs, Tensor) else outputs)]
 
+    def warm_up(self) -> None:
+        pass
+
 
 def open_engine(folder: EngineFolder, *, lanes: int, threads: int, precision: str, device: str = "cpu") -> TorchEngine:
     """See `runtime.open_engine`."""

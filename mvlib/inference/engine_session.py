@@ -8,17 +8,15 @@ import numpy as np
 
 from ..data.pil_transform import PILTransform
 from ..engines.folder import EngineFolder
-from ..engines.runtime import open_engine
+from ..engines.runtime import PACKAGES, open_engine, require
 from ..errors import ConfigError
 from ..precisions import precision_name
 from ..threads import compute_threads
-from .options import PRECISIONS
+from .options import BATCH_SIZES, PRECISIONS
 from .pipeline import lanes_of
 from .session import Session, Settings
 
 __all__ = ["EngineSession"]
-
-_BATCH_SIZE = 4
 
 
 class EngineSession(Session):
@@ -45,18 +43,17 @@ class EngineSession(Session):
         self.features, self.data_config = folder.features, dict(folder.data_config)
         self.precision = self._precision()
         self.read = PILTransform(self.data_config, settings.decode).from_file
-        self.lanes, threads = lanes_of(compute_threads(), settings.count)
+        device, cores = self._device(), compute_threads()
+        self.lanes, threads = lanes_of(cores, settings.count) if device == "cpu" else (1, cores)
         fixed = folder.input.shape[0]
-        self.batch_size = fixed if isinstance(fixed, int) else settings.batch_size or self._share(settings.count)
-        self.engine = open_engine(folder, lanes=self.lanes, threads=threads, precision=self.precision)
+        self.batch_size = fixed if isinstance(fixed, int) else settings.batch_size or self._share(device)
+        self.engine = open_engine(folder, lanes=self.lanes, threads=threads, precision=self.precision, device=device)
 
     def _check(self, features: str | None) -> None:
         folder, settings, path = self.folder, self.settings, self.folder.path
         if settings.checkpoint:
             raise ConfigError(f"{path} is an export, which has its weights within it: leave out --checkpoint, or name "
                               f"the model that the checkpoint is of")
-        if settings.device not in ("auto", "cpu"):
-            raise ConfigError(f"{path} is an export for the CPU, and cannot run on the device '{settings.device}'")
         if settings.compile == "on":
             raise ConfigError(f"{path} is an export, compiled already: --compile is for models that torch runs")
         if not folder.has_dynamic_batch and settings.batch_size not in (None, folder.input.shape[0]):
@@ -84,9 +81,18 @@ class EngineSession(Session):
                               f"'{self.folder.model}' with --precision {wanted}")
         return wanted
 
-    def _share(self, count: int | None) -> int:
+    def _device(self) -> str:
+        if PACKAGES[self.folder.format] != "torch":
+            return "cpu" if self.settings.device == "auto" else self.settings.device
+        require("torch")
+        from .model import resolve_device
+
+        return str(resolve_device(self.settings.device))
+
+    def _share(self, device: str) -> int:
         """Images in a batch, so that few are not all one lane's."""
-        return _BATCH_SIZE if count is None else min(max(-(-count // self.lanes), 1), _BATCH_SIZE)
+        most, count = BATCH_SIZES.get(device.partition(":")[0], 16), self.settings.count
+        return most if count is None else min(max(-(-count // self.lanes), 1), most)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         return self.engine(images)[0]

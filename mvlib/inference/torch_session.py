@@ -18,13 +18,11 @@ from ..precisions import precision_name
 from ..threads import cpu_count
 from .features import Features
 from .model import Engine, class_names_of, create_read, digest_of, load_model, name_of, prepare, resolve_device
-from .options import PRECISIONS
+from .options import BATCH_SIZES, PRECISIONS
 from .pipeline import Answer, Job, lanes_of
 from .session import Session, Settings
 
 __all__ = ["TorchSession"]
-
-_BATCH_SIZE = {"cpu": 4, "cuda": 64}
 
 
 class TorchSession(Session):
@@ -41,7 +39,7 @@ class TorchSession(Session):
         self.device = resolve_device(settings.device)
         if precision != "int8":  # before anything is loaded
             check_precision(getattr(torch, precision), self.device, settings.force)
-        self.batch_size = settings.batch_size or _BATCH_SIZE.get(self.device.type, 16)
+        self.batch_size = settings.batch_size or BATCH_SIZES.get(self.device.type, 16)
         threads = torch.get_num_threads()
         self.lanes, self.threads = lanes_of(min(threads, cpu_count())) if self.device.type == "cpu" else (1, threads)
         model: Any = load_model(settings.model, settings.checkpoint, self.device, precision)

@@ -43,6 +43,20 @@ def test_features_of_an_export_are_those_of_torch(exports, wanted):
     np.testing.assert_allclose(*found, atol=2e-3 * np.abs(found[0]).max())
 
 
+@pytest.mark.parametrize("format", ["onnx", "torchscript", pytest.param("torch-export", marks=pytest.mark.slow)])
+def test_exports_in_other_formats(exports, format, tmp_path):
+    import mvlib
+
+    model = mvlib.create_model(f"local-dir:{exports}/repository").eval()
+    mvlib.export(model, tmp_path / "export", format=format)
+    found = [answers(session, classify(session, 2), exports)[1].output for session in (
+        open_session(Settings(model=str(place), device="cpu"))
+        for place in (tmp_path / "export", exports / "classifier.ov"))]
+    for row, same in zip(*found):
+        assert [item[:2] for item in row] == [item[:2] for item in same]
+        np.testing.assert_allclose([item[2] for item in row], [item[2] for item in same], atol=1e-5)
+
+
 def test_what_results_depend_on(exports):
     torchs = open_session(Settings(model=f"local-dir:{exports}/repository"), with_digest=True).describe()
     engines = open_session(Settings(model=f"{exports}/classifier.ov"), with_digest=True).describe()
@@ -62,7 +76,7 @@ def test_few_photographs_have_all_cores(count, expected, exports, monkeypatch):
 
 @pytest.mark.parametrize(("options", "features", "message"), [
     (dict(checkpoint="x.pth"), None, "is an export, which has its weights within it: leave out --checkpoint"),
-    (dict(device="cuda"), None, "is an export for the CPU, and cannot run on the device 'cuda'"),
+    (dict(device="cuda"), None, "engines in the format openvino run on the CPU, not on cuda"),
     (dict(compile="on"), None, "is an export, compiled already: --compile is for models that torch runs"),
     (dict(precision="int8"), None, "is an export in float32, and cannot compute in int8: export 'test_resnet"),
     (dict(precision="float8"), None, "unknown precision 'float8'; known: float32, bfloat16, float16, int8"),
