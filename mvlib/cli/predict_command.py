@@ -53,6 +53,9 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
                              "that is made of the model once, and kept; see mvlib cache, and MVLIB_ENGINES=off)")
     add_precision_argument(parser, PRECISIONS,
                            "numbers that the model computes with (default: float32; of an export, its own)")
+    parser.add_argument("--calibrate", metavar="FOLDER",
+                        help="for an engine in int8: pictures like those that the model will see (default: those that "
+                             "it is asked about, the first time)")
     parser.add_argument("--compile", choices=COMPILE, default="auto",
                         help="compile the model (default: auto, where the images are many enough to pay for it)")
     parser.add_argument("--decode", choices=DECODINGS, default="full",
@@ -166,7 +169,7 @@ def settings_of(arguments: argparse.Namespace, begun: Mapping[str, Any] | None =
     inputs, listed = arguments.inputs, arguments.files_from
     can_be_listed_anew = "-" not in inputs and (listed is None or os.path.isfile(listed))
     names = ("model", "checkpoint", "device", "precision", "force", "compile", "decode", "batch_size", "workers",
-             "backend")
+             "backend", "calibrate")
     return Settings(**{name: getattr(arguments, name) for name in names}, count=count_inputs(inputs, listed),
                     files=(lambda: list_inputs(inputs, listed)) if can_be_listed_anew else None, begun=begun)
 

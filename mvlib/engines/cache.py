@@ -41,11 +41,11 @@ from ..hub import CacheEntry
 from ..inference.options import DEFAULT_MODEL
 from ..names import parse_model_name
 from ..registry import get_pretrained_cfg, is_ours, resolve_name
-from .folder import LAYOUT, EngineFolder, file_digest, read_export
+from .folder import ENGINE_FILE, LAYOUT, EngineFolder, file_digest, read_export
 from .runtime import PACKAGES
 
-__all__ = ["EngineEntry", "Key", "Source", "discard", "engine_entries", "engines_dir", "failure", "find", "find_source",
-           "key_of", "make", "mark_once", "note_failure", "remove_engines"]
+__all__ = ["EngineEntry", "Key", "Source", "discard", "engine_entries", "engines_dir", "facts_of", "failure", "find",
+           "find_latest", "find_source", "key_of", "make", "mark_once", "note_failure", "remove_engines"]
 
 _MAX_BYTES = 10 << 30  # of all engines; those that were not used for the longest time go first
 _HASH_AFTER = 24 * 3600  # seconds after which an engine's files are hashed again, and not only looked at
@@ -310,6 +310,32 @@ def find(key: Key) -> EngineFolder | None:
             _write(_record_path(key.digest), _record(key, files))
         os.utime(_record_path(key.digest))  # its last use
     return _Kept(**{field.name: getattr(folder, field.name) for field in fields(folder)})
+
+
+def find_latest(key: Key, but: str, digest: str | None = None) -> EngineFolder | None:
+    """The engine that was made last of those whose keys differ from this one in a fact alone, if at all.
+
+    Args:
+        key: What it shall be.
+        but: Name of the fact.
+        digest: Of the engine, where it has to be a certain one.
+
+    Raises:
+        CheckpointError: One is damaged.
+    """
+    wanted = {**_plain(key.facts), but: None}
+    records = [record for path in engines_dir().glob("*.json") if (record := _read(path)).get("files")
+               and {**record["facts"], but: None} == wanted]
+    for record in sorted(records, key=lambda record: record["files"][ENGINE_FILE]["state"][1], reverse=True):
+        folder = find(Key(key.source, record["facts"]))
+        if folder is not None and digest in (None, folder.digest):
+            return folder
+    return None
+
+
+def facts_of(folder: EngineFolder) -> dict[str, Any]:
+    """The facts of the key of an engine that was found."""
+    return _read(_record_path(folder.path.name)).get("facts", {})
 
 
 def _checked(path: Path, record: Mapping[str, Any]) -> dict[str, Any] | None:

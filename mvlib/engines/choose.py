@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import ctypes
 import dataclasses
+import functools
+import hashlib
 import os
 import sys
 import tempfile
@@ -20,7 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 from .. import hub
 from ..arguments import shorten_error
+from ..data.images import find_images
 from ..errors import CheckpointError, ConfigError, MissingPackageError, WeightsError
+from ..inference.options import DEFAULT_MODEL, quantized_name
 from ..memory import is_out_of_memory
 from ..names import parse_model_name
 from ..precisions import canonical_precision
@@ -38,6 +42,7 @@ __all__ = ["Choice", "are_enabled", "choose", "has_gpu"]
 
 _AUTO = "openvino"  # which of them "auto" takes
 _ENOUGH = 2000  # images for which a conversion pays before the first answer
+_LEAST_INT8 = 16  # pictures that int8 is calibrated on, at least
 _MEMORY = 8  # times the size of the weights file: what a conversion takes
 _temporary: list[tempfile.TemporaryDirectory[str]] = []  # of engines that could not be kept; they go with the process
 
@@ -105,9 +110,15 @@ def choose(settings: Settings, features: str | None = None) -> Choice:
     backend = settings.backend
     if backend not in BACKENDS:
         raise ConfigError(f"unknown backend '{backend}'; known: {', '.join(BACKENDS)}")
-    if backend == "torch":
-        return Choice()
-    return _choose_freely(settings, features) if backend == "auto" else _choose_as_told(settings, features)
+    if settings.calibrate and canonical_precision(settings.precision or "float32") != "int8":
+        raise ConfigError("--calibrate goes with --precision int8")
+    if backend in ("auto", "torch"):
+        choice = _choose_freely(settings, features) if backend == "auto" else Choice()
+        if settings.calibrate and choice.folder is None:
+            raise ConfigError("--calibrate is for engines, and here torch answers, which makes no use of it: give "
+                              "--backend openvino, too, which says what it lacks, or leave out --calibrate")
+        return choice
+    return _choose_as_told(settings, features)
 
 
 def _choose_as_told(settings: Settings, features: str | None) -> Choice:
@@ -123,15 +134,21 @@ def _choose_as_told(settings: Settings, features: str | None) -> Choice:
         raise ConfigError(f"--compile on is for torch, and --backend {backend} compiles by itself: leave out one of "
                           f"them")
     wanted = _Wanted(settings, features, ENGINES[backend])
+    if backend == "onnxruntime" and canonical_precision(settings.precision or "float32") != "float32":
+        raise ConfigError(f"--backend onnxruntime computes in float32, and not in {settings.precision}: give --backend "
+                          f"openvino")
     folder = wanted.find(read=True)
     return Choice(wanted.make_as_told()) if folder is None else \
         Choice(folder, again=lambda error: Choice(wanted.make_as_told(instead_of=folder, why=error)))
 
 
 def _choose_freely(settings: Settings, features: str | None) -> Choice:
+    precision = canonical_precision(settings.precision or "float32")
     if not are_enabled() or settings.device not in ("auto", "cpu") or settings.compile == "on" or \
-            canonical_precision(settings.precision or "float32") != "float32":
+            precision not in ("float32", "int8"):
         return Choice()
+    if precision == "int8" and not settings.checkpoint and quantized_name(settings.model or DEFAULT_MODEL):
+        return Choice()  # weights that were published so
     if settings.device == "auto" and has_gpu():
         return Choice()
     if not is_installed(PACKAGES[ENGINES[_AUTO]]):
@@ -139,19 +156,20 @@ def _choose_freely(settings: Settings, features: str | None) -> Choice:
     wanted = _Wanted(settings, features, ENGINES[_AUTO])
     if settings.begun is not None:
         return wanted.go_on(settings.begun)
-    folder = wanted.find()
-    if folder is None and is_installed("torch") and _are_many(settings):
-        folder = wanted.make_if_possible("converted first, for this time and the next", wait=True)
+    folder = wanted.find(read=precision == "int8")
+    if folder is None and wanted.pays():
+        folder = wanted.make_as_told() if settings.calibrate else \
+            wanted.make_if_possible("converted first, for this time and the next", wait=True)
     if folder is not None:
         return Choice(folder, again=lambda error: wanted.without(folder, error))
-    return Choice(after=wanted.prepare)
+    return Choice(after=wanted.prepare if precision == "float32" else None)
 
 
-def _are_many(settings: Settings) -> bool:
-    """Whether a conversion pays before the first answer."""
+def _are(settings: Settings, count: int) -> bool:
+    """Whether there are so many images, as far as that can be known."""
     if settings.count is None and settings.files is not None:
-        return sum(1 for _ in islice(settings.files(), _ENOUGH)) == _ENOUGH
-    return (settings.count or 0) >= _ENOUGH
+        return sum(1 for _ in islice(settings.files(), count)) == count
+    return (settings.count or 0) >= count
 
 
 def _recommend() -> None:
@@ -168,25 +186,66 @@ class _Wanted:
     features: str | None
     format: str
 
-    def _key(self, read: bool) -> cache.Key | None:
+    def _key(self, read: bool, is_to_be_made: bool = True) -> cache.Key | None:
         """Of what is here now; None where that is nothing, or cannot be told.
 
         Args:
             read: Whether a weights file that was not seen before is read for it.
+            is_to_be_made: Whether it says what int8 would be calibrated on.
         """
         source = cache.find_source(self.settings.model, self.settings.checkpoint,
                                    read_checkpoint=read and is_installed("torch"))
-        return cache.key_of(source, format=self.format, features=self.features, read=read) if source else None
+        more = {} if self.precision == "float32" else {"calibration": self._calibration if is_to_be_made else None}
+        return cache.key_of(source, format=self.format, precision=self.precision, features=self.features, read=read,
+                            **more) if source else None
+
+    @property
+    def precision(self) -> str:
+        """Of the engine; what is not int8 may be computed in fewer bits by an engine in float32."""
+        return "int8" if canonical_precision(self.settings.precision or "float32") == "int8" else "float32"
+
+    @functools.cached_property
+    def _pictures(self) -> list[str] | None:
+        """What int8 is calibrated on: the user's choice, or the pictures that are asked about."""
+        found = find_images([self.settings.calibrate]) if self.settings.calibrate else \
+            self.settings.files() if self.settings.files is not None else None
+        return sorted(os.path.abspath(path) for path in found if os.path.exists(path)) if found is not None else None
+
+    @functools.cached_property
+    def _calibration(self) -> dict[str, str] | None:
+        """The same, as the key of an engine says it."""
+        if not self._pictures:
+            return None
+        digest = hashlib.sha256()
+        for path in self._pictures:
+            stat = os.stat(path)
+            digest.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode(errors="surrogateescape"))
+        return {"on": os.path.commonpath(self._pictures), "pictures": digest.hexdigest()}
+
+    def pays(self) -> bool:
+        """Whether one is made before the first answer."""
+        if not is_installed("torch") or self.precision == "int8" and not is_installed("nncf"):
+            return False
+        return _are(self.settings, _ENOUGH if self.precision == "float32" else _LEAST_INT8) or \
+            bool(self.settings.calibrate)
 
     # one that is there
 
-    def find(self, read: bool = False) -> EngineFolder | None:
-        """One that was made before of what the model's name stands for now."""
-        key = self._key(read)
+    def find(self, read: bool = False, digest: str | None = None) -> EngineFolder | None:
+        """One that was made before of what the model's name stands for now.
+
+        In int8 it is the one that was calibrated last, on whatever pictures, which is said; unless the user names some.
+
+        Args:
+            read: Whether a weights file that was not seen before is read for it.
+            digest: Of the engine, where it has to be a certain one.
+        """
+        of_any = self.precision == "int8" and (digest is not None or not self.settings.calibrate)
+        key = self._key(read, is_to_be_made=not of_any)
         if key is None:
             return None
         try:
-            folder = cache.find(key)
+            folder = cache.find_latest(key, "calibration", digest) if of_any else cache.find(key)
         except CheckpointError as error:
             _say(f"{error}; it is not used")
             return None
@@ -195,6 +254,8 @@ class _Wanted:
         name = self.settings.model
         if name and parse_model_name(name).source is None:
             resolve_name(name)  # which warns of an old one
+        if self.precision == "int8":
+            _say(_describe(folder))
         return folder
 
     def go_on(self, begun: Mapping[str, Any]) -> Choice:
@@ -202,7 +263,7 @@ class _Wanted:
         engine = begun.get("engine")
         if not engine:
             return Choice(after=self.prepare)
-        folder = dataclasses.replace(self, format=engine["format"]).find(read=True)
+        folder = dataclasses.replace(self, format=engine["format"]).find(read=True, digest=engine["digest"])
         return Choice(folder) if folder is not None and folder.digest == engine["digest"] else Choice()
 
     def without(self, folder: EngineFolder, error: CheckpointError) -> Choice:
@@ -223,6 +284,8 @@ class _Wanted:
         if not is_installed("torch"):
             raise MissingPackageError(f"torch, which makes engines for --backend {self.settings.backend}, is not "
                                       f"installed: pip install torch torchvision")
+        if self.precision == "int8":
+            require("nncf")
         if instead_of is not None:
             _say(str(why))
             cache.discard(instead_of)
@@ -236,6 +299,8 @@ class _Wanted:
             try:
                 folder = cache.make(key, self._build)
                 _say(f"converted for this time and the next: {time.perf_counter() - started:.1f} s")
+                if self.precision == "int8":
+                    _say(_describe(folder))
                 return folder
             except OSError as error:
                 reason = f"it cannot be kept: {_reason(error)}"
@@ -272,6 +337,8 @@ class _Wanted:
             return None
         if made:
             _say(f"{done}: {time.perf_counter() - started:.1f} s")
+            if self.precision == "int8":
+                _say(_describe(folder))
         return folder
 
     def prepare(self) -> None:
@@ -290,7 +357,16 @@ class _Wanted:
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the model, they were given when torch loaded it to answer
-            export(self._load(), path, format=self.format, features=self.features)
+            export(self._load(), path, format=self.format, features=self.features, precision=self.precision,
+                   calibrate=self._pictures if self.precision == "int8" else None)
+
+
+def _describe(folder: EngineFolder) -> str:
+    """What an engine in int8 was calibrated on."""
+    where, found = cache.facts_of(folder).get("calibration") or {"on": "what was given"}, folder.measured
+    share = f"{found['agreement']:.1%} {'of the same class' if folder.features is None else 'alike'}"
+    return (f"int8 as calibrated on {where['on']} ({found['calibrated_on']} pictures; {share} as in float32); "
+            f"--calibrate FOLDER takes others")
 
 
 def _say_why(error: Exception, key: cache.Key | None) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,17 +22,15 @@ from ..devices import find_device
 from ..errors import ConfigError
 from ..factory import create_model
 from ..loading import read_training_facts
-from ..names import parse_model_name
 from ..optimization import optimize
 from ..precisions import precision_name
-from ..registry import get_arch_tags, is_model, resolve_name
-from .options import DEFAULT_MODEL
+from .options import DEFAULT_MODEL, quantized_name
 
 if TYPE_CHECKING:
     from ..optimization.report import Report
 
 __all__ = ["Engine", "class_names_of", "create_read", "digest_of", "known_class_names", "load_model", "name_of",
-           "prepare", "quantized_name", "resolve_device"]
+           "prepare", "resolve_device"]
 
 _LEAST_INT8 = 0.5  # share of the weights that int8 has to reach: with less there is nothing to gain
 
@@ -70,19 +67,6 @@ def load_model(
         name = quantized_name(name) or name
     return create_model(name, **{"pretrained": not checkpoint, **arguments}, checkpoint_path=checkpoint,
                         device=device).eval()
-
-
-def quantized_name(name: str) -> str | None:
-    """The name of int8 weights that were made from the weights `name`."""
-    if parse_model_name(name).source is not None:
-        return None
-    architecture, tag = resolve_name(name)
-    if not is_model(f"quantized_{architecture}"):
-        return None
-    for candidate in get_arch_tags(f"quantized_{architecture}"):
-        if not tag or re.sub(r"_(fbgemm|qnnpack)(?=_)", "", candidate) == tag:
-            return f"quantized_{architecture}.{candidate}"
-    return None
 
 
 def class_names_of(model: Any) -> list[str]:

@@ -33,6 +33,7 @@ class Settings:
         backend: What runs the model; "auto" for what is best here.
         files: What lists the images anew, where that can be done.
         begun: The settings (of a manifest) of results that are gone on with.
+        calibrate: A folder of pictures to calibrate an engine in int8 on, instead of `files`.
     """
 
     model: str | None = None
@@ -48,6 +49,7 @@ class Settings:
     backend: str = "auto"
     files: Callable[[], Iterable[Path]] | None = None
     begun: Mapping[str, Any] | None = None
+    calibrate: str | None = None
 
 
 class Session:
@@ -154,6 +156,9 @@ def open_session(settings: Settings, features: str | None = None, with_digest: b
 def _open_export(settings: Settings, features: str | None) -> Session:
     folder = read_export(str(settings.model))
     runs = next((backend for backend, format in ENGINES.items() if format == folder.format), "torch")
+    if settings.calibrate:
+        raise ConfigError(f"{folder.path} is an export, made already: leave out --calibrate, or name the model "
+                          f"'{folder.model}'")
     if settings.backend not in ("auto", runs):
         raise ConfigError(f"{folder.path} is an export that {runs} runs, not {settings.backend}: leave out --backend, "
                           f"or name the model '{folder.model}'")

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,8 +16,10 @@ from PIL import Image
 import mvlib as library
 from mvlib.engines import cache, choose, exporter
 from mvlib.engines.convert import CONVERTERS
+from mvlib.engines.folder import read_export, write_description
 from mvlib.engines.runtime import ENGINES
 from mvlib.errors import ConfigError
+from mvlib.inference.session import Settings
 
 from ..cli.command import here
 from .test_cache import build, names
@@ -42,7 +45,14 @@ def exported(tiny, tmp_path_factory):
 @pytest.fixture
 def quick(exported, monkeypatch):
     """Conversions of the tiny model are copies of one."""
-    monkeypatch.setattr(exporter, "export", lambda model, path, **kwargs: shutil.copytree(exported, path))
+    def export(model, path, precision, calibrate, **kwargs):
+        shutil.copytree(exported, path)
+        if precision == "int8":
+            (path / "ranges.txt").write_text(repr(calibrate))  # another engine for other pictures
+            measured = {"agreement": 0.984, "calibrated_on": len(calibrate)}
+            write_description(replace(read_export(path), precision="int8", measured=measured))
+
+    monkeypatch.setattr(exporter, "export", export)
 
 
 @pytest.fixture(scope="module")
@@ -435,6 +445,76 @@ def test_a_kill_after_the_answers_leaves_nothing_that_is_used(place, photos, rep
     assert cache.engine_entries() == []
     assert predict(photos / "0.png", *local(repository)).stderr.startswith(PREPARED)
     assert not [name for name in names(place) if name.startswith(".")]
+
+
+# int8
+
+def described(where, count):
+    return (f"mvlib: int8 as calibrated on {where} ({count} pictures; 98.4% of the same class as in float32); "
+            f"--calibrate FOLDER takes others")
+
+
+def test_int8_is_calibrated_once_and_says_on_what(place, photos, repository, tmp_path, monkeypatch, quick):
+    monkeypatch.setattr(choose, "_LEAST_INT8", 6)
+    run = lambda *inputs: predict(*inputs, *local(repository), "--precision", "int8")  # noqa: E731
+    first, second = run(photos), run(photos / "0.png")
+    converted, said = first.stderr.splitlines()
+    assert converted.startswith("mvlib: converted first, for this time and the next: ")
+    assert said == described(photos, 6)
+    assert (second.returncode, second.stderr) == (0, f"{described(photos, 6)}\n")
+    others = tmp_path / "others"
+    shutil.copytree(photos, others)
+    (others / "0.png").unlink()
+    assert run(photos / "0.png", "--calibrate", others).stderr.splitlines()[1] == described(others, 5)
+    assert run(photos / "0.png", "--calibrate", others).stderr == f"{described(others, 5)}\n"
+    assert run(photos).stderr == f"{described(others, 5)}\n"  # the last one
+    assert run(photos, "--calibrate", photos).stderr == f"{described(photos, 6)}\n"
+    (others / "1.png").unlink()
+    assert run(photos / "0.png", "--calibrate", others).stderr.splitlines()[1] == described(others, 4)
+    assert len(cache.engine_entries()) == 3
+
+
+def test_results_in_int8_are_gone_on_with_by_the_engine_that_began_them(place, photos, repository, tmp_path, quick,
+                                                                        monkeypatch):
+    monkeypatch.setattr(choose, "_LEAST_INT8", 6)
+    arguments = ("predict", photos, *local(repository), "--precision", "int8", "--output", f"{tmp_path}/out/",
+                 "--shard-size", "2")
+    assert here(*arguments).returncode == 0
+    (tmp_path / "out" / "part-00001.jsonl").unlink()
+    shutil.copytree(photos, tmp_path / "others")
+    predict(photos / "0.png", *local(repository), "--precision", "int8", "--calibrate", tmp_path / "others")
+    assert len(cache.engine_entries()) == 2
+    done = here(*arguments)
+    assert (done.returncode, done.stderr) == (0, f"{described(photos, 6)}\n")
+
+
+def test_few_pictures_are_torchs_in_int8(place, photos, repository, quick):
+    done = predict(photos / "0.png", *local(repository), "--precision", "int8")
+    assert done.returncode == 2 and "has no int8 weights, and its linear layers" in done.stderr
+    assert not place.exists()
+
+
+def test_int8_weights_that_are_published_stay_torchs(place):
+    assert choose.choose(Settings(model="resnet50.imagenet1k_v2", precision="int8", count=999)) == choose.Choice()
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--calibrate", "."], "--calibrate goes with --precision int8"),
+    (["--calibrate", ".", "--precision", "int8", "--backend", "torch"],
+     "--calibrate is for engines, and here torch answers, which makes no use of it: give --backend openvino, too, "
+     "which says what it lacks, or leave out --calibrate"),
+    (["--precision", "int8", "--backend", "onnxruntime"],
+     "--backend onnxruntime computes in float32, and not in int8: give --backend openvino"),
+])
+def test_what_does_not_go_with_int8(arguments, message, photos, repository, place):
+    done = predict(photos / "0.png", *local(repository), *arguments)
+    assert (done.returncode, done.stderr) == (2, f"mvlib: {message}\n")
+
+
+def test_an_export_is_calibrated_already(photos, exported):
+    done = predict(photos / "0.png", "--model", exported, "--calibrate", photos)
+    assert (done.returncode, done.stderr) == (2, f"mvlib: {exported} is an export, made already: leave out "
+                                                 f"--calibrate, or name the model 'test_efficientnet'\n")
 
 
 # results that are gone on with

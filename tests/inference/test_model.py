@@ -13,9 +13,9 @@ from mvlib.inference.model import (
     digest_of,
     load_model,
     prepare,
-    quantized_name,
     resolve_device,
 )
+from mvlib.inference.options import quantized_name
 from mvlib.threads import cpu_count
 
 CPU = torch.device("cpu")
