@@ -24,7 +24,7 @@ _NAMES = {
     "names": ("parse_model_name",),
     "errors": (
         "BadImageError", "CheckpointError", "ChecksumError", "ConfigError", "DataError", "DownloadError",
-        "MissingPackageError", "MvlibError", "NotCachedError", "UnknownNameError", "WeightsError",
+        "ExportError", "MissingPackageError", "MvlibError", "NotCachedError", "UnknownNameError", "WeightsError",
     ),
     "weights": ("WeightsConfig",),
     "query": ("search",),

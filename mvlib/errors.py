@@ -6,7 +6,7 @@ those catches them too.
 
 __all__ = [
     "BadImageError", "CheckpointError", "ChecksumError", "ConfigError", "DataError", "DownloadError",
-    "MissingPackageError", "MvlibError", "NotCachedError", "UnknownNameError", "WeightsError",
+    "ExportError", "MissingPackageError", "MvlibError", "NotCachedError", "UnknownNameError", "WeightsError",
 ]
 
 
@@ -52,3 +52,7 @@ class DataError(MvlibError, RuntimeError):
 
 class MissingPackageError(MvlibError, ImportError):
     """An optional package that is asked for and not installed."""
+
+
+class ExportError(MvlibError, RuntimeError):
+    """An engine that does not answer as the model does that it was made from."""

@@ -94,7 +94,13 @@ def save_for_hub(
     given = dict(license=license, label_descriptions=label_descriptions, metrics=metrics, description=description,
                  trained=trained)
     config = config.replace(**{name: value for name, value in given.items() if value is not None})
-    contents = _config_json(model, config, model_args)
+    arguments = {**_current_arguments(model), **(model_args or {})}
+    for key, value in arguments.items():
+        if not is_plain(value):
+            raise ConfigError(f"the argument {key}={value!r} that the model was built with is not plain data; pass "
+                              f"model_args={{'{key}': ...}} with a name for it")
+    _check_rebuilds(model, arguments)
+    contents = _config_json(model, config, arguments)
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     tensors, places = {}, set()
@@ -139,15 +145,20 @@ def push_to_hub(
                                revision=revision, create_pr=create_pr)
 
 
-def hub_config(model: ImageModel) -> dict[str, Any]:
+def hub_config(model: ImageModel, data_config: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """What config.json says of a model as it is now, with the names of its classes where they are known.
 
-    Raises:
-        ConfigError: As of `save_for_hub`.
+    It describes the model; whether its arguments build it again is not looked at.
+
+    Args:
+        data_config: As of `save_for_hub`.
     """
     config = _current_config(model)
+    if data_config is not None:
+        config = config.with_inputs(**_inputs(data_config))
     names = known_names(config, model.num_classes)
-    return _config_json(model, config.replace(label_names=tuple(names)) if names else config, None)
+    arguments = {key: value for key, value in _current_arguments(model).items() if is_plain(value)}
+    return _config_json(model, config.replace(label_names=tuple(names)) if names else config, arguments)
 
 
 def describe_model(model: ImageModel) -> dict[str, Any]:
@@ -210,13 +221,7 @@ def is_plain(value: Any) -> bool:
     return True
 
 
-def _config_json(model: ImageModel, config: WeightsConfig, model_args: Mapping[str, Any] | None) -> dict[str, Any]:
-    arguments = {**_current_arguments(model), **(model_args or {})}
-    for key, value in arguments.items():
-        if not is_plain(value):
-            raise ConfigError(f"the argument {key}={value!r} that the model was built with is not plain data; pass "
-                              f"model_args={{'{key}': ...}} with a name for it")
-    _check_rebuilds(model, arguments)
+def _config_json(model: ImageModel, config: WeightsConfig, arguments: Mapping[str, Any]) -> dict[str, Any]:
     fields = config.to_dict(remove_source=True)
     data = {
         "architecture": model.architecture,

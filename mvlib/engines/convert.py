@@ -1,10 +1,11 @@
 """From a torch module to the file of another library.
 
 OpenVINO is given what `torch.jit.trace` writes down: 0.9 s for a resnet50, against 4 s by way of torch.export, whose
-graphs it has to take apart again. Where the image's size is open, by way of torch.export all the same: a trace holds
-numbers that follow from a size (TensorFlow's padding) as they were. ONNX and torch's own packages are of torch.export,
-the older exporter being deprecated; TorchScript is compiled from the graph (see `mvlib.models.scripting`), so that it
-runs on any device. AOTInductor compiles torch.export's graph, for the kind of machine that it runs on.
+graphs it has to take apart again and whose open sizes it does not always understand. ONNX and torch's own packages are
+of torch.export, the older exporter being deprecated. TorchScript is compiled from the graph (see
+`mvlib.models.scripting`), so that it runs on any device. AOTInductor compiles torch.export's graph, for the kind of
+machine that it runs on. What a conversion has fixed that should be open is found when the engine is compared with the
+model.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ def convert(
     *,
     dynamic_size: bool = False,
     names: Sequence[str] = ("output0",),
+    title: str | None = None,
 ) -> dict[str, str]:
     """Write a model in another library's format.
 
@@ -54,6 +56,7 @@ def convert(
         dynamic_batch: Whether batches of any size are taken, or only those of the example's.
         dynamic_size: Whether images of any size are.
         names: Of the outputs.
+        title: Of the model, in errors.
 
     Returns:
         {library: version} of what was used; for "aotinductor" also the "machine" that it runs on.
@@ -73,8 +76,8 @@ def convert(
         except OSError:
             raise
         except Exception as error:  # the converters' errors have no base of their own
-            name = getattr(model, "architecture", type(model).__name__)
-            raise ConfigError(f"'{name}' cannot be converted to {TITLES[format]}: {_reason(error)}") from error
+            title = title or getattr(model, "architecture", type(model).__name__)
+            raise ConfigError(f"'{title}' cannot be converted to {TITLES[format]}: {_reason(error)}") from error
 
 
 _NEEDED = {"openvino": ("openvino",), "onnx": ("onnx", "onnxscript"), "torch-export": (), "torchscript": (),
@@ -86,11 +89,8 @@ def to_openvino(model: nn.Module, example: Tensor, path: Path, axes: Axes, names
     with no_telemetry():
         import openvino as ov
 
-        if 2 in axes:
-            converted = ov.convert_model(to_program(model, example, axes))
-        else:
-            traced = torch.jit.trace(model, (example,), check_trace=False)  # it is compared with the model later
-            converted = ov.convert_model(traced, example_input=example)
+        traced = torch.jit.trace(model, (example,), check_trace=False)  # which would trace it once more
+        converted = ov.convert_model(traced, example_input=example)
     converted.reshape([-1 if axis in axes else side for axis, side in enumerate(example.shape)])
     converted.input().get_tensor().set_names({"images"})
     for output, name in zip(converted.outputs, names, strict=True):

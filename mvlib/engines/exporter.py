@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
+import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,17 +17,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..data.config import resolve_data_config
-from ..errors import ConfigError
-from ..factory import create_model
-from ..features import FeatureExtractor
-from ..inference.features import Features
-from ..inference.model import digest_of, name_of
-from ..layers.helpers import unwrap
-from ..publish import hub_config
-from .convert import convert
-from .folder import FORMATS, EngineFolder, Tensor, new_folder, write_description
-from .runtime import open_engine
+from ..errors import CheckpointError, ConfigError, ExportError
+from ..names import closest
+from .convert import TITLES, convert
+from .folder import FORMATS, PRECISIONS, EngineFolder, new_folder, write_description
+from .runtime import PACKAGES, open_engine, require
+from .subject import Outputs, Subject, examples, load
 
 __all__ = ["ExportReport", "export"]
 
@@ -34,32 +32,44 @@ _BATCHES = (1, 5)  # that outputs are compared on
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What `export` has done.
+    """What `export` has done. `str(report)` says it in a few lines.
 
     Attributes:
         path: The folder.
+        model: Name of what was exported.
         format, precision: As asked for.
         files: {name: bytes}.
         difference: Largest difference of outputs from torch's, over the largest output, on examples.
-        seconds: What took how long: {"convert": ..., "check": ...}.
+        measured: All that was found, as engine.json has it.
+        seconds: What took how long: {"load": ..., "convert": ..., "check": ...}.
         notes: What else is worth knowing, a line each.
     """
 
     path: Path
+    model: str
     format: str
     precision: str
     files: dict[str, int]
     difference: float
+    measured: dict[str, Any]
     seconds: dict[str, float]
     notes: list[str] = field(default_factory=list)
 
+    def __str__(self) -> str:
+        files = ", ".join(f"{name} {size / 2**20:.1f} MiB" for name, size in self.files.items() if size >= 1 << 16)
+        took = ", ".join(f"{what} {seconds:.1f} s" for what, seconds in self.seconds.items())
+        return "\n".join([f"{self.path}: {self.model} in {TITLES[self.format]}, {self.precision}", f"  files  {files}",
+                          f"  check  outputs differ from torch's by {self.difference:.1e} of the largest",
+                          f"  time   {took}", *(f"  note   {note}" for note in self.notes)])
+
 
 def export(
-    model: str | nn.Module,
+    model: str | os.PathLike[str] | nn.Module,
     directory: str | os.PathLike[str],
     *,
     format: str = "openvino",
     precision: str = "float32",
+    checkpoint: str | os.PathLike[str] | None = None,
     img_size: int | Sequence[int] | None = None,
     dynamic_batch: bool = True,
     batch_size: int | None = None,
@@ -74,57 +84,141 @@ def export(
     seed: int = 0,
     force: bool = False,
 ) -> ExportReport:
-    """Write a model as an export: a folder that `mvlib predict --model FOLDER` and others run without torch."""
+    """Write a model as an export: a folder that `mvlib predict --model FOLDER`, and other programs, run without torch.
+
+    What the engine answers is compared with what torch does, on pictures and noise in batches of 1 and 5 (in those that
+    it takes), and of other sizes where it takes any. The folder is there when all of it is.
+
+    Args:
+        model: A name, as `create_model` takes it, but that an architecture alone means its default weights; the folder
+            of a repository ("RUN/export"); or a model that `create_model` has built, a classifier or
+            `features_only`, on any device. It is not changed, and exported in float32.
+        directory: The folder. One that exists is not written to, unless it is empty.
+        format: "openvino", "onnx", "torch-export" or "torchscript".
+        precision: "float32", or "int8": quantized after training, with pictures.
+        checkpoint: Weights file instead of the published ones, for a name.
+        img_size: Height and width of the images, in pixels, instead of the weights' own.
+        dynamic_batch: Whether batches of any size are taken, or only of `batch_size`.
+        batch_size: The only size of batches; 1 where `dynamic_batch` is false.
+        dynamic_size: Whether images of any size are taken, if the model can.
+        features: In the place of classes: "pooled", what the classifier reads; "tokens", the final features before
+            pooling; "maps", what `features_only` gives; or the number or module of a level.
+        out_indices: Which of the maps, as `create_model` takes it.
+        calibrate: Pictures for int8: a folder, or a list of files.
+        calibrate_count: How many of them are drawn.
+        quantize_exclude: Parts of the model that stay float32.
+        labels: A folder of pictures, one folder a class, that accuracy is measured on before and after.
+        least_agreement: Share of pictures whose likeliest class has to stay the same in int8.
+        seed: What the pictures are drawn by.
+        force: Replace an export that is there, and write one whose outputs differ too much.
+
+    Raises:
+        ConfigError: The arguments contradict each other or the model, the format cannot take the model, or the path is
+            taken.
+        ExportError: The engine does not answer as the model does.
+        MissingPackageError: The format's library is not installed.
+        UnknownNameError, WeightsError: Of `create_model`.
+        OSError: The folder cannot be written, or the disk is full.
+    """
     if format not in FORMATS:
-        raise ConfigError(f"unknown format '{format}'; known: {', '.join(FORMATS)}")
-    if isinstance(model, str):
-        model = create_model(model)
-    whole = unwrap(model).eval()
-    classifier = whole.model if isinstance(whole, FeatureExtractor) else whole
-    run: nn.Module = Features(classifier, features) if features else whole
-    config = hub_config(classifier)
-    data_config = resolve_data_config(model=classifier)
-    size = tuple(data_config["input_size"])
-    seconds = {}
-    with new_folder(directory, replace=force) as place, torch.no_grad():
-        example = torch.randn(2 if dynamic_batch else 1, *size)
-        expected = _as_list(run(example))
-        started = time.perf_counter()
-        names = ["logits"] if len(expected) == 1 and not features else [f"features{i}" for i in range(len(expected))]
-        versions = convert(format, run, example, place / FORMATS[format], dynamic_batch, names=names)
-        seconds["convert"] = time.perf_counter() - started
-        batch: int | str = "batch" if dynamic_batch else 1
-        folder = write_description(EngineFolder(
-            path=place, format=format, model=name_of(classifier), weights=digest_of(classifier), precision="float32",
-            features=features, num_classes=classifier.num_classes, data_config=data_config,
-            input=Tensor("images", (batch, *size)),
-            outputs=tuple(Tensor(name, (batch, *value.shape[1:])) for name, value in zip(names, expected)),
-            versions=versions, config=config))
-        started = time.perf_counter()
-        difference = max(_difference(run, folder, count) for count in (_BATCHES if dynamic_batch else (1,)))
-        seconds["check"] = time.perf_counter() - started
-        if difference > _BOUND and not force:
-            raise ConfigError(f"outputs differ by {difference:.1e} of the largest, more than {_BOUND:.0e}; --force "
-                              f"writes the export all the same")
-        folder = replace(folder, measured={"difference": difference})
+        raise ConfigError(f"unknown format '{format}'{closest(format, FORMATS) or '; known: ' + ', '.join(FORMATS)}")
+    if precision not in PRECISIONS:
+        raise ConfigError(f"unknown precision '{precision}': an export is in {' or '.join(PRECISIONS)}")
+    if batch_size is not None and batch_size < 1:
+        raise ConfigError(f"batch_size is a number of images, not {batch_size}")
+    if out_indices is not None and features not in (None, "maps"):
+        raise ConfigError(f"out_indices chooses maps, and features='{features}' are none")
+    if checkpoint is not None and isinstance(model, nn.Module):
+        raise ConfigError("checkpoint goes with the name of a model; this model has weights")
+    require(PACKAGES[format])
+    features = "maps" if out_indices is not None else features
+    batches = (batch_size or 1,) if batch_size or not dynamic_batch else _BATCHES
+    seconds: dict[str, float] = {}
+    notes: list[str] = []
+    with new_folder(directory, replace=force) as place, torch.no_grad(), _full_disk(place, directory):
+        with _timed(seconds, "load"):
+            module = model if isinstance(model, nn.Module) else load(model, checkpoint, img_size, dynamic_size)
+            subject = Subject(module, img_size, features, out_indices)
+            sizes = [subject.size, *(subject.other_sizes() if dynamic_size else ())]
+            inputs = [examples(count, size, subject.data_config) for count in batches for size in sizes]
+            expected = [subject.answers(images) for images in inputs]
+        if shutil.disk_usage(place).free < subject.nbytes():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(directory))
+        with _timed(seconds, "convert"):
+            example = examples(2 if batches is _BATCHES else batches[0], subject.size, subject.data_config)
+            versions = convert(
+                format, subject.run, torch.from_numpy(example), place / FORMATS[format], batches is _BATCHES,
+                dynamic_size=dynamic_size, names=subject.output_names(expected[0]), title=subject.name)
+            folder = write_description(subject.describe(place, format, inputs, expected, versions))
+        with _timed(seconds, "check"):
+            difference = _difference(folder, inputs, expected)
+        if not difference <= _BOUND:
+            notes.append(f"outputs differ from torch's by {difference:.1e} of the largest, more than {_BOUND:.0e}")
+            if not force:
+                raise ExportError(f"'{subject.name}' in {TITLES[format]}: {notes[0]}; nothing was written (--force "
+                                  f"writes it all the same)")
+        measured = {"difference": difference, "batches": list(batches), "sizes": [list(size) for size in sizes]}
+        folder = replace(folder, measured=measured)
         if precision == "int8":
-            started = time.perf_counter()
-            # Takes the staged export in float32, whose engine files it replaces; gives it as int8, measured.
-            folder = importlib.import_module(f"{__package__}.quantize").quantize(
-                folder, run, calibrate, count=calibrate_count, exclude=quantize_exclude, labels=labels,
-                least_agreement=least_agreement, seed=seed, force=force)
-            seconds["quantize"] = time.perf_counter() - started
-        write_description(folder)
+            with _timed(seconds, "quantize"):
+                # Takes the staged export in float32, whose engine files it replaces; gives it as int8, measured.
+                folder = importlib.import_module(f"{__package__}.quantize").quantize(
+                    folder, subject.run, calibrate, count=calibrate_count, exclude=quantize_exclude, labels=labels,
+                    least_agreement=least_agreement, seed=seed, force=force)
+        folder = write_description(folder)
         files = {path.name: path.stat().st_size for path in sorted(place.iterdir())}
-    return ExportReport(Path(directory), format, precision, files, difference, seconds)
+    return ExportReport(Path(directory), folder.model, format, precision, files, difference, dict(folder.measured),
+                        seconds, notes)
 
 
-def _as_list(outputs: Any) -> list[torch.Tensor]:
-    return [outputs] if isinstance(outputs, torch.Tensor) else list(outputs)
+def _difference(folder: EngineFolder, inputs: Sequence[np.ndarray], expected: Sequence[Outputs]) -> float:
+    """The largest of an engine's outputs from those expected, over the largest output; infinite where one is no number
+    and the other is, or where images that torch tells apart are all the same to the engine.
+
+    Raises:
+        ExportError: The engine fails, or gives other shapes.
+    """
+    engine = open_engine(folder, threads=torch.get_num_threads())
+    worst = 0.0
+    for images, wanted in zip(inputs, expected):
+        shown = " x ".join(map(str, images.shape))
+        try:
+            found = engine(images)
+        except Exception as error:  # the libraries' errors have no base of their own
+            reason = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+            raise ExportError(f"'{folder.model}' was converted to {TITLES[folder.format]}, but fails on images of "
+                              f"{shown}, so that the size of the example must have got into it: {reason[-1]}; fix "
+                              f"the batch (--batch-size), leave out --dynamic-size, or take another format") from error
+        for tensor, want, have in zip(folder.outputs, wanted, found, strict=True):
+            if want.shape != have.shape:
+                raise ExportError(f"'{folder.model}' was converted to {TITLES[folder.format]}, but gives {tensor.name} "
+                                  f"of {have.shape}, not {want.shape}, for images of {shown}")
+            worst = max(worst, _relative(want, have))
+    return worst
 
 
-def _difference(run: Callable[[torch.Tensor], Any], folder: EngineFolder, count: int) -> float:
-    images = torch.randn(count, *folder.data_config["input_size"], generator=torch.Generator().manual_seed(count))
-    found = open_engine(folder)(images.numpy())
-    pairs = zip(_as_list(run(images)), found)
-    return max(float(np.abs(want.numpy() - have).max() / np.abs(want.numpy()).max()) for want, have in pairs)
+def _relative(want: np.ndarray, have: np.ndarray) -> float:
+    numbers = np.isfinite(want)
+    if not np.array_equal(numbers, np.isfinite(have)):
+        return np.inf
+    gap = float(np.abs(want - have, where=numbers, out=np.zeros_like(want)).max(initial=0.0))
+    largest = float(np.abs(want, where=numbers, out=np.zeros_like(want)).max(initial=0.0))
+    return gap / largest if largest else gap
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], what: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    seconds[what] = time.perf_counter() - started
+
+
+@contextmanager
+def _full_disk(place: Path, directory: str | os.PathLike[str]) -> Iterator[None]:
+    """The libraries call a full disk many names, or none: an engine cut short fails its check."""
+    try:
+        yield
+    except (ConfigError, CheckpointError, ExportError) as error:
+        if shutil.disk_usage(place).free > 1 << 20:
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(directory)) from error

@@ -23,9 +23,10 @@ from typing import Any
 from .. import __version__
 from ..errors import CheckpointError, ConfigError
 from ..files import replacing, sync
+from ..registry import is_model
 
-__all__ = ["CONFIG_FILE", "ENGINE_FILE", "FORMATS", "EngineFolder", "Tensor", "is_export", "new_folder", "read_export",
-           "write_description"]
+__all__ = ["CONFIG_FILE", "ENGINE_FILE", "FORMATS", "PRECISIONS", "EngineFolder", "Tensor", "full_name", "is_export",
+           "new_folder", "read_export", "write_description"]
 
 CONFIG_FILE, ENGINE_FILE = "config.json", "engine.json"
 LAYOUT = 1  # of engine.json; one more where older versions of mvlib would misread it
@@ -36,6 +37,7 @@ FORMATS = {  # and the file that a format's library opens
     "torchscript": "model.pt",
     "aotinductor": "model.aoti.pt2",
 }
+PRECISIONS = ("float32", "int8")
 _MAX_BYTES = 64 << 20  # of a description
 
 
@@ -146,6 +148,14 @@ def is_export(name: str | os.PathLike[str]) -> bool:
     return os.path.isfile(os.path.join(_place(name), ENGINE_FILE))
 
 
+def full_name(name: str | os.PathLike[str]) -> str:
+    """A model's name: of the folder of a repository ("RUN/export"), with the "local-dir:" that `create_model` wants."""
+    name = os.fspath(name)
+    if is_model(name.partition(".")[0]) or not os.path.isfile(os.path.join(os.path.expanduser(name), CONFIG_FILE)):
+        return name
+    return f"local-dir:{name}"
+
+
 def _place(name: str | os.PathLike[str]) -> Path:
     return Path(os.path.expanduser(os.fspath(name).removeprefix("local-dir:")))
 
@@ -235,9 +245,13 @@ def new_folder(path: str | os.PathLike[str], replace: bool = False) -> Iterator[
     if os.path.lexists(target) and not (replace and is_export(target)) and not _is_empty(target):
         raise ConfigError(f"{path} exists already" + ("; --force replaces it" if is_export(target) else
                                                       " and is no export: take another place"))
-    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
-    temporary.mkdir()
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+    except OSError as error:
+        error.filename = str(target)  # the name that its user knows
+        raise
     try:
         yield temporary
         for file in temporary.iterdir():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import logging
 import time
 from collections.abc import Callable
@@ -11,10 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
-from torch.nn.utils.prune import BasePruningMethod
-from torch.nn.utils.spectral_norm import SpectralNorm
-from torch.nn.utils.weight_norm import WeightNorm
 from torch.utils._pytree import tree_map
 
 from ..engines.module import EngineModule, convert_module
@@ -25,6 +20,7 @@ from ..layers.helpers import unwrap
 from ..memory import reuse_freed_memory
 from ..precisions import precision_name
 from .compilation import CompiledForward, compiler_missing, estimated_seconds, worth_compiling
+from .copies import convert_tensors, settle_weights, shared_copy, why_quantized
 from .folding import fold_batch_norms
 from .layout import is_convolutional
 from .precision import (
@@ -161,7 +157,7 @@ def optimize(
     _check_example(model, example_input)
     target = wanted or torch.float32
     device = example_input.device
-    quantized = _is_quantized(model)
+    quantized = why_quantized(model)
     if backend in ENGINES:
         if reason := quantized or _no_engine(device):
             raise ConfigError(f"backend '{backend}': {reason}")
@@ -228,10 +224,10 @@ class _Optimizer:
     def __init__(self, model: nn.Module, example: Tensor, dtype: torch.dtype) -> None:
         self.dtype, self.device, self.example = dtype, example.device, example
         self.report = Report(str(example.device), _name(dtype))
-        self.model = _shared_copy(model).eval()
-        _settle_weights(self.model)
+        self.model = shared_copy(model).eval()
+        settle_weights(self.model)
         if any(p.is_floating_point() and p.dtype != torch.float32 for p in self.model.parameters()):
-            _convert_tensors(self.model, torch.float32)
+            convert_tensors(self.model, torch.float32)
         self.images = _sample(example)
         try:
             with torch.inference_mode():
@@ -341,7 +337,7 @@ class _Optimizer:
     def _convert(self) -> None:
         if self.dtype is torch.float32:
             return self.report.add("convert", False, "float32 is what was asked for")
-        _convert_tensors(self.model, self.dtype)
+        convert_tensors(self.model, self.dtype)
         self.images = self.images.to(self.dtype)
         note = f"weights and activations in {_name(self.dtype)}"
         if self.device.type == "cpu":
@@ -403,7 +399,7 @@ class _Optimizer:
                             f"{pace * work:.3g} s")
         packed = Snapshot(self.model)
         plain.restore()  # the compiler packs weights itself, and cannot look into ours
-        compiled = CompiledForward(_Within(_shared_copy(self.model), optimized.mode))
+        compiled = CompiledForward(_Within(shared_copy(self.model), optimized.mode))
         packed.restore()
         images = optimized.prepare(self.example)
         try:
@@ -465,16 +461,6 @@ def _check_example(model: nn.Module, example: Tensor) -> None:
         raise ConfigError(f"example_input is on {example.device}, and the model on {device}")
 
 
-def _is_quantized(model: nn.Module) -> str | None:
-    """Why a model counts as quantized, if it does."""
-    for module in model.modules():
-        if ".quantized" in type(module).__module__ and "torch" in type(module).__module__:
-            return f"quantized ({type(module).__name__})"
-    if any(type(p) not in (nn.Parameter, Tensor) or p.is_quantized for p in model.parameters()):
-        return "its parameters are no plain tensors"
-    return None
-
-
 def _dtype_of(dtype: torch.dtype | str | None) -> torch.dtype | None:
     if not isinstance(dtype, str):
         return dtype
@@ -496,40 +482,3 @@ def _sample(example: Tensor) -> Tensor:
         generator = torch.Generator().manual_seed(0)
         images = torch.randn(images.shape, generator=generator).to(images.device)
     return images.contiguous()
-
-
-def _shared_copy(model: nn.Module) -> nn.Module:
-    """A copy of the modules that shares the tensors: parameters are others, on the same storage, without gradients."""
-    memo: dict[int, Any] = {}
-    for parameter in model.parameters():
-        memo[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=False)
-    for buffer in model.buffers():
-        memo[id(buffer)] = buffer.detach()
-    for module in model.modules():  # weights that a hook computes from others
-        memo.update((id(value), value.detach()) for value in vars(module).values() if isinstance(value, Tensor))
-    return copy.deepcopy(model, memo)
-
-
-def _settle_weights(model: nn.Module) -> None:
-    """Make plain parameters of weights that are computed anew in each pass (weight norm, pruning, ...), in place."""
-    for module in list(model.modules()):
-        if parametrize.is_parametrized(module):  # torch undoes it in the class, which is the original's, too
-            values = {name: getattr(module, name).detach() for name in module.parametrizations}
-            module.__class__ = parametrize.type_before_parametrizations(module)
-            del module.parametrizations
-            for name, value in values.items():
-                module.register_parameter(name, nn.Parameter(value, requires_grad=False))
-        for key, hook in list(module._forward_pre_hooks.items()):
-            if isinstance(hook, (WeightNorm, SpectralNorm, BasePruningMethod)):
-                hook.remove(module)
-                del module._forward_pre_hooks[key]
-
-
-def _convert_tensors(model: nn.Module, dtype: torch.dtype) -> None:
-    """Floating parameters and buffers in another type, replaced, not changed: others may share them."""
-    for module in model.modules():
-        for values in (module._parameters, module._buffers):
-            for name, value in values.items():
-                if value is not None and value.is_floating_point():
-                    new = value.detach().to(dtype)
-                    values[name] = nn.Parameter(new, requires_grad=False) if isinstance(value, nn.Parameter) else new
