@@ -31,7 +31,7 @@ from .precisions import precision_name
 from .registry import get_pretrained_cfg, match_models, resolve_name
 from .weights import WeightsConfig
 
-__all__ = ["Measurement", "benchmark_models", "count_gmacs", "describe_machine", "input_size_of"]
+__all__ = ["Measurement", "benchmark_models", "calibration", "count_gmacs", "describe_machine", "input_size_of"]
 
 TASKS = ("inference", "training")
 MODES = ("eager", "compiled", "optimized")
@@ -170,7 +170,7 @@ def benchmark_models(
                 if on_progress is not None and case.result.mode != "eager":
                     on_progress(f"{case.result.what}: preparing")
                 case.prepare()
-            _take_turns([case for case in cases if case.step is not None], seconds * len(group), _calibration(device))
+            _take_turns([case for case in cases if case.step is not None], seconds * len(group), calibration(device))
         for name in group:
             results = [case.finish() for case in cases if case.result.model == name]
             found += results
@@ -333,7 +333,7 @@ class _Calibration:
         return self.last
 
 
-_calibration = functools.cache(_Calibration)  # what was least is kept
+calibration = functools.cache(_Calibration)  # what was least is kept
 
 
 def _take_turns(cases: list[_Case], seconds: float, calibration: _Calibration) -> None:

@@ -55,7 +55,7 @@ def weather(monkeypatch):
     """An idle machine, and how to have another."""
     def become(*disturbances):
         found = Weather(*disturbances)
-        monkeypatch.setattr(benchmark, "_calibration", lambda device: found)
+        monkeypatch.setattr(benchmark, "calibration", lambda device: found)
         return found
 
     become(1.0)

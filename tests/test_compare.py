@@ -66,7 +66,7 @@ def test_a_model_without_metrics_is_listed(fresh_registry):
 
 
 def test_times_of_a_busy_machine_are_marked(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(benchmark, "_calibration", lambda device: Weather(2.0))
+    monkeypatch.setattr(benchmark, "calibration", lambda device: Weather(2.0))
     files = {kind: tmp_path / f"found.{kind}" for kind in ("json", "html", "svg")}
     assert main(["compare", "squeezenet1_1", "mobilenetv3_small_100", "--img-size", "64", "--seconds", "0.02",
                  "--results-file", str(files["json"]), "--html", str(files["html"]), "--plot", str(files["svg"])]) == 0
