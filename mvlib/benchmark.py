@@ -20,7 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .costs import costs_of
 from .devices import find_device
+from .engines.folder import is_export, read_export
+from .engines.module import EngineModule
+from .engines.runtime import BACKENDS, backend_of
 from .errors import ConfigError, MvlibError
 from .factory import create_model, known_arguments
 from .memory import reuse_freed_memory
@@ -51,7 +55,7 @@ class Measurement:
     Attributes:
         model: Its name, as asked for.
         task: "inference", or "training": forward, backward and an SGD step.
-        mode: "eager", "compiled" (`torch.compile`) or "optimized" (`mvlib.optimize`).
+        mode: "eager", "compiled" (`torch.compile`) or "optimized" (`mvlib.optimize`, which makes engines, too).
         precision: Type of parameters and inputs.
         device: "cpu", "cuda", ...
         batch_size: Images in a step.
@@ -67,6 +71,7 @@ class Measurement:
             step needs beyond them, in MiB; None where the system does not tell.
         setup_seconds: Building, compiling and the first step.
         error: Why there are no figures.
+        backend: What ran it: "torch", "openvino", "onnxruntime".
     """
 
     model: str
@@ -86,11 +91,13 @@ class Measurement:
     peak_memory_mib: float | None = None
     setup_seconds: float | None = None
     error: str | None = None
+    backend: str = "torch"
 
     @property
     def what(self) -> str:
         """Model and configuration, in a line."""
-        return f"{self.model}, {self.task}, {self.mode}, {self.precision}, {self.device}, batch {self.batch_size}"
+        mode = self.mode if self.backend == "torch" else self.backend
+        return f"{self.model}, {self.task}, {mode}, {self.precision}, {self.device}, batch {self.batch_size}"
 
     def __str__(self) -> str:
         if self.latency_ms is None:
@@ -110,6 +117,7 @@ def benchmark_models(
     device: torch.device | str | None = None,
     channels_last: bool = False,
     force: bool = False,
+    backends: Sequence[str] = ("torch",),
     seconds: float = 20.0,
     together: int = 1,
     on_model: Callable[[list[Measurement]], None] | None = None,
@@ -124,7 +132,7 @@ def benchmark_models(
     are evaluated, in training the one of training.
 
     Args:
-        models: Names and wildcards.
+        models: Names and wildcards, and folders of exports, which are timed as they are, in inference alone.
         tasks: Of "inference" and "training".
         modes: Of "eager", "compiled" and "optimized".
         precisions: Of "float32", "bfloat16" and "float16", in any usual spelling; parameters and inputs have it.
@@ -133,6 +141,8 @@ def benchmark_models(
         device: Where to run; default: a GPU if there is one.
         channels_last: Lay images and weights out with the channels last (`optimized` decides for itself).
         force: Measure precisions that are slower than float32 here, too; a step in float16 may take minutes.
+        backends: Of "torch" (which the modes are of), "openvino", "onnxruntime", and "auto" for the fastest here. Others
+            than torch are for inference.
         seconds: Time for the steps of a model, all configurations together; up to three times as much where one has
             fewer than five steps that were not disturbed. Each has one step at least. Building, compiling and first
             steps come on top.
@@ -150,21 +160,33 @@ def benchmark_models(
     names = match_models(models)
     device = find_device(device)
     precisions = [precision_name(precision) for precision in precisions]
-    _check(tasks, modes, batch_sizes, img_size)
+    _check(tasks, modes, backends, batch_sizes, img_size)
     for precision in precisions:
         check_precision(getattr(torch, precision), device, force)
-    setups = [(task, mode, precision, batch_size)
-              for task in tasks for mode in modes for precision in precisions for batch_size in sorted(set(batch_sizes))
+    ways = [(mode, backend) for backend in backends for mode in (modes if backend == "torch" else ("optimized",))]
+    setups = [(task, mode, backend, precision, batch_size)
+              for task in tasks for mode, backend in ways for precision in precisions
+              for batch_size in sorted(set(batch_sizes))
               if task == "inference" or (mode != "optimized" and batch_size == max(batch_sizes))]
-    if not setups:
+
+    def setups_of(name: str) -> Iterator[Measurement]:
+        if is_export(name):
+            folder = read_export(name)
+            rows: Iterable[tuple] = [("inference", "optimized", backend_of(folder), folder.precision, batch_size)
+                                     for batch_size in sorted(set(batch_sizes)) if "inference" in tasks]
+        else:
+            rows = setups
+        for task, mode, backend, precision, batch_size in rows:
+            yield Measurement(name, task, mode, precision, str(device), batch_size, backend=backend)
+
+    if not any(any(setups_of(name)) for name in names):
         raise ConfigError("there is nothing to measure: optimized models are for inference")
     if device.type == "cpu":
         reuse_freed_memory()  # as training and validation do here
     found = []
     for start in range(0, len(names), max(together, 1)):
         group = names[start:start + max(together, 1)]
-        cases = [_Case(Measurement(name, task, mode, precision, str(device), batch_size), img_size, channels_last)
-                 for name in group for task, mode, precision, batch_size in setups]
+        cases = [_Case(result, img_size, channels_last) for name in group for result in setups_of(name)]
         with _compiler() if {"compiled", "optimized"} & set(modes) else contextlib.nullcontext():
             for case in cases:
                 if on_progress is not None and case.result.mode != "eager":
@@ -182,9 +204,10 @@ def benchmark_models(
 
 
 def _check(
-    tasks: Sequence[str], modes: Sequence[str], batch_sizes: Sequence[int], img_size: int | None,
+    tasks: Sequence[str], modes: Sequence[str], backends: Sequence[str], batch_sizes: Sequence[int],
+    img_size: int | None,
 ) -> None:
-    for what, values, known in (("task", tasks, TASKS), ("mode", modes, MODES)):
+    for what, values, known in (("task", tasks, TASKS), ("mode", modes, MODES), ("backend", backends, BACKENDS)):
         for value in values:
             if value not in known:
                 raise ConfigError(f"unknown {what} '{value}'; known: {', '.join(known)}")
@@ -210,7 +233,8 @@ class _Case:
             self.step, held = self._build()
             self._timed()
             self.result.setup_seconds = round(time.perf_counter() - started, 2)
-            self.result.peak_memory_mib = _peak_memory(self.step, held, torch.device(self.result.device))
+            if self.result.backend == "torch":  # others do not say what they hold
+                self.result.peak_memory_mib = _peak_memory(self.step, held, torch.device(self.result.device))
         except Exception as error:
             self.fail(error)
 
@@ -220,13 +244,19 @@ class _Case:
         device, dtype = torch.device(result.device), getattr(torch, result.precision)
         training = result.task == "training"
         size = input_size_of(result.model, self.img_size, training)
+        images = torch.randn(result.batch_size, *size, device=device)
+        if is_export(result.model):
+            export = EngineModule(result.model)
+            count = costs_of(export.weights_config).get("params")
+            result.img_size, result.params = size[-2], count and round(count / 1e6, 2)
+            return lambda: export(images), lambda: _tensors(export, images)
         model = build_model(result.model, size, device)
         result.img_size, result.params = size[-2], round(sum(p.numel() for p in model.parameters()) / 1e6, 2)
-        images = torch.randn(result.batch_size, *size, device=device)
         if result.mode == "optimized":
             from . import optimize
 
-            model, _ = optimize(model.eval(), images, dtype=dtype, force=True)  # checked before
+            model, report = optimize(model.eval(), images, dtype=dtype, force=True, backend=result.backend)
+            result.backend = report.backend  # of "auto", what it came to
             # A model that has been optimized takes the images as they come.
         else:
             layout = torch.channels_last if self.channels_last else torch.contiguous_format
@@ -356,6 +386,9 @@ def _take_turns(cases: list[_Case], seconds: float, calibration: _Calibration) -
 
 def input_size_of(model_name: str, img_size: int | None = None, training: bool = False) -> tuple[int, int, int]:
     """(channels, height, width) of the images that a model is given: at evaluation, or in training."""
+    if is_export(model_name):
+        channels, *own = read_export(model_name).data_config["input_size"]
+        return (channels, img_size, img_size) if img_size else (channels, *own)
     config = get_pretrained_cfg(model_name) or WeightsConfig()
     size = config.input_size if training else config.test_input_size or config.input_size
     return (size[0], img_size, img_size) if img_size else size

@@ -9,6 +9,7 @@ from typing import Any
 
 from . import hub
 from .costs import costs_of, gmacs_at
+from .engines.folder import is_export, read_export
 from .errors import ConfigError, MvlibError
 from .names import natural_key, split_model_name_tag
 from .precisions import precision_name
@@ -31,11 +32,11 @@ class Candidate:
 
     Attributes:
         model: Its name, as asked for.
-        weights: architecture.tag of the weights that the errors are of.
+        weights: architecture.tag of the weights that the errors are of; of an export, its folder.
         top1_err, top5_err: Errors in percent, on ImageNet-1K as published or on the user's data set.
         cpu_ms, gpu_ms: Median time an image, in milliseconds; `cpu_iqr_ms`, `gpu_iqr_ms` its interquartile range.
-        size_mib: Size of the weights file in MiB; `size_from` says how it is known: "cached", "published" or
-            "4 bytes a parameter".
+        size_mib: Size of the weights file in MiB; `size_from` says how it is known: "cached", "published",
+            "exported" or "4 bytes a parameter".
         params: Parameters, in 1e6; `gmacs` multiply-accumulates for an image, in 1e9.
         img_size: Height of the images of these errors and times.
         disturbed: Whether the machine was busy when a time was measured, so that it is too long.
@@ -75,6 +76,7 @@ def compare_models(
     img_size: int | None = None,
     precision: str = "float32",
     force: bool = False,
+    backend: str = "torch",
     seconds: float = 2.0,
     devices: Sequence[str] | None = None,
     measure: Callable[[str], Mapping[str, float]] | None = None,
@@ -87,12 +89,13 @@ def compare_models(
     architecture once, all models in turns. No weights are downloaded for that.
 
     Args:
-        models: Names with or without tags, and wildcards; without a tag, an architecture's default weights are meant.
+        models: Names with or without tags, wildcards, and folders of exports; without a tag, an architecture's default weights are meant.
             A wildcard without a dot matches architectures with weights, one with a dot tags.
         batch_size: Images at once, when timed.
         img_size: Height and width of the images in pixels, instead of those at which the weights are evaluated.
         precision: "float32", "bfloat16" or "float16", in any usual spelling.
         force: Take a precision in which a device is slower than in float32, too.
+        backend: What runs the models when they are timed, as `benchmark_models` takes it; exports have their own.
         seconds: Time for the measurements of a model on a device.
         devices: Of "cpu" and "cuda"; default: both where there is a GPU.
         measure: Measures the errors of a model: {"top1_err": percent, "top5_err": percent}.
@@ -116,7 +119,7 @@ def compare_models(
         for candidate in candidates:
             _take_errors(candidate, measure)
             tell(f"{candidate.model}: " + (candidate.note or f"top-1 error {candidate.top1_err:.2f} %"))
-    _time(candidates, configs, batch_size, img_size, precision, seconds, devices, measure is not None, tell)
+    _time(candidates, configs, batch_size, img_size, precision, backend, seconds, devices, measure is not None, tell)
     pareto_front(candidates)
     return sorted(candidates, key=lambda candidate: _sort_key(getattr(candidate, sort)))
 
@@ -152,6 +155,8 @@ def _sort_key(value: Any) -> tuple[bool, Any]:
 
 def _config(name: str) -> WeightsConfig:
     """The weights config that a name means."""
+    if is_export(name):
+        return read_export(name).weights_config
     architecture, tag = resolve_name(name)
     return get_pretrained_cfg(f"{architecture}.{tag}" if tag else architecture) or \
         WeightsConfig(architecture=architecture)
@@ -161,6 +166,8 @@ def _describe(name: str, config: WeightsConfig, with_errors: bool) -> Candidate:
     count = config.num_params or costs_of(config).get("params")
     candidate = Candidate(name, config.name)
     candidate.params = round(count / 1e6, 2) if count else None
+    if is_export(name):
+        return _describe_export(candidate, with_errors)
     candidate.size_mib, candidate.size_from = _size(config, count)
     if with_errors:
         published = config.metrics.get(DATA_SET, {})
@@ -170,6 +177,16 @@ def _describe(name: str, config: WeightsConfig, with_errors: bool) -> Candidate:
             candidate.top5_err = round(100 - published["acc@5"], 3)
         if "acc@1" not in published:
             candidate.remark(f"no published {DATA_SET} accuracy" if config.has_weights else "no published weights")
+    return candidate
+
+
+def _describe_export(candidate: Candidate, with_errors: bool) -> Candidate:
+    folder = read_export(candidate.model)
+    candidate.weights = candidate.model
+    size = sum((folder.path / file).stat().st_size for file in folder.files if (folder.path / file).is_file())
+    candidate.size_mib, candidate.size_from = round(size / _MIB, 1), "exported"
+    if with_errors:
+        candidate.remark(f"exported in {folder.precision}: errors are measured with --data")
     return candidate
 
 
@@ -205,7 +222,7 @@ def _devices(devices: Sequence[str] | None, precision: str, force: bool) -> Sequ
 
 def _time(
     candidates: list[Candidate], configs: Mapping[str, WeightsConfig], batch_size: int, img_size: int | None,
-    precision: str, seconds: float, devices: Sequence[str], measured: bool, tell: Callable[[str], None],
+    precision: str, backend: str, seconds: float, devices: Sequence[str], measured: bool, tell: Callable[[str], None],
 ) -> None:
     """Fill in times, image sizes and multiply-accumulates; weights of one architecture share them."""
     from .benchmark import benchmark_models, count_gmacs, input_size_of
@@ -217,13 +234,14 @@ def _time(
         candidate.img_size = size[-2]
         if img_size and size != input_size_of(candidate.weights) and candidate.top1_err is not None and not measured:
             candidate.remark(f"errors published at {input_size_of(candidate.weights)[-2]} px")
-        alike.setdefault(repr((config.architecture, size, config.num_classes, sorted(config.model_args.items()))),
+        own = candidate.model if is_export(candidate.model) else ""
+        alike.setdefault(repr((own, config.architecture, size, config.num_classes, sorted(config.model_args.items()))),
                          []).append(candidate)
     groups = {group[0].weights: group for group in alike.values()}
     for name, group in groups.items():
         size = input_size_of(name, img_size)
         try:
-            gmacs = gmacs_at(_config(name), size) or count_gmacs(name, size)
+            gmacs = gmacs_at(_config(name), size) or (None if is_export(name) else count_gmacs(name, size))
         except Exception as error:  # whatever a model makes of a size that it cannot take; timing says it, too
             tell(f"{name}: no multiply-accumulates: {str(error).splitlines()[0] if str(error) else type(error)}")
             gmacs = None
@@ -234,7 +252,7 @@ def _time(
         for names in _batches(groups):
             found = benchmark_models(
                 names, tasks=("inference",), precisions=(precision,), batch_sizes=(batch_size,), img_size=img_size,
-                device=device, force=True, seconds=seconds, together=len(names),
+                device=device, force=True, backends=(backend,), seconds=seconds, together=len(names),
                 on_model=lambda results: tell(str(results[0])))
             for result in found:
                 for candidate in groups[result.model]:

@@ -471,15 +471,20 @@ def match_models(names: Names, pretrained: bool = False) -> list[str]:
     """Names as they are asked for, wildcards among them replaced by what they match; each name once.
 
     Args:
-        names: Names and wildcards; a wildcard with a dot ("resnet50.*") matches tags, one without architectures.
+        names: Names, wildcards, and folders of exports; a wildcard with a dot ("resnet50.*") matches tags, one without
+            architectures.
         pretrained: Whether wildcards match only what has weights.
 
     Raises:
         UnknownNameError: A name is unknown or of no registered model, or a wildcard matches nothing.
     """
+    from .engines.folder import is_export
+
     found: dict[str, None] = {}
     for name in _as_list(names):
-        if any(character in name for character in "*?["):
+        if is_export(name):
+            found[name] = None
+        elif any(character in name for character in "*?["):
             matches = list_models(name, pretrained=pretrained, include_tags="." in name)
             if not matches:
                 kind = "model with weights" if pretrained else "model"

@@ -16,6 +16,7 @@ import mvlib
 from mvlib import benchmark
 from mvlib.benchmark import _loss, _resident_growth, benchmark_models, count_gmacs, describe_machine, machine_line
 from mvlib.cli import main
+from mvlib.optimization import Report
 
 QUICK = dict(seconds=0.05, batch_sizes=(1, 2))
 
@@ -259,7 +260,8 @@ def test_modes(probe, monkeypatch):
     calls = []
     monkeypatch.setattr(torch, "compile", lambda model, **kwargs: calls.append(("compile", kwargs)) or model)
     monkeypatch.setattr(mvlib, "optimize", lambda model, example, **kwargs: calls.append(
-        ("optimize", model.training, tuple(example.shape), kwargs)) or (model.bfloat16(), {}), raising=False)
+        ("optimize", model.training, tuple(example.shape), kwargs)) or (model.bfloat16(), Report("cpu", "bfloat16")),
+                        raising=False)
     monkeypatch.setattr(Probe, "forward", lambda self, x: self.fc(x.mean((2, 3)).to(self.fc.weight.dtype)))
     lines = []
     found = benchmark_models("probe", modes=("eager", "compiled", "optimized"), precisions=("bfloat16",),
@@ -268,7 +270,7 @@ def test_modes(probe, monkeypatch):
         ("inference", "eager", None), ("inference", "compiled", None), ("inference", "optimized", None),
         ("training", "eager", None), ("training", "compiled", None)]
     assert calls == [("compile", {"dynamic": False}),
-                     ("optimize", False, (2, 3, 8, 8), {"dtype": torch.bfloat16, "force": True}),
+                     ("optimize", False, (2, 3, 8, 8), {"dtype": torch.bfloat16, "force": True, "backend": "torch"}),
                      ("compile", {"dynamic": False})]
     assert lines[0] == "probe, inference, compiled, bfloat16, cpu, batch 2: preparing"
 

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..engines.runtime import BACKENDS, ENGINES, PACKAGES, require
 from ..precisions import PRECISIONS
 from .argument_types import add_precision_argument, positive, positive_float
 from .output import check_output, kind_of, render, write_text
@@ -15,11 +16,11 @@ from .output import check_output, kind_of, render, write_text
 if TYPE_CHECKING:
     from ..benchmark import Measurement
 
-COLUMNS = ("model", "task", "mode", "precision", "device", "batch_size", "img_size", "params", "latency_ms",
+COLUMNS = ("model", "task", "mode", "backend", "precision", "device", "batch_size", "img_size", "params", "latency_ms",
            "latency_iqr_ms", "images_per_second", "peak_memory_mib", "steps", "disturbed", "disturbance",
            "setup_seconds", "error")
 # Of the table for people; files have all columns.
-_HEADINGS = {"model": "model", "task": "task", "mode": "mode", "precision": "precision", "batch_size": "batch",
+_HEADINGS = {"model": "model", "task": "task", "mode": "mode", "backend": "backend", "precision": "precision", "batch_size": "batch",
              "img_size": "px", "latency_ms": "ms", "latency_iqr_ms": "IQR ms", "images_per_second": "images/s",
              "peak_memory_mib": "peak MiB", "steps": "steps", "disturbed": "disturbed",
              "error": "error"}
@@ -27,11 +28,13 @@ _TASKS = {"both": ("inference", "training"), "inference": ("inference",), "train
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("models", nargs="+", metavar="NAME", help="models and wildcards, e.g. resnet50 'vit_tiny*'")
+    parser.add_argument("models", nargs="+", metavar="NAME", help="models and wildcards, e.g. resnet50 'vit_tiny*', and folders of exports")
     parser.add_argument("--bench", choices=tuple(_TASKS), default="both",
                         help="training is forward, backward and an SGD step (default: %(default)s)")
     parser.add_argument("--mode", action="append", choices=("eager", "compiled", "optimized"),
                         help="torch.compile, or mvlib.optimize (repeatable; default: eager)")
+    parser.add_argument("--backend", action="append", choices=BACKENDS,
+                        help="what runs models in inference (repeatable; default: torch); modes are torch's")
     add_precision_argument(parser, PRECISIONS, "of parameters and inputs (repeatable; default: float32)",
                            action="append")
     parser.add_argument("--batch-size", "-b", type=positive, default=32, metavar="N",
@@ -56,6 +59,9 @@ def run(arguments: argparse.Namespace) -> int:
 
     path = check_results_file(arguments.results_file)
     names = match_models(arguments.models)
+    for backend in arguments.backend or ():
+        if backend in ENGINES:
+            require(PACKAGES[ENGINES[backend]])
 
     import torch
 
@@ -78,11 +84,14 @@ def run(arguments: argparse.Namespace) -> int:
 
     benchmark_models(
         names, tasks=_TASKS[arguments.bench], modes=unique(arguments.mode, "eager"),
+        backends=unique(arguments.backend, "torch"),
         precisions=unique(arguments.precision, "float32"), batch_sizes=(1, arguments.batch_size),
         img_size=arguments.img_size, device=arguments.device, channels_last=arguments.channels_last,
         force=arguments.force, seconds=arguments.seconds, on_model=keep, on_progress=tell)
     if arguments.format == "table":
+        several = any(row["backend"] != "torch" for row in rows)
         shown = [{heading: row[field] for field, heading in _HEADINGS.items()} |
+                 {"backend": row["backend"] if several else None} |
                  {"disturbed": f"{row['disturbance']:.1f}x" if row["disturbed"] else None} for row in rows]
         print(results_text(shown, tuple(_HEADINGS.values()), "table", machine), end="")
     else:

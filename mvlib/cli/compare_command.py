@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..compare import COLUMNS, Candidate, compare_models
+from ..engines.folder import is_export
+from ..engines.runtime import BACKENDS, ENGINES, PACKAGES, require
 from ..errors import ConfigError
 from ..precisions import PRECISIONS
 from .argument_types import add_precision_argument, natural, positive, positive_float
@@ -22,7 +24,8 @@ _HEADINGS = {"top1_err": "top-1 err", "top5_err": "top-5 err", "cpu_ms": "CPU ms
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("models", nargs="+", metavar="NAME",
-                        help="models, with tags or without (the default weights), and wildcards (a dot means tags)")
+                        help="models, with tags or without (the default weights), wildcards (a dot means tags), and folders of "
+                             "exports")
     parser.add_argument("--plot", metavar="FILE", help="draw the bubble chart: .png, .svg or .pdf")
     parser.add_argument("--html", metavar="FILE", help="write a page with a sortable table and the chart")
     parser.add_argument("--plot-time", choices=("cpu", "gpu"), default="cpu", help="time in the chart (%(default)s)")
@@ -36,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="images at once, when timed (default: %(default)s)")
     parser.add_argument("--img-size", type=positive, metavar="N", help="size instead of the weights' own")
     add_precision_argument(parser, PRECISIONS, "when timed (default: %(default)s)", default="float32")
+    parser.add_argument("--backend", choices=BACKENDS, default="torch",
+                        help="what runs the models on the CPU; exports have their own (default: %(default)s)")
     parser.add_argument("--threads", type=positive, metavar="N", help="threads on the CPU (default: torch's choice)")
     parser.add_argument("--seconds", type=positive_float, default=2.0, metavar="S",
                         help="time for a model's steps on a device (default: %(default)s)")
@@ -61,6 +66,8 @@ def run(arguments: argparse.Namespace) -> int:
     check_file(arguments.valid_labels, "--valid-labels")
     load_class_map(arguments.class_map, arguments.data or "")
     names = match_models(arguments.models, pretrained=True)
+    if arguments.backend in ENGINES:
+        require(PACKAGES[ENGINES[arguments.backend]])
 
     import torch
 
@@ -76,7 +83,7 @@ def run(arguments: argparse.Namespace) -> int:
     print(machine_line(machine), file=sys.stderr)
     candidates = compare_models(
         names, batch_size=arguments.batch_size, img_size=arguments.img_size, precision=arguments.precision,
-        seconds=arguments.seconds, force=arguments.force, measure=measure, sort=arguments.sort,
+        backend=arguments.backend, seconds=arguments.seconds, force=arguments.force, measure=measure, sort=arguments.sort,
         on_progress=lambda line: print(line, file=sys.stderr, flush=True))
     if arguments.plot_time != "cpu":
         from ..compare import pareto_front
@@ -128,7 +135,8 @@ def _caption(arguments: argparse.Namespace, machine: str, disturbed: bool) -> st
     batch = f"batches of {arguments.batch_size}" if arguments.batch_size > 1 else "one image at a time"
     size = f"; times at {arguments.img_size} px" if arguments.img_size else ""
     busy = "\n~, hollow: the machine was busy, the time is too long; the front is not certain." if disturbed else ""
-    what = f"Errors: {errors}. Times: median, {batch}, {arguments.precision}{size}. Sizes: weights file."
+    by = "" if arguments.backend == "torch" else f", {arguments.backend}"
+    what = f"Errors: {errors}. Times: median, {batch}, {arguments.precision}{by}{size}. Sizes: weights file."
     return f"{machine}\n{what}{busy}"
 
 
@@ -146,6 +154,7 @@ def _measure_on(arguments: argparse.Namespace) -> Callable[[str], Mapping[str, f
     def measure(name: str) -> dict[str, Any]:
         from ..train.evaluation import evaluate
 
-        return evaluate(validate_command.complete(parser.parse_args([*words, "--model", name])))[0]
+        own = [] if is_export(name) or arguments.backend == "torch" else ["--backend", arguments.backend]
+        return evaluate(validate_command.complete(parser.parse_args([*words, *own, "--model", name])))[0]
 
     return measure

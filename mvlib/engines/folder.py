@@ -18,12 +18,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..errors import CheckpointError, ConfigError
 from ..files import replacing, sync
 from ..registry import is_model
+
+if TYPE_CHECKING:
+    from ..weights import WeightsConfig
 
 __all__ = ["CONFIG_FILE", "ENGINE_FILE", "FORMATS", "PRECISIONS", "EngineFolder", "Tensor", "full_name", "is_export",
            "new_folder", "read_export", "write_description"]
@@ -104,6 +107,19 @@ class EngineFolder:
         """Of the outputs; numbered where nobody has named them."""
         names = self.config.get("label_names")
         return list(names) if names else [f"class {index}" for index in range(self.num_classes)]
+
+    @property
+    def weights_config(self) -> WeightsConfig:
+        """Of the weights as the engine has them: prepared for its size alone."""
+        from ..weights import OWN_FIELDS, WeightsConfig
+
+        own = self.config.get("mvlib", {})
+        fields = {**self.config.get("pretrained_cfg", {}), **{key: own[key] for key in OWN_FIELDS if key in own},
+                  "num_classes": self.num_classes}
+        fields.update((key, self.config[key]) for key in ("architecture", "label_names", "label_descriptions")
+                      if key in self.config)
+        inputs = {key: tuple(value) if isinstance(value, list) else value for key, value in self.data_config.items()}
+        return WeightsConfig.from_dict(fields, strict=False).with_inputs(**inputs)
 
     @property
     def digest(self) -> str:

@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,10 +18,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from ..errors import ConfigError
-from ..weights import OWN_FIELDS, WeightsConfig
 from .folder import FORMATS, EngineFolder, read_export, write_description
 from .folder import Tensor as Described
-from .runtime import ENGINES, Engine, open_engine
+from .runtime import Engine, backend_of, open_engine
 
 if TYPE_CHECKING:
     from ..optimization.report import Report
@@ -78,13 +77,13 @@ class EngineModule(nn.Module):
         self.architecture = folder.config.get("architecture", folder.model)
         self.data_config = {key: tuple(value) if isinstance(value, list) else value
                             for key, value in folder.data_config.items()}
-        self.weights_config = _weights_config(folder, self.data_config)
+        self.weights_config = folder.weights_config
         self.pretrained_cfg = self.default_cfg = self.weights_config.to_dict()
 
     @property
     def backend(self) -> str:
         """What runs it, by the name that `mvlib.optimize` and --backend have for it."""
-        return next((name for name, format in ENGINES.items() if format == self.folder.format), "torch")
+        return backend_of(self.folder)
 
     @property
     def model(self) -> nn.Module | None:
@@ -211,16 +210,6 @@ def _run(engine: Engine, images: np.ndarray, fixed: int | str) -> list[np.ndarra
     if count < size:
         images = np.concatenate([images, np.zeros((size - count, *images.shape[1:]), np.float32)])
     return [output if count == size else output[:count] for output in engine(images)]
-
-
-def _weights_config(folder: EngineFolder, data_config: Mapping[str, Any]) -> WeightsConfig:
-    """Of the weights as the engine has them: prepared for its size alone."""
-    config = folder.config
-    own = config.get("mvlib", {})
-    fields = {**config.get("pretrained_cfg", {}), **{key: own[key] for key in OWN_FIELDS if key in own},
-              **{key: config[key] for key in ("architecture", "label_names", "label_descriptions") if key in config},
-              "num_classes": folder.num_classes}
-    return WeightsConfig.from_dict(fields, strict=False).with_inputs(**data_config)
 
 
 def convert_module(model: nn.Module, example: Tensor, format: str) -> EngineModule:

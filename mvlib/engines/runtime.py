@@ -12,13 +12,18 @@ import numpy as np
 from ..errors import ConfigError, MissingPackageError
 from .folder import EngineFolder
 
-__all__ = ["BACKENDS", "ENGINES", "PACKAGES", "Engine", "is_installed", "open_engine", "require"]
+__all__ = ["BACKENDS", "ENGINES", "PACKAGES", "Engine", "backend_of", "is_installed", "open_engine", "require"]
 
 BACKENDS = ("auto", "torch", "openvino", "onnxruntime")
 ENGINES = {"openvino": "openvino", "onnxruntime": "onnx"}  # backends that run an export, and its format
 PACKAGES = {"openvino": "openvino", "onnx": "onnxruntime", "torch-export": "torch", "torchscript": "torch",
             "aotinductor": "torch"}
 _EXTRAS = {"openvino": "mvlib[openvino]", "onnxruntime": "mvlib[onnx]"}
+
+
+def backend_of(folder: EngineFolder) -> str:
+    """What runs an export, by the name that `BACKENDS` have for it."""
+    return next((name for name, format in ENGINES.items() if format == folder.format), "torch")
 
 
 class Engine(Protocol):
