@@ -141,8 +141,8 @@ def benchmark_models(
         device: Where to run; default: a GPU if there is one.
         channels_last: Lay images and weights out with the channels last (`optimized` decides for itself).
         force: Measure precisions that are slower than float32 here, too; a step in float16 may take minutes.
-        backends: Of "torch" (which the modes are of), "openvino", "onnxruntime", and "auto" for the fastest here. Others
-            than torch are for inference.
+        backends: Of "torch" (which the modes are of), "openvino", "onnxruntime", and "auto" for the fastest here; all
+            but torch are for inference.
         seconds: Time for the steps of a model, all configurations together; up to three times as much where one has
             fewer than five steps that were not disturbed. Each has one step at least. Building, compiling and first
             steps come on top.
@@ -172,7 +172,7 @@ def benchmark_models(
     def setups_of(name: str) -> Iterator[Measurement]:
         if is_export(name):
             folder = read_export(name)
-            rows: Iterable[tuple] = [("inference", "optimized", backend_of(folder), folder.precision, batch_size)
+            rows = [("inference", "optimized", backend_of(folder), folder.precision, batch_size)
                                      for batch_size in sorted(set(batch_sizes)) if "inference" in tasks]
         else:
             rows = setups

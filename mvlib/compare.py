@@ -89,8 +89,8 @@ def compare_models(
     architecture once, all models in turns. No weights are downloaded for that.
 
     Args:
-        models: Names with or without tags, wildcards, and folders of exports; without a tag, an architecture's default weights are meant.
-            A wildcard without a dot matches architectures with weights, one with a dot tags.
+        models: Names with or without tags, wildcards, and folders of exports; without a tag, an architecture's default
+            weights are meant. A wildcard without a dot matches architectures with weights, one with a dot tags.
         batch_size: Images at once, when timed.
         img_size: Height and width of the images in pixels, instead of those at which the weights are evaluated.
         precision: "float32", "bfloat16" or "float16", in any usual spelling.

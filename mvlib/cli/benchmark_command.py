@@ -20,15 +20,16 @@ COLUMNS = ("model", "task", "mode", "backend", "precision", "device", "batch_siz
            "latency_iqr_ms", "images_per_second", "peak_memory_mib", "steps", "disturbed", "disturbance",
            "setup_seconds", "error")
 # Of the table for people; files have all columns.
-_HEADINGS = {"model": "model", "task": "task", "mode": "mode", "backend": "backend", "precision": "precision", "batch_size": "batch",
-             "img_size": "px", "latency_ms": "ms", "latency_iqr_ms": "IQR ms", "images_per_second": "images/s",
-             "peak_memory_mib": "peak MiB", "steps": "steps", "disturbed": "disturbed",
+_HEADINGS = {"model": "model", "task": "task", "mode": "mode", "backend": "backend", "precision": "precision",
+             "batch_size": "batch", "img_size": "px", "latency_ms": "ms", "latency_iqr_ms": "IQR ms",
+             "images_per_second": "images/s", "peak_memory_mib": "peak MiB", "steps": "steps", "disturbed": "disturbed",
              "error": "error"}
 _TASKS = {"both": ("inference", "training"), "inference": ("inference",), "training": ("training",)}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("models", nargs="+", metavar="NAME", help="models and wildcards, e.g. resnet50 'vit_tiny*', and folders of exports")
+    parser.add_argument("models", nargs="+", metavar="NAME",
+                        help="models and wildcards, e.g. resnet50 'vit_tiny*', and folders of exports")
     parser.add_argument("--bench", choices=tuple(_TASKS), default="both",
                         help="training is forward, backward and an SGD step (default: %(default)s)")
     parser.add_argument("--mode", action="append", choices=("eager", "compiled", "optimized"),

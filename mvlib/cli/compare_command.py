@@ -24,8 +24,8 @@ _HEADINGS = {"top1_err": "top-1 err", "top5_err": "top-5 err", "cpu_ms": "CPU ms
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("models", nargs="+", metavar="NAME",
-                        help="models, with tags or without (the default weights), wildcards (a dot means tags), and folders of "
-                             "exports")
+                        help="models, with tags or without (the default weights), wildcards (a dot means tags), and "
+                             "folders of exports")
     parser.add_argument("--plot", metavar="FILE", help="draw the bubble chart: .png, .svg or .pdf")
     parser.add_argument("--html", metavar="FILE", help="write a page with a sortable table and the chart")
     parser.add_argument("--plot-time", choices=("cpu", "gpu"), default="cpu", help="time in the chart (%(default)s)")
@@ -83,8 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
     print(machine_line(machine), file=sys.stderr)
     candidates = compare_models(
         names, batch_size=arguments.batch_size, img_size=arguments.img_size, precision=arguments.precision,
-        backend=arguments.backend, seconds=arguments.seconds, force=arguments.force, measure=measure, sort=arguments.sort,
-        on_progress=lambda line: print(line, file=sys.stderr, flush=True))
+        backend=arguments.backend, seconds=arguments.seconds, force=arguments.force, measure=measure,
+        sort=arguments.sort, on_progress=lambda line: print(line, file=sys.stderr, flush=True))
     if arguments.plot_time != "cpu":
         from ..compare import pareto_front
 
