@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from ..errors import BadImageError
 from .constants import DEFAULT_CROP_MODE, DEFAULT_CROP_PCT
 
-__all__ = ["CROP_MODES", "Geometry", "as_pair", "crop_span", "eval_geometry", "jpeg_shrink", "resized_size"]
+__all__ = ["CROP_MODES", "Geometry", "as_pair", "crop_span", "eval_geometry", "jpeg_shrink", "resized_size",
+           "takes_rows_first"]
 
 CROP_MODES = ("center", "squash", "border")
 _SPARE = 2  # a JPEG decoded at a scale is at least so many times as large as what it is resized to
@@ -111,3 +112,8 @@ def jpeg_shrink(geometry: Geometry, height: int, width: int) -> int:
     new = resized_size(geometry.resize, geometry.fit, height, width)
     spare = min(height / new[0], width / new[1]) / _SPARE
     return next((shrink for shrink in (8, 4, 2) if spare >= shrink), 1)
+
+
+def takes_rows_first(height: int, width: int, new_height: int, new_width: int) -> bool:
+    """Whether PIL (from 13 on) resizes the vertical axis before the horizontal one."""
+    return new_height < height and height - new_height > 2 * (width - new_width)

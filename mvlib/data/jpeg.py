@@ -119,4 +119,5 @@ def decode_scaled(data: bytearray, shrink: int) -> Image.Image:
     if shrink > 1:
         image.draft(None, (image.width // shrink, image.height // shrink))
     image.load()
-    return turn_upright(image).convert("RGB")
+    image = turn_upright(image)
+    return image if image.mode == "RGB" else image.convert("RGB")

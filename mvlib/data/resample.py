@@ -24,6 +24,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from .geometry import takes_rows_first
+
 __all__ = ["FILTERS", "resample"]
 
 _BLOCK = 8  # results computed by one matrix product: it reads as many inputs as all of them need
@@ -242,7 +244,7 @@ def _whole(pixels: Tensor) -> Tensor:
 
 def _vertical_first(height: int, width: int, new_height: int, new_width: int) -> bool:
     """Whether PIL resizes the vertical axis first, which bicubic and lanczos show at sharp edges."""
-    return (new_height < height and height - new_height > 2 * (width - new_width)) and _pil_chooses_its_order()
+    return takes_rows_first(height, width, new_height, new_width) and _pil_chooses_its_order()
 
 
 @lru_cache(maxsize=1)

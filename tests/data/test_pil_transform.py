@@ -1,4 +1,4 @@
-"""Reading without torch against the reference transform: the same to the bit, whatever comes."""
+"""Reading without torch against the reference transform: the same to the bit; of large images within one step."""
 
 import io
 import random
@@ -28,20 +28,20 @@ def reference(source, config):
     return create_transform(**config, use_prefetcher=True)(image).permute(1, 2, 0).numpy()
 
 
-def assert_same(data, config):
+def assert_same(data, config, decode="full", most=0):
     try:
         expected = reference(data, config)
     except BadImageError as error:
         with pytest.raises(BadImageError) as ours:
-            PILTransform(config).from_file(data)
+            PILTransform(config, decode).from_file(data)
         assert str(ours.value) == str(error)
         return
-    found = PILTransform(config).from_file(data)
-    assert found.dtype == np.uint8
-    np.testing.assert_array_equal(found, expected)
+    found = PILTransform(config, decode).from_file(data)
+    assert found.dtype == np.uint8 and found.shape == expected.shape
+    assert np.abs(found.astype(int) - expected).max() <= most
 
 
-@settings(max_examples=250, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(height=SIDES, width=SIDES, kind=st.sampled_from(["noise", "stripes", "grid", "photograph"]),
        seed=st.integers(0, 10**6), file=FILES, orientation=st.integers(0, 9),
        interpolation=st.sampled_from(["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]),
@@ -51,7 +51,29 @@ def test_the_reference_to_the_bit(height, width, kind, seed, file, orientation, 
                                   size):
     config = dict(CONFIG, input_size=size, crop_mode=crop_mode, crop_pct=crop_pct, interpolation=interpolation,
                   mean=(0.2, 0.4, 0.6, 0.8)[:size[0]])
-    assert_same(encoded(pixels(kind, height, width, seed), *file, orientation), config)
+    data = encoded(pixels(kind, height, width, seed), *file, orientation)
+    assert_same(data, config, "reference")
+    assert_same(data, config, most=1)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(height=st.integers(150, 900), width=st.integers(150, 900), seed=st.integers(0, 10**6),
+       kind=st.sampled_from(["noise", "black and white", "stripes", "grid", "photograph"]), size=st.integers(16, 80),
+       interpolation=st.sampled_from(["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]),
+       crop_mode=st.sampled_from(["center", "squash", "border"]))
+def test_large_images_within_a_step(height, width, seed, kind, size, interpolation, crop_mode):
+    config = dict(CONFIG, input_size=(3, size, size), crop_mode=crop_mode, interpolation=interpolation)
+    assert_same(encoded(pixels(kind, height, width, seed), "PNG", "RGB", 0), config, most=1)
+
+
+def test_of_large_images_the_crop_alone_is_resized(monkeypatch):
+    asked = []
+    resize = Image.Image.resize
+    monkeypatch.setattr(Image.Image, "resize", lambda *args: asked.append(args[1:]) or resize(*args))
+    for side, width, interpolation, decode in ((200, 300, "bicubic", "full"), (200, 300, "box", "full"),
+                                               (200, 300, "bicubic", "reference"), (100, 150, "bicubic", "full")):
+        PILTransform(dict(CONFIG, interpolation=interpolation), decode)(PHOTOGRAPH.resize((width, side)))
+    assert [args[0] for args in asked[1::2]] == [(64, 64), (106, 71), (106, 71), (106, 71)]
 
 
 @pytest.mark.parametrize("resize_size", [72, (70, 96)])
@@ -72,7 +94,7 @@ def test_16_bits():
 def test_random_interpolation_draws_as_the_reference_does():
     data, config = encoded(np.asarray(PHOTOGRAPH), "PNG", "RGB", 0), dict(CONFIG, interpolation="random")
     sides = []
-    for read in (PILTransform(config).from_file, lambda data: reference(data, config)):
+    for read in (PILTransform(config, "reference").from_file, lambda data: reference(data, config)):
         random.seed(0)
         sides.append([read(data) for _ in range(8)])
     assert len({image.tobytes() for image in sides[0]}) == 2
@@ -105,7 +127,7 @@ def test_scaled_decoding():
 def test_grey_models_decode_in_full():
     config = dict(CONFIG, input_size=(1, 64, 64), mean=(0.5,))
     data = encoded(np.asarray(PHOTOGRAPH.resize((1500, 1000))), "JPEG", "RGB", 0)
-    np.testing.assert_array_equal(PILTransform(config, "scaled").from_file(data), reference(data, config))
+    assert_same(data, config, "scaled", most=1)
 
 
 def test_a_border_of_a_model_of_another_number_of_channels():
