@@ -34,7 +34,7 @@ _COMMANDS = {
 }
 
 # Of mvlib itself. What runs exports and answers from the catalogs does without, after pip install --no-deps.
-_DEPENDENCIES = ("huggingface_hub", "safetensors", "torch", "torchvision", "yaml")
+_DEPENDENCIES = ("PIL", "huggingface_hub", "numpy", "safetensors", "torch", "torchvision", "yaml")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -95,7 +95,7 @@ def guard(program: str, run: Callable[[], int]) -> int:
         if error.name is None or (package := error.name.partition(".")[0]) not in _DEPENDENCIES:
             raise
         status, message = 2, (f"this needs the package '{package}', without which mvlib was installed: pip install "
-                              f"mvlib (an export, of 'mvlib export', is run by predict and embed without)")
+                              f"mvlib (an export, of 'mvlib export', is run with numpy, Pillow and its own library)")
     except OSError as error:
         if isinstance(error, BrokenPipeError) and _is_closed(sys.stdout):  # the reader (head, less) has what it wanted
             status, message = 141, ""

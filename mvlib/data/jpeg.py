@@ -119,5 +119,5 @@ def decode_scaled(data: bytearray, shrink: int) -> Image.Image:
     if shrink > 1:
         image.draft(None, (image.width // shrink, image.height // shrink))
     image.load()
-    image = turn_upright(image)
-    return image if image.mode == "RGB" else image.convert("RGB")
+    upright = turn_upright(image)
+    return upright if upright.mode == "RGB" else upright.convert("RGB")

@@ -69,8 +69,8 @@ class EngineSession(Session):
             raise ConfigError(f"{path} gives {len(folder.outputs)} maps of features, of which one alone can be kept: "
                               f"export '{folder.model}' with --level")
         if features not in (None, "auto", folder.features):
-            raise ConfigError(f"{path} is an export of the features '{folder.features}', not of '{features}': export "
-                              f"'{folder.model}' with {_option(features)}")
+            raise ConfigError(f"{path} is an export of the features '{folder.features}', not of '{features}': leave "
+                              f"that out, or export '{folder.model}' with {_option(features)}")
 
     def _precision(self) -> str:
         """What is computed in: a float32 engine can do so in fewer bits."""

@@ -1,6 +1,7 @@
 """The commands that need no torch, where nothing is installed but numpy, Pillow and the library of an export."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -46,6 +47,10 @@ def check(run, exports, tmp_path):
     assert done.returncode == 0, done.stderr
     assert np.load(tmp_path / "x.npy").shape == (1, 96)
     assert json.loads((tmp_path / "x.json").read_text()) == [str(photograph)]
+    command = "predict", photograph, "--output", f"{tmp_path}/parts/", "--model"
+    assert run(*command, exports / "classifier.ov").returncode == 0
+    done = mvlib(*command, f"local-dir:{exports}/repository", "--backend", "torch")
+    assert done.returncode == 2 and '\n  engine: {"format": "openvino", ' in done.stderr
     done = run("predict", photograph, "--model", exports / "classifier.ov", "--sheet", tmp_path / "sheet.png")
     assert done.returncode == 0 and (tmp_path / "sheet.png").is_file(), done.stderr
 
@@ -58,7 +63,8 @@ def check(run, exports, tmp_path):
             (["predict", photograph, "--model", "resnet50"], "torch, which runs models, is not installed: pip install "
              "torch torchvision; or name an export, which runs without it: --model FOLDER, of 'mvlib export'"),
             (["validate", exports, "--model", "resnet18"], "this needs the package 'torch', without which mvlib was "
-             "installed: pip install mvlib (an export, of 'mvlib export', is run by predict and embed without)"),
+             "installed: pip install mvlib (an export, of 'mvlib export', is run with numpy, Pillow and its own "
+             "library)"),
             (["embed", photograph, "--model", exports / "pooled.ov", "--output", tmp_path / "x.parquet"],
              "Parquet files need the package 'pyarrow': pip install pyarrow (or 'mvlib[train]'); --output NAME.npy "
              "does without")):
@@ -68,6 +74,27 @@ def check(run, exports, tmp_path):
 
 def test_what_is_not_needed_is_not_imported(exports, tmp_path):
     check(blocked, exports, tmp_path)
+
+
+@pytest.mark.parametrize(("file", "change", "message"), [
+    ("model.bin", lambda data: data[:-1], "is damaged: model.bin is not what was exported"),
+    ("model.bin", None, "is damaged: model.bin is missing; export it again"),
+    ("config.json", None, "is damaged: config.json is missing; export it again"),
+    ("engine.json", lambda data: data[:40], "engine.json is not JSON: "),
+    ("config.json", lambda data: data.replace(b'"kind 6"', b'"kind 6", "kind 7"'),
+     "config.json: label_names has 8 names, and the engine has 7 classes"),
+    ("config.json", lambda data: data.replace(b'"center"', b'"squash"'), "config.json was changed after the export"),
+])
+def test_damaged_exports(file, change, message, exports, tmp_path):
+    path = shutil.copytree(exports / "classifier.ov", tmp_path / "export") / file
+    data = path.read_bytes()
+    path.unlink()
+    if change is not None:
+        assert change(data) != data
+        path.write_bytes(change(data))
+    done = mvlib("predict", exports / "0.png", "--model", tmp_path / "export")
+    assert done.returncode == 2 and done.stdout == ""
+    assert message in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_a_fault_of_ours_is_not_taken_for_a_missing_package():

@@ -84,7 +84,7 @@ def test_few_photographs_have_all_cores(count, expected, exports, monkeypatch):
     ({}, "auto", "is an export of a classifier, without features: export 'test_resnet.* with --features pooled"),
     ({}, "layer2", "is an export of a classifier, without features: export 'test_resnet.* with --level layer2"),
     (dict(model="pooled.ov"), None, "is an export of features .'pooled'., which predicts no classes"),
-    (dict(model="pooled.ov"), "tokens", "is an export of the features 'pooled', not of 'tokens': export 'test_resnet"),
+    (dict(model="pooled.ov"), "tokens", "is an export of the features 'pooled', not of 'tokens': leave that out, or"),
 ])
 def test_what_an_export_was_not_made_for(options, features, message, exports):
     name = f"{exports}/{options.get('model', 'classifier.ov')}"
