@@ -18,7 +18,7 @@ BACKENDS = ("auto", "torch", "openvino", "onnxruntime")
 ENGINES = {"openvino": "openvino", "onnxruntime": "onnx"}  # backends that run an export, and its format
 PACKAGES = {"openvino": "openvino", "onnx": "onnxruntime", "torch-export": "torch", "torchscript": "torch",
             "aotinductor": "torch"}
-_EXTRAS = {"openvino": "mvlib[openvino]", "onnxruntime": "mvlib[onnx]"}
+_EXTRAS = {"openvino": "mvlib[openvino]", "nncf": "mvlib[openvino]", "onnxruntime": "mvlib[onnx]"}
 
 
 def backend_of(folder: EngineFolder) -> str:
