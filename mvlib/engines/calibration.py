@@ -15,7 +15,8 @@ import numpy as np
 
 from ..data.images import find_images
 from ..data.pil_transform import PILTransform
-from ..data.readers import create_reader, match_classes
+from ..data.readers import match_classes
+from ..data.readers.folder import FolderReader
 from ..errors import BadImageError, ConfigError, DataError
 from ..threads import cpu_count
 
@@ -97,11 +98,13 @@ def read(paths: Sequence[str], data_config: Mapping[str, Any]) -> Pictures:
     return Pictures([path for path, _ in found], images)
 
 
-def find_labels(folder: Source, names: Sequence[Sequence[str]], label_set: str | None = None) -> dict[str, int]:
+def find_labels(
+    folder: Source, num_classes: int, names: Sequence[Sequence[str]] = (), label_set: str | None = None
+) -> dict[str, int]:
     """The model's output that each picture of a folder of class folders should have the most of.
 
     Args:
-        names, label_set: Of the model; see `match_classes`.
+        num_classes, names, label_set: Of the model; see `match_classes`.
 
     Returns:
         {path: output}
@@ -110,12 +113,11 @@ def find_labels(folder: Source, names: Sequence[Sequence[str]], label_set: str |
         ConfigError: The folders are not the model's classes.
         DataError: There are no class folders, or no pictures.
     """
-    reader = create_reader("", folder)
+    reader = FolderReader(folder)
     if reader.class_to_idx is None:
         raise DataError(f"{os.fspath(folder)} has no class folders")
     classes = sorted(reader.class_to_idx, key=reader.class_to_idx.__getitem__)
-    if names and len(classes) != len(names[0]):
-        raise ConfigError(f"{os.fspath(folder)} has {len(classes)} class folders, and the model {len(names[0])} "
-                          f"classes")
+    if len(classes) != num_classes:
+        raise ConfigError(f"{os.fspath(folder)} has {len(classes)} class folders, and the model {num_classes} classes")
     order = match_classes(classes, names, label_set)
     return {path: order[target] if order else target for path, target in (reader[i][:2] for i in range(len(reader)))}

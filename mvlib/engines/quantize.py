@@ -148,8 +148,9 @@ def _labels(folder: EngineFolder, run: nn.Module, calibrate: Any, labels: Any) -
         return {}
     weights = getattr(run, "weights_config", None)
     names = known_class_names(run) if weights else [folder.class_names]
+    label_set = weights.label_set if weights and not weights.label_names else None
     try:
-        return find_labels(where, names, weights.label_set if weights and not weights.label_names else None)
+        return find_labels(where, folder.num_classes, names, label_set)
     except (ConfigError, DataError):
         if labels is not None:
             raise
