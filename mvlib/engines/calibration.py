@@ -120,4 +120,5 @@ def find_labels(
     if len(classes) != num_classes:
         raise ConfigError(f"{os.fspath(folder)} has {len(classes)} class folders, and the model {num_classes} classes")
     order = match_classes(classes, names, label_set)
-    return {path: order[target] if order else target for path, target in (reader[i][:2] for i in range(len(reader)))}
+    samples = ((path, target) for path, target, *_ in map(reader.__getitem__, range(len(reader))) if target is not None)
+    return {os.fspath(Path(path)): order[target] if order else target for path, target in samples}

@@ -83,7 +83,7 @@ def test_weights_are_bytes_and_the_outputs_nearly_those_of_torch(int8, photos):
 def test_agreement_is_measured_on_pictures_that_were_held_out(int8):
     measured = int8.measured
     assert (measured["held_out"], measured["calibrated_on"], measured["labelled"]) == (20, 40, 20)
-    assert measured["agreement"] >= 0.5 and measured["calibration_agreement"] >= 0.5
+    assert measured["agreement"] >= 0.5
     # every picture on which they disagree may be right in one of the two
     assert abs(measured["top1_float32"] - measured["top1_int8"]) <= 1 - measured["agreement"] + 1e-9
     assert measured["top1_float32"] > 0.4  # of four classes
