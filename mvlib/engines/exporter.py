@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib
 import os
 import shutil
 import time
@@ -21,6 +20,7 @@ from ..errors import CheckpointError, ConfigError, ExportError
 from ..names import closest
 from .convert import TITLES, convert
 from .folder import FORMATS, PRECISIONS, EngineFolder, new_folder, write_description
+from .quantize import check, quantize, summary
 from .runtime import PACKAGES, open_engine, require
 from .subject import Outputs, Subject, examples, load
 
@@ -60,6 +60,7 @@ class ExportReport:
         took = ", ".join(f"{what} {seconds:.1f} s" for what, seconds in self.seconds.items())
         return "\n".join([f"{self.path}: {self.model} in {TITLES[self.format]}, {self.precision}", f"  files  {files}",
                           f"  check  outputs differ from torch's by {self.difference:.1e} of the largest",
+                          *([f"  int8   {summary(self.measured)}"] if self.precision == "int8" else []),
                           f"  time   {took}", *(f"  note   {note}" for note in self.notes)])
 
 
@@ -131,6 +132,8 @@ def export(
     if checkpoint is not None and isinstance(model, nn.Module):
         raise ConfigError("checkpoint goes with the name of a model; this model has weights")
     require(PACKAGES[format])
+    if precision == "int8":
+        check(format, calibrate)
     features = "maps" if out_indices is not None else features
     batches = (batch_size or 1,) if batch_size or not dynamic_batch else _BATCHES
     seconds: dict[str, float] = {}
@@ -161,8 +164,7 @@ def export(
         folder = replace(folder, measured=measured)
         if precision == "int8":
             with _timed(seconds, "quantize"):
-                # Takes the staged export in float32, whose engine files it replaces; gives it as int8, measured.
-                folder = importlib.import_module(f"{__package__}.quantize").quantize(
+                folder = quantize(
                     folder, subject.run, calibrate, count=calibrate_count, exclude=quantize_exclude, labels=labels,
                     least_agreement=least_agreement, seed=seed, force=force)
         folder = write_description(folder)

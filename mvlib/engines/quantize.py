@@ -32,7 +32,7 @@ import torch
 from torch import nn
 
 from ..data.config import per_channel
-from ..errors import ConfigError, DataError
+from ..errors import ConfigError, DataError, ExportError
 from ..inference.model import known_class_names
 from ..names import closest
 from ..optimization.wiring import adjacent
@@ -42,12 +42,28 @@ from .folder import EngineFolder
 from .quiet import no_telemetry
 from .runtime import require
 
-__all__ = ["quantize"]
+__all__ = ["check", "quantize", "summary"]
 
 _logger = logging.getLogger("mvlib")
 _WEIGHTED = ("Convolution", "GroupConvolution", "MatMul")
 _FIRST = (0, 2, 6, 14)  # layers that are left in float32, in one attempt after another
 _BATCH_SIZE = 16
+
+
+def check(format: str, calibrate: Any) -> None:
+    """Refuse what cannot be had, before anything is converted.
+
+    Raises:
+        ConfigError: The format has no int8 here, or there are no pictures.
+        MissingPackageError: openvino or nncf is not installed.
+    """
+    if format != "openvino":
+        raise ConfigError(f"int8 is made in OpenVINO's format alone, not in '{format}': --format openvino")
+    if calibrate is None:
+        raise ConfigError("int8 is calibrated on pictures like those that the model will see: name a folder of them, "
+                          "with --calibrate")
+    require("openvino")
+    require("nncf")
 
 
 def quantize(
@@ -79,22 +95,18 @@ def quantize(
 
     Returns:
         The folder, to be described anew. `measured` says "agreement" (on pictures that were held out, "held_out" of
-        them; if these are too few, on those of the calibration, and "held_out" is 0), "calibrated_on", "float32_layers" (the
-        first ones, which were left as they were) and, with labels, "top1_float32" and "top1_int8" on "labelled"
-        pictures.
+        them; if these are too few, on those of the calibration, and "held_out" is 0), "calibrated_on",
+        "float32_layers" (the first ones, which were left as they were) and, with labels, "top1_float32" and
+        "top1_int8" on "labelled" pictures.
 
     Raises:
-        MissingPackageError: openvino or nncf is not installed.
-        ConfigError: Too few pictures, a pattern that matches nothing, another format, or too little agreement.
+        ConfigError: Too few pictures, or a pattern that matches nothing.
         DataError: `labels` is no folder of class folders.
+        ExportError: Too little agreement.
+        Whatever `check` raises.
     """
-    if folder.format != "openvino":
-        raise ConfigError(f"int8 is made in OpenVINO's format alone, not in '{folder.format}': --format openvino")
-    if calibrate is None:
-        raise ConfigError("int8 is calibrated on pictures like those that the model will see: name a folder of them, "
-                          "with --calibrate")
-    require("openvino")
-    require("nncf")
+    check(folder.format, calibrate)
+    assert calibrate is not None
     right = _labels(folder, run, calibrate, labels)
     sample, others = draw(calibrate, count, seed, labels)
     seen, held = read(sample, folder.data_config), read(others, folder.data_config)
@@ -130,11 +142,24 @@ def quantize(
     if agreement < least_agreement and not force:
         kind = "give the same class" if folder.features is None else "agree (cosine)"
         where = f"{len(judged)} pictures" + ("" if judged is held else " of the calibration")
-        raise ConfigError(f"int8 and float32 {kind} on {agreement:.1%} of {where}, less than "
+        raise ExportError(f"int8 and float32 {kind} on {agreement:.1%} of {where}, less than "
                           f"{least_agreement:.0%}: leave layers in float32 with --quantize-exclude, calibrate on more "
                           f"pictures, or take the export all the same with --force")
     versions = {**folder.versions, **quantizer.save(model)}
     return replace(folder, precision="int8", measured=measured, versions=versions)
+
+
+def summary(measured: Mapping[str, Any]) -> str:
+    """What `quantize` has measured, in a line."""
+    held = measured["held_out"]
+    pictures = f"{held} pictures that were held out" if held else "the calibration's own pictures"
+    parts = [f"{measured['agreement']:.1%} agreement with float32 on {pictures}",
+             f"calibrated on {measured['calibrated_on']}"]
+    if "top1_int8" in measured:
+        parts.append(f"top-1 {measured['top1_float32']:.1%} -> {measured['top1_int8']:.1%} of {measured['labelled']}")
+    if measured["float32_layers"]:
+        parts.append(f"the first {len(measured['float32_layers'])} layers stay in float32")
+    return "; ".join(parts)
 
 
 def _labels(folder: EngineFolder, run: nn.Module, calibrate: Any, labels: Any) -> dict[str, int]:
