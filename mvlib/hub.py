@@ -30,6 +30,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,8 +44,9 @@ if TYPE_CHECKING:
     from .weights import WeightsConfig
 
 __all__ = [
-    "WEIGHT_FILES", "CacheEntry", "cache_entries", "cache_paths", "check_complete", "fetch", "fetch_config",
-    "fetch_weights", "find_newer", "is_cached", "keep_newer", "push_folder", "remove_cached", "torch_checkpoints_dir",
+    "WEIGHT_FILES", "CacheEntry", "as_cached", "cache_entries", "cache_paths", "check_complete", "fetch",
+    "fetch_config", "fetch_weights", "find_newer", "is_cached", "keep_newer", "push_folder", "remove_cached",
+    "torch_checkpoints_dir",
 ]
 
 # In order of preference.
@@ -578,7 +580,7 @@ def find_newer(source: str, *, cache_dir: PathLike | None = None) -> str | None:
     what is cached serves then.
     """
     kind, _, location = source.partition(":")
-    if kind != "hf-hub" or _is_offline():
+    if kind != "hf-hub" or _is_offline() or not _asks.get():
         return None
     repo, revision = _split_revision(location)
     known = _hub_commit(repo, revision, cache_dir)
@@ -604,6 +606,19 @@ def find_newer(source: str, *, cache_dir: PathLike | None = None) -> str | None:
     except Empty:
         return None
     return f"hf-hub:{repo}@{commit}" if commit and commit != known else None
+
+
+@contextlib.contextmanager
+def as_cached() -> Iterator[None]:
+    """Within, `find_newer` asks nobody: what is cached is what counts."""
+    token = _asks.set(False)
+    try:
+        yield
+    finally:
+        _asks.reset(token)
+
+
+_asks: ContextVar[bool] = ContextVar("_asks", default=True)
 
 
 def keep_newer(source: str, newer: str, *, cache_dir: PathLike | None = None) -> None:

@@ -406,8 +406,8 @@ def make(key: Key, build: Callable[[Path], object], *, wait: bool = True) -> Eng
         _sweep(place, key.digest)
         if shutil.disk_usage(place).free < 2 * key.source.state[0]:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place))
-        build(key.path)
         try:
+            build(key.path)
             if not key.source.is_unchanged():
                 raise CheckpointError(f"{key.source.path} was changed while an engine was made of it")
             read_export(key.path)

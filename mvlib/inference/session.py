@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..engines.folder import EngineFolder, is_export, read_export
-from ..engines.runtime import ENGINES, is_installed
+from ..engines.runtime import backend_of, is_installed
 from ..errors import CheckpointError, ConfigError, MissingPackageError
 from ..threads import cpu_count
 from .pipeline import Allocate, Answer, Job, Read, run_pipeline
@@ -139,7 +139,7 @@ def open_session(settings: Settings, features: str | None = None, with_digest: b
     while choice.folder is not None:
         try:
             return _open_engine(choice.folder, replace(settings, checkpoint=None), features and "auto")
-        except CheckpointError as error:
+        except (CheckpointError, ImportError) as error:
             if choice.again is None:
                 raise
             choice = choice.again(error)
@@ -155,7 +155,7 @@ def open_session(settings: Settings, features: str | None = None, with_digest: b
 
 def _open_export(settings: Settings, features: str | None) -> Session:
     folder = read_export(str(settings.model))
-    runs = next((backend for backend, format in ENGINES.items() if format == folder.format), "torch")
+    runs = backend_of(folder)
     if settings.calibrate:
         raise ConfigError(f"{folder.path} is an export, made already: leave out --calibrate, or name the model "
                           f"'{folder.model}'")

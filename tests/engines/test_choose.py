@@ -247,6 +247,10 @@ def test_a_newer_revision_on_the_hub_is_asked_for(photos, repository, hub, monke
     assert set(probabilities(newer)[0]) == {"x", "y", "z"}
     assert run().stderr == ""
     assert set(probabilities(run())[0]) == {"x", "y", "z"}
+    hub.add_repo("me/tiny", {**files, "config.json": json.dumps({**config, "label_names": ["u", "v", "w"]}).encode()})
+    told = predict(photos / "0.png", "--model", "hf-hub:me/tiny", "--backend", "openvino")
+    assert told.stderr.startswith("mvlib: converted for this time and the next: ")
+    assert set(probabilities(told)[0]) == {"u", "v", "w"}
 
 
 def test_weights_that_change_are_noticed(place, photos, repository):
@@ -366,6 +370,14 @@ def test_an_engine_that_its_library_does_not_take_is_made_anew(backend, place, p
     assert predict(photos / "0.png", *local(repository)).stderr == ""
 
 
+def test_a_library_that_cannot_be_imported_leaves_it_to_torch(place, photos, repository, monkeypatch, quick):
+    predict(photos / "0.png", *local(repository))
+    monkeypatch.setitem(sys.modules, "mvlib.engines.run_openvino", None)
+    done = predict(photos / "0.png", *local(repository))
+    assert len(probabilities(done)) == 1 and "run_openvino" in done.stderr
+    assert len(cache.engine_entries()) == 1
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
 def test_a_cache_that_takes_nothing_costs_a_line(code, place, photos, repository, monkeypatch, quick):
     def refuse(*args, **kwargs):
@@ -414,11 +426,11 @@ WAITING = """
 import mvlib.engines.choose as choose
 choose.has_gpu = lambda: False
 build = choose._Wanted._build
-def wait(self, path):
+def wait(self, path, key):
     sys.stderr.write("waiting\\n")
     sys.stderr.flush()
     sys.stdin.readline()
-    build(self, path)
+    build(self, path, key)
 choose._Wanted._build = wait
 """
 
