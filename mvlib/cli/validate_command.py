@@ -7,6 +7,7 @@ import os
 
 from ..engines.folder import is_export
 from ..engines.runtime import BACKENDS, ENGINES, PACKAGES, require
+from ..errors import ConfigError
 from ..precisions import PRECISIONS, canonical_precision
 from ..train.arguments import add_options
 from .argument_types import positive
@@ -39,8 +40,10 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
                         help="fast: images decoded and resized by torch, at most a step of 8 bits apart (%(default)s)")
     parser.add_argument("--backend", choices=BACKENDS,
                         help="what runs the model; auto: the fastest here (default: torch; of an export, its own)")
-    parser.add_argument("--precision", type=canonical_precision, choices=PRECISIONS,
+    parser.add_argument("--precision", type=canonical_precision, choices=(*PRECISIONS, "int8"),
                         help="what an engine computes in (default: float32; of an export, its own)")
+    parser.add_argument("--calibrate", metavar="FOLDER",
+                        help="pictures that --precision int8 is calibrated on (default: a sample of the data set's)")
     add_options(parser, SHARED)
 
 
@@ -78,7 +81,6 @@ def complete(arguments: argparse.Namespace, several: bool = True) -> argparse.Na
         arguments: As they were parsed.
         several: Whether --model and --checkpoint may name several models.
     """
-    from ..errors import ConfigError
     from ..train.arguments import DIALECTS
 
     args = argparse.Namespace(**{**{name: DIALECTS["timm"][name] for name in SHARED}, **vars(arguments)})
@@ -90,15 +92,26 @@ def complete(arguments: argparse.Namespace, several: bool = True) -> argparse.Na
     if not args.model and not args.checkpoint:
         raise ConfigError("no model: --model names one, or --checkpoint a file that says of which it is")
     check_data(args)
-    engine = args.backend not in (None, "torch") or is_export(args.model)
-    if args.precision and not engine:
-        raise ConfigError(f"--precision {args.precision} is of engines: with --backend openvino, or with torch --amp "
-                          f"--amp-dtype {args.precision}")
-    if args.backend in ENGINES:
-        require(PACKAGES[ENGINES[args.backend]])
+    _check_engine(args)
     if not several or not args.checkpoint or not os.path.isdir(args.checkpoint):
         check_file(args.checkpoint, "--checkpoint")
     models = expand_models(args.model, args.checkpoint, args.pretrained) if several else [(args.model, args.checkpoint)]
     if len(models) == 1 and models[0][0]:  # of several, one that cannot be had has its error in the results
         check_model(models[0][0], weights=args.pretrained and not args.checkpoint)
     return args
+
+
+def _check_engine(args: argparse.Namespace) -> None:
+    """Refuse options of engines without one, and engines whose packages are missing."""
+    exported = is_export(args.model)
+    if args.precision and args.backend in (None, "torch") and not exported:
+        other = "" if args.precision == "int8" else f", or with torch --amp --amp-dtype {args.precision}"
+        raise ConfigError(f"--precision {args.precision} is of engines: with --backend openvino{other}")
+    if args.calibrate and (args.precision != "int8" or exported):
+        raise ConfigError("--calibrate goes with --precision int8 of a model that is no export yet")
+    if args.calibrate and not os.path.isdir(args.calibrate):
+        raise ConfigError(f"--calibrate: there is no folder {args.calibrate}")
+    if args.precision == "int8" and not exported:
+        require("nncf")
+    if args.backend in ENGINES:
+        require(PACKAGES[ENGINES[args.backend]])

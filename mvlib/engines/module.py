@@ -6,7 +6,6 @@ import os
 import shutil
 import tempfile
 import threading
-import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +24,7 @@ from .runtime import Engine, backend_of, open_engine
 if TYPE_CHECKING:
     from ..optimization.report import Report
 
-__all__ = ["EngineModule", "convert_module"]
+__all__ = ["EngineModule", "convert_module", "temporary_module"]
 
 
 class EngineModule(nn.Module):
@@ -61,7 +60,11 @@ class EngineModule(nn.Module):
                  model: nn.Module | None = None) -> None:
         super().__init__()
         self.folder = export if isinstance(export, EngineFolder) else read_export(export)
-        self.precision = precision or self.folder.precision
+        made = self.folder.precision
+        self.precision = precision or made
+        if self.precision != made and (made != "float32" or precision == "int8"):
+            raise ConfigError(f"{self.folder.path} is an export in {made}, and cannot compute in {precision}: export "
+                              f"'{self.folder.model}' with --precision {precision}")
         self._source = (model,)  # no child: its weights are not this module's
         self._arrange: Callable[[list[Tensor]], Any] = _plain
         self._engines: dict[int, Engine] = {}
@@ -212,38 +215,53 @@ def _run(engine: Engine, images: np.ndarray, fixed: int | str) -> list[np.ndarra
     return [output if count == size else output[:count] for output in engine(images)]
 
 
-def convert_module(model: nn.Module, example: Tensor, format: str) -> EngineModule:
-    """A model as an engine that lives as long as what is returned, in a temporary folder.
+def temporary_module(make: Callable[[Path], object], model: nn.Module) -> EngineModule:
+    """An engine that lives as long as its module, in a temporary folder.
 
     Args:
-        model: In evaluation mode, on the CPU; any module.
-        example: Images (B, C, H, W) such as those to come; other batch sizes will do.
-        format: One of `FORMATS`.
-
-    Raises:
-        Exception: Whatever the library raises that cannot convert the model.
+        make: Writes an export to a folder that is not there yet.
+        model: What it is made from.
     """
-    from .convert import convert
-
     place = Path(tempfile.mkdtemp(prefix="mvlib-engine-"))
     try:
-        size = tuple(example.shape[1:])
-        with torch.inference_mode():
-            outputs, structure = tree_flatten(model(example[:1]))
-        started = time.perf_counter()
-        names = [f"output{i}" for i in range(len(outputs))]
-        versions = convert(format, model, torch.cat([example[:1]] * 2), place / FORMATS[format], names=names)
-        seconds = time.perf_counter() - started
-        folder = write_description(EngineFolder(
-            path=place, format=format, model=getattr(model, "architecture", type(model).__name__), weights=None,
-            precision="float32", features=None, num_classes=getattr(model, "num_classes", 0),
-            data_config={"input_size": size, "mean": 0.0, "std": 1.0}, input=Described("images", ("batch", *size)),
-            outputs=tuple(Described(name, ("batch", *value.shape[1:])) for name, value in zip(names, outputs)),
-            versions=versions, measured={"seconds": seconds}))
-        module = EngineModule(folder, model=model)
+        make(place / "engine")
+        module = EngineModule(place / "engine", model=model)
     except BaseException:
         shutil.rmtree(place, ignore_errors=True)
         raise
     weakref.finalize(module, shutil.rmtree, place, ignore_errors=True)  # at the interpreter's end, at the latest
+    return module
+
+
+def convert_module(model: nn.Module, example: Tensor, format: str) -> EngineModule:
+    """Any module as an engine in float32.
+
+    Args:
+        model: In evaluation mode, on the CPU.
+        example: Images (B, C, H, W) such as those to come; other batch sizes will do.
+        format: One of `FORMATS`.
+
+    Raises:
+        MissingPackageError: The format's library is not installed.
+        ConfigError: It cannot take the model.
+    """
+    from .convert import convert
+
+    size = tuple(example.shape[1:])
+    with torch.inference_mode():
+        outputs, structure = tree_flatten(model(example[:1]))
+    names = [f"output{i}" for i in range(len(outputs))]
+
+    def make(place: Path) -> None:
+        place.mkdir()
+        versions = convert(format, model, torch.cat([example[:1]] * 2), place / FORMATS[format], names=names)
+        write_description(EngineFolder(
+            path=place, format=format, model=getattr(model, "architecture", type(model).__name__), weights=None,
+            precision="float32", features=None, num_classes=getattr(model, "num_classes", 0),
+            data_config={"input_size": size, "mean": 0.0, "std": 1.0}, input=Described("images", ("batch", *size)),
+            outputs=tuple(Described(name, ("batch", *value.shape[1:])) for name, value in zip(names, outputs)),
+            versions=versions))
+
+    module = temporary_module(make, model)
     module._arrange = lambda found: tree_unflatten(found, structure)
     return module

@@ -462,6 +462,9 @@ def _check_example(model: nn.Module, example: Tensor) -> None:
 
 
 def _dtype_of(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    if dtype in ("int8", torch.int8, torch.qint8):
+        raise ConfigError("int8 is calibrated on pictures: mvlib.export(model, folder, precision='int8', "
+                          "calibrate=...), and mvlib.engines.EngineModule(folder)")
     if not isinstance(dtype, str):
         return dtype
     return getattr(torch, precision_name(dtype))

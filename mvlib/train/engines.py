@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +13,8 @@ from torch import nn
 
 from ..data.config import resolve_data_config
 from ..engines.folder import read_export
-from ..engines.module import EngineModule
+from ..engines.module import EngineModule, temporary_module
+from ..engines.runtime import ENGINES
 from ..errors import ConfigError
 from ..optimization import optimize
 
@@ -70,13 +72,15 @@ def check_engine_options(args: argparse.Namespace) -> None:
 
 
 def convert(
-    model: nn.Module, config: Mapping[str, Any], args: argparse.Namespace, device: torch.device
+    model: nn.Module, config: Mapping[str, Any], args: argparse.Namespace, device: torch.device, dataset: Any
 ) -> nn.Module:
     """The model as an engine; by "auto" as whatever is fastest on the device.
 
     Raises:
-        ConfigError, MissingPackageError: As of `optimize`.
+        ConfigError, MissingPackageError: As of `optimize`, and of `mvlib.export` for int8.
     """
+    if args.precision == "int8":
+        return _quantize(model.eval().to("cpu"), config, args, dataset)
     if args.backend != "auto":
         device = torch.device("cpu")
     example = torch.empty(min(args.batch_size, _EXAMPLE), *config["input_size"], device=device).uniform_(-1, 1)
@@ -85,3 +89,27 @@ def convert(
         if step.name == "engine":
             _logger.info("%s: %s", report.backend, step.note)
     return module
+
+
+def _quantize(model: nn.Module, config: Mapping[str, Any], args: argparse.Namespace, dataset: Any) -> EngineModule:
+    """The model in int8, calibrated on a folder, or on a sample of the data set."""
+    from ..engines.exporter import export
+
+    pictures = args.calibrate or _files(dataset)
+
+    def make(place: Path) -> None:
+        report = export(model, place, format=ENGINES["openvino" if args.backend == "auto" else args.backend],
+                        precision="int8", img_size=config["input_size"][1:], calibrate=pictures)
+        _logger.info("int8 in %.1f s, calibrated on %d pictures: %.1f %% of the answers are those of float32",
+                     sum(report.seconds.values()), report.measured["calibrated_on"], 100 * report.measured["agreement"])
+
+    return temporary_module(make, model)
+
+
+def _files(dataset: Any) -> list[str]:
+    """Of a data set that is a folder of images."""
+    names = [] if isinstance(dataset, torch.utils.data.IterableDataset) else dataset.filenames(absolute=True)
+    if not names or not Path(names[0]).is_file():
+        raise ConfigError("int8 is calibrated on image files, and this data set is none of such: name a folder of them "
+                          "with --calibrate")
+    return names

@@ -119,7 +119,7 @@ def infer(
     names = class_names_of(model)
     dataset.input_img_mode = image_mode(config["input_size"][0], args.input_img_mode)
     architecture = model.architecture
-    model, device = _ready(model, config, args, device)
+    model, device = _ready(model, config, args, device, dataset)
     dataset.target_transform = None
     loader = _loader(_Numbered(dataset), config, args.batch_size, args, device)
     found = []
@@ -188,7 +188,7 @@ def _measure(
     valid = _classes(model, dataset, args)
     dataset.input_img_mode = image_mode(config["input_size"][0], args.input_img_mode)
     params = _count_parameters(model)
-    model, device = _ready(model, config, args, device)
+    model, device = _ready(model, config, args, device, dataset)
     answers = read_label_lists(args.real_labels, dataset.filenames()) if args.real_labels else None
     batch_size = args.batch_size
     while True:
@@ -225,11 +225,11 @@ def _count_parameters(model: nn.Module) -> int | None:
 
 
 def _ready(
-    model: nn.Module, config: Mapping[str, Any], args: argparse.Namespace, device: torch.device
+    model: nn.Module, config: Mapping[str, Any], args: argparse.Namespace, device: torch.device, dataset: Any
 ) -> tuple[nn.Module, torch.device]:
     """A loaded model made fast, and where it runs."""
     if not isinstance(model, EngineModule) and args.backend not in (None, "torch"):
-        model = convert(model, config, args, device)
+        model = convert(model, config, args, device, dataset)
         if not isinstance(model, EngineModule):
             return model, device
     if isinstance(model, EngineModule):

@@ -145,6 +145,7 @@ def test_without_the_library(monkeypatch):
 
 @pytest.mark.parametrize(("options", "text"), [
     ({"backend": "tensorrt"}, "backend 'tensorrt' is not one of auto, torch, openvino, onnxruntime"),
+    ({"backend": "openvino", "dtype": "int8"}, r"int8 is calibrated on pictures: mvlib.export\(model, folder"),
     ({"backend": "openvino", "compile": "on"}, "compile='on' is torch's, and backend='openvino' runs no torch"),
 ])
 def test_what_it_refuses(options, text):

@@ -156,6 +156,7 @@ def test_a_missing_package(digits, monkeypatch, capsys):
     ("any", ["--amp"], "--amp is torch's, and an engine runs no torch: --precision bfloat16"),
     ("any", ["--torchcompile"], "--torchcompile is torch's"),
     ("any", ["--device", "cuda"], "engines run on the CPU, not on cuda"),
+    ("any", ["--precision", "int8"], "is an export in float32, and cannot compute in int8"),
     ("features", [], "is an export of features .'pooled'., which has no classes to measure"),
 ])
 def test_what_an_export_cannot(digits, saved, exports, monkeypatch, capsys, name, flags, text):
@@ -166,6 +167,9 @@ def test_what_an_export_cannot(digits, saved, exports, monkeypatch, capsys, name
 
 @pytest.mark.parametrize(("flags", "text"), [
     (["--precision", "bfloat16"], "--precision bfloat16 is of engines: with --backend openvino, or with torch --amp"),
+    (["--precision", "int8"], "--precision int8 is of engines: with --backend openvino\n"),
+    (["--backend", "openvino", "--calibrate", "."], "--calibrate goes with --precision int8 of a model"),
+    (["--backend", "openvino", "--precision", "int8", "--calibrate", "nowhere"], "there is no folder nowhere"),
     (["--backend", "openvino", "--amp"], "--amp is torch's"),
     (["--backend", "openvino", "--device", "meta"], "engines run on the CPU, not on meta"),
 ])
