@@ -139,7 +139,7 @@ def compare(size: tuple[int, int], count: int, arguments: argparse.Namespace, ro
             side = f"{precision}, {decode} decoding"
             output[side] = root / f"{precision}-{decode}.csv"
             commands[side] = ["-m", "mvlib", "predict", str(folder), "--precision", precision, "--decode", decode,
-                              "--topk", str(TOPK), "--output", str(output[side])]
+                              "--backend", arguments.backend, "--topk", str(TOPK), "--output", str(output[side])]
     times: dict[str, list[float]] = {side: [] for side in commands}
     for number in range(arguments.rounds + 1):
         for side in list(commands) if number % 2 else list(commands)[::-1]:
@@ -168,6 +168,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", default=["500x375:256", "4000x3000:64"], metavar="WxH:COUNT")
     parser.add_argument("--precisions", nargs="+", help="default: float32, and bfloat16 where the CPU has it")
     parser.add_argument("--decode", nargs="+", default=["full", "scaled"])
+    parser.add_argument("--backend", default="torch", help="of mvlib (default: %(default)s; engines.py has the others)")
     parser.add_argument("--peer", nargs=3, metavar=("CHECKPOINT", "FOLDER", "OUTPUT"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.peer:
