@@ -58,11 +58,10 @@ def read_jpeg(source: Source) -> tuple[bytearray, JpegHeader] | None:
 def _content(source: Source) -> bytearray | None:
     if isinstance(source, (str, os.PathLike)):
         try:
+            if not stat.S_ISREG(os.stat(source).st_mode):  # a pipe would be waited for
+                return None
             with open(source, "rb", buffering=0) as stream:
-                status = os.fstat(stream.fileno())
-                if not stat.S_ISREG(status.st_mode):
-                    return None
-                data = bytearray(status.st_size)
+                data = bytearray(os.fstat(stream.fileno()).st_size)
                 if stream.readinto(data) != len(data):
                     return None
         except OSError:

@@ -8,6 +8,7 @@ import ctypes
 import dataclasses
 import functools
 import hashlib
+import math
 import os
 import sys
 import tempfile
@@ -23,12 +24,14 @@ from typing import TYPE_CHECKING, Any
 from .. import hub
 from ..arguments import shorten_error
 from ..data.images import find_images
+from ..data.jpeg import read_jpeg
 from ..errors import CheckpointError, ConfigError, MissingPackageError, WeightsError
 from ..inference.options import DEFAULT_MODEL, quantized_name
 from ..memory import is_out_of_memory
 from ..names import parse_model_name
 from ..precisions import canonical_precision
 from ..registry import resolve_name
+from ..threads import cpu_count
 from . import cache
 from .folder import EngineFolder, read_export
 from .runtime import BACKENDS, ENGINES, PACKAGES, is_installed, require
@@ -44,6 +47,8 @@ _AUTO = "openvino"  # which of them "auto" takes
 # Images for which a conversion pays before the first answer. On two cores an engine in float32 saves 1.2 ms an image
 # (tf_efficientnet_lite0) to 8 ms (resnet50), and a conversion takes 2 to 5 s.
 _ENOUGH = 2000
+_START = 2.5  # seconds that torch takes to start
+_SOONER = 0.003  # seconds of a core by which torch reads each megapixel sooner; of the first, engines make up for it
 _LEAST_INT8 = 16  # pictures that int8 is calibrated on, at least
 _MEMORY = 8  # times the size of the weights file: what a conversion takes
 _temporary: list[tempfile.TemporaryDirectory[str]] = []  # of engines that could not be kept; they go with the process
@@ -159,6 +164,8 @@ def _choose_freely(settings: Settings, features: str | None) -> Choice:
     wanted = _Wanted(settings, features, ENGINES[_AUTO])
     if settings.begun is not None:
         return wanted.go_on(settings.begun)
+    if precision == "float32" and _is_reading_most(settings):
+        return Choice()
     folder = wanted.find(read=precision == "int8")
     if folder is None and wanted.pays():
         folder = wanted.make_as_told() if settings.calibrate else \
@@ -173,6 +180,19 @@ def _are(settings: Settings, count: int) -> bool:
     if settings.count is None and settings.files is not None:
         return sum(1 for _ in islice(settings.files(), count)) == count
     return (settings.count or 0) >= count
+
+
+def _is_reading_most(settings: Settings) -> bool:
+    """Whether photographs are so large and so many that torch, by which they are read sooner than by PIL, answers
+    first. They are taken to be as large as the first one."""
+    if settings.decode != "full" or settings.files is None or not is_installed("torch"):
+        return False
+    jpeg = next(map(read_jpeg, settings.files()), None)
+    if jpeg is None:
+        return False
+    _, header = jpeg
+    sooner = _SOONER * (header.height * header.width / 1e6 - 1) / (settings.workers or cpu_count())
+    return sooner > 0 and _are(settings, math.ceil(_START / sooner))
 
 
 def _recommend() -> None:

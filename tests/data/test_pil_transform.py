@@ -1,6 +1,7 @@
 """Reading without torch against the reference transform: the same to the bit; of large images within one step."""
 
 import io
+import os
 import random
 
 import numpy as np
@@ -110,6 +111,12 @@ def test_damaged_files_are_refused_as_by_the_reference():
             with pytest.raises(BadImageError) as ours:
                 PILTransform(CONFIG, decode).from_file(broken)
             assert str(ours.value) == str(error.value)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(BadImageError, match="pipe.jpg: is not a regular file"):
+        PILTransform(CONFIG).from_file(tmp_path / "pipe.jpg")
 
 
 def test_scaled_decoding():

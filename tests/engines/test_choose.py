@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import repeat
 
 import numpy as np
 import pytest
@@ -199,6 +200,20 @@ def test_many_images_are_worth_a_conversion_first(place, photos, repository, mon
 
     done = here("predict", "-", *local(repository), stdin="".join(f"{path}\n" for path in files))
     assert done.stderr.startswith(PREPARED)  # who knows how many
+
+
+@pytest.mark.parametrize(("size", "count", "options", "expected"), [
+    ((4000, 3000), 160, {}, True), ((4000, 3000), 140, {}, False), ((4000, 3000), 160, dict(decode="scaled"), False),
+    ((2000, 1500), 400, {}, False), ((2000, 1500), 900, {}, True), ((500, 375), 100_000, {}, False),
+    ((4000, 3000), 160, dict(workers=4), False), ((4000, 3000), 160, dict(files=None), False)])
+def test_many_large_photographs_are_torchs(size, count, options, expected, tmp_path, monkeypatch):
+    """Which reads each of them sooner."""
+    monkeypatch.setattr(choose, "cpu_count", lambda: 2)
+    Image.new("L", size).save(tmp_path / "first.jpg")
+    settings = Settings(**{"files": lambda: repeat(tmp_path / "first.jpg", count), **options})
+    assert choose._is_reading_most(settings) == expected
+    (tmp_path / "first.jpg").write_text("none")
+    assert not choose._is_reading_most(settings)
 
 
 def test_a_model_of_ones_own_has_no_engine(place, photos, fresh_registry, tmp_path):
