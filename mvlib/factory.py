@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from . import hub
 from .arguments import Parameter, accepts, arguments_of, check_plain, model_class, shorten, shorten_error
+from .engines.folder import refuse_export
 from .errors import ConfigError, UnknownNameError, WeightsError
 from .features import FeatureExtractor
 from .loading import base_of_checkpoint, load_weights, materialize, read_state_dict, read_training_facts
@@ -136,6 +137,8 @@ def create_model(
             values for it; or a repository's config.json says what no model can be built by.
         WeightsError: The weights cannot be had, are damaged, or do not fit.
     """
+    if isinstance(model_name, str):
+        refuse_export(model_name)
     request = _resolve(model_name, pretrained_cfg, pretrained_cfg_overlay, cache_dir)
     base = None
     if checkpoint_path == "":  # timm's default

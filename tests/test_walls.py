@@ -18,7 +18,7 @@ LIGHT = ("registry", "names", "errors", "weights", "hub", "enums", "builders", "
          "inference.sheet", "inference.writers")
 LIGHT_COMMANDS = ("cli", "cli.list_command", "cli.info_command", "cli.cache_command", "cli.schedule_command",
                   "cli.train_command", "cli.benchmark_command", "cli.compare_command", "cli.search_command",
-                  "cli.output")
+                  "cli.output", "cli.export_command")
 
 
 def imports(path: Path) -> set[str]:
@@ -114,7 +114,7 @@ def test_asking_the_registry_imports_no_torch():
     ["info", "resnet50.imagenet1k_v2"], ["info", "vit_b_16"], ["info", "--compare", "V1", "V2"],
     ["predict", "--help"], ["train", "--help"], ["schedule", "--help"], ["validate", "--help"],
     ["inference", "--help"], ["cache", "path"], ["benchmark", "--help"], ["compare", "--help"],
-    ["search", "--help"], ["search", "top1>80 params<30M", "--sort", "gmacs"],
+    ["search", "--help"], ["export", "--help"], ["search", "top1>80 params<30M", "--sort", "gmacs"],
     ["cache", "list"],
 ], ids=" ".join)
 def test_light_commands_import_no_torch(arguments, tmp_path):

@@ -30,6 +30,7 @@ _COMMANDS = {
     "schedule": "learning rates of a recipe, as a table or a picture",
     "benchmark": "time and memory of models, in inference and training",
     "compare": "which model: error, time and size side by side, as a table, a chart, a page",
+    "export": "a model as a folder that OpenVINO, ONNX Runtime, ... run",
     "cache": "downloaded weights and engines made of them: list, remove, path",
 }
 

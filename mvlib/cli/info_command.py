@@ -10,6 +10,7 @@ from typing import Any
 
 from .. import hub, registry
 from ..costs import costs_of
+from ..engines.folder import EngineFolder, is_export, read_export
 from ..errors import ConfigError, UnknownNameError
 from ..names import parse_model_name
 from ..weights import WeightsConfig
@@ -18,7 +19,7 @@ from .output import format_size, format_table
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", nargs="?", metavar="NAME",
-                        help="an architecture ('resnet50') or weights ('resnet50.a1_in1k')")
+                        help="an architecture ('resnet50'), weights ('resnet50.a1_in1k') or the folder of an export")
     parser.add_argument("--compare", nargs=2, metavar=("OLD", "NEW"),
                         help="top-1 of all models (or of the pattern NAME) that have weights of two versions, 'V1 V2'")
     parser.add_argument("--json", action="store_true", help="the facts as JSON")
@@ -29,6 +30,8 @@ def run(arguments: argparse.Namespace) -> int:
         return _compare(*arguments.compare, arguments.name or "*", arguments.json)
     if not arguments.name:
         raise ConfigError("info needs the NAME of a model, or --compare OLD NEW")
+    if is_export(arguments.name):
+        return _show(_export_facts(read_export(arguments.name)), arguments.json)
     name = parse_model_name(arguments.name)
     if name.source is not None:
         raise UnknownNameError(f"info knows the registry's names; '{arguments.name}' names a repository, whose own "
@@ -36,15 +39,41 @@ def run(arguments: argparse.Namespace) -> int:
     architecture, tag = registry.resolve_name(arguments.name)
     config = registry.get_pretrained_cfg(f"{architecture}.{tag}" if tag else architecture)
     facts = _facts(architecture, config)
-    if arguments.json:
+    _show(facts, arguments.json)
+    if facts["tags"] and not arguments.json:
+        print(f"\ntags of {architecture} (the first is the default)\n")
+        print(format_table([list(row.values()) for row in facts["tags"]], header=list(facts["tags"][0])))
+    return 0
+
+
+def _show(facts: dict[str, Any], as_json: bool) -> int:
+    if as_json:
         print(json.dumps(facts, indent=2))
         return 0
     print(facts["name"], end="\n\n")
     print(format_table([(key, _text(value)) for key, value in facts.items() if key not in ("name", "tags")]))
-    if facts["tags"]:
-        print(f"\ntags of {architecture} (the first is the default)\n")
-        print(format_table([list(row.values()) for row in facts["tags"]], header=list(facts["tags"][0])))
     return 0
+
+
+def _export_facts(folder: EngineFolder) -> dict[str, Any]:
+    """Of an export, by its own word."""
+    config = folder.weights_config
+    facts: dict[str, Any] = {
+        "name": str(folder.path), "model": folder.model, "architecture": folder.config.get("architecture"),
+        "format": folder.format, "precision": folder.precision,
+        "input": " x ".join(map(str, folder.input.shape)),
+        "outputs": [f"{output.name} {' x '.join(map(str, output.shape))}" for output in folder.outputs],
+        "features": folder.features, **folder.measured, "preprocessing": _preprocessing(config), "mean": config.mean,
+        "std": config.std,
+    }
+    if folder.features is None:
+        names = folder.class_names
+        facts["labels"] = f"{len(names)} classes: {', '.join(names[:5])}{', ...' if len(names) > 5 else ''}"
+    facts["licence"] = config.license
+    facts["base"] = config.base_model and f"{config.base_model['name']} ({config.base_model.get('source')})"
+    facts["files"] = {path: (folder.path / path).stat().st_size for path in folder.files}
+    facts["versions"] = dict(folder.versions)
+    return {key: value for key, value in facts.items() if value is not None}
 
 
 def _compare(old: str, new: str, pattern: str, as_json: bool) -> int:
@@ -149,4 +178,6 @@ def _tag_row(config: WeightsConfig) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {number}" for key, number in value.items())
     return ", ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)

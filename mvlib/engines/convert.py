@@ -26,7 +26,7 @@ from ..models.scripting import scriptable
 from ..optimization.compilation import compiler_missing
 from .quiet import no_telemetry
 from .run_torch import machine_of
-from .runtime import require
+from .runtime import require_for_export
 
 __all__ = ["CONVERTERS", "TITLES", "convert", "to_program"]
 
@@ -65,8 +65,7 @@ def convert(
         MissingPackageError: The format's library is not installed.
         ConfigError: The format lacks an operation of the model, whose name it says, or cannot take the model otherwise.
     """
-    for package in _NEEDED[format]:
-        require(package)
+    require_for_export(format)
     axes = {0: "batch"} if dynamic_batch else {}
     if dynamic_size:
         axes.update({2: "height", 3: "width"})
@@ -80,8 +79,6 @@ def convert(
             raise ConfigError(f"'{title}' cannot be converted to {TITLES[format]}: {_reason(error)}") from error
 
 
-_NEEDED = {"openvino": ("openvino",), "onnx": ("onnx", "onnxscript"), "torch-export": (), "torchscript": (),
-           "aotinductor": ()}
 Axes = dict[int, str]  # of the input, those of any size
 
 

@@ -21,7 +21,7 @@ from ..names import closest
 from .convert import TITLES, convert
 from .folder import FORMATS, PRECISIONS, EngineFolder, new_folder, write_description
 from .quantize import check, quantize, summary
-from .runtime import PACKAGES, open_engine, require
+from .runtime import open_engine, require_for_export
 from .subject import Outputs, Subject, examples, load
 
 __all__ = ["ExportReport", "export"]
@@ -131,7 +131,7 @@ def export(
         raise ConfigError(f"out_indices chooses maps, and features='{features}' are none")
     if checkpoint is not None and isinstance(model, nn.Module):
         raise ConfigError("checkpoint goes with the name of a model; this model has weights")
-    require(PACKAGES[format])
+    require_for_export(format)
     if precision == "int8":
         check(format, calibrate)
     features = "maps" if out_indices is not None else features
@@ -141,9 +141,10 @@ def export(
     with new_folder(directory, replace=force) as place, torch.no_grad(), _full_disk(place, directory):
         with _timed(seconds, "load"):
             module = model if isinstance(model, nn.Module) else load(model, checkpoint, img_size, dynamic_size)
-            subject = Subject(module, img_size, features, out_indices)
+            subject = Subject(module, img_size, features, out_indices, dynamic_size)
             sizes = [subject.size, *(subject.other_sizes() if dynamic_size else ())]
             inputs = [examples(count, size, subject.data_config) for count in batches for size in sizes]
+            inputs += [examples(batches[0], subject.size, subject.data_config, first) for first in (2, 3)]  # by value
             expected = [subject.answers(images) for images in inputs]
         if shutil.disk_usage(place).free < subject.nbytes():
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(directory))
@@ -174,8 +175,8 @@ def export(
 
 
 def _difference(folder: EngineFolder, inputs: Sequence[np.ndarray], expected: Sequence[Outputs]) -> float:
-    """The largest of an engine's outputs from those expected, over the largest output; infinite where one is no number
-    and the other is, or where images that torch tells apart are all the same to the engine.
+    """The largest difference of an engine's outputs from those expected, over the largest output; infinite where only
+    one of the two is a number.
 
     Raises:
         ExportError: The engine fails, or gives other shapes.

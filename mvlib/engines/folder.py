@@ -28,8 +28,8 @@ from ..registry import is_model
 if TYPE_CHECKING:
     from ..weights import WeightsConfig
 
-__all__ = ["CONFIG_FILE", "ENGINE_FILE", "FORMATS", "PRECISIONS", "EngineFolder", "Tensor", "full_name", "is_export",
-           "new_folder", "read_export", "write_description"]
+__all__ = ["CONFIG_FILE", "ENGINE_FILE", "FORMATS", "PRECISIONS", "EngineFolder", "Tensor", "check_place", "full_name",
+           "is_export", "new_folder", "read_export", "refuse_export", "write_description"]
 
 CONFIG_FILE, ENGINE_FILE = "config.json", "engine.json"
 LAYOUT = 1  # of engine.json; one more where older versions of mvlib would misread it
@@ -165,11 +165,27 @@ def is_export(name: str | os.PathLike[str]) -> bool:
 
 
 def full_name(name: str | os.PathLike[str]) -> str:
-    """A model's name: of the folder of a repository ("RUN/export"), with the "local-dir:" that `create_model` wants."""
+    """A model's name: of the folder of a repository ("RUN/export"), with the "local-dir:" that `create_model` wants.
+
+    Raises:
+        ConfigError: It is an export.
+    """
     name = os.fspath(name)
+    refuse_export(name)
     if is_model(name.partition(".")[0]) or not os.path.isfile(os.path.join(os.path.expanduser(name), CONFIG_FILE)):
         return name
     return f"local-dir:{name}"
+
+
+def refuse_export(name: str) -> None:
+    """Refuse the name of an export where a model with weights is wanted.
+
+    Raises:
+        ConfigError: It is one.
+    """
+    if is_export(name):
+        raise ConfigError(f"{_place(name)} is an export, which predict, embed, validate and the like run, and has no "
+                          f"weights for torch: name the model that it was made from, '{read_export(name).model}'")
 
 
 def _place(name: str | os.PathLike[str]) -> Path:
@@ -246,6 +262,18 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value))
 
 
+def check_place(path: str | os.PathLike[str], replace: bool = False) -> None:
+    """Refuse a place where an export may not be written.
+
+    Raises:
+        ConfigError: Something is there already, but for an empty folder, and, where `replace`, an export.
+    """
+    target = Path(os.path.abspath(path))
+    if os.path.lexists(target) and not (replace and is_export(target)) and not _is_empty(target):
+        raise ConfigError(f"{path} exists already" + ("; --force replaces it" if is_export(target) else
+                                                      " and is no export: take another place"))
+
+
 @contextmanager
 def new_folder(path: str | os.PathLike[str], replace: bool = False) -> Iterator[Path]:
     """A folder to write an export to, which takes its place at the end; after an error nothing is left of it.
@@ -257,10 +285,8 @@ def new_folder(path: str | os.PathLike[str], replace: bool = False) -> Iterator[
     Raises:
         ConfigError: Something is there already.
     """
+    check_place(path, replace)
     target = Path(os.path.abspath(path))
-    if os.path.lexists(target) and not (replace and is_export(target)) and not _is_empty(target):
-        raise ConfigError(f"{path} exists already" + ("; --force replaces it" if is_export(target) else
-                                                      " and is no export: take another place"))
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

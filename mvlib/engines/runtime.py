@@ -12,13 +12,16 @@ import numpy as np
 from ..errors import ConfigError, MissingPackageError
 from .folder import EngineFolder
 
-__all__ = ["BACKENDS", "ENGINES", "PACKAGES", "Engine", "backend_of", "is_installed", "open_engine", "require"]
+__all__ = ["BACKENDS", "ENGINES", "PACKAGES", "Engine", "backend_of", "is_installed", "open_engine", "require",
+           "require_for_export"]
 
 BACKENDS = ("auto", "torch", "openvino", "onnxruntime")
 ENGINES = {"openvino": "openvino", "onnxruntime": "onnx"}  # backends that run an export, and its format
 PACKAGES = {"openvino": "openvino", "onnx": "onnxruntime", "torch-export": "torch", "torchscript": "torch",
             "aotinductor": "torch"}
-_EXTRAS = {"openvino": "mvlib[openvino]", "nncf": "mvlib[openvino]", "onnxruntime": "mvlib[onnx]"}
+_CONVERTERS = {"openvino": ("openvino",), "onnx": ("onnx", "onnxscript", "onnxruntime")}
+_EXTRAS = {"openvino": "mvlib[openvino]", "nncf": "mvlib[openvino]", "onnx": "mvlib[onnx]",
+           "onnxscript": "mvlib[onnx]", "onnxruntime": "mvlib[onnx]"}
 
 
 def backend_of(folder: EngineFolder) -> str:
@@ -67,6 +70,16 @@ def require(package: str) -> None:
     if not is_installed(package):
         raise MissingPackageError(f"this needs the package '{package}', which is not installed: "
                                   f"{install_command(package)}")
+
+
+def require_for_export(format: str) -> None:
+    """Refuse to export without the packages that write a format and run it.
+
+    Raises:
+        MissingPackageError: One is not installed; says how to install it.
+    """
+    for package in ("torch", *_CONVERTERS.get(format, ())):
+        require(package)
 
 
 def open_engine(

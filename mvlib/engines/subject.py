@@ -23,7 +23,7 @@ from ..layers.helpers import unwrap
 from ..models.base import ImageModel
 from ..optimization.copies import convert_tensors, settle_weights, shared_copy, why_quantized
 from ..publish import hub_config
-from .folder import EngineFolder, full_name, is_export
+from .folder import EngineFolder, full_name
 from .folder import Tensor as Described
 from .module import EngineModule
 
@@ -42,10 +42,6 @@ def load(
         ConfigError: The name is that of an export.
         UnknownNameError, WeightsError: Of `create_model`.
     """
-    name = os.fspath(name)
-    if is_export(name):
-        raise ConfigError(f"{name} is an export already, and has no weights that could be exported once more: name the "
-                          f"model that it was made from")
     name = full_name(name)
     arguments: dict[str, Any] = {}
     known = known_arguments(name) or ()
@@ -64,6 +60,7 @@ class Subject:
         img_size: Height and width of images; the model's own unless given.
         features: As of `export`.
         out_indices: As of `export`.
+        dynamic_size: As of `export`.
 
     Attributes:
         name: Of the weights, or the architecture.
@@ -81,7 +78,7 @@ class Subject:
     features: str | None
 
     def __init__(self, model: Any, img_size: int | Sequence[int] | None, features: str | None,
-                 out_indices: int | Sequence[int] | None) -> None:
+                 out_indices: int | Sequence[int] | None, dynamic_size: bool) -> None:
         model = unwrap(model)
         is_extractor = isinstance(model, FeatureExtractor)
         self.classifier = model.model if is_extractor else model
@@ -101,6 +98,10 @@ class Subject:
                 module.grad_checkpointing = False
         settle_weights(copy)
         convert_tensors(copy, torch.float32, "cpu")
+        self.data_config = self._data_config(img_size)
+        self.size: Any = self.data_config["input_size"][1:]
+        if not dynamic_size and not is_extractor and self.classifier.img_size not in (None, self.size):
+            copy.set_input_size(self.size)  # once, and not as it runs, by an operation that few libraries have
         if features == "maps" and not is_extractor:
             copy = FeatureExtractor(copy, out_indices)
         elif features is not None and not is_extractor:
@@ -108,8 +109,6 @@ class Subject:
             if copy.level is not None:
                 self.features = self.classifier.feature_info[copy.level]["module"]
         self.levels = copy.out_indices if isinstance(copy, FeatureExtractor) else ()
-        self.data_config = self._data_config(img_size)
-        self.size: Any = self.data_config["input_size"][1:]
         self.reference = copy
         self.run = shared_copy(copy)
         reparameterize(self.run)
@@ -134,7 +133,8 @@ class Subject:
                 raise ConfigError(f"'{self.name}' was built for images of {own[0]} x {own[1]}, not of {height} x "
                                   f"{width}: export it by its name, or build it with img_size=({height}, {width})")
             given = {"input_size": (self.classifier.in_chans, height, width)}
-        return resolve_data_config(given, model=self.classifier)
+        config = resolve_data_config(given, model=self.classifier)
+        return {**config, "input_size": tuple(config["input_size"])}
 
     def answers(self, images: np.ndarray) -> Outputs:
         """What torch gives for normalised images (B, C, H, W)."""
@@ -216,8 +216,9 @@ def _check(model: Any, classifier: Any) -> None:
         raise ConfigError(f"'{name}' is on the meta device, without values: load its weights first")
 
 
-def examples(count: int, size: Sequence[int], config: dict[str, Any]) -> np.ndarray:
-    """Normalised images (count, C, H, W) that differ: like a photograph, noise, black, white, stripes, and so on."""
+def examples(count: int, size: Sequence[int], config: dict[str, Any], first: int = 0) -> np.ndarray:
+    """Normalised images (count, C, H, W) that differ: like a photograph, noise, black, white, stripes, and so on, from
+    the `first` of these."""
     random = np.random.default_rng(count)
     channels, (height, width) = config["input_size"][0], size
     rows, columns = np.linspace(0, 7, height), np.linspace(0, 5, width)
@@ -229,7 +230,7 @@ def examples(count: int, size: Sequence[int], config: dict[str, Any]) -> np.ndar
         lambda: np.ones((channels, height, width)),
         lambda: np.broadcast_to(np.arange(width) // 4 % 2, (channels, height, width)),
     ]
-    images = np.stack([kinds[index % len(kinds)]() for index in range(count)])
+    images = np.stack([kinds[index % len(kinds)]() for index in range(first, first + count)])
     mean, std = (np.array(per_channel(config[key], channels))[:, None, None] for key in ("mean", "std"))
     return ((images - mean) / std).astype(np.float32)
 

@@ -1,0 +1,57 @@
+"""Every family in the formats of other libraries: the same outputs, in batches of 1 and 5.
+
+`python -m tests.engines.test_export_families [FAMILY ...]` prints a table of them.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+
+import mvlib
+
+from ..parity.harness import randomize
+from ..parity.representatives import FIRST, REPRESENTATIVES
+
+SOME = ("convnext", "efficientnet", "mobilenetv3", "vision_transformer")
+WRITTEN = ("openvino", "onnx")
+
+
+def build(family):
+    """A small model with random weights, none of which is without effect, and the size of its images."""
+    name = FIRST[family]
+    model = mvlib.create_model(name, pretrained=False, **REPRESENTATIVES[family][name])
+    channels, *size = model.pretrained_cfg["input_size"]
+    if not model.img_size:
+        size = [min(side, 128) for side in size]
+    randomize(model, torch.randn(2, channels, *size, generator=torch.Generator().manual_seed(0)))
+    return model, size
+
+
+@pytest.mark.parametrize("format", WRITTEN)
+@pytest.mark.parametrize("family", [
+    pytest.param(family, marks=() if family in SOME else pytest.mark.slow) for family in FIRST])
+def test_same_outputs(family, format, tmp_path):
+    model, size = build(family)
+    report = mvlib.export(model, tmp_path / "out", format=format, img_size=size)
+    assert report.difference <= 1e-4 and report.measured["batches"] == [1, 5], report
+
+
+def main(families):
+    for family in families or FIRST:
+        model, size = build(family)
+        cells = []
+        for format in WRITTEN:
+            with tempfile.TemporaryDirectory() as folder:
+                try:
+                    report = mvlib.export(model, Path(folder, "out"), format=format, img_size=size)
+                    cells.append(f"{report.difference:.1e} {report.seconds['convert']:5.1f} s")
+                except mvlib.MvlibError as error:
+                    cells.append(str(error))
+        print(f"{family:28}{FIRST[family]:36}{'  '.join(cells)}", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
