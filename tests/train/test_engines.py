@@ -197,3 +197,14 @@ def test_grey_images(tmp_path):
     assert main(["validate", str(tmp_path / "data"), "-j", "0", "--model", str(tmp_path / "export"), "--results-file",
                  str(out)]) == 0
     assert json.loads(out.read_text())[0]["images"] == 2
+
+
+@pytest.mark.parametrize("flags", [[], pytest.param(["--calibrate", "TRAIN"], marks=pytest.mark.slow)])
+def test_int8(digits, validate, saved, expected, capsys, flags):
+    pytest.importorskip("nncf")
+    flags = [str(digits / "train") if flag == "TRAIN" else flag for flag in flags]
+    row = validate("--model", saved, "--backend", "openvino", "--precision", "int8", *flags)
+    assert (row["backend"], row["precision"], row["images"]) == ("openvino", "int8", 20)
+    assert 1e-4 < abs(row["loss"] - expected["loss"]) < 0.1 * expected["loss"]
+    count = int(re.search(r"calibrated on (\d+) pictures", capsys.readouterr().err)[1])
+    assert count == 20 if not flags else count > 20
