@@ -78,7 +78,7 @@ def export(
     features: str | None = None,
     out_indices: int | Sequence[int] | None = None,
     calibrate: str | os.PathLike[str] | Sequence[Any] | None = None,
-    calibrate_count: int = 300,
+    calibrate_count: int = 100,
     quantize_exclude: Sequence[str] = (),
     labels: str | os.PathLike[str] | None = None,
     least_agreement: float = 0.97,

@@ -71,7 +71,7 @@ def quantize(
     run: nn.Module,
     calibrate: str | os.PathLike[str] | Iterable[str | os.PathLike[str]] | None,
     *,
-    count: int = 300,
+    count: int = 100,
     exclude: Sequence[str] = (),
     labels: str | os.PathLike[str] | None = None,
     least_agreement: float = 0.97,
@@ -84,7 +84,8 @@ def quantize(
         folder: The export, in OpenVINO's format, in a place of its own: its engine is replaced.
         run: The module that it was made from.
         calibrate: Pictures, or folders of them, like those that the model will see.
-        count: Pictures to calibrate on, at most; see `calibration.draw` for those that are held out.
+        count: Pictures to calibrate on, at most (200 were no better than 40); see `calibration.draw` for those that
+            are held out.
         exclude: Names of modules, with all that is in them, or types of OpenVINO's operations ("MatMul"), with
             wildcards: what is left in float32.
         labels: A folder of class folders to measure accuracy on. None takes the calibration folder, if its folders are
@@ -298,7 +299,7 @@ def _modules(op: Any, layers: Mapping[str, str]) -> list[str]:
         op = next(iter(readers)).get_node()
     names = []
     for path in filter(None, (found[1], layers.get(found[1]))):
-        parts = path.split(".")
+        parts = path.removeprefix("model.").split(".")  # within `Features`
         names += [".".join(parts[:end]) for end in range(1, len(parts) + 1)]
     return names
 

@@ -211,7 +211,18 @@ def test_less_agreement_than_asked_for_is_refused(photos, tmp_path, monkeypatch)
 
 def test_an_attention_model_and_features(photos, tmp_path):
     export(mvlib.create_model("test_vit", num_classes=4), tmp_path / "vit", precision="int8", calibrate=photos,
-           features="pooled", least_agreement=0.9)
+           features="pooled", least_agreement=0.9, quantize_exclude=["blocks.0.mlp"])
     folder = read_export(tmp_path / "vit")
     assert 0.9 <= folder.measured["agreement"] < 1 and "top1_int8" not in folder.measured
     assert json.loads((tmp_path / "vit" / "engine.json").read_text())["precision"] == "int8"
+
+
+def test_real_weights_on_real_photographs(tmp_path, monkeypatch):
+    monkeypatch.setattr(quantize, "_FIRST", (2,))
+    photos = take_crops(tmp_path / "photos", 48, size=256)
+    report = export("tf_efficientnet_lite0.pip_in1k", tmp_path / "lite0", precision="int8", calibrate=photos,
+                    least_agreement=0.8)
+    assert report.measured["held_out"] == 16 and report.measured["float32_layers"] == ["conv_stem",
+                                                                                       "blocks.0.0.conv_dw"]
+    assert report.files["model.bin"] < 6e6  # of 4.65 million weights
+    assert 0 < report.measured["difference"] < 0.3
