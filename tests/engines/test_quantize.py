@@ -194,11 +194,14 @@ def test_labels_that_do_not_fit_are_refused(photos, tmp_path):
     assert refusal(tmp_path, photos, DataError, labels=photos / "chelsea").endswith("has no class folders")
 
 
-def test_where_they_agree_too_rarely_the_first_layers_stay_in_float32(photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(quantize, "_FIRST", (0, 2))
-    report = export(fitted("test_resnet", photos), tmp_path / "engine", precision="int8", calibrate=photos,
-                    least_agreement=1.01, force=True)
-    assert report.measured["float32_layers"] == ["conv1.0", "conv1.3"]
+@pytest.mark.parametrize("shares", [(0.5, 0.98), (0.5, 0.6, 0.6)], ids=["reached", "never reached"])
+def test_where_they_agree_too_rarely_the_first_layers_stay_in_float32(photos, tmp_path, monkeypatch, shares):
+    attempts = iter(shares)
+    monkeypatch.setattr(quantize, "_agreement", lambda *_: next(attempts))
+    monkeypatch.setattr(quantize, "_FIRST", (0, 2, 6))
+    report = export(fitted("test_resnet", photos), tmp_path / "engine", precision="int8", calibrate=photos, force=True)
+    assert report.measured["float32_layers"] == ["conv1.0", "conv1.3"] and report.measured["agreement"] == shares[1]
+    assert next(attempts, None) is None
 
 
 def test_less_agreement_than_asked_for_is_refused(photos, tmp_path, monkeypatch):
