@@ -32,7 +32,7 @@ from ..names import parse_model_name
 from ..precisions import canonical_precision
 from ..registry import resolve_name
 from ..threads import cpu_count
-from . import cache
+from . import cache, calibration
 from .folder import EngineFolder, read_export
 from .runtime import BACKENDS, ENGINES, PACKAGES, is_installed, require
 
@@ -49,7 +49,6 @@ _AUTO = "openvino"  # which of them "auto" takes
 _ENOUGH = 2000
 _START = 2.5  # seconds that torch takes to start
 _SOONER = 0.003  # seconds of a core by which torch reads each megapixel sooner; of the first, engines make up for it
-_LEAST_INT8 = 16  # pictures that int8 is calibrated on, at least
 _MEMORY = 8  # times the size of the weights file: what a conversion takes
 _temporary: list[tempfile.TemporaryDirectory[str]] = []  # of engines that could not be kept; they go with the process
 
@@ -247,10 +246,10 @@ class _Wanted:
 
     def pays(self) -> bool:
         """Whether one is made before the first answer."""
-        if not is_installed("torch") or self.precision == "int8" and not is_installed("nncf"):
-            return False
-        return _are(self.settings, _ENOUGH if self.precision == "float32" else _LEAST_INT8) or \
-            bool(self.settings.calibrate)
+        if self.precision == "float32":
+            return is_installed("torch") and _are(self.settings, _ENOUGH)
+        return is_installed("torch") and is_installed("nncf") and (
+            bool(self.settings.calibrate) or _are(self.settings, calibration.LEAST))
 
     # one that is there
 

@@ -3,19 +3,23 @@
 import errno
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from itertools import repeat
+from pathlib import Path
 
 import numpy as np
 import pytest
+import skimage
 from PIL import Image
 
 import mvlib as library
-from mvlib.engines import cache, choose, exporter
+from mvlib.engines import cache, calibration, choose, exporter
 from mvlib.engines.convert import CONVERTERS
 from mvlib.engines.folder import read_export, write_description
 from mvlib.engines.runtime import ENGINES
@@ -482,7 +486,7 @@ def described(where, count):
 
 
 def test_int8_is_calibrated_once_and_says_on_what(place, photos, repository, tmp_path, monkeypatch, quick):
-    monkeypatch.setattr(choose, "_LEAST_INT8", 6)
+    monkeypatch.setattr(calibration, "LEAST", 6)
     run = lambda *inputs: predict(*inputs, *local(repository), "--precision", "int8")  # noqa: E731
     first, second = run(photos), run(photos / "0.png")
     converted, said = first.stderr.splitlines()
@@ -503,7 +507,7 @@ def test_int8_is_calibrated_once_and_says_on_what(place, photos, repository, tmp
 
 def test_results_in_int8_are_gone_on_with_by_the_engine_that_began_them(place, photos, repository, tmp_path, quick,
                                                                         monkeypatch):
-    monkeypatch.setattr(choose, "_LEAST_INT8", 6)
+    monkeypatch.setattr(calibration, "LEAST", 6)
     arguments = ("predict", photos, *local(repository), "--precision", "int8", "--output", f"{tmp_path}/out/",
                  "--shard-size", "2")
     assert here(*arguments).returncode == 0
@@ -513,6 +517,40 @@ def test_results_in_int8_are_gone_on_with_by_the_engine_that_began_them(place, p
     assert len(cache.engine_entries()) == 2
     done = here(*arguments)
     assert (done.returncode, done.stderr) == (0, f"{described(photos, 6)}\n")
+
+
+@pytest.mark.slow
+def test_int8_of_real_weights(place, photos, tmp_path):
+    pytest.importorskip("nncf")
+    for name in ("chelsea.png", "coffee.png", "astronaut.png", "rocket.jpg"):
+        photo = Image.open(Path(skimage.__file__).parent / "data" / name).convert("RGB")
+        for number in range(6):  # looked at from nearer and nearer
+            side = min(photo.size) * (10 - number) // 10
+            photo.crop((0, 0, side, side)).resize((300, 300)).save(tmp_path / f"{number}-{name}")
+    first = predict(tmp_path, "--precision", "int8", "--calibrate", tmp_path)
+    torchs = predict(tmp_path, "--backend", "torch")
+    likeliest = [[max(item, key=item.get) for item in probabilities(done)] for done in (first, torchs)]
+    assert sum(map(str.__eq__, *likeliest)) >= 22
+    assert f"int8 as calibrated on {tmp_path} (24 pictures; " in first.stderr
+    assert predict(tmp_path, "--precision", "int8").stdout == first.stdout
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_of_a_conversion(place, photos, repository):
+    chance, answers, left = random.Random(0), set(), 0
+    for _ in range(12):
+        run = process("predict", photos / "0.png", *local(repository), "--format", "jsonl",
+                      before="import mvlib.engines.choose as choose; choose.has_gpu = lambda: False")
+        answers.add(run.stdout.read())
+        time.sleep(chance.uniform(0, 1.5))
+        run.kill()
+        run.communicate()
+        left += bool(cache.engine_entries())
+        here("cache", "remove", "*")
+    assert len(answers) == 1 and 0 < left < 12
+    assert predict(photos / "0.png", *local(repository)).stderr.startswith(PREPARED)
+    assert predict(photos / "0.png", *local(repository)).stderr == ""
+    assert not [name for name in names(place) if name.startswith(".")]
 
 
 def test_few_pictures_are_torchs_in_int8(place, photos, repository, quick):
