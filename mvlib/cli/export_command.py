@@ -49,6 +49,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError("--out-indices goes with --features maps")
     if arguments.precision != "int8" and (arguments.calibrate or arguments.labels or arguments.quantize_exclude):
         raise ConfigError("--calibrate, --labels and --quantize-exclude go with --precision int8")
+    if arguments.precision == "int8" and not arguments.calibrate:
+        raise ConfigError("int8 is calibrated on pictures like those that the model will see: --calibrate FOLDER")
     check_file(arguments.checkpoint, "--checkpoint")
     check_model(full_name(arguments.model), weights=not arguments.checkpoint)
     check_new_folder(arguments.output, "--output")

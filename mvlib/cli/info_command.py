@@ -178,6 +178,8 @@ def _tag_row(config: WeightsConfig) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}"
     if isinstance(value, dict):
         return ", ".join(f"{key} {number}" for key, number in value.items())
     return ", ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)

@@ -109,13 +109,22 @@ def to_onnx(model: nn.Module, example: Tensor, path: Path, axes: Axes, names: Se
 
 
 def to_torch_export(model: nn.Module, example: Tensor, path: Path, axes: Axes, names: Sequence[str]) -> dict[str, str]:
-    torch.export.save(to_program(model, example, axes), path)
+    program = to_program(model, example, axes)
+    _write(path, lambda stream: torch.export.save(program, stream))
     return {}
 
 
 def to_torchscript(model: nn.Module, example: Tensor, path: Path, axes: Axes, names: Sequence[str]) -> dict[str, str]:
-    torch.jit.script(scriptable(model)).save(path)
+    script = torch.jit.script(scriptable(model))
+    _write(path, lambda stream: torch.jit.save(script, stream))
     return {}
+
+
+def _write(path: Path, save: Callable[[io.BytesIO], None]) -> None:
+    """By way of memory: on a full disk, torch ends the process."""
+    stream = io.BytesIO()
+    save(stream)
+    path.write_bytes(stream.getbuffer())
 
 
 def to_aotinductor(model: nn.Module, example: Tensor, path: Path, axes: Axes, names: Sequence[str]) -> dict[str, str]:

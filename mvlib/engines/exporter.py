@@ -221,6 +221,10 @@ def _full_disk(place: Path, directory: str | os.PathLike[str]) -> Iterator[None]
     """The libraries call a full disk many names, or none: an engine cut short fails its check."""
     try:
         yield
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            error.filename = os.fspath(directory)  # the name that its user knows
+        raise
     except (ConfigError, CheckpointError, ExportError) as error:
         if shutil.disk_usage(place).free > 1 << 20:
             raise

@@ -51,7 +51,7 @@ def expect(model, images):
 
 
 @pytest.mark.parametrize("format", COMPARED)
-@pytest.mark.parametrize("kind", ["resnet", "vit"])
+@pytest.mark.parametrize("kind", ["resnet", pytest.param("vit", marks=pytest.mark.slow)])
 def test_formats(format, kind, request, tmp_path):
     model = request.getfixturevalue(kind)
     report = mvlib.export(model, tmp_path / "out", format=format)
@@ -309,6 +309,7 @@ def test_command(tmp_path, monkeypatch):
     ([LITE0, "--level", "2", "--features", "pooled"], "--features and --level are two choices"),
     ([LITE0, "--out-indices", "2", "--features", "pooled"], "--out-indices goes with --features maps"),
     ([LITE0, "--calibrate", "."], "--calibrate, --labels and --quantize-exclude go with --precision int8"),
+    ([LITE0, "--precision", "int8"], "int8 is calibrated on pictures like those that the model will see: --calibrate"),
     ([LITE0, "--checkpoint", "nowhere.pt"], "--checkpoint nowhere.pt cannot be read: there is no such file"),
     ([LITE0, "--output", "file/out"], "file is a file"),
     ([LITE0, "--output", "."], "exists already and is no export: take another place"),

@@ -11,11 +11,12 @@ import pytest
 import torch
 
 import mvlib
+from mvlib.engines.subject import examples
 
 from ..parity.harness import randomize
 from ..parity.representatives import FIRST, REPRESENTATIVES
 
-SOME = ("convnext", "efficientnet", "mobilenetv3", "vision_transformer")
+SOME = ("efficientnet", "vision_transformer")  # in the default run, besides those of test_export.py
 WRITTEN = ("openvino", "onnx")
 
 
@@ -26,7 +27,9 @@ def build(family):
     channels, *size = model.pretrained_cfg["input_size"]
     if not model.img_size:
         size = [min(side, 128) for side in size]
-    randomize(model, torch.randn(2, channels, *size, generator=torch.Generator().manual_seed(0)))
+    # Norms take their statistics from what the outputs are compared on: elsewhere such a model multiplies rounding.
+    images = examples(10, size, {**model.pretrained_cfg, "input_size": (channels, *size)})
+    randomize(model, torch.from_numpy(images))
     return model, size
 
 
