@@ -114,9 +114,12 @@ def decode_scaled(data: bytearray, shrink: int) -> Image.Image:
     Raises:
         OSError: The file is damaged.
     """
-    image = Image.open(io.BytesIO(data))
-    if shrink > 1:
-        image.draft(None, (image.width // shrink, image.height // shrink))
-    image.load()
-    upright = turn_upright(image)
-    return upright if upright.mode == "RGB" else upright.convert("RGB")
+    try:
+        image = Image.open(io.BytesIO(data))
+        if shrink > 1:
+            image.draft(None, (image.width // shrink, image.height // shrink))
+        image.load()
+        upright = turn_upright(image)
+        return upright if upright.mode == "RGB" else upright.convert("RGB")
+    except Exception as error:  # see open_image
+        raise OSError(str(error)) from error

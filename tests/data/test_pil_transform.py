@@ -113,6 +113,37 @@ def test_damaged_files_are_refused_as_by_the_reference():
             assert str(ours.value) == str(error.value)
 
 
+def test_damage_of_any_kind_is_what_the_reference_makes_of_it():
+    """Bytes of the headers are changed at random; decoders meet that with errors of all types."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stream = io.BytesIO()
+    PHOTOGRAPH.resize((120, 90)).save(stream, "JPEG", exif=exif, dpi=(72, 72))
+    data, draw, refused = stream.getvalue(), random.Random(0), 0
+    for _ in range(150):
+        broken = bytearray(data)
+        for _ in range(draw.randint(1, 4)):
+            broken[draw.randrange(3, 650)] = draw.randrange(256)
+        try:
+            expected = reference(bytes(broken), CONFIG)
+        except BadImageError:
+            refused += 1
+            for decode in ("full", "scaled"):
+                with pytest.raises(BadImageError):
+                    PILTransform(CONFIG, decode).from_file(bytes(broken))
+        else:
+            np.testing.assert_array_equal(PILTransform(CONFIG).from_file(bytes(broken)), expected)
+    assert 10 < refused < 140
+
+
+def test_an_error_of_any_type_leaves_the_file_to_the_reference(monkeypatch):
+    def fail(image):
+        raise IndexError("bytes are missing")
+
+    monkeypatch.setattr("mvlib.data.jpeg.turn_upright", fail)
+    assert_same(encoded(np.asarray(PHOTOGRAPH), "JPEG", "RGB", 0), CONFIG, most=1)
+
+
 def test_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     with pytest.raises(BadImageError, match="pipe.jpg: is not a regular file"):
