@@ -185,13 +185,13 @@ def run_photographs(place: Place) -> None:
     print("\nlimits: " + ", ".join(f"{what} {value:.2f} s" for what, value in limits(folder, count).items()))
 
 
-def run_forward(place: Place, names: Iterable[str] = MODELS, int8: bool = True) -> None:
+def run_forward(place: Place, names: Iterable[str] | None = None, int8: bool = True) -> None:
     from mvlib.engines import EngineModule, read_export
 
     speed, batch = peak(torch.float32), images(BATCH)
     peer = Peer(BATCH, torch.get_num_threads())
     rows, ratios = [], {"torch": [], "float32": [], "int8": []}
-    for name in names:
+    for name in names or place.arguments.models:
         peer.ask(name)
         torch.manual_seed(0)
         model = mvlib.create_model(name, pretrained=False).eval()
@@ -305,6 +305,7 @@ ROWS = {"start": run_start, "photographs": run_photographs, "forward": run_forwa
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", nargs="+", choices=tuple(ROWS), default=list(ROWS))
+    parser.add_argument("--models", nargs="+", default=MODELS, help="of the row `forward`")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--short", action="store_true", help="one round of few images: does it work?")

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_map
 
 from ..engines.module import EngineModule, convert_module
 from ..engines.runtime import BACKENDS, ENGINES, PACKAGES, install_command, is_installed, require
-from ..errors import ConfigError
+from ..errors import ConfigError, MvlibError
 from ..layers.branches import reparameterize
 from ..layers.helpers import unwrap
 from ..memory import reuse_freed_memory
@@ -133,7 +133,7 @@ def optimize(
         backend: What runs the model. "torch" does what is said above. "openvino" and "onnxruntime" convert it, which
             takes seconds, to an engine on the CPU for images of the example's size (others run in torch), checked on
             the example like any step. "auto" converts too where it can, measures both, and takes the faster; what
-            fails is torch's, and the report says why.
+            fails is torch's, and the report says why. MVLIB_ENGINES=off keeps it from converting.
 
     Returns:
         The model, and what was done to it.
@@ -202,14 +202,18 @@ def _or_engine(
         report.add("engine", False, reason)
         return optimized, report
 
+    from ..engines.choose import are_enabled
+
     if reason := _no_engine(optimizer.device):
         return stay(reason)
+    if not are_enabled():
+        return stay("MVLIB_ENGINES is off")
     backend = next((name for name, format in ENGINES.items() if is_installed(PACKAGES[format])), None)
     if backend is None:
         return stay(f"no library for it is installed: {install_command('openvino')}")
     try:
         engine, found = optimizer.run_in_engine(backend)
-    except ConfigError as error:
+    except MvlibError as error:
         return stay(str(error))
     images = optimizer.example
     own, other = time_both(lambda: optimized(images), lambda: engine(images))
@@ -267,7 +271,9 @@ class _Optimizer:
         started = time.perf_counter()
         try:
             engine = convert_module(self.model, self.images, ENGINES[backend])
-        except Exception as error:  # the converters' errors have no base of their own
+        except MvlibError:
+            raise
+        except Exception as error:  # a library's, which have no base of their own
             _logger.debug("%s cannot take the model", backend, exc_info=True)
             raise ConfigError(f"{backend} cannot take the model: {_first_line(error)}") from error
         seconds = time.perf_counter() - started

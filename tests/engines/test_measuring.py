@@ -47,6 +47,7 @@ def test_an_export_is_timed_as_it_is(export):
 
 
 def test_auto_says_what_it_came_to(monkeypatch):
+    monkeypatch.setenv("MVLIB_ENGINES", "on")
     monkeypatch.setattr("mvlib.optimization.pipeline.is_installed", lambda package: False)
     row, _ = benchmark_models("test_resnet", tasks=("inference",), backends=("auto",), img_size=64, **QUICK)
     assert (row.mode, row.backend, row.error) == ("optimized", "torch", None)

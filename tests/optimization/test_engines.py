@@ -28,6 +28,11 @@ def small():
     return mvlib.create_model("test_resnet", pretrained=False, num_classes=4).eval()
 
 
+@pytest.fixture(autouse=True)
+def enabled(monkeypatch):
+    monkeypatch.setenv("MVLIB_ENGINES", "on")
+
+
 @pytest.fixture
 def no_engine(monkeypatch):
     """Engines that cannot be made."""
@@ -96,6 +101,12 @@ def test_auto_goes_on_with_torch(no_engine):
     optimized, report = mvlib.optimize(small(), images(2), backend="auto")
     assert isinstance(optimized, OptimizedModel)
     assert report["engine"].note == "openvino cannot take the model: no conversion rule for aten::nothing"
+
+
+def test_auto_does_not_convert_where_it_may_not(monkeypatch):
+    monkeypatch.setenv("MVLIB_ENGINES", "off")
+    optimized, report = mvlib.optimize(small(), images(2), backend="auto")
+    assert isinstance(optimized, OptimizedModel) and report["engine"].note == "MVLIB_ENGINES is off"
 
 
 def test_what_was_asked_for_and_cannot_be(no_engine):

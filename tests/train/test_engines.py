@@ -132,6 +132,7 @@ def test_inference(digits, saved, exports, tmp_path):
 
 
 def test_auto_goes_on_with_torch_and_says_why(validate, saved, expected, monkeypatch, capsys):
+    monkeypatch.setenv("MVLIB_ENGINES", "on")
     monkeypatch.setattr(pipeline, "is_installed", lambda package: False)
     row = validate("--model", saved, "--backend", "auto")
     assert compared(row) == compared(expected) and row["backend"] == "torch"
