@@ -38,6 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--least-agreement", type=share, default=0.97, metavar="SHARE",
                         help="of pictures whose likeliest class int8 has to keep (default: %(default)s)")
     parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of what is drawn (default: %(default)s)")
+    parser.add_argument("--device", default="cpu",
+                        help="what --format aotinductor compiles for: cpu or cuda, of the kind that is here "
+                             "(default: %(default)s)")
     parser.add_argument("--force", action="store_true",
                         help="replace an export that is there, and write one that differs from the model too much")
 
@@ -51,6 +54,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError("--calibrate, --labels and --quantize-exclude go with --precision int8")
     if arguments.precision == "int8" and not arguments.calibrate:
         raise ConfigError("int8 is calibrated on pictures like those that the model will see: --calibrate FOLDER")
+    if arguments.device != "cpu" and arguments.format != "aotinductor":
+        raise ConfigError("--device goes with --format aotinductor: the other formats are for any device that their "
+                          "library runs on")
     check_file(arguments.checkpoint, "--checkpoint")
     check_model(full_name(arguments.model), weights=not arguments.checkpoint)
     check_new_folder(arguments.output, "--output")
@@ -59,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..engines.exporter import export
 
     names = ("format", "precision", "checkpoint", "img_size", "batch_size", "dynamic_size", "out_indices", "calibrate",
-             "calibrate_count", "quantize_exclude", "labels", "least_agreement", "seed", "force")
+             "calibrate_count", "quantize_exclude", "labels", "least_agreement", "seed", "device", "force")
     try:
         report = export(arguments.model, arguments.output, features=arguments.level or arguments.features,
                         **{name: getattr(arguments, name) for name in names})

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..devices import find_device
 from ..errors import CheckpointError, ConfigError, ExportError
 from ..names import closest
 from .convert import TITLES, convert
@@ -27,6 +28,7 @@ from .subject import Outputs, Subject, examples, load
 __all__ = ["ExportReport", "export"]
 
 _BOUND = 1e-4  # of the largest output: what an engine in float32 may differ by
+_GPU_BOUND = 5e-3  # on a GPU, where each of cuDNN's kernels rounds float32 to TF32 in its own way
 _BATCHES = (1, 5)  # that outputs are compared on
 
 
@@ -83,6 +85,7 @@ def export(
     labels: str | os.PathLike[str] | None = None,
     least_agreement: float = 0.97,
     seed: int = 0,
+    device: str | torch.device = "cpu",
     force: bool = False,
 ) -> ExportReport:
     """Write a model as an export: a folder that `mvlib predict --model FOLDER`, and other programs, run without torch.
@@ -95,7 +98,7 @@ def export(
             of a repository ("RUN/export"); or a model that `create_model` has built, a classifier or
             `features_only`, on any device. It is not changed, and exported in float32.
         directory: The folder. One that exists is not written to, unless it is empty.
-        format: "openvino", "onnx", "torch-export" or "torchscript".
+        format: "openvino", "onnx", "torch-export", "torchscript" or "aotinductor" (machine code).
         precision: "float32", or "int8": quantized after training, with pictures.
         checkpoint: Weights file instead of the published ones, for a name.
         img_size: Height and width of the images, in pixels, instead of the weights' own.
@@ -111,6 +114,7 @@ def export(
         labels: A folder of pictures, one folder a class, that accuracy is measured on before and after.
         least_agreement: Share of pictures whose likeliest class has to stay the same in int8.
         seed: What the pictures are drawn by.
+        device: What "aotinductor" compiles for: the kind of processor or GPU that is here.
         force: Replace an export that is there, and write one whose outputs differ too much.
 
     Raises:
@@ -131,6 +135,11 @@ def export(
         raise ConfigError(f"out_indices chooses maps, and features='{features}' are none")
     if checkpoint is not None and isinstance(model, nn.Module):
         raise ConfigError("checkpoint goes with the name of a model; this model has weights")
+    place_of_engine = find_device(device)
+    if format != "aotinductor" and place_of_engine.type != "cpu":
+        raise ConfigError(f"device='{device}' goes with the format aotinductor: what is exported as {format} is for "
+                          f"any device that its library runs on")
+    bound = _BOUND if place_of_engine.type == "cpu" else _GPU_BOUND
     require_for_export(format)
     if precision == "int8":
         check(format, calibrate)
@@ -141,7 +150,7 @@ def export(
     with new_folder(directory, replace=force) as place, torch.no_grad(), _full_disk(place, directory):
         with _timed(seconds, "load"):
             module = model if isinstance(model, nn.Module) else load(model, checkpoint, img_size, dynamic_size)
-            subject = Subject(module, img_size, features, out_indices, dynamic_size)
+            subject = Subject(module, img_size, features, out_indices, dynamic_size, place_of_engine)
             sizes = [subject.size, *(subject.other_sizes() if dynamic_size else ())]
             inputs = [examples(count, size, subject.data_config) for count in batches for size in sizes]
             inputs += [examples(batches[0], subject.size, subject.data_config, first) for first in (2, 3)]  # by value
@@ -151,13 +160,14 @@ def export(
         with _timed(seconds, "convert"):
             example = examples(2 if batches is _BATCHES else batches[0], subject.size, subject.data_config)
             versions = convert(
-                format, subject.run, torch.from_numpy(example), place / FORMATS[format], batches is _BATCHES,
-                dynamic_size=dynamic_size, names=subject.output_names(expected[0]), title=subject.name)
+                format, subject.run, torch.from_numpy(example).to(place_of_engine), place / FORMATS[format],
+                batches is _BATCHES, dynamic_size=dynamic_size, names=subject.output_names(expected[0]),
+                title=subject.name)
             folder = write_description(subject.describe(place, format, inputs, expected, versions))
         with _timed(seconds, "check"):
-            difference = _difference(folder, inputs, expected)
-        if not difference <= _BOUND:
-            notes.append(f"outputs differ from torch's by {difference:.1e} of the largest, more than {_BOUND:.0e}")
+            difference = _difference(folder, inputs, expected, place_of_engine)
+        if not difference <= bound:
+            notes.append(f"outputs differ from torch's by {difference:.1e} of the largest, more than {bound:.0e}")
             if not force:
                 raise ExportError(f"'{subject.name}' in {TITLES[format]}: {notes[0]}; nothing was written (--force "
                                   f"writes it all the same)")
@@ -174,14 +184,16 @@ def export(
                         seconds, notes)
 
 
-def _difference(folder: EngineFolder, inputs: Sequence[np.ndarray], expected: Sequence[Outputs]) -> float:
+def _difference(
+    folder: EngineFolder, inputs: Sequence[np.ndarray], expected: Sequence[Outputs], device: torch.device
+) -> float:
     """The largest difference of an engine's outputs from those expected, over the largest output; infinite where only
     one of the two is a number.
 
     Raises:
         ExportError: The engine fails, or gives other shapes.
     """
-    engine = open_engine(folder, threads=torch.get_num_threads())
+    engine = open_engine(folder, threads=torch.get_num_threads(), device=str(device))
     worst = 0.0
     for images, wanted in zip(inputs, expected):
         shown = " x ".join(map(str, images.shape))

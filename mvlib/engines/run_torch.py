@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import platform
 import warnings
 from collections.abc import Callable
@@ -93,6 +94,7 @@ def _load_package(folder: EngineFolder, device: torch.device) -> Run:
         raise ConfigError(f"{folder.path} was compiled for {made.partition(' ')[0]} with {', '.join(sorted(lacking))}, "
                           f"and this is {here.partition(' ')[0]} without: export it again here")
     index = -1 if device.index is None else device.index
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it looks for a compiler that nobody needs
     package = torch._inductor.aoti_load_package(str(folder.engine_file), device_index=index)
     return lambda images: package(images.contiguous())  # it reads memory as the example's lay, and does not look
 

@@ -53,7 +53,7 @@ def load(
 
 
 class Subject:
-    """A model as it is exported: in evaluation mode, on the CPU, in float32, sharing what it can with the original.
+    """A model as it is exported: in evaluation mode, in float32, sharing what it can with the original.
 
     Args:
         model: Of `create_model`; not changed.
@@ -61,6 +61,7 @@ class Subject:
         features: As of `export`.
         out_indices: As of `export`.
         dynamic_size: As of `export`.
+        device: Where it runs.
 
     Attributes:
         name: Of the weights, or the architecture.
@@ -78,7 +79,9 @@ class Subject:
     features: str | None
 
     def __init__(self, model: Any, img_size: int | Sequence[int] | None, features: str | None,
-                 out_indices: int | Sequence[int] | None, dynamic_size: bool) -> None:
+                 out_indices: int | Sequence[int] | None, dynamic_size: bool,
+                 device: torch.device = torch.device("cpu")) -> None:  # noqa: B008 (which cannot be changed)
+        self.device = device
         model = unwrap(model)
         is_extractor = isinstance(model, FeatureExtractor)
         self.classifier = model.model if is_extractor else model
@@ -97,7 +100,7 @@ class Subject:
             if getattr(module, "grad_checkpointing", False):
                 module.grad_checkpointing = False
         settle_weights(copy)
-        convert_tensors(copy, torch.float32, "cpu")
+        convert_tensors(copy, torch.float32, device)
         self.data_config = self._data_config(img_size)
         self.size: Any = self.data_config["input_size"][1:]
         if not dynamic_size and not is_extractor and self.classifier.img_size not in (None, self.size):
@@ -113,7 +116,7 @@ class Subject:
         self.run = shared_copy(copy)
         reparameterize(self.run)
         try:
-            outputs = self.run(torch.from_numpy(examples(1, self.size, self.data_config)))
+            outputs = self.run(torch.from_numpy(examples(1, self.size, self.data_config)).to(device))
         except (RuntimeError, ValueError, TypeError, AssertionError) as error:
             raise ConfigError(f"'{self.name}' does not take images of {self.size[0]} x {self.size[1]}: "
                               f"{_first_line(error)}") from error
@@ -138,7 +141,8 @@ class Subject:
 
     def answers(self, images: np.ndarray) -> Outputs:
         """What torch gives for normalised images (B, C, H, W)."""
-        return [value.numpy() for value in tree_leaves(self.reference(torch.from_numpy(images)))]
+        outputs = self.reference(torch.from_numpy(images).to(self.device))
+        return [value.cpu().numpy() for value in tree_leaves(outputs)]
 
     def other_sizes(self) -> list[tuple[int, int]]:
         """Sizes (height, width) besides its own that the model takes: odd ones, too, if it does.

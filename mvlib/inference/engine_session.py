@@ -85,6 +85,9 @@ class EngineSession(Session):
         if PACKAGES[self.folder.format] != "torch":
             return "cpu" if self.settings.device == "auto" else self.settings.device
         require("torch")
+        made_for = self.folder.versions.get("machine")  # of machine code
+        if made_for and self.settings.device == "auto":
+            return "cuda" if made_for.startswith("cuda") else "cpu"
         from .model import resolve_device
 
         return str(resolve_device(self.settings.device))

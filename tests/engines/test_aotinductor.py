@@ -8,10 +8,13 @@ import pytest
 import torch
 from torch import nn
 
+from mvlib.cli import main
 from mvlib.engines.convert import convert
+from mvlib.engines.exporter import export
 from mvlib.engines.folder import EngineFolder, Tensor
 from mvlib.engines.run_torch import machine_of, open_engine
 from mvlib.errors import ConfigError
+from mvlib.inference.session import Settings, open_session
 
 SIZE = (3, 8, 8)
 DATA = {"input_size": SIZE, "mean": (0.5,) * 3, "std": (0.25,) * 3}
@@ -65,3 +68,22 @@ def test_without_a_compiler_nothing_is_packaged(monkeypatch, tmp_path):
     with pytest.raises(ConfigError, match=r"'Linear' cannot be converted to AOTInductor: it compiles ahead of time, "
                                           r"and there is no C\+\+ compiler \(no-such-compiler\)"):
         convert("aotinductor", nn.Linear(3, 3), torch.randn(2, 3), tmp_path / "model.aoti.pt2")
+
+
+def test_other_formats_are_for_any_device(capsys, monkeypatch, tmp_path):
+    assert main(["export", "resnet18.a1_in1k", "--device", "cuda", "--output", str(tmp_path / "export")]) == 2
+    assert capsys.readouterr().err == ("mvlib: --device goes with --format aotinductor: the other formats are for any "
+                                       "device that their library runs on\n")
+    monkeypatch.setattr("mvlib.engines.exporter.find_device", lambda device: torch.device(device))
+    with pytest.raises(ConfigError, match="device='cuda' goes with the format aotinductor: what is exported as onnx is "
+                                          "for any device that its library runs on"):
+        export("resnet18", tmp_path / "export", format="onnx", device="cuda")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_models_package_answers(tmp_path):
+    """Through the command, and by predict, which needs no device to be named."""
+    export("tf_efficientnet_lite0.pip_in1k", tmp_path / "export", format="aotinductor")
+    session = open_session(Settings(model=str(tmp_path / "export")))
+    assert session(np.zeros((3, 224, 224, 3), np.uint8)).shape == (3, 1000)
