@@ -19,6 +19,10 @@ with quick_import():
 
 __all__ = ["OpenVINOEngine", "open_engine"]
 
+# Its bindings set up what they know of numpy when an array is first asked for, waiting for Python's lock with a lock of
+# their own held: two threads that are the first stop each other for good. Modules are imported by one.
+_ = ov.Tensor(np.zeros(1, np.float32)).data
+
 _HINTS = {"float32": "f32", "int8": "f32", "bfloat16": "bf16", "float16": "f16"}  # what is not quantized stays float32
 
 
