@@ -74,6 +74,7 @@ class Source:
         state: Of the file, as it is before anybody loads it.
         about: The rest, as JSON has it.
         origin: The "hf-hub:" branch that the file is of, if it is of one.
+        model: What the file, a checkpoint, was found to be of; None where that was not asked.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Source:
     state: State
     about: Mapping[str, Any]
     origin: str | None = None
+    model: str | None = None
 
     def is_unchanged(self) -> bool:
         """Whether the file is still what it was."""
@@ -104,8 +106,9 @@ def find_source(model: str | None, checkpoint: str | None = None, *, read_checkp
     """
     with contextlib.suppress(MvlibError, OSError), warnings.catch_warnings():  # who loads the model says what is wrong
         warnings.simplefilter("ignore", FutureWarning)  # of an old name: the same
+        own = None
         if checkpoint and not model:
-            model = _model_of(checkpoint, read_checkpoint)
+            model = own = _model_of(checkpoint, read_checkpoint)
             if model is None:
                 return None
         parsed = parse_model_name(model or DEFAULT_MODEL)
@@ -121,7 +124,7 @@ def find_source(model: str | None, checkpoint: str | None = None, *, read_checkp
             return None
         about = {"architecture": architecture, "from": "checkpoint" if checkpoint else "published", "config": config}
         path = Path(os.path.realpath(path))  # of all revisions of a repository that have it
-        return Source(name, path, _state(path), about, origin)
+        return Source(name, path, _state(path), about, origin, own)
     return None
 
 
@@ -161,7 +164,7 @@ def _model_of(checkpoint: str, read: bool) -> str | None:
 
         return read_training_facts(checkpoint).get("arch") or DEFAULT_MODEL
     known = _remembered(os.path.realpath(checkpoint))
-    return known.get("model") if known else None
+    return known.get("model") if known and known["state"] == _state(checkpoint) else None
 
 
 @dataclass(frozen=True)
@@ -254,13 +257,16 @@ def _state(path: str | os.PathLike[str]) -> State:
 
 
 def _remembered(path: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """{"state": ..., "sha256": ..., "model": of a checkpoint} of a file when it was last hashed."""
+    """{"state": ..., "sha256": ..., "model": of a checkpoint, if it was asked} of a file when it was last hashed."""
     known = _read(engines_dir() / _SUMS).get(os.fspath(path))
     return known if isinstance(known, dict) and {"state", "sha256"} <= known.keys() else None
 
 
 def _remember(key: Key) -> None:
-    about = {"state": key.source.state, "sha256": key.facts["weights"], "model": key.facts["architecture"]}
+    about = {"state": key.source.state, "sha256": key.facts["weights"], "model": key.source.model}
+    before = _remembered(key.source.path)
+    if about["model"] is None and before and before["state"] == about["state"]:  # this time the user has named one
+        about["model"] = before.get("model")
     place = engines_dir() / _SUMS
     known = _read(place)
     if known.get(str(key.source.path)) != about:

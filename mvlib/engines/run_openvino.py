@@ -24,6 +24,7 @@ __all__ = ["OpenVINOEngine", "open_engine"]
 _ = ov.Tensor(np.zeros(1, np.float32)).data
 
 _HINTS = {"float32": "f32", "int8": "f32", "bfloat16": "bf16", "float16": "f16"}  # what is not quantized stays float32
+_ = ov.Tensor(np.zeros(1, np.uint8)).data  # its first look at arrays: in two threads at once, it can hang for ever
 
 
 class OpenVINOEngine:

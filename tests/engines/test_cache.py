@@ -131,6 +131,24 @@ def test_a_checkpoint_says_its_model_once(place, tiny, tmp_path):
     assert cache.find(cache.key_of(named, format="openvino")) is not None
 
 
+def test_a_model_that_the_user_has_named_is_not_what_the_checkpoint_says(place, tmp_path):
+    import torch
+
+    path = tmp_path / "run.pth"
+    torch.save({"state_dict": {"weight": torch.zeros(1)}, "arch": "test_efficientnet"}, path)
+
+    def find(model=None, read=False):
+        return cache.find_source(model, str(path), read_checkpoint=read)
+
+    cache.make(cache.key_of(find("test_resnet"), format="openvino", read=True), build)
+    assert find() is None
+    cache.make(cache.key_of(find(read=True), format="openvino", read=True), build)
+    cache.make(cache.key_of(find("test_resnet"), format="onnx", read=True), build)
+    assert find().about["architecture"] == "test_efficientnet"
+    torch.save({"state_dict": {"weight": torch.zeros(1)}, "arch": "test_resnet"}, path)
+    assert find() is None
+
+
 def test_a_model_of_the_users_own_has_no_engine(place, repository, fresh_registry, tmp_path):
     @mvlib.register_model(weights={"mine": {"sources": [f"file:{repository}/model.safetensors"]}})
     def my_model(**kwargs):

@@ -37,3 +37,34 @@ assert openvino.convert_model is before and not hasattr(openvino, "__getattr__")
 def test_the_converter_is_imported_when_it_is_asked_for(code, tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={"HOME": str(tmp_path)})
     assert done.returncode == 0, done.stderr
+
+
+TWICE = """
+import os, threading, time
+from operator import attrgetter
+from mvlib.engines.run_openvino import ov
+parameter = ov.op.Parameter(ov.Type.f32, ov.PartialShape([4]))
+model = ov.Model([ov.op.Result(parameter.output(0))], [parameter], "same")
+compiled = ov.Core().compile_model(model, "CPU")
+first, second = (compiled.create_infer_request().get_input_tensor() for _ in range(2))
+class Slow(list):
+    data = property(sum)
+slow = Slow(range(4_000_000))
+def run(start, *values):
+    time.sleep(start - time.monotonic())
+    list(map(attrgetter("data"), values))
+now = time.monotonic() + 0.2
+threads = [threading.Thread(target=run, args=(now, slow, first), daemon=True),  # has Python's lock until the other waits
+           threading.Thread(target=run, args=(now + 0.001, second), daemon=True)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join(20)
+os._exit(any(thread.is_alive() for thread in threads))
+"""
+
+
+def test_two_threads_may_be_the_first(tmp_path):
+    """OpenVINO's binding prepares itself for arrays at the first use; in two threads at once it was a deadlock."""
+    done = subprocess.run([sys.executable, "-c", TWICE], env={"HOME": str(tmp_path)}, timeout=60)
+    assert done.returncode == 0
