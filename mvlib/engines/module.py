@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from ..errors import ConfigError
 from .folder import FORMATS, EngineFolder, read_export, write_description
 from .folder import Tensor as Described
-from .runtime import Engine, backend_of, open_engine
+from .runtime import Engine, backend_of, open_engine, run_filled
 
 if TYPE_CHECKING:
     from ..optimization.report import Report
@@ -138,7 +138,7 @@ class EngineModule(nn.Module):
         images = x.contiguous().numpy()
         engine, fixed = self.engine(), self.folder.input.shape[0]
         size = fixed if isinstance(fixed, int) else _PER_THREAD * torch.get_num_threads()
-        parts = [_run(engine, images[start:start + size], fixed) for start in range(0, max(len(images), 1), size)]
+        parts = [run_filled(engine, images[start:start + size]) for start in range(0, max(len(images), 1), size)]
         outputs = parts[0] if len(parts) == 1 else [np.concatenate(column) for column in zip(*parts)]
         return self._arrange([torch.from_numpy(output) for output in outputs])
 
@@ -204,15 +204,6 @@ _NO_WEIGHTS = ("an engine has no weights that torch could save or load: keep its
 
 def _plain(outputs: list[Tensor]) -> Any:
     return outputs[0] if len(outputs) == 1 else outputs
-
-
-def _run(engine: Engine, images: np.ndarray, fixed: int | str) -> list[np.ndarray]:
-    """Outputs for as many images as there are, of an engine that may take a fixed number, and one at least."""
-    count = len(images)
-    size = fixed if isinstance(fixed, int) else max(count, 1)
-    if count < size:
-        images = np.concatenate([images, np.zeros((size - count, *images.shape[1:]), np.float32)])
-    return [output if count == size else output[:count] for output in engine(images)]
 
 
 def temporary_module(make: Callable[[Path], object], model: nn.Module) -> EngineModule:

@@ -13,7 +13,7 @@ from ..errors import ConfigError, MissingPackageError
 from .folder import EngineFolder
 
 __all__ = ["BACKENDS", "ENGINES", "PACKAGES", "Engine", "backend_of", "is_installed", "open_engine", "require",
-           "require_for_export"]
+           "require_for_export", "run_filled"]
 
 BACKENDS = ("auto", "torch", "openvino", "onnxruntime")
 ENGINES = {"openvino": "openvino", "onnxruntime": "onnx"}  # backends that run an export, and its format
@@ -110,6 +110,15 @@ def open_engine(
 
 _MODULES = {"openvino": "run_openvino", "onnx": "run_onnx", "torch-export": "run_torch", "torchscript": "run_torch",
             "aotinductor": "run_torch"}
+
+
+def run_filled(engine: Engine, images: np.ndarray) -> list[np.ndarray]:
+    """What an engine gives for images, be they none, or fewer than the batch that it was exported for."""
+    count, fixed = len(images), engine.folder.input.shape[0]
+    size = fixed if isinstance(fixed, int) else max(count, 1)
+    if count < size:
+        images = np.concatenate([images, np.zeros((size - count, *images.shape[1:]), images.dtype)])
+    return [output if count == size else output[:count] for output in engine(images)]
 
 
 def check_images(folder: EngineFolder, images: np.ndarray) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..data.pil_transform import PILTransform
 from ..engines.folder import EngineFolder
-from ..engines.runtime import PACKAGES, open_engine, require
+from ..engines.runtime import PACKAGES, open_engine, require, run_filled
 from ..errors import ConfigError
 from ..precisions import precision_name
 from ..threads import compute_threads
@@ -98,7 +98,7 @@ class EngineSession(Session):
         return most if count is None else min(max(-(-count // self.lanes), 1), most)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
-        return self.engine(images)[0]
+        return run_filled(self.engine, images)[0]
 
     def warm_up(self) -> None:
         self.engine.warm_up()

@@ -9,6 +9,7 @@ from collections import namedtuple
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import mvlib
 from mvlib.engines import open_engine, read_export
@@ -94,6 +95,22 @@ def test_size_and_batch(resnet, tmp_path):
     with pytest.raises(mvlib.ConfigError, match="takes images of 3 x 3 x 64 x 96, not 2 x 3 x 64 x 96"):
         answers(tmp_path / "fixed", images[:2])
     assert read_export(mvlib.export(resnet, tmp_path / "one", dynamic_batch=False).path).input.shape[0] == 1
+
+
+@pytest.mark.parametrize("format", ["openvino", "onnx", "torchscript"])
+def test_a_batch_that_is_not_full_is_filled(format, resnet, tmp_path):
+    mvlib.export(resnet, tmp_path / "out", format=format, batch_size=3)
+    for number in range(5):
+        Image.new("RGB", (200, 180), (40 * number, 90, 0)).save(tmp_path / f"{number}.png")
+    (tmp_path / "4.png").write_bytes(b"no picture")
+    done = here("predict", *sorted(tmp_path.glob("*.png")), "--model", tmp_path / "out", "--format", "jsonl")
+    assert done.stderr.endswith("mvlib: 1 of 5 images could not be read\n")
+    found = [json.loads(line)["predictions"][0]["probability"] for line in done.stdout.splitlines() if "pred" in line]
+    images = [Image.open(tmp_path / f"{number}.png") for number in range(4)]
+    transform = mvlib.create_transform(**mvlib.resolve_data_config(model=resnet))
+    with torch.no_grad():
+        expected = resnet(torch.stack([transform(image) for image in images])).softmax(-1).max(-1)[0]
+    np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("format", ["openvino", "torchscript"])

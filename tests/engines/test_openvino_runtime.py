@@ -54,7 +54,7 @@ def run(start, *values):
     time.sleep(start - time.monotonic())
     list(map(attrgetter("data"), values))
 now = time.monotonic() + 0.2
-threads = [threading.Thread(target=run, args=(now, slow, first), daemon=True),  # has Python's lock until the other waits
+threads = [threading.Thread(target=run, args=(now, slow, first), daemon=True),  # has the GIL until the other waits
            threading.Thread(target=run, args=(now + 0.001, second), daemon=True)]
 for thread in threads:
     thread.start()
