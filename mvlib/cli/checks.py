@@ -7,12 +7,12 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from ..engines.folder import is_export
-from ..errors import ConfigError, DataError, WeightsError
+from ..engines.folder import CONFIG_FILE, is_export
+from ..errors import ConfigError, DataError, UnknownNameError, WeightsError
 from ..files import read_text
 from ..names import parse_model_name
 
-__all__ = ["check_data", "check_file", "check_model", "check_new_folder", "expand_models"]
+__all__ = ["check_data", "check_file", "check_folder", "check_model", "check_new_folder", "expand_models"]
 
 
 def check_model(name: str, weights: bool = False) -> None:
@@ -24,12 +24,23 @@ def check_model(name: str, weights: bool = False) -> None:
 
     Raises:
         UnknownNameError: There is no such architecture, tag or source.
-        ConfigError: There is no such folder.
+        ConfigError: There is no such folder, or it is another kind of file or folder.
         WeightsError: Nothing is published for it.
     """
     if is_export(name):
         return
-    source, place, _ = parse_model_name(name)
+    try:
+        source, place, _ = parse_model_name(name)
+    except UnknownNameError:
+        if os.path.isdir(name):
+            inner = os.path.join(name, "export")
+            raise ConfigError(f"{name} is a folder, but neither an export nor a repository"
+                              f"{f'; {inner} is one' if os.path.isfile(os.path.join(inner, CONFIG_FILE)) else ''}") \
+                from None
+        if os.path.isfile(name):
+            raise ConfigError(f"{name} is a file, not the name of a model: weights are read by --checkpoint FILE") \
+                from None
+        raise
     if source == "local-dir" and not os.path.isdir(place):
         raise ConfigError(f"there is no folder {place}, which '{name}' names")
     if source is not None:
@@ -56,6 +67,16 @@ def check_file(path: str | os.PathLike[str] | None, option: str) -> None:
         "reading it is not permitted" if not os.access(path, os.R_OK) else None
     if reason:
         raise ConfigError(f"{option} {path} cannot be read: {reason}")
+
+
+def check_folder(path: str | os.PathLike[str] | None, option: str) -> None:
+    """Refuse a folder to read (if one is named) that is not there.
+
+    Raises:
+        ConfigError: So it is.
+    """
+    if path is not None and not os.path.isdir(path):
+        raise ConfigError(f"{option}: there is no folder {path}")
 
 
 def check_new_folder(path: str | os.PathLike[str], option: str) -> None:

@@ -5,18 +5,23 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ..engines.folder import FORMATS, PRECISIONS, check_place, full_name
+from ..engines.folder import FORMATS, PRECISIONS, check_place, full_name, refuse_export
 from ..engines.runtime import require_for_export
 from ..errors import ConfigError, ExportError
 from ..precisions import canonical_precision
 from .argument_types import positive, seed, share
-from .checks import check_file, check_model, check_new_folder
+from .checks import check_file, check_folder, check_model, check_new_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="name of a model, or the folder of one (RUN/export)")
+    parser.add_argument("model", nargs="?", metavar="MODEL",
+                        help="name of a model, or the folder of one (RUN/export); may be left out beside the "
+                             "--checkpoint of a training run, which says its own")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="folder to write")
-    parser.add_argument("--format", choices=tuple(FORMATS), default="openvino", help="(default: %(default)s)")
+    parser.add_argument("--format", choices=tuple(FORMATS), default="openvino",
+                        help="openvino: for CPUs, and the one that int8 is made in; onnx: for ONNX Runtime and many "
+                             "other programs; torch-export, torchscript: for programs that have torch; aotinductor: "
+                             "machine code for this kind of CPU or GPU (default: %(default)s)")
     parser.add_argument("--checkpoint", metavar="FILE", help="weights to load instead of the published ones")
     parser.add_argument("--img-size", type=positive, metavar="N", help="height and width instead of the weights' own")
     parser.add_argument("--batch-size", type=positive, metavar="N", help="the only size of batches; any unless given")
@@ -28,11 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out-indices", type=int, nargs="+", metavar="N", help="levels of the maps")
     parser.add_argument("--precision", type=canonical_precision, choices=PRECISIONS, default="float32",
                         help="numbers that the engine computes with (default: %(default)s)")
-    parser.add_argument("--calibrate", metavar="FOLDER", help="pictures like those to come, for int8")
-    parser.add_argument("--calibrate-count", type=positive, default=300, metavar="N",
+    parser.add_argument("--calibrate", metavar="FOLDER", help="pictures like those to come, 16 or more, for int8")
+    parser.add_argument("--calibrate-count", type=positive, default=100, metavar="N",
                         help="how many of them are drawn (default: %(default)s)")
     parser.add_argument("--quantize-exclude", action="append", default=[], metavar="NAME",
-                        help="a part of the model that stays float32; may be given again")
+                        help="a module (blocks.0) or a type of operations (MatMul) that stays float32; may be given "
+                             "again")
     parser.add_argument("--labels", metavar="FOLDER",
                         help="pictures in one folder a class, for the accuracy before and after int8")
     parser.add_argument("--least-agreement", type=share, default=0.97, metavar="SHARE",
@@ -58,19 +64,40 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError("--device goes with --format aotinductor: the other formats are for any device that their "
                           "library runs on")
     check_file(arguments.checkpoint, "--checkpoint")
-    check_model(full_name(arguments.model), weights=not arguments.checkpoint)
+    check_folder(arguments.calibrate, "--calibrate")
+    check_folder(arguments.labels, "--labels")
+    if not arguments.model and not arguments.checkpoint:
+        raise ConfigError("name the MODEL, or a training run's --checkpoint, which says its own")
+    if arguments.model:
+        refuse_export(arguments.model)
+        check_model(full_name(arguments.model), weights=not arguments.checkpoint)
     check_new_folder(arguments.output, "--output")
     check_place(arguments.output, replace=arguments.force)
     require_for_export(arguments.format)
     from ..engines.exporter import export
 
+    model = arguments.model or _model_of(arguments.checkpoint)
     names = ("format", "precision", "checkpoint", "img_size", "batch_size", "dynamic_size", "out_indices", "calibrate",
              "calibrate_count", "quantize_exclude", "labels", "least_agreement", "seed", "device", "force")
     try:
-        report = export(arguments.model, arguments.output, features=arguments.level or arguments.features,
+        report = export(model, arguments.output, features=arguments.level or arguments.features,
                         **{name: getattr(arguments, name) for name in names})
     except ExportError as error:
         print(f"mvlib: {error}", file=sys.stderr)
         return 1
     print(report)
     return 0
+
+
+def _model_of(checkpoint: str) -> str:
+    """What a training checkpoint says that it is of.
+
+    Raises:
+        ConfigError: Nothing.
+    """
+    from ..loading import read_training_facts
+
+    model = read_training_facts(checkpoint).get("arch")
+    if not model:
+        raise ConfigError(f"{checkpoint} does not say what model it is of: name the MODEL, too")
+    return model

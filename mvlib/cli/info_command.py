@@ -31,7 +31,10 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.name:
         raise ConfigError("info needs the NAME of a model, or --compare OLD NEW")
     if is_export(arguments.name):
-        return _show(_export_facts(read_export(arguments.name)), arguments.json)
+        facts = _export_facts(read_export(arguments.name))
+        if not arguments.json:
+            facts["files"] = {path: format_size(size) for path, size in facts["files"].items()}
+        return _show(facts, arguments.json)
     name = parse_model_name(arguments.name)
     if name.source is not None:
         raise UnknownNameError(f"info knows the registry's names; '{arguments.name}' names a repository, whose own "

@@ -10,11 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..engines.folder import full_name
 from ..engines.runtime import BACKENDS
 from ..errors import ConfigError
 from ..inference.options import COMPILE, DECODINGS, DEFAULT_MODEL, PRECISIONS, SHEETS
 from .argument_types import add_precision_argument, positive
-from .checks import check_file, check_model, check_new_folder
+from .checks import check_file, check_folder, check_model, check_new_folder
 from .output import check_output, hang_up
 
 if TYPE_CHECKING:
@@ -40,8 +41,9 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("inputs", nargs="*", metavar="INPUT",
                         help="image files, folders (searched recursively), or - for a list of files on standard input")
     parser.add_argument("--files-from", metavar="FILE", help="read names of files from this list, too, one a line")
-    parser.add_argument("--model", help=f"name of the model, or the folder of an export, which runs without torch "
-                                        f"(default: the checkpoint's, or {DEFAULT_MODEL})")
+    parser.add_argument("--model",
+                        help=f"name of the model, or the folder of an export, which runs without torch, or of the "
+                             f"weights of a training run, RUN/export (default: the checkpoint's, or {DEFAULT_MODEL})")
     parser.add_argument("--checkpoint", metavar="FILE",
                         help="weights to load instead of the published ones; a training checkpoint brings its model, "
                              "preprocessing and class names")
@@ -197,7 +199,9 @@ def check_shared_arguments(arguments: argparse.Namespace) -> None:
     if gone and len(gone) == len(arguments.inputs) and not arguments.files_from:  # of some, the others are done
         raise ConfigError(f"there is no file or folder {', '.join(gone[:3])}{', ...' if len(gone) > 3 else ''}")
     check_file(arguments.checkpoint, "--checkpoint")
+    check_folder(arguments.calibrate, "--calibrate")
     if arguments.model:
+        arguments.model = full_name(arguments.model)
         check_model(arguments.model, weights=not arguments.checkpoint)
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such a file is refused with a reason
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 
-from ..engines.folder import is_export
+from ..engines.folder import full_name, is_export
 from ..engines.runtime import BACKENDS, ENGINES, PACKAGES, require
 from ..errors import ConfigError
 from ..precisions import PRECISIONS, canonical_precision
 from ..train.arguments import add_options
 from .argument_types import positive
-from .checks import check_data, check_file, check_model, expand_models
+from .checks import check_data, check_file, check_folder, check_model, expand_models
 from .output import check_output, kind_of
 
 SHARED = ("dataset", "dataset_download", "class_map", "input_img_mode", "input_key", "target_key", "max_bad_samples",
@@ -103,14 +103,14 @@ def complete(arguments: argparse.Namespace, several: bool = True) -> argparse.Na
 
 def _check_engine(args: argparse.Namespace) -> None:
     """Refuse options of engines without one, and engines whose packages are missing."""
+    args.model = full_name(args.model)
     exported = is_export(args.model)
     if args.precision and args.backend in (None, "torch") and not exported:
         other = "" if args.precision == "int8" else f", or with torch --amp --amp-dtype {args.precision}"
-        raise ConfigError(f"--precision {args.precision} is of engines: with --backend openvino{other}")
+        raise ConfigError(f"--precision {args.precision} is computed by engines: give --backend openvino{other}")
     if args.calibrate and (args.precision != "int8" or exported):
         raise ConfigError("--calibrate goes with --precision int8 of a model that is no export yet")
-    if args.calibrate and not os.path.isdir(args.calibrate):
-        raise ConfigError(f"--calibrate: there is no folder {args.calibrate}")
+    check_folder(args.calibrate, "--calibrate")
     if args.precision == "int8" and not exported:
         require("nncf")
     if args.backend in ENGINES:

@@ -509,7 +509,9 @@ def engine_entries() -> list[EngineEntry]:
         record = _read(path)
         if _ENTRY.fullmatch(path.stem) and isinstance(record.get("files"), dict):
             facts = record["facts"]
-            about = " ".join(filter(None, (facts["format"], facts["precision"], facts["features"])))
+            features = facts["features"]
+            about = " ".join(filter(None, (facts["format"], facts["precision"],
+                                           f"level {features}" if features and features.isdigit() else features)))
             with contextlib.suppress(FileNotFoundError):  # removed meanwhile
                 entries.append(EngineEntry(record["name"], "engine", path.with_suffix(""), sum(
                     said["state"][0] for said in record["files"].values()), path.stat().st_mtime, about))

@@ -61,7 +61,8 @@ class ExportReport:
         files = ", ".join(f"{name} {size / 2**20:.1f} MiB" for name, size in self.files.items() if size >= 1 << 16)
         took = ", ".join(f"{what} {seconds:.1f} s" for what, seconds in self.seconds.items())
         return "\n".join([f"{self.path}: {self.model} in {TITLES[self.format]}, {self.precision}", f"  files  {files}",
-                          f"  check  outputs differ from torch's by {self.difference:.1e} of the largest",
+                          f"  check  outputs {'in float32 ' if self.precision == 'int8' else ''}differ from torch's by "
+                          f"{self.difference:.1e} of the largest",
                           *([f"  int8   {summary(self.measured)}"] if self.precision == "int8" else []),
                           f"  time   {took}", *(f"  note   {note}" for note in self.notes)])
 

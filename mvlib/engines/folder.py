@@ -165,16 +165,11 @@ def is_export(name: str | os.PathLike[str]) -> bool:
 
 
 def full_name(name: str | os.PathLike[str]) -> str:
-    """A model's name: of the folder of a repository ("RUN/export"), with the "local-dir:" that `create_model` wants.
-
-    Raises:
-        ConfigError: It is an export.
-    """
+    """A model's name: of the folder of a repository ("RUN/export"), with the "local-dir:" that `create_model` wants."""
     name = os.fspath(name)
-    refuse_export(name)
-    if is_model(name.partition(".")[0]) or not os.path.isfile(os.path.join(os.path.expanduser(name), CONFIG_FILE)):
+    if is_export(name) or is_model(name.partition(".")[0]):
         return name
-    return f"local-dir:{name}"
+    return f"local-dir:{name}" if os.path.isfile(os.path.join(os.path.expanduser(name), CONFIG_FILE)) else name
 
 
 def refuse_export(name: str) -> None:

@@ -119,7 +119,8 @@ def quantize(
     judged = held if len(held) >= LEAST else seen
     expected = quantizer.answers(quantizer.model, judged)
     agreement, left, found, model = -np.inf, list[str](), expected, None
-    for first in map(quantizer.first, _FIRST):
+    layers = quantizer.layers()
+    for first in (layers[:count] for count in _FIRST if 2 * count <= len(layers)):  # with more, little is gained
         attempt = quantizer.quantized(excluded | set(first))
         answers = quantizer.answers(attempt, judged)
         share = _agreement(expected, answers, folder.features is None)
@@ -208,7 +209,7 @@ class _Quantizer:
     """
 
     def __init__(self, folder: EngineFolder, pictures: Pictures) -> None:
-        with no_telemetry():
+        with _quiet(), no_telemetry():
             import nncf
             import openvino
 
@@ -249,10 +250,9 @@ class _Quantizer:
         answers = [engine(batch) for batch in _batches(pictures.images, size if isinstance(size, int) else _BATCH_SIZE)]
         return [np.concatenate(outputs)[:len(pictures)] for outputs in zip(*answers)]
 
-    def first(self, count: int) -> list[str]:
-        """Names of the first operations with weights."""
-        return [op.get_friendly_name() for op in self.model.get_ordered_ops()
-                if op.get_type_name() in _WEIGHTED][:count]
+    def layers(self) -> list[str]:
+        """Names of the operations with weights, from the first on."""
+        return [op.get_friendly_name() for op in self.model.get_ordered_ops() if op.get_type_name() in _WEIGHTED]
 
     def matching(self, patterns: Iterable[str], layers: Mapping[str, str]) -> set[str]:
         """Names of the operations that patterns of modules or types mean.
@@ -318,12 +318,13 @@ def _batches(images: np.ndarray, size: int) -> Iterator[np.ndarray]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without NNCF's bars of progress and hints."""
-    logger = logging.getLogger("nncf")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Without NNCF's bars of progress and hints, and what it makes torch say of compilers."""
+    levels = [(logger, logger.level) for logger in map(logging.getLogger, ("nncf", "torch.utils.cpp_extension"))]
+    for logger, _ in levels:
+        logger.setLevel(logging.ERROR)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in levels:
+            logger.setLevel(level)

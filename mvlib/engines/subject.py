@@ -23,7 +23,7 @@ from ..layers.helpers import unwrap
 from ..models.base import ImageModel
 from ..optimization.copies import convert_tensors, settle_weights, shared_copy, why_quantized
 from ..publish import hub_config
-from .folder import EngineFolder, full_name
+from .folder import EngineFolder, full_name, refuse_export
 from .folder import Tensor as Described
 from .module import EngineModule
 
@@ -42,6 +42,7 @@ def load(
         ConfigError: The name is that of an export.
         UnknownNameError, WeightsError: Of `create_model`.
     """
+    refuse_export(os.fspath(name))
     name = full_name(name)
     arguments: dict[str, Any] = {}
     known = known_arguments(name) or ()

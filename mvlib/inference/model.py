@@ -197,7 +197,8 @@ def _quantize(model: nn.Module) -> nn.Module:
     share = sum(module.weight.numel() for module in linear) / max(sum(p.numel() for p in model.parameters()), 1)
     if share < _LEAST_INT8:
         raise ConfigError(f"'{name_of(model)}' has no int8 weights, and its linear layers, which could be quantized on "
-                          f"the fly, are but {share:.0%} of it: take another precision, or a quantized_* model")
+                          f"the fly, are but {share:.0%} of it: take another precision, a quantized_* model, or an "
+                          f"engine that is calibrated on 16 pictures or more, --calibrate FOLDER")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated, but all that torch itself has
         from torch.ao.quantization import quantize_dynamic

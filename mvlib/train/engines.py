@@ -87,7 +87,7 @@ def convert(
     module, report = optimize(model.eval().to(device), example, backend=args.backend, dtype=args.precision)
     for step in report.steps:
         if step.name == "engine":
-            _logger.info("%s: %s", report.backend, step.note)
+            _logger.info("%s", step.note)
     return module
 
 

@@ -298,8 +298,9 @@ def test_int8_needs_weights_that_can_be_int8(two):
     done = mvlib("predict", *two, "--precision", "int8")
     assert done.returncode == 2
     assert done.stderr == ("mvlib: 'tf_efficientnet_lite0.pip_in1k' has no int8 weights, and its linear layers, which "
-                           "could be quantized on the fly, are but 28% of it: take another precision, or a quantized_* "
-                           "model\n")
+                           "could be quantized on the fly, are but 28% of it: take another precision, a "
+                           "quantized_* model, or an engine that is calibrated on 16 pictures or more, "
+                           "--calibrate FOLDER\n")
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

@@ -319,6 +319,17 @@ def test_command(tmp_path, monkeypatch):
     assert done.returncode == 0 and "note   outputs differ" in done.stdout
 
 
+def test_a_training_checkpoint_says_its_model(tmp_path):
+    weights = mvlib.create_model("test_resnet").state_dict()
+    torch.save({"arch": "test_resnet", "state_dict": weights}, tmp_path / "last.pth.tar")
+    done = here("export", "--checkpoint", tmp_path / "last.pth.tar", "--output", tmp_path / "out")
+    assert done.returncode == 0, done.stderr
+    torch.save(weights, tmp_path / "weights.pth")
+    done = here("export", "--checkpoint", tmp_path / "weights.pth", "--output", tmp_path / "other")
+    assert done.returncode == 2
+    assert done.stderr == f"mvlib: {tmp_path / 'weights.pth'} does not say what model it is of: name the MODEL, too\n"
+
+
 @pytest.mark.parametrize("arguments, text", [
     (["resnet5"], "unknown architecture 'resnet5'; did you mean"),
     (["quantized_resnet18.nothing"], "quantized_resnet18"),
@@ -327,6 +338,12 @@ def test_command(tmp_path, monkeypatch):
     ([LITE0, "--out-indices", "2", "--features", "pooled"], "--out-indices goes with --features maps"),
     ([LITE0, "--calibrate", "."], "--calibrate, --labels and --quantize-exclude go with --precision int8"),
     ([LITE0, "--precision", "int8"], "int8 is calibrated on pictures like those that the model will see: --calibrate"),
+    ([LITE0, "--precision", "int8", "--calibrate", "nowhere"], "--calibrate: there is no folder nowhere"),
+    ([LITE0, "--precision", "int8", "--calibrate", ".", "--labels", "nowhere"], "--labels: there is no folder nowhere"),
+    ([], "name the MODEL, or a training run's --checkpoint, which says its own"),
+    (["run/one"], "run/one is a folder, but neither an export nor a repository; run/one/export is one"),
+    (["run/two"], "run/two is a folder, but neither an export nor a repository\n"),
+    (["run/two/weights.pt"], "run/two/weights.pt is a file, not the name of a model: weights are read by --checkpoint"),
     ([LITE0, "--checkpoint", "nowhere.pt"], "--checkpoint nowhere.pt cannot be read: there is no such file"),
     ([LITE0, "--output", "file/out"], "file is a file"),
     ([LITE0, "--output", "."], "exists already and is no export: take another place"),
@@ -342,6 +359,9 @@ def test_command_refuses_before_anything_is_loaded(arguments, text, tmp_path):
         sys.exit(status)
     """
     (tmp_path / "file").touch()
+    for name in ("run/one/export/config.json", "run/two/weights.pt"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
     output = [] if "--output" in arguments else ["--output", "out"]
     done = subprocess.run([sys.executable, "-c", code, "export", *arguments, *output], capture_output=True, text=True,
                           cwd=tmp_path, env={**os.environ, "PYTHONPATH": os.getcwd()})

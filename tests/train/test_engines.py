@@ -167,8 +167,9 @@ def test_what_an_export_cannot(digits, saved, exports, monkeypatch, capsys, name
 
 
 @pytest.mark.parametrize(("flags", "text"), [
-    (["--precision", "bfloat16"], "--precision bfloat16 is of engines: with --backend openvino, or with torch --amp"),
-    (["--precision", "int8"], "--precision int8 is of engines: with --backend openvino\n"),
+    (["--precision", "bfloat16"],
+     "--precision bfloat16 is computed by engines: give --backend openvino, or with torch --amp"),
+    (["--precision", "int8"], "--precision int8 is computed by engines: give --backend openvino\n"),
     (["--backend", "openvino", "--calibrate", "."], "--calibrate goes with --precision int8 of a model"),
     (["--backend", "openvino", "--precision", "int8", "--calibrate", "nowhere"], "there is no folder nowhere"),
     (["--backend", "openvino", "--amp"], "--amp is torch's"),
