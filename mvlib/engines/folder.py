@@ -191,8 +191,8 @@ def read_export(name: str | os.PathLike[str]) -> EngineFolder:
     """The description of an export; its files are not looked at yet (`EngineFolder.check_files`).
 
     Raises:
-        ConfigError: There is none, it is of a newer mvlib, a description cannot be read, or config.json has been
-            changed in what the engine depends on.
+        ConfigError: There is none, it is of a newer mvlib, a description cannot be read, engine.json has been changed,
+            or config.json in what the engine depends on.
     """
     path = _place(name)
     if not path.is_dir():
@@ -210,10 +210,12 @@ def read_export(name: str | os.PathLike[str]) -> EngineFolder:
         if folder.format not in FORMATS:
             raise ConfigError(f"{path} holds an engine of the unknown format '{folder.format}'; known: "
                               f"{', '.join(FORMATS)}")
-        facts = said["facts"]
     except (KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path / ENGINE_FILE} is damaged: {error!r}; export it again") from None
-    for key, value in facts.items():
+    if said.get("sha256") != _digest(said):  # nothing below is of another type than was written
+        raise ConfigError(f"{path / ENGINE_FILE} was changed after the export, which is what it describes; export it "
+                          f"again")
+    for key, value in said["facts"].items():
         if _plain(_fact(config, key)) != value:
             raise ConfigError(f"{path / CONFIG_FILE} was changed after the export: {key} is {_fact(config, key)!r}, "
                               f"and the engine was made with {value!r}; export it again")
@@ -223,6 +225,12 @@ def read_export(name: str | os.PathLike[str]) -> EngineFolder:
         raise ConfigError(f"{path / CONFIG_FILE}: label_names has {count}, and the engine has {folder.num_classes} "
                           f"classes")
     return folder
+
+
+def _digest(said: Mapping[str, Any]) -> str:
+    """SHA-256 of a description, but for the line that says it."""
+    data = json.dumps({key: value for key, value in said.items() if key != "sha256"}, sort_keys=True)
+    return hashlib.sha256(data.encode()).hexdigest()
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -316,6 +324,7 @@ def write_description(folder: EngineFolder) -> EngineFolder:
     said = {key: value for key, value in asdict(folder).items() if key not in ("path", "config")}
     said.update(layout=LAYOUT, files=files, versions={"mvlib": __version__, **folder.versions},
                 facts={key: _fact(folder.config, key) for key in _FACTS})
+    said["sha256"] = _digest(_plain(said))
     for name, data in ((CONFIG_FILE, folder.config), (ENGINE_FILE, said)):
         with replacing(folder.path / name) as temporary:
             temporary.write_text(json.dumps(data, indent=2), encoding="utf-8")

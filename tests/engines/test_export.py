@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections import namedtuple
@@ -95,6 +96,27 @@ def test_size_and_batch(resnet, tmp_path):
     with pytest.raises(mvlib.ConfigError, match="takes images of 3 x 3 x 64 x 96, not 2 x 3 x 64 x 96"):
         answers(tmp_path / "fixed", images[:2])
     assert read_export(mvlib.export(resnet, tmp_path / "one", dynamic_batch=False).path).input.shape[0] == 1
+
+
+@pytest.fixture(scope="module")
+def small(resnet, tmp_path_factory):
+    return mvlib.export(resnet, tmp_path_factory.mktemp("small") / "out", img_size=32).path
+
+
+@pytest.mark.parametrize("keys, value", [
+    (["data_config", "mean"], [0.1, 0.2, 0.3]), (["data_config", "std", 1], 1.0), (["data_config", "crop_pct"], None),
+    (["input", "shape", 0], -1), (["outputs"], []), (["files"], {}), (["facts"], None), (["num_classes"], "x"),
+    (["measured"], {"difference": 0.0}),
+], ids=str)
+def test_a_description_that_was_edited_is_refused(keys, value, small, tmp_path):
+    path = shutil.copytree(small, tmp_path / "out") / "engine.json"
+    data = said = json.loads(path.read_text())
+    for key in keys[:-1]:
+        data = data[key]
+    data[keys[-1]] = value
+    path.write_text(json.dumps(said))
+    with pytest.raises(mvlib.ConfigError, match="engine.json was changed after the export"):
+        read_export(path.parent)
 
 
 @pytest.mark.parametrize("format", ["openvino", "onnx", "torchscript"])
