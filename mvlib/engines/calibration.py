@@ -118,7 +118,8 @@ def find_labels(
         raise DataError(f"{os.fspath(folder)} has no class folders")
     classes = sorted(reader.class_to_idx, key=reader.class_to_idx.__getitem__)
     if len(classes) != num_classes:
-        raise ConfigError(f"{os.fspath(folder)} has {len(classes)} class folders, and the model {num_classes} classes")
+        raise ConfigError(f"{os.fspath(folder)} has {len(classes)} class folders, and the model {num_classes} classes: "
+                          f"accuracy is measured on a folder for each, with its name")
     order = match_classes(classes, names, label_set)
     samples = ((path, target) for path, target, *_ in map(reader.__getitem__, range(len(reader))) if target is not None)
     return {os.fspath(Path(path)): order[target] if order else target for path, target in samples}

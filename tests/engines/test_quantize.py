@@ -190,7 +190,8 @@ def test_labels_that_do_not_fit_are_refused(photos, tmp_path):
     other = tmp_path / "other"
     for name in ("ant", "bee", "cat"):
         shutil.copytree(photos / "chelsea", other / name)
-    assert refusal(tmp_path, photos, labels=other) == f"{other} has 3 class folders, and the model 4 classes"
+    assert refusal(tmp_path, photos, labels=other) == (f"{other} has 3 class folders, and the model 4 classes: "
+                                                       f"accuracy is measured on a folder for each, with its name")
     assert refusal(tmp_path, photos, DataError, labels=photos / "chelsea").endswith("has no class folders")
 
 
