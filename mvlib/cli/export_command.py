@@ -9,7 +9,7 @@ from ..engines.folder import FORMATS, PRECISIONS, check_place, full_name, refuse
 from ..engines.runtime import require_for_export
 from ..errors import ConfigError, ExportError
 from ..precisions import canonical_precision
-from .argument_types import positive, seed, share
+from .argument_types import Number, positive, seed, share
 from .checks import check_file, check_folder, check_model, check_new_folder
 
 
@@ -30,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="in the place of classes: pooled, one vector an image, what the classifier reads; tokens, "
                              "the final features before pooling; maps, those of several levels")
     parser.add_argument("--level", metavar="N|MODULE", help="the features of a level of the model instead")
-    parser.add_argument("--out-indices", type=int, nargs="+", metavar="N", help="levels of the maps")
+    parser.add_argument("--out-indices", type=Number(int, most=2**31 - 1), nargs="+", metavar="N",
+                        help="levels of the maps")
     parser.add_argument("--precision", type=canonical_precision, choices=PRECISIONS, default="float32",
                         help="numbers that the engine computes with (default: %(default)s)")
     parser.add_argument("--calibrate", metavar="FOLDER", help="pictures like those to come, 16 or more, for int8")
@@ -56,6 +57,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError("--features and --level are two choices: give one of them")
     if arguments.out_indices and (arguments.level or arguments.features not in (None, "maps")):
         raise ConfigError("--out-indices goes with --features maps")
+    check_folder(arguments.calibrate, "--calibrate")
+    check_folder(arguments.labels, "--labels")
     if arguments.precision != "int8" and (arguments.calibrate or arguments.labels or arguments.quantize_exclude):
         raise ConfigError("--calibrate, --labels and --quantize-exclude go with --precision int8")
     if arguments.precision == "int8" and not arguments.calibrate:
@@ -64,8 +67,6 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError("--device goes with --format aotinductor: the other formats are for any device that their "
                           "library runs on")
     check_file(arguments.checkpoint, "--checkpoint")
-    check_folder(arguments.calibrate, "--calibrate")
-    check_folder(arguments.labels, "--labels")
     if not arguments.model and not arguments.checkpoint:
         raise ConfigError("name the MODEL, or a training run's --checkpoint, which says its own")
     if arguments.model:

@@ -104,13 +104,13 @@ def complete(arguments: argparse.Namespace, several: bool = True) -> argparse.Na
 def _check_engine(args: argparse.Namespace) -> None:
     """Refuse options of engines without one, and engines whose packages are missing."""
     args.model = full_name(args.model)
+    check_folder(args.calibrate, "--calibrate")
     exported = is_export(args.model)
     if args.precision and args.backend in (None, "torch") and not exported:
         other = "" if args.precision == "int8" else f", or with torch --amp --amp-dtype {args.precision}"
         raise ConfigError(f"--precision {args.precision} is computed by engines: give --backend openvino{other}")
     if args.calibrate and (args.precision != "int8" or exported):
         raise ConfigError("--calibrate goes with --precision int8 of a model that is no export yet")
-    check_folder(args.calibrate, "--calibrate")
     if args.precision == "int8" and not exported:
         require("nncf")
     if args.backend in ENGINES:

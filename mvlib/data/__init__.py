@@ -39,4 +39,4 @@ _NAMES = {
     ),
 }
 
-__getattr__, __dir__, __all__ = attach(__name__, _NAMES, submodules=("augment", "workers"))
+__getattr__, __dir__, __all__ = attach(__name__, _NAMES, submodules=("augment", "pil_transform", "workers"))

@@ -1,6 +1,6 @@
 # Written by scripts/build_stubs.py.
 # ruff: noqa
-from . import augment as augment, auto_augment as auto_augment, collate as collate, config as config, constants as constants, dataset as dataset, dataset_factory as dataset_factory, fast as fast, images as images, labels as labels, loader as loader, mixup as mixup, normalizer as normalizer, presets as presets, random_erasing as random_erasing, randomness as randomness, readers as readers, samplers as samplers, train_transforms as train_transforms, transform_factory as transform_factory, transforms as transforms, workers as workers
+from . import augment as augment, auto_augment as auto_augment, collate as collate, config as config, constants as constants, dataset as dataset, dataset_factory as dataset_factory, fast as fast, images as images, labels as labels, loader as loader, mixup as mixup, normalizer as normalizer, pil_transform as pil_transform, presets as presets, random_erasing as random_erasing, randomness as randomness, readers as readers, samplers as samplers, train_transforms as train_transforms, transform_factory as transform_factory, transforms as transforms, workers as workers
 from .auto_augment import AugMixAugment, AugmentOp, AutoAugment, RandAugment, augment_and_mix_transform, augmix_ops, auto_augment_policy, auto_augment_transform, create_policy, rand_augment_choices, rand_augment_ops, rand_augment_transform
 from .collate import fast_collate
 from .config import image_mode, per_channel, resolve_data_config, resolve_model_data_config

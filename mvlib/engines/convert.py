@@ -156,7 +156,8 @@ def to_program(model: nn.Module, example: Tensor, axes: Axes) -> torch.export.Ex
 def _quiet() -> Iterator[None]:
     """Without what the libraries say of their own age, and print of graphs that they do not understand."""
     loggers = [logging.getLogger(name) for name in ("torch", "torch.onnx", "onnxscript")]
-    levels = [logger.level for logger in loggers]
+    changed = [logging.getLogger(), *loggers]  # OpenVINO leaves the root's as it was not, where it fails
+    levels = [logger.level for logger in changed]
     nowhere = io.StringIO()
     with warnings.catch_warnings(), contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
         warnings.simplefilter("ignore")
@@ -165,7 +166,7 @@ def _quiet() -> Iterator[None]:
                 logger.setLevel(logging.CRITICAL)
             yield
         finally:
-            for logger, level in zip(loggers, levels):
+            for logger, level in zip(changed, levels):
                 logger.setLevel(level)
 
 

@@ -27,4 +27,4 @@ _NAMES = {
     "evaluation": ("evaluate", "expand_models", "fold_batch_norms", "infer", "read_label_lists", "write_results"),
 }
 
-__getattr__, __dir__, __all__ = attach(__name__, _NAMES)
+__getattr__, __dir__, __all__ = attach(__name__, _NAMES, submodules=("engines",))

@@ -1,6 +1,6 @@
 # Written by scripts/build_stubs.py.
 # ruff: noqa
-from . import arguments as arguments, averaging as averaging, batchnorm as batchnorm, checkpoint as checkpoint, distributed as distributed, ema as ema, engine as engine, evaluation as evaluation, messages as messages, model as model, precision as precision, recipes as recipes, report as report, run as run
+from . import arguments as arguments, averaging as averaging, batchnorm as batchnorm, checkpoint as checkpoint, distributed as distributed, ema as ema, engine as engine, engines as engines, evaluation as evaluation, messages as messages, model as model, precision as precision, recipes as recipes, report as report, run as run
 from .arguments import Option, add_options, find_option, finish_arguments
 from .averaging import average_checkpoints, choose_checkpoints, clean_checkpoint, common_facts, write_weights
 from .batchnorm import SplitBatchNorm2d, SyncBatchNormAct, convert_splitbn_model, convert_sync_batchnorm, distribute_bn

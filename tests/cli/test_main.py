@@ -100,7 +100,8 @@ def test_numbers_have_ranges(all_options):
         if isinstance(action.default, (int, float)):
             assert action.type(action.default) == action.default, where
     assert {where[1] for where, action in numbers.items() if getattr(action.type, "sign", "") == "any"} == \
-        {"--mean", "--head-init-scale", "--head-init-bias", "--opt-betas", "--bce-target-thresh"}
+        {"--mean", "--head-init-scale", "--head-init-bias", "--opt-betas", "--bce-target-thresh",
+         "--out-indices"}
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

@@ -32,7 +32,9 @@ def outcome(words):
             status = "torch" if "torch" in str(error) else repr(error)
         except Exception as error:
             status = repr(error)
-    return status, err.getvalue()
+    lacks = ("torch, which runs models, is not installed", "this needs the package 'torch'")
+    is_taken = status == 2 and err.getvalue().startswith(tuple(f"mvlib: {text}" for text in lacks))
+    return "torch" if is_taken else status, err.getvalue()
 
 print(json.dumps([outcome(words) for words in json.load(sys.stdin)]))
 """
@@ -73,13 +75,14 @@ TAKEN = {
     "train": ["data", "--model", "resnet18", "--output", "runs"], "benchmark": ["resnet18"], "compare": ["alexnet"],
     "validate": ["data", "--model", "resnet18", "--no-pretrained"],
     "inference": ["data", "--model", "resnet18", "--no-pretrained"],
+    "export": ["tf_efficientnet_lite0.pip_in1k", "--output", "export"],
 }
 # What options (and positionals) name, by their dest; all whose metavar is a path stand here.
 FILES_TO_READ = {"files_from", "checkpoint", "config", "class_map", "pretrained_path", "initial_checkpoint",
                  "teacher_checkpoint", "real_labels", "valid_labels"}
-TO_READ = {"data", "data_dir", "resume", "folder", "inputs"}  # files or folders
+TO_READ = {"data", "data_dir", "resume", "folder", "inputs", "calibrate", "labels"}  # files or folders
 FILES_TO_WRITE = {"output": {"embed": ".npy"}, "sheet": ".png", "plot": ".png", "html": ".html", "results_file": ".csv"}
-FOLDERS_TO_MAKE = {"results_dir", ("train", "output")}
+FOLDERS_TO_MAKE = {"results_dir", ("train", "output"), ("export", "output")}
 SEVERAL = {("validate", "checkpoint")}  # a folder of checkpoints
 
 

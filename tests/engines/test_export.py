@@ -1,6 +1,7 @@
 """mvlib.export: what the folder says, what the engine answers, and what is refused."""
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -257,6 +258,7 @@ def test_wrong_engines_are_refused(forward, format, text, resnet, tmp_path):
     with pytest.raises((mvlib.ConfigError, mvlib.ExportError), match=f"^'test_resnet' .*{text}"):
         mvlib.export(changed(resnet, forward), tmp_path / "out", format=format, img_size=64)
     assert not list(tmp_path.iterdir())
+    assert logging.getLogger().level == logging.WARNING  # OpenVINO would leave ERROR, and warnings unsaid
 
 
 def test_force(resnet, tmp_path):
