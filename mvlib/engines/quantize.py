@@ -9,8 +9,10 @@ A model's graph says how it is quantized:
 - Ranges are NNCF's own, of the average picture: with those of all pictures tf_efficientnet_lite0 agreed no more often,
   and a network of SiLUs, whose outliers nothing cuts off, less.
 
-Where int8 then agrees too rarely with float32, the first layers are left in float32, a few more at each attempt; the
-best one is taken. Of the squared error of tf_efficientnet_lite0 with all of its 50 layers in int8, the first two make
+Where int8 then agrees too rarely with float32, the first layers are left in float32, a few more at each attempt, and
+then the depthwise ones, each of whose channels sums up few values and gains little in int8; the best attempt is taken.
+With 6 and the depthwise ones, tf_efficientnet_lite0 agrees on 97.6% of 85 photographs, with 6 alone on 96.5%. Of the
+squared error of tf_efficientnet_lite0 with all of its 50 layers in int8, the first two make
 two thirds, and they cost little in float32. To quantize each layer alone, and then leave out those that do the most
 harm, took three times as long and found the early ones.
 """
@@ -46,7 +48,8 @@ __all__ = ["check", "quantize", "summary"]
 
 _logger = logging.getLogger("mvlib")
 _WEIGHTED = ("Convolution", "GroupConvolution", "MatMul")
-_FIRST = (0, 2, 6, 14)  # layers that are left in float32, in one attempt after another
+# What is left in float32, in one attempt after another: so many of the first layers; whether the depthwise ones, too.
+_ATTEMPTS = ((0, False), (2, False), (6, True), (14, True))
 _BATCH_SIZE = 16
 
 
@@ -97,7 +100,7 @@ def quantize(
     Returns:
         The folder, to be described anew. `measured` says "agreement" (on pictures that were held out, "held_out" of
         them; if these are too few, on those of the calibration, and "held_out" is 0), "calibrated_on",
-        "float32_layers" (the first ones, which were left as they were) and, with labels, "top1_float32" and
+        "float32_layers" (which were left as they were) and, with labels, "top1_float32" and
         "top1_int8" on "labelled" pictures.
 
     Raises:
@@ -120,12 +123,16 @@ def quantize(
     expected = quantizer.answers(quantizer.model, judged)
     agreement, left, found, model = -np.inf, list[str](), expected, None
     layers = quantizer.layers()
-    for first in (layers[:count] for count in _FIRST if 2 * count <= len(layers)):  # with more, little is gained
-        attempt = quantizer.quantized(excluded | set(first))
+    for count, depthwise in _ATTEMPTS:
+        chosen = [name for place, (name, kind) in enumerate(layers.items())
+                  if place < count or depthwise and kind == "GroupConvolution"]
+        if 2 * len(chosen) > len(layers):  # with more, little is gained
+            continue
+        attempt = quantizer.quantized(excluded | set(chosen))
         answers = quantizer.answers(attempt, judged)
         share = _agreement(expected, answers, folder.features is None)
         if share > agreement:
-            agreement, left, found, model = share, first, answers, attempt
+            agreement, left, found, model = share, chosen, answers, attempt
         if share >= least_agreement:
             break
     measured = {
@@ -161,7 +168,7 @@ def summary(measured: Mapping[str, Any]) -> str:
     if "top1_int8" in measured:
         parts.append(f"top-1 {measured['top1_float32']:.1%} -> {measured['top1_int8']:.1%} of {measured['labelled']}")
     if measured["float32_layers"]:
-        parts.append(f"the first {len(measured['float32_layers'])} layers stay in float32")
+        parts.append(f"{len(measured['float32_layers'])} layers stay in float32")
     return "; ".join(parts)
 
 
@@ -250,9 +257,10 @@ class _Quantizer:
         answers = [engine(batch) for batch in _batches(pictures.images, size if isinstance(size, int) else _BATCH_SIZE)]
         return [np.concatenate(outputs)[:len(pictures)] for outputs in zip(*answers)]
 
-    def layers(self) -> list[str]:
-        """Names of the operations with weights, from the first on."""
-        return [op.get_friendly_name() for op in self.model.get_ordered_ops() if op.get_type_name() in _WEIGHTED]
+    def layers(self) -> dict[str, str]:
+        """{name: type} of the operations with weights, from the first on."""
+        return {op.get_friendly_name(): op.get_type_name() for op in self.model.get_ordered_ops()
+                if op.get_type_name() in _WEIGHTED}
 
     def matching(self, patterns: Iterable[str], layers: Mapping[str, str]) -> set[str]:
         """Names of the operations that patterns of modules or types mean.
