@@ -115,7 +115,7 @@ def test_each_kind_of_features_has_an_engine_of_its_own(place, photos, repositor
             arrays.append(np.load(path))
         assert arrays[0].shape == arrays[1].shape
         assert np.abs(arrays[0] - arrays[1]).max() < 0.1 * np.abs(arrays[0]).max()
-    assert [entry.about for entry in cache.engine_entries()] == ["openvino float32 1", "openvino float32 pooled"]
+    assert [entry.about for entry in cache.engine_entries()] == ["openvino float32 level 1", "openvino float32 pooled"]
 
 
 @pytest.mark.parametrize("arguments", [("--backend", "torch"), ("--device", "cpu", "--compile", "on"),
