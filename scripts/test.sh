@@ -11,4 +11,4 @@ setup_env test
 .venv/bin/python scripts/check_types.py
 # Two processes of one thread each are quicker than one of two; tests/conftest.py says which tests stay together.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-exec .venv/bin/python -m pytest -n "${TEST_PROCESSES:-2}" --durations=20 --durations-min=0.1 "$@"
+exec .venv/bin/python -m pytest -n "${TEST_PROCESSES:-2}" --max-worker-restart 0 --durations=20 --durations-min=0.1 "$@"
