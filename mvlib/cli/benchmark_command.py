@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..engines.runtime import BACKENDS, ENGINES, PACKAGES, require
+from ..engines.runtime import BACKENDS, require_backend
 from ..precisions import PRECISIONS
 from .argument_types import add_precision_argument, positive, positive_float
 from .output import check_output, kind_of, render, write_text
@@ -61,8 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     path = check_results_file(arguments.results_file)
     names = match_models(arguments.models)
     for backend in arguments.backend or ():
-        if backend in ENGINES:
-            require(PACKAGES[ENGINES[backend]])
+        require_backend(backend)
 
     import torch
 

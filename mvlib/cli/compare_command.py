@@ -10,7 +10,7 @@ from typing import Any
 
 from ..compare import COLUMNS, Candidate, compare_models
 from ..engines.folder import is_export
-from ..engines.runtime import BACKENDS, ENGINES, PACKAGES, require
+from ..engines.runtime import BACKENDS, require_backend
 from ..errors import ConfigError
 from ..precisions import PRECISIONS
 from .argument_types import add_precision_argument, natural, positive, positive_float
@@ -66,8 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_file(arguments.valid_labels, "--valid-labels")
     load_class_map(arguments.class_map, arguments.data or "")
     names = match_models(arguments.models, pretrained=True)
-    if arguments.backend in ENGINES:
-        require(PACKAGES[ENGINES[arguments.backend]])
+    require_backend(arguments.backend)
 
     import torch
 

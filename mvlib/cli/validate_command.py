@@ -6,7 +6,7 @@ import argparse
 import os
 
 from ..engines.folder import full_name, is_export
-from ..engines.runtime import BACKENDS, ENGINES, PACKAGES, require
+from ..engines.runtime import BACKENDS, require, require_backend
 from ..errors import ConfigError
 from ..precisions import PRECISIONS, canonical_precision
 from ..train.arguments import add_options
@@ -113,5 +113,4 @@ def _check_engine(args: argparse.Namespace) -> None:
         raise ConfigError("--calibrate goes with --precision int8 of a model that is no export yet")
     if args.precision == "int8" and not exported:
         require("nncf")
-    if args.backend in ENGINES:
-        require(PACKAGES[ENGINES[args.backend]])
+    require_backend(args.backend)

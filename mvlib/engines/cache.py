@@ -41,8 +41,7 @@ from ..hub import CacheEntry
 from ..inference.options import DEFAULT_MODEL
 from ..names import parse_model_name
 from ..registry import get_pretrained_cfg, is_ours, resolve_name
-from .folder import ENGINE_FILE, LAYOUT, EngineFolder, file_digest, read_export
-from .runtime import PACKAGES
+from .folder import ENGINE_FILE, FORMATS, LAYOUT, EngineFolder, file_digest, read_export
 
 __all__ = ["EngineEntry", "Key", "Source", "discard", "engine_entries", "engines_dir", "facts_of", "failure", "find",
            "find_latest", "find_source", "key_of", "make", "mark_once", "note_failure", "remove_engines"]
@@ -216,7 +215,7 @@ def key_of(
         return None
     return Key(source, {
         "weights": sha256, **source.about, "format": format, "precision": precision, "features": features, **more,
-        "layout": LAYOUT, "mvlib": _own_version(), "library": _library_version(PACKAGES[format]),
+        "layout": LAYOUT, "mvlib": _own_version(), "library": _library_version(FORMATS[format].package),
     })
 
 

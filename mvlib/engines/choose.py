@@ -33,8 +33,8 @@ from ..precisions import canonical_precision
 from ..registry import resolve_name
 from ..threads import cpu_count
 from . import cache, calibration
-from .folder import EngineFolder, read_export
-from .runtime import BACKENDS, ENGINES, PACKAGES, is_installed, require
+from .folder import FORMATS, EngineFolder, read_export
+from .runtime import BACKENDS, ENGINES, is_installed, require, require_backend
 
 if TYPE_CHECKING:
     from torch import nn
@@ -133,7 +133,7 @@ def _choose_as_told(settings: Settings, features: str | None) -> Choice:
     if not are_enabled():
         raise ConfigError(f"--backend {backend} makes and uses engines, which MVLIB_ENGINES=off forbids: leave out one "
                           f"of them")
-    require(PACKAGES[ENGINES[backend]])
+    require_backend(backend)
     if settings.device not in ("auto", "cpu"):
         raise ConfigError(f"--backend {backend} runs on the CPU, not on the device '{settings.device}': leave out one "
                           f"of them")
@@ -158,7 +158,7 @@ def _choose_freely(settings: Settings, features: str | None) -> Choice:
         return Choice()  # weights that were published so
     if settings.device == "auto" and has_gpu():
         return Choice()
-    if not is_installed(PACKAGES[ENGINES[_AUTO]]):
+    if not is_installed(FORMATS[ENGINES[_AUTO]].package):
         return Choice(after=_recommend)
     wanted = _Wanted(settings, features, ENGINES[_AUTO])
     if settings.begun is not None:

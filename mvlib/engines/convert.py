@@ -24,15 +24,12 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..models.scripting import scriptable
 from ..optimization.compilation import compiler_missing
+from .folder import FORMATS
 from .quiet import no_telemetry
 from .run_torch import machine_of
 from .runtime import require_for_export
 
-__all__ = ["CONVERTERS", "TITLES", "convert", "to_program"]
-
-TITLES = {"openvino": "OpenVINO", "onnx": "ONNX", "torch-export": "torch.export", "torchscript": "TorchScript",
-          "aotinductor": "AOTInductor"}
-
+__all__ = ["CONVERTERS", "convert", "to_program"]
 
 def convert(
     format: str,
@@ -76,7 +73,7 @@ def convert(
             raise
         except Exception as error:  # the converters' errors have no base of their own
             title = title or getattr(model, "architecture", type(model).__name__)
-            raise ConfigError(f"'{title}' cannot be converted to {TITLES[format]}: {_reason(error)}") from error
+            raise ConfigError(f"'{title}' cannot be converted to {FORMATS[format].title}: {_reason(error)}") from error
 
 
 Axes = dict[int, str]  # of the input, those of any size

@@ -19,7 +19,7 @@ from torch import nn
 from ..devices import find_device
 from ..errors import CheckpointError, ConfigError, ExportError
 from ..names import closest
-from .convert import TITLES, convert
+from .convert import convert
 from .folder import FORMATS, PRECISIONS, EngineFolder, new_folder, write_description
 from .quantize import check, quantize, summary
 from .runtime import open_engine, require_for_export
@@ -60,7 +60,8 @@ class ExportReport:
     def __str__(self) -> str:
         files = ", ".join(f"{name} {size / 2**20:.1f} MiB" for name, size in self.files.items() if size >= 1 << 16)
         took = ", ".join(f"{what} {seconds:.1f} s" for what, seconds in self.seconds.items())
-        return "\n".join([f"{self.path}: {self.model} in {TITLES[self.format]}, {self.precision}", f"  files  {files}",
+        return "\n".join([f"{self.path}: {self.model} in {FORMATS[self.format].title}, {self.precision}",
+                          f"  files  {files}",
                           f"  check  outputs {'in float32 ' if self.precision == 'int8' else ''}differ from torch's by "
                           f"{self.difference:.1e} of the largest",
                           *([f"  int8   {summary(self.measured)}"] if self.precision == "int8" else []),
@@ -161,7 +162,7 @@ def export(
         with _timed(seconds, "convert"):
             example = examples(2 if batches is _BATCHES else batches[0], subject.size, subject.data_config)
             versions = convert(
-                format, subject.run, torch.from_numpy(example).to(place_of_engine), place / FORMATS[format],
+                format, subject.run, torch.from_numpy(example).to(place_of_engine), place / FORMATS[format].file,
                 batches is _BATCHES, dynamic_size=dynamic_size, names=subject.output_names(expected[0]),
                 title=subject.name)
             folder = write_description(subject.describe(place, format, inputs, expected, versions))
@@ -170,8 +171,8 @@ def export(
         if not difference <= bound:
             notes.append(f"outputs differ from torch's by {difference:.1e} of the largest, more than {bound:.0e}")
             if not force:
-                raise ExportError(f"'{subject.name}' in {TITLES[format]}: {notes[0]}; nothing was written (--force "
-                                  f"writes it all the same)")
+                raise ExportError(f"'{subject.name}' in {FORMATS[format].title}: {notes[0]}; nothing was written "
+                                  f"(--force writes it all the same)")
         measured = {"difference": difference, "batches": list(batches), "sizes": [list(size) for size in sizes]}
         folder = replace(folder, measured=measured)
         if precision == "int8":
@@ -195,20 +196,20 @@ def _difference(
         ExportError: The engine fails, or gives other shapes.
     """
     engine = open_engine(folder, threads=torch.get_num_threads(), device=str(device))
-    worst = 0.0
+    worst, title = 0.0, FORMATS[folder.format].title
     for images, wanted in zip(inputs, expected):
         shown = " x ".join(map(str, images.shape))
         try:
             found = engine(images)
         except Exception as error:  # the libraries' errors have no base of their own
             reason = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-            raise ExportError(f"'{folder.model}' was converted to {TITLES[folder.format]}, but fails on images of "
-                              f"{shown}, so that the size of the example must have got into it: {reason[-1]}; fix "
-                              f"the batch (--batch-size), leave out --dynamic-size, or take another format") from error
+            raise ExportError(f"'{folder.model}' was converted to {title}, but fails on images of {shown}, so "
+                              f"that the size of the example must have got into it: {reason[-1]}; fix the batch "
+                              f"(--batch-size), leave out --dynamic-size, or take another format") from error
         for tensor, want, have in zip(folder.outputs, wanted, found, strict=True):
             if want.shape != have.shape:
-                raise ExportError(f"'{folder.model}' was converted to {TITLES[folder.format]}, but gives {tensor.name} "
-                                  f"of {have.shape}, not {want.shape}, for images of {shown}")
+                raise ExportError(f"'{folder.model}' was converted to {title}, but gives {tensor.name} of "
+                                  f"{have.shape}, not {want.shape}, for images of {shown}")
             worst = max(worst, _relative(want, have))
     return worst
 

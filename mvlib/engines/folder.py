@@ -28,17 +28,41 @@ from ..registry import is_model
 if TYPE_CHECKING:
     from ..weights import WeightsConfig
 
-__all__ = ["CONFIG_FILE", "ENGINE_FILE", "FORMATS", "PRECISIONS", "EngineFolder", "Tensor", "check_place", "full_name",
-           "is_export", "new_folder", "read_export", "refuse_export", "write_description"]
+__all__ = ["CONFIG_FILE", "ENGINE_FILE", "FORMATS", "PRECISIONS", "EngineFolder", "Format", "Tensor", "check_place",
+           "full_name", "is_export", "new_folder", "read_export", "refuse_export", "write_description"]
 
 CONFIG_FILE, ENGINE_FILE = "config.json", "engine.json"
 LAYOUT = 1  # of engine.json; one more where older versions of mvlib would misread it
-FORMATS = {  # and the file that a format's library opens
-    "openvino": "model.xml",
-    "onnx": "model.onnx",
-    "torch-export": "model.pt2",
-    "torchscript": "model.pt",
-    "aotinductor": "model.aoti.pt2",
+
+
+@dataclass(frozen=True)
+class Format:
+    """What an engine can be written as.
+
+    Attributes:
+        title: For people.
+        file: What its library opens.
+        backend: What runs it, by the name that users give.
+        package: The same, as Python imports it.
+        module: Of ours that runs it.
+        writers: Packages that it takes to write it, beyond torch.
+    """
+
+    title: str
+    file: str
+    backend: str = "torch"
+    package: str = "torch"
+    module: str = "run_torch"
+    writers: tuple[str, ...] = ()
+
+
+FORMATS: dict[str, Format] = {
+    "openvino": Format("OpenVINO", "model.xml", "openvino", "openvino", "run_openvino", ("openvino",)),
+    "onnx": Format("ONNX", "model.onnx", "onnxruntime", "onnxruntime", "run_onnx",
+                   ("onnx", "onnxscript", "onnxruntime")),
+    "torch-export": Format("torch.export", "model.pt2"),
+    "torchscript": Format("TorchScript", "model.pt"),
+    "aotinductor": Format("AOTInductor", "model.aoti.pt2"),
 }
 PRECISIONS = ("float32", "int8")
 _MAX_BYTES = 64 << 20  # of a description
@@ -100,7 +124,7 @@ class EngineFolder:
     @property
     def engine_file(self) -> Path:
         """What the format's library opens."""
-        return self.path / FORMATS[self.format]
+        return self.path / FORMATS[self.format].file
 
     @property
     def class_names(self) -> list[str]:

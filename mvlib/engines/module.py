@@ -245,7 +245,7 @@ def convert_module(model: nn.Module, example: Tensor, format: str) -> EngineModu
 
     def make(place: Path) -> None:
         place.mkdir()
-        versions = convert(format, model, torch.cat([example[:1]] * 2), place / FORMATS[format], names=names)
+        versions = convert(format, model, torch.cat([example[:1]] * 2), place / FORMATS[format].file, names=names)
         write_description(EngineFolder(
             path=place, format=format, model=getattr(model, "architecture", type(model).__name__), weights=None,
             precision="float32", features=None, num_classes=getattr(model, "num_classes", 0),

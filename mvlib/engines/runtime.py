@@ -10,23 +10,20 @@ from typing import Protocol
 import numpy as np
 
 from ..errors import ConfigError, MissingPackageError
-from .folder import EngineFolder
+from .folder import FORMATS, EngineFolder
 
-__all__ = ["BACKENDS", "ENGINES", "PACKAGES", "Engine", "backend_of", "is_installed", "open_engine", "require",
-           "require_for_export", "run_filled"]
+__all__ = ["BACKENDS", "ENGINES", "Engine", "backend_of", "is_installed", "open_engine", "require",
+           "require_backend", "require_for_export", "run_filled"]
 
 BACKENDS = ("auto", "torch", "openvino", "onnxruntime")
-ENGINES = {"openvino": "openvino", "onnxruntime": "onnx"}  # backends that run an export, and its format
-PACKAGES = {"openvino": "openvino", "onnx": "onnxruntime", "torch-export": "torch", "torchscript": "torch",
-            "aotinductor": "torch"}
-_CONVERTERS = {"openvino": ("openvino",), "onnx": ("onnx", "onnxscript", "onnxruntime")}
+ENGINES = {known.backend: name for name, known in FORMATS.items() if known.backend != "torch"}  # and their format
 _EXTRAS = {"openvino": "mvlib[openvino]", "nncf": "mvlib[openvino]", "onnx": "mvlib[onnx]",
            "onnxscript": "mvlib[onnx]", "onnxruntime": "mvlib[onnx]"}
 
 
 def backend_of(folder: EngineFolder) -> str:
     """What runs an export, by the name that `BACKENDS` have for it."""
-    return next((name for name, format in ENGINES.items() if format == folder.format), "torch")
+    return FORMATS[folder.format].backend
 
 
 class Engine(Protocol):
@@ -72,13 +69,23 @@ def require(package: str) -> None:
                                   f"{install_command(package)}")
 
 
+def require_backend(backend: str | None) -> None:
+    """Refuse a backend whose package is missing; none is missing of "auto" and "torch".
+
+    Raises:
+        MissingPackageError: It is not installed; says how to install it.
+    """
+    if backend in ENGINES:
+        require(FORMATS[ENGINES[backend]].package)
+
+
 def require_for_export(format: str) -> None:
     """Refuse to export without the packages that write a format and run it.
 
     Raises:
         MissingPackageError: One is not installed; says how to install it.
     """
-    for package in ("torch", *_CONVERTERS.get(format, ())):
+    for package in ("torch", *FORMATS[format].writers):
         require(package)
 
 
@@ -99,17 +106,14 @@ def open_engine(
         CheckpointError: The engine is damaged, or its library does not take it.
         ConfigError: The precision or the device cannot be had.
     """
-    require(PACKAGES[folder.format])
+    known = FORMATS[folder.format]
+    require(known.package)
     folder.check_files()
-    module = importlib.import_module(f"{__package__}.{_MODULES[folder.format]}")
-    more = {"device": device} if module.__name__.endswith("run_torch") else {}
+    module = importlib.import_module(f"{__package__}.{known.module}")
+    more = {"device": device} if known.package == "torch" else {}
     if device != "cpu" and not more:
         raise ConfigError(f"{folder.path}: engines in the format {folder.format} run on the CPU, not on {device}")
     return module.open_engine(folder, lanes=lanes, threads=threads, precision=precision or folder.precision, **more)
-
-
-_MODULES = {"openvino": "run_openvino", "onnx": "run_onnx", "torch-export": "run_torch", "torchscript": "run_torch",
-            "aotinductor": "run_torch"}
 
 
 def run_filled(engine: Engine, images: np.ndarray) -> list[np.ndarray]:

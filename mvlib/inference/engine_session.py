@@ -8,7 +8,7 @@ import numpy as np
 
 from ..data.pil_transform import PILTransform
 from ..engines.folder import EngineFolder
-from ..engines.runtime import PACKAGES, open_engine, require, run_filled
+from ..engines.runtime import backend_of, open_engine, require, run_filled
 from ..errors import ConfigError
 from ..precisions import precision_name
 from ..threads import compute_threads
@@ -82,7 +82,7 @@ class EngineSession(Session):
         return wanted
 
     def _device(self) -> str:
-        if PACKAGES[self.folder.format] != "torch":
+        if backend_of(self.folder) != "torch":
             return "cpu" if self.settings.device == "auto" else self.settings.device
         require("torch")
         made_for = self.folder.versions.get("machine")  # of machine code

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
+from ..engines.folder import FORMATS
 from ..engines.module import EngineModule, convert_module
-from ..engines.runtime import BACKENDS, ENGINES, PACKAGES, install_command, is_installed, require
+from ..engines.runtime import BACKENDS, ENGINES, install_command, is_installed, require_backend
 from ..errors import ConfigError, MvlibError
 from ..layers.branches import reparameterize
 from ..layers.helpers import unwrap
@@ -161,7 +162,7 @@ def optimize(
     if backend in ENGINES:
         if reason := quantized or _no_engine(device):
             raise ConfigError(f"backend '{backend}': {reason}")
-        require(PACKAGES[ENGINES[backend]])
+        require_backend(backend)
         return _Optimizer(model, example_input, target).run_in_engine(backend)
     if quantized:
         report = Report(str(device), "int8")
@@ -208,7 +209,7 @@ def _or_engine(
         return stay(reason)
     if not are_enabled():
         return stay("MVLIB_ENGINES is off")
-    backend = next((name for name, format in ENGINES.items() if is_installed(PACKAGES[format])), None)
+    backend = next((name for name, format in ENGINES.items() if is_installed(FORMATS[format].package)), None)
     if backend is None:
         return stay(f"no library for it is installed: {install_command('openvino')}")
     try:

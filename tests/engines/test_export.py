@@ -67,7 +67,7 @@ def test_formats(format, kind, request, tmp_path):
             assert found.shape == (count, 7) and np.abs(found - wanted).max() <= 1e-4 * np.abs(wanted).max()
     assert report.difference <= 1e-4 and report.seconds.keys() == {"load", "convert", "check"}
     assert report.files == {path.name: path.stat().st_size for path in (tmp_path / "out").iterdir()}
-    assert report.files.keys() >= {"config.json", "engine.json", FORMATS[format]}
+    assert report.files.keys() >= {"config.json", "engine.json", FORMATS[format].file}
     assert f"{tmp_path / 'out'}: " in str(report) and "outputs differ from torch's by" in str(report)
     said = read_export(tmp_path / "out")
     assert said.measured == {"difference": report.difference, "batches": [1, 5], "sizes": [list(size)]}
