@@ -1,7 +1,9 @@
 """Fixtures that more than one file of tests uses."""
 
 import copy
+import ctypes
 import gc
+import sys
 import time
 import types
 
@@ -40,6 +42,27 @@ def no_engines(tmp_path_factory):
         patch.setenv("MVLIB_ENGINES", "off")
         patch.setenv("MVLIB_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def own_signal_stack(signal_stack):
+    """Nothing that a test does leaves its thread with another stack for signals: who has put it there may take it away,
+    and the next signal is the end of the process (see `mvlib.engines.openvino_runtime`)."""
+    yield
+    assert signal_stack == _signal_stack()
+
+
+@pytest.fixture(scope="session")
+def signal_stack():
+    return _signal_stack()
+
+
+def _signal_stack():
+    """Address, flags and size."""
+    found = (ctypes.c_size_t * 3)()
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).sigaltstack(None, found)
+    return tuple(found)
 
 
 @pytest.fixture

@@ -41,6 +41,7 @@ from ..optimization.wiring import adjacent
 from ..threads import compute_threads
 from .calibration import LEAST, Pictures, draw, find_labels, read
 from .folder import EngineFolder
+from .openvino_runtime import own_signal_stack
 from .quiet import no_telemetry
 from .runtime import require
 
@@ -239,7 +240,7 @@ class _Quantizer:
     def quantized(self, excluded: set[str]) -> Any:
         """The model in int8, but for operations of these names."""
         nncf = self.nncf
-        with _quiet(), no_telemetry():
+        with _quiet(), no_telemetry(), own_signal_stack():
             return nncf.quantize(
                 self.model.clone(), nncf.Dataset(self._batches), subset_size=len(self._batches),
                 preset=nncf.QuantizationPreset.MIXED,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from ..data.config import per_channel
 from ..errors import CheckpointError, ConfigError
 from .folder import EngineFolder
-from .openvino_runtime import quick_import
+from .openvino_runtime import own_signal_stack, quick_import
 from .runtime import check_images
 
 with quick_import():
@@ -21,10 +22,9 @@ __all__ = ["OpenVINOEngine", "open_engine"]
 
 # Its bindings set up what they know of numpy when an array is first asked for, waiting for Python's lock with a lock of
 # their own held: two threads that are the first stop each other for good. Modules are imported by one.
-_ = ov.Tensor(np.zeros(1, np.float32)).data
+_ = [ov.Tensor(np.zeros(1, dtype)).data for dtype in (np.float32, np.uint8)]
 
 _HINTS = {"float32": "f32", "int8": "f32", "bfloat16": "bf16", "float16": "f16"}  # what is not quantized stays float32
-_ = ov.Tensor(np.zeros(1, np.uint8)).data  # its first look at arrays: in two threads at once, it can hang for ever
 
 
 class OpenVINOEngine:
@@ -56,7 +56,8 @@ class OpenVINOEngine:
         with self._lock:
             if raw not in self._compiled:
                 model = self._with_normalization() if raw else self._model
-                self._compiled[raw] = ov.Core().compile_model(model, "CPU", self._options)
+                with own_signal_stack():
+                    self._compiled[raw] = _core().compile_model(model, "CPU", self._options)
             return self._compiled[raw]
 
     def _with_normalization(self) -> ov.Model:
@@ -75,8 +76,9 @@ def open_engine(folder: EngineFolder, *, lanes: int, threads: int, precision: st
     """See `runtime.open_engine`."""
     options = {"INFERENCE_PRECISION_HINT": _HINTS[precision], "NUM_STREAMS": lanes,
                "INFERENCE_NUM_THREADS": lanes * threads}
-    core = ov.Core()
-    capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    core = _core()
+    with own_signal_stack():
+        capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     if precision == "bfloat16" and "BF16" not in capabilities or precision == "float16" and "FP16" not in capabilities:
         raise ConfigError(f"this processor has no instructions for {precision}: take float32 or int8")
     try:
@@ -86,6 +88,12 @@ def open_engine(folder: EngineFolder, *, lanes: int, threads: int, precision: st
                               f"OpenVINO {folder.versions.get('openvino', '?')} made: {_first_line(error)}; export it "
                               f"again") from error
     return OpenVINOEngine(folder, model, options, lanes)
+
+
+@cache
+def _core() -> ov.Core:
+    """One for all engines: each loads what runs models anew."""
+    return ov.Core()
 
 
 def _first_line(error: Exception) -> str:

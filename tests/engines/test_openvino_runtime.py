@@ -5,6 +5,8 @@ import sys
 
 import pytest
 
+import mvlib
+
 pytest.importorskip("openvino")
 
 CODE = """
@@ -67,4 +69,25 @@ os._exit(any(thread.is_alive() for thread in threads))
 def test_two_threads_may_be_the_first(tmp_path):
     """OpenVINO's binding prepares itself for arrays at the first use; in two threads at once it was a deadlock."""
     done = subprocess.run([sys.executable, "-c", TWICE], env={"HOME": str(tmp_path)}, timeout=60)
+    assert done.returncode == 0
+
+
+DROPPED = """
+import gc, signal, subprocess, sys, threading
+from mvlib.engines.folder import read_export
+from mvlib.engines.run_openvino import open_engine
+signal.signal(signal.SIGCHLD, lambda *_: None)  # as a DataLoader with workers does, for good
+engines = [open_engine(read_export(sys.argv[1]), lanes=1, threads=1, precision="float32")]
+engines[0].warm_up()
+thread = threading.Thread(target=lambda: (engines.clear(), gc.collect()))
+thread.start()
+thread.join()
+subprocess.run([sys.executable, "-c", ""])
+"""
+
+
+def test_signals_arrive_after_an_engine_is_gone(tiny, tmp_path):
+    """OpenVINO left the thread with a stack for signals that went with the engine: the next signal was the end."""
+    mvlib.export(mvlib.create_model(f"local-dir:{tiny}"), tmp_path / "engine")
+    done = subprocess.run([sys.executable, "-c", DROPPED, tmp_path / "engine"], env={"HOME": str(tmp_path)}, timeout=60)
     assert done.returncode == 0
