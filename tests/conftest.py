@@ -3,6 +3,7 @@
 import copy
 import ctypes
 import gc
+import signal
 import sys
 import time
 import types
@@ -13,6 +14,12 @@ from .hub_server import HubServer
 
 _VARIABLES = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_CACHE",
               "XDG_CACHE_HOME")
+
+
+def pytest_configure(config):
+    """What a shell starts in the background ignores interrupts, as do its children; tests send some."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish(session):
