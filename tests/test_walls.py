@@ -15,7 +15,7 @@ LIGHT = ("registry", "names", "errors", "weights", "hub", "enums", "builders", "
          "data.pil_transform", "engines.folder", "engines.runtime", "engines.run_openvino", "engines.run_onnx",
          "engines.cache", "engines.choose", "engines.openvino_runtime", "inference.session", "inference.engine_session",
          "inference.pipeline", "inference.fill", "inference.folder", "inference.inputs", "inference.parts",
-         "inference.sheet", "inference.writers")
+         "inference.sheet", "inference.writers", "timm", "timm.finder", "timm.models", "timm.layers", "timm.data")
 LIGHT_COMMANDS = ("cli", "cli.list_command", "cli.info_command", "cli.cache_command", "cli.schedule_command",
                   "cli.train_command", "cli.benchmark_command", "cli.compare_command", "cli.search_command",
                   "cli.output", "cli.export_command")
@@ -65,8 +65,11 @@ def test_data_does_not_import_models(path):
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_nothing_imports_the_top(path):
-    if path.relative_to(PACKAGE).parts[0] not in ("cli", "__main__.py", "train"):
+    top = path.relative_to(PACKAGE).parts[0]
+    if top not in ("cli", "__main__.py", "train", "timm"):
         assert not own_parts(path) & {"cli", "train"}
+    if top != "timm":
+        assert "timm" not in own_parts(path)
 
 
 @pytest.mark.parametrize("module", [*LIGHT, *LIGHT_COMMANDS])
