@@ -7,8 +7,8 @@
     ta_wide, ra, imagenet          torchvision's TrivialAugmentWide, RandAugment and AutoAugment
 
 They take and give PIL images, and uint8 tensors (channels, height, width). Every operation gives timm's pixels for the
-same argument, and its argument is drawn as timm draws it. All draws come from Python's `random`, but those of
-torchvision's policies, which take PIL images and draw from torch.
+same argument, and everything is drawn as timm draws it: operations and mixtures from numpy, the rest from Python's
+`random`. torchvision's policies take PIL images and draw from torch.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
 _MAX_LEVEL = 10.0  # a magnitude of 10 is the far end of an operation's range
 _RANDOM_INTERPOLATION = (Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)
 _HPARAMS = {"translate_const": 250, "translate_pct": 0.45, "img_mean": (128, 128, 128),
-            "interpolation": _RANDOM_INTERPOLATION, "magnitude_std": 0.0, "magnitude_max": None}
+            "interpolation": _RANDOM_INTERPOLATION, "magnitude_std": 0, "magnitude_max": None}
 
 Hparams = Mapping[str, Any]
 Policy = Callable[[Any], Any]
@@ -186,8 +186,8 @@ class AugmentOp:
 
     def __repr__(self) -> str:
         highest = "" if self.magnitude_max is None else f", mmax={self.magnitude_max}"
-        return (f"{type(self).__name__}({self.name}, p={self.prob}, m={self.magnitude}, mstd={self.magnitude_std}"
-                f"{highest})")
+        return (f"{type(self).__name__}(name={self.name}, p={self.prob}, m={self.magnitude}, "
+                f"mstd={self.magnitude_std}{highest})")
 
 
 def _apply(operations: Iterable[Policy], image: Any) -> Any:
@@ -296,7 +296,8 @@ class AutoAugment:
         return _apply(random.choice(self.policy), image)
 
     def __repr__(self) -> str:
-        return _lines(type(self).__name__, (", ".join(map(repr, operations)) for operations in self.policy))
+        return _lines(f"{type(self).__name__}(policy=", ("[" + ", ".join(map(str, operations)) + "]"
+                                                         for operations in self.policy))
 
 
 _RAND_OPERATIONS = ("AutoContrast", "Equalize", "Invert", "Rotate", "Posterize", "Solarize", "SolarizeAdd", "Color",
@@ -357,26 +358,23 @@ class RandAugment:
                  choice_weights: Sequence[float] | None = None) -> None:
         self.ops = list(ops)
         self.num_layers = num_layers
-        self.choice_weights = None if choice_weights is None else [float(weight) for weight in choice_weights]
-        weighted = sum(weight > 0 for weight in self.choice_weights or ())
-        if self.choice_weights is not None and num_layers > weighted:
-            raise ConfigError(f"RandAugment cannot choose {num_layers} of {weighted} weighted operations")
+        self.choice_weights = None
+        if choice_weights is not None:
+            weights = np.array(choice_weights, np.float64)
+            if num_layers > (weighted := np.count_nonzero(weights)):
+                raise ConfigError(f"RandAugment cannot choose {num_layers} of {weighted} weighted operations")
+            self.choice_weights = weights / weights.sum()
 
     def __call__(self, image: Any) -> Any:
-        return _apply(self._choose(), image)
-
-    def _choose(self) -> list[Policy]:
-        if self.choice_weights is None:
-            return random.choices(self.ops, k=self.num_layers)
-        chosen, weights = [], list(self.choice_weights)
-        for _ in range(self.num_layers):
-            index, = random.choices(range(len(weights)), weights)
-            weights[index] = 0.0
-            chosen.append(self.ops[index])
-        return chosen
+        weights = self.choice_weights
+        return _apply(_choose(self.ops, self.num_layers, weights is None, weights), image)
 
     def __repr__(self) -> str:
-        return _lines(f"{type(self).__name__}(n={self.num_layers}", self.ops)
+        return _lines(f"{type(self).__name__}(n={self.num_layers}, ops=", self.ops)
+
+
+def _choose(ops: Sequence[Policy], count: int, replace: bool = True, weights: np.ndarray | None = None) -> list[Policy]:
+    return [ops[number] for number in np.random.choice(len(ops), count, replace, weights)]
 
 
 def augmix_ops(magnitude: float = 10, hparams: Hparams | None = None,
@@ -405,9 +403,8 @@ class AugMixAugment:
         self.blended = blended
 
     def __call__(self, image: Any) -> Any:
-        gammas = [random.gammavariate(self.alpha, 1.0) for _ in range(self.width)]
-        weights = np.float32([gamma / sum(gammas) for gamma in gammas])  # of a Dirichlet distribution
-        share = np.float32(random.betavariate(self.alpha, self.alpha))
+        weights = np.float32(np.random.dirichlet([self.alpha] * self.width))
+        share = np.float32(np.random.beta(self.alpha, self.alpha))
         pixels = augment.to_array(image)
         return augment.like((self._blend if self.blended else self._mix)(pixels, weights, share), image)
 
@@ -429,15 +426,15 @@ class AugMixAugment:
         return blended
 
     def _chain(self, pixels: np.ndarray) -> np.ndarray:
-        depth = self.depth if self.depth > 0 else random.randint(1, 3)
-        return _apply(random.choices(self.ops, k=depth), pixels)
+        depth = self.depth if self.depth > 0 else np.random.randint(1, 4)
+        return _apply(_choose(self.ops, depth), pixels)
 
     def __repr__(self) -> str:
-        return _lines(f"{type(self).__name__}(alpha={self.alpha}, width={self.width}, depth={self.depth}", self.ops)
+        return _lines(f"{type(self).__name__}(alpha={self.alpha}, width={self.width}, depth={self.depth}, ops=", self.ops)
 
 
 def _lines(head: str, items: Any) -> str:
-    return "\n\t".join([head + ("(" if "(" not in head else ","), *map(str, items)]) + ")"
+    return "\n\t".join([head, *map(str, items)]) + ")"
 
 
 # Strings of policies: a name and sections such as "m9", joined by "-".

@@ -1,8 +1,7 @@
-"""Operations and policies against timm's: the same pixels from the same draws, or the same distribution."""
+"""Operations and policies against timm's: the same pixels from the same seeds."""
 
 import pickle
 import random
-from collections import Counter
 
 import numpy as np
 import pytest
@@ -132,7 +131,9 @@ def description(policy) -> tuple:
 def test_rand_augment_is_that_of_timm(config):
     ours = own.rand_augment_transform(config, HPARAMS)
     theirs = peer.rand_augment_transform(config, dict(HPARAMS))
-    assert description(ours) == description(theirs)
+    assert description(ours) == description(theirs) and repr(ours) == repr(theirs)
+    for seed in range(20):
+        assert same(after(seed, ours, picture())[0], after(seed, theirs, picture())[0]), seed
 
 
 def test_hparams_go_before_the_string():
@@ -140,32 +141,6 @@ def test_hparams_go_before_the_string():
     for module in (own, peer):
         policy = module.rand_augment_transform("rand-m9-mstd0.5-mmax20", dict(hparams))
         assert {(op.magnitude_std, op.magnitude_max) for op in policy.ops} == {(2.0, 8)}
-
-
-class Recorder:
-    """An operation that notes that it was chosen."""
-
-    def __init__(self, name: str, notes: list[str]) -> None:
-        self.name, self.notes = name, notes
-
-    def __call__(self, image):
-        self.notes.append(self.name)
-        return image
-
-
-@pytest.mark.parametrize(("weights", "layers"), [(None, 2), ((1, 2, 3, 6), 2), ((1, 2, 3, 6), 3)])
-def test_rand_augment_chooses_as_often_as_timm(weights, layers):
-    notes, runs = [], 4000
-    ops = [Recorder(name, notes) for name in "abcd"]
-    scaled = None if weights is None else np.array(weights) / sum(weights)
-    counts = []
-    for policy in (own.RandAugment(ops, layers, weights), peer.RandAugment(ops, layers, scaled)):
-        notes.clear()
-        after(0, lambda policy: [policy(picture(1, 1)) for _ in range(runs)], policy)
-        counts.append(Counter(zip(*[iter(notes)] * layers)))
-    assert counts[0].keys() == counts[1].keys()
-    for chosen, count in counts[1].items():  # four standard deviations of the difference
-        assert abs(counts[0][chosen] - count) < 4 * (2 * count + 10) ** 0.5, chosen
 
 
 def test_w0_are_the_weights_that_timm_had():
@@ -180,37 +155,11 @@ def test_w0_are_the_weights_that_timm_had():
 def test_augmix_is_that_of_timm(config):
     hparams = {**HPARAMS, "translate_pct": 0.3}
     ours, theirs = own.augment_and_mix_transform(config, hparams), peer.augment_and_mix_transform(config, dict(hparams))
-    for name in ("alpha", "width", "depth", "blended"):
-        assert getattr(ours, name) == getattr(theirs, name)
+    assert repr(ours) == repr(theirs)
     assert [(op.name, op.prob, op.magnitude, op.magnitude_std, op.hparams["translate_pct"]) for op in ours.ops] == \
         [(op.name, op.prob, op.magnitude, op.magnitude_std, op.hparams["translate_pct"]) for op in theirs.ops]
-
-
-@pytest.mark.parametrize("blended", [False, True])
-@pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_augmix_mixes_as_timm_does(blended, mode, monkeypatch):
-    """With the weights and the operations of every chain given, the pixels are the same."""
-    image = picture().convert(mode)
-    shares, gammas = iter((0.7, 0.7)), iter((1.0, 2.0, 5.0))
-    monkeypatch.setattr(random, "betavariate", lambda *_: next(shares))
-    monkeypatch.setattr(random, "gammavariate", lambda *_: next(gammas))
-    monkeypatch.setattr(np.random, "beta", lambda *_: next(shares))
-    monkeypatch.setattr(np.random, "dirichlet", lambda _: np.array([0.125, 0.25, 0.625]))
-    operations = [lambda image: Image.eval(image, lambda value: 255 - value)]
-    ours = own.AugMixAugment(operations, width=3, depth=1, blended=blended)(image)
-    assert same(ours, peer.AugMixAugment(operations, width=3, depth=1, blended=blended)(image))
-
-
-def test_augmix_draws_weights_of_timms_distributions(monkeypatch):
-    drawn, image = {own: [], peer: []}, picture(1, 1)
-    for module in (own, peer):
-        policy = module.AugMixAugment([lambda image: image], alpha=0.7, width=3, depth=1)
-        notes = drawn[module]
-        monkeypatch.setattr(policy, "_mix" if module is own else "_apply_basic",
-                            lambda image, weights, share, to=notes: to.append((*weights, share)) or image)
-        after(0, lambda policy: [policy(image) for _ in range(3000)], policy)
-    for ours, theirs in zip(np.array(drawn[own]).T, np.array(drawn[peer]).T):
-        assert np.quantile(ours, (0.1, 0.5, 0.9)) == pytest.approx(np.quantile(theirs, (0.1, 0.5, 0.9)), abs=0.04)
+    for seed in range(10):
+        assert same(after(seed, ours, picture())[0], after(seed, theirs, picture())[0]), seed
 
 
 def test_torchvisions_policies_are_torchvisions():
