@@ -430,7 +430,8 @@ class AugMixAugment:
         return _apply(_choose(self.ops, depth), pixels)
 
     def __repr__(self) -> str:
-        return _lines(f"{type(self).__name__}(alpha={self.alpha}, width={self.width}, depth={self.depth}, ops=", self.ops)
+        head = f"{type(self).__name__}(alpha={self.alpha}, width={self.width}, depth={self.depth}, ops="
+        return _lines(head, self.ops)
 
 
 def _lines(head: str, items: Any) -> str:
