@@ -6,7 +6,11 @@ from ..lazy import attach
 
 _NAMES = {
     "config": ("image_mode", "per_channel", "resolve_data_config", "resolve_model_data_config"),
-    "transforms": ("CenterCrop", "Normalize", "Resize", "ToTensor", "TrimBorder"),
+    "transforms": (
+        "CenterCropOrPad", "MaybePILToTensor", "MaybeToTensor", "RandomCropOrPad", "RandomPad", "Resize",
+        "ResizeKeepRatio", "ToNumpy", "ToTensor", "TrimBorder", "center_crop_or_pad", "crop_or_pad",
+        "interp_mode_to_str", "str_to_interp_mode", "str_to_pil_interp",
+    ),
     "transform_factory": ("create_transform",),
     "fast": ("FastTransform",),
     "normalizer": ("Normalizer",),
@@ -28,10 +32,7 @@ _NAMES = {
         "rand_augment_transform",
     ),
     "random_erasing": ("ErasedBox", "RandomErasing"),
-    "train_transforms": (
-        "RandomCropOrPad", "RandomFlip", "RandomResize", "RandomResizedCrop", "ToPIL", "TrainTransform",
-        "create_train_transform",
-    ),
+    "train_transforms": ("RandomResizedCropAndInterpolation", "ToPIL", "TrainTransform", "create_train_transform"),
     "randomness": ("reseed", "sample_seed", "seeded"),
     "constants": (
         "DEFAULT_CROP_MODE", "DEFAULT_CROP_PCT", "IMAGENET_DEFAULT_MEAN", "IMAGENET_DEFAULT_STD", "IMAGENET_DPN_MEAN",

@@ -21,7 +21,7 @@ __all__ = [
 ]
 
 Picture = Image.Image | np.ndarray
-_BICUBIC = Image.Resampling.BICUBIC
+_NEAREST, _BICUBIC = Image.Resampling.NEAREST, Image.Resampling.BICUBIC
 
 
 def to_array(image: Picture | Tensor) -> np.ndarray:
@@ -189,9 +189,10 @@ def _move(pixels: np.ndarray, axis: int, slope: float, distance: float, resample
     """Move each row (`axis` 1) or column (`axis` 0) back by `slope` times its place, and `distance`, in pixels.
 
     PIL's affine transform interpolates in two dimensions; here it is one. Both cut off what follows the point. Where
-    a result is an integer but for float64's rounding, as it happens with round numbers only, PIL itself is asked.
+    a result is an integer but for float64's rounding, as it happens with round numbers only, PIL itself is asked; and
+    of what is not interpolated.
     """
-    if all(abs(round(number, 9) - number) < 1e-12 for number in (slope, distance)):
+    if resample == _NEAREST or all(abs(round(number, 9) - number) < 1e-12 for number in (slope, distance)):
         matrix = (1, slope, distance, 0, 1, 0) if axis else (1, 0, 0, slope, 1, distance)
         image = to_pil(pixels)
         return to_array(image.transform(image.size, Image.Transform.AFFINE, matrix, resample, fillcolor=tuple(fill)))

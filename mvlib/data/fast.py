@@ -21,7 +21,7 @@ from .resample import FILTERS, resample
 from .torch_jpeg import decode_jpeg
 
 if TYPE_CHECKING:
-    from torchvision.transforms.v2 import Compose
+    from torchvision.transforms import Compose
 
 __all__ = ["FastTransform"]
 

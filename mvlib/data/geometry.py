@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ..errors import BadImageError
 from .constants import DEFAULT_CROP_MODE, DEFAULT_CROP_PCT
 
-__all__ = ["CROP_MODES", "Geometry", "as_pair", "crop_span", "eval_geometry", "jpeg_shrink", "resized_size",
+__all__ = ["CROP_MODES", "Geometry", "as_pair", "bounded", "crop_span", "eval_geometry", "jpeg_shrink", "resized_size",
            "takes_rows_first"]
 
 CROP_MODES = ("center", "squash", "border")
@@ -92,6 +92,11 @@ def resized_size(size: Size, fit: str, height: int, width: int) -> tuple[int, in
         ratios = height / size[0], width / size[1]
         ratio = min(ratios) if fit == "cover" else max(ratios)
         new = max(round(height / ratio), 1), max(round(width / ratio), 1)
+    return bounded(new, height, width)
+
+
+def bounded(new: tuple[int, int], height: int, width: int) -> tuple[int, int]:
+    """(height, width) `new`; BadImageError if an image of `height` and `width` would not fit into memory as such."""
     if new[0] * new[1] > _MAX_PIXELS:
         raise BadImageError(f"too narrow to be resized: {width} x {height} pixels would become {new[1]} x {new[0]}")
     return new

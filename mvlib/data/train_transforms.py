@@ -1,4 +1,4 @@
-"""Transforms for training: random crops, flips, colours and policies, with timm's draws from Python's `random`."""
+"""Transforms for training: random crops, flips, colours and policies, with timm's draws from the same seeds."""
 
 from __future__ import annotations
 
@@ -8,31 +8,42 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-import torchvision.transforms as torchvision_transforms
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import Compose
+from torchvision import transforms as torchvision_transforms
+from torchvision.transforms import CenterCrop, Compose, InterpolationMode, RandomHorizontalFlip, RandomVerticalFlip
 from torchvision.transforms.v2 import functional as F
 
 from ..errors import ConfigError
 from .augment import to_array, to_pil
-from .auto_augment import create_policy
+from .auto_augment import AugMixAugment, AutoAugment, RandAugment, create_policy
 from .images import open_image
 from .jpeg import Source, decode_scaled, read_jpeg
 from .random_erasing import TORCHVISION_ERASING, RandomErasing
 from .torch_jpeg import decode_jpeg
-from .transforms import _INTERPOLATIONS, CenterCrop, Resize, to_result
+from .transforms import (
+    CenterCropOrPad,
+    MaybePILToTensor,
+    MaybeToTensor,
+    Mode,
+    Picture,
+    RandomCropOrPad,
+    Resize,
+    ResizeKeepRatio,
+    choose,
+    describe_mode,
+    interpolation_mode,
+    resized,
+    to_result,
+)
 
-__all__ = ["RandomCropOrPad", "RandomFlip", "RandomResize", "RandomResizedCrop", "ToPIL", "TrainTransform",
-           "create_train_transform"]
+__all__ = ["RandomResizedCropAndInterpolation", "ToPIL", "TrainTransform", "create_train_transform"]
 
 TRAIN_CROP_MODES = ("rrc", "rkrc", "rkrr")
 _TORCH_MODES = {InterpolationMode.BILINEAR: "bilinear", InterpolationMode.BICUBIC: "bicubic"}
 _ATTEMPTS = 10  # to find a crop within the image
 
-Picture = Image.Image | Tensor
 Box = tuple[int, int, int, int]
 
 
@@ -58,7 +69,8 @@ def create_train_transform(
     normalize: bool,
     separate: bool,
     preprocessing: str,
-) -> TrainTransform | tuple[Compose, Compose, Compose]:
+    force_color_jitter: bool = False,
+) -> TrainTransform | tuple[TrainTransform, Compose, Compose]:
     """The transform of images for training; arguments are those of `create_transform`.
 
     With `separate` its three parts: the first and the second from PIL image to PIL image, the third to the tensor.
@@ -66,11 +78,11 @@ def create_train_transform(
     if preprocessing == "torchvision":
         color_jitter = None
     geometry = _geometry(size, train_crop_mode, scale, ratio, interpolation)
-    geometry += [RandomFlip(p, axis) for p, axis in ((hflip, "horizontal"), (vflip, "vertical")) if p > 0]
+    geometry += [flip(p) for flip, p in ((RandomHorizontalFlip, hflip), (RandomVerticalFlip, vflip)) if p > 0]
     colours: list[Callable[[Any], Any]] = []
     if auto_augment:
         colours.append(_policy(auto_augment, size, interpolation, mean, preprocessing))
-    if color_jitter is not None and (not auto_augment or "3a" in auto_augment):
+    if color_jitter is not None and (not auto_augment or force_color_jitter or "3a" in auto_augment):
         colours.append(_maybe(torchvision_transforms.ColorJitter(*_jitter_factors(color_jitter)), color_jitter_prob))
     if grayscale_prob:
         colours.append(torchvision_transforms.RandomGrayscale(p=grayscale_prob))
@@ -82,19 +94,15 @@ def create_train_transform(
         limits = TORCHVISION_ERASING if preprocessing == "torchvision" else {}
         final.append(RandomErasing(re_prob, mode=re_mode, max_count=re_count, num_splits=re_num_splits, **limits))
     if separate:
-        return Compose([*geometry, ToPIL()]), Compose(colours or [nn.Identity()]), Compose(final)
-    # Our own policies take tensors; the others' results on them are not quite those on PIL images.
-    own = 1 if auto_augment and not isinstance(colours[0], nn.Module) else 0
-    others = [ToPIL(), *colours[own:]] if colours[own:] else []
-    return TrainTransform([*geometry, *colours[:own], *others, *final])
+        return TrainTransform([*geometry, ToPIL()]), Compose(colours), Compose(final)
+    return TrainTransform([*geometry, *colours, *final])
 
 
-def create_plain_train_transform(size: int | tuple[int, int], interpolation: str, final: list[nn.Module]) -> Compose:
+def create_plain_train_transform(size: int | tuple[int, int], interpolation: str, final: list[Any]) -> Compose:
     """Training without augmentation: timm resizes the shorter side for an int, and both for a pair, then crops."""
     interpolation = "bilinear" if interpolation == "random" else interpolation
     pair = (size, size) if isinstance(size, int) else size
-    return Compose([Resize(size, "shorter" if isinstance(size, int) else "exact", interpolation), CenterCrop(pair),
-                    *final])
+    return Compose([Resize(size, interpolation), CenterCrop(pair), *final])
 
 
 def _geometry(size: tuple[int, int], mode: str | None, scale: tuple[float, float] | None,
@@ -103,9 +111,12 @@ def _geometry(size: tuple[int, int], mode: str | None, scale: tuple[float, float
     if mode not in TRAIN_CROP_MODES:
         raise ConfigError(f"train_crop_mode {mode!r} is none of {', '.join(TRAIN_CROP_MODES)}")
     if mode == "rrc":
-        return [RandomResizedCrop(size, scale or (0.08, 1.0), ratio or (3 / 4, 4 / 3), interpolation)]
-    return [RandomResize(size, scale or (0.8, 1.0), ratio or (0.9, 1 / 0.9), interpolation),
-            RandomCropOrPad(size, random_place=mode == "rkrr")]
+        return [RandomResizedCropAndInterpolation(size, scale or (0.08, 1.0), ratio or (3 / 4, 4 / 3), interpolation,
+                                                  as_tensor=True)]
+    resize = ResizeKeepRatio(
+        size, interpolation=interpolation, random_scale_prob=0.5, random_scale_range=scale or (0.8, 1.0),
+        random_scale_area=True, random_aspect_prob=0.5, random_aspect_range=ratio or (0.9, 1 / 0.9), as_tensor=True)
+    return [resize, (RandomCropOrPad if mode == "rkrr" else CenterCropOrPad)(size, padding_mode="reflect")]
 
 
 def _policy(config: str, size: tuple[int, int], interpolation: str, mean: Sequence[float],
@@ -133,18 +144,26 @@ def _maybe(transform: nn.Module, probability: float | None) -> nn.Module:
     return transform if probability is None else torchvision_transforms.RandomApply([transform], p=probability)
 
 
-def _choose(interpolation: str) -> InterpolationMode:
-    choices = _INTERPOLATIONS[interpolation]
-    return random.choice(choices) if len(choices) > 1 else choices[0]
+# Steps of ours that take uint8 tensors and give the pixels that they give of PIL images.
+_TAKE_TENSORS = (RandomHorizontalFlip, RandomVerticalFlip, ResizeKeepRatio, CenterCropOrPad, AutoAugment, RandAugment,
+                 AugMixAugment)
+_CONVERSIONS = (MaybePILToTensor, MaybeToTensor)
 
 
 class TrainTransform(Compose):
-    """Steps one after the other, the first of which crops."""
+    """Steps one after the other, the first of which crops.
+
+    The crop gives a uint8 tensor, which our steps take sooner than a PIL image. Any other step that comes before the
+    conversion to the result is given a PIL image, as all are in timm; steps can be replaced and inserted.
+    """
+
+    def __call__(self, img: Picture) -> Any:
+        return _run(self.transforms, img)
 
     def from_file(self, source: Source) -> Any:
         """The same as `self(open_image(source))`, sooner where the file is a JPEG.
 
-        Large crops are an exception, see `RandomResizedCrop.decode_gap`.
+        Large crops are an exception, see `RandomResizedCropAndInterpolation.decode_gap`.
 
         Args:
             source: As of `open_image`.
@@ -153,58 +172,65 @@ class TrainTransform(Compose):
             BadImageError: As `open_image`.
         """
         crop, *rest = self.transforms
-        image = crop.from_file(source) if isinstance(crop, RandomResizedCrop) else crop(open_image(source))
-        for step in rest:
-            image = step(image)
-        return image
+        if isinstance(crop, RandomResizedCropAndInterpolation) and crop.as_tensor:
+            return _run(rest, crop.from_file(source))
+        return self(open_image(source))
 
 
-class RandomResizedCrop(nn.Module):
+def _run(steps: Sequence[Callable[[Any], Any]], image: Picture) -> Any:
+    is_image = True
+    for step in steps:
+        is_image = is_image and not isinstance(step, _CONVERSIONS)
+        if is_image and isinstance(image, Tensor) and not isinstance(step, _TAKE_TENSORS):
+            image = to_pil(image) if image.dtype == torch.uint8 else image
+        image = step(image)
+    return image
+
+
+class RandomResizedCropAndInterpolation:
     """Cut out a box of random area and aspect ratio, and resize it.
 
     Args:
-        size: (height, width) of the result.
+        size: (height, width) of the result, or the side of a square.
         scale: Range of the box's share of the image's area.
         ratio: Range of its width over its height, drawn uniformly on a logarithmic scale.
         interpolation: As in `create_transform`.
-        decode_gap: A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where the box is still at least so many times as
-            large as the result. That takes 10 to 50% less time; with 2, photographs differ by 0.3 steps of 255 on
-            average and by 6 at most, after the box has been rounded to whole pixels. Infinity for never.
+        as_tensor: Give a uint8 tensor, by torch, which is sooner: see `resized_crop`.
+        decode_gap: With `as_tensor`, a JPEG is decoded at 1/2, 1/4 or 1/8 of its size where the box is still at least
+            so many times as large as the result. That takes 10 to 50% less time; with 2, photographs differ by 0.3
+            steps of 255 on average and by 6 at most, after the box has been rounded to whole pixels. Infinity for
+            never.
     """
 
-    def __init__(self, size: tuple[int, int], scale: tuple[float, float] = (0.08, 1.0),
-                 ratio: tuple[float, float] = (3 / 4, 4 / 3), interpolation: str = "bilinear",
-                 decode_gap: float = 2.0) -> None:
-        super().__init__()
+    def __init__(self, size: int | Sequence[int], scale: tuple[float, float] = (0.08, 1.0),
+                 ratio: tuple[float, float] = (3 / 4, 4 / 3), interpolation: str = "bilinear", *,
+                 as_tensor: bool = False, decode_gap: float = 2.0) -> None:
         if not 0 < scale[0] <= scale[1] or not 0 < ratio[0] <= ratio[1]:
             raise ConfigError(f"scale {scale} and ratio {ratio} are to be ranges (least, greatest) above 0")
-        self.size = size
+        self.size = (size, size) if isinstance(size, int) else tuple(size)
         self.scale = scale
         self.ratio = ratio
-        self.interpolation = interpolation
+        self.interpolation: Mode = interpolation_mode(interpolation)
+        self.as_tensor = as_tensor
         self.decode_gap = decode_gap
 
+    @staticmethod
+    def get_params(img: Picture, scale: Sequence[float], ratio: Sequence[float]) -> Box:
+        """(top, left, height, width) of a box in an image."""
+        return _draw_box(*F.get_size(img), scale, ratio)
+
     def draw(self, height: int, width: int) -> Box:
-        """(top, left, height, width) of the box in an image of `height` and `width` pixels.
+        """(top, left, height, width) of the box in an image of `height` and `width` pixels."""
+        return _draw_box(height, width, self.scale, self.ratio)
 
-        Where ten draws do not fit into the image: its centre, with an aspect ratio within the range.
-        """
-        low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
-        for _ in range(_ATTEMPTS):
-            area = random.uniform(*self.scale) * (height * width)
-            aspect = math.exp(random.uniform(low, high))
-            w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-            if 0 < w <= width and 0 < h <= height:
-                return random.randint(0, height - h), random.randint(0, width - w), h, w
-        w = min(width, max(round(height * max(self.ratio)), 1))
-        h = min(height, max(round(width / min(self.ratio)), 1))
-        return (height - h) // 2, (width - w) // 2, h, w
-
-    def forward(self, image: Picture) -> Tensor:
-        return self._resize(image, self.draw(*F.get_size(image)))
+    def __call__(self, img: Picture) -> Picture:
+        box = self.get_params(img, self.scale, self.ratio)
+        if self.as_tensor:
+            return self._resize(img, box)
+        return resized(F.crop(img, *box), self.size, choose(self.interpolation))
 
     def from_file(self, source: Source) -> Tensor:
-        """As `TrainTransform.from_file`."""
+        """The uint8 tensor of a file, as `TrainTransform.from_file`."""
         jpeg = read_jpeg(source)
         if jpeg is None or not jpeg[1].is_upright:
             return self(open_image(source))
@@ -225,11 +251,26 @@ class RandomResizedCrop(nn.Module):
         return next((shrink for shrink in (8, 4, 2) if spare >= shrink), 1)
 
     def _resize(self, image: Picture, box: Box) -> Tensor:
-        return resized_crop(image, box, self.size, _choose(self.interpolation))
+        return resized_crop(image, box, self.size, choose(self.interpolation))
 
-    def extra_repr(self) -> str:
+    def __repr__(self) -> str:
         scale, ratio = (tuple(round(value, 4) for value in values) for values in (self.scale, self.ratio))
-        return f"{self.size}, scale={scale}, ratio={ratio}, interpolation={self.interpolation}"
+        return (f"{type(self).__name__}(size={self.size}, scale={scale}, ratio={ratio}, "
+                f"interpolation={describe_mode(self.interpolation)})")
+
+
+def _draw_box(height: int, width: int, scale: Sequence[float], ratio: Sequence[float]) -> Box:
+    """Where ten draws do not fit into the image: its centre, with an aspect ratio within the range."""
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    for _ in range(_ATTEMPTS):
+        area = random.uniform(*scale) * (height * width)
+        aspect = math.exp(random.uniform(low, high))
+        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < w <= width and 0 < h <= height:
+            return random.randint(0, height - h), random.randint(0, width - w), h, w
+    w = min(width, max(round(height * max(ratio)), 1))
+    h = min(height, max(round(width / min(ratio)), 1))
+    return (height - h) // 2, (width - w) // 2, h, w
 
 
 def resized_crop(image: Picture, box: Box, size: tuple[int, int], interpolation: InterpolationMode) -> Tensor:
@@ -262,85 +303,3 @@ class ToPIL(nn.Module):
 
     def forward(self, image: Picture) -> Image.Image:
         return to_pil(image)
-
-
-class RandomResize(nn.Module):
-    """Resize so that `size` is covered, at random times larger by up to 1 / sqrt(scale), at random out of proportion.
-
-    Args:
-        size: (height, width) to cover, in pixels.
-        scale: Range of the share of the image's area that would fill `size`; drawn for every other image.
-        ratio: Range of the factor of width over height; drawn for every other image.
-        interpolation: As in `create_transform`.
-    """
-
-    def __init__(self, size: tuple[int, int], scale: tuple[float, float] = (0.8, 1.0),
-                 ratio: tuple[float, float] = (0.9, 1 / 0.9), interpolation: str = "bilinear") -> None:
-        super().__init__()
-        self.size = size
-        self.scale = scale
-        self.ratio = ratio
-        self.interpolation = interpolation
-
-    def draw(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) of what an image of `height` and `width` becomes."""
-        zoom, stretch = 1.0, 1.0
-        if random.random() < 0.5:
-            zoom = 1 / math.sqrt(random.uniform(*self.scale))
-        if random.random() < 0.5:
-            stretch = math.sqrt(math.exp(random.uniform(*map(math.log, self.ratio))))
-        least = min(height / self.size[0], width / self.size[1])
-        return max(round(height * (zoom / stretch) / least), 1), max(round(width * (zoom * stretch) / least), 1)
-
-    def forward(self, image: Picture) -> Tensor:
-        height, width = F.get_size(image)
-        size = self.draw(height, width)
-        return resized_crop(image, (0, 0, height, width), size, _choose(self.interpolation))
-
-    def extra_repr(self) -> str:
-        return f"{self.size}, scale={self.scale}, ratio={self.ratio}, interpolation={self.interpolation}"
-
-
-class RandomCropOrPad(nn.Module):
-    """Cut (height, width) out of an image, mirrored beyond its edges where it is smaller; at a random place or not."""
-
-    def __init__(self, size: tuple[int, int], random_place: bool = True) -> None:
-        super().__init__()
-        self.size = size
-        self.random_place = random_place
-
-    def forward(self, image: Picture) -> Picture:
-        spare = [have - want for have, want in zip(F.get_size(image), self.size)]
-        if self.random_place:
-            places = [math.copysign(random.randint(0, abs(pixels)), pixels) for pixels in spare]
-            before = [int(-place) for place in places]
-        else:  # the odd pixel of a border goes to the right and below
-            before = [-round(pixels / 2) if pixels > 0 else -pixels // 2 for pixels in spare]
-        # Pixels to add before and after; negative ones are cut off.
-        border = [(here, -pixels - here) for here, pixels in zip(before, spare)]
-        (top, bottom), (left, right) = ([max(side, 0) for side in sides] for sides in border)
-        if top or bottom or left or right:
-            image = F.pad(image, [left, top, right, bottom], padding_mode="reflect")
-        return F.crop(image, *(max(-here, 0) for here in before), *self.size)
-
-    def extra_repr(self) -> str:
-        return f"{self.size}, random_place={self.random_place}"
-
-
-class RandomFlip(nn.Module):
-    """Mirror the image with probability `p`, left to right ("horizontal") or top to bottom ("vertical")."""
-
-    def __init__(self, p: float, axis: str) -> None:
-        super().__init__()
-        self.p = p
-        self.axis = axis
-
-    def forward(self, image: Picture) -> Picture:
-        if random.random() >= self.p:
-            return image
-        if isinstance(image, Tensor):
-            return image.flip(-1 if self.axis == "horizontal" else -2)
-        return F.horizontal_flip(image) if self.axis == "horizontal" else F.vertical_flip(image)
-
-    def extra_repr(self) -> str:
-        return f"p={self.p}, {self.axis}"

@@ -10,7 +10,7 @@ from .constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from .geometry import CROP_MODES, as_pair, eval_geometry
 
 if TYPE_CHECKING:
-    from torchvision.transforms.v2 import Compose
+    from torchvision.transforms import Compose
 
     from .fast import FastTransform
 
@@ -68,9 +68,9 @@ def create_transform(
     height, width) are taken too, and differ from it by at most one step of 8 bits before normalisation. Float tensors
     are taken as intensities that are scaled already.
 
-    For training, random draws are distributed as timm's, or torchvision's; they come from Python's `random`, but for
-    colour jitter, greyscale, blur and torchvision's policies, which draw from torch. uint8 results are last channels
-    in memory.
+    For training, random draws are timm's from the same seeds: crops, operations' arguments and erased boxes from
+    Python's `random`, the choice of operations from numpy, the rest from torch. Pixels are PIL's to within one step of
+    8 bits ("bilinear"), see `train_transforms.resized_crop`. uint8 results are last channels in memory.
 
     Arguments have timm's names and order.
 

@@ -26,7 +26,7 @@ from mvlib.data.readers.base import Names
 from mvlib.data.readers.class_map import load_class_map
 from mvlib.data.readers.tar import index_tar
 from mvlib.data.readers.wds import expand_braces
-from mvlib.data.transforms import ToTensor
+from mvlib.data.transforms import MaybePILToTensor
 from mvlib.errors import BadImageError, ConfigError, DataError, MissingPackageError, MvlibError
 from mvlib.names import natural_key, natural_text
 
@@ -1069,7 +1069,7 @@ def make_each(tmp_path, hf_module):
 @pytest.mark.parametrize("start, workers", [
     ("fork", 2), pytest.param("spawn", 1, marks=pytest.mark.slow)])  # by default: they are pickled, below
 def test_readers_in_worker_processes(tmp_path, hf, start, workers):
-    dataset = ConcatDataset([create_dataset(name, root, split="train", transform=ToTensor(scale=False))
+    dataset = ConcatDataset([create_dataset(name, root, split="train", transform=MaybePILToTensor())
                              for name, root in make_each(tmp_path, hf).values()])
     here = [(int(image[0, 0, 0]), label) for image, label in map(dataset.__getitem__, range(len(dataset)))]
     loader = DataLoader(dataset, batch_size=4, num_workers=workers, multiprocessing_context=start)
