@@ -52,7 +52,8 @@ def test_the_operations_are_those_of_timm():
                          ids=["random", "bilinear", "bicubic", "nearest"])
 @pytest.mark.parametrize("name", own.OPERATIONS)
 def test_operations_give_the_pixels_of_timm(name, interpolation):
-    hparams = {**HPARAMS, "magnitude_std": 2.0} | ({"interpolation": interpolation} if interpolation is not None else {})
+    given = {} if interpolation is None else {"interpolation": interpolation}
+    hparams = {**HPARAMS, "magnitude_std": 2.0, **given}
     for seed in range(12):
         image = picture(seed=seed) if seed % 2 else picture(51, 64, seed)
         magnitude = (0, 1, 5, 9, 10)[seed % 5]
