@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ..errors import BadImageError
 from .constants import DEFAULT_CROP_MODE, DEFAULT_CROP_PCT
@@ -95,11 +96,11 @@ def resized_size(size: Size, fit: str, height: int, width: int) -> tuple[int, in
     return bounded(new, height, width)
 
 
-def bounded(new: tuple[int, int], height: int, width: int) -> tuple[int, int]:
+def bounded(new: Sequence[Any], height: int, width: int) -> tuple[int, int]:
     """(height, width) `new`; BadImageError if an image of `height` and `width` would not fit into memory as such."""
     if new[0] * new[1] > _MAX_PIXELS:
         raise BadImageError(f"too narrow to be resized: {width} x {height} pixels would become {new[1]} x {new[0]}")
-    return new
+    return new[0], new[1]
 
 
 def crop_span(have: int, want: int) -> tuple[int, int, int]:

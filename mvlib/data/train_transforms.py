@@ -207,7 +207,7 @@ class RandomResizedCropAndInterpolation:
                  as_tensor: bool = False, decode_gap: float = 2.0) -> None:
         if not 0 < scale[0] <= scale[1] or not 0 < ratio[0] <= ratio[1]:
             raise ConfigError(f"scale {scale} and ratio {ratio} are to be ranges (least, greatest) above 0")
-        self.size = (size, size) if isinstance(size, int) else tuple(size)
+        self.size = (size, size) if isinstance(size, int) else (size[0], size[1])
         self.scale = scale
         self.ratio = ratio
         self.interpolation: Mode = interpolation_mode(interpolation)
@@ -217,7 +217,8 @@ class RandomResizedCropAndInterpolation:
     @staticmethod
     def get_params(img: Picture, scale: Sequence[float], ratio: Sequence[float]) -> Box:
         """(top, left, height, width) of a box in an image."""
-        return _draw_box(*F.get_size(img), scale, ratio)
+        height, width = F.get_size(img)
+        return _draw_box(height, width, scale, ratio)
 
     def draw(self, height: int, width: int) -> Box:
         """(top, left, height, width) of the box in an image of `height` and `width` pixels."""
@@ -233,7 +234,8 @@ class RandomResizedCropAndInterpolation:
         """The uint8 tensor of a file, as `TrainTransform.from_file`."""
         jpeg = read_jpeg(source)
         if jpeg is None or not jpeg[1].is_upright:
-            return self(open_image(source))
+            image = open_image(source)
+            return self._resize(image, self.draw(image.height, image.width))
         data, header = jpeg
         box = self.draw(header.height, header.width)
         shrink = self._shrink(box)

@@ -32,7 +32,7 @@ _MODES = {name: InterpolationMode(name) for name in ("nearest", "bilinear", "bic
 _RANDOM = (InterpolationMode.BILINEAR, InterpolationMode.BICUBIC)
 
 Picture = Image.Image | Tensor
-Mode = InterpolationMode | tuple[InterpolationMode, ...]
+Mode = Any  # an InterpolationMode, or a tuple of them
 Fill = float | Sequence[float]
 
 
@@ -74,7 +74,7 @@ def reference_transform(geometry: Geometry, interpolation: str,
     else:
         longest = float(geometry.fit == "inside")
         steps.append(ResizeKeepRatio(geometry.resize, longest, interpolation, antialias=antialias))
-    steps.append(CenterCropOrPad(geometry.crop, list(geometry.fill)) if geometry.fill else CenterCrop(geometry.crop))
+    steps.append(CenterCropOrPad(geometry.crop, fill) if (fill := geometry.fill) else CenterCrop(geometry.crop))
     return Compose(steps + to_result(normalize is not None, *(normalize or ((), ()))))
 
 
@@ -85,7 +85,7 @@ def to_result(normalize: bool, mean: Sequence[float], std: Sequence[float]) -> l
     return [MaybeToTensor(scale=True), torchvision_transforms.Normalize(torch.tensor(mean), torch.tensor(std))]
 
 
-class Resize(torchvision_transforms.Resize):
+class Resize(torchvision_transforms.Resize):  # type: ignore[misc]
     """Resize: the shorter side to `size`, an int, or to (height, width). uint8 tensors as PIL images.
 
     Args:
@@ -178,12 +178,12 @@ class ResizeKeepRatio:
             img, self.size, self.longest, self.random_scale_prob, self.random_scale_range, self.random_scale_area,
             self.random_aspect_prob, self.random_aspect_range)
         height, width = F.get_size(img)
-        size, mode = bounded((size[0], size[1]), height, width), choose(self.interpolation)
+        new, mode = bounded(size, height, width), choose(self.interpolation)
         if self.as_tensor:
             from .train_transforms import resized_crop
 
-            return resized_crop(img, (0, 0, height, width), size, mode)
-        return resized(img, size, mode, self.antialias)
+            return resized_crop(img, (0, 0, height, width), new, mode)
+        return resized(img, new, mode, self.antialias)
 
     def __repr__(self) -> str:
         ranges = {name: f"({low:.3f}, {high:.3f})" for name, (low, high) in (
@@ -311,7 +311,7 @@ class TrimBorder(nn.Module):
         return str(self.border_size)
 
 
-class MaybeToTensor(torchvision_transforms.ToTensor):
+class MaybeToTensor(torchvision_transforms.ToTensor):  # type: ignore[misc]
     """PIL image or array (height, width, channels) to a float32 tensor (channels, height, width) in [0, 1].
 
     Tensors stay as they are, but for those of uint8 where `scale` says so.
