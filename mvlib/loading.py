@@ -476,8 +476,8 @@ def load_weights(
         _assign(inner, kept, device, dtype)
     else:
         inner.load_state_dict(kept, strict=False)
-        if dropped and hasattr(inner, "init_weights"):  # a user's plain module is as it was built
-            inner.init_weights({key.rpartition(".")[0] for key in dropped})
+        if dropped and hasattr(inner, "init_modules"):  # a user's plain module is as it was built
+            inner.init_modules({key.rpartition(".")[0] for key in dropped})
     return answer
 
 

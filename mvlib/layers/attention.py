@@ -13,8 +13,8 @@ from .helpers import placeable
 from .norm import NormLayer, RmsNorm, get_norm_layer
 
 __all__ = [
-    "Attention", "DiffAttention", "DifferentialWeights", "attend", "attention_logits", "causal_mask", "set_fused_attn",
-    "use_fused_attn",
+    "Attention", "DiffAttention", "DifferentialWeights", "attend", "attention_logits", "causal_mask", "self_mask",
+    "set_fused_attn", "use_fused_attn",
 ]
 
 
@@ -70,15 +70,31 @@ def attend(
 def attention_logits(q: Tensor, k: Tensor, mask: Tensor | None = None, scale: float | None = None) -> Tensor:
     """What the softmax of attention takes: (B, heads, N, M). Arguments as `attend`."""
     logits = (q * (q.shape[-1] ** -0.5 if scale is None else scale)) @ k.transpose(-2, -1)
+    return logits if mask is None else _add_mask(logits, mask)
+
+
+@torch.fx.wrap  # one node in a traced graph: a mask may be None there, too
+def _add_mask(logits: Tensor, mask: Tensor | None) -> Tensor:
     if mask is None:
         return logits
-    is_boolean = isinstance(mask, Tensor) and mask.dtype == torch.bool  # torch.fx's stand-ins are no tensors
-    return logits.masked_fill(~mask, -math.inf) if is_boolean else logits + mask
+    return logits.masked_fill(~mask, -math.inf) if mask.dtype == torch.bool else logits + mask
 
 
 def causal_mask(count: int, device: torch.device) -> Tensor:
     """Who sees whom where each token sees itself and those before it: (count, count), boolean."""
     return torch.ones(count, count, dtype=torch.bool, device=device).tril()
+
+
+@torch.fx.wrap  # one node in a traced graph: it depends on the arguments
+def self_mask(x: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor | None:
+    """The mask of attention among tokens (B, N, C): `mask`, or the causal one.
+
+    Raises:
+        ValueError: Both are asked for.
+    """
+    if is_causal and mask is not None:
+        raise ValueError("attn_mask and is_causal exclude each other")
+    return causal_mask(x.shape[1], x.device) if is_causal else mask
 
 
 class Attention(nn.Module):
@@ -143,7 +159,7 @@ class Attention(nn.Module):
         batch, count, _ = x.shape
         gate = None if self.gate is None else self.gate(x).sigmoid()
         q, k, v = self.qkv(x).reshape(batch, count, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
-        mask = causal_mask(count, x.device) if is_causal else attn_mask
+        mask = self_mask(x, attn_mask, is_causal)
         x = attend(self.q_norm(q), self.k_norm(k), v, self.fused_attn, self.attn_drop, mask, self.scale)
         x = self.norm(x.transpose(1, 2).reshape(batch, count, self.attn_dim))
         return self.proj_drop(self.proj(x if gate is None else x * gate))
@@ -235,5 +251,5 @@ class DiffAttention(DifferentialWeights):
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
         q, k, v = self.qkv(x).chunk(3, dim=2)
-        mask = causal_mask(x.shape[1], x.device) if is_causal else attn_mask
+        mask = self_mask(x, attn_mask, is_causal)
         return self.proj_drop(self.proj(self.norm(self.attend(q, k, v, mask))))

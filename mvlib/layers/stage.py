@@ -12,8 +12,10 @@ from torch.utils.checkpoint import checkpoint
 __all__ = ["Stage", "run_blocks"]
 
 
-def run_blocks(blocks: Iterable[Callable[..., Any]], x: Any, *shared: Any, recompute: bool = False) -> Any:
-    """Run blocks one after the other, each with the same shared values.
+def run_blocks(
+    blocks: Iterable[Callable[..., Any]], x: Any, *shared: Any, recompute: bool = False, **options: Any
+) -> Any:
+    """Run blocks one after the other, each with the same shared values and options.
 
     Args:
         recompute: Keep no activations within the blocks, but compute them again in the backward pass. A block that
@@ -22,7 +24,10 @@ def run_blocks(blocks: Iterable[Callable[..., Any]], x: Any, *shared: Any, recom
     recompute = recompute and torch.is_grad_enabled()
     for block in blocks:
         again = recompute and not getattr(block, "inplace", False)
-        x = checkpoint(block, x, *shared, use_reentrant=False) if again else block(x, *shared)
+        if again:
+            x = checkpoint(block, x, *shared, use_reentrant=False, **options)
+        else:
+            x = block(x, *shared, **options)
     return x
 
 

@@ -61,6 +61,7 @@ class Step:
         gives: Names under which what it returns after its output is shared with the steps behind it. "grid", the rows
             and columns of tokens, is also what taps are shaped by; a list of them where the output is a list.
         method: Method of the module that is run instead of it: a block with a tap within is two steps.
+        options: Names of values that it takes as keyword arguments, where a caller of the model gave them (a mask).
     """
 
     name: str
@@ -70,6 +71,7 @@ class Step:
     takes: tuple[str, ...] = ()
     gives: tuple[str, ...] = ()
     method: str = ""
+    options: tuple[str, ...] = ()
     parts: tuple[tuple[str, ...], ...] = field(init=False, repr=False, compare=False)  # the name, as it is looked up
 
     def __post_init__(self) -> None:
@@ -234,7 +236,9 @@ class ImageModel(nn.Module):
     head_hidden_size: int
     num_prefix_tokens: int = 0
     head_drop: nn.Module  # in some families
+    weight_init_mode: str = ""  # in families with several schemes
     _drop_rate: float = 0.0
+    _began_empty: bool | None = None  # built on the meta device; None while it's being built
     grad_checkpointing: bool = False
     flow: Flow
     img_size: tuple[int, int] | None = None  # height and width that positions or windows are made for
@@ -257,9 +261,17 @@ class ImageModel(nn.Module):
         """Image (B, in_chans, H, W) -> logits (B, num_classes), or features where `num_classes` is 0."""
         return self.forward_head(self.forward_features(x))
 
+    def forward_image(self, x: Tensor) -> Tensor:
+        """`forward` of an image alone, whatever else a family's takes."""
+        return self.forward(x)
+
     def forward_features(self, x: Tensor) -> Tensor:
         """Image (B, in_chans, H, W) -> final features, unpooled, in the family's own layout."""
-        shared: dict[str, Any] = {}
+        features: Tensor = self.run_flow(x)
+        return features
+
+    def run_flow(self, x: Any, **shared: Any) -> Any:
+        """Final features of an image; `shared` are values for the steps that take them."""
         for step in self.flow.stem:
             x = self.run_step(step, x, shared)
         for step in self.flow.stages:
@@ -277,6 +289,7 @@ class ImageModel(nn.Module):
         if recompute and len(step.parts) > 1:  # its layers are one block
             return run_blocks([partial(self.run_step, step, shared=shared)], x, recompute=True)
         taken = [shared[name] for name in step.takes]
+        options = {name: shared[name] for name in step.options if name in shared}
         for path in step.parts:
             module: Any = self
             for name in path:  # `get_submodule`, but quick, and in words that torch.export of torch 2.5 can follow
@@ -284,9 +297,9 @@ class ImageModel(nn.Module):
             is_ours = recompute and not hasattr(module, "grad_checkpointing")  # else the module sees to it
             if is_ours or (taken and isinstance(module, nn.Sequential)):
                 blocks = module if isinstance(module, nn.Sequential) else [module]
-                x = run_blocks(blocks, x, *taken, recompute=is_ours)
+                x = run_blocks(blocks, x, *taken, recompute=is_ours, **options)
             else:
-                x = module(x, *taken)
+                x = module(x, *taken, **options)
         if step.gives:
             x, *given = x
             shared.update(zip(step.gives, given))
@@ -312,36 +325,56 @@ class ImageModel(nn.Module):
         self,
         x: Tensor,
         indices: Indices = None,
-        return_prefix_tokens: bool = False,
         norm: bool = False,
         stop_early: bool = False,
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
-    ) -> list[Any] | tuple[Tensor, list[Any]]:
+        *,
+        return_prefix_tokens: bool = False,
+        output_dict: bool = False,
+    ) -> Any:
         """The features named by `feature_info`, and the final features.
 
         Args:
             x: Image (B, in_chans, H, W).
             indices: Which taps: None for all, an int for the last n, or a sequence (negative counts from the end), in
                 any order.
-            return_prefix_tokens: Token models only: each intermediate becomes a pair (spatial, prefix tokens).
             norm: Apply the final norm to the intermediates that it fits.
             stop_early: Stop after the last tap that was asked for; the final features are then that tap's, or the
                 stem's where the tap lies within it.
             output_fmt: "NCHW", "NHWC", or "NLC" for token models.
             intermediates_only: Return the intermediates alone.
+            return_prefix_tokens: Token models only: each intermediate becomes a pair (spatial, prefix tokens).
+            output_dict: Return a dict: "image_features", "image_intermediates" and, for prefix tokens that were asked
+                for, "image_intermediates_prefix".
 
         Returns:
-            (final features, intermediates in order of depth), or the intermediates.
+            (final features, intermediates in order of depth), or the intermediates; a dict of them for `output_dict`.
 
         Raises:
             ValueError: An index is out of range, or the format is not one that this model can give.
         """
+        return self.run_to_taps(x, indices, norm, stop_early, output_fmt, intermediates_only, return_prefix_tokens,
+                                output_dict)
+
+    def run_to_taps(
+        self,
+        x: Tensor,
+        indices: Indices,
+        norm: bool,
+        stop_early: bool,
+        output_fmt: str,
+        intermediates_only: bool,
+        return_prefix_tokens: bool,
+        output_dict: bool,
+        **shared: Any,
+    ) -> Any:
+        """What `forward_intermediates` gives; `shared` are values for the steps that take them."""
         wanted = set(take_indices(len(self.flow.taps), indices))
         stop_after = max(wanted) if stop_early or intermediates_only else len(self.flow.taps)
         image_size = x.shape[-2:] if hasattr(x, "shape") else None
-        shared: dict[str, Any] = {}
-        intermediates, index, complete = [], 0, True
+        intermediates: list[Any] = []
+        index, complete = 0, True
         for position, step in enumerate(self.flow.body):
             x = self.run_step(step, x, shared, position >= len(self.flow.stem) and self.grad_checkpointing)
             for tap in step.taps:
@@ -357,16 +390,20 @@ class ImageModel(nn.Module):
             if index > stop_after:
                 complete = position == len(self.flow.body) - 1
                 break
-        if intermediates_only:
-            return intermediates
-        for step in self.steps_after(position):
-            x = self.run_step(step, x, shared)
-        if complete or self.tap_norm == "all":  # a norm that fits every tap fits the last one reached
-            for step in self.flow.end:
+        if not intermediates_only:
+            for step in self.steps_after(position):
                 x = self.run_step(step, x, shared)
-        else:
-            x = self.early_features(x)
-        return x, intermediates
+            if complete or self.tap_norm == "all":  # a norm that fits every tap fits the last one reached
+                for step in self.flow.end:
+                    x = self.run_step(step, x, shared)
+            else:
+                x = self.early_features(x)
+        if not output_dict:
+            return intermediates if intermediates_only else (x, intermediates)
+        found: dict[str, Any] = {} if intermediates_only else {"image_features": x}
+        if intermediates and isinstance(intermediates[0], tuple):
+            intermediates, found["image_intermediates_prefix"] = (list(part) for part in zip(*intermediates))
+        return found | {"image_intermediates": intermediates}
 
     def early_features(self, x: Any) -> Any:
         """Final features of a pass that stops at a tap, from what the tap's step gave."""
@@ -514,10 +551,10 @@ class ImageModel(nn.Module):
         return tuple(next((name for name in reversed(layers) if f"{name}.".startswith(f"{path}.")), path)
                      for path in self.classifier_paths)
 
-    def get_classifier(self) -> nn.Module:
-        """The (main) classifier, an `nn.Identity` where there is none."""
-        classifier: nn.Module = self._at(self.classifier_paths[0])
-        return classifier
+    def get_classifier(self, name_only: bool = False) -> Any:
+        """The (main) classifier, an `nn.Identity` where there is none; or its path."""
+        path = self.classifier_paths[0]
+        return path if name_only else self._at(path)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None, reset_other: bool = False) -> None:
         """Replace the classifier with a fresh one, initialised; 0 classes removes it.
@@ -538,7 +575,7 @@ class ImageModel(nn.Module):
             if like is not None:
                 fresh.to(device=like.device, dtype=like.dtype)
             self.set_submodule(path, fresh.train(self.training))
-            self.init_weights(f"{path}.{name}".removesuffix(".") for name, _ in fresh.named_modules())
+            self.init_modules(f"{path}.{name}".removesuffix(".") for name, _ in fresh.named_modules())
 
     def make_classifier(self, num_classes: int) -> nn.Module:
         """A classifier that fits the pooled features, or an identity for 0 classes."""
@@ -612,14 +649,21 @@ class ImageModel(nn.Module):
         """Paths of modules that a published file may lack as a whole, and that are initialised then."""
         return ()
 
-    def init_weights(self, only: Iterable[str] | None = None) -> None:
-        """Initialise every module that owns parameters, or `only` those of these paths ("" is the model itself).
+    def init_weights(self) -> None:
+        """Initialise all weights; does nothing while the model is on the meta device."""
+        self.init_modules()
 
-        Does nothing while the model is on the meta device.
+    def init_modules(self, paths: Iterable[str] | None = None) -> None:
+        """Initialise every module that owns parameters, or those of these paths ("" is the model itself).
+
+        Does nothing while they are on the meta device.
         """
         named = dict(self.named_modules())
-        paths = list(named) if only is None else list(only)
-        if any(owns_meta(named[path]) for path in paths):
+        paths = list(named) if paths is None else list(paths)
+        is_empty = any(owns_meta(named[path]) for path in paths)
+        if self._began_empty is None:
+            self._began_empty = is_empty
+        if is_empty:
             return
         with torch.no_grad():
             for path in paths:
@@ -627,12 +671,38 @@ class ImageModel(nn.Module):
                 if module._parameters or module._buffers:
                     self.init_module(path, module)
 
+    def _init_as(self, mode: str, needs_reset: bool) -> None:
+        """What `init_weights(mode, needs_reset)` of a family with several schemes does.
+
+        Args:
+            mode: Scheme; as the model was built where it is "".
+            needs_reset: Otherwise layers that the scheme says nothing of keep their values.
+        """
+        built, self.weight_init_mode = self.weight_init_mode, mode or self.weight_init_mode
+        kinds = (nn.Linear, nn.Conv2d) if self.weight_init_mode.startswith("jax") else nn.Linear
+        try:
+            self.init_modules(None if needs_reset else [
+                path for path, module in self.named_modules() if module is self or isinstance(module, kinds)])
+        finally:
+            self.weight_init_mode = built
+
+    def _init_weights(self, m: nn.Module) -> None:
+        """Initialise what `m` itself owns, wherever it stands: `head.apply(self._init_weights)`."""
+        with torch.no_grad():
+            self.init_module("", m)
+
     def init_module(self, name: str, module: nn.Module) -> None:
-        """Initialise what `module` itself owns; families refine this and fall back to it."""
+        """Initialise what `module` itself owns; families refine this and fall back to it.
+
+        A user's block without `reset_parameters()` keeps what its constructor gave it.
+
+        Raises:
+            NotImplementedError: The model was built on the meta device, where a constructor gives no values.
+        """
         reset = getattr(module, "reset_parameters", None)
         if reset is not None:
             reset()
-        elif any(p is not None for p in module._parameters.values()):
+        elif self._began_empty and any(p is not None for p in module._parameters.values()):
             raise NotImplementedError(f"{type(module).__name__} at '{name}' owns parameters, not reset_parameters()")
         init_others = getattr(module, "init_non_persistent_buffers", None)
         if init_others is not None:

@@ -287,9 +287,9 @@ class ByobNet(ImageModel):
         blocks = r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)"
         return dict(stem=r"^stem", blocks=[(blocks, None), (r"^final_conv", (99999,))])
 
-    def init_weights(self, only: Any = None) -> None:
-        super().init_weights(only)
-        if only is None and not any(map(owns_meta, self.modules())):
+    def init_modules(self, paths: Any = None) -> None:
+        super().init_modules(paths)
+        if paths is None and not any(map(owns_meta, self.modules())):
             for module in [self.stem, *(block for stage in self.stages for block in stage.children())]:
                 init: Any = getattr(module, "init_weights", None)
                 if init is not None:  # a block's

@@ -23,7 +23,7 @@ class Distilled(ImageModel):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.head_dist = self.make_classifier(self.num_classes)
-        self.init_weights(name for name, _ in self.named_modules() if name.partition(".")[0] == "head_dist")
+        self.init_modules(name for name, _ in self.named_modules() if name.partition(".")[0] == "head_dist")
 
     def set_distilled_training(self, enable: bool = True) -> None:
         """Whether training returns both classifiers' logits, for a loss of each."""

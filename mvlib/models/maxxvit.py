@@ -824,7 +824,7 @@ class MaxxVit(ImageModel):
         self.num_classes = num_classes
         self.in_chans = in_chans
         self.embed_dim = self.num_features = embed_dim[-1]
-        self.weight_init = weight_init
+        self.weight_init_mode = weight_init
 
         self.stem = Stem(in_chans, widths, to_2tuple(stem_bias), conv)
         feat_sizes, rates = _feat_sizes(self.img_size, len(depths)), drop_path_rates(drop_path_rate, depths)
@@ -888,14 +888,14 @@ class MaxxVit(ImageModel):
     def init_module(self, name: str, module: nn.Module) -> None:
         super().init_module(name, module)
         kind = self._init_kind(name) if isinstance(module, (nn.Conv2d, nn.Linear)) else None
-        if kind is None or not self.weight_init:
+        if kind is None or not self.weight_init_mode:
             return
         bias_std = 0.0
-        if self.weight_init in ("normal", "normal_all"):
+        if self.weight_init_mode in ("normal", "normal_all"):
             nn.init.normal_(module.weight, std=0.02)
-        elif self.weight_init == "trunc_normal":
+        elif self.weight_init_mode == "trunc_normal":
             nn.init.trunc_normal_(module.weight, std=0.02, a=-0.04, b=0.04)
-        elif self.weight_init == "xavier_normal":
+        elif self.weight_init_mode == "xavier_normal":
             nn.init.xavier_normal_(module.weight)
         elif kind == "conv":
             fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
@@ -912,7 +912,7 @@ class MaxxVit(ImageModel):
         if section == "stem":
             return "conv"
         if section != "stages":
-            return "head" if self.weight_init == "normal_all" else None
+            return "head" if self.weight_init_mode == "normal_all" else None
         block = self.stages[int(path[0])].blocks[int(path[2])]
         if isinstance(block, ConvNeXtBlock):  # by itself it keeps torch's
             return None

@@ -221,7 +221,7 @@ class MlpMixer(ImageModel):
         super().__init__()
         self.num_classes, self.in_chans, self.img_size = num_classes, in_chans, to_2tuple(img_size)
         self.num_features = self.head_hidden_size = self.embed_dim = embed_dim
-        self.weight_init = "jax_nlhb" if nlhb else "jax"
+        self.weight_init_mode = "jax_nlhb" if nlhb else "jax"
         norm = get_norm_layer(norm_layer)
         self.stem = PatchEmbed(img_size, patch_size, in_chans, embed_dim, norm_layer=norm if stem_norm else None)
         self.blocks = nn.Sequential(*(
@@ -252,7 +252,7 @@ class MlpMixer(ImageModel):
 
     def init_module(self, name: str, module: nn.Module) -> None:
         super().init_module(name, module)
-        init_vit_module(name, module, self.weight_init, self.num_classes)
+        init_vit_module(name, module, self.weight_init_mode, self.num_classes)
         path, _, leaf = name.rpartition(".")
         place = type(self.get_submodule(path)), leaf
         if isinstance(module, nn.Linear) and place in ((SpatialGatingUnit, "proj"), (GluMlp, "fc1")):

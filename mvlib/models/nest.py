@@ -162,7 +162,7 @@ class Nest(ImageModel):
                              f"{patch_size * blocks}, for {blocks} blocks of patches of {patch_size}")
         norm, act = get_norm_layer(norm_layer) or LayerNorm, get_act_layer(act_layer) or nn.GELU
         self.num_classes, self.in_chans, self.num_features = num_classes, in_chans, dims[-1]
-        self.weight_init = weight_init
+        self.weight_init_mode = weight_init
         self.patch_embed = PatchEmbed(img_size, patch_size, in_chans, dims[0], output_fmt="NHWC")
         self.levels = nn.Sequential()
         for i, rates in enumerate(drop_path_rates(drop_path_rate, depths)):
@@ -202,7 +202,7 @@ class Nest(ImageModel):
         if isinstance(module, nn.Conv2d) and module.bias is not None:
             nn.init.trunc_normal_(module.weight, std=0.02)
             nn.init.zeros_(module.bias)
-        if name == "head" and self.weight_init == "nlhb" and isinstance(module, nn.Linear):
+        if name == "head" and self.weight_init_mode == "nlhb" and isinstance(module, nn.Linear):
             nn.init.constant_(module.bias, -math.log(self.num_classes))
 
     def fit_state_dict(self, state_dict: StateDict) -> StateDict:

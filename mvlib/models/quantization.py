@@ -141,8 +141,8 @@ class _Quantizable:
             setattr(self.get_submodule(parent), name, fresh.train(self.training))
         self.num_classes = num_classes
 
-    def init_weights(self, paths: set[str] | None = None) -> None:
-        """Initialise the classifiers (those at `paths`) anew; the rest is initialised by torchvision's constructors."""
+    def init_modules(self, paths: set[str] | None = None) -> None:
+        """Initialise the classifiers (those of `paths`) anew; the rest is initialised by torchvision's constructors."""
         for path in self.classifier_paths if paths is None else paths:
             self._init_classifier(path, self.get_submodule(path))
 

@@ -31,7 +31,9 @@ def scriptable(model: nn.Module) -> nn.Module:
         for training in (model.training, not model.training):
             if training != model.training:
                 model.train(training)
-            graph = _Tracer().trace(model)
+            tracer = _Tracer()
+            tracer.traced_func_name = "forward_image" if hasattr(model, "forward_image") else "forward"
+            graph = tracer.trace(model)
             for node in graph.nodes:
                 node.type = None  # names of types, where TorchScript wants types
                 if node.op == "get_attr":

@@ -564,7 +564,7 @@ class SwinTransformer(WindowPyramid):
         norm_layer, count = get_norm_layer(norm_layer), len(depths)
         self.in_chans = in_chans
         self.dynamic_img_size = dynamic_img_size or dynamic_img_pad or fixed_windows or not strict_img_size
-        self.weight_init = weight_init
+        self.weight_init_mode = weight_init
         patch_embed: Any = embed_layer(
             img_size=img_size, patch_size=patch_size, in_chans=in_chans, embed_dim=embed_dim, norm_layer=norm_layer,
             strict_img_size=not self.dynamic_img_size, output_fmt="NHWC",
@@ -581,7 +581,11 @@ class SwinTransformer(WindowPyramid):
 
     def init_module(self, name: str, module: nn.Module) -> None:
         super().init_module(name, module)
-        init_vit_module(name, module, self.weight_init, self.num_classes)
+        init_vit_module(name, module, self.weight_init_mode, self.num_classes)
+
+    def init_weights(self, mode: str = "", needs_reset: bool = True) -> None:
+        """As every model's; `mode` is another scheme for this once, see `init_vit_module`."""
+        self._init_as(mode, needs_reset)
 
     def no_weight_decay(self) -> set[str]:
         return {name for name, _ in self.named_parameters() if name.endswith("relative_position_bias_table")}

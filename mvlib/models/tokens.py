@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, cast
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -40,9 +40,10 @@ class TokenModel(ImageModel):
         has_dist_token: Whether a token for distillation follows the class token.
         token_std: Standard deviation of initial class and register tokens.
         dynamic_img_size: Whether images of any size are taken; position embeddings are resampled.
-        weight_init: Initial weights, see `init_vit_module`.
+        weight_init_mode: Initial weights, see `init_vit_module`.
         fix_init: Whether the blocks' output projections are scaled down with depth (BEiT).
         shared: Names of the values that the blocks take besides tokens.
+        options: Names of what they take besides, as keyword arguments, where a caller gave it.
         pool_include_prefix: Whether prefix tokens are pooled too.
         resampling: How weights of another size are resampled, as `fit_sizes` takes it.
     """
@@ -56,9 +57,9 @@ class TokenModel(ImageModel):
     has_dist_token: ClassVar[bool] = False
     token_std: ClassVar[float] = 1e-6
     dynamic_img_size: bool = False
-    weight_init: str = ""
     fix_init: bool = False
     shared: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
     resampling: Mapping[str, Any] = {"interpolation": "bicubic", "antialias": True}
     pool_include_prefix: bool = False
     patch_embed: Any  # a `PatchEmbed`, or what has its attributes and methods
@@ -139,8 +140,9 @@ class TokenModel(ImageModel):
         stride = self.patch_embed.feat_ratio()
         sharing = [Step("share", gives=self.shared)] if self.shared else []
         self.flow = Flow(
-            stem=[Step("patch_embed"), *sharing, Step("embed_positions"), Step("patch_drop"), Step("norm_pre")],
-            stages=[Step(f"blocks.{i}", self.embed_dim, stride, takes=self.shared) for i in range(len(self.blocks))],
+            stem=[Step("patch_embed"), *sharing, Step("_pos_embed"), Step("patch_drop"), Step("norm_pre")],
+            stages=[Step(f"blocks.{i}", self.embed_dim, stride, takes=self.shared, options=self.options)
+                    for i in range(len(self.blocks))],
             tail=[Step("norm")])
 
     # tokens
@@ -163,7 +165,7 @@ class TokenModel(ImageModel):
         """Patches as they come from their embedding -> the same, and a value for each name in `shared`."""
         raise NotImplementedError(f"{type(self).__name__} has blocks that share {self.shared}, and no `share`")
 
-    def embed_positions(self, x: Tensor) -> Tensor:
+    def _pos_embed(self, x: Tensor) -> Tensor:
         """Patches (B, N, C), or (B, rows, columns, C) for images of any size -> tokens with prefix and position."""
         pos_embed: Tensor | None = self.pos_embed
         if self.dynamic_img_size:
@@ -220,27 +222,6 @@ class TokenModel(ImageModel):
         if self.fc_norm_name:  # where the norm stands followed from the pooling that the model began with
             self.note_arguments(**{self.fc_norm_name: not isinstance(self.fc_norm, nn.Identity)})
 
-    # features
-
-    def get_intermediate_layers(
-        self,
-        x: Tensor,
-        n: int | Sequence[int] = 1,
-        reshape: bool = False,
-        return_prefix_tokens: bool = False,
-        norm: bool = False,
-    ) -> list[Any]:
-        """DINO's name for `forward_intermediates`: outputs of the last `n` blocks, or of those named.
-
-        Args:
-            reshape: (B, C, rows, columns) instead of (B, N, C).
-            return_prefix_tokens: Pairs of patches and prefix tokens.
-            norm: Apply the final norm.
-        """
-        return cast(list[Any], self.forward_intermediates(
-            x, n, return_prefix_tokens=return_prefix_tokens, norm=norm, output_fmt="NCHW" if reshape else "NLC",
-            intermediates_only=True))
-
     # sizes and weights
 
     def set_input_size(
@@ -258,6 +239,10 @@ class TokenModel(ImageModel):
     def no_weight_decay(self) -> set[str]:
         return {"pos_embed", "cls_token", "reg_token", "dist_token"}
 
+    def init_weights(self, mode: str = "", needs_reset: bool = True) -> None:
+        """As every model's; `mode` is another scheme for this once, see `init_vit_module`."""
+        self._init_as(mode, needs_reset)
+
     def reset_parameters(self) -> None:
         """Initialise the tokens and the position embedding."""
         for embedding in (self.pos_embed, self.dist_token):
@@ -269,7 +254,7 @@ class TokenModel(ImageModel):
 
     def init_module(self, name: str, module: nn.Module) -> None:
         super().init_module(name, module)
-        init_vit_module(name, module, self.weight_init, self.num_classes)
+        init_vit_module(name, module, self.weight_init_mode, self.num_classes)
         block = re.fullmatch(r"blocks\.(\d+)\.(?:attn\.proj|mlp\.fc2)", name)
         if block and self.fix_init and isinstance(module, nn.Linear):
             module.weight.div_(math.sqrt(2.0 * (int(block[1]) + 1)))

@@ -16,15 +16,15 @@ from __future__ import annotations
 import math
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from ..layers.activations import ActLayer, get_act_layer
-from ..layers.attention import Attention, DiffAttention, DifferentialWeights, attend, use_fused_attn
+from ..layers.attention import Attention, DiffAttention, DifferentialWeights, attend, self_mask, use_fused_attn
 from ..layers.attention_pool import AttentionPoolLatent, AttentionPoolPrr
 from ..layers.drop import DropPath, drop_path_rates
 from ..layers.helpers import move_to_end
@@ -33,7 +33,7 @@ from ..layers.norm import LayerNorm, NormLayer, RmsNorm, get_norm_layer
 from ..layers.patch_embed import PatchEmbed
 from ..layers.pos_embed import resample_grid
 from ..registry import register_model
-from .base import KeyMap, StateDict, rename_keys
+from .base import Indices, KeyMap, StateDict, rename_keys
 from .tokens import TokenModel
 
 if TYPE_CHECKING:
@@ -59,6 +59,11 @@ def _attention(attn_layer: str | type[nn.Module], dim: int, depth: int, **kwargs
 
 def _scale(dim: int, init_values: float | None) -> nn.Module:
     return LayerScale(dim, init_values) if init_values else nn.Identity()
+
+
+def _given(attn_mask: Tensor | None, is_causal: bool) -> dict[str, Any]:
+    """Arguments for a block, or an attention, that need not know them where there is no mask."""
+    return dict(attn_mask=attn_mask, is_causal=is_causal) if attn_mask is not None or is_causal else {}
 
 
 def _path(rate: float) -> nn.Module:
@@ -110,8 +115,9 @@ class Block(nn.Module):
         self.ls2 = _scale(dim, init_values)
         self.drop_path2 = _path(drop_path)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x))))
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        """The mask as `Attention` takes it, which gets it only if there is one."""
+        x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x), **_given(attn_mask, is_causal))))
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
 
 
@@ -123,8 +129,8 @@ class ResPostBlock(Block):
         self.init_values = init_values
         move_to_end(self, "norm1", "drop_path1", "mlp", "norm2", "drop_path2")
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path1(self.norm1(self.attn(x)))
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        x = x + self.drop_path1(self.norm1(self.attn(x, **_given(attn_mask, is_causal))))
         return x + self.drop_path2(self.norm2(self.mlp(x)))
 
 
@@ -139,9 +145,15 @@ class ParallelThingsBlock(nn.Module):
         self.ffns = nn.ModuleList(nn.Sequential(OrderedDict(
             norm=b.norm2, mlp=b.mlp, ls=b.ls2, drop_path=b.drop_path2)) for b in blocks)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + torch.stack([attn(x) for attn in self.attns]).sum(dim=0)
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        masks = _given(attn_mask, is_causal)
+        branches = [self._masked(attn, x, masks) if masks else attn(x) for attn in self.attns]
+        x = x + torch.stack(branches).sum(dim=0)
         return x + torch.stack([ffn(x) for ffn in self.ffns]).sum(dim=0)
+
+    @staticmethod
+    def _masked(branch: Any, x: Tensor, masks: dict[str, Any]) -> Any:
+        return branch.drop_path(branch.ls(branch.attn(branch.norm(x), **masks)))
 
 
 class ParallelScalingBlock(nn.Module):
@@ -200,16 +212,16 @@ class ParallelScalingBlock(nn.Module):
         if self.mlp_bias is not None:
             nn.init.zeros_(self.mlp_bias)
 
-    def attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         q, k, v = (t.unflatten(2, (self.num_heads, -1)) for t in (q, k, v))
         q, k = self.q_norm(q).transpose(1, 2), self.k_norm(k).transpose(1, 2)
-        return attend(q, k, v.transpose(1, 2), self.fused_attn, self.attn_drop).transpose(1, 2).flatten(2)
+        return attend(q, k, v.transpose(1, 2), self.fused_attn, self.attn_drop, mask).transpose(1, 2).flatten(2)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
         hidden, q, k, v = self.in_proj(self.in_norm(x)).split(self.splits, dim=-1)
         if self.mlp_bias is not None:
             hidden = hidden + self.mlp_bias
-        attended = self.attention(q, k, v)
+        attended = self.attention(q, k, v, self_mask(x, attn_mask, is_causal))
         hidden = self.mlp_drop(self.mlp_act(hidden))
         if self.out_proj is not None:
             y = self.out_proj(torch.cat((attended, hidden), dim=-1))
@@ -231,8 +243,8 @@ class DiffParallelScalingBlock(ParallelScalingBlock, DifferentialWeights):
         ParallelScalingBlock.reset_parameters(self)
         DifferentialWeights.reset_parameters(self)
 
-    def attention(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return self.attend(q, k, v)
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        return self.attend(q, k, v, mask)
 
 
 # --- the model
@@ -273,16 +285,17 @@ class VisionTransformer(TokenModel):
         proj_drop_rate, attn_drop_rate: Dropout in the blocks.
         drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
         weight_init: Initial weights, see `init_vit_module`.
-        resampling: How weights of another size are resampled, see `fit_sizes`; bicubic and antialiased unless given.
         fix_init: Scale the blocks' output projections down with depth (BEiT).
         embed_norm_layer: Norm in the patch embedding.
         norm_layer, act_layer, block_fn, mlp_layer, attn_layer: What the blocks are made of.
+        resampling: How weights of another size are resampled, see `fit_sizes`; bicubic and antialiased unless given.
 
     Raises:
         ValueError: An option has an unknown value, or token pooling is asked for without a class token.
     """
 
     pools: ClassVar[tuple[str, ...]] = (*TokenModel.pools, "map", "prr")
+    options = ("attn_mask", "is_causal")
 
     def __init__(
         self,
@@ -319,7 +332,6 @@ class VisionTransformer(TokenModel):
         drop_path_rate: float = 0.0,
         weight_init: str = "",
         fix_init: bool = False,
-        resampling: Mapping[str, Any] | None = None,
         embed_layer: Callable[..., nn.Module] = PatchEmbed,
         embed_norm_layer: NormLayer = None,
         norm_layer: NormLayer = None,
@@ -327,13 +339,14 @@ class VisionTransformer(TokenModel):
         block_fn: type[nn.Module] = Block,
         mlp_layer: Callable[..., nn.Module] = Mlp,
         attn_layer: str | type[nn.Module] = "",
+        resampling: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         norm = get_norm_layer(norm_layer) or LayerNorm
         act = get_act_layer(act_layer) or nn.GELU
         self.in_chans = in_chans
         self.dynamic_img_size = dynamic_img_size
-        self.weight_init = weight_init
+        self.weight_init_mode = weight_init
         self.fix_init = fix_init
         self.resampling = resampling or self.resampling
         self.pool_include_prefix = pool_include_prefix or global_pool == "prr"
@@ -366,9 +379,68 @@ class VisionTransformer(TokenModel):
         self.add_head(norm, num_classes, global_pool, fc_norm, final_norm, attn_pool, drop_rate)
         self.init_weights()
 
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        """Image (B, in_chans, H, W) -> logits (B, num_classes), or features where `num_classes` is 0.
+
+        Args:
+            attn_mask: Who sees whom of all tokens, the prefix among them, in every block: as `Attention` takes it.
+            is_causal: Each token sees itself and those before it.
+        """
+        return self.forward_head(self.forward_features(x, **_given(attn_mask, is_causal)))
+
+    def forward_features(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        features: Tensor = self.run_flow(x, **_given(attn_mask, is_causal))
+        return features
+
+    def forward_intermediates(  # type: ignore[override]  # timm's order, with prefix tokens first
+        self,
+        x: Tensor,
+        indices: Indices = None,
+        return_prefix_tokens: bool = False,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+        output_dict: bool = False,
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
+    ) -> Any:
+        """As every model's; masks as `forward` takes them."""
+        return self.run_to_taps(
+            x, indices, norm, stop_early, output_fmt, intermediates_only, return_prefix_tokens, output_dict,
+            **_given(attn_mask, is_causal))
+
+    def get_intermediate_layers(
+        self,
+        x: Tensor,
+        n: int | Sequence[int] = 1,
+        reshape: bool = False,
+        return_prefix_tokens: bool = False,
+        norm: bool = False,
+        attn_mask: Tensor | None = None,
+    ) -> list[Any]:
+        """DINO's name for `forward_intermediates`: outputs of the last `n` blocks, or of those named.
+
+        Args:
+            reshape: (B, C, rows, columns) instead of (B, N, C).
+            return_prefix_tokens: Pairs of patches and prefix tokens.
+            norm: Apply the final norm.
+            attn_mask: As `forward` takes it.
+        """
+        return cast(list[Any], self.forward_intermediates(
+            x, n, return_prefix_tokens, norm, output_fmt="NCHW" if reshape else "NLC", intermediates_only=True,
+            attn_mask=attn_mask))
+
+    def fix_init_weight(self) -> None:
+        """Scale the blocks' output projections down with depth (BEiT)."""
+        with torch.no_grad():
+            for i in range(len(self.blocks)):
+                for layer in ("attn.proj", "mlp.fc2"):
+                    self.get_parameter(f"blocks.{i}.{layer}.weight").div_(math.sqrt(2.0 * (i + 1)))
+
     def init_module(self, name: str, module: nn.Module) -> None:
         super().init_module(name, module)
-        if name.endswith(".fc1_g") and self.weight_init not in ("reset", "skip"):  # gates that begin open
+        if name.endswith(".fc1_g") and self.weight_init_mode not in ("reset", "skip"):  # gates that begin open
             nn.init.normal_(module.weight, std=1e-6)
             if module.bias is not None:
                 nn.init.ones_(module.bias)

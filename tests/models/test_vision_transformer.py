@@ -14,6 +14,7 @@ from timm.layers import SwiGLU as TimmSwiGLU
 from timm.models import beit as timm_beit
 from timm.models import deit as timm_deit
 from timm.models import vision_transformer as timm_vit
+from torch import nn
 
 import mvlib
 from mvlib.layers.mlp import GluMlp, SwiGLU
@@ -24,7 +25,7 @@ from mvlib.models import deit, vision_transformer
 from mvlib.models.tokens import TokenModel
 from mvlib.models.vision_transformer import VisionTransformer
 from mvlib.publish import save_for_hub
-from tests.parity.harness import randomize, relative_difference
+from tests.parity.harness import TOLERANCE, randomize, relative_difference
 
 from . import pairs
 from .pairs import assert_same, image
@@ -638,3 +639,113 @@ def test_blocks_share_what_a_family_gives_them(pool):
         model.prune_intermediate_layers([0], prune_norm=True)
     assert list(ours.state_dict()) == list(theirs.state_dict())
     assert_same(ours, theirs, image())
+
+
+# what is asked of masks, and by those who derive from the class
+
+
+@pytest.mark.parametrize("name", [
+    "vit_tiny_patch16_224", "vit_base_patch16_rpn_224", "vit_small_patch16_18x2_224", "vit_pwee_patch16_reg1_gap_256",
+    "vit_dwee_patch16_reg1_gap_256", "vit_dpwee_patch16_reg1_gap_256"])
+@torch.no_grad()
+def test_masks_as_timms(name):
+    ours, theirs, x = pairs.pair(name, 64, img_size=64, embed_dim=48, depth=2, num_heads=3)
+    count = 16 + ours.num_prefix_tokens
+    seen = torch.rand(count, count, generator=torch.Generator().manual_seed(0)) > 0.3
+    for masks in (dict(attn_mask=seen), dict(attn_mask=seen.float() - 1), dict(is_causal=True)):
+        logits, expected = ours(x, **masks), theirs(x, **masks)
+        assert relative_difference(logits, expected) < TOLERANCE
+        assert not torch.allclose(logits, ours(x))
+        found, wanted = (m.forward_intermediates(x, [1], True, output_dict=True, **masks) for m in (ours, theirs))
+        assert found.keys() == wanted.keys()
+        for key, value in wanted.items():
+            for own, other in zip(found[key], value, strict=True):
+                assert relative_difference(own, other) < TOLERANCE
+    with pytest.raises(ValueError, match="attn_mask and is_causal exclude each other"):
+        ours(x, attn_mask=seen, is_causal=True)
+
+
+def test_derived_classes_override_what_timms_do():
+    """MAE's fine-tuning, DINO's and ToMe's: a subclass changes a part, all that is derived from it follows."""
+    class Shifted(VisionTransformer):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.scale = nn.Parameter(torch.tensor(2.0))
+            self.fc_norm = nn.LayerNorm(self.embed_dim)
+            del self.norm
+
+        def _pos_embed(self, x):
+            return super()._pos_embed(x) * self.scale
+
+        def forward_features(self, x):
+            x = self._pos_embed(self.patch_embed(x))
+            for block in self.blocks:
+                x = block(x)
+            return self.fc_norm(x[:, 1:].mean(1))
+
+        def forward_head(self, x, pre_logits=False):
+            return x if pre_logits else self.head(x)
+
+    class Hidden(VisionTransformer):
+        def _pos_embed(self, x):
+            return torch.zeros_like(super()._pos_embed(x))
+
+    kwargs = dict(img_size=32, embed_dim=24, depth=1, num_heads=3, num_classes=5, qkv_bias=True,
+                  norm_layer=functools.partial(nn.LayerNorm, eps=1e-6))
+    x = image(32)
+    model = Shifted(**kwargs)
+    before = model(x)
+    assert before.shape == (2, 5) and model.scale == 2
+    with torch.no_grad():
+        model.scale.zero_()
+    assert not torch.allclose(model(x), before)
+    model.init_weights("jax")  # what the class does not know of keeps its value
+    assert model.scale == 0 and not model.head.weight.any()
+    hidden = Hidden(**kwargs).eval()
+    first, second = (hidden.forward_intermediates(x * factor, intermediates_only=True)[0] for factor in (1, 2))
+    assert torch.equal(first, second)
+
+
+def test_users_blocks_and_attention_know_no_masks():
+    """Neither a mask nor `reset_parameters()` is asked of what a user gives."""
+    class Gain(nn.Module):
+        def __init__(self, dim, num_heads, **kwargs):
+            super().__init__()
+            self.gain = nn.Parameter(torch.full((dim,), 3.0))
+            self.kwargs = kwargs
+
+        def forward(self, x):
+            return x * self.gain
+
+    kwargs = dict(img_size=32, embed_dim=24, depth=2, num_heads=3, num_classes=5)
+    model = VisionTransformer(**kwargs, block_fn=Gain)
+    assert model(image(32)).shape == (2, 5) and (model.blocks[1].gain == 3).all()
+    theirs = timm_vit.VisionTransformer(**kwargs, block_fn=Gain)
+    assert set(theirs.blocks[0].kwargs) - {"device", "dtype"} == set(model.blocks[0].kwargs)
+    for block in (model := VisionTransformer(**kwargs)).blocks:
+        block.attn.forward = lambda x: x
+    assert model(image(32)).shape == (2, 5)
+    with torch.device("meta"):
+        empty = VisionTransformer(**kwargs, block_fn=Gain)
+    empty.to_empty(device="cpu")
+    with pytest.raises(NotImplementedError, match="Gain at 'blocks.0' owns parameters, not reset_parameters"):
+        empty.init_weights()
+
+
+def test_constructor_and_initialisation_as_timms():
+    model = VisionTransformer(32, 8, 1, 7, "avg", 24, 1, 3)
+    assert model(torch.zeros(1, 1, 32, 32)).shape == (1, 7) and model.get_classifier(name_only=True) == "head"
+    model.init_weights(mode="jax")
+    assert not model.head.weight.any() and model.weight_init_mode == ""
+    model.init_weights(mode="moco", needs_reset=False)
+    assert model.head.weight.any()
+    nn.init.zeros_(model.head.weight)
+    model.head.apply(model._init_weights)
+    assert model.head.weight.any() and model.head.weight.std() < 0.03
+    model.norm_pre = nn.LayerNorm(24)
+    nn.init.zeros_(model.norm_pre.weight)
+    model.init_weights(needs_reset=False)
+    assert not model.norm_pre.weight.any()
+    before = model.blocks[0].mlp.fc2.weight.clone()
+    model.fix_init_weight()
+    assert torch.allclose(model.blocks[0].mlp.fc2.weight, before / 2 ** 0.5)
