@@ -9,7 +9,7 @@ import importlib
 import opcode
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -127,9 +127,20 @@ class Finder:
             reason = tables.absent(below)
             if reason is not None:
                 raise ModuleNotFoundError(f"{FACE} has no '{below}': {reason}", name=fullname)
+            if not below.isidentifier():  # no module's name
+                from .running import find_main
+
+                return find_main(below)
         elif self.is_installed and fullname.startswith("timm."):
             return ModuleSpec(fullname, self, origin="mvlib")  # type: ignore[arg-type]
         return None
+
+    def find_distributions(self, context: Any = None) -> Iterator[Any]:
+        """What `importlib.metadata.version("timm")` reads: many check it before they import."""
+        if self.is_installed and getattr(context, "name", None) in (None, "timm"):
+            from .distribution import FaceDistribution
+
+            yield FaceDistribution()
 
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return FaceModule(spec.name) if spec.name.startswith(f"{FACE}.") else None

@@ -1,14 +1,13 @@
-"""timm's entrypoints: `timm.models.resnet50(pretrained=True, num_classes=10)`."""
+"""timm's entrypoints: `timm.models.resnet50(pretrained=True, num_classes=10)`. Imports no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
-
-from ...registry import model_entrypoint
+if TYPE_CHECKING:
+    from torch import nn
 
 __all__ = ["entrypoint"]
 
@@ -16,13 +15,13 @@ __all__ = ["entrypoint"]
 @cache
 def entrypoint(name: str) -> Callable[..., nn.Module]:
     """The function of an architecture of ours, or of a deprecated name, that builds it as timm's does."""
-    from ...factory import create_model
 
     def build(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+        from ...factory import create_model
+
         return create_model(name, pretrained=pretrained, **kwargs)
 
     build.__name__ = build.__qualname__ = name
-    build.__doc__ = model_entrypoint(name).__doc__
     return build
 
 

@@ -1,0 +1,8 @@
+"""`python -m mvlib.timm train.py ...`: somebody else's script, in which `import timm` finds mvlib."""
+
+import sys
+
+from mvlib.timm.running import run
+
+if __name__ == "__main__":
+    sys.exit(run(sys.argv[1:]))
