@@ -24,7 +24,8 @@ _NAMES = {
     "collate": ("fast_collate",),
     "mixup": ("FastCollateMixup", "Mixup", "mixup_target"),
     "samplers": (
-        "BatchKeys", "OrderedSampler", "RepeatAugSampler", "ScheduledBatchKeys", "ShuffledSampler", "process_place",
+        "BatchKeys", "OrderedDistributedSampler", "OrderedSampler", "RepeatAugSampler", "ScheduledBatchKeys",
+        "ScheduledBatchSampler", "ScheduledTransformDataset", "ShuffledSampler", "process_place",
     ),
     "auto_augment": (
         "AugMixAugment", "AugmentOp", "AutoAugment", "RandAugment", "augment_and_mix_transform", "augmix_ops",

@@ -1,24 +1,28 @@
 """Which samples an epoch reads, in which order, and by which process of a distributed run.
 
-A sampler yields keys (epoch, index, copy), from which the loader seeds a sample's augmentation. `copy` counts the times
-that a sample has stood in the epoch before, so that its copies are augmented differently.
+A sampler yields the samples' indices, for torch's DataLoader; its `keys` are (epoch, index, copy), from which our loader
+seeds a sample's augmentation. `copy` counts the times that a sample has stood in the epoch before, so that its copies
+are augmented differently.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Callable, Iterator, Sequence, Sized
+from itertools import islice
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import Dataset, Sampler
 
 from ..errors import ConfigError, DataError
 from .randomness import sample_seed
 
 __all__ = [
-    "BatchKeys", "Key", "OrderedSampler", "RepeatAugSampler", "ScheduledBatchKeys", "ShuffledSampler", "process_place",
+    "BatchKeys", "Key", "OrderedDistributedSampler", "OrderedSampler", "RepeatAugSampler", "ScheduledBatchKeys",
+    "ScheduledBatchSampler", "ScheduledTransformDataset", "ShuffledSampler", "process_place",
 ]
 
 Key = tuple[int, int, int]
@@ -67,11 +71,11 @@ class Epochs:
         return self.epoch, self.start_batch
 
 
-class _KeySampler(Epochs, Sampler[Key]):
+class _KeySampler(Epochs, Sampler[int]):
     """What the samplers share; each says in `order` what its rank reads."""
 
     def __init__(self, dataset: Sized, num_replicas: int | None = None, rank: int | None = None, *,
-                 seed: int = 42, advance: bool = True) -> None:
+                 seed: int | None = 42, advance: bool = True) -> None:
         super().__init__(num_replicas, rank, advance)
         self.length = len(dataset)
         if not self.length:
@@ -86,13 +90,16 @@ class _KeySampler(Epochs, Sampler[Key]):
         """Where this rank reads in the order that all ranks share: every n-th place."""
         return torch.arange(len(self)) * self.num_replicas + self.rank
 
-    def __iter__(self) -> Iterator[Key]:
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.order()[0].tolist())
+
+    def keys(self) -> list[Key]:
         indices, copies = self.order()
-        for index, copy in zip(indices.tolist(), copies.tolist()):
-            yield self.epoch, index, copy
+        return [(self.epoch, *key) for key in zip(indices.tolist(), copies.tolist())]
 
     def _permutation(self) -> Tensor:
-        generator = torch.Generator().manual_seed(sample_seed(self.seed, self.epoch) >> 1)
+        seed = self.epoch if self.seed is None else sample_seed(self.seed, self.epoch) >> 1
+        generator = torch.Generator().manual_seed(seed)
         return torch.randperm(self.length, generator=generator)
 
 
@@ -129,6 +136,33 @@ class OrderedSampler(_KeySampler):
         return indices, torch.zeros_like(indices)
 
 
+class OrderedDistributedSampler(OrderedSampler):
+    """Samples in their order, and the first ones again, so that all processes have as many: timm's for evaluation.
+
+    Attributes:
+        num_valid_samples: Of this process, without those that were read elsewhere already.
+    """
+
+    def __len__(self) -> int:
+        return math.ceil(self.length / self.num_replicas)
+
+    @property
+    def num_samples(self) -> int:
+        return len(self)
+
+    @property
+    def total_size(self) -> int:
+        return len(self) * self.num_replicas
+
+    @property
+    def num_valid_samples(self) -> int:
+        return super().__len__()
+
+    def order(self) -> tuple[Tensor, Tensor]:
+        positions = self._positions()
+        return positions % self.length, positions // self.length
+
+
 class RepeatAugSampler(_KeySampler):
     """Repeated augmentation (Hoffer et al. 2020, arXiv:1901.09335), as DeiT (arXiv:2012.12877), torchvision and timm
     do it: in the shuffled order each sample stands `num_repeats` times in a row, so that the copies go to different
@@ -139,6 +173,7 @@ class RepeatAugSampler(_KeySampler):
         selected_round: The epoch's length is rounded down to a multiple of this, unless there are fewer samples; 0
             for no rounding.
         selected_ratio: The epoch's length is divided by this among the processes; 0 for their number.
+        seed: Of the order; None for timm's, which depends on the epoch alone.
 
     Raises:
         ConfigError: `num_repeats` is below 1.
@@ -146,7 +181,7 @@ class RepeatAugSampler(_KeySampler):
 
     def __init__(self, dataset: Sized, num_replicas: int | None = None, rank: int | None = None, shuffle: bool = True,
                  num_repeats: float = 3, selected_round: int = 256, selected_ratio: float = 0, *,
-                 seed: int = 42) -> None:
+                 seed: int | None = None) -> None:
         super().__init__(dataset, num_replicas, rank, seed=seed)
         if num_repeats < 1:
             raise ConfigError(f"num_repeats {num_repeats} is below 1")
@@ -172,7 +207,7 @@ class RepeatAugSampler(_KeySampler):
         return (self._permutation()[owners] if self.shuffle else owners), copies
 
 
-class BatchKeys(Sampler[list[Key]]):
+class BatchKeys(Sampler[Any]):
     """The keys of one batch after the other, from the sampler's `start_batch` on; `len` counts a whole epoch's."""
 
     def __init__(self, sampler: _KeySampler, batch_size: int, drop_last: bool) -> None:
@@ -245,12 +280,14 @@ class ScheduledBatchKeys(BatchKeys):
             keys = zip(indices[rows].tolist(), (copies[rows] + rounds * again).tolist())
             yield choice, [(epoch, *key) for key in keys]
 
-    def choices(self, epoch: int) -> list[int]:
+    def choices(self, epoch: int, shuffle: bool = True) -> list[int]:
         """The choice of each batch of an epoch."""
         choices = self._filled
         if self.num_batches is not None:
             generator, weights = torch.Generator().manual_seed(self.seed + 2 * epoch), self.weights_of(epoch)
             choices = [_draw(weights, generator) for _ in range(self.num_batches)]
+        if not shuffle:
+            return choices
         generator = torch.Generator().manual_seed(self.seed + 2 * epoch + 1)
         order = torch.randperm(len(choices), generator=generator).tolist() if len(choices) > 1 else [0]
         return [choices[place] for place in order]
@@ -290,6 +327,68 @@ class ScheduledBatchKeys(BatchKeys):
                 return chosen
             chosen.append(int(fitting[_draw(self.weights[fitting], generator)]))
             left -= self.batch_sizes[chosen[-1]]
+
+
+class ScheduledBatchSampler(ScheduledBatchKeys):
+    """The same for torch's DataLoader, with timm's arguments: batches of (index, choice) out of any sampler.
+
+    Raises:
+        ConfigError: As `ScheduledBatchKeys`; or `drop_last` is False.
+    """
+
+    def __init__(self, sampler: Any, batch_sizes: Sequence[int], choice_weights: Sequence[float] | None = None,
+                 seed: int = 0, drop_last: bool = True, shuffle_schedule: bool = True, num_batches: int | None = None,
+                 choice_schedule: str = "constant", schedule_epochs: int | None = None, schedule_spread: float = 0.65,
+                 schedule_random_mix: float = 0.1) -> None:
+        if not drop_last:
+            raise ConfigError("batches of scheduled sizes are whole ones: drop_last=False is not supported")
+        super().__init__(sampler, batch_sizes, choice_weights, seed, num_batches, choice_schedule, schedule_epochs,
+                         schedule_spread, schedule_random_mix)
+        self.shuffle_schedule = shuffle_schedule
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch comes next, to the sampler as well."""
+        self.epoch = epoch
+        if hasattr(self.sampler, "set_epoch"):
+            self.sampler.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[list[tuple[Any, int]]]:
+        indices = self._indices()
+        for choice in self.choices(self.epoch, self.shuffle_schedule):
+            batch = [(index, choice) for index in islice(indices, self.batch_sizes[choice])]
+            if len(batch) < self.batch_sizes[choice]:
+                return
+            yield batch
+
+    def _indices(self) -> Iterator[Any]:
+        """The sampler's; again and again where the number of batches is given."""
+        yield from self.sampler
+        while self.num_batches is not None:
+            yield from self.sampler
+
+
+class ScheduledTransformDataset(Dataset):
+    """A data set whose samples are asked for as (index, choice), and transformed by the `transforms` of the choice."""
+
+    def __init__(self, dataset: Any, transforms: Sequence[Callable[[Any], Any]]) -> None:
+        if not transforms:
+            raise ConfigError("transforms are to be at least one")
+        self.dataset = dataset
+        self.transforms = tuple(transforms)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, scheduled_index: tuple[Any, int]) -> tuple[Any, ...]:
+        index, choice = scheduled_index
+        image, *rest = self.dataset[index]
+        return self.transforms[choice](image), *rest
+
+    def __getattr__(self, name: str) -> Any:
+        if name in ("filename", "filenames", "set_epoch"):
+            return getattr(self.dataset, name)
+        raise AttributeError(f"'{type(self).__name__}' has no attribute '{name}'")
 
 
 def _draw(weights: Tensor, generator: torch.Generator) -> int:

@@ -2,14 +2,18 @@
 
 import pytest
 import torch
+from timm.data.distributed_sampler import OrderedDistributedSampler as TimmOrderedSampler
 from timm.data.distributed_sampler import RepeatAugSampler as TimmRepeatAugSampler
-from timm.data.scheduled_sampler import ScheduledBatchSampler
+from timm.data.scheduled_sampler import ScheduledBatchSampler as TimmScheduledSampler
 
 from mvlib.data.samplers import (
     BatchKeys,
+    OrderedDistributedSampler,
     OrderedSampler,
     RepeatAugSampler,
     ScheduledBatchKeys,
+    ScheduledBatchSampler,
+    ScheduledTransformDataset,
     ShuffledSampler,
     process_place,
 )
@@ -18,7 +22,8 @@ from mvlib.errors import ConfigError, DataError
 
 def indices(sampler, epoch=0):
     sampler.set_epoch(epoch)
-    return [index for _, index, _ in sampler]
+    assert [index for _, index, _ in sampler.keys()] == list(sampler)
+    return list(sampler)
 
 
 def test_shuffled_reads_every_sample_once_in_another_order_each_epoch():
@@ -33,7 +38,7 @@ def test_shuffled_reads_every_sample_once_in_another_order_each_epoch():
 def test_keys_name_epoch_index_and_copy():
     sampler = ShuffledSampler(range(3))
     sampler.set_epoch(7)
-    assert sorted(sampler) == [(7, 0, 0), (7, 1, 0), (7, 2, 0)]
+    assert sorted(sampler.keys()) == [(7, 0, 0), (7, 1, 0), (7, 2, 0)]
 
 
 @pytest.mark.parametrize("world", [2, 3, 4])
@@ -52,7 +57,7 @@ def test_batches_of_two_ranks_interleave_to_those_of_one_process():
 
 
 def test_shuffled_wraps_around_so_that_ranks_are_equally_long():
-    keys = [list(ShuffledSampler(range(10), 4, rank)) for rank in range(4)]
+    keys = [ShuffledSampler(range(10), 4, rank).keys() for rank in range(4)]
     assert [len(rank) for rank in keys] == [3] * 4
     joint = [key for rank in keys for key in rank]
     assert len(set(joint)) == 12  # the two that are read again are augmented anew
@@ -68,32 +73,42 @@ def test_evaluation_reads_every_sample_exactly_once(length, world):
     assert [len(sampler) for sampler in samplers] == [len(list(sampler)) for sampler in samplers]
 
 
+@pytest.mark.parametrize("length, world", [(10, 1), (10, 4), (3, 5), (8, 2)])
+def test_evaluation_of_equal_shares_is_timms(length, world):
+    for rank in range(world):
+        own, peer = (kind(range(length), world, rank) for kind in (OrderedDistributedSampler, TimmOrderedSampler))
+        assert list(own) == list(peer) and len(own) == len(peer) == own.num_samples == peer.num_samples
+        assert (own.num_valid_samples, own.total_size) == (peer.num_valid_samples, peer.total_size)
+
+
 @pytest.mark.parametrize("arguments", [
     {}, {"num_repeats": 2.5}, {"selected_round": 0}, {"selected_ratio": 1}, {"num_repeats": 1, "selected_ratio": 1},
     {"selected_round": 32, "num_repeats": 4}, {"selected_ratio": 0.5},
 ])
 @pytest.mark.parametrize("length, world", [(300, 3), (70, 2), (5, 4), (1000, 1)])
-def test_repeated_augmentation_reads_what_timm_reads(arguments, length, world):
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_repeated_augmentation_reads_what_timm_reads(arguments, length, world, shuffle):
     for rank in range(world):
-        own = RepeatAugSampler(range(length), world, rank, shuffle=False, **arguments)
-        peer = TimmRepeatAugSampler(range(length), world, rank, shuffle=False, **arguments)
-        assert indices(own) == [int(index) for index in peer]
+        own = RepeatAugSampler(range(length), world, rank, shuffle, **arguments)
+        peer = TimmRepeatAugSampler(range(length), world, rank, shuffle, **arguments)
+        peer.set_epoch(5)
+        assert indices(own, 5) == list(peer)
         assert len(own) == len(peer)
 
 
 def test_repeated_augmentation_reads_what_torchvision_selects():
     # its sampler: every index three times in a row, floor(n // 256 * 256 / ranks) of them, strided over the ranks
-    samplers = [RepeatAugSampler(range(600), 2, rank) for rank in range(2)]
+    samplers = [RepeatAugSampler(range(600), 2, rank, seed=42) for rank in range(2)]
     assert [len(sampler) for sampler in samplers] == [256, 256]
-    joint = [key for step in zip(*samplers) for key in step]
+    joint = [index for step in zip(*samplers) for index in step]
     shuffled = indices(ShuffledSampler(range(600)))
-    assert [index for _, index, _ in joint] == [index for index in shuffled for _ in range(3)][:512]
+    assert joint == [index for index in shuffled for _ in range(3)][:512]
 
 
 @pytest.mark.parametrize("num_repeats", [3, 1.5, 2.2])
 def test_copies_of_a_sample_differ(num_repeats):
     samplers = [RepeatAugSampler(range(50), 4, rank, num_repeats=num_repeats, selected_ratio=1) for rank in range(4)]
-    keys = [key for sampler in samplers for key in sampler]
+    keys = [key for sampler in samplers for key in sampler.keys()]
     assert len(keys) > 50 and len(set(keys)) == len(keys)
 
 
@@ -166,11 +181,14 @@ SCHEDULES = [
 def test_schedules_are_timms(arguments, batch_sizes):
     own = ScheduledBatchKeys(ShuffledSampler(range(70)), batch_sizes, **arguments)
     renamed = {"schedule": "choice_schedule", "spread": "schedule_spread", "random_mix": "schedule_random_mix"}
-    peer = ScheduledBatchSampler(range(70), batch_sizes, **{renamed.get(k, k): v for k, v in arguments.items()})
-    assert len(own) == len(peer)
+    timms = {renamed.get(k, k): v for k, v in arguments.items()}
+    peer, plain = (kind(range(70), batch_sizes, **timms) for kind in (TimmScheduledSampler, ScheduledBatchSampler))
+    assert len(own) == len(peer) == len(plain)
     for epoch in range(5):
         own.sampler.set_epoch(epoch)
         peer.set_epoch(epoch)
+        plain.set_epoch(epoch)
+        assert list(plain) == list(peer)
         expected = [(batch[0][1], len(batch)) for batch in peer]
         whole = list(own)
         assert [(choice, len(keys)) for choice, keys in whole] == expected
@@ -194,3 +212,10 @@ def test_schedules_are_timms(arguments, batch_sizes):
 def test_bad_schedules_are_refused(arguments, message):
     with pytest.raises(ConfigError, match=message):
         ScheduledBatchKeys(ShuffledSampler(range(70)), **{"batch_sizes": (2, 4), **arguments})
+
+
+def test_a_schedules_transforms():
+    dataset = ScheduledTransformDataset([("a", 1), ("b", 2)], [str.upper, lambda image: image * 2])
+    assert len(dataset) == 2 and dataset[1, 0] == ("B", 2) and dataset[0, 1] == ("aa", 1)
+    with pytest.raises(ConfigError, match="drop_last=False is not supported"):
+        ScheduledBatchSampler(range(8), (2, 4), drop_last=False)
