@@ -10,12 +10,20 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError
+from .collate import fast_collate
 
-__all__ = ["FastCollateMixup", "Mixup", "mixup_target"]
+__all__ = ["FastCollateMixup", "Mixup", "cutmix_bbox_and_lam", "mixup_target", "one_hot", "rand_bbox",
+           "rand_bbox_minmax"]
 
 MODES = ("batch", "pair", "elem", "half")
 
-Box = tuple[int, int, int, int]  # top, bottom, left, right
+Box = tuple[Any, Any, Any, Any]  # top, bottom, left, right: ints, or arrays of several boxes
+
+
+def one_hot(x: Tensor, num_classes: int, on_value: float = 1.0, off_value: float = 0.0) -> Tensor:
+    """Labels (batch) to (batch, num_classes), float32: `on_value` at the label, `off_value` elsewhere."""
+    rest = torch.full((x.numel(), num_classes), off_value, device=x.device)
+    return rest.scatter_(1, x.long().view(-1, 1), on_value)
 
 
 def soft_target(target: Tensor, num_classes: int, smoothing: float = 0.0, multi_label: bool = False) -> Tensor:
@@ -35,8 +43,7 @@ def soft_target(target: Tensor, num_classes: int, smoothing: float = 0.0, multi_
     if target.ndim != 1:
         raise ConfigError(f"mixing needs one label an image, got targets of shape {tuple(target.shape)}")
     rest = smoothing / num_classes
-    soft = torch.full((len(target), num_classes), rest, device=target.device)
-    return soft.scatter_(1, target.long().unsqueeze(1), 1 - smoothing + rest)
+    return one_hot(target, num_classes, 1 - smoothing + rest, rest)
 
 
 def mixup_target(target: Tensor, num_classes: int, lam: float | Tensor = 1.0, smoothing: float = 0.0,
@@ -48,6 +55,51 @@ def mixup_target(target: Tensor, num_classes: int, lam: float | Tensor = 1.0, sm
     """
     soft = soft_target(target, num_classes, smoothing, multi_label)
     return soft * lam + soft.flip(0) * (1 - lam)
+
+
+def rand_bbox(img_shape: Sequence[int], lam: float, margin: float = 0.0, count: int | None = None,
+              rng: Any = None) -> Box:
+    """CutMix's box: a share 1 - `lam` of the image, of its aspect ratio, cut off at its edges.
+
+    Args:
+        img_shape: Ends in height and width.
+        margin: Share of the box's sides by which its centre stays away from the image's edges.
+        count: Boxes, None for one.
+        rng: As of `Mixup.__call__`.
+    """
+    height, width = img_shape[-2:]
+    side = np.sqrt(1 - lam)
+    box_h, box_w = int(height * side), int(width * side)
+    y, x = (_random(rng).randint(int(margin * box), whole - int(margin * box), size=count)
+            for box, whole in ((box_h, height), (box_w, width)))
+    return (np.clip(y - box_h // 2, 0, height), np.clip(y + (box_h + 1) // 2, 0, height),
+            np.clip(x - box_w // 2, 0, width), np.clip(x + (box_w + 1) // 2, 0, width))
+
+
+def rand_bbox_minmax(img_shape: Sequence[int], minmax: Sequence[float], count: int | None = None,
+                     rng: Any = None) -> Box:
+    """A box within the image, whose sides are shares out of `minmax` of the image's; otherwise as `rand_bbox`."""
+    rng = _random(rng)
+    height, width = img_shape[-2:]
+    box_h, box_w = (rng.randint(*(int(whole * share) for share in minmax), size=count) for whole in (height, width))
+    top, left = rng.randint(0, height - box_h + 1, size=count), rng.randint(0, width - box_w + 1, size=count)
+    return top, top + box_h, left, left + box_w
+
+
+def cutmix_bbox_and_lam(img_shape: Sequence[int], lam: float, ratio_minmax: Sequence[float] | None = None,
+                        correct_lam: bool = True, count: int | None = None, rng: Any = None) -> tuple[Box, float]:
+    """A box of either kind, and the weight of what remains: `lam`, unless `correct_lam` or `ratio_minmax` asks for
+    its share of the area."""
+    if ratio_minmax is not None:
+        box = rand_bbox_minmax(img_shape, ratio_minmax, count, rng)
+    else:
+        box = rand_bbox(img_shape, lam, count=count, rng=rng)
+    correct = correct_lam or ratio_minmax is not None
+    return box, _outside(box, *img_shape[-2:]) if correct else lam
+
+
+def _random(rng: Any) -> Any:
+    return np.random if rng is None else rng
 
 
 class Mixup:
@@ -121,7 +173,7 @@ class Mixup:
         Raises:
             ConfigError: The batch size is odd and the mode is not "batch".
         """
-        rng = np.random if rng is None else rng
+        rng = _random(rng)
         if self.rolled:
             return images, self._mix_rolled(images, target, rng)
         if self.mode == "batch":
@@ -200,29 +252,38 @@ class Mixup:
 
     def _box(self, shape: Sequence[int], lam: float, rng: Any) -> tuple[Box, float]:
         """A box to cut out, and the weight of what remains."""
-        height, width = shape[-2:]
-        if self.cutmix_minmax is not None:
-            box_h, box_w = (rng.randint(*(int(side * share) for share in self.cutmix_minmax))
-                            for side in (height, width))
-            top, left = rng.randint(0, height - box_h + 1), rng.randint(0, width - box_w + 1)
-            box = (top, top + box_h, left, left + box_w)
-        else:
-            side = np.sqrt(1 - lam)
-            box_h, box_w = int(height * side), int(width * side)
-            y, x = rng.randint(0, height), rng.randint(0, width)
-            box = (max(y - box_h // 2, 0), min(y + (box_h + 1) // 2, height),
-                   max(x - box_w // 2, 0), min(x + (box_w + 1) // 2, width))
-        correct = self.correct_lam or self.cutmix_minmax is not None
-        return box, _outside(box, height, width) if correct else lam
+        return cutmix_bbox_and_lam(shape, lam, self.cutmix_minmax, self.correct_lam, rng=rng)
 
 
 class FastCollateMixup(Mixup):
-    """Mixup for `create_loader(collate_fn=...)`, which mixes before random erasing, as timm's of this name does.
+    """Mixup as a `collate_fn`, before random erasing.
 
-    timm mixes 8-bit images in the workers and rounds; here the normalised floats are mixed on the device.
+    A DataLoader's workers collate and mix 8-bit images with it, which rounds, as in timm. `create_loader(collate_fn=)`
+    of mvlib mixes normalised floats on the device instead.
+
+    Attributes:
+        mixup_enabled: Heeded by workers that run already, too.
     """
 
     before_erasing = True
+
+    @property
+    def mixup_enabled(self) -> bool:
+        return bool(self._enabled)
+
+    @mixup_enabled.setter
+    def mixup_enabled(self, enabled: bool) -> None:
+        if "_enabled" not in self.__dict__:
+            self._enabled = torch.ones((), dtype=torch.bool).share_memory_()
+        self._enabled.fill_(enabled)
+
+    def __call__(self, images: Any, target: Tensor | None = None, rng: Any = None) -> tuple[Tensor, Tensor]:
+        """Collate and mix a list of samples (uint8 image, label); or as `Mixup` with images and targets."""
+        if isinstance(images, Tensor):
+            return super().__call__(images, target, rng)
+        batch, labels = fast_collate(images)
+        mixed, soft = super().__call__(batch.float(), labels, rng)
+        return mixed.round_().byte(), soft
 
 
 def _patch(images: Tensor, box: Box) -> Tensor:

@@ -1,8 +1,8 @@
 """Which samples an epoch reads, in which order, and by which process of a distributed run.
 
-A sampler yields the samples' indices, for torch's DataLoader; its `keys` are (epoch, index, copy), from which our loader
-seeds a sample's augmentation. `copy` counts the times that a sample has stood in the epoch before, so that its copies
-are augmented differently.
+A sampler yields indices, as torch's do; its `keys` are (epoch, index, copy), from which our loader seeds a sample's
+augmentation. `copy` counts the times that a sample has stood in the epoch before, so that its copies are augmented
+differently.
 """
 
 from __future__ import annotations

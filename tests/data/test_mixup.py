@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import timm.data.mixup
 import torch
+from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
 import mvlib.data.mixup
@@ -51,6 +52,37 @@ def test_fast_collate_results_are_timms_but_for_rounding(mode, kind):
         got, target = own(images.float(), labels, np.random.RandomState(seed))
         assert (got - expected.float()).abs().max() <= 0.501
         torch.testing.assert_close(target, expected_target, rtol=1e-5, atol=1e-7)
+        for samples in (images, images.numpy()):
+            np.random.seed(seed)
+            collated, target = own([(image.copy() if isinstance(image, np.ndarray) else image.clone(), int(label))
+                                    for image, label in zip(samples, labels)])
+            assert collated.dtype == torch.uint8 and torch.equal(collated, expected)
+            torch.testing.assert_close(target, expected_target, rtol=1e-6, atol=1e-7)
+
+
+def test_mixup_is_switched_off_in_workers_that_run():
+    samples = [(torch.full((3, 4, 4), 50 * number, dtype=torch.uint8), number) for number in range(4)]
+    collate = FastCollateMixup(num_classes=4, label_smoothing=0.0)
+    loader = DataLoader(samples, 4, collate_fn=collate, num_workers=1, persistent_workers=True)
+    mixed = [(target > 0).sum() for _, target in loader]
+    collate.mixup_enabled = False
+    assert mixed == [8] and [(target > 0).sum() for _, target in loader] == [4]
+
+
+@pytest.mark.parametrize("count", [None, 5])
+def test_boxes_are_timms(count):
+    own, peer = mvlib.data.mixup, timm.data.mixup
+    for seed in range(20):
+        results = []
+        for module in (own, peer):
+            np.random.seed(seed)
+            results.append((module.rand_bbox((3, 30, 41), 0.7, 0.1, count),
+                            module.rand_bbox_minmax((30, 41), (0.2, 0.9), count),
+                            *module.cutmix_bbox_and_lam((30, 41), 0.7, None, seed % 2, count),
+                            *module.cutmix_bbox_and_lam((30, 41), 0.7, (0.1, 0.5), False, count)))
+        for ours, theirs in zip(*results):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+    assert torch.equal(own.one_hot(torch.tensor([2, 0]), 3, 0.9, 0.1), peer.one_hot(torch.tensor([2, 0]), 3, 0.9, 0.1))
 
 
 def test_without_a_generator_numpys_global_one_is_drawn_from():
