@@ -277,7 +277,7 @@ class FastCollateMixup(Mixup):
             self._enabled = torch.ones((), dtype=torch.bool).share_memory_()
         self._enabled.fill_(enabled)
 
-    def __call__(self, images: Any, target: Tensor | None = None, rng: Any = None) -> tuple[Tensor, Tensor]:
+    def __call__(self, images: Any, target: Any = None, rng: Any = None) -> tuple[Tensor, Tensor]:
         """Collate and mix a list of samples (uint8 image, label); or as `Mixup` with images and targets."""
         if isinstance(images, Tensor):
             return super().__call__(images, target, rng)

@@ -268,7 +268,7 @@ class ScheduledBatchKeys(BatchKeys):
     def __len__(self) -> int:
         return len(self._filled) if self.num_batches is None else self.num_batches
 
-    def __iter__(self) -> Iterator[tuple[int, list[Key]]]:
+    def __iter__(self) -> Iterator[Any]:
         epoch, start, (indices, copies) = self.sampler.epoch, self.sampler.start_batch, self.sampler.order()
         again = int(copies.max()) + 1  # copies of one round through the samples
         first, batches = 0, []
@@ -353,7 +353,7 @@ class ScheduledBatchSampler(ScheduledBatchKeys):
         if hasattr(self.sampler, "set_epoch"):
             self.sampler.set_epoch(epoch)
 
-    def __iter__(self) -> Iterator[list[tuple[Any, int]]]:
+    def __iter__(self) -> Iterator[Any]:
         indices = self._indices()
         for choice in self.choices(self.epoch, self.shuffle_schedule):
             batch = [(index, choice) for index in islice(indices, self.batch_sizes[choice])]
@@ -368,7 +368,7 @@ class ScheduledBatchSampler(ScheduledBatchKeys):
             yield from self.sampler
 
 
-class ScheduledTransformDataset(Dataset):
+class ScheduledTransformDataset(Dataset[Any]):
     """A data set whose samples are asked for as (index, choice), and transformed by the `transforms` of the choice."""
 
     def __init__(self, dataset: Any, transforms: Sequence[Callable[[Any], Any]]) -> None:
