@@ -36,13 +36,13 @@ class Bottle2neck(ResidualBlock):
         self, inplanes: int, planes: int, stride: int = 1, downsample: nn.Module | None = None, cardinality: int = 1,
         base_width: int = 26, scale: int = 4, dilation: int = 1, first_dilation: int | None = None,
         act_layer: Layer = nn.ReLU, norm_layer: Layer = nn.BatchNorm2d, attn_layer: AttnLayer = None,
-        drop_block: Layer | None = None, drop_path: float = 0.0, **_: Any,
+        drop_block: Layer | None = None, drop_path: nn.Module | None = None, **_: Any,
     ) -> None:
         super().__init__()
         if scale < 1:
             raise ValueError(f"scale is 1 or more, not {scale}")
         width, count, dilation = planes * base_width // 64 * cardinality, max(scale - 1, 1), first_dilation or dilation
-        self.scale = scale
+        self.scale, self.width = scale, width
         self.is_first = stride > 1 or downsample is not None
         self.conv1 = nn.Conv2d(inplanes, width * scale, 1, bias=False)
         self.bn1 = norm_layer(width * scale)
@@ -53,7 +53,8 @@ class Bottle2neck(ResidualBlock):
         self.pool = nn.AvgPool2d(3, stride, padding=1) if self.is_first else nn.Identity()
         self.conv3 = nn.Conv2d(width * scale, planes * self.expansion, 1, bias=False)
         self.bn3 = norm_layer(planes * self.expansion)
-        self.add_end(planes * self.expansion, attn_layer, drop_path, downsample, relu=act_layer(inplace=True))
+        self.add_end(planes * self.expansion, attn_layer, drop_path, downsample, stride, dilation,
+                     relu=act_layer(inplace=True))
 
     def forward(self, x: Tensor) -> Tensor:
         splits = self.relu(self.bn1(self.conv1(x))).chunk(self.scale, dim=1)

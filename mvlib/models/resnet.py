@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from ..layers.activations import ActLayer, get_act_layer
 from ..layers.blur_pool import AaLayer, create_aa
 from ..layers.channel_attention import AttnLayer, SEModule, create_attn
+from ..layers.conv import get_padding
 from ..layers.drop import DropBlock2d, DropPath, drop_path_rates
 from ..layers.helpers import to_ntuple
 from ..layers.norm import NormLayer, get_norm_layer
@@ -40,7 +41,10 @@ from .pruning import prune_to_widths
 if TYPE_CHECKING:
     from ._variants.resnet import *
 
-__all__ = ["BasicBlock", "Bottleneck", "ResNet", "ResidualBlock"]
+__all__ = [
+    "BasicBlock", "Bottleneck", "ResNet", "ResidualBlock", "downsample_avg", "downsample_conv", "drop_blocks",
+    "make_blocks",
+]
 
 Layer = Callable[..., nn.Module]
 
@@ -54,14 +58,22 @@ class ResidualBlock(nn.Module):
     last_norm: ClassVar[str] = "bn3"  # path of the norm that closes the branch
 
     def add_end(
-        self, out_chs: int, attn_layer: AttnLayer, drop_path: float, downsample: nn.Module | None, **act: nn.Module
+        self, out_chs: int, attn_layer: AttnLayer, drop_path: nn.Module | None, downsample: nn.Module | None,
+        stride: int, dilation: int, **act: nn.Module
     ) -> None:
         """Add `se`, `drop_path`, the last activation under the name that the block has for it, and `downsample`."""
+        self.stride, self.dilation = stride, dilation
         self.se = create_attn(attn_layer, out_chs) or nn.Identity()
-        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+        self.drop_path = drop_path if drop_path is not None else nn.Identity()
         for name, module in act.items():
             self.add_module(name, module)
         self.downsample = downsample if downsample is not None else nn.Identity()
+
+    def zero_init_last(self) -> None:
+        """Let the block begin as an identity: the scale of the branch's last norm becomes 0."""
+        weight = getattr(self.get_submodule(self.last_norm), "weight", None)
+        if weight is not None:
+            nn.init.zeros_(weight)
 
     def add_shortcut(self, branch: Tensor, x: Tensor) -> Tensor:
         """The block's output, but for the activation; `x` is its input."""
@@ -86,7 +98,7 @@ class BasicBlock(ResidualBlock):
         dilation: Of the 3x3 convolutions.
         first_dilation: Of the first of them, where a strided stage before was dilated instead.
         drop_block: Makes a module that drops squares of the inner feature map.
-        drop_path: Rate of stochastic depth.
+        drop_path: Drops the branch in training, at random.
 
     Raises:
         ValueError: A basic block shall have groups or another width.
@@ -112,7 +124,7 @@ class BasicBlock(ResidualBlock):
         attn_layer: AttnLayer = None,
         aa_layer: AaLayer = None,
         drop_block: Layer | None = None,
-        drop_path: float = 0.0,
+        drop_path: nn.Module | None = None,
     ) -> None:
         super().__init__()
         if cardinality != 1 or base_width != 64:
@@ -128,7 +140,7 @@ class BasicBlock(ResidualBlock):
         self.aa = create_aa(aa_layer, width, stride, enable=use_aa)
         self.conv2 = _conv3x3(width, planes, dilation=dilation)
         self.bn2 = norm_layer(planes)
-        self.add_end(planes, attn_layer, drop_path, downsample, act2=act_layer(inplace=True))
+        self.add_end(planes, attn_layer, drop_path, downsample, stride, dilation, act2=act_layer(inplace=True))
 
     def forward(self, x: Tensor) -> Tensor:
         branch = self.aa(self.act1(self.drop_block(self.bn1(self.conv1(x)))))
@@ -160,7 +172,7 @@ class Bottleneck(ResidualBlock):
         attn_layer: AttnLayer = None,
         aa_layer: AaLayer = None,
         drop_block: Layer | None = None,
-        drop_path: float = 0.0,
+        drop_path: nn.Module | None = None,
     ) -> None:
         super().__init__()
         width = planes * base_width // 64 * cardinality
@@ -179,7 +191,7 @@ class Bottleneck(ResidualBlock):
         self.aa = create_aa(aa_layer, width, stride, enable=use_aa)
         self.conv3 = nn.Conv2d(width, out_chs, 1, bias=False)
         self.bn3 = norm_layer(out_chs)
-        self.add_end(out_chs, attn_layer, drop_path, downsample, act3=act_layer(inplace=True))
+        self.add_end(out_chs, attn_layer, drop_path, downsample, stride, dilation, act3=act_layer(inplace=True))
 
     def forward(self, x: Tensor) -> Tensor:
         branch = self.act1(self.bn1(self.conv1(x)))
@@ -194,19 +206,36 @@ def _conv3x3(in_chs: int, out_chs: int, stride: int = 1, dilation: int = 1, grou
     return nn.Conv2d(in_chs, out_chs, 3, stride, padding=dilation, dilation=dilation, groups=groups, bias=False)
 
 
-def _avg_shortcut(in_chs: int, out_chs: int, stride: int, dilation: int, norm_layer: Layer) -> nn.Sequential:
-    pool = shortcut_pool(stride, dilation)
-    return nn.Sequential(pool, nn.Conv2d(in_chs, out_chs, 1, bias=False), norm_layer(out_chs))
-
-
-def _conv_shortcut(
-    in_chs: int, out_chs: int, kernel_size: int, stride: int, dilation: int, first_dilation: int, norm_layer: Layer
+def downsample_conv(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    stride: int = 1,
+    dilation: int = 1,
+    first_dilation: int | None = None,
+    norm_layer: Layer | None = None,
 ) -> nn.Sequential:
+    """A shortcut that changes shape by a convolution; arguments as of the stage's first block."""
+    first_dilation = first_dilation or dilation
     if (stride == 1 and dilation == 1) or kernel_size == 1:
         kernel_size = first_dilation = 1
-    padding = (stride - 1 + first_dilation * (kernel_size - 1)) // 2
-    conv = nn.Conv2d(in_chs, out_chs, kernel_size, stride, padding, first_dilation, bias=False)
-    return nn.Sequential(conv, norm_layer(out_chs))
+    padding = get_padding(kernel_size, stride, first_dilation)
+    conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, first_dilation, bias=False)
+    return nn.Sequential(conv, (norm_layer or nn.BatchNorm2d)(out_channels))
+
+
+def downsample_avg(
+    in_channels: int,
+    out_channels: int,
+    kernel_size: int,
+    stride: int = 1,
+    dilation: int = 1,
+    first_dilation: int | None = None,
+    norm_layer: Layer | None = None,
+) -> nn.Sequential:
+    """A shortcut that shrinks by an average pool before a 1x1 convolution; arguments as of the other."""
+    conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+    return nn.Sequential(shortcut_pool(stride, dilation), conv, (norm_layer or nn.BatchNorm2d)(out_channels))
 
 
 def _stem(
@@ -230,11 +259,64 @@ def _stem_pool(is_conv: bool, chs: int, aa_layer: AaLayer, norm_layer: Layer, ac
     return aa[0] if isinstance(aa[0], nn.AvgPool2d) else nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1), *aa)
 
 
-def _drop_block(rate: float, stage: int) -> Layer | None:
+def drop_blocks(drop_prob: float = 0.0) -> list[Layer | None]:
     """DropBlock for the last two of four stages; feature maps halve from one to the other, and so do the squares."""
-    if not rate or stage < 2:
-        return None
-    return partial(DropBlock2d, rate, block_size=5 if stage == 2 else 3, gamma_scale=0.25 if stage == 2 else 1.0)
+    if not drop_prob:
+        return [None] * 4
+    squares = partial(DropBlock2d, drop_prob)
+    return [None, None, partial(squares, block_size=5, gamma_scale=0.25), partial(squares, block_size=3)]
+
+
+def make_blocks(
+    block_fns: Sequence[Layer],
+    channels: Sequence[int],
+    block_repeats: Sequence[int],
+    inplanes: int,
+    reduce_first: int = 1,
+    output_stride: int = 32,
+    down_kernel_size: int = 1,
+    avg_down: bool = False,
+    drop_block_rate: float = 0.0,
+    drop_path_rate: float = 0.0,
+    **kwargs: Any,
+) -> tuple[list[tuple[str, nn.Sequential]], list[dict[str, Any]]]:
+    """The stages of a `ResNet`.
+
+    Args:
+        block_fns: Makes the blocks of each stage, and has `expansion`: called with what `BasicBlock` takes.
+        channels: Of each stage's blocks, before their expansion.
+        block_repeats: Blocks of each stage.
+        inplanes: Channels of the stem, whose stride is 4.
+        reduce_first, output_stride, down_kernel_size, avg_down, drop_block_rate, drop_path_rate: As of `ResNet`.
+        kwargs: Further arguments of the blocks.
+
+    Returns:
+        Pairs of names ("layer1") and stages, and a dict each with `num_chs`, `reduction` and `module`.
+    """
+    stages, info = [], []
+    reduction, dilation = 4, 1
+    drop_paths = drop_path_rates(drop_path_rate, block_repeats)
+    rows = zip(block_fns, channels, drop_paths, drop_blocks(drop_block_rate))
+    for i, (make_block, planes, rates, drop_block) in enumerate(rows):
+        stride, first_dilation = (1 if i == 0 else 2), dilation
+        if reduction * stride > output_stride:
+            stride, dilation = 1, dilation * stride
+        reduction *= stride
+        out_chs = planes * make_block.expansion  # type: ignore[attr-defined]
+        downsample: nn.Module | None = None
+        if stride != 1 or inplanes != out_chs:
+            downsample = (downsample_avg if avg_down else downsample_conv)(
+                inplanes, out_chs, down_kernel_size, stride, dilation, first_dilation, kwargs.get("norm_layer"))
+        blocks = []
+        for rate in rates:
+            blocks.append(make_block(
+                inplanes, planes, stride, downsample, first_dilation=first_dilation,
+                drop_path=DropPath(rate) if rate > 0.0 else None, reduce_first=reduce_first, dilation=dilation,
+                drop_block=drop_block, **kwargs))
+            inplanes, stride, downsample, first_dilation = out_chs, 1, None, dilation
+        stages.append((f"layer{i + 1}", nn.Sequential(*blocks)))
+        info.append(dict(num_chs=out_chs, reduction=reduction, module=f"layer{i + 1}"))
+    return stages, info
 
 
 class ResNet(ImageModel):
@@ -243,7 +325,7 @@ class ResNet(ImageModel):
     Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of `output_stride`.
 
     Args:
-        block: `BasicBlock`, `Bottleneck` or another `ResidualBlock`, or one for each stage.
+        block: `BasicBlock`, `Bottleneck` or what takes their arguments, and has `expansion`; or one for each stage.
         layers: Blocks of each stage.
         num_classes: Classes; 0 for pooled features.
         in_chans: Channels of the image.
@@ -319,35 +401,29 @@ class ResNet(ImageModel):
         self.maxpool = _stem_pool(replace_stem_pool, chs, aa_layer, norm_layer, act_layer)
         self.flow = Flow(stem=[Step("conv1"), Step("bn1"), Step("act1", chs, reduction=2), Step("maxpool")], stages=[])
 
-        reduction, dilation = 4, 1
-        blocks = to_ntuple(len(channels))(block)
-        drop_paths = drop_path_rates(drop_path_rate, layers)
-        for i, (make_block, planes, rates) in enumerate(zip(blocks, channels, drop_paths)):
-            stride, first_dilation = (1 if i == 0 else 2), dilation
-            if reduction * stride > output_stride:
-                stride, dilation = 1, dilation * stride
-            reduction *= stride
-            out_chs = planes * make_block.expansion
-            downsample = None
-            if stride != 1 or chs != out_chs:
-                downsample = _avg_shortcut(chs, out_chs, stride, dilation, norm_layer) if avg_down else \
-                    _conv_shortcut(chs, out_chs, down_kernel_size, stride, dilation, first_dilation, norm_layer)
-            make_stage_block = partial(
-                make_block, planes=planes, cardinality=cardinality, base_width=base_width,
-                reduce_first=block_reduce_first, dilation=dilation, act_layer=act_layer, norm_layer=norm_layer,
-                aa_layer=aa_layer, drop_block=_drop_block(drop_block_rate, i), **(block_args or {}))
-            stage = [make_stage_block(chs, stride=stride, downsample=downsample, first_dilation=first_dilation,
-                                      drop_path=rates[0])]
-            stage += [make_stage_block(out_chs, drop_path=rate) for rate in rates[1:]]
-            self.add_module(f"layer{i + 1}", nn.Sequential(*stage))
-            self.flow.stages.append(Step(f"layer{i + 1}", out_chs, reduction))
-            chs = out_chs
+        stages, info = make_blocks(
+            to_ntuple(len(channels))(block), channels, layers, chs, block_reduce_first, output_stride, down_kernel_size,
+            avg_down, drop_block_rate, drop_path_rate, cardinality=cardinality, base_width=base_width,
+            act_layer=act_layer, norm_layer=norm_layer, aa_layer=aa_layer, **(block_args or {}))
+        for (name, stage), tap in zip(stages, info):
+            self.add_module(name, stage)
+            self.flow.stages.append(Step(name, tap["num_chs"], tap["reduction"]))
 
-        self.num_features = chs
+        self.num_features = info[-1]["num_chs"]
         self.global_pool = GlobalPool2d(global_pool)
-        self.head_hidden_size = chs * self.global_pool.out_factor
+        self.head_hidden_size = self.num_features * self.global_pool.out_factor
         self.fc = self.make_classifier(num_classes)
         self.init_weights()
+
+    def init_weights(self, zero_init_last: bool | None = None) -> None:
+        """Initialise all weights; `zero_init_last` as the model was built unless given."""
+        built = self.zero_init_last
+        self.zero_init_last = built if zero_init_last is None else zero_init_last
+        super().init_weights()
+        for block in self.modules() if self.zero_init_last else ():
+            if callable(zero := getattr(block, "zero_init_last", None)):  # a user's, too
+                zero()
+        self.zero_init_last = built
 
     def init_module(self, name: str, module: nn.Module) -> None:
         super().init_module(name, module)

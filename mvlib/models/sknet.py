@@ -38,14 +38,16 @@ class SelectiveKernelBottleneck(ResidualBlock):
         self, inplanes: int, planes: int, stride: int = 1, downsample: nn.Module | None = None, cardinality: int = 1,
         base_width: int = 64, sk_kwargs: Mapping[str, Any] | None = None, reduce_first: int = 1, dilation: int = 1,
         first_dilation: int | None = None, act_layer: Layer = nn.ReLU, norm_layer: Layer = nn.BatchNorm2d,
-        attn_layer: AttnLayer = None, aa_layer: AaLayer = None, drop_block: Layer | None = None, drop_path: float = 0.0,
+        attn_layer: AttnLayer = None, aa_layer: AaLayer = None, drop_block: Layer | None = None,
+        drop_path: nn.Module | None = None,
     ) -> None:
         super().__init__()
         conv = partial(ConvNormAct, act_layer=act_layer, norm_layer=norm_layer)
         select = partial(SelectiveKernel, stride=stride, dilation=first_dilation or dilation, act_layer=act_layer,
                          norm_layer=norm_layer, aa_layer=aa_layer, drop_layer=drop_block, **(sk_kwargs or {}))
         self.add_convs(conv, select, inplanes, planes, cardinality, base_width, reduce_first, dilation)
-        self.add_end(planes * self.expansion, attn_layer, drop_path, downsample, act=act_layer(inplace=True))
+        self.add_end(planes * self.expansion, attn_layer, drop_path, downsample, stride, dilation,
+                     act=act_layer(inplace=True))
 
     def add_convs(
         self, conv: Layer, select: Layer, inplanes: int, planes: int, cardinality: int, base_width: int,

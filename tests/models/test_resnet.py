@@ -1,17 +1,22 @@
 """ResNet and its relatives against timm and torchvision: options, blocks of other families, pruned widths, channel
 attention."""
 
+from functools import partial
+
 import pytest
 import timm
 import torch
 from timm.layers import BlurPool2d as TimmBlur
 from timm.layers import SEModule as TimmSE
 from timm.layers import create_attn as timm_create_attn
+from timm.models import resnet as timm_resnet
 from torch import nn
 
+import mvlib
 from mvlib.layers.channel_attention import EcaModule, SEModule, create_attn, get_attn
-from mvlib.models import pruning
+from mvlib.models import pruning, resnet
 from mvlib.models.pruning import prune_to_widths, pruned_widths
+from mvlib.models.resnet import ResNet
 from tests.parity.harness import randomize
 
 from .pairs import assert_same, assert_same_effect, build, image
@@ -201,3 +206,62 @@ def test_bad_arguments_of_blocks_are_named(name, kwargs, message):
 def test_even_kernels_have_no_centre():
     with pytest.raises(ValueError, match="kernel_size must be odd, to have a centre; it is 4"):
         EcaModule(kernel_size=4)
+
+
+def test_a_users_block_is_called_as_timm_calls_it():
+    """With the same arguments, whatever it takes; its own way of beginning as an identity is asked for."""
+    calls = {}
+
+    class Recorder(nn.Module):
+        expansion = 2
+
+        def __init__(self, inplanes, planes, stride=1, downsample=None, **kwargs):
+            super().__init__()
+            kwargs = {key: value for key, value in kwargs.items() if key not in ("device", "dtype")}
+            described = {key: type(value).__name__ if isinstance(value, nn.Module) else value
+                         for key, value in kwargs.items()}
+            described["drop_block"] = getattr(kwargs["drop_block"], "keywords", None)
+            path = getattr(kwargs["drop_path"], "drop_prob", None)
+            calls.setdefault(side, []).append((inplanes, planes, stride, str(downsample), path, described))
+            self.conv = nn.Conv2d(inplanes, planes * 2, 3, stride, 1)
+            self.scale = nn.Parameter(torch.ones(planes * 2, 1, 1))
+            self.downsample = downsample
+
+        def zero_init_last(self):
+            nn.init.zeros_(self.scale)
+
+        def forward(self, x):
+            return self.conv(x) * self.scale + (x if self.downsample is None else self.downsample(x))
+
+    kwargs = dict(num_classes=3, channels=(4, 8, 8, 16), drop_path_rate=0.2, block_args=dict(attn_layer="se"))
+    models = {}
+    for side, model_class in (("timm", timm_resnet.ResNet), ("ours", ResNet)):
+        torch.manual_seed(0)
+        models[side] = model_class(Recorder, [1, 2, 1, 1], output_stride=16, **kwargs)
+        assert not models[side].layer2[1].scale.any()
+    for ours, theirs in zip(calls["ours"], calls["timm"], strict=True):
+        assert ours[:4] == theirs[:4] and ours[5] == theirs[5]
+        assert (ours[4] is None) == (theirs[4] is None) and ours[4] == pytest.approx(theirs[4])
+    models["ours"].load_state_dict(models["timm"].state_dict())
+    assert_same(models["ours"].eval(), models["timm"].eval(), image())
+    models["ours"].init_weights(zero_init_last=False)
+    assert models["ours"].zero_init_last and isinstance(models["ours"], ResNet)
+
+
+@pytest.mark.parametrize("name", ["downsample_conv", "downsample_avg"])
+@pytest.mark.parametrize("kwargs", [
+    dict(kernel_size=1), dict(kernel_size=3, stride=2), dict(kernel_size=3, dilation=2, first_dilation=1),
+    dict(kernel_size=3, dilation=2), dict(kernel_size=1, stride=2, norm_layer=nn.Identity)])
+def test_shortcuts(name, kwargs):
+    ours, theirs = (getattr(module, name)(4, 6, **kwargs).eval() for module in (resnet, timm_resnet))
+    ours.load_state_dict(theirs.state_dict())
+    assert_same(ours, theirs, torch.randn(2, 4, 9, 9))
+
+
+def test_blocks_say_their_stride_and_dilation():
+    ours, theirs = (build(output_stride=8) for build in (
+        partial(mvlib.create_model, "resnet18", pretrained=False), partial(timm.create_model, "resnet18")))
+    for name, block in theirs.named_modules():
+        if isinstance(block, timm_resnet.BasicBlock):
+            found = ours.get_submodule(name)
+            assert (found.stride, found.dilation) == (block.stride, block.dilation)
