@@ -11,8 +11,8 @@ _NAMES = {
         "scheduler_kwargs",
     ),
     "scheduler": (
-        "CosineLRScheduler", "MultiStepLRScheduler", "PlateauLRScheduler", "PolyLRScheduler", "Scheduler",
-        "StepLRScheduler", "TanhLRScheduler", "WSDLRScheduler",
+        "CosineLRScheduler", "ExponentialLRScheduler", "MultiStepLRScheduler", "PlateauLRScheduler", "PolyLRScheduler",
+        "Scheduler", "StepLRScheduler", "TanhLRScheduler", "WSDLRScheduler",
     ),
 }
 

@@ -102,9 +102,9 @@ def create_scheduler_v2(
         schedule, num_epochs = _plan(arguments)
         if schedule is None:
             return None, num_epochs
-        from .scheduler import Scheduler
+        from .scheduler import follow
 
-        return Scheduler(optimizer, schedule, t_in_epochs=step_on_epochs), num_epochs
+        return follow(optimizer, schedule, t_in_epochs=step_on_epochs), num_epochs
 
     from .scheduler import PlateauLRScheduler
 
@@ -297,7 +297,7 @@ def _exponential(arguments: dict[str, Any]) -> Schedule:
 
 
 def _constant(arguments: dict[str, Any]) -> Schedule:
-    return Schedule(**_shared(arguments))
+    return Step(decay_t=1, decay_rate=1.0, **_shared(arguments))
 
 
 def _wsd(arguments: dict[str, Any], stable_fn: str = "constant", decay_fn: str = "1-sqrt") -> Schedule:

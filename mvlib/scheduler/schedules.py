@@ -40,6 +40,7 @@ class Schedule:
         noise_pct: Greatest relative noise; a draw beyond it is drawn again.
         noise_std: Standard deviation of the relative noise.
         noise_seed: Noise is a function of this seed and t.
+        noise_type: "normal", or any other name for noise that is uniform up to `noise_pct`.
 
     Raises:
         ConfigError: An argument is out of its range.
@@ -54,6 +55,7 @@ class Schedule:
     noise_pct: float = 0.67
     noise_std: float = 1.0
     noise_seed: int | None = 42
+    noise_type: str = "normal"
 
     def __post_init__(self) -> None:
         _require(self.warmup_t >= 0, f"warmup has a negative length, {self.warmup_t}")
@@ -117,7 +119,8 @@ class Schedule:
 
     def noise(self, t: float) -> float:
         """The relative noise at `t`: the first normal draw within the limit, of a generator for this t alone."""
-        return _draw((42 if self.noise_seed is None else self.noise_seed) + int(t), self.noise_std, self.noise_pct)
+        std = self.noise_std if self.noise_type == "normal" else None
+        return _draw((42 if self.noise_seed is None else self.noise_seed) + int(t), std, self.noise_pct)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -344,10 +347,12 @@ class WarmupStableDecay(Schedule):
 
 
 @lru_cache(maxsize=8)  # every parameter group asks for the same draw
-def _draw(seed: int, std: float, limit: float) -> float:
+def _draw(seed: int, std: float | None, limit: float) -> float:
     import torch  # timm's runs are repeated only with the numbers of torch's generator
 
     generator = torch.Generator().manual_seed(seed)
+    if std is None:
+        return (2 * torch.rand(1, generator=generator).item() - 1) * limit
     while True:
         drawn = torch.randn(1, generator=generator).item() * std
         if abs(drawn) < limit:

@@ -93,7 +93,7 @@ class TrainState:
             "sums": dict(self.sums), "history": [dict(row) for row in self.history],
         }
         if self.scheduler is not None:
-            state["scheduler"] = self.scheduler.state_dict()
+            state["scheduler"] = self.scheduler.progress()  # its schedule is what the flags say
         if self.ema is not None:
             state.update(state_dict_ema=self.ema.module.state_dict(), ema_updates=int(self.ema.n_averaged))
         if self.scaler is not None:

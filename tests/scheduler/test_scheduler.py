@@ -265,13 +265,152 @@ def test_timms_classes(name, arguments, keywords):
                 one.step(t)
                 one.step_update(2 * t)
             assert rates(mine) == pytest.approx(rates(theirs), rel=1e-12, abs=1e-300), t
-        length = peer.get_cycle_length() if hasattr(peer, "get_cycle_length") else None
-        assert scheduler.get_cycle_length() == length
+        assert hasattr(scheduler, "get_cycle_length") == hasattr(peer, "get_cycle_length")
+        for cycles in range(4) if hasattr(peer, "get_cycle_length") else ():
+            assert scheduler.get_cycle_length(cycles) == peer.get_cycle_length(cycles)
 
 
-def test_a_class_names_what_it_takes_by_position():
-    with pytest.raises(TypeError, match="StepLRScheduler takes only decay_t, decay_rate by position"):
-        ours.StepLRScheduler(optimizer(), 1, 2, 3)
+CLASSES = [name for name in timm.scheduler.__dict__ if name.endswith("LRScheduler")]
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_a_class_is_built_as_timms(name):
+    mine = inspect.signature(getattr(ours, name)).parameters
+    theirs = inspect.signature(getattr(timm.scheduler, name)).parameters
+    positional = [p for p in mine.values() if p.kind == p.POSITIONAL_OR_KEYWORD]
+    assert [(p.name, p.default) for p in positional] == [(p.name, p.default) for p in theirs.values()]
+
+
+def test_a_class_says_which_argument_it_does_not_take():
+    with pytest.raises(TypeError, match="CosineLRScheduler: got an unexpected keyword argument 't_mul'"):
+        ours.CosineLRScheduler(optimizer(), 30, t_mul=1)
+    with pytest.raises(TypeError, match="StepLRScheduler: missing a required argument: 'decay_t'"):
+        ours.StepLRScheduler(optimizer())
+
+
+@pytest.mark.parametrize(
+    "sched", ["cosine", "tanh", "poly", "step", "constant", "multistep", "wsd", "rsqrt", "plateau"])
+def test_a_schedule_by_name_is_an_object_of_timms_class(sched):
+    kwargs = dict(sched=sched, num_epochs=20, warmup_epochs=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        peer, _ = timm.scheduler.create_scheduler_v2(optimizer(), **kwargs)
+    scheduler, _ = create_scheduler_v2(optimizer(), **kwargs)
+    assert isinstance(scheduler, getattr(ours, type(peer).__name__))
+    for name in vars(peer).keys() - {"optimizer", "lr_scheduler", "_initial_param_group_field"}:
+        mine, theirs = getattr(scheduler, name), getattr(peer, name)
+        assert (tuple(mine) == tuple(theirs)) if isinstance(theirs, (list, tuple)) else (mine == theirs), name
+
+
+class Root(ours.Scheduler):
+    """One of a user's own, built as timm's base class wants it."""
+
+    def __init__(self, optimizer, power, **kwargs):
+        super().__init__(optimizer, "lr", **kwargs)
+        self.power = power
+
+    def _get_lr(self, t):
+        return [base / (1 + t) ** self.power for base in self.base_values]
+
+
+class TimmsRoot(timm.scheduler.scheduler.Scheduler):
+    def __init__(self, optimizer, power, **kwargs):
+        super().__init__(optimizer, "lr", **kwargs)
+        self.power = power
+
+    _get_lr = Root._get_lr
+
+
+@pytest.mark.parametrize("kwargs", [
+    {}, dict(noise_range_t=3), dict(noise_range_t=(2, 9), noise_type="uniform", noise_pct=0.3, noise_seed=5),
+    dict(t_in_epochs=False),
+], ids=str)
+def test_a_scheduler_of_ones_own_derives_from_ours_as_from_timms(kwargs):
+    mine, theirs = optimizer(lr_scale=0.3), optimizer(lr_scale=0.3)
+    scheduler, peer = Root(mine, 0.5, **kwargs), TimmsRoot(theirs, 0.5, **kwargs)
+    for t in range(1, 12):
+        for one in (scheduler, peer):
+            one.step(t)
+            one.step_update(2 * t)
+        assert rates(mine) == pytest.approx(rates(theirs), rel=1e-12)
+    state, again = scheduler.state_dict(), Root(optimizer(lr_scale=0.3), 9.0, **kwargs)
+    again.load_state_dict(state)
+    assert (again.power, rates(again.optimizer)) == (0.5, rates(mine))
+
+
+def test_a_scheduler_needs_to_say_what_it_sets():
+    class Idle(ours.Scheduler):
+        pass
+
+    with pytest.raises(TypeError, match="_get_lr"):
+        Idle(optimizer(), "lr")
+
+
+def test_any_field_of_the_groups_can_be_scheduled():
+    class Decay(ours.Scheduler):
+        def _get_lr(self, t):
+            return [base * (1 + t) for base in self.base_values]
+
+    opt = optimizer(weight_decay=0.1)
+    scheduler = Decay(opt, param_group_field="weight_decay")
+    scheduler.step(4)
+    assert [group["weight_decay"] for group in opt.param_groups] == pytest.approx([0.5, 0.0, 0.0])
+    assert rates(opt) == [0.5, 0.02, 3e-4]
+    scheduler.update_groups(0.7)
+    assert [group["weight_decay"] for group in opt.param_groups] == [0.7] * 3
+
+
+def test_a_schedulers_attributes_can_be_changed_like_timms():
+    mine, theirs = optimizer(), optimizer()
+    scheduler = ours.CosineLRScheduler(mine, 30, warmup_t=3)
+    peer = timm.scheduler.CosineLRScheduler(theirs, 30, warmup_t=3)
+    for one in (scheduler, peer):
+        one.t_initial, one.lr_min, one.base_values = 20, 1e-4, [0.3, 0.2, 0.1]
+        one.step(7)
+    assert rates(mine) == pytest.approx(rates(theirs), rel=1e-12)
+
+
+@pytest.mark.parametrize("name, arguments, keywords", [
+    ("CosineLRScheduler", (30,), dict(lr_min=1e-5, warmup_t=3, warmup_lr_init=1e-4, noise_range_t=(5, 20))),
+    ("TanhLRScheduler", (30,), dict(warmup_t=3)),
+    ("PolyLRScheduler", (30, 0.9, 1e-5), dict(warmup_t=3, warmup_prefix=True)),
+    ("StepLRScheduler", (4, 0.5), dict(warmup_t=3)),
+    ("MultiStepLRScheduler", ([4, 9], 0.5), dict(warmup_t=3)),
+    ("WSDLRScheduler", (30, 6), dict(warmup_t=2, stable_fn="rsqrt")),
+])
+def test_states_are_exchanged_with_timm(name, arguments, keywords):
+    """A state brings its schedule with it, on both sides."""
+    kinds = getattr(ours, name), getattr(timm.scheduler, name)
+    for kind, other in (kinds, kinds[::-1]):
+        first, second = optimizer(lr_scale=0.3), optimizer(0.1, 0.2, 0.7, lr_scale=0.3)
+        source, target = kind(first, *arguments, **keywords), other(second, arguments[0], *arguments[1:2])
+        source.step(6)
+        target.load_state_dict(pickle.loads(pickle.dumps(source.state_dict())))
+        for t in range(7, 33):
+            source.step(t)
+            target.step(t)
+            assert rates(second) == pytest.approx(rates(first), rel=1e-12, abs=1e-300), t
+
+
+def test_the_state_of_timms_plateau_is_its_best_metric():
+    scheduler = ours.PlateauLRScheduler(optimizer(), patience_t=0)
+    with pytest.warns(FutureWarning):
+        peer = timm.scheduler.PlateauLRScheduler(optimizer(), patience_t=0)
+    peer.step(1, 0.8)
+    scheduler.load_state_dict(peer.state_dict())
+    scheduler.step(2, 0.7)  # worse than what timm had
+    assert rates(scheduler.optimizer) == pytest.approx([0.05, 0.002, 3e-5])
+    peer.load_state_dict(scheduler.state_dict())
+    assert peer.lr_scheduler.best == 0.8
+
+
+def test_the_progress_leaves_the_schedule_to_the_constructor():
+    scheduler, longer = ours.CosineLRScheduler(optimizer(), 10), ours.CosineLRScheduler(optimizer(), 20)
+    scheduler.step(5)
+    longer.load_state_dict(scheduler.progress())
+    assert rates(longer.optimizer)[0] == pytest.approx(Cosine(t_initial=20)(5, 0.5))
+    longer.load_state_dict(scheduler.state_dict())
+    assert rates(longer.optimizer)[0] == pytest.approx(0.25)
 
 
 def test_initial_lr_and_lr_scale_of_a_group_count():
