@@ -1,7 +1,8 @@
 """torchvision's way to a model: `resnet50(weights=ResNet50_Weights.DEFAULT)`, and its functions around that.
 
-A builder is made from the registry for every architecture, and for every name that torchvision has for one. It takes
-torchvision's arguments, old ones too, and ends in `create_model`. Imports no torch before a model is built.
+A builder is made from the registry for every architecture, and for every name that torchvision has for one. Those of
+torchvision's names build torchvision's own classes (`torchvision_models.build`), unless the weights are not
+torchvision's; all others end in `create_model`. Imports no torch before a model is built.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from __future__ import annotations
 import fnmatch
 import functools
 import inspect
+import re
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, TypeVar, Union
 
 from . import registry
 from .enums import WeightsEnum, weights_enum
@@ -22,25 +24,13 @@ from .names import closest
 if TYPE_CHECKING:
     from torch import nn
 
-__all__ = ["get_builder", "get_model", "get_model_builder", "get_model_weights", "list_models"]
+__all__ = ["get_builder", "get_model", "get_model_builder", "get_model_weights", "handle_legacy_interface",
+           "kwonly_to_pos_or_kw", "list_models", "register_model"]
+
+Entrypoint = TypeVar("Entrypoint", bound=Callable[..., Any])
 
 _HOME = "mvlib.models"
 _QUANTIZED = "quantized_"
-# torchvision's arguments under the names that they have here.
-_RENAMED = {
-    "attention_dropout": "attn_drop_rate",
-    "dropout": "drop_rate",
-    "dropout_aux": "aux_drop_rate",
-    "groups": "cardinality",
-    "hidden_dim": "embed_dim",
-    "image_size": "img_size",
-    "layer_scale": "ls_init_value",
-    "num_layers": "depth",
-    "stochastic_depth_prob": "drop_path_rate",
-    "width_per_group": "base_width",
-    "zero_init_residual": "zero_init_last",
-}
-_WITHOUT_EFFECT = ("init_weights",)  # what weights do not fill is always initialised, and nothing else
 
 
 @functools.cache
@@ -54,13 +44,12 @@ def get_builder(name: str) -> Callable[..., nn.Module]:
     if name.startswith(_QUANTIZED) and registry.is_model(name.removeprefix(_QUANTIZED)):
         enums += (weights_enum(name.removeprefix(_QUANTIZED)),)
     switches: tuple[str, ...] = ("quantize",) if len(enums) > 1 else ()
-    positional = ("weights", "progress", *switches)
 
-    def builder(*args: Any, **kwargs: Any) -> nn.Module:
-        kwargs = _positional_too(name, positional, args, kwargs)
-        quantize = bool(switches) and kwargs.get("quantize", False)
-        enum = enums[1] if switches and not quantize else enums[0]
-        return _build(name, enum, **_new_style(name, enum, kwargs))
+    def enum_for(arguments: Mapping[str, Any]) -> type[WeightsEnum]:
+        return enums[1] if switches and not arguments.get("quantize", False) else enums[0]
+
+    def builder(**kwargs: Any) -> nn.Module:
+        return _build(name, enum_for(kwargs), **kwargs)
 
     kind = inspect.Parameter.KEYWORD_ONLY
     parameters = [
@@ -74,23 +63,34 @@ def get_builder(name: str) -> Callable[..., nn.Module]:
     builder.__name__ = builder.__qualname__ = name
     builder.__module__ = _HOME
     builder.__doc__ = _document(name, enums)
-    return builder
+    return handle_legacy_interface(weights=("pretrained", lambda kwargs: _first_published(enum_for(kwargs))))(builder)
 
 
 def _document(name: str, enums: tuple[type[WeightsEnum], ...]) -> str:
     architecture, _ = registry.resolve_name(name)
-    same = f", the architecture {architecture}" if architecture != name else ""
-    listed = "\n".join(f"            {enum.__name__}: {', '.join(enum.__members__) or 'nothing is published'}."
-                       for enum in enums)
+    members = [(enum, member) for enum in enums for member in enum.__members__]
     quantize = "        quantize: Build the int8 model; it runs on the CPU and cannot be trained.\n" \
         if len(enums) > 1 else ""
-    return (f"Build {name}{same}, of the family mvlib.models.{registry.get_module(name)}.\n\n"
+    if name in registry.list_builders():
+        others = [f"{enum.__name__}.{key}" for enum, key in members if not _is_torchvisions(enum[key])]
+        about = f"Build torchvision's {name}."
+        if others:
+            about += (f"\n\n    Weights that torchvision does not have build the same network of mvlib's, the "
+                      f"architecture {architecture}: what\n    create_model builds, with its arguments and its names "
+                      f"of layers. They are {', '.join(others)}.\n    `model.structure` says which one a model is.")
+        arguments = "torchvision's"
+    else:
+        same = f", the architecture {architecture}" if architecture != name else ""
+        about = f"Build {name}{same}, of the family mvlib.models.{registry.get_module(name)}."
+        arguments = "The architecture's"
+    listed = "\n".join(f"            {enum.__name__}: {', '.join(enum.__members__) or 'nothing is published'}."
+                       for enum in enums)
+    return (f"{about}\n\n"
             f"    Args:\n"
             f"        weights: A member, its name, \"DEFAULT\", or None for a model that is initialised at random.\n"
             f"{listed}\n"
             f"        progress: Show a bar while weights are downloaded.\n{quantize}"
-            f"        **kwargs: The architecture's arguments; another `num_classes` than the weights' gets a new "
-            f"head.\n\n"
+            f"        **kwargs: {arguments} arguments; another `num_classes` than the weights' gets a new head.\n\n"
             f"    Raises:\n"
             f"        TypeError: The weights are of another model.\n"
             f"        KeyError: The weights have no such name.\n    ")
@@ -98,7 +98,54 @@ def _document(name: str, enums: tuple[type[WeightsEnum], ...]) -> str:
 
 # old calls
 
-def _positional_too(
+Default = Union[WeightsEnum, None, Callable[[dict[str, Any]], Optional[WeightsEnum]]]  # noqa: UP007, UP045
+
+
+def handle_legacy_interface(**weights: tuple[str, Default]) -> Callable[[Entrypoint], Entrypoint]:
+    """Let a builder take the calls of before its `weights`: arguments by position, and `pretrained=True`.
+
+    Args:
+        **weights: {parameter: (its old name, the member that a true value of the old one stood for)}; or a function of
+            the call's arguments that gives the member.
+
+    Raises:
+        TypeError: By the builder, when it is called: both names are given, or too many or wrong arguments.
+        ValueError: Likewise: a true value stands for nothing.
+    """
+    def decorate(builder: Entrypoint) -> Entrypoint:
+        @kwonly_to_pos_or_kw
+        @functools.wraps(builder)
+        def with_old_names(*args: Any, **kwargs: Any) -> Any:
+            for parameter, (old, default) in weights.items():
+                kwargs = _new_style(builder.__name__, parameter, old, default, kwargs)
+            return builder(*args, **kwargs)
+
+        return with_old_names
+
+    return decorate
+
+
+def kwonly_to_pos_or_kw(fn: Entrypoint) -> Entrypoint:
+    """Let a function take its keyword-only arguments by position, too, with a warning.
+
+    Raises:
+        TypeError: It has none.
+    """
+    parameters = inspect.signature(fn).parameters.values()
+    positional = tuple(parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY)
+    if not positional:
+        raise TypeError(f"{fn.__name__}() has no keyword-only argument")
+    first = sum(parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+                for parameter in parameters)
+
+    @functools.wraps(fn)
+    def by_position_too(*args: Any, **kwargs: Any) -> Any:
+        return fn(*args[:first], **_by_keyword(fn.__name__, positional, args[first:], kwargs))
+
+    return by_position_too
+
+
+def _by_keyword(
     name: str, positional: tuple[str, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> dict[str, Any]:
     """Keyword arguments, with those that were given by position as callers once could."""
@@ -116,33 +163,40 @@ def _positional_too(
     return {**given, **kwargs}
 
 
-def _new_style(name: str, enum: type[WeightsEnum], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """`pretrained`, or a truth value as `weights`, becomes the weights that it once stood for."""
-    weights = kwargs.get("weights")
-    is_old_weights = not (weights is None or isinstance(weights, (Enum, str)))
-    if "pretrained" not in kwargs and not is_old_weights:
+def _new_style(name: str, parameter: str, old: str, default: Default, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The old parameter, or a truth value as the new one, becomes the weights that it once stood for."""
+    weights = kwargs.get(parameter)
+    is_old_value = not (weights is None or isinstance(weights, (Enum, str)))
+    if old not in kwargs and not is_old_value:
         return kwargs
-    if "pretrained" in kwargs and "weights" in kwargs:
-        raise TypeError(f"{name}() got both 'weights' and 'pretrained', which mean the same; leave 'pretrained' out")
+    if old in kwargs and parameter in kwargs:
+        raise TypeError(f"{name}() got both '{parameter}' and '{old}', which mean the same; leave '{old}' out")
     kwargs = dict(kwargs)
-    is_pretrained = kwargs.pop("weights") if is_old_weights else kwargs.pop("pretrained")
+    is_pretrained = kwargs.pop(parameter if is_old_value else old)
     if isinstance(is_pretrained, (list, tuple, dict, type)) or callable(is_pretrained):
-        raise TypeError(f"{name}() expected a member of {enum.__name__} as weights but received {is_pretrained!r}")
-    if is_pretrained and not len(enum):
+        raise TypeError(f"{name}() expected weights, a member of its Enum or the name of one, as '{parameter}' but "
+                        f"received {is_pretrained!r}")
+    member: Any = default
+    if not is_pretrained:
+        member = None
+    elif callable(default):
+        member = default({**kwargs, old: is_pretrained})
+    if is_pretrained and not isinstance(member, Enum):
         raise ValueError(f"no weights are published for '{name}'")
-    member = (enum.__members__.get(_first_published(enum)) or enum.DEFAULT) if is_pretrained else None
-    if not is_old_weights:
-        _warn("The parameter 'pretrained' is deprecated, please use 'weights' instead")
-    newest = f", and `weights={enum.__name__}.DEFAULT` gives the most up-to-date weights" if member is not None else ""
-    _warn(f"Arguments other than a weight enum or `None` for 'weights' are deprecated; this call is equivalent to "
-          f"passing `weights={'None' if member is None else repr(member)}`{newest}")
-    return {**kwargs, "weights": member}
+    if not is_old_value:
+        _warn(f"The parameter '{old}' is deprecated, please use '{parameter}' instead")
+    newest = f", and `{parameter}={type(member).__name__}.DEFAULT` gives the most up-to-date weights" \
+        if member is not None else ""
+    _warn(f"Arguments other than a weight enum or `None` for '{parameter}' are deprecated; this call is equivalent to "
+          f"passing `{parameter}={member!r}`{newest}")
+    return {**kwargs, parameter: member}
 
 
-def _first_published(enum: type[WeightsEnum]) -> str:
+def _first_published(enum: type[WeightsEnum]) -> WeightsEnum | None:
     """What `pretrained=True` once meant in torchvision: the first version."""
-    return next((member for member in enum.__members__ if member.startswith("IMAGENET1K_") and member.endswith("_V1")
-                 and "SWAG" not in member), "DEFAULT")
+    first = next((member for member in enum if member.name.startswith("IMAGENET1K_") and member.name.endswith("_V1")
+                  and "SWAG" not in member.name), None)
+    return first or enum.__members__.get("DEFAULT")
 
 
 def _warn(message: str) -> None:
@@ -154,52 +208,50 @@ def _warn(message: str) -> None:
 def _build(
     name: str, enum: type[WeightsEnum], weights: Any = None, progress: bool = True, **kwargs: Any
 ) -> nn.Module:
+    member = enum.verify(weights)
+    is_theirs = name in registry.list_builders() and registry.is_ours(name) and not kwargs.get("quantize")
+    if is_theirs and (member is None or _is_torchvisions(member)):
+        from .torchvision_models import build
+
+        return build(name, member, enum.DEFAULT._config() if len(enum) else None, progress, **kwargs)
     from .factory import create_model
 
-    member = enum.verify(weights)
     architecture, _ = registry.resolve_name(name)
-    facts = registry.builder_facts(name) if name in registry.list_builders() else {}
-    arguments = dict(facts.get("arguments", {}))
     if member is None:
-        arguments.update(facts.get("untrained", {}))
-    arguments.update(_own_arguments(architecture, kwargs, facts.get("renamed", {})))
-    if member is None:
-        return create_model(architecture, pretrained=False, **arguments)
-    return create_model(architecture, pretrained=True, pretrained_cfg=member._config(), progress=progress, **arguments)
+        return create_model(architecture, pretrained=False, **kwargs)
+    return create_model(architecture, pretrained=True, pretrained_cfg=member._config(), progress=progress, **kwargs)
 
 
-def _own_arguments(architecture: str, given: dict[str, Any], renamed: dict[str, str]) -> dict[str, Any]:
-    """Arguments of torchvision's in the architecture's own terms."""
-    from .factory import known_arguments
-
-    known = known_arguments(architecture)
-    arguments = {}
-    for key, value in given.items():
-        key = renamed.get(key, key)
-        is_foreign = known is not None and key not in known
-        if is_foreign and key in _WITHOUT_EFFECT:
-            continue
-        if is_foreign and key == "replace_stride_with_dilation":
-            arguments["output_stride"] = 32 if value is None else _output_stride(value)
-        elif is_foreign and key == "dilated":
-            arguments["output_stride"] = 16 if value else 32
-        elif is_foreign and _RENAMED.get(key) in known:
-            arguments[_RENAMED[key]] = value
-        else:
-            arguments[key] = value
-    return arguments
-
-
-def _output_stride(dilated: Iterable[bool]) -> int:
-    strides = {(False, False, False): 32, (False, False, True): 16, (False, True, True): 8}
-    stages = tuple(map(bool, dilated))
-    if stages not in strides:
-        raise ValueError(f"replace_stride_with_dilation {list(stages)} is none of "
-                         f"{', '.join(str(list(known)) for known in strides)}")
-    return strides[stages]
+def _is_torchvisions(member: WeightsEnum) -> bool:
+    """Whether torchvision publishes these weights, for a class of its own."""
+    return member._config().preprocessing == "torchvision"
 
 
 # torchvision's functions
+
+registered: dict[str, Callable[..., nn.Module]] = {}  # builders of users', as torchvision's `register_model` takes them
+
+
+def register_model(name: str | None = None) -> Callable[[Entrypoint], Entrypoint]:
+    """Decorator, torchvision's: make a builder, which takes `weights` and `progress`, known to `get_model` and others.
+
+    For an architecture, a function that takes no weights, `mvlib.register_model` is better: it makes the builder.
+
+    Args:
+        name: Name to register under instead of the function's.
+
+    Raises:
+        ValueError: The name is taken by a builder of torchvision's, or was registered so already.
+    """
+    def decorate(builder: Entrypoint) -> Entrypoint:
+        key = name or builder.__name__
+        if key in registered or key in registry.list_builders():
+            raise ValueError(f"a builder is registered under the name '{key}' already: choose another name")
+        registered[key] = builder
+        return builder
+
+    return decorate
+
 
 def get_model_builder(name: str) -> Callable[..., nn.Module]:
     """The builder of a model's name; capitals do not matter.
@@ -208,8 +260,10 @@ def get_model_builder(name: str) -> Callable[..., nn.Module]:
         ValueError: The model is unknown.
     """
     lower = name.lower()
+    if lower in registered:
+        return registered[lower]
     if "." in lower or not registry.is_model(lower):
-        known = {*registry.list_models(), *registry.list_builders()}
+        known = {*registry.list_models(), *registry.list_builders(), *registered}
         hint = "; a builder's name has no tag, create_model takes one" if registry.is_model(lower) else ""
         raise ValueError(f"unknown model '{name}'{hint or closest(lower, known)}")
     return get_builder(lower)
@@ -259,7 +313,7 @@ def list_models(
     if module is not None and not isinstance(module, ModuleType):
         raise TypeError(f"module {module!r} is not a module; a pattern goes to include=, and mvlib.list_models takes "
                         f"timm's arguments")
-    names = {*registry.list_models(), *registry.list_builders()}
+    names = {*registry.list_models(), *registry.list_builders(), *registered}
     if module is not None:
         names = {name for name in names if _is_in(name, module.__name__)}
     if include:
@@ -271,7 +325,9 @@ def list_models(
 
 
 def _is_in(name: str, module: str) -> bool:
+    """Whether a builder is of a module: of the package that has its family, or of the family."""
+    if name in registered and not registry.is_model(name):
+        return registered[name].__module__.rpartition(".")[0] == module
     family = registry.get_module(name)
-    return module in (_HOME if family != "quantization" else None, f"{_HOME}.{family}")
-
-
+    places = [f"{_HOME}.{family}", *([_HOME] if family != "quantization" else [])]
+    return re.sub(r"^(mvlib\.)?torchvision\.models\b", _HOME, module) in places

@@ -418,7 +418,7 @@ class _Budget(TorchFunctionMode):
         return func(*args, **kwargs or {})
 
 
-class _NoValues(TorchFunctionMode):
+class NoValues(TorchFunctionMode):
     """Fills no tensor on the meta device: the first number drawn there imports torch's compiler, in a second."""
 
     filling = frozenset({
@@ -440,7 +440,7 @@ def _construct(
     """Build on the meta device whatever keeps our contract; other models, or all, are built as they are."""
     if as_it_is or not _keeps_contract(entrypoint):
         return entrypoint(**arguments)
-    with torch.device("meta"), _NoValues():
+    with torch.device("meta"), NoValues():
         return entrypoint(**arguments)
 
 

@@ -470,7 +470,8 @@ def load_weights(
         _logger.warning("%s: %s", origin, note)
     answer = _IncompatibleKeys([key for key in expected if key not in state_dict],
                                [key for key in state_dict if key not in expected])
-    kept = {key: value for key, value in state_dict.items() if key in expected}
+    kept = OrderedDict((key, value) for key, value in state_dict.items() if key in expected)
+    vars(kept)["_metadata"] = getattr(expected, "_metadata", None)  # fitted to the model, they are of its version
     del state_dict
     if any(owns_meta(module) for module in inner.modules()):
         _assign(inner, kept, device, dtype)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "builder_facts",
+    "count_models",
     "get_arch_name",
     "get_arch_pretrained_cfgs",
     "get_arch_tags",
@@ -494,6 +495,11 @@ def match_models(names: Names, pretrained: bool = False) -> list[str]:
             resolve_name(name)
             found[name] = None
     return list(found)
+
+
+def count_models() -> int:
+    """How many architectures are registered."""
+    return len(_registry.entries)
 
 
 def list_modules() -> list[str]:

@@ -28,6 +28,8 @@ from typing import Any, get_type_hints
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import torchvision
+
 import mvlib.models
 from mvlib import enums, lazy, registry
 
@@ -92,8 +94,9 @@ def unlisted_families() -> Iterator[str]:
     """Families of whose models no class is found in mvlib.models."""
     package = mvlib.models
     for family in registry.list_modules():
-        classes = {model_class(name).__name__ for name in registry.list_models(module=family)}
-        if not classes & package._HOME.keys() and family not in package._SUBMODULES:
+        classes = {model_class(name) for name in registry.list_models(module=family)}
+        homes = {package._HOME.get(cls.__name__) for cls in classes}
+        if not homes & {package._THEIRS, *(home_of(cls) for cls in classes)} and family not in package._SUBMODULES:
             yield f"mvlib/models/__init__.py has no class of mvlib/models/{family}.py: add it to _NAMES"
 
 
@@ -128,15 +131,15 @@ def models(families: Iterable[str]) -> Iterator[str]:
     """The stub of mvlib.models: what its `__getattr__` finds."""
     package = mvlib.models
     builders = sorted({*registry.list_models(), *registry.list_builders()})
-    classes = {name: model_class(name) for name in builders}
+    classes = {name: built_class(name) for name in builders}
     by_module = defaultdict(set)
     for name, module in package._HOME.items():
         by_module[module].add(f"{name} as {name}")
-    for name, target in package._ALIASES.items():
-        by_module[package._HOME[target]].add(f"{target} as {name}")
-    returned = {cls: cls.__name__ if cls.__name__ in package._HOME else f"_{cls.__name__}" for cls in classes.values()}
+    returned = {cls: cls.__name__ if getattr(package, cls.__name__, None) is cls else
+                f"_{cls.__module__.partition('.')[0]}_{cls.__name__}" for cls in classes.values()}
     for cls, alias in returned.items():
-        by_module[f".{family_of(cls)}"].add(f"{cls.__name__} as {alias}")
+        if alias not in package._HOME:
+            by_module[home_of(cls)].add(f"{cls.__name__} as {alias}")
     yield "from typing import Any"
     yield f"from . import {', '.join(exported({*families, *package._SUBMODULES}.difference(builders)))}"
     for module, names in sorted(by_module.items()):
@@ -187,6 +190,17 @@ def variants(name: str, family: ModuleType) -> Iterator[str]:
 def model_class(name: str) -> type[Any]:
     """The class that a builder's annotation names."""
     return get_type_hints(mvlib.model_entrypoint(registry.resolve_name(name)[0]))["return"]
+
+
+def built_class(name: str) -> type[Any]:
+    """The class that a builder of mvlib.models builds, as a rule: torchvision's, where the name is its."""
+    if name in registry.list_builders():
+        return get_type_hints(torchvision.models.get_model_builder(name))["return"]
+    return model_class(name)
+
+
+def home_of(cls: type[Any]) -> str:
+    return cls.__module__ if cls.__module__.startswith("torchvision.") else f".{family_of(cls)}"
 
 
 def family_of(cls: type[Any]) -> str:

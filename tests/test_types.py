@@ -22,7 +22,7 @@ from mvlib.models import (
     AlexNet, AlexNet_Weights, ResNet, ResNet18_Weights, ResNet50_Weights, VisionTransformer, alexnet, resnet50,
     vit_b_16, quantized_resnet18,
 )
-from mvlib.models.quantization import QuantizableResNet
+from torchvision.models.quantization import QuantizableResNet
 from mvlib.models.deit import VisionTransformerDistilled
 from mvlib.models.deit import deit_small_patch16_224, deit_small_distilled_patch16_224
 from mvlib.models.deit import deit_small_patch16_225  # error: attr-defined
@@ -58,16 +58,16 @@ ResNet50_Weights.A9_IN1K  # error: attr-defined
 mvlib.models.ResNet19_Weights  # error: attr-defined
 
 @mvlib.register_model
-def mine(**kwargs: Any) -> ResNet: return resnet50d(**kwargs)
+def mine(**kwargs: Any) -> mvlib.models.resnet.ResNet: return resnet50d(**kwargs)
 @mvlib.register_model(name="other", override=True)
 def mine_too(**kwargs: Any) -> AlexNet: return alexnet(**kwargs)
-assert_type(deit_small_patch16_224(), VisionTransformer)
+assert_type(deit_small_patch16_224(), mvlib.models.vision_transformer.VisionTransformer)
 assert_type(deit_small_distilled_patch16_224(), VisionTransformerDistilled)
-assert_type(mine(), ResNet)
+assert_type(mine(), mvlib.models.resnet.ResNet)
 assert_type(mine_too(), AlexNet)
 mvlib.register_model(override=1)  # error: call-overload
-mvlib.register_model.variants(__name__, ResNet, {"small": dict(layers=(1, 1, 1, 1))}, overide=True)  # error: call-arg
-assert_type(mvlib.models.resnet.ResNet, type[ResNet])
+mvlib.register_model.variants(__name__, mine, {"small": dict(layers=(1, 1, 1, 1))}, overide=True)  # error: call-arg
+assert_type(mvlib.models.resnet.resnet50().structure, str)
 assert_type(mvlib.optim.list_optimizers("*adam*"), list[str])
 mvlib.optim.list_optimizers(description=True)  # error: call-overload
 """

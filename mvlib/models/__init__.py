@@ -11,12 +11,20 @@ from __future__ import annotations
 
 import importlib
 import sys
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 from .. import registry
+from ..torchvision_modules import attribute, real
 
+_THEIRS = "torchvision.models"
 _NAMES = {
+    _THEIRS: (  # its classes; ours of these names are in the families' modules
+        "AlexNet", "ConvNeXt", "DenseNet", "EfficientNet", "GoogLeNet", "GoogLeNetOutputs", "Inception3",
+        "InceptionOutputs", "MNASNet", "MaxVit", "MobileNetV2", "MobileNetV3", "RegNet", "ResNet", "ShuffleNetV2",
+        "SqueezeNet", "SwinTransformer", "VGG", "VisionTransformer", "_GoogLeNetOutputs", "_InceptionOutputs",
+    ),
     "..builders": ("get_model", "get_model_builder", "get_model_weights", "list_models"),
     "..enums": ("Weights", "WeightsEnum", "get_weight"),
     "..factory": ("create_model",),  # for callers of timm.models
@@ -28,48 +36,35 @@ _NAMES = {
         "register_model_deprecations",
     ),
     ".base": ("ImageModel",),
-    ".alexnet": ("AlexNet",),
     ".cait": ("Cait",),
     ".byobnet": ("ByobNet",),
-    ".convnext": ("ConvNeXt",),
     ".cspnet": ("CspNet",),
     ".deit": ("VisionTransformerDistilled",),
     ".coat": ("CoaT",),
     ".convit": ("ConVit",),
-    ".densenet": ("DenseNet",),
     ".dla": ("DLA",),
     ".dpn": ("DPN",),
-    ".efficientnet": ("EfficientNet",),
     ".ghostnet": ("GhostNet",),
-    ".googlenet": ("GoogLeNet", "GoogLeNetOutputs"),
     ".hrnet": ("HighResolutionNet",),
     ".inception_resnet_v2": ("InceptionResnetV2",),
-    ".inception_v3": ("InceptionOutputs", "InceptionV3"),
+    ".inception_v3": ("InceptionV3",),
     ".inception_v4": ("InceptionV4",),
     ".levit": ("Levit", "LevitDistilled"),
     ".maxxvit": ("MaxxVit",),
     ".mlp_mixer": ("MlpMixer",),
-    ".mobilenetv3": ("MobileNetV3",),
     ".nasnet": ("NASNetALarge",),
     ".nest": ("Nest",),
     ".nfnet": ("NormFreeNet",),
     ".pit": ("PoolingVisionTransformer", "PoolingVisionTransformerDistilled"),
     ".pnasnet": ("PNASNet5Large",),
-    ".regnet": ("RegNet",),
-    ".resnet": ("ResNet",),
     ".resnetv2": ("ResNetV2",),
     ".rexnet": ("RexNet",),
     ".selecsls": ("SelecSls",),
     ".senet": ("SENet",),
-    ".shufflenetv2": ("ShuffleNetV2",),
-    ".squeezenet": ("SqueezeNet",),
-    ".swin_transformer": ("SwinTransformer",),
     ".swin_transformer_v2": ("SwinTransformerV2",),
     ".twins": ("Twins",),
     ".tresnet": ("TResNet",),
     ".tnt": ("TNT",),
-    ".vgg": ("VGG",),
-    ".vision_transformer": ("VisionTransformer",),
     ".vision_transformer_hybrid": ("HybridVisionTransformer",),
     ".visformer": ("Visformer",),
     ".vovnet": ("VovNet",),
@@ -78,25 +73,46 @@ _NAMES = {
     ".xception_aligned": ("XceptionAligned",),
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
-_ALIASES = {  # torchvision's classes whose networks are of our other classes
-    "Inception3": "InceptionV3", "MNASNet": "EfficientNet", "MaxVit": "MaxxVit", "MobileNetV2": "EfficientNet",
-}
 _SUBMODULES = ("feature_extraction", "quantization")
+_OTHER_TASKS = ("detection", "optical_flow", "segmentation", "video")
+_MODULES = (  # torchvision's, where we have no family of the name
+    *_OTHER_TASKS, "_api", "_meta", "_utils", "inception", "maxvit", "mnasnet", "mobilenet", "mobilenetv2")
 
 
 class _Package(ModuleType):
-    """Importing a family sets its module as an attribute; where a model has the name (alexnet), the builder stays."""
+    """Importing a family sets its module as an attribute; where a model has the name (alexnet), the builder stays.
+
+    What a family's module lacks, it takes from torchvision's of the same name. `__dict__` has all builders, which
+    torchvision's callers look through: they are put there when it is first asked for, and when there are more.
+    """
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if not (isinstance(value, ModuleType) and registry.is_model(name)):
+        is_module = isinstance(value, ModuleType)
+        if is_module and value.__name__ == f"{__name__}.{name}" and "__getattr__" not in vars(value):
+            value.__getattr__ = partial(attribute, name)  # type: ignore[method-assign]
+        if not (is_module and registry.is_model(name)):
             super().__setattr__(name, value)
+
+    @property
+    def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
+        names = registry.list_models() if registry.count_models() != _listed[0] else ()
+        for name in (*names, *(registry.list_builders() if names else ())):
+            globals().setdefault(name, __getattr__(name))
+        _listed[0] = registry.count_models()
+        return globals()
+
+
+_listed = [0]  # how many models `__dict__` has
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ALIASES:
-        value = __getattr__(_ALIASES[name])
-    elif name in _HOME:
-        value = getattr(importlib.import_module(_HOME[name], __name__), name)
+    if name in _HOME:
+        home = _HOME[name]
+        value = getattr(real(home) if home == _THEIRS else importlib.import_module(home, __name__), name)
+    elif name == "__all__":
+        return _all()
+    elif name in _SUBMODULES or name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
     elif name.startswith("_"):
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
     elif "." not in name and registry.is_model(name):
@@ -110,7 +126,7 @@ def __getattr__(name: str) -> Any:
         if value is None:
             raise AttributeError(_no_such_enum(name))
         return value
-    elif name in _SUBMODULES or name in registry.list_modules():
+    elif name in registry.list_modules():
         return importlib.import_module(f"{__name__}.{name}")
     else:
         from ..names import closest
@@ -119,6 +135,18 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'{hint}")
     globals()[name] = value
     return value
+
+
+def _all() -> list[str]:
+    """What `from mvlib.models import *` gives: the names of torchvision.models."""
+    names = [name for name in registry.list_builders() if registry.get_module(name) != "quantization"]
+    classes = [name for name in _NAMES[_THEIRS] if not name.startswith("_")]
+    functions = ("get_model", "get_model_builder", "get_model_weights", "get_weight", "list_models")
+    modules = ("convnext", "densenet", "efficientnet", "mobilenetv3", "quantization", "regnet", "resnet",
+               "shufflenetv2", "squeezenet", "swin_transformer", "vgg", "vision_transformer",
+               *(name for name in _MODULES if not name.startswith("_")))
+    return sorted({*names, *(registry.builder_facts(name)["weights"] for name in names), *classes, *functions,
+                   *modules, "Weights", "WeightsEnum"})
 
 
 def _no_such_enum(name: str) -> str:
@@ -133,10 +161,11 @@ def _no_such_enum(name: str) -> str:
 def __dir__() -> list[str]:
     from ..enums import enum_names
 
-    public = {name for name in globals() if not name.startswith("_")} - {"annotations", "importlib", "sys", "Any"}
+    public = {name for name in globals() if not name.startswith("_")} - {
+        "annotations", "importlib", "sys", "Any", "registry", "ModuleType", "partial", "attribute", "real"}
     dunder = {name for name in globals() if name.startswith("__")}
     made = {*registry.list_models(), *registry.list_builders(), *enum_names()}
-    return sorted({*public, *dunder, *_HOME, *_ALIASES, *_SUBMODULES, *made} - {"registry", "ModuleType"})
+    return sorted({*public, *dunder, *_HOME, *_SUBMODULES, *_MODULES, *made})
 
 
 sys.modules[__name__].__class__ = _Package

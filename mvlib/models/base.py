@@ -213,7 +213,11 @@ class ImageModel(nn.Module):
             head fit each of them.
         norm_path: Path of that norm.
         key_maps: Foreign state-dict layouts that the family reads.
+        structure: Whose modules it is made of: "mvlib", or "torchvision" where a builder of `mvlib.models` gave one of
+            torchvision's own classes, which derive from nn.Module alone.
     """
+
+    structure: ClassVar[str] = "mvlib"
 
     head_path: ClassVar[str] = ""
     classifier_path: ClassVar[str | tuple[str, ...]] = "head"

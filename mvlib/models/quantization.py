@@ -7,8 +7,8 @@ costs a small image instead of a 299x299 one, and the loading of files whose sta
 An int8 model runs on the CPU and is not trained: build with `quantize=True`, load int8 weights. The float model
 (`quantize=False`) takes the float weights of the architecture's plain namesake.
 
-`mvlib.models.quantization.resnet50` and `...ResNet50_QuantizedWeights` resolve to torchvision's builders and enums as
-`mvlib.models` has them.
+Names that are not here are those of torchvision.models.quantization: `resnet50`, `ResNet50_QuantizedWeights`,
+`QuantizableResNet`, as `mvlib.models` has them.
 
 Integer arithmetic: Jacob et al., 2017, https://arxiv.org/abs/1712.05877.
 """
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
 import inspect
 import warnings
 from collections import OrderedDict
@@ -38,30 +37,15 @@ from torchvision.models.quantization.utils import _replace_relu
 from ..errors import CheckpointError, ConfigError
 from ..registry import register_model
 
+__path__: list[str] = []  # torchvision has a package of this name, whose modules are found through this
+
 __all__ = [
-    "QuantizableGoogLeNet", "QuantizableInception3", "QuantizableMobileNetV2", "QuantizableMobileNetV3",
-    "QuantizableResNet", "QuantizableShuffleNetV2",
+    "QuantizedGoogLeNet", "QuantizedInception3", "QuantizedMobileNetV2", "QuantizedMobileNetV3",
+    "QuantizedResNet", "QuantizedShuffleNetV2",
 ]
 
 StateDict = dict[str, Any]  # torch.ao packs a linear layer's weight and bias in a tuple and its dtype beside them
 Check = Callable[[StateDict, StateDict], None]
-
-_SHORT_NAMES = (
-    "googlenet", "inception_v3", "mobilenet_v2", "mobilenet_v3_large", "resnet18", "resnet50", "resnext101_32x8d",
-    "resnext101_64x4d", "shufflenet_v2_x0_5", "shufflenet_v2_x1_0", "shufflenet_v2_x1_5", "shufflenet_v2_x2_0",
-)
-
-
-def __getattr__(name: str) -> Any:
-    if name in _SHORT_NAMES:
-        return getattr(importlib.import_module("mvlib.models"), f"quantized_{name}")
-    if name.endswith("_QuantizedWeights"):
-        return getattr(importlib.import_module("mvlib.models"), name)
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_SHORT_NAMES})
 
 
 class _Quantizable:
@@ -272,7 +256,7 @@ def _load(model: nn.Module, state_dict: Mapping[str, Any]) -> None:
         raise CheckpointError(f"the weights do not fit the model '{_name(model)}': {error}") from error
 
 
-class QuantizableResNet(_Quantizable, tv.QuantizableResNet):
+class QuantizedResNet(_Quantizable, tv.QuantizableResNet):
     """ResNet and ResNeXt (He et al., 2015, arXiv 1512.03385; Xie et al., 2016, arXiv 1611.05431).
 
     Args:
@@ -310,7 +294,7 @@ class QuantizableResNet(_Quantizable, tv.QuantizableResNet):
         return torch.flatten(self.avgpool(x), 1)
 
 
-class QuantizableShuffleNetV2(_Quantizable, tv.QuantizableShuffleNetV2):
+class QuantizedShuffleNetV2(_Quantizable, tv.QuantizableShuffleNetV2):
     """ShuffleNet V2 (Ma et al., 2018, arXiv 1807.11164).
 
     Args:
@@ -334,7 +318,7 @@ class QuantizableShuffleNetV2(_Quantizable, tv.QuantizableShuffleNetV2):
         return x.mean([2, 3], keepdim=True).flatten(1)  # without keepdim, torch fails for an int8 map of 1 x 1
 
 
-class QuantizableMobileNetV2(_Quantizable, tv.QuantizableMobileNetV2):
+class QuantizedMobileNetV2(_Quantizable, tv.QuantizableMobileNetV2):
     """MobileNetV2 (Sandler et al., 2018, arXiv 1801.04381), ReLU in place of ReLU6.
 
     Args:
@@ -374,7 +358,7 @@ class QuantizableMobileNetV2(_Quantizable, tv.QuantizableMobileNetV2):
         nn.init.zeros_(linear.bias)
 
 
-class QuantizableMobileNetV3(_Quantizable, tv.QuantizableMobileNetV3):
+class QuantizedMobileNetV3(_Quantizable, tv.QuantizableMobileNetV3):
     """MobileNetV3-Large (Howard et al., 2019, arXiv 1905.02244).
 
     Its published weights are those of quantisation-aware training, before the conversion to int8: they are loaded into
@@ -466,7 +450,7 @@ def _without_observers(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key: value for key, value in state_dict.items() if parts.isdisjoint(key.split("."))}
 
 
-class QuantizableGoogLeNet(_Quantizable, tv.QuantizableGoogLeNet):
+class QuantizedGoogLeNet(_Quantizable, tv.QuantizableGoogLeNet):
     """GoogLeNet (Szegedy et al., 2014, arXiv 1409.4842), with batch norm.
 
     Args:
@@ -502,7 +486,7 @@ class QuantizableGoogLeNet(_Quantizable, tv.QuantizableGoogLeNet):
         nn.init.trunc_normal_(linear.weight, std=0.01)
 
 
-class QuantizableInception3(_Quantizable, tv.QuantizableInception3):
+class QuantizedInception3(_Quantizable, tv.QuantizableInception3):
     """Inception v3 (Szegedy et al., 2015, arXiv 1512.00567).
 
     Args:
@@ -568,106 +552,106 @@ def _create(
 @register_model
 def quantized_googlenet(
     quantize: bool = False, backend: str | None = None, num_classes: int = 1000, **kwargs: Any
-) -> QuantizableGoogLeNet:
+) -> QuantizedGoogLeNet:
     """GoogLeNet (Inception v1); int8 for fbgemm unless asked otherwise."""
-    return _create(QuantizableGoogLeNet, quantize=quantize, backend=backend,
+    return _create(QuantizedGoogLeNet, quantize=quantize, backend=backend,
                    num_classes=num_classes, **kwargs)
 
 
 @register_model
 def quantized_inception_v3(
     quantize: bool = False, backend: str | None = None, num_classes: int = 1000, **kwargs: Any
-) -> QuantizableInception3:
+) -> QuantizedInception3:
     """Inception v3; int8 for fbgemm unless asked otherwise."""
-    return _create(QuantizableInception3, quantize=quantize, backend=backend,
+    return _create(QuantizedInception3, quantize=quantize, backend=backend,
                    num_classes=num_classes, **kwargs)
 
 
 @register_model
 def quantized_mobilenet_v2(
     quantize: bool = False, backend: str | None = None, num_classes: int = 1000, **kwargs: Any
-) -> QuantizableMobileNetV2:
+) -> QuantizedMobileNetV2:
     """MobileNetV2; int8 for qnnpack unless asked otherwise."""
-    return _create(QuantizableMobileNetV2, quantize=quantize, backend=backend,
+    return _create(QuantizedMobileNetV2, quantize=quantize, backend=backend,
                    num_classes=num_classes, **kwargs)
 
 
 @register_model
 def quantized_mobilenet_v3_large(
     quantize: bool = False, backend: str | None = None, num_classes: int = 1000, **kwargs: Any
-) -> QuantizableMobileNetV3:
+) -> QuantizedMobileNetV3:
     """MobileNetV3-Large; int8 for qnnpack unless asked otherwise."""
-    return _create(QuantizableMobileNetV3, quantize=quantize, backend=backend,
+    return _create(QuantizedMobileNetV3, quantize=quantize, backend=backend,
                    num_classes=num_classes, **kwargs)
 
 
 @register_model
 def quantized_resnet18(
     quantize: bool = False, backend: str | None = None, num_classes: int = 1000, **kwargs: Any
-) -> QuantizableResNet:
+) -> QuantizedResNet:
     """ResNet-18; int8 for fbgemm unless asked otherwise."""
-    return _create(QuantizableResNet, QuantizableBasicBlock, (2, 2, 2, 2), quantize=quantize, backend=backend,
+    return _create(QuantizedResNet, QuantizableBasicBlock, (2, 2, 2, 2), quantize=quantize, backend=backend,
                    num_classes=num_classes, **kwargs)
 
 
 @register_model
 def quantized_resnet50(
     quantize: bool = False, backend: str | None = None, num_classes: int = 1000, **kwargs: Any
-) -> QuantizableResNet:
+) -> QuantizedResNet:
     """ResNet-50, strides in the 3x3 convolutions (V1.5); int8 for fbgemm unless asked otherwise."""
-    return _create(QuantizableResNet, QuantizableBottleneck, (3, 4, 6, 3), quantize=quantize, backend=backend,
+    return _create(QuantizedResNet, QuantizableBottleneck, (3, 4, 6, 3), quantize=quantize, backend=backend,
                    num_classes=num_classes, **kwargs)
 
 
 @register_model
 def quantized_resnext101_32x8d(
     quantize: bool = False, backend: str | None = None, num_classes: int = 1000, **kwargs: Any
-) -> QuantizableResNet:
+) -> QuantizedResNet:
     """ResNeXt-101, 32 groups of 8 channels; int8 for fbgemm unless asked otherwise."""
-    return _create(QuantizableResNet, QuantizableBottleneck, (3, 4, 23, 3), quantize=quantize, backend=backend,
+    return _create(QuantizedResNet, QuantizableBottleneck, (3, 4, 23, 3), quantize=quantize, backend=backend,
                    num_classes=num_classes, **{"groups": 32, "width_per_group": 8, **kwargs})
 
 
 @register_model
 def quantized_resnext101_64x4d(
     quantize: bool = False, backend: str | None = None, num_classes: int = 1000, **kwargs: Any
-) -> QuantizableResNet:
+) -> QuantizedResNet:
     """ResNeXt-101, 64 groups of 4 channels; int8 for fbgemm unless asked otherwise."""
-    return _create(QuantizableResNet, QuantizableBottleneck, (3, 4, 23, 3), quantize=quantize, backend=backend,
+    return _create(QuantizedResNet, QuantizableBottleneck, (3, 4, 23, 3), quantize=quantize, backend=backend,
                    num_classes=num_classes, **{"groups": 64, "width_per_group": 4, **kwargs})
 
 
 @register_model
 def quantized_shufflenet_v2_x0_5(
     quantize: bool = False, backend: str | None = None, num_classes: int = 1000, **kwargs: Any
-) -> QuantizableShuffleNetV2:
+) -> QuantizedShuffleNetV2:
     """ShuffleNet V2 of 0.5 times the base width; int8 for fbgemm unless asked otherwise."""
-    return _create(QuantizableShuffleNetV2, (24, 48, 96, 192, 1024), quantize=quantize, backend=backend,
+    return _create(QuantizedShuffleNetV2, (24, 48, 96, 192, 1024), quantize=quantize, backend=backend,
                    num_classes=num_classes, **kwargs)
 
 
 @register_model
 def quantized_shufflenet_v2_x1_0(
     quantize: bool = False, backend: str | None = None, num_classes: int = 1000, **kwargs: Any
-) -> QuantizableShuffleNetV2:
+) -> QuantizedShuffleNetV2:
     """ShuffleNet V2 of 1.0 times the base width; int8 for fbgemm unless asked otherwise."""
-    return _create(QuantizableShuffleNetV2, (24, 116, 232, 464, 1024), quantize=quantize, backend=backend,
+    return _create(QuantizedShuffleNetV2, (24, 116, 232, 464, 1024), quantize=quantize, backend=backend,
                    num_classes=num_classes, **kwargs)
 
 
 @register_model
 def quantized_shufflenet_v2_x1_5(
     quantize: bool = False, backend: str | None = None, num_classes: int = 1000, **kwargs: Any
-) -> QuantizableShuffleNetV2:
+) -> QuantizedShuffleNetV2:
     """ShuffleNet V2 of 1.5 times the base width; int8 for fbgemm unless asked otherwise."""
-    return _create(QuantizableShuffleNetV2, (24, 176, 352, 704, 1024), quantize=quantize, backend=backend,
+    return _create(QuantizedShuffleNetV2, (24, 176, 352, 704, 1024), quantize=quantize, backend=backend,
                    num_classes=num_classes, **kwargs)
 
 
 @register_model
 def quantized_shufflenet_v2_x2_0(
     quantize: bool = False, backend: str | None = None, num_classes: int = 1000, **kwargs: Any
-) -> QuantizableShuffleNetV2:
+) -> QuantizedShuffleNetV2:
     """ShuffleNet V2 of 2.0 times the base width; int8 for fbgemm unless asked otherwise."""
-    return _create(QuantizableShuffleNetV2, (24, 244, 488, 976, 2048), quantize=quantize, backend=backend,
+    return _create(QuantizedShuffleNetV2, (24, 244, 488, 976, 2048), quantize=quantize, backend=backend,
                    num_classes=num_classes, **kwargs)

@@ -182,14 +182,14 @@ def without(key):
 
 @pytest.mark.parametrize(("change", "kwargs", "messages"), [
     (lambda _: trained("resnet18").state_dict(), {}, [
-        "w.pth: does not fit the model 'QuantizableResNet'",
+        "w.pth: does not fit the model 'QuantizedResNet'",
         "the file holds float weights, the model is int8: pass quantize=False to load them"]),
     (dict, dict(num_classes=10), ["fc.weight (file (1000, 512), model (10, 512))", "pass num_classes=1000 to keep it"]),
     (without("conv1.weight"), {}, ["missing (1): conv1.weight"]),
     (without("fc._packed_params._packed_params"), {}, ["missing (2): fc.weight, fc.bias"]),
     (lambda state_dict: state_dict | {"extra.scale": torch.ones(1)}, {}, ["unexpected (1): extra.scale"]),
     (lambda state_dict: state_dict | {"conv1.weight": state_dict["conv1.weight"].dequantize()}, {}, [
-        "'QuantizableResNet': conv1.weight is torch.float32, not torch.qint8"]),
+        "'QuantizedResNet': conv1.weight is torch.float32, not torch.qint8"]),
 ], ids=["float", "classes", "conv", "linear", "extra", "type"])
 def test_what_does_not_fit_is_named(change, kwargs, messages, resnet18_file, tmp_path):
     torch.save(change(torch.load(resnet18_file)), tmp_path / "w.pth")
@@ -220,7 +220,7 @@ def test_training_s_weights_without_an_observer(tmp_path):
     torch.save(state_dict, tmp_path / "w.pth")
     model = build("mobilenet_v3_large", quantize=True)
     before = model(images("mobilenet_v3_large"))
-    with pytest.raises(CheckpointError, match="(?s)'QuantizableMobileNetV3': .*skip_add.activation_post_process.scale"):
+    with pytest.raises(CheckpointError, match="(?s)'QuantizedMobileNetV3': .*skip_add.activation_post_process.scale"):
         load(model, tmp_path / "w.pth")
     assert torch.equal(model(images("mobilenet_v3_large")), before)
 
@@ -363,15 +363,14 @@ def test_safetensors_cannot_hold_int8_models(tmp_path):
 
 # names
 
-def test_torchvision_s_names(monkeypatch):
+def test_torchvision_s_names():
     import mvlib.models
 
     names = [name.removeprefix("quantized_") for name in torchvision.models.list_models(module=tv)]
     for name in names:
         assert getattr(quantization, name) is getattr(mvlib.models, f"quantized_{name}")
-    enum = object()
-    monkeypatch.setattr(mvlib.models, "ResNet50_QuantizedWeights", enum, raising=False)
-    assert quantization.ResNet50_QuantizedWeights is enum
-    assert set(names) <= set(dir(quantization))
+    assert quantization.ResNet50_QuantizedWeights is mvlib.models.ResNet50_QuantizedWeights
+    assert quantization.QuantizableResNet is tv.QuantizableResNet
+    assert issubclass(quantization.QuantizedResNet, tv.QuantizableResNet)
     with pytest.raises(AttributeError, match="resnet34"):
         quantization.resnet34  # noqa: B018
