@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Optional, TypeVar, Union
+from typing import TYPE_CHECKING, Any, Optional, TypeVar, Union, cast
 
 from . import registry
 from .enums import WeightsEnum, weights_enum
@@ -120,7 +120,7 @@ def handle_legacy_interface(**weights: tuple[str, Default]) -> Callable[[Entrypo
                 kwargs = _new_style(builder.__name__, parameter, old, default, kwargs)
             return builder(*args, **kwargs)
 
-        return with_old_names
+        return cast(Entrypoint, with_old_names)
 
     return decorate
 
@@ -142,7 +142,7 @@ def kwonly_to_pos_or_kw(fn: Entrypoint) -> Entrypoint:
     def by_position_too(*args: Any, **kwargs: Any) -> Any:
         return fn(*args[:first], **_by_keyword(fn.__name__, positional, args[first:], kwargs))
 
-    return by_position_too
+    return cast(Entrypoint, by_position_too)
 
 
 def _by_keyword(

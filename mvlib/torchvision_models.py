@@ -185,8 +185,8 @@ def _our_keys(architecture: str) -> frozenset[str]:
 
 def _to_ours(architecture: str) -> KeyMap:
     """The family's key map from torchvision's layout."""
-    maps = model_class(registry.load_entrypoint(architecture)).key_maps
-    return next(key_map for key_map in maps if key_map.name == "torchvision")
+    family: Any = model_class(registry.load_entrypoint(architecture))
+    return next(key_map for key_map in family.key_maps if key_map.name == "torchvision")
 
 
 def _is_ours(architecture: str, keys: Mapping[str, Any]) -> bool:
@@ -204,8 +204,8 @@ def _from_ours(architecture: str, state_dict: StateDict, model: nn.Module) -> St
     theirs = {key: torch.zeros_like(value, device="cpu") for key, value in own.items()}
     places = {value.untyped_storage().data_ptr(): key for key, value in theirs.items()}
     views = _to_ours(architecture).convert(dict(theirs), build_empty(architecture, {}))
-    converted = {}
-    sources = {places[view.untyped_storage().data_ptr()]: () for view in views.values()}
+    converted: StateDict = {}
+    sources = {places[view.untyped_storage().data_ptr()] for view in views.values()}
     missing = set()
     for name, view in views.items():
         source = places[view.untyped_storage().data_ptr()]
