@@ -3,44 +3,21 @@
 from __future__ import annotations
 
 import math
-import os
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .helpers import placeable
+from .config import use_fused_attn
+from .helpers import move_to_end, placeable
 from .norm import NormLayer, RmsNorm, get_norm_layer
+from .rope import apply_rot_embed_cat
 
 __all__ = [
-    "Attention", "DiffAttention", "DifferentialWeights", "attend", "attention_logits", "causal_mask", "self_mask",
-    "set_fused_attn", "use_fused_attn",
+    "Attention", "AttentionRope", "DiffAttention", "DifferentialWeights", "attend", "attention_logits", "causal_mask",
+    "maybe_add_mask", "resolve_self_attn_mask", "self_mask",
 ]
-
-
-def _fused_level(text: str) -> int:
-    if text not in ("0", "1", "2"):
-        raise ValueError(f"the environment variable TIMM_FUSED_ATTN is 0 (off), 1 or 2 (on), not {text!r}")
-    return int(text)
-
-
-_fused = _fused_level(os.environ.get("TIMM_FUSED_ATTN", "1"))  # 2 takes in what is experimental; nothing here is
-
-
-def use_fused_attn(experimental: bool = False) -> bool:
-    """Whether attention that is built now uses torch's fused kernel."""
-    return _fused > (1 if experimental else 0)
-
-
-def set_fused_attn(enable: bool = True, experimental: bool = False) -> None:
-    """Choose, for models that are built from now on, between torch's fused kernel and plain matrix products.
-
-    Plain ones show each attention map to hooks on the attention's `attn_drop` (Swin's `softmax`, too). A model that is
-    built already is switched module by module: `block.attn.fused_attn = False`. The environment variable
-    TIMM_FUSED_ATTN (0, 1 or 2) says what is so at first.
-    """
-    global _fused
-    _fused = (2 if experimental else 1) if enable else 0
 
 
 def attend(
@@ -97,6 +74,26 @@ def self_mask(x: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor | None:
     return causal_mask(x.shape[1], x.device) if is_causal else mask
 
 
+@torch.fx.wrap
+def maybe_add_mask(scores: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+    """The logits, plus a mask where there is one."""
+    return scores if attn_mask is None else scores + attn_mask
+
+
+@torch.fx.wrap
+def resolve_self_attn_mask(
+    seq_len: int, attn: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False
+) -> Tensor | None:
+    """What is added to logits `attn` (..., seq_len, seq_len), for masks as torch's fused kernel takes them.
+
+    A boolean mask is True for the pairs that see each other. `is_causal` decides instead of a mask.
+    """
+    mask = causal_mask(seq_len, attn.device) if is_causal else attn_mask
+    if mask is None or mask.dtype != torch.bool:
+        return mask
+    return torch.zeros_like(mask, dtype=attn.dtype).masked_fill(~mask, -math.inf)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention; keys `qkv`, `q_norm`, `k_norm`, `norm`, `gate` (where asked for), `proj`.
 
@@ -145,7 +142,7 @@ class Attention(nn.Module):
         self.attn_dim = num_heads * self.head_dim
         self.scale = self.head_dim ** -0.5
         self.fused_attn = use_fused_attn()
-        self.qkv = nn.Linear(dim, 3 * self.attn_dim, bias=qkv_bias)
+        self.qkv: Any = nn.Linear(dim, 3 * self.attn_dim, bias=qkv_bias)
         self.q_norm = norm(self.head_dim) if qk_norm else nn.Identity()
         self.k_norm = norm(self.head_dim) if qk_norm else nn.Identity()
         self.attn_drop = nn.Dropout(attn_drop)
@@ -163,6 +160,90 @@ class Attention(nn.Module):
         x = attend(self.q_norm(q), self.k_norm(k), v, self.fused_attn, self.attn_drop, mask, self.scale)
         x = self.norm(x.transpose(1, 2).reshape(batch, count, self.attn_dim))
         return self.proj_drop(self.proj(x if gate is None else x * gate))
+
+
+class AttentionRope(Attention):
+    """`Attention` with rotary positions, and with fewer heads for keys and values where asked for.
+
+    Shapes: (B, N, dim) -> (B, N, dim_out). Keys as `Attention`; `q_proj`, `k_proj`, `v_proj` in the place of `qkv`
+    unless `qkv_fused`. Arguments as there, and:
+
+    Args:
+        qkv_fused: One linear layer for queries, keys and values.
+        num_prefix_tokens: Leading tokens that have no position.
+        rotate_half: How the pairs lie that are turned, see `apply_rot_embed`.
+        num_kv_heads: Heads of keys and values, each for as many heads of queries; `num_heads` unless given.
+
+    Raises:
+        ValueError: The heads do not divide the channels or each other, there is no norm for an option that needs one,
+            or one linear layer is to give heads of different numbers.
+    """
+
+    @placeable
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int = 8,
+        dim_out: int | None = None,
+        qkv_bias: bool = True,
+        qkv_fused: bool = True,
+        num_prefix_tokens: int = 1,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        attn_head_dim: int | None = None,
+        norm_layer: NormLayer = None,
+        qk_norm: bool = False,
+        scale_norm: bool = False,
+        proj_bias: bool = True,
+        rotate_half: bool = False,
+        gated: bool = False,
+        num_kv_heads: int | None = None,
+    ) -> None:
+        super().__init__(dim, num_heads, attn_head_dim, dim_out, qkv_bias, qk_norm, scale_norm, proj_bias, gated,
+                         attn_drop, proj_drop, norm_layer)
+        self.num_kv_heads = num_kv_heads or num_heads
+        if num_heads % self.num_kv_heads or (qkv_fused and self.num_kv_heads != num_heads):
+            raise ValueError(f"{self.num_kv_heads} heads of keys and values are not for {num_heads} heads of queries"
+                             f"{' in one layer; set qkv_fused=False' if qkv_fused else ''}")
+        self.num_kv_groups = num_heads // self.num_kv_heads
+        self.kv_dim = self.head_dim * self.num_kv_heads
+        self.num_prefix_tokens = num_prefix_tokens
+        self.rotate_half = rotate_half
+        self.q_proj: Any = None
+        self.k_proj: Any = None
+        self.v_proj: Any = None
+        if not qkv_fused:
+            others = list(self._modules)[1:]
+            self.qkv = None
+            self.q_proj = nn.Linear(dim, self.attn_dim, bias=qkv_bias)
+            self.k_proj, self.v_proj = (nn.Linear(dim, self.kv_dim, bias=qkv_bias) for _ in range(2))
+            move_to_end(self, *others)
+
+    def forward(  # type: ignore[override]
+        self,
+        x: Tensor,
+        rope: Tensor | None = None,
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
+    ) -> Tensor:
+        """`rope` is an embedding as `apply_rot_embed_cat` takes it, for the tokens behind the prefix."""
+        gate = None if self.gate is None else self.gate(x).sigmoid()
+        qkv = self.qkv(x).chunk(3, dim=-1) if self.q_proj is None else (
+            self.q_proj(x), self.k_proj(x), self.v_proj(x))
+        q, k, v = (t.unflatten(2, (-1, self.head_dim)).transpose(1, 2) for t in qkv)  # (B, heads, N, head_dim)
+        q, k = self.q_norm(q), self.k_norm(k)
+        if rope is not None:
+            q, k = (self._turn(t, rope).type_as(v) for t in (q, k))
+        if self.num_kv_groups > 1:
+            k, v = (t.repeat_interleave(self.num_kv_groups, dim=1) for t in (k, v))
+        mask = self_mask(x, attn_mask, is_causal)
+        x = attend(q, k, v, self.fused_attn, self.attn_drop, mask, self.scale)
+        x = self.norm(x.transpose(1, 2).flatten(2))
+        return self.proj_drop(self.proj(x if gate is None else x * gate))
+
+    def _turn(self, x: Tensor, rope: Tensor) -> Tensor:
+        prefix, patches = x[:, :, :self.num_prefix_tokens], x[:, :, self.num_prefix_tokens:]
+        return torch.cat((prefix, apply_rot_embed_cat(patches, rope, self.rotate_half)), dim=2)
 
 
 class DifferentialWeights(nn.Module):

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+import torch
 from torch import Tensor, nn
 
-from .attention import attend, use_fused_attn
-from .conv import Padding, create_conv2d
+from .attention import attend
+from .config import use_fused_attn
+from .conv import create_conv2d
 from .helpers import placeable, to_2tuple
 from .norm import NormLayer, get_norm_layer
+from .padding import Padding
 from .pool import AvgPool2dSame
 
-__all__ = ["Attention2d", "MultiQueryAttention2d"]
+__all__ = ["Attention2d", "MultiQueryAttention2d", "MultiQueryAttentionV2"]
 
 
 class Attention2d(nn.Module):
@@ -144,3 +147,57 @@ class MultiQueryAttention2d(nn.Module):
         v = self.value(x).flatten(2).transpose(1, 2).unsqueeze(1).contiguous()
         x = attend(q, k, v, self.fused_attn, self.attn_drop, attn_mask)
         return self.output(x.transpose(2, 3).flatten(1, 2).unflatten(2, (height, width)))
+
+
+class MultiQueryAttentionV2(nn.Module):
+    """Attention whose heads share keys and values, without layers; keys `{query,key,value,out}_proj`.
+
+    Shapes: (B, dim, H, W) -> (B, dim_out, H, W).
+    Source: Shazeer, "Fast Transformer Decoding: One Write-Head is All You Need", 2019.
+
+    Args:
+        dim: Channels of the input.
+        dim_out: Channels of the output; `dim` unless given.
+        num_heads: Heads of queries.
+        key_dim, value_dim: Channels of a key, of a value.
+        attn_drop, proj_drop: Dropout of the attention weights, of the output.
+    """
+
+    @placeable
+    def __init__(
+        self,
+        dim: int,
+        dim_out: int | None = None,
+        num_heads: int = 8,
+        key_dim: int = 64,
+        value_dim: int = 64,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+    ) -> None:
+        super().__init__()
+        dim_out = dim_out or dim
+        self.num_heads, self.key_dim, self.value_dim = num_heads, key_dim, value_dim
+        self.scale = key_dim**-0.5
+        self.fused_attn = use_fused_attn()
+        self.query_proj = nn.Parameter(torch.empty(num_heads, key_dim, dim))
+        self.key_proj = nn.Parameter(torch.empty(dim, key_dim))
+        self.value_proj = nn.Parameter(torch.empty(dim, value_dim))
+        self.attn_drop = nn.Dropout(attn_drop)
+        self.out_proj = nn.Parameter(torch.empty(dim_out, num_heads, value_dim))
+        self.proj_drop = nn.Dropout(proj_drop)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        for weight in (self.query_proj, self.key_proj, self.value_proj):
+            nn.init.normal_(weight, std=self.key_proj.shape[0] ** -0.5)
+        nn.init.normal_(self.out_proj, std=self.out_proj.shape[0] ** -0.5)
+
+    def forward(self, x: Tensor, m: Tensor | None = None) -> Tensor:
+        """`m` is the map (B, dim, H', W') that keys and values are of, `x` itself unless given."""
+        tokens = x.flatten(2).transpose(1, 2).unsqueeze(1)  # (B, 1, H * W, dim)
+        others = tokens if m is None else m.flatten(2).transpose(1, 2).unsqueeze(1)
+        q = tokens @ self.query_proj.transpose(1, 2)  # (B, heads, H * W, key_dim)
+        k, v = others @ self.key_proj, others @ self.value_proj
+        heads = attend(q, k, v, self.fused_attn, self.attn_drop, scale=self.scale)
+        out = torch.einsum("bhnv,dhv->bdn", heads, self.out_proj)
+        return self.proj_drop(out).unflatten(2, x.shape[2:])

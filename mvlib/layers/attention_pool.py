@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from .activations import ActLayer
-from .attention import attend, use_fused_attn
+from .attention import attend
+from .config import use_fused_attn
 from .helpers import placeable
 from .mlp import Mlp
 from .norm import NormLayer, get_norm_layer

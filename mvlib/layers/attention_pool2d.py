@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .attention import attend, use_fused_attn
+from .attention import attend
+from .config import use_fused_attn
 from .helpers import placeable, to_2tuple
 from .pool import Head
 from .pos_embed import resample_abs_pos_embed

@@ -10,18 +10,23 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .activations import ActLayer, get_act_layer
+from .activations import ActLayer, create_act_layer
 from .helpers import check_layer, make_divisible, placeable
 from .mlp import ConvMlp
 from .norm import LayerNorm2d, NormLayer, get_norm_layer
 
 __all__ = [
     "ATTN_LAYERS", "AttnLayer", "CecaModule", "CircularEfficientChannelAttn", "EcaModule", "EffectiveSEModule",
-    "EffectiveSqueezeExcite", "EfficientChannelAttn", "GlobalContext", "SEModule", "SqueezeExcite", "create_attn",
-    "get_attn",
+    "EffectiveSqueezeExcite", "EfficientChannelAttn", "GlobalContext", "SEModule", "SqueezeExcite", "SqueezeExciteCl",
+    "create_attn", "get_attn",
 ]
 
 AttnLayer = str | bool | Callable[..., nn.Module] | None
+
+
+def _act(act_layer: ActLayer, inplace: bool | None = None) -> nn.Module:
+    act = create_act_layer(act_layer, inplace)
+    return nn.Identity() if act is None else act
 
 
 class SEModule(nn.Module):
@@ -61,13 +66,38 @@ class SEModule(nn.Module):
         self.add_maxpool = add_maxpool
         self.fc1 = nn.Conv2d(channels, hidden, 1, bias=bias)
         self.bn = norm(hidden)
-        self.act = get_act_layer(act_layer)(inplace=True)
+        self.act = _act(act_layer, inplace=True)
         self.fc2 = nn.Conv2d(hidden, channels, 1, bias=bias)
-        self.gate = get_act_layer(gate_layer)()
+        self.gate = _act(gate_layer)
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.act(self.bn(self.fc1(_squeeze(x, self.add_maxpool))))
         return x * self.gate(self.fc2(hidden))
+
+
+class SqueezeExciteCl(nn.Module):
+    """`SEModule` for channels that come last; keys `fc1`, `fc2`. Shapes: (B, H, W, C) -> same; arguments as there."""
+
+    @placeable
+    def __init__(
+        self,
+        channels: int,
+        rd_ratio: float = 1 / 16,
+        rd_channels: int | None = None,
+        rd_divisor: int = 8,
+        bias: bool = True,
+        act_layer: ActLayer = nn.ReLU,
+        gate_layer: ActLayer = "sigmoid",
+    ) -> None:
+        super().__init__()
+        hidden = rd_channels or make_divisible(channels * rd_ratio, rd_divisor, round_limit=0.0)
+        self.fc1 = nn.Linear(channels, hidden, bias=bias)
+        self.act = _act(act_layer, inplace=True)
+        self.fc2 = nn.Linear(hidden, channels, bias=bias)
+        self.gate = _act(gate_layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(self.fc2(self.act(self.fc1(x.mean((1, 2), keepdim=True)))))
 
 
 class EffectiveSEModule(nn.Module):
@@ -87,7 +117,7 @@ class EffectiveSEModule(nn.Module):
         super().__init__()
         self.add_maxpool = add_maxpool
         self.fc = nn.Conv2d(channels, channels, 1)
-        self.gate = get_act_layer(gate_layer)()
+        self.gate = _act(gate_layer)
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.gate(self.fc(_squeeze(x, self.add_maxpool)))
@@ -146,11 +176,11 @@ class EcaModule(nn.Module):
         if use_mlp:
             hidden = rd_channels or make_divisible(channels * rd_ratio, rd_divisor)
             self.conv = nn.Conv1d(1, hidden, 1)
-            self.act = get_act_layer(act_layer or nn.ReLU)()
+            self.act = _act(act_layer or nn.ReLU)
             self.conv2 = conv(hidden, 1)
         else:
             self.conv = conv(1, 1, bias=self.padding_mode == "circular" and act_layer is not None)  # timm's rule
-        self.gate = get_act_layer(gate_layer)()
+        self.gate = _act(gate_layer)
 
     def forward(self, x: Tensor) -> Tensor:
         gates = self.conv(x.mean((2, 3)).unsqueeze(1))  # (B, 1, C): the channels are the convolution's positions
@@ -205,7 +235,7 @@ class GlobalContext(nn.Module):
         mlp = partial(ConvMlp, channels, hidden, act_layer=act_layer, norm_layer=LayerNorm2d)
         self.mlp_add = mlp() if fuse_add else None
         self.mlp_scale = mlp() if fuse_scale else None
-        self.gate = get_act_layer(gate_layer)()
+        self.gate = _act(gate_layer)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -14,85 +14,15 @@ from .activations import ActLayer
 from .blur_pool import AaLayer, create_aa
 from .helpers import is_recording, placeable, to_2tuple
 from .norm import NormLayer, get_norm_act_layer
+from .padding import IntPair, Padding, pad_same, resolve_padding
 
 __all__ = [
-    "CondConv2d",
-    "Conv2dSame",
-    "ConvBnAct",
-    "ConvNormAct",
-    "IntPair",
-    "KernelSize",
-    "MixedConv2d",
-    "Padding",
-    "create_conv2d",
-    "get_padding",
+    "CondConv2d", "Conv2dSame", "ConvBnAct", "ConvNormAct", "KernelSize", "MixedConv2d", "SeparableConv2d",
+    "SeparableConvNormAct", "conv2d_same", "create_conv2d", "create_conv2d_pad", "get_condconv_initializer",
     "num_groups",
-    "pad_same",
-    "resolve_padding",
 ]
 
-IntPair = int | tuple[int, int]
 KernelSize = int | tuple[int, int] | list[int]  # a list is one kernel size for each group of channels
-Padding = str | int | tuple[int, int]
-
-
-def pad_same(
-    x: Tensor, kernel_size: int | tuple[int, ...], stride: int | tuple[int, ...], dilation: int | tuple[int, ...] = 1,
-    value: float = 0.0,
-) -> Tensor:
-    """Pad as TensorFlow does for padding "same", so that a window operation gives ceil(size / stride).
-
-    An odd amount puts the extra row below and the extra column on the right.
-
-    Shapes: (B, C, H, W) -> (B, C, H', W').
-    """
-    return _pad_same(x, to_2tuple(kernel_size), to_2tuple(stride), to_2tuple(dilation), value)
-
-
-@torch.fx.wrap  # one node in a traced graph: the amount depends on the input's size
-def _pad_same(
-    x: Tensor, kernel_size: tuple[int, int], stride: tuple[int, int], dilation: tuple[int, int], value: float
-) -> Tensor:
-    amounts: list[int] = []
-    sizes: list[int] = x.shape[-2:]  # TorchScript, where it optimizes, loses a tensor that is asked for in the loop
-    for i in range(2):
-        span = (kernel_size[i] - 1) * dilation[i]
-        total = span - (sizes[i] - 1) % stride[i]
-        if span + 1 < stride[i]:  # windows that leave gaps may need no padding
-            total = max(total, 0)
-        amounts = [total // 2, total - total // 2] + amounts  # F.pad counts from the last dimension
-    return F.pad(x, amounts, value=value)
-
-
-def get_padding(kernel_size: int, stride: int = 1, dilation: int = 1) -> int:
-    """Zeros on either side with which an odd kernel gives size / stride."""
-    return (stride - 1 + dilation * (kernel_size - 1)) // 2
-
-
-def resolve_padding(
-    padding: Padding, kernel_size: IntPair, stride: IntPair = 1, dilation: IntPair = 1
-) -> tuple[tuple[int, int], bool]:
-    """Padding as (height, width), and whether it depends on the input's size so that `pad_same` has to do it.
-
-    Args:
-        padding: Rows and columns; or "" for PyTorch's symmetric padding, "same" for TensorFlow's, "valid" for none.
-
-    Raises:
-        ValueError: The padding has another name.
-    """
-    if not isinstance(padding, str):
-        return to_2tuple(padding), False
-    windows = list(zip(to_2tuple(kernel_size), to_2tuple(stride), to_2tuple(dilation)))
-    symmetric = tuple(get_padding(*window) for window in windows)
-    name = padding.lower()
-    if name == "":
-        return symmetric, False
-    if name == "valid":
-        return (0, 0), False
-    if name == "same":
-        is_static = all(s == 1 and d * (k - 1) % 2 == 0 for k, s, d in windows)
-        return (symmetric, False) if is_static else ((0, 0), True)
-    raise ValueError(f"unknown padding '{padding}'; known: 'same', 'valid', '' (symmetric), or numbers")
 
 
 class Conv2dSame(nn.Conv2d):
@@ -102,8 +32,21 @@ class Conv2dSame(nn.Conv2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        x = pad_same(x, self.kernel_size, self.stride, self.dilation)
-        return F.conv2d(x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+        return conv2d_same(x, self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
+
+
+def conv2d_same(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | tuple[int, ...] = (1, 1),
+    padding: int | tuple[int, ...] = (0, 0),
+    dilation: int | tuple[int, ...] = (1, 1),
+    groups: int = 1,
+) -> Tensor:
+    """What `Conv2dSame` does; `padding` is without effect."""
+    x = pad_same(x, weight.shape[-2:], stride, dilation)
+    return F.conv2d(x, weight, bias, stride, 0, dilation, groups)
 
 
 class MixedConv2d(nn.ModuleDict):
@@ -263,6 +206,29 @@ def create_conv2d(
     return conv(in_channels, out_channels, kernel_size, stride, amount, dilation, groups, bias, **kwargs)
 
 
+def create_conv2d_pad(in_chs: int, out_chs: int, kernel_size: IntPair, **kwargs: Any) -> nn.Module:
+    """`create_conv2d` for one plain convolution; all other arguments by name."""
+    return create_conv2d(in_chs, out_chs, kernel_size, **kwargs)
+
+
+def get_condconv_initializer(
+    initializer: Callable[[Tensor], object], num_experts: int, expert_shape: tuple[int, ...]
+) -> Callable[[Tensor], None]:
+    """A function that initialises the `weight` of a `CondConv2d` in place, each expert's kernel by `initializer`.
+
+    Raises:
+        ValueError: From the function, the weight is not (num_experts, product of `expert_shape`).
+    """
+
+    def initialise(weight: Tensor) -> None:
+        if weight.shape != (num_experts, math.prod(expert_shape)):
+            raise ValueError(f"a weight of {tuple(weight.shape)} is not for {num_experts} experts of {expert_shape}")
+        for expert in weight:
+            initializer(expert.view(expert_shape))
+
+    return initialise
+
+
 def num_groups(group_size: int | None, channels: int) -> int:
     """Groups of a convolution: none for a group size of 0 or None, depthwise for 1.
 
@@ -336,3 +302,80 @@ class ConvNormAct(nn.Module):
 
 
 ConvBnAct = ConvNormAct  # timm's other name
+
+
+class SeparableConv2d(nn.Module):
+    """Depthwise convolution, then a pointwise one; keys `conv_dw`, `conv_pw`.
+
+    Shapes: (B, C, H, W) -> (B, C', H / stride, W / stride).
+
+    Args:
+        padding: Of both, see `resolve_padding`.
+        bias: Whether the pointwise convolution has a bias.
+        channel_multiplier: Channels between the two, per input channel.
+        pw_kernel_size: Kernel of the second, which is pointwise for 1.
+    """
+
+    @placeable
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: KernelSize = 3,
+        stride: int = 1,
+        dilation: int = 1,
+        padding: Padding = "",
+        bias: bool = False,
+        channel_multiplier: float = 1.0,
+        pw_kernel_size: int = 1,
+    ) -> None:
+        super().__init__()
+        hidden = int(in_channels * channel_multiplier)
+        self.conv_dw: Any = create_conv2d(in_channels, hidden, kernel_size, stride, padding, dilation, depthwise=True)
+        self.conv_pw: Any = create_conv2d(hidden, out_channels, pw_kernel_size, padding=padding, bias=bias)
+
+    @property
+    def in_channels(self) -> int:
+        return self.conv_dw.in_channels
+
+    @property
+    def out_channels(self) -> int:
+        return self.conv_pw.out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv_pw(self.conv_dw(x))
+
+
+class SeparableConvNormAct(SeparableConv2d):
+    """`SeparableConv2d`, then norm and activation; keys `conv_dw`, `conv_pw`, `bn`.
+
+    Shapes and arguments as there, and:
+
+    Args:
+        norm_layer, act_layer, apply_act, drop_layer: As `ConvNormAct`.
+    """
+
+    @placeable
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: KernelSize = 3,
+        stride: int = 1,
+        dilation: int = 1,
+        padding: Padding = "",
+        bias: bool = False,
+        channel_multiplier: float = 1.0,
+        pw_kernel_size: int = 1,
+        norm_layer: NormLayer = nn.BatchNorm2d,
+        act_layer: ActLayer = nn.ReLU,
+        apply_act: bool = True,
+        drop_layer: Callable[[], nn.Module] | None = None,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride, dilation, padding, bias, channel_multiplier,
+                         pw_kernel_size)
+        dropped = {"drop_layer": drop_layer} if drop_layer is not None else {}
+        self.bn = get_norm_act_layer(norm_layer, act_layer)(out_channels, apply_act=apply_act, **dropped)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(super().forward(x))

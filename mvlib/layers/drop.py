@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 __all__ = [
     "DropBlock2d", "DropPath", "PatchDropout", "PatchDropoutWithIndices", "calculate_drop_path_rates", "drop_block_2d",
-    "drop_path", "drop_path_rates",
+    "drop_path", "drop_path_rates", "patch_dropout_forward",
 ]
 
 
@@ -98,6 +98,7 @@ class DropBlock2d(nn.Module):
         inplace: Change the map itself.
         couple_channels: Drop the same squares in all channels.
         scale_by_keep: Rescale what is kept, so that its sum is kept in expectation.
+        batchwise, fast: Without effect, as in timm, whose older releases had them.
     """
 
     def __init__(
@@ -109,6 +110,8 @@ class DropBlock2d(nn.Module):
         inplace: bool = False,
         couple_channels: bool = True,
         scale_by_keep: bool = True,
+        batchwise: bool | None = None,
+        fast: bool | None = None,
     ) -> None:
         super().__init__()
         self.drop_prob = drop_prob
@@ -171,18 +174,23 @@ class PatchDropout(nn.Module):
         self.ordered = ordered
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.prob == 0.0 or not self.training:
-            return x
-        return _drop_patches(x, self.prob, self.num_prefix_tokens, self.ordered)[0]
+        return patch_dropout_forward(x, self.prob, self.num_prefix_tokens, self.ordered, self.training)[0]
 
 
 class PatchDropoutWithIndices(PatchDropout):
     """`PatchDropout` that returns the tokens and the indices (B, kept) of the patches among them; None for all."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        if self.prob == 0.0 or not self.training:
-            return x, None
-        return _drop_patches(x, self.prob, self.num_prefix_tokens, self.ordered)
+        return patch_dropout_forward(x, self.prob, self.num_prefix_tokens, self.ordered, self.training)
+
+
+def patch_dropout_forward(
+    x: Tensor, prob: float, num_prefix_tokens: int, ordered: bool, training: bool
+) -> tuple[Tensor, Tensor | None]:
+    """What `PatchDropoutWithIndices` does."""
+    if prob == 0.0 or not training:
+        return x, None
+    return _drop_patches(x, prob, num_prefix_tokens, ordered)
 
 
 @torch.fx.wrap  # one node in a traced graph: how many are kept depends on how many there are

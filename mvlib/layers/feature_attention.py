@@ -12,16 +12,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .activations import ActLayer, get_act_layer
-from .attention import attend, use_fused_attn
+from .attention import attend
 from .blur_pool import AaLayer
 from .channel_attention import ATTN_LAYERS
+from .config import use_fused_attn
 from .conv import ConvNormAct, create_conv2d
 from .helpers import make_divisible, placeable, to_2tuple
 from .mlp import ConvMlp
 from .norm import NormLayer, get_norm_layer
 
 __all__ = [
-    "BatNonLocalAttn", "CbamModule", "GatherExcite", "LightCbamModule", "NonLocalAttn", "SelectiveKernel", "SplitAttn",
+    "BatNonLocalAttn", "BilinearAttnTransform", "CbamModule", "ChannelAttn", "GatherExcite", "LightCbamModule",
+    "LightChannelAttn", "LightSpatialAttn", "NonLocalAttn", "RadixSoftmax", "SelectiveKernel", "SelectiveKernelAttn",
+    "SpatialAttn", "SplitAttn",
 ]
 
 
@@ -104,37 +107,70 @@ class GatherExcite(nn.Module):
         return 0.5 * mean + 0.5 * peak if self.add_maxpool else mean
 
 
-class _CbamChannel(nn.Module):
-    """The channel's half of CBAM: gates from averages and maxima, by one MLP; keys `fc1`, `fc2`."""
+class ChannelAttn(nn.Module):
+    """The channel's half of CBAM: gates from averages and maxima, by one MLP; keys `fc1`, `fc2`.
 
+    Shapes: (B, C, H, W) -> same; arguments as `CbamModule`.
+    """
+
+    @placeable
     def __init__(
-        self, channels: int, hidden: int, act_layer: ActLayer, gate_layer: ActLayer, bias: bool, light: bool
+        self,
+        channels: int,
+        rd_ratio: float = 1 / 16,
+        rd_channels: int | None = None,
+        rd_divisor: int = 1,
+        act_layer: ActLayer = nn.ReLU,
+        gate_layer: ActLayer = "sigmoid",
+        mlp_bias: bool = False,
     ) -> None:
         super().__init__()
-        self.light = light
-        self.fc1 = nn.Conv2d(channels, hidden, 1, bias=bias)
+        hidden = rd_channels or make_divisible(channels * rd_ratio, rd_divisor, round_limit=0.0)
+        self.fc1 = nn.Conv2d(channels, hidden, 1, bias=mlp_bias)
         self.act = _act(act_layer)(inplace=True)
-        self.fc2 = nn.Conv2d(hidden, channels, 1, bias=bias)
-        self.gate = nn.Sigmoid() if light else _act(gate_layer)()
+        self.fc2 = nn.Conv2d(hidden, channels, 1, bias=mlp_bias)
+        self.gate = _act(gate_layer)()
+
+    def mlp(self, x: Tensor) -> Tensor:
+        return self.fc2(self.act(self.fc1(x)))
 
     def forward(self, x: Tensor) -> Tensor:
-        mean, peak = x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)
-        pooled = [0.5 * mean + 0.5 * peak] if self.light else [mean, peak]
-        return x * self.gate(sum(self.fc2(self.act(self.fc1(values))) for values in pooled))
+        return x * self.gate(self.mlp(x.mean((2, 3), keepdim=True)) + self.mlp(x.amax((2, 3), keepdim=True)))
 
 
-class _CbamSpatial(nn.Module):
-    """The position's half of CBAM: a gate from the channels' average and maximum around; key `conv`."""
+class LightChannelAttn(ChannelAttn):
+    """`ChannelAttn` that takes the mean of average and maximum in place of both, and a sigmoid as gate."""
 
-    def __init__(self, kernel_size: int, gate_layer: ActLayer, light: bool) -> None:
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = 0.5 * x.mean((2, 3), keepdim=True) + 0.5 * x.amax((2, 3), keepdim=True)
+        return x * self.mlp(pooled).sigmoid()
+
+
+class SpatialAttn(nn.Module):
+    """The position's half of CBAM: a gate from the channels' average and maximum around; key `conv`.
+
+    Shapes: (B, C, H, W) -> same.
+    """
+
+    inputs = 2
+
+    @placeable
+    def __init__(self, kernel_size: int = 7, gate_layer: ActLayer = "sigmoid") -> None:
         super().__init__()
-        self.light = light
-        self.conv = ConvNormAct(1 if light else 2, 1, kernel_size, apply_act=False)
-        self.gate = nn.Sigmoid() if light else _act(gate_layer)()
+        self.conv = ConvNormAct(self.inputs, 1, kernel_size, apply_act=False)
+        self.gate = _act(gate_layer)()
 
     def forward(self, x: Tensor) -> Tensor:
-        mean, peak = x.mean(1, keepdim=True), x.amax(1, keepdim=True)
-        return x * self.gate(self.conv(0.5 * mean + 0.5 * peak if self.light else torch.cat((mean, peak), dim=1)))
+        return x * self.gate(self.conv(torch.cat((x.mean(1, keepdim=True), x.amax(1, keepdim=True)), dim=1)))
+
+
+class LightSpatialAttn(SpatialAttn):
+    """`SpatialAttn` that takes the mean of average and maximum in place of both."""
+
+    inputs = 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(self.conv(0.5 * x.mean(1, keepdim=True) + 0.5 * x.amax(1, keepdim=True)))
 
 
 class CbamModule(nn.Module):
@@ -152,7 +188,7 @@ class CbamModule(nn.Module):
         mlp_bias: Whether the MLP has biases.
     """
 
-    light = False
+    parts: tuple[type[ChannelAttn], type[SpatialAttn]] = (ChannelAttn, SpatialAttn)
 
     @placeable
     def __init__(
@@ -167,9 +203,9 @@ class CbamModule(nn.Module):
         mlp_bias: bool = False,
     ) -> None:
         super().__init__()
-        hidden = rd_channels or make_divisible(channels * rd_ratio, rd_divisor, round_limit=0.0)
-        self.channel = _CbamChannel(channels, hidden, act_layer, gate_layer, mlp_bias, self.light)
-        self.spatial = _CbamSpatial(spatial_kernel_size, gate_layer, self.light)
+        channel, spatial = self.parts
+        self.channel = channel(channels, rd_ratio, rd_channels, rd_divisor, act_layer, gate_layer, mlp_bias)
+        self.spatial = spatial(spatial_kernel_size, gate_layer)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.spatial(self.channel(x))
@@ -178,7 +214,22 @@ class CbamModule(nn.Module):
 class LightCbamModule(CbamModule):
     """`CbamModule` that takes the mean of average and maximum in place of both, and sigmoids as gates."""
 
-    light = True
+    parts = (LightChannelAttn, LightSpatialAttn)
+
+    @placeable
+    def __init__(
+        self,
+        channels: int,
+        rd_ratio: float = 1 / 16,
+        rd_channels: int | None = None,
+        rd_divisor: int = 1,
+        spatial_kernel_size: int = 7,
+        act_layer: ActLayer = nn.ReLU,
+        gate_layer: ActLayer = "sigmoid",
+        mlp_bias: bool = False,
+    ) -> None:
+        super().__init__(channels, rd_ratio, rd_channels, rd_divisor, spatial_kernel_size, act_layer, "sigmoid",
+                         mlp_bias)
 
 
 class NonLocalAttn(nn.Module):
@@ -223,21 +274,29 @@ class NonLocalAttn(nn.Module):
         return self.norm(self.z(attended.squeeze(1).transpose(1, 2).unflatten(2, x.shape[2:]))) + x
 
 
-class _BilinearAttnTransform(nn.Module):
+class BilinearAttnTransform(nn.Module):
     """Rows mixed with rows and columns with columns, block by block, by matrices computed from the map.
 
     Shapes: (B, C, H, W) -> same; `block_size` divides both sides. Keys `conv1`, `conv_p`, `conv_q`, `conv2`.
     """
 
-    def __init__(self, channels: int, block_size: int, groups: int, act_layer: ActLayer, norm_layer: NormLayer) -> None:
+    @placeable
+    def __init__(
+        self,
+        in_channels: int,
+        block_size: int,
+        groups: int,
+        act_layer: ActLayer = nn.ReLU,
+        norm_layer: NormLayer = nn.BatchNorm2d,
+    ) -> None:
         super().__init__()
         self.block_size = block_size
         self.groups = groups
-        conv = partial(ConvNormAct, channels, act_layer=act_layer, norm_layer=norm_layer)
+        conv = partial(ConvNormAct, in_channels, act_layer=act_layer, norm_layer=norm_layer)
         self.conv1 = conv(groups)
         self.conv_p = nn.Conv2d(groups, block_size**2 * groups, (block_size, 1))
         self.conv_q = nn.Conv2d(groups, block_size**2 * groups, (1, block_size))
-        self.conv2 = conv(channels)
+        self.conv2 = conv(in_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         size, shape = self.block_size, (self.groups, 1, self.block_size, self.block_size)
@@ -285,7 +344,7 @@ class BatNonLocalAttn(nn.Module):
         hidden = rd_channels or make_divisible(in_channels * rd_ratio, rd_divisor)
         conv = partial(ConvNormAct, act_layer=act_layer, norm_layer=norm_layer)
         self.conv1 = conv(in_channels, hidden)
-        self.ba = _BilinearAttnTransform(hidden, block_size, groups, act_layer, norm_layer)
+        self.ba = BilinearAttnTransform(hidden, block_size, groups, act_layer, norm_layer)
         self.conv2 = conv(hidden, in_channels)
         self.dropout = nn.Dropout2d(drop_rate)
 
@@ -306,18 +365,38 @@ def _weigh(maps: Sequence[Tensor], shares: Tensor) -> Tensor:
     return x
 
 
-class _SelectiveKernelAttn(nn.Module):
-    """Mean of several maps' sum (B, C, 1, 1) -> shares (B, maps, C, 1, 1); keys `fc_reduce`, `bn`, `fc_select`."""
+class SelectiveKernelAttn(nn.Module):
+    """Shares of several maps in their sum, channel by channel; keys `fc_reduce`, `bn`, `fc_select`.
 
-    def __init__(self, channels: int, num_paths: int, hidden: int) -> None:
+    Shapes: (B, num_paths, C, H, W) -> (B, num_paths, C, 1, 1).
+
+    Args:
+        channels: Channels of a map.
+        num_paths: Maps.
+        attn_channels: Width of the hidden layer, with act_layer and norm_layer.
+    """
+
+    @placeable
+    def __init__(
+        self,
+        channels: int,
+        num_paths: int = 2,
+        attn_channels: int = 32,
+        act_layer: ActLayer = nn.ReLU,
+        norm_layer: NormLayer = nn.BatchNorm2d,
+    ) -> None:
         super().__init__()
         self.num_paths = num_paths
-        self.fc_reduce = nn.Conv2d(channels, hidden, 1, bias=False)
-        self.bn = nn.BatchNorm2d(hidden)
-        self.act = nn.ReLU(inplace=True)
-        self.fc_select = nn.Conv2d(hidden, channels * num_paths, 1, bias=False)
+        self.fc_reduce = nn.Conv2d(channels, attn_channels, 1, bias=False)
+        self.bn = get_norm_layer(norm_layer)(attn_channels)
+        self.act = _act(act_layer)(inplace=True)
+        self.fc_select = nn.Conv2d(attn_channels, channels * num_paths, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.share(_mean_of_sum(x.unbind(1)))
+
+    def share(self, x: Tensor) -> Tensor:
+        """Mean of the maps' sum (B, C, 1, 1) -> shares."""
         x = self.fc_select(self.act(self.bn(self.fc_reduce(x))))
         return x.unflatten(1, (self.num_paths, -1)).softmax(dim=1)
 
@@ -372,13 +451,30 @@ class SelectiveKernel(nn.Module):
                         norm_layer=norm_layer, aa_layer=aa_layer, drop_layer=drop_layer)
             for kernel in kernels)
         hidden = rd_channels or make_divisible(out_channels * rd_ratio, rd_divisor)
-        self.attn = _SelectiveKernelAttn(out_channels, len(kernels), hidden)
+        self.attn = SelectiveKernelAttn(out_channels, len(kernels), hidden)
 
     def forward(self, x: Tensor) -> Tensor:
         count = len(self.paths)
         inputs = x.chunk(count, dim=1) if self.split_input else (x,) * count
         maps = [path(inputs[i]) for i, path in enumerate(self.paths)]
-        return _weigh(maps, self.attn(_mean_of_sum(maps)))
+        return _weigh(maps, self.attn.share(_mean_of_sum(maps)))
+
+
+class RadixSoftmax(nn.Module):
+    """Shares of the splits of each group, which sum to 1; gates where there is one split.
+
+    Shapes: (B, cardinality * radix * C, ...) -> (B, radix * cardinality * C): one split behind the other.
+    """
+
+    def __init__(self, radix: int, cardinality: int) -> None:
+        super().__init__()
+        self.radix = radix
+        self.cardinality = cardinality
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.radix <= 1:
+            return x.sigmoid()
+        return x.flatten(1).unflatten(1, (self.cardinality, self.radix, -1)).transpose(1, 2).softmax(dim=1).flatten(1)
 
 
 class SplitAttn(nn.Module):
@@ -424,7 +520,6 @@ class SplitAttn(nn.Module):
             in_channels * radix * rd_ratio, rd_divisor, min_value=32)
         norm, act = get_norm_layer(norm_layer) or nn.Identity, _act(act_layer)
         self.radix = radix
-        self.groups = groups
         self.conv = nn.Conv2d(in_channels, width, kernel_size, stride, kernel_size // 2 if padding is None else padding,
                               dilation, groups * radix, bias, **kwargs)
         self.bn0 = norm(width)
@@ -434,14 +529,14 @@ class SplitAttn(nn.Module):
         self.bn1 = norm(hidden)
         self.act1 = act(inplace=True)
         self.fc2 = nn.Conv2d(hidden, width, 1, groups=groups)
+        self.rsoftmax = RadixSoftmax(radix, groups)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.act0(self.drop(self.bn0(self.conv(x)))).unflatten(1, (self.radix, -1))
         splits = [x[:, i] for i in range(self.radix)]
         shares = self.fc2(self.act1(self.bn1(self.fc1(_mean_of_sum(splits)))))
-        shares = shares.unflatten(1, (self.groups, self.radix, -1)).transpose(1, 2)  # (B, radix, groups, ...)
-        shares = shares.softmax(dim=1) if self.radix > 1 else shares.sigmoid()
-        return _weigh(splits, shares.flatten(2, 3))
+        shares = self.rsoftmax(shares).flatten(1).unflatten(1, (self.radix, -1, 1, 1))
+        return _weigh(splits, shares)
 
 
 ATTN_LAYERS.update(

@@ -13,8 +13,11 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-__all__ = ["LayerType", "check_layer", "is_recording", "make_divisible", "move_to_end", "named_parameters", "owns_meta",
-           "placeable", "plain_name", "to_1tuple", "to_2tuple", "to_3tuple", "to_4tuple", "to_ntuple", "unwrap"]
+__all__ = [
+    "LayerType", "check_layer", "disable_compiler", "extend_tuple", "get_device_dtype", "is_exporting", "is_recording",
+    "make_divisible", "meshgrid", "move_to_end", "named_parameters", "ndgrid", "nullwrap", "owns_meta", "placeable",
+    "plain_name", "to_1tuple", "to_2tuple", "to_3tuple", "to_4tuple", "to_ntuple", "unwrap",
+]
 
 LayerType = str | Callable[..., nn.Module]
 P = ParamSpec("P")
@@ -22,6 +25,14 @@ P = ParamSpec("P")
 _INSIDE = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 _WRAPPERS = re.compile(rf"(?<![^.])(?:{'|'.join(_INSIDE)})\.")
 _is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)  # older torch lacks it
+
+
+disable_compiler = torch.compiler.disable  # timm's name
+
+
+def is_exporting() -> bool:
+    """Whether `torch.export` (ONNX's newer exporter, too) writes down what runs now."""
+    return _is_exporting()
 
 
 def is_recording() -> bool:
@@ -72,6 +83,35 @@ def to_ntuple(n: int) -> Callable[[Any], tuple]:
 
 
 to_1tuple, to_2tuple, to_3tuple, to_4tuple = (to_ntuple(n) for n in (1, 2, 3, 4))  # pairs are (height, width)
+
+
+def extend_tuple(x: Any, n: int) -> tuple[Any, ...]:
+    """A tuple of `n`: of a longer one the first, a shorter one goes on with its last, a single value is repeated."""
+    values = tuple(x) if isinstance(x, (tuple, list)) else (x,)
+    return (values + values[-1:] * (n - len(values)))[:n]
+
+
+def ndgrid(*tensors: Any) -> tuple[torch.Tensor, ...]:
+    """Coordinates of a grid, each as a tensor of its shape, in the order of the dimensions: rows first."""
+    return torch.meshgrid(*tensors, indexing="ij")
+
+
+def meshgrid(*tensors: Any) -> tuple[torch.Tensor, ...]:
+    """Coordinates of a grid in NumPy's order: columns first."""
+    return torch.meshgrid(*tensors, indexing="xy")
+
+
+def get_device_dtype(module: nn.Module, device: Any = None, dtype: Any = None) -> dict[str, Any]:
+    """Keyword arguments `device` and `dtype` for a new part of a module: what is given, or its first parameter's."""
+    like = next(module.parameters(), None)
+    if like is not None:
+        device, dtype = like.device if device is None else device, like.dtype if dtype is None else dtype
+    return {"device": device, "dtype": dtype}
+
+
+def nullwrap(fn: Any = None) -> Any:
+    """A decorator and a context manager without effect."""
+    return nullcontext() if fn is None else fn
 
 
 def make_divisible(v: float, divisor: int = 8, min_value: int | None = None, round_limit: float = 0.9) -> int:

@@ -6,17 +6,28 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .activations import ActLayer, get_act_layer
 from .helpers import placeable, to_2tuple
 from .norm import NormLayer, get_norm_layer
 
-__all__ = ["ConvMlp", "GatedMlp", "GluMlp", "LayerScale", "LayerScale2d", "Mlp", "SwiGLU", "SwiGLUPacked"]
+__all__ = ["ConvMlp", "GatedMlp", "GluMlp", "LayerScale", "LayerScale2d", "Linear", "Mlp", "SwiGLU", "SwiGLUPacked"]
 
 
 def _linear(use_conv: bool) -> Callable[..., nn.Module]:
     return partial(nn.Conv2d, kernel_size=1) if use_conv else nn.Linear
+
+
+class Linear(nn.Linear):
+    """A linear layer that, scripted, takes inputs of another type than its weights', as autocast gives them."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            bias = self.bias.to(dtype=input.dtype) if self.bias is not None else None
+            return F.linear(input, self.weight.to(dtype=input.dtype), bias=bias)
+        return F.linear(input, self.weight, self.bias)
 
 
 class Mlp(nn.Module):

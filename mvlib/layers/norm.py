@@ -11,15 +11,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .activations import ActLayer, get_act_layer
+from .activations import ActLayer, create_act_layer
+from .fast_norm import (
+    fast_group_norm,
+    fast_layer_norm,
+    fast_rms_norm,
+    fast_rms_norm2d,
+    fast_simple_norm,
+    is_fast_norm,
+    rms_norm,
+    rms_norm2d,
+    simple_norm,
+)
 from .helpers import check_layer, placeable
 
 __all__ = [
-    "NORMS", "NORM_ACTS", "BatchNormAct2d", "EvoNorm2dS0", "EvoNorm2dS0a", "FilterResponseNormAct2d",
-    "FilterResponseNormTlu2d", "GroupNorm", "GroupNorm1", "GroupNorm1Act", "GroupNormAct", "LayerNorm", "LayerNorm2d",
-    "LayerNormAct", "LayerNormAct2d", "NormAct", "NormLayer", "RmsNorm", "RmsNorm2d", "RmsNormAct", "RmsNormAct2d",
-    "SimpleNorm", "SimpleNorm2d", "create_norm_act_layer", "create_norm_layer", "get_norm_act_layer",
-    "get_norm_layer",
+    "NORMS", "NORM_ACTS", "BatchNormAct2d", "FilterResponseNormAct2d", "FilterResponseNormTlu2d", "GroupNorm",
+    "GroupNorm1", "GroupNorm1Act", "GroupNormAct", "LayerNorm", "LayerNorm2d", "LayerNorm2dFp32", "LayerNormAct",
+    "LayerNormAct2d", "LayerNormAct2dFp32", "LayerNormActFp32", "LayerNormFp32", "NormAct", "NormLayer", "RmsNorm",
+    "RmsNorm2d", "RmsNorm2dFp32", "RmsNormAct", "RmsNormAct2d", "RmsNormAct2dFp32", "RmsNormActFp32", "RmsNormFp32",
+    "SimpleNorm", "SimpleNorm2d", "SimpleNorm2dFp32", "SimpleNormFp32", "create_norm_act_layer", "create_norm_layer",
+    "get_norm_act_layer", "get_norm_layer", "inv_instance_rms",
 ]
 
 NormLayer = str | Callable[..., nn.Module] | None
@@ -31,60 +43,114 @@ class LayerNorm(nn.LayerNorm):
     @placeable
     def __init__(self, num_channels: int, eps: float = 1e-6, affine: bool = True) -> None:
         super().__init__(num_channels, eps=eps, elementwise_affine=affine)
-
-
-class LayerNorm2d(nn.LayerNorm):
-    """Layer norm over the channels of a feature map. Shapes: (B, C, H, W) -> same."""
-
-    @placeable
-    def __init__(self, num_channels: int, eps: float = 1e-6, affine: bool = True) -> None:
-        super().__init__(num_channels, eps=eps, elementwise_affine=affine)
+        self._fast_norm = is_fast_norm()
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.layer_norm(x.permute(0, 2, 3, 1), self.normalized_shape, self.weight, self.bias, self.eps)
-        return x.permute(0, 3, 1, 2)
+        return self.normalise(x, self.weight, self.bias)
+
+    def normalise(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        norm: Callable[..., Tensor] = fast_layer_norm if self._fast_norm else F.layer_norm
+        return norm(x, self.normalized_shape, weight, bias, self.eps)
+
+
+class LayerNorm2d(LayerNorm):
+    """Layer norm over the channels of a feature map. Shapes: (B, C, H, W) -> same."""
+
+    def normalise(self, x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+        return super().normalise(x.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
 
 
 class RmsNorm(nn.RMSNorm):
     """Root-mean-square norm over the last dimension (Zhang and Sennrich, 2019). Shapes: (..., C) -> same."""
 
+    eps: float
+
     @placeable
     def __init__(self, channels: int, eps: float = 1e-6, affine: bool = True) -> None:
         super().__init__(channels, eps=eps, elementwise_affine=affine)
+        self._fast_norm = is_fast_norm()
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.normalise(x, self.weight)
+
+    def normalise(self, x: Tensor, weight: Tensor | None, bias: None = None) -> Tensor:
         if torch.jit.is_tracing():  # ONNX's older exporter does not know the kernel
-            x = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps)
-            return x if self.weight is None else x * self.weight
-        return super().forward(x)
+            return rms_norm(x, self.normalized_shape, weight, self.eps)
+        norm: Callable[..., Tensor] = fast_rms_norm if self._fast_norm else F.rms_norm
+        return norm(x, self.normalized_shape, weight, self.eps)
 
 
 class RmsNorm2d(RmsNorm):
     """Root-mean-square norm over the channels of a feature map. Shapes: (B, C, H, W) -> same."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        # Written out: the fused kernel wants channels last, and the copies cost more than it gains.
-        x = x * torch.rsqrt(x.square().mean(1, keepdim=True) + self.eps)
-        return x if self.weight is None else x * self.weight.view(-1, 1, 1)
+    def normalise(self, x: Tensor, weight: Tensor | None, bias: None = None) -> Tensor:
+        # Not the fused kernel: it wants channels last, and the copies cost more than it gains.
+        norm = fast_rms_norm2d if self._fast_norm else rms_norm2d
+        return norm(x, self.normalized_shape, weight, self.eps)
 
 
 class SimpleNorm(RmsNorm):
     """Division by the standard deviation of the last dimension, the mean kept. Shapes: (..., C) -> same."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x * torch.rsqrt(x.var(-1, keepdim=True) + self.eps)
-        return x if self.weight is None else x * self.weight
+    def normalise(self, x: Tensor, weight: Tensor | None, bias: None = None) -> Tensor:
+        norm = fast_simple_norm if self._fast_norm else simple_norm
+        return norm(x, self.normalized_shape, weight, self.eps)
 
 
-class SimpleNorm2d(RmsNorm):
+class SimpleNorm2d(SimpleNorm):
     """`SimpleNorm` over the channels of a feature map. Shapes: (B, C, H, W) -> same."""
 
+    def normalise(self, x: Tensor, weight: Tensor | None, bias: None = None) -> Tensor:
+        return super().normalise(x.permute(0, 2, 3, 1), weight).permute(0, 3, 1, 2)
+
+
+class _InFloat32(nn.Module):
+    """Mixed into a norm: it computes in float32, whatever the types of input and weights, and returns the input's."""
+
+    normalise: Callable[..., Tensor]
+
     def forward(self, x: Tensor) -> Tensor:
-        x = x * torch.rsqrt(x.var(1, keepdim=True) + self.eps)
-        return x if self.weight is None else x * self.weight.view(-1, 1, 1)
+        weight, bias = (None if p is None else p.float() for p in (self.weight, getattr(self, "bias", None)))
+        return self.normalise(x.float(), weight, bias).to(x.dtype)
 
 
-class GroupNorm(nn.GroupNorm):
+class LayerNormFp32(_InFloat32, LayerNorm):
+    """`LayerNorm` in float32."""
+
+
+class LayerNorm2dFp32(_InFloat32, LayerNorm2d):
+    """`LayerNorm2d` in float32."""
+
+
+class RmsNormFp32(_InFloat32, RmsNorm):
+    """`RmsNorm` in float32."""
+
+
+class RmsNorm2dFp32(_InFloat32, RmsNorm2d):
+    """`RmsNorm2d` in float32."""
+
+
+class SimpleNormFp32(_InFloat32, SimpleNorm):
+    """`SimpleNorm` in float32."""
+
+
+class SimpleNorm2dFp32(_InFloat32, SimpleNorm2d):
+    """`SimpleNorm2d` in float32."""
+
+
+class _GroupNorm(nn.GroupNorm):
+    """Group norm that may stay in autocast's type."""
+
+    def __init__(self, num_channels: int, num_groups: int, eps: float, affine: bool) -> None:
+        super().__init__(num_groups, num_channels, eps=eps, affine=affine)
+        self._fast_norm = is_fast_norm()
+
+    def forward(self, x: Tensor) -> Tensor:
+        norm = fast_group_norm if self._fast_norm else F.group_norm
+        return norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+
+class GroupNorm(_GroupNorm):
     """Group norm whose first argument is the channel count, as for all norms here. Shapes: (B, C, H, W) -> same.
 
     Args:
@@ -105,15 +171,15 @@ class GroupNorm(nn.GroupNorm):
         affine: bool = True,
         group_size: int | None = None,
     ) -> None:
-        super().__init__(_count_groups(num_channels, num_groups, group_size), num_channels, eps=eps, affine=affine)
+        super().__init__(num_channels, count_groups(num_channels, num_groups, group_size), eps, affine)
 
 
-class GroupNorm1(nn.GroupNorm):
+class GroupNorm1(_GroupNorm):
     """Group norm with one group: over channels and positions. Shapes: (B, C, ...) -> same."""
 
     @placeable
     def __init__(self, num_channels: int, eps: float = 1e-5, affine: bool = True) -> None:
-        super().__init__(1, num_channels, eps=eps, affine=affine)
+        super().__init__(num_channels, 1, eps, affine)
 
 
 class NormAct(nn.Module):
@@ -141,7 +207,7 @@ class NormAct(nn.Module):
     ) -> None:
         super().__init__(*args, **kwargs)
         self.drop = drop_layer() if drop_layer is not None else nn.Identity()
-        self.act = _make_act(apply_act, act_layer, act_kwargs, inplace)
+        self.act = make_act(apply_act, act_layer, act_kwargs, inplace)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.act(self.drop(super().forward(x)))
@@ -214,63 +280,29 @@ class RmsNormAct2d(NormAct, RmsNorm2d):
         super().__init__(num_channels, eps, affine, **kwargs)
 
 
-class EvoNorm2dS0(nn.Module):
-    """EvoNorm-S0: x * sigmoid(v * x) / group std, then scale and shift; norm and activation at once.
-
-    Without `apply_act` only scale and shift remain; other arguments of norms that activate are ignored.
-    Shapes: (B, C, H, W) -> same; keys `weight`, `bias`, `v`.
-    Source: Liu et al., "Evolving Normalization-Activation Layers", 2020.
-
-    Raises:
-        ValueError: The groups do not divide the channels.
-    """
-
-    always_divides = False
-
-    @placeable
-    def __init__(
-        self,
-        num_features: int,
-        groups: int = 32,
-        group_size: int | None = None,
-        apply_act: bool = True,
-        eps: float = 1e-5,
-        **_: Any,
-    ) -> None:
-        super().__init__()
-        self.groups = _count_groups(num_features, groups, group_size)
-        self.eps = eps
-        self.weight = nn.Parameter(torch.empty(num_features))
-        self.bias = nn.Parameter(torch.empty(num_features))
-        self.v = nn.Parameter(torch.empty(num_features)) if apply_act else None
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        nn.init.ones_(self.weight)
-        nn.init.zeros_(self.bias)
-        if self.v is not None:
-            nn.init.ones_(self.v)
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.v is not None or self.always_divides:
-            grouped = x.float().unflatten(1, (self.groups, -1))
-            std = (grouped.var((2, 3, 4), unbiased=False, keepdim=True) + self.eps).sqrt().to(x.dtype)
-            gated = x if self.v is None else x * torch.sigmoid(x * self.v.view(1, -1, 1, 1))
-            x = (gated.unflatten(1, (self.groups, -1)) / std).flatten(1, 2)
-        return x * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
+class LayerNormActFp32(LayerNormAct, LayerNormFp32):
+    """`LayerNormAct` whose norm computes in float32."""
 
 
-class EvoNorm2dS0a(EvoNorm2dS0):
-    """`EvoNorm2dS0` that divides by the group's deviation without `apply_act`, too, and has a larger `eps`."""
+class LayerNormAct2dFp32(LayerNormAct2d, LayerNorm2dFp32):
+    """`LayerNormAct2d` whose norm computes in float32."""
 
-    always_divides = True
 
-    @placeable
-    def __init__(
-        self, num_features: int, groups: int = 32, group_size: int | None = None, apply_act: bool = True,
-        eps: float = 1e-3, **_: Any,
-    ) -> None:
-        super().__init__(num_features, groups, group_size, apply_act, eps)
+class RmsNormActFp32(RmsNormAct, RmsNormFp32):
+    """`RmsNormAct` whose norm computes in float32."""
+
+
+class RmsNormAct2dFp32(RmsNormAct2d, RmsNorm2dFp32):
+    """`RmsNormAct2d` whose norm computes in float32."""
+
+
+def _inv_rms(x: Tensor, eps: float) -> Tensor:
+    return torch.rsqrt(x.float().square().mean((2, 3), keepdim=True) + eps).to(x.dtype)
+
+
+def inv_instance_rms(x: Tensor, eps: float = 1e-5) -> Tensor:
+    """One over each channel's root mean square over the positions, for each position: (B, C, H, W) -> same."""
+    return _inv_rms(x, eps).expand(x.shape)
 
 
 class FilterResponseNormAct2d(nn.Module):
@@ -296,14 +328,14 @@ class FilterResponseNormAct2d(nn.Module):
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(num_features))
         self.bias = nn.Parameter(torch.zeros(num_features))
-        self.act = _make_act(apply_act, act_layer, None, bool(inplace))
+        self.act = make_act(apply_act, act_layer, None, bool(inplace))
 
     def reset_parameters(self) -> None:
         nn.init.ones_(self.weight)
         nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        scale = torch.rsqrt(x.float().square().mean((2, 3), keepdim=True) + self.eps).to(x.dtype)
+        scale = _inv_rms(x, self.eps)
         return self.act(torch.addcmul(self.bias.view(-1, 1, 1), x, scale * self.weight.view(-1, 1, 1)))
 
 
@@ -327,7 +359,7 @@ class FilterResponseNormTlu2d(FilterResponseNormAct2d):
         return x if self.tau is None else torch.maximum(x, self.tau.view(-1, 1, 1))
 
 
-def _count_groups(num_channels: int, num_groups: int, group_size: int | None) -> int:
+def count_groups(num_channels: int, num_groups: int, group_size: int | None) -> int:
     if group_size:
         num_groups = num_channels // group_size
     if num_groups == 0 or num_channels % num_groups or (group_size and num_groups * group_size != num_channels):
@@ -336,9 +368,9 @@ def _count_groups(num_channels: int, num_groups: int, group_size: int | None) ->
     return num_groups
 
 
-def _make_act(apply_act: bool, act_layer: ActLayer, act_kwargs: dict | None, inplace: bool) -> nn.Module:
-    act = get_act_layer(act_layer) if apply_act else None
-    return act(**{"inplace": inplace, **(act_kwargs or {})}) if act is not None else nn.Identity()
+def make_act(apply_act: bool, act_layer: ActLayer, act_kwargs: dict | None, inplace: bool) -> nn.Module:
+    act = create_act_layer(act_layer, **{"inplace": inplace, **(act_kwargs or {})}) if apply_act else None
+    return nn.Identity() if act is None else act
 
 
 # Open tables: whoever has another norm adds it, by name, or with the class that normalises and activates.
@@ -346,18 +378,22 @@ NORMS: dict[str, Callable[..., nn.Module]] = {
     "batchnorm": nn.BatchNorm2d,
     "batchnorm1d": nn.BatchNorm1d,
     "batchnorm2d": nn.BatchNorm2d,
-    "evonorms0": EvoNorm2dS0,
-    "evonorms0a": EvoNorm2dS0a,
     "frn": FilterResponseNormAct2d,
     "frntlu": FilterResponseNormTlu2d,
     "groupnorm": GroupNorm,
     "groupnorm1": GroupNorm1,
     "layernorm": LayerNorm,
     "layernorm2d": LayerNorm2d,
+    "layernorm2dfp32": LayerNorm2dFp32,
+    "layernormfp32": LayerNormFp32,
     "rmsnorm": RmsNorm,
     "rmsnorm2d": RmsNorm2d,
+    "rmsnorm2dfp32": RmsNorm2dFp32,
+    "rmsnormfp32": RmsNormFp32,
     "simplenorm": SimpleNorm,
     "simplenorm2d": SimpleNorm2d,
+    "simplenorm2dfp32": SimpleNorm2dFp32,
+    "simplenormfp32": SimpleNormFp32,
 }
 NORM_ACTS: dict[Callable[..., nn.Module], Callable[..., nn.Module]] = {
     nn.BatchNorm2d: BatchNormAct2d,
@@ -365,8 +401,12 @@ NORM_ACTS: dict[Callable[..., nn.Module], Callable[..., nn.Module]] = {
     GroupNorm1: GroupNorm1Act,
     LayerNorm: LayerNormAct,
     LayerNorm2d: LayerNormAct2d,
+    LayerNorm2dFp32: LayerNormAct2dFp32,
+    LayerNormFp32: LayerNormActFp32,
     RmsNorm: RmsNormAct,
     RmsNorm2d: RmsNormAct2d,
+    RmsNorm2dFp32: RmsNormAct2dFp32,
+    RmsNormFp32: RmsNormActFp32,
 }
 _made: dict[type[nn.Module], type[nn.Module]] = {}  # what `_with_act` made of norms that nobody registered
 
@@ -382,6 +422,10 @@ def get_norm_layer(norm_layer: NormLayer) -> Callable[..., nn.Module] | Any:  # 
     if not isinstance(norm_layer, str):
         return check_layer(norm_layer, "norm")
     name = norm_layer.lower().replace("_", "")
+    if name == "frozenbatchnorm2d":
+        from torchvision.ops import FrozenBatchNorm2d
+
+        return FrozenBatchNorm2d
     if name not in NORMS:
         raise ValueError(f"unknown norm layer '{norm_layer}'; known: {', '.join(sorted(NORMS))}")
     return NORMS[name]

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from .format import Format, nchw_to
 from .helpers import move_to_end, placeable, to_2tuple
 
-__all__ = ["HybridEmbed", "PatchEmbed", "resample_patch_embed"]
-
-_LAYOUTS = ("NLC", "NHWC", "NCHW")
+__all__ = ["HybridEmbed", "HybridEmbedWithSize", "PatchEmbed", "PatchEmbedWithSize", "resample_patch_embed"]
 
 
 class PatchEmbed(nn.Module):
@@ -27,7 +27,7 @@ class PatchEmbed(nn.Module):
         patch_size: Side, or (height, width), of a patch.
         norm_layer: Optional norm of the embeddings.
         flatten: "NLC" where no `output_fmt` is given; otherwise "NCHW".
-        output_fmt: "NLC", "NHWC" or "NCHW".
+        output_fmt: "NLC", "NHWC", "NCHW" or "NCL".
         bias: Whether the embedding has a bias.
         strict_img_size: Refuse images of another size; otherwise any multiple of the patch size will do.
         dynamic_img_pad: Pad images to a multiple of the patch size, with zeros below and to the right.
@@ -56,12 +56,13 @@ class PatchEmbed(nn.Module):
         cut_remainder: bool = False,
     ) -> None:
         super().__init__()
-        output_fmt = output_fmt or ("NLC" if flatten else "NCHW")
-        if output_fmt not in _LAYOUTS:
-            raise ValueError(f"output_fmt {output_fmt!r} is not one of {', '.join(_LAYOUTS)}")
+        layouts = [layout.value for layout in Format]
+        if output_fmt is not None and output_fmt not in layouts:
+            raise ValueError(f"output_fmt {output_fmt!r} is not one of {', '.join(layouts)}")
         self.patch_size = to_2tuple(patch_size)
         self._set_img_size(img_size)
-        self.output_fmt = output_fmt
+        self.flatten = flatten and output_fmt is None
+        self.output_fmt = Format(output_fmt or "NCHW")
         self.strict_img_size = strict_img_size
         self.dynamic_img_pad = dynamic_img_pad
         self.cut_remainder = cut_remainder
@@ -106,12 +107,36 @@ class PatchEmbed(nn.Module):
         return self._embed(_fit_patches(x, expected, self.patch_size, self.dynamic_img_pad, cut, self.may_be_dynamic))
 
     def _embed(self, x: Tensor) -> Tensor:
-        x = self.proj(x)
-        if self.output_fmt == "NLC":
-            x = x.flatten(2).transpose(1, 2)
-        elif self.output_fmt == "NHWC":
-            x = x.permute(0, 2, 3, 1)
-        return self.norm(x)
+        return self.norm(self._arrange(self.proj(x)))
+
+    def _arrange(self, x: Tensor) -> Tensor:
+        return nchw_to(x, Format.NLC if self.flatten else self.output_fmt)
+
+
+class PatchEmbedWithSize(PatchEmbed):
+    """`PatchEmbed` that returns the rows and columns of the patches, too: (embeddings, grid).
+
+    It takes images of any multiple of the patch size; where `img_size` is None, of all sizes.
+    """
+
+    @placeable
+    def __init__(
+        self,
+        img_size: int | Sequence[int] | None = 224,
+        patch_size: int | Sequence[int] = 16,
+        in_chans: int = 3,
+        embed_dim: int = 768,
+        norm_layer: Callable[[int], nn.Module] | None = None,
+        flatten: bool = True,
+        output_fmt: str | None = None,
+        bias: bool = True,
+    ) -> None:
+        super().__init__(img_size, patch_size, in_chans, embed_dim, norm_layer, flatten, output_fmt, bias,
+                         strict_img_size=False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Any]:  # type: ignore[override]
+        x = self.proj(_fit_patches(x, None, self.patch_size, False, self.img_size is None, False))
+        return self.norm(self._arrange(x)), x.shape[-2:]
 
 
 class HybridEmbed(PatchEmbed):
@@ -215,6 +240,38 @@ class HybridEmbed(PatchEmbed):
         if isinstance(x, (list, tuple)):
             x = x[-1]
         return self._embed(_fit_patches(x, None, self.patch_size, self.dynamic_img_pad, True, self.may_be_dynamic))
+
+
+class HybridEmbedWithSize(HybridEmbed):
+    """`HybridEmbed` that returns the rows and columns of the patches, too: ((B, N, embed_dim), grid)."""
+
+    @placeable
+    def __init__(
+        self,
+        backbone: nn.Module,
+        img_size: int | Sequence[int] = 224,
+        patch_size: int | Sequence[int] = 1,
+        feature_size: int | Sequence[int] | None = None,
+        feature_ratio: int | Sequence[int] | None = None,
+        in_chans: int = 3,
+        embed_dim: int = 768,
+        bias: bool = True,
+        proj: bool = True,
+    ) -> None:
+        super().__init__(backbone, img_size, patch_size, feature_size, feature_ratio, in_chans, embed_dim, bias, proj)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute the backbone's activations, where it can."""
+        backbone: Any = self.backbone
+        if hasattr(backbone, "set_grad_checkpointing"):
+            backbone.set_grad_checkpointing(enable)
+        elif hasattr(backbone, "grad_checkpointing"):
+            backbone.grad_checkpointing = enable
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Any]:  # type: ignore[override]
+        x = self.backbone(x)
+        x = self.proj(x[-1] if isinstance(x, (list, tuple)) else x)
+        return x.flatten(2).transpose(1, 2), x.shape[-2:]
 
 
 def _feature_shape(backbone: nn.Module, in_chans: int, img_size: int | Sequence[int]) -> list[int]:

@@ -11,7 +11,7 @@ DINOv3 (centred coordinates, shifted and stretched in training) and Heo et al., 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -20,10 +20,11 @@ from torch import Tensor, nn
 from .helpers import placeable
 
 __all__ = [
-    "RotaryEmbedding", "RotaryEmbeddingCat", "RotaryEmbeddingDinoV3", "RotaryEmbeddingMixed", "apply_keep_indices_nlc",
-    "apply_rot_embed", "apply_rot_embed_cat", "apply_rot_embed_list", "build_fourier_pos_embed",
-    "build_rotary_pos_embed", "build_sincos2d_pos_embed", "create_rope_embed", "freq_bands", "get_mixed_freqs",
-    "pixel_freq_bands",
+    "FourierEmbed", "RotaryEmbedding", "RotaryEmbeddingCat", "RotaryEmbeddingDinoV3", "RotaryEmbeddingMRope",
+    "RotaryEmbeddingMixed", "apply_keep_indices_nlc", "apply_rot_embed", "apply_rot_embed_cat", "apply_rot_embed_list",
+    "build_fourier_pos_embed", "build_rotary_pos_embed", "build_sincos2d_pos_embed", "create_rope_embed", "freq_bands",
+    "get_mixed_freqs", "get_mixed_grid", "init_random_2d_freqs", "make_coords_dinov3", "pixel_freq_bands",
+    "rope_rotate_half", "rot", "swap_shape_xy",
 ]
 
 Size = Sequence[int]
@@ -73,6 +74,11 @@ def build_sincos2d_pos_embed(
     return torch.stack((angles.sin(), angles.cos()), dim=2 if interleave_sin_cos else 1).flatten(1).to(dtype)
 
 
+def swap_shape_xy(seq: Size) -> list[int]:
+    """A shape with its first two numbers exchanged."""
+    return [*seq[1::-1], *seq[2:]]
+
+
 @torch.fx.wrap  # one node in a traced graph: it depends on the map's size
 def _grid(
     feat_shape: Size,
@@ -87,9 +93,7 @@ def _grid(
     shape = list(feat_shape)
     reference = None if ref_feat_shape is None else list(ref_feat_shape)
     if grid_indexing == "xy":
-        shape[:2] = shape[1::-1]
-        if reference is not None:
-            reference[:2] = reference[1::-1]
+        shape, reference = swap_shape_xy(shape), None if reference is None else swap_shape_xy(reference)
     if grid_type == "pixel":
         sides = [torch.linspace(-1.0, 1.0, n, dtype=torch.float32, device=device) for n in shape]
     elif grid_type == "centered":
@@ -214,13 +218,20 @@ def _for_pairs(x: Tensor, rotate_half: bool) -> Tensor:
     return torch.cat((x, x), dim=-1) if rotate_half else x.repeat_interleave(2, dim=-1)
 
 
+def rot(x: Tensor) -> Tensor:
+    """Pairs of neighbours (a, b) of x (..., dim), turned by a right angle: (-b, a)."""
+    return torch.stack((-x[..., 1::2], x[..., ::2]), dim=-1).flatten(-2)
+
+
+def rope_rotate_half(x: Tensor) -> Tensor:
+    """`rot` for pairs that are halves."""
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((-second, first), dim=-1)
+
+
 def apply_rot_embed(x: Tensor, sin_emb: Tensor, cos_emb: Tensor, half: bool = False) -> Tensor:
     """Turn the pairs of x (..., N, dim); `half` says how they lie. The result has x's type."""
-    if half:
-        first, second = x.chunk(2, dim=-1)
-        turned = torch.cat((-second, first), dim=-1)
-    else:
-        turned = torch.stack((-x[..., 1::2], x[..., ::2]), dim=-1).flatten(-2)
+    turned = rope_rotate_half(x) if half else rot(x)
     return (x * cos_emb + turned * sin_emb).to(x.dtype)
 
 
@@ -315,6 +326,44 @@ class _Rotary(nn.Module):
 
     def rotate(self, x: Tensor, embed: Any) -> Tensor:
         return apply_rot_embed_cat(x, embed, self.rotate_half)
+
+
+class FourierEmbed(nn.Module):
+    """A map and the Fourier embedding of its positions, side by side; no keys.
+
+    Shapes: (B, C, H, W) -> (B, H * W, C'), or (B, C', H, W) with `keep_spatial`; C' is C + 4 * num_bands, and 2 more
+    with `concat_grid`.
+
+    Args:
+        max_res, num_bands: See `pixel_freq_bands`.
+        concat_grid: The coordinates, too.
+        keep_spatial: A map as output.
+    """
+
+    bands: Tensor
+
+    @placeable
+    def __init__(
+        self, max_res: int = 224, num_bands: int = 64, concat_grid: bool = True, keep_spatial: bool = False
+    ) -> None:
+        super().__init__()
+        self.max_res = max_res
+        self.num_bands = num_bands
+        self.concat_grid = concat_grid
+        self.keep_spatial = keep_spatial
+        self.register_buffer("bands", torch.empty(num_bands), persistent=False)
+        if not self.bands.is_meta:
+            self.init_non_persistent_buffers()
+
+    def init_non_persistent_buffers(self) -> None:
+        self.bands.copy_(pixel_freq_bands(self.num_bands, self.max_res))
+
+    def forward(self, x: Tensor) -> Tensor:
+        waves = build_fourier_pos_embed(
+            x.shape[2:], self.bands, include_grid=self.concat_grid, dtype=x.dtype, device=x.device)
+        embed = torch.cat(waves, dim=-1).transpose(-1, -2).flatten(2).permute(2, 0, 1)  # (C' - C, H, W)
+        x = torch.cat((x, embed.to(x.dtype).expand(x.shape[0], -1, -1, -1)), dim=1)
+        return x if self.keep_spatial else x.flatten(2).transpose(1, 2)
 
 
 class RotaryEmbeddingCat(_Rotary):
@@ -504,6 +553,78 @@ class RotaryEmbeddingDinoV3(RotaryEmbeddingCat):
         return _Rotary.get_batch_embeds(self, shapes, seq_len, dtype)
 
 
+class RotaryEmbeddingMRope(_Rotary):
+    """Rotary embedding whose frequencies serve time, rows and columns in turns, (N, 2 * dim); no keys.
+
+    An image's time is 0: the channels of time are not turned. Pairs are halves.
+    Source: Wang et al., "Qwen2-VL: Enhancing Vision-Language Model's Perception of the World at Any Resolution", 2024.
+
+    Args:
+        dim: Channels of a head.
+        mrope_section: Turns that time (of no effect), rows and columns get; time has what the two leave.
+        temperature: See `freq_bands`.
+        grid_indexing: "ij".
+        shift_coords, jitter_coords, rescale_coords: See `build_fourier_pos_embed`.
+
+    Raises:
+        ValueError: The channels are odd, a section is negative, or the indexing is another.
+    """
+
+    inv_freq: Tensor
+    axis: Tensor
+    frequencies = "inv_freq"
+    rotate_half = True
+
+    @placeable
+    def __init__(
+        self,
+        dim: int,
+        mrope_section: tuple[int, int, int] = (8, 12, 12),
+        temperature: float = 10000.0,
+        grid_indexing: str = "ij",
+        shift_coords: float | None = None,
+        jitter_coords: float | None = None,
+        rescale_coords: float | None = None,
+    ) -> None:
+        super().__init__()
+        if dim % 2 or min(mrope_section) < 0 or grid_indexing != "ij":
+            raise ValueError(f"dim {dim} is even, mrope_section {mrope_section} not negative, and grid_indexing "
+                             f"{grid_indexing!r} 'ij'")
+        self.set_up(None, shift_coords, jitter_coords, rescale_coords)
+        self.dim = dim
+        self.mrope_section = mrope_section
+        self.temperature = temperature
+        self.grid_indexing = grid_indexing
+        self.register_buffer("inv_freq", torch.empty(dim // 2), persistent=False)
+        self.register_buffer("axis", torch.empty(dim // 2, dtype=torch.long), persistent=False)
+        if not self.inv_freq.is_meta:
+            self.init_non_persistent_buffers()
+
+    def compute_frequencies(self) -> Tensor:
+        return freq_bands(self.dim, float(self.temperature), 2, "cpu")
+
+    def init_non_persistent_buffers(self) -> None:
+        self.inv_freq.copy_(self.compute_frequencies())
+        _, rows, columns = self.mrope_section
+        self.axis.zero_()  # time
+        self.axis[1:3 * rows:3] = 1
+        self.axis[2:3 * columns:3] = 2
+
+    def get_embed(self, shape: Size | None = None, dtype: torch.dtype | None = None) -> Tensor:
+        """The embedding of a grid of `shape`.
+
+        Raises:
+            ValueError: There is none.
+        """
+        if shape is None:
+            raise ValueError("the shape of the grid is needed")
+        grid = _grid(list(shape), device=self.inv_freq.device).flatten(0, -2)
+        grid = _augment(grid, *self.augmentation) if self.augments else grid
+        angles = nn.functional.pad(grid, (1, 0))[:, self.axis] * self.inv_freq
+        waves = torch.cat((_for_pairs(angles.sin(), True), _for_pairs(angles.cos(), True)), dim=-1)
+        return waves if dtype is None else waves.to(dtype)
+
+
 class RotaryEmbeddingMixed(_Rotary):
     """Rotary embeddings with frequencies for rows and columns learned by each block and head; key `freqs`.
 
@@ -548,11 +669,8 @@ class RotaryEmbeddingMixed(_Rotary):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        head_dim = self.dim // self.num_heads
-        size = 1.0 / self.temperature ** (torch.arange(0, head_dim, 4, device=self.freqs.device) / head_dim)
-        angle = torch.rand(self.depth, self.num_heads, 1, device=self.freqs.device) * 2 * torch.pi
-        both = torch.cat((angle.expand(-1, -1, len(size)), (angle + torch.pi / 2).expand(-1, -1, len(size))), dim=-1)
-        self.freqs.copy_(torch.stack((both.cos(), both.sin())) * size.repeat(2))
+        self.freqs.copy_(init_random_2d_freqs(
+            self.dim // self.num_heads, self.depth, self.num_heads, self.temperature, device=self.freqs.device))
 
     def update_feat_shape(self, feat_shape: Size) -> None:
         """Change the grid that embeddings are for, where there is one."""
@@ -585,6 +703,40 @@ class RotaryEmbeddingMixed(_Rotary):
         return {"freqs"}
 
 
+def init_random_2d_freqs(
+    head_dim: int, depth: int, num_heads: int, temperature: float = 10.0, rotate: bool = True, *, device: Device = None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Frequencies for rows and columns, (2, depth, num_heads, head_dim / 2): in random directions where `rotate`."""
+    size = 1.0 / temperature ** (torch.arange(0, head_dim, 4, device=device, dtype=dtype) / head_dim)
+    shape = (depth, num_heads, 1)
+    angle = torch.rand(shape, device=device, dtype=dtype) * 2 * torch.pi if rotate else size.new_zeros(shape)
+    both = torch.cat([(angle + turn).expand(-1, -1, len(size)) for turn in (0.0, torch.pi / 2)], dim=-1)
+    return torch.stack((both.cos(), both.sin())) * size.repeat(2)
+
+
+def get_mixed_grid(
+    shape: Size, grid_indexing: str = "ij", device: Device = None, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
+    """The two coordinates of each position of a grid, (N,) each, as `get_mixed_freqs` takes them."""
+    first, second = _grid(list(shape), grid_indexing=grid_indexing, device=device).flatten(0, -2).to(dtype).unbind(-1)
+    return first.contiguous(), second.contiguous()
+
+
+def make_coords_dinov3(
+    height: int,
+    width: int,
+    normalize_coords: str = "separate",
+    grid_indexing: str = "ij",
+    grid_offset: float = 0.0,
+    device: Device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """Coordinates of patches' middles, from -1 to 1, (height * width, 2); see `build_fourier_pos_embed`."""
+    grid = _grid([height, width], "centered", None, grid_offset, grid_indexing, normalize_coords, device)
+    return grid.flatten(0, 1).to(dtype)
+
+
 def get_mixed_freqs(freqs: Tensor, t_x: Tensor, t_y: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Sines and cosines (..., N, 2 * dim) of positions (N,) at frequencies (2, ..., dim / 2); pairs are neighbours."""
     first, second = freqs.float().unsqueeze(-2)
@@ -594,20 +746,25 @@ def get_mixed_freqs(freqs: Tensor, t_x: Tensor, t_y: Tensor, dtype: torch.dtype 
 
 
 def create_rope_embed(rope_type: str = "cat", dim: int = 768, num_heads: int = 12, **kwargs: Any) -> nn.Module:
-    """A rotary embedding for heads of `dim` / `num_heads` channels: "base", "cat", "mixed" or "dinov3".
+    """A rotary embedding for heads of `dim` / `num_heads` channels: "base", "cat", "mixed", "dinov3" or "mrope".
 
-    "mixed" and "dinov3" are given `in_pixels` and `ref_feat_shape` in vain.
+    The last three are given `in_pixels` and `ref_feat_shape` in vain, the last `feat_shape`, too.
 
     Raises:
-        ValueError: The type is unknown, or "mixed" is to rotate halves.
+        ValueError: The type is unknown, or "mixed" is to rotate halves, or "mrope" neighbours.
     """
-    kinds = {"base": RotaryEmbedding, "cat": RotaryEmbeddingCat, "mixed": RotaryEmbeddingMixed,
-             "dinov3": RotaryEmbeddingDinoV3}
+    kinds: dict[str, Callable[..., nn.Module]] = {
+        "base": RotaryEmbedding, "cat": RotaryEmbeddingCat, "mixed": RotaryEmbeddingMixed,
+        "dinov3": RotaryEmbeddingDinoV3, "mrope": RotaryEmbeddingMRope}
     if rope_type not in kinds:
         raise ValueError(f"unknown rope_type {rope_type!r}; known: {', '.join(kinds)}")
-    if rope_type in ("mixed", "dinov3"):
+    if rope_type in ("mixed", "dinov3", "mrope"):
         kwargs.pop("in_pixels", None)
         kwargs.pop("ref_feat_shape", None)
+    if rope_type == "mrope":
+        kwargs.pop("feat_shape", None)
+        if not kwargs.pop("rotate_half", True):
+            raise ValueError("mrope rotary embeddings have halves as pairs, no neighbours")
     if rope_type == "mixed":
         if kwargs.pop("rotate_half", False):
             raise ValueError("mixed rotary embeddings have neighbours as pairs, no halves")

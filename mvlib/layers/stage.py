@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+
+from .config import use_reentrant_ckpt
 
 __all__ = ["Stage", "run_blocks"]
 
@@ -25,7 +28,7 @@ def run_blocks(
     for block in blocks:
         again = recompute and not getattr(block, "inplace", False)
         if again:
-            x = checkpoint(block, x, *shared, use_reentrant=False, **options)
+            x = checkpoint(partial(block, **options), x, *shared, use_reentrant=use_reentrant_ckpt())
         else:
             x = block(x, *shared, **options)
     return x

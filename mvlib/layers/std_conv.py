@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .conv import Conv2dSame, IntPair, Padding, pad_same, resolve_padding
+from .conv import Conv2dSame
 from .helpers import placeable
+from .padding import IntPair, Padding, pad_same, resolve_padding
 
 __all__ = ["ScaledStdConv2d", "ScaledStdConv2dSame", "StdConv2d", "StdConv2dSame"]
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-__all__ = ["VIT_INITS", "init_vit_module", "lecun_normal_", "trunc_normal_", "trunc_normal_tf_", "variance_scaling_"]
+__all__ = [
+    "VIT_INITS", "init_vit_module", "init_weight_jax", "init_weight_vit", "is_meta_device", "lecun_normal_",
+    "trunc_normal_", "trunc_normal_tf_", "variance_scaling_",
+]
 
 VIT_INITS = ("", "jax", "jax_nlhb", "moco", "reset", "skip")
 
@@ -46,6 +51,65 @@ def variance_scaling_(
 def lecun_normal_(tensor: Tensor) -> Tensor:
     """Truncated normal with the variance 1 / fan_in, in place; JAX's default."""
     return variance_scaling_(tensor, distribution="truncated_normal")
+
+
+def is_meta_device(device: Any = None) -> bool:
+    """Whether tensors that are made on `device`, or where None by default, have no values."""
+    return (torch.get_default_device() if device is None else torch.device(device)).type == "meta"
+
+
+def init_weight_vit(
+    module: nn.Module, name: str, init_bias: float = 0.02, head_bias: float = 0.0, classifier_name: str = "head"
+) -> None:
+    """Initialise a linear layer or a convolution of a model, as NaFlex vision transformers do, or call `init_weights`.
+
+    Args:
+        module: The module.
+        name: Its path in the model.
+        init_bias: Value of linear layers' biases.
+        head_bias: Value of the classifier's biases, whose weights are zeros.
+        classifier_name: What the classifier's path begins with.
+    """
+    if not isinstance(module, (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        _ask(module)
+    elif name.startswith(classifier_name):
+        _zero(module, head_bias)
+    else:
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.constant_(module.bias, init_bias)
+
+
+def init_weight_jax(
+    module: nn.Module, name: str, head_bias: float = 0.0, classifier_name: str = "head"
+) -> None:
+    """`init_vit_module` with the scheme "jax" and a bias for the classifier; or call `init_weights`."""
+    if isinstance(module, nn.Conv2d):
+        lecun_normal_(module.weight)
+    elif not isinstance(module, nn.Linear):
+        return _ask(module)
+    elif name.startswith(classifier_name):
+        return _zero(module, head_bias)
+    else:
+        nn.init.xavier_uniform_(module.weight)
+    if module.bias is None:
+        return None
+    if isinstance(module, nn.Linear) and "mlp" in name:
+        nn.init.normal_(module.bias, std=1e-6)
+    else:
+        nn.init.zeros_(module.bias)
+    return None
+
+
+def _zero(module: nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d, bias: float) -> None:
+    nn.init.zeros_(module.weight)
+    if module.bias is not None:
+        nn.init.constant_(module.bias, bias)
+
+
+def _ask(module: Any) -> None:
+    if hasattr(module, "init_weights"):
+        module.init_weights()
 
 
 def init_vit_module(name: str, module: nn.Module, scheme: str = "", num_classes: int = 0) -> None:

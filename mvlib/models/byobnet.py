@@ -31,8 +31,9 @@ from ..layers.branches import BranchedBlock
 from ..layers.channel_attention import AttnLayer, get_attn
 from ..layers.conv import ConvNormAct
 from ..layers.drop import DropBlock2d, drop_path_rates
+from ..layers.evo_norm import EvoNorm2dS0a
 from ..layers.helpers import make_divisible, owns_meta, to_2tuple
-from ..layers.norm import EvoNorm2dS0a, NormLayer, get_norm_act_layer
+from ..layers.norm import NormLayer, get_norm_act_layer
 from ..layers.pool import ClassifierHead, NormMlpClassifierHead
 from ..layers.pos_embed import resample_abs_pos_embed
 from ..registry import register_model

@@ -13,10 +13,11 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from ..layers.branches import BranchedBlock
-from ..layers.conv import ConvNormAct, create_conv2d, get_padding, num_groups
+from ..layers.conv import ConvNormAct, create_conv2d, num_groups
 from ..layers.drop import DropPath
 from ..layers.helpers import make_divisible
 from ..layers.norm import BatchNormAct2d
+from ..layers.padding import get_padding
 from ..layers.pool import shortcut_pool
 from .base import Step
 

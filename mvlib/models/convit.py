@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers.attention import Attention, attend, attention_logits, use_fused_attn
+from ..layers.attention import Attention, attend, attention_logits
+from ..layers.config import use_fused_attn
 from ..layers.drop import DropPath, drop_path_rates
 from ..layers.mlp import Mlp
 from ..layers.norm import LayerNorm, NormLayer, get_norm_layer

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from ..layers import GlobalPool2d
-from ..layers.norm import EvoNorm2dS0, GroupNormAct, LayerNormAct2d
+from ..layers.evo_norm import EvoNorm2dS0
+from ..layers.norm import GroupNormAct, LayerNormAct2d
 from ..registry import register_model
 from .base import KeyMap, Step
 from .efficientnet_blocks import MobileModel, rename_in_order, scaled

@@ -32,11 +32,12 @@ from ..layers.activations import ActLayer, get_act_layer
 from ..layers.attention2d import Attention2d, MultiQueryAttention2d
 from ..layers.blur_pool import AaLayer, create_aa
 from ..layers.channel_attention import GlobalContext
-from ..layers.conv import CondConv2d, ConvNormAct, KernelSize, Padding, create_conv2d, num_groups
+from ..layers.conv import CondConv2d, ConvNormAct, KernelSize, create_conv2d, num_groups
 from ..layers.drop import DropPath
 from ..layers.helpers import check_layer, make_divisible
 from ..layers.mlp import LayerScale2d
 from ..layers.norm import NormLayer, get_norm_act_layer, get_norm_layer
+from ..layers.padding import Padding
 from ..layers.pool import GlobalPool2d
 from .base import Flow, ImageModel, StateDict, Step
 

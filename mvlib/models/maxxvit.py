@@ -47,10 +47,12 @@ from ..layers import (
     to_2tuple,
 )
 from ..layers.activations import ActLayer
-from ..layers.attention import attend, use_fused_attn
+from ..layers.attention import attend
 from ..layers.channel_attention import AttnLayer
-from ..layers.conv import num_groups, resolve_padding
+from ..layers.config import use_fused_attn
+from ..layers.conv import num_groups
 from ..layers.norm import NormLayer
+from ..layers.padding import resolve_padding
 from ..layers.rel_pos import RelPosBias, RelPosBiasTf, RelPosMlp, RelPosTable
 from ..layers.stage import run_blocks
 from ..layers.window import window_partition, window_reverse

@@ -27,7 +27,7 @@ from typing import TypeVar
 
 from torch import nn
 
-from ..layers.norm import EvoNorm2dS0
+from ..layers.evo_norm import EvoNorm2dS0
 from .base import Flow, ImageModel, Step
 
 __all__ = ["prune_to_widths", "pruned_widths"]

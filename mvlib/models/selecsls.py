@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..layers.conv import get_padding
+from ..layers.padding import get_padding
 from ..layers.pool import GlobalPool2d
 from ..registry import register_model
 from .base import Flow, ImageModel, Indices, Step

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from ..layers import ClassifierHead, DropPath, Mlp, drop_path_rates, get_norm_layer, to_2tuple, to_ntuple
 from ..layers.activations import ActLayer
-from ..layers.attention import attend, attention_logits, use_fused_attn
+from ..layers.attention import attend, attention_logits
+from ..layers.config import use_fused_attn
 from ..layers.helpers import is_recording
 from ..layers.norm import NormLayer
 from ..layers.patch_embed import PatchEmbed, resample_patch_embed

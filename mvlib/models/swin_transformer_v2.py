@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..layers import get_norm_layer, to_2tuple
 from ..layers.activations import ActLayer
-from ..layers.attention import use_fused_attn
+from ..layers.config import use_fused_attn
 from ..layers.helpers import move_to_end
 from ..layers.norm import NormLayer
 from ..layers.patch_embed import PatchEmbed

@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers.attention import attend, use_fused_attn
+from ..layers.attention import attend
+from ..layers.config import use_fused_attn
 from ..layers.drop import DropPath, drop_path_rates
 from ..layers.mlp import Mlp
 from ..layers.norm import NormLayer, get_norm_layer

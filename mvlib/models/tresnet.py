@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from ..layers.blur_pool import BlurPool2d
@@ -20,7 +19,7 @@ from ..layers.channel_attention import SEModule
 from ..layers.conv import ConvNormAct
 from ..layers.drop import DropPath, drop_path_rates
 from ..layers.pool import ClassifierHead, shortcut_pool
-from ..layers.window import check_map
+from ..layers.space_to_depth import SpaceToDepth
 from ..registry import register_model
 from .base import Flow, ImageModel, Indices, KeyMap, StateDict, Step
 
@@ -28,16 +27,6 @@ if TYPE_CHECKING:
     from ._variants.tresnet import *
 
 __all__ = ["TResNet"]
-
-torch.fx.wrap("check_map")  # one node in a traced graph: what it does depends on the map's size
-
-
-class SpaceToDepth(nn.Module):
-    """Squares of 4x4 pixels become channels: (B, C, H, W) -> (B, 16 * C, H / 4, W / 4); a pixel's channels adjoin."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = check_map(x, (4, 4), False).unflatten(3, (-1, 4)).unflatten(2, (-1, 4))  # (B, C, H / 4, 4, W / 4, 4)
-        return x.permute(0, 3, 5, 1, 2, 4).flatten(1, 3)
 
 
 class Block(nn.Module):

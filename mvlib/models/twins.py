@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..layers.attention import Attention, attend, use_fused_attn
+from ..layers.attention import Attention, attend
+from ..layers.config import use_fused_attn
 from ..layers.drop import DropPath, drop_path_rates
 from ..layers.helpers import to_2tuple
 from ..layers.mlp import Mlp

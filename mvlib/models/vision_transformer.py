@@ -24,8 +24,9 @@ import torch
 from torch import Tensor, nn
 
 from ..layers.activations import ActLayer, get_act_layer
-from ..layers.attention import Attention, DiffAttention, DifferentialWeights, attend, self_mask, use_fused_attn
+from ..layers.attention import Attention, DiffAttention, DifferentialWeights, attend, self_mask
 from ..layers.attention_pool import AttentionPoolLatent, AttentionPoolPrr
+from ..layers.config import use_fused_attn
 from ..layers.drop import DropPath, drop_path_rates
 from ..layers.helpers import move_to_end
 from ..layers.mlp import GluMlp, LayerScale, Mlp, SwiGLU

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from ..layers.activations import ActLayer
 from ..layers.channel_attention import AttnLayer, create_attn
-from ..layers.conv import ConvNormAct, create_conv2d
+from ..layers.conv import ConvNormAct, SeparableConvNormAct
 from ..layers.drop import DropPath, drop_path_rates
-from ..layers.norm import NormLayer, create_norm_act_layer
+from ..layers.norm import NormLayer
 from ..layers.pool import ClassifierHead
 from ..layers.stage import Stage
 from ..registry import register_model
@@ -29,27 +29,6 @@ if TYPE_CHECKING:
     from ._variants.vovnet import *
 
 __all__ = ["OsaBlock", "OsaStage", "VovNet"]
-
-
-class SeparableConvNormAct(nn.Sequential):
-    """Depthwise convolution, pointwise convolution, norm and activation; keys `conv_dw`, `conv_pw`, `bn`.
-
-    Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride).
-    """
-
-    def __init__(
-        self,
-        in_chs: int,
-        out_chs: int,
-        kernel_size: int,
-        stride: int = 1,
-        norm_layer: NormLayer = "batchnorm2d",
-        act_layer: ActLayer = "relu",
-    ) -> None:
-        super().__init__()
-        self.conv_dw = create_conv2d(in_chs, in_chs, kernel_size, stride, depthwise=True)
-        self.conv_pw = create_conv2d(in_chs, out_chs, 1)
-        self.bn = create_norm_act_layer(norm_layer, out_chs, act_layer)
 
 
 class OsaBlock(nn.Module):

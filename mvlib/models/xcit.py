@@ -15,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers.activations import ActLayer, get_act_layer
-from ..layers.attention import attend, use_fused_attn
+from ..layers.attention import attend
+from ..layers.config import use_fused_attn
 from ..layers.drop import DropPath
 from ..layers.helpers import to_2tuple
 from ..layers.mlp import Mlp

@@ -11,7 +11,7 @@ from timm.models import vision_transformer as timm_vit
 from timm.utils.attention_extract import AttentionExtract
 
 import mvlib
-from mvlib.layers import attention, set_fused_attn
+from mvlib.layers import config, set_fused_attn
 from mvlib.layers.attention import attend
 from mvlib.models import vision_transformer as vit
 from tests.parity.harness import build_ours, build_timm, randomize, relative_difference
@@ -146,7 +146,7 @@ def test_switch_for_models_to_come():
 @pytest.mark.parametrize(("value", "expected"), [("0", False), ("1", True), ("2", True), ("no", None)])
 def test_environment_variable(value, expected, monkeypatch):
     monkeypatch.setenv("TIMM_FUSED_ATTN", value)
-    spec = importlib.util.spec_from_file_location("mvlib.layers.attention_again", attention.__file__)
+    spec = importlib.util.spec_from_file_location("mvlib.layers.config_again", config.__file__)
     module = importlib.util.module_from_spec(spec)
     if expected is None:
         with pytest.raises(ValueError, match="TIMM_FUSED_ATTN is 0 .*, not 'no'"):

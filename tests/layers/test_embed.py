@@ -137,7 +137,7 @@ def test_images_that_do_not_fit(kwargs, size, message):
 
 
 def test_unknown_layout():
-    with pytest.raises(ValueError, match="output_fmt 'LNC' is not one of NLC, NHWC, NCHW"):
+    with pytest.raises(ValueError, match="output_fmt 'LNC' is not one of NCHW, NHWC, NCL, NLC"):
         PatchEmbed(output_fmt="LNC")
 
 

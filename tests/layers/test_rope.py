@@ -118,6 +118,48 @@ def test_training_moves_positions_as_timm_does(name):
         getattr(ours, name)(**kwargs, shift_coords=-1.0)
 
 
+@pytest.mark.parametrize("section", [(8, 12, 12), (2, 1, 3), (0, 0, 2)])
+def test_three_axes_are_timms(section):
+    mine, its = both("RotaryEmbeddingMRope", dim=24, mrope_section=section, temperature=50.0, **RANDOM)
+    for training in (True, False):
+        found = []
+        for module in (mine.train(training), its.train(training)):
+            torch.manual_seed(4)
+            found.append(module.get_embed(list(GRID)))
+        equal(*found)
+    for module in (mine, its):
+        module.half()
+    equal(mine.get_embed((2, 3), torch.float32), its.get_embed([2, 3], torch.float32))
+    empty = ours.RotaryEmbeddingMRope(24, section, 50.0, device="meta").to_empty(device="cpu").eval()
+    empty.init_non_persistent_buffers()
+    equal(empty.get_embed(GRID), mine.get_embed(GRID))
+    made = ours.create_rope_embed("mrope", 48, 2, mrope_section=section, temperature=50.0, in_pixels=False).eval()
+    equal(made.get_embed(GRID), mine.get_embed(GRID))
+    with pytest.raises(ValueError, match="mrope rotary embeddings have halves as pairs, no neighbours"):
+        ours.create_rope_embed("mrope", 48, 2, rotate_half=False)
+    with pytest.raises(ValueError, match="dim 5 is even, mrope_section .* not negative, and grid_indexing 'ij' 'ij'"):
+        ours.RotaryEmbeddingMRope(5)
+
+
+def test_functions_of_positions_are_timms():
+    x = torch.randn(3, 8)
+    for name in ("rot", "rope_rotate_half"):
+        equal(getattr(ours, name)(x), getattr(their_module, name)(x))
+    for indexing in ("ij", "xy"):
+        equal(ours.get_mixed_grid(GRID, indexing), their_module.get_mixed_grid(list(GRID), indexing))
+        for normalize in ("separate", "min", "max"):
+            args = (*GRID, normalize, indexing, 0.3)
+            equal(ours.make_coords_dinov3(*args), their_module.make_coords_dinov3(*args))
+    for shape in ([2, 3], [2, 3, 4]):
+        assert ours.swap_shape_xy(shape) == their_module.swap_shape_xy(shape)
+    for rotate in (True, False):
+        found = []
+        for module in (ours, their_module):
+            torch.manual_seed(4)
+            found.append(module.init_random_2d_freqs(16, 2, 3, 50.0, rotate))
+        equal(*found)
+
+
 def test_frequencies_begin_as_in_timm():
     torch.manual_seed(2)
     its = theirs.RotaryEmbeddingMixed(32, 3, 2)

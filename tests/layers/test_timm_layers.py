@@ -21,12 +21,20 @@ PUBLIC = {
     for module in [importlib.import_module(f"mvlib.layers.{info.name}")]
     for name in module.__all__
 }
-COMMON = sorted(name for name in PUBLIC if hasattr(theirs, name) and name[0] != "_")
+THEIRS = {  # some stand in a module alone
+    name: value
+    for info in pkgutil.iter_modules(theirs.__path__)
+    for name, value in vars(importlib.import_module(f"timm.layers.{info.name}")).items()
+    if name[0] != "_" and str(getattr(value, "__module__", "")).startswith("timm.layers")
+} | {name: value for name, value in vars(theirs).items() if name[0] != "_" and not inspect.ismodule(value)}
+COMMON = sorted(PUBLIC.keys() & THEIRS.keys())
 # What timm takes and we do not, and why.
 NOT_TAKEN = {
     "create_norm_act_layer": {"jit"},  # TorchScript is deprecated in torch
     "RotaryEmbedding": {"rotate_half"},  # taken, in the place that it has in RotaryEmbeddingCat
     "LayerNormAct": {"normalization_shape"},  # num_channels, as for all others
+    "LayerNormActFp32": {"normalization_shape"},
+    "inplace_abn": set(inspect.signature(THEIRS["inplace_abn"]).parameters),  # passed on as they are
 }
 
 
@@ -36,20 +44,20 @@ def parameters(function):
 
 
 def test_all_public_names_are_exported():
-    assert len(COMMON) > 90
+    assert len(COMMON) > 200
     for name, value in PUBLIC.items():
         assert getattr(ours, name) is value
 
 
 @pytest.mark.parametrize("name", COMMON)
 def test_arguments_are_timms(name):
-    mine, its = PUBLIC[name], getattr(theirs, name)
+    mine, its = PUBLIC[name], THEIRS[name]
     if not callable(mine):
         return  # the type of an argument
     found = parameters(mine)
     if isinstance(mine, type) and issubclass(mine, NormAct):
         norm = mine.__mro__[mine.__mro__.index(NormAct) + 1]
-        found = [*parameters(mine if "__init__" in vars(mine) else norm), *parameters(NormAct), "device", "dtype"]
+        found = [*parameters(norm if mine.__init__ is NormAct.__init__ else mine), *parameters(NormAct), "device", "dtype"]
     wanted = [p for p in parameters(its) if p not in NOT_TAKEN.get(name, ())]
     assert set(wanted) <= set(found)
     keywords = ("device", "dtype")  # which stand anywhere
@@ -60,6 +68,59 @@ TABLE = torch.rand(12, 4, generator=torch.Generator().manual_seed(0))
 MAPS = torch.rand(2, 3, 5, generator=torch.Generator().manual_seed(0))
 MAP, TOKENS, VECTORS = (2, 16, 8, 8), (2, 9, 16), (3, 16)
 LAYERS = [  # name, arguments, input's shape
+    *((name, dict(num_channels=16, eps=0.1), shape) for name, shape in (
+        ("LayerNormFp32", TOKENS), ("LayerNorm2dFp32", MAP))),
+    *((name, dict(channels=16, eps=0.1), shape) for name, shape in (
+        ("RmsNormFp32", TOKENS), ("RmsNorm2dFp32", MAP), ("SimpleNormFp32", TOKENS), ("SimpleNorm2dFp32", MAP))),
+    *((name, dict(num_channels=16, act_layer=nn.SiLU), MAP) for name in ("LayerNormAct2dFp32", "RmsNormAct2dFp32")),
+    ("RmsNormActFp32", dict(num_channels=16, act_layer="gelu"), TOKENS),
+    ("LayerNormActFp32", dict(args=(16,)), TOKENS),
+    *((f"EvoNorm2d{kind}", dict(num_features=16, apply_act=apply_act), MAP)
+      for kind in ("B0", "B1", "B2") for apply_act in (True, False)),
+    *((f"EvoNorm2d{kind}", dict(num_features=16, groups=4, apply_act=apply_act, **kwargs), MAP)
+      for kind in ("S1", "S1a", "S2", "S2a") for apply_act in (True, False) for kwargs in ({}, dict(act_layer=nn.GELU))),
+    *(("FrozenBatchNormAct2d", dict(num_features=16, **kwargs), MAP) for kwargs in (
+        dict(eps=0.1), dict(act_layer=nn.GELU), dict(apply_act=False))),
+    ("BatchNormAct2d", dict(num_features=16, act_layer=nn.GELU), MAP),  # which takes no inplace
+    ("SEModule", dict(channels=16, act_layer=nn.GELU), MAP),
+    ("SqueezeExciteCl", dict(channels=16, rd_channels=4), (2, 8, 8, 16)),
+    *((name, dict(channels=16, **kwargs), MAP) for name in ("ChannelAttn", "LightChannelAttn") for kwargs in (
+        dict(), dict(rd_channels=3, mlp_bias=True, gate_layer="tanh"))),
+    *((name, dict(kernel_size=3, gate_layer="hard_sigmoid"), MAP) for name in ("SpatialAttn", "LightSpatialAttn")),
+    ("LightCbamModule", dict(channels=16, gate_layer="tanh"), MAP),
+    *((name, dict(channels=16, has_skip=has_skip), (2, 16, 6, 8)) for has_skip in (True, False)
+      for name in ("CoordAttn", "SimpleCoordAttn", "EfficientLocalAttn", "StripAttn")),
+    ("CoordAttn", dict(channels=16, rd_channels=5, norm_layer=None, bias=True, gate_layer="tanh"), MAP),
+    ("EfficientLocalAttn", dict(channels=16, kernel_size=3, norm_layer=None), MAP),
+    ("StripAttn", dict(channels=16, use_conv=False), MAP),
+    ("BilinearAttnTransform", dict(in_channels=16, block_size=4, groups=4, act_layer=nn.SiLU), MAP),
+    ("SelectiveKernelAttn", dict(channels=16, num_paths=3, attn_channels=6), (2, 3, 16, 4, 4)),
+    *(("RadixSoftmax", dict(radix=radix, cardinality=2), (2, 24, 1, 1)) for radix in (2, 1)),
+    *((name, dict(in_channels=16, out_channels=6, kernel_size=5, stride=2, channel_multiplier=2, bias=True, **kwargs),
+       MAP) for name, kwargs in (("SeparableConv2d", {}), ("SeparableConvNormAct", dict(act_layer="gelu")),
+                                 ("SeparableConvNormAct", dict(apply_act=False)))),
+    ("SpaceToDepth", dict(), MAP), ("DepthToSpace", dict(block_size=2), MAP),
+    *(("MedianPool2d", kwargs, MAP) for kwargs in (
+        dict(), dict(kernel_size=(2, 3), stride=2, padding=(1, 0, 2, 1)), dict(kernel_size=4, stride=3, same=True))),
+    *((name, dict(r=4.0, r_learnable=learnable), shape) for learnable in (True, False)
+      for name, shape in (("LsePlus1d", TOKENS), ("LsePlus2d", MAP))),
+    ("LsePlus2d", dict(flatten=False), MAP),
+    *((name, dict(dim=16, num_heads=2, **kwargs), shape) for kwargs in (
+        dict(), dict(qkv_bias=True, qk_norm=True), dict(gamma=1.25))
+      for name, shape in (("SimPool1d", TOKENS), ("SimPool2d", MAP))),
+    *((name, dict(flatten=flatten, input_fmt=layout), MAP) for flatten in (True, False) for layout in ("NCHW", "NHWC")
+      for name in ("FastAdaptiveAvgPool", "FastAdaptiveMaxPool", "FastAdaptiveAvgMaxPool", "FastAdaptiveCatAvgMaxPool")),
+    *((name, dict(output_size=size), MAP) for size in (1, (2, 4))
+      for name in ("AdaptiveAvgMaxPool2d", "AdaptiveCatAvgMaxPool2d")),
+    *(("ClNormMlpClassifierHead", {"in_features": 16, "num_classes": 5, **kwargs}, shape) for kwargs, shape in (
+        (dict(), (2, 4, 4, 16)), (dict(hidden_size=6, pool_type="avgmax", input_fmt="NLC"), TOKENS),
+        (dict(pool_type=""), (2, 4, 4, 16)), (dict(pool_type="max", num_classes=0), (2, 4, 4, 16)))),
+    *(("FourierEmbed", dict(num_bands=3, **kwargs), (2, 4, 5, 6)) for kwargs in (
+        dict(), dict(concat_grid=False), dict(keep_spatial=True))),
+    ("Linear", dict(in_features=16, out_features=5), TOKENS),
+    ("PatchEmbed", dict(img_size=8, patch_size=2, in_chans=16, embed_dim=6, output_fmt="NCL"), MAP),
+    ("PatchEmbedWithSize", dict(img_size=16, patch_size=4, in_chans=16, embed_dim=6, norm_layer=nn.LayerNorm), MAP),
+    ("PatchEmbedWithSize", dict(img_size=None, patch_size=3, in_chans=16, embed_dim=6, flatten=False), MAP),
     *((name, dict(), VECTORS) for name in ("GELU", "GELUTanh", "HardMish", "HardSigmoid", "HardSwish", "Mish", "PReLU",
                                            "QuickGELU", "Sigmoid", "Swish", "Tanh")),
     *((name, dict(num_channels=16), TOKENS) for name in ("LayerNorm",)),
@@ -82,6 +143,10 @@ LAYERS = [  # name, arguments, input's shape
     ("Attention", dict(dim=16, num_heads=2, qk_norm=True, scale_norm=True, norm_layer=nn.LayerNorm), TOKENS),
     ("DiffAttention", dict(dim=16, num_heads=2, depth=3, dual_lambda=True, qk_norm=True), TOKENS),
     ("DiffAttention", dict(dim=16, num_heads=2, depth=3, scale_norm=True), TOKENS),
+    *(("AttentionRope", dict(dim=16, num_heads=4, norm_layer=nn.LayerNorm, **kwargs), TOKENS) for kwargs in (
+        dict(), dict(qkv_fused=False, num_kv_heads=2, gated=True, qk_norm=True, dim_out=6),
+        dict(attn_head_dim=6, scale_norm=True, qkv_bias=False))),
+    ("MultiQueryAttentionV2", dict(dim=16, dim_out=6, num_heads=3, key_dim=5, value_dim=7), MAP),
     ("Attention2d", dict(dim=16, dim_out=8, num_heads=2, head_first=True), MAP),
     ("MultiQueryAttention2d", dict(dim=16, num_heads=2, key_dim=4, query_strides=2, kv_stride=2), MAP),
     ("MultiQueryAttention2d", dict(dim=16, num_heads=2, query_strides=(2, 2), padding="same", dim_out=8), MAP),
@@ -150,7 +215,9 @@ def without_address(value):
 @pytest.mark.parametrize(("name", "kwargs", "shape"), LAYERS, ids=without_address)
 def test_answers_are_timms(name, kwargs, shape):
     torch.manual_seed(0)
-    its, mine = getattr(theirs, name)(**kwargs).eval(), getattr(ours, name)(**kwargs).eval()
+    kwargs = dict(kwargs)
+    args = kwargs.pop("args", ())
+    its, mine = THEIRS[name](*args, **kwargs).eval(), PUBLIC[name](*args, **kwargs).eval()
     for value in its.state_dict().values():
         value.uniform_(-0.3, 0.9).abs_() if value.is_floating_point() else None
     assert [(key, value.shape) for key, value in mine.state_dict().items()] == [

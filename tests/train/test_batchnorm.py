@@ -32,7 +32,7 @@ def test_split_batch_norm_is_timm_s(name):
 
 def test_batch_that_does_not_divide():
     with pytest.raises(ValueError, match="a batch of 4 does not divide into 3 augmentation splits"):
-        SplitBatchNorm2d(nn.BatchNorm2d(2), 3)(torch.zeros(4, 2, 1, 1))
+        SplitBatchNorm2d(2, num_splits=3)(torch.zeros(4, 2, 1, 1))
 
 
 def test_sync_batch_norm_keeps_activations():
