@@ -29,10 +29,10 @@ from torch import Tensor, nn
 from ..layers.activations import ActLayer, get_act_layer
 from ..layers.blur_pool import AaLayer, create_aa
 from ..layers.channel_attention import AttnLayer, SEModule, create_attn
-from ..layers.conv import get_padding
 from ..layers.drop import DropBlock2d, DropPath, drop_path_rates
 from ..layers.helpers import to_ntuple
 from ..layers.norm import NormLayer, get_norm_layer
+from ..layers.padding import get_padding
 from ..layers.pool import GlobalPool2d, shortcut_pool
 from ..registry import register_model
 from .base import Flow, ImageModel, Step
