@@ -57,7 +57,8 @@ def test_arguments_are_timms(name):
     found = parameters(mine)
     if isinstance(mine, type) and issubclass(mine, NormAct):
         norm = mine.__mro__[mine.__mro__.index(NormAct) + 1]
-        found = [*parameters(norm if mine.__init__ is NormAct.__init__ else mine), *parameters(NormAct), "device", "dtype"]
+        first = parameters(norm if mine.__init__ is NormAct.__init__ else mine)
+        found = [*first, *parameters(NormAct), "device", "dtype"]
     wanted = [p for p in parameters(its) if p not in NOT_TAKEN.get(name, ())]
     assert set(wanted) <= set(found)
     keywords = ("device", "dtype")  # which stand anywhere
@@ -78,7 +79,8 @@ LAYERS = [  # name, arguments, input's shape
     *((f"EvoNorm2d{kind}", dict(num_features=16, apply_act=apply_act), MAP)
       for kind in ("B0", "B1", "B2") for apply_act in (True, False)),
     *((f"EvoNorm2d{kind}", dict(num_features=16, groups=4, apply_act=apply_act, **kwargs), MAP)
-      for kind in ("S1", "S1a", "S2", "S2a") for apply_act in (True, False) for kwargs in ({}, dict(act_layer=nn.GELU))),
+      for kind in ("S1", "S1a", "S2", "S2a") for apply_act in (True, False)
+      for kwargs in ({}, dict(act_layer=nn.GELU))),
     *(("FrozenBatchNormAct2d", dict(num_features=16, **kwargs), MAP) for kwargs in (
         dict(eps=0.1), dict(act_layer=nn.GELU), dict(apply_act=False))),
     ("BatchNormAct2d", dict(num_features=16, act_layer=nn.GELU), MAP),  # which takes no inplace
@@ -109,7 +111,8 @@ LAYERS = [  # name, arguments, input's shape
         dict(), dict(qkv_bias=True, qk_norm=True), dict(gamma=1.25))
       for name, shape in (("SimPool1d", TOKENS), ("SimPool2d", MAP))),
     *((name, dict(flatten=flatten, input_fmt=layout), MAP) for flatten in (True, False) for layout in ("NCHW", "NHWC")
-      for name in ("FastAdaptiveAvgPool", "FastAdaptiveMaxPool", "FastAdaptiveAvgMaxPool", "FastAdaptiveCatAvgMaxPool")),
+      for name in ("FastAdaptiveAvgPool", "FastAdaptiveMaxPool", "FastAdaptiveAvgMaxPool",
+                   "FastAdaptiveCatAvgMaxPool")),
     *((name, dict(output_size=size), MAP) for size in (1, (2, 4))
       for name in ("AdaptiveAvgMaxPool2d", "AdaptiveCatAvgMaxPool2d")),
     *(("ClNormMlpClassifierHead", {"in_features": 16, "num_classes": 5, **kwargs}, shape) for kwargs, shape in (
