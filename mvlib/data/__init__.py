@@ -21,8 +21,11 @@ _NAMES = {
     "dataset_factory": ("create_dataset",),
     "readers": ("Relabel", "check_labels", "check_same_classes", "create_reader", "match_classes"),
     "loader": ("Loader", "create_loader"),
+    "torch_loader": ("MultiEpochsDataLoader", "PrefetchLoader", "create_torch_loader"),
     "collate": ("fast_collate",),
-    "mixup": ("FastCollateMixup", "Mixup", "mixup_target"),
+    "mixup": (
+        "FastCollateMixup", "Mixup", "cutmix_bbox_and_lam", "mixup_target", "one_hot", "rand_bbox", "rand_bbox_minmax",
+    ),
     "samplers": (
         "BatchKeys", "OrderedDistributedSampler", "OrderedSampler", "RepeatAugSampler", "ScheduledBatchKeys",
         "ScheduledBatchSampler", "ScheduledTransformDataset", "ShuffledSampler", "process_place",

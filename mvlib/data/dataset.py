@@ -14,6 +14,7 @@ from .images import open_image
 from .randomness import sample_seed, seeded
 from .readers import Reader, Sample, StreamReader, create_reader
 from .readers.base import class_names
+from .samplers import process_place
 
 __all__ = ["AugMixDataset", "ImageDataset", "IterableImageDataset", "StreamedSample"]
 
@@ -191,6 +192,9 @@ class IterableImageDataset(_Described, torch.utils.data.IterableDataset):
 
     `len(dataset)` is the number of samples of an epoch, of all ranks together; TypeError where it is not known.
 
+    Plain iteration gives the samples of `self.epoch` that belong to this worker and to this process, whose place among
+    those of torch.distributed is asked for when the data set is made.
+
     Args:
         root, reader, split, class_map: As of `ImageDataset`; the reader is a `StreamReader` or the name of one.
         is_training: Shuffle, and end epochs at `num_samples` by force: a shorter stream begins anew.
@@ -232,11 +236,22 @@ class IterableImageDataset(_Described, torch.utils.data.IterableDataset):
         self.input_img_mode = input_img_mode
         self.transform = transform
         self.target_transform = target_transform
-        self.epoch = 0
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # workers that live on see it change
+        self.num_replicas, self.rank = process_place()
+
+    @property
+    def epoch(self) -> int:
+        """That plain iteration is in."""
+        return int(self._epoch)
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch plain iteration is in."""
-        self.epoch = epoch
+        """Say which epoch plain iteration is in, in workers that run, too."""
+        self._epoch.fill_(epoch)
+
+    def set_loader_cfg(self, num_workers: int | None = None, batch_size: int | None = None) -> None:
+        """Say how plain iteration is divided: the workers take turns by batches of `batch_size`; their number is known
+        to each."""
+        self.batch_size = batch_size or self.batch_size
 
     def __len__(self) -> int:
         if self.num_samples is None:
@@ -256,10 +271,11 @@ class IterableImageDataset(_Described, torch.utils.data.IterableDataset):
         return [os.path.basename(name) for name in names] if basename else names
 
     def __iter__(self) -> Iterator[tuple[Any, Any]]:
-        """(transform(image), label) of this worker's share of `self.epoch`; draws are seeded by the sample."""
+        """(transform(image), label) of this worker's share; draws are seeded by the sample."""
         worker = torch.utils.data.get_worker_info()
         number, count = (worker.id, worker.num_workers) if worker is not None else (0, 1)
-        for key, read in self.iterate(self.epoch, number, count, self.batch_size):
+        place = self.rank, self.num_replicas
+        for key, read in self.iterate(self.epoch, number, count, self.batch_size, *place):
             with seeded(sample_seed(self.seed, *key)):
                 sample = read()
             yield sample

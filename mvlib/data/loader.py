@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -26,6 +26,7 @@ from .normalizer import Normalizer
 from .random_erasing import TORCHVISION_ERASING, RandomErasing
 from .randomness import sample_seed
 from .samplers import BatchKeys, Epochs, OrderedSampler, RepeatAugSampler, ScheduledBatchKeys, ShuffledSampler
+from .side_stream import SideStream
 from .transform_factory import create_transform
 from .workers import Batch, BatchReader, SampleReader, StreamBatches, end_with_parent, signals_held
 
@@ -150,7 +151,7 @@ def create_loader(
         collate_fn, mixup = None, collate_fn
     device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     channels = input_size[0] if isinstance(input_size, (tuple, list)) and len(input_size) == 3 else len(mean)
-    sizes = [_with_channels(size, channels) for size in input_size_choices or ()]
+    sizes = [image_size(size, channels) for size in input_size_choices or ()]
 
     re_num_splits = (num_aug_splits or 2) if re_split else 0
     transforms = [create_transform(
@@ -226,7 +227,8 @@ def _sampler(dataset: Any, is_training: bool, num_aug_repeats: float, seed: int,
     return ShuffledSampler(dataset, world_size, rank, seed=seed)
 
 
-def _with_channels(size: int | tuple[int, ...], channels: int) -> tuple[int, ...]:
+def image_size(size: int | tuple[int, ...], channels: int) -> tuple[int, ...]:
+    """(channels, height, width) of one of `input_size_choices`."""
     full = (channels, size, size) if isinstance(size, int) else (channels, *size) if len(size) == 2 else tuple(size)
     if len(full) != 3 or full[0] != channels or min(full) < 1:
         raise ConfigError(f"input_size_choices {size} is not the size of an image of {channels} channels")
@@ -258,7 +260,7 @@ class Loader:
         self.mixup = mixup
         self.max_bad = max_bad
         self._normalize = normalize
-        self._stream = torch.cuda.Stream(device) if normalize and device.type == "cuda" else None
+        self._side = SideStream(device, enabled=normalize is not None)
         self._bad: dict[str, str] = {}
         self._warned: set[str] = set()
         self._bad_run = 0
@@ -294,30 +296,26 @@ class Loader:
         return _watched(self._iterate(batches, epoch, start))
 
     def _iterate(self, batches: Iterator[Batch], epoch: int, start: int) -> Iterator[tuple[Any, Any]]:
-        prepared = ((batch, *self._prepare(batch, epoch, number))
-                    for number, batch in enumerate(batches, start))
+        def prepare(numbered: tuple[int, Batch]) -> Any:
+            number, batch = numbered
+            if batch.data is None:
+                return None
+            on_cpu = not self._side.is_active
+            with _one_thread() if on_cpu and self._batches.num_workers else contextlib.nullcontext():
+                return self._finish(batch, epoch, number)
+
         nothing = True
-        for batch, data, ready in _one_ahead(prepared) if self._stream else prepared:
+        for (_, batch), data in self._side.ahead(enumerate(batches, start), prepare):
             self._note(batch)
             if data is not None:
                 nothing = False
-                yield self._hand_over(data, ready)
+                yield data
         if nothing and not start:
             if self._bad:
                 self._give_up(f"none of {len(self._bad)} samples can be read")
             if self.sampler.advance:  # training; a rank may have nothing to evaluate
                 name = getattr(self.dataset, "name", None) or type(self.dataset).__name__
                 raise DataError(f"the data set {name} has no {self.batch_size} samples for one batch")
-
-    def _prepare(self, batch: Batch, epoch: int, number: int) -> tuple[Any, Any]:
-        """A batch as it is given, and on CUDA the event after which it may be used."""
-        if batch.data is None:
-            return None, None
-        if self._stream is None:
-            with _one_thread() if self._batches.num_workers else contextlib.nullcontext():
-                return self._finish(batch, epoch, number), None
-        with torch.cuda.stream(self._stream):
-            return self._finish(batch, epoch, number), self._stream.record_event()
 
     def _finish(self, batch: Batch, epoch: int, number: int) -> Any:
         if self._normalize is None and self.mixup is None:
@@ -338,15 +336,6 @@ class Loader:
     def _mix(self, images: Tensor, targets: Tensor, epoch: int, number: int) -> tuple[Tensor, Tensor]:
         seed = sample_seed(self._reader.seed, epoch, number, self.sampler.rank, _MIXING)
         return self.mixup(images, targets, np.random.RandomState([seed & 0xFFFFFFFF, seed >> 32]))
-
-    def _hand_over(self, data: Any, ready: torch.cuda.Event | None) -> Any:
-        """Make the consumer's stream wait for a batch, and its memory for the consumer."""
-        if ready is not None:
-            consumer = torch.cuda.current_stream(self.device)
-            consumer.wait_event(ready)
-            for tensor in data:
-                tensor.record_stream(consumer)
-        return data
 
     def _note(self, batch: Batch) -> None:
         """Keep, and warn of, what a batch could not read."""
@@ -380,16 +369,6 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _one_ahead(items: Iterable[T]) -> Iterator[T]:
-    """The same items; each is taken from `items` before the one that precedes it is given."""
-    items = iter(items)
-    for item in items:
-        for following in items:
-            yield item
-            item = following
-        yield item
 
 
 def _watched(batches: Iterator[T]) -> Iterator[T]:

@@ -61,6 +61,7 @@ def create_transform(
     antialias: bool = True,
     backend: str = "reference",
     decode: str = "full",
+    force_color_jitter: bool = False,
 ) -> Compose | FastTransform | tuple[Compose, Compose, Compose]:
     """The transform from an image to what a model reads; `create_transform(**resolve_data_config(model=model))`.
 
@@ -113,6 +114,7 @@ def create_transform(
         decode: Of the fast backend: "full", or "scaled", which decodes large JPEGs at 1/2, 1/4 or 1/8 of their size
             where that is at least twice the size they are resized to, and resizes by torch's 8-bit kernels wherever
             images shrink. Values differ more then.
+        force_color_jitter: Apply colour jitter along with any `auto_augment`.
 
     Raises:
         ValueError: A crop mode, interpolation, preprocessing, size or policy that does not exist, or `separate`, which
@@ -137,7 +139,7 @@ def create_transform(
         return create_train_transform(
             size, train_crop_mode, scale, ratio, hflip, vflip, color_jitter, color_jitter_prob, grayscale_prob,
             gaussian_blur_prob, auto_augment, interpolation, mean, std, re_prob, re_mode, re_count, re_num_splits,
-            normalize, separate, preprocessing)
+            normalize, separate, preprocessing, force_color_jitter)
     _check_choice("crop_mode", crop_mode or CROP_MODES[0], CROP_MODES)
     geometry = eval_geometry(size, crop_pct, crop_mode, crop_border_pixels or 0, mean, preprocessing, resize_size)
     if backend == "fast":

@@ -68,7 +68,7 @@ class TorchvisionReader(Reader):
         if "download" in known and made != "ImageNet":
             arguments["download"] = download
         if "loader" in known:  # so that files are read as everywhere in mvlib, and errors name them
-            arguments.setdefault("loader", _as_path)
+            arguments.setdefault("loader", as_path)
         self.dataset = self._make(make, arguments, list(_split_arguments(known, split)), split)
         self.class_to_idx = _classes(self.dataset)
 
@@ -134,7 +134,8 @@ class TorchvisionReader(Reader):
         return os.path.relpath(path, self.root) if self.root else path
 
 
-def _as_path(path: Any) -> Any:
+def as_path(path: Any) -> Any:
+    """The `loader` of torchvision's data sets, in the place of one that opens the image."""
     return path
 
 

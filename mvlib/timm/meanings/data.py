@@ -1,0 +1,214 @@
+"""`timm.data`: loaders that are torch's, data sets that pass over unreadable images, operations by timm's arguments."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+import random
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
+from typing import Any
+
+from PIL import Image
+from torch.utils.data import DataLoader
+from torchvision.datasets.folder import default_loader
+
+from ... import data
+from ...data import augment
+from ...data.auto_augment import AUTO_AUGMENT_POLICIES, OPERATIONS, Operation
+from ...data.loader import image_size
+from ...data.readers.torchvision_reader import TorchvisionReader, as_path
+from ...data.torch_loader import PrefetchLoader, create_torch_loader
+from ...errors import BadImageError, ConfigError
+
+__all__ = ["LEVEL_TO_ARG", "NAME_TO_OP", "ImageDataset", "create_dataset", "create_loader"]
+
+_logger = logging.getLogger("mvlib")
+
+_ERROR_RETRY = int(os.environ.get("TIMM_DATASET_MAX_RETRIES") or 10)
+
+
+class ImageDataset(data.ImageDataset):
+    """mvlib's, whose unreadable samples are replaced by the next ones, with a warning: up to 10 in a row, or as many
+    as TIMM_DATASET_MAX_RETRIES says."""
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        for _ in range(_ERROR_RETRY):
+            try:
+                return super().__getitem__(index)
+            except BadImageError as error:
+                _logger.warning("left out an unreadable sample: %s", error)
+                index = (index + 1) % len(self)
+        raise RuntimeError(f"{_ERROR_RETRY} unreadable samples in a row")
+
+
+def create_dataset(*args: Any, **kwargs: Any) -> Any:
+    """`mvlib.data.create_dataset`; for torch/ torchvision's data set itself."""
+    dataset = data.create_dataset(*args, **kwargs)
+    if not isinstance(dataset, data.ImageDataset):
+        return dataset
+    if isinstance(dataset.reader, TorchvisionReader):
+        theirs = dataset.reader.dataset
+        theirs.transform, theirs.target_transform = dataset.transform, dataset.target_transform
+        if getattr(theirs, "loader", None) is as_path:
+            theirs.loader = default_loader
+        return theirs
+    return ImageDataset(reader=dataset.reader, load_bytes=dataset.load_bytes, input_img_mode=dataset.input_img_mode,
+                        transform=dataset.transform, target_transform=dataset.target_transform,
+                        additional_features=dataset.additional_features)
+
+
+create_dataset.__signature__ = inspect.signature(data.create_dataset)  # type: ignore[attr-defined]
+
+
+_OURS = inspect.signature(data.create_loader)
+_TIMMS = _OURS.replace(return_annotation=DataLoader | PrefetchLoader, parameters=[
+    parameter.replace(default=False) if parameter.name == "pin_memory" else parameter
+    for parameter in _OURS.parameters.values() if parameter.kind is not parameter.KEYWORD_ONLY])
+_OF_TRANSFORM = set(inspect.signature(data.create_transform).parameters) & set(_TIMMS.parameters)
+_OF_LOADER = set(inspect.signature(create_torch_loader).parameters) & set(_TIMMS.parameters)
+_OF_ERASING = ("re_prob", "re_mode", "re_count")
+
+
+def create_loader(*args: Any, **kwargs: Any) -> DataLoader | PrefetchLoader:
+    """`mvlib.data.create_loader` with timm's result: torch's DataLoader, or a `PrefetchLoader` around it."""
+    given = _TIMMS.bind(*args, **kwargs)
+    given.apply_defaults()
+    options = given.arguments
+    splits, sizes, is_training = options["num_aug_splits"], options["input_size_choices"], options["is_training"]
+    size, mean = options["input_size"], options["mean"]
+    channels = size[0] if isinstance(size, (tuple, list)) and len(size) == 3 else len(mean)
+    re_num_splits = (splits or 2) if options["re_split"] else 0
+
+    def transform(size: Any) -> Any:
+        of_transform = {name: options[name] for name in _OF_TRANSFORM}
+        return data.create_transform(**{**of_transform, "input_size": size}, re_num_splits=re_num_splits,
+                                     separate=splits > 0)
+
+    dataset, make_batch_sampler = options["dataset"], None
+    if sizes is None:
+        dataset.transform = transform(size)
+    else:
+        if not is_training or splits or options["use_multi_epochs_loader"]:
+            raise ConfigError("input_size_choices need is_training=True, and go with neither num_aug_splits nor "
+                              "use_multi_epochs_loader")
+        transforms = [transform(image_size(size, channels)) for size in sizes]
+        dataset.transform = None
+        dataset = data.ScheduledTransformDataset(dataset, transforms)
+        make_batch_sampler = _schedule(options, len(transforms))
+    loader = create_torch_loader(**{name: options[name] for name in _OF_LOADER} | {"dataset": dataset},
+                                 make_batch_sampler=make_batch_sampler)
+    if not options["use_prefetcher"]:
+        return loader
+    of_erasing = {name: options[name] for name in _OF_ERASING} if is_training and not options["no_aug"] else {}
+    return PrefetchLoader(loader, mean, options["std"], channels, options["device"], options["img_dtype"],
+                          options["fp16"], **of_erasing, re_num_splits=re_num_splits)
+
+
+create_loader.__signature__ = _TIMMS  # type: ignore[attr-defined]
+
+
+def _schedule(options: Mapping[str, Any], choices: int) -> Callable[[Any], Any]:
+    batch_sizes = options["batch_size_choices"] or [options["batch_size"]] * choices
+    if len(batch_sizes) != choices:
+        raise ConfigError(f"{len(batch_sizes)} batch_size_choices for {choices} input_size_choices")
+    return lambda sampler: data.ScheduledBatchSampler(
+        sampler, batch_sizes, options["batch_choice_weights"], options["batch_choice_seed"],
+        num_batches=options["num_batches"], choice_schedule=options["batch_choice_schedule"],
+        schedule_epochs=options["batch_schedule_epochs"], schedule_spread=options["batch_schedule_spread"],
+        schedule_random_mix=options["batch_schedule_random_mix"])
+
+
+# Operations of policies. timm's take a PIL image, what the operation needs, and keywords `resample` and `fillcolor`.
+
+def _by_timms_signature(name: str, operation: Operation) -> Callable[..., Image.Image]:
+    def apply(img: Image.Image, *args: float, resample: Any = Image.Resampling.BICUBIC,
+              fillcolor: Any = None, **_: Any) -> Image.Image:
+        if operation.moves:
+            resample = random.choice(resample) if isinstance(resample, (list, tuple)) else resample
+            fill = (0,) * len(img.getbands()) if fillcolor is None else fillcolor
+            args = (*args, resample, (fill,) if isinstance(fill, (int, float)) else fill)
+        picture = img if operation.pil else augment.to_array(img)
+        return augment.to_pil(operation.apply(picture, *args))
+
+    apply.__name__ = apply.__qualname__ = name
+    return apply
+
+
+_FUNCTIONS = {
+    "auto_contrast": "AutoContrast", "brightness": "Brightness", "color": "Color", "contrast": "Contrast",
+    "desaturate": "Desaturate", "equalize": "Equalize", "gaussian_blur": "GaussianBlur",
+    "gaussian_blur_rand": "GaussianBlurRand", "invert": "Invert", "posterize": "Posterize", "rotate": "Rotate",
+    "sharpness": "Sharpness", "shear_x": "ShearX", "shear_y": "ShearY", "solarize": "Solarize",
+    "solarize_add": "SolarizeAdd", "translate_x_abs": "TranslateX", "translate_x_rel": "TranslateXRel",
+    "translate_y_abs": "TranslateY", "translate_y_rel": "TranslateYRel",
+}
+_BY_NAME = {ours: _by_timms_signature(theirs, OPERATIONS[ours]) for theirs, ours in _FUNCTIONS.items()}
+_POLICY = "auto_augment_policy_"
+
+
+def __getattr__(name: str) -> Any:
+    if name in _FUNCTIONS:
+        return _BY_NAME[_FUNCTIONS[name]]
+    if name.removeprefix(_POLICY) in AUTO_AUGMENT_POLICIES and name.startswith(_POLICY):
+        return partial(data.auto_augment_policy, name.removeprefix(_POLICY))
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+
+
+def _argument(operation: Operation) -> Callable[[float, Mapping[str, Any]], tuple[float, ...]] | None:
+    draw = operation.argument
+    return None if draw is None else lambda level, hparams: (draw(level, {"translate_pct": 0.45, **hparams}),)
+
+
+# To look at: what AugmentOp does stands in OPERATIONS.
+NAME_TO_OP = MappingProxyType({
+    name: _BY_NAME[next(plain for plain in (name, name.removesuffix("Increasing"), name.removesuffix("Original"))
+                        if plain in _BY_NAME)] for name in OPERATIONS})
+LEVEL_TO_ARG = MappingProxyType({name: _argument(operation) for name, operation in OPERATIONS.items()})
+
+
+# Parts of create_transform.
+
+Size = int | tuple[int, int]
+Floats = Sequence[float]
+
+
+def transforms_noaug_train(
+    img_size: Size = 224, interpolation: str = "bilinear", mean: Floats = data.IMAGENET_DEFAULT_MEAN,
+    std: Floats = data.IMAGENET_DEFAULT_STD, use_prefetcher: bool = False, normalize: bool = True,
+) -> Any:
+    return data.create_transform(img_size, True, True, interpolation=interpolation, mean=mean, std=std,
+                                 use_prefetcher=use_prefetcher, normalize=normalize)
+
+
+def transforms_imagenet_train(
+    img_size: Size = 224, scale: tuple[float, float] | None = None, ratio: tuple[float, float] | None = None,
+    train_crop_mode: str | None = None, hflip: float = 0.5, vflip: float = 0.0,
+    color_jitter: float | tuple[float, ...] = 0.4, color_jitter_prob: float | None = None,
+    force_color_jitter: bool = False, grayscale_prob: float = 0.0, gaussian_blur_prob: float = 0.0,
+    auto_augment: str | None = None, interpolation: str = "random", mean: Floats = data.IMAGENET_DEFAULT_MEAN,
+    std: Floats = data.IMAGENET_DEFAULT_STD, re_prob: float = 0.0, re_mode: str = "const", re_count: int = 1,
+    re_num_splits: int = 0, use_prefetcher: bool = False, normalize: bool = True, separate: bool = False, **naflex: Any,
+) -> Any:
+    return data.create_transform(
+        img_size, True, False, train_crop_mode, scale, ratio, hflip, vflip, color_jitter, color_jitter_prob,
+        grayscale_prob, gaussian_blur_prob, auto_augment, interpolation, mean, std, re_prob, re_mode, re_count,
+        re_num_splits, use_prefetcher=use_prefetcher, normalize=normalize, separate=separate,
+        force_color_jitter=force_color_jitter, **naflex)
+
+
+def transforms_imagenet_eval(
+    img_size: Size = 224, crop_pct: float | None = None, crop_mode: str | None = None,
+    crop_border_pixels: int | None = None, interpolation: str = "bilinear", mean: Floats = data.IMAGENET_DEFAULT_MEAN,
+    std: Floats = data.IMAGENET_DEFAULT_STD, use_prefetcher: bool = False, normalize: bool = True, **naflex: Any,
+) -> Any:
+    return data.create_transform(
+        img_size, crop_pct=crop_pct, crop_mode=crop_mode, crop_border_pixels=crop_border_pixels, mean=mean, std=std,
+        interpolation=interpolation, use_prefetcher=use_prefetcher, normalize=normalize, **naflex)
+
+
+def adapt_to_chs(x: float | Floats, n: int) -> tuple[float, ...]:
+    """One value a channel: the average of all where there are more or fewer."""
+    return data.per_channel(x, n)
