@@ -44,7 +44,7 @@ def create_torch_loader(
     persistent_workers: bool = True,
     worker_seeding: str | Callable[[Any], int] = "all",
     make_batch_sampler: Callable[[Any], Any] | None = None,
-) -> DataLoader:
+) -> DataLoader[Any]:
     """A DataLoader as timm makes one: shuffled and in whole batches for training, otherwise every sample in order.
 
     Args:
@@ -84,7 +84,7 @@ def create_torch_loader(
 
 
 def _seed_worker(worker_id: int, worker_seeding: str | Callable[[Any], int]) -> None:
-    info = get_worker_info()
+    info: Any = get_worker_info()
     if callable(worker_seeding):
         seed = worker_seeding(info)
         random.seed(seed)
@@ -96,19 +96,22 @@ def _seed_worker(worker_id: int, worker_seeding: str | Callable[[Any], int]) -> 
     np.random.seed(seed % (2 ** 32 - 1))
 
 
-class MultiEpochsDataLoader(DataLoader):
+class MultiEpochsDataLoader(DataLoader[Any]):
     """A DataLoader whose workers live on from one epoch to the next."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{**kwargs, "persistent_workers": kwargs.get("num_workers", 0) > 0})
 
 
-class _StreamLoader(DataLoader):
+class _StreamLoader(DataLoader[Any]):
     """Of a stream, whose length is that of all processes together."""
 
     def __len__(self) -> int:
-        own = len(self.dataset) / getattr(self.dataset, "num_replicas", 1)
-        return math.floor(math.floor(own) / self.batch_size) if self.drop_last else math.ceil(own / self.batch_size)
+        dataset: Any = self.dataset
+        ranks, batch_size = getattr(dataset, "num_replicas", 1), self.batch_size or 1
+        if self.drop_last:
+            return len(dataset) // ranks // batch_size
+        return math.ceil(len(range(getattr(dataset, "rank", 0), len(dataset), ranks)) / batch_size)
 
 
 class PrefetchLoader:
@@ -128,7 +131,7 @@ class PrefetchLoader:
 
     def __init__(
         self,
-        loader: DataLoader,
+        loader: DataLoader[Any],
         mean: Sequence[float] = IMAGENET_DEFAULT_MEAN,
         std: Sequence[float] = IMAGENET_DEFAULT_STD,
         channels: int = 3,

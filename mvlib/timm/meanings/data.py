@@ -72,7 +72,7 @@ _OF_LOADER = set(inspect.signature(create_torch_loader).parameters) & set(_TIMMS
 _OF_ERASING = ("re_prob", "re_mode", "re_count")
 
 
-def create_loader(*args: Any, **kwargs: Any) -> DataLoader | PrefetchLoader:
+def create_loader(*args: Any, **kwargs: Any) -> DataLoader[Any] | PrefetchLoader:
     """`mvlib.data.create_loader` with timm's result: torch's DataLoader, or a `PrefetchLoader` around it."""
     given = _TIMMS.bind(*args, **kwargs)
     given.apply_defaults()
@@ -124,7 +124,7 @@ def _schedule(options: Mapping[str, Any], choices: int) -> Callable[[Any], Any]:
 # Operations of policies. timm's take a PIL image, what the operation needs, and keywords `resample` and `fillcolor`.
 
 def _by_timms_signature(name: str, operation: Operation) -> Callable[..., Image.Image]:
-    def apply(img: Image.Image, *args: float, resample: Any = Image.Resampling.BICUBIC,
+    def apply(img: Image.Image, *args: Any, resample: Any = Image.Resampling.BICUBIC,
               fillcolor: Any = None, **_: Any) -> Image.Image:
         if operation.moves:
             resample = random.choice(resample) if isinstance(resample, (list, tuple)) else resample
