@@ -22,9 +22,13 @@ class FeatureInfo:
     Each accessor takes the indices to look up, and looks up the extractor's outputs where none are given.
     """
 
-    def __init__(self, info: Sequence[dict[str, Any]], out_indices: Sequence[int]) -> None:
-        self.info = list(info)
-        self.out_indices = tuple(out_indices)
+    def __init__(self, feature_info: Sequence[dict[str, Any]], out_indices: int | Sequence[int]) -> None:
+        self.info = list(feature_info)
+        self.out_indices = tuple(range(-out_indices, 0) if isinstance(out_indices, int) else out_indices)
+
+    def from_other(self, out_indices: int | Sequence[int]) -> FeatureInfo:
+        """The same model's, of other outputs."""
+        return FeatureInfo(copy.deepcopy(self.info), out_indices)
 
     def get(self, key: str, idx: int | Sequence[int] | None = None) -> Any:
         if isinstance(idx, int):
@@ -128,6 +132,7 @@ class FeatureExtractor(nn.ModuleDict):
         form = "getter" if norm else feature_cls if feature_cls in _INSIDE else model.feature_form
         if form == "hook" and model.feature_form == "flat":
             form = "flat"
+        self.form = form
         self._inside = _INSIDE.get(form, "")
         self._is_flat = form == "flat"
         self._flattened = {f"{name}_{item}": f"{name}.{item}" for name, child in model.named_children()

@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "WEIGHT_FILES", "CacheEntry", "as_cached", "cache_entries", "cache_paths", "check_complete", "fetch",
-    "fetch_config", "fetch_weights", "find_newer", "is_cached", "keep_newer", "push_folder", "remove_cached",
-    "torch_checkpoints_dir",
+    "fetch_config", "fetch_file", "fetch_weights", "find_newer", "is_cached", "keep_newer", "push_folder",
+    "remove_cached", "torch_checkpoints_dir",
 ]
 
 # In order of preference.
@@ -162,6 +162,20 @@ def is_cached(
         if path is not None:
             return path
     return None
+
+
+def fetch_file(repo_id: str, filename: str, *, cache_dir: PathLike | None = None, progress: bool = True) -> Path:
+    """The local copy of any file of a hub repository, "owner/name[@revision]".
+
+    Raises:
+        DownloadError: The repository cannot be had, or has no such file.
+    """
+    repo, revision = _split_revision(repo_id)
+    path = _hub_cached(repo, filename, revision, cache_dir) or \
+        _hub_download(repo, filename, revision, cache_dir, progress=progress)
+    if path is None:
+        raise DownloadError(f"the repository '{repo}' holds no {filename}")
+    return path
 
 
 def fetch_config(source: str, *, cache_dir: PathLike | None = None) -> dict[str, Any]:

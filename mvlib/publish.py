@@ -94,7 +94,7 @@ def save_for_hub(
     given = dict(license=license, label_descriptions=label_descriptions, metrics=metrics, description=description,
                  trained=trained)
     config = config.replace(**{name: value for name, value in given.items() if value is not None})
-    arguments = {**_current_arguments(model), **(model_args or {})}
+    arguments = {**current_arguments(model), **(model_args or {})}
     for key, value in arguments.items():
         if not is_plain(value):
             raise ConfigError(f"the argument {key}={value!r} that the model was built with is not plain data; pass "
@@ -157,7 +157,7 @@ def hub_config(model: ImageModel, data_config: Mapping[str, Any] | None = None) 
     if data_config is not None:
         config = config.with_inputs(**_inputs(data_config))
     names = known_names(config, model.num_classes)
-    arguments = {key: value for key, value in _current_arguments(model).items() if is_plain(value)}
+    arguments = {key: value for key, value in current_arguments(model).items() if is_plain(value)}
     return _config_json(model, config.replace(label_names=tuple(names)) if names else config, arguments)
 
 
@@ -167,7 +167,7 @@ def describe_model(model: ImageModel) -> dict[str, Any]:
     facts = {
         "arch": model.architecture, "num_classes": model.num_classes,
         "classes": config.label_names and list(config.label_names), "label_set": config.label_set,
-        "model_args": {key: value for key, value in _current_arguments(model).items() if is_plain(value)},
+        "model_args": {key: value for key, value in current_arguments(model).items() if is_plain(value)},
         "data_config": resolve_data_config(pretrained_cfg=config), "license": config.license,
         "base": config.base_model,
     }
@@ -200,7 +200,7 @@ def _inputs(data_config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: tuple(value) if isinstance(value, list) else value for key, value in data_config.items()}
 
 
-def _current_arguments(model: ImageModel) -> dict[str, Any]:
+def current_arguments(model: ImageModel) -> dict[str, Any]:
     """The arguments that build a model like this one; those that only training uses are left out."""
     arguments = {key: value for key, value in model.model_args.items() if not re.search(r"drop.*_rate$", key)}
     arguments.update(in_chans=model.in_chans, num_classes=model.num_classes)

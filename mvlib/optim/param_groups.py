@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -83,9 +83,14 @@ def group_parameters(model: nn.Module, matcher: Mapping[str, Any] | Callable[[st
             suffix; a suffix (99999,) joins the layer before. What matches nothing comes last. Or a function from a
             parameter's name to such a key.
     """
+    return group_names((name for name, _ in named_parameters(model)), matcher)
+
+
+def group_names(names: Iterable[str], matcher: Mapping[str, Any] | Callable[[str], Any]) -> dict[str, int]:
+    """Number of the layer that each name belongs to; see `group_parameters`. Names whose key is None are left out."""
     key_of = matcher if callable(matcher) else _key_function(matcher)
     keys: dict[str, tuple[float, ...]] = {}
-    for name, _ in named_parameters(model):
+    for name in names:
         key = key_of(name)
         if key is not None:
             keys[name] = tuple(key) if isinstance(key, Collection) else (key,)

@@ -159,9 +159,9 @@ class Finder:
                 raise ModuleNotFoundError(text, name=name) from None
             return
         path = module.__name__.removeprefix(f"{FACE}.")
-        if path in tables.core.REDIRECTS:
-            warnings.warn(f"Importing from timm.{path} is deprecated, please import via "
-                          f"timm.{tables.core.REDIRECTS[path]}", FutureWarning, stacklevel=_import_level())
+        if path in tables.core.WARNS:
+            warnings.warn(f"Importing from timm.{path} is deprecated, please import via {tables.core.WARNS[path]}",
+                          FutureWarning, stacklevel=_import_level())
 
 
 def _import_level() -> int:

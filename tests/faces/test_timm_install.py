@@ -174,15 +174,10 @@ def test_a_traceback_begins_with_the_script(tmp_path):
     (["--nothing"], "does not know the option --nothing; the options of python stand before -m, those of the script "
                     "after it"),
 ])
-def test_what_cannot_be_run(arguments, text, tmp_path, monkeypatch, capsys):
-    from mvlib.timm.running import run
-
-    monkeypatch.chdir(tmp_path)
+def test_what_cannot_be_run(arguments, text, tmp_path):
     (tmp_path / "train.py").write_text("")
-    with pytest.raises(SystemExit) as exit:
-        run(arguments)
-    assert exit.value.code == 2
-    assert capsys.readouterr().err == f"python -m mvlib.timm: {text}\n"
+    done = python("-m", "mvlib.timm", *arguments, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (2, f"python -m mvlib.timm: {text}\n")
 
 
 @pytest.mark.slow

@@ -1,0 +1,147 @@
+"""timm's `create_model`, and what goes with it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from torch import nn
+
+from ... import factory, hub
+from ...arguments import arguments_of
+from ...errors import UnknownNameError
+from ...loading import load_weights
+from ...names import closest, split_model_name_tag
+from ...names import parse_model_name as parse
+from ...registry import is_model, list_models, load_entrypoint
+from ...weights import WeightsConfig
+from .pretrained import PretrainedCfg, config_of
+from .registry import foreign_entrypoint
+
+__all__ = ["create_model", "parse_model_name", "safe_model_name"]
+
+Cfg = str | Mapping[str, Any] | PretrainedCfg | WeightsConfig
+PathLike = str | os.PathLike[str]
+
+_OF_CREATE_MODEL = ("features_only", "out_indices", "feature_cls", "output_fmt", "device", "dtype", "mmap", "progress")
+
+
+def create_model(
+    model_name: str,
+    pretrained: bool = False,
+    pretrained_cfg: Cfg | None = None,
+    pretrained_cfg_overlay: Mapping[str, Any] | None = None,
+    checkpoint_path: PathLike | None = None,
+    cache_dir: PathLike | None = None,
+    scriptable: bool | None = None,
+    exportable: bool | None = None,
+    no_jit: bool | None = None,
+    **kwargs: Any,
+) -> nn.Module:
+    """A model by its name, random unless `pretrained` is true, whatever tag the name has.
+
+    Args:
+        model_name: "resnet50", "resnet50.a1_in1k", "hf-hub:owner/name[@revision]" or "local-dir:/path".
+        pretrained: Whether weights are loaded: those of the tag, the architecture's default ones, or the repository's.
+        pretrained_cfg: A tag, which goes before that of the name, or a config of weights.
+        pretrained_cfg_overlay: Fields of the config to replace; `state_dict` may give the tensors themselves.
+        checkpoint_path: Load this file into the model; "" is none.
+        cache_dir: Folder for downloads instead of the usual caches.
+        scriptable, exportable, no_jit: Without effect: scripting and exporters take every model as it is.
+        **kwargs: The architecture's own arguments, those that are None left out; and `features_only`, `out_indices`,
+            `feature_cls`, `device`, `dtype`.
+
+    Raises:
+        TypeError: The architecture does not know an argument.
+        RuntimeError: The architecture or the tag is unknown, or there are no such weights.
+        ValueError: The name has an unknown prefix, or looks like a path; or an argument has a value that cannot be.
+    """
+    kwargs = {key: value for key, value in kwargs.items() if value is not None}
+    source, name = parse_model_name(model_name)
+    if source is None:
+        name, tag = split_model_name_tag(name)
+        pretrained_cfg = pretrained_cfg or tag or None
+        architecture = name
+    else:
+        if pretrained_cfg:
+            raise ValueError(f"'{model_name}' brings its own config; pretrained_cfg contradicts it")
+        architecture = str(hub.fetch_config(f"{source}:{name}", cache_dir=cache_dir).get("architecture", ""))
+    if not is_model(architecture):
+        raise UnknownNameError(f"Unknown model ({architecture}){closest(architecture, list_models())}")
+
+    foreign = foreign_entrypoint(architecture)
+    if foreign is not None:
+        if source is not None:
+            from .repositories import load_model_config_from_hf, load_model_config_from_path
+
+            read = load_model_config_from_hf if source == "hf-hub" else load_model_config_from_path
+            pretrained_cfg, _, arguments = read(name, **({"cache_dir": cache_dir} if source == "hf-hub" else {}))
+            kwargs = {**(arguments or {}), **kwargs}
+        model: nn.Module = foreign(pretrained=pretrained, pretrained_cfg=pretrained_cfg,
+                                   pretrained_cfg_overlay=pretrained_cfg_overlay, cache_dir=cache_dir, **kwargs)
+        if checkpoint_path:
+            from .checkpoints import load_checkpoint
+
+            load_checkpoint(model, checkpoint_path)
+        return model
+
+    entrypoint = load_entrypoint(architecture)
+    known = arguments_of(entrypoint)
+    for key in kwargs if known is not None else ():
+        if known is not None and key not in known and key not in _OF_CREATE_MODEL:
+            _refuse_argument(architecture, key, known)
+    feature_cls = kwargs.pop("feature_cls", None)
+    wrap = isinstance(feature_cls, type) and kwargs.pop("features_only", False)
+    indices = kwargs.pop("out_indices", None) if wrap else None
+    overlay, state_dict = _without_tensors(pretrained_cfg_overlay)
+    if isinstance(pretrained_cfg, str) or pretrained_cfg is None:
+        model_name = f"{architecture}.{pretrained_cfg}" if pretrained_cfg and source is None else model_name
+        cfg = None
+    else:
+        fields = pretrained_cfg if isinstance(pretrained_cfg, WeightsConfig | Mapping) else vars(pretrained_cfg)
+        if not isinstance(fields, WeightsConfig):
+            fields, own_tensors = _without_tensors(fields)
+            state_dict = state_dict or own_tensors
+        cfg, model_name = config_of(fields or {}, architecture), architecture
+    model = factory.create_model(
+        model_name, bool(pretrained) and not state_dict, cfg, overlay or None, checkpoint_path or None, cache_dir,
+        feature_cls=feature_cls if isinstance(feature_cls, str) else None, **kwargs)
+    if pretrained and state_dict:
+        load_weights(model, dict(state_dict), config=getattr(model, "weights_config", cfg), fit_head=True,
+                     fit_input="in_chans" in kwargs, origin="the state dict in pretrained_cfg")
+    if wrap:
+        return feature_cls(model, **({} if indices is None else {"out_indices": indices}))
+    return model
+
+
+def _without_tensors(fields: Mapping[str, Any] | None) -> tuple[dict[str, Any], Any]:
+    """A config's fields without `state_dict` and what only timm reads; and the state dict."""
+    kept = dict(fields or {})
+    state_dict = kept.pop("state_dict", None)
+    return kept, state_dict
+
+
+def _refuse_argument(architecture: str, key: str, known: Mapping[str, Any]) -> NoReturn:
+    raise TypeError(f"'{architecture}' got an unexpected keyword argument '{key}'"
+                    f"{closest(key, (*known, *_OF_CREATE_MODEL)) or '.'} It takes: {', '.join(sorted(known))}")
+
+
+def parse_model_name(model_name: str) -> tuple[str | None, str]:
+    """(source, what stands behind it): ("hf-hub", "owner/name"); or (None, "resnet50.a1_in1k").
+
+    Raises:
+        ValueError: The prefix is unknown or nothing follows it, or the name looks like a path but has none.
+    """
+    try:
+        source, name, _ = parse(model_name)
+    except UnknownNameError as error:
+        raise ValueError(str(error)) from None
+    return source, model_name if source is None else name
+
+
+def safe_model_name(model_name: str, remove_source: bool = True) -> str:
+    """A name with "_" for all that is no letter or digit, for use in a file's name."""
+    if remove_source:
+        model_name = parse_model_name(model_name)[1]
+    return "".join(c if c.isalnum() else "_" for c in model_name).rstrip("_")

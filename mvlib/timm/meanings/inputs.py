@@ -1,0 +1,70 @@
+"""What timm keeps of a model's inputs and arguments, from what our models say of themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from ...publish import current_arguments
+
+__all__ = ["get_model_args", "get_model_input_config", "get_model_traits", "get_pretrained_grid_size",
+           "update_model_args"]
+
+
+def get_model_traits(model: nn.Module) -> dict[str, Any]:
+    """What is true of a model now: `img_size`, `fixed_input_size`, `first_conv`, `in_chans`, `num_classes`."""
+    cfg: Mapping[str, Any] = getattr(model, "pretrained_cfg", None) or {}
+    traits: dict[str, Any] = {
+        "img_size": getattr(model, "img_size", None),
+        "fixed_input_size": bool(cfg.get("fixed_input_size", False)),
+        "first_conv": cfg.get("first_conv"),
+        **getattr(model, "_traits", {}),  # what a user's model says
+    }
+    traits.update((key, getattr(model, key)) for key in ("in_chans", "num_classes") if hasattr(model, key))
+    return traits
+
+
+def get_model_input_config(model: nn.Module) -> dict[str, Any]:
+    """`input_size` (channels, height, width), `fixed_input_size` and `first_conv` of a model as it is now."""
+    traits = get_model_traits(model)
+    cfg: Mapping[str, Any] = getattr(model, "pretrained_cfg", None) or {}
+    chans, *size = cfg.get("input_size") or (3, 224, 224)
+    return {"input_size": (traits.get("in_chans", chans), *(traits["img_size"] or size)),
+            "fixed_input_size": traits["fixed_input_size"], "first_conv": traits["first_conv"]}
+
+
+def get_model_args(model: Any, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Arguments that build a model again as it is now, without rates of dropout unless `overrides` has them.
+
+    Raises:
+        ValueError: An override disagrees with the model.
+    """
+    current = current_arguments(model)
+    for key, value in (overrides or {}).items():
+        if key in ("num_classes", "in_chans", "img_size", "global_pool") and current.get(key, value) != value:
+            raise ValueError(f"{key}={value} disagrees with the model, which has {current[key]}")
+    return {**current, **(overrides or {})}
+
+
+def update_model_args(model: Any, **model_args: Any) -> None:
+    """Note arguments by which a model that was changed is built again."""
+    model.model_args = {**getattr(model, "model_args", {}), **model_args}
+
+
+def get_pretrained_grid_size(
+    model: nn.Module, patch_weight: Tensor | None, num_tokens: int
+) -> tuple[int, int] | None:
+    """The grid of patches that a checkpoint's position embedding has, by the image size of its config.
+
+    Returns:
+        (rows, columns); None where they do not make `num_tokens`.
+    """
+    if patch_weight is None or patch_weight.ndim != 4:
+        return None
+    cfg: Mapping[str, Any] = getattr(model, "pretrained_cfg", None) or {}
+    size = getattr(model, "pretrained_model_args", {}).get("img_size") or (cfg.get("input_size") or (3, 224, 224))[-2:]
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    rows, columns = (side // patch for side, patch in zip(sides, patch_weight.shape[-2:]))
+    return (rows, columns) if rows * columns == num_tokens else None
