@@ -121,13 +121,13 @@ class ClNormMlpClassifierHead(nn.Module):
         if pool_type is not None:
             self._set_pool(pool_type)
         if reset_other:
-            self.norm, self.pre_logits, self.hidden_size = nn.Identity(), nn.Identity(), None
+            self.norm, self.pre_logits = (nn.Identity().train(self.training) for _ in range(2))
+            self.hidden_size = None
         if in_features is not None and in_features != self.in_features:
             if not isinstance(self.norm, nn.Identity):
                 raise ValueError("in_features changes only without the norm; reset it with reset_other=True")
             self.in_features = in_features
-        self.fc = self._make_classifier(num_classes).to(**placed)
-        self.train(self.training)
+        self.fc = self._make_classifier(num_classes).to(**placed).train(self.training)
 
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         if self.pool_type:

@@ -53,6 +53,10 @@ def get_notrace_functions() -> list[Callable[..., Any]]:
     return list(_functions)
 
 
+def _float_to_int(x: float) -> int:
+    return int(x)
+
+
 def _tracer_arguments() -> dict[str, Any]:
     return dict(leaf_modules=get_notrace_modules(), autowrap_functions=get_notrace_functions())
 

@@ -320,7 +320,7 @@ class Head(nn.Module):
 
     def set_global_pool(self, pool_type: str) -> None:
         """Change the pooling, in place; the classifier has to be made anew."""
-        self.global_pool = GlobalPool2d(pool_type, layout=self.global_pool.layout)
+        self.global_pool = GlobalPool2d(pool_type, layout=self.global_pool.layout).train(self.training)
 
     def cut(self, in_features: int) -> None:
         """Remove, in place, what fits the final features alone: the head then takes any of `in_features` channels."""
@@ -357,7 +357,6 @@ class Head(nn.Module):
             self.in_features = in_features
         if pool_type is not None:
             self.set_global_pool(pool_type)
-            self.global_pool.train(self.training)
         self.fc = self.make_classifier(num_classes).to(**placed).train(self.training)
 
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
@@ -477,8 +476,8 @@ class NormMlpClassifierHead(Head):
 
     def set_global_pool(self, pool_type: str) -> None:
         """As every head's; the hidden layer keeps its weights."""
-        self.global_pool = _make_narrow_pool(pool_type)
-        self.flatten = nn.Flatten(1) if pool_type else nn.Identity()
+        self.global_pool = _make_narrow_pool(pool_type).train(self.training)
+        self.flatten = (nn.Flatten(1) if pool_type else nn.Identity()).train(self.training)
         if isinstance(self.pre_logits, nn.Sequential):
             old, fresh = self.pre_logits.fc, self._make_linear(self.in_features, self.hidden_size)
             weight = old.weight.detach().reshape(fresh.weight.shape)
@@ -486,7 +485,7 @@ class NormMlpClassifierHead(Head):
             self.pre_logits.fc = fresh.train(old.training)
 
     def cut(self, in_features: int) -> None:
-        self.norm, self.pre_logits = nn.Identity(), nn.Identity()
+        self.norm, self.pre_logits = (nn.Identity().train(self.training) for _ in range(2))
         self.in_features, self.hidden_size = in_features, None
 
     def _make_linear(self, in_features: int, out_features: int, bias: bool = True) -> nn.Module:
