@@ -116,6 +116,11 @@ class RelPosTable(nn.Module):
         count = math.prod(self.window_size) + prefix_tokens
         self.register_buffer("relative_position_index", torch.empty(count, count, dtype=torch.long), persistent=False)
 
+    @property
+    def window_area(self) -> int:
+        """Positions of the window."""
+        return math.prod(self.window_size)
+
     def table_shape(self) -> tuple[int, ...]:
         return math.prod(_offsets(self.window_size)) + 3 * self.prefix_tokens, self.num_heads
 
@@ -171,6 +176,11 @@ class RelPosBias(RelPosTable):
 
 class RelPosBiasTf(RelPosBias):
     """`RelPosBias` in the layout of MaxViT's TensorFlow code: (num_heads, rows, columns), offsets of key from query."""
+
+    @property
+    def window_area(self) -> int:
+        """Positions of the window."""
+        return math.prod(self.window_size)
 
     def table_shape(self) -> tuple[int, ...]:
         return self.num_heads, *_offsets(self.window_size)

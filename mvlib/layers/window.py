@@ -32,21 +32,21 @@ def pad_to_multiple(x: Tensor, sides: tuple[int, int]) -> Tensor:
     return F.pad(x, [0, 0, 0, right, 0, below]) if below > 0 or right > 0 else x
 
 
-def window_partition(x: Tensor, window: Size) -> Tensor:
+def window_partition(x: Tensor, window_size: Size) -> Tensor:
     """Cut a map into windows that do not overlap, row by row.
 
-    Shapes: (B, H, W, C) -> (B * windows, wh * ww, C); the window's sides wh and ww must divide H and W.
+    Shapes: (B, H, W, C) -> (B * windows, wh, ww, C); the window's sides wh and ww must divide H and W.
     """
     batch, height, width, chans = x.shape
-    x = x.view(batch, height // window[0], window[0], width // window[1], window[1], chans)
-    return x.transpose(2, 3).reshape(-1, window[0] * window[1], chans)
+    x = x.view(batch, height // window_size[0], window_size[0], width // window_size[1], window_size[1], chans)
+    return x.transpose(2, 3).reshape(-1, window_size[0], window_size[1], chans)
 
 
-def window_reverse(windows: Tensor, window: Size, grid: Size) -> Tensor:
-    """Put the windows of a map of `grid` (H, W) together again.
+def window_reverse(windows: Tensor, window_size: Size, H: int, W: int) -> Tensor:
+    """Put the windows of a map of H rows and W columns together again.
 
-    Shapes: (B * windows, wh * ww, C) -> (B, H, W, C).
+    Shapes: (B * windows, wh, ww, C), or both sides in one, -> (B, H, W, C).
     """
-    (height, width), chans = grid, windows.shape[-1]
-    x = windows.view(-1, height // window[0], width // window[1], window[0], window[1], chans)
-    return x.transpose(2, 3).reshape(-1, height, width, chans)
+    chans = windows.shape[-1]
+    x = windows.view(-1, H // window_size[0], W // window_size[1], window_size[0], window_size[1], chans)
+    return x.transpose(2, 3).reshape(-1, H, W, chans)

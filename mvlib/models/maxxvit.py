@@ -589,9 +589,9 @@ def _cut_into_parts(x: Tensor, size: Size, is_grid: bool) -> Tensor:
         raise ValueError(f"a map of {height} x {width} cannot be cut into {'a grid' if is_grid else 'windows'} of "
                          f"{size[0]} x {size[1]}: build the model with the image's img_size, or call set_input_size")
     if not is_grid:
-        return window_partition(x, size)
+        return window_partition(x, size).flatten(1, 2)
     # The grid's cells are windows, as many as the grid has places: what was a window is now a position, and vice versa.
-    cells = window_partition(x, (height // size[0], width // size[1]))
+    cells = window_partition(x, (height // size[0], width // size[1])).flatten(1, 2)
     return cells.unflatten(0, (batch, -1)).transpose(1, 2).flatten(0, 1)
 
 
@@ -600,9 +600,9 @@ def _join_parts(parts: Tensor, size: Size, is_grid: bool, like: Tensor) -> Tenso
     """The inverse of `_cut_into_parts`. Shapes: (B * parts, sh * sw, C) -> (B, H, W, C), with B, H and W of `like`."""
     batch, height, width, _ = like.shape
     if not is_grid:
-        return window_reverse(parts, size, (height, width))
+        return window_reverse(parts, size, height, width)
     cells = parts.unflatten(0, (batch, -1)).transpose(1, 2).flatten(0, 1)
-    return window_reverse(cells, (height // size[0], width // size[1]), (height, width))
+    return window_reverse(cells, (height // size[0], width // size[1]), height, width)
 
 
 @torch.fx.wrap

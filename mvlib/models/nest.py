@@ -85,14 +85,14 @@ class NestLevel(nn.Module):
         batch, (blocks, size) = x.shape[0], self.pos_embed.shape[1:3]
         x = window_partition(self.pool(x), self.window).view(batch, blocks, size, -1) + self.pos_embed
         x = run_blocks(self.transformer_encoder, x, recompute=self.grad_checkpointing)
-        return window_reverse(x, self.window, self.grid).view(batch, *self.grid, -1)
+        return window_reverse(x, self.window, *self.grid).view(batch, *self.grid, -1)
 
     def fit_positions(self, pos_embed: Tensor) -> Tensor:
         """Interpolate another size's position embedding, whose blocks and they themselves are square, too."""
         blocks, side = (math.isqrt(size) for size in pos_embed.shape[1:3])
-        grid = window_reverse(pos_embed, (side, side), (blocks * side, blocks * side))
+        grid = window_reverse(pos_embed, (side, side), blocks * side, blocks * side)
         grid = resample_grid(grid, list(self.grid), antialias=False, align_corners=False)
-        return window_partition(grid, self.window)[None]
+        return window_partition(grid, self.window).flatten(1, 2)[None]
 
 
 class Nest(ImageModel):

@@ -73,6 +73,7 @@ class WindowAttention(RelPosTable):
         proj_drop: float = 0.0,
     ) -> None:
         super().__init__()
+        self.dim = dim
         self.add_rel_pos_table(window_size, num_heads)
         head_dim = head_dim or dim // num_heads
         attn_dim = num_heads * head_dim
@@ -154,7 +155,7 @@ def shifted_window_mask(
     """
     rows, columns = _origin(grid[0], window[0], shift[0], device), _origin(grid[1], window[1], shift[1], device)
     origin = (rows[:, None] * 3 + columns)[None, :, :, None]
-    origin = window_partition(origin, window).squeeze(-1)  # (windows, wh * ww)
+    origin = window_partition(origin, window).flatten(1)  # (windows, wh * ww)
     apart = origin[:, None, :] != origin[:, :, None]
     return torch.zeros(apart.shape, dtype=dtype, device=device).masked_fill(apart, -100.0)  # Swin's value
 
@@ -176,10 +177,10 @@ class SwinTransformerBlock(nn.Module):
         dim: Channels.
         input_resolution: Rows and columns of the map that windows and mask are made for.
         num_heads: Heads.
+        head_dim: Channels of a head; `dim` / `num_heads` unless given.
         window_size: Rows and columns of a window.
         shift_size: How far the map is rolled before it is cut into windows.
         always_partition: Keep window and shift where the map is smaller; the map is padded.
-        fixed_window: Keep the window; pad before the map is rolled, and roll it along sides of several windows alone.
         dynamic_mask: Compute the mask of shifted windows for the map at hand in each forward pass.
         mlp_ratio: Hidden channels of the MLP per channel.
         qkv_bias: Whether the query, key and value projection has a bias.
@@ -188,6 +189,7 @@ class SwinTransformerBlock(nn.Module):
         drop_path: Stochastic depth rate of both branches.
         act_layer: Activation of the MLP.
         norm_layer: Norm of attention and MLP.
+        fixed_window: Keep the window; pad before the map is rolled, and roll it along sides of several windows alone.
         attn_kwargs: Further arguments of the attention.
     """
 
@@ -198,10 +200,10 @@ class SwinTransformerBlock(nn.Module):
         dim: int,
         input_resolution: Size,
         num_heads: int = 4,
+        head_dim: int | None = None,
         window_size: int | Size = 7,
         shift_size: int | Size = 0,
         always_partition: bool = False,
-        fixed_window: bool = False,
         dynamic_mask: bool = False,
         mlp_ratio: float = 4.0,
         qkv_bias: bool = True,
@@ -210,18 +212,22 @@ class SwinTransformerBlock(nn.Module):
         drop_path: float = 0.0,
         act_layer: ActLayer = nn.GELU,
         norm_layer: NormLayer = nn.LayerNorm,
+        fixed_window: bool = False,
         **attn_kwargs: Any,
     ) -> None:
         super().__init__()
         norm = get_norm_layer(norm_layer)
+        if head_dim is not None:
+            attn_kwargs["head_dim"] = head_dim
+        self.dim, self.num_heads, self.mlp_ratio = dim, num_heads, mlp_ratio
         self.input_resolution = input_resolution
-        self.is_shifted = any(to_2tuple(shift_size))
+        self.target_shift_size = to_2tuple(shift_size)
         self.always_partition = always_partition
         self.fixed_window = fixed_window
         self.dynamic_mask = dynamic_mask
-        self.window_size, self.shift_size = self._fit_window(to_2tuple(window_size), to_2tuple(shift_size))
+        self.window_size, self.shift_size = self._fit_window(to_2tuple(window_size), self.target_shift_size)
         self.norm1 = norm(dim)
-        self.attn = self.attn_layer(dim, num_heads, window_size=self.window_size, qkv_bias=qkv_bias,
+        self.attn = self.attn_layer(dim=dim, num_heads=num_heads, window_size=self.window_size, qkv_bias=qkv_bias,
                                     attn_drop=attn_drop, proj_drop=proj_drop, **attn_kwargs)
         self.drop_path1 = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
         self.norm2 = norm(dim)
@@ -229,6 +235,11 @@ class SwinTransformerBlock(nn.Module):
         self.drop_path2 = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
         self.register_buffer("attn_mask", None, persistent=False)
         self.init_non_persistent_buffers()
+
+    @property
+    def window_area(self) -> int:
+        """Tokens of a window."""
+        return math.prod(self.window_size)
 
     def _fit_window(self, window: Size, shift: Size) -> tuple[Size, Size]:
         if self.always_partition or self.fixed_window:
@@ -254,7 +265,7 @@ class SwinTransformerBlock(nn.Module):
         self.input_resolution = feat_size
         if always_partition is not None:
             self.always_partition = always_partition
-        shift = tuple(w // 2 for w in window_size) if self.is_shifted else (0, 0)
+        shift = tuple(w // 2 for w in window_size) if any(self.target_shift_size) else (0, 0)
         self.window_size, self.shift_size = self._fit_window(window_size, shift)
         self.attn.set_window_size(self.window_size)
         self.init_non_persistent_buffers()
@@ -276,8 +287,8 @@ class SwinTransformerBlock(nn.Module):
         mask = self.attn_mask
         if is_shifted and self.dynamic_mask:
             mask = shifted_window_mask(grid, self.window_size, shift, x.device, x.dtype)
-        x = self.attn(window_partition(x, self.window_size), mask)
-        x = window_reverse(x, self.window_size, grid)
+        x = self.attn(window_partition(x, self.window_size).flatten(1, 2), mask)
+        x = window_reverse(x, self.window_size, grid[0], grid[1])
         if not self.fixed_window:
             x = x[:, :height, :width]
         x = torch.roll(x, shift, dims=(1, 2)) if is_shifted else x
@@ -298,8 +309,9 @@ class PatchMerging(nn.Module):
 
     def __init__(self, dim: int, out_dim: int | None = None, norm_layer: NormLayer = nn.LayerNorm) -> None:
         super().__init__()
+        self.dim, self.out_dim = dim, out_dim or 2 * dim
         self.norm = get_norm_layer(norm_layer)(4 * dim)
-        self.reduction = nn.Linear(4 * dim, out_dim or 2 * dim, bias=False)
+        self.reduction = nn.Linear(4 * dim, self.out_dim, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.reduction(self.norm(self.gather(x)))
@@ -323,10 +335,9 @@ class SwinTransformerStage(Stage):
         input_resolution: Rows and columns of the input.
         depth: Number of blocks.
         downsample: Begin with patch merging.
-        window_size: Rows and columns of a window.
         drop_path: Stochastic depth rate of each block.
         norm_layer: Norm of patch merging and blocks.
-        block_kwargs: Further arguments of the blocks.
+        Others, and `block_kwargs`: As the blocks take them; every second one shifts by half a window.
     """
 
     block_layer: type[SwinTransformerBlock] = SwinTransformerBlock
@@ -339,29 +350,45 @@ class SwinTransformerStage(Stage):
         input_resolution: Size,
         depth: int,
         downsample: bool = True,
+        num_heads: int = 4,
+        head_dim: int | None = None,
         window_size: int | Size = 7,
+        always_partition: bool = False,
+        dynamic_mask: bool = False,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        proj_drop: float = 0.0,
+        attn_drop: float = 0.0,
         drop_path: Sequence[float] | float = 0.0,
         norm_layer: NormLayer = nn.LayerNorm,
         **block_kwargs: Any,
     ) -> None:
         super().__init__()
+        self.dim, self.depth = dim, depth
+        self.input_resolution = input_resolution
         self.downsample = self.merging_layer(dim, out_dim, norm_layer) if downsample else nn.Identity()
         window = to_2tuple(window_size)
         half = tuple(w // 2 for w in window)
+        if head_dim is not None:
+            block_kwargs["head_dim"] = head_dim
         self.blocks = nn.Sequential(*(
             self.block_layer(
-                out_dim, self._output_resolution(input_resolution), window_size=window, shift_size=half if i % 2 else 0,
-                drop_path=rate, norm_layer=norm_layer, **block_kwargs)
+                out_dim, self.output_resolution, num_heads, window_size=window, shift_size=half if i % 2 else 0,
+                always_partition=always_partition, dynamic_mask=dynamic_mask, mlp_ratio=mlp_ratio, qkv_bias=qkv_bias,
+                proj_drop=proj_drop, attn_drop=attn_drop, drop_path=rate, norm_layer=norm_layer, **block_kwargs)
             for i, rate in enumerate(to_ntuple(depth)(drop_path))))
 
-    def _output_resolution(self, size: Size) -> Size:
-        is_merging = isinstance(self.downsample, PatchMerging)
+    @property
+    def output_resolution(self) -> Size:
+        """Rows and columns of the output."""
+        is_merging, size = isinstance(self.downsample, PatchMerging), self.input_resolution
         return tuple((side + 1) // 2 for side in size) if is_merging else size
 
     def set_input_size(self, feat_size: Size, window_size: Size, always_partition: bool | None = None) -> None:
         """Change the size of the stage's input and the window."""
+        self.input_resolution = feat_size
         for block in self.blocks:
-            block.set_input_size(self._output_resolution(feat_size), window_size, always_partition)
+            block.set_input_size(self.output_resolution, window_size, always_partition)
 
 
 class WindowPyramid(ImageModel):
@@ -517,9 +544,6 @@ class SwinTransformer(WindowPyramid):
         always_partition: Keep windows and shifts where a map is smaller than the window.
         strict_img_size: Refuse images of another size.
         dynamic_img_size: Take images of any size that patches divide; the same as `strict_img_size=False`.
-        dynamic_img_pad: Pad images to a multiple of the patch size; takes images of any size.
-        fixed_windows: Take images of any size as torchvision does: windows keep their size, a side that is one window
-            is not shifted, and pixels at the end that are less than a patch are left out.
         mlp_ratio: Hidden channels of an MLP per channel, for all stages or each.
         qkv_bias: Whether the query, key and value projections have a bias.
         drop_rate: Dropout before the classifier.
@@ -529,6 +553,9 @@ class SwinTransformer(WindowPyramid):
         embed_layer: Patch embedding.
         norm_layer: Norm everywhere.
         weight_init: Initial weights: "" (truncated normal), "jax", "jax_nlhb", "moco", or "reset" and "skip" (torch's).
+        dynamic_img_pad: Pad images to a multiple of the patch size; takes images of any size.
+        fixed_windows: Take images of any size as torchvision does: windows keep their size, a side that is one window
+            is not shifted, and pixels at the end that are less than a patch are left out.
 
     Raises:
         ValueError: The window sizes are not one for each stage, or not positive; `weight_init` is unknown.
@@ -549,8 +576,6 @@ class SwinTransformer(WindowPyramid):
         always_partition: bool = False,
         strict_img_size: bool = True,
         dynamic_img_size: bool = False,
-        dynamic_img_pad: bool = False,
-        fixed_windows: bool = False,
         mlp_ratio: float | Sequence[float] = 4.0,
         qkv_bias: bool = True,
         drop_rate: float = 0.0,
@@ -560,6 +585,8 @@ class SwinTransformer(WindowPyramid):
         embed_layer: Callable[..., nn.Module] = PatchEmbed,
         norm_layer: NormLayer = nn.LayerNorm,
         weight_init: str = "",
+        dynamic_img_pad: bool = False,
+        fixed_windows: bool = False,
     ) -> None:
         super().__init__()
         norm_layer, count = get_norm_layer(norm_layer), len(depths)

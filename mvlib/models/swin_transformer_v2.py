@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -26,17 +26,17 @@ from ..layers.rel_pos import gen_relative_log_coords, gen_relative_position_inde
 from ..layers.weight_init import init_vit_module
 from ..registry import register_model
 from .base import KeyMap, StateDict
+from .swin_transformer import PatchMerging as PreNormPatchMerging
 from .swin_transformer import (
-    PatchMerging,
     Size,
     SwinTransformerBlock,
     SwinTransformerStage,
-    WindowAttention,
     WindowPyramid,
     WindowSize,
     from_microsoft,
     torchvision_key,
 )
+from .swin_transformer import WindowAttention as TableWindowAttention
 
 if TYPE_CHECKING:
     from ._variants.swin_transformer_v2 import *
@@ -47,28 +47,30 @@ _MAX_SCALE = 100.0  # of the cosine of query and key
 _MAX_BIAS = 16.0
 
 
-class CosineWindowAttention(WindowAttention):
+class WindowAttention(TableWindowAttention):
     """Self-attention inside windows by the cosine of query and key, with a computed bias for relative positions.
 
     Shapes: (B * windows, wh * ww, dim) -> same. Keys `logit_scale`, `cpb_mlp`, `qkv`, `q_bias`, `v_bias`, `proj`.
 
     Args:
+        qkv_bias_separate: How timm adds the bias, after the product; what comes of it is the same.
         pretrained_window_size: Window that the coordinates are measured by; 0 for the window itself.
-        Others: As `WindowAttention`.
+        Others: As Swin's own.
     """
 
     def __init__(
         self,
         dim: int,
+        window_size: int | Size,
         num_heads: int,
-        window_size: int | Size = 7,
         qkv_bias: bool = True,
+        qkv_bias_separate: bool = False,
         attn_drop: float = 0.0,
         proj_drop: float = 0.0,
         pretrained_window_size: int | Size = 0,
     ) -> None:
         nn.Module.__init__(self)  # Swin's own has a table of biases
-        self.num_heads = num_heads
+        self.dim, self.num_heads, self.qkv_bias_separate = dim, num_heads, qkv_bias_separate
         self.fused_attn = use_fused_attn()
         self.window_size = to_2tuple(window_size)
         self.pretrained_window_size = to_2tuple(pretrained_window_size)
@@ -130,10 +132,31 @@ class CosineWindowAttention(WindowAttention):
 class SwinTransformerV2Block(SwinTransformerBlock):
     """Window attention, then an MLP, each with its norm at the end of the residual branch; else as Swin's block."""
 
-    attn_layer = CosineWindowAttention
+    attn_layer = WindowAttention
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self,
+        dim: int,
+        input_resolution: Size,
+        num_heads: int,
+        window_size: int | Size = 7,
+        shift_size: int | Size = 0,
+        always_partition: bool = False,
+        dynamic_mask: bool = False,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        proj_drop: float = 0.0,
+        attn_drop: float = 0.0,
+        drop_path: float = 0.0,
+        act_layer: ActLayer = "gelu",
+        norm_layer: NormLayer = nn.LayerNorm,
+        pretrained_window_size: int | Size = 0,
+        fixed_window: bool = False,
+    ) -> None:
+        super().__init__(
+            dim, input_resolution, num_heads, None, window_size, shift_size, always_partition, dynamic_mask, mlp_ratio,
+            qkv_bias, proj_drop, attn_drop, drop_path, act_layer, norm_layer, fixed_window,
+            pretrained_window_size=pretrained_window_size)
         move_to_end(self, "norm1", "drop_path1", "mlp", "norm2", "drop_path2")
 
     def forward(self, x: Tensor) -> Tensor:
@@ -141,8 +164,8 @@ class SwinTransformerV2Block(SwinTransformerBlock):
         return x + self.drop_path2(self.norm2(self.mlp(x)))
 
 
-class PostNormPatchMerging(PatchMerging):
-    """Halve the resolution: 2 x 2 tokens are concatenated, projected and normalised. Shapes as `PatchMerging`."""
+class PatchMerging(PreNormPatchMerging):
+    """Halve the resolution: 2 x 2 tokens are concatenated, projected and normalised. Shapes as Swin's own."""
 
     def __init__(self, dim: int, out_dim: int | None = None, norm_layer: NormLayer = nn.LayerNorm) -> None:
         super().__init__(dim, out_dim, norm_layer)
@@ -157,7 +180,7 @@ class SwinTransformerV2Stage(SwinTransformerStage):
     """Patch merging (but in the first stage), then blocks of which every second one shifts its windows."""
 
     block_layer = SwinTransformerV2Block
-    merging_layer = PostNormPatchMerging
+    merging_layer = PatchMerging
 
 
 class SwinTransformerV2(WindowPyramid):
@@ -178,8 +201,6 @@ class SwinTransformerV2(WindowPyramid):
         always_partition: Keep windows and shifts where a map is smaller than the window.
         strict_img_size: Refuse images of another size.
         dynamic_img_size: Take images of any size that patches divide; the same as `strict_img_size=False`.
-        dynamic_img_pad: Pad images to a multiple of the patch size; takes images of any size.
-        fixed_windows: Take images of any size as torchvision does, see `SwinTransformer`.
         mlp_ratio: Hidden channels of an MLP per channel.
         qkv_bias: Whether the query and value projections have a bias.
         drop_rate: Dropout before the classifier.
@@ -189,6 +210,8 @@ class SwinTransformerV2(WindowPyramid):
         act_layer: Activation of the MLPs, by name or class.
         norm_layer: Norm everywhere.
         pretrained_window_sizes: Windows that each stage was pretrained with, 0 where they are its own.
+        dynamic_img_pad: Pad images to a multiple of the patch size; takes images of any size.
+        fixed_windows: Take images of any size as torchvision does, see `SwinTransformer`.
 
     Raises:
         ValueError: The window sizes are not one for each stage, or not positive.
@@ -210,8 +233,6 @@ class SwinTransformerV2(WindowPyramid):
         always_partition: bool = False,
         strict_img_size: bool = True,
         dynamic_img_size: bool = False,
-        dynamic_img_pad: bool = False,
-        fixed_windows: bool = False,
         mlp_ratio: float = 4.0,
         qkv_bias: bool = True,
         drop_rate: float = 0.0,
@@ -221,6 +242,8 @@ class SwinTransformerV2(WindowPyramid):
         act_layer: ActLayer = "gelu",
         norm_layer: NormLayer = nn.LayerNorm,
         pretrained_window_sizes: Sequence[int | Size] = (0, 0, 0, 0),
+        dynamic_img_pad: bool = False,
+        fixed_windows: bool = False,
     ) -> None:
         super().__init__()
         norm_layer = get_norm_layer(norm_layer)

@@ -47,9 +47,9 @@ class LocallyGroupedAttn(Attention):
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # nothing is masked
         height, width = x.shape[1:3]
         x = pad_to_multiple(x, self.window)
-        grid = x.shape[1], x.shape[2]
-        x = super().forward(window_partition(x, self.window))
-        return window_reverse(x, self.window, grid)[:, :height, :width]
+        rows, columns = x.shape[1:3]
+        x = super().forward(window_partition(x, self.window).flatten(1, 2))
+        return window_reverse(x, self.window, rows, columns)[:, :height, :width]
 
 
 class GlobalSubSampleAttn(nn.Module):

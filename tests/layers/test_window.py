@@ -8,10 +8,10 @@ from mvlib.models.swin_transformer import shifted_window_mask
 def test_partition_takes_windows_row_by_row():
     x = torch.arange(2 * 4 * 6).view(2, 4, 6, 1)
     windows = window_partition(x, (2, 3))
-    assert windows.shape == (8, 6, 1)
-    assert torch.equal(windows[1].view(2, 3), x[0, :2, 3:, 0])
-    assert torch.equal(windows[6].view(2, 3), x[1, 2:, :3, 0])
-    assert torch.equal(window_reverse(windows, (2, 3), (4, 6)), x)
+    assert windows.shape == (8, 2, 3, 1)
+    assert torch.equal(windows[1], x[0, :2, 3:])
+    assert torch.equal(windows[6], x[1, 2:, :3])
+    assert torch.equal(window_reverse(windows, (2, 3), 4, 6), x)
 
 
 @pytest.mark.parametrize("window", [(3, 3), (2, 4), (1, 5)])
@@ -31,8 +31,8 @@ def test_mask_separates_what_was_not_adjacent(window, shift):
     grid = (8, 12)
     place = torch.stack(torch.meshgrid(*map(torch.arange, grid), indexing="ij"), dim=-1)  # original (row, column)
     rolled = torch.roll(place, [-s for s in shift], dims=(0, 1))
-    windows = window_partition(rolled[None], window)
-    inside = window_partition(place[None], window)
+    windows = window_partition(rolled[None], window).flatten(1, 2)
+    inside = window_partition(place[None], window).flatten(1, 2)
     gap = windows[:, :, None] - windows[:, None]
     expected = (gap == inside[:, :, None] - inside[:, None]).all(dim=-1)
     mask = shifted_window_mask(grid, window, shift, dtype=torch.float64)

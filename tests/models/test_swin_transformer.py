@@ -6,13 +6,15 @@ import functools
 import pytest
 import torch
 from timm.models import swin_transformer as timm_swin
+from timm.models import swin_transformer_v2 as timm_swin_v2
 from torchvision.models import swin_transformer as tv_swin
 
 import mvlib
 from mvlib.loading import load_weights
+from mvlib.models import swin_transformer, swin_transformer_v2
 from mvlib.models.swin_transformer import SwinTransformer
 from mvlib.models.swin_transformer_v2 import SwinTransformerV2
-from tests.parity.harness import build_ours, build_timm, randomize
+from tests.parity.harness import build_ours, build_timm, randomize, relative_difference
 
 from . import pairs
 from .pairs import assert_same, image
@@ -73,7 +75,7 @@ def test_what_a_refused_size_advises_works(model_class):
 
 @pytest.mark.parametrize("name", ["swin_t", "swin_v2_t"])
 @pytest.mark.parametrize("size", [(230, 250), (32, 96), (68, 20)])
-def test_torchvision_s_builders_take_any_size(name, size):
+def test_any_size_as_torchvision_takes_it(name, size):
     ours, theirs = torchvision_pair(name)
     for batch in (1, 2):
         assert_same(ours, theirs, image(size, batch))
@@ -85,12 +87,13 @@ def test_torchvision_s_builders_take_any_size(name, size):
 def torchvision_pair(name):
     """Two stages of two blocks are enough: windows and shifts follow from the maps' sizes."""
     small = dict(num_classes=7, embed_dim=24, depths=[2, 2], num_heads=[1, 2])
-    window, more = 7, {}
+    window, model_class, more = 7, SwinTransformer, {}
     if name == "swin_v2_t":
-        window, more = 8, dict(block=tv_swin.SwinTransformerBlockV2, downsample_layer=tv_swin.PatchMergingV2)
+        window, model_class = 8, SwinTransformerV2
+        more = dict(block=tv_swin.SwinTransformerBlockV2, downsample_layer=tv_swin.PatchMergingV2)
     theirs = tv_swin.SwinTransformer(patch_size=[4, 4], window_size=[window] * 2, **small, **more)
     randomize(theirs, image())
-    ours = getattr(mvlib.models, name)(weights=None, **small).eval()
+    ours = model_class(**small, window_size=window, fixed_windows=True).eval()
     ours.load_state_dict(theirs.state_dict())
     return ours, theirs
 
@@ -202,3 +205,35 @@ def test_microsoft_layout(with_head):
 def test_initial_weights_are_distributed_as_timms(mode):
     pairs.assert_initialised_alike(SwinTransformer, timm_swin.SwinTransformer,
                                    **{**SMALL, "embed_dim": 64, "weight_init": mode})
+
+
+def build_block(module, name, **kwargs):
+    return getattr(module, name)(16, (8, 8), 2, window_size=4, **kwargs).eval()
+
+
+@pytest.mark.parametrize(("ours", "theirs", "name"), [
+    (swin_transformer, timm_swin, "SwinTransformerBlock"),
+    (swin_transformer_v2, timm_swin_v2, "SwinTransformerV2Block")])
+def test_a_block_by_itself_is_timms(ours, theirs, name):
+    """Its own initial values, attributes, and what it computes."""
+    own, other = (build_block(module, name, shift_size=2) for module in (ours, theirs))
+    own.load_state_dict(other.state_dict())
+    assert_same(own, other, torch.randn(2, 8, 8, 16))
+    for key in "dim input_resolution mlp_ratio shift_size target_shift_size window_area window_size".split():
+        assert getattr(own, key) == getattr(other, key), key
+    for key in ("dim", "num_heads", "window_size"):
+        assert getattr(own.attn, key) == getattr(other.attn, key), key
+    assert relative_difference(own.attn_mask, other.attn_mask) == 0
+    assert build_block(ours, name).attn_mask is None
+    x = torch.randn(3, 8, 8, 5)
+    windows = [module.window_partition(x, (4, 2)) for module in (swin_transformer, theirs)]
+    assert torch.equal(*windows) and torch.equal(swin_transformer.window_reverse(windows[0], (4, 2), 8, 8), x)
+
+
+def test_a_stage_by_itself_is_timms():
+    kwargs = dict(dim=8, out_dim=16, input_resolution=(8, 8), depth=2, num_heads=2, head_dim=4, window_size=2)
+    own, other = (module.SwinTransformerStage(**kwargs).eval() for module in (swin_transformer, timm_swin))
+    own.load_state_dict(other.state_dict())
+    assert_same(own, other, torch.randn(2, 8, 8, 8))
+    for key in ("dim", "depth", "input_resolution", "output_resolution"):
+        assert getattr(own, key) == getattr(other, key)
