@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import math
 import os
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, EnumMeta
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -86,14 +88,49 @@ class CatalogWeights(Weights):
 
     @cached_property
     def meta(self) -> dict[str, Any]:
-        return describe(self.config)
+        return _Meta(describe(self.config), self.config.input_size[1:])
+
+
+class _Meta(dict[str, Any]):
+    """`meta`, which knows the prototype's "size", too: (height, width) of the images in pixels."""
+
+    def __init__(self, known: dict[str, Any], size: tuple[int, ...]) -> None:
+        super().__init__(known)
+        self._size = size
+
+    def __missing__(self, key: str) -> Any:
+        if key != "size":
+            raise KeyError(key)
+        warnings.warn("meta['size'] is of torchvision's prototype; a member's transforms() know the size, and "
+                      "meta['min_size'] is the smallest", DeprecationWarning, stacklevel=registry.caller_level())
+        return self._size
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Meta, (dict(self), self._size)
 
 
 def _hub_endpoint() -> str:
     return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
 
 
-class WeightsEnum(Enum):
+class _WeightsMeta(EnumMeta):
+    """Finds members by the names of torchvision's prototype, too: `ImageNet1K_V1`, `default`."""
+
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("_") or (current := _prototype_name(name, cls.__members__)) is None:
+            raise AttributeError(f"{cls.__name__} has no weights '{name}'"
+                                 f"{closest(name, cls.__members__) if not name.startswith('_') else ''}", name=name,
+                                 obj=cls)
+        return cls._current(name, current)
+
+
+def _prototype_name(name: str, members: Iterable[str]) -> str | None:
+    """The member's name that torchvision's prototype spelt so."""
+    plain = name.replace("_", "").upper()
+    return next((member for member in members if member.replace("_", "") == plain), None)
+
+
+class WeightsEnum(Enum, metaclass=_WeightsMeta):
     """Base of all Enums of weights; the values are `Weights`."""
 
     _value_: Weights
@@ -128,8 +165,17 @@ class WeightsEnum(Enum):
         enum, _, rest = member.rpartition(".")
         if enum.endswith(_SUFFIXES) and find_enum(enum) is not cls:
             raise TypeError(f"these weights are of another model: expected {cls.__name__} but received {name}")
+        current = _prototype_name(rest, cls.__members__)
+        if current is not None:
+            return cls._current(rest, current)
         hint = closest(rest, cls.__members__) or f"; known: {', '.join(cls.__members__) or 'none, it has no weights'}"
         raise _UnknownMember(f"{cls.__name__} has no weights '{rest}'{hint}")
+
+    @classmethod
+    def _current(cls, old: str, name: str) -> Self:
+        warnings.warn(f"{cls.__name__}.{old} is how torchvision's prototype spelt it; write {cls.__name__}.{name}",
+                      DeprecationWarning, stacklevel=registry.caller_level())
+        return cls[name]
 
     def get_state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Fetch the file and read its tensors, in the file's own layout; memory-mapped from a cache.
@@ -226,13 +272,18 @@ def describe(config: WeightsConfig) -> dict[str, Any]:
         "license": _their_license(config) if config.preprocessing == "torchvision" else config.license,
         "backend": config.backend,
         "unquantized": config.unquantized and weights_of(config.unquantized),
-        "_metrics": {data: dict(row) for data, row in config.metrics.items()} or None,
+        "_metrics": {data: dict(row) for data, row in config.metrics.items()} or _unknown_metrics(config),
         "_ops": config.gmacs or costs.get("gmacs"),
         "_file_size": config.file_size,
         "_docs": config.docs or config.description,
     }
-    always = ("categories", "_metrics") if config.preprocessing == "torchvision" else ()
+    always = ("categories",) if config.preprocessing == "torchvision" else ()
     return {key: value for key, value in facts.items() if value is not None or key in always}
+
+
+def _unknown_metrics(config: WeightsConfig) -> dict[str, dict[str, float]] | None:
+    """torchvision's weights that cannot classify have no accuracy: not a number."""
+    return {"ImageNet-1K": {"acc@1": math.nan, "acc@5": math.nan}} if config.preprocessing == "torchvision" else None
 
 
 def _their_license(config: WeightsConfig) -> str | None:
@@ -344,6 +395,11 @@ def get_weight(name: str) -> WeightsEnum:
 
 
 def _hand_written(name: str) -> type[WeightsEnum] | None:
-    """An Enum that somebody put into `mvlib.models`."""
-    found = vars(importlib.import_module(_HOME)).get(name)
-    return found if isinstance(found, type) and issubclass(found, WeightsEnum) else None
+    """An Enum that somebody put into `mvlib.models`, or that a builder registered as torchvision's are takes."""
+    from .builders import get_model_weights, registered
+
+    found = getattr(importlib.import_module(_HOME), name, None)
+    if isinstance(found, type) and issubclass(found, WeightsEnum):
+        return found
+    takes_weights = (builder for builder in registered.values() if "weights" in inspect.signature(builder).parameters)
+    return next((enum for enum in map(get_model_weights, takes_weights) if enum.__name__ == name), None)

@@ -68,6 +68,10 @@ class _Finder:
         package, _, name = fullname.partition(".models.")
         if fullname.startswith(f"{FACE}."):
             theirs = fullname.removeprefix("mvlib.")
+            if not all(map(str.isidentifier, theirs.split("."))):  # no module's name, but a script's
+                from .running import find_main
+
+                return find_main(FACE, fullname.removeprefix(f"{FACE}."))
         elif package == "mvlib":
             own = PathFinder.find_spec(fullname, path)
             if own is not None:

@@ -2,7 +2,7 @@
 
 import sys
 
-from mvlib.timm.running import run
+from mvlib.running import run
 
 if __name__ == "__main__":
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(run("mvlib.timm", sys.argv[1:]))

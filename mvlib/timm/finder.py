@@ -128,9 +128,9 @@ class Finder:
             if reason is not None:
                 raise ModuleNotFoundError(f"{FACE} has no '{below}': {reason}", name=fullname)
             if not below.isidentifier():  # no module's name
-                from .running import find_main
+                from ..running import find_main
 
-                return find_main(below)
+                return find_main(FACE, below)
         elif self.is_installed and fullname.startswith("timm."):
             return ModuleSpec(fullname, self, origin="mvlib")  # type: ignore[arg-type]
         return None

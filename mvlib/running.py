@@ -1,4 +1,4 @@
-"""A script, a module or a text run as `__main__` with the face installed: `python -m mvlib.timm train.py ...`.
+"""A script, a module or a text run as `__main__` with a face installed: `python -m mvlib.timm train.py ...`.
 
 A process that is spawned (workers of a DataLoader, say) imports its parent's `__main__` anew by the name in its
 `__spec__`. That name says all here: "mvlib.timm./home/me/train%2Epy", found by the face's finder, installs the face and
@@ -7,36 +7,39 @@ runs the script, in the child and by `python -m` as well. Imports no torch.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import io
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from importlib.machinery import ModuleSpec
 from types import CodeType, ModuleType, TracebackType
 from typing import Any, NoReturn
 
-from ..names import closest
+from .names import closest
 
 __all__ = ["find_main", "run"]
 
-_PACKAGE = __package__
-USAGE = """usage: python -m mvlib.timm [-m module | -c text | script.py] [arguments ...]
+USAGE = """usage: python -m {face} [-m module | -c text | script.py] [arguments ...]
 
-Run somebody else's code with mvlib in timm's place: its `import timm` finds mvlib.timm.
-With several processes: torchrun --nproc-per-node 2 -m mvlib.timm train.py ..."""
+Run somebody else's code with mvlib in {library}'s place: its `import {library}` finds {face}.
+With several processes: torchrun --nproc-per-node 2 -m {face} train.py ..."""
+
+
+def _install(face: str) -> None:
+    importlib.import_module(face).install()
 
 
 class _Main:
     """Loader of what is run as `__main__`."""
 
-    def __init__(self, path: str, loader: Any = None, name: str = "") -> None:
-        self.path, self.loader, self.name = path, loader, name
+    def __init__(self, face: str, path: str, loader: Any = None, name: str = "") -> None:
+        self.face, self.path, self.loader, self.name = face, path, loader, name
 
     def get_code(self, fullname: str) -> CodeType | None:
-        from . import install
-
-        install()
+        _install(self.face)
         if self.loader is not None:
             code: CodeType | None = self.loader.get_code(self.name)
             return code
@@ -70,15 +73,13 @@ def _quoted(name: str) -> str:
     return name.replace("%", "%25").replace(".", "%2E")
 
 
-def _script_spec(path: str) -> ModuleSpec:
+def _script_spec(face: str, path: str) -> ModuleSpec:
     path = os.path.abspath(path)
-    return _MainSpec(f"{_PACKAGE}.{_quoted(path)}", _Main(path), origin=path)  # type: ignore[arg-type]
+    return _MainSpec(f"{face}.{_quoted(path)}", _Main(face, path), origin=path)  # type: ignore[arg-type]
 
 
-def _module_spec(module: str) -> ModuleSpec | None:
-    from . import install
-
-    install()  # the module's packages are imported to find it
+def _module_spec(face: str, module: str) -> ModuleSpec | None:
+    _install(face)  # the module's packages are imported to find it
     try:
         found = importlib.util.find_spec(module)
         if found is not None and found.submodule_search_locations is not None:
@@ -90,49 +91,54 @@ def _module_spec(module: str) -> ModuleSpec | None:
         found = None
     if found is None or not hasattr(found.loader, "get_code"):
         return None
-    main = _Main(found.origin or module, found.loader, module)
-    spec = _MainSpec(f"{_PACKAGE}.-m {_quoted(module)}", main, origin=found.origin)  # type: ignore[arg-type]
+    main = _Main(face, found.origin or module, found.loader, module)
+    spec = _MainSpec(f"{face}.-m {_quoted(module)}", main, origin=found.origin)  # type: ignore[arg-type]
     spec.package = module.rpartition(".")[0]
     return spec
 
 
-def find_main(below: str) -> ModuleSpec | None:
+def find_main(face: str, below: str) -> ModuleSpec | None:
     """The spec of what another process runs as `__main__`, by the part of its name after "mvlib.timm."."""
     name = below.replace("%2E", ".").replace("%25", "%")
     if name.startswith("-m "):
-        return _module_spec(name[3:])
-    return _script_spec(name) if os.path.isabs(name) else None
+        return _module_spec(face, name[3:])
+    return _script_spec(face, name) if os.path.isabs(name) else None
 
 
-def run(arguments: Sequence[str]) -> int | None:
+def run(face: str, arguments: Sequence[str]) -> int | None:
     """Run what the arguments name, as python itself takes them; its exceptions and its exit are passed on.
+
+    Args:
+        face: The package whose `install()` puts it in a library's place ("mvlib.timm").
+        arguments: Of the command line.
 
     Returns:
         The exit status where there is nothing to run.
     """
     what, *rest = arguments or ("",)
     if what in ("", "-h", "--help"):
-        print(USAGE, file=sys.stdout if what else sys.stderr)
+        print(USAGE.format(face=face, library=face.rpartition(".")[2]), file=sys.stdout if what else sys.stderr)
         return 0 if what else 2
     spec, code = None, None
     script_folder = None
     if what in ("-m", "-c"):
         if not rest:
-            _refuse(f"{what} wants {'the name of a module' if what == '-m' else 'a text'} after it")
+            _refuse(face, f"{what} wants {'the name of a module' if what == '-m' else 'a text'} after it")
         named, *rest = rest
         if what == "-c":
             code, script_folder = compile(named, "<string>", "exec", dont_inherit=True), ""
         else:
-            spec = _module_spec(named)
+            spec = _module_spec(face, named)
             if spec is None:
-                _refuse(f"there is no module '{named}' that could be run")
+                _refuse(face, f"there is no module '{named}' that could be run")
             what = spec.origin or named
     elif what.startswith("-"):
-        _refuse(f"does not know the option {what}; the options of python stand before -m, those of the script after it")
+        _refuse(face, f"does not know the option {what}; the options of python stand before -m, those of the script "
+                      f"after it")
     else:
         if not os.path.isfile(what):
-            _refuse(_missing(what))
-        spec = _script_spec(what)
+            _refuse(face, _missing(what))
+        spec = _script_spec(face, what)
         script_folder = os.path.dirname(os.path.realpath(what))
     if script_folder is not None and not getattr(sys.flags, "safe_path", False):
         sys.path[0] = script_folder
@@ -140,9 +146,7 @@ def run(arguments: Sequence[str]) -> int | None:
     if spec is not None:
         assert spec.loader is not None
         code = spec.loader.get_code(spec.name)  # type: ignore[attr-defined]
-    from . import install
-
-    install()
+    _install(face)
     main = ModuleType("__main__")
     main.__spec__ = spec
     main.__package__ = None if spec is None else spec.parent or None
@@ -150,7 +154,7 @@ def run(arguments: Sequence[str]) -> int | None:
     if spec is not None:
         main.__file__, main.__loader__ = spec.origin, spec.loader
     sys.modules["__main__"] = main
-    sys.excepthook = _print_exception
+    sys.excepthook = partial(_print_exception, face)
     assert code is not None
     exec(code, main.__dict__)
     return None
@@ -166,14 +170,17 @@ def _missing(script: str) -> str:
     return f"there is no script '{script}'{closest(os.path.basename(script), scripts)}"
 
 
-def _refuse(text: str) -> NoReturn:
-    print(f"python -m mvlib.timm: {text}", file=sys.stderr)
+def _refuse(face: str, text: str) -> NoReturn:
+    print(f"python -m {face}: {text}", file=sys.stderr)
     sys.exit(2)
 
 
-def _print_exception(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+def _print_exception(
+    face: str, kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
     """As python prints it, from the script's own first line on."""
-    runners = {"<frozen runpy>", __file__, os.path.join(os.path.dirname(__file__), "__main__.py")}
+    folder = os.path.dirname(str(sys.modules[face].__file__))
+    runners = {"<frozen runpy>", __file__, os.path.join(folder, "__main__.py")}
     inner = trace
     while inner is not None and inner.tb_frame.f_code.co_filename in runners:
         inner = inner.tb_next
