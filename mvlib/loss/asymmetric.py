@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..errors import ConfigError
 from .binary import as_buffer
 from .cross_entropy import check_smoothing, in_float32
+from .reduction import check_reduction, reduce
 
 __all__ = ["AsymmetricLossMultiLabel", "AsymmetricLossSingleLabel"]
 
@@ -44,7 +44,7 @@ class AsymmetricLossMultiLabel(nn.Module):
         self.eps = eps
         self.disable_torch_grad_focal_loss = disable_torch_grad_focal_loss
         self.smoothing = check_smoothing(smoothing)
-        self.reduction = _check_reduction(reduction, ("batchmean", "sum", "mean", "none"))
+        self.reduction = check_reduction(reduction, batchmean=True)
         self.register_buffer("weight", as_buffer(weight))
         self.register_buffer("pos_weight", as_buffer(pos_weight))
 
@@ -63,7 +63,7 @@ class AsymmetricLossMultiLabel(nn.Module):
             loss = loss * loss_weight
         if self.weight is not None:
             loss = loss * self.weight
-        return loss.sum() / len(x) if self.reduction == "batchmean" else _reduce(loss, self.reduction)
+        return reduce(loss, self.reduction)
 
 
 class AsymmetricLossSingleLabel(nn.Module):
@@ -83,7 +83,7 @@ class AsymmetricLossSingleLabel(nn.Module):
         super().__init__()
         self.gamma_pos, self.gamma_neg = gamma_pos, gamma_neg
         self.eps = check_smoothing(eps)
-        self.reduction = _check_reduction(reduction, ("mean", "sum", "none"))
+        self.reduction = check_reduction(reduction)
 
     def forward(self, inputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Loss of logits (N, classes) and labels (N,)."""
@@ -92,7 +92,7 @@ class AsymmetricLossSingleLabel(nn.Module):
         present = log_probabilities.exp()
         loss_weight = _focus(present, 1 - present, label, self.gamma_pos, self.gamma_neg)
         smoothed = label * (1 - self.eps) + self.eps / inputs.shape[-1]
-        return _reduce(-(smoothed * log_probabilities * loss_weight).sum(-1), self.reduction)
+        return reduce(-(smoothed * log_probabilities * loss_weight).sum(-1), self.reduction)
 
 
 def _focus(
@@ -102,13 +102,3 @@ def _focus(
     right = present * target + absent * (1 - target)
     wrong = (1 - right).clamp(min=1e-8)  # at 0 a gamma below 1 has no finite gradient
     return wrong ** (gamma_pos * target + gamma_neg * (1 - target))
-
-
-def _check_reduction(reduction: str, known: tuple[str, ...]) -> str:
-    if reduction not in known:
-        raise ConfigError(f"unknown reduction '{reduction}'; known: {', '.join(known)}")
-    return reduction
-
-
-def _reduce(loss: torch.Tensor, reduction: str) -> torch.Tensor:
-    return {"mean": loss.mean, "sum": loss.sum, "none": lambda: loss}[reduction]()

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ..errors import ConfigError
 from .cross_entropy import check_smoothing
+from .reduction import check_reduction
 
 __all__ = ["BinaryCrossEntropy", "as_buffer"]
 
@@ -36,10 +36,9 @@ class BinaryCrossEntropy(nn.Module):
         pos_weight: torch.Tensor | Sequence[float] | float | None = None, smooth_dense: bool = False,
     ) -> None:
         super().__init__()
-        if reduction not in ("mean", "sum", "none"):
-            raise ConfigError(f"unknown reduction '{reduction}'; known: mean, sum, none")
         self.smoothing = check_smoothing(smoothing)
         self.target_threshold = target_threshold
+        reduction = check_reduction(reduction)
         self.reduction = "none" if sum_classes else reduction
         self.sum_classes = sum_classes
         self.smooth_dense = smooth_dense

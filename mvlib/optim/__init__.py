@@ -9,7 +9,8 @@ from ..lazy import attach
 
 _NAMES = {
     "registry": (
-        "OptimInfo", "get_optimizer_class", "get_optimizer_info", "list_optimizers", "register_optimizer",
+        "OptimInfo", "get_optimizer_class", "get_optimizer_info", "list_optimizers", "register_alias",
+        "register_optimizer",
     ),
     "factory": ("create_optimizer", "create_optimizer_v2", "optimizer_kwargs"),
     "param_groups": (

@@ -10,8 +10,8 @@ from .lookahead import Lookahead
 from .momentum import Lars, Lion, MADGRAD, RMSpropTF, SGDP, SGDW
 from .muon import Muon, orthogonalize
 from .param_groups import auto_group_layers, group_parameters, param_groups_layer_decay, param_groups_weight_decay
-from .registry import OptimInfo, get_optimizer_class, get_optimizer_info, list_optimizers, register_optimizer
+from .registry import OptimInfo, get_optimizer_class, get_optimizer_info, list_optimizers, register_alias, register_optimizer
 from .resume import resume_optimizer
 from .second_order import Adahessian, Kron
 from .third_party import AdaBelief
-__all__ = ['AdaBelief', 'Adafactor', 'AdafactorBigVision', 'Adahessian', 'AdamP', 'AdamWLegacy', 'Adan', 'Adopt', 'Batch', 'BatchOptimizer', 'Kron', 'LaProp', 'Lamb', 'Lars', 'Lion', 'Lookahead', 'MADGRAD', 'Mars', 'Muon', 'NAdamLegacy', 'NAdamW', 'NvNovoGrad', 'OptimInfo', 'RAdamLegacy', 'RMSpropTF', 'SGDP', 'SGDW', 'adaptive_clip_grad', 'auto_group_layers', 'clip_grad', 'create_optimizer', 'create_optimizer_v2', 'get_optimizer_class', 'get_optimizer_info', 'group_parameters', 'list_optimizers', 'model_parameters', 'optimizer_kwargs', 'orthogonalize', 'param_groups_layer_decay', 'param_groups_weight_decay', 'register_optimizer', 'resume_optimizer']
+__all__ = ['AdaBelief', 'Adafactor', 'AdafactorBigVision', 'Adahessian', 'AdamP', 'AdamWLegacy', 'Adan', 'Adopt', 'Batch', 'BatchOptimizer', 'Kron', 'LaProp', 'Lamb', 'Lars', 'Lion', 'Lookahead', 'MADGRAD', 'Mars', 'Muon', 'NAdamLegacy', 'NAdamW', 'NvNovoGrad', 'OptimInfo', 'RAdamLegacy', 'RMSpropTF', 'SGDP', 'SGDW', 'adaptive_clip_grad', 'auto_group_layers', 'clip_grad', 'create_optimizer', 'create_optimizer_v2', 'get_optimizer_class', 'get_optimizer_info', 'group_parameters', 'list_optimizers', 'model_parameters', 'optimizer_kwargs', 'orthogonalize', 'param_groups_layer_decay', 'param_groups_weight_decay', 'register_alias', 'register_optimizer', 'resume_optimizer']

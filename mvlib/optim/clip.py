@@ -11,7 +11,7 @@ from ..errors import ConfigError
 from ..layers.helpers import unwrap
 from ..names import closest
 
-__all__ = ["adaptive_clip_grad", "clip_grad", "model_parameters"]
+__all__ = ["adaptive_clip_grad", "clip_grad", "model_parameters", "unitwise_norm"]
 
 _MODES = ("norm", "value", "agc")
 
@@ -59,12 +59,12 @@ def adaptive_clip_grad(
     """
     for p in [parameters] if isinstance(parameters, Tensor) else parameters:
         if p.grad is not None:
-            bound = _unit_norms(p, norm_type).clamp(min=eps) * clip_factor
-            size = _unit_norms(p.grad, norm_type)
+            bound = unitwise_norm(p, norm_type).clamp(min=eps) * clip_factor
+            size = unitwise_norm(p.grad, norm_type)
             p.grad.mul_(torch.where(size < bound, 1.0, bound / size.clamp(min=1e-6)))
 
 
-def _unit_norms(x: Tensor, norm_type: float) -> Tensor:
+def unitwise_norm(x: Tensor, norm_type: float = 2.0) -> Tensor:
     """One norm an output unit (the first dimension), shaped to broadcast; of a vector or scalar, one."""
     dims = tuple(range(1, x.ndim)) or None
     return torch.linalg.vector_norm(x, norm_type, dim=dims, keepdim=x.ndim > 1)

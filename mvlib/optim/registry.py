@@ -14,7 +14,8 @@ from typing import Any, Literal, overload
 from ..errors import ConfigError, MissingPackageError
 from ..names import closest
 
-__all__ = ["OptimInfo", "get_optimizer_class", "get_optimizer_info", "list_optimizers", "register_optimizer"]
+__all__ = ["OptimInfo", "get_optimizer_class", "get_optimizer_info", "list_optimizers", "register_alias",
+           "register_optimizer"]
 
 _TORCH = "torch.optim."
 _OURS = "mvlib.optim."
@@ -100,6 +101,15 @@ def register_optimizer(
     _infos[key] = OptimInfo(
         key, opt_class, description, has_eps, has_momentum, has_betas, num_betas, second_order, defaults, package)
     return _infos[key]
+
+
+def register_alias(alias: str, target: str) -> None:
+    """Give an optimizer a second name.
+
+    Raises:
+        ConfigError: There is none of the first.
+    """
+    _infos[alias.lower()] = get_optimizer_info(target)
 
 
 @overload

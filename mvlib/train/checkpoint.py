@@ -21,7 +21,7 @@ import torch
 from ..errors import CheckpointError
 from ..files import replacing
 
-__all__ = ["CheckpointStore", "find_checkpoints", "newest_checkpoint", "read_checkpoint", "write_checkpoint"]
+__all__ = ["CheckpointStore", "find_checkpoints", "link", "newest_checkpoint", "read_checkpoint", "write_checkpoint"]
 
 _logger = logging.getLogger("mvlib")
 
@@ -43,7 +43,7 @@ def write_checkpoint(data: Mapping[str, Any], path: Path) -> None:
         raise OSError(f"{path} cannot be written: {str(error).splitlines()[0]}") from error
 
 
-def _link(source: Path, name: Path) -> None:
+def link(source: Path, name: Path) -> None:
     """Let `name` be a second name of `source`, in one step."""
     with replacing(name) as temporary:
         temporary.unlink()
@@ -183,9 +183,9 @@ class CheckpointStore:
         if not self._write({**data, "store": self.state_dict()}, path):
             del self.metrics[epoch]
             return None
-        _link(path, self.folder / f"last{SUFFIX}")
+        link(path, self.folder / f"last{SUFFIX}")
         if self.best_epoch == epoch:
-            _link(path, self.folder / f"model_best{SUFFIX}")
+            link(path, self.folder / f"model_best{SUFFIX}")
         kept = {*self._ranked()[:self.keep], epoch, epoch - 1}  # the one before stands in for a damaged one
         for other in find_checkpoints(self.folder):
             match = _NAMES.fullmatch(other.name)

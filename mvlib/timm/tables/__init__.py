@@ -72,6 +72,8 @@ def names(path: str) -> dict[str, Target]:
     if path in PACKAGES:
         derived: dict[str, set[Target]] = defaultdict(set)
         for child in children(path):
+            if f"{path}.{child}" in core.REDIRECTS:
+                continue
             for name, target in names(f"{path}.{child}").items():
                 if not name.startswith("_"):
                     derived[name].add(target)

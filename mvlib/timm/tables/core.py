@@ -81,10 +81,12 @@ REDIRECTS: dict[str, str] = {  # an old path that timm still has: the path whose
     "models.hub": "models._hub",
     "models.layers": "layers",
     "models.registry": "models._registry",
+    "optim.optim_factory": "optim",
 }
 
 WARNS = {  # an old path that warns when it is imported: what to import from instead
     "models.layers": "timm.layers",
     **dict.fromkeys(("models.factory", "models.features", "models.fx_features", "models.helpers", "models.hub",
                      "models.registry"), "timm.models"),
+    "optim.optim_factory": "timm.optim",
 }
