@@ -104,9 +104,15 @@ class FaceModule(ModuleType):
 
     def __setattr__(self, name: str, value: Any) -> None:
         # The import of timm.layers.create_conv2d must not hide the function of that name in timm.layers.
+        path = self.__dict__["_path"]
         is_submodule = isinstance(value, FaceModule) and value.__name__ == f"{self.__name__}.{name}"
-        if not (is_submodule and name in names(self.__dict__["_path"])):
-            super().__setattr__(name, value)
+        if is_submodule and name in names(path):
+            return
+        super().__setattr__(name, value)
+        # Who replaces a function of a module, not of a package, means that module's code: it is where the table says.
+        target = tables.names(path).get(name)
+        if target is not None and not _modules(path) and path not in tables.core.REDIRECTS:
+            setattr(importlib.import_module(target[0]), target[1], value)
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *directory(self.__dict__["_path"])})

@@ -46,6 +46,21 @@ def test_modules_are_the_same_by_both_names():
     """)
 
 
+def test_a_function_that_a_user_replaces_is_replaced_in_our_code():
+    run("""if True:
+        import mvlib.timm.models._helpers as helpers
+        from mvlib.timm.meanings import checkpoints
+        kept = helpers.clean_state_dict
+        helpers.clean_state_dict = lambda state_dict: {}
+        assert helpers.clean_state_dict({"a": 1}) == checkpoints.clean_state_dict({"a": 1}) == {}
+        helpers.clean_state_dict = kept
+        assert checkpoints.clean_state_dict is kept
+        import mvlib.timm.models as models  # a package has names of other modules: one of its own is no more than that
+        models.clean_state_dict = models.something_else = None
+        assert checkpoints.clean_state_dict is kept and models.something_else is None
+    """)
+
+
 def test_the_real_timm_is_refused_by_name(tmp_path):
     (tmp_path / "timm").mkdir()
     (tmp_path / "timm" / "__init__.py").write_text("")
