@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .activations import ActLayer
 from .helpers import placeable
-from .norm import BatchNormAct2d, make_act
+from .norm import NORMS, BatchNormAct2d, make_act
 
 __all__ = [
     "FrozenBatchNormAct2d", "InplaceAbn", "SplitBatchNorm2d", "SyncBatchNormAct", "convert_splitbn_model",
@@ -299,3 +299,6 @@ class InplaceAbn(nn.Module):
         out = inplace_abn(x, self.weight, self.bias, self.running_mean, self.running_var, self.training, self.momentum,
                           self.eps, self.act_name, self.act_param)
         return out[0] if isinstance(out, tuple) else out
+
+
+NORMS.update(iabn=InplaceAbn, inplaceabn=InplaceAbn)

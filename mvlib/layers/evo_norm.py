@@ -64,6 +64,7 @@ class _EvoNorm(nn.Module):
     """
 
     always_divides = False
+    has_own_act = True  # which `get_norm_act_layer` leaves it
 
     def __init__(self, num_features: int, apply_act: bool, eps: float) -> None:
         super().__init__()

@@ -83,8 +83,8 @@ class MLDecoder(nn.Module):
         self.num_classes = num_classes
         self.duplicate_factor = -(-num_classes // count)  # classes of a query
         self.embed_standart = nn.Linear(initial_num_features, width)
-        layer: Any = TransformerDecoderLayerOptimal(width)
-        self.decoder = nn.TransformerDecoder(layer, num_layers=1)
+        self.decoder: Any = nn.Module()  # torch's own asks its layers for self-attention
+        self.decoder.layers = nn.ModuleList([TransformerDecoderLayerOptimal(width)])
         self.query_embed = nn.Embedding(count, width).requires_grad_(False)
         self.duplicate_pooling = nn.Parameter(torch.empty(count, width, self.duplicate_factor))
         self.duplicate_pooling_bias = nn.Parameter(torch.empty(num_classes))
@@ -98,7 +98,7 @@ class MLDecoder(nn.Module):
         tokens = x.flatten(2).transpose(1, 2) if x.dim() == 4 else x
         memory = F.relu(self.embed_standart(tokens)).transpose(0, 1)
         queries = self.query_embed.weight.unsqueeze(1).expand(-1, x.shape[0], -1)
-        groups = self.decoder(queries, memory) @ self.duplicate_pooling  # (groups, B, classes of each)
+        groups = self.decoder.layers[0](queries, memory) @ self.duplicate_pooling  # (groups, B, classes of each)
         return groups.transpose(0, 1).flatten(1)[:, :self.num_classes] + self.duplicate_pooling_bias
 
 

@@ -454,7 +454,7 @@ def get_norm_act_layer(norm_layer: NormLayer, act_layer: ActLayer = None) -> Cal
         takes = () if issubclass(norm, NormAct) else inspect.signature(norm).parameters
         if takes and "apply_act" not in takes:
             norm, takes = _with_act(norm), ()
-        if not takes or "act_layer" in takes:
+        if not takes or ("act_layer" in takes and not getattr(norm, "has_own_act", False)):
             kwargs.setdefault("act_layer", act_layer)
     return partial(norm, **kwargs) if kwargs else norm
 
