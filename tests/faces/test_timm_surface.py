@@ -1,0 +1,144 @@
+"""Every public name of the installed timm is in its face, as the same kind of thing, or its absence has a reason."""
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import warnings
+from functools import cache
+from types import ModuleType
+
+import pytest
+import timm as real
+
+from mvlib.timm import finder, tables
+from mvlib.timm.finder import exists, get, names
+
+
+@cache
+def modules():
+    """{path below timm: module}, all that timm has."""
+    found = {"": real}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for info in pkgutil.walk_packages(real.__path__, "timm."):
+            try:
+                found[info.name.removeprefix("timm.")] = importlib.import_module(info.name)
+            except ImportError:  # it needs a package that is not installed
+                pass
+    return found
+
+
+@cache
+def public(path):
+    """{name: value} of what a module of timm offers: what it says, or what it defines (a package: or imports)."""
+    module = modules()[path]
+    if hasattr(module, "__all__"):
+        offered = module.__all__
+    else:
+        offered = {name for node in ast.parse(inspect.getsource(module)).body for name in _bound(node, module)}
+    found = {name: getattr(module, name) for name in offered if not name.startswith("_")}
+    return {name: value for name, value in found.items() if not isinstance(value, ModuleType)}
+
+
+def _bound(node, module):
+    """Names that a statement of a module binds, without what is imported from elsewhere."""
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+        return [node.name]
+    if isinstance(node, (ast.Assign, ast.AnnAssign)):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        return [target.id for target in targets if isinstance(target, ast.Name)]
+    is_package = hasattr(module, "__path__")
+    if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith("timm")):
+        if node.names[0].name == "*":
+            source = importlib.import_module("." * node.level + (node.module or ""), module.__name__
+                                             if is_package else module.__package__)
+            return getattr(source, "__all__", [name for name in vars(source) if not name.startswith("_")])
+        return [alias.asname or alias.name for alias in node.names] if is_package else []
+    return []
+
+
+def is_of_a_family_to_come(path, value):
+    """Whether a name belongs to a model module that mvlib does not have yet."""
+    home = getattr(value, "__module__", None) or ""
+    homes = (f"timm.{path}", home)
+    return any(name.startswith("timm.models.") and not exists(name.removeprefix("timm.")) for name in homes)
+
+
+def is_excused(path, name):
+    if tables.absent(path) or tables.absent(f"{path}.{name}".lstrip(".")):
+        return True
+    current = real.models.get_deprecated_models().get(name, name)
+    if current is not None and path.startswith("models") and real.is_model(current):
+        home = real.model_entrypoint(current).__module__
+        return is_of_a_family_to_come(path, real.model_entrypoint(current)) or not exists(home.removeprefix("timm."))
+    return is_of_a_family_to_come(path, public(path)[name])
+
+
+PATHS = [path for path in modules() if not path.startswith("models.") or exists(path) or tables.absent(path)
+         or path.rpartition(".")[2].startswith("_")]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_every_name_is_there_or_its_absence_has_a_reason(path):
+    assert exists(path) or path == "" or tables.absent(path), f"there is no mvlib.timm.{path}"
+    there = names(path) if exists(path) or not path else {}
+    missing = sorted(name for name in public(path) if name not in there and not is_excused(path, name))
+    assert missing == []
+
+
+@pytest.mark.parametrize("path", [path for path in PATHS if exists(path) or not path])
+def test_names_are_what_they_are_in_timm(path):
+    """A class is a class, a function can be called, and both take timm's arguments by their names."""
+    wrong = []
+    for name, theirs in public(path).items():
+        target = names(path).get(name)
+        if target is None or target[0] == finder._ENTRYPOINTS or f"{path}.{name}" in OTHERWISE:
+            continue
+        ours = get(path, name)
+        if inspect.isclass(theirs) and not inspect.isclass(ours):
+            wrong.append(f"{name} is no class")
+        elif callable(theirs) and not callable(ours):
+            wrong.append(f"{name} cannot be called")
+        elif callable(theirs):
+            wrong += [f"{name}({parameter}=)" for parameter in sorted(parameters(theirs) - parameters(ours, theirs))]
+    assert wrong == []
+
+
+# {path.name: why what we have there is of another kind, or takes other arguments}
+OTHERWISE: dict[str, str] = {}
+
+
+def parameters(function, of=None):
+    """Names of a callable's parameters; those of another that it takes by **kwargs count, too."""
+    try:
+        found = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return set()
+    own = {p.name for p in found if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    return own | parameters(of) if of and any(p.kind is p.VAR_KEYWORD for p in found) else own
+
+
+def test_what_is_absent_is_so_and_timm_has_it():
+    for table in tables._TABLES:
+        for full, reason in table.ABSENT.items():
+            assert reason and not reason.endswith("."), full
+            path, _, name = full.rpartition(".")
+            if full in modules():
+                assert not exists(full), f"{full} is there"
+                continue
+            assert path in modules() and hasattr(modules()[path], name), f"timm has no {full}"
+            assert name not in names(path), f"{full} is there"
+
+
+def test_every_row_of_the_tables_leads_somewhere():
+    lost = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for path in tables.paths():
+            for name, target in tables.names(path).items():
+                try:
+                    get(path, name)
+                except (AttributeError, ImportError) as error:
+                    lost.append(f"{path}.{name} -> {'.'.join(target)}: {error}")
+    assert lost == []
