@@ -104,6 +104,14 @@ def test_checkpoint_path(tmp_path):
     assert torch.equal(model.fc.weight, source.fc.weight)
 
 
+def test_a_folder_through_a_scripts_options(tmp_path):
+    theirs = real.create_model("resnet18", num_classes=5, **TINY).eval()
+    real.models.save_for_hf(theirs, tmp_path, safe_serialization=True)
+    arguments = timm.models.resolve_model_input_args(f"local-dir:{tmp_path}", {})
+    x = torch.randn(1, 3, 32, 32)
+    assert torch.equal(timm.create_model(**arguments, pretrained=True).eval()(x), theirs(x))
+
+
 def test_a_folder_that_timm_wrote(tmp_path):
     theirs = real.create_model("resnet18", num_classes=5, **TINY).eval()
     real.models.save_for_hf(theirs, tmp_path, safe_serialization=True)
@@ -123,6 +131,33 @@ def test_a_folder_for_timm(tmp_path, safe):
     assert theirs.pretrained_cfg["label_names"] == list("abcde")
     assert {path.name for path in tmp_path.iterdir()} == {"config.json"} | (
         {"model.safetensors"} if safe else set()) | ({"pytorch_model.bin"} if safe is not True else set())
+
+
+@pytest.mark.parametrize("name, args, kwargs", [
+    ("resnet18.a1_in1k", {"in_chans": 4, "img_size": 128}, {}),
+    ("resnet18", None, {"in_chans": 2, "num_classes": None}),
+    ("vit_tiny_patch16_224", {"input_size": (1, 96, 96)}, {"num_classes": 3}), ("vit_tiny_patch16_224", {}, {}),
+    ("vit_tiny_patch16_224", {"img_size": 96}, {"img_size": 128, "dynamic_img_size": True}),
+], ids=str)
+def test_options_of_scripts_become_arguments(name, args, kwargs):
+    ours, theirs = (library.models.resolve_model_input_args(name, args, **kwargs) for library in (timm, real))
+    cfg = theirs.pop("pretrained_cfg")
+    for key in ("tag", "input_size", "hf_hub_id"):
+        assert ours["pretrained_cfg"][key] == cfg[key]
+    made = timm.create_model(**ours)
+    assert made.in_chans == theirs.get("in_chans", 3)
+    del ours["pretrained_cfg"]
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("args, kwargs", [
+    ({"in_chans": 4, "chans": 3}, {}), ({"input_size": (3, 96, 96), "img_size": 64}, {}),
+    ({"img_size": 96}, {"img_size": 128}), ({"img_size": 0}, {}),
+])
+def test_options_that_contradict_each_other(args, kwargs):
+    for library in (timm, real):
+        with pytest.raises(ValueError):
+            library.models.resolve_model_input_args("vit_tiny_patch16_224", args, **kwargs)
 
 
 # registry

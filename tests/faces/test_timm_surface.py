@@ -25,7 +25,7 @@ def modules():
             try:
                 found[info.name.removeprefix("timm.")] = importlib.import_module(info.name)
             except ImportError:  # it needs a package that is not installed
-                pass
+                found[info.name.removeprefix("timm.")] = None
     return found
 
 
@@ -75,8 +75,12 @@ def is_excused(path, name):
     return is_of_a_family_to_come(path, public(path)[name])
 
 
-PATHS = [path for path in modules() if not path.startswith("models.") or exists(path) or tables.absent(path)
-         or path.rpartition(".")[2].startswith("_")]
+PENDING = ("data", "layers", "loss", "models", "optim", "scheduler", "task",
+           "utils")  # regions whose tables are being written
+
+PATHS = [path for path, module in modules().items() if module is not None and
+         (path.startswith("models._") and "efficientnet" not in path or not path.startswith(PENDING)) and
+         (exists(path) or not path.startswith("models.") or path.startswith("models._"))]
 
 
 @pytest.mark.parametrize("path", PATHS)

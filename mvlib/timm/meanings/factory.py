@@ -11,15 +11,19 @@ from torch import nn
 from ... import factory, hub
 from ...arguments import arguments_of
 from ...errors import UnknownNameError
+from ...layers.config import set_layer_config
 from ...loading import load_weights
 from ...names import closest, split_model_name_tag
 from ...names import parse_model_name as parse
 from ...registry import is_model, list_models, load_entrypoint
 from ...weights import WeightsConfig
+from .builder import resolve_pretrained_cfg
+from .checkpoints import load_checkpoint
 from .pretrained import PretrainedCfg, config_of
 from .registry import foreign_entrypoint
+from .repositories import load_model_config_from_hf, load_model_config_from_path
 
-__all__ = ["create_model", "parse_model_name", "safe_model_name"]
+__all__ = ["create_model", "parse_model_name", "resolve_model_input_args", "safe_model_name"]
 
 Cfg = str | Mapping[str, Any] | PretrainedCfg | WeightsConfig
 PathLike = str | os.PathLike[str]
@@ -48,7 +52,7 @@ def create_model(
         pretrained_cfg_overlay: Fields of the config to replace; `state_dict` may give the tensors themselves.
         checkpoint_path: Load this file into the model; "" is none.
         cache_dir: Folder for downloads instead of the usual caches.
-        scriptable, exportable, no_jit: Without effect: scripting and exporters take every model as it is.
+        scriptable, exportable, no_jit: `timm.layers.set_layer_config` while the model is built.
         **kwargs: The architecture's own arguments, those that are None left out; and `features_only`, `out_indices`,
             `feature_cls`, `device`, `dtype`.
 
@@ -58,6 +62,20 @@ def create_model(
         ValueError: The name has an unknown prefix, or looks like a path; or an argument has a value that cannot be.
     """
     kwargs = {key: value for key, value in kwargs.items() if value is not None}
+    with set_layer_config(scriptable=scriptable, exportable=exportable, no_jit=no_jit):
+        return _create(model_name, pretrained, pretrained_cfg, pretrained_cfg_overlay, checkpoint_path, cache_dir,
+                       kwargs)
+
+
+def _create(
+    model_name: str,
+    pretrained: bool,
+    pretrained_cfg: Cfg | None,
+    pretrained_cfg_overlay: Mapping[str, Any] | None,
+    checkpoint_path: PathLike | None,
+    cache_dir: PathLike | None,
+    kwargs: dict[str, Any],
+) -> nn.Module:
     source, name = parse_model_name(model_name)
     if source is None:
         name, tag = split_model_name_tag(name)
@@ -73,19 +91,15 @@ def create_model(
     foreign = foreign_entrypoint(architecture)
     if foreign is not None:
         if source is not None:
-            from .repositories import load_model_config_from_hf, load_model_config_from_path
-
-            read = load_model_config_from_hf if source == "hf-hub" else load_model_config_from_path
-            pretrained_cfg, _, arguments = read(name, **({"cache_dir": cache_dir} if source == "hf-hub" else {}))
-            kwargs = {**(arguments or {}), **kwargs}
+            pretrained_cfg, _, arguments = _read_config(source, name, cache_dir)
+            kwargs = {"pretrained_model_args": arguments, **arguments, **kwargs}
         model: nn.Module = foreign(pretrained=pretrained, pretrained_cfg=pretrained_cfg,
                                    pretrained_cfg_overlay=pretrained_cfg_overlay, cache_dir=cache_dir, **kwargs)
         if checkpoint_path:
-            from .checkpoints import load_checkpoint
-
             load_checkpoint(model, checkpoint_path)
         return model
 
+    kwargs.pop("pretrained_model_args", None)  # our models read a checkpoint's sizes from its tensors
     entrypoint = load_entrypoint(architecture)
     known = arguments_of(entrypoint)
     for key in kwargs if known is not None else ():
@@ -113,6 +127,12 @@ def create_model(
     if wrap:
         return feature_cls(model, **({} if indices is None else {"out_indices": indices}))
     return model
+
+
+def _read_config(source: str, name: str, cache_dir: PathLike | None) -> tuple[dict[str, Any], str, dict[str, Any]]:
+    if source == "hf-hub":
+        return load_model_config_from_hf(name, cache_dir)
+    return load_model_config_from_path(name)
 
 
 def _without_tensors(fields: Mapping[str, Any] | None) -> tuple[dict[str, Any], Any]:
@@ -145,3 +165,64 @@ def safe_model_name(model_name: str, remove_source: bool = True) -> str:
     if remove_source:
         model_name = parse_model_name(model_name)[1]
     return "".join(c if c.isalnum() else "_" for c in model_name).rstrip("_")
+
+
+def resolve_model_input_args(
+    model_name: str, args: Mapping[str, Any] | None = None, **model_kwargs: Any
+) -> dict[str, Any]:
+    """Arguments of `create_model` that make a model for the inputs which a script's options ask for.
+
+    Args:
+        model_name: The model.
+        args: Options: `input_size` (channels, height, width), `in_chans` or `chans`, `img_size`.
+        **model_kwargs: Further arguments of `create_model`, which must not contradict them.
+
+    Returns:
+        `model_name` (the architecture), `pretrained_cfg` (a dict) and the arguments: those of a repository, those
+        given, and `in_chans` and `img_size` where they are asked for (the latter of models that need it).
+
+    Raises:
+        ValueError: Options or arguments contradict each other.
+    """
+    args = args or {}
+    kwargs = {key: value for key, value in model_kwargs.items() if value is not None}
+    overlay = kwargs.pop("pretrained_cfg_overlay", None)
+    source, name = parse_model_name(model_name)
+    given = kwargs.pop("pretrained_cfg", None)
+    if source is None:
+        name, tag = split_model_name_tag(name)
+        given = given or tag or None
+    else:
+        given, name, arguments = _read_config(source, name, kwargs.get("cache_dir"))
+        kwargs = {**({"pretrained_model_args": arguments} if arguments else {}), **arguments, **kwargs}
+    if not is_model(name):
+        raise UnknownNameError(f"Unknown model ({name}){closest(name, list_models())}")
+    cfg = resolve_pretrained_cfg(name, given, overlay).to_dict()
+
+    size = args.get("input_size")
+    asked = [args.get("in_chans"), args.get("chans"), model_kwargs.get("in_chans"), size and size[0]]
+    chans = _one("channels", [number for number in asked if number is not None])
+    sides = [_square(side) for side in (args.get("img_size"), size and tuple(size)[1:]) if side is not None]
+    side = _one("image size", sides)
+    if chans is not None:
+        kwargs["in_chans"] = chans
+    explicit, is_fixed = model_kwargs.get("img_size"), cfg.get("fixed_input_size", False)
+    if side is not None and explicit is not None and is_fixed and _square(explicit) != side and \
+            not kwargs.get("dynamic_img_size") and kwargs.get("strict_img_size", True):
+        raise ValueError(f"the options ask for images of {side}, the model's arguments for img_size={explicit}")
+    if side is not None and explicit is None and (is_fixed or "img_size" in kwargs):
+        kwargs["img_size"] = side
+    return {"model_name": name, "pretrained_cfg": cfg, **kwargs}
+
+
+def _square(size: Any) -> tuple[int, int]:
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    if len(sides) != 2 or min(sides) <= 0:
+        raise ValueError(f"an image size is a number or (height, width), not {size}")
+    return sides
+
+
+def _one(what: str, values: list[Any]) -> Any:
+    if len(set(values)) > 1:
+        raise ValueError(f"options and arguments ask for different {what}: {', '.join(map(str, values))}")
+    return values[0] if values else None

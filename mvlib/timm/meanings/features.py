@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ...features import FeatureExtractor, FeatureInfo
+from ...layers.fx import create_feature_extractor
 from ...models.base import ImageModel, take_indices
 from .modules import checkpoint
 
@@ -350,8 +351,6 @@ class FeatureGraphNet(_Net):
         self, model: nn.Module, out_indices: Indices = (0, 1, 2, 3, 4), out_map: Sequence[Any] | None = None,
         output_fmt: str = "NCHW", return_dict: bool = False,
     ) -> None:
-        from torchvision.models.feature_extraction import create_feature_extractor
-
         super().__init__()
         self.feature_info = _info_of(model, out_indices)
         self.output_fmt, self.return_dict = output_fmt, return_dict
@@ -377,8 +376,6 @@ class GraphExtractNet(nn.Module):
         self, model: nn.Module, return_nodes: Mapping[str, str] | Sequence[str], squeeze_out: bool = True,
         return_dict: bool = False,
     ) -> None:
-        from torchvision.models.feature_extraction import create_feature_extractor
-
         super().__init__()
         self.squeeze_out, self.return_dict = squeeze_out, return_dict
         nodes = dict(return_nodes) if isinstance(return_nodes, Mapping) else list(return_nodes)

@@ -122,7 +122,9 @@ class DefaultCfg:
 
 def pretrained_cfg_of(config: WeightsConfig) -> PretrainedCfg:
     """One of our configs as timm's."""
-    return PretrainedCfg(**_shared(config.to_dict()))
+    cfg = PretrainedCfg(**_shared(config.to_dict()))
+    cfg.source = "local-dir" if config.source == "local-dir" else None
+    return cfg
 
 
 def config_of(cfg: Mapping[str, Any] | PretrainedCfg | WeightsConfig, architecture: str) -> WeightsConfig:
@@ -135,7 +137,9 @@ def config_of(cfg: Mapping[str, Any] | PretrainedCfg | WeightsConfig, architectu
     if is_model(architecture) and (known := get_arch_pretrained_cfgs(architecture).get(name)) is not None:
         if PretrainedCfg(**_shared(fields)) == pretrained_cfg_of(known):
             return known
-    if fields.get("sources"):  # of our own dict: what timm's fields say holds where the two differ
+    if fields.get("source") == "local-dir" and fields.get("file"):
+        fields["sources"] = (f"local-dir:{fields.pop('file')}",)
+    elif fields.get("sources"):  # of our own dict: what timm's fields say holds where the two differ
         known = WeightsConfig(sources=tuple(fields["sources"]))
         if all(fields.get(key) == getattr(known, key) for key in ("url", "file", "hf_hub_id")):
             fields = {key: value for key, value in fields.items() if key not in ("url", "file", "hf_hub_id")}

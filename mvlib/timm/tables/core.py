@@ -11,7 +11,7 @@ _REGISTRY = {
                              "get_pretrained_cfg_value list_models list_pretrained model_entrypoint register_model "
                              "register_model_deprecations",
 }
-_FACTORY = {f"{_MEANINGS}.factory": "create_model parse_model_name safe_model_name"}
+_FACTORY = {f"{_MEANINGS}.factory": "create_model parse_model_name resolve_model_input_args safe_model_name"}
 _PRETRAINED = {f"{_MEANINGS}.pretrained": "DefaultCfg PretrainedCfg filter_pretrained_cfg"}
 _BUILDER = {f"{_MEANINGS}.builder": "build_model_with_cfg load_custom_pretrained load_pretrained "
                                     "pretrained_cfg_for_features resolve_pretrained_cfg set_pretrained_check_hash "
@@ -27,7 +27,10 @@ _INPUT = {f"{_MEANINGS}.inputs": "get_model_args get_model_input_config get_mode
 _FEATURES = {"mvlib.features": "FeatureInfo",
              f"{_MEANINGS}.features": "FeatureDictNet FeatureGetterNet FeatureHookNet FeatureHooks FeatureListNet "
                                       "feature_take_indices"}
-_GRAPHS = {"mvlib.models.feature_extraction": "create_feature_extractor get_graph_node_names",
+_TRACING = {"mvlib.layers.fx": "create_feature_extractor get_graph_node_names get_notrace_functions "
+                               "get_notrace_modules is_notrace_function is_notrace_module register_notrace_function "
+                               "register_notrace_module"}
+_GRAPHS = {**_TRACING,
            f"{_MEANINGS}.features": "FeatureGraphNet GraphExtractNet"}
 _HUB = {f"{_MEANINGS}.repositories":
         "HF_OPEN_CLIP_SAFE_WEIGHTS_NAME HF_OPEN_CLIP_WEIGHTS_NAME HF_SAFE_WEIGHTS_NAME HF_WEIGHTS_NAME "
@@ -41,10 +44,11 @@ NAMES: dict[str, dict[str, str]] = {
         f"{_MEANINGS}.registry": "get_pretrained_cfg get_pretrained_cfg_value list_models list_pretrained "
                                  "model_entrypoint",
         f"{_MEANINGS}.factory": "create_model",
+        "mvlib.layers.config": "is_exportable is_scriptable set_exportable set_scriptable",
     },
     "models": {
         **_REGISTRY, **_FACTORY, **_PRETRAINED, **_BUILDER, **_HELPERS, **_INPUT, "mvlib.features": "FeatureInfo",
-        "mvlib.models.feature_extraction": "create_feature_extractor get_graph_node_names",
+        **_TRACING,
         f"{_MEANINGS}.features": "FeatureDictNet FeatureGraphNet FeatureHookNet FeatureHooks FeatureListNet "
                                  "GraphExtractNet",
         f"{_MEANINGS}.modules": "adapt_input_conv checkpoint checkpoint_seq group_modules group_parameters "
