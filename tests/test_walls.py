@@ -13,6 +13,7 @@ LIGHT = ("registry", "names", "errors", "weights", "hub", "enums", "builders", "
          "torchvision_modules", "torchvision",
          "scheduler.schedules", "scheduler.factory", "memory", "compare", "charts", "report", "costs", "query",
          "train.arguments", "train.recipes", "files", "threads", "data.geometry", "data.images", "data.jpeg",
+         "data.dataset_info",
          "data.pil_transform", "engines.folder", "engines.runtime", "engines.run_openvino", "engines.run_onnx",
          "engines.cache", "engines.choose", "engines.openvino_runtime", "inference.session", "inference.engine_session",
          "inference.pipeline", "inference.fill", "inference.folder", "inference.inputs", "inference.parts",

@@ -17,6 +17,12 @@ _NAMES = {
     "presets": ("ImageClassification",),
     "images": ("find_images", "open_image"),
     "labels": ("class_names",),
+    "dataset_info": (
+        "CustomDatasetInfo", "DatasetInfo", "DatasetInfoLabelMapper", "ImageNetInfo", "LabelMappingCoverage",
+        "infer_imagenet_subset",
+    ),
+    "real_labels": ("RealLabelsImagenet",),
+    "target_transforms": ("MultiLabelTarget",),
     "dataset": ("AugMixDataset", "ImageDataset", "IterableImageDataset", "StreamedSample"),
     "dataset_factory": ("create_dataset",),
     "readers": ("Relabel", "check_labels", "check_same_classes", "create_reader", "match_classes"),

@@ -434,3 +434,72 @@ def test_policies_by_functions_are_timms(name):
     ours, theirs = (getattr(module.auto_augment, f"auto_augment_policy_{name}")({"img_mean": (1, 2, 3)})
                     for module in both())
     assert list(map(str, ours)) == list(map(str, theirs))
+
+
+# ---- readers
+
+
+def test_folders_are_read_as_by_timm(folder):
+    readers = [module.readers.reader_image_folder.ReaderImageFolder(str(folder / "train")) for module in both()]
+    assert readers[0].samples == readers[1].samples and readers[0].class_to_idx == readers[1].class_to_idx
+    for options in ({}, {"leaf_name_only": False}, {"class_to_idx": {"cat": 7}}, {"types": [".jpg"]}):
+        found = [module.readers.reader_image_folder.find_images_and_targets(str(folder), **options)
+                 for module in both()]
+        assert found[0] == found[1]
+
+
+@pytest.fixture
+def extensions():
+    functions = face.data.readers.img_extensions
+    before = functions.get_img_extensions()
+    yield functions
+    functions.set_img_extensions(before)
+
+
+def test_extensions_of_images_can_be_set(folder, extensions, tmp_path):
+    assert {*timm.data.get_img_extensions()} < {*extensions.get_img_extensions()} == extensions.get_img_extensions(True)
+    (tmp_path / "a").mkdir()
+    for name in ("one.png", "two.heic", "three.jpg"):
+        (tmp_path / "a" / name).write_bytes(b"")
+
+    def names():
+        return face.data.create_dataset("", str(tmp_path)).filenames(basename=True)
+
+    assert names() == ["one.png", "three.jpg"]
+    extensions.add_img_extensions(".heic")
+    assert names() == ["one.png", "three.jpg", "two.heic"] and extensions.is_img_extension(".heic")
+    extensions.del_img_extensions((".png", ".jpg"))
+    assert names() == ["two.heic"]
+    with pytest.raises(ValueError, match="extension 'png' of images does not begin with a dot"):
+        extensions.set_img_extensions(["png"])
+    with pytest.raises(ValueError, match="no extension of images is left"):
+        extensions.set_img_extensions([])
+
+
+class Letters(face.data.readers.reader.Reader):
+    """A reader as its authors wrote it for timm."""
+
+    def __init__(self):
+        super().__init__()
+        self.class_to_idx = {"a": 0}
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        return photograph(seed=index), 0
+
+    def _filename(self, index, basename=False, absolute=False):
+        return f"{'/root/' if absolute else ''}{index}.png"
+
+
+def test_readers_written_for_timm_serve():
+    dataset = face.data.ImageDataset("", reader=Letters(), transform=face.data.create_transform(24))
+    assert dataset.filenames() == ["0.png", "1.png"] and dataset.filename(1, absolute=True) == "/root/1.png"
+    assert dataset[1][0].shape == (3, 24, 24) and dataset.classes == ["a"]
+
+
+def test_a_number_that_processes_share():
+    count = face.data.readers.shared_count.SharedCount(3)
+    count.value += 4
+    assert count.value == count.shared_epoch.value == 7

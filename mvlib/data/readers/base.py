@@ -88,6 +88,10 @@ class Reader:
 
     def filename(self, index: int, basename: bool = False, absolute: bool = False) -> str:
         """Name of a sample, below the root unless `absolute`; its last part if `basename`."""
+        return self._filename(index, basename, absolute)
+
+    def _filename(self, index: int, basename: bool = False, absolute: bool = False) -> str:
+        """The same; what readers written for timm define."""
         path = self._path(index)
         if basename:
             return os.path.basename(path)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ...errors import DataError
 from ...names import natural_text
-from ..images import IMAGE_EXTENSIONS
 from .base import Names, Reader, parse_extensions
-from .class_map import ClassMap, label_by_folder, load_class_map
+from .class_map import ClassMap, index_classes, label_by_folder, load_class_map
+from .img_extensions import get_img_extensions
 
-__all__ = ["FolderReader"]
+__all__ = ["FolderReader", "find_images_and_targets"]
+
 
 class FolderReader(Reader):
     """Image files below `root`; the class of each is the name of the folder that it lies in, at any depth.
@@ -24,7 +25,7 @@ class FolderReader(Reader):
     Args:
         root: The folder.
         class_map: Labels by class name, see `load_class_map`; images of other classes are left out.
-        input_key: Extensions of image files, such as ".jpg;.png"; None for IMAGE_EXTENSIONS.
+        input_key: Extensions of image files, such as ".jpg;.png"; None for `get_img_extensions()`.
         need_classes: Whether images without class folders are an error; otherwise their target is None.
 
     Raises:
@@ -34,7 +35,7 @@ class FolderReader(Reader):
     def __init__(self, root: str | os.PathLike[str], class_map: ClassMap | None = None,
                  input_key: str | None = None, need_classes: bool = False) -> None:
         self.root = self.name = os.fspath(root)
-        types = frozenset(parse_extensions(input_key) or IMAGE_EXTENSIONS)
+        types = frozenset(parse_extensions(input_key) or get_img_extensions())
         if not os.path.isdir(self.root):
             raise DataError(f"{self.root} is not a folder")
         found, classes, empty = _scan(self.root, types)
@@ -52,11 +53,36 @@ class FolderReader(Reader):
         return os.path.join(self.root, self._paths[index]), \
             None if self.class_to_idx is None else int(self._targets[index])
 
+    @property
+    def samples(self) -> list[tuple[str, int | None]]:
+        """(path, label) of every image."""
+        return [self[index] for index in range(len(self))]
+
     def targets(self) -> Sequence[int]:
         return self._targets
 
     def _path(self, index: int) -> str:
         return self._paths[index]
+
+
+def find_images_and_targets(
+    folder: str | os.PathLike[str], types: Iterable[str] | None = None, class_to_idx: Mapping[str, int] | None = None,
+    leaf_name_only: bool = True, sort: bool = True,
+) -> tuple[list[tuple[str, int]], dict[str, int]]:
+    """([(path, label)], {class name: label}) of the images below a folder, by the folders that they lie in.
+
+    Args:
+        types: Extensions of image files, None for `get_img_extensions()`.
+        class_to_idx: Labels; images of other classes are left out. None numbers the classes in natural order.
+        leaf_name_only: Classes are named as the folder itself; otherwise by its path below `folder`, "_" for "/".
+        sort: As timm has it; they are in natural order in any case.
+    """
+    root = os.fspath(folder)
+    paths, classes, _ = _scan(root, frozenset(types or get_img_extensions()))
+    if not leaf_name_only:
+        classes = [os.path.dirname(path).replace(os.sep, "_") for path in paths]
+    labels = dict(class_to_idx) if class_to_idx is not None else index_classes(classes)
+    return [(os.path.join(root, path), labels[name]) for path, name in zip(paths, classes) if name in labels], labels
 
 
 def _scan(root: str, types: frozenset[str]) -> tuple[list[str], list[str], list[str]]:

@@ -16,9 +16,9 @@ import numpy as np
 
 from ...errors import BadImageError, DataError
 from ...names import natural_text
-from ..images import IMAGE_EXTENSIONS
 from .base import NamedBytes, Names, Reader, parse_extensions
 from .class_map import ClassMap, label_by_folder, load_class_map
+from .img_extensions import get_img_extensions
 
 __all__ = ["Files", "Member", "TarReader", "index_tar", "list_tars"]
 
@@ -190,7 +190,7 @@ class TarReader(Reader):
     Args:
         root: The tar or the folder.
         class_map, need_classes: As of `FolderReader`.
-        input_key: Extensions of image files, such as ".jpg;.png"; None for IMAGE_EXTENSIONS.
+        input_key: Extensions of image files, such as ".jpg;.png"; None for `get_img_extensions()`.
 
     Raises:
         DataError: There are no images or no classes, or a tar is damaged.
@@ -199,7 +199,7 @@ class TarReader(Reader):
     def __init__(self, root: str | os.PathLike[str], class_map: ClassMap | None = None, input_key: str | None = None,
                  need_classes: bool = False) -> None:
         self.root = self.name = os.fspath(root)
-        types = frozenset(parse_extensions(input_key) or IMAGE_EXTENSIONS)
+        types = frozenset(parse_extensions(input_key) or get_img_extensions())
         self._single = not os.path.isdir(self.root)
         self._tars = [self.root]
         if not self._single:

@@ -19,10 +19,10 @@ import numpy as np
 
 from ...errors import ConfigError, DataError, MvlibError
 from ...names import natural_key
-from ..images import IMAGE_EXTENSIONS
 from .base import NamedBytes, Names, Reader, Sample, StreamReader, require_package, shuffled
 from .class_map import NO_LABEL, UNMAPPED, ClassMap, drop_unmapped, index_labels, load_class_map, map_label
 from .fields import LABEL_FIELDS, get_target, has_field, target_fields
+from .img_extensions import is_img_extension
 from .splits import EVAL_SPLITS, TRAIN_SPLITS, find_split, synonyms
 from .tar import Files, Member, index_tar, list_tars, read_member
 
@@ -195,7 +195,7 @@ def _image_field(fields: Mapping[str, Any], wanted: Sequence[str]) -> str | None
     """The field of a sample's image: the first that is wanted, or without a wish the first image format."""
     if wanted:
         return next((field for field in wanted if field in fields), None)
-    return next((field for field in fields if f".{field}" in IMAGE_EXTENSIONS), None)
+    return next((field for field in fields if is_img_extension(f".{field}")), None)
 
 
 def _label_field(fields: Mapping[str, Any], keys: Sequence[str]) -> str | None:
@@ -264,7 +264,7 @@ class WdsReader(Reader):
 
     def _samples(self, path: str) -> dict[str, dict[str, Member]]:
         def counted(name: str) -> bool:
-            return os.path.splitext(name)[1].lower() in IMAGE_EXTENSIONS
+            return is_img_extension(os.path.splitext(name)[1].lower())
 
         samples: dict[str, dict[str, Member]] = {}
         for member in index_tar(path, counted):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import multiprocessing
 import os
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -207,6 +208,21 @@ def transforms_imagenet_eval(
     return data.create_transform(
         img_size, crop_pct=crop_pct, crop_mode=crop_mode, crop_border_pixels=crop_border_pixels, mean=mean, std=std,
         interpolation=interpolation, use_prefetcher=use_prefetcher, normalize=normalize, **naflex)
+
+
+class SharedCount:
+    """A number that processes share, handed to them when they are started."""
+
+    def __init__(self, epoch: int = 0) -> None:
+        self.shared_epoch = multiprocessing.Value("i", epoch)
+
+    @property
+    def value(self) -> int:
+        return self.shared_epoch.value
+
+    @value.setter
+    def value(self, epoch: int) -> None:
+        self.shared_epoch.value = epoch
 
 
 def adapt_to_chs(x: float | Floats, n: int) -> tuple[float, ...]:

@@ -21,7 +21,9 @@ NAMES: dict[str, dict[str, str]] = {
     "data.constants": {"mvlib.data": _CONSTANTS},
     "data.dataset": {"mvlib.data": "AugMixDataset IterableImageDataset", "mvlib.timm.meanings.data": "ImageDataset"},
     "data.dataset_factory": {"mvlib.timm.meanings.data": "create_dataset"},
+    "data.dataset_info": {"mvlib.data": "CustomDatasetInfo DatasetInfo DatasetInfoLabelMapper LabelMappingCoverage"},
     "data.distributed_sampler": {"mvlib.data": "OrderedDistributedSampler RepeatAugSampler"},
+    "data.imagenet_info": {"mvlib.data": "ImageNetInfo infer_imagenet_subset"},
     "data.loader": {
         "mvlib.data": "MultiEpochsDataLoader PrefetchLoader fast_collate",
         "mvlib.timm.meanings.data": "adapt_to_chs create_loader",
@@ -29,7 +31,21 @@ NAMES: dict[str, dict[str, str]] = {
     "data.mixup": {"mvlib.data": "FastCollateMixup Mixup cutmix_bbox_and_lam mixup_target one_hot rand_bbox "
                                  "rand_bbox_minmax"},
     "data.random_erasing": {"mvlib.data": "RandomErasing"},
+    "data.readers": {"mvlib.data.readers": "create_reader"},
+    "data.readers.class_map": {"mvlib.data.readers.class_map": "load_class_map"},
+    "data.readers.img_extensions": {"mvlib.data.readers": "add_img_extensions del_img_extensions get_img_extensions "
+                                                          "is_img_extension set_img_extensions"},
+    "data.readers.reader": {"mvlib.data.readers": "Reader"},
+    "data.readers.reader_factory": {"mvlib.data.readers": "create_reader"},
+    "data.readers.reader_hfds": {"mvlib.data.readers.hf": "ReaderHfds=HuggingFaceReader"},
+    "data.readers.reader_image_folder": {"mvlib.data.readers.folder": "ReaderImageFolder=FolderReader "
+                                                                      "find_images_and_targets"},
+    "data.readers.reader_image_in_tar": {"mvlib.data.readers.tar": "ReaderImageInTar=TarReader"},
+    "data.readers.reader_image_tar": {"mvlib.data.readers.tar": "ReaderImageTar=TarReader"},
+    "data.readers.shared_count": {"mvlib.timm.meanings.data": "SharedCount"},
+    "data.real_labels": {"mvlib.data": "RealLabelsImagenet"},
     "data.scheduled_sampler": {"mvlib.data": "ScheduledBatchSampler ScheduledTransformDataset"},
+    "data.target_transforms": {"mvlib.data": "MultiLabelTarget"},
     "data.transforms": {"mvlib.data": "CenterCropOrPad MaybePILToTensor MaybeToTensor RandomCropOrPad RandomPad "
                                       "RandomResizedCropAndInterpolation ResizeKeepRatio ToNumpy ToTensor TrimBorder "
                                       "center_crop_or_pad crop_or_pad interp_mode_to_str str_to_interp_mode "
@@ -41,12 +57,33 @@ NAMES: dict[str, dict[str, str]] = {
 }
 
 _NAFLEX = "NaFlex models, and batches of images of different sizes for them, are not here yet"
+_STREAM = "streams are read by mvlib.data.IterableImageDataset, whose readers divide their samples in another way"
+_FIELDS = "part of timm's readers of label columns; mvlib.data.readers.fields is that of ours"
+_VERSION = "whether torchvision is new enough, which it always is here"
 
 ABSENT: dict[str, str] = {
+    "data.dataset_factory.has_imagenet": _VERSION,
+    "data.dataset_factory.has_inaturalist": _VERSION,
+    "data.dataset_factory.has_places365": _VERSION,
+    "data.dataset_factory.has_qmnist": _VERSION,
     "data.naflex_dataset": _NAFLEX,
     "data.naflex_loader": _NAFLEX,
     "data.naflex_mixup": _NAFLEX,
     "data.naflex_random_erasing": _NAFLEX,
     "data.naflex_transforms": _NAFLEX,
+    "data.readers._hfds": _FIELDS,
+    "data.readers.class_map.remap_dense_target": _FIELDS,
+    "data.readers.class_map.remap_labels": _FIELDS,
+    "data.readers.class_map.remap_target": _FIELDS,
+    "data.readers.img_extensions.IMG_EXTENSIONS": "can change: get_img_extensions() says what it is now",
+    "data.readers.reader_hfids": _STREAM,
+    "data.readers.reader_image_in_tar.CACHE_FILENAME_SUFFIX": "the index of a tar is kept in mvlib's cache",
+    "data.readers.reader_image_in_tar.TarState": "tars are read in place, by one index of all that lies in them",
+    "data.readers.reader_image_in_tar.extract_tarinfos": "mvlib.data.readers.tar.index_tar gives another form of index",
+    "data.readers.reader_image_tar.extract_tarinfo": "mvlib.data.readers.tar.index_tar gives another form of index",
+    "data.readers.reader_tfds": _STREAM,
+    "data.readers.reader_wds": _STREAM,
+    "data.readers.targets": _FIELDS,
     "data.tf_preprocessing": "TensorFlow's own decoding and resizing, by which ports of its models were checked",
+    "data.transforms.has_interpolation_mode": _VERSION,
 }
