@@ -163,7 +163,7 @@ _ALIASES = {"imagenet": "imagenet1k", "imagenet21k": "imagenet21kgoog"}
 def infer_imagenet_subset(model_or_cfg: Any) -> str | None:
     """The subset that has as many classes as a model or a config; None where none has."""
     if isinstance(model_or_cfg, Mapping):
-        return _SUBSET_OF.get(model_or_cfg.get("num_classes"))
+        return _SUBSET_OF.get(model_or_cfg.get("num_classes") or 0)
     count = getattr(model_or_cfg, "num_classes", None)
     return _SUBSET_OF.get(count) if count else infer_imagenet_subset(dict(getattr(model_or_cfg, "pretrained_cfg", {})))
 
