@@ -48,14 +48,13 @@ def _bound(node, module):
     if isinstance(node, (ast.Assign, ast.AnnAssign)):
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
         return [target.id for target in targets if isinstance(target, ast.Name)]
-    is_package = hasattr(module, "__path__")
-    if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith("timm")):
-        if node.names[0].name == "*":
-            source = importlib.import_module("." * node.level + (node.module or ""), module.__name__
-                                             if is_package else module.__package__)
-            return getattr(source, "__all__", [name for name in vars(source) if not name.startswith("_")])
-        return [alias.asname or alias.name for alias in node.names] if is_package else []
-    return []
+    if not hasattr(module, "__path__") or not isinstance(node, ast.ImportFrom) or \
+            not (node.level or (node.module or "").startswith("timm")):
+        return []
+    if node.names[0].name == "*":
+        source = importlib.import_module("." * node.level + (node.module or ""), module.__name__)
+        return getattr(source, "__all__", [name for name in vars(source) if not name.startswith("_")])
+    return [alias.asname or alias.name for alias in node.names]
 
 
 def is_of_a_family_to_come(path, value):
@@ -75,11 +74,15 @@ def is_excused(path, name):
     return is_of_a_family_to_come(path, public(path)[name])
 
 
-PENDING = ("data", "layers", "loss", "models", "optim", "scheduler", "task",
-           "utils")  # regions whose tables are being written
+PENDING = ("data", "layers", "models", "optim", "task", "utils")  # regions whose tables are being written
 
-PATHS = [path for path, module in modules().items() if module is not None and
-         (path.startswith("models._") and "efficientnet" not in path or not path.startswith(PENDING)) and
+
+def is_pending(path):
+    is_core = path.startswith("models._") and "efficientnet" not in path
+    return path.startswith(PENDING) and not is_core
+
+
+PATHS = [path for path, module in modules().items() if module is not None and not is_pending(path) and
          (exists(path) or not path.startswith("models.") or path.startswith("models._"))]
 
 
