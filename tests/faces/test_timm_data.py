@@ -503,3 +503,44 @@ def test_a_number_that_processes_share():
     count = face.data.readers.shared_count.SharedCount(3)
     count.value += 4
     assert count.value == count.shared_epoch.value == 7
+
+
+# ---- configs
+
+
+@pytest.mark.parametrize("name", ["resnet18", "test_vit", "test_efficientnet"])
+def test_configs_for_the_model_as_it_is_are_timms(name):
+    requests = [{}, {"img_size": 96}, {"input_size": (3, 96, 64)}, {"input_size": (3, 160, 160), "img_size": 160},
+                {"in_chans": 1}, {"mean": 0.5}, {"img_size": 96, "input_size": (3, 64, 64)}, {"mean": (0.1, 0.2)},
+                {"model_kwargs": {"img_size": 160}}, {"model_kwargs": {"img_size": 160}, "img_size": 224},
+                {"crop_pct": 1.0, "interpolation": "bilinear"}, {"chans": 1, "in_chans": 3}]
+    for channels in (3, 1):
+        models = face.create_model(name, in_chans=channels), timm.create_model(name, in_chans=channels)
+        for request in requests:
+            for use_test_size in (False, True):
+                found = []
+                for module, model in zip(both(), models):
+                    resolve = module.model_config.resolve_input_data_config
+                    try:
+                        found.append(resolve(model, request, None, use_test_size))
+                    except ValueError:
+                        found.append(ValueError)
+                assert found[0] == found[1], (channels, request)
+
+
+@pytest.mark.parametrize(("request_", "message"), [
+    ({"in_chans": 1}, "1 channels are asked for, and the model takes 3"),
+    ({"in_chans": 1, "chans": 3}, "different values of the number of channels are asked for: 1, 3"),
+    ({"img_size": 96, "input_size": (3, 64, 64)}, "different values of the image size are asked for"),
+])
+def test_requests_that_contradict_a_model(request_, message):
+    with pytest.raises(ValueError, match=message):
+        face.data.resolve_input_data_config(face.create_model("test_vit"), request_)
+
+
+def test_a_size_that_a_model_cannot_take():
+    model = face.create_model("vit_tiny_patch16_224", depth=1)
+    message = r"images of \(96, 96\) are asked for, and the model takes those of \(224, 224\)"
+    with pytest.raises(ValueError, match=message):
+        face.data.resolve_input_data_config(model, {"img_size": 96})
+    assert face.data.resolve_input_data_config(model, {"img_size": 224})["input_size"] == (3, 224, 224)

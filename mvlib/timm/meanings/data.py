@@ -13,16 +13,19 @@ from types import MappingProxyType
 from typing import Any
 
 from PIL import Image
+from torch import nn
 from torch.utils.data import DataLoader
 from torchvision.datasets.folder import default_loader
 
 from ... import data
 from ...data import augment
 from ...data.auto_augment import AUTO_AUGMENT_POLICIES, OPERATIONS, Operation
+from ...data.geometry import as_pair
 from ...data.loader import image_size
 from ...data.readers.torchvision_reader import TorchvisionReader, as_path
 from ...data.torch_loader import PrefetchLoader, create_torch_loader
 from ...errors import BadImageError, ConfigError
+from .inputs import get_model_input_config
 
 __all__ = ["LEVEL_TO_ARG", "NAME_TO_OP", "ImageDataset", "create_dataset", "create_loader"]
 
@@ -208,6 +211,52 @@ def transforms_imagenet_eval(
     return data.create_transform(
         img_size, crop_pct=crop_pct, crop_mode=crop_mode, crop_border_pixels=crop_border_pixels, mean=mean, std=std,
         interpolation=interpolation, use_prefetcher=use_prefetcher, normalize=normalize, **naflex)
+
+
+def resolve_input_data_config(model: nn.Module, args: Mapping[str, Any] | None = None, pretrained_cfg: Any = None,
+                              use_test_size: bool = False, verbose: bool = False) -> dict[str, Any]:
+    """`resolve_data_config` for the channels and the size that a model has now.
+
+    Raises:
+        ConfigError: `args` contradict each other, or what the model takes.
+    """
+    args = {key: value for key, value in (args or {}).items() if value is not None}
+    config = pretrained_cfg if pretrained_cfg is not None else getattr(model, "pretrained_cfg", {})
+    config = config.to_dict() if hasattr(config, "to_dict") else config
+    takes = get_model_input_config(model)
+    channels, *size = takes["input_size"]
+    build = dict(args.get("model_kwargs") or {})
+    if not takes["fixed_input_size"] and {"img_size", "input_size"} & set(args):
+        build.pop("img_size", None)  # what the model was built with is no request
+    whole = args.get("input_size") or (None, None, None)
+    asked_channels = _asked("number of channels", whole[0], args.get("in_chans"), args.get("chans"),
+                            build.get("in_chans"))
+    asked_size = _asked("image size", *(size if size is None else as_pair(size, "img_size") for size in (
+        whole[1:] if whole[0] else None, args.get("img_size"), build.get("img_size"))))
+    if asked_channels not in (None, channels):
+        raise ConfigError(f"{asked_channels} channels are asked for, and the model takes {channels}")
+    if takes["fixed_input_size"]:
+        if asked_size not in (None, tuple(size)):
+            raise ConfigError(f"images of {asked_size} are asked for, and the model takes those of {tuple(size)}")
+    elif asked_size is not None:
+        size = list(asked_size)
+    else:
+        size = ((use_test_size and config.get("test_input_size")) or config.get("input_size") or size)[-2:]
+    resolved = {**args, "input_size": (channels, *size), "in_chans": channels}
+    for key, default in (("mean", data.IMAGENET_DEFAULT_MEAN), ("std", data.IMAGENET_DEFAULT_STD)):
+        values = args.get(key)
+        if values is None:  # those of the weights are made to fit, those that are asked for have to
+            values = data.per_channel(config.get(key) or default, channels)
+        resolved[key] = (values,) if isinstance(values, (int, float)) else tuple(values)
+    return data.resolve_data_config(resolved, config, model, use_test_size, verbose)
+
+
+def _asked(what: str, *given: Any) -> Any:
+    """The one value of several that say the same; None where there is none."""
+    values = {value for value in given if value is not None}
+    if len(values) > 1:
+        raise ConfigError(f"different values of the {what} are asked for: {', '.join(map(str, sorted(values)))}")
+    return next(iter(values), None)
 
 
 class SharedCount:

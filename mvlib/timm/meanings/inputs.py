@@ -18,12 +18,18 @@ def get_model_traits(model: nn.Module) -> dict[str, Any]:
     cfg: Mapping[str, Any] = getattr(model, "pretrained_cfg", None) or {}
     traits: dict[str, Any] = {
         "img_size": getattr(model, "img_size", None),
-        "fixed_input_size": bool(cfg.get("fixed_input_size", False)),
+        "fixed_input_size": _is_fixed(model, cfg),
         "first_conv": cfg.get("first_conv"),
         **getattr(model, "_traits", {}),  # what a user's model says
     }
     traits.update((key, getattr(model, key)) for key in ("in_chans", "num_classes") if hasattr(model, key))
     return traits
+
+
+def _is_fixed(model: nn.Module, cfg: Mapping[str, Any]) -> bool:
+    embed = getattr(model, "patch_embed", None)
+    fixed = getattr(embed, "strict_img_size", cfg.get("fixed_input_size", False))
+    return bool(fixed) and not getattr(model, "dynamic_img_size", False)
 
 
 def get_model_input_config(model: nn.Module) -> dict[str, Any]:

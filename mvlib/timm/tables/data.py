@@ -30,6 +30,7 @@ NAMES: dict[str, dict[str, str]] = {
     },
     "data.mixup": {"mvlib.data": "FastCollateMixup Mixup cutmix_bbox_and_lam mixup_target one_hot rand_bbox "
                                  "rand_bbox_minmax"},
+    "data.model_config": {"mvlib.timm.meanings.data": "resolve_input_data_config"},
     "data.random_erasing": {"mvlib.data": "RandomErasing"},
     "data.readers": {"mvlib.data.readers": "create_reader"},
     "data.readers.class_map": {"mvlib.data.readers.class_map": "load_class_map"},
