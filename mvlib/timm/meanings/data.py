@@ -228,11 +228,11 @@ def resolve_input_data_config(model: nn.Module, args: Mapping[str, Any] | None =
     build = dict(args.get("model_kwargs") or {})
     if not takes["fixed_input_size"] and {"img_size", "input_size"} & set(args):
         build.pop("img_size", None)  # what the model was built with is no request
-    whole = args.get("input_size") or (None, None, None)
+    whole: Sequence[Any] = args.get("input_size") or (None, None, None)
     asked_channels = _asked("number of channels", whole[0], args.get("in_chans"), args.get("chans"),
                             build.get("in_chans"))
-    asked_size = _asked("image size", *(size if size is None else as_pair(size, "img_size") for size in (
-        whole[1:] if whole[0] else None, args.get("img_size"), build.get("img_size"))))
+    sizes: list[Any] = [whole[1:] if whole[0] else None, args.get("img_size"), build.get("img_size")]
+    asked_size = _asked("image size", *(as_pair(size, "img_size") for size in sizes if size is not None))
     if asked_channels not in (None, channels):
         raise ConfigError(f"{asked_channels} channels are asked for, and the model takes {channels}")
     if takes["fixed_input_size"]:
