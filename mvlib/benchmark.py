@@ -157,7 +157,7 @@ def benchmark_models(
         UnknownNameError: A name is unknown, or a wildcard matches nothing.
         ConfigError: There is nothing to do, an argument is impossible, or a precision does not pay here.
     """
-    names = match_models(models)
+    names = match_models(models, what="benchmark")
     device = find_device(device)
     precisions = [precision_name(precision) for precision in precisions]
     _check(tasks, modes, backends, batch_sizes, img_size)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Optional, TypeVar, Union, cast
 from . import registry
 from .enums import WeightsEnum, weights_enum
 from .names import closest
+from .tasks import CLASSIFICATION
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,6 +41,10 @@ def get_builder(name: str) -> Callable[..., nn.Module]:
     Raises:
         UnknownNameError: The model is unknown.
     """
+    if registry.task_of(name) != CLASSIFICATION and registry.is_ours(name):
+        from .mirror import builder as made
+
+        return made(name)
     enums: tuple[type[WeightsEnum], ...] = (weights_enum(name),)
     if name.startswith(_QUANTIZED) and registry.is_model(name.removeprefix(_QUANTIZED)):
         enums += (weights_enum(name.removeprefix(_QUANTIZED)),)

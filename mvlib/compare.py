@@ -106,7 +106,7 @@ def compare_models(
         UnknownNameError: A name is unknown, or a wildcard matches nothing.
         ConfigError: No model is named, there is no such field, or the precision does not pay here.
     """
-    names = match_models(models, pretrained=True)
+    names = match_models(models, pretrained=True, what="compare")
     if not names:
         raise ConfigError("compare needs the names of models")
     if sort not in COLUMNS:

@@ -26,6 +26,7 @@ from . import registry
 from .costs import costs_of
 from .errors import UnknownNameError
 from .names import closest
+from .tasks import CLASSIFICATION, TASKS
 from .weights import WeightsConfig
 
 if TYPE_CHECKING:
@@ -84,6 +85,8 @@ class CatalogWeights(Weights):
 
     @cached_property
     def transforms(self) -> Callable[..., Any]:
+        if self.config.task != CLASSIFICATION:
+            return partial(task_preset, TASKS[self.config.task].preset, **task_preset_arguments(self.config))
         return partial(image_classification, **preset_arguments(self.config))
 
     @cached_property
@@ -246,6 +249,25 @@ def image_classification(**arguments: Any) -> Any:
     return ImageClassification(**arguments)
 
 
+def task_preset(name: str, **arguments: Any) -> Any:
+    """A preset of torchvision's for another task, imported when it is first made."""
+    from torchvision.transforms import InterpolationMode, _presets
+
+    if "interpolation" in arguments:
+        arguments["interpolation"] = InterpolationMode(arguments["interpolation"])
+    return getattr(_presets, name)(**arguments)
+
+
+def task_preset_arguments(config: WeightsConfig) -> dict[str, Any]:
+    """Arguments of torchvision's preset that prepares inputs for these weights."""
+    if config.resize_size is None:  # they have none
+        return {}
+    arguments = dict(resize_size=config.resize_size, mean=config.mean, std=config.std,
+                     interpolation=config.interpolation)
+    return {**arguments, "crop_size": config.input_size[1:]} if config.task == "video_classification" else \
+        {**arguments, "antialias": config.antialias}
+
+
 def preset_arguments(config: WeightsConfig) -> dict[str, Any]:
     """Arguments of `ImageClassification` that prepare images for these weights."""
     size = config.input_size[1:]
@@ -267,7 +289,9 @@ def describe(config: WeightsConfig) -> dict[str, Any]:
     facts = {
         "categories": _categories(config),
         "num_params": config.num_params or costs.get("params"),
+        "keypoint_names": config.keypoint_names and list(config.keypoint_names),
         "min_size": size and tuple(size[1:]),
+        "min_temporal_size": config.min_temporal_size,
         "recipe": config.recipe or config.origin_url,
         "license": _their_license(config) if config.preprocessing == "torchvision" else config.license,
         "backend": config.backend,
@@ -277,7 +301,8 @@ def describe(config: WeightsConfig) -> dict[str, Any]:
         "_file_size": config.file_size,
         "_docs": config.docs or config.description,
     }
-    always = ("categories",) if config.preprocessing == "torchvision" else ()
+    is_theirs = config.preprocessing == "torchvision" and config.task == CLASSIFICATION
+    always = ("categories",) if is_theirs else ()
     return {key: value for key, value in facts.items() if value is not None or key in always}
 
 
@@ -288,7 +313,7 @@ def _unknown_metrics(config: WeightsConfig) -> dict[str, dict[str, float]] | Non
 
 def _their_license(config: WeightsConfig) -> str | None:
     """torchvision names a licence where it is not its own, by its address."""
-    return None if config.license == "bsd-3-clause" else f"{config.origin_url}/blob/main/LICENSE"
+    return None if config.license in (None, "bsd-3-clause") else f"{config.origin_url}/blob/main/LICENSE"
 
 
 def _categories(config: WeightsConfig) -> list[str] | None:
@@ -310,12 +335,12 @@ def enum_name(model: str) -> str:
     return "_".join(part.capitalize() for part in model.removeprefix(_QUANTIZED).split("_")) + suffix
 
 
-def enum_names() -> list[str]:
-    """Names of all Enums: a model that torchvision knows under another name has one under both."""
-    models = {name for name in registry.list_models() if registry.get_arch_tags(name)}
+def enum_names(task: str | None = None) -> list[str]:
+    """Names of all Enums (of a task): a model that torchvision knows under another name has one under both."""
+    models = {name for name in registry.list_models(task=task) if registry.get_arch_tags(name)}
     own = {_plain_enum_name(name) if registry.torchvision_builder(name) != name else enum_name(name)
            for name in models}
-    return sorted(own | {registry.builder_facts(builder)["weights"] for builder in registry.list_builders()})
+    return sorted(own | {registry.builder_facts(builder)["weights"] for builder in registry.list_builders(task)})
 
 
 def _plain_enum_name(model: str) -> str:
@@ -353,7 +378,9 @@ def _make_enum(name: str, configs: tuple[WeightsConfig, ...], is_torchvision: bo
         default = next((m for m in members if m[1].config.preprocessing == "torchvision"), members[0]) \
             if is_torchvision else members[0]
         members = sorted(members, key=_order) + [("DEFAULT", default[1])]
-    enum = WeightsEnum(name, members, module=_HOME, qualname=name)
+    home = _HOME if not configs or configs[0].task == CLASSIFICATION else \
+        f"{_HOME}.{registry.get_module(str(configs[0].architecture))}"
+    enum = WeightsEnum(name, members, module=home, qualname=name)
     enum.__doc__ = f"Weights of {configs[0].architecture}: {', '.join(enum.__members__)}." if configs else \
         "No weights are published for this model."
     return enum
@@ -369,6 +396,8 @@ def _order(member: tuple[str, CatalogWeights]) -> tuple[Any, ...]:
     """torchvision's first, in its order: V1, V2, then what was trained on more."""
     name, weights = member
     theirs = weights.config.preprocessing == "torchvision"
+    if weights.config.task != CLASSIFICATION:
+        return ("LEGACY" not in name, len(name), name)
     return (0, "SWAG" in name or "FEATURES" in name, name) if theirs else (1, False, "")
 
 

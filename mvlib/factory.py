@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, overload
+from typing import Any, Literal, cast, overload
 
 import torch
 from torch import nn
@@ -21,11 +21,19 @@ from .arguments import Parameter, accepts, arguments_of, check_plain, model_clas
 from .engines.folder import refuse_export
 from .errors import ConfigError, UnknownNameError, WeightsError
 from .features import FeatureExtractor
-from .loading import base_of_checkpoint, load_weights, materialize, read_state_dict, read_training_facts
+from .loading import (
+    base_of_checkpoint,
+    load_by_itself,
+    load_weights,
+    materialize,
+    read_state_dict,
+    read_training_facts,
+)
 from .models.base import ImageModel
 from .names import closest, parse_model_name
 from .precisions import precision_name
-from .registry import get_pretrained_cfg, is_model, load_entrypoint, resolve_name
+from .registry import check_is_classifier, get_pretrained_cfg, is_model, is_ours, load_entrypoint, resolve_name, task_of
+from .tasks import CLASSIFICATION
 from .weights import INPUT_FIELDS, OWN_FIELDS, WeightsConfig
 
 __all__ = ["build_empty", "create_model", "describe_inputs", "known_arguments"]
@@ -96,7 +104,9 @@ def create_model(
     """Build a model by name.
 
     A name with a tag, a hub repository or a local folder names weights, so they are loaded; an architecture alone is
-    initialised at random unless `pretrained` is true.
+    initialised at random unless `pretrained` is true. Models for other tasks than classification (detection, ...:
+    `list_models(task=...)`) are torchvision's own; without weights of the whole, those of a backbone are loaded where
+    `weights_backbone` names some, and a `num_classes` that the weights do not have leaves new heads at random.
 
     Args:
         model_name: "resnet50", "resnet50.a1_in1k", "hf-hub:owner/name[@revision]" or "local-dir:/path". Of a cached
@@ -157,9 +167,21 @@ def create_model(
         raise ConfigError(f"out_indices is an int or several, not {shorten(out_indices)}")
     extract = partial(FeatureExtractor, out_indices=out_indices, output_fmt=output_fmt, feature_cls=feature_cls)
     given = {key: value for key, value in kwargs.items() if value is not None}
+    wants_weights = pretrained if pretrained is not None else request.names_weights
+    if task_of(request.architecture) != CLASSIFICATION and is_ours(request.architecture):
+        if features_only:
+            check_is_classifier(request.architecture, "features_only=True")
+        read = None
+        if checkpoint_path is not None:
+            read = partial(read_state_dict, checkpoint_path, mmap=bool(mmap))
+        elif wants_weights:
+            read = partial(_read_published, request, model_name, cache_dir, progress, mmap)
+        other = _for_other_task(request, given, read, str(checkpoint_path) if checkpoint_path is not None else None)
+        other.base_weights = base if checkpoint_path is not None else request.config if wants_weights else None
+        other.to(device=device, dtype=precision)
+        return cast(ImageModel, other)  # a user calls it as its task has it
     entrypoint = load_entrypoint(request.architecture)
     known = arguments_of(entrypoint)
-    wants_weights = pretrained if pretrained is not None else request.names_weights
     is_for_weights = wants_weights or request.names_weights or checkpoint_path is not None or pretrained_cfg is not None
     arguments = _arguments(request, given, known, is_for_weights)
 
@@ -204,6 +226,49 @@ def create_model(
     features = built if isinstance(built, FeatureExtractor) else extract(model)
     features.pretrained_cfg = features.default_cfg = model.pretrained_cfg
     return features
+
+
+def _read_published(
+    request: _Request, model_name: str, cache_dir: str | os.PathLike[str] | None, progress: bool, mmap: bool | None
+) -> dict[str, torch.Tensor]:
+    path, is_mappable = _fetch(request, model_name, cache_dir, progress)
+    return read_state_dict(path, mmap=is_mappable if mmap is None else mmap)
+
+
+def _for_other_task(
+    request: _Request, given: dict[str, Any], read: Callable[[], dict[str, torch.Tensor]] | None, file: str | None
+) -> Any:
+    """A model of torchvision's that does not classify images, with the weights that `read` reads, from a user's `file`
+    or published."""
+    from . import mirror
+
+    name = request.architecture
+    known = mirror.builder_signature(name)
+    for key in given:
+        if key not in known:
+            raise ConfigError(f"'{name}' does not know the argument {key!r}{closest(key, known) or '.'} It takes: "
+                              f"{', '.join(sorted(known))}")
+    default = get_pretrained_cfg(name, allow_unregistered=False)
+    config = request.config or default
+    if config.task != default.task:  # fields of the caller's, which do not say it
+        config = config.replace(task=default.task, classifier=config.classifier or default.classifier)
+    arguments = {key: value for key, value in {**request.arguments, **given}.items() if key in known}
+    if "weights_backbone" in known:
+        arguments.setdefault("weights_backbone", None)
+    is_new_head = given.get("num_classes", config.num_classes) != config.num_classes or \
+        given.get("num_keypoints", len(config.keypoint_names or ())) != len(config.keypoint_names or ())
+
+    def fill(model: nn.Module) -> None:
+        if read is not None:
+            load_by_itself(model, read(), config=config, fit_head=is_new_head, origin=file or config.name)
+
+    weights = config.replace(tag=None) if file else config  # what a tag means, a file of the user's need not
+    model: Any = mirror.build(name, weights, read and fill, arguments, is_whole=not is_new_head)
+    model.architecture = name
+    model.model_args = arguments
+    model.weights_config = config
+    model.pretrained_cfg = model.default_cfg = config.to_dict()
+    return model
 
 
 def _resolve(
@@ -285,7 +350,7 @@ def _from_repository(source: str, location: str, cache_dir: str | os.PathLike[st
     own = data.get("mvlib")
     if isinstance(own, dict):
         fields.update({key: own[key] for key in OWN_FIELDS if key in own})
-    fields.update(architecture=architecture, sources=(where,), filename=filename)
+    fields.update(architecture=architecture, sources=(where,), filename=filename, task=task_of(architecture))
     known = get_pretrained_cfg(architecture)
     for key in ("first_conv", "classifier"):
         if known is not None:

@@ -37,13 +37,14 @@ from .errors import CheckpointError, MvlibError
 from .features import FeatureExtractor
 from .hub import check_complete
 from .layers.helpers import owns_meta, plain_name, unwrap
+from .tasks import CLASSIFICATION
 from .weights import WeightsConfig
 
 if TYPE_CHECKING:
     from .models.base import ImageModel
 
-__all__ = ["FACTS", "adapt_input_conv", "load_checkpoint", "load_weights", "materialize", "read_state_dict",
-           "read_training_facts"]
+__all__ = ["FACTS", "adapt_input_conv", "load_by_itself", "load_checkpoint", "load_weights", "materialize",
+           "read_state_dict", "read_training_facts"]
 
 _logger = logging.getLogger("mvlib")
 
@@ -482,6 +483,40 @@ def load_weights(
     return answer
 
 
+def load_by_itself(
+    model: nn.Module, state_dict: StateDict, *, config: WeightsConfig, fit_head: bool = False,
+    origin: str = "the weights",
+) -> None:
+    """Make tensors the parameters of another library's model by its own `load_state_dict`, which knows the older
+    layouts of its files.
+
+    Args:
+        model: The model; where parts of it are on the meta device, all that is there must come from the file.
+        state_dict: Tensors in the model's layout, or in an older one.
+        config: What is known of the weights: `num_classes`, and the names of the heads.
+        fit_head: Leave a head as it is that is there for another number of classes.
+        origin: What error messages call the weights.
+
+    Raises:
+        CheckpointError: The tensors do not fit.
+    """
+    expected = model.state_dict()
+    with _refusing(f"{origin}: does not fit the model"):
+        state_dict = dict(state_dict)
+        dropped, notes = _fit_head(model, state_dict, expected, config) if fit_head else (set(), [])
+        for kind, keys in _problems(expected, state_dict, []).items():
+            if kind != "unexpected":  # it may be another name of before
+                raise CheckpointError(_explain(model, origin, {kind: keys}, state_dict, expected))
+        kept = {key: value.to(expected[key].dtype) if key in expected else value for key, value in state_dict.items()}
+        missing, unexpected = model.load_state_dict(kept, strict=False, assign=True)
+        problems = {"missing": [key for key in missing if not _may_miss(key, dropped)], "unexpected": unexpected}
+        problems = {kind: keys for kind, keys in problems.items() if keys}
+        if problems:
+            raise CheckpointError(_explain(model, origin, problems, state_dict, expected))
+    for note in notes:
+        _logger.warning("%s: %s", origin, note)
+
+
 def materialize(model: ImageModel, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> None:
     """Give a model on the meta device initialised parameters, in place."""
     model.to_empty(device=device or "cpu")
@@ -574,7 +609,8 @@ def _fit_head(
     if found is None:
         return dropped, []
     theirs, ours = found
-    what = f"has {theirs[0]} classes, the model {ours[0]}" if theirs[0] != ours[0] else \
+    rows = 1 if config.task == CLASSIFICATION else theirs[0] // config.num_classes  # a detector's, for shapes of boxes
+    what = f"has {theirs[0] // rows} classes, the model {ours[0] // rows}" if theirs[0] != ours[0] else \
         f"takes {math.prod(theirs[1:])} features, the model's {math.prod(ours[1:])}"
     return dropped, [f"the classifier '{names}' {what}: it was initialised anew"]
 

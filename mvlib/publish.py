@@ -21,6 +21,7 @@ from .files import replacing
 from .layers.helpers import unwrap
 from .models.base import ImageModel
 from .names import closest
+from .tasks import check_classifies
 from .weights import INPUT_FIELDS, OWN_FIELDS, WeightsConfig
 
 __all__ = ["describe_model", "hub_config", "push_to_hub", "save_for_hub"]
@@ -76,6 +77,8 @@ def save_for_hub(
             a model like this one, or the number of class names is not that of the model's outputs.
     """
     model = unwrap(model)
+    check_classifies(model, "save_for_hub", "torch.save(model.state_dict(), path) keeps it, and create_model(..., "
+                                            "checkpoint_path=path) reads it")
     if getattr(model, "is_quantized", False):
         raise ConfigError(f"'{model.architecture}' is int8, and safetensors cannot hold its packed weights; torch.save("
                           f"model.state_dict(), path) can, and create_model(..., checkpoint_path=path) reads it")

@@ -23,11 +23,21 @@ from . import registry
 from .costs import costs_of
 from .errors import ConfigError
 from .names import closest, natural_key
+from .tasks import CLASSIFICATION, TASKS, find_task
 from .weights import WeightsConfig
 
 __all__ = ["FIELDS", "Field", "Record", "find_field", "search"]
 
 DATA_SET = "ImageNet-1K"  # whose accuracies top1 and top5 are
+# Where published figures stand: {field: (data set, metric)}.
+FIGURES = {
+    "top1": (DATA_SET, "acc@1"), "top5": (DATA_SET, "acc@5"),
+    "box_map": ("COCO-val2017", "box_map"), "mask_map": ("COCO-val2017", "mask_map"),
+    "kp_map": ("COCO-val2017", "kp_map"),
+    "miou": ("COCO-val2017-VOC-labels", "miou"), "pixel_acc": ("COCO-val2017-VOC-labels", "pixel_acc"),
+    "video_top1": ("Kinetics-400", "acc@1"), "video_top5": ("Kinetics-400", "acc@5"),
+    "epe": ("Sintel-Train-Cleanpass", "epe"),
+}
 
 
 @dataclass(frozen=True)
@@ -36,9 +46,14 @@ class Record:
 
     Attributes:
         name: "architecture.tag"; `arch` and `tag` are its parts.
+        task: What it is for, "classification", "detection", ... (`tasks.TASKS`).
         family: Module that defines the architecture.
         builder: torchvision's name of the architecture.
         top1, top5: Published accuracies on ImageNet-1K, in percent.
+        box_map, mask_map, kp_map: Published mean average precision on COCO of boxes, masks and keypoints, in percent.
+        miou, pixel_acc: Of segmentation, on COCO's images with the classes of Pascal VOC, in percent.
+        video_top1, video_top5: Accuracies on Kinetics-400, in percent.
+        epe: Of optical flow, the end-point error in pixels on Sintel's training set, "clean".
         params: Parameters, in 1e6.
         gmacs, activations: Multiply-accumulates (1e9), and elements that convolutions and matrix products put out
             (1e6), for one image of `input` pixels.
@@ -59,6 +74,14 @@ class Record:
     builder: str | None = None
     top1: float | None = None
     top5: float | None = None
+    box_map: float | None = None
+    mask_map: float | None = None
+    kp_map: float | None = None
+    miou: float | None = None
+    pixel_acc: float | None = None
+    video_top1: float | None = None
+    video_top5: float | None = None
+    epe: float | None = None
     params: float | None = None
     gmacs: float | None = None
     activations: float | None = None
@@ -75,6 +98,7 @@ class Record:
     paper: str | None = None
     origin: str | None = None
     recipe: str | None = None
+    task: str = CLASSIFICATION
 
     @functools.cached_property
     def cached(self) -> bool:
@@ -109,8 +133,8 @@ class Field:
 
 
 FIELDS = {
-    "name": Field(), "arch": Field(), "tag": Field(), "family": Field(), "builder": Field(),
-    "top1": Field("number", descending=True, digits=2), "top5": Field("number", descending=True, digits=2),
+    "name": Field(), "arch": Field(), "tag": Field(), "task": Field(), "family": Field(), "builder": Field(),
+    **{name: Field("number", descending=name != "epe", digits=2) for name in FIGURES},
     "params": Field("number", 1e6, "params (M)", digits=2),
     "gmacs": Field("number", 1e9, digits=2),
     "activations": Field("number", 1e6, "activations (M)", digits=2),
@@ -142,7 +166,8 @@ Condition = Callable[[Record], bool]
 
 
 def search(
-    query: str = "", *, sort: str | Sequence[str] | None = None, limit: int | None = None, published: bool = True
+    query: str = "", *, sort: str | Sequence[str] | None = None, limit: int | None = None, published: bool = True,
+    task: str | None = None,
 ) -> list[Record]:
     """Weights that meet conditions.
 
@@ -153,17 +178,19 @@ def search(
         query: Conditions; see this module's description. An empty one is met by all.
         sort: Fields, as a list or separated by commas; each best first: accuracies from the highest, what a model
             costs from the least, texts in alphabetical order. A minus before its name turns a field's order round.
-            Default: "top1". Records that lack the field come last, equal ones by name.
+            Default: the first figure of the task, "top1" without one. Records that lack the field come last, equal ones by name.
         limit: Keep this many.
         published: Whether to leave out what has no weights that can be had.
+        task: Only weights for this task ("detection").
 
     Raises:
-        ConfigError: The query cannot be read (the message points at the place), or there is no such field.
+        ConfigError: The query cannot be read (the message points at the place), or there is no such field or task.
     """
-    condition, order = _Parser(query).parse(), _parse_order(sort or "top1")
+    task = task and find_task(task)
+    condition, order = _Parser(query).parse(), _parse_order(sort or TASKS[task or CLASSIFICATION].columns[0])
     if limit is not None and limit < 0:
         raise ConfigError(f"limit {limit} is not a number of records")
-    found = sorted((record for record in _records(published) if condition(record)), key=lambda r: natural_key(r.name))
+    found = sorted((record for record in _records(published, task) if condition(record)), key=lambda r: natural_key(r.name))
     for name, descending in reversed(order):
         found.sort(key=functools.partial(_sort_key, name=name), reverse=descending)
         found.sort(key=lambda record, name=name: getattr(record, name) is None)
@@ -205,8 +232,8 @@ def _sort_key(record: Record, name: str) -> Any:
 
 # records
 
-def _records(published: bool) -> Iterator[Record]:
-    for architecture in registry.list_models():
+def _records(published: bool, task: str | None) -> Iterator[Record]:
+    for architecture in registry.list_models(task=task):
         configs = registry.get_arch_pretrained_cfgs(architecture).values() or [WeightsConfig(architecture)]
         facts = {"family": registry.get_module(architecture), "builder": registry.torchvision_builder(architecture)}
         for config in configs:
@@ -215,7 +242,7 @@ def _records(published: bool) -> Iterator[Record]:
 
 
 def _record(config: WeightsConfig, **facts: str | None) -> Record:
-    accuracies = config.metrics.get(DATA_SET, {})
+    figures = {name: config.metrics.get(data_set, {}).get(metric) for name, (data_set, metric) in FIGURES.items()}
     costs = costs_of(config)
     params = costs.get("params") or config.num_params
     test, test_gmacs, test_activations = costs.get("test", (None, None, None))
@@ -223,8 +250,7 @@ def _record(config: WeightsConfig, **facts: str | None) -> Record:
         test_gmacs, test_activations = costs["gmacs"], costs["activations"]
     papers = config.paper_ids
     return Record(
-        name=config.name, arch=str(config.architecture), tag=config.tag, **facts,
-        top1=accuracies.get("acc@1"), top5=accuracies.get("acc@5"),
+        name=config.name, arch=str(config.architecture), tag=config.tag, task=config.task, **facts, **figures,
         params=params and params / 1e6, gmacs=costs.get("gmacs", config.gmacs), activations=costs.get("activations"),
         input=config.input_size[-1], test=(config.test_input_size or config.input_size)[-1],
         test_gmacs=test_gmacs, test_activations=test_activations,

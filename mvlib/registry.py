@@ -20,12 +20,14 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, overload
 
 from .errors import ConfigError, UnknownNameError
 from .names import closest, natural_key, split_model_name_tag
+from .tasks import CLASSIFICATION, find_task, refuse
 
 if TYPE_CHECKING:
     from .weights import WeightsConfig
 
 __all__ = [
     "builder_facts",
+    "check_is_classifier",
     "count_models",
     "get_arch_name",
     "get_arch_pretrained_cfgs",
@@ -48,6 +50,7 @@ __all__ = [
     "register_model_deprecations",
     "resolve_name",
     "split_model_name_tag",
+    "task_of",
     "torchvision_builder",
 ]
 
@@ -81,10 +84,15 @@ class _Run:
 class _Entry:
     """What the registry knows of one architecture."""
 
-    __slots__ = ("added", "configs", "entrypoint", "module", "name", "place", "published", "run", "tags")
+    __slots__ = ("added", "configs", "entrypoint", "module", "name", "place", "published", "run", "tags",
+                 "task")
 
-    def __init__(self, name: str, module: str, tags: Iterable[str] = (), weightless: Iterable[str] = ()) -> None:
+    def __init__(
+        self, name: str, module: str, tags: Iterable[str] = (), weightless: Iterable[str] = (),
+        task: str = CLASSIFICATION,
+    ) -> None:
         self.name = name
+        self.task = task
         self.module = module  # short name of the module, as timm lists it
         self.tags = list(tags)  # the default first; "" for one that has no name
         self.published = set(self.tags).difference(weightless)
@@ -98,6 +106,7 @@ class _Entry:
         self.configs = configs
         self.tags = list(configs)
         self.published = {tag for tag, config in configs.items() if config.has_weights}
+        self.task = next((config.task for config in configs.values()), self.task)
 
     @property
     def listed(self) -> list[str]:
@@ -130,9 +139,10 @@ class _Registry:
         except FileNotFoundError:  # a source tree whose index has not been built yet
             return
         for module, family in index.items():
-            weightless = family["weightless"]
+            weightless, tasks = family["weightless"], family.get("tasks", {})
             for name, tags in family["models"].items():
-                self.entries[name] = _Entry(name, module, tags, weightless.get(name, ()))
+                self.entries[name] = _Entry(name, module, tags, weightless.get(name, ()),
+                                            tasks.get(name, CLASSIFICATION))
             self.aliases.update(family["aliases"])
             self.deprecate(module, family["deprecated"])
             self.builders.update(family.get("builders", {}))
@@ -430,6 +440,7 @@ def list_models(
     exclude_filters: Names = "",
     name_matches_cfg: bool = False,
     include_tags: bool | None = None,
+    task: str | None = None,
 ) -> list[str]:
     """Names of models, in natural order. Aliases and deprecated names are not listed.
 
@@ -440,15 +451,19 @@ def list_models(
         exclude_filters: Patterns to leave out again.
         name_matches_cfg: Only names that have a weights config.
         include_tags: List architecture.tag; None includes them where `pretrained` is set.
+        task: Only models of this task ("classification", "detection", "segmentation", ...: `tasks.TASKS`).
 
     Raises:
         UnknownNameError: A module is unknown.
+        ConfigError: The task is unknown.
     """
     include, exclude, modules = _as_list(filter), _as_list(exclude_filters), _as_list(module)
     for unknown in set(modules).difference(list_modules()) if modules else ():
         raise UnknownNameError(f"no module '{unknown}' has models{closest(unknown, list_modules())}")
     include_tags = pretrained if include_tags is None else include_tags
-    entries = [e for e in _registry.entries.values() if not modules or e.module in modules]
+    task = task and find_task(task)
+    entries = [e for e in _registry.entries.values()
+               if (not modules or e.module in modules) and (not task or e.task == task)]
     names = {name for e in entries for name in (e.listed if include_tags else (e.name,))}
     if include_tags:
         include, exclude = _expand_tags(include), _expand_tags(exclude)
@@ -468,16 +483,18 @@ def list_pretrained(filter: Names = "", exclude_filters: Names = "") -> list[str
     return list_models(filter, pretrained=True, exclude_filters=exclude_filters, include_tags=True)
 
 
-def match_models(names: Names, pretrained: bool = False) -> list[str]:
-    """Names as they are asked for, wildcards among them replaced by what they match; each name once.
+def match_models(names: Names, pretrained: bool = False, what: str = "this") -> list[str]:
+    """Classifiers by the names that are asked for, wildcards among them replaced by what they match; each name once.
 
     Args:
         names: Names, wildcards, and folders of exports; a wildcard with a dot ("resnet50.*") matches tags, one without
             architectures.
         pretrained: Whether wildcards match only what has weights.
+        what: Who asks, for an error's message.
 
     Raises:
         UnknownNameError: A name is unknown or of no registered model, or a wildcard matches nothing.
+        ConfigError: A name is a model's of another task, or a wildcard matches such models alone.
     """
     from .engines.folder import is_export
 
@@ -486,13 +503,16 @@ def match_models(names: Names, pretrained: bool = False) -> list[str]:
         if is_export(name):
             found[name] = None
         elif any(character in name for character in "*?["):
-            matches = list_models(name, pretrained=pretrained, include_tags="." in name)
+            matches = list_models(name, pretrained=pretrained, include_tags="." in name, task=CLASSIFICATION)
             if not matches:
+                for other in list_models(name):
+                    check_is_classifier(other, what)
                 kind = "model with weights" if pretrained else "model"
                 raise UnknownNameError(f"no {kind} matches '{name}'{closest(name.strip('*'), _registry.entries)}")
             found.update(dict.fromkeys(matches))
         else:
             resolve_name(name)
+            check_is_classifier(name, what)
             found[name] = None
     return list(found)
 
@@ -502,8 +522,15 @@ def count_models() -> int:
     return len(_registry.entries)
 
 
-def list_modules() -> list[str]:
-    """Names of the modules that have models."""
+def list_modules(task: str | None = None) -> list[str]:
+    """Names of the modules that have models, of a task if one is named.
+
+    Raises:
+        ConfigError: The task is unknown.
+    """
+    if task:
+        task = find_task(task)
+        return sorted({entry.module for entry in _registry.entries.values() if entry.task == task})
     return sorted({entry.module for entry in _registry.entries.values()} | set(_registry.deprecated_by_module))
 
 
@@ -512,9 +539,15 @@ def get_deprecated_models(module: str = "") -> dict[str, str | None]:
     return dict(_registry.deprecated_by_module.get(module, {}) if module else _registry.deprecated)
 
 
-def list_builders() -> list[str]:
-    """Names of torchvision's builders, sorted: "resnet50", "vit_b_16", "quantized_resnet50", ..."""
-    return sorted(_registry.builders)
+def list_builders(task: str | None = None) -> list[str]:
+    """Names of torchvision's builders, sorted: "resnet50", "vit_b_16", "quantized_resnet50", ...; of a task if one is
+    named.
+
+    Raises:
+        ConfigError: The task is unknown.
+    """
+    task = task and find_task(task)
+    return sorted(name for name in _registry.builders if not task or task_of(name) == task)
 
 
 def torchvision_builder(model_name: str) -> str | None:
@@ -565,6 +598,31 @@ def get_module(model_name: str) -> str:
         UnknownNameError: The architecture is unknown.
     """
     return _find(_follow(model_name, warn=False)[0]).module
+
+
+def task_of(model_name: str) -> str:
+    """What a model is for: "classification", "detection", ... (`tasks.TASKS`).
+
+    Raises:
+        UnknownNameError: The architecture is unknown.
+    """
+    return _find(_follow(model_name, warn=False)[0]).task
+
+
+def check_is_classifier(model_name: str, what: str) -> None:
+    """Refuse a model that does not classify images.
+
+    Args:
+        model_name: A name of the registry; of a repository, nothing is known before it is loaded.
+        what: Who takes classifiers alone, for the message.
+
+    Raises:
+        UnknownNameError: The architecture is unknown.
+        ConfigError: The model is for another task; the message says how it is used.
+    """
+    task = CLASSIFICATION if ":" in model_name else task_of(model_name)
+    if task != CLASSIFICATION:
+        refuse(model_name, task, what)
 
 
 def is_model_pretrained(model_name: str) -> bool:
@@ -618,6 +676,10 @@ def load_entrypoint(model_name: str) -> Callable[..., Any]:
 
 
 def _load(entry: _Entry) -> Callable[..., Any]:
+    if entry.entrypoint is None and entry.task != CLASSIFICATION:
+        from .builders import get_builder
+
+        return get_builder(entry.name)
     if entry.entrypoint is None:
         importlib.import_module(_FAMILY_PACKAGE + entry.module)
         if entry.entrypoint is None:

@@ -36,6 +36,7 @@ from .arguments import accepts, describe, shorten
 from .data.config import per_channel
 from .errors import ConfigError
 from .names import closest
+from .tasks import CLASSIFICATION, TASKS
 
 __all__ = ["INPUT_FIELDS", "OWN_FIELDS", "Catalog", "WeightsConfig", "as_configs", "load_catalog", "read_entries"]
 
@@ -45,14 +46,15 @@ OWN_FIELDS = ("preprocessing", "resize_size", "antialias", "label_set", "metrics
               "trained")
 SOURCE_PREFIXES = ("hf-hub:", "https://", "http://", "file:", "local-dir:", "pkg:")
 _CHOICES = {"crop_mode": ("center", "squash", "border"), "preprocessing": ("timm", "torchvision"),
-            "interpolation": ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos", "random")}
+            "interpolation": ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos", "random"),
+            "task": tuple(TASKS)}
 # How inputs are prepared: all of it, but for what holds in tests alone.
 INPUT_FIELDS = ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std", "preprocessing", "resize_size",
                 "antialias")
 # What is true of any weights of an architecture that are used as these are.
 _OF_ANY_WEIGHTS = (
-    "architecture", *INPUT_FIELDS, "min_input_size", "fixed_input_size", "num_classes", "pool_size", "first_conv",
-    "classifier",
+    "architecture", "task", *INPUT_FIELDS, "min_input_size", "fixed_input_size", "num_classes", "pool_size",
+    "first_conv", "classifier",
 )
 _NULLABLE = ("pool_size", "first_conv", "classifier")  # timm's config.json keeps these even where they are null
 
@@ -64,6 +66,7 @@ class WeightsConfig:
     Attributes:
         architecture: Name of the architecture.
         tag: Tag of the weights, None for an untagged description.
+        task: What the model does (`tasks.TASKS`).
         sources: Where the file lies, tried in order: "hf-hub:owner/name[@revision]", "https://...", "file:/path",
             "local-dir:/path", "pkg:python_package/path/inside".
         sha256: Checksum of the file, if known beyond what its name carries.
@@ -79,6 +82,8 @@ class WeightsConfig:
         antialias: Whether tensors are resized with antialiasing.
         label_set: What the outputs mean: "imagenet-1k", "imagenet-21k-goog", ...
         label_offset: Leading outputs of the file's classifier to drop (a background class).
+        keypoint_names: Of a model that finds keypoints.
+        min_temporal_size: Of a model of videos: frames that a clip has at least.
         first_conv, classifier: Paths of the modules that depend on `in_chans` and `num_classes`.
         metrics: Published figures, {data set: {metric: value}}.
         num_params: Parameters of the published model; `gmacs` its multiply-accumulates in 1e9, `file_size` in MiB.
@@ -90,6 +95,7 @@ class WeightsConfig:
 
     architecture: str | None = None
     tag: str | None = None
+    task: str = CLASSIFICATION
 
     sources: tuple[str, ...] = ()
     sha256: str | None = None
@@ -117,6 +123,8 @@ class WeightsConfig:
     label_offset: int | None = None
     label_names: tuple[str, ...] | None = None
     label_descriptions: Mapping[str, str] | None = field(default=None, hash=False)
+    keypoint_names: tuple[str, ...] | None = None
+    min_temporal_size: int | None = None
 
     pool_size: tuple[int, ...] | None = None
     test_pool_size: tuple[int, ...] | None = None

@@ -10,6 +10,7 @@ which architecture, and which tags it has, the default first. Its layout, by fam
 
     models      {architecture: [tags]}
     weightless  {architecture: [those of its tags that have no source]}
+    tasks       {architecture: what it is for, where that is not classification}
     aliases     {other name: architecture or architecture.tag}
     deprecated  {old name: architecture or architecture.tag, or null where the model is gone}
     builders    {torchvision's builder: {weights: name of its Enum, arguments: {...}, untrained: {...},
@@ -35,6 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import mvlib.models
 from mvlib import registry
 from mvlib.names import natural_key
+from mvlib.tasks import CLASSIFICATION
 from mvlib.weights import Catalog, load_catalog
 
 CATALOGS = Path(registry.CATALOG_DIR)
@@ -96,7 +98,10 @@ def describe(family: str) -> dict[str, Any]:
     """What the index says of one family."""
     path = CATALOGS / f"{family}.yaml"
     catalog = load_catalog(path) if path.exists() else Catalog(path, {}, {}, {})
-    defined = registry.list_models(module=family) if family in registry.list_modules() else []
+    tasks = {name: task for name, tags in catalog.configs.items()
+             if (task := next(iter(tags.values())).task) != CLASSIFICATION}
+    # Other tasks' models are torchvision's, which registers them.
+    defined = list(tasks) or (registry.list_models(module=family) if family in registry.list_modules() else [])
     unknown = [name for name in catalog.configs if name not in defined]
     if unknown:
         rest = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
@@ -108,6 +113,7 @@ def describe(family: str) -> dict[str, Any]:
             name: without for name in defined
             if (without := [tag for tag, c in catalog.configs.get(name, {}).items() if not c.has_weights])
         },
+        **({"tasks": tasks} if tasks else {}),
         "aliases": dict(sorted(catalog.aliases.items())),
         "deprecated": dict(sorted(catalog.deprecated.items())),
         "builders": dict(sorted(catalog.builders.items())),
@@ -140,12 +146,12 @@ def render(index: dict[str, dict[str, Any]]) -> str:
 
 
 def with_families(text: str, index: dict[str, dict[str, Any]]) -> str:
-    """README's text, with what is between the marks written anew."""
+    """README's text, with what is between the marks, the families of classifiers, written anew."""
     before, start, rest = text.partition(MARKS[0])
     _, end, after = rest.partition(MARKS[1])
     if not (start and end):
         raise SystemExit(f"README.md has no {MARKS[0].strip()} ... {MARKS[1].strip()}")
-    counts = {family: len(entry["models"]) for family, entry in sorted(index.items())}
+    counts = {family: len(entry["models"]) for family, entry in sorted(index.items()) if not entry.get("tasks")}
     names = ", ".join(f"`{family}` {count}" for family, count in counts.items())
     paragraph = f"{len(counts)} families with {sum(counts.values())} architectures: {names}."
     wrapped = textwrap.fill(paragraph, 120, break_on_hyphens=False, break_long_words=False)

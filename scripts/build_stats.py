@@ -103,7 +103,7 @@ def same_costs(config: WeightsConfig, other: WeightsConfig) -> bool:
 
 def rows() -> Iterator[tuple[str, WeightsConfig]]:
     """What the file has rows for: every architecture, and weights that differ from its default ones."""
-    for name in mvlib.list_models():
+    for name in mvlib.list_models(task="classification"):
         default = mvlib.get_pretrained_cfg(name) or WeightsConfig(architecture=name)
         yield name, default
         for full, config in mvlib.get_arch_pretrained_cfgs(name).items():

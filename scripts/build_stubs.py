@@ -32,6 +32,7 @@ import torchvision
 
 import mvlib.models
 from mvlib import enums, lazy, registry
+from mvlib.tasks import CLASSIFICATION
 
 HEADER = ("# Written by scripts/build_stubs.py.", "# ruff: noqa")
 PACKAGE = Path(mvlib.__file__).parent
@@ -61,7 +62,7 @@ def main() -> int:
 
 def build() -> dict[Path, str]:
     """All stubs, by their files."""
-    families = {name: importlib.import_module(f"mvlib.models.{name}") for name in registry.list_modules()}
+    families = {name: importlib.import_module(f"mvlib.models.{name}") for name in registry.list_modules(CLASSIFICATION)}
     stubs = {Path(package.__file__).with_suffix(".pyi"): lazy_package(package) for package in lazy_packages()}
     stubs[PACKAGE / "models" / "__init__.pyi"] = models(families)
     stubs.update((VARIANTS / f"{name}.pyi", variants(name, family)) for name, family in families.items())
@@ -93,7 +94,7 @@ def unread_variants(wanted: dict[Path, str]) -> Iterator[str]:
 def unlisted_families() -> Iterator[str]:
     """Families of whose models no class is found in mvlib.models."""
     package = mvlib.models
-    for family in registry.list_modules():
+    for family in registry.list_modules(CLASSIFICATION):
         classes = {model_class(name) for name in registry.list_models(module=family)}
         homes = {package._HOME.get(cls.__name__) for cls in classes}
         if not homes & {package._THEIRS, *(home_of(cls) for cls in classes)} and family not in package._SUBMODULES:
@@ -130,7 +131,7 @@ def lazy_package(package: ModuleType) -> Iterator[str]:
 def models(families: Iterable[str]) -> Iterator[str]:
     """The stub of mvlib.models: what its `__getattr__` finds."""
     package = mvlib.models
-    builders = sorted({*registry.list_models(), *registry.list_builders()})
+    builders = sorted({*registry.list_models(task=CLASSIFICATION), *registry.list_builders(CLASSIFICATION)})
     classes = {name: built_class(name) for name in builders}
     by_module = defaultdict(set)
     for name, module in package._HOME.items():
@@ -144,7 +145,7 @@ def models(families: Iterable[str]) -> Iterator[str]:
     yield f"from . import {', '.join(exported({*families, *package._SUBMODULES}.difference(builders)))}"
     for module, names in sorted(by_module.items()):
         yield f"from {module} import {', '.join(sorted(names))}"
-    known = enums.enum_names()
+    known = enums.enum_names(CLASSIFICATION)
     for name in known:
         yield from enum(name, enums.find_enum(name))
     for name, cls in classes.items():

@@ -8,6 +8,7 @@
 A catalog holds, for every architecture that the family registers, the weights of three origins in this order: timm's
 tags, torchvision's (DEFAULT first), and what is written by hand in scripts/catalog_extra/FAMILY.yaml, a catalog like
 any other. The latter adds tags, and fields of tags that are there already; its `deprecated` wins over timm's.
+The families of other tasks (detection, ...) are torchvision's packages, and their catalogs what its Enums say.
 After a sync, scripts/build_index.py has to be run.
 """
 
@@ -34,6 +35,7 @@ import yaml
 from timm.data import infer_imagenet_subset
 from timm.models import _registry as timm_registry
 from torchvision.models import _api as torchvision_registry
+from torchvision.transforms import _presets
 from torchvision.transforms._presets import ImageClassification
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -129,10 +131,17 @@ PLACES = {"alexnet": ("features.0", "classifier.6"), "googlenet": ("conv1.conv",
 SAME_KEYS = {f"torchvision.models.{name}"
              for name in ("alexnet", "googlenet", "inception", "resnet", "shufflenetv2", "squeezenet")}
 
+# torchvision's packages of models for other tasks: {package: what its models are for, and what their outputs mean}.
+OTHER_TASKS = {"detection": ("detection", "coco"), "optical_flow": ("optical_flow", None),
+               "segmentation": ("segmentation", "voc"), "video": ("video_classification", "kinetics-400")}
+# Of single models by the beginning of their names.
+OWN_TASKS = {"maskrcnn": ("instance_segmentation", "coco"), "keypointrcnn": ("keypoint_detection", "coco-person")}
+
 # What an architecture or a whole file may say once for its entries. Locations, names and figures stay with the entry.
 SHAREABLE = (
-    "input_size", "test_input_size", "fixed_input_size", "interpolation", "crop_pct", "test_crop_pct", "crop_mode",
-    "mean", "std", "num_classes", "label_set", "pool_size", "first_conv", "classifier", "license",
+    "task", "input_size", "test_input_size", "fixed_input_size", "interpolation", "crop_pct", "test_crop_pct",
+    "crop_mode", "mean", "std", "num_classes", "label_set", "label_names", "pool_size",
+    "first_conv", "classifier", "license",
 )
 DEFAULTS = WeightsConfig()
 
@@ -161,7 +170,7 @@ def main() -> int:
 def our_families() -> list[str]:
     """Names of the modules in mvlib.models that register architectures."""
     names = [m.name for m in pkgutil.iter_modules(mvlib.models.__path__) if not m.name.startswith("_")]
-    return [name for name in names if our_architectures(name)]
+    return [*(name for name in names if our_architectures(name)), *OTHER_TASKS]
 
 
 @functools.cache
@@ -186,6 +195,8 @@ def timm_architectures(family: str) -> tuple[str, ...]:
 
 def compose(family: str) -> Catalog:
     """The catalog that a family should have."""
+    if family in OTHER_TASKS:
+        return compose_task(family)
     architectures = our_architectures(family) or timm_architectures(family)
     if not architectures:
         raise SystemExit(f"neither mvlib nor timm has a family '{family}'")
@@ -213,6 +224,87 @@ def compose(family: str) -> Catalog:
          if target is None or target.partition(".")[0] in architectures},
         {builder: builder_facts(builder) for name in architectures for builder in builders_of(name)},
     )
+
+
+def compose_task(package: str) -> Catalog:
+    """The catalog of torchvision's models for another task than classification."""
+    names = torchvision_registry.list_models(module=importlib.import_module(f"torchvision.models.{package}"))
+    configs = {}
+    for name in names:
+        own = next((facts for start, facts in OWN_TASKS.items() if name.startswith(start)), OTHER_TASKS[package])
+        members = enum_of(name)
+        configs[name] = as_configs(name, {
+            member.name.lower(): task_config(name, member, *own)
+            for member in sorted(members, key=lambda member: member is not members.DEFAULT)})
+    return Catalog(CATALOGS / f"{package}.yaml", configs, {}, {},
+                   {name: {"weights": enum_of(name).__name__} for name in names})
+
+
+def task_config(builder: str, weights: Any, task: str, label_set: str | None) -> WeightsConfig:
+    """torchvision's weights of a model for another task."""
+    preset, meta = weights.transforms(), weights.meta
+    images, categories = vars(preset), meta.get("categories")
+    is_detector = isinstance(preset, _presets.ObjectDetection)
+    resize = images.get("resize_size")
+    mean, std = ((0.0,) * 3, (1.0,) * 3) if is_detector else ((0.5,) * 3,) * 2  # flow's preset has them in its code
+    size = inner_size(builder) if is_detector else images.get("crop_size") or \
+        ([resize[0]] * 2 if resize else meta["min_size"])
+    is_theirs = meta["recipe"].startswith("https://github.com/pytorch/vision")
+    return WeightsConfig(
+        task=task,
+        sources=(weights.url,),
+        input_size=(3, *size),
+        min_input_size=(3, *meta["min_size"]),
+        min_temporal_size=meta.get("min_temporal_size"),
+        interpolation="bilinear",
+        mean=tuple(images.get("mean", mean)),
+        std=tuple(images.get("std", std)),
+        preprocessing="torchvision",
+        resize_size=resize and (resize[0] if task == "segmentation" else tuple(resize)),
+        num_classes=len(categories or ()),
+        label_set=label_set,
+        label_names=categories and tuple(categories),
+        keypoint_names=tuple(meta["keypoint_names"]) if "keypoint_names" in meta else None,
+        classifier=tuple(heads(builder)) or None,
+        license="bsd-3-clause" if is_theirs else None,  # weights of others', whose licence torchvision does not name
+        origin_url="https://github.com/pytorch/vision",
+        recipe=meta["recipe"],
+        docs=" ".join(meta["_docs"].split()),
+        metrics=meta["_metrics"],
+        num_params=meta["num_params"],
+        gmacs=meta["_ops"],
+        file_size=meta["_file_size"],
+    )
+
+
+@functools.cache
+def plain_model(builder: str, **arguments: Any) -> Any:
+    """A model of another task's, without weights."""
+    call = torchvision_registry.get_model_builder(builder)
+    if "weights_backbone" in inspect.signature(call).parameters:
+        arguments = {"weights_backbone": None, **arguments}
+    if "aux_loss" in inspect.signature(call).parameters:
+        arguments = {"aux_loss": True, **arguments}
+    return call(**arguments)
+
+
+def inner_size(builder: str) -> tuple[int, int]:
+    """Height and width to which a detector brings its images: both sides, or the shorter one."""
+    transform = plain_model(builder).transform
+    return transform.fixed_size or (transform.min_size[-1],) * 2
+
+
+@functools.cache
+def heads(builder: str) -> list[str]:
+    """Paths of the layers whose shapes follow the number of classes, or of keypoints."""
+    wanted = inspect.signature(torchvision_registry.get_model_builder(builder)).parameters
+    if builder.startswith("raft"):
+        return []
+    others = [{"num_classes": 5}, *([{"num_keypoints": 5}] if "num_keypoints" in wanted else [])]
+    shapes = {key: value.shape for key, value in plain_model(builder).state_dict().items()}
+    return list(dict.fromkeys(
+        key.rpartition(".")[0] for key in shapes for other in others
+        if plain_model(builder, **other).state_dict()[key].shape != shapes[key]))
 
 
 def builder_facts(builder: str) -> dict[str, Any]:

@@ -28,7 +28,8 @@ def pairs():
 def test_all_of_torchvisions_builders_and_weights_are_known():
     assert sum(not b.startswith("quantized_") for b in BUILDERS) == 80
     assert sum(1 for _ in pairs()) == 115 + 14
-    assert registry.list_builders() == sorted(BUILDERS)
+    assert registry.list_builders("classification") == sorted(BUILDERS)
+    assert registry.list_builders() == THEIRS.list_models()
 
 
 @pytest.mark.parametrize(("builder", "theirs"), list(pairs()))

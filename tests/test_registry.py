@@ -94,7 +94,8 @@ def test_an_unknown_module_offers_the_closest():
 
 
 def test_list_modules_and_membership():
-    ours_alone = {"alexnet", "googlenet", "quantization", "shufflenetv2", "squeezenet"}  # torchvision's
+    ours_alone = {"alexnet", "detection", "googlenet", "optical_flow", "quantization", "segmentation", "shufflenetv2",
+                  "squeezenet", "video"}  # torchvision's
     assert set(MODULES) - ours_alone <= set(timm.list_modules()) and MODULES == sorted(MODULES)
     for name, module in itertools.product((*sorted(ARCHITECTURES), "nothing", "tv_resnet50"), ("resnet", "deit")):
         expected = timm_registry.is_model_in_modules(name, module)
@@ -522,11 +523,11 @@ def test_no_function_imports_torch():
             builder_facts=("resnet50",), count_models=(), list_builders=(), torchvision_builder=("resnet50",),
             get_pretrained_cfg=("resnet50",), is_model=("resnet50",),
             get_pretrained_cfg_value=("tv_resnet50", "url"), is_model_in_modules=("resnet50", "resnet"),
-            is_model_pretrained=("resnet50",), list_models=("*resne*t*",), list_modules=(), list_pretrained=(),
+            check_is_classifier=("resnet50", "this"), task_of=("s3d",), is_model_pretrained=("resnet50",), list_models=("*resne*t*",), list_modules=(), list_pretrained=(),
             match_models=(["resnet50", "resnet18*"],), resolve_name=("older",), split_model_name_tag=("resnet50.x",))
         assert set(calls) == set(registry.__all__), set(calls) ^ set(registry.__all__)
         for name, arguments in calls.items():
-            assert getattr(registry, name)(*arguments) is not None or name == "register_model_deprecations", name
+            assert getattr(registry, name)(*arguments) is not None or name in ("register_model_deprecations", "check_is_classifier"), name
             loaded = [m for m in sys.modules if m.split(".")[0] in ("torch", "torchvision", "timm", "numpy", "PIL")]
             assert not loaded, (name, loaded[:3])
         print("none")

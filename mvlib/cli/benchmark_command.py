@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..registry import match_models
 
     path = check_results_file(arguments.results_file)
-    names = match_models(arguments.models)
+    names = match_models(arguments.models, what="benchmark")
     for backend in arguments.backend or ():
         require_backend(backend)
 

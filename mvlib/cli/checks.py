@@ -11,20 +11,22 @@ from ..engines.folder import CONFIG_FILE, is_export
 from ..errors import ConfigError, DataError, UnknownNameError, WeightsError
 from ..files import read_text
 from ..names import parse_model_name
+from ..tasks import CLASSIFICATION
 
 __all__ = ["check_data", "check_file", "check_folder", "check_model", "check_new_folder", "expand_models"]
 
 
-def check_model(name: str, weights: bool = False) -> None:
-    """Refuse a model that is not known here.
+def check_model(name: str, what: str, weights: bool = False) -> None:
+    """Refuse a model that is not known here, or does not classify images.
 
     Args:
         name: Of a model, or the path of an export; whether a repository of the hub exists is seen when it is fetched.
+        what: The command that takes it.
         weights: Whether published weights of it are wanted.
 
     Raises:
         UnknownNameError: There is no such architecture, tag or source.
-        ConfigError: There is no such folder, or it is another kind of file or folder.
+        ConfigError: There is no such folder, or it is another kind of file or folder; or the model is for another task.
         WeightsError: Nothing is published for it.
     """
     if is_export(name):
@@ -45,11 +47,16 @@ def check_model(name: str, weights: bool = False) -> None:
         raise ConfigError(f"there is no folder {place}, which '{name}' names")
     if source is not None:
         return
-    from ..registry import is_model_pretrained, resolve_name  # reads its index, which an export needs not
+    from ..registry import (  # reads its index, which an export needs not
+        check_is_classifier,
+        is_model_pretrained,
+        resolve_name,
+    )
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of an old name, which whoever builds the model gives
         architecture, _ = resolve_name(name)
+        check_is_classifier(name, what)
         if weights and not is_model_pretrained(name):
             raise WeightsError(f"no weights are published for '{name}'; see list_models('{architecture}.*', "
                                f"pretrained=True), or give a file of weights")
@@ -145,7 +152,7 @@ def expand_models(model: str, checkpoint: str | None = None, pretrained: bool = 
     elif any(character in model for character in "*?["):
         from ..registry import list_models
 
-        names = list_models(model, pretrained=pretrained)
+        names = list_models(model, pretrained=pretrained, task=CLASSIFICATION)
         if not names:
             raise ConfigError(f"no model {'with weights ' if pretrained else ''}matches '{model}'")
     else:

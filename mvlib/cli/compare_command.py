@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"--data: there is no folder {arguments.data}")
     check_file(arguments.valid_labels, "--valid-labels")
     load_class_map(arguments.class_map, arguments.data or "")
-    names = match_models(arguments.models, pretrained=True)
+    names = match_models(arguments.models, pretrained=True, what="compare")
     require_backend(arguments.backend)
 
     import torch

@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError("name the MODEL, or a training run's --checkpoint, which says its own")
     if arguments.model:
         refuse_export(arguments.model)
-        check_model(full_name(arguments.model), weights=not arguments.checkpoint)
+        check_model(full_name(arguments.model), "export", weights=not arguments.checkpoint)
     check_new_folder(arguments.output, "--output")
     check_place(arguments.output, replace=arguments.force)
     require_for_export(arguments.format)

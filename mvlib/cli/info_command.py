@@ -13,6 +13,8 @@ from ..costs import costs_of
 from ..engines.folder import EngineFolder, is_export, read_export
 from ..errors import ConfigError, UnknownNameError
 from ..names import parse_model_name
+from ..query import FIGURES
+from ..tasks import CLASSIFICATION, TASKS
 from ..weights import WeightsConfig
 from .output import format_size, format_table
 
@@ -82,7 +84,7 @@ def _export_facts(folder: EngineFolder) -> dict[str, Any]:
 def _compare(old: str, new: str, pattern: str, as_json: bool) -> int:
     """Old and new accuracy side by side, of all models that have both versions of their weights."""
     rows = []
-    for name in registry.list_models(pattern):
+    for name in registry.list_models(pattern, task=CLASSIFICATION):
         configs = registry.get_arch_pretrained_cfgs(name)
         for config in configs.values():
             other = configs.get(f"{name}.{_other_version(config.tag, old, new)}")
@@ -133,8 +135,11 @@ def _facts(architecture: str, config: WeightsConfig | None) -> dict[str, Any]:
 def _weights_facts(config: WeightsConfig) -> dict[str, Any]:
     channels, height, width = config.input_size
     fixed = " (fixed)" if config.fixed_input_size else ""
-    labels = f"{config.num_classes} classes" if config.num_classes else "none (features)"
-    facts: dict[str, Any] = {"input": f"{channels} x {height} x {width}{fixed}"}
+    least = " at least" if config.input_size == config.min_input_size else ""
+    labels = f"{config.num_classes} classes" if config.num_classes else \
+        "none (features)" if config.task == CLASSIFICATION else "none"
+    facts: dict[str, Any] = {"task": config.task.replace("_", " "),
+                             "input": f"{channels} x {height} x {width}{fixed or least}"}
     if config.test_input_size:
         facts["test input"] = " x ".join(map(str, config.test_input_size))
     facts.update({
@@ -165,18 +170,30 @@ def _without_markup(text: str) -> str:
 
 
 def _preprocessing(config: WeightsConfig) -> str:
+    if config.task != CLASSIFICATION:
+        steps = [f"resize {' x '.join(map(str, _as_list(config.resize_size)))} ({config.interpolation})"] \
+            if config.resize_size else []
+        if config.task == "video_classification":
+            steps.append(f"crop {config.input_size[-1]}")
+        return ", ".join([*steps, f"as torchvision's {TASKS[config.task].preset}"])
     if config.preprocessing == "torchvision":
         return f"resize {config.resize_size} ({config.interpolation}), crop {config.input_size[-1]}, as torchvision"
     test = f", {config.test_crop_pct} at test size" if config.test_crop_pct else ""
     return f"crop {config.crop_pct}{test} ({config.crop_mode}, {config.interpolation}), as timm"
 
 
+def _as_list(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (tuple, list)) else [value]
+
+
 def _tag_row(config: WeightsConfig) -> dict[str, Any]:
     size = config.test_input_size or config.input_size
-    accuracy = _accuracy(config) if any("acc@1" in row for row in config.metrics.values()) else None
+    figure, *_ = TASKS[config.task].columns
+    data_set, key = FIGURES[figure]
+    value = config.metrics.get(data_set, {}).get(key)
     cached = hub.is_cached(config.sources, filename=config.filename)
     return {"tag": config.tag, "train": config.input_size[-1], "test": size[-1], "classes": config.num_classes,
-            "labels": config.label_set, "acc@1": accuracy, "licence": config.license,
+            "labels": config.label_set, key: value, "licence": config.license,
             "cached": format_size(os.path.getsize(cached)) if cached else None}
 
 

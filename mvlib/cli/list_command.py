@@ -7,6 +7,7 @@ import sys
 
 from .. import registry
 from ..names import closest
+from ..tasks import TASKS
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,6 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pretrained", action="store_true", help="only names that have weights, with their tags")
     parser.add_argument("--tags", action="store_true", help="with tags, also of models without weights")
     parser.add_argument("--module", action="append", default=[], help="only models of this family (repeatable)")
+    parser.add_argument("--task", metavar="TASK", help=f"only models for it: {', '.join(TASKS)}")
     parser.add_argument("--exclude", action="append", default=[], metavar="PATTERN", help="leave these out again")
     parser.add_argument("--modules", action="store_true", help="list the families instead")
     parser.add_argument("--json", action="store_true", help="a JSON list instead of lines")
@@ -21,11 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.modules:
-        names = registry.list_modules()
+        names = registry.list_modules(arguments.task)
     else:
         names = registry.list_models(
             arguments.patterns, module=arguments.module, pretrained=arguments.pretrained,
-            exclude_filters=arguments.exclude, include_tags=True if arguments.tags else None)
+            exclude_filters=arguments.exclude, include_tags=True if arguments.tags else None,
+            task=arguments.task)
     if arguments.json:
         import json
 

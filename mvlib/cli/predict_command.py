@@ -202,7 +202,7 @@ def check_shared_arguments(arguments: argparse.Namespace) -> None:
     check_folder(arguments.calibrate, "--calibrate")
     if arguments.model:
         arguments.model = full_name(arguments.model)
-        check_model(arguments.model, weights=not arguments.checkpoint)
+        check_model(arguments.model, arguments.command, weights=not arguments.checkpoint)
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such a file is refused with a reason
 
 

@@ -9,16 +9,19 @@ import sys
 from typing import Any
 
 from ..query import FIELDS, Record, find_field, search
+from ..tasks import CLASSIFICATION, TASKS, find_task
 from .argument_types import positive
 from .output import format_table
 
-_COLUMNS = ("name", "top1", "top5", "params", "gmacs", "activations", "input", "license")
+_FIGURES = TASKS[CLASSIFICATION].columns
+_COLUMNS = ("name", *_FIGURES, "params", "gmacs", "activations", "input", "license")
 _DESCRIPTION = """\
 Weights that meet conditions, best top-1 first:
 
     mvlib search "top1>80 params<30M gmacs<5 license=apache-2.0 input=224"
     mvlib search "resnet* or convnext*" --sort gmacs --limit 10
     mvlib search "classes=0 dino (license=mit or license=apache-2.0)" --format json
+    mvlib search --task detection "gmacs<50"
 
 Conditions stand side by side and must all hold; `or` and parentheses make alternatives. A word alone is a wildcard for
 the name, or a part of it. Numbers: = != < <= > >=; they are in the unit of the table, or absolute with an ending k, M
@@ -31,9 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = _DESCRIPTION
     parser.epilog = f"fields: {', '.join(FIELDS)}"
     parser.add_argument("query", nargs="*", metavar="CONDITION", help="quote them: the shell takes < and > for itself")
-    parser.add_argument("--sort", metavar="FIELD[,FIELD]", default="top1",
+    parser.add_argument("--task", metavar="TASK",
+                        help=f"only weights for it, by its own figures: {', '.join(TASKS)}")
+    parser.add_argument("--sort", metavar="FIELD[,FIELD]",
                         help="best first: accuracies from the highest, costs from the least; --sort=-params turns the "
-                             "order round (default: %(default)s)")
+                             "order round (default: the task's first figure, top1)")
     parser.add_argument("--limit", type=positive, metavar="N", help="show this many at most")
     parser.add_argument("--columns", metavar="FIELD[,FIELD]", help=f"(default: {','.join(_COLUMNS)}; JSON: all)")
     parser.add_argument("--format", choices=("table", "json", "csv"), default="table")
@@ -42,7 +47,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     columns = [find_field(name) for name in arguments.columns.split(",")] if arguments.columns else None
-    found = search(" ".join(arguments.query), sort=arguments.sort, published=not arguments.all)
+    if columns is None and arguments.task and arguments.format != "json":
+        figures = TASKS[find_task(arguments.task)].columns
+        columns = [_COLUMNS[0], *figures, *(name for name in _COLUMNS[1:] if name not in (*_FIGURES, "activations"))]
+    found = search(" ".join(arguments.query), sort=arguments.sort, published=not arguments.all, task=arguments.task)
     shown = found[:arguments.limit]
     _WRITERS[arguments.format](shown, columns)
     if not found:

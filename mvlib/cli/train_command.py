@@ -24,9 +24,9 @@ def check_start(args: argparse.Namespace) -> None:
     from ..scheduler.factory import scheduler_name
 
     check_data(args)
-    check_model(args.model, weights=args.pretrained and not args.weights)
+    check_model(args.model, "train", weights=args.pretrained and not args.weights)
     if args.teacher:
-        check_model(args.teacher, weights=not args.teacher_checkpoint)
+        check_model(args.teacher, "train", weights=not args.teacher_checkpoint)
     for option in ("pretrained_path", "initial_checkpoint", "teacher_checkpoint"):
         check_file(getattr(args, option), f"--{option.replace('_', '-')}")
     name = args.opt.lower().removeprefix("lookahead_")

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import ConfigError
+from ..tasks import CLASSIFICATION, refuse
 from .constants import DEFAULT_CROP_MODE, DEFAULT_CROP_PCT, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 __all__ = ["image_mode", "per_channel", "resolve_data_config", "resolve_model_data_config"]
@@ -79,7 +80,8 @@ def resolve_data_config(
         `input_size`, `interpolation`, `mean`, `std`, `crop_pct` and `crop_mode`.
 
     Raises:
-        ValueError: Nothing is given to resolve, or a size, mean or std has the wrong form.
+        ValueError: Nothing is given to resolve, a size, mean or std has the wrong form, or the model does not classify
+            images.
     """
     if not (model is not None or args or pretrained_cfg):
         raise ValueError("a data config comes from a model, args or a pretrained_cfg, and none of them is given")
@@ -89,6 +91,8 @@ def resolve_data_config(
 
         model = unwrap(model)
     weights = _as_dict(pretrained_cfg) or _as_dict(getattr(model, "pretrained_cfg", None))
+    if weights.get("task", CLASSIFICATION) != CLASSIFICATION:
+        refuse(weights["architecture"], weights["task"], "resolve_data_config")
     test = {key: weights.get(f"test_{key}") for key in ("input_size", "crop_pct")} if use_test_size else {}
 
     input_size, channels = _input_size(args, test.get("input_size") or weights.get("input_size"))

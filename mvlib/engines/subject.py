@@ -23,6 +23,8 @@ from ..layers.helpers import unwrap
 from ..models.base import ImageModel
 from ..optimization.copies import convert_tensors, settle_weights, shared_copy, why_quantized
 from ..publish import hub_config
+from ..registry import check_is_classifier
+from ..tasks import check_classifies
 from .folder import EngineFolder, full_name, refuse_export
 from .folder import Tensor as Described
 from .module import EngineModule
@@ -44,13 +46,14 @@ def load(
     """
     refuse_export(os.fspath(name))
     name = full_name(name)
+    check_is_classifier(name, "export")
     arguments: dict[str, Any] = {}
     known = known_arguments(name) or ()
     if img_size is not None and "img_size" in known:
         arguments["img_size"] = img_size if isinstance(img_size, int) else tuple(img_size)
     if dynamic_size and "dynamic_img_size" in known:
         arguments["dynamic_img_size"] = True
-    return load_model(name, os.fspath(checkpoint) if checkpoint else None, **arguments)
+    return load_model(name, os.fspath(checkpoint) if checkpoint else None, what="export", **arguments)
 
 
 class Subject:
@@ -205,6 +208,7 @@ class _Flat(nn.Module):
 
 
 def _check(model: Any, classifier: Any) -> None:
+    check_classifies(classifier, "export")
     name = getattr(classifier, "architecture", type(classifier).__name__)
     if isinstance(classifier, EngineModule):
         raise ConfigError(f"{classifier.folder.path} is an export already: export the model that it was made from")

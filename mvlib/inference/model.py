@@ -24,6 +24,8 @@ from ..factory import create_model
 from ..loading import read_training_facts
 from ..optimization import optimize
 from ..precisions import precision_name
+from ..registry import check_is_classifier
+from ..tasks import check_classifies
 from .options import DEFAULT_MODEL, quantized_name
 
 if TYPE_CHECKING:
@@ -50,7 +52,7 @@ def resolve_device(name: str) -> torch.device:
 
 def load_model(
     name: str | None, checkpoint: str | None, device: torch.device | None = None, precision: str = "float32",
-    **arguments: Any,
+    what: str = "this", **arguments: Any,
 ) -> nn.Module:
     """The model that a command names, in evaluation mode.
 
@@ -58,6 +60,7 @@ def load_model(
         name: Of the model; None for the checkpoint's, or `DEFAULT_MODEL`.
         checkpoint: Weights file instead of the published ones. What a training checkpoint says of its model holds.
         precision: "int8" takes the quantized model of that name, if it is published with these weights.
+        what: Who loads it, for the message that refuses a model for another task.
         arguments: Of `create_model`, where the user contradicts checkpoint or weights by name; None counts as not
             given.
     """
@@ -65,8 +68,10 @@ def load_model(
     name = name or facts.get("arch") or DEFAULT_MODEL
     if precision == "int8" and not checkpoint:
         name = quantized_name(name) or name
-    return create_model(name, **{"pretrained": not checkpoint, **arguments}, checkpoint_path=checkpoint,
-                        device=device).eval()
+    check_is_classifier(name, what)
+    model = create_model(name, **{"pretrained": not checkpoint, **arguments}, checkpoint_path=checkpoint, device=device)
+    check_classifies(model, what)
+    return model.eval()
 
 
 def class_names_of(model: Any) -> list[str]:

@@ -42,7 +42,7 @@ class TorchSession(Session):
         self.batch_size = settings.batch_size or BATCH_SIZES.get(self.device.type, 16)
         threads = torch.get_num_threads()
         self.lanes, self.threads = lanes_of(min(threads, cpu_count())) if self.device.type == "cpu" else (1, threads)
-        model: Any = load_model(settings.model, settings.checkpoint, self.device, precision)
+        model: Any = load_model(settings.model, settings.checkpoint, self.device, precision, what="predict")
         self.name, self.num_classes = name_of(model), model.num_classes
         self.class_names, self.features = class_names_of(model), features
         self.data_config = resolve_data_config(model=model, use_test_size=False)

@@ -20,6 +20,7 @@ from ..layers.branches import reparameterize
 from ..layers.helpers import unwrap
 from ..memory import reuse_freed_memory
 from ..precisions import precision_name
+from ..tasks import check_classifies
 from .compilation import CompiledForward, compiler_missing, estimated_seconds, worth_compiling
 from .copies import convert_tensors, settle_weights, shared_copy, why_quantized
 from .folding import fold_batch_norms
@@ -155,6 +156,7 @@ def optimize(
     wanted, model = _dtype_of(dtype), unwrap(model)
     if isinstance(model, (OptimizedModel, EngineModule)):
         return _as_it_is(model, wanted, backend)
+    check_classifies(model, "optimize")
     _check_example(model, example_input)
     target = wanted or torch.float32
     device = example_input.device

@@ -264,7 +264,7 @@ def _load(name: str, checkpoint: str | None, args: argparse.Namespace) -> tuple[
     if side and "img_size" in (known_arguments(name) or ()):
         given["img_size"] = side
     given = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
-    model = load_model(name, checkpoint, pretrained=args.pretrained and checkpoint is None, **given)
+    model = load_model(name, checkpoint, what="validate", pretrained=args.pretrained and checkpoint is None, **given)
     wanted = {key: value for key, value in vars(args).items() if value not in (None, "")}
     config = resolve_data_config({**wanted, "in_chans": model.in_chans}, model=model,
                                  use_test_size=not args.use_train_size)

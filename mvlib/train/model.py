@@ -18,7 +18,7 @@ from ..loading import read_training_facts
 from ..memory import reuse_freed_memory
 from ..names import closest, parse_model_name
 from ..optimization.layout import is_convolutional
-from ..registry import resolve_name
+from ..registry import check_is_classifier, resolve_name
 from .arguments import TORCHVISION_INPUTS
 from .batchnorm import convert_splitbn_model, convert_sync_batchnorm
 from .distributed import World
@@ -55,6 +55,7 @@ def build_model(
         for key, value in TORCHVISION_INPUTS.items():
             if getattr(args, key) in (None, ""):
                 setattr(args, key, value)
+    check_is_classifier(name, "train")
     known = known_arguments(name)
     side = args.input_size[1:] if args.input_size else args.img_size
     classes = args.num_classes or (len(class_names) if class_names else None)

@@ -1,0 +1,248 @@
+"""torchvision's modules and builders over our weights: its own classes, its own code, our Enums, caches and loading.
+
+A function of torchvision's finds what it needs in the namespace of its module. Here it is made anew over a namespace in
+which the Enums of weights are ours, so that the weights come from our catalog and by our loader; in which a backbone is
+built by a builder that was made so, too; and in which everything else (classes, helpers) is torchvision's own object.
+With weights, the model is built without values, which the file then brings.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import sys
+import types
+import typing
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from enum import Enum
+from typing import Any, Optional
+
+import torch
+from torch import nn
+from torchvision.models import _api
+
+from . import hub, registry
+from .builders import get_model_weights
+from .enums import Weights, WeightsEnum, describe, find_enum, member_name
+from .factory import NoValues
+from .loading import load_by_itself, read_state_dict
+from .weights import WeightsConfig
+
+__all__ = ["build", "builder", "builder_signature", "namespace"]
+
+_HOME, _THEIRS = "mvlib.models", "torchvision.models"
+_warnings = types.SimpleNamespace(  # of the functions made anew: it points at the line of the user's
+    warn=lambda message, *_, **__: warnings.warn(message, UserWarning, stacklevel=registry.caller_level()))
+
+
+@functools.cache
+def namespace(module: str) -> dict[str, Any]:
+    """The names of a module of torchvision's ("torchvision.models.detection.faster_rcnn"), over our weights.
+
+    Raises:
+        ModuleNotFoundError: torchvision has no such module.
+    """
+    names = dict(vars(importlib.import_module(module)))
+    ours: set[str] = set()
+    for name, value in list(names.items()):
+        made = _ours(value, module, names, ours)
+        if made is not value:
+            names[name] = made
+            ours.add(name)
+    names["__name__"] = _home(module)
+    return names
+
+
+def _home(module: str) -> str:
+    return module.replace(_THEIRS, _HOME, 1)
+
+
+def _ours(value: Any, module: str, names: dict[str, Any], ours: set[str]) -> Any:
+    """What takes the place of a value in a module; `ours` are names in it whose values are ours already."""
+    if isinstance(value, types.ModuleType):
+        if value is warnings:
+            return _warnings
+        is_package = hasattr(value, "__path__")
+        return types.SimpleNamespace(**namespace(value.__name__)) \
+            if value.__name__.startswith(f"{_THEIRS}.") and not is_package else value
+    if isinstance(value, type):
+        if value is _api.WeightsEnum:  # where old calls are told from new ones, torchvision's members are none
+            return Enum if module.endswith("._utils") else WeightsEnum
+        if value is _api.Weights:
+            return Weights
+        return (find_enum(value.__name__) or value) if issubclass(value, _api.WeightsEnum) else value
+    if value is _api._get_enum_from_fn:
+        return get_model_weights
+    if not isinstance(value, types.FunctionType):
+        return value
+    if value.__module__ != module:
+        is_builder = value is _api.BUILTIN_MODELS.get(value.__name__)
+        return namespace(value.__module__)[value.__name__] if is_builder else value
+    old_arguments = _old_arguments(value)
+    if old_arguments is None:
+        return _over(value, names) if _names_in(value.__code__) & ours else value
+    made = _over(inspect.unwrap(value), names)
+    if value is _api.BUILTIN_MODELS.get(value.__name__):
+        made = _as_builder(made)
+    defaults = {key: (old, _over(default, names) if inspect.isfunction(default) else _member(default))
+                for key, (old, default) in old_arguments.items()}
+    return namespace(f"{_THEIRS}._utils")["handle_legacy_interface"](**defaults)(made)
+
+
+def _old_arguments(function: Callable[..., Any]) -> Mapping[str, tuple[str, Any]] | None:
+    """{argument: (what it was called once, the weights that true meant)} of a function that takes old calls, too."""
+    inner = getattr(function, "__wrapped__", None)
+    found: Mapping[str, tuple[str, Any]] | None = inspect.getclosurevars(inner).nonlocals.get("weights") \
+        if inspect.isfunction(inner) and function.__qualname__ == inner.__qualname__ else None
+    return found
+
+
+def _names_in(code: types.CodeType) -> set[str]:
+    """Names that a function's code looks up, the functions within it, too."""
+    inner = (_names_in(part) for part in code.co_consts if isinstance(part, types.CodeType))
+    return set(code.co_names).union(*inner)
+
+
+def _over(function: Any, names: dict[str, Any]) -> Any:
+    """The function over another namespace; defaults and annotations that are Enums of weights are ours."""
+    made = types.FunctionType(function.__code__, names, function.__name__, function.__defaults__, function.__closure__)
+    made.__kwdefaults__ = {key: _member(value) for key, value in (function.__kwdefaults__ or {}).items()}
+    made.__annotations__ = {key: _annotation(value) for key, value in function.__annotations__.items()}
+    made.__doc__, made.__qualname__, made.__module__ = \
+        function.__doc__, function.__qualname__, _home(function.__module__)
+    return made
+
+
+def _member(value: Any) -> Any:
+    """Our member of weights for torchvision's; other values as they are."""
+    enum = find_enum(type(value).__name__) if isinstance(value, _api.WeightsEnum) else None
+    return value if enum is None else enum[value.name]
+
+
+def _annotation(value: Any) -> Any:
+    enums = [part for part in typing.get_args(value) if isinstance(part, type) and issubclass(part, _api.WeightsEnum)]
+    return Optional[find_enum(enums[0].__name__) or enums[0]] if enums else value  # noqa: UP045
+
+
+# builders
+
+def builder(name: str) -> Callable[..., nn.Module]:
+    """torchvision's builder of this name, over our weights.
+
+    Raises:
+        KeyError: It has none.
+    """
+    found: Callable[..., nn.Module] = namespace(_api.BUILTIN_MODELS[name].__module__)[name]
+    return found
+
+
+def builder_signature(name: str) -> dict[str, inspect.Parameter]:
+    """What a builder takes beside weights: its own arguments, and those that it passes on to its class."""
+    signature = inspect.signature(builder(name))
+    parameters = dict(signature.parameters)
+    if registry.task_of(name) != "segmentation":  # whose builders pass nothing on
+        parameters = {**inspect.signature(signature.return_annotation.__init__).parameters, **parameters}
+    return {key: value for key, value in parameters.items() if value.kind in (value.KEYWORD_ONLY,
+            value.POSITIONAL_OR_KEYWORD) and key not in ("self", "backbone", "weights", "progress")}
+
+
+def _as_builder(function: Any) -> Callable[..., nn.Module]:
+    """A builder that loads weights by our loader."""
+    enum = get_model_weights(function)
+
+    @functools.wraps(function)
+    def build_model(**arguments: Any) -> nn.Module:
+        weights = enum.verify(arguments.get("weights"))
+        if weights is None or not isinstance(weights, WeightsEnum):
+            return function(**{**arguments, "weights": weights})
+        config = weights._config()
+        progress = arguments.get("progress", True)
+
+        def fill(model: nn.Module) -> None:
+            path, is_mappable = hub.fetch_weights(config, progress=progress)
+            load_by_itself(model, read_state_dict(path, mmap=is_mappable), config=config, origin=config.name)
+
+        return _built(function, enum, weights.name, weights.meta, fill, arguments)
+
+    return build_model
+
+
+def build(
+    name: str, config: WeightsConfig, fill: Callable[[nn.Module], None] | None, arguments: Mapping[str, Any],
+    is_whole: bool = True,
+) -> nn.Module:
+    """A model by the name of its builder, its values from anywhere.
+
+    Args:
+        name: The builder's name.
+        config: What is known of the weights.
+        fill: Gives the model that is built its values. None: it is initialised, by torchvision's rules.
+        arguments: The builder's; `num_classes` and `num_keypoints` may be others than the weights have.
+        is_whole: Whether `fill` gives all values. If not, the model is initialised before.
+    """
+    function = inspect.unwrap(builder(name))
+    if fill is None:
+        return builder(name)(**arguments)
+    meta = dict(describe(config))
+    for key, argument, count in (("categories", "num_classes", config.num_classes),
+                                 ("keypoint_names", "num_keypoints", len(config.keypoint_names or ()))):
+        meta[key] = range(arguments.get(argument) or count)  # their number is all that a builder asks for
+    member = member_name(config) if config.tag else "NONE"
+    return _built(function, get_model_weights(function), member, meta, fill, arguments, is_whole)
+
+
+def _built(
+    function: Any, enum: type[WeightsEnum], member: str, meta: Mapping[str, Any], fill: Callable[[nn.Module], None],
+    arguments: Mapping[str, Any], is_whole: bool = True,
+) -> nn.Module:
+    weights = _Given(member, meta, fill)
+    made = _over(function, {**function.__globals__, enum.__name__: weights})
+    with _without_values() if is_whole else nullcontext():
+        model: nn.Module = made(**{**arguments, "weights": weights})
+    device = torch.get_default_device()
+    return model if device.type == "cpu" else model.to(device)
+
+
+class _Given:
+    """Stands for an Enum of weights and for the member that is asked for, while a builder of torchvision's runs."""
+
+    def __init__(self, name: str, meta: Mapping[str, Any], fill: Callable[[nn.Module], None]) -> None:
+        self.name, self.meta, self._fill = name, meta, fill
+
+    def __getattr__(self, name: str) -> _Given | None:
+        if not name.isupper():
+            raise AttributeError(name)
+        return self if name == self.name else None  # another member: what holds for that one does not for this
+
+    def verify(self, weights: Any) -> Any:
+        return weights
+
+    def get_state_dict(self, *_: Any, **__: Any) -> dict[str, Any]:
+        """Fills the model that the caller has built, whatever it then loads into it: it gets that model's own values,
+        which torch recognises as being there already."""
+        model = sys._getframe(1).f_locals["model"]
+        self._fill(model)
+        state_dict: dict[str, Any] = model.state_dict(keep_vars=True)
+        return state_dict
+
+
+class _Empty(NoValues):
+    """Makes the tensors whose values a file will bring on the meta device. Those that are made from values (anchors,
+    indices), which no file has, are made as ever."""
+
+    made = (torch.empty, torch.zeros, torch.ones)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in self.made and kwargs.get("device") is None:
+            kwargs = {**kwargs, "device": "meta"}
+        return super().__torch_function__(func, types, args, kwargs)
+
+
+@contextmanager
+def _without_values() -> Iterator[None]:
+    with torch.device("cpu"), _Empty():
+        yield
