@@ -311,7 +311,8 @@ def list_models(
     """Names of builders, sorted: all architectures, and the names that torchvision has for them.
 
     Args:
-        module: `mvlib.models` for all but the quantized ones, `mvlib.models.quantization` for these, or a family.
+        module: `mvlib.models` for classifiers but the quantized ones, `mvlib.models.quantization` for these,
+            `mvlib.models.detection` (`.segmentation`, `.video`, `.optical_flow`), or a family.
         include: fnmatch pattern or patterns; a name that matches one of them is listed.
         exclude: Patterns to leave out again.
     """
@@ -334,5 +335,6 @@ def _is_in(name: str, module: str) -> bool:
     if name in registered and not registry.is_model(name):
         return registered[name].__module__.rpartition(".")[0] == module
     family = registry.get_module(name)
-    places = [f"{_HOME}.{family}", *([_HOME] if family != "quantization" else [])]
+    is_apart = family == "quantization" or registry.task_of(name) != CLASSIFICATION
+    places = [f"{_HOME}.{family}", *([] if is_apart else [_HOME])]
     return re.sub(r"^(mvlib\.)?torchvision\.models\b", _HOME, module) in places

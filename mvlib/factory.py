@@ -243,7 +243,7 @@ def _for_other_task(
     from . import mirror
 
     name = request.architecture
-    known = mirror.builder_signature(name)
+    known = mirror.builder_parameters(name)
     for key in given:
         if key not in known:
             raise ConfigError(f"'{name}' does not know the argument {key!r}{closest(key, known) or '.'} It takes: "
@@ -263,12 +263,7 @@ def _for_other_task(
             load_by_itself(model, read(), config=config, fit_head=is_new_head, origin=file or config.name)
 
     weights = config.replace(tag=None) if file else config  # what a tag means, a file of the user's need not
-    model: Any = mirror.build(name, weights, read and fill, arguments, is_whole=not is_new_head)
-    model.architecture = name
-    model.model_args = arguments
-    model.weights_config = config
-    model.pretrained_cfg = model.default_cfg = config.to_dict()
-    return model
+    return mirror.build(name, weights, read and fill, arguments, is_whole=not is_new_head)
 
 
 def _resolve(

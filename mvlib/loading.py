@@ -449,8 +449,10 @@ def load_weights(
         state_dict = _translate(inner, state_dict, config.key_map)
         if consume:
             given.clear()
-        # Of training with --split-bn: norms of augmented views, which the model by itself does not have.
-        state_dict = {key: value for key, value in state_dict.items() if ".aux_bn." not in key or key in expected}
+        # Of training with --split-bn: norms of augmented views, which the model by itself does not have. And counters
+        # of norms that are frozen here.
+        state_dict = {key: value for key, value in state_dict.items() if key in expected or not (
+            ".aux_bn." in key or key.replace("num_batches_tracked", "running_mean") in expected)}
         if fit_input:
             _fit_input(inner, state_dict, expected, config)
         dropped, notes = _fit_head(inner, state_dict, expected, config) if fit_head else (set(), [])

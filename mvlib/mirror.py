@@ -1,41 +1,50 @@
-"""torchvision's modules and builders over our weights: its own classes, its own code, our Enums, caches and loading.
+"""torchvision's builders for other tasks than classification over our weights: its own classes and code, our Enums,
+caches and loading.
 
 A function of torchvision's finds what it needs in the namespace of its module. Here it is made anew over a namespace in
-which the Enums of weights are ours, so that the weights come from our catalog and by our loader; in which a backbone is
-built by a builder that was made so, too; and in which everything else (classes, helpers) is torchvision's own object.
-With weights, the model is built without values, which the file then brings.
+which the Enums of weights are ours, so that the weights come from our catalog and by our loader; in which the builders
+of backbones are `mvlib.models`'s; and in which everything else (classes, helpers) is torchvision's own object. With
+weights, the model is built without values, which the file then brings.
 """
 
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
+import logging
 import sys
 import types
 import typing
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from enum import Enum
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any, Optional
 
 import torch
 from torch import nn
-from torchvision.models import _api
 
 from . import hub, registry
-from .builders import get_model_weights
+from .builders import get_builder, get_model_weights, handle_legacy_interface
 from .enums import Weights, WeightsEnum, describe, find_enum, member_name
 from .factory import NoValues
 from .loading import load_by_itself, read_state_dict
+from .torchvision_modules import real
 from .weights import WeightsConfig
 
-__all__ = ["build", "builder", "builder_signature", "namespace"]
+__all__ = ["build", "builder", "builder_parameters", "is_mirrored", "namespace"]
 
-_HOME, _THEIRS = "mvlib.models", "torchvision.models"
+_logger = logging.getLogger("mvlib")
+
+_THEIRS = "torchvision.models"
+_PACKAGES = tuple(f"{_THEIRS}.{name}." for name in ("detection", "optical_flow", "segmentation", "video"))
+_api = real(f"{_THEIRS}._api")
 _warnings = types.SimpleNamespace(  # of the functions made anew: it points at the line of the user's
     warn=lambda message, *_, **__: warnings.warn(message, UserWarning, stacklevel=registry.caller_level()))
+
+
+def is_mirrored(module: str) -> bool:
+    """Whether functions of this module of torchvision's are made anew."""
+    return module.startswith(_PACKAGES)
 
 
 @functools.cache
@@ -45,7 +54,7 @@ def namespace(module: str) -> dict[str, Any]:
     Raises:
         ModuleNotFoundError: torchvision has no such module.
     """
-    names = dict(vars(importlib.import_module(module)))
+    names = dict(vars(real(module)))
     ours: set[str] = set()
     for name, value in list(names.items()):
         made = _ours(value, module, names, ours)
@@ -57,46 +66,51 @@ def namespace(module: str) -> dict[str, Any]:
 
 
 def _home(module: str) -> str:
-    return module.replace(_THEIRS, _HOME, 1)
+    return module if module.startswith("mvlib.") else f"mvlib.{module.removeprefix('torchvision.')}"
 
 
 def _ours(value: Any, module: str, names: dict[str, Any], ours: set[str]) -> Any:
     """What takes the place of a value in a module; `ours` are names in it whose values are ours already."""
+    if value is warnings:
+        return _warnings
     if isinstance(value, types.ModuleType):
-        if value is warnings:
-            return _warnings
-        is_package = hasattr(value, "__path__")
-        return types.SimpleNamespace(**namespace(value.__name__)) \
-            if value.__name__.startswith(f"{_THEIRS}.") and not is_package else value
+        is_of_backbones = value.__name__.startswith(f"{_THEIRS}.") and not hasattr(value, "__path__")
+        builders = {key: made for key, old in vars(value).items() if (made := _our_builder(old)) is not old}
+        return types.SimpleNamespace(**{**vars(value), **builders}) if is_of_backbones else value
     if isinstance(value, type):
-        if value is _api.WeightsEnum:  # where old calls are told from new ones, torchvision's members are none
-            return Enum if module.endswith("._utils") else WeightsEnum
-        if value is _api.Weights:
-            return Weights
+        if value in (_api.WeightsEnum, _api.Weights):
+            return WeightsEnum if value is _api.WeightsEnum else Weights
         return (find_enum(value.__name__) or value) if issubclass(value, _api.WeightsEnum) else value
     if value is _api._get_enum_from_fn:
         return get_model_weights
     if not isinstance(value, types.FunctionType):
         return value
     if value.__module__ != module:
-        is_builder = value is _api.BUILTIN_MODELS.get(value.__name__)
-        return namespace(value.__module__)[value.__name__] if is_builder else value
+        return namespace(value.__module__).get(value.__name__, value) if is_mirrored(value.__module__) else \
+            _our_builder(value)
     old_arguments = _old_arguments(value)
     if old_arguments is None:
         return _over(value, names) if _names_in(value.__code__) & ours else value
     made = _over(inspect.unwrap(value), names)
     if value is _api.BUILTIN_MODELS.get(value.__name__):
-        made = _as_builder(made)
-    defaults = {key: (old, _over(default, names) if inspect.isfunction(default) else _member(default))
-                for key, (old, default) in old_arguments.items()}
-    return namespace(f"{_THEIRS}._utils")["handle_legacy_interface"](**defaults)(made)
+        made = _with_our_weights(made)
+    return handle_legacy_interface(**{
+        key: (old, _over(default, names) if inspect.isfunction(default) else _member(default))
+        for key, (old, default) in old_arguments.items()})(made)
+
+
+def _our_builder(value: Any) -> Any:
+    """Our builder for torchvision's; other values as they are."""
+    name = getattr(value, "__name__", "")
+    is_builder = isinstance(value, types.FunctionType) and value is _api.BUILTIN_MODELS.get(name)
+    return get_builder(name) if is_builder and registry.is_model(name) else value
 
 
 def _old_arguments(function: Callable[..., Any]) -> Mapping[str, tuple[str, Any]] | None:
     """{argument: (what it was called once, the weights that true meant)} of a function that takes old calls, too."""
     inner = getattr(function, "__wrapped__", None)
     found: Mapping[str, tuple[str, Any]] | None = inspect.getclosurevars(inner).nonlocals.get("weights") \
-        if inspect.isfunction(inner) and function.__qualname__ == inner.__qualname__ else None
+        if inspect.isfunction(inner) else None
     return found
 
 
@@ -139,7 +153,7 @@ def builder(name: str) -> Callable[..., nn.Module]:
     return found
 
 
-def builder_signature(name: str) -> dict[str, inspect.Parameter]:
+def builder_parameters(name: str) -> dict[str, inspect.Parameter]:
     """What a builder takes beside weights: its own arguments, and those that it passes on to its class."""
     signature = inspect.signature(builder(name))
     parameters = dict(signature.parameters)
@@ -149,23 +163,26 @@ def builder_signature(name: str) -> dict[str, inspect.Parameter]:
             value.POSITIONAL_OR_KEYWORD) and key not in ("self", "backbone", "weights", "progress")}
 
 
-def _as_builder(function: Any) -> Callable[..., nn.Module]:
+def _with_our_weights(function: Any) -> Callable[..., nn.Module]:
     """A builder that loads weights by our loader."""
     enum = get_model_weights(function)
 
     @functools.wraps(function)
     def build_model(**arguments: Any) -> nn.Module:
         weights = enum.verify(arguments.get("weights"))
-        if weights is None or not isinstance(weights, WeightsEnum):
-            return function(**{**arguments, "weights": weights})
+        if weights is None:
+            return _describe(function(**arguments), enum.DEFAULT._config(), arguments)
         config = weights._config()
         progress = arguments.get("progress", True)
 
         def fill(model: nn.Module) -> None:
+            _logger.info("loading '%s' from %s", config.name, config.sources[0])
             path, is_mappable = hub.fetch_weights(config, progress=progress)
             load_by_itself(model, read_state_dict(path, mmap=is_mappable), config=config, origin=config.name)
 
-        return _built(function, enum, weights.name, weights.meta, fill, arguments)
+        model = _describe(_built(function, enum, weights.name, weights.meta, fill, arguments), config, arguments)
+        model.base_weights = config
+        return model
 
     return build_model
 
@@ -173,7 +190,7 @@ def _as_builder(function: Any) -> Callable[..., nn.Module]:
 def build(
     name: str, config: WeightsConfig, fill: Callable[[nn.Module], None] | None, arguments: Mapping[str, Any],
     is_whole: bool = True,
-) -> nn.Module:
+) -> Any:
     """A model by the name of its builder, its values from anywhere.
 
     Args:
@@ -185,22 +202,39 @@ def build(
     """
     function = inspect.unwrap(builder(name))
     if fill is None:
-        return builder(name)(**arguments)
+        return _describe(function(**arguments), config, arguments)
     meta = dict(describe(config))
     for key, argument, count in (("categories", "num_classes", config.num_classes),
                                  ("keypoint_names", "num_keypoints", len(config.keypoint_names or ()))):
         meta[key] = range(arguments.get(argument) or count)  # their number is all that a builder asks for
     member = member_name(config) if config.tag else "NONE"
-    return _built(function, get_model_weights(function), member, meta, fill, arguments, is_whole)
+    model = _built(function, get_model_weights(function), member, meta, fill, arguments, is_whole)
+    return _describe(model, config, arguments)
+
+
+def _describe(model: Any, config: WeightsConfig, arguments: Mapping[str, Any]) -> Any:
+    """The model, with what ours say of themselves, as far as it is true of this one."""
+    own = {key: value for key, value in arguments.items() if key not in ("weights", "progress", "weights_backbone")}
+    model.structure = "torchvision"
+    model.architecture, model.model_args = config.architecture, own
+    model.weights_config, model.base_weights = config, None
+    model.pretrained_cfg = model.default_cfg = config.to_dict()
+    return model
 
 
 def _built(
     function: Any, enum: type[WeightsEnum], member: str, meta: Mapping[str, Any], fill: Callable[[nn.Module], None],
     arguments: Mapping[str, Any], is_whole: bool = True,
 ) -> nn.Module:
-    weights = _Given(member, meta, fill)
+    empty = _Empty()
+
+    def fill_in_full(model: nn.Module) -> None:
+        empty.is_on = False
+        fill(model)
+
+    weights = _Given(member, meta, fill_in_full)
     made = _over(function, {**function.__globals__, enum.__name__: weights})
-    with _without_values() if is_whole else nullcontext():
+    with empty if is_whole else nullcontext():
         model: nn.Module = made(**{**arguments, "weights": weights})
     device = torch.get_default_device()
     return model if device.type == "cpu" else model.to(device)
@@ -230,19 +264,16 @@ class _Given:
 
 
 class _Empty(NoValues):
-    """Makes the tensors whose values a file will bring on the meta device. Those that are made from values (anchors,
-    indices), which no file has, are made as ever."""
+    """Makes the tensors whose values a file will bring on the meta device, as long as it is on. Those that are made
+    from values (anchors, indices), which no file has, are made as ever."""
 
     made = (torch.empty, torch.zeros, torch.ones)
+    is_on = True
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if not self.is_on:
+            return func(*args, **kwargs)
         if func in self.made and kwargs.get("device") is None:
             kwargs = {**kwargs, "device": "meta"}
         return super().__torch_function__(func, types, args, kwargs)
-
-
-@contextmanager
-def _without_values() -> Iterator[None]:
-    with torch.device("cpu"), _Empty():
-        yield

@@ -178,7 +178,8 @@ def search(
         query: Conditions; see this module's description. An empty one is met by all.
         sort: Fields, as a list or separated by commas; each best first: accuracies from the highest, what a model
             costs from the least, texts in alphabetical order. A minus before its name turns a field's order round.
-            Default: the first figure of the task, "top1" without one. Records that lack the field come last, equal ones by name.
+            Default: the first figure of the task, "top1" without one. Records that lack the field come last, equal
+            ones by name.
         limit: Keep this many.
         published: Whether to leave out what has no weights that can be had.
         task: Only weights for this task ("detection").
@@ -190,7 +191,8 @@ def search(
     condition, order = _Parser(query).parse(), _parse_order(sort or TASKS[task or CLASSIFICATION].columns[0])
     if limit is not None and limit < 0:
         raise ConfigError(f"limit {limit} is not a number of records")
-    found = sorted((record for record in _records(published, task) if condition(record)), key=lambda r: natural_key(r.name))
+    found = [record for record in _records(published, task) if condition(record)]
+    found.sort(key=lambda record: natural_key(record.name))
     for name, descending in reversed(order):
         found.sort(key=functools.partial(_sort_key, name=name), reverse=descending)
         found.sort(key=lambda record, name=name: getattr(record, name) is None)
@@ -241,8 +243,9 @@ def _records(published: bool, task: str | None) -> Iterator[Record]:
                 yield _record(config, **facts)
 
 
-def _record(config: WeightsConfig, **facts: str | None) -> Record:
-    figures = {name: config.metrics.get(data_set, {}).get(metric) for name, (data_set, metric) in FIGURES.items()}
+def _record(config: WeightsConfig, **facts: Any) -> Record:
+    figures: dict[str, Any] = {name: config.metrics.get(data_set, {}).get(metric)
+                               for name, (data_set, metric) in FIGURES.items()}
     costs = costs_of(config)
     params = costs.get("params") or config.num_params
     test, test_gmacs, test_activations = costs.get("test", (None, None, None))

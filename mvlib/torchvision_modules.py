@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from enum import EnumMeta
 from importlib.machinery import ModuleSpec, PathFinder
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from . import builders, enums, registry
@@ -126,6 +126,11 @@ def _ours(value: Any, stand_ins: dict[int, Any]) -> Any:
     if isinstance(value, ModuleType):
         is_face = f"{value.__name__}.".startswith(f"{_MODELS}.")
         return importlib.import_module(f"mvlib.{value.__name__}") if is_face else value
+    if isinstance(value, FunctionType) and f"{value.__module__}.".startswith(f"{_MODELS}."):
+        from . import mirror
+
+        if mirror.is_mirrored(value.__module__):
+            return mirror.namespace(value.__module__).get(value.__name__, value)
     if isinstance(value, EnumMeta):
         return stand_ins.get(id(value)) or enums.find_enum(value.__name__) or value
     return stand_ins.get(id(value), value)

@@ -523,11 +523,13 @@ def test_no_function_imports_torch():
             builder_facts=("resnet50",), count_models=(), list_builders=(), torchvision_builder=("resnet50",),
             get_pretrained_cfg=("resnet50",), is_model=("resnet50",),
             get_pretrained_cfg_value=("tv_resnet50", "url"), is_model_in_modules=("resnet50", "resnet"),
-            check_is_classifier=("resnet50", "this"), task_of=("s3d",), is_model_pretrained=("resnet50",), list_models=("*resne*t*",), list_modules=(), list_pretrained=(),
+            check_is_classifier=("resnet50", "this"), task_of=("s3d",), is_model_pretrained=("resnet50",),
+            list_models=("*resne*t*",), list_modules=(), list_pretrained=(),
             match_models=(["resnet50", "resnet18*"],), resolve_name=("older",), split_model_name_tag=("resnet50.x",))
         assert set(calls) == set(registry.__all__), set(calls) ^ set(registry.__all__)
         for name, arguments in calls.items():
-            assert getattr(registry, name)(*arguments) is not None or name in ("register_model_deprecations", "check_is_classifier"), name
+            found = getattr(registry, name)(*arguments)
+            assert found is not None or name in ("register_model_deprecations", "check_is_classifier"), name
             loaded = [m for m in sys.modules if m.split(".")[0] in ("torch", "torchvision", "timm", "numpy", "PIL")]
             assert not loaded, (name, loaded[:3])
         print("none")

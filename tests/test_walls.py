@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "mvlib"
-LIGHT = ("registry", "names", "errors", "weights", "hub", "enums", "builders", "data.labels",
+LIGHT = ("registry", "names", "tasks", "errors", "weights", "hub", "enums", "builders", "data.labels",
          "torchvision_modules", "torchvision",
          "scheduler.schedules", "scheduler.factory", "memory", "compare", "charts", "report", "costs", "query",
          "train.arguments", "train.recipes", "files", "threads", "data.geometry", "data.images", "data.jpeg",

@@ -97,7 +97,8 @@ def complete(arguments: argparse.Namespace, several: bool = True) -> argparse.Na
         check_file(args.checkpoint, "--checkpoint")
     models = expand_models(args.model, args.checkpoint, args.pretrained) if several else [(args.model, args.checkpoint)]
     if len(models) == 1 and models[0][0]:  # of several, one that cannot be had has its error in the results
-        check_model(models[0][0], getattr(args, "command", None) or "validate", weights=args.pretrained and not args.checkpoint)
+        what = getattr(args, "command", None) or "validate"
+        check_model(models[0][0], what, weights=args.pretrained and not args.checkpoint)
     return args
 
 

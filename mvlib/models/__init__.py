@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any
 
 from .. import registry
+from ..tasks import CLASSIFICATION
 from ..torchvision_modules import attribute, real
 
 _THEIRS = "torchvision.models"
@@ -95,8 +96,8 @@ class _Package(ModuleType):
 
     @property
     def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
-        names = registry.list_models() if registry.count_models() != _listed[0] else ()
-        for name in (*names, *(registry.list_builders() if names else ())):
+        names = registry.list_models(task=CLASSIFICATION) if registry.count_models() != _listed[0] else ()
+        for name in (*names, *(registry.list_builders(CLASSIFICATION) if names else ())):
             globals().setdefault(name, __getattr__(name))
         _listed[0] = registry.count_models()
         return globals()
@@ -115,7 +116,7 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module(f"{__name__}.{name}")
     elif name.startswith("_"):
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    elif "." not in name and registry.is_model(name):
+    elif "." not in name and registry.is_model(name) and registry.task_of(name) == CLASSIFICATION:
         from ..builders import get_builder
 
         return get_builder(name)  # kept there; a user may register another model under the name
@@ -123,6 +124,8 @@ def __getattr__(name: str) -> Any:
         from ..enums import find_enum
 
         value = find_enum(name)
+        if value is not None and value.__module__ != __name__:
+            raise AttributeError(f"module '{__name__}' has no attribute '{name}'; {value.__module__} has")
         if value is None:
             raise AttributeError(_no_such_enum(name))
         return value
@@ -131,7 +134,8 @@ def __getattr__(name: str) -> Any:
     else:
         from ..names import closest
 
-        hint = closest(name, {*registry.list_models(), *registry.list_builders()})
+        hint = f"; mvlib.models.{registry.get_module(name)} has" if registry.is_model(name) else \
+            closest(name, {*registry.list_models(), *registry.list_builders()})
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'{hint}")
     globals()[name] = value
     return value
@@ -139,7 +143,7 @@ def __getattr__(name: str) -> Any:
 
 def _all() -> list[str]:
     """What `from mvlib.models import *` gives: the names of torchvision.models."""
-    names = [name for name in registry.list_builders() if registry.get_module(name) != "quantization"]
+    names = [name for name in registry.list_builders(CLASSIFICATION) if registry.get_module(name) != "quantization"]
     classes = [name for name in _NAMES[_THEIRS] if not name.startswith("_")]
     functions = ("get_model", "get_model_builder", "get_model_weights", "get_weight", "list_models")
     modules = ("convnext", "densenet", "efficientnet", "mobilenetv3", "quantization", "regnet", "resnet",
@@ -153,7 +157,7 @@ def _no_such_enum(name: str) -> str:
     from ..enums import enum_names
     from ..names import closest
 
-    known = enum_names()
+    known = enum_names(CLASSIFICATION)
     same = [other for other in known if other.lower() == name.lower()]
     return f"module '{__name__}' has no Enum of weights '{name}'{closest(name, same or known)}"
 
@@ -162,9 +166,11 @@ def __dir__() -> list[str]:
     from ..enums import enum_names
 
     public = {name for name in globals() if not name.startswith("_")} - {
-        "annotations", "importlib", "sys", "Any", "registry", "ModuleType", "partial", "attribute", "real"}
+        "annotations", "importlib", "sys", "Any", "registry", "CLASSIFICATION", "ModuleType", "partial", "attribute",
+        "real"}
     dunder = {name for name in globals() if name.startswith("__")}
-    made = {*registry.list_models(), *registry.list_builders(), *enum_names()}
+    made = {*registry.list_models(task=CLASSIFICATION), *registry.list_builders(CLASSIFICATION),
+            *enum_names(CLASSIFICATION)}
     return sorted({*public, *dunder, *_HOME, *_SUBMODULES, *_MODULES, *made})
 
 
