@@ -90,14 +90,14 @@ def test_an_architecture_with_two_names_has_one_enum():
 
 def test_every_model_with_weights_has_an_enum_under_a_name_of_its_own():
     names = {}
-    for architecture in registry.list_models():
+    for architecture in registry.list_models(task="classification"):
         if registry.get_arch_tags(architecture):
             enum = enums.weights_enum(architecture)
             assert names.setdefault(enum.__name__, enum) is enum
             assert len(enum) == len(registry.get_arch_tags(architecture)), architecture
             assert getattr(mvlib.models, enum.__name__) is enum
             assert enum.DEFAULT in enum
-    assert set(names) <= set(enums.enum_names()) <= set(dir(mvlib.models))
+    assert set(names) <= set(enums.enum_names("classification")) <= set(dir(mvlib.models))
 
 
 def test_names_are_exact():
