@@ -11,7 +11,7 @@ from torch import nn
 from ..errors import ConfigError
 from .cross_entropy import in_float32
 
-__all__ = ["DistillationLoss"]
+__all__ = ["DistillationLoss", "distill"]
 
 
 class DistillationLoss(nn.Module):
@@ -65,13 +65,20 @@ class DistillationLoss(nn.Module):
         if from_teacher.shape != teacher_logits.shape:
             raise ConfigError(f"the teacher's logits have the shape {tuple(teacher_logits.shape)}, the student's "
                               f"{tuple(from_teacher.shape)}: both must know the same classes")
-        distillation = self._distillation(in_float32(from_teacher), in_float32(teacher_logits.detach()))
+        distillation = distill(from_teacher, teacher_logits, self.temperature, self.kind)
         return (1 - self.alpha) * self.base(from_labels, target) + self.alpha * distillation
 
-    def _distillation(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-        if self.kind == "hard":
-            return F.cross_entropy(student, teacher.argmax(-1))
-        divergence = F.kl_div(
-            (student / self.temperature).log_softmax(-1), (teacher / self.temperature).log_softmax(-1),
-            reduction="batchmean", log_target=True)
-        return divergence * self.temperature ** 2
+
+def distill(
+    student_logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float = 1.0, kind: str = "soft"
+) -> torch.Tensor:
+    """What a student's logits (N, classes) cost that shall be a teacher's; the kinds are those of `DistillationLoss`.
+
+    Computed in float32; the teacher's logits get no gradient.
+    """
+    student, teacher = in_float32(student_logits), in_float32(teacher_logits.detach())
+    if kind == "hard":
+        return F.cross_entropy(student, teacher.argmax(-1))
+    divergence = F.kl_div((student / temperature).log_softmax(-1), (teacher / temperature).log_softmax(-1),
+                          reduction="batchmean", log_target=True)
+    return divergence * temperature ** 2

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -13,8 +14,13 @@ from torch.nn.modules.module import _IncompatibleKeys
 
 from ... import loading
 from ...errors import CheckpointError
+from ...layers.helpers import named_parameters
+from ...optim.resume import resume_optimizer
 
-__all__ = ["clean_state_dict", "load_checkpoint", "load_state_dict", "remap_state_dict", "resume_checkpoint"]
+__all__ = [
+    "clean_state_dict", "load_checkpoint", "load_state_dict", "read_training_checkpoint", "remap_state_dict",
+    "resume_checkpoint", "resume_optimizer_state",
+]
 
 _logger = logging.getLogger("mvlib")
 
@@ -106,6 +112,43 @@ def remap_state_dict(state_dict: Mapping[str, Any], model: nn.Module, allow_resh
     return remapped
 
 
+def read_training_checkpoint(path: PathLike) -> Any:
+    """What a training script saved, its arguments among it; nothing in it is run.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        CheckpointError: It cannot be read: it is damaged, or holds objects that could run code.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"no checkpoint at {path}")
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever torch says of what lies there
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: {error}") from error
+
+
+def resume_optimizer_state(
+    optimizer: torch.optim.Optimizer, saved: Mapping[str, Any], model: nn.Module, order: Iterable[str]
+) -> None:
+    """Load an optimizer's state, parameter by parameter also where the model has them in another order now.
+
+    Args:
+        optimizer: Of the model's parameters.
+        saved: Its `state_dict()` then.
+        model: The model.
+        order: Names of the saved model's state dict, in their order.
+    """
+    names = {id(p): name for name, p in named_parameters(model)}
+    known = set(names.values())
+    then = [name for name in order if name in known]
+    is_models = all(id(p) in names for group in optimizer.param_groups for p in group["params"])
+    if is_models and len(then) == len(names) and then != list(names.values()):
+        resume_optimizer(optimizer, saved, model, then)
+    else:
+        optimizer.load_state_dict(dict(saved))
+
+
 def resume_checkpoint(
     model: nn.Module,
     checkpoint_path: PathLike,
@@ -123,18 +166,13 @@ def resume_checkpoint(
         FileNotFoundError: There is no such file.
         CheckpointError: It cannot be read: it is damaged, or holds objects that could run code.
     """
-    if not os.path.isfile(checkpoint_path):
-        raise FileNotFoundError(f"no checkpoint at {checkpoint_path}")
-    try:
-        checkpoint = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever torch says of what lies there
-        raise CheckpointError(f"{checkpoint_path} cannot be read as a checkpoint: {error}") from error
+    checkpoint = read_training_checkpoint(checkpoint_path)
     if not (isinstance(checkpoint, dict) and "state_dict" in checkpoint):
         model.load_state_dict(checkpoint)
         return None
     model.load_state_dict(clean_state_dict(checkpoint["state_dict"]))
     if optimizer is not None and "optimizer" in checkpoint:
-        optimizer.load_state_dict(checkpoint["optimizer"])
+        resume_optimizer_state(optimizer, checkpoint["optimizer"], model, clean_state_dict(checkpoint["state_dict"]))
     if loss_scaler is not None and loss_scaler.state_dict_key in checkpoint:
         loss_scaler.load_state_dict(checkpoint[loss_scaler.state_dict_key])
     epoch: int | None = checkpoint.get("epoch")

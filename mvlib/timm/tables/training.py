@@ -4,6 +4,7 @@ from __future__ import annotations
 
 _UTILS = "mvlib.timm.meanings.utils"
 _INSPECTION = "mvlib.timm.meanings.inspection"
+_TASKS = "mvlib.timm.meanings.tasks"
 _SCHEDULER = "mvlib.scheduler.scheduler"
 _ADAPTIVE = "mvlib.optim.adaptive"
 _MOMENTUM = "mvlib.optim.momentum"
@@ -37,6 +38,35 @@ NAMES: dict[str, dict[str, str]] = {
     "utils.model_ema": {"mvlib.timm.meanings.ema": "ModelEma ModelEmaV2 ModelEmaV3"},
     "utils.random": {_UTILS: "random_seed"},
     "utils.summary": {_UTILS: "get_outdir trim_summary update_summary"},
+
+    "task": {"mvlib.loss.factory": "LOSS_TYPES MULTI_LABEL_LOSS_TYPES create_classification_loss"},
+    "task._helpers": {
+        _TASKS: "load_task_ema_checkpoint resume_task_checkpoint",
+        "mvlib.timm.meanings.checkpoints": "clean_state_dict",
+    },
+    "task.classification": {
+        _TASKS: "ClassificationTask MultiLabelClassificationTask TrainingTask resolve_classification_loss",
+        "mvlib.loss.factory": "create_classification_loss",
+    },
+    "task.distillation": {
+        _TASKS: "DistillationTeacher FeatureDistillationTask FeatureDistillationTrainableModule LogitDistillationTask "
+                "TrainingTask resolve_classification_loss",
+        _INSPECTION: "unwrap_model",
+        "mvlib.timm.meanings.factory": "create_model",
+        "mvlib.timm.meanings.modules": "group_parameters",
+    },
+    "task.evaluator": {
+        "mvlib.timm.meanings.evaluator": "ClassificationEvaluator MultiLabelClassificationEvaluator "
+                                         "evaluation_sample_limit",
+    },
+    "task.task": {
+        _TASKS: "TrainingTask", _INSPECTION: "get_state_dict unwrap_model",
+        "mvlib.timm.meanings.ema": "ModelEmaV3",
+    },
+    "task.token_distillation": {
+        _TASKS: "DistillationTeacher TokenDistillationTask TrainingTask resolve_classification_loss",
+        _INSPECTION: "unwrap_model",
+    },
 
     "loss._loss_factory": {"mvlib.loss.factory": "LOSS_TYPES MULTI_LABEL_LOSS_TYPES create_classification_loss"},
     "loss.asymmetric_loss": {"mvlib.loss.asymmetric": "AsymmetricLossMultiLabel AsymmetricLossSingleLabel"},
