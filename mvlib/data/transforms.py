@@ -95,6 +95,7 @@ class Resize(torchvision_transforms.Resize):  # type: ignore[misc]
     """
 
     def __init__(self, size: int | Sequence[int], interpolation: str = "bilinear", antialias: bool = True) -> None:
+        size = size[0] if not isinstance(size, int) and len(size) == 1 else size
         super().__init__(size, interpolation_mode(interpolation), antialias=antialias)
 
     def forward(self, image: Picture) -> Picture:

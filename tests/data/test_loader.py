@@ -23,6 +23,7 @@ from mvlib.data.mixup import FastCollateMixup, Mixup
 from mvlib.data.random_erasing import RandomErasing
 from mvlib.data.readers import Sample, StreamReader
 from mvlib.data.readers.base import NamedBytes
+from mvlib.data.side_stream import SideStream
 from mvlib.errors import BadImageError, ConfigError, DataError
 
 SIZE = (3, 32, 32)
@@ -606,3 +607,24 @@ def test_erasing_is_passed_on():
     assert isinstance(erasing, RandomErasing)
     assert (erasing.probability, erasing.max_count, erasing.num_splits) == (0.8, 3, 2)
     assert training(no_aug=True)._reader.erasing is None
+
+
+def test_beside_the_consumer_each_batch_is_made_ready_before_the_last_is_given():
+    """The order alone, which no GPU is needed for."""
+    notes = []
+
+    class Noted(SideStream):
+        def _run(self, prepare, item):
+            notes.append(f"ready {item}")
+            return item, prepare(item), None
+
+        def _hand_over(self, batch, ready):
+            return batch
+
+    side = Noted(torch.device("cpu"))
+    assert not side.is_active and list(side.ahead("ab", str.upper)) == [("a", "A"), ("b", "B")] and not notes
+    side._stream = object()
+    for item, batch in side.ahead(iter("abc"), str.upper):
+        notes.append(f"given {item}{batch}")
+    assert notes == ["ready a", "ready b", "given aA", "ready c", "given bB", "given cC"]
+    assert list(side.ahead("", str.upper)) == [] and list(side.ahead("x", str.upper)) == [("x", "X")]

@@ -50,7 +50,8 @@ NAMES: dict[str, dict[str, str]] = {
     "data.transforms": {"mvlib.data": "CenterCropOrPad MaybePILToTensor MaybeToTensor RandomCropOrPad RandomPad "
                                       "RandomResizedCropAndInterpolation ResizeKeepRatio ToNumpy ToTensor TrimBorder "
                                       "center_crop_or_pad crop_or_pad interp_mode_to_str str_to_interp_mode "
-                                      "str_to_pil_interp"},
+                                      "str_to_pil_interp",
+                        "mvlib.data.transforms": "_RANDOM_INTERPOLATION=_RANDOM"},
     "data.transforms_factory": {
         "mvlib.data": "create_transform",
         "mvlib.timm.meanings.data": "transforms_imagenet_eval transforms_imagenet_train transforms_noaug_train",
