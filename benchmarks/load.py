@@ -38,7 +38,7 @@ if library == "mvlib" and (peer, road) != ("torchvision", "mapped"):
 elif peer == "torchvision":
     url = "https://download.pytorch.org/models/" + path.rpartition("/")[2]
     if library == "mvlib":
-        import mvlib.models as models, mvlib.factory as _
+        import mvlib.models as models, mvlib.torchvision_models as _, torchvision.models
         weights = models.get_model_weights(name).IMAGENET1K_V1
         weights.value.config = weights.value.config.replace(sources=(url,))
     else:

@@ -561,8 +561,7 @@ def builder_facts(builder: str) -> dict[str, Any]:
     """What is known of one of torchvision's builders.
 
     Returns:
-        `weights`, the name of its Enum; and where they are not ours: `arguments`, its defaults; `untrained`, its
-        defaults where no weights are loaded; `renamed`, arguments whose name means something else here.
+        `weights`, the name of its Enum.
     """
     return _registry.builders[builder]
 

@@ -7,8 +7,8 @@ A catalog is a YAML file in which an entry says only what is its own:
       classifier: fc
     aliases: {resnet50_v1b: resnet50}             # other names of the same architecture, or architecture.tag
     deprecated: {gluon_resnet50_v1b: resnet50.gluon_in1k}   # names that keep working with a warning
-    builders:                       # torchvision's: the name of its Enum, and the arguments that differ from ours
-      resnet50: {weights: ResNet50_Weights, arguments: {zero_init_last: false}}   # `untrained`: without weights
+    builders:                       # torchvision's: the name of its Enum
+      resnet50: {weights: ResNet50_Weights}
     architectures:
       resnet50:
         defaults: {input_size: [3, 224, 224]}     # of every tag of the architecture
@@ -362,7 +362,7 @@ class Catalog:
         configs: {architecture: {tag: config}}, the default tag first.
         aliases: {alias: architecture or architecture.tag}.
         deprecated: {old name: current architecture[.tag], or None where it is gone}.
-        builders: {torchvision's builder: {"weights": name of its Enum, "arguments": {...}}}.
+        builders: {torchvision's builder: {"weights": name of its Enum}}.
     """
 
     path: Path

@@ -13,8 +13,7 @@ which architecture, and which tags it has, the default first. Its layout, by fam
     tasks       {architecture: what it is for, where that is not classification}
     aliases     {other name: architecture or architecture.tag}
     deprecated  {old name: architecture or architecture.tag, or null where the model is gone}
-    builders    {torchvision's builder: {weights: name of its Enum, arguments: {...}, untrained: {...},
-                 renamed: {...}}}
+    builders    {torchvision's builder: {weights: name of its Enum}}
 """
 
 from __future__ import annotations

@@ -87,42 +87,8 @@ MODEL_ARGS: dict[str, dict[str, Any]] = {
                        "efficientnet_v2_m", "efficientnet_v2_l")},
     **{builder: {"transform_input": True}
        for builder in ("googlenet", "inception_v3", "quantized_googlenet", "quantized_inception_v3")},
-}
-# Defaults of torchvision's builders that are not the architecture's.
-BUILDER_ARGS: dict[str, dict[str, Any]] = {
-    **{name: {"drop_rate": p} for p, names in {
-        0.2: ("efficientnet_b0", "efficientnet_b1", "efficientnet_v2_s", "mnasnet0_5", "mnasnet0_75", "mnasnet1_0",
-              "mnasnet1_3", "mobilenet_v2"),
-        0.3: ("efficientnet_b2", "efficientnet_b3", "efficientnet_v2_m"),
-        0.4: ("efficientnet_b4", "efficientnet_b5", "efficientnet_v2_l"),
-        0.5: ("alexnet", "inception_v3", "squeezenet1_0", "squeezenet1_1", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn",
-              "vgg16", "vgg16_bn", "vgg19", "vgg19_bn", "efficientnet_b6", "efficientnet_b7"),
-    }.items() for name in names},
-    **{name: {"drop_path_rate": p} for p, names in {
-        0.1: ("convnext_tiny",), 0.2: ("swin_t", "swin_v2_t", "maxvit_t"), 0.3: ("swin_s", "swin_v2_s"),
-        0.4: ("convnext_small",), 0.5: ("convnext_base", "convnext_large", "swin_b", "swin_v2_b"),
-    }.items() for name in names},
-    **{name: {"zero_init_last": False} for name in (
-        "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d", "resnext101_32x8d",
-        "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2")},
-    **{name: {"drop_rate": 0.2} for name in ("mobilenet_v3_large", "mobilenet_v3_small")},
-}
-for _name in BUILDER_ARGS:
-    if _name.startswith("vgg"):
-        MODEL_ARGS[_name] = {"fixed_grid": True}  # maps of any size are pooled to 7 x 7
-        BUILDER_ARGS[_name]["fixed_grid"] = True
-    if _name.startswith("swin"):
-        BUILDER_ARGS[_name]["fixed_windows"] = True  # images of any size
-for _name in BUILDER_ARGS:
-    if _name.startswith("efficientnet"):
-        BUILDER_ARGS[_name]["drop_path_rate"] = 0.2
-BUILDER_ARGS["inception_v3"]["aux_logits"] = True
-# The same where no weights are loaded.
-UNTRAINED_ARGS: dict[str, dict[str, Any]] = {
-    **{name: {"aux_logits": True, "transform_input": False}
-       for name in ("googlenet", "quantized_googlenet", "inception_v3", "quantized_inception_v3")},
-    **{name: arguments for name, arguments in MODEL_ARGS.items() if "bn_eps" in arguments},
-    "vit_h_14": {"img_size": 224},
+    **{f"vgg{depth}{norm}": {"fixed_grid": True}  # maps of any size are pooled to 7 x 7
+       for depth in (11, 13, 16, 19) for norm in ("", "_bn")},
 }
 # First convolution and classifier of the families that timm does not have.
 PLACES = {"alexnet": ("features.0", "classifier.6"), "googlenet": ("conv1.conv", "fc"), "quantization": (None, None),
@@ -308,17 +274,8 @@ def heads(builder: str) -> list[str]:
 
 
 def builder_facts(builder: str) -> dict[str, Any]:
-    """What a catalog says of one of torchvision's builders: the name of its Enum, and how its defaults differ."""
-    facts: dict[str, Any] = {"weights": enum_of(builder).__name__}
-    if builder in BUILDER_ARGS:
-        facts["arguments"] = _Line(BUILDER_ARGS[builder])
-    elif is_quantized(builder):
-        facts["arguments"] = _Line(quantize=False)
-    if builder.startswith("densenet"):
-        facts["renamed"] = _Line(drop_rate="proj_drop_rate")  # torchvision's drop_rate is that of each layer
-    if builder in UNTRAINED_ARGS:
-        facts["untrained"] = _Line(UNTRAINED_ARGS[builder])
-    return facts
+    """What a catalog says of one of torchvision's builders: the name of its Enum."""
+    return {"weights": enum_of(builder).__name__}
 
 
 def is_quantized(builder: str) -> bool:
