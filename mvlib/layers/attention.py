@@ -256,10 +256,14 @@ class DifferentialWeights(nn.Module):
 
     def add_differential_weights(self, head_dim: int, depth: int, dual_lambda: bool = False) -> None:
         """Register parameters for heads of `head_dim` in the block at `depth` (from 0); `dual_lambda`: two numbers."""
-        self.head_dim = head_dim
-        self.lambdas = ("lambda_a", "lambda_b") if dual_lambda else ("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2")
+        self.head_dim, self.scale = head_dim, head_dim**-0.5
+        numbers, vectors = ("lambda_a", "lambda_b"), ("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2")
+        self.lambdas, others = (numbers, vectors) if dual_lambda else (vectors, numbers)
         for name in self.lambdas:
             setattr(self, name, nn.Parameter(torch.empty(() if dual_lambda else head_dim, dtype=torch.float32)))
+        for name in others:
+            setattr(self, name, None)
+        self.dual_lambda = dual_lambda
         self.fused_attn = use_fused_attn()
         self.sub_norm = RmsNorm(2 * head_dim, eps=1e-5)
         self.lambda_init = 0.8 - 0.6 * math.exp(-0.3 * depth)
@@ -287,10 +291,11 @@ class DifferentialWeights(nn.Module):
         share = self.share().type_as(q)
         if self.fused_attn:
             (q1, q2), (k1, k2) = (t.unflatten(1, (heads, 2)).unbind(2) for t in (q, k))
-            first, second = (attend(*pair, v, True, self.attn_drop, mask) for pair in ((q1, k1), (q2, k2)))
+            pairs = ((q1, k1), (q2, k2))
+            first, second = (attend(*pair, v, True, self.attn_drop, mask, self.scale) for pair in pairs)
             x = first - share * second
         else:
-            attn = self.attn_drop(attention_logits(q, k, mask).softmax(dim=-1))  # the maps of both, in turns
+            attn = self.attn_drop(attention_logits(q, k, mask, self.scale).softmax(dim=-1))  # both, in turns
             first, second = attn.unflatten(1, (heads, 2)).unbind(2)
             x = (first - share * second) @ v
         return (self.sub_norm(x) * (1 - self.lambda_init)).transpose(1, 2).reshape(batch, count, dim)
@@ -319,7 +324,7 @@ class DiffAttention(DifferentialWeights):
     ) -> None:
         super().__init__()
         norm = get_norm_layer(norm_layer) or RmsNorm
-        head_dim = dim // num_heads // 2
+        self.num_heads, head_dim = num_heads, dim // num_heads // 2
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.q_norm = norm(head_dim) if qk_norm else nn.Identity()
         self.k_norm = norm(head_dim) if qk_norm else nn.Identity()

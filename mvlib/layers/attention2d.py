@@ -47,7 +47,7 @@ class Attention2d(nn.Module):
         super().__init__()
         dim_out = dim_out or dim
         dim_attn = dim_out if expand_first else dim
-        self.num_heads = num_heads
+        self.num_heads, self.dim_head = num_heads, dim_attn // num_heads
         self.head_first = head_first
         self.fused_attn = use_fused_attn()
         self.qkv = nn.Conv2d(dim, dim_attn * 3, 1, bias=bias)
@@ -109,9 +109,12 @@ class MultiQueryAttention2d(nn.Module):
         use_bias: bool = False,
     ) -> None:
         super().__init__()
-        key_dim = key_dim or dim // num_heads
-        value_dim = value_dim or dim // num_heads
         self.num_heads = num_heads
+        self.key_dim = key_dim = key_dim or dim // num_heads
+        self.value_dim = value_dim = value_dim or dim // num_heads
+        self.query_strides, self.kv_stride = to_2tuple(query_strides), kv_stride
+        self.has_query_strides = max(self.query_strides) > 1
+        self.scale = key_dim**-0.5
         self.fused_attn = use_fused_attn()
 
         def project(out: int, stride: int) -> nn.Sequential:
@@ -123,9 +126,9 @@ class MultiQueryAttention2d(nn.Module):
             layers.add_module("proj", nn.Conv2d(dim, out, 1, bias=use_bias))
             return layers
 
-        strides = to_2tuple(query_strides)
+        strides = self.query_strides
         self.query = project(num_heads * key_dim, 1)
-        if max(strides) > 1:
+        if self.has_query_strides:
             pool = AvgPool2dSame(strides) if padding == "same" else nn.AvgPool2d(strides)
             self.query = nn.Sequential(OrderedDict(
                 down_pool=pool, norm=get_norm_layer(norm_layer)(dim), proj=self.query.proj))
@@ -133,7 +136,7 @@ class MultiQueryAttention2d(nn.Module):
         self.value = project(value_dim, kv_stride)
         self.attn_drop = nn.Dropout(attn_drop)
         self.output = nn.Sequential()
-        if max(strides) > 1:
+        if self.has_query_strides:
             self.output.add_module("upsample", nn.Upsample(scale_factor=strides, mode="bilinear", align_corners=False))
         self.output.add_module("proj", nn.Conv2d(num_heads * value_dim, dim_out or dim, 1, bias=use_bias))
         self.output.add_module("drop", nn.Dropout(proj_drop))
@@ -145,7 +148,7 @@ class MultiQueryAttention2d(nn.Module):
         q = q.flatten(2).unflatten(1, (self.num_heads, -1)).transpose(2, 3).contiguous()
         k = self.key(x).flatten(2).transpose(1, 2).unsqueeze(1).contiguous()
         v = self.value(x).flatten(2).transpose(1, 2).unsqueeze(1).contiguous()
-        x = attend(q, k, v, self.fused_attn, self.attn_drop, attn_mask)
+        x = attend(q, k, v, self.fused_attn, self.attn_drop, attn_mask, self.scale)
         return self.output(x.transpose(2, 3).flatten(1, 2).unflatten(2, (height, width)))
 
 

@@ -67,15 +67,17 @@ class AttentionPoolLatent(nn.Module):
             raise ValueError(f"without q_proj, latent_dim ({latent_dim}) must be embed_dim ({embed_dim})")
         if embed_dim % num_heads:
             raise ValueError(f"{embed_dim} channels cannot be divided among {num_heads} heads")
-        self.num_heads = num_heads
-        self.pool_type = pool_type
+        self.num_heads, self.head_dim = num_heads, embed_dim // num_heads
+        self.latent_dim, self.latent_len, self.feat_size = latent_dim, latent_len, feat_size
+        self.scale = self.head_dim**-0.5
+        self.pool = pool_type
         self.fused_attn = use_fused_attn()
         self.pos_embed = nn.Parameter(torch.empty(feat_size, in_features)) if pos_embed == "abs" else None
         self.latent = nn.Parameter(torch.empty(1, latent_len, latent_dim))
         self.q = nn.Linear(latent_dim, embed_dim, bias=qkv_bias) if q_proj else nn.Identity()
         self.kv = nn.Linear(embed_dim, 2 * embed_dim, bias=qkv_bias)
         head_norm = (norm or nn.LayerNorm) if qk_norm else nn.Identity
-        self.q_norm, self.k_norm = head_norm(embed_dim // num_heads), head_norm(embed_dim // num_heads)
+        self.q_norm, self.k_norm = head_norm(self.head_dim), head_norm(self.head_dim)
         self.proj = nn.Linear(embed_dim, out_features) if out_features else nn.Identity()
         self.proj_drop = nn.Dropout(drop)
         self.norm = norm(out_features) if norm is not None and out_features else nn.Identity()
@@ -93,13 +95,14 @@ class AttentionPoolLatent(nn.Module):
             x = x + self.pos_embed.to(x.dtype)
         q = self.q(self.latent.expand(batch, -1, -1)).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
         k, v = self.kv(x).reshape(batch, count, 2, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-        x = attend(self.q_norm(q), self.k_norm(k), v, self.fused_attn, mask=attn_mask).transpose(1, 2).flatten(2)
+        x = attend(self.q_norm(q), self.k_norm(k), v, self.fused_attn, None, attn_mask, self.scale)
+        x = x.transpose(1, 2).flatten(2)
         x = self.proj_drop(self.proj(x))
         if self.mlp is not None:
             x = x + self.mlp(self.norm(x))
-        if self.pool_type == "token":
+        if self.pool == "token":
             return x[:, 0]
-        return x.mean(dim=1) if self.pool_type == "avg" else x
+        return x.mean(dim=1) if self.pool == "avg" else x
 
 
 class AttentionPoolPrr(nn.Module):
@@ -120,14 +123,15 @@ class AttentionPoolPrr(nn.Module):
     ) -> None:
         super().__init__()
         norm = get_norm_layer(norm_layer) or nn.LayerNorm
-        self.num_heads = num_heads
+        self.num_heads, self.head_dim = num_heads, dim // num_heads
+        self.scale = self.head_dim**-0.5
         self.fused_attn = use_fused_attn()
-        self.pool_type = pool_type
+        self.pool = pool_type
         self.out_features = dim
         self.pre_norm = norm(dim) if pre_norm else nn.Identity()
         self.post_norm = norm(dim) if post_norm else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         heads = self.pre_norm(x).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
-        x = self.post_norm(attend(heads, heads, heads, self.fused_attn).transpose(1, 2).flatten(2))
-        return x[:, 0] if self.pool_type == "token" else x.mean(dim=1)
+        x = self.post_norm(attend(heads, heads, heads, self.fused_attn, scale=self.scale).transpose(1, 2).flatten(2))
+        return x[:, 0] if self.pool == "token" else x.mean(dim=1)

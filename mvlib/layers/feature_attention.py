@@ -290,6 +290,7 @@ class BilinearAttnTransform(nn.Module):
         norm_layer: NormLayer = nn.BatchNorm2d,
     ) -> None:
         super().__init__()
+        self.in_channels = in_channels
         self.block_size = block_size
         self.groups = groups
         conv = partial(ConvNormAct, in_channels, act_layer=act_layer, norm_layer=norm_layer)
@@ -443,6 +444,7 @@ class SelectiveKernel(nn.Module):
         kernels = kernels if isinstance(kernels, list) else [kernels] * 2
         if any(kernel < 3 or kernel % 2 == 0 for kernel in kernels) or (split_input and in_channels % len(kernels)):
             raise ValueError(f"kernels {kernels} are not odd and 3 or more, or do not divide {in_channels} channels")
+        self.in_channels, self.out_channels, self.num_paths = in_channels, out_channels, len(kernels)
         self.split_input = split_input
         share = in_channels // len(kernels) if split_input else in_channels
         self.paths = nn.ModuleList(
@@ -454,8 +456,7 @@ class SelectiveKernel(nn.Module):
         self.attn = SelectiveKernelAttn(out_channels, len(kernels), hidden)
 
     def forward(self, x: Tensor) -> Tensor:
-        count = len(self.paths)
-        inputs = x.chunk(count, dim=1) if self.split_input else (x,) * count
+        inputs = x.chunk(self.num_paths, dim=1) if self.split_input else (x,) * self.num_paths
         maps = [path(inputs[i]) for i, path in enumerate(self.paths)]
         return _weigh(maps, self.attn.share(_mean_of_sum(maps)))
 

@@ -138,7 +138,7 @@ class GluMlp(nn.Module):
         drop1, drop2 = to_2tuple(drop)
         norm = get_norm_layer(norm_layer)
         self.gate_last = gate_last
-        self.dim = 1 if use_conv else -1
+        self.chunk_dim = 1 if use_conv else -1
         self.fc1 = linear(in_features, hidden_features, bias=bias1)
         self.act = get_act_layer(act_layer)()
         self.drop1 = nn.Dropout(drop1)
@@ -147,7 +147,7 @@ class GluMlp(nn.Module):
         self.drop2 = nn.Dropout(drop2)
 
     def forward(self, x: Tensor) -> Tensor:
-        first, second = self.fc1(x).chunk(2, dim=self.dim)
+        first, second = self.fc1(x).chunk(2, dim=self.chunk_dim)
         x = first * self.act(second) if self.gate_last else self.act(first) * second
         return self.drop2(self.fc2(self.norm(self.drop1(x))))
 

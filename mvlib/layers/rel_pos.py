@@ -219,15 +219,21 @@ class RelPosMlp(nn.Module):
     ) -> None:
         super().__init__()
         self.window_size = to_2tuple(window_size)
+        self.num_heads = num_heads
         self.prefix_tokens = prefix_tokens
         self.mode = mode
         self.pretrained_window_size = pretrained_window_size
         self.mlp = Mlp(2, hidden_dim, num_heads, act_layer=nn.ReLU, bias=(True, mode != "swin"), drop=(0.125, 0.0))
-        area = math.prod(self.window_size)
+        area = self.window_area
         self.register_buffer("relative_position_index", torch.empty(area, area, dtype=torch.long), persistent=False)
         self.register_buffer("rel_coords_log", torch.empty(*_offsets(self.window_size), 2), persistent=False)
         if not self.rel_coords_log.is_meta:
             self.init_non_persistent_buffers()
+
+    @property
+    def window_area(self) -> int:
+        """Positions of the window."""
+        return math.prod(self.window_size)
 
     def init_non_persistent_buffers(self) -> None:
         like = self.rel_coords_log

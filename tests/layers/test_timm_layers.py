@@ -210,6 +210,23 @@ LAYERS = [  # name, arguments, input's shape
 ]
 
 
+WITHIN = {  # attributes of timm's layers that are their own affair
+    **dict.fromkeys(("AvgPool2dSame", "CecaModule", "create_pool2d"), {"padding"}),
+    **dict.fromkeys(("EvoNorm2dS1", "EvoNorm2dS1a"), {"pre_act_norm"}),
+    **dict.fromkeys(("FilterResponseNormAct2d", "FilterResponseNormTlu2d"), {"apply_act", "rms"}),
+    **dict.fromkeys(("HardMish", "Sigmoid", "Tanh"), {"inplace"}),
+    **dict.fromkeys(("RelPosBias", "RelPosBiasTf", "RelPosMlp"), {"bias_act", "bias_gain", "bias_shape"}),
+    "ClNormMlpClassifierHead": {"pool_dim"},
+    "DiffAttention": {"attn_drop_p"},
+    "FastAdaptiveCatAvgMaxPool": {"dim_cat", "dim_reduce"},
+    "GatherExcite": {"gk", "gs"},
+    "GlobalContext": {"init_last_zero"},
+    "MultiQueryAttention2d": {"drop", "einsum"},
+    "PatchEmbedWithSize": {"strict_img_size"},
+    "SelectAdaptivePool2d": {"pool_type"},  # "avg" for "fast"
+}
+
+
 def without_address(value):
     """As processes that share the tests name them alike."""
     return re.sub(r" at 0x\w+", "", str(value))
@@ -226,6 +243,10 @@ def test_answers_are_timms(name, kwargs, shape):
     assert [(key, value.shape) for key, value in mine.state_dict().items()] == [
         (key, value.shape) for key, value in its.state_dict().items()]
     mine.load_state_dict(its.state_dict())
+    for key, value in vars(its).items():  # what code that uses a layer may ask
+        if key[0] != "_" and key not in WITHIN.get(name, ()):
+            found = getattr(mine, key)
+            assert type(value) not in (int, float, bool, str, tuple) or found == value, key
     x = torch.randn(shape)
     with torch.no_grad():
         torch.testing.assert_close(mine(x.clone()), its(x.clone()), rtol=1e-4, atol=1e-5)
