@@ -254,14 +254,16 @@ class DifferentialWeights(nn.Module):
     Source: Ye et al., "Differential Transformer", 2024.
     """
 
+    lambdas: tuple[str, ...]
+
     def add_differential_weights(self, head_dim: int, depth: int, dual_lambda: bool = False) -> None:
         """Register parameters for heads of `head_dim` in the block at `depth` (from 0); `dual_lambda`: two numbers."""
         self.head_dim, self.scale = head_dim, head_dim**-0.5
         numbers, vectors = ("lambda_a", "lambda_b"), ("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2")
-        self.lambdas, others = (numbers, vectors) if dual_lambda else (vectors, numbers)
+        self.lambdas = numbers if dual_lambda else vectors
         for name in self.lambdas:
             setattr(self, name, nn.Parameter(torch.empty(() if dual_lambda else head_dim, dtype=torch.float32)))
-        for name in others:
+        for name in vectors if dual_lambda else numbers:
             setattr(self, name, None)
         self.dual_lambda = dual_lambda
         self.fused_attn = use_fused_attn()
