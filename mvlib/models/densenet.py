@@ -35,10 +35,10 @@ _STEM_TYPES = ("", "deep", "deep_tiered", "deep_tiered_narrow")
 class DenseLayer(nn.Module):
     """Norm, activation and a 1x1 convolution that narrows, then norm, activation and a 3x3 convolution.
 
-    Shapes: list of (B, C_i, H, W) with sum(C_i) = in_chs -> (B, growth_rate, H, W).
+    Shapes: list of (B, C_i, H, W) with sum(C_i) = num_input_features -> (B, growth_rate, H, W).
 
     Args:
-        in_chs: Channels of all inputs together.
+        num_input_features: Channels of all inputs together.
         growth_rate: Output channels.
         bn_size: Channels between the two convolutions per output channel.
         norm_layer: Makes norm and activation for a number of channels.
@@ -49,7 +49,7 @@ class DenseLayer(nn.Module):
 
     def __init__(
         self,
-        in_chs: int,
+        num_input_features: int,
         growth_rate: int,
         bn_size: int,
         norm_layer: Callable[[int], nn.Module] = BatchNormAct2d,
@@ -58,8 +58,8 @@ class DenseLayer(nn.Module):
     ) -> None:
         super().__init__()
         width = bn_size * growth_rate
-        self.norm1 = norm_layer(in_chs)
-        self.conv1 = nn.Conv2d(in_chs, width, 1, bias=False)
+        self.norm1 = norm_layer(num_input_features)
+        self.conv1 = nn.Conv2d(num_input_features, width, 1, bias=False)
         self.norm2 = norm_layer(width)
         self.conv2 = nn.Conv2d(width, growth_rate, 3, padding=1, bias=False)
         self.drop_rate = drop_rate
@@ -82,12 +82,23 @@ class DenseLayer(nn.Module):
 class DenseBlock(nn.ModuleDict):
     """Layers `denselayer1`, `denselayer2`, ...; the output is the input and the outputs of all of them.
 
-    Shapes: (B, in_chs, H, W) -> (B, in_chs + num_layers * growth_rate, H, W). Arguments as for `DenseLayer`.
+    Shapes: (B, num_input_features, H, W) -> (B, num_input_features + num_layers * growth_rate, H, W). Arguments as for
+    `DenseLayer`.
     """
 
-    def __init__(self, num_layers: int, in_chs: int, growth_rate: int, **layer_args: Any) -> None:
+    def __init__(
+        self,
+        num_layers: int,
+        num_input_features: int,
+        bn_size: int,
+        growth_rate: int,
+        norm_layer: Callable[[int], nn.Module] = BatchNormAct2d,
+        drop_rate: float = 0.0,
+        grad_checkpointing: bool = False,
+    ) -> None:
         super().__init__({
-            f"denselayer{i + 1}": DenseLayer(in_chs + i * growth_rate, growth_rate, **layer_args)
+            f"denselayer{i + 1}": DenseLayer(
+                num_input_features + i * growth_rate, growth_rate, bn_size, norm_layer, drop_rate, grad_checkpointing)
             for i in range(num_layers)
         })
 
@@ -101,20 +112,20 @@ class DenseBlock(nn.ModuleDict):
 class DenseTransition(nn.Sequential):
     """Norm, activation, a 1x1 convolution, and pooling that halves the size. Keys `norm`, `conv`.
 
-    Shapes: (B, in_chs, H, W) -> (B, out_chs, H / 2, W / 2).
+    Shapes: (B, num_input_features, H, W) -> (B, num_output_features, H / 2, W / 2).
     """
 
     def __init__(
         self,
-        in_chs: int,
-        out_chs: int,
+        num_input_features: int,
+        num_output_features: int,
         norm_layer: Callable[[int], nn.Module] = BatchNormAct2d,
         aa_layer: AaLayer = None,
     ) -> None:
         super().__init__()
-        self.norm = norm_layer(in_chs)
-        self.conv = nn.Conv2d(in_chs, out_chs, 1, bias=False)
-        self.pool = create_aa(aa_layer or "avg", out_chs, stride=2)
+        self.norm = norm_layer(num_input_features)
+        self.conv = nn.Conv2d(num_input_features, num_output_features, 1, bias=False)
+        self.pool = create_aa(aa_layer or "avg", num_output_features, stride=2)
 
 
 class DenseNet(ImageModel):
@@ -184,8 +195,7 @@ class DenseNet(ImageModel):
                 self.features.add_module(f"transition{i - 1}", transition)
                 self.flow.stages.append(Step(f"features.transition{i - 1}"))
                 chs, reduction = chs // 2, reduction * 2
-            block = DenseBlock(num_layers, chs, growth_rate, bn_size=bn_size, norm_layer=norm_act,
-                               drop_rate=proj_drop_rate, grad_checkpointing=memory_efficient)
+            block = DenseBlock(num_layers, chs, bn_size, growth_rate, norm_act, proj_drop_rate, memory_efficient)
             self.features.add_module(f"denseblock{i}", block)
             chs += num_layers * growth_rate
             is_last = i == len(block_config)  # its feature is taken behind the final norm

@@ -20,7 +20,7 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
@@ -333,6 +333,7 @@ class DepthwiseSeparableConv(_Residual):
 
     Args:
         dw_kernel_size: Kernel of the depthwise convolution.
+        noskip: Never add the input; else, where the shapes allow it.
         pw_kernel_size: Kernel of the pointwise convolution.
         pw_act: Apply the activation after the pointwise convolution too ("dsa").
         s2d: 1 to start with a space-to-depth convolution, which halves the kernel as it halves the resolution.
@@ -347,7 +348,7 @@ class DepthwiseSeparableConv(_Residual):
         dilation: int = 1,
         group_size: int = 1,
         pad_type: Padding = "",
-        skip: bool = True,
+        noskip: bool = False,
         pw_kernel_size: KernelSize = 1,
         pw_act: bool = False,
         s2d: int = 0,
@@ -357,7 +358,7 @@ class DepthwiseSeparableConv(_Residual):
         se_layer: SeLayer = None,
         drop_path_rate: float = 0.0,
     ) -> None:
-        super().__init__(skip and stride == 1 and in_chs == out_chs, drop_path_rate)
+        super().__init__(not noskip and stride == 1 and in_chs == out_chs, drop_path_rate)
         norm_act = get_norm_act_layer(norm_layer, act_layer)
         dw_padding = pad_type
         if s2d == 1:
@@ -389,7 +390,7 @@ class InvertedResidual(_Residual):
     Args:
         exp_ratio: Channels of the expansion per input channel.
         exp_kernel_size: Kernel of the expansion.
-        num_experts: Make the three convolutions conditional, see `CondConvResidual`.
+        conv_kwargs: Further arguments of the three convolutions (`num_experts`, see `CondConvResidual`).
 
     Source: Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", 2018.
     """
@@ -403,21 +404,21 @@ class InvertedResidual(_Residual):
         dilation: int = 1,
         group_size: int = 1,
         pad_type: Padding = "",
-        skip: bool = True,
+        noskip: bool = False,
         exp_ratio: float = 1.0,
         exp_kernel_size: KernelSize = 1,
         pw_kernel_size: KernelSize = 1,
         s2d: int = 0,
-        num_experts: int = 0,
         act_layer: ActLayer = nn.ReLU,
         norm_layer: NormLayer = nn.BatchNorm2d,
         aa_layer: AaLayer = None,
         se_layer: SeLayer = None,
+        conv_kwargs: Mapping[str, Any] | None = None,
         drop_path_rate: float = 0.0,
     ) -> None:
-        super().__init__(skip and stride == 1 and in_chs == out_chs, drop_path_rate)
+        super().__init__(not noskip and stride == 1 and in_chs == out_chs, drop_path_rate)
         norm_act = get_norm_act_layer(norm_layer, act_layer)
-        conv = partial(create_conv2d, num_experts=num_experts)
+        conv: Callable[..., nn.Module] = partial(create_conv2d, **(conv_kwargs or {}))
         dw_padding = pad_type
         if s2d == 1:
             self.conv_s2d, self.bn_s2d = _space_to_depth(in_chs, norm_act)
@@ -450,8 +451,30 @@ class CondConvResidual(InvertedResidual):
     Source: Yang et al., "CondConv: Conditionally Parameterized Convolutions for Efficient Inference", 2019.
     """
 
-    def __init__(self, in_chs: int, out_chs: int, *, num_experts: int, **kwargs: Any) -> None:
-        super().__init__(in_chs, out_chs, num_experts=num_experts, **kwargs)
+    def __init__(
+        self,
+        in_chs: int,
+        out_chs: int,
+        dw_kernel_size: KernelSize = 3,
+        stride: int = 1,
+        dilation: int = 1,
+        group_size: int = 1,
+        pad_type: Padding = "",
+        noskip: bool = False,
+        exp_ratio: float = 1.0,
+        exp_kernel_size: KernelSize = 1,
+        pw_kernel_size: KernelSize = 1,
+        act_layer: ActLayer = nn.ReLU,
+        norm_layer: NormLayer = nn.BatchNorm2d,
+        aa_layer: AaLayer = None,
+        se_layer: SeLayer = None,
+        num_experts: int = 1,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        super().__init__(
+            in_chs, out_chs, dw_kernel_size, stride, dilation, group_size, pad_type, noskip, exp_ratio, exp_kernel_size,
+            pw_kernel_size, act_layer=act_layer, norm_layer=norm_layer, aa_layer=aa_layer, se_layer=se_layer,
+            conv_kwargs=dict(num_experts=num_experts), drop_path_rate=drop_path_rate)
         self.routing_fn = nn.Linear(in_chs, num_experts)
 
     def body(self, x: Tensor) -> Tensor:
@@ -482,7 +505,7 @@ class EdgeResidual(_Residual):
         group_size: int = 0,
         pad_type: Padding = "",
         force_in_chs: int = 0,
-        skip: bool = True,
+        noskip: bool = False,
         exp_ratio: float = 1.0,
         pw_kernel_size: KernelSize = 1,
         act_layer: ActLayer = nn.ReLU,
@@ -491,7 +514,7 @@ class EdgeResidual(_Residual):
         se_layer: SeLayer = None,
         drop_path_rate: float = 0.0,
     ) -> None:
-        super().__init__(skip and stride == 1 and in_chs == out_chs, drop_path_rate)
+        super().__init__(not noskip and stride == 1 and in_chs == out_chs, drop_path_rate)
         norm_act = get_norm_act_layer(norm_layer, act_layer)
         blurs = aa_layer is not None and stride > 1
         mid_chs = make_divisible((force_in_chs or in_chs) * exp_ratio)
@@ -535,7 +558,7 @@ class UniversalInvertedResidual(_Residual):
         dilation: int = 1,
         group_size: int = 1,
         pad_type: Padding = "",
-        skip: bool = True,
+        noskip: bool = False,
         exp_ratio: float = 1.0,
         act_layer: ActLayer = nn.ReLU,
         norm_layer: NormLayer = nn.BatchNorm2d,
@@ -544,7 +567,7 @@ class UniversalInvertedResidual(_Residual):
         drop_path_rate: float = 0.0,
         layer_scale_init_value: float | None = 1e-5,
     ) -> None:
-        super().__init__(skip and stride == 1 and in_chs == out_chs, drop_path_rate)
+        super().__init__(not noskip and stride == 1 and in_chs == out_chs, drop_path_rate)
         kernels = {"mid": dw_kernel_size_mid, "start": dw_kernel_size_start, "end": dw_kernel_size_end}
         strided = next((place for place, kernel in kernels.items() if kernel), None)
         if stride > 1 and strided is None:
@@ -603,7 +626,7 @@ class MobileAttention(_Residual):
         value_dim: int = 64,
         use_multi_query: bool = False,
         kv_stride: int = 1,
-        skip: bool = True,
+        noskip: bool = False,
         act_layer: ActLayer = nn.ReLU,
         norm_layer: NormLayer = nn.BatchNorm2d,
         drop_path_rate: float = 0.0,
@@ -612,7 +635,7 @@ class MobileAttention(_Residual):
         layer_scale_init_value: float | None = 1e-5,
         use_bias: bool = False,
     ) -> None:
-        super().__init__(skip and stride == 1 and in_chs == out_chs, drop_path_rate)
+        super().__init__(not noskip and stride == 1 and in_chs == out_chs, drop_path_rate)
         self.norm = get_norm_act_layer(norm_layer, act_layer)(in_chs, apply_act=False)
         if use_multi_query:
             self.attn = MultiQueryAttention2d(
@@ -705,7 +728,7 @@ def _make_block(
 ) -> nn.Module:
     spec, s2d = placed.spec, placed.s2d
     start, end = spec.start_kernel_size, spec.end_kernel_size
-    skip = spec.skip is not False
+    noskip = spec.skip is False
     style: dict[str, Any] = dict(in_chs=in_chs, out_chs=out_chs, stride=placed.stride, dilation=placed.dilation,
                                  act_layer=spec.act or act_layer, **shared)
     if spec.kind not in _ATTENTION:
@@ -722,22 +745,22 @@ def _make_block(
     if spec.kind in ("ds", "dsa"):
         pw_act = spec.kind == "dsa"
         return DepthwiseSeparableConv(dw_kernel_size=spec.kernel_size, pw_kernel_size=end or 1, pw_act=pw_act, s2d=s2d,
-                                      skip=skip and not pw_act, **style)
+                                      noskip=noskip or pw_act, **style)
     if spec.kind == "ir":
-        experts = {"num_experts": spec.num_experts} if spec.num_experts else {"s2d": s2d}
+        experts: dict[str, Any] = {"num_experts": spec.num_experts} if spec.num_experts else {"s2d": s2d}
         block = CondConvResidual if spec.num_experts else InvertedResidual
         return block(dw_kernel_size=spec.kernel_size, exp_kernel_size=start or 1, pw_kernel_size=end or 1,
-                     exp_ratio=spec.exp_ratio, skip=skip, **experts, **style)
+                     exp_ratio=spec.exp_ratio, noskip=noskip, **experts, **style)
     if spec.kind == "er":
         force_in_chs = round_chs(spec.force_in_chs) if spec.force_in_chs else 0
         return EdgeResidual(exp_kernel_size=spec.kernel_size, pw_kernel_size=end or 1, exp_ratio=spec.exp_ratio,
-                            force_in_chs=force_in_chs, skip=skip, **style)
+                            force_in_chs=force_in_chs, noskip=noskip, **style)
     if spec.kind == "uir":
         return UniversalInvertedResidual(dw_kernel_size_start=start or 0, dw_kernel_size_mid=spec.kernel_size,
-                                         dw_kernel_size_end=end or 0, exp_ratio=spec.exp_ratio, skip=skip, **style)
+                                         dw_kernel_size_end=end or 0, exp_ratio=spec.exp_ratio, noskip=noskip, **style)
     return MobileAttention(dw_kernel_size=spec.kernel_size, num_heads=spec.num_heads, key_dim=spec.head_dim,
                            value_dim=spec.head_dim, kv_stride=spec.kv_stride, use_multi_query=spec.kind == "mqa",
-                           skip=skip, **style)
+                           noskip=noskip, **style)
 
 
 def _bind_ratio(se_layer: SeLayer, ratio: float) -> Callable[..., nn.Module]:
@@ -804,11 +827,15 @@ class MobileModel(MobileInit):
         pad_type: "" for symmetric padding, "same" for TensorFlow's.
         act_layer: Activation of blocks that name none; ReLU if None.
         norm_layer: Norm; batch norm if None.
-        bn_eps: The norm's epsilon, its own default if None. TensorFlow's is 1e-3.
-        bn_momentum: Batch norm's momentum, its own default if None.
         aa_layer: Anti-aliased downsampling instead of strided convolutions: "blur", "blurpc", "avg" or a class.
         se_layer: Channel attention of blocks that have a ratio: a class, "gc" for global context, or None for
             squeeze-and-excitation.
+        round_chs_fn: Scales and rounds a number of channels, in place of the three arguments for that below.
+        drop_rate: Dropout before the classifier.
+        drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
+        global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
+        bn_eps: The norm's epsilon, its own default if None. TensorFlow's is 1e-3.
+        bn_momentum: Batch norm's momentum, its own default if None.
         se_from_exp: These ratios refer to the expanded channels, not to the block's input.
         channel_multiplier: Factor on all channel counts; on the head convolution's where `head_scaling` says so.
         channel_divisor: Scaled channel counts are multiples of it.
@@ -820,9 +847,6 @@ class MobileModel(MobileInit):
         experts_multiplier: Factor on the number of experts of conditional convolutions.
         group_size: Group size of the spatial convolutions of blocks that name none.
         layer_scale_init_value: Initial layer scale of "uir" and attention blocks, None for none.
-        drop_rate: Dropout before the classifier.
-        drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
-        global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
 
     Raises:
         ValueError: A block string cannot be read, or an option has an unknown value.
@@ -844,10 +868,14 @@ class MobileModel(MobileInit):
         pad_type: Padding = "",
         act_layer: ActLayer = None,
         norm_layer: NormLayer = None,
-        bn_eps: float | None = None,
-        bn_momentum: float | None = None,
         aa_layer: AaLayer = None,
         se_layer: SeLayer = None,
+        round_chs_fn: Callable[..., int] | None = None,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        global_pool: str = "avg",
+        bn_eps: float | None = None,
+        bn_momentum: float | None = None,
         se_from_exp: bool = False,
         channel_multiplier: float = 1.0,
         channel_divisor: int = 8,
@@ -859,9 +887,6 @@ class MobileModel(MobileInit):
         experts_multiplier: int = 1,
         group_size: int | None = None,
         layer_scale_init_value: float | None = None,
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-        global_pool: str = "avg",
     ) -> None:
         super().__init__()
         if output_stride not in (8, 16, 32):
@@ -871,8 +896,8 @@ class MobileModel(MobileInit):
         self.num_classes = num_classes
         self.in_chans = in_chans
         self.drop_rate = drop_rate
-        round_chs = partial(round_channels, multiplier=channel_multiplier, divisor=channel_divisor,
-                            round_limit=channel_round_limit)
+        round_chs = round_chs_fn or partial(
+            round_channels, multiplier=channel_multiplier, divisor=channel_divisor, round_limit=channel_round_limit)
         bn_args = {key: value for key, value in (("eps", bn_eps), ("momentum", bn_momentum)) if value is not None}
         act_layer = get_act_layer(act_layer or "relu")
         norm_layer = partial(get_norm_layer(norm_layer) or nn.BatchNorm2d, **bn_args)

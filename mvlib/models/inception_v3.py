@@ -120,10 +120,10 @@ class InceptionV3(AuxiliaryModel):
         drop_rate: float = 0.0,
         global_pool: str = "avg",
         aux_logits: bool = False,
-        transform_input: bool = False,
         norm_layer: Any = "batchnorm2d",
         norm_eps: float = 1e-3,
         act_layer: Any = "relu",
+        transform_input: bool = False,
     ) -> None:
         super().__init__()
         if transform_input and in_chans != 3:

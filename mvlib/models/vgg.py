@@ -29,10 +29,12 @@ _HIDDEN_CHS = 4096
 _GRID = 7  # side of the final map of a 224x224 image
 
 # Channels of the convolutions; "M" is a max pool. The paper's configurations A, B, D and E.
-_VGG11 = (64, "M", 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M")
-_VGG13 = (64, 64, "M", 128, 128, "M", 256, 256, "M", 512, 512, "M", 512, 512, "M")
-_VGG16 = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M")
-_VGG19 = (64, 64, "M", 128, 128, "M", *[256] * 4, "M", *[512] * 4, "M", *[512] * 4, "M")
+cfgs: dict[str, tuple[int | str, ...]] = {  # channels of convolutions, "M" for a max pool
+    "vgg11": (64, "M", 128, "M", *[256] * 2, "M", *[512] * 2, "M", *[512] * 2, "M"),
+    "vgg13": (64, 64, "M", 128, 128, "M", *[256] * 2, "M", *[512] * 2, "M", *[512] * 2, "M"),
+    "vgg16": (64, 64, "M", 128, 128, "M", *[256] * 3, "M", *[512] * 3, "M", *[512] * 3, "M"),
+    "vgg19": (64, 64, "M", 128, 128, "M", *[256] * 4, "M", *[512] * 4, "M", *[512] * 4, "M"),
+}
 
 
 @torch.fx.wrap  # one node in a traced graph: what it does depends on the input's size
@@ -106,7 +108,7 @@ class VGG(ImageModel):
 
     def __init__(
         self,
-        cfg: Sequence[int | str] = _VGG16,
+        cfg: Sequence[int | str] = cfgs["vgg16"],
         num_classes: int = 1000,
         in_chans: int = 3,
         output_stride: int = 32,
@@ -174,14 +176,14 @@ class VGG(ImageModel):
 _BN = dict(norm_layer="batchnorm2d")
 
 register_model.variants(__name__, VGG, {
-    "vgg11": (dict(cfg=_VGG11), "The paper's configuration A."),
-    "vgg11_bn": (dict(cfg=_VGG11), _BN),
-    "vgg13": (dict(cfg=_VGG13), "The paper's configuration B."),
-    "vgg13_bn": (dict(cfg=_VGG13), _BN),
-    "vgg16": (dict(cfg=_VGG16), "The paper's configuration D."),
-    "vgg16_bn": (dict(cfg=_VGG16), _BN),
-    "vgg19": (dict(cfg=_VGG19), "The paper's configuration E."),
-    "vgg19_bn": (dict(cfg=_VGG19), _BN),
+    "vgg11": (dict(cfg=cfgs["vgg11"]), "The paper's configuration A."),
+    "vgg11_bn": (dict(cfg=cfgs["vgg11"]), _BN),
+    "vgg13": (dict(cfg=cfgs["vgg13"]), "The paper's configuration B."),
+    "vgg13_bn": (dict(cfg=cfgs["vgg13"]), _BN),
+    "vgg16": (dict(cfg=cfgs["vgg16"]), "The paper's configuration D."),
+    "vgg16_bn": (dict(cfg=cfgs["vgg16"]), _BN),
+    "vgg19": (dict(cfg=cfgs["vgg19"]), "The paper's configuration E."),
+    "vgg19_bn": (dict(cfg=cfgs["vgg19"]), _BN),
 })
 
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Block", "VisionTransformer"]
 
-_ATTENTIONS = {"": Attention, "attn": Attention, "diff": DiffAttention}
+ATTN_LAYERS = {"": Attention, "attn": Attention, "diff": DiffAttention}
 
 
 # --- blocks
@@ -50,9 +50,9 @@ _ATTENTIONS = {"": Attention, "attn": Attention, "diff": DiffAttention}
 
 def _attention(attn_layer: str | type[nn.Module], dim: int, depth: int, **kwargs: Any) -> nn.Module:
     if isinstance(attn_layer, str):
-        if attn_layer not in _ATTENTIONS:
-            raise ValueError(f"unknown attn_layer {attn_layer!r}; known: {', '.join(map(repr, _ATTENTIONS))}")
-        attn_layer = _ATTENTIONS[attn_layer]
+        if attn_layer not in ATTN_LAYERS:
+            raise ValueError(f"unknown attn_layer {attn_layer!r}; known: {', '.join(map(repr, ATTN_LAYERS))}")
+        attn_layer = ATTN_LAYERS[attn_layer]
     if isinstance(attn_layer, type) and issubclass(attn_layer, DiffAttention):
         kwargs["depth"] = depth
     return attn_layer(dim, **kwargs)
@@ -174,6 +174,8 @@ class ParallelScalingBlock(nn.Module):
         mlp_ratio: float = 4.0,
         qkv_bias: bool = False,
         qk_norm: bool = False,
+        scale_attn_norm: bool = False,
+        scale_mlp_norm: bool = False,
         proj_bias: bool = True,
         proj_drop: float = 0.0,
         attn_drop: float = 0.0,
@@ -181,20 +183,19 @@ class ParallelScalingBlock(nn.Module):
         drop_path: float = 0.0,
         act_layer: ActLayer = nn.GELU,
         norm_layer: NormLayer = LayerNorm,
-        fuse_out_proj: bool = False,
-        head_dim: int | None = None,
-        scale_attn_norm: bool = False,
-        scale_mlp_norm: bool = False,
         mlp_layer: Callable[..., nn.Module] = Mlp,
         attn_layer: str | type[nn.Module] = "",
         depth: int = 0,
+        fuse_out_proj: bool = False,
+        head_dim: int | None = None,
     ) -> None:
         super().__init__()
         hidden = int(mlp_ratio * dim)
         self.num_heads = num_heads
         self.fused_attn = use_fused_attn()
-        self.splits = [hidden, dim, dim, dim]
-        head_dim = head_dim or dim // num_heads
+        self.in_split = [hidden, dim, dim, dim]
+        self.head_dim = head_dim = head_dim or dim // num_heads
+        self.scale = head_dim ** -0.5
         self.in_norm = norm_layer(dim)
         self.in_proj = nn.Linear(dim, hidden + 3 * dim, bias=qkv_bias)
         self.mlp_bias = None if qkv_bias else nn.Parameter(torch.empty(hidden))
@@ -219,7 +220,7 @@ class ParallelScalingBlock(nn.Module):
         return attend(q, k, v.transpose(1, 2), self.fused_attn, self.attn_drop, mask).transpose(1, 2).flatten(2)
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
-        hidden, q, k, v = self.in_proj(self.in_norm(x)).split(self.splits, dim=-1)
+        hidden, q, k, v = self.in_proj(self.in_norm(x)).split(self.in_split, dim=-1)
         if self.mlp_bias is not None:
             hidden = hidden + self.mlp_bias
         attended = self.attention(q, k, v, self_mask(x, attn_mask, is_causal))
@@ -234,7 +235,7 @@ class ParallelScalingBlock(nn.Module):
 class DiffParallelScalingBlock(ParallelScalingBlock, DifferentialWeights):
     """A parallel block with differential attention."""
 
-    def __init__(self, dim: int, num_heads: int, depth: int = 0, **kwargs: Any) -> None:
+    def __init__(self, dim: int, num_heads: int, *, depth: int = 0, **kwargs: Any) -> None:
         head_dim = dim // num_heads // 2
         super().__init__(dim, num_heads, fuse_out_proj=True, head_dim=head_dim, **kwargs)
         self.add_differential_weights(head_dim, depth)

@@ -58,7 +58,7 @@ def get(path: str, name: str) -> Any:
         AttributeError: There is none; the message says why, or what is close. An ImportError where it is imported by
             `from ... import name`, which would not pass the message on.
     """
-    target = names(path).get(name)
+    target = names(path).get(name) or _borrowed(path, name)
     if target is not None:
         module, ours = target
         return getattr(importlib.import_module(module), ours)
@@ -79,6 +79,13 @@ def _is_imported() -> bool:
     while frame.f_back is not None and frame.f_globals.get("__name__") in (__name__, FACE):
         frame = frame.f_back
     return frame.f_code.co_code[frame.f_lasti] == opcode.opmap["IMPORT_FROM"]
+
+
+def _borrowed(path: str, name: str) -> tuple[str, str] | None:
+    """What a family's module does not define but, in timm, imports: layers, above all."""
+    if path.removeprefix("models.") not in _families() or tables.absent(f"{path}.{name}"):
+        return None
+    return next((names(other)[name] for other in tables.models.BORROWED if name in names(other)), None)
 
 
 def directory(path: str) -> list[str]:

@@ -5,6 +5,196 @@ What `timm.models` has of them stands under "models", found in the face itself: 
 
 from __future__ import annotations
 
-NAMES: dict[str, dict[str, str]] = {}
+_FAMILIES = "mvlib.timm.meanings.families"
 
-ABSENT: dict[str, str] = {}
+_CLASSES: dict[str, str] = {  # with timm's constructors, in the module of the family
+    "byobnet": "ByoBlockCfg ByobNet LayerFn create_block interleave_blocks register_block",
+    "cait": "Cait",
+    "coat": "CoaT",
+    "convit": "ConVit",
+    "convnext": "ConvNeXt",
+    "cspnet": "CspNet",
+    "deit": "VisionTransformerDistilled",
+    "densenet": "DenseBlock DenseLayer DenseNet DenseTransition",
+    "dla": "DLA",
+    "dpn": "DPN",
+    "efficientnet": "EfficientNet",
+    "ghostnet": "GhostNet",
+    "hrnet": "HighResolutionNet",
+    "inception_resnet_v2": "InceptionResnetV2",
+    "inception_v3": "InceptionV3",
+    "inception_v4": "InceptionV4",
+    "levit": "Levit LevitDistilled",
+    "maxxvit": "MaxxVit",
+    "mlp_mixer": "Affine MixerBlock MlpMixer ResBlock SpatialGatingBlock SpatialGatingUnit",
+    "mobilenetv3": "MobileNetV3",
+    "nasnet": "NASNetALarge",
+    "nest": "Nest",
+    "nfnet": "NormFreeNet",
+    "pit": "PoolingVisionTransformer",
+    "pnasnet": "PNASNet5Large",
+    "regnet": "RegNet",
+    "res2net": "Bottle2neck",
+    "resnet": "BasicBlock Bottleneck ResNet downsample_avg downsample_conv drop_blocks make_blocks",
+    "resnetv2": "ResNetV2 create_resnetv2_stem",
+    "rexnet": "LinearBottleneck RexNet",
+    "selecsls": "SelecSls",
+    "senet": "SEBottleneck SENet SEResNetBlock SEResNetBottleneck",
+    "sknet": "SelectiveKernelBasic SelectiveKernelBottleneck",
+    "swin_transformer": "PatchMerging SwinTransformer SwinTransformerBlock SwinTransformerStage WindowAttention "
+                        "window_partition window_reverse",
+    "swin_transformer_v2": "PatchMerging SwinTransformerV2 SwinTransformerV2Block WindowAttention",
+    "tnt": "TNT",
+    "tresnet": "TResNet",
+    "twins": "GlobalSubSampleAttn LocallyGroupedAttn PatchEmbed Twins",
+    "vgg": "VGG cfgs",
+    "visformer": "Attention Visformer",
+    "vision_transformer": "ATTN_LAYERS Block DiffParallelScalingBlock ParallelScalingBlock ParallelThingsBlock "
+                          "ResPostBlock VisionTransformer",
+    "vovnet": "VovNet",
+    "xception": "Xception",
+    "xception_aligned": "XceptionAligned",
+    "xcit": "Xcit=XCiT",
+}
+_FUNCTIONS: dict[str, str] = {  # of `meanings.families`
+    "maxxvit": "window_reverse=window_reverse_to_size",
+    "swin_transformer": "get_relative_position_index",
+    "swin_transformer_v2": "window_reverse=window_reverse_to_size",
+    "vision_transformer": "_load_weights=load_vit_arrays get_init_weights_vit init_weights_reset_parameters "
+                          "init_weights_vit_jax init_weights_vit_moco init_weights_vit_timm resize_pos_embed",
+}
+_LAYERS: dict[str, dict[str, str]] = {
+    "byobnet": {"mvlib.layers.conv": "num_groups"},
+    "maxxvit": {"mvlib.layers.conv": "num_groups"},
+    "resnet": {"mvlib.layers.padding": "get_padding"},
+    "swin_transformer_v2": {"mvlib.layers.window": "window_partition"},
+    "vision_transformer": {"mvlib.layers.pool": "global_pool_nlc"},
+}
+_WITH_FILTER = (
+    "byobnet cait coat convnext deit ghostnet levit maxxvit mlp_mixer nest pit swin_transformer swin_transformer_v2 "
+    "tnt tresnet vision_transformer xcit").split()
+
+CREATORS = {  # family: (timm's function, the class that it makes; "" where that takes a config by the name)
+    "byoanet": ("_create_byoanet", ""),
+    "byobnet": ("_create_byobnet", ""),
+    "convnext": ("_create_convnext", "ConvNeXt"),
+    "cspnet": ("_create_cspnet", ""),
+    "deit": ("_create_deit", "VisionTransformer"),
+    "densenet": ("_create_densenet", "DenseNet"),
+    "dla": ("_create_dla", "DLA"),
+    "dpn": ("_create_dpn", "DPN"),
+    "hrnet": ("_create_hrnet", ""),
+    "maxxvit": ("_create_maxxvit", ""),
+    "mlp_mixer": ("_create_mixer", "MlpMixer"),
+    "nest": ("_create_nest", "Nest"),
+    "nfnet": ("_create_normfreenet", ""),
+    "regnet": ("_create_regnet", ""),
+    "res2net": ("_create_res2net", "ResNet"),
+    "resnest": ("_create_resnest", "ResNet"),
+    "resnet": ("_create_resnet", "ResNet"),
+    "resnetv2": ("_create_resnetv2", "ResNetV2"),
+    "rexnet": ("_create_rexnet", "RexNet"),
+    "selecsls": ("_create_selecsls", ""),
+    "sknet": ("_create_skresnet", "ResNet"),
+    "swin_transformer": ("_create_swin_transformer", "SwinTransformer"),
+    "swin_transformer_v2": ("_create_swin_transformer_v2", "SwinTransformerV2"),
+    "tnt": ("_create_tnt", "TNT"),
+    "tresnet": ("_create_tresnet", "TResNet"),
+    "twins": ("_create_twins", "Twins"),
+    "vgg": ("_create_vgg", ""),
+    "visformer": ("_create_visformer", "Visformer"),
+    "vision_transformer": ("_create_vision_transformer", "VisionTransformer"),
+    "vovnet": ("_create_vovnet", ""),
+}
+_WITH_CFGS = (
+    "byoanet byobnet cait coat convit convnext cspnet deit densenet dla dpn efficientnet ghostnet hardcorenas hrnet "
+    "inception_resnet_v2 inception_v3 inception_v4 levit maxxvit mlp_mixer mobilenetv3 nasnet nest nfnet pit pnasnet "
+    "regnet res2net resnest resnet resnetv2 rexnet selecsls senet sknet swin_transformer swin_transformer_v2 tnt "
+    "tresnet twins vgg visformer vision_transformer vision_transformer_hybrid vovnet xception xception_aligned "
+    "xcit").split()
+_WITHOUT_CFG = "coat inception_resnet_v2 inception_v4 nasnet nfnet pnasnet xception".split()
+
+
+def _rows(family: str) -> dict[str, str]:
+    derived = ["default_cfgs"] + ["_cfg"] * (family not in _WITHOUT_CFG)
+    derived += ["checkpoint_filter_fn"] * (family in _WITH_FILTER) + [CREATORS.get(family, ("",))[0]]
+    rows = {_FAMILIES: " ".join([*(f"{name}={family}.{name}" for name in derived if name), _FUNCTIONS.get(family, "")])}
+    if family in _CLASSES:
+        rows[f"mvlib.models.{family}"] = _CLASSES[family]
+    return {**rows, **_LAYERS.get(family, {})}
+
+
+NAMES: dict[str, dict[str, str]] = {
+    **{f"models.{family}": _rows(family) for family in _WITH_CFGS},
+    "models._efficientnet_builder": {"mvlib.models.efficientnet_blocks": "decode_arch_def round_channels"},
+    "models._efficientnet_blocks": {
+        "mvlib.models.efficientnet_blocks":
+        "CondConvResidual ConvBnAct DepthwiseSeparableConv EdgeResidual InvertedResidual SqueezeExcite num_groups",
+    },
+}
+
+# Where a family's module finds what it imports in timm, and others import from it (`vision_transformer.PatchEmbed`).
+BORROWED = ("layers", "data.constants", "models._builder", "models._efficientnet_blocks",
+            "models._efficientnet_builder", "models._features", "models._helpers", "models._input",
+            "models._manipulate", "models._registry")
+
+_BUILT = "mvlib has it in another form, with other arguments"
+_ABSENT = {  # classes and functions, public in timm
+    "byobnet": "BasicBlock BottleneckBlock ByoModelCfg DarkBlock DownsampleAvg EdgeBlock MobileOneBlock RepVggBlock "
+               "SelfAttnBlock Stem create_byob_stages create_byob_stem create_shortcut drop_blocks expand_blocks_cfg "
+               "get_layer_fns override_kwargs reduce_feat_size update_block_kwargs",
+    "cait": "ClassAttn LayerScaleBlock LayerScaleBlockClassAttn TalkingHeadAttn",
+    "coat": "ConvPosEnc ConvRelPosEnc FactorAttnConvRelPosEnc ParallelBlock SerialBlock insert_cls remove_cls",
+    "convit": "Block GPSA MHSA",
+    "convnext": "ConvNeXtBlock ConvNeXtStage Downsample",
+    "cspnet": "BottleneckBlock CrossStage CrossStage3 CspModelCfg CspStagesCfg CspStemCfg DarkBlock DarkStage "
+              "EdgeBlock create_csp_stages create_csp_stem",
+    "dla": "DlaBasic DlaBottle2neck DlaBottleneck DlaRoot DlaTree",
+    "dpn": "BnAct BnActConv2d DualPathBlock",
+    "efficientnet": "EfficientNetFeatures",
+    "ghostnet": "GhostBottleneck GhostBottleneckV3 GhostModule GhostModuleV2 GhostModuleV3",
+    "hrnet": "HighResolutionModule HighResolutionNetFeatures SequentialList block_types_dict cfg_cls",
+    "inception_resnet_v2": "Block17 Block35 Block8 Mixed_5b Mixed_6a Mixed_7a",
+    "inception_v3": "InceptionA InceptionAux InceptionB InceptionC InceptionD InceptionE",
+    "inception_v4": "InceptionA InceptionB InceptionC Mixed3a Mixed4a Mixed5a ReductionA ReductionB",
+    "levit": "Attention AttentionDownsample ConvNorm Downsample LevitBlock LevitDownsample LevitMlp LevitStage "
+             "LinearNorm NormLinear Stem16 Stem8 create_levit",
+    "maxxvit": "Attention2d AttentionCl ConvNeXtBlock Downsample2d MaxxVitBlock MaxxVitCfg MaxxVitConvCfg MaxxVitStage "
+               "MaxxVitTransformerCfg MbConvBlock ParallelMaxxVitBlock ParallelPartitionAttention PartitionAttention2d "
+               "PartitionAttentionCl Stem TransformerBlock2d cfg_window_size get_rel_pos_cls grid_partition "
+               "grid_partition_nchw grid_reverse grid_reverse_nchw window_partition window_partition_nchw "
+               "window_reverse_nchw",
+    "mobilenetv3": "MobileNetV3Features",
+    "nasnet": "ActConvBn BranchSeparables CellStem0 CellStem1 FirstCell NormalCell ReductionCell0 ReductionCell1 "
+              "SeparableConv2d",
+    "nest": "Attention ConvPool NestLevel TransformerLayer blockify deblockify resize_pos_embed",
+    "nfnet": "DownsampleAvg GammaAct NfCfg NormFreeBlock act_with_gamma create_stem",
+    "pit": "ConvEmbedding Pooling SequentialTuple Transformer",
+    "pnasnet": "ActConvBn BranchSeparables Cell CellBase CellStem0 FactorizedReduction SeparableConv2d",
+    "regnet": "Bottleneck PreBottleneck RegNetCfg RegStage adjust_widths_groups_comp create_shortcut downsample_avg "
+              "downsample_conv generate_regnet quantize_float",
+    "resnest": "ResNestBottleneck",
+    "resnetv2": "Bottleneck DownsampleAvg DownsampleConv PreActBasic PreActBottleneck ResNetStage is_stem_deep",
+    "selecsls": "SelecSlsBlock SelectSeq SequentialList conv_bn",
+    "senet": "Bottleneck SEModule SEResNeXtBottleneck",
+    "swin_transformer": "calc_stage_window_sizes resolve_stage_window_ratios resolve_stage_window_sizes "
+                        "resolve_window_args window_sizes_from_ratio",
+    "swin_transformer_v2": "SwinTransformerV2Stage",
+    "tnt": "Attention Block PixelEmbed",
+    "tresnet": "BasicBlock Bottleneck",
+    "twins": "Block PosConv",
+    "vgg": "ConvMlp",
+    "visformer": "Block SpatialMlp",
+    "vision_transformer_hybrid": "ConvStem checkpoint_filter_fn",
+    "vovnet": "OsaBlock OsaStage SequentialAppendList",
+    "xception": "Block SeparableConv2d",
+    "xception_aligned": "PreSeparableConv2d PreXceptionModule SeparableConv2d XceptionModule",
+    "xcit": "ClassAttentionBlock ConvPatchEmbed LPI PositionalEncodingFourier XCA XCABlock conv3x3",
+    "_efficientnet_blocks": "MobileAttention UniversalInvertedResidual",
+}
+
+ABSENT: dict[str, str] = {
+    **{f"models.{family}.{name}": _BUILT for family, names in _ABSENT.items() for name in names.split()},
+    **{f"models.{family}.model_cfgs": "an architecture's arguments stand in its row, and create_model takes them"
+       for family in ("byoanet", "byobnet", "cspnet", "levit", "maxxvit", "nfnet", "regnet", "vovnet")},
+}

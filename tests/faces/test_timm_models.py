@@ -1,0 +1,298 @@
+"""timm's face: family modules. Their names mean what timm's do, and their models have what model code touches."""
+
+import functools
+import importlib
+import inspect
+
+import pytest
+import timm as real
+import torch
+from torch import nn
+
+import mvlib
+import mvlib.timm as timm
+from mvlib.timm.tables import models as table
+from tests.models import pairs
+from tests.parity.harness import TOLERANCE, relative_difference
+from tests.parity.representatives import FIRST, REPRESENTATIVES
+
+FAMILIES = [path.removeprefix("models.") for path in table.NAMES]
+
+
+def theirs(family):
+    return importlib.import_module(f"timm.models.{family}")
+
+
+def ours(family):
+    return importlib.import_module(f"mvlib.timm.models.{family}")
+
+
+def own_names(family):
+    """What timm's module defines and offers besides entrypoints."""
+    module = theirs(family)
+    return {name: value for name, value in vars(module).items()
+            if not name.startswith("_") and getattr(value, "__module__", "") == module.__name__ and
+            callable(value) and not real.is_model(name)}
+
+
+def parameters(function):
+    function = function.__init__ if inspect.isclass(function) else function
+    return [p for p in inspect.signature(function).parameters.values() if p.name not in ("self", "device", "dtype")]
+
+
+# names
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_names_are_there_or_said_to_be_absent(family):
+    offered = {name.partition("=")[0] for row in table.NAMES[f"models.{family}"].values() for name in row.split()}
+    absent = {path.rpartition(".")[2] for path in table.ABSENT if path.rpartition(".")[0] == f"models.{family}"}
+    assert not offered & absent and (offered | absent) <= set(dir(theirs(family)))
+    if family != "_efficientnet_builder":
+        assert set(own_names(family)) <= offered | absent
+    for name in offered:
+        value, expected = getattr(ours(family), name), getattr(theirs(family), name)
+        assert inspect.isclass(value) == inspect.isclass(expected) and callable(value) == callable(expected), name
+    for name in absent:
+        with pytest.raises(AttributeError, match=f"has no '{name}': "):
+            getattr(ours(family), name)
+
+
+# Constructors that differ: of classes that take a config in timm and its fields here; and arguments that are not here.
+BY_FIELDS = "ByobNet CspNet HighResolutionNet MaxxVit NormFreeNet RegNet SelecSls VovNet".split()
+LACKING = {
+    "Cait": "attn_block attn_block_token_only block_layers block_layers_token mlp_block mlp_block_token_only "
+            "patch_layer",
+    "CoaT": "out_features return_interm_layers", "ConVit": "hybrid_backbone",
+    "Levit": "down_op stem_backbone stem_stride",
+    "LevitDistilled": "down_op stem_backbone stem_stride",
+    "PoolingVisionTransformer": "distilled", "Twins": "block_cls",
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_constructors_are_timms(family):
+    """The same arguments by position, and by name; further ones come last."""
+    for name, expected in own_names(family).items():
+        if f"models.{family}.{name}" in table.ABSENT or family == "_efficientnet_builder" or name in BY_FIELDS:
+            continue
+        found = parameters(getattr(ours(family), name))
+        known = [p.name for p in found]
+        takes_more = any(p.kind is p.VAR_KEYWORD for p in found)
+        wanted = [p.name for p in parameters(expected) if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
+        lacking = [key for key in wanted if key not in known]
+        assert takes_more or lacking == sorted(LACKING.get(name, "").split(), key=wanted.index), name
+        by_position = [p.name for p in found if p.kind is p.POSITIONAL_OR_KEYWORD]
+        agreed = wanted[:wanted.index(lacking[0])] if lacking else wanted
+        assert by_position[:len(agreed)] == agreed[:len(by_position)], name
+        assert takes_more or len(by_position) >= len(agreed), name
+
+
+def test_a_familys_module_has_what_timms_imports():
+    from mvlib.timm.models.resnet import DropBlock2d, build_model_with_cfg, register_model
+    from mvlib.timm.models.vision_transformer import (
+        IMAGENET_DEFAULT_MEAN,
+        Attention,
+        DropPath,
+        Mlp,
+        PatchEmbed,
+        _cfg,
+        lecun_normal_,
+        trunc_normal_,
+    )
+
+    assert PatchEmbed is timm.layers.PatchEmbed and DropPath is timm.layers.DropPath and Mlp is timm.layers.Mlp
+    assert Attention is timm.layers.Attention and DropBlock2d is timm.layers.DropBlock2d
+    assert IMAGENET_DEFAULT_MEAN == real.data.IMAGENET_DEFAULT_MEAN and callable(lecun_normal_)
+    assert register_model is timm.models.register_model and callable(build_model_with_cfg) and callable(trunc_normal_)
+    assert _cfg()["first_conv"] == "patch_embed.proj"
+    with pytest.raises(AttributeError, match="has no 'NoSuchLayer'"):
+        _ = ours("resnet").NoSuchLayer
+
+
+# configs, building, loading
+
+
+@pytest.mark.parametrize("family", [name for name in FAMILIES if hasattr(theirs(name), "_cfg")])
+def test_cfg(family):
+    given = dict(url="https://example.com/x.pth", num_classes=5)
+    found, expected = ours(family)._cfg(**given), theirs(family)._cfg(**given)
+    if family == "nest":
+        expected["pool_size"] = tuple(expected["pool_size"])
+    for key in ("mean", "std"):  # DPN's are fractions
+        assert found.pop(key) == pytest.approx(expected.pop(key))
+    assert found == expected
+
+
+@pytest.mark.parametrize("family", ["resnet", "vision_transformer", "convnext"])
+def test_default_cfgs(family):
+    found, expected = ours(family).default_cfgs, theirs(family).default_cfgs
+    for name, default in expected.items():
+        if real.is_model(name):
+            assert default.cfgs.keys() <= found[name].cfgs.keys(), name
+            assert found[name].default_with_tag[0] == default.default_with_tag[0]
+            for key in ("input_size", "mean", "crop_pct", "interpolation", "num_classes", "classifier", "first_conv"):
+                assert getattr(found[name].default, key) == getattr(default.default, key), (name, key)
+
+
+def test_creators():
+    """`_create_resnet` and its like: a name of one's own, timm's arguments, features."""
+    kwargs = dict(block=ours("resnet").BasicBlock, layers=[1, 1, 1, 1], channels=(8, 8, 16, 16), num_classes=3)
+    model = ours("resnet")._create_resnet("resnet18", pretrained=False, **kwargs)
+    assert isinstance(model, ours("resnet").ResNet) and model.fc.weight.shape == (3, 16)
+    assert model.pretrained_cfg["architecture"] == "resnet18"
+    features = ours("resnet")._create_resnet("resnet18", features_only=True, **kwargs)
+    assert features.feature_info.channels() == [64, 8, 8, 16, 16]
+    vit = ours("vision_transformer")._create_vision_transformer(
+        "vit_tiny_patch16_224", img_size=32, embed_dim=24, depth=1, num_heads=3, num_classes=4)
+    assert vit(torch.zeros(1, 3, 32, 32)).shape == (1, 4)
+    distilled = ours("deit")._create_deit(
+        "deit_tiny_distilled_patch16_224", distilled=True, img_size=32, embed_dim=24, depth=1, num_heads=3)
+    assert isinstance(distilled, ours("deit").VisionTransformerDistilled)
+    regnet = ours("regnet")._create_regnet("regnetx_002", False, num_classes=7)
+    assert regnet.head.fc.weight.shape[0] == 7
+
+
+def test_checkpoint_filter_fn():
+    small = dict(num_classes=5, embed_dim=24, depth=1, num_heads=3)
+    source = real.models.VisionTransformer(img_size=32, patch_size=8, **small)
+    sizes = dict(img_size=64, patch_size=16, **small)
+    own, other = ours("vision_transformer").VisionTransformer(**sizes), real.models.VisionTransformer(**sizes)
+    for options in ({}, dict(interpolation="bilinear", antialias=False)):
+        found = ours("vision_transformer").checkpoint_filter_fn({"model": source.state_dict()}, own, **options)
+        expected = theirs("vision_transformer").checkpoint_filter_fn(source.state_dict(), other, **options)
+        assert found.keys() == expected.keys()
+        assert all(relative_difference(found[key], value) < TOLERANCE for key, value in expected.items())
+    assert own.resampling["interpolation"] == "bicubic"
+
+
+# functions
+
+
+@pytest.mark.parametrize("mode", ["", "jax", "jax_nlhb", "moco", "reset"])
+def test_initial_weights_of_vision_transformers(mode):
+    """Of the same distributions as timm's, and the same layers."""
+    model = nn.Sequential()
+    for name, layer in (("head", nn.Linear(100, 90)), ("qkv", nn.Linear(100, 90)), ("mlp", nn.Linear(100, 400)),
+                        ("conv", nn.Conv2d(30, 40, 3)), ("norm", nn.LayerNorm(6))):
+        model.add_module(name, layer)
+    drawn = []
+    for module in (ours("vision_transformer"), theirs("vision_transformer")):
+        torch.manual_seed(0)
+        for parameter in model.parameters():
+            nn.init.constant_(parameter, 0.7)
+        real.models.named_apply(module.get_init_weights_vit(mode, head_bias=-2.0), model)
+        drawn.append({key: value.clone() for key, value in model.state_dict().items()})
+    for key, value in drawn[1].items():
+        found = drawn[0][key]
+        assert found.std().item() == pytest.approx(value.std().item(), rel=0.2, abs=1e-9), key
+        assert found.mean().item() == pytest.approx(value.mean().item(), rel=1e-6, abs=0.2 * value.std().item()), key
+
+
+def test_helpers_of_families():
+    for name, family, arguments in (
+            ("get_relative_position_index", "swin_transformer", (3, 5)),
+            ("window_reverse", "swin_transformer_v2", (torch.randn(8, 2, 3, 5), (2, 3), (4, 6))),
+            ("window_reverse", "maxxvit", (torch.randn(8, 2, 3, 5), (2, 3), (4, 6))),
+            ("global_pool_nlc", "vision_transformer", (torch.randn(2, 5, 8), "avg"))):
+        assert torch.equal(*(getattr(module, name)(*arguments) for module in (ours(family), theirs(family)))), name
+    embedding, new = torch.randn(1, 17, 8), torch.empty(1, 26, 8)
+    found, expected = (module.resize_pos_embed(embedding, new)
+                       for module in (ours("vision_transformer"), theirs("vision_transformer")))
+    assert relative_difference(found, expected) < TOLERANCE
+    assert ours("vgg").cfgs == {name: tuple(cfg) for name, cfg in theirs("vgg").cfgs.items()}
+
+
+def test_google_s_arrays_load(tmp_path):
+    import numpy
+
+    sizes = dict(img_size=32, patch_size=16, num_classes=5, embed_dim=8, depth=1, num_heads=2)
+    own, other = ours("vision_transformer").VisionTransformer(**sizes), real.models.VisionTransformer(**sizes)
+    generator = numpy.random.default_rng(0)
+    block = "Transformer/encoderblock_0/"
+    attention = f"{block}MultiHeadDotProductAttention_1/"
+    shapes = {
+        "embedding/kernel": (16, 16, 3, 8), "embedding/bias": (8,), "cls": (1, 1, 8),
+        "Transformer/posembed_input/pos_embedding": (1, 5, 8), "Transformer/encoder_norm/scale": (8,),
+        "Transformer/encoder_norm/bias": (8,), f"{attention}out/kernel": (2, 4, 8), f"{attention}out/bias": (8,),
+        **{f"{attention}{part}/kernel": (8, 2, 4) for part in ("query", "key", "value")},
+        **{f"{attention}{part}/bias": (2, 4) for part in ("query", "key", "value")},
+        **{f"{block}LayerNorm_{i}/{kind}": (8,) for i in (0, 2) for kind in ("scale", "bias")},
+        f"{block}MlpBlock_3/Dense_0/kernel": (8, 32), f"{block}MlpBlock_3/Dense_0/bias": (32,),
+        f"{block}MlpBlock_3/Dense_1/kernel": (32, 8), f"{block}MlpBlock_3/Dense_1/bias": (8,),
+        "head/kernel": (8, 5), "head/bias": (5,),
+    }
+    path = tmp_path / "arrays.npz"
+    numpy.savez(path, **{key: generator.standard_normal(shape).astype("float32") for key, shape in shapes.items()})
+    ours("vision_transformer")._load_weights(own, str(path))
+    theirs("vision_transformer")._load_weights(other, str(path))
+    pairs.assert_same(own.eval(), other.eval(), pairs.image(32))
+    with pytest.raises(ValueError, match="save them as float32"):
+        ours("vision_transformer")._load_weights(own, str(path), load_bfloat16=True)
+
+
+# what model code touches
+
+# Attributes of a model and of the modules in it, by the class that has them in timm; methods, by their arguments.
+OTHERWISE = {
+    "pretrained_model_args": "the model's own `model_args` are what builds it again",
+    "as_sequential": "an old export of convolutional models; `flow` says the order",
+    "load_pretrained": "meanings.families reads .npz files",
+    "feature_ends": "as `stage_ends`", "use_norm": "VGG's norms are modules of `features`",
+    "stage_ends": "where EfficientNet's features stand; `feature_info` says it",
+    "T_destination": "torch's",
+}
+TOUCHED = ("resnet", "vision_transformer", "deit", "swin_transformer", "convnext", "efficientnet", "mobilenetv3", "vgg",
+           "densenet", "regnet")
+
+
+@pytest.mark.parametrize("family", [pytest.param(family, marks=() if family in TOUCHED else pytest.mark.slow)
+                                    for family in FIRST if FIRST[family] in real.list_models()])
+def test_models_have_timms_attributes_and_methods(family):
+    own, other = skeletons(family)
+    missing = [name for name in public(other) if not hasattr(own, name) and name not in OTHERWISE]
+    if family in TOUCHED:
+        assert not missing
+    for name in set(public(other)) & set(public(own)):
+        value = getattr(other, name)
+        if inspect.ismethod(value) and name not in ("reset_classifier", "forward_intermediates", "init_weights"):
+            wanted = [p.name for p in parameters(value) if p.name != "extra_blocks"]
+            assert [p.name for p in parameters(getattr(own, name))][:len(wanted)] == wanted, name
+        elif isinstance(value, (bool, int, float, str)) and name != "training":
+            assert getattr(own, name) == value, name
+
+
+@functools.cache
+def skeletons(family):
+    name = FIRST[family]
+    arguments = REPRESENTATIVES[family][name]
+    try:
+        with torch.device("meta"):
+            other = real.create_model(name, **arguments)
+    except TypeError:  # timm takes a config in their place
+        arguments = {}
+        with torch.device("meta"):
+            other = real.create_model(name)
+    with torch.device("meta"):
+        return mvlib.create_model(name, pretrained=False, **arguments), other
+
+
+def public(model):
+    known = set(dir(nn.Module))
+    return [name for name in dir(model)
+            if name not in known and (not name.startswith("_") or name in ("_pos_embed", "_init_weights")) and
+            name not in (*model._modules, *model._parameters, *model._buffers)]
+
+
+ATTENTIONS = {"vit_tiny_patch16_224": "num_heads head_dim scale fused_attn attn_dim",
+              "swin_tiny_patch4_window7_224": "dim num_heads scale window_size window_area"}
+
+
+@pytest.mark.parametrize("name", ATTENTIONS)
+def test_attentions_have_timms_attributes(name):
+    family = next(family for family, members in REPRESENTATIVES.items() if name in members)
+    own, other = skeletons(family)
+    for path, module in other.named_modules():
+        if type(module).__name__ in ("Attention", "WindowAttention"):
+            for key in ATTENTIONS[name].split():
+                assert getattr(own.get_submodule(path), key) == getattr(module, key), (path, key)
