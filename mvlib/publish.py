@@ -84,6 +84,10 @@ def save_for_hub(
                           f"model.state_dict(), path) can, and create_model(..., checkpoint_path=path) reads it")
     if getattr(model, "architecture", None) is None:
         raise ConfigError("only a model that create_model built can be saved: it has the name to be rebuilt by")
+    if getattr(model, "structure", None) == "torchvision":
+        raise ConfigError(f"{type(model).__name__} is torchvision's class, and a repository describes mvlib's: load "
+                          f"its state dict into create_model('{model.architecture}', pretrained=False, "
+                          f"num_classes={model.num_classes}), and save that")
     if not isinstance(model, ImageModel):
         raise ConfigError(f"{type(model).__name__} cannot be saved for the hub: derive it from mvlib.ImageModel, which "
                           f"says what a config.json has to")

@@ -13,6 +13,7 @@ from torch import nn
 
 import mvlib
 from mvlib import models, registry
+from mvlib.engines.subject import Subject
 from mvlib.loading import load_weights
 from mvlib.torchvision_models import note_classes
 from tests.parity.test_torchvision import FLOAT, QUANTIZED, THEIRS, serve
@@ -241,3 +242,19 @@ def test_a_file_that_does_not_fit_is_refused(publish):
     with pytest.raises(mvlib.CheckpointError,
                        match=r"missing \(1\): layer1.0.conv1.weight"):
         models.resnet18(weights=publish("resnet18", state))
+
+
+def test_it_is_exported_as_it_is_now(tmp_path):
+    """With the head that it has been given, not with that which it was built with."""
+    model = models.resnet18()
+    model.fc = nn.Linear(512, 5)
+    subject = Subject(model, None, None, None, False)
+    described = subject.describe(tmp_path, "openvino", [torch.zeros(1, 3, 224, 224).numpy()],
+                                 [[torch.zeros(1, 5).numpy()]], {})
+    assert described.num_classes == 5 and described.model == "resnet18"
+    assert described.data_config["resize_size"] == 256 and not described.weights_config.label_names
+    assert subject.other_sizes()
+    with pytest.raises(mvlib.ConfigError, match=r"torchvision's ResNet, .* export create_model\('resnet18'\) for feat"):
+        Subject(model, None, "pooled", None, False)
+    with pytest.raises(mvlib.ConfigError, match=r"ResNet is torchvision's class, .*create_model\('resnet18', pre"):
+        mvlib.save_for_hub(model, tmp_path)

@@ -25,6 +25,7 @@ from ..optimization.copies import convert_tensors, settle_weights, shared_copy, 
 from ..publish import hub_config
 from ..registry import check_is_classifier
 from ..tasks import check_classifies
+from ..torchvision_models import note_classes
 from .folder import EngineFolder, full_name, refuse_export
 from .folder import Tensor as Described
 from .module import EngineModule
@@ -89,7 +90,7 @@ class Subject:
         model = unwrap(model)
         is_extractor = isinstance(model, FeatureExtractor)
         self.classifier = model.model if is_extractor else model
-        _check(model, self.classifier)
+        _check(model, self.classifier, features)
         has_weights = self.classifier.base_weights is not None  # else it began at random, whatever is published for it
         self.name = name_of(self.classifier) if has_weights else self.classifier.architecture
         self.digest = digest_of(model)
@@ -155,7 +156,7 @@ class Subject:
             ConfigError: It takes none.
         """
         height, width = self.size
-        step = max((info["reduction"] for info in self.classifier.feature_info), default=32)
+        step = max((info["reduction"] for info in getattr(self.classifier, "feature_info", ())), default=32)
         found, reasons = [], []
         for size in ((height + 2 * step, width + step), (height + step + 7, width + 2 * step - 5)):
             try:
@@ -207,7 +208,7 @@ class _Flat(nn.Module):
         return tuple(tree_leaves(self.model(x)))
 
 
-def _check(model: Any, classifier: Any) -> None:
+def _check(model: Any, classifier: Any, features: str | None) -> None:
     check_classifies(classifier, "export")
     name = getattr(classifier, "architecture", type(classifier).__name__)
     if isinstance(classifier, EngineModule):
@@ -218,7 +219,12 @@ def _check(model: Any, classifier: Any) -> None:
     if getattr(classifier, "is_quantized", False) or why_quantized(classifier):
         raise ConfigError(f"'{name}' is quantized by torch, and other libraries do not read its weights: export the "
                           f"model in float32, with precision='int8' if that is wanted")
-    if not isinstance(classifier, ImageModel) or getattr(classifier, "architecture", None) is None:
+    if getattr(classifier, "structure", None) == "torchvision":
+        if features is not None:
+            raise ConfigError(f"'{name}' is torchvision's {type(classifier).__name__}, which gives logits alone: "
+                              f"export create_model('{name}') for features")
+        note_classes(classifier)
+    elif not isinstance(classifier, ImageModel) or getattr(classifier, "architecture", None) is None:
         raise ConfigError(f"{type(classifier).__name__} is no model that create_model built, which says how its images "
                           f"are prepared: register it (mvlib.register_model), deriving it from mvlib.ImageModel")
     if any(value.is_meta for value in model.state_dict().values() if isinstance(value, Tensor)):
