@@ -97,6 +97,32 @@ def test_tensors_in_the_config():
     assert all(torch.equal(a, b) for a, b in zip(source.state_dict().values(), model.state_dict().values()))
 
 
+@pytest.mark.parametrize("name", ["resnet18", "resnet18.a1_in1k", "resnet18.imagenet1k_v1"])
+def test_a_file_in_the_overlay(name, tmp_path):
+    source = timm.create_model("resnet18", **TINY)
+    torch.save(source.state_dict(), tmp_path / "mine.pth")
+    file = {"file": str(tmp_path / "mine.pth")}
+    model = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=file, **TINY)
+    assert torch.equal(model.fc.weight, source.fc.weight)
+    cfg = timm.get_pretrained_cfg(name)
+    cfg.file = str(tmp_path / "mine.pth")
+    assert torch.equal(timm.create_model(name, True, pretrained_cfg=cfg, **TINY).fc.weight, source.fc.weight)
+
+
+def test_a_users_model_in_a_folder(tmp_path):
+    def plain_net(pretrained=False, **kwargs):
+        return build_model_with_cfg(Plain, "plain_net", pretrained, **kwargs)
+
+    plain_net.__module__ = __name__
+    register_model(plain_net)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = timm.create_model("plain_net", num_classes=3, width=4)
+        timm.models.save_for_hf(model, tmp_path, safe_serialization=True)
+        again = timm.create_model(f"local-dir:{tmp_path}", pretrained=True)
+    same(again, model, torch.randn(1, 3, 32, 32))
+
+
 def test_checkpoint_path(tmp_path):
     source = timm.create_model("resnet18", num_classes=10, **TINY)
     torch.save({"state_dict": {f"module.{k}": v for k, v in source.state_dict().items()}}, tmp_path / "last.pth.tar")
@@ -270,8 +296,9 @@ def test_entrypoints():
     assert timm.models.resnet18 is timm.models.resnet.resnet18 is timm.model_entrypoint("resnet18")
     features = timm.models.resnet18(pretrained=False, features_only=True, out_indices=(1, 2), **TINY)
     assert features.feature_info.channels() == [8, 16]
-    with pytest.warns(FutureWarning, match="'tv_resnet34' is deprecated"):
+    with pytest.warns(FutureWarning, match="'tv_resnet34' is deprecated") as caught:
         assert timm.models.tv_resnet34(num_classes=2, **TINY).default_cfg["tag"] == "tv_in1k"
+    assert len(caught) == 1 and caught[0].filename == __file__
     with pytest.raises(TypeError, match="unexpected keyword argument 'nothing'"):
         timm.models.resnet18(nothing=1)
 

@@ -15,7 +15,7 @@ from ...layers.config import set_layer_config
 from ...loading import load_weights
 from ...names import closest, split_model_name_tag
 from ...names import parse_model_name as parse
-from ...registry import is_model, list_models, load_entrypoint
+from ...registry import is_model, list_models, load_entrypoint, resolve_name
 from ...weights import WeightsConfig
 from .builder import resolve_pretrained_cfg
 from .checkpoints import load_checkpoint
@@ -79,8 +79,11 @@ def _create(
     source, name = parse_model_name(model_name)
     if source is None:
         name, tag = split_model_name_tag(name)
-        pretrained_cfg = pretrained_cfg or tag or None
         architecture = name
+        if is_model(name):  # of an old name, the current one
+            architecture, implied = resolve_name(name)
+            tag = tag or implied
+        pretrained_cfg = pretrained_cfg or tag or None
     else:
         if pretrained_cfg:
             raise ValueError(f"'{model_name}' brings its own config; pretrained_cfg contradicts it")
@@ -93,11 +96,14 @@ def _create(
         if source is not None:
             pretrained_cfg, _, arguments = _read_config(source, name, cache_dir)
             kwargs = {"pretrained_model_args": arguments, **arguments, **kwargs}
-        model: nn.Module = foreign(pretrained=pretrained, pretrained_cfg=pretrained_cfg,
-                                   pretrained_cfg_overlay=pretrained_cfg_overlay, cache_dir=cache_dir, **kwargs)
+        model: Any = foreign(pretrained=pretrained, pretrained_cfg=pretrained_cfg,
+                             pretrained_cfg_overlay=pretrained_cfg_overlay, cache_dir=cache_dir, **kwargs)
+        if hasattr(model, "state_dict") and not hasattr(model, "model_args"):  # what builds it again
+            model.model_args = {key: value for key, value in kwargs.items()
+                                if key not in ("device", "dtype", "pretrained_model_args")}
         if checkpoint_path:
             load_checkpoint(model, checkpoint_path)
-        return model
+        return model  # type: ignore[no-any-return]
 
     kwargs.pop("pretrained_model_args", None)  # our models read a checkpoint's sizes from its tensors
     entrypoint = load_entrypoint(architecture)
@@ -110,7 +116,8 @@ def _create(
     indices = kwargs.pop("out_indices", None) if wrap else None
     overlay, state_dict = _without_tensors(pretrained_cfg_overlay)
     if isinstance(pretrained_cfg, str) or pretrained_cfg is None:
-        model_name = f"{architecture}.{pretrained_cfg}" if pretrained_cfg and source is None else model_name
+        if source is None:
+            model_name = f"{architecture}.{pretrained_cfg}" if pretrained_cfg else architecture
         cfg = None
     else:
         fields = pretrained_cfg if isinstance(pretrained_cfg, WeightsConfig | Mapping) else vars(pretrained_cfg)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
+from ...models.base import ImageModel
 from ...publish import current_arguments
 
 __all__ = ["get_model_args", "get_model_input_config", "get_model_traits", "get_pretrained_grid_size",
@@ -47,7 +49,12 @@ def get_model_args(model: Any, overrides: Mapping[str, Any] | None = None) -> di
     Raises:
         ValueError: An override disagrees with the model.
     """
-    current = current_arguments(model)
+    if isinstance(model, ImageModel):
+        current = current_arguments(model)
+    else:
+        current = {key: value for key, value in getattr(model, "model_args", {}).items()
+                   if not re.search(r"drop.*_rate$", key)}
+        current.update((key, getattr(model, key)) for key in ("in_chans", "num_classes") if hasattr(model, key))
     for key, value in (overrides or {}).items():
         if key in ("num_classes", "in_chans", "img_size", "global_pool") and current.get(key, value) != value:
             raise ValueError(f"{key}={value} disagrees with the model, which has {current[key]}")

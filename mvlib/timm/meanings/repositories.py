@@ -199,7 +199,7 @@ def _config(
         data = {"architecture": cfg.pop("architecture", None) or type(model).__name__,
                 "num_classes": model.num_classes, "num_features": getattr(model, "num_features", None)}
         data["pretrained_cfg"] = {key: value for key, value in cfg.items() if value is not None}
-    arguments = {**(get_model_args(model, overrides) if isinstance(model, ImageModel) else overrides)}
+    arguments = get_model_args(model, overrides)
     for key, value in arguments.items():
         if not publish.is_plain(value):
             raise ValueError(f"the model's argument {key} is not plain data; pass model_args={{'{key}': ...}}")
