@@ -17,6 +17,7 @@ from typing import Any
 
 from .. import registry
 from ..names import closest
+from ..tasks import CLASSIFICATION
 from . import tables
 
 __all__ = ["FaceModule", "Finder", "directory", "get", "install", "is_installed", "names"]
@@ -27,7 +28,7 @@ _ENTRYPOINTS = f"{FACE}.meanings.entrypoints"
 
 @cache
 def _families() -> frozenset[str]:
-    return frozenset(registry.list_modules())
+    return frozenset(registry.list_modules(CLASSIFICATION))
 
 
 @cache
@@ -36,7 +37,7 @@ def names(path: str) -> dict[str, tuple[str, str]]:
     found = dict(tables.names(path))
     family = path.removeprefix("models").lstrip(".") if path.startswith("models") else "-"
     if not family or family in _families():
-        current = [name for name in registry.list_models(module=family) if registry.is_ours(name)]
+        current = [name for name in registry.list_models(module=family, task=CLASSIFICATION) if registry.is_ours(name)]
         for name in (*current, *registry.get_deprecated_models(family)):
             found.setdefault(name, (_ENTRYPOINTS, name))
     return found

@@ -202,6 +202,15 @@ def test_names_and_configs_are_timms():
     assert [name for name in ours if name in theirs] == list(theirs)  # torchvision's weights are there, too
 
 
+def test_only_image_classifiers_are_models_of_timm():
+    name = "fasterrcnn_resnet50_fpn"
+    assert mvlib.is_model(name) and not timm.is_model(name) and timm.is_model("tv_resnet34")
+    assert name not in timm.list_models() and not hasattr(timm.models, name)
+    assert set(timm.list_modules()) < set(mvlib.list_modules())
+    with pytest.raises(RuntimeError, match="Unknown model \\(fasterrcnn_resnet50_fpn\\)"):
+        timm.create_model(name)
+
+
 def test_a_function_gets_what_timm_passes(module):
     code = """if True:
         from FACE.models import register_model

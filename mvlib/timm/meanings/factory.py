@@ -15,12 +15,12 @@ from ...layers.config import set_layer_config
 from ...loading import load_weights
 from ...names import closest, split_model_name_tag
 from ...names import parse_model_name as parse
-from ...registry import is_model, list_models, load_entrypoint, resolve_name
+from ...registry import load_entrypoint, resolve_name
 from ...weights import WeightsConfig
 from .builder import resolve_pretrained_cfg
 from .checkpoints import load_checkpoint
 from .pretrained import PretrainedCfg, config_of
-from .registry import foreign_entrypoint
+from .registry import foreign_entrypoint, is_model, list_models
 from .repositories import load_model_config_from_hf, load_model_config_from_path
 
 __all__ = ["create_model", "parse_model_name", "resolve_model_input_args", "safe_model_name"]
@@ -103,7 +103,7 @@ def _create(
                                 if key not in ("device", "dtype", "pretrained_model_args")}
         if checkpoint_path:
             load_checkpoint(model, checkpoint_path)
-        return model  # type: ignore[no-any-return]
+        return model
 
     kwargs.pop("pretrained_model_args", None)  # our models read a checkpoint's sizes from its tensors
     entrypoint = load_entrypoint(architecture)

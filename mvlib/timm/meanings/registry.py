@@ -11,14 +11,15 @@ from typing import Any
 
 from ... import registry
 from ...names import split_model_name_tag
-from ...registry import get_deprecated_models, is_ours, list_modules
+from ...registry import get_deprecated_models, is_ours, task_of
+from ...tasks import CLASSIFICATION
 from .entrypoints import entrypoint
 from .pretrained import DefaultCfg, PretrainedCfg, config_of, pretrained_cfg_of
 
 __all__ = [
     "foreign_entrypoint", "generate_default_cfgs", "get_arch_pretrained_cfgs", "get_pretrained_cfg",
-    "get_pretrained_cfg_value", "hidden", "list_models", "list_pretrained", "model_entrypoint", "register_model",
-    "register_model_deprecations",
+    "get_pretrained_cfg_value", "hidden", "is_model", "list_models", "list_modules", "list_pretrained",
+    "model_entrypoint", "register_model", "register_model_deprecations",
 ]
 
 Names = str | Iterable[str]
@@ -123,6 +124,18 @@ def model_entrypoint(model_name: str, module_filter: str | None = None) -> Calla
     return current
 
 
+def is_model(model_name: str) -> bool:
+    """Whether a name is that of an image classifier, with or without a tag; old names count."""
+    return registry.is_model(model_name) and (
+        get_deprecated_models().get(split_model_name_tag(model_name)[0], "") is None or
+        task_of(model_name) == CLASSIFICATION)
+
+
+def list_modules() -> list[str]:
+    """Names of the modules that have image classifiers."""
+    return registry.list_modules(CLASSIFICATION)
+
+
 def list_models(
     filter: Names = "",
     module: Names = "",
@@ -137,7 +150,8 @@ def list_models(
     wanted = [name for name in modules if name in known]
     if modules and not wanted:
         return []
-    return registry.list_models(filter, wanted, pretrained, exclude_filters, name_matches_cfg, include_tags)
+    return registry.list_models(filter, wanted, pretrained, exclude_filters, name_matches_cfg, include_tags,
+                                task=CLASSIFICATION)
 
 
 def list_pretrained(filter: Names = "", exclude_filters: Names = "") -> list[str]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 _MEANINGS = "mvlib.timm.meanings"
 
 _REGISTRY = {
-    "mvlib.registry": "get_arch_name get_deprecated_models is_model is_model_in_modules is_model_pretrained "
-                      "list_modules split_model_name_tag",
+    "mvlib.registry": "get_arch_name get_deprecated_models is_model_in_modules is_model_pretrained "
+                      "split_model_name_tag",
     f"{_MEANINGS}.registry": "generate_default_cfgs get_arch_pretrained_cfgs get_pretrained_cfg "
-                             "get_pretrained_cfg_value list_models list_pretrained model_entrypoint register_model "
-                             "register_model_deprecations",
+                             "get_pretrained_cfg_value is_model list_models list_modules list_pretrained "
+                             "model_entrypoint register_model register_model_deprecations",
 }
 _FACTORY = {f"{_MEANINGS}.factory": "create_model parse_model_name resolve_model_input_args safe_model_name"}
 _PRETRAINED = {f"{_MEANINGS}.pretrained": "DefaultCfg PretrainedCfg filter_pretrained_cfg"}
@@ -40,9 +40,9 @@ _HUB = {f"{_MEANINGS}.repositories":
 
 NAMES: dict[str, dict[str, str]] = {
     "": {
-        "mvlib.registry": "is_model is_model_pretrained list_modules",
-        f"{_MEANINGS}.registry": "get_pretrained_cfg get_pretrained_cfg_value list_models list_pretrained "
-                                 "model_entrypoint",
+        "mvlib.registry": "is_model_pretrained",
+        f"{_MEANINGS}.registry": "get_pretrained_cfg get_pretrained_cfg_value is_model list_models list_modules "
+                                 "list_pretrained model_entrypoint",
         f"{_MEANINGS}.factory": "create_model",
         "mvlib.layers.config": "is_exportable is_scriptable set_exportable set_scriptable",
     },
