@@ -94,6 +94,16 @@ class Adafactor(BatchOptimizer):
             if name in state and state[name].ndim == p.ndim - 1:  # timm drops the dimension of a mean
                 state[name] = state[name].unsqueeze(dim)
 
+    def to_timm(self, p: Tensor, state: State, group: Group) -> None:
+        dims = self._dims(p.shape, group["min_dim_size_to_factor"])
+        for name, dim in zip(("exp_avg_sq_col", "exp_avg_sq_row"), dims or ()):
+            state[name] = state[name].squeeze(dim)
+
+    def state_dict(self) -> dict[str, Any]:
+        saved = super().state_dict()
+        groups = [{**group, "beta1": group["betas"][0] if group["betas"] else None} for group in saved["param_groups"]]
+        return {**saved, "param_groups": groups}  # timm has the first of the betas alone
+
     @staticmethod
     def _dims(shape: Sequence[int], least: int) -> Dims:
         """The channels of a convolution, else the last two dimensions, if both are above `least`."""
@@ -168,6 +178,11 @@ class AdafactorBigVision(BatchOptimizer):
         for name, timms in (("exp_avg_sq_row", "exp_avg_sq_r"), ("exp_avg_sq_col", "exp_avg_sq_c")):
             if timms in state:
                 state[name] = state.pop(timms)
+
+    def to_timm(self, p: Tensor, state: State, group: Group) -> None:
+        for name, timms in (("exp_avg_sq_row", "exp_avg_sq_r"), ("exp_avg_sq_col", "exp_avg_sq_c")):
+            if name in state:
+                state[timms] = state.pop(name)
 
     @staticmethod
     def _dims(shape: Sequence[int], least: int) -> Dims:

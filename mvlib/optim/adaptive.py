@@ -198,6 +198,7 @@ class Adan(BatchOptimizer):
         no_prox: Decay the weights before the update, as AdamW does, instead of dividing them after it.
     """
 
+    counts_by_group = True
     slots = ("exp_avg", "exp_avg_sq", "exp_avg_diff")
 
     def __init__(
@@ -215,6 +216,9 @@ class Adan(BatchOptimizer):
     def from_timm(self, p: Tensor, state: State, group: Group) -> None:
         if "neg_pre_grad" in state:
             state["last_grad"] = -state.pop("neg_pre_grad")
+
+    def to_timm(self, p: Tensor, state: State, group: Group) -> None:
+        state["neg_pre_grad"] = -state.pop("last_grad")
 
     def update(self, batch: Batch, group: Group) -> None:
         beta1, beta2, beta3 = group["betas"]
@@ -308,6 +312,12 @@ class LaProp(BatchOptimizer):
     def init_state(self, p: Tensor, group: Group) -> State:
         return {**super().init_state(p, group), "exp_avg_lr_1": 0.0}
 
+    def to_timm(self, p: Tensor, state: State, group: Group) -> None:
+        state["exp_avg_lr_2"] = torch.tensor(1.0 - group["betas"][1] ** int(state["step"]))
+
+    def from_timm(self, p: Tensor, state: State, group: Group) -> None:
+        state.pop("exp_avg_lr_2", None)  # follows from the step
+
     def batch_key(self, state: State, group: Group) -> float:
         return state["exp_avg_lr_1"]
 
@@ -336,6 +346,7 @@ class Lamb(BatchOptimizer):
         trust_clip: LAMBC, which never raises the learning rate.
     """
 
+    counts_by_group = True
     slots = ("exp_avg", "exp_avg_sq")
 
     def __init__(

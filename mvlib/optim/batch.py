@@ -64,6 +64,7 @@ class BatchOptimizer(Optimizer):
 
     slots: ClassVar[tuple[str, ...]] = ()
     settings: ClassVar[tuple[str, ...]] = ()
+    counts_by_group: ClassVar[bool] = False  # timm does: a saved group has a "step"
 
     def __init__(self, params: Any, **defaults: Any) -> None:
         _check(type(self).__name__, defaults)
@@ -138,8 +139,19 @@ class BatchOptimizer(Optimizer):
         """Take back what `extra_state` gave."""
 
     def state_dict(self) -> dict[str, Any]:
-        extra = self.extra_state()
-        return {**super().state_dict(), **({"extra": extra} if extra else {})}
+        saved, extra = super().state_dict(), self.extra_state()
+        states, groups = dict(saved["state"]), []
+        for own, group in zip(self.param_groups, saved["param_groups"]):
+            members = [(p, key) for p, key in zip(own["params"], group["params"]) if states.get(key)]
+            for p, key in members:
+                states[key] = dict(states[key])
+                self.to_timm(p, states[key], own)
+            steps = {"step": max(int(states[key]["step"]) for _, key in members)} if members else {}
+            groups.append({**group, **(steps if self.counts_by_group else {})})
+        return {**saved, "state": states, "param_groups": groups, **({"extra": extra} if extra else {})}
+
+    def to_timm(self, p: Tensor, state: State, group: Group) -> None:
+        """Put, in place, what a parameter's saved state holds into the form that timm's optimizer goes on from."""
 
     def from_timm(self, p: Tensor, state: State, group: Group) -> None:
         """Rename, in place, what a parameter's saved state holds under timm's names; one of ours stays as it is."""

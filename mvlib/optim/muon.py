@@ -149,6 +149,9 @@ class Muon(BatchOptimizer):
     def batch_key(self, state: State, group: Group) -> bool:
         return state["use_muon"]
 
+    def to_timm(self, p: Tensor, state: State, group: Group) -> None:
+        state["step"] = torch.tensor(float(state["step"]))
+
     def update(self, batch: Batch, group: Group) -> None:
         if not batch.states[0]["use_muon"]:
             lr = batch.lr * group["fallback_lr_scale"]
