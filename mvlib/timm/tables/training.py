@@ -135,9 +135,13 @@ NAMES: dict[str, dict[str, str]] = {
 
 _FUNCTION = "timm's step as a function, without the class: take the class"
 _INTERNAL = "a step of the optimizer's own arithmetic, which is ours here"
+_WITHIN = "parts of timm's own optimizers"
 _FLAG = "says what the installed torch can do; ours needs no such switch"
 
 ABSENT: dict[str, str] = {
+    "optim._helpers": _WITHIN,
+    "utils.onnx": "`mvlib export` writes and checks such files",
+    "utils.cuda.has_apex": "NVIDIA's apex.amp, which is no longer in apex",
     "utils.cuda.amp": "NVIDIA's apex.amp, which is no longer in apex",
     **{f"optim.{module}.{name}": _FUNCTION for module, name in (
         ("adabelief", "adabelief"), ("adamw", "adamw"), ("adopt", "adopt"), ("lamb", "lamb"), ("laprop", "laprop"),
