@@ -153,6 +153,22 @@ def test_creators():
     assert regnet.head.fc.weight.shape[0] == 7
 
 
+def test_an_efficientnet_of_ones_own():
+    """By timm's builder functions, as EfficientNet's own module does it."""
+    models = []
+    for root in ("mvlib.timm", "timm"):
+        builder, family = (importlib.import_module(f"{root}.models.{name}")
+                           for name in ("_efficientnet_builder", "efficientnet"))
+        models.append(family.EfficientNet(
+            builder.decode_arch_def([["ds_r1_k3_s1_e1_c16_se0.25"], ["ir_r2_k3_s2_e4_c24_noskip"]], 1.5), 5, 64,
+            stem_size=24, round_chs_fn=functools.partial(builder.round_channels, multiplier=0.5),
+            act_layer=nn.SiLU, norm_layer=functools.partial(nn.BatchNorm2d, eps=1e-3)))
+    own, other = (model.eval() for model in models)
+    own.load_state_dict(other.state_dict())
+    assert own.conv_stem.out_channels == 16 and own.blocks[1][1].bn1.eps == 1e-3
+    pairs.assert_same(own, other, pairs.image(32))
+
+
 def test_checkpoint_filter_fn():
     small = dict(num_classes=5, embed_dim=24, depth=1, num_heads=3)
     source = real.models.VisionTransformer(img_size=32, patch_size=8, **small)
@@ -242,6 +258,8 @@ OTHERWISE = {
     "stage_ends": "where EfficientNet's features stand; `feature_info` says it",
     "T_destination": "torch's",
 }
+# Methods whose arguments are those that each family of timm's has: ours take them all, or what they share.
+DIFFERENT = ("reset_classifier", "forward_intermediates", "init_weights", "_init_weights")
 TOUCHED = ("resnet", "vision_transformer", "deit", "swin_transformer", "convnext", "efficientnet", "mobilenetv3", "vgg",
            "densenet", "regnet")
 
@@ -255,8 +273,9 @@ def test_models_have_timms_attributes_and_methods(family):
         assert not missing
     for name in set(public(other)) & set(public(own)):
         value = getattr(other, name)
-        if inspect.ismethod(value) and name not in ("reset_classifier", "forward_intermediates", "init_weights"):
-            wanted = [p.name for p in parameters(value) if p.name != "extra_blocks"]
+        if inspect.ismethod(value) and name not in DIFFERENT:
+            coats = {"x0": "x", "x_feat": "x"}
+            wanted = [coats.get(p.name, p.name) for p in parameters(value) if p.name != "extra_blocks"]
             assert [p.name for p in parameters(getattr(own, name))][:len(wanted)] == wanted, name
         elif isinstance(value, (bool, int, float, str)) and name != "training":
             assert getattr(own, name) == value, name
