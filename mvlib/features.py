@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -198,7 +198,16 @@ class FeatureExtractor(nn.ModuleDict):
     @property
     def return_layers(self) -> dict[str, str]:
         """{name of the child, or of the module within it, that gives an output: the output's name in a dict}."""
-        return dict(zip(map(self._own_name, self.feature_info.module_name()), self._names))
+        return dict(zip((self._own_name(self.feature_info.info[i]["module"]) for i in self.out_indices), self._names))
+
+    @return_layers.setter
+    def return_layers(self, layers: Mapping[str, str]) -> None:
+        """Other outputs from now on, as others' code chooses them: those named, by the modules of `feature_info` or
+        by children, up to the deepest that this was built for."""
+        names = {i: layers.get(item["module"], layers.get(self._own_name(item["module"])))
+                 for i, item in enumerate(self.feature_info.info) if i <= self.feature_info.out_indices[-1]}
+        taken = {i: str(name) for i, name in names.items() if name is not None}
+        self.out_indices, self._names = tuple(taken), tuple(taken.values())
 
     def __prepare_scriptable__(self) -> nn.Module:
         """What `torch.jit.script` asks for: a module that it can compile in this one's place."""

@@ -208,9 +208,11 @@ def _scale_repeats(repeats: list[int], multiplier: float, trunc: str) -> list[in
     return result[::-1]
 
 
-def round_channels(channels: float, multiplier: float = 1.0, divisor: int = 8, round_limit: float = 0.9) -> int:
-    """Scaled channel count, rounded to a multiple of `divisor`; see `make_divisible` for `round_limit`."""
-    return make_divisible(channels * multiplier, divisor, round_limit=round_limit)
+def round_channels(
+    channels: float, multiplier: float = 1.0, divisor: int = 8, channel_min: int | None = None, round_limit: float = 0.9
+) -> int:
+    """Scaled channel count, rounded to a multiple of `divisor`; see `make_divisible` for the other two."""
+    return make_divisible(channels * multiplier, divisor, channel_min, round_limit)
 
 
 def scaled(channels: float, depth: float = 1.0) -> dict[str, Any]:
