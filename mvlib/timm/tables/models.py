@@ -68,7 +68,8 @@ _LAYERS: dict[str, dict[str, str]] = {
     "maxxvit": {"mvlib.layers.conv": "num_groups"},
     "resnet": {"mvlib.layers.padding": "get_padding"},
     "swin_transformer_v2": {"mvlib.layers.window": "window_partition"},
-    "vision_transformer": {"mvlib.layers.pool": "global_pool_nlc"},
+    "vision_transformer": {"mvlib.layers.pool": "global_pool_nlc",
+                           "mvlib.models.tokens": "resample_abs_pos_embed"},  # where it is used: users replace it
 }
 _WITH_FILTER = (
     "byobnet cait coat convnext deit ghostnet levit maxxvit mlp_mixer nest pit swin_transformer swin_transformer_v2 "
