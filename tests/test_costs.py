@@ -64,7 +64,7 @@ def test_a_fused_operator_whose_parts_cannot_be_seen_is_refused():
 
 def test_every_architecture_and_all_weights_have_a_row_that_is_theirs():
     assert list(read_stats()) == [name for name, _ in stats.rows()]
-    for name in mvlib.list_models():
+    for name in mvlib.list_models(task="classification"):
         for config in mvlib.get_arch_pretrained_cfgs(name).values():
             row = costs_of(config)
             assert (row["size"], row["classes"]) == (config.input_size[-1], config.num_classes), config.name
@@ -119,7 +119,7 @@ def test_the_script_measures_what_lacks_and_drops_what_is_gone(tmp_path, monkeyp
 OTHER_PARAMETERS = ("inception_v3", "quantized_inception_v3", "swin_v2_t", "swin_v2_s", "swin_v2_b")
 
 
-@pytest.mark.parametrize("builder", registry.list_builders())
+@pytest.mark.parametrize("builder", registry.list_builders("classification"))
 def test_torchvisions_figures(builder):
     for member in get_model_weights(builder):
         costs = costs_of(mvlib.get_pretrained_cfg(f"{builder}.{member.name.lower()}"))

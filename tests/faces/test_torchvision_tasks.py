@@ -206,6 +206,26 @@ def test_other_classes_get_new_heads(published, caplog):
         detection.ssdlite320_mobilenet_v3_large(weights=weights, num_classes=3)
 
 
+@each
+def test_the_catalogs_know_the_heads(package, name):
+    """What follows the number of classes, or of keypoints, is what `num_classes` initialises anew."""
+    from mvlib.mirror import _Empty
+
+    others = {"detection": {"num_classes": 5}, "segmentation": {"num_classes": 5, "aux_loss": True},
+              "video": {"num_classes": 5}, "optical_flow": {}}[package]
+    if name.startswith("lraspp"):
+        del others["aux_loss"]
+    if name.startswith("keypoint"):
+        others["num_keypoints"] = 5
+    with _Empty():
+        models = (mvlib.create_model(name, **{k: v for k, v in others.items() if k == "aux_loss"}),
+                  mvlib.create_model(name, **others))
+    usual, other = ({key: value.shape for key, value in model.state_dict().items()} for model in models)
+    found = {key.rpartition(".")[0] for key in usual if usual[key] != other[key]}
+    heads = mvlib.get_pretrained_cfg(name).classifier
+    assert found == set([heads] if isinstance(heads, str) else heads or ())
+
+
 def test_backbones_load_by_our_loader(published, hub):
     state_dict = untrained("mobilenet_v3_large").state_dict()
     url = published(mvlib.models.MobileNet_V3_Large_Weights.IMAGENET1K_V1, state_dict)
@@ -381,6 +401,14 @@ def test_functions_refuse_what_is_for_another_task(tmp_path):
         with pytest.raises(ConfigError, match=rf"'mc3_18(.\w+)?' is a classifier of videos, and {what} takes "):
             call()
     assert not list(tmp_path.iterdir())
+
+
+def test_timms_face_knows_classifiers_alone():
+    import mvlib.timm
+
+    assert mvlib.timm.list_models("*3d_18*") == mvlib.timm.list_models(module="video") == []
+    with pytest.raises(UnknownNameError, match=r"Unknown model \(mc3_18\)"):
+        mvlib.timm.create_model("mc3_18")
 
 
 def test_wildcards_of_classifiers_find_no_others():
