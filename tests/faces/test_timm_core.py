@@ -357,7 +357,7 @@ def same(ours, theirs, x):
     {"pretrained_filter_fn": lambda state_dict: {k.removeprefix("x."): v for k, v in state_dict.items()}},
     {"pretrained_filter_fn": lambda state_dict, model: {**state_dict, "head.bias": torch.ones(5)}},
     {"features_only": True, "out_indices": (0, 1), "feature_cfg": {"flatten_sequential": True}},
-], ids=str)
+], ids=" ".join)
 def test_a_users_model_with_weights(tmp_path, kwargs):
     source = Plain(5)
     torch.save(source.state_dict(), tmp_path / "weights.pth")
