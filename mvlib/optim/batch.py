@@ -188,7 +188,8 @@ class BatchOptimizer(Optimizer):
                 state = {name: value for name, value in states.get(key, {}).items() if value is not None}
                 self.from_timm(p, state, group)
                 if state:
-                    states[key] = {**steps, **state}
+                    states[key] = {name: int(value) if name == "step" else value
+                                   for name, value in {**steps, **state}.items()}  # muon's is a tensor in timm
                     self._check_state(p, state, group)
                 else:
                     states.pop(key, None)
