@@ -183,7 +183,8 @@ def _import_level() -> int:
     level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and ("importlib" in frame.f_code.co_filename or
                                         frame.f_globals.get("__name__") in (__name__, FACE)):
-        level, frame = level + 1, frame.f_back
+        level += "importlib._bootstrap" not in frame.f_code.co_filename  # which warnings does not count
+        frame = frame.f_back
     return level
 
 

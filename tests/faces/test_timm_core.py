@@ -206,6 +206,7 @@ def test_only_image_classifiers_are_models_of_timm():
     name = "fasterrcnn_resnet50_fpn"
     assert mvlib.is_model(name) and not timm.is_model(name) and timm.is_model("tv_resnet34")
     assert name not in timm.list_models() and not hasattr(timm.models, name)
+    assert not timm.list_models("quantized*") and not timm.list_pretrained(["quantized*", "quantized*.*"])
     assert set(timm.list_modules()) < set(mvlib.list_modules())
     with pytest.raises(RuntimeError, match="Unknown model \\(fasterrcnn_resnet50_fpn\\)"):
         timm.create_model(name)
@@ -494,8 +495,9 @@ def test_adapt_input_conv(channels):
 def test_old_paths_warn():
     for path in ("layers", "registry", "helpers", "features", "hub", "factory"):
         sys.modules.pop(f"mvlib.timm.models.{path}", None)
-        with pytest.warns(FutureWarning, match=f"Importing from timm.models.{path} is deprecated, please import via"):
+        with pytest.warns(FutureWarning, match=f"timm.models.{path} is deprecated, please import via") as caught:
             __import__(f"mvlib.timm.models.{path}")
+        assert [warning.filename for warning in caught] == [__file__]
 
 
 def test_a_config_of_weights():

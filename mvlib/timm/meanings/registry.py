@@ -144,14 +144,17 @@ def list_models(
     name_matches_cfg: bool = False,
     include_tags: bool | None = None,
 ) -> list[str]:
-    """Names of models, as `mvlib.list_models` has them; a module that has none lists none."""
+    """Names of models, as `mvlib.list_models` has them, but for the int8 ones, which are torchvision's and cannot be
+    trained; a module that has none lists none."""
     known = set(list_modules())
     modules = [name for name in ([module] if isinstance(module, str) else module or ()) if name]
     wanted = [name for name in modules if name in known]
     if modules and not wanted:
         return []
-    return registry.list_models(filter, wanted, pretrained, exclude_filters, name_matches_cfg, include_tags,
-                                task=CLASSIFICATION)
+    int8 = [name for name in registry.list_models(module="quantization") if registry.is_ours(name)]
+    exclude = [exclude_filters] if isinstance(exclude_filters, str) else exclude_filters
+    return registry.list_models(filter, wanted, pretrained, [*(pattern for pattern in exclude or () if pattern), *int8], name_matches_cfg,
+                                include_tags, task=CLASSIFICATION)
 
 
 def list_pretrained(filter: Names = "", exclude_filters: Names = "") -> list[str]:
