@@ -183,7 +183,7 @@ def test_attention_by_name_class_or_not_at_all():
     (dict(aa_layer="sharp"), "unknown anti-aliasing layer 'sharp'; known: avg"),
     (dict(act_layer="rely"), "unknown activation 'rely'"),
     (dict(global_pool="mean"), "unknown global_pool 'mean'"),
-    (dict(block_args=dict(attn_layer="sey")), "unknown attention layer 'sey'; known: bat, bottleneck, cbam, ceca, coord"),
+    (dict(block_args=dict(attn_layer="sey")), "unknown attention layer 'sey'; known: bat, bottleneck, cbam, ceca"),
 ])
 def test_bad_arguments_are_named(kwargs, message):
     with torch.device("meta"), pytest.raises(ValueError, match=message):

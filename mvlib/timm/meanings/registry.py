@@ -152,9 +152,10 @@ def list_models(
     if modules and not wanted:
         return []
     int8 = [name for name in registry.list_models(module="quantization") if registry.is_ours(name)]
-    exclude = [exclude_filters] if isinstance(exclude_filters, str) else exclude_filters
-    return registry.list_models(filter, wanted, pretrained, [*(pattern for pattern in exclude or () if pattern), *int8], name_matches_cfg,
-                                include_tags, task=CLASSIFICATION)
+    exclude = [exclude_filters] if isinstance(exclude_filters, str) else exclude_filters or ()
+    exclude = [*(pattern for pattern in exclude if pattern), *int8]
+    return registry.list_models(filter, wanted, pretrained, exclude, name_matches_cfg, include_tags,
+                                task=CLASSIFICATION)
 
 
 def list_pretrained(filter: Names = "", exclude_filters: Names = "") -> list[str]:
