@@ -15,8 +15,8 @@ from ..errors import ConfigError
 __all__ = ["fast_collate"]
 
 
-def fast_collate(samples: Sequence[tuple[Any, ...]]) -> tuple[Tensor, Tensor]:
-    """Batch samples (image, target) whose images are uint8 tensors or arrays (channels, height, width).
+def fast_collate(batch: Sequence[tuple[Any, ...]]) -> tuple[Tensor, Tensor]:
+    """Collate samples (image, target) whose images are uint8 tensors or arrays (channels, height, width).
 
     Returns:
         Images (batch, channels, height, width), uint8, whose memory is channels_last; and targets, int64 where each is
@@ -26,17 +26,17 @@ def fast_collate(samples: Sequence[tuple[Any, ...]]) -> tuple[Tensor, Tensor]:
     Raises:
         ConfigError: The images are not uint8, or differ in size.
     """
-    images, targets = [sample[0] for sample in samples], _batch_targets([sample[1] for sample in samples])
+    images, targets = [sample[0] for sample in batch], _batch_targets([sample[1] for sample in batch])
     if isinstance(images[0], (tuple, list)):
         targets = targets.repeat(len(images[0]), *[1] * (targets.ndim - 1))
         images = [image for split in zip(*images) for image in split]
     images = [torch.from_numpy(image) if isinstance(image, np.ndarray) else image for image in images]
     _check(images)
     channels, height, width = images[0].shape
-    batch = _empty(len(images), height, width, channels).permute(0, 3, 1, 2)
-    for row, image in zip(batch, images):
+    collated = _empty(len(images), height, width, channels).permute(0, 3, 1, 2)
+    for row, image in zip(collated, images):
         row.copy_(image)
-    return batch, targets
+    return collated, targets
 
 
 def _batch_targets(targets: list[Any]) -> Tensor:

@@ -13,7 +13,9 @@ from ..errors import ConfigError
 from ..names import closest
 
 __all__ = ["CustomDatasetInfo", "DatasetInfo", "DatasetInfoLabelMapper", "ImageNetInfo", "LabelMappingCoverage",
-           "infer_imagenet_subset"]
+           "LabelNames", "infer_imagenet_subset"]
+
+LabelNames = Sequence[str] | Mapping[Any, str]  # in the order of the labels, or by label
 
 
 def read_info(name: str) -> str:
@@ -64,8 +66,7 @@ class CustomDatasetInfo(DatasetInfo):
         TypeError: A name that is no string, or descriptions that are no dict.
     """
 
-    def __init__(self, label_names: Sequence[str] | Mapping[Any, str],
-                 label_descriptions: Mapping[str, str] | None = None) -> None:
+    def __init__(self, label_names: LabelNames, label_descriptions: Mapping[str, str] | None = None) -> None:
         if not isinstance(label_names, (list, tuple, dict)) or not label_names:
             raise ConfigError("label_names is neither a list of names nor a dict {label: name}, or it is empty")
         self._given = label_names
@@ -87,7 +88,7 @@ class CustomDatasetInfo(DatasetInfo):
     def num_classes(self) -> int:
         return len(self._names)
 
-    def label_names(self) -> Sequence[str] | Mapping[Any, str]:
+    def label_names(self) -> LabelNames:
         return self._given
 
     def label_indices(self) -> tuple[int, ...]:

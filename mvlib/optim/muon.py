@@ -12,9 +12,10 @@ from ..errors import ConfigError
 from .adaptive import adam_update_
 from .batch import Batch, BatchOptimizer, Group, State, decay_
 
-__all__ = ["Muon", "orthogonalize"]
+__all__ = ["Muon", "NSCoeff", "orthogonalize"]
 
 Coefficients = list[tuple[float, float, float]]
+NSCoeff = str | Sequence[Any]
 
 # (a, b, c) of x <- a x + (b (x x') + c (x x')^2) x, one triple a step; the last one repeats
 COEFFICIENTS: dict[str, Coefficients] = {
@@ -50,7 +51,7 @@ COEFFICIENTS: dict[str, Coefficients] = {
 }
 
 
-def _coefficients(value: str | Sequence[Any]) -> Coefficients:
+def _coefficients(value: NSCoeff) -> Coefficients:
     """Triples from the name of a preset, one triple, or a sequence of triples."""
     if isinstance(value, str):
         if value not in COEFFICIENTS:
@@ -121,7 +122,7 @@ class Muon(BatchOptimizer):
 
     def __init__(
         self, params: Any, lr: float = 0.02, weight_decay: float = 0.0, momentum: float = 0.95, nesterov: bool = False,
-        ns_steps: int = 5, ns_coefficients: str | Sequence[Any] = "quintic", eps: float = 1e-7,
+        ns_steps: int = 5, ns_coefficients: NSCoeff = "quintic", eps: float = 1e-7,
         safety_factor: float = 1.0, adjust_lr_fn: str | None = "match_rms_adamw", conv_mode: str = "flatten",
         normalize_spatial: bool = True, fallback_lr_scale: float = 1.0, betas: tuple[float, float] = (0.9, 0.95),
         algo: str = "muon", scale_eps: bool = False, foreach: bool | None = None,

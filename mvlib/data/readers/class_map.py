@@ -31,34 +31,35 @@ ClassMap = Mapping[str, int] | str | os.PathLike[str]
 _FORMATS = (".txt", ".json", ".yaml", ".yml", ".csv")
 
 
-def load_class_map(class_map: ClassMap | None, root: str | os.PathLike[str] = "") -> dict[Any, int] | None:
+def load_class_map(map_or_filename: ClassMap | None, root: str | os.PathLike[str] = "") -> dict[Any, int] | None:
     """Labels of class names, from a dict or a file.
 
     A .txt file has a class a line, in the order of the labels; .json and .yaml have a list of names or a mapping from
     name to label; .csv has a name and a label a line, with or without a head line.
 
     Args:
-        class_map: The dict, or the file's path, which is also looked for in the folder `root`. None and "" give None.
+        map_or_filename: The dict, or the file's path, which is also looked for in the folder `root`. None and "" give
+            None.
 
     Raises:
         ConfigError: The file is not there, is empty, names a class twice, or has another format.
     """
-    if class_map is None or class_map == "":
+    if map_or_filename is None or map_or_filename == "":
         return None
-    if isinstance(class_map, Mapping):
-        return _checked(dict(class_map), "the dict")
-    path = Path(class_map)
+    if isinstance(map_or_filename, Mapping):
+        return _checked(dict(map_or_filename), "the dict")
+    path = Path(map_or_filename)
     if not path.is_file():
-        path = Path(root) / class_map
+        path = Path(root) / map_or_filename
     suffix = path.suffix.lower()
     if suffix in (".pkl", ".pickle"):
-        raise ConfigError(f"class map {class_map}: a pickle can run code when it is read; write the same as "
+        raise ConfigError(f"class map {map_or_filename}: a pickle can run code when it is read; write the same as "
                           "a .json file, {name: label}")
     if suffix not in _FORMATS:
-        raise ConfigError(f"class map {class_map}: format {suffix or 'without extension'} is none of "
+        raise ConfigError(f"class map {map_or_filename}: format {suffix or 'without extension'} is none of "
                           f"{', '.join(_FORMATS)}")
     if not path.is_file():
-        raise ConfigError(f"class map {class_map} is not a file, here or in {root or 'the current folder'}")
+        raise ConfigError(f"class map {map_or_filename} is not a file, here or in {root or 'the current folder'}")
     try:
         return _checked(_read(path, suffix), str(path))
     except ConfigError:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ... import registry
+from ...layers.activations import get_act_layer
 from ...layers.pos_embed import resample_abs_pos_embed
 from ...layers.rel_pos import gen_relative_position_index
 from ...layers.weight_init import init_vit_module
@@ -30,9 +31,9 @@ from .pretrained import DefaultCfg
 from .registry import generate_default_cfgs, get_arch_pretrained_cfgs
 
 __all__ = [
-    "get_init_weights_vit", "get_relative_position_index", "init_weights_reset_parameters",
-    "init_weights_vit_jax", "init_weights_vit_moco", "init_weights_vit_timm", "load_vit_arrays", "resize_pos_embed",
-    "window_reverse_to_size",
+    "BN_EPS_TF_DEFAULT", "BN_MOMENTUM_TF_DEFAULT", "get_init_weights_vit", "get_relative_position_index",
+    "init_weights_reset_parameters", "init_weights_vit_jax", "init_weights_vit_moco", "init_weights_vit_timm",
+    "load_vit_arrays", "resize_pos_embed", "resolve_act_layer", "resolve_bn_args", "window_reverse_to_size",
 ]
 
 # --- configs of weights
@@ -275,3 +276,19 @@ def __getattr__(name: str) -> Any:
     if not kind:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return _of(family, kind)
+
+
+# --- what an EfficientNet's arguments mean
+
+BN_MOMENTUM_TF_DEFAULT, BN_EPS_TF_DEFAULT = 1 - 0.99, 1e-3  # of Google's own training
+
+
+def resolve_bn_args(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Take "bn_momentum" and "bn_eps" out of these arguments, as a batch norm's "momentum" and "eps"; None is none."""
+    given = {name: kwargs.pop(f"bn_{name}", None) for name in ("momentum", "eps")}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def resolve_act_layer(kwargs: dict[str, Any], default: str = "relu") -> Any:
+    """Take "act_layer" out of these arguments, as a class."""
+    return get_act_layer(kwargs.pop("act_layer", default))

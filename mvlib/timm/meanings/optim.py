@@ -6,13 +6,16 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from torch.optim import Optimizer
+from torch.optim.optimizer import ParamsT
 
 from ...errors import ConfigError
 from ...optim import registry
 from ...optim.factory import create_optimizer_v2
 from ...optim.registry import OptimInfo
 
-__all__ = ["OptimizerCallable", "OptimizerRegistry", "default_registry"]
+__all__ = ["OptimType", "OptimizerCallable", "OptimizerRegistry", "ParamsT", "default_registry"]
+
+OptimType = type[Optimizer]
 
 
 class OptimizerCallable(Protocol):

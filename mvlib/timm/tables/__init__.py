@@ -14,7 +14,8 @@ ABSENT says why a module, or a name of one, is not there. A path stands in as ma
 Not written down, because it follows:
 
 - A package of PACKAGES has the public names of its modules: `layers.DropPath` is `layers.drop.DropPath`. Where two
-  modules mean different things by a name, the package has none of them, unless NAMES says which.
+  modules mean different things by a name, the package has none of them, unless NAMES says which. A name of
+  MODULES is the module there.
 - `models`, and the module of each family, has an entrypoint for each of our architectures and their deprecated names.
 - A path of `core.REDIRECTS` has the names of another path, and warns as timm does.
 """
@@ -31,6 +32,7 @@ __all__ = ["PACKAGES", "Target", "absent", "children", "names", "paths"]
 Target = tuple[str, str]
 """A module of ours, and the name there."""
 
+MODULES = ("layers.inplace_abn",)
 PACKAGES = ("data", "data.readers", "layers", "loss", "optim", "scheduler", "task", "utils")
 
 _TABLES = (core, models, layers, data, training)
@@ -75,7 +77,7 @@ def names(path: str) -> dict[str, Target]:
             if f"{path}.{child}" in core.REDIRECTS:
                 continue
             for name, target in names(f"{path}.{child}").items():
-                if not name.startswith("_"):
+                if not name.startswith("_") and f"{path}.{name}" not in MODULES:
                     derived[name].add(target)
         found.update((name, min(targets)) for name, targets in derived.items()
                      if len(targets) == 1 and name not in found)

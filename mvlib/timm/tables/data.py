@@ -21,7 +21,8 @@ NAMES: dict[str, dict[str, str]] = {
     "data.constants": {"mvlib.data": _CONSTANTS},
     "data.dataset": {"mvlib.data": "AugMixDataset IterableImageDataset", "mvlib.timm.meanings.data": "ImageDataset"},
     "data.dataset_factory": {"mvlib.timm.meanings.data": "create_dataset"},
-    "data.dataset_info": {"mvlib.data": "CustomDatasetInfo DatasetInfo DatasetInfoLabelMapper LabelMappingCoverage"},
+    "data.dataset_info": {"mvlib.data": "CustomDatasetInfo DatasetInfo DatasetInfoLabelMapper LabelMappingCoverage",
+                          "mvlib.data.dataset_info": "LabelNames"},
     "data.distributed_sampler": {"mvlib.data": "OrderedDistributedSampler RepeatAugSampler"},
     "data.imagenet_info": {"mvlib.data": "ImageNetInfo infer_imagenet_subset"},
     "data.loader": {
@@ -68,6 +69,10 @@ ABSENT: dict[str, str] = {
     "data.dataset_factory.has_inaturalist": _VERSION,
     "data.dataset_factory.has_places365": _VERSION,
     "data.dataset_factory.has_qmnist": _VERSION,
+    **{f"data.{name}": _NAFLEX for name in (
+        "CenterCropToSequence", "NaFlexMapDatasetWrapper", "NaFlexMixup", "Patchify", "RandomCropToSequence",
+        "RandomResizedCropToSequence", "ResizeKeepRatioToSequence", "ResizeToSequence", "calculate_naflex_batch_size",
+        "create_naflex_loader", "mix_batch_variable_size", "pairwise_mixup_target", "patchify_image")},
     "data.naflex_dataset": _NAFLEX,
     "data.naflex_loader": _NAFLEX,
     "data.naflex_mixup": _NAFLEX,

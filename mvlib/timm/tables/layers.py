@@ -69,7 +69,7 @@ NAMES: dict[str, dict[str, str]] = {
     "layers.filter_response_norm": {
         "mvlib.layers.norm": "FilterResponseNormAct2d FilterResponseNormTlu2d inv_instance_rms",
     },
-    "layers.format": {"mvlib.layers.format": "Format get_channel_dim get_spatial_dim nchw_to nhwc_to"},
+    "layers.format": {"mvlib.layers.format": "Format FormatT get_channel_dim get_spatial_dim nchw_to nhwc_to"},
     "layers.gather_excite": {"mvlib.layers.feature_attention": "GatherExcite"},
     "layers.global_context": {"mvlib.layers.channel_attention": "GlobalContext"},
     "layers.grid": {"mvlib.layers.helpers": "meshgrid ndgrid"},
@@ -89,7 +89,7 @@ NAMES: dict[str, dict[str, str]] = {
     "layers.ml_decoder": {"mvlib.layers.ml_decoder": "add_ml_decoder_head MLDecoder TransformerDecoderLayerOptimal"},
     "layers.mlp": {
         "mvlib.layers.grn": "GlobalResponseNormMlp",
-        "mvlib.layers.mlp": "ConvMlp GatedMlp GluMlp Mlp SwiGLU",
+        "mvlib.layers.mlp": "ConvMlp GatedMlp GluMlp Mlp SwiGLU SwiGLUPacked",
     },
     "layers.non_local_attn": {"mvlib.layers.feature_attention": "BatNonLocalAttn BilinearAttnTransform NonLocalAttn"},
     "layers.norm": {
@@ -144,7 +144,7 @@ NAMES: dict[str, dict[str, str]] = {
     "layers.std_conv": {"mvlib.layers.std_conv": "ScaledStdConv2d ScaledStdConv2dSame StdConv2d StdConv2dSame"},
     "layers.test_time_pool": {"mvlib.layers.classifier": "apply_test_time_pool TestTimePoolHead"},
     "layers.trace_utils": {"mvlib.layers.fx": "_float_to_int", "torch": "_assert"},
-    "layers.typing": {"mvlib.layers.helpers": "nullwrap"},
+    "layers.typing": {"mvlib.layers.helpers": "LayerType disable_compiler nullwrap", "mvlib.layers.padding": "PadType"},
     "layers.weight_init": {
         "mvlib.layers.weight_init": "init_weight_jax init_weight_vit is_meta_device lecun_normal_ trunc_normal_ "
                                     "trunc_normal_tf_ variance_scaling_",
@@ -174,5 +174,6 @@ ABSENT: dict[str, str] = {
     **{f"layers.{path}": _NAFLEX for path in (
         "PatchEmbedInterpolator", "patch_embed.PatchEmbedInterpolator",
         "patch_embed.PatchEmbedResamplerFixedOrigSize")},
+    "layers.patch_embed.DTYPE_INTERMEDIATE": "kernels are resampled in float32",
     "layers.typing.F": "a type variable",
 }

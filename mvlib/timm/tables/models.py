@@ -1,21 +1,18 @@
-"""Modules of families: classes, helpers, `checkpoint_filter_fn`, ...; entrypoints follow. Imports no torch.
-
-What `timm.models` has of them stands under "models", found in the face itself: {"mvlib.timm.models.resnet": "ResNet"}.
-"""
+"""Modules of families: classes, helpers, `checkpoint_filter_fn`, ...; entrypoints follow. Imports no torch."""
 
 from __future__ import annotations
 
 _FAMILIES = "mvlib.timm.meanings.families"
 
-_CLASSES: dict[str, str] = {  # with timm's constructors, in the module of the family
-    "byobnet": "ByoBlockCfg ByobNet LayerFn create_block interleave_blocks register_block",
+_CLASSES: dict[str, str] = {  # with timm's constructors, in the module of the family; `timm.models` has them, too
+    "byobnet": "ByoBlockCfg ByobNet create_block",
     "cait": "Cait",
     "coat": "CoaT",
     "convit": "ConVit",
     "convnext": "ConvNeXt",
     "cspnet": "CspNet",
     "deit": "VisionTransformerDistilled",
-    "densenet": "DenseBlock DenseLayer DenseNet DenseTransition",
+    "densenet": "DenseNet",
     "dla": "DLA",
     "dpn": "DPN",
     "efficientnet": "EfficientNet",
@@ -24,9 +21,9 @@ _CLASSES: dict[str, str] = {  # with timm's constructors, in the module of the f
     "inception_resnet_v2": "InceptionResnetV2",
     "inception_v3": "InceptionV3",
     "inception_v4": "InceptionV4",
-    "levit": "Levit LevitDistilled",
+    "levit": "Levit",
     "maxxvit": "MaxxVit",
-    "mlp_mixer": "Affine MixerBlock MlpMixer ResBlock SpatialGatingBlock SpatialGatingUnit",
+    "mlp_mixer": "MixerBlock MlpMixer",
     "mobilenetv3": "MobileNetV3",
     "nasnet": "NASNetALarge",
     "nest": "Nest",
@@ -34,27 +31,43 @@ _CLASSES: dict[str, str] = {  # with timm's constructors, in the module of the f
     "pit": "PoolingVisionTransformer",
     "pnasnet": "PNASNet5Large",
     "regnet": "RegNet",
-    "res2net": "Bottle2neck",
-    "resnet": "BasicBlock Bottleneck ResNet downsample_avg downsample_conv drop_blocks make_blocks",
-    "resnetv2": "ResNetV2 create_resnetv2_stem",
-    "rexnet": "LinearBottleneck RexNet",
+    "resnet": "BasicBlock Bottleneck ResNet",
+    "resnetv2": "ResNetV2",
+    "rexnet": "RexNet",
     "selecsls": "SelecSls",
-    "senet": "SEBottleneck SENet SEResNetBlock SEResNetBottleneck",
-    "sknet": "SelectiveKernelBasic SelectiveKernelBottleneck",
-    "swin_transformer": "PatchMerging SwinTransformer SwinTransformerBlock SwinTransformerStage WindowAttention "
-                        "window_partition window_reverse",
-    "swin_transformer_v2": "PatchMerging SwinTransformerV2 SwinTransformerV2Block WindowAttention",
+    "senet": "SENet",
+    "swin_transformer": "SwinTransformer",
+    "swin_transformer_v2": "SwinTransformerV2",
     "tnt": "TNT",
     "tresnet": "TResNet",
-    "twins": "GlobalSubSampleAttn LocallyGroupedAttn PatchEmbed Twins",
-    "vgg": "VGG cfgs",
-    "visformer": "Attention Visformer",
-    "vision_transformer": "ATTN_LAYERS Block DiffParallelScalingBlock ParallelScalingBlock ParallelThingsBlock "
-                          "ResPostBlock VisionTransformer",
+    "twins": "Twins",
+    "vgg": "VGG",
+    "visformer": "Visformer",
+    "vision_transformer": "VisionTransformer",
     "vovnet": "VovNet",
     "xception": "Xception",
     "xception_aligned": "XceptionAligned",
     "xcit": "Xcit=XCiT",
+}
+_FURTHER: dict[str, str] = {  # what only the family's module has
+    "byobnet": "LayerFn interleave_blocks register_block",
+    "densenet": "DenseBlock DenseLayer DenseTransition",
+    "levit": "LevitDistilled",
+    "mlp_mixer": "Affine ResBlock SpatialGatingBlock SpatialGatingUnit",
+    "res2net": "Bottle2neck",
+    "resnet": "downsample_avg downsample_conv drop_blocks make_blocks",
+    "resnetv2": "create_resnetv2_stem",
+    "rexnet": "LinearBottleneck",
+    "senet": "SEBottleneck SEResNetBlock SEResNetBottleneck",
+    "sknet": "SelectiveKernelBasic SelectiveKernelBottleneck",
+    "swin_transformer": "PatchMerging SwinTransformerBlock SwinTransformerStage WindowAttention window_partition "
+                        "window_reverse",
+    "swin_transformer_v2": "PatchMerging SwinTransformerV2Block WindowAttention",
+    "twins": "GlobalSubSampleAttn LocallyGroupedAttn PatchEmbed",
+    "vgg": "cfgs",
+    "visformer": "Attention",
+    "vision_transformer": "ATTN_LAYERS Block DiffParallelScalingBlock ParallelScalingBlock ParallelThingsBlock "
+                          "ResPostBlock",
 }
 _FUNCTIONS: dict[str, str] = {  # of `meanings.families`
     "maxxvit": "window_reverse=window_reverse_to_size",
@@ -120,14 +133,19 @@ def _rows(family: str) -> dict[str, str]:
     derived = ["default_cfgs"] + ["_cfg"] * (family not in _WITHOUT_CFG)
     derived += ["checkpoint_filter_fn"] * (family in _WITH_FILTER) + [CREATORS.get(family, ("",))[0]]
     rows = {_FAMILIES: " ".join([*(f"{name}={family}.{name}" for name in derived if name), _FUNCTIONS.get(family, "")])}
-    if family in _CLASSES:
-        rows[f"mvlib.models.{family}"] = _CLASSES[family]
+    own = f"{_CLASSES.get(family, '')} {_FURTHER.get(family, '')}".strip()
+    if own:
+        rows[f"mvlib.models.{family}"] = own
     return {**rows, **_LAYERS.get(family, {})}
 
 
 NAMES: dict[str, dict[str, str]] = {
+    "models": {f"mvlib.models.{family}": names for family, names in _CLASSES.items()},
     **{f"models.{family}": _rows(family) for family in _WITH_CFGS},
-    "models._efficientnet_builder": {"mvlib.models.efficientnet_blocks": "decode_arch_def round_channels"},
+    "models._efficientnet_builder": {
+        "mvlib.models.efficientnet_blocks": "decode_arch_def round_channels",
+        _FAMILIES: "BN_EPS_TF_DEFAULT BN_MOMENTUM_TF_DEFAULT resolve_act_layer resolve_bn_args",
+    },
     "models._efficientnet_blocks": {
         "mvlib.models.efficientnet_blocks":
         "CondConvResidual ConvBnAct DepthwiseSeparableConv EdgeResidual InvertedResidual SqueezeExcite num_groups",
@@ -194,7 +212,15 @@ _ABSENT = {  # classes and functions, public in timm
     "_efficientnet_blocks": "MobileAttention UniversalInvertedResidual",
 }
 
+_BUILDER = "decode_arch_def gives mvlib's blocks, which EfficientNet places itself"
+_EXPORTED = ("ByoModelCfg ClassAttn EfficientNetFeatures HighResolutionNetFeatures LayerScaleBlock "
+             "LayerScaleBlockClassAttn MaxxVitCfg MaxxVitConvCfg MaxxVitTransformerCfg MobileNetV3Features NfCfg "
+             "RegNetCfg TalkingHeadAttn create_byob_stem")  # of these, what `timm.models` has, too
+
 ABSENT: dict[str, str] = {
+    **{f"models._efficientnet_builder.{name}": _BUILDER for name in ("BlockArgs", "EfficientNetBuilder")},
+    "models._efficientnet_builder.efficientnet_init_weights": "a model's own init_weights() does it",
+    **{f"models.{name}": _BUILT for name in _EXPORTED.split()},
     **{f"models.{family}.{name}": _BUILT for family, names in _ABSENT.items() for name in names.split()},
     **{f"models.{family}.model_cfgs": "an architecture's arguments stand in its row, and create_model takes them"
        for family in ("byoanet", "byobnet", "cspnet", "levit", "maxxvit", "nfnet", "regnet", "vovnet")},

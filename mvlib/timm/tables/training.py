@@ -92,7 +92,7 @@ NAMES: dict[str, dict[str, str]] = {
         "mvlib.optim.param_groups": "auto_group_layers group_parameters param_groups_layer_decay "
                                     "param_groups_weight_decay",
     },
-    "optim._types": {"mvlib.timm.meanings.optim": "OptimizerCallable"},
+    "optim._types": {"mvlib.timm.meanings.optim": "OptimType OptimizerCallable ParamsT"},
     "optim.adabelief": {"mvlib.optim.third_party": "AdaBelief"},
     "optim.adafactor": {"mvlib.optim.adafactor": "Adafactor"},
     "optim.adafactor_bv": {"mvlib.optim.adafactor": "AdafactorBigVision"},
@@ -109,7 +109,7 @@ NAMES: dict[str, dict[str, str]] = {
     "optim.lookahead": {"mvlib.optim.lookahead": "Lookahead"},
     "optim.madgrad": {_MOMENTUM: "MADGRAD"},
     "optim.mars": {_ADAPTIVE: "Mars"},
-    "optim.muon": {"mvlib.optim.muon": "Muon"},
+    "optim.muon": {"mvlib.optim.muon": "Muon NSCoeff"},
     "optim.nadam": {_ADAPTIVE: "NAdamLegacy"},
     "optim.nadamw": {_ADAPTIVE: "NAdamW"},
     "optim.nvnovograd": {_ADAPTIVE: "NvNovoGrad"},
