@@ -31,7 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers.helpers import owns_meta
+from ..layers.helpers import owns_meta, placeable
 from ..layers.pool import ConvClassifier, GlobalPool2d, Head
 from ..layers.stage import Stage, run_blocks
 from .scripting import scriptable
@@ -258,6 +258,8 @@ class ImageModel(nn.Module):
         super().__init_subclass__(**kwargs)
         if "head_path" in vars(cls):
             cls.classifier_path, cls.pool_path = f"{cls.head_path}.fc", f"{cls.head_path}.global_pool"
+        if "__init__" in vars(cls):
+            cls.__init__ = placeable(cls.__init__)  # type: ignore[method-assign]
 
     # forward
 

@@ -34,7 +34,7 @@ from ..layers.blur_pool import AaLayer, create_aa
 from ..layers.channel_attention import GlobalContext
 from ..layers.conv import CondConv2d, ConvNormAct, KernelSize, create_conv2d, num_groups
 from ..layers.drop import DropPath
-from ..layers.helpers import check_layer, make_divisible
+from ..layers.helpers import check_layer, make_divisible, placeable
 from ..layers.mlp import LayerScale2d
 from ..layers.norm import NormLayer, get_norm_act_layer, get_norm_layer
 from ..layers.padding import Padding
@@ -240,6 +240,7 @@ class SqueezeExcite(nn.Module):
         rd_round_fn: How the squeezed width is rounded; to the nearest integer unless given.
     """
 
+    @placeable
     def __init__(
         self,
         in_chs: int,
@@ -301,6 +302,7 @@ class ConvBnAct(_Residual):
         drop_path_rate: Stochastic depth.
     """
 
+    @placeable
     def __init__(
         self,
         in_chs: int,
@@ -341,6 +343,7 @@ class DepthwiseSeparableConv(_Residual):
         s2d: 1 to start with a space-to-depth convolution, which halves the kernel as it halves the resolution.
     """
 
+    @placeable
     def __init__(
         self,
         in_chs: int,
@@ -397,6 +400,7 @@ class InvertedResidual(_Residual):
     Source: Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", 2018.
     """
 
+    @placeable
     def __init__(
         self,
         in_chs: int,
@@ -453,6 +457,7 @@ class CondConvResidual(InvertedResidual):
     Source: Yang et al., "CondConv: Conditionally Parameterized Convolutions for Efficient Inference", 2019.
     """
 
+    @placeable
     def __init__(
         self,
         in_chs: int,
@@ -497,6 +502,7 @@ class EdgeResidual(_Residual):
     Source: Gupta and Akin, "Accelerator-aware Neural Network Design using AutoML" (EfficientNet-EdgeTPU), 2020.
     """
 
+    @placeable
     def __init__(
         self,
         in_chs: int,

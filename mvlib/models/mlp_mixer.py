@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..layers.activations import ActLayer, get_act_layer
 from ..layers.drop import DropPath
-from ..layers.helpers import to_2tuple
+from ..layers.helpers import placeable, to_2tuple
 from ..layers.mlp import GatedMlp, GluMlp, Mlp
 from ..layers.norm import LayerNorm, NormLayer, get_norm_layer
 from ..layers.patch_embed import PatchEmbed
@@ -47,6 +47,7 @@ class MixerBlock(nn.Module):
         drop_path: Stochastic depth.
     """
 
+    @placeable
     def __init__(
         self,
         dim: int,

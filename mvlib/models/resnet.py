@@ -30,7 +30,7 @@ from ..layers.activations import ActLayer, get_act_layer
 from ..layers.blur_pool import AaLayer, create_aa
 from ..layers.channel_attention import AttnLayer, SEModule, create_attn
 from ..layers.drop import DropBlock2d, DropPath, drop_path_rates
-from ..layers.helpers import to_ntuple
+from ..layers.helpers import placeable, to_ntuple
 from ..layers.norm import NormLayer, get_norm_layer
 from ..layers.padding import get_padding
 from ..layers.pool import GlobalPool2d, shortcut_pool
@@ -108,6 +108,7 @@ class BasicBlock(ResidualBlock):
     last_norm: ClassVar[str] = "bn2"
     act2: nn.Module
 
+    @placeable
     def __init__(
         self,
         inplanes: int,
@@ -156,6 +157,7 @@ class Bottleneck(ResidualBlock):
 
     act3: nn.Module
 
+    @placeable
     def __init__(
         self,
         inplanes: int,

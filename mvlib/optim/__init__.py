@@ -22,13 +22,12 @@ _NAMES = {
     "lookahead": ("Lookahead",),
     "momentum": ("Lars", "Lion", "MADGRAD", "RMSpropTF", "SGDP", "SGDW"),
     "adaptive": (
-        "AdamP", "AdamWLegacy", "Adan", "Adopt", "LaProp", "Lamb", "Mars", "NAdamLegacy", "NAdamW", "NvNovoGrad",
-        "RAdamLegacy",
+        "AdaBelief", "AdamP", "AdamWLegacy", "Adan", "Adopt", "LaProp", "Lamb", "Mars", "NAdamLegacy", "NAdamW",
+        "NvNovoGrad", "RAdamLegacy",
     ),
     "adafactor": ("Adafactor", "AdafactorBigVision"),
     "second_order": ("Adahessian", "Kron"),
     "muon": ("Muon", "orthogonalize"),
-    "third_party": ("AdaBelief",),
 }
 
 __getattr__, __dir__, __all__ = attach(__name__, _NAMES, submodules=("each",))

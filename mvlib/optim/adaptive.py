@@ -10,12 +10,23 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from . import each
-from .batch import Batch, BatchOptimizer, Group, State, Tensors, cautious, decay_, root_mean, trust_ratios
+from .batch import (
+    LOW_PRECISION,
+    Batch,
+    BatchOptimizer,
+    Group,
+    State,
+    Tensors,
+    cautious,
+    decay_,
+    root_mean,
+    trust_ratios,
+)
 from .momentum import project
 
 __all__ = [
-    "AdamP", "AdamWLegacy", "Adan", "Adopt", "LaProp", "Lamb", "Mars", "NAdamLegacy", "NAdamW", "NvNovoGrad",
-    "RAdamLegacy", "adam_update_",
+    "AdaBelief", "AdamP", "AdamWLegacy", "Adan", "Adopt", "LaProp", "Lamb", "Mars", "NAdamLegacy", "NAdamW",
+    "NvNovoGrad", "RAdamLegacy", "adam_update_",
 ]
 
 Betas = tuple[float, float]
@@ -150,17 +161,82 @@ class RAdamLegacy(BatchOptimizer):
         averages, squares = observe_(batch, batch.grads, group["betas"])
         decay_(batch, group)
         step_size = batch.lr / (1 - beta1**batch.step)
-        # length of the simple moving average that the running mean of squares stands for
-        longest = 2 / (1 - beta2) - 1
-        length = longest - 2 * batch.step * beta2**batch.step / (1 - beta2**batch.step)
-        if length < 5:  # too few squares to know their variance
+        rectifier = _rectifier(beta2, batch.step)
+        if rectifier is None:
             each.add_(batch.params, averages, alpha=-step_size)
             return
-        rectifier = (length - 4) / (longest - 4) * (length - 2) / length * longest / (longest - 2)
         roots = each.sqrt(squares)
         each.add_(roots, group["eps"])
-        step_size *= math.sqrt((1 - beta2**batch.step) * rectifier)
-        each.addcdiv_(batch.params, averages, roots, value=-step_size)
+        each.addcdiv_(batch.params, averages, roots, value=-step_size * rectifier)
+
+
+def _rectifier(beta2: float, step: int) -> float | None:
+    """RAdam's factor, bias correction included; None while there are too few squares to know their variance."""
+    # length of the simple moving average that the running mean of squares stands for
+    longest = 2 / (1 - beta2) - 1
+    length = longest - 2 * step * beta2**step / (1 - beta2**step)
+    if length < 5:
+        return None
+    rectifier = (length - 4) / (longest - 4) * (length - 2) / length * longest / (longest - 2)
+    return math.sqrt((1 - beta2**step) * rectifier)
+
+
+class AdaBelief(BatchOptimizer):
+    """Adam that divides by the gradient's deviation from its mean (https://arxiv.org/abs/2010.07468).
+
+    Args:
+        amsgrad: Divide by the largest variance so far; a rectified update takes the present one all the same.
+        fixed_decay: Decoupled weight decay does not scale with the learning rate.
+        rectify: Rectify the variance as RAdam does.
+        degenerated_to_sgd: Take plain momentum steps while the variance is not known well enough to rectify.
+    """
+
+    slots = ("exp_avg", "exp_avg_var")
+
+    def __init__(
+        self, params: Any, lr: float = 1e-3, betas: Betas = (0.9, 0.999), eps: float = 1e-16,
+        weight_decay: float = 0.0, amsgrad: bool = False, decoupled_decay: bool = True, fixed_decay: bool = False,
+        rectify: bool = True, degenerated_to_sgd: bool = True, foreach: bool | None = None,
+    ) -> None:
+        super().__init__(
+            params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, amsgrad=amsgrad,
+            decoupled_decay=decoupled_decay, fixed_decay=fixed_decay, rectify=rectify,
+            degenerated_to_sgd=degenerated_to_sgd, foreach=foreach)
+
+    def state_dtype(self, name: str, p: Tensor, group: Group) -> torch.dtype:
+        return torch.float32 if p.dtype in LOW_PRECISION else p.dtype
+
+    def init_state(self, p: Tensor, group: Group) -> State:
+        state = super().init_state(p, group)
+        return {**state, "max_exp_avg_var": torch.zeros_like(state["exp_avg_var"])} if group["amsgrad"] else state
+
+    def update(self, batch: Batch, group: Group) -> None:
+        (beta1, beta2), decay = group["betas"], group["weight_decay"]
+        is_low = batch.params[0].dtype in LOW_PRECISION
+        params, grads = ([t.float() for t in tensors] if is_low else tensors for tensors in (batch.params, batch.grads))
+        if decay and group["decoupled_decay"]:
+            each.mul_(params, 1.0 - decay * (1.0 if group["fixed_decay"] else batch.lr))
+        elif decay:
+            grads = list(each.add(grads, params, alpha=decay))
+        averages, variances = batch["exp_avg"], batch["exp_avg_var"]
+        each.lerp_(averages, grads, 1 - beta1)
+        surprises = each.sub(grads, averages)
+        each.mul_(variances, beta2)
+        each.addcmul_(variances, surprises, surprises, value=1 - beta2)
+        each.add_(variances, group["eps"])  # it stays in the state
+        if group["amsgrad"]:
+            each.maximum_(batch["max_exp_avg_var"], variances)
+        step_size = batch.lr / (1 - beta1**batch.step)
+        rectifier = _rectifier(beta2, batch.step) if group["rectify"] else 1.0
+        if rectifier is not None:
+            largest = batch["max_exp_avg_var"] if group["amsgrad"] and not group["rectify"] else variances
+            # a rectifier corrects the bias itself
+            roots = root_mean(largest, 0.0 if group["rectify"] else beta2, batch.step, group["eps"])
+            each.addcdiv_(params, averages, roots, value=-step_size * rectifier)
+        elif group["degenerated_to_sgd"]:
+            each.add_(params, averages, alpha=-step_size)
+        if is_low:
+            each.copy_(batch.params, params)
 
 
 class AdamP(BatchOptimizer):

@@ -21,7 +21,6 @@ _TORCH = "torch.optim."
 _OURS = "mvlib.optim."
 # what to say where a package is missing
 _INSTALL = {
-    "pytorch_optimizer": ("pytorch-optimizer", "pip install pytorch-optimizer (or pip install 'mvlib[train]')"),
     "bitsandbytes": ("bitsandbytes", "pip install bitsandbytes"),
     "apex": ("apex", "NVIDIA's, built from https://github.com/NVIDIA/apex"),
 }
@@ -215,10 +214,6 @@ def _register_all() -> None:
     _add("adagrad", _TORCH + "Adagrad", "torch's Adagrad", "eps", eps=1e-8)
     _add("rmsprop", _TORCH + "RMSprop", "torch's RMSprop", "eps", "momentum", alpha=0.9)
 
-    belief = "pytorch-optimizer's AdaBelief, steps counted by group"
-    for name, text, rectify in (("adabelief", belief, False), ("radabelief", belief + ", rectified", True)):
-        _add(name, _OURS + "third_party.AdaBelief", text, "eps", "betas", package="pytorch_optimizer", rectify=rectify)
-
     momentum, adaptive = _OURS + "momentum.", _OURS + "adaptive."
     _add("sgdw", momentum + "SGDW", "SGD with Nesterov momentum and decoupled weight decay", "momentum", nesterov=True)
     _add("sgdp", momentum + "SGDP", "SGD that does not lengthen scale-invariant weights", "eps", "momentum",
@@ -228,6 +223,8 @@ def _register_all() -> None:
     _add("madgrad", momentum + "MADGRAD", "MADGRAD, momentumized dual averaging", "eps", "momentum")
     _add("rmsproptf", momentum + "RMSpropTF", "RMSprop as TensorFlow has it", "eps", "momentum", alpha=0.9)
 
+    for name, text, rectify in (("adabelief", "AdaBelief", False), ("radabelief", "AdaBelief, rectified", True)):
+        _add(name, adaptive + "AdaBelief", text, "eps", "betas", rectify=rectify)
     _add("adamwlegacy", adaptive + "AdamWLegacy", "AdamW with caution, corrected decay and update clipping", "eps",
          "betas")
     _add("nadamw", adaptive + "NAdamW", "AdamW with Nesterov momentum, AlgoPerf's", "eps", "betas")

@@ -93,7 +93,7 @@ NAMES: dict[str, dict[str, str]] = {
                                     "param_groups_weight_decay",
     },
     "optim._types": {"mvlib.timm.meanings.optim": "OptimType OptimizerCallable ParamsT"},
-    "optim.adabelief": {"mvlib.optim.third_party": "AdaBelief"},
+    "optim.adabelief": {_ADAPTIVE: "AdaBelief"},
     "optim.adafactor": {"mvlib.optim.adafactor": "Adafactor"},
     "optim.adafactor_bv": {"mvlib.optim.adafactor": "AdafactorBigVision"},
     "optim.adahessian": {"mvlib.optim.second_order": "Adahessian"},
