@@ -497,15 +497,24 @@ class NoValues(TorchFunctionMode):
 def _construct(
     entrypoint: Callable[..., ImageModel], arguments: Mapping[str, Any], as_it_is: bool = False
 ) -> ImageModel:
-    """Build on the meta device whatever keeps our contract; other models, or all, are built as they are."""
-    if as_it_is or not _keeps_contract(entrypoint):
+    """Build on the meta device what is ours throughout; a user's code gives values where it builds, and keeps them."""
+    if as_it_is or not _is_ours_throughout(entrypoint, arguments):
         return entrypoint(**arguments)
     with torch.device("meta"), NoValues():
-        return entrypoint(**arguments)
+        model = entrypoint(**arguments)
+    kinds = {type(module) for module in model.modules()}
+    return model if all(map(_is_ours, kinds)) else entrypoint(**arguments)
 
 
-def _keeps_contract(entrypoint: Callable[..., nn.Module]) -> bool:
-    return issubclass(model_class(entrypoint) or object, ImageModel)
+def _is_ours_throughout(entrypoint: Callable[..., nn.Module], arguments: Mapping[str, Any]) -> bool:
+    made = (entrypoint, model_class(entrypoint), *filter(callable, arguments.values()))
+    return all(map(_is_ours, made))
+
+
+def _is_ours(made_by: Any) -> bool:
+    """Whether a class or function is mvlib's or torch's, whose modules can be given their values later."""
+    made_by = made_by.func if isinstance(made_by, partial) else made_by
+    return str(getattr(made_by, "__module__", "")).partition(".")[0] in ("mvlib", "torch")
 
 
 def _build(
@@ -534,7 +543,7 @@ def _build(
     if isinstance(result, nn.Module):
         return result
     theirs = {key: value for key, value in arguments.items() if key not in given}
-    is_cheap = _keeps_contract(entrypoint)
+    is_cheap = _is_ours_throughout(entrypoint, arguments)
     if given and is_cheap and isinstance(attempt(theirs), nn.Module):
         raise result  # the repository's own arguments are fine
     reason = f"'{request.architecture}' cannot be built so: {shorten_error(result)}"

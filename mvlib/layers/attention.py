@@ -254,7 +254,7 @@ class DifferentialWeights(nn.Module):
     Source: Ye et al., "Differential Transformer", 2024.
     """
 
-    lambdas: tuple[str, ...]
+    lambdas: tuple[str, ...] = ()
 
     def add_differential_weights(self, head_dim: int, depth: int, dual_lambda: bool = False) -> None:
         """Register parameters for heads of `head_dim` in the block at `depth` (from 0); `dual_lambda`: two numbers."""
@@ -269,6 +269,7 @@ class DifferentialWeights(nn.Module):
         self.fused_attn = use_fused_attn()
         self.sub_norm = RmsNorm(2 * head_dim, eps=1e-5)
         self.lambda_init = 0.8 - 0.6 * math.exp(-0.3 * depth)
+        DifferentialWeights.reset_parameters(self)
 
     def reset_parameters(self) -> None:
         for name in self.lambdas:
@@ -335,7 +336,6 @@ class DiffAttention(DifferentialWeights):
         self.proj = nn.Linear(dim, dim, bias=proj_bias)
         self.proj_drop = nn.Dropout(proj_drop)
         self.add_differential_weights(head_dim, depth, dual_lambda)
-        self.reset_parameters()
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
         q, k, v = self.qkv(x).chunk(3, dim=2)

@@ -666,16 +666,15 @@ class ImageModel(nn.Module):
         """
         named = dict(self.named_modules())
         paths = list(named) if paths is None else list(paths)
-        is_empty = any(owns_meta(named[path]) for path in paths)
-        if self._began_empty is None:
-            self._began_empty = is_empty
-        if is_empty:
+        if any(owns_meta(named[path]) for path in paths):
+            self._began_empty = self._began_empty is not False
             return
         with torch.no_grad():
             for path in paths:
                 module = named[path]
                 if module._parameters or module._buffers:
                     self.init_module(path, module)
+        self._began_empty = bool(self._began_empty)
 
     def _init_as(self, mode: str, needs_reset: bool) -> None:
         """What `init_weights(mode, needs_reset)` of a family with several schemes does.
@@ -700,14 +699,16 @@ class ImageModel(nn.Module):
     def init_module(self, name: str, module: nn.Module) -> None:
         """Initialise what `module` itself owns; families refine this and fall back to it.
 
-        A user's block without `reset_parameters()` keeps what its constructor gave it.
+        While the model is being built, what the constructors of its parts gave stays, a user's block's above all; later
+        that of parts without `reset_parameters()`.
 
         Raises:
             NotImplementedError: The model was built on the meta device, where a constructor gives no values.
         """
         reset = getattr(module, "reset_parameters", None)
         if reset is not None:
-            reset()
+            if module is self or self._began_empty is not None:
+                reset()
         elif self._began_empty and any(p is not None for p in module._parameters.values()):
             raise NotImplementedError(f"{type(module).__name__} at '{name}' owns parameters, not reset_parameters()")
         init_others = getattr(module, "init_non_persistent_buffers", None)

@@ -88,6 +88,7 @@ class LayerScaleBlock(nn.Module):
         self.norm2 = norm_layer(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop)
         self.gamma_1, self.gamma_2 = (nn.Parameter(torch.empty(dim)) for _ in range(2))
+        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         for gamma in (self.gamma_1, self.gamma_2):

@@ -56,6 +56,7 @@ class GatedPositionalAttention(nn.Module):
         self.pos_proj = nn.Linear(3, num_heads)  # of column distance, row distance, squared distance
         self.attn_drop, self.proj_drop = nn.Dropout(attn_drop), nn.Dropout(proj_drop)
         self.gating_param = nn.Parameter(torch.empty(num_heads))
+        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         nn.init.ones_(self.gating_param)

@@ -130,6 +130,7 @@ class Attention(nn.Module):
         self.register_buffer("attention_bias_idxs", index, persistent=False)
         if not index.is_meta:  # parameters may be on the meta device, and buffers in memory
             self.init_non_persistent_buffers()
+        self.reset_parameters()
 
     def add_projections(self, dim: int, layer: Layer) -> None:
         self.qkv = layer(dim, self.num_heads * (2 * self.key_dim + self.val_dim))

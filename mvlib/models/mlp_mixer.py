@@ -79,6 +79,7 @@ class Affine(nn.Module):
         super().__init__()
         self.alpha = nn.Parameter(torch.empty(1, 1, dim))
         self.beta = nn.Parameter(torch.empty(1, 1, dim))
+        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         nn.init.ones_(self.alpha)
@@ -118,6 +119,7 @@ class ResBlock(nn.Module):
         self.norm2 = norm_layer(dim)
         self.mlp_channels = mlp_layer(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=drop)
         self.ls1, self.ls2 = (nn.Parameter(torch.empty(dim)) for _ in range(2))
+        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         for scale in (self.ls1, self.ls2):

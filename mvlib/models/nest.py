@@ -77,6 +77,7 @@ class NestLevel(nn.Module):
         self.pos_embed = nn.Parameter(torch.empty(1, blocks**2, block_size**2, dim))
         self.pool = pool
         self.transformer_encoder = nn.Sequential(*layers)
+        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         nn.init.trunc_normal_(self.pos_embed, std=0.02)

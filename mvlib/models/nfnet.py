@@ -135,6 +135,7 @@ class NormFreeBlock(nn.Module):
         self.attn_last = attn_layer(out_chs) if attn_layer is not None and not reg else None
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0.0 else nn.Identity()
         self.skipinit_gain = nn.Parameter(torch.empty(())) if skipinit else None
+        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         if self.skipinit_gain is not None:

@@ -209,6 +209,7 @@ class ParallelScalingBlock(nn.Module):
         self.mlp_out_proj = None if fuse_out_proj else nn.Linear(hidden, dim, bias=proj_bias)
         self.ls = LayerScale(dim, init_values) if init_values is not None else nn.Identity()
         self.drop_path = _path(drop_path)
+        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         if self.mlp_bias is not None:

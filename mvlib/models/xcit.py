@@ -104,6 +104,7 @@ class CrossCovarianceAttention(nn.Module):
         self.attn_drop = nn.Dropout(attn_drop)
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
+        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         nn.init.ones_(self.temperature)
@@ -164,6 +165,7 @@ class CovarianceBlock(nn.Module):
         self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop)
         self.drop_path2 = DropPath(drop_path)
         self.gamma1, self.gamma3, self.gamma2 = (nn.Parameter(torch.empty(dim)) for _ in range(3))
+        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         for gamma in self._parameters.values():
@@ -201,6 +203,7 @@ class ClassBlock(nn.Module):
         self.norm2 = norm_layer(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop)
         self.gamma1, self.gamma2 = (nn.Parameter(torch.empty(dim)) for _ in range(2))
+        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         for gamma in self._parameters.values():
