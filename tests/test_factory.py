@@ -494,53 +494,6 @@ def test_a_plain_module_of_a_user_s(fresh_registry, tmp_path):
         mvlib.save_for_hub(model, tmp_path / "out")
 
 
-def test_values_from_a_user_s_constructor_stay(fresh_registry):
-    """What is built on the meta device loses them."""
-    from mvlib.models.resnet import BasicBlock, ResNet
-    from mvlib.models.vision_transformer import Block, VisionTransformer
-
-    small = dict(embed_dim=16, depth=1, num_heads=2, img_size=16, patch_size=8, num_classes=2)
-
-    class Net(VisionTransformer):
-        def __init__(self, **kwargs):
-            super().__init__(**{**small, **kwargs})
-            torch.nn.init.constant_(self.head.bias, -4.0)
-
-    def made(**kwargs) -> VisionTransformer:
-        model = VisionTransformer(**{**small, **kwargs})
-        torch.nn.init.constant_(model.head.bias, -4.0)
-        return model
-
-    mvlib.register_model(made)
-    mvlib.register_model(Net)
-    mvlib.register_model.variants(__name__, Net, {"variant": {}})
-    for name in ("made", "Net", "variant"):
-        assert mvlib.create_model(name).head.bias.tolist() == [-4.0, -4.0], name
-
-    class MyBlock(Block):
-        def __init__(self, *args, **kwargs):
-            super().__init__(*args, **kwargs)
-            torch.nn.init.constant_(self.norm1.weight, 7.0)
-
-    class MyNorm(torch.nn.LayerNorm):
-        def __init__(self, *args, **kwargs):
-            super().__init__(*args, **kwargs)
-            torch.nn.init.constant_(self.weight, 7.0)
-
-    class MyResBlock(BasicBlock):
-        def __init__(self, *args, **kwargs):
-            super().__init__(*args, **kwargs)
-            torch.nn.init.constant_(self.bn1.weight, 7.0)
-
-    for changes in (dict(block_fn=MyBlock), dict(norm_layer=MyNorm),
-                    dict(norm_layer=functools.partial(MyNorm, eps=1e-6))):
-        for model in (mvlib.create_model("vit_tiny_patch16_224", **small, **changes),
-                      VisionTransformer(**small, **changes)):
-            assert model.blocks[0].norm1.weight.unique().tolist() == [7.0], changes
-    for model in (mvlib.create_model("resnet10t", block=MyResBlock), ResNet(MyResBlock, (1, 1, 1, 1))):
-        assert model.layer1[0].bn1.weight.unique().tolist() == [7.0]
-
-
 def test_what_default_weights_need_holds_for_weights_alone():
     def eps(**kwargs):
         with torch.device("meta"):

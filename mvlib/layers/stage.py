@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .config import use_reentrant_ckpt
 
-__all__ = ["Stage", "run_blocks"]
+__all__ = ["Stage", "run_blocks", "runs_by_itself"]
 
 
 def run_blocks(
@@ -25,6 +25,8 @@ def run_blocks(
             changes its input in place is run as it is: its input would not be there any more.
     """
     recompute = recompute and torch.is_grad_enabled()
+    if not recompute and runs_by_itself(blocks):
+        return blocks(x, *shared, **options)  # type: ignore[operator]
     for block in blocks:
         again = recompute and not getattr(block, "inplace", False)
         if again:
@@ -32,6 +34,16 @@ def run_blocks(
         else:
             x = block(x, *shared, **options)
     return x
+
+
+def runs_by_itself(blocks: Any) -> bool:
+    """Whether to call a container is more than to run its blocks in turn: a user hooked it, or put his own there."""
+    if not isinstance(blocks, nn.Module) or isinstance(blocks, nn.ModuleList):
+        return False
+    if blocks._forward_hooks or blocks._forward_pre_hooks or blocks._backward_hooks or blocks._backward_pre_hooks:
+        return True
+    return "forward" in vars(blocks) or (
+        type(blocks) is not nn.Sequential and not type(blocks).__module__.startswith(("mvlib.", "torch.fx")))
 
 
 class Stage(nn.Module):

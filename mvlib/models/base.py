@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from ..layers.helpers import owns_meta, placeable
 from ..layers.pool import ConvClassifier, GlobalPool2d, Head
-from ..layers.stage import Stage, run_blocks
+from ..layers.stage import Stage, run_blocks, runs_by_itself
 from .scripting import scriptable
 
 if TYPE_CHECKING:
@@ -127,6 +127,13 @@ class Flow:
     stages: list[Step]
     tail: list[Step] = field(default_factory=list)
     neck: list[Step] = field(default_factory=list)
+
+    @property
+    def container(self) -> str:
+        """Path of the module whose items, all in turn, the stages are; "" where they are not."""
+        path = self.stages[0].name.rpartition(".")[0] if self.stages else ""
+        are_items = all(step.name == f"{path}.{i}" and not step.method for i, step in enumerate(self.stages))
+        return path if are_items and not any(s.name.startswith(f"{path}.") for s in self.stem + self.end) else ""
 
     @property
     def body(self) -> list[Step]:
@@ -278,13 +285,29 @@ class ImageModel(nn.Module):
 
     def run_flow(self, x: Any, **shared: Any) -> Any:
         """Final features of an image; `shared` are values for the steps that take them."""
+        container = self._follow_container()
         for step in self.flow.stem:
             x = self.run_step(step, x, shared)
-        for step in self.flow.stages:
-            x = self.run_step(step, x, shared, self.grad_checkpointing)
+        if container is not None and not self.grad_checkpointing and runs_by_itself(container):
+            step = self.flow.stages[0]
+            x = self.run_step(replace(step, name=self.flow.container), x, shared)
+        else:
+            for step in self.flow.stages:
+                x = self.run_step(step, x, shared, self.grad_checkpointing)
         for step in self.flow.end:
             x = self.run_step(step, x, shared)
         return x
+
+    def _follow_container(self) -> nn.Module | None:
+        """The module whose items the stages are; where a user cut or added some, the stages are now those there are."""
+        path, stages = self.flow.container, self.flow.stages
+        if not path:
+            return None
+        container = self.get_submodule(path)
+        if isinstance(container, (nn.Sequential, nn.ModuleList)) and len(container) not in (0, len(stages)):
+            stages[len(container):] = [replace(stages[-1], name=f"{path}.{i}", module=None)
+                                       for i in range(len(stages), len(container))]
+        return container
 
     def run_step(self, step: Step, x: Any, shared: dict[str, Any], recompute: bool = False) -> Any:
         """What a step makes of `x` and of the shared values that it takes; what it gives is added to them.
@@ -314,8 +337,8 @@ class ImageModel(nn.Module):
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Final features -> logits, or the classifier's input where `pre_logits`."""
         if self._head is not None:
-            logits: Tensor = self._head(x, pre_logits=pre_logits)
-            return logits
+            head: Callable[..., Tensor] = self._head  # a user may have put any module there
+            return head(x, pre_logits=True) if pre_logits else head(x)
         x = self.pool(x)
         if "head_drop" in self._modules:
             x = self.head_drop(x)
@@ -376,6 +399,7 @@ class ImageModel(nn.Module):
         **shared: Any,
     ) -> Any:
         """What `forward_intermediates` gives; `shared` are values for the steps that take them."""
+        self._follow_container()
         wanted = set(take_indices(len(self.flow.taps), indices))
         stop_after = max(wanted) if stop_early or intermediates_only else len(self.flow.taps)
         image_size = x.shape[-2:] if hasattr(x, "shape") else None

@@ -137,7 +137,8 @@ class TokenModel(ImageModel):
         self.fc_norm = norm(self.embed_dim) if final_norm and is_behind else nn.Identity()
         self.head_drop = nn.Dropout(drop_rate)
         self.head = self.make_classifier(num_classes)
-        stride = self.patch_embed.feat_ratio()
+        embed: Any = self.patch_embed  # a user's may say nothing of its stride
+        stride = embed.feat_ratio() if hasattr(embed, "feat_ratio") else to_2tuple(embed.patch_size)[0]
         sharing = [Step("share", gives=self.shared)] if self.shared else []
         self.flow = Flow(
             stem=[Step("patch_embed"), *sharing, Step("_pos_embed"), Step("patch_drop"), Step("norm_pre")],
