@@ -303,7 +303,10 @@ class ImageModel(nn.Module):
         path, stages = self.flow.container, self.flow.stages
         if not path:
             return None
-        container = self.get_submodule(path)
+        try:
+            container = self.get_submodule(path)
+        except AttributeError:  # a `FeatureExtractor` has arranged the modules otherwise
+            return None
         if isinstance(container, (nn.Sequential, nn.ModuleList)) and len(container) not in (0, len(stages)):
             stages[len(container):] = [replace(stages[-1], name=f"{path}.{i}", module=None)
                                        for i in range(len(stages), len(container))]
