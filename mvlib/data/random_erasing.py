@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -24,21 +24,21 @@ _ATTEMPTS = 10  # to find a box that is smaller than the image
 
 
 class ErasedBox(NamedTuple):
-    """A rectangle to erase, in pixels, and the seed of its noise."""
+    """A rectangle to erase, in pixels, and the seed of its noise; without one, noise is from torch's generator."""
 
     top: int
     left: int
     height: int
     width: int
-    noise_seed: int = 0
+    noise_seed: int | None = None
 
 
 class RandomErasing:
     """Erase boxes of normalised images, in place.
 
-    All at once when called; or in two halves, so that the place where an image is read draws, and the device where it
-    is used fills: `erase_(image, draw(height, width))`. Boxes and seeds are drawn from Python's `random`, and the
-    noise of a box depends on its seed alone.
+    All at once when called, as timm does it: boxes are drawn from Python's `random`, noise from torch's generator.
+    Or in two halves, so that the place where an image is read draws, and the device where it is used fills:
+    `erase_(image, draw(height, width))`. Then a seed is drawn for each box too, and its noise depends on that alone.
 
     Args:
         probability: That an image is erased at all.
@@ -83,15 +83,18 @@ class RandomErasing:
 
     def draw(self, height: int, width: int) -> list[ErasedBox]:
         """Boxes to erase of one image of `height` and `width` pixels; none with probability 1 - `probability`."""
+        boxes = self._draw_boxes(height, width)
+        if self.mode == "const":
+            return boxes
+        return [box._replace(noise_seed=random.getrandbits(63)) for box in boxes]
+
+    def _draw_boxes(self, height: int, width: int) -> list[ErasedBox]:
         if random.random() > self.probability:
             return []
         count = self.min_count
         if count != self.max_count:
             count = random.randint(self.min_count, self.max_count)
-        boxes = [box for _ in range(count) if (box := self._draw_box(height, width, count))]
-        if self.mode == "const":
-            return boxes
-        return [box._replace(noise_seed=random.getrandbits(63)) for box in boxes]
+        return [box for _ in range(count) if (box := self._draw_box(height, width, count))]
 
     def _draw_box(self, height: int, width: int, count: int) -> ErasedBox | None:
         for _ in range(_ATTEMPTS):
@@ -102,7 +105,7 @@ class RandomErasing:
                 return ErasedBox(random.randint(0, height - h), random.randint(0, width - w), h, w)
         return None
 
-    def erase_(self, image: Tensor, boxes: Sequence[Sequence[int]]) -> Tensor:
+    def erase_(self, image: Tensor, boxes: Iterable[ErasedBox | tuple[int, int, int, int, int | None]]) -> Tensor:
         """Erase `boxes` (top, left, height, width, noise seed) of an image (channels, height, width), in place."""
         for top, left, height, width, seed in boxes:
             box = image[:, top:top + height, left:left + width]
@@ -110,18 +113,18 @@ class RandomErasing:
                 box.zero_()
                 continue
             size = (height, width) if self.mode == "pixel" else (1, 1)
-            noise = torch.empty(*size, len(image), dtype=image.dtype, device=image.device)
-            noise.normal_(generator=torch.Generator(image.device).manual_seed(seed))
-            box.copy_(noise.permute(2, 0, 1))
+            generator = None if seed is None else torch.Generator(image.device).manual_seed(seed)
+            noise = torch.empty(len(image), *size, dtype=image.dtype, device=image.device)
+            box.copy_(noise.normal_(generator=generator))
         return image
 
     def __call__(self, images: Tensor) -> Tensor:
         """Erase an image (channels, height, width), or a batch of them, in place."""
         if images.ndim == 3:
-            return self.erase_(images, self.draw(*images.shape[-2:]))
+            return self.erase_(images, self._draw_boxes(*images.shape[-2:]))
         clean = len(images) // self.num_splits if self.num_splits > 1 else 0
         for image in images[clean:]:
-            self.erase_(image, self.draw(*image.shape[-2:]))
+            self.erase_(image, self._draw_boxes(*image.shape[-2:]))
         return images
 
     def __repr__(self) -> str:

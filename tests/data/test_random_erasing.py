@@ -1,4 +1,4 @@
-"""Random erasing against timm's: the same boxes from the same draws; noise that belongs to the box."""
+"""Random erasing against timm's: the same boxes and noise from the same draws; or noise that belongs to the box."""
 
 import random
 from collections import Counter
@@ -19,26 +19,17 @@ def ones(*shape: int) -> torch.Tensor:
 @pytest.mark.parametrize("options", [
     {}, {"probability": 1.0, "max_count": 3}, {"probability": 1.0, "min_count": 2, "max_count": 2, "max_aspect": 3.3},
     {"probability": 0.9, "min_area": 0.3, "max_area": 0.9, "min_aspect": 0.1}, {"num_splits": 3},
+    {"mode": "rand", "max_count": 3}, {"mode": "pixel", "max_count": 3},
 ], ids=str)
-def test_the_boxes_are_those_of_timm(options):
+def test_the_boxes_and_their_noise_are_those_of_timm(options):
     for seed in range(40):
-        random.seed(seed)
+        random.seed(seed), torch.manual_seed(seed)
         ours = RandomErasing(**options)(ones(6, 3, 40, 56))
-        ended = random.getstate()
-        random.seed(seed)
+        ended, torchs = random.getstate(), torch.get_rng_state()
+        random.seed(seed), torch.manual_seed(seed)
         theirs = Peer(**options, device="cpu")(ones(6, 3, 40, 56))
         assert torch.equal(ours, theirs), seed
-        assert ended == random.getstate()
-
-
-@pytest.mark.parametrize("mode", ["rand", "pixel"])
-def test_noise_fills_the_boxes_of_timm(mode):
-    for seed in range(20):
-        random.seed(seed)
-        ours = RandomErasing(1.0, mode=mode)(ones(3, 40, 56))
-        random.seed(seed)
-        theirs = Peer(1.0, mode=mode, device="cpu")(ones(3, 40, 56))
-        assert torch.equal(ours != 1, theirs != 1), seed
+        assert ended == random.getstate() and torch.equal(torchs, torch.get_rng_state())
 
 
 def test_noise_is_normal_one_colour_a_box_or_a_pixel():
@@ -51,16 +42,16 @@ def test_noise_is_normal_one_colour_a_box_or_a_pixel():
     assert abs(colours.mean()) < 0.05 and abs(colours[..., 0, 0].std() - 1) < 0.05
 
 
-def test_drawing_and_erasing_apart_are_the_same_as_together():
+def test_drawn_boxes_are_erased_alike_in_whatever_order():
     erasing = RandomErasing(0.7, mode="pixel", max_count=3)
     random.seed(3)
-    together = erasing(ones(8, 3, 32, 48))
-    random.seed(3)
     boxes = [erasing.draw(32, 48) for _ in range(8)]
-    apart = ones(8, 3, 32, 48)
-    for image, drawn in reversed(list(zip(apart, boxes))):  # in whatever order
+    forth, back = ones(8, 3, 32, 48), ones(8, 3, 32, 48)
+    for image, drawn in zip(forth, boxes):
         erasing.erase_(image, drawn)
-    assert torch.equal(together, apart)
+    for image, drawn in reversed(list(zip(back, boxes))):
+        erasing.erase_(image, drawn)
+    assert torch.equal(forth, back) and (forth != 1).sum() > 100
     assert len({box.noise_seed for drawn in boxes for box in drawn}) == sum(map(len, boxes))
 
 
