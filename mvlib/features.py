@@ -84,7 +84,8 @@ class FeatureExtractor(nn.ModuleDict):
     Args:
         model: The model; it is taken apart.
         out_indices: Which features: None for the family's default, an int for the last n, or indices in any order;
-            outputs, `feature_info` and the attribute `out_indices` have them in order of depth, each once.
+            outputs, `feature_info` and the attribute `out_indices` have them in order of depth, each once;
+            `feature_info.out_indices` counts from the end where this does, except in the form "getter".
         output_fmt: "NCHW", "NHWC" or "NLC"; unless given the family's own, and "NCHW" where `feature_cls` is "getter".
         norm: Apply the final norm to the outputs that it fits, in the form "getter".
         return_dict: Return a dict instead of a list.
@@ -119,13 +120,13 @@ class FeatureExtractor(nn.ModuleDict):
         if isinstance(default, int):
             default = min(default, len(info))
         taken = take_indices(len(info), default if out_indices is None else out_indices)
-        names = tuple(map(str, _as_given(taken, out_indices, len(info)) if out_map is None else out_map))
+        given = _as_given(taken, out_indices, len(info))
+        names = tuple(map(str, given if out_map is None else out_map))
         if len(names) != len(taken):
             raise ConfigError(f"out_map names {len(names)} outputs, there are {len(taken)}")
         self.out_indices = tuple(taken)
         self.output_fmt = output_fmt or ("NCHW" if feature_cls == "getter" else model.feature_layout)
         self.return_dict = return_dict or feature_cls == "dict"
-        self.feature_info = FeatureInfo(info, taken)
         self.in_chans = model.in_chans
         self.norm, self._names = norm, names
 
@@ -133,6 +134,7 @@ class FeatureExtractor(nn.ModuleDict):
         if form == "hook" and model.feature_form == "flat":
             form = "flat"
         self.form = form
+        self.feature_info = FeatureInfo(info, taken if form == "getter" else given)
         self._inside = _INSIDE.get(form, "")
         self._is_flat = form == "flat"
         self._flattened = {f"{name}_{item}": f"{name}.{item}" for name, child in model.named_children()
@@ -204,8 +206,10 @@ class FeatureExtractor(nn.ModuleDict):
     def return_layers(self, layers: Mapping[str, str]) -> None:
         """Other outputs from now on, as others' code chooses them: those named, by the modules of `feature_info` or
         by children, up to the deepest that this was built for."""
+        info = self.feature_info.info
+        deepest = self.feature_info.out_indices[-1] % len(info)
         names = {i: layers.get(item["module"], layers.get(self._own_name(item["module"])))
-                 for i, item in enumerate(self.feature_info.info) if i <= self.feature_info.out_indices[-1]}
+                 for i, item in enumerate(info[:deepest + 1])}
         taken = {i: str(name) for i, name in names.items() if name is not None}
         self.out_indices, self._names = tuple(taken), tuple(taken.values())
 

@@ -29,6 +29,7 @@ folder = image_folder(here / "images")
 
 random_seed(42, 0)
 model = fill(timm.create_model("resnet18", pretrained=False, num_classes=3, drop_rate=0.0, checkpoint_path=""))
+model.double()  # Adam makes steps of the last bits of gradients that are almost 0: within 1e-9, in float32 within 1e-2
 config = resolve_data_config(dict(input_size=None, img_size=32), model=model, verbose=False)
 loaders = {
     split: create_loader(create_dataset("", root=folder, split=split), input_size=config["input_size"], batch_size=4,
@@ -39,7 +40,7 @@ loaders = {
 }
 assert isinstance(loaders["train"], torch.utils.data.DataLoader)
 mixup = Mixup(mixup_alpha=0.8, cutmix_alpha=1.0, label_smoothing=0.1, num_classes=3)
-optimizer = create_optimizer_v2(model, opt="adamw", lr=1e-3, weight_decay=0.05, layer_decay=0.75, eps=1e-3)
+optimizer = create_optimizer_v2(model, opt="adamw", lr=1e-3, weight_decay=0.05, layer_decay=0.75)
 scheduler, epochs = create_scheduler_v2(optimizer, sched="cosine", num_epochs=EPOCHS, warmup_epochs=1, warmup_lr=1e-5,
                                         min_lr=1e-6, step_on_epochs=False, updates_per_epoch=len(loaders["train"]))
 assert isinstance(scheduler, CosineLRScheduler)
@@ -57,7 +58,7 @@ for epoch in range(EPOCHS):
     order = [loaders["train"].dataset[i] for i in range(8)]  # the sampler's order is torch's own
     for start in (0, 4):
         x = torch.stack([image for image, _ in order[start:start + 4]])
-        x, target = mixup(x, torch.tensor([label for _, label in order[start:start + 4]]))
+        x, target = mixup(x.double(), torch.tensor([label for _, label in order[start:start + 4]]))
         loss = train_loss(model(x), target)
         optimizer.zero_grad()
         loss.backward()
@@ -74,7 +75,7 @@ for epoch in range(EPOCHS):
     top1 = AverageMeter()
     with torch.no_grad():
         for x, target in loaders["val"]:
-            logits = ema.module(x)
+            logits = ema.module(x.double())
             top1.update(accuracy(logits, target, topk=(1, 3))[0].item(), len(x))
     scheduler.step(epoch + 1, top1.avg)
     update_summary(epoch, OrderedDict(loss=meter.avg), OrderedDict(top1=top1.avg), filename=f"{out}/summary.csv",

@@ -39,4 +39,4 @@ for name, kwargs in BACKBONES.items():
     with torch.no_grad():
         RESULT[name] = {"maps": model(images(1, kwargs.get("in_chans", 3), 64, 64)), "channels": info.channels(),
                         "reduction": info.reduction(), "names": info.module_name(),
-                        "dicts": info.get_dicts(keys=["num_chs", "reduction"])}
+                        "indices": list(info.out_indices), "dicts": info.get_dicts(keys=["num_chs", "reduction"])}
