@@ -99,14 +99,14 @@ class ImageClassification(nn.Module):
         padded[..., border[1]:border[1] + height, border[0]:border[0] + width] = img
         return padded
 
-    def extra_repr(self) -> str:
+    def __repr__(self) -> str:
         lines = [f"{name}={getattr(self, name)}" for name in ("crop_size", "resize_size", "mean", "std")]
         lines.append(f"interpolation={self.interpolation}")
         if not self.antialias:
             lines.append(f"antialias={self.antialias}")
         if self.crop_mode != "center":
             lines.append(f"crop_mode={self.crop_mode!r}")
-        return "\n".join(lines)
+        return "\n    ".join([f"{type(self).__name__}(", *lines]) + "\n)"
 
     def describe(self) -> str:
         """The steps in words, as documentation shows them."""

@@ -60,13 +60,8 @@ def test_arguments_can_be_replaced():
 
 
 def test_repr():
-    assert repr(mvlib.models.ResNet50_Weights.IMAGENET1K_V2.transforms()) == """ImageClassification(
-  crop_size=[224]
-  resize_size=[232]
-  mean=[0.485, 0.456, 0.406]
-  std=[0.229, 0.224, 0.225]
-  interpolation=InterpolationMode.BILINEAR
-)"""
+    for weights in (THEIRS.ResNet50_Weights.IMAGENET1K_V2, THEIRS.ViT_H_14_Weights.IMAGENET1K_SWAG_E2E_V1):
+        assert repr(mvlib.get_weight(repr(weights)).transforms()) == repr(weights.transforms())
     assert "resized to 232 pixels (bilinear)" in mvlib.models.ResNet50_Weights.IMAGENET1K_V2.transforms().describe()
 
 

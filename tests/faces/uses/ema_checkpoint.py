@@ -14,7 +14,7 @@ from timm.utils import CheckpointSaver, ModelEma, ModelEmaV2, adaptive_clip_grad
 here = Path("ema_checkpoint")
 here.mkdir()
 args = Namespace(opt="momentum", lr=0.1, momentum=0.9, weight_decay=1e-4, sched="step", epochs=4, decay_epochs=1,
-                 decay_rate=0.5, warmup_epochs=0, model="resnet18")
+                 decay_rate=0.5, warmup_epochs=0, model="resnet10t")
 x, target = images(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
 
 
@@ -50,7 +50,7 @@ load_checkpoint(second[3].module, str(here / "last.pth.tar"), use_ema=True)
 second[2].step(epoch)
 resumed = train(*second, range(epoch, 4))
 
-averaged = timm.create_model("resnet18", num_classes=4, checkpoint_path=str(here / "last.pth.tar")).eval()
+averaged = timm.create_model(args.model, num_classes=4, checkpoint_path=str(here / "last.pth.tar")).eval()
 old = ModelEma(first[0], decay=0.9)
 old.update(first[0])
 saved = torch.load(here / "last.pth.tar", weights_only=False)

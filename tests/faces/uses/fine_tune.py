@@ -28,7 +28,7 @@ here = Path("fine_tune")
 folder = image_folder(here / "images")
 
 random_seed(42, 0)
-model = fill(timm.create_model("resnet18", pretrained=False, num_classes=3, drop_rate=0.0, checkpoint_path=""))
+model = fill(timm.create_model("resnet10t", pretrained=False, num_classes=3, drop_rate=0.0, checkpoint_path=""))
 model.double()  # Adam makes steps of the last bits of gradients that are almost 0: within 1e-9, in float32 within 1e-2
 config = resolve_data_config(dict(input_size=None, img_size=32), model=model, verbose=False)
 loaders = {

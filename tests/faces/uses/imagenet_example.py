@@ -30,11 +30,12 @@ for arch, head in (("resnet18", "fc"), ("mobilenet_v2", "classifier.1"), ("alexn
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    torch.save({"epoch": 1, "arch": arch, "state_dict": model.state_dict()}, f"{arch}.pth.tar")
-    RESULT[arch] = {"losses": torch.tensor(losses), "logits": model.eval()(x).detach(), "state": model.state_dict(),
+    RESULT[arch] = {"losses": torch.tensor(losses), "logits": model.eval()(x).detach(),
+                    "state": {key: value.float().norm() for key, value in model.state_dict().items()},
                     "warned": sorted({warning.category.__name__ for warning in caught})}
 weights = models.ResNet50_Weights.DEFAULT
 RESULT["weights"] = {"url": weights.url, "categories": weights.meta["categories"][:3],
                      "top1": weights.meta["_metrics"]["ImageNet-1K"]["acc@1"],
                      "image": weights.transforms()(images(3, 300, 260).mul(40).add(128).clamp(0, 255).byte()),
+                     "transforms": repr(weights.transforms()),
                      "same": models.get_weight("ResNet50_Weights.IMAGENET1K_V2") is weights}
