@@ -172,6 +172,8 @@ class WeightsEnum(Enum, metaclass=_WeightsMeta):
         if current is not None:
             return cls._current(rest, current)
         hint = closest(rest, cls.__members__) or f"; known: {', '.join(cls.__members__) or 'none, it has no weights'}"
+        if "/" in name or name.endswith((".pth", ".pt", ".safetensors")):
+            rest, hint = name, "; a file is loaded by mvlib.load_checkpoint(model, path)"
         raise _UnknownMember(f"{cls.__name__} has no weights '{rest}'{hint}")
 
     @classmethod

@@ -171,6 +171,8 @@ def install() -> None:
              if name == "torchvision" or f"{name}.".startswith(f"{_MODELS}.")}
     _originals.update({name: sys.modules[name] for name in faces})
     sys.modules.update(faces)
+    face, own = faces["torchvision"], real("torchvision")  # whoever looks for files of the package finds its folder
+    face.__spec__, face.__file__ = own.__spec__, own.__file__
 
 
 def is_installed() -> bool:

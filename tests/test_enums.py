@@ -162,6 +162,8 @@ def test_verify():
         enum.verify(THEIRS.ResNet18_Weights.DEFAULT)
     with pytest.raises(UnknownNameError, match="ResNet50_Weights has no weights 'IMAGENET1K'; did you mean"):
         enum.verify("IMAGENET1K")
+    with pytest.raises(KeyError, match=r"has no weights '/tmp/mine.pth'; a file is loaded by mvlib.load_checkpoint"):
+        enum.verify("/tmp/mine.pth")
 
 
 def test_the_prototypes_spelling():

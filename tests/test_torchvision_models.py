@@ -24,6 +24,7 @@ from .hub_server import HubServer
 SMALL = ("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "inception_v3", "maxvit_t",
          "mnasnet0_5", "mobilenet_v2", "mobilenet_v3_small", "regnet_y_400mf", "resnet18", "shufflenet_v2_x0_5",
          "squeezenet1_1", "swin_t", "swin_v2_t", "vgg11", "vit_b_32")  # one of each class
+LARGE = ("alexnet", "convnext_tiny", "maxvit_t", "swin_v2_t", "vgg11", "vit_b_32")  # whose files take a while
 
 INCEPTIONS = ("googlenet", "inception_v3")
 
@@ -62,7 +63,8 @@ def test_without_weights_it_is_torchvisions_to_the_bit(builder):
     assert type(ours) is type(theirs) and same(ours, theirs.state_dict()) and repr(ours) == repr(theirs)
 
 
-@pytest.mark.parametrize("builder", SMALL)
+@pytest.mark.parametrize("builder", [
+    pytest.param(b, marks=pytest.mark.slow if b in LARGE else []) for b in SMALL])
 def test_with_weights_it_is_torchvisions_with_a_new_head_if_asked(builder, publish):
     """The head is what torchvision's constructor makes: the same distribution, and no other tensor is drawn."""
     theirs = their_model(builder)
@@ -114,7 +116,8 @@ def test_state_dicts_go_both_ways(builder):
     assert list(found) == list(state)
 
 
-@pytest.mark.parametrize("builder", ["resnet18", "vgg11", "swin_v2_t", "efficientnet_b0"])
+@pytest.mark.parametrize("builder", [
+    "resnet18", "efficientnet_b0", *(pytest.param(b, marks=pytest.mark.slow) for b in ("vgg11", "swin_v2_t"))])
 def test_a_file_of_ours_loads(builder, tmp_path):
     ours = mvlib.create_model(registry.resolve_name(builder)[0], pretrained=False, num_classes=1000)
     torch.save(ours.state_dict(), tmp_path / "ours.pth")
@@ -144,28 +147,29 @@ def test_users_edit_it():
     def logits(model, size=64):
         return model.eval()(torch.rand(2, 3, size, size))
 
-    vgg = models.vgg11(weights=None)
-    vgg.classifier[6] = nn.Linear(4096, 3)
-    assert logits(vgg).shape == (2, 3)
-    mobile = models.mobilenet_v2()
-    mobile.classifier[1] = nn.Linear(mobile.last_channel, 3)
-    assert logits(mobile).shape == (2, 3) and mobile.features(torch.rand(1, 3, 64, 64)).shape == (1, 1280, 2, 2)
-    vit = models.vit_b_32(image_size=64)
-    vit.heads = nn.Sequential(nn.Linear(768, 3))
-    assert logits(vit).shape == (2, 3)
     resnet = models.resnet18(zero_init_residual=True, norm_layer=lambda chs: nn.GroupNorm(4, chs))
-    assert not resnet.layer1[0].bn2.weight.any()
-    resnet.relu = nn.Identity()
-    resnet.fc = nn.Identity()
-    assert logits(resnet).shape == (2, 512)
-    for stages in ([False, True, False], [True, True, True], [False, True, True]):
-        assert logits(models.resnet50(replace_stride_with_dilation=stages)).shape == (2, 1000)
-    assert models.regnet_y_400mf().fc.in_features == 440 and models.swin_t().head.in_features == 768
-    assert models.convnext_tiny().classifier[2].in_features == 768
-    assert models.mobilenet_v2(norm_layer=lambda chs: nn.BatchNorm2d(chs, eps=0.5)).features[0][1].eps == 0.5
-    assert models.DenseNet(32, (1, 1), 64).classifier.out_features == 1000
-    with pytest.raises(TypeError, match="unexpected keyword argument 'dropuot'"):
-        models.resnet18(dropuot=0.1)
+    assert not resnet.layer1[0].bn2.weight.any() and models.regnet_y_400mf().fc.in_features == 440
+    with torch.device("meta"):
+        vgg = models.vgg11(weights=None)
+        vgg.classifier[6] = nn.Linear(4096, 3)
+        assert logits(vgg).shape == (2, 3)
+        mobile = models.mobilenet_v2()
+        mobile.classifier[1] = nn.Linear(mobile.last_channel, 3)
+        assert logits(mobile).shape == (2, 3) and mobile.features(torch.rand(1, 3, 64, 64)).shape == (1, 1280, 2, 2)
+        vit = models.vit_b_32(image_size=64)
+        vit.heads = nn.Sequential(nn.Linear(768, 3))
+        assert logits(vit).shape == (2, 3)
+        resnet = models.resnet18()
+        resnet.relu = nn.Identity()
+        resnet.fc = nn.Identity()
+        assert logits(resnet).shape == (2, 512)
+        for stages in ([False, True, False], [True, True, True], [False, True, True]):
+            assert logits(models.resnet50(replace_stride_with_dilation=stages)).shape == (2, 1000)
+        assert models.swin_t().head.in_features == 768 and models.convnext_tiny().classifier[2].in_features == 768
+        assert models.mobilenet_v2(norm_layer=lambda chs: nn.BatchNorm2d(chs, eps=0.5)).features[0][1].eps == 0.5
+        assert models.DenseNet(32, (1, 1), 64).classifier.out_features == 1000
+        with pytest.raises(TypeError, match="unexpected keyword argument 'dropuot'"):
+            models.resnet18(dropuot=0.1)
 
 
 def test_what_it_says_of_itself(publish):
@@ -192,8 +196,11 @@ def test_image_sizes_of_vision_transformers(publish):
     state = their_model("vit_b_32").state_dict()
     member = publish("vit_b_32", state)
     assert models.vit_b_32(weights=member).pretrained_cfg["input_size"] == (3, 224, 224)
-    model = models.vit_b_32(weights=member, image_size=96)
+    model = models.vit_b_32(weights=member, image_size=96, num_classes=11)
     fitted = torchvision.models.vision_transformer.interpolate_embeddings(96, 32, dict(state))
+    assert model.heads.head.weight.shape == (11, 768) and not model.heads.head.weight.any()  # as torchvision begins
+    model.heads.head = nn.Linear(768, 1000)
+    model.heads.load_state_dict({"head.weight": state["heads.head.weight"], "head.bias": state["heads.head.bias"]})
     assert same(model, {key: fitted[key] for key in state}) and model.img_size == (96, 96)
     assert mvlib.resolve_data_config(model=model)["input_size"] == (3, 96, 96)
 

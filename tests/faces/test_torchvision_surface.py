@@ -19,6 +19,8 @@ from torchvision import models as theirs
 import mvlib
 import mvlib.torchvision as face
 from mvlib import models as ours
+from mvlib.mirror import is_mirrored
+from mvlib.running import run
 
 ROOT = Path(__file__).parents[2]
 TASKS = ("detection", "optical_flow", "segmentation", "video")
@@ -37,9 +39,10 @@ def public(module):
 
 
 def is_replaced(value):
-    """Whether ours stands for it: an Enum, a builder, a module of models, a function about these."""
+    """Whether ours stands for it: an Enum, a builder, a module of models, a function about these or over them."""
     return (isinstance(value, type) and issubclass(value, theirs.WeightsEnum)) or inspect.ismodule(value) or \
         inspect.isfunction(value) and value.__module__ in ("torchvision.models._api", "torchvision.models._utils") or \
+        inspect.isfunction(value) and is_mirrored(value.__module__) or \
         value in theirs._api.BUILTIN_MODELS.values() if value.__hash__ else False
 
 
@@ -50,6 +53,8 @@ def test_every_name_is_in_the_face(name):
     assert module.__name__ == f"mvlib.{name}" and not hasattr(module, "no_such_name")
     for key in public(real):
         value, found = getattr(real, key), getattr(module, key)
+        if inspect.isfunction(value) and is_mirrored(value.__module__):
+            assert inspect.unwrap(found).__name__ == inspect.unwrap(value).__name__, key
         if not is_replaced(value) and value is not theirs.Weights and value is not theirs._api.BUILTIN_MODELS:
             assert found is value or key in ("WeightsEnum", "W", "M"), key
     imported = importlib.import_module(name.replace("torchvision", "mvlib", 1))  # mvlib.models.x has them, too
@@ -203,7 +208,7 @@ def test_a_users_builder_and_enum():
 
 # `import torchvision`
 
-SCRIPT = """
+IMPORTS = """
 import sys, torch
 import torchvision
 import torchvision.transforms as T
@@ -215,6 +220,9 @@ from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor, r
 from torchvision.models import feature_extraction
 import torchvision.ops
 print(models.__name__, ResNet18_Weights.__module__, len(sys.argv))
+assert ResNet18_Weights.DEFAULT.meta["categories"][0] == "tench" and torchvision.__file__.count("mvlib") == 0
+"""
+USES = """
 model = resnet18()
 assert type(model) is models.ResNet and isinstance(model.layer1[0], BasicBlock) and model.structure == "torchvision"
 body = _resnet_fpn_extractor(model, 3)
@@ -239,21 +247,22 @@ def python(*arguments, cwd=None):
                           env=environment)
 
 
-@pytest.mark.parametrize("way", ["script", "install", "late"])
+@pytest.mark.parametrize("way", ["script", pytest.param("install", marks=pytest.mark.slow), "late"])
 def test_somebody_elses_import_finds_the_face(way, tmp_path):
     script = tmp_path / "train.py"
     first = {"script": "", "install": "import mvlib.torchvision; mvlib.torchvision.install()\n",
              "late": "import torchvision, torchvision.ops, mvlib; real = torchvision\n"
                      "import mvlib.torchvision as face; face.install(); face.install(); assert face.is_installed()\n"}
-    script.write_text(first[way] + SCRIPT)
+    script.write_text(first[way] + IMPORTS + (USES if way != "late" else ""))
     done = python(*(["-m", "mvlib.torchvision"] if way == "script" else []), script, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "mvlib.torchvision.models mvlib.models 1\n"
 
 
-def test_what_cannot_be_run_is_said(tmp_path):
-    done = python("-m", "mvlib.torchvision", "no.py", cwd=tmp_path)
-    assert done.returncode == 2 and done.stderr == "python -m mvlib.torchvision: there is no script 'no.py'\n"
+def test_what_cannot_be_run_is_said(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        run("mvlib.torchvision", ["no.py"])
+    assert capsys.readouterr().err == "python -m mvlib.torchvision: there is no script 'no.py'\n"
 
 
 def test_images_go_through_either(tmp_path):
