@@ -97,7 +97,8 @@ class _Package(ModuleType):
     @property
     def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
         names = registry.list_models(task=CLASSIFICATION) if registry.count_models() != _listed[0] else ()
-        for name in (*names, *(registry.list_builders(CLASSIFICATION) if names else ())):
+        more = (*registry.list_builders(CLASSIFICATION), *_NAMES["..builders"], "get_weight") if names else ()
+        for name in (*names, *more):
             globals().setdefault(name, __getattr__(name))
         _listed[0] = registry.count_models()
         return globals()
