@@ -507,8 +507,10 @@ def _construct(
 
 
 def _is_ours_throughout(entrypoint: Callable[..., nn.Module], arguments: Mapping[str, Any]) -> bool:
-    made = (entrypoint, model_class(entrypoint), *filter(callable, arguments.values()))
-    return all(map(_is_ours, made))
+    """Whether a model keeps our contract, and no code of a user's takes part in building it."""
+    made = model_class(entrypoint)
+    return issubclass(made or object, ImageModel) and \
+        all(map(_is_ours, (entrypoint, made, *filter(callable, arguments.values()))))
 
 
 def _is_ours(made_by: Any) -> bool:
