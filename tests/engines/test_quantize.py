@@ -117,8 +117,12 @@ def float32_layers(folder) -> set[str]:
 
     found = set()
     for op in openvino.Core().read_model(folder.engine_file).get_ops():
-        if op.get_type_name() in ("Convolution", "MatMul") and op.input_value(0).get_node().get_type_name() != \
-                "FakeQuantize":
+        if op.get_type_name() not in ("Convolution", "MatMul"):
+            continue
+        given = op.input_value(0).get_node()
+        while given.get_type_name() in ("Reshape", "Squeeze"):  # of the pooled features
+            given = given.input_value(0).get_node()
+        if given.get_type_name() != "FakeQuantize":
             found.add(op.get_friendly_name())
     return found
 
