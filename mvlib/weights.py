@@ -27,6 +27,7 @@ import functools
 import json
 import math
 import os
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -198,7 +199,8 @@ class WeightsConfig:
         if not -1 <= self.num_classes <= 10_000_000:
             raise ConfigError(f"num_classes {shorten(self.num_classes)} is not a possible number of classes")
         for name in ("mean", "std"):
-            if not getattr(self, name) or not all(map(math.isfinite, getattr(self, name))):
+            if not getattr(self, name) or not all(
+                    abs(value) <= sys.float_info.max for value in getattr(self, name)):  # an int may be larger
                 raise ConfigError(f"{name} {shorten(getattr(self, name))} is not a list of numbers")
         if min(self.std) <= 0:
             raise ConfigError(f"std {shorten(self.std)} is not above zero")
