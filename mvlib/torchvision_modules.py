@@ -109,6 +109,14 @@ def _find(name: str) -> ModuleSpec | None:
         raise
 
 
+class _Module(ModuleType):
+    """Importing a module of it sets this as an attribute; where a builder has the name (s3d), the builder stays."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (isinstance(value, ModuleType) and callable(vars(self).get(name))):
+            super().__setattr__(name, value)
+
+
 def _fill(module: ModuleType, theirs: ModuleType) -> None:
     """Make a module of the face: torchvision's names, ours for what they mean."""
     below = f"{theirs.__name__}."
@@ -120,6 +128,7 @@ def _fill(module: ModuleType, theirs: ModuleType) -> None:
         if key not in _OWN:
             setattr(module, key, _ours(value, stand_ins))
     setattr(module, "__getattr__", functools.partial(getattr, theirs))  # noqa: B010
+    module.__class__ = _Module
 
 
 def _ours(value: Any, stand_ins: dict[int, Any]) -> Any:
