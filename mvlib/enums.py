@@ -119,12 +119,13 @@ def _hub_endpoint() -> str:
 class _WeightsMeta(EnumMeta):
     """Finds members by the names of torchvision's prototype, too: `ImageNet1K_V1`, `default`."""
 
-    def __getattr__(cls, name: str) -> Any:
-        if name.startswith("_") or (current := _prototype_name(name, cls.__members__)) is None:
-            raise AttributeError(f"{cls.__name__} has no weights '{name}'"
-                                 f"{closest(name, cls.__members__) if not name.startswith('_') else ''}", name=name,
-                                 obj=cls)
-        return cls._current(name, current)
+    if not TYPE_CHECKING:  # which would take any name for a member's
+        def __getattr__(cls, name: str) -> Any:
+            if name.startswith("_") or (current := _prototype_name(name, cls.__members__)) is None:
+                raise AttributeError(f"{cls.__name__} has no weights '{name}'"
+                                     f"{closest(name, cls.__members__) if not name.startswith('_') else ''}", name=name,
+                                     obj=cls)
+            return cls._current(name, current)
 
 
 def _prototype_name(name: str, members: Iterable[str]) -> str | None:
