@@ -494,6 +494,23 @@ class NoValues(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+class Empty(NoValues):
+    """Makes on the meta device the tensors whose values come later, around code that is not ours. What is made from
+    values (anchors, indices) is made as ever."""
+
+    makers: frozenset[Any] = frozenset({torch.empty, torch.zeros, torch.ones})
+
+    def takes(self, size: Any) -> bool:
+        """Whether to make a tensor of this size, or of this number of rows, there."""
+        return True
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in self.makers and kwargs.get("device") is None and self.takes(args[0] if args else kwargs["size"]):
+            kwargs = {**kwargs, "device": "meta"}
+        return super().__torch_function__(func, types, args, kwargs)
+
+
 def _construct(
     entrypoint: Callable[..., ImageModel], arguments: Mapping[str, Any], as_it_is: bool = False
 ) -> ImageModel:

@@ -26,7 +26,7 @@ from torch import nn
 from . import hub, registry
 from .builders import get_builder, get_model_weights, handle_legacy_interface
 from .enums import Weights, WeightsEnum, describe, find_enum, member_name
-from .factory import NoValues
+from .factory import Empty
 from .loading import load_by_itself, read_state_dict
 from .torchvision_modules import real
 from .weights import WeightsConfig
@@ -226,7 +226,7 @@ def _built(
     function: Any, enum: type[WeightsEnum], member: str, meta: Mapping[str, Any], fill: Callable[[nn.Module], None],
     arguments: Mapping[str, Any], is_whole: bool = True,
 ) -> nn.Module:
-    empty = _Empty()
+    empty = _Until()
 
     def fill_in_full(model: nn.Module) -> None:
         empty.is_on = False
@@ -263,17 +263,10 @@ class _Given:
         return state_dict
 
 
-class _Empty(NoValues):
-    """Makes the tensors whose values a file will bring on the meta device, as long as it is on. Those that are made
-    from values (anchors, indices), which no file has, are made as ever."""
+class _Until(Empty):
+    """As long as it is on."""
 
-    made = (torch.empty, torch.zeros, torch.ones)
     is_on = True
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if not self.is_on:
-            return func(*args, **kwargs)
-        if func in self.made and kwargs.get("device") is None:
-            kwargs = {**kwargs, "device": "meta"}
-        return super().__torch_function__(func, types, args, kwargs)
+    def takes(self, size: Any) -> bool:
+        return self.is_on

@@ -23,7 +23,7 @@ from torch import nn
 from . import hub, registry
 from .arguments import model_class
 from .enums import WeightsEnum
-from .factory import NoValues, build_empty, describe_inputs
+from .factory import Empty, build_empty, describe_inputs
 from .loading import load_weights, read_state_dict
 from .models.base import KeyMap, StateDict
 from .torchvision_modules import real
@@ -66,7 +66,7 @@ def build(
     if any(map(callable, arguments.values())):  # a stranger's layers may compute with what they hold
         model = make(**arguments)
     else:
-        with _Empty(rows if is_new_head else None):
+        with _ButHead(rows if is_new_head else None):
             model = make(**arguments)
     _describe(model, builder, config, kwargs)
     if not nn.Linear(1, 1).weight.is_meta:  # else the caller's context asks for models without values
@@ -88,23 +88,17 @@ def _implied(builder: str, config: WeightsConfig) -> dict[str, Any]:
     return {}
 
 
-class _Empty(NoValues):
-    """Makes a model without values: on the meta device, but for layers of `rows` rows, a new head's number of classes,
-    and for what constructors compute."""
+class _ButHead(Empty):
+    """Leaves out layers of `rows` rows, a new head's number of classes."""
 
-    makers = frozenset({torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn})
+    makers = Empty.makers | {torch.full, torch.rand, torch.randn}
 
     def __init__(self, rows: int | None) -> None:
         super().__init__()
         self.rows = rows
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func in self.makers and kwargs.get("device") is None:
-            size = args[0] if args else kwargs["size"]
-            if self.rows is None or (size if isinstance(size, int) else next(iter(size), None)) != self.rows:
-                kwargs = {**kwargs, "device": "meta"}
-        return super().__torch_function__(func, types, args, kwargs)
+    def takes(self, size: Any) -> bool:
+        return self.rows is None or (size if isinstance(size, int) else next(iter(size), None)) != self.rows
 
 
 def _load(model: Any, config: WeightsConfig, progress: bool, is_new_head: bool) -> None:

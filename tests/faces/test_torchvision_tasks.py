@@ -131,9 +131,9 @@ def test_transforms_take_other_arguments():
 
 @each
 def test_state_dicts_have_torchvisions_keys(package, name):
-    from mvlib.mirror import _Empty
+    from mvlib.factory import Empty
 
-    with _Empty():
+    with Empty():
         theirs, ours = untrained(name), mvlib.create_model(name)
     assert type(ours) is type(theirs) and ours.structure == "torchvision"
     assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in theirs.state_dict().items()}
@@ -214,7 +214,7 @@ def test_other_classes_get_new_heads(published, caplog):
 @each
 def test_the_catalogs_know_the_heads(package, name):
     """What follows the number of classes, or of keypoints, is what `num_classes` initialises anew."""
-    from mvlib.mirror import _Empty
+    from mvlib.factory import Empty
 
     others = {"detection": {"num_classes": 5}, "segmentation": {"num_classes": 5, "aux_loss": True},
               "video": {"num_classes": 5}, "optical_flow": {}}[package]
@@ -222,7 +222,7 @@ def test_the_catalogs_know_the_heads(package, name):
         del others["aux_loss"]
     if name.startswith("keypoint"):
         others["num_keypoints"] = 5
-    with _Empty():
+    with Empty():
         models = (mvlib.create_model(name, **{k: v for k, v in others.items() if k == "aux_loss"}),
                   mvlib.create_model(name, **others))
     usual, other = ({key: value.shape for key, value in model.state_dict().items()} for model in models)
