@@ -31,6 +31,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import CheckpointError
 from ..layers.helpers import owns_meta, placeable
 from ..layers.pool import ConvClassifier, GlobalPool2d, Head
 from ..layers.stage import Stage, run_blocks, runs_by_itself
@@ -260,6 +261,17 @@ class ImageModel(nn.Module):
     base_weights: WeightsConfig | None
     pretrained_cfg: dict[str, Any]
     default_cfg: dict[str, Any]
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take what a pickle of the whole model holds.
+
+        Raises:
+            CheckpointError: It is another library's model, of the same names of classes.
+        """
+        if "flow" not in state:
+            raise CheckpointError(f"the pickle holds a whole {type(self).__name__} of another library: save its "
+                                  f"state_dict() where it was made, and load that")
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

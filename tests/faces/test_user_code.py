@@ -2,13 +2,17 @@
 
 import copy
 import functools
+import io
+import pickle
 
 import pytest
+import timm
 import torch
 from torch import nn
 
 import mvlib
 import mvlib.timm
+from mvlib.errors import CheckpointError
 from mvlib.models.base import ImageModel
 
 from ..parity.representatives import REPRESENTATIVES
@@ -147,3 +151,16 @@ def test_a_patch_embedding_that_says_nothing_of_its_stride():
 
     model = mvlib.timm.create_model("vit_tiny_patch16_224", embed_layer=Embed, **VIT)
     assert model(torch.ones(1, 3, 16, 16)).shape == (1, 3) and model.feature_info[0]["reduction"] == 8
+
+
+class Installed(pickle.Unpickler):
+    def find_class(self, module, name):
+        return super().find_class(f"mvlib.{module}" if module.startswith("timm.") else module, name)
+
+
+def test_a_pickle_of_a_whole_model_of_timms_is_named():
+    pickled = io.BytesIO(pickle.dumps(timm.create_model("test_resnet")))
+    with pytest.raises(CheckpointError, match="a whole ResNet of another library: save its state_dict"):
+        Installed(pickled).load()
+    model = mvlib.create_model("test_resnet", pretrained=False)
+    assert pickle.loads(pickle.dumps(model)).flow.stages
