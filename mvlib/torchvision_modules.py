@@ -93,6 +93,9 @@ class _Finder:
     def exec_module(self, module: ModuleType) -> None:
         name = module.__name__
         if name.startswith(f"{_BODY}."):
+            package = sys.modules[name.rpartition(".")[0]]
+            if type(package) is ModuleType:  # a family of ours
+                package.__class__ = _Module
             sys.modules[name] = importlib.import_module(FACE + name.removeprefix("mvlib"))
         elif not f"{name}.".startswith(f"{FACE}.models."):
             sys.modules[name] = real(name.removeprefix("mvlib."))
@@ -113,7 +116,7 @@ class _Module(ModuleType):
     """Importing a module of it sets this as an attribute; where a builder has the name (s3d), the builder stays."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if not (isinstance(value, ModuleType) and callable(vars(self).get(name))):
+        if not (isinstance(value, ModuleType) and callable(getattr(self, name, None))):
             super().__setattr__(name, value)
 
 

@@ -4,6 +4,7 @@ import argparse
 import inspect
 import logging
 import random
+import sys
 
 import mvlib.timm.utils.model
 import numpy as np
@@ -406,6 +407,7 @@ def test_each_optimizer_is_where_timm_has_it():
 def test_the_old_path_of_the_factory_warns():
     import importlib
 
+    sys.modules.pop("mvlib.timm.optim.optim_factory", None)
     with pytest.warns(FutureWarning, match="timm.optim.optim_factory is deprecated"):
         factory = importlib.import_module("mvlib.timm.optim.optim_factory")
     assert factory.param_groups_layer_decay is face.optim.param_groups_layer_decay

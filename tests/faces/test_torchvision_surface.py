@@ -61,6 +61,18 @@ def test_every_name_is_in_the_face(name):
     assert all(hasattr(imported, key) for key in public(real))
 
 
+def test_no_module_hides_the_builder_of_its_name():
+    hidden = [name for name in MODULES
+              if inspect.isfunction(getattr(sys.modules[name.rpartition(".")[0]], name.rpartition(".")[2], None))]
+    assert {"torchvision.models.alexnet", "torchvision.models.quantization.googlenet",
+            "torchvision.models.video.s3d"} <= set(hidden)
+    for home in ("mvlib.models", "mvlib.torchvision.models"):
+        for name in hidden:
+            package, _, builder = name.replace("torchvision.models", home).rpartition(".")
+            assert inspect.ismodule(importlib.import_module(f"{package}.{builder}"))
+            assert inspect.isfunction(getattr(sys.modules[package], builder)), f"{package}.{builder}"
+
+
 @pytest.mark.parametrize("name", ["torchvision.models", *CLASSIFICATION])
 def test_what_mvlib_models_has_is_the_faces_but_for_our_families(name):
     module = importlib.import_module(name.replace("torchvision", "mvlib", 1))

@@ -1,7 +1,6 @@
 """torchvision's models for detection, segmentation, videos and optical flow: its answers, our weights and errors."""
 
 import hashlib
-import importlib
 import inspect
 import json
 import pickle
@@ -94,10 +93,6 @@ def test_all_of_torchvisions_are_there():
         assert public <= set(dir(module))
     assert set(THEIRS.list_models()) <= set(mvlib.models.list_models())
     assert not set(mvlib.models.list_models(module=mvlib.models)) & {name for _, name in BUILDERS}
-
-
-def test_a_module_does_not_hide_the_builder_of_its_name():
-    assert importlib.import_module("mvlib.models.video.s3d").S3D and inspect.isfunction(mvlib.models.video.s3d)
 
 
 @each
