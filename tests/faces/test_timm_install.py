@@ -97,8 +97,8 @@ def test_names_that_are_not_there():
 def test_what_is_absent_says_why(monkeypatch):
     from mvlib.timm import finder, tables
 
-    monkeypatch.setitem(tables.core.ABSENT, "models.nothing", "because of the test")
-    monkeypatch.setitem(tables.core.ABSENT, "models.no_name", "it is only a test")
+    monkeypatch.setitem(tables.absences(), "models.nothing", "because of the test")
+    monkeypatch.setitem(tables.absences(), "models.no_name", "it is only a test")
     with pytest.raises(ModuleNotFoundError, match="^mvlib.timm has no 'models.nothing': because of the test$"):
         finder._finder.find_spec("mvlib.timm.models.nothing")
     with pytest.raises(AttributeError, match="^mvlib.timm.models has no 'no_name': it is only a test$"):

@@ -32,7 +32,7 @@ def test_all_names_are_there_or_excused(name):
     its = importlib.import_module(f"timm.{path}")
     mine = None if tables.absent(path) else importlib.import_module(f"mvlib.timm.{path}")
     for other, value in public(its, f"timm.{path}"):
-        if tables.absent(f"{path}.{other}"):
+        if mine is None or tables.absent(f"{path}.{other}"):
             assert not hasattr(mine, other), f"{path}.{other} is there, and is excused"
         else:
             found = getattr(mine, other)
@@ -40,7 +40,9 @@ def test_all_names_are_there_or_excused(name):
 
 
 def test_what_is_excused_is_timms():
-    for path in tables.layers.ABSENT:
+    for path in tables.absences():
+        if not path.startswith("layers."):
+            continue
         module, _, name = path.rpartition(".")
         if path in {f"layers.{name}" for name in MODULES}:
             continue

@@ -6,10 +6,11 @@ Each module has
         "layers.blur_pool": {"mvlib.layers.blur_pool": "BlurPool2d create_aa"},
         "layers.drop": {"mvlib.layers.drop": "DropPath drop_block_fast_2d=drop_block_2d"},
     }
-    ABSENT = {"data.tf_preprocessing": "TensorFlow's own pipeline", "layers.activations.a_name": "why it is not there"}
+    ABSENT = {"why they are not there": {"data.tf_preprocessing": "", "layers.evo_norm": "a_name another"}}
 
 NAMES is {path below timm: {our module: its names, "theirs=ours" where they differ}}; the path of timm itself is "".
-ABSENT says why a module, or a name of one, is not there. A path stands in as many tables as have names for it.
+ABSENT is {reason: {path below timm: the names that are not there, "" for the whole module}}.
+A path stands in as many tables as have names for it.
 
 Not written down, because it follows:
 
@@ -27,7 +28,7 @@ from functools import cache
 
 from . import core, data, layers, models, training
 
-__all__ = ["PACKAGES", "Target", "absent", "children", "names", "paths"]
+__all__ = ["PACKAGES", "Target", "absences", "absent", "children", "names", "paths"]
 
 Target = tuple[str, str]
 """A module of ours, and the name there."""
@@ -84,9 +85,13 @@ def names(path: str) -> dict[str, Target]:
     return found
 
 
+@cache
+def absences() -> dict[str, str]:
+    """{path of a module, or of a name of one, that is not there: why}."""
+    return {f"{path}.{name}".rstrip("."): reason for table in _TABLES for reason, modules in table.ABSENT.items()
+            for path, names in modules.items() for name in names.split() or [""]}
+
+
 def absent(path: str) -> str | None:
     """Why a module, or a name of one, is not there; None where the tables give no reason."""
-    for table in _TABLES:
-        if path in table.ABSENT:
-            return table.ABSENT[path]
-    return None
+    return absences().get(path)

@@ -71,11 +71,12 @@ NAMES: dict[str, dict[str, str]] = {
     "version": {"mvlib.timm": "__version__"},
 }
 
-ABSENT: dict[str, str] = {
-    "models._prune.adapt_model_from_string": "the widths of pruned models are data here; see mvlib.models.pruning",
-    "models.adapt_model_from_string": "the widths of pruned models are data here; see mvlib.models.pruning",
-    "models.helpers.adapt_model_from_string": "the widths of pruned models are data here; see mvlib.models.pruning",
-    "models._input.update_model_input_size": "a model's own set_input_size notes its size",
+ABSENT: dict[str, dict[str, str]] = {
+    "the widths of pruned models are data here; see mvlib.models.pruning": {
+        "models": "adapt_model_from_string", "models._prune": "adapt_model_from_string",
+        "models.helpers": "adapt_model_from_string",
+    },
+    "a model's own set_input_size notes its size": {"models._input": "update_model_input_size"},
 }
 
 REDIRECTS: dict[str, str] = {  # an old path that timm still has: the path whose names it has

@@ -59,38 +59,30 @@ NAMES: dict[str, dict[str, str]] = {
     },
 }
 
-_NAFLEX = "NaFlex models, and batches of images of different sizes for them, are not here yet"
-_STREAM = "streams are read by mvlib.data.IterableImageDataset, whose readers divide their samples in another way"
-_FIELDS = "part of timm's readers of label columns; mvlib.data.readers.fields is that of ours"
-_VERSION = "whether torchvision is new enough, which it always is here"
-
-ABSENT: dict[str, str] = {
-    "data.dataset_factory.has_imagenet": _VERSION,
-    "data.dataset_factory.has_inaturalist": _VERSION,
-    "data.dataset_factory.has_places365": _VERSION,
-    "data.dataset_factory.has_qmnist": _VERSION,
-    **{f"data.{name}": _NAFLEX for name in (
-        "CenterCropToSequence", "NaFlexMapDatasetWrapper", "NaFlexMixup", "Patchify", "RandomCropToSequence",
-        "RandomResizedCropToSequence", "ResizeKeepRatioToSequence", "ResizeToSequence", "calculate_naflex_batch_size",
-        "create_naflex_loader", "mix_batch_variable_size", "pairwise_mixup_target", "patchify_image")},
-    "data.naflex_dataset": _NAFLEX,
-    "data.naflex_loader": _NAFLEX,
-    "data.naflex_mixup": _NAFLEX,
-    "data.naflex_random_erasing": _NAFLEX,
-    "data.naflex_transforms": _NAFLEX,
-    "data.readers._hfds": _FIELDS,
-    "data.readers.class_map.remap_dense_target": _FIELDS,
-    "data.readers.class_map.remap_labels": _FIELDS,
-    "data.readers.class_map.remap_target": _FIELDS,
-    "data.readers.img_extensions.IMG_EXTENSIONS": "can change: get_img_extensions() says what it is now",
-    "data.readers.reader_hfids": _STREAM,
-    "data.readers.reader_image_in_tar.CACHE_FILENAME_SUFFIX": "the index of a tar is kept in mvlib's cache",
-    "data.readers.reader_image_in_tar.TarState": "tars are read in place, by one index of all that lies in them",
-    "data.readers.reader_image_in_tar.extract_tarinfos": "mvlib.data.readers.tar.index_tar gives another form of index",
-    "data.readers.reader_image_tar.extract_tarinfo": "mvlib.data.readers.tar.index_tar gives another form of index",
-    "data.readers.reader_tfds": _STREAM,
-    "data.readers.reader_wds": _STREAM,
-    "data.readers.targets": _FIELDS,
-    "data.tf_preprocessing": "TensorFlow's own decoding and resizing, by which ports of its models were checked",
-    "data.transforms.has_interpolation_mode": _VERSION,
+ABSENT: dict[str, dict[str, str]] = {
+    "whether torchvision is new enough, which it always is here": {
+        "data.dataset_factory": "has_imagenet has_inaturalist has_places365 has_qmnist",
+        "data.transforms": "has_interpolation_mode",
+    },
+    "NaFlex models, and batches of images of different sizes for them, are not here yet": {
+        "data": "CenterCropToSequence NaFlexMapDatasetWrapper NaFlexMixup Patchify RandomCropToSequence "
+                "RandomResizedCropToSequence ResizeKeepRatioToSequence ResizeToSequence calculate_naflex_batch_size "
+                "create_naflex_loader mix_batch_variable_size pairwise_mixup_target patchify_image",
+        "data.naflex_dataset": "", "data.naflex_loader": "", "data.naflex_mixup": "", "data.naflex_random_erasing": "",
+        "data.naflex_transforms": "",
+    },
+    "part of timm's readers of label columns; mvlib.data.readers.fields is that of ours": {
+        "data.readers._hfds": "", "data.readers.targets": "",
+        "data.readers.class_map": "remap_dense_target remap_labels remap_target",
+    },
+    "can change: get_img_extensions() says what it is now": {"data.readers.img_extensions": "IMG_EXTENSIONS"},
+    "streams are read by mvlib.data.IterableImageDataset, whose readers divide their samples in another way": {
+        "data.readers.reader_hfids": "", "data.readers.reader_tfds": "", "data.readers.reader_wds": "",
+    },
+    "the index of a tar is kept in mvlib's cache": {"data.readers.reader_image_in_tar": "CACHE_FILENAME_SUFFIX"},
+    "tars are read in place, by one index of all that lies in them": {"data.readers.reader_image_in_tar": "TarState"},
+    "mvlib.data.readers.tar.index_tar gives another form of index": {
+        "data.readers.reader_image_in_tar": "extract_tarinfos", "data.readers.reader_image_tar": "extract_tarinfo",
+    },
+    "TensorFlow's own decoding and resizing, by which ports of its models were checked": {"data.tf_preprocessing": ""},
 }

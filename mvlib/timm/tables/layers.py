@@ -151,29 +151,29 @@ NAMES: dict[str, dict[str, str]] = {
     },
 }
 
-_BY_AUTOGRAD = "torch's own function keeps as little for the backward pass; the ..._me names are those functions"
-_WITHIN = "a part of timm's own computation, which is done otherwise here"
-_NAFLEX = "for NaFlex models, which are not here yet"
-
-ABSENT: dict[str, str] = {
-    **{f"layers.activations_me.{name}": _BY_AUTOGRAD
-       for kind in ("swish", "mish", "hard_sigmoid", "hard_swish", "hard_mish")
-       for name in (f"{kind}_fwd", f"{kind}_bwd", f"{kind.title().replace('_', '')}AutoFn")},
-    "layers.conv2d_same.Conv2dSameExport": "Conv2dSame is exported as it is",
-    "layers.create_act.a": "a loop's variable",
-    **{f"layers.evo_norm.{name}": "torch computes variances on TPUs, too"
-       for name in ("instance_std_tpu", "group_std_tpu")},
-    **{f"layers.fast_norm.{name}": "norms are torch's own, whatever else is installed"
-       for name in ("has_apex", "has_apex_rmsnorm", "has_torch_rms_norm")},
-    "layers._fx.has_fx_feature_extraction": "it is always there",
-    "layers.inplace_abn.has_iabn": "InplaceAbn asks for its package when it runs",
-    **{f"layers.{path}": _WITHIN for path in (
-        "bottleneck_attn.PosEmbedRel", "bottleneck_attn.rel_logits_1d", "halo_attn.PosEmbedRel",
-        "halo_attn.rel_logits_1d", "interpolate", "interpolate.RegularGridInterpolator", "lambda_layer.rel_pos_indices",
-        "pos_embed_rel.generate_lookup_tensor", "pos_embed_rel.reindex_2d_einsum_lookup")},
-    **{f"layers.{path}": _NAFLEX for path in (
-        "PatchEmbedInterpolator", "patch_embed.PatchEmbedInterpolator",
-        "patch_embed.PatchEmbedResamplerFixedOrigSize")},
-    "layers.patch_embed.DTYPE_INTERMEDIATE": "kernels are resampled in float32",
-    "layers.typing.F": "a type variable",
+ABSENT: dict[str, dict[str, str]] = {
+    "torch's own function keeps as little for the backward pass; the ..._me names are those functions": {
+        "layers.activations_me": " ".join(
+            f"{kind}_fwd {kind}_bwd {kind.title().replace('_', '')}AutoFn"
+            for kind in ("swish", "mish", "hard_sigmoid", "hard_swish", "hard_mish")),
+    },
+    "Conv2dSame is exported as it is": {"layers.conv2d_same": "Conv2dSameExport"},
+    "a loop's variable": {"layers.create_act": "a"},
+    "torch computes variances on TPUs, too": {"layers.evo_norm": "instance_std_tpu group_std_tpu"},
+    "norms are torch's own, whatever else is installed": {
+        "layers.fast_norm": "has_apex has_apex_rmsnorm has_torch_rms_norm",
+    },
+    "it is always there": {"layers._fx": "has_fx_feature_extraction"},
+    "InplaceAbn asks for its package when it runs": {"layers.inplace_abn": "has_iabn"},
+    "a part of timm's own computation, which is done otherwise here": {
+        "layers.bottleneck_attn": "PosEmbedRel rel_logits_1d", "layers.halo_attn": "PosEmbedRel rel_logits_1d",
+        "layers.interpolate": "", "layers.lambda_layer": "rel_pos_indices",
+        "layers.pos_embed_rel": "generate_lookup_tensor reindex_2d_einsum_lookup",
+    },
+    "for NaFlex models, which are not here yet": {
+        "layers": "PatchEmbedInterpolator",
+        "layers.patch_embed": "PatchEmbedInterpolator PatchEmbedResamplerFixedOrigSize",
+    },
+    "kernels are resampled in float32": {"layers.patch_embed": "DTYPE_INTERMEDIATE"},
+    "a type variable": {"layers.typing": "F"},
 }

@@ -217,11 +217,11 @@ _EXPORTED = ("ByoModelCfg ClassAttn EfficientNetFeatures HighResolutionNetFeatur
              "LayerScaleBlockClassAttn MaxxVitCfg MaxxVitConvCfg MaxxVitTransformerCfg MobileNetV3Features NfCfg "
              "RegNetCfg TalkingHeadAttn create_byob_stem")  # of these, what `timm.models` has, too
 
-ABSENT: dict[str, str] = {
-    **{f"models._efficientnet_builder.{name}": _BUILDER for name in ("BlockArgs", "EfficientNetBuilder")},
-    "models._efficientnet_builder.efficientnet_init_weights": "a model's own init_weights() does it",
-    **{f"models.{name}": _BUILT for name in _EXPORTED.split()},
-    **{f"models.{family}.{name}": _BUILT for family, names in _ABSENT.items() for name in names.split()},
-    **{f"models.{family}.model_cfgs": "an architecture's arguments stand in its row, and create_model takes them"
-       for family in ("byoanet", "byobnet", "cspnet", "levit", "maxxvit", "nfnet", "regnet", "vovnet")},
+ABSENT: dict[str, dict[str, str]] = {
+    _BUILDER: {"models._efficientnet_builder": "BlockArgs EfficientNetBuilder"},
+    "a model's own init_weights() does it": {"models._efficientnet_builder": "efficientnet_init_weights"},
+    _BUILT: {"models": _EXPORTED, **{f"models.{family}": names for family, names in _ABSENT.items()}},
+    "an architecture's arguments stand in its row, and create_model takes them": {
+        f"models.{family}": "model_cfgs"
+        for family in ("byoanet", "byobnet", "cspnet", "levit", "maxxvit", "nfnet", "regnet", "vovnet")},
 }

@@ -133,26 +133,22 @@ NAMES: dict[str, dict[str, str]] = {
     "scheduler.wsd_lr": {_SCHEDULER: "Scheduler WSDLRScheduler"},
 }
 
-_FUNCTION = "timm's step as a function, without the class: take the class"
-_INTERNAL = "a step of the optimizer's own arithmetic, which is ours here"
-_WITHIN = "parts of timm's own optimizers"
-_FLAG = "says what the installed torch can do; ours needs no such switch"
-
-ABSENT: dict[str, str] = {
-    "optim._helpers": _WITHIN,
-    "utils.onnx": "`mvlib export` writes and checks such files",
-    "utils.cuda.has_apex": "NVIDIA's apex.amp, which is no longer in apex",
-    "utils.cuda.amp": "NVIDIA's apex.amp, which is no longer in apex",
-    **{f"optim.{module}.{name}": _FUNCTION for module, name in (
-        ("adabelief", "adabelief"), ("adamw", "adamw"), ("adopt", "adopt"), ("lamb", "lamb"), ("laprop", "laprop"),
-        ("lars", "lars"), ("lion", "lion"), ("muon", "muon"), ("muon", "adamuon"), ("nadamw", "nadamw"),
-        ("rmsprop_tf", "rmsprop_tf"), ("sgdw", "sgdw"))},
-    **{f"optim.{module}.{name}": _INTERNAL for module, names in (
-        ("adamp", "projection"), ("sgdp", "projection"), ("adan", "MultiTensorApply"),
-        ("kron", "precond_update_prob_schedule safe_flatten"),
-        ("muon", "MUON_EPS DEFAULT_NS_STEPS scale_eps_for_ns zeropower_via_newtonschulz get_lr_scale "
-                 "get_adamuon_lr_scale reshape_for_muon resolve_ns_coefficients"),
-    ) for name in names.split()},
-    **{f"optim.{path}": _FLAG for path in ("kron.has_dynamo", "kron.has_opt_einsum", "muon.has_dtensor",
-                                           "sgdw.has_recent_pt")},
+ABSENT: dict[str, dict[str, str]] = {
+    "parts of timm's own optimizers": {"optim._helpers": ""},
+    "`mvlib export` writes and checks such files": {"utils.onnx": ""},
+    "NVIDIA's apex.amp, which is no longer in apex": {"utils.cuda": "has_apex amp"},
+    "timm's step as a function, without the class: take the class": {
+        "optim.adabelief": "adabelief", "optim.adamw": "adamw", "optim.adopt": "adopt", "optim.lamb": "lamb",
+        "optim.laprop": "laprop", "optim.lars": "lars", "optim.lion": "lion", "optim.muon": "muon adamuon",
+        "optim.nadamw": "nadamw", "optim.rmsprop_tf": "rmsprop_tf", "optim.sgdw": "sgdw",
+    },
+    "a step of the optimizer's own arithmetic, which is ours here": {
+        "optim.adamp": "projection", "optim.sgdp": "projection", "optim.adan": "MultiTensorApply",
+        "optim.kron": "precond_update_prob_schedule safe_flatten",
+        "optim.muon": "MUON_EPS DEFAULT_NS_STEPS scale_eps_for_ns zeropower_via_newtonschulz get_lr_scale "
+                      "get_adamuon_lr_scale reshape_for_muon resolve_ns_coefficients",
+    },
+    "says what the installed torch can do; ours needs no such switch": {
+        "optim.kron": "has_dynamo has_opt_einsum", "optim.muon": "has_dtensor", "optim.sgdw": "has_recent_pt",
+    },
 }
