@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from ..layers.activations import ActLayer, get_act_layer
 from ..layers.conv import create_conv2d
 from ..layers.drop import DropPath, drop_path_rates
 from ..layers.grn import GlobalResponseNormMlp
-from ..layers.helpers import make_divisible, to_ntuple
+from ..layers.helpers import make_divisible, placeable, to_2tuple, to_ntuple
 from ..layers.mlp import ConvMlp, Mlp
 from ..layers.norm import (
     LayerNorm,
@@ -34,7 +34,7 @@ from ..layers.norm import (
     SimpleNorm2d,
     get_norm_layer,
 )
-from ..layers.pool import ClassifierHead, NormMlpClassifierHead
+from ..layers.pool import ClassifierHead, NormMlpClassifierHead, shortcut_pool
 from ..layers.stage import Stage
 from ..registry import register_model
 from .base import Flow, ImageModel, KeyMap, StateDict, Step
@@ -42,22 +42,41 @@ from .base import Flow, ImageModel, KeyMap, StateDict, Step
 if TYPE_CHECKING:
     from ._variants.convnext import *
 
-__all__ = ["ConvNeXt", "ConvNeXtBlock", "ConvNeXtStage"]
+__all__ = ["ConvNeXt", "ConvNeXtBlock", "ConvNeXtStage", "Downsample"]
 
 _STEM_TYPES = ("patch", "overlap", "overlap_tiered", "overlap_act")
 _OUTPUT_STRIDES = (8, 16, 32)
 
 
+class Downsample(nn.Module):
+    """A shortcut that pools where it has to shrink, and projects where it has to widen; key `conv`.
+
+    Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride).
+    """
+
+    @placeable
+    def __init__(self, in_chs: int, out_chs: int, stride: int = 1, dilation: int = 1) -> None:
+        super().__init__()
+        self.pool = shortcut_pool(stride, dilation)
+        self.conv = create_conv2d(in_chs, out_chs, 1) if in_chs != out_chs else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(self.pool(x))
+
+
 class ConvNeXtBlock(nn.Module):
     """Depthwise convolution, norm and MLP, scaled per channel, beside a shortcut.
 
-    Shapes: (B, dim, H, W) -> same. Keys `conv_dw`, `norm`, `mlp`, `gamma`.
+    Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride).
+    Keys `conv_dw`, `norm`, `mlp`, `gamma`, `shortcut`.
 
     Args:
-        dim: Channels.
+        in_chs: Channels of the input.
+        out_chs: Channels of the output; as many unless given, else a multiple of them.
         kernel_size: Of the depthwise convolution.
-        dilation: Of the depthwise convolution.
-        mlp_ratio: Hidden width of the MLP, in `dim`.
+        stride: Of the depthwise convolution.
+        dilation: Of the depthwise convolution; two that differ stand where a stride became dilation.
+        mlp_ratio: Hidden width of the MLP, in `out_chs`.
         conv_mlp: The MLP's layers are 1x1 convolutions.
         conv_bias: The depthwise convolution has a bias.
         use_grn: Global response normalisation in the MLP.
@@ -67,11 +86,14 @@ class ConvNeXtBlock(nn.Module):
         drop_path: Stochastic depth: rate of the residual branch.
     """
 
+    @placeable
     def __init__(
         self,
-        dim: int,
+        in_chs: int,
+        out_chs: int | None = None,
         kernel_size: int = 7,
-        dilation: int = 1,
+        stride: int = 1,
+        dilation: int | tuple[int, int] = (1, 1),
         mlp_ratio: float = 4.0,
         conv_mlp: bool = False,
         conv_bias: bool = True,
@@ -82,14 +104,19 @@ class ConvNeXtBlock(nn.Module):
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        self.conv_mlp = conv_mlp
+        out_chs = out_chs or in_chs
+        first, last = to_2tuple(dilation)
+        self.use_conv_mlp = conv_mlp
         self.ls_init_value = ls_init_value
         norm_layer = norm_layer or (LayerNorm2d if conv_mlp else LayerNorm)
         mlp = partial(GlobalResponseNormMlp, use_conv=conv_mlp) if use_grn else ConvMlp if conv_mlp else Mlp
-        self.conv_dw = create_conv2d(dim, dim, kernel_size, dilation=dilation, depthwise=True, bias=conv_bias)
-        self.norm = norm_layer(dim)
-        self.mlp = mlp(dim, int(mlp_ratio * dim), act_layer=act_layer)
-        self.gamma = nn.Parameter(torch.empty(dim)) if ls_init_value is not None else None
+        self.conv_dw = create_conv2d(
+            in_chs, out_chs, kernel_size, stride=stride, dilation=first, depthwise=True, bias=conv_bias)
+        self.norm = norm_layer(out_chs)
+        self.mlp = mlp(out_chs, int(mlp_ratio * out_chs), act_layer=act_layer)
+        self.gamma = nn.Parameter(torch.empty(out_chs)) if ls_init_value is not None else None
+        fits = in_chs == out_chs and stride == 1 and first == last
+        self.shortcut = nn.Identity() if fits else Downsample(in_chs, out_chs, stride, first)
         self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
         self.reset_parameters()
 
@@ -99,13 +126,13 @@ class ConvNeXtBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         branch = self.conv_dw(x)
-        if self.conv_mlp:
+        if self.use_conv_mlp:
             branch = self.mlp(self.norm(branch))
         else:
             branch = self.mlp(self.norm(branch.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
         if self.gamma is not None:
             branch = branch * self.gamma.view(-1, 1, 1)
-        return self.drop_path(branch) + x
+        return self.drop_path(branch) + self.shortcut(x)
 
 
 class ConvNeXtStage(Stage):
@@ -116,36 +143,49 @@ class ConvNeXtStage(Stage):
     Args:
         in_chs: Channels of the input.
         out_chs: Channels of the output.
+        kernel_size: Of the depthwise convolutions.
         stride: Downsampling.
+        depth: Number of blocks.
         dilation: Of the downsampling convolution, and of the blocks; they differ in the first stage whose stride became
             dilation.
-        drop_path: Rate of each block's stochastic depth.
-        norm_layer: Norm over the channels of a feature map.
+        drop_path_rates: Rate of each block's stochastic depth; 0 unless given.
         conv_bias: The convolutions have biases.
-        block_args: Further arguments of the blocks.
+        norm_layer: Norm over the channels of a feature map.
+        norm_layer_cl: Norm over the last dimension, for the blocks unless `conv_mlp`.
+        ls_init_value, conv_mlp, use_grn, act_layer: As of `ConvNeXtBlock`.
     """
 
+    @placeable
     def __init__(
         self,
         in_chs: int,
         out_chs: int,
-        stride: int,
-        dilation: tuple[int, int],
-        drop_path: Sequence[float],
-        norm_layer: Callable[[int], nn.Module],
-        conv_bias: bool,
-        block_args: dict[str, Any],
+        kernel_size: int = 7,
+        stride: int = 2,
+        depth: int = 2,
+        dilation: tuple[int, int] = (1, 1),
+        drop_path_rates: Sequence[float] | None = None,
+        ls_init_value: float | None = 1.0,
+        conv_mlp: bool = False,
+        conv_bias: bool = True,
+        use_grn: bool = False,
+        act_layer: ActLayer = "gelu",
+        norm_layer: Callable[[int], nn.Module] | None = None,
+        norm_layer_cl: Callable[[int], nn.Module] | None = None,
     ) -> None:
         super().__init__()
         self.downsample: nn.Module = nn.Identity()
         resamples = stride > 1 or dilation[0] != dilation[1]
         if resamples or in_chs != out_chs:
-            self.downsample = nn.Sequential(norm_layer(in_chs), create_conv2d(
-                in_chs, out_chs, 2 if resamples else 1, stride, dilation=dilation[0], bias=conv_bias,
+            self.downsample = nn.Sequential((norm_layer or LayerNorm2d)(in_chs), create_conv2d(
+                in_chs, out_chs, 2 if resamples else 1, stride=stride, dilation=dilation[0], bias=conv_bias,
                 padding="same" if dilation[1] > 1 else 0))
         self.blocks = nn.Sequential(*(
-            ConvNeXtBlock(out_chs, dilation=dilation[1], drop_path=rate, conv_bias=conv_bias, **block_args)
-            for rate in drop_path))
+            ConvNeXtBlock(
+                out_chs, kernel_size=kernel_size, dilation=dilation[1], conv_mlp=conv_mlp, conv_bias=conv_bias,
+                use_grn=use_grn, ls_init_value=ls_init_value, act_layer=act_layer,
+                norm_layer=norm_layer if conv_mlp else norm_layer_cl, drop_path=rate)
+            for rate in (drop_path_rates or [0.0] * depth)[:depth]))
 
 
 # Norms over the channels of a feature map (B, C, H, W), and of the same with channels last.
@@ -254,10 +294,9 @@ class ConvNeXt(ImageModel):
             if stride > 1 and reduction >= output_stride:
                 stride, dilation = 1, dilation * stride
             reduction *= stride
-            block_args = dict(kernel_size=kernel_size, conv_mlp=conv_mlp, use_grn=use_grn, act_layer=act_layer,
-                              ls_init_value=ls_init_value, norm_layer=block_norm)
             self.stages.append(ConvNeXtStage(
-                chs, dim, stride, (1 if dilation <= 2 else 2, dilation), drop_path, norm, conv_bias, block_args))
+                chs, dim, kernel_size, stride, len(drop_path), (1 if dilation <= 2 else 2, dilation), drop_path,
+                ls_init_value, conv_mlp, conv_bias, use_grn, act_layer, norm, block_norm))
             self.flow.stages.append(Step(f"stages.{i}", dim, reduction))
             chs = dim
 

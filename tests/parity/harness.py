@@ -234,8 +234,12 @@ def small_sides(name: str) -> list[int]:
 
 # random weights
 
-def randomize(model: nn.Module, image: Tensor, seed: int = 0) -> None:
-    """Give a model random weights in place, as the module's docstring says; ends in eval mode."""
+def randomize(model: nn.Module, image: Any, seed: int = 0) -> None:
+    """Give a model random weights in place, as the module's docstring says; ends in eval mode.
+
+    `image` is an image, or a tuple of what the model takes.
+    """
+    inputs = image if isinstance(image, tuple) else (image,)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for module in model.modules():
@@ -245,12 +249,12 @@ def randomize(model: nn.Module, image: Tensor, seed: int = 0) -> None:
                     parameter.copy_(_random_parameter(name, parameter, is_norm, generator))
         norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
         if not norms:
-            model.eval()(image)  # does it take images of this size?
+            model.eval()(*inputs)  # does it take images of this size?
             return
         momenta = [norm.momentum for norm in norms]
         for norm in norms:
             norm.momentum = 1.0
-        model.train()(image)
+        model.train()(*inputs)
         for norm, momentum in zip(norms, momenta):
             norm.momentum = momentum
             noise = torch.randn(norm.running_mean.shape, generator=generator)

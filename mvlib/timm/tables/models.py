@@ -51,6 +51,7 @@ _CLASSES: dict[str, str] = {  # with timm's constructors, in the module of the f
 }
 _FURTHER: dict[str, str] = {  # what only the family's module has
     "byobnet": "LayerFn interleave_blocks register_block",
+    "convnext": "ConvNeXtBlock ConvNeXtStage Downsample",
     "densenet": "DenseBlock DenseLayer DenseTransition",
     "levit": "LevitDistilled",
     "mlp_mixer": "Affine ResBlock SpatialGatingBlock SpatialGatingUnit",
@@ -165,7 +166,6 @@ _ABSENT = {  # classes and functions, public in timm
     "cait": "ClassAttn LayerScaleBlock LayerScaleBlockClassAttn TalkingHeadAttn",
     "coat": "ConvPosEnc ConvRelPosEnc FactorAttnConvRelPosEnc ParallelBlock SerialBlock insert_cls remove_cls",
     "convit": "Block GPSA MHSA",
-    "convnext": "ConvNeXtBlock ConvNeXtStage Downsample",
     "cspnet": "BottleneckBlock CrossStage CrossStage3 CspModelCfg CspStagesCfg CspStemCfg DarkBlock DarkStage "
               "EdgeBlock create_csp_stages create_csp_stem",
     "dla": "DlaBasic DlaBottle2neck DlaBottleneck DlaRoot DlaTree",
