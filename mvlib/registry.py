@@ -233,7 +233,8 @@ class _RegisterModel:
     def variants(
         self, module: str, maker: Callable[..., Any], table: Mapping[str, Row], *, override: bool = False
     ) -> None:
-        """Register an architecture for each row of a table; each becomes a function of the module.
+        """Register an architecture for each row of a table; each becomes a function of the module. (But those of ours
+        that have a torchvision builder's name: this is the builder, in a family's module as in `mvlib.models`.)
 
             _R50, _D = dict(layers=(3, 4, 6, 3)), dict(stem_type="deep", avg_down=True)
 
@@ -284,7 +285,8 @@ class _RegisterModel:
             entrypoints.append(fn)
         for fn in entrypoints:
             _register(fn, override=override)
-            setattr(sys.modules[module], fn.__name__, fn)
+            if not (module.startswith(_FAMILY_PACKAGE) and fn.__name__ in _registry.builders):
+                setattr(sys.modules[module], fn.__name__, fn)
 
 
 def _register(

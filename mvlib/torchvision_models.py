@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from . import hub, registry
-from .arguments import model_class
+from .arguments import arguments_of, model_class
 from .enums import WeightsEnum
 from .factory import Empty, build_empty, describe_inputs
 from .loading import load_weights, read_state_dict
@@ -54,7 +54,7 @@ def build(
         TypeError, ValueError: What torchvision raises for these arguments.
         WeightsError: The weights cannot be had, are damaged, or do not fit.
     """
-    make = functools.partial(real("torchvision.models").get_model_builder(builder), weights=None)
+    make = functools.partial(_make, builder)
     if weights is None:
         model = make(**kwargs)
         _describe(model, builder, default or WeightsConfig(), kwargs)
@@ -75,6 +75,18 @@ def build(
     if arguments.get("aux_logits") and "googlenet" in builder:
         warnings.warn(_AUX_WARNING, UserWarning, stacklevel=registry.caller_level())
     return model
+
+
+def _make(builder: str, **kwargs: Any) -> Any:
+    try:
+        return real("torchvision.models").get_model_builder(builder)(weights=None, **kwargs)
+    except TypeError as error:
+        architecture = registry.resolve_name(builder)[0]
+        ours = next((key for key in arguments_of(registry.load_entrypoint(architecture)) or ()
+                     if str(error).endswith(f"got an unexpected keyword argument '{key}'")), None)
+        if ours is None:
+            raise
+        raise TypeError(f"torchvision's {error}; mvlib.create_model('{architecture}', {ours}=...) takes it") from None
 
 
 def _implied(builder: str, config: WeightsConfig) -> dict[str, Any]:

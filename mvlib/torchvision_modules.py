@@ -36,11 +36,15 @@ def real(name: str) -> ModuleType:
 
 
 def attribute(module: str, name: str) -> Any:
-    """What torchvision's module of this name has under `mvlib.models` ("resnet") and ours has not.
+    """What a family's module of ours ("resnet") has by torchvision's name: builders and Enums of its architectures, and
+    whatever torchvision's module of the same name has and ours has not.
 
     Raises:
         AttributeError: It has no such thing.
     """
+    for builder in registry.list_builders():
+        if name in (builder, registry.builder_facts(builder)["weights"]) and registry.get_module(builder) == module:
+            return getattr(importlib.import_module(_BODY), name)
     full = f"{_MODELS}.{module}"
     if not name.startswith("__") and importlib.util.find_spec(full) is not None:
         face = importlib.import_module(f"mvlib.{full}")

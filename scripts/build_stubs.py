@@ -175,10 +175,13 @@ def builder(name: str, returned: str, known: Iterable[str]) -> str:
 
 
 def variants(name: str, family: ModuleType) -> Iterator[str]:
-    """The stub of a family's entrypoints that its source does not define one by one."""
+    """The stub of a family's entrypoints that its source does not define one by one, and of torchvision's names."""
     written = {node.name for node in ast.parse(inspect.getsource(family)).body if isinstance(node, ast.FunctionDef)}
     made = {entrypoint: model_class(entrypoint) for entrypoint in registry.list_models(module=name)
-            if entrypoint not in written}
+            if entrypoint not in {*written, *registry.list_builders()}}
+    if name not in mvlib.models._SUBMODULES:
+        theirs = {builder for builder in registry.list_builders() if registry.get_module(builder) == name}
+        yield from (f"from .. import {each}" for each in exported({*theirs, *map(enums.enum_name, theirs)}))
     if not made:
         return
     yield "from typing import Any"

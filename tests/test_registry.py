@@ -364,7 +364,7 @@ def test_an_override_outlives_the_import_of_the_family():
         import mvlib.models.efficientnet
         assert mvlib.model_entrypoint("efficientnet_b0") is mine
         from mvlib import registry
-        assert registry.load_entrypoint("efficientnet_b1") is mvlib.models.efficientnet.efficientnet_b1
+        assert registry.load_entrypoint("efficientnet_b8") is mvlib.models.efficientnet.efficientnet_b8
     """)
 
 

@@ -170,6 +170,9 @@ def test_users_edit_it():
         assert models.DenseNet(32, (1, 1), 64).classifier.out_features == 1000
         with pytest.raises(TypeError, match="unexpected keyword argument 'dropuot'"):
             models.resnet18(dropuot=0.1)
+        with pytest.raises(TypeError, match=r"torchvision's ResNet.__init__\(\) got an unexpected keyword argument "
+                                            r"'in_chans'; mvlib.create_model\('resnet18', in_chans=...\) takes it"):
+            models.resnet18(in_chans=1)
 
 
 def test_what_it_says_of_itself(publish):

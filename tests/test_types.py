@@ -67,7 +67,8 @@ assert_type(mine(), mvlib.models.resnet.ResNet)
 assert_type(mine_too(), AlexNet)
 mvlib.register_model(override=1)  # error: call-overload
 mvlib.register_model.variants(__name__, mine, {"small": dict(layers=(1, 1, 1, 1))}, overide=True)  # error: call-arg
-assert_type(mvlib.models.resnet.resnet50().structure, str)
+assert_type(mvlib.models.resnet.resnet50d().structure, str)
+assert_type(mvlib.models.resnet.resnet50(weights=mvlib.models.resnet.ResNet50_Weights.DEFAULT), ResNet)
 assert_type(mvlib.optim.list_optimizers("*adam*"), list[str])
 mvlib.optim.list_optimizers(description=True)  # error: call-overload
 """

@@ -5,13 +5,16 @@ It is the network of 2012 (https://papers.nips.cc/paper/4824) without its second
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..registry import register_model
 from .base import Flow, ImageModel, Indices, Step
+
+if TYPE_CHECKING:
+    from ._variants.alexnet import *
 
 __all__ = ["AlexNet"]
 
@@ -142,7 +145,4 @@ class AlexNet(ImageModel):
         return taken
 
 
-@register_model
-def alexnet(**kwargs: Any) -> AlexNet:
-    """AlexNet in one column (Krizhevsky, 2014)."""
-    return AlexNet(**kwargs)
+register_model.variants(__name__, AlexNet, {"alexnet": "AlexNet in one column (Krizhevsky, 2014)."})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import namedtuple
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,9 @@ from .inception_blocks import AuxiliaryModel, ConvNorm
 __all__ = ["GoogLeNet", "GoogLeNetOutputs"]
 
 GoogLeNetOutputs = namedtuple("GoogLeNetOutputs", ["logits", "aux_logits2", "aux_logits1"])
+
+if TYPE_CHECKING:
+    from ._variants.googlenet import *
 
 # Channels of the branches 1 x 1; 3 x 3, before and after; 5 x 5, before and after; pool. A number: a max pool's side.
 _BODY: dict[str, tuple[int, ...] | int] = {
@@ -152,7 +155,6 @@ class GoogLeNet(AuxiliaryModel):
         return dict(stem=r"^conv\d", blocks=[(rf"^{name}\.", (i,)) for i, name in enumerate(blocks)])
 
 
-@register_model
-def googlenet(**kwargs: Any) -> GoogLeNet:
-    """GoogLeNet (Szegedy et al., 2014) with batch norm, torchvision's."""
-    return GoogLeNet(**kwargs)
+register_model.variants(__name__, GoogLeNet, {
+    "googlenet": "GoogLeNet (Szegedy et al., 2014) with batch norm, torchvision's.",
+})

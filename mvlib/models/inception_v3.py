@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import namedtuple
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from .inception_blocks import AuxiliaryModel, ConvLayer, ConvNorm, Mixed
 __all__ = ["InceptionOutputs", "InceptionV3"]
 
 InceptionOutputs = namedtuple("InceptionOutputs", ["logits", "aux_logits"])
+
+if TYPE_CHECKING:
+    from ._variants.inception_v3 import *
 
 _WIDE, _TALL = (1, 7), (7, 1)
 
@@ -180,7 +183,4 @@ class InceptionV3(AuxiliaryModel):
         return dict(stem=r"^Conv2d_[12]", blocks=blocks)
 
 
-@register_model
-def inception_v3(**kwargs: Any) -> InceptionV3:
-    """Inception-v3 (Szegedy et al., 2015)."""
-    return InceptionV3(**kwargs)
+register_model.variants(__name__, InceptionV3, {"inception_v3": "Inception-v3 (Szegedy et al., 2015)."})

@@ -19,6 +19,7 @@ from torchvision import models as theirs
 import mvlib
 import mvlib.torchvision as face
 from mvlib import models as ours
+from mvlib import registry
 from mvlib.mirror import is_mirrored
 from mvlib.running import run
 
@@ -28,8 +29,7 @@ MODULES = [name for _, name, _ in pkgutil.walk_packages(theirs.__path__, "torchv
 CLASSIFICATION = [name for name in MODULES if name.split(".")[2] not in TASKS]
 BUILDERS = [*theirs.list_models(module=theirs), *theirs.list_models(module=theirs.quantization)]
 # What of a family's module of torchvision has another meaning in mvlib's module of that name, which is timm's as well:
-# the classes and blocks of our architectures, and the functions that build these. mvlib.torchvision.models has
-# torchvision's.
+# the classes and blocks of our architectures. mvlib.torchvision.models has torchvision's.
 FAMILIES = ("alexnet", "convnext", "densenet", "efficientnet", "googlenet", "mobilenetv3", "regnet", "resnet",
             "shufflenetv2", "squeezenet", "swin_transformer", "vgg", "vision_transformer")
 
@@ -91,6 +91,23 @@ def test_what_mvlib_models_has_is_the_faces_but_for_our_families(name):
         assert other <= {"mobilenetv3", "resnet"} | {"googlenet"}
     else:
         assert not other
+
+
+def test_a_familys_module_has_torchvisions_builders():
+    """`from mvlib.models.resnet import resnet50`: what `from mvlib.models` gives."""
+    for builder in theirs.list_models(module=theirs):
+        home = theirs.get_model_builder(builder).__module__.replace("torchvision", "mvlib")
+        enum = theirs.get_model_weights(builder).__name__
+        for name in {home, f"mvlib.models.{registry.get_module(builder)}"}:
+            module = importlib.import_module(name)
+            assert getattr(module, builder) is getattr(ours, builder), (name, builder)
+            assert getattr(module, enum) is getattr(ours, enum)
+    from mvlib.models.alexnet import AlexNet, alexnet
+    from mvlib.models.resnet import ResNet, resnet50d
+
+    with torch.device("meta"):
+        assert type(alexnet()) is theirs.AlexNet and type(mvlib.create_model("alexnet")) is AlexNet
+        assert type(resnet50d()) is type(mvlib.model_entrypoint("resnet50")()) is ResNet
 
 
 @pytest.mark.parametrize("builder", BUILDERS)

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from mvlib.models.shufflenetv2 import ShuffleNetV2, shuffle_channels, shufflenet_v2_x0_5
+import mvlib
+from mvlib.models.shufflenetv2 import ShuffleNetV2, shuffle_channels
 from tests.parity.harness import random_image, randomize, relative_difference
 
 
@@ -15,7 +16,7 @@ def test_shuffle_interleaves_the_halves():
 
 def test_dilation_sees_what_the_strides_saw():
     # Between the strides nothing but dilated kernels: a dense map holds the strided map's values at its even positions.
-    strided, dense = shufflenet_v2_x0_5(), shufflenet_v2_x0_5(output_stride=16).eval()
+    strided, dense = (mvlib.create_model("shufflenet_v2_x0_5", output_stride=stride).eval() for stride in (32, 16))
     randomize(strided, random_image(96))
     dense.load_state_dict(strided.state_dict())
     with torch.inference_mode():

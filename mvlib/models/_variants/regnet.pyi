@@ -1,5 +1,35 @@
 # Written by scripts/build_stubs.py.
 # ruff: noqa
+from .. import RegNet_X_16GF_Weights as RegNet_X_16GF_Weights
+from .. import RegNet_X_1_6GF_Weights as RegNet_X_1_6GF_Weights
+from .. import RegNet_X_32GF_Weights as RegNet_X_32GF_Weights
+from .. import RegNet_X_3_2GF_Weights as RegNet_X_3_2GF_Weights
+from .. import RegNet_X_400MF_Weights as RegNet_X_400MF_Weights
+from .. import RegNet_X_800MF_Weights as RegNet_X_800MF_Weights
+from .. import RegNet_X_8GF_Weights as RegNet_X_8GF_Weights
+from .. import RegNet_Y_128GF_Weights as RegNet_Y_128GF_Weights
+from .. import RegNet_Y_16GF_Weights as RegNet_Y_16GF_Weights
+from .. import RegNet_Y_1_6GF_Weights as RegNet_Y_1_6GF_Weights
+from .. import RegNet_Y_32GF_Weights as RegNet_Y_32GF_Weights
+from .. import RegNet_Y_3_2GF_Weights as RegNet_Y_3_2GF_Weights
+from .. import RegNet_Y_400MF_Weights as RegNet_Y_400MF_Weights
+from .. import RegNet_Y_800MF_Weights as RegNet_Y_800MF_Weights
+from .. import RegNet_Y_8GF_Weights as RegNet_Y_8GF_Weights
+from .. import regnet_x_16gf as regnet_x_16gf
+from .. import regnet_x_1_6gf as regnet_x_1_6gf
+from .. import regnet_x_32gf as regnet_x_32gf
+from .. import regnet_x_3_2gf as regnet_x_3_2gf
+from .. import regnet_x_400mf as regnet_x_400mf
+from .. import regnet_x_800mf as regnet_x_800mf
+from .. import regnet_x_8gf as regnet_x_8gf
+from .. import regnet_y_128gf as regnet_y_128gf
+from .. import regnet_y_16gf as regnet_y_16gf
+from .. import regnet_y_1_6gf as regnet_y_1_6gf
+from .. import regnet_y_32gf as regnet_y_32gf
+from .. import regnet_y_3_2gf as regnet_y_3_2gf
+from .. import regnet_y_400mf as regnet_y_400mf
+from .. import regnet_y_800mf as regnet_y_800mf
+from .. import regnet_y_8gf as regnet_y_8gf
 from typing import Any
 from ..regnet import RegNet as _RegNet
 def regnetv_040(**kwargs: Any) -> _RegNet: ...

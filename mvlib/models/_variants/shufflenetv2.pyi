@@ -1,8 +1,10 @@
 # Written by scripts/build_stubs.py.
 # ruff: noqa
-from typing import Any
-from ..shufflenetv2 import ShuffleNetV2 as _ShuffleNetV2
-def shufflenet_v2_x0_5(**kwargs: Any) -> _ShuffleNetV2: ...
-def shufflenet_v2_x1_0(**kwargs: Any) -> _ShuffleNetV2: ...
-def shufflenet_v2_x1_5(**kwargs: Any) -> _ShuffleNetV2: ...
-def shufflenet_v2_x2_0(**kwargs: Any) -> _ShuffleNetV2: ...
+from .. import ShuffleNet_V2_X0_5_Weights as ShuffleNet_V2_X0_5_Weights
+from .. import ShuffleNet_V2_X1_0_Weights as ShuffleNet_V2_X1_0_Weights
+from .. import ShuffleNet_V2_X1_5_Weights as ShuffleNet_V2_X1_5_Weights
+from .. import ShuffleNet_V2_X2_0_Weights as ShuffleNet_V2_X2_0_Weights
+from .. import shufflenet_v2_x0_5 as shufflenet_v2_x0_5
+from .. import shufflenet_v2_x1_0 as shufflenet_v2_x1_0
+from .. import shufflenet_v2_x1_5 as shufflenet_v2_x1_5
+from .. import shufflenet_v2_x2_0 as shufflenet_v2_x2_0

@@ -1,5 +1,11 @@
 # Written by scripts/build_stubs.py.
 # ruff: noqa
+from .. import Swin_B_Weights as Swin_B_Weights
+from .. import Swin_S_Weights as Swin_S_Weights
+from .. import Swin_T_Weights as Swin_T_Weights
+from .. import swin_b as swin_b
+from .. import swin_s as swin_s
+from .. import swin_t as swin_t
 from typing import Any
 from ..swin_transformer import SwinTransformer as _SwinTransformer
 def swin_base_patch4_window7_224(**kwargs: Any) -> _SwinTransformer: ...

@@ -1,5 +1,11 @@
 # Written by scripts/build_stubs.py.
 # ruff: noqa
+from .. import Swin_V2_B_Weights as Swin_V2_B_Weights
+from .. import Swin_V2_S_Weights as Swin_V2_S_Weights
+from .. import Swin_V2_T_Weights as Swin_V2_T_Weights
+from .. import swin_v2_b as swin_v2_b
+from .. import swin_v2_s as swin_v2_s
+from .. import swin_v2_t as swin_v2_t
 from typing import Any
 from ..swin_transformer_v2 import SwinTransformerV2 as _SwinTransformerV2
 def swinv2_base_window8_256(**kwargs: Any) -> _SwinTransformerV2: ...

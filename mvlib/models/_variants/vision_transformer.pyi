@@ -1,5 +1,15 @@
 # Written by scripts/build_stubs.py.
 # ruff: noqa
+from .. import ViT_B_16_Weights as ViT_B_16_Weights
+from .. import ViT_B_32_Weights as ViT_B_32_Weights
+from .. import ViT_H_14_Weights as ViT_H_14_Weights
+from .. import ViT_L_16_Weights as ViT_L_16_Weights
+from .. import ViT_L_32_Weights as ViT_L_32_Weights
+from .. import vit_b_16 as vit_b_16
+from .. import vit_b_32 as vit_b_32
+from .. import vit_h_14 as vit_h_14
+from .. import vit_l_16 as vit_l_16
+from .. import vit_l_32 as vit_l_32
 from typing import Any
 from ..vision_transformer import VisionTransformer as _VisionTransformer
 def aimv2_1b_patch14_224(**kwargs: Any) -> _VisionTransformer: ...
