@@ -78,9 +78,9 @@ def _check_text(model_name: Any) -> None:
         raise UnknownNameError(f"a model name is a str, such as 'resnet50', not {model_name!r}")
 
 
-def natural_key(text: str) -> list[int | str]:
+def natural_key(string_: str) -> list[int | str]:
     """Sort key under which "b2" stands before "b10"; case does not matter."""
-    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", text.lower())]
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", string_.lower())]
 
 
 def natural_text(text: str) -> str:

@@ -50,8 +50,8 @@ def pruned_widths(name: str) -> Widths:
     return MappingProxyType({layer: tuple(map(int, widths)) for layer, *widths in rows})
 
 
-def prune_to_widths(model: Model, name: str) -> Model:
-    """Narrow a model, in place, to the widths that `_pruned` has under `name`.
+def prune_to_widths(model: Model, name: str, widths: Widths | None = None) -> Model:
+    """Narrow a model, in place, to the widths that `_pruned` has under `name`, unless they are given.
 
     The channels of its features, `num_features` and the classifier follow; all weights are initialised again. Layers
     that the widths do not depend on (an ECA's convolution over channels) stay as they are.
@@ -59,6 +59,7 @@ def prune_to_widths(model: Model, name: str) -> Model:
     Args:
         model: The architecture before pruning, not yet trained or loaded.
         name: The pruned architecture.
+        widths: By layer, in the model's order, as a file of `_pruned` has them.
 
     Returns:
         The same model.
@@ -66,7 +67,7 @@ def prune_to_widths(model: Model, name: str) -> Model:
     Raises:
         ValueError: The model has a layer that these widths do not fit; the message names it.
     """
-    widths = pruned_widths(name)
+    widths = pruned_widths(name) if widths is None else widths
     modules = dict(model.named_modules())
     for path in widths:
         if path not in modules:

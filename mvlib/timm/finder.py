@@ -107,7 +107,8 @@ class FaceModule(ModuleType):
             value: Any = [key for key in names(path) if not key.startswith("_")]
         else:
             value = get(path, name)
-        self.__dict__[name] = value
+        if f"{path}.{name}" not in tables.core.LIVE:
+            self.__dict__[name] = value
         return value
 
     def __setattr__(self, name: str, value: Any) -> None:

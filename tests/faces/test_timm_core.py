@@ -492,6 +492,56 @@ def test_adapt_input_conv(channels):
         timm.models.adapt_input_conv(channels, torch.ones(2, 2))
 
 
+@pytest.mark.parametrize("num_classes", [5, 0])
+def test_a_model_is_narrowed_by_a_string_of_shapes(num_classes):
+    def build(face, channels):
+        torch.manual_seed(0)
+        kinds = face.models.resnet
+        model = kinds.ResNet(kinds.BasicBlock, (1, 1, 1, 1), channels=channels, stem_width=8, num_classes=num_classes)
+        model.pretrained_cfg = {"first_conv": "conv1"}
+        return model
+
+    narrow = build(real, (4, 6, 10, 12))
+    text = "***".join(f"{key}:{list(value.shape)}" for key, value in narrow.state_dict().items())
+    wide, expected = build(timm, (8, 16, 24, 32)), real.models.adapt_model_from_string(
+        build(real, (8, 16, 24, 32)), text)
+    found = timm.models.adapt_model_from_string(wide, text)
+    assert not found.training and wide.layer4[0].conv2.out_channels == 32
+    assert {key: value.shape for key, value in found.state_dict().items()} == \
+        {key: value.shape for key, value in narrow.state_dict().items()}
+    found.load_state_dict(expected.state_dict())
+    x = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(found(x), expected(x))
+    assert [info["num_chs"] for info in found.feature_info] == [info["num_chs"] for info in expected.feature_info]
+    assert found.num_features == expected.num_features
+    with pytest.raises(ValueError, match="^the string of widths lacks the layer 'layer1.0.conv1'$"):
+        timm.models.adapt_model_from_string(wide, "conv1.weight:[8, 3, 7, 7]***bn1.weight:[8]")
+
+
+def test_a_change_of_size_is_noted():
+    for face in (timm, real):
+        inputs = face.models._input
+        model = nn.Linear(2, 2)
+        model.in_chans = 3
+        inputs.update_model_input_size(model, 64, patch_size=8, window_size=None)
+        assert inputs.get_model_traits(model)["img_size"] == (64, 64)
+        assert inputs.get_model_input_config(model)["input_size"] == (3, 64, 64)
+        args = inputs.get_model_args(model)
+        assert (args["img_size"], args["patch_size"], "window_size" in args) == ((64, 64), 8, False)
+        inputs.update_model_input_size(model, None)
+        assert "img_size" not in inputs.get_model_args(model)
+        assert inputs.get_model_input_config(model)["input_size"] == (3, 224, 224)
+
+
+def test_what_modules_say_of_themselves():
+    from mvlib.timm.layers import fast_norm
+    from mvlib.timm.utils import cuda
+
+    assert (fast_norm.has_apex, fast_norm.has_torch_rms_norm, cuda.amp) == (False, True, None)
+    for module in ("layers", "utils", "optim", "data"):  # `from timm.utils import *` must not bring `amp`
+        assert not [name for name in dir(getattr(timm, module)) if name.startswith("has_") or name == "amp"]
+
+
 def test_old_paths_warn():
     for path in ("layers", "registry", "helpers", "features", "hub", "factory"):
         sys.modules.pop(f"mvlib.timm.models.{path}", None)

@@ -468,6 +468,7 @@ def test_extensions_of_images_can_be_set(folder, extensions, tmp_path):
     assert names() == ["one.png", "three.jpg"]
     extensions.add_img_extensions(".heic")
     assert names() == ["one.png", "three.jpg", "two.heic"] and extensions.is_img_extension(".heic")
+    assert extensions.IMG_EXTENSIONS == extensions.get_img_extensions() and ".heic" in extensions.IMG_EXTENSIONS
     extensions.del_img_extensions((".png", ".jpg"))
     assert names() == ["two.heic"]
     with pytest.raises(ValueError, match="extension 'png' of images does not begin with a dot"):

@@ -133,7 +133,6 @@ _GRAPHS = "its steps are not captured in CUDA graphs, nor differentiated through
 _FIELDS = "takes what timm's config says as arguments"
 _PARTS = "what stands for a part cannot be chosen"
 OTHERWISE = {  # why what we have is of another kind, or takes other arguments
-    "natural_key(string_=)": "its only argument, which is given by position",
     "ReaderHfds(download=)": "a data set is always got, if it is not there",
     "ReaderHfds(target_format=)": "target_transform=MultiLabelTarget(...) makes vectors of the classes of a sample",
     "ReaderImageInTar(cache_tarfiles=)": "tars are read in place",

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
+from ...data.geometry import as_pair
 from ...models.base import ImageModel
 from ...publish import current_arguments
 
 __all__ = ["get_model_args", "get_model_input_config", "get_model_traits", "get_pretrained_grid_size",
-           "update_model_args"]
+           "update_model_args", "update_model_input_size"]
 
 
 def get_model_traits(model: nn.Module) -> dict[str, Any]:
@@ -64,6 +65,18 @@ def get_model_args(model: Any, overrides: Mapping[str, Any] | None = None) -> di
 def update_model_args(model: Any, **model_args: Any) -> None:
     """Note arguments by which a model that was changed is built again."""
     model.model_args = {**getattr(model, "model_args", {}), **model_args}
+
+
+def update_model_input_size(model: Any, img_size: int | Sequence[int] | None, **model_args: Any) -> None:
+    """Note the size that a model was changed to, and arguments by which it is built again; None is no size."""
+    size = None if img_size is None else as_pair(img_size, "img_size")
+    traits = {key: value for key, value in getattr(model, "_traits", {}).items() if key != "img_size"}
+    if getattr(model, "img_size", None) != size:  # it does not say so itself
+        traits["img_size"] = size
+    model._traits = traits
+    changed = {key: value for key, value in model_args.items() if value is not None}
+    args = {**getattr(model, "model_args", {}), **changed, "img_size": size}
+    model.model_args = {key: value for key, value in args.items() if key != "img_size" or size is not None}
 
 
 def get_pretrained_grid_size(

@@ -19,9 +19,10 @@ from ...models.pruning import prune_to_widths
 from ...optim.param_groups import group_names
 
 __all__ = [
-    "adapt_input_conv", "adapt_model_from_file", "checkpoint", "checkpoint_seq", "extract_layer", "flatten_modules",
-    "group_modules", "group_parameters", "group_with_matcher", "model_parameters", "named_apply", "named_modules",
-    "named_modules_with_params", "reinit_non_persistent_buffers", "reparameterize_model", "set_layer",
+    "adapt_input_conv", "adapt_model_from_file", "adapt_model_from_string", "checkpoint", "checkpoint_seq",
+    "extract_layer", "flatten_modules", "group_modules", "group_parameters", "group_with_matcher",
+    "model_parameters", "named_apply", "named_modules", "named_modules_with_params",
+    "reinit_non_persistent_buffers", "reparameterize_model", "set_layer",
 ]
 
 Named = Iterator[tuple[str, nn.Module]]
@@ -198,8 +199,41 @@ def set_layer(model: nn.Module, layer: str, val: nn.Module) -> None:
 
 
 def adapt_model_from_file(parent_module: Any, model_variant: str) -> nn.Module:
-    """A copy of a model, narrowed to the widths of a pruned architecture; see `mvlib.models.pruning`."""
-    narrowed: nn.Module = prune_to_widths(copy.deepcopy(parent_module), model_variant)
+    """A copy of a model, narrowed to the widths of a pruned architecture; see `mvlib.models.pruning`.
+
+    Both are in eval mode then.
+    """
+    narrowed: nn.Module = prune_to_widths(copy.deepcopy(parent_module.eval()), model_variant)
+    return narrowed
+
+
+def adapt_model_from_string(parent_module: Any, model_string: str) -> nn.Module:
+    """`adapt_model_from_file` by the shapes of all weights, in the form "conv1.weight:[32, 3, 3, 3]***bn1.weight:[32]".
+
+    Raises:
+        ValueError: A layer is missing in the string, or is none that can be narrowed.
+    """
+    shapes: dict[str, tuple[int, ...]] = {}
+    for part in model_string.split("***"):
+        key, _, shape = part.partition(":")
+        shapes[key] = tuple(int(side) for side in shape.strip("[] ").split(",") if side.strip())
+    widths: dict[str, tuple[int, ...]] = {}
+    classifier: dict[str, tuple[int, ...]] = {}
+    stems = getattr(parent_module, "pretrained_cfg", {}).get("first_conv") or ()
+    stems = (stems,) if isinstance(stems, str) else stems
+    for path, module in parent_module.named_modules():
+        if not isinstance(module, (nn.Conv2d, nn.BatchNorm2d, nn.Linear)):
+            continue
+        if f"{path}.weight" not in shapes:
+            raise ValueError(f"the string of widths lacks the layer '{path}'")
+        size = shapes[f"{path}.weight"]
+        if path in parent_module.classifier_paths:
+            classifier[path] = size[1:]
+        elif isinstance(module, nn.Conv2d) and module.groups == 1 and path not in stems:
+            widths[path] = size[:2]
+        else:
+            widths[path] = size[:1]
+    narrowed: nn.Module = prune_to_widths(copy.deepcopy(parent_module.eval()), "the string", {**widths, **classifier})
     return narrowed
 
 

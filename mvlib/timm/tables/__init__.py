@@ -78,7 +78,7 @@ def names(path: str) -> dict[str, Target]:
             if f"{path}.{child}" in core.REDIRECTS:
                 continue
             for name, target in names(f"{path}.{child}").items():
-                if not name.startswith("_") and f"{path}.{name}" not in MODULES:
+                if not name.startswith("_") and f"{path}.{name}" not in MODULES and target[0] != core.FLAGS:
                     derived[name].add(target)
         found.update((name, min(targets)) for name, targets in derived.items()
                      if len(targets) == 1 and name not in found)

@@ -21,9 +21,9 @@ _HELPERS = {f"{_MEANINGS}.checkpoints": "clean_state_dict load_checkpoint load_s
 _MANIPULATE = "adapt_input_conv checkpoint checkpoint_seq flatten_modules group_modules group_parameters " \
               "group_with_matcher model_parameters named_apply named_modules named_modules_with_params " \
               "reinit_non_persistent_buffers reparameterize_model"
-_PRUNE = "adapt_model_from_file extract_layer set_layer"
+_PRUNE = "adapt_model_from_file adapt_model_from_string extract_layer set_layer"
 _INPUT = {f"{_MEANINGS}.inputs": "get_model_args get_model_input_config get_model_traits get_pretrained_grid_size "
-                                 "update_model_args"}
+                                 "update_model_args update_model_input_size"}
 _FEATURES = {"mvlib.features": "FeatureInfo",
              f"{_MEANINGS}.features": "FeatureDictNet FeatureGetterNet FeatureHookNet FeatureHooks FeatureListNet "
                                       "feature_take_indices"}
@@ -51,9 +51,9 @@ NAMES: dict[str, dict[str, str]] = {
         **_TRACING,
         f"{_MEANINGS}.features": "FeatureDictNet FeatureGraphNet FeatureHookNet FeatureHooks FeatureListNet "
                                  "GraphExtractNet",
-        f"{_MEANINGS}.modules": "adapt_input_conv checkpoint checkpoint_seq group_modules group_parameters "
-                                "model_parameters named_apply named_modules named_modules_with_params "
-                                "reparameterize_model",
+        f"{_MEANINGS}.modules": "adapt_input_conv adapt_model_from_string checkpoint checkpoint_seq group_modules "
+                                "group_parameters model_parameters named_apply named_modules "
+                                "named_modules_with_params reparameterize_model",
         f"{_MEANINGS}.repositories": "load_model_config_from_hf load_state_dict_from_hf push_to_hf_hub save_for_hf",
     },
     "models._registry": {**_REGISTRY, **_PRETRAINED},
@@ -71,13 +71,10 @@ NAMES: dict[str, dict[str, str]] = {
     "version": {"mvlib.timm": "__version__"},
 }
 
-ABSENT: dict[str, dict[str, str]] = {
-    "the widths of pruned models are data here; see mvlib.models.pruning": {
-        "models": "adapt_model_from_string", "models._prune": "adapt_model_from_string",
-        "models.helpers": "adapt_model_from_string",
-    },
-    "a model's own set_input_size notes its size": {"models._input": "update_model_input_size"},
-}
+ABSENT: dict[str, dict[str, str]] = {}
+
+FLAGS = f"{_MEANINGS}.flags"  # what a module says of itself, which its package has not
+LIVE = frozenset(("data.readers.img_extensions.IMG_EXTENSIONS",))  # names whose values change
 
 REDIRECTS: dict[str, str] = {  # an old path that timm still has: the path whose names it has
     "models.factory": "models._factory",

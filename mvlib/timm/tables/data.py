@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .core import FLAGS as _FLAGS
+
 _CONSTANTS = ("DEFAULT_CROP_MODE DEFAULT_CROP_PCT IMAGENET_DEFAULT_MEAN IMAGENET_DEFAULT_STD IMAGENET_DPN_MEAN "
               "IMAGENET_DPN_STD IMAGENET_INCEPTION_MEAN IMAGENET_INCEPTION_STD OPENAI_CLIP_MEAN OPENAI_CLIP_STD")
 _OPERATIONS = ("auto_contrast brightness color contrast desaturate equalize gaussian_blur gaussian_blur_rand invert "
@@ -20,7 +22,8 @@ NAMES: dict[str, dict[str, str]] = {
     "data.config": {"mvlib.data": f"resolve_data_config resolve_model_data_config {_CONSTANTS}"},
     "data.constants": {"mvlib.data": _CONSTANTS},
     "data.dataset": {"mvlib.data": "AugMixDataset IterableImageDataset", "mvlib.timm.meanings.data": "ImageDataset"},
-    "data.dataset_factory": {"mvlib.timm.meanings.data": "create_dataset"},
+    "data.dataset_factory": {"mvlib.timm.meanings.data": "create_dataset",
+                             _FLAGS: "has_imagenet has_inaturalist has_places365 has_qmnist"},
     "data.dataset_info": {"mvlib.data": "CustomDatasetInfo DatasetInfo DatasetInfoLabelMapper LabelMappingCoverage",
                           "mvlib.data.dataset_info": "LabelNames"},
     "data.distributed_sampler": {"mvlib.data": "OrderedDistributedSampler RepeatAugSampler"},
@@ -35,8 +38,9 @@ NAMES: dict[str, dict[str, str]] = {
     "data.random_erasing": {"mvlib.data": "RandomErasing"},
     "data.readers": {"mvlib.data.readers": "create_reader"},
     "data.readers.class_map": {"mvlib.data.readers.class_map": "load_class_map"},
-    "data.readers.img_extensions": {"mvlib.data.readers": "add_img_extensions del_img_extensions get_img_extensions "
-                                                          "is_img_extension set_img_extensions"},
+    "data.readers.img_extensions": {"mvlib.data.readers.img_extensions":
+                                    "IMG_EXTENSIONS add_img_extensions del_img_extensions get_img_extensions "
+                                    "is_img_extension set_img_extensions"},
     "data.readers.reader": {"mvlib.data.readers": "Reader"},
     "data.readers.reader_factory": {"mvlib.data.readers": "create_reader"},
     "data.readers.reader_hfds": {"mvlib.data.readers.hf": "ReaderHfds=HuggingFaceReader"},
@@ -52,7 +56,7 @@ NAMES: dict[str, dict[str, str]] = {
                                       "RandomResizedCropAndInterpolation ResizeKeepRatio ToNumpy ToTensor TrimBorder "
                                       "center_crop_or_pad crop_or_pad interp_mode_to_str str_to_interp_mode "
                                       "str_to_pil_interp",
-                        "mvlib.data.transforms": "_RANDOM_INTERPOLATION=_RANDOM"},
+                        "mvlib.data.transforms": "_RANDOM_INTERPOLATION=_RANDOM", _FLAGS: "has_interpolation_mode"},
     "data.transforms_factory": {
         "mvlib.data": "create_transform",
         "mvlib.timm.meanings.data": "transforms_imagenet_eval transforms_imagenet_train transforms_noaug_train",
@@ -60,10 +64,6 @@ NAMES: dict[str, dict[str, str]] = {
 }
 
 ABSENT: dict[str, dict[str, str]] = {
-    "whether torchvision is new enough, which it always is here": {
-        "data.dataset_factory": "has_imagenet has_inaturalist has_places365 has_qmnist",
-        "data.transforms": "has_interpolation_mode",
-    },
     "NaFlex models, and batches of images of different sizes for them, are not here yet": {
         "data": "CenterCropToSequence NaFlexMapDatasetWrapper NaFlexMixup Patchify RandomCropToSequence "
                 "RandomResizedCropToSequence ResizeKeepRatioToSequence ResizeToSequence calculate_naflex_batch_size "
@@ -75,7 +75,6 @@ ABSENT: dict[str, dict[str, str]] = {
         "data.readers._hfds": "", "data.readers.targets": "",
         "data.readers.class_map": "remap_dense_target remap_labels remap_target",
     },
-    "can change: get_img_extensions() says what it is now": {"data.readers.img_extensions": "IMG_EXTENSIONS"},
     "streams are read by mvlib.data.IterableImageDataset, whose readers divide their samples in another way": {
         "data.readers.reader_hfids": "", "data.readers.reader_tfds": "", "data.readers.reader_wds": "",
     },

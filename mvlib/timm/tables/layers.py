@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from .core import FLAGS as _FLAGS
+
 NAMES: dict[str, dict[str, str]] = {
     "layers": {"mvlib.layers.fx": "_float_to_int", "torch": "_assert"},
     "layers._fx": {
         "mvlib.layers.fx": "create_feature_extractor get_graph_node_names get_notrace_functions get_notrace_modules "
                            "is_notrace_function is_notrace_module register_notrace_function register_notrace_module",
+        _FLAGS: "has_fx_feature_extraction",
     },
     "layers.activations": {
         "mvlib.layers.activations": "gelu GELU gelu_tanh GELUTanh hard_mish hard_sigmoid hard_swish HardMish "
@@ -65,6 +68,7 @@ NAMES: dict[str, dict[str, str]] = {
         "mvlib.layers.fast_norm": "fast_group_norm fast_layer_norm fast_rms_norm fast_rms_norm2d fast_simple_norm "
                                   "get_autocast_dtype is_autocast_enabled is_fast_norm rms_norm rms_norm2d "
                                   "set_fast_norm simple_norm",
+        _FLAGS: "has_apex has_apex_rmsnorm has_torch_rms_norm",
     },
     "layers.filter_response_norm": {
         "mvlib.layers.norm": "FilterResponseNormAct2d FilterResponseNormTlu2d inv_instance_rms",
@@ -80,7 +84,7 @@ NAMES: dict[str, dict[str, str]] = {
                                 "to_3tuple to_4tuple to_ntuple",
     },
     "layers.hybrid_embed": {"mvlib.layers.patch_embed": "HybridEmbed HybridEmbedWithSize"},
-    "layers.inplace_abn": {"mvlib.layers.batch_norm": "inplace_abn inplace_abn_sync InplaceAbn"},
+    "layers.inplace_abn": {"mvlib.layers.batch_norm": "inplace_abn inplace_abn_sync InplaceAbn", _FLAGS: "has_iabn"},
     "layers.lambda_layer": {"mvlib.layers.self_attention2d": "LambdaLayer"},
     "layers.layer_scale": {"mvlib.layers.mlp": "LayerScale LayerScale2d"},
     "layers.linear": {"mvlib.layers.mlp": "Linear"},
@@ -111,6 +115,7 @@ NAMES: dict[str, dict[str, str]] = {
     "layers.patch_embed": {
         "mvlib.layers.patch_embed": "PatchEmbed PatchEmbedWithSize resample_patch_embed "
                                     "resample_patch_embed_old=resample_patch_embed",
+        _FLAGS: "DTYPE_INTERMEDIATE",
     },
     "layers.pool1d": {"mvlib.layers.pool": "global_pool_nlc"},
     "layers.pool2d_same": {
@@ -158,13 +163,8 @@ ABSENT: dict[str, dict[str, str]] = {
             for kind in ("swish", "mish", "hard_sigmoid", "hard_swish", "hard_mish")),
     },
     "Conv2dSame is exported as it is": {"layers.conv2d_same": "Conv2dSameExport"},
-    "a loop's variable": {"layers.create_act": "a"},
+    "the variable of a loop, or of a type": {"layers.create_act": "a", "layers.typing": "F"},
     "torch computes variances on TPUs, too": {"layers.evo_norm": "instance_std_tpu group_std_tpu"},
-    "norms are torch's own, whatever else is installed": {
-        "layers.fast_norm": "has_apex has_apex_rmsnorm has_torch_rms_norm",
-    },
-    "it is always there": {"layers._fx": "has_fx_feature_extraction"},
-    "InplaceAbn asks for its package when it runs": {"layers.inplace_abn": "has_iabn"},
     "a part of timm's own computation, which is done otherwise here": {
         "layers.bottleneck_attn": "PosEmbedRel rel_logits_1d", "layers.halo_attn": "PosEmbedRel rel_logits_1d",
         "layers.interpolate": "", "layers.lambda_layer": "rel_pos_indices",
@@ -174,6 +174,4 @@ ABSENT: dict[str, dict[str, str]] = {
         "layers": "PatchEmbedInterpolator",
         "layers.patch_embed": "PatchEmbedInterpolator PatchEmbedResamplerFixedOrigSize",
     },
-    "kernels are resampled in float32": {"layers.patch_embed": "DTYPE_INTERMEDIATE"},
-    "a type variable": {"layers.typing": "F"},
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .core import FLAGS as _FLAGS
+
 _UTILS = "mvlib.timm.meanings.utils"
 _INSPECTION = "mvlib.timm.meanings.inspection"
 _TASKS = "mvlib.timm.meanings.tasks"
@@ -17,7 +19,8 @@ NAMES: dict[str, dict[str, str]] = {
         _INSPECTION: "get_state_dict unwrap_model",
     },
     "utils.clip_grad": {"mvlib.optim.clip": "dispatch_clip_grad=clip_grad adaptive_clip_grad"},
-    "utils.cuda": {_UTILS: "ApexScaler NativeScaler", "mvlib.optim.clip": "dispatch_clip_grad=clip_grad"},
+    "utils.cuda": {_UTILS: "ApexScaler NativeScaler", "mvlib.optim.clip": "dispatch_clip_grad=clip_grad",
+                   _FLAGS: "amp has_apex"},
     "utils.decay_batch": {_UTILS: "check_batch_size_retry decay_batch_step"},
     "utils.distributed": {
         _UTILS: "distribute_bn init_distributed_device init_distributed_device_so is_distributed_env is_global_primary "
@@ -101,7 +104,7 @@ NAMES: dict[str, dict[str, str]] = {
     "optim.adamw": {_ADAPTIVE: "AdamWLegacy"},
     "optim.adan": {_ADAPTIVE: "Adan"},
     "optim.adopt": {_ADAPTIVE: "Adopt"},
-    "optim.kron": {"mvlib.optim.second_order": "Kron"},
+    "optim.kron": {"mvlib.optim.second_order": "Kron", _FLAGS: "has_dynamo has_opt_einsum"},
     "optim.lamb": {_ADAPTIVE: "Lamb"},
     "optim.laprop": {_ADAPTIVE: "LaProp"},
     "optim.lars": {_MOMENTUM: "Lars"},
@@ -109,14 +112,14 @@ NAMES: dict[str, dict[str, str]] = {
     "optim.lookahead": {"mvlib.optim.lookahead": "Lookahead"},
     "optim.madgrad": {_MOMENTUM: "MADGRAD"},
     "optim.mars": {_ADAPTIVE: "Mars"},
-    "optim.muon": {"mvlib.optim.muon": "Muon NSCoeff"},
+    "optim.muon": {"mvlib.optim.muon": "Muon NSCoeff", _FLAGS: "has_dtensor"},
     "optim.nadam": {_ADAPTIVE: "NAdamLegacy"},
     "optim.nadamw": {_ADAPTIVE: "NAdamW"},
     "optim.nvnovograd": {_ADAPTIVE: "NvNovoGrad"},
     "optim.radam": {_ADAPTIVE: "RAdamLegacy"},
     "optim.rmsprop_tf": {_MOMENTUM: "RMSpropTF"},
     "optim.sgdp": {_MOMENTUM: "SGDP"},
-    "optim.sgdw": {_MOMENTUM: "SGDW"},
+    "optim.sgdw": {_MOMENTUM: "SGDW", _FLAGS: "has_recent_pt"},
 
     "scheduler.cosine_lr": {_SCHEDULER: "CosineLRScheduler Scheduler"},
     "scheduler.multistep_lr": {_SCHEDULER: "MultiStepLRScheduler Scheduler"},
@@ -136,7 +139,6 @@ NAMES: dict[str, dict[str, str]] = {
 ABSENT: dict[str, dict[str, str]] = {
     "parts of timm's own optimizers": {"optim._helpers": ""},
     "`mvlib export` writes and checks such files": {"utils.onnx": ""},
-    "NVIDIA's apex.amp, which is no longer in apex": {"utils.cuda": "has_apex amp"},
     "timm's step as a function, without the class: take the class": {
         "optim.adabelief": "adabelief", "optim.adamw": "adamw", "optim.adopt": "adopt", "optim.lamb": "lamb",
         "optim.laprop": "laprop", "optim.lars": "lars", "optim.lion": "lion", "optim.muon": "muon adamuon",
@@ -147,8 +149,5 @@ ABSENT: dict[str, dict[str, str]] = {
         "optim.kron": "precond_update_prob_schedule safe_flatten",
         "optim.muon": "MUON_EPS DEFAULT_NS_STEPS scale_eps_for_ns zeropower_via_newtonschulz get_lr_scale "
                       "get_adamuon_lr_scale reshape_for_muon resolve_ns_coefficients",
-    },
-    "says what the installed torch can do; ours needs no such switch": {
-        "optim.kron": "has_dynamo has_opt_einsum", "optim.muon": "has_dtensor", "optim.sgdw": "has_recent_pt",
     },
 }
