@@ -276,6 +276,7 @@ class _RegisterModel:
                 co_name=name, co_filename=caller.f_code.co_filename, co_firstlineno=caller.f_lineno)
             fn.__name__ = fn.__qualname__ = name
             fn.__module__ = module
+            fn.arguments = own
             fn.__doc__ = f"{doc}{maker.__name__}, {summarize(own) or 'as it is by default'}."
             if isinstance(maker, type):
                 fn.__annotations__ = {"return": maker}

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..registry import register_model
-from .byobnet import ByobNet, interleave_blocks
+from .byobnet import ByoBlockCfg, ByobNet, Stage, interleave_blocks
 
 if TYPE_CHECKING:
     from ._variants.byoanet import *
@@ -34,8 +34,14 @@ def _stages(
 ) -> dict[str, Any]:
     """`blocks`: a stage each, where `attn` says which blocks have self-attention and `own` what else is the stage's."""
     return dict(blocks=tuple(
-        interleave_blocks(("bottle", "self_attn"), depth, places, c=chs, s=stride, gs=gs, br=ratio, **options)
+        _stage(depth, places, c=chs, s=stride, gs=gs, br=ratio, **options)
         for depth, places, chs, stride, ratio, options in zip(depths, attn, c, s, br, own)))
+
+
+def _stage(depth: int, places: Sequence[int], **options: Any) -> Stage:
+    if not places or places is _ALL:
+        return ByoBlockCfg("self_attn" if places else "bottle", depth, **options)
+    return interleave_blocks(("bottle", "self_attn"), depth, places, **options)
 
 
 def _own(layer: str, **kwargs: Any) -> dict[str, Any]:

@@ -50,7 +50,7 @@ Options = Mapping[str, Any]
 _HEADS = ("", "classifier", "mlp", "attn_abs", "attn_rot")
 
 
-@dataclass(frozen=True)
+@dataclass
 class ByoBlockCfg:
     """A stage of equal blocks, or some blocks of a stage.
 

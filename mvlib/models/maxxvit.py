@@ -68,7 +68,7 @@ Size = tuple[int, int]
 
 
 
-@dataclass(frozen=True)
+@dataclass
 class ConvConfig:
     """What convolution blocks (and the stem) are like. Arguments of the model begin with "conv_".
 
@@ -82,8 +82,7 @@ class ConvConfig:
         output_bias: Whether the last convolution and the shortcut's have a bias.
         stride_mode: What halves the map: "dw" the inner convolution, "1x1" the first one, "pool" pooling before it.
         pool_type: Pooling of MBConv's shortcut, see `Downsample2d`.
-        downsample_pool_type: Pooling of `stride_mode` "pool".
-        shortcut_proj: MBConv: project a pooled shortcut even where the width stays.
+        downsample_pool_type: Pooling of `stride_mode` "pool"; "" for `pool_type`.
         padding: "" for PyTorch's symmetric padding, "same" for TensorFlow's.
         attn_early: Channel attention before the second norm instead of after it.
         attn_layer: Channel attention by name, see `layers.get_attn`; "" for none.
@@ -92,7 +91,9 @@ class ConvConfig:
         init_values: ConvNeXt: initial layer scale; None for none.
         act_layer: Activation.
         norm_layer: Norm; batch norm for MBConv and layer norm for ConvNeXt unless given.
-        norm_eps: Its epsilon; 1e-5 and 1e-6 unless given.
+        norm_layer_cl: timm's, without effect: the blocks' maps are (B, C, H, W).
+        norm_eps: The norm's epsilon; 1e-5 and 1e-6 unless given.
+        shortcut_proj: MBConv: project a pooled shortcut even where the width stays.
     """
 
     block_type: str = "mbconv"
@@ -105,7 +106,6 @@ class ConvConfig:
     stride_mode: str = "dw"
     pool_type: str = "avg2"
     downsample_pool_type: str = "avg2"
-    shortcut_proj: bool = False
     padding: str = ""
     attn_early: bool = False
     attn_layer: AttnLayer = "se"
@@ -114,17 +114,24 @@ class ConvConfig:
     init_values: float | None = 1e-6
     act_layer: ActLayer = "gelu"
     norm_layer: NormLayer = ""
+    norm_layer_cl: NormLayer = ""
     norm_eps: float | None = None
+    shortcut_proj: bool = False
 
     def __post_init__(self) -> None:
         _check("conv_block_type", self.block_type, ("mbconv", "convnext"))
         _check("conv_stride_mode", self.stride_mode, ("dw", "pool") + ("1x1",) * (self.block_type == "mbconv"))
+        norm_layer, norm_layer_cl, norm_eps = (
+            ("batchnorm2d", "", 1e-5) if self.block_type == "mbconv" else ("layernorm2d", "layernorm", 1e-6))
+        self.norm_layer = self.norm_layer or norm_layer
+        self.norm_layer_cl = self.norm_layer_cl or norm_layer_cl
+        self.norm_eps = norm_eps if self.norm_eps is None else self.norm_eps
+        self.downsample_pool_type = self.downsample_pool_type or self.pool_type
 
     @property
     def norm(self) -> Callable[..., nn.Module]:
         """The norm with its epsilon bound."""
-        layer, eps = ("batchnorm2d", 1e-5) if self.block_type == "mbconv" else ("layernorm2d", 1e-6)
-        return partial(get_norm_layer(self.norm_layer or layer), eps=eps if self.norm_eps is None else self.norm_eps)
+        return partial(get_norm_layer(self.norm_layer), eps=self.norm_eps)
 
     @property
     def norm_act(self) -> Callable[..., nn.Module]:
@@ -132,14 +139,13 @@ class ConvConfig:
         return get_norm_act_layer(self.norm, self.act_layer)
 
 
-@dataclass(frozen=True)
+@dataclass
 class TransformerConfig:
     """What attention blocks are like. Arguments of the model begin with "transformer_".
 
     Attributes:
         dim_head: Channels of a head.
         head_first: Windows: each head's query, key and value stand together; otherwise all queries come first.
-        scale_dim: Windows: attention logits are divided by the root of all channels, not of a head's.
         expand_ratio: Hidden channels of the MLP per channel.
         expand_first: T blocks: widen in the projection to queries, keys and values; otherwise in that of the output.
         shortcut_bias: T blocks: whether the shortcut's projection has a bias.
@@ -159,11 +165,11 @@ class TransformerConfig:
         norm_layer: Norm of (B, C, H, W) maps, and of the final features.
         norm_layer_cl: Norm of channels-last maps.
         norm_eps: Epsilon of both.
+        scale_dim: Windows: attention logits are divided by the root of all channels, not of a head's.
     """
 
     dim_head: int = 32
     head_first: bool = True
-    scale_dim: bool = False
     expand_ratio: float = 4.0
     expand_first: bool = True
     shortcut_bias: bool = True
@@ -183,9 +189,14 @@ class TransformerConfig:
     norm_layer: NormLayer = "layernorm2d"
     norm_layer_cl: NormLayer = "layernorm"
     norm_eps: float = 1e-6
+    scale_dim: bool = False
 
     def __post_init__(self) -> None:
         _check("transformer_rel_pos_type", self.rel_pos_type, ("bias", "bias_tf", "mlp", ""))
+        self.grid_size = None if self.grid_size is None else to_2tuple(self.grid_size)
+        if self.window_size is not None:
+            self.window_size = to_2tuple(self.window_size)
+            self.grid_size = self.grid_size or self.window_size
 
     def make_norm(self, dim: int, layout: str = "NCHW") -> nn.Module:
         norm = self.norm_layer if layout == "NCHW" else self.norm_layer_cl
@@ -193,12 +204,8 @@ class TransformerConfig:
 
     def fit_partitions(self, img_size: Size) -> TransformerConfig:
         """The config with windows and grid for an image of `img_size`, in pixels."""
-        if self.window_size is None:
-            window = grid = _partition(img_size, self.partition_ratio)
-        else:
-            window = to_2tuple(self.window_size)
-            grid = window if self.grid_size is None else to_2tuple(self.grid_size)
-        return replace(self, window_size=window, grid_size=grid)
+        size = _partition(img_size, self.partition_ratio)
+        return self if self.window_size is not None else replace(self, window_size=size, grid_size=size)
 
 
 def _check(name: str, value: str, known: Sequence[str]) -> None:
@@ -1010,7 +1017,8 @@ _EARLY = dict(conv_attn_early=True, transformer_shortcut_bias=False)
 _RMLP = dict(transformer_rel_pos_type="mlp")
 _SCALED = dict(conv_attn_act_layer="silu", transformer_init_values=1e-6)
 # ConvNeXt blocks instead of MBConv; the second version attends on the grid alone.
-_NEXT = dict(**_RMLP, conv_block_type="convnext", transformer_expand_first=False, transformer_init_values=1e-6)
+_NEXT = dict(**_RMLP, conv_block_type="convnext", conv_expand_output=False, transformer_expand_first=False,
+             transformer_init_values=1e-6)
 _NEXT_V2 = {**_NEXT, "transformer_no_block_attn": True}
 # Google's MaxViT: TensorFlow's padding and GELU, all queries before all keys and values.
 _TF = dict(**_M, stem_bias=True, conv_norm_eps=1e-3, conv_act_layer="gelu_tanh", conv_padding="same",

@@ -25,6 +25,7 @@ from ...layers.window import window_reverse
 from ...loading import read_state_dict
 from ...models.base import ImageModel, StateDict
 from ..tables.models import CREATORS
+from . import configs
 from .builder import build_model_with_cfg
 from .checkpoints import clean_state_dict
 from .pretrained import DefaultCfg
@@ -125,14 +126,18 @@ def _create(
     family: str, variant: str, pretrained: bool = False, cfg_variant: str | None = None, distilled: bool = False,
     **kwargs: Any,
 ) -> nn.Module:
-    """A model of a family's class; where that takes a config, of the architecture `variant` (or `cfg_variant`).
+    """A model of a family's class; where that takes a config, that of the architecture `variant` (or `cfg_variant`).
 
     Raises:
         UnknownNameError: The class takes a config, and no architecture has this name.
     """
-    name = CREATORS[family][1]
-    if not name:
-        model_class: Any = registry.load_entrypoint(cfg_variant or variant)
+    name, described = CREATORS[family][1], cfg_variant or variant
+    changed = configs.changed(family, described)
+    model_class: Any
+    if changed is not None:
+        model_class, kwargs["model_cfg"] = changed
+    elif not name:
+        model_class = registry.load_entrypoint(described)
     else:
         module = importlib.import_module(f"mvlib.models.{family}")
         model_class = getattr(module, f"{name}Distilled" if distilled else name)

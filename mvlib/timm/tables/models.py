@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-_FAMILIES = "mvlib.timm.meanings.families"
+_FAMILIES, _CONFIGS = "mvlib.timm.meanings.families", "mvlib.timm.meanings.configs"
 
 _CLASSES: dict[str, str] = {  # with timm's constructors, in the module of the family; `timm.models` has them, too
-    "byobnet": "ByoBlockCfg ByobNet create_block",
+    "byobnet": "ByoBlockCfg create_block",
     "cait": "Cait",
     "coat": "CoaT",
     "convit": "ConVit",
     "convnext": "ConvNeXt",
-    "cspnet": "CspNet",
     "deit": "VisionTransformerDistilled",
     "densenet": "DenseNet",
     "dla": "DLA",
     "dpn": "DPN",
     "efficientnet": "EfficientNet",
     "ghostnet": "GhostNet",
-    "hrnet": "HighResolutionNet",
     "inception_resnet_v2": "InceptionResnetV2",
     "inception_v3": "InceptionV3",
     "inception_v4": "InceptionV4",
     "levit": "Levit",
-    "maxxvit": "MaxxVit",
     "mlp_mixer": "MixerBlock MlpMixer",
     "mobilenetv3": "MobileNetV3",
     "nasnet": "NASNetALarge",
     "nest": "Nest",
-    "nfnet": "NormFreeNet",
     "pit": "PoolingVisionTransformer",
     "pnasnet": "PNASNet5Large",
-    "regnet": "RegNet",
     "resnet": "BasicBlock Bottleneck ResNet",
     "resnetv2": "ResNetV2",
     "rexnet": "RexNet",
-    "selecsls": "SelecSls",
     "senet": "SENet",
     "swin_transformer": "SwinTransformer",
     "swin_transformer_v2": "SwinTransformerV2",
@@ -44,10 +38,25 @@ _CLASSES: dict[str, str] = {  # with timm's constructors, in the module of the f
     "vgg": "VGG",
     "visformer": "Visformer",
     "vision_transformer": "VisionTransformer",
-    "vovnet": "VovNet",
     "xception": "Xception",
     "xception_aligned": "XceptionAligned",
     "xcit": "Xcit=XCiT",
+}
+_CONFIGURED: dict[str, str] = {  # classes that take a config, and configs; `timm.models` has them, too
+    "byobnet": "ByoModelCfg ByobNet",
+    "cspnet": "CspNet",
+    "hrnet": "HighResolutionNet",
+    "maxxvit": "MaxxVit MaxxVitCfg MaxxVitConvCfg MaxxVitTransformerCfg",
+    "nfnet": "NfCfg NormFreeNet",
+    "regnet": "RegNet RegNetCfg",
+    "selecsls": "SelecSls",
+    "vovnet": "VovNet",
+}
+_ONLY_CONFIGURED: dict[str, str] = {  # what only the family's module has
+    **{family: f"model_cfgs={family}.model_cfgs" for family in (
+        "byoanet", "byobnet", "levit", "maxxvit", "nfnet", "regnet", "vovnet")},
+    "cspnet": "CspModelCfg CspStagesCfg CspStemCfg model_cfgs=cspnet.model_cfgs",
+    "hrnet": "cfg_cls=hrnet.cfg_cls",
 }
 _FURTHER: dict[str, str] = {  # what only the family's module has
     "byobnet": "LayerFn interleave_blocks register_block",
@@ -134,14 +143,17 @@ def _rows(family: str) -> dict[str, str]:
     derived = ["default_cfgs"] + ["_cfg"] * (family not in _WITHOUT_CFG)
     derived += ["checkpoint_filter_fn"] * (family in _WITH_FILTER) + [CREATORS.get(family, ("",))[0]]
     rows = {_FAMILIES: " ".join([*(f"{name}={family}.{name}" for name in derived if name), _FUNCTIONS.get(family, "")])}
-    own = f"{_CLASSES.get(family, '')} {_FURTHER.get(family, '')}".strip()
-    if own:
-        rows[f"mvlib.models.{family}"] = own
+    for module, tables in ((f"mvlib.models.{family}", (_CLASSES, _FURTHER)),
+                           (_CONFIGS, (_CONFIGURED, _ONLY_CONFIGURED))):
+        own = " ".join(table[family] for table in tables if family in table)
+        if own:
+            rows[module] = own
     return {**rows, **_LAYERS.get(family, {})}
 
 
 NAMES: dict[str, dict[str, str]] = {
-    "models": {f"mvlib.models.{family}": names for family, names in _CLASSES.items()},
+    "models": {**{f"mvlib.models.{family}": names for family, names in _CLASSES.items()},
+               _CONFIGS: " ".join(_CONFIGURED.values())},
     **{f"models.{family}": _rows(family) for family in _WITH_CFGS},
     "models._efficientnet_builder": {
         "mvlib.models.efficientnet_blocks": "decode_arch_def round_channels",
@@ -160,26 +172,26 @@ BORROWED = ("layers", "data.constants", "models._builder", "models._efficientnet
 
 _BUILT = "mvlib has it in another form, with other arguments"
 _ABSENT = {  # classes and functions, public in timm
-    "byobnet": "BasicBlock BottleneckBlock ByoModelCfg DarkBlock DownsampleAvg EdgeBlock MobileOneBlock RepVggBlock "
+    "byobnet": "BasicBlock BottleneckBlock DarkBlock DownsampleAvg EdgeBlock MobileOneBlock RepVggBlock "
                "SelfAttnBlock Stem create_byob_stages create_byob_stem create_shortcut drop_blocks expand_blocks_cfg "
                "get_layer_fns override_kwargs reduce_feat_size update_block_kwargs",
     "cait": "ClassAttn LayerScaleBlock LayerScaleBlockClassAttn TalkingHeadAttn",
     "coat": "ConvPosEnc ConvRelPosEnc FactorAttnConvRelPosEnc ParallelBlock SerialBlock insert_cls remove_cls",
     "convit": "Block GPSA MHSA",
-    "cspnet": "BottleneckBlock CrossStage CrossStage3 CspModelCfg CspStagesCfg CspStemCfg DarkBlock DarkStage "
+    "cspnet": "BottleneckBlock CrossStage CrossStage3 DarkBlock DarkStage "
               "EdgeBlock create_csp_stages create_csp_stem",
     "dla": "DlaBasic DlaBottle2neck DlaBottleneck DlaRoot DlaTree",
     "dpn": "BnAct BnActConv2d DualPathBlock",
     "efficientnet": "EfficientNetFeatures",
     "ghostnet": "GhostBottleneck GhostBottleneckV3 GhostModule GhostModuleV2 GhostModuleV3",
-    "hrnet": "HighResolutionModule HighResolutionNetFeatures SequentialList block_types_dict cfg_cls",
+    "hrnet": "HighResolutionModule HighResolutionNetFeatures SequentialList block_types_dict",
     "inception_resnet_v2": "Block17 Block35 Block8 Mixed_5b Mixed_6a Mixed_7a",
     "inception_v3": "InceptionA InceptionAux InceptionB InceptionC InceptionD InceptionE",
     "inception_v4": "InceptionA InceptionB InceptionC Mixed3a Mixed4a Mixed5a ReductionA ReductionB",
     "levit": "Attention AttentionDownsample ConvNorm Downsample LevitBlock LevitDownsample LevitMlp LevitStage "
              "LinearNorm NormLinear Stem16 Stem8 create_levit",
-    "maxxvit": "Attention2d AttentionCl ConvNeXtBlock Downsample2d MaxxVitBlock MaxxVitCfg MaxxVitConvCfg MaxxVitStage "
-               "MaxxVitTransformerCfg MbConvBlock ParallelMaxxVitBlock ParallelPartitionAttention PartitionAttention2d "
+    "maxxvit": "Attention2d AttentionCl ConvNeXtBlock Downsample2d MaxxVitBlock MaxxVitStage "
+               "MbConvBlock ParallelMaxxVitBlock ParallelPartitionAttention PartitionAttention2d "
                "PartitionAttentionCl Stem TransformerBlock2d cfg_window_size get_rel_pos_cls grid_partition "
                "grid_partition_nchw grid_reverse grid_reverse_nchw window_partition window_partition_nchw "
                "window_reverse_nchw",
@@ -187,10 +199,10 @@ _ABSENT = {  # classes and functions, public in timm
     "nasnet": "ActConvBn BranchSeparables CellStem0 CellStem1 FirstCell NormalCell ReductionCell0 ReductionCell1 "
               "SeparableConv2d",
     "nest": "Attention ConvPool NestLevel TransformerLayer blockify deblockify resize_pos_embed",
-    "nfnet": "DownsampleAvg GammaAct NfCfg NormFreeBlock act_with_gamma create_stem",
+    "nfnet": "DownsampleAvg GammaAct NormFreeBlock act_with_gamma create_stem",
     "pit": "ConvEmbedding Pooling SequentialTuple Transformer",
     "pnasnet": "ActConvBn BranchSeparables Cell CellBase CellStem0 FactorizedReduction SeparableConv2d",
-    "regnet": "Bottleneck PreBottleneck RegNetCfg RegStage adjust_widths_groups_comp create_shortcut downsample_avg "
+    "regnet": "Bottleneck PreBottleneck RegStage adjust_widths_groups_comp create_shortcut downsample_avg "
               "downsample_conv generate_regnet quantize_float",
     "resnest": "ResNestBottleneck",
     "resnetv2": "Bottleneck DownsampleAvg DownsampleConv PreActBasic PreActBottleneck ResNetStage is_stem_deep",
@@ -213,15 +225,12 @@ _ABSENT = {  # classes and functions, public in timm
 }
 
 _BUILDER = "decode_arch_def gives mvlib's blocks, which EfficientNet places itself"
-_EXPORTED = ("ByoModelCfg ClassAttn EfficientNetFeatures HighResolutionNetFeatures LayerScaleBlock "
-             "LayerScaleBlockClassAttn MaxxVitCfg MaxxVitConvCfg MaxxVitTransformerCfg MobileNetV3Features NfCfg "
-             "RegNetCfg TalkingHeadAttn create_byob_stem")  # of these, what `timm.models` has, too
+_EXPORTED = ("ClassAttn EfficientNetFeatures HighResolutionNetFeatures LayerScaleBlock "
+             "LayerScaleBlockClassAttn MobileNetV3Features "
+             "TalkingHeadAttn create_byob_stem")  # of these, what `timm.models` has, too
 
 ABSENT: dict[str, dict[str, str]] = {
     _BUILDER: {"models._efficientnet_builder": "BlockArgs EfficientNetBuilder"},
     "a model's own init_weights() does it": {"models._efficientnet_builder": "efficientnet_init_weights"},
     _BUILT: {"models": _EXPORTED, **{f"models.{family}": names for family, names in _ABSENT.items()}},
-    "an architecture's arguments stand in its row, and create_model takes them": {
-        f"models.{family}": "model_cfgs"
-        for family in ("byoanet", "byobnet", "cspnet", "levit", "maxxvit", "nfnet", "regnet", "vovnet")},
 }
