@@ -130,7 +130,6 @@ def otherwise(path):
 
 
 _GRAPHS = "its steps are not captured in CUDA graphs, nor differentiated through"
-_FIELDS = "takes what timm's config says as arguments"
 _PARTS = "what stands for a part cannot be chosen"
 OTHERWISE = {  # why what we have is of another kind, or takes other arguments
     "ReaderHfds(download=)": "a data set is always got, if it is not there",
@@ -142,16 +141,12 @@ OTHERWISE = {  # why what we have is of another kind, or takes other arguments
         ("NAdamW", "capturable"), ("SGDW", "differentiable"))},
     "Muon(adamw_lr=)": "deprecated in timm; fallback_lr_scale says it",
     "Muon(verbose=)": "the groups tell which parameters fall back",
-    **{f"{name}(cfg=)": _FIELDS for name in (
-        "ByobNet", "CspNet", "HighResolutionNet", "MaxxVit", "NormFreeNet", "RegNet", "SelecSls", "VovNet")},
     **{f"Cait({part}=)": _PARTS for part in (
         "attn_block", "attn_block_token_only", "block_layers", "block_layers_token", "mlp_block",
         "mlp_block_token_only", "patch_layer")},
     "CoaT(out_features=)": "forward_intermediates gives features",
     "CoaT(return_interm_layers=)": "forward_intermediates gives features",
     "ConVit(hybrid_backbone=)": _PARTS,
-    "HighResolutionNet(head=)": "the architectures' own; features_only takes it off",
-    "HighResolutionNet(output_stride=)": "timm's takes 32 alone",
     "Levit(down_op=)": _PARTS,
     "Levit(stem_backbone=)": _PARTS,
     "Levit(stem_stride=)": "goes with stem_backbone",

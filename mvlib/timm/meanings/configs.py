@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 from ... import registry
 from ...layers.helpers import extend_tuple
-from ...models.base import ImageModel
 
 __all__ = ["changed"]
 
@@ -54,9 +53,13 @@ class _Kind(NamedTuple):
     only: Mapping[str, Any] = {}
 
 
-def _make_class(name: str) -> type[ImageModel]:
+def _home(family: str) -> Any:
+    return importlib.import_module(f"mvlib.models.{family}")
+
+
+def _make_class(name: str) -> Any:
     kind = _KINDS[name]
-    base = getattr(importlib.import_module(f"mvlib.models.{kind.module}"), name)
+    base = getattr(_home(kind.module), name)
     own = inspect.signature(base).parameters
     order = kind.order.split()
 
@@ -128,6 +131,8 @@ def _spell_out_hrnet(cfg: Mapping[str, Any], given: Arguments) -> Arguments:
 
 
 def _spell_out_selecsls(cfg: Mapping[str, Any], given: Arguments) -> Arguments:
+    if not issubclass(cfg["block"], _home("selecsls").SelecSlsBlock):
+        raise ValueError(f"SelecSls is made of SelecSlsBlock, not of {cfg['block'].__name__}")
     stages: list[list[Any]] = []
     for _, _, mid_chs, out_chs, is_first, _ in cfg["features"]:
         stages += [[mid_chs, out_chs, 0]] if is_first else []
@@ -180,8 +185,8 @@ _CLASSES = {"byoanet": "ByobNet", **{kind.module: name for name, kind in _KINDS.
 
 def _make_config(name: str) -> type:
     model, prefix, names = _CONFIGS[name]
-    arguments = inspect.signature(getattr(importlib.import_module(f"mvlib.models.{_KINDS[model].module}"), model))
-    rows = []
+    arguments = inspect.signature(getattr(_home(_KINDS[model].module), model))
+    rows: list[Any] = []
     for key in names.split():
         argument = arguments.parameters.get(f"{prefix}{key}")
         annotation = Any if argument is None else argument.annotation
@@ -192,7 +197,7 @@ def _make_config(name: str) -> type:
         else:
             rows.append((key, annotation, argument.default))
     doc = f"What timm's `{model}` is made of, see mvlib's."
-    namespace = {"__module__": __name__, "__doc__": doc}
+    namespace: dict[str, Any] = {"__module__": __name__, "__doc__": doc}
     if name == "CspStagesCfg":
         namespace["__post_init__"] = _pad_to_stages
     return dataclasses.make_dataclass(name, rows, namespace=namespace)
@@ -358,7 +363,7 @@ def _get(name: str) -> Any:
     if name in _CONFIGS:
         return _make_config(name)
     module, ours = _OURS[name]
-    return getattr(importlib.import_module(f"mvlib.models.{module}"), ours)
+    return getattr(_home(module), ours)
 
 
 def __getattr__(name: str) -> Any:
