@@ -36,6 +36,8 @@ class _AttentionPool2d(Head):
         if self.embed_dim % divisor:
             raise ValueError(f"{self.embed_dim} channels cannot be divided into heads: {num_heads=}, {head_dim=}")
         self.num_heads = num_heads or self.embed_dim // divisor
+        self.head_dim = self.embed_dim // self.num_heads
+        self.scale = self.head_dim**-0.5
         self.fused_attn = use_fused_attn()
         self.cls_token = nn.Parameter(torch.empty(1, self.embed_dim)) if class_token else None
         self.q: Any = None
@@ -73,6 +75,12 @@ class _AttentionPool2d(Head):
             raise ValueError(f"unknown global_pool '{pool_type}'; known to pooling by attention: 'token', ''")
         self.pool_type = pool_type.lower()
 
+    def reset(self, num_classes: int | None = None, *args: Any, **kwargs: Any) -> None:
+        super().reset(num_classes, *args, **kwargs)
+
+    def set_classifier(self, classifier: nn.Module) -> None:
+        self.proj = classifier
+
     def cut(self, in_features: int) -> None:
         """Nothing: the attention is made for the final features."""
 
@@ -98,7 +106,7 @@ class _AttentionPool2d(Head):
             q = q[:, :1] if self.pool_type else q[:, 1:]
         q, k, v = (t.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for t in (q, k, v))
         q, k = self.turn(q, k, x)
-        return attend(q, k, v, self.fused_attn).transpose(1, 2).flatten(2)
+        return attend(q, k, v, self.fused_attn, scale=self.scale).transpose(1, 2).flatten(2)
 
     def add_positions(self, tokens: Tensor, x: Tensor) -> Tensor:
         """Tokens of a map -> tokens that know their places."""

@@ -318,6 +318,10 @@ class Head(nn.Module):
         """A classifier that fits this head, or an identity for 0 classes."""
         return nn.Linear(self.num_features, num_classes) if num_classes > 0 else nn.Identity()
 
+    def set_classifier(self, classifier: nn.Module) -> None:
+        """Put a classifier in the place of the head's."""
+        self.fc = classifier
+
     def set_global_pool(self, pool_type: str) -> None:
         """Change the pooling, in place; the classifier has to be made anew."""
         self.global_pool = GlobalPool2d(pool_type, layout=self.global_pool.layout).train(self.training)
@@ -328,7 +332,7 @@ class Head(nn.Module):
 
     def reset(
         self,
-        num_classes: int,
+        num_classes: int | None,
         pool_type: str | None = None,
         reset_other: bool = False,
         in_features: int | None = None,
@@ -338,7 +342,7 @@ class Head(nn.Module):
         """Make the classifier anew, in place.
 
         Args:
-            num_classes: Its outputs; 0 removes it.
+            num_classes: Its outputs; 0 removes it, None keeps it.
             pool_type: New pooling, unchanged if None.
             reset_other: Remove norm and hidden layers, too.
             in_features: Channels of the feature map, where they change.
@@ -357,7 +361,8 @@ class Head(nn.Module):
             self.in_features = in_features
         if pool_type is not None:
             self.set_global_pool(pool_type)
-        self.fc = self.make_classifier(num_classes).to(**placed).train(self.training)
+        if num_classes is not None:
+            self.set_classifier(self.make_classifier(num_classes).to(**placed).train(self.training))
 
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         x = self.drop(self.pool(x))

@@ -368,6 +368,17 @@ def test_a_users_model_with_weights(tmp_path, kwargs):
     assert {k: v for k, v in theirs.default_cfg.items() if ours.default_cfg.get(k) != v} == {}
 
 
+@pytest.mark.parametrize("name", ["test_vit", "test_resnet", "vit_tiny_patch16_224.augreg_in21k", "nobodys"])
+def test_a_config_completes_a_models_arguments(name):
+    completed = []
+    for library in (timm, real):
+        kwargs = {"num_classes": 3, "global_pool": None, "width": 4}
+        cfg = library.models._builder.resolve_pretrained_cfg(*name.split(".")).to_dict()
+        assert library.models._builder._update_default_model_kwargs(cfg, kwargs, ("width",)) is None
+        completed.append(kwargs)
+    assert completed[0] == completed[1]
+
+
 def test_weights_that_do_not_fit_are_refused(tmp_path):
     torch.save({k: v for k, v in Plain(5).state_dict().items() if "stem" not in k}, tmp_path / "weights.pth")
     cfg = {"file": str(tmp_path / "weights.pth")}

@@ -141,6 +141,19 @@ def test_heads_are_reset_as_timms(make, extra, changes):
             torch.testing.assert_close(mine(x, pre_logits=pre_logits), its(x, pre_logits=pre_logits))
 
 
+@pytest.mark.parametrize("name", ["AttentionPool2d", "RotAttentionPool2d"])
+@pytest.mark.parametrize("changes", [dict(num_classes=7), dict(num_classes=0), dict(pool_type="")], ids=str)
+def test_pools_by_attention_are_reset_as_timms(name, changes):
+    its, mine = both(lambda layers: getattr(layers, name)(16, out_features=5, embed_dim=24, num_heads=3).eval())
+    x = torch.randn(2, 16, 7, 7)
+    for pool in (its, mine):
+        pool.reset(**changes)
+    assert not mine.proj.training
+    assert (mine.out_features, mine.head_dim, mine.scale) == (its.out_features, its.head_dim, its.scale)
+    mine.load_state_dict(its.state_dict())
+    torch.testing.assert_close(mine(x), its(x))
+
+
 def test_a_head_by_its_parts():
     """As fine-tuning scripts take a ConvNeXt's head to pieces."""
     its, mine = both(lambda layers: layers.NormMlpClassifierHead(16, 5))

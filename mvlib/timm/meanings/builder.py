@@ -25,6 +25,7 @@ from .registry import get_pretrained_cfg
 __all__ = [
     "build_model_with_cfg", "load_custom_pretrained", "load_pretrained", "pretrained_cfg_for_features",
     "resolve_pretrained_cfg", "set_pretrained_check_hash", "set_pretrained_download_progress",
+    "update_default_model_kwargs",
 ]
 
 _logger = logging.getLogger("mvlib")
@@ -168,6 +169,25 @@ def load_custom_pretrained(
         raise WeightsError(f"{origin}: {type(model).__name__} has no load_pretrained to read its own format with")
 
 
+def update_default_model_kwargs(
+    pretrained_cfg: Mapping[str, Any], kwargs: dict[str, Any], kwargs_filter: Iterable[str] | None
+) -> None:
+    """Complete a model's arguments, in place, by a config: `num_classes`, `global_pool`, `in_chans`, and `img_size` of
+    a model with a fixed one. Those that `kwargs_filter` names are taken out."""
+    size = pretrained_cfg.get("input_size")
+    implied = {key: pretrained_cfg.get(key) for key in ("num_classes", "global_pool")}
+    if size is not None:
+        fixed = pretrained_cfg.get("fixed_input_size")
+        implied.update(in_chans=size[0], **({"img_size": tuple(size[-2:])} if fixed else {}))
+    if (implied["num_classes"] or 0) < 0:
+        del implied["num_classes"]
+    for key, value in implied.items():
+        if value is not None:
+            kwargs.setdefault(key, value)
+    for key in kwargs_filter or ():
+        kwargs.pop(key, None)
+
+
 def build_model_with_cfg(
     model_cls: type[ModelT] | Callable[..., ModelT],
     variant: str,
@@ -205,15 +225,7 @@ def build_model_with_cfg(
     for key in ("out_indices", "feature_cls") if features_only else ():
         if key in kwargs:
             feature_cfg[key] = kwargs.pop(key)
-    size = cfg.get("input_size")
-    implied = {"num_classes": cfg.get("num_classes"), "global_pool": cfg.get("global_pool")}
-    if size is not None:
-        implied.update(in_chans=size[0], **({"img_size": tuple(size[-2:])} if cfg.get("fixed_input_size") else {}))
-    if (implied["num_classes"] or 0) < 0:
-        del implied["num_classes"]
-    kwargs = {**{key: value for key, value in implied.items() if value is not None}, **kwargs}
-    for key in kwargs_filter or ():
-        kwargs.pop(key, None)
+    update_default_model_kwargs(cfg, kwargs, kwargs_filter)
 
     model: Any = model_cls(**kwargs) if model_cfg is None else model_cls(cfg=model_cfg, **kwargs)
     model.pretrained_cfg = model.default_cfg = cfg

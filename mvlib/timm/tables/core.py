@@ -15,7 +15,8 @@ _FACTORY = {f"{_MEANINGS}.factory": "create_model parse_model_name resolve_model
 _PRETRAINED = {f"{_MEANINGS}.pretrained": "DefaultCfg PretrainedCfg filter_pretrained_cfg"}
 _BUILDER = {f"{_MEANINGS}.builder": "build_model_with_cfg load_custom_pretrained load_pretrained "
                                     "pretrained_cfg_for_features resolve_pretrained_cfg set_pretrained_check_hash "
-                                    "set_pretrained_download_progress"}
+                                    "set_pretrained_download_progress "
+                                    "_update_default_model_kwargs=update_default_model_kwargs"}
 _HELPERS = {f"{_MEANINGS}.checkpoints": "clean_state_dict load_checkpoint load_state_dict remap_state_dict "
                                         "resume_checkpoint"}
 _MANIPULATE = "adapt_input_conv checkpoint checkpoint_seq flatten_modules group_modules group_parameters " \
