@@ -12,7 +12,7 @@ A stage is a list of block strings, "ir_r2_k3_s2_e6_c24_se0.25": the kind of blo
     skip, noskip  force a residual connection, or forbid it
 
 The notation comes from the TensorFlow code of MnasNet (Tan et al., 2019) and was extended by timm.
-`decode_arch_def` reads it, `MobileModel` makes a network of it.
+`decode_arch_def` reads it, `EfficientNetBuilder` makes blocks of it, `MobileModel` a network.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -31,10 +30,10 @@ from torch import Tensor, nn
 from ..layers.activations import ActLayer, get_act_layer
 from ..layers.attention2d import Attention2d, MultiQueryAttention2d
 from ..layers.blur_pool import AaLayer, create_aa
-from ..layers.channel_attention import GlobalContext
+from ..layers.channel_attention import get_attn
 from ..layers.conv import CondConv2d, ConvNormAct, KernelSize, create_conv2d, num_groups
 from ..layers.drop import DropPath
-from ..layers.helpers import check_layer, make_divisible, placeable
+from ..layers.helpers import make_divisible, placeable, to_2tuple
 from ..layers.mlp import LayerScale2d
 from ..layers.norm import NormLayer, get_norm_act_layer, get_norm_layer
 from ..layers.padding import Padding
@@ -42,11 +41,12 @@ from ..layers.pool import GlobalPool2d
 from .base import Flow, ImageModel, StateDict, Step
 
 __all__ = [
-    "BlockSpec",
+    "BlockArgs",
     "CondConvResidual",
     "ConvBnAct",
     "DepthwiseSeparableConv",
     "EdgeResidual",
+    "EfficientNetBuilder",
     "InvertedResidual",
     "MobileAttention",
     "MobileInit",
@@ -55,6 +55,8 @@ __all__ = [
     "SqueezeExcite",
     "UniversalInvertedResidual",
     "decode_arch_def",
+    "efficientnet_init_weights",
+    "init_mobile_layer",
     "layer_position",
     "rename_in_order",
     "round_channels",
@@ -67,103 +69,93 @@ SeLayer = str | Callable[..., nn.Module] | None
 # --- the notation
 
 
-@dataclass(frozen=True)
-class BlockSpec:
-    """One block: what a block string says of it. None leaves the choice to the kind of block or to the model."""
-
-    kind: str
-    out_chs: int
-    stride: int
-    kernel_size: KernelSize
-    start_kernel_size: KernelSize | None = None
-    end_kernel_size: KernelSize | None = None
-    exp_ratio: float = 1.0
-    se_ratio: float = 0.0
-    skip: bool | None = None
-    act: str | None = None
-    num_experts: int = 0
-    group_size: int | None = None
-    force_in_chs: int = 0
-    space_to_depth: bool = False
-    num_heads: int = 0
-    head_dim: int = 0
-    kv_stride: int = 1
+BlockArgs = list[list[dict[str, Any]]]
+"""Of each stage, of each block its kind ("block_type"), channels, stride, and the arguments of its class."""
 
 
 def _parse_kernel_size(text: str) -> KernelSize:
     return int(text) if text.isdigit() else [int(size) for size in text.split(".")]
 
 
-_OPTIONS: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "r": ("repeats", int),
-    "k": ("kernel_size", _parse_kernel_size),
-    "a": ("start_kernel_size", _parse_kernel_size),
-    "p": ("end_kernel_size", _parse_kernel_size),
-    "s": ("stride", int),
-    "e": ("exp_ratio", float),
-    "c": ("out_chs", int),
-    "se": ("se_ratio", float),
-    "cc": ("num_experts", int),
-    "gs": ("group_size", int),
-    "fc": ("force_in_chs", int),
-    "h": ("num_heads", int),
-    "v": ("kv_stride", int),
+_OPTIONS: dict[str, Callable[[str], Any]] = {
+    **dict.fromkeys(("k", "a", "p"), _parse_kernel_size),
+    **dict.fromkeys(("e", "se"), float),
+    **dict.fromkeys(("r", "s", "c", "cc", "gs", "fc", "d", "h", "v"), int),
 }
+_UNLESS_GIVEN = {"a": 1, "p": 1, "se": 0.0, "fc": 0, "d": 0, "v": 1}
 _ACTS = {"nre": "relu", "nr6": "relu6", "nhs": "hard_swish", "nsw": "silu", "nmi": "mish"}
-_NEEDED = {
-    "cn": "rksc", "ds": "rksc", "dsa": "rksc", "ir": "rksce", "er": "rksce", "uir": "rksce",
-    "mha": "rkscdh", "mqa": "rkscdh",
+_SEPARABLE = dict(dw_kernel_size="k", pw_kernel_size="p", se_ratio="se", s2d="d")
+_ATTENTION = dict(dw_kernel_size="k", num_heads="h", key_dim="d", value_dim="d", kv_stride="v")
+_ARGUMENTS: dict[str, dict[str, str]] = {  # of a kind of block: which option says them
+    "cn": dict(kernel_size="k"),
+    "ds": _SEPARABLE,
+    "dsa": _SEPARABLE,
+    "ir": dict(_SEPARABLE, exp_kernel_size="a", exp_ratio="e", num_experts="cc"),
+    "er": dict(exp_kernel_size="k", pw_kernel_size="p", exp_ratio="e", se_ratio="se", force_in_chs="fc"),
+    "uir": dict(dw_kernel_size_start="a", dw_kernel_size_mid="k", dw_kernel_size_end="p", exp_ratio="e", se_ratio="se"),
+    "mha": _ATTENTION,
+    "mqa": _ATTENTION,
 }
-_ATTENTION = ("mha", "mqa")
+_NEEDED = {**dict.fromkeys(("cn", "ds", "dsa"), "rksc"), **dict.fromkeys(("ir", "er", "uir"), "rksce"),
+           **dict.fromkeys(("mha", "mqa"), "rkscdh")}
 _MAX_BLOCKS = 10_000  # of a stage: they are written out in memory
 
 
-def decode_block(text: str) -> tuple[BlockSpec, int]:
-    """Read one block string: the block, and how often it is repeated.
+def decode_block(text: str) -> tuple[dict[str, Any], int]:
+    """Read one block string: the block's arguments, and how often it is repeated.
 
     Raises:
         ValueError: The kind of block or an option is unknown, or an option that the kind needs is missing.
     """
-    kind, *options = text.split("_")
+    kind, *words = text.split("_")
     if kind not in _NEEDED:
         raise ValueError(f"unknown block '{kind}' in '{text}'; known: {', '.join(_NEEDED)}")
-    fields: dict[str, Any] = {}
-    seen = set()
-    for option in options:
-        match = re.fullmatch(r"([a-z]+?)(\d[\d.]*)", option)
-        letter = match[1] if match else ""
-        seen.add(letter)
+    options: dict[str, Any] = {}
+    skip, act = None, None
+    for word in words:
+        match = re.fullmatch(r"([a-z]+?)(\d[\d.]*)", word)
         try:
-            if option in ("skip", "noskip"):
-                fields["skip"] = option == "skip"
-            elif option in _ACTS:
-                fields["act"] = _ACTS[option]
-            elif letter == "d":
-                fields |= {"head_dim": int(match[2])} if kind in _ATTENTION else {"space_to_depth": int(match[2]) > 0}
+            if word in ("skip", "noskip"):
+                skip = word == "skip"
+            elif word in _ACTS:
+                act = get_act_layer(_ACTS[word])
             else:
-                name, parse = _OPTIONS[letter]
-                fields[name] = parse(match[2])
+                letter = match[1] if match else ""
+                options[letter] = _OPTIONS[letter](match[2] if match else "")
         except (KeyError, ValueError):
-            raise ValueError(f"cannot read the option '{option}' in the block string '{text}'") from None
-    missing = [letter for letter in _NEEDED[kind] if letter not in seen]
+            raise ValueError(f"cannot read the option '{word}' in the block string '{text}'") from None
+    missing = [letter for letter in _NEEDED[kind] if letter not in options]
     if missing:
         raise ValueError(f"the block string '{text}' lacks the option{'s' * (len(missing) > 1)} {', '.join(missing)}")
-    repeats = fields.pop("repeats")
-    return BlockSpec(kind=kind, **fields), repeats
+    block: dict[str, Any] = dict(block_type=kind, out_chs=options["c"], stride=options["s"], act_layer=act)
+    unless_given = dict(_UNLESS_GIVEN, a=0, p=0) if kind == "uir" else _UNLESS_GIVEN  # 0 is no convolution
+    given = {**unless_given, **options}
+    block |= {argument: given[option] for argument, option in _ARGUMENTS[kind].items() if option in given}
+    if "s2d" in block:
+        block["s2d"] = block["s2d"] > 0
+    if kind == "cn":
+        block["skip"] = skip is True
+    else:
+        block["noskip"] = skip is False or kind == "dsa"
+    if kind in ("ds", "dsa"):
+        block["pw_act"] = kind == "dsa"
+    if "gs" in options:
+        block["group_size"] = options["gs"]
+    return block, options["r"]
 
 
 def decode_arch_def(
-    arch_def: Sequence[Sequence[str | BlockSpec]],
+    arch_def: Sequence[Sequence[str | Mapping[str, Any]]],
     depth_multiplier: float | Sequence[float] = 1.0,
     depth_trunc: str = "ceil",
     experts_multiplier: int = 1,
     fix_first_last: bool = False,
     group_size: int | None = None,
-) -> list[list[BlockSpec]]:
+) -> BlockArgs:
     """The blocks of each stage, repeats written out and scaled.
 
     Args:
-        arch_def: Block strings (or blocks) of each stage.
+        arch_def: Block strings of each stage, or what has been decoded of them.
         depth_multiplier: Factor on the number of blocks of a stage, or one factor for each stage.
         depth_trunc: "ceil" or "round" what the factor gives.
         experts_multiplier: Factor on the number of experts.
@@ -180,17 +172,19 @@ def decode_arch_def(
         raise ValueError(f"{len(multipliers)} depth multipliers do not fit {len(arch_def)} stages")
     if fix_first_last:
         multipliers[0] = multipliers[-1] = 1.0
-    stages = []
+    stages: BlockArgs = []
     for blocks, multiplier in zip(arch_def, multipliers):
-        decoded = [(block, 1) if isinstance(block, BlockSpec) else decode_block(block) for block in blocks]
+        decoded = [decode_block(block) if isinstance(block, str) else (dict(block), 1) for block in blocks]
         repeats = _scale_repeats([count for _, count in decoded], multiplier, depth_trunc)
         if sum(repeats) > _MAX_BLOCKS:
             raise ValueError(f"a stage of {sum(repeats)} blocks")
         stage = []
-        for (spec, _), count in zip(decoded, repeats):
-            spec = replace(spec, num_experts=spec.num_experts * experts_multiplier,
-                           group_size=group_size if spec.group_size is None else spec.group_size)
-            stage += [spec] * count
+        for (block, _), count in zip(decoded, repeats):
+            if "num_experts" in block:
+                block["num_experts"] *= experts_multiplier
+            if group_size is not None:
+                block.setdefault("group_size", group_size)
+            stage += [dict(block) for _ in range(count)]
         stages.append(stage)
     return stages
 
@@ -263,16 +257,25 @@ class SqueezeExcite(nn.Module):
         return x * self.gate(self.conv_expand(self.act1(self.conv_reduce(squeezed))))
 
 
-_SE_LAYERS = {"se": SqueezeExcite, "gc": GlobalContext}
-
-
 class _Residual(nn.Module):
-    """A block that adds its input to what `body` makes of it, where their shapes agree."""
+    """A block that adds its input to what `body` makes of it, where their shapes agree.
+
+    `projection` is the path of its last convolution but for depthwise ones.
+    """
+
+    projection: ClassVar[str] = "conv_pwl"
 
     def __init__(self, has_skip: bool, drop_path_rate: float) -> None:
         super().__init__()
         self.has_skip = has_skip
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
+
+    def feature_info(self, location: str) -> dict[str, Any]:
+        """Where a tap of the block is, and its channels: its output; for "expansion", what the projection takes."""
+        conv: Any = self.get_submodule(self.projection)
+        if location == "expansion":
+            return dict(module=self.projection, hook_type="forward_pre", num_chs=conv.in_channels)
+        return dict(module="", num_chs=conv.out_channels)
 
     def body(self, x: Tensor) -> Tensor:
         raise NotImplementedError
@@ -302,6 +305,8 @@ class ConvBnAct(_Residual):
         drop_path_rate: Stochastic depth.
     """
 
+    projection: ClassVar[str] = "conv"
+
     @placeable
     def __init__(
         self,
@@ -326,6 +331,10 @@ class ConvBnAct(_Residual):
         self.bn1 = norm_act(out_chs, inplace=True)
         self.aa = create_aa(aa_layer, channels=out_chs, stride=stride, enable=blurs)
 
+    def feature_info(self, location: str) -> dict[str, Any]:
+        info = super().feature_info("")
+        return {**info, "module": "bn1", "hook_type": "forward"} if location == "expansion" else info
+
     def body(self, x: Tensor) -> Tensor:
         return self.aa(self.bn1(self.conv(x)))
 
@@ -342,6 +351,8 @@ class DepthwiseSeparableConv(_Residual):
         pw_act: Apply the activation after the pointwise convolution too ("dsa").
         s2d: 1 to start with a space-to-depth convolution, which halves the kernel as it halves the resolution.
     """
+
+    projection: ClassVar[str] = "conv_pw"
 
     @placeable
     def __init__(
@@ -547,6 +558,7 @@ class UniversalInvertedResidual(_Residual):
 
     Args:
         dw_kernel_size_start: Kernel of the first depthwise convolution, 0 for none; likewise `mid` and `end`.
+        conv_kwargs: Further arguments of `ConvNormAct`.
         layer_scale_init_value: Initial value of a scale on the branch, None for none.
 
     Raises:
@@ -555,6 +567,9 @@ class UniversalInvertedResidual(_Residual):
     Source: Qin et al., "MobileNetV4: Universal Models for the Mobile Ecosystem", 2024.
     """
 
+    projection: ClassVar[str] = "pw_proj.conv"
+
+    @placeable
     def __init__(
         self,
         in_chs: int,
@@ -572,6 +587,7 @@ class UniversalInvertedResidual(_Residual):
         norm_layer: NormLayer = nn.BatchNorm2d,
         aa_layer: AaLayer = None,
         se_layer: SeLayer = None,
+        conv_kwargs: Mapping[str, Any] | None = None,
         drop_path_rate: float = 0.0,
         layer_scale_init_value: float | None = 1e-5,
     ) -> None:
@@ -580,7 +596,7 @@ class UniversalInvertedResidual(_Residual):
         strided = next((place for place, kernel in kernels.items() if kernel), None)
         if stride > 1 and strided is None:
             raise ValueError("a universal inverted residual with a stride needs a depthwise convolution")
-        conv = partial(ConvNormAct, padding=pad_type, act_layer=act_layer, norm_layer=norm_layer)
+        conv = partial(ConvNormAct, padding=pad_type, act_layer=act_layer, norm_layer=norm_layer, **(conv_kwargs or {}))
 
         def depthwise(place: str, chs: int, apply_act: bool) -> nn.Module:
             if not kernels[place]:
@@ -609,18 +625,29 @@ class MobileAttention(_Residual):
     Shapes: (B, in_chs, H, W) -> (B, out_chs, H, W). Source: Qin et al., "MobileNetV4", 2024.
 
     Args:
-        num_heads: Heads.
+        stride: Other than 1 it forbids the shortcut; nothing is strided by it.
+        dw_kernel_size: Kernel of the convolution of `kv_stride`.
+        group_size, aa_layer: Without effect: all blocks are given them.
+        num_heads: Heads; None for as many as there are keys in the channels.
         key_dim: Channels of a key; multi-query attention only, else in_chs / num_heads.
         value_dim: Channels of a value, likewise.
         use_multi_query: Share one key and one value among the heads.
+        query_strides: At which queries are pooled, vertical and horizontal; multi-query attention only.
         kv_stride: Stride of a depthwise convolution on keys and values; multi-query attention only.
-        dw_kernel_size: Kernel of that convolution.
+        cpe_dw_kernel_size: Kernel of the convolution of `use_cpe`.
         attn_drop: Dropout of the attention weights.
         proj_drop: Dropout of the attention's output.
         layer_scale_init_value: Initial value of a scale on the branch, None for none.
         use_bias: Whether the projections of multi-head attention have a bias.
+        use_cpe: Add a depthwise convolution of the input to it, which tells positions.
+
+    Raises:
+        ValueError: `num_heads` is None, and a key's channels do not divide the input's.
     """
 
+    projection: ClassVar[str] = "attn.proj"
+
+    @placeable
     def __init__(
         self,
         in_chs: int,
@@ -628,33 +655,49 @@ class MobileAttention(_Residual):
         stride: int = 1,
         dw_kernel_size: KernelSize = 3,
         dilation: int = 1,
+        group_size: int = 1,
         pad_type: Padding = "",
-        num_heads: int = 8,
+        num_heads: int | None = 8,
         key_dim: int = 64,
         value_dim: int = 64,
         use_multi_query: bool = False,
+        query_strides: int | tuple[int, int] = (1, 1),
         kv_stride: int = 1,
+        cpe_dw_kernel_size: KernelSize = 3,
         noskip: bool = False,
         act_layer: ActLayer = nn.ReLU,
         norm_layer: NormLayer = nn.BatchNorm2d,
+        aa_layer: AaLayer = None,
         drop_path_rate: float = 0.0,
         attn_drop: float = 0.0,
         proj_drop: float = 0.0,
         layer_scale_init_value: float | None = 1e-5,
         use_bias: bool = False,
+        use_cpe: bool = False,
     ) -> None:
         super().__init__(not noskip and stride == 1 and in_chs == out_chs, drop_path_rate)
+        if num_heads is None:
+            if in_chs % key_dim:
+                raise ValueError(f"{in_chs} channels cannot be divided into heads of {key_dim}; give num_heads")
+            num_heads = in_chs // key_dim
+        self.conv_cpe_dw = create_conv2d(in_chs, in_chs, cpe_dw_kernel_size, dilation=dilation, depthwise=True,
+                                         bias=True) if use_cpe else None
         self.norm = get_norm_act_layer(norm_layer, act_layer)(in_chs, apply_act=False)
         if use_multi_query:
-            self.attn = MultiQueryAttention2d(
-                in_chs, out_chs, num_heads, key_dim, value_dim, kv_stride=kv_stride, dw_kernel_size=dw_kernel_size,
-                dilation=dilation, padding=pad_type, attn_drop=attn_drop, proj_drop=proj_drop, norm_layer=norm_layer)
+            self.projection = "attn.output.proj"
+            self.attn: nn.Module = MultiQueryAttention2d(
+                in_chs, out_chs, num_heads, key_dim, value_dim, query_strides=to_2tuple(query_strides),
+                kv_stride=kv_stride, dw_kernel_size=dw_kernel_size, dilation=dilation, padding=pad_type,
+                attn_drop=attn_drop, proj_drop=proj_drop, norm_layer=norm_layer)
         else:
             self.attn = Attention2d(in_chs, out_chs, num_heads, use_bias, attn_drop=attn_drop, proj_drop=proj_drop)
         self.layer_scale = _layer_scale(out_chs, layer_scale_init_value)
 
     def body(self, x: Tensor) -> Tensor:
         return self.layer_scale(self.attn(self.norm(x)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x if self.conv_cpe_dw is None else x + self.conv_cpe_dw(x))
 
 
 def _space_to_depth(in_chs: int, norm_act: Callable[..., nn.Module]) -> tuple[nn.Module, nn.Module]:
@@ -671,115 +714,141 @@ def _layer_scale(chs: int, init_value: float | None) -> nn.Module:
     return nn.Identity() if init_value is None else LayerScale2d(chs, init_value)
 
 
-# --- from specs to modules
+# --- from what is decoded to modules
+
+_BLOCKS: dict[str, type[_Residual]] = {
+    "cn": ConvBnAct, "ds": DepthwiseSeparableConv, "dsa": DepthwiseSeparableConv, "ir": InvertedResidual,
+    "er": EdgeResidual, "uir": UniversalInvertedResidual, "mha": MobileAttention, "mqa": MobileAttention,
+}
+_LOCATIONS = ("", "bottleneck", "expansion")
 
 
-@dataclass(frozen=True)
-class _Placed:
-    """A block and what its place in the network decides."""
+class EfficientNetBuilder:
+    """Makes a network's stages of blocks, which it gives strides, dilations and stochastic depth by their places.
 
-    spec: BlockSpec
-    stride: int
-    dilation: int
-    s2d: int  # 0 outside a space-to-depth region, 1 where it begins, 2 within it
+    Args:
+        output_stride: Strides beyond it become dilation.
+        pad_type: Padding of the convolutions.
+        round_chs_fn: Scales and rounds a number of channels.
+        se_from_exp: The ratios of channel attention refer to the expanded channels, not to the block's input.
+        act_layer: Activation of blocks that name none.
+        norm_layer: Norm.
+        aa_layer: Anti-aliased downsampling.
+        se_layer: Channel attention of blocks that have a ratio, as `get_attn` takes it; None for none.
+        drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
+        layer_scale_init_value: Initial layer scale of "uir" and attention blocks, None for none.
+        feature_location: Where taps are: "" or "bottleneck", a stage's output; "expansion", what the projection of its
+            last block takes.
+        device, dtype: Of the blocks' tensors.
 
+    Attributes:
+        in_chs: Channels of the last block's output.
+        features: Of each tap a dict: `module`, `num_chs`, `reduction` and `stage`, counted from 1; the stem's is 0.
 
-def _place_blocks(
-    stages: list[list[BlockSpec]], output_stride: int
-) -> tuple[list[list[_Placed]], list[int | None], bool]:
-    """Decide strides, dilations and space-to-depth of all blocks; the stem has a stride of 2 already.
-
-    Returns:
-        The placed blocks; of each stage its reduction if it is a tap, the last stage of its resolution, else None; and
-        whether the stem is a tap.
+    Raises:
+        ValueError: An option has an unknown value; from a call, a kind of block is unknown, or it names no activation
+            and there is none for all.
     """
-    reduction, dilation, s2d = 2, 1, 0
-    placed, taps = [], []
-    for i, stage in enumerate(stages):
-        blocks = []
-        for j, spec in enumerate(stage):
-            stride = spec.stride if j == 0 else 1
-            if spec.space_to_depth and s2d == 0:
-                s2d = 1
-                reduction *= 2
-            elif s2d == 2 and stride == 2:  # the region's end: the stride was taken where it began
-                stride, s2d = 1, 0
-                spec = replace(spec, exp_ratio=spec.exp_ratio / 4)
-            next_dilation = dilation
-            if reduction * stride > output_stride:
-                stride, next_dilation = 1, dilation * stride
-            reduction *= stride
-            blocks.append(_Placed(spec, stride, dilation, s2d))
-            dilation = next_dilation
-            in_region = s2d > 0
-            s2d = 2 if s2d else 0
-        placed.append(blocks)
-        is_last = i == len(stages) - 1
-        is_tap = is_last or (stages[i + 1][0].stride > 1 and not in_region)
-        taps.append(reduction if is_tap else None)
-    first = stages[0][0]
-    return placed, taps, first.stride > 1 or first.space_to_depth
+
+    def __init__(
+        self,
+        output_stride: int = 32,
+        pad_type: Padding = "",
+        round_chs_fn: Callable[..., int] = round_channels,
+        se_from_exp: bool = False,
+        act_layer: ActLayer = None,
+        norm_layer: NormLayer = None,
+        aa_layer: AaLayer = None,
+        se_layer: SeLayer = None,
+        drop_path_rate: float = 0.0,
+        layer_scale_init_value: float | None = None,
+        feature_location: str = "",
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        if feature_location not in _LOCATIONS:
+            raise ValueError(f"unknown feature_location '{feature_location}'; known: bottleneck, expansion")
+        self.output_stride, self.drop_path_rate, self.feature_location = output_stride, drop_path_rate, feature_location
+        self.round_chs_fn, self.se_from_exp, self.se_layer = round_chs_fn, se_from_exp, get_attn(se_layer)
+        self.se_has_ratio = self.se_layer is not None and _takes(self.se_layer, "rd_ratio")
+        self.act_layer, self.layer_scale_init_value = act_layer, layer_scale_init_value
+        self.shared: dict[str, Any] = dict(pad_type=pad_type, norm_layer=norm_layer)
+        given = dict(aa_layer=aa_layer, device=device, dtype=dtype)
+        self.shared |= {name: value for name, value in given.items() if value is not None}
+        self.in_chs = 0
+        self.features: list[dict[str, Any]] = []
+
+    def __call__(self, in_chs: int, model_block_args: Sequence[Sequence[Mapping[str, Any]]]) -> list[nn.Sequential]:
+        """Make the stages.
+
+        Args:
+            in_chs: Channels of the stem, which has a stride of 2.
+            model_block_args: What `decode_arch_def` gives.
+        """
+        self.in_chs, self.features = in_chs, []
+        reduction, dilation, s2d = 2, 1, 0  # s2d: 0 outside a space-to-depth region, 1 where it begins, 2 within it
+        first = model_block_args[0][0]
+        if first["stride"] > 1 or first.get("s2d"):
+            self.features.append(dict(module="bn1", num_chs=in_chs, stage=0, reduction=reduction))
+        stages: list[nn.Sequential] = []
+        index, total = 0, sum(map(len, model_block_args))
+        for i, stage in enumerate(model_block_args):
+            blocks: list[Any] = []
+            for j, given in enumerate(stage):
+                block = dict(given)
+                stride = block["stride"] if j == 0 else 1
+                if block.pop("s2d", False) and s2d == 0:
+                    s2d = 1
+                    reduction *= 2
+                elif s2d == 2 and stride == 2:  # the region's end: the stride was taken where it began
+                    stride, s2d = 1, 0
+                    block["exp_ratio"] /= 4
+                next_dilation = dilation
+                if reduction * stride > self.output_stride:
+                    stride, next_dilation = 1, dilation * stride
+                reduction *= stride
+                block |= dict(stride=stride, dilation=dilation, drop_path_rate=self.drop_path_rate * index / total)
+                blocks.append(self._make_block(block, s2d))
+                dilation, index, in_region = next_dilation, index + 1, s2d > 0
+                s2d = 2 if s2d else 0
+            stages.append(nn.Sequential(*blocks))
+            if i + 1 == len(model_block_args) or (model_block_args[i + 1][0]["stride"] > 1 and not in_region):
+                info = blocks[-1].feature_info(self.feature_location)
+                inner = f".{len(blocks) - 1}.{info['module']}" if info["module"] else ""
+                self.features.append({**info, "module": f"blocks.{i}{inner}", "stage": i + 1, "reduction": reduction})
+        return stages
+
+    def _make_block(self, block: dict[str, Any], s2d: int) -> nn.Module:
+        kind = block.pop("block_type")
+        if kind not in _BLOCKS:
+            raise ValueError(f"unknown block '{kind}'; known: {', '.join(_BLOCKS)}")
+        block |= dict(self.shared, in_chs=self.in_chs, act_layer=block.get("act_layer") or self.act_layer,
+                      out_chs=self.round_chs_fn(block["out_chs"]) * (4 if s2d else 1))
+        if block["act_layer"] is None:
+            raise ValueError("a block names no activation: give act_layer")
+        if s2d:
+            block["s2d"] = s2d
+        if block.get("force_in_chs"):
+            block["force_in_chs"] = self.round_chs_fn(block["force_in_chs"])
+        ratio = block.pop("se_ratio", 0.0)
+        if ratio and self.se_layer is not None:
+            ratio = ratio if self.se_from_exp else ratio / block.get("exp_ratio", 1.0)
+            kwargs = dict(rd_ratio=ratio / 4 if s2d == 1 else ratio) if self.se_has_ratio else {}
+            block["se_layer"] = partial(self.se_layer, **kwargs)
+        if kind in ("uir", "mha", "mqa"):
+            block["layer_scale_init_value"] = self.layer_scale_init_value
+        if kind == "mqa":
+            block["use_multi_query"] = True
+        self.in_chs = block["out_chs"]
+        if block.get("num_experts"):
+            return CondConvResidual(**block)
+        block.pop("num_experts", None)
+        return _BLOCKS[kind](**block)
 
 
-def _make_block(
-    placed: _Placed,
-    in_chs: int,
-    out_chs: int,
-    *,
-    round_chs: Callable[[float], int],
-    act_layer: ActLayer,
-    aa_layer: AaLayer,
-    se_layer: SeLayer,
-    se_from_exp: bool,
-    layer_scale_init_value: float | None,
-    **shared: Any,
-) -> nn.Module:
-    spec, s2d = placed.spec, placed.s2d
-    start, end = spec.start_kernel_size, spec.end_kernel_size
-    noskip = spec.skip is False
-    style: dict[str, Any] = dict(in_chs=in_chs, out_chs=out_chs, stride=placed.stride, dilation=placed.dilation,
-                                 act_layer=spec.act or act_layer, **shared)
-    if spec.kind not in _ATTENTION:
-        style["aa_layer"] = aa_layer
-        if spec.group_size is not None:
-            style["group_size"] = spec.group_size
-    if spec.se_ratio:
-        ratio = spec.se_ratio if se_from_exp else spec.se_ratio / spec.exp_ratio
-        style["se_layer"] = _bind_ratio(se_layer, ratio / 4 if s2d == 1 else ratio)
-    if spec.kind in ("uir", *_ATTENTION):
-        style["layer_scale_init_value"] = layer_scale_init_value
-    if spec.kind == "cn":
-        return ConvBnAct(kernel_size=spec.kernel_size, skip=spec.skip is True, **style)
-    if spec.kind in ("ds", "dsa"):
-        pw_act = spec.kind == "dsa"
-        return DepthwiseSeparableConv(dw_kernel_size=spec.kernel_size, pw_kernel_size=end or 1, pw_act=pw_act, s2d=s2d,
-                                      noskip=noskip or pw_act, **style)
-    if spec.kind == "ir":
-        experts: dict[str, Any] = {"num_experts": spec.num_experts} if spec.num_experts else {"s2d": s2d}
-        block = CondConvResidual if spec.num_experts else InvertedResidual
-        return block(dw_kernel_size=spec.kernel_size, exp_kernel_size=start or 1, pw_kernel_size=end or 1,
-                     exp_ratio=spec.exp_ratio, noskip=noskip, **experts, **style)
-    if spec.kind == "er":
-        force_in_chs = round_chs(spec.force_in_chs) if spec.force_in_chs else 0
-        return EdgeResidual(exp_kernel_size=spec.kernel_size, pw_kernel_size=end or 1, exp_ratio=spec.exp_ratio,
-                            force_in_chs=force_in_chs, noskip=noskip, **style)
-    if spec.kind == "uir":
-        return UniversalInvertedResidual(dw_kernel_size_start=start or 0, dw_kernel_size_mid=spec.kernel_size,
-                                         dw_kernel_size_end=end or 0, exp_ratio=spec.exp_ratio, noskip=noskip, **style)
-    return MobileAttention(dw_kernel_size=spec.kernel_size, num_heads=spec.num_heads, key_dim=spec.head_dim,
-                           value_dim=spec.head_dim, kv_stride=spec.kv_stride, use_multi_query=spec.kind == "mqa",
-                           noskip=noskip, **style)
-
-
-def _bind_ratio(se_layer: SeLayer, ratio: float) -> Callable[..., nn.Module]:
-    """The attention class with its squeeze ratio, if it has one."""
-    if isinstance(se_layer, str):
-        if se_layer not in _SE_LAYERS:
-            raise ValueError(f"unknown se_layer '{se_layer}'; known: {', '.join(_SE_LAYERS)}, or a class")
-        se_layer = _SE_LAYERS[se_layer]
-    check_layer(se_layer, "se_layer")
-    takes_ratio = "rd_ratio" in inspect.signature(se_layer).parameters
-    return partial(se_layer, rd_ratio=ratio) if takes_ratio else se_layer
+def _takes(layer: Callable[..., Any], name: str) -> bool:
+    parameters = inspect.signature(layer).parameters
+    return name in parameters or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
 
 
 # --- the network
@@ -793,24 +862,48 @@ class MobileInit(ImageModel):
     """
 
     def init_module(self, name: str, module: nn.Module) -> None:
-        if isinstance(module, CondConv2d):
-            module.init_experts(lambda kernel: _init_fan_out(kernel, module.groups))
-        elif isinstance(module, nn.Conv2d):
-            if _XAVIER.search(f".{name}"):
-                nn.init.xavier_uniform_(module.weight)
-            else:
-                _init_fan_out(module.weight, module.groups)
-        elif isinstance(module, nn.Linear):
-            fan = module.out_features + (module.in_features if "routing_fn" in name else 0)
-            nn.init.uniform_(module.weight, -1 / math.sqrt(fan), 1 / math.sqrt(fan))
+        if isinstance(module, (CondConv2d, nn.Conv2d, nn.Linear)):
+            init_mobile_layer(module, name)
         else:
             super().init_module(name, module)
-            return
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
 
 
 _XAVIER = re.compile(r"\.attn\.(query|key|value|output)\.(proj|down_conv)$")
+
+
+def init_mobile_layer(module: nn.Module, name: str = "") -> None:
+    """Initialise one layer as `MobileInit` says; what is no convolution, linear layer or batch norm stays."""
+    if isinstance(module, CondConv2d):
+        module.init_experts(lambda kernel: _init_fan_out(kernel, module.groups))
+    elif isinstance(module, nn.Conv2d):
+        if _XAVIER.search(f".{name}"):
+            nn.init.xavier_uniform_(module.weight)
+        else:
+            _init_fan_out(module.weight, module.groups)
+    elif isinstance(module, nn.Linear):
+        fan = module.out_features + (module.in_features if "routing_fn" in name else 0)
+        nn.init.uniform_(module.weight, -1 / math.sqrt(fan), 1 / math.sqrt(fan))
+    elif isinstance(module, nn.BatchNorm2d) and module.affine:
+        nn.init.ones_(module.weight)
+    else:
+        return
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+def efficientnet_init_weights(model: nn.Module, init_fn: Callable[[nn.Module, str], Any] | None = None) -> None:
+    """Initialise a model of these blocks.
+
+    Args:
+        model: The model. Its modules that have `init_weights` do that in the end, inner ones first, but not it itself.
+        init_fn: (module, its path) -> None, in place of `init_mobile_layer`.
+    """
+    modules = dict(model.named_modules())
+    for name, module in modules.items():
+        (init_fn or init_mobile_layer)(module, name)
+    for name, module in reversed(modules.items()):
+        if name and hasattr(module, "init_weights"):
+            module.init_weights()  # type: ignore[operator]
 
 
 def _init_fan_out(kernel: Tensor, groups: int) -> None:
@@ -824,7 +917,7 @@ class MobileModel(MobileInit):
     Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of `output_stride`.
 
     Args:
-        block_args: Block strings of each stage, or blocks decoded already.
+        block_args: Block strings of each stage, or what `decode_arch_def` made of them.
         num_classes: Classes; 0 for the classifier's input.
         num_features: Channels of the head convolution; 0 for none, in families that can do without.
         in_chans: Channels of the image.
@@ -836,8 +929,8 @@ class MobileModel(MobileInit):
         act_layer: Activation of blocks that name none; ReLU if None.
         norm_layer: Norm; batch norm if None.
         aa_layer: Anti-aliased downsampling instead of strided convolutions: "blur", "blurpc", "avg" or a class.
-        se_layer: Channel attention of blocks that have a ratio: a class, "gc" for global context, or None for
-            squeeze-and-excitation.
+        se_layer: Channel attention of blocks that have a ratio, by class or name ("gc" for global context); None for
+            `SqueezeExcite`.
         round_chs_fn: Scales and rounds a number of channels, in place of the three arguments for that below.
         drop_rate: Dropout before the classifier.
         drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
@@ -865,7 +958,7 @@ class MobileModel(MobileInit):
 
     def __init__(
         self,
-        block_args: Sequence[Sequence[str | BlockSpec]],
+        block_args: Sequence[Sequence[str | Mapping[str, Any]]],
         num_classes: int = 1000,
         num_features: int = 1280,
         in_chans: int = 3,
@@ -914,23 +1007,15 @@ class MobileModel(MobileInit):
         chs = stem_size if fix_stem else round_chs(stem_size)
         self.conv_stem = create_conv2d(in_chans, chs, stem_kernel_size, stride=2, padding=pad_type)
         self.bn1 = norm_act(chs, inplace=True)
-        stages, taps, stem_is_tap = _place_blocks(decode_arch_def(
-            block_args, depth_multiplier, depth_trunc, experts_multiplier, fix_first_last, group_size), output_stride)
-        self.flow = Flow(stem=[Step("conv_stem"), Step("bn1", chs, 2) if stem_is_tap else Step("bn1")], stages=[])
-        make_block = partial(
-            _make_block, round_chs=round_chs, pad_type=pad_type, act_layer=act_layer, norm_layer=norm_layer,
-            aa_layer=aa_layer, se_layer=se_layer or SqueezeExcite, se_from_exp=se_from_exp,
-            layer_scale_init_value=layer_scale_init_value)
-        self.blocks = nn.Sequential()
-        index, total = 0, sum(map(len, stages))
-        for i, (stage, reduction) in enumerate(zip(stages, taps)):
-            blocks = nn.Sequential()
-            for placed in stage:
-                out_chs = round_chs(placed.spec.out_chs) * (4 if placed.s2d else 1)
-                blocks.append(make_block(placed, chs, out_chs, drop_path_rate=drop_path_rate * index / total))
-                chs, index = out_chs, index + 1
-            self.blocks.append(blocks)
-            self.flow.stages.append(Step(f"blocks.{i}") if reduction is None else Step(f"blocks.{i}", chs, reduction))
+        builder = EfficientNetBuilder(
+            output_stride, pad_type, round_chs, se_from_exp, act_layer, norm_layer, aa_layer, se_layer or SqueezeExcite,
+            drop_path_rate, layer_scale_init_value)
+        self.blocks = nn.Sequential(*builder(chs, decode_arch_def(
+            block_args, depth_multiplier, depth_trunc, experts_multiplier, fix_first_last, group_size)))
+        taps = {tap["stage"]: (tap["num_chs"], tap["reduction"]) for tap in builder.features}
+        self.flow = Flow(stem=[Step("conv_stem"), Step("bn1", *taps.get(0, ()))],
+                         stages=[Step(f"blocks.{i}", *taps.get(i + 1, ())) for i in range(len(self.blocks))])
+        chs = builder.in_chs
 
         self.num_features = chs
         if num_features > 0 and head_scaling != "fixed":

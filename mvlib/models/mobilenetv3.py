@@ -9,7 +9,7 @@ batch-norm epsilon, for weights trained there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,6 @@ from ..layers import GlobalPool2d
 from ..registry import register_model
 from .base import KeyMap, StateDict
 from .efficientnet_blocks import (
-    BlockSpec,
     MobileModel,
     PooledConvHead,
     SqueezeExcite,
@@ -49,7 +48,7 @@ class MobileNetV3(PooledConvHead, MobileModel):
 
     def __init__(
         self,
-        block_args: Sequence[Sequence[str | BlockSpec]],
+        block_args: Sequence[Sequence[str | Mapping[str, Any]]],
         num_classes: int = 1000,
         in_chans: int = 3,
         stem_size: int = 16,

@@ -14,7 +14,7 @@ from timm.models.efficientnet import EfficientNet as TimmEfficientNet
 from torch import nn
 from torchvision.transforms import v2
 
-from mvlib.layers import BatchNormAct2d, CondConv2d, GroupNormAct, create_conv2d
+from mvlib.layers import BatchNormAct2d, CondConv2d, GroupNormAct, create_conv2d, get_act_layer
 from mvlib.models.efficientnet import EfficientNet
 from mvlib.models.efficientnet_blocks import SqueezeExcite, decode_arch_def, decode_block
 from tests.parity.harness import randomize, relative_difference
@@ -80,11 +80,24 @@ def test_export_with_dynamic_sizes():
 
 
 def test_block_string_is_read():
-    spec, repeats = decode_block("ir_r2_k3.5_a1.1_s2_e6_c24_se0.25_nsw_noskip_cc4_gs8")
+    block, repeats = decode_block("ir_r2_k3.5_a1.1_s2_e6_c24_se0.25_nsw_noskip_cc4_gs8")
     assert repeats == 2
-    assert (spec.kind, spec.kernel_size, spec.start_kernel_size, spec.end_kernel_size) == ("ir", [3, 5], [1, 1], None)
-    assert (spec.stride, spec.exp_ratio, spec.out_chs, spec.se_ratio) == (2, 6.0, 24, 0.25)
-    assert (spec.act, spec.skip, spec.num_experts, spec.group_size) == ("silu", False, 4, 8)
+    assert block == dict(
+        block_type="ir", dw_kernel_size=[3, 5], exp_kernel_size=[1, 1], pw_kernel_size=1, stride=2, exp_ratio=6.0,
+        out_chs=24, se_ratio=0.25, act_layer=get_act_layer("silu"), noskip=True, num_experts=4, group_size=8, s2d=False)
+
+
+def test_blocks_are_decoded_as_timms():
+    arch = [["cn_r2_k3_s1_e1_c16_skip", "cn_r1_k1_s1_c16"], ["ds_r1_k3_s1_e1_c16_se0.25_d1", "dsa_r2_k3_s2_c64_gs8"],
+            ["ir_r1_k3.5.7_a1.1_p1.1_s1_e6_c120_se0.5_nsw", "ir_r1_k3_s1_e6_c112_cc4_noskip"],
+            ["er_r1_k3_s1_e4_c24_fc24_noskip", "er_r2_k5_s2_e6_c40_se0.25_nre"],
+            ["uir_r1_a3_k5_s2_e4_c80", "uir_r1_a0_k3_p5_s1_e2_c80_nmi"],
+            ["mqa_r1_k3_h8_s1_d64_v2_c96", "mha_r2_k3_h4_d32_s1_c96"]]
+    for options in ({}, dict(depth_multiplier=1.6, experts_multiplier=2, group_size=16, fix_first_last=True)):
+        ours, theirs = decode_arch_def(arch, **options), timm_decode(arch, **options)
+        for block in sum(ours + theirs, []):
+            block["act_layer"] = block["act_layer"] and block["act_layer"].__name__.lower()
+        assert ours == theirs
 
 
 @pytest.mark.parametrize(("text", "message"), [
@@ -109,14 +122,14 @@ def test_depth_scales_as_timms(kwargs):
     arch = [["ir_r1_k3_s2_e6_c24", "ir_r4_k3_s1_e3_c24"], ["ir_r3_k5_s2_e6_c40"],
             ["ir_r1_k5_s2_e6_c80", "ir_r1_k5_s1_e3_c88", "ir_r2_k5_s1_e6_c96"]]
     theirs = [[block["out_chs"] for block in stage] for stage in timm_decode(arch, **kwargs)]
-    assert [[spec.out_chs for spec in stage] for stage in decode_arch_def(arch, **kwargs)] == theirs
+    assert [[block["out_chs"] for block in stage] for stage in decode_arch_def(arch, **kwargs)] == theirs
 
 
 @pytest.mark.parametrize(("kwargs", "message"), [
     (dict(output_stride=4), "output_stride is 8, 16 or 32, not 4"),
     (dict(head_scaling="double"), "unknown head_scaling 'double'"),
     (dict(pad_type="full"), "unknown padding 'full'"),
-    (dict(se_layer="xyz"), "unknown se_layer 'xyz'"),
+    (dict(se_layer="xyz"), "unknown attention layer 'xyz'"),
     (dict(aa_layer="xyz"), "unknown anti-aliasing layer 'xyz'"),
     (dict(group_size=7), "cannot be divided into groups of 7"),
     (dict(norm_layer=partial(GroupNormAct, group_size=7)), "cannot be divided into groups of 7"),
