@@ -140,6 +140,13 @@ class MultiQueryAttention2d(nn.Module):
             self.output.add_module("upsample", nn.Upsample(scale_factor=strides, mode="bilinear", align_corners=False))
         self.output.add_module("proj", nn.Conv2d(num_heads * value_dim, dim_out or dim, 1, bias=use_bias))
         self.output.add_module("drop", nn.Dropout(proj_drop))
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Xavier's values for the projections, and for the convolutions before them."""
+        for path, module in self.named_modules():
+            if path.endswith(("proj", "down_conv")):
+                nn.init.xavier_uniform_(module.weight)
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
         # q (B, heads, H * W, key_dim), k (B, 1, M, key_dim), v (B, 1, M, value_dim)

@@ -205,7 +205,12 @@ def _scale_repeats(repeats: list[int], multiplier: float, trunc: str) -> list[in
 def round_channels(
     channels: float, multiplier: float = 1.0, divisor: int = 8, channel_min: int | None = None, round_limit: float = 0.9
 ) -> int:
-    """Scaled channel count, rounded to a multiple of `divisor`; see `make_divisible` for the other two."""
+    """Scaled channel count, rounded to a multiple of `divisor`; see `make_divisible` for the other two.
+
+    A `multiplier` of 0 leaves it as it is.
+    """
+    if not multiplier:
+        return channels  # type: ignore[return-value]
     return make_divisible(channels * multiplier, divisor, channel_min, round_limit)
 
 
@@ -486,7 +491,7 @@ class CondConvResidual(InvertedResidual):
         norm_layer: NormLayer = nn.BatchNorm2d,
         aa_layer: AaLayer = None,
         se_layer: SeLayer = None,
-        num_experts: int = 1,
+        num_experts: int = 0,
         drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__(
@@ -596,7 +601,8 @@ class UniversalInvertedResidual(_Residual):
         strided = next((place for place, kernel in kernels.items() if kernel), None)
         if stride > 1 and strided is None:
             raise ValueError("a universal inverted residual with a stride needs a depthwise convolution")
-        conv = partial(ConvNormAct, padding=pad_type, act_layer=act_layer, norm_layer=norm_layer, **(conv_kwargs or {}))
+        conv: Callable[..., nn.Module] = partial(
+            ConvNormAct, padding=pad_type, act_layer=act_layer, norm_layer=norm_layer, **(conv_kwargs or {}))
 
         def depthwise(place: str, chs: int, apply_act: bool) -> nn.Module:
             if not kernels[place]:
@@ -716,7 +722,7 @@ def _layer_scale(chs: int, init_value: float | None) -> nn.Module:
 
 # --- from what is decoded to modules
 
-_BLOCKS: dict[str, type[_Residual]] = {
+_BLOCKS: dict[str, Callable[..., nn.Module]] = {
     "cn": ConvBnAct, "ds": DepthwiseSeparableConv, "dsa": DepthwiseSeparableConv, "ir": InvertedResidual,
     "er": EdgeResidual, "uir": UniversalInvertedResidual, "mha": MobileAttention, "mqa": MobileAttention,
 }
@@ -903,7 +909,7 @@ def efficientnet_init_weights(model: nn.Module, init_fn: Callable[[nn.Module, st
         (init_fn or init_mobile_layer)(module, name)
     for name, module in reversed(modules.items()):
         if name and hasattr(module, "init_weights"):
-            module.init_weights()  # type: ignore[operator]
+            module.init_weights()
 
 
 def _init_fan_out(kernel: Tensor, groups: int) -> None:

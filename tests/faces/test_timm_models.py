@@ -153,6 +153,34 @@ def test_creators():
     assert regnet.head.fc.weight.shape[0] == 7
 
 
+def test_ones_own_network_of_efficientnets_blocks():
+    """Decoded, built and initialised by timm's functions, as repositories that forked EfficientNet do it."""
+    made = []
+    for root in ("mvlib.timm", "timm"):
+        builder = importlib.import_module(f"{root}.models._efficientnet_builder")
+        build = builder.EfficientNetBuilder(
+            16, "same", functools.partial(builder.round_channels, multiplier=0.5), act_layer=nn.SiLU,
+            norm_layer=nn.BatchNorm2d, drop_path_rate=0.2, feature_location="expansion")
+        model = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), *build(16, builder.decode_arch_def(
+            [["ds_r2_k3_s1_c32_se0.25"], ["ir_r1_k3_s2_e2_c48_cc2"], ["uir_r1_a3_k5_s2_e2_c96"]])))
+        features, chs = build.features, build.in_chs
+        model.extend(builder.EfficientNetBuilder(act_layer=nn.ReLU, norm_layer=nn.BatchNorm2d, se_layer="gc")(
+            chs, builder.decode_arch_def(
+                [["ds_r1_k3_s1_c64_se0.25"], ["mqa_r1_k3_h2_s1_d8_c64", "er_r1_k3_s2_e2_c64"]])))
+        nn.init.zeros_(model[1][0].bn1.weight)
+        torch.manual_seed(0)
+        builder.efficientnet_init_weights(model)
+        builder.efficientnet_init_weights(model, lambda module, name: name == "0" and nn.init.ones_(module.bias))
+        made.append((model.eval(), features, [block.drop_path for block in model[1]], chs))
+    (own, *about), (other, *expected) = made
+    assert about[0] == expected[0] and about[2] == expected[2] == 48
+    assert [getattr(drop, "drop_prob", 0.0) for drop in about[1]] == [
+        getattr(drop, "drop_prob", 0.0) for drop in expected[1]]
+    for (key, value), (other_key, wanted) in zip(own.state_dict().items(), other.state_dict().items(), strict=True):
+        assert key == other_key and torch.equal(value, wanted)  # the same numbers are drawn, in the same order
+    pairs.assert_same(own, other, pairs.image(32))
+
+
 def test_an_efficientnet_of_ones_own():
     """By timm's builder functions, as EfficientNet's own module does it."""
     models = []

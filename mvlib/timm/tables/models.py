@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 _FAMILIES, _CONFIGS = "mvlib.timm.meanings.families", "mvlib.timm.meanings.configs"
+_MOBILE = "mvlib.timm.meanings.mobile"
 
 _CLASSES: dict[str, str] = {  # with timm's constructors, in the module of the family; `timm.models` has them, too
     "byobnet": "ByoBlockCfg create_block",
@@ -88,7 +89,9 @@ _FUNCTIONS: dict[str, str] = {  # of `meanings.families`
 }
 _LAYERS: dict[str, dict[str, str]] = {
     "byobnet": {"mvlib.layers.conv": "num_groups"},
+    "efficientnet": {_MOBILE: "EfficientNetFeatures"},
     "maxxvit": {"mvlib.layers.conv": "num_groups"},
+    "mobilenetv3": {_MOBILE: "MobileNetV3Features"},
     "resnet": {"mvlib.layers.padding": "get_padding"},
     "swin_transformer_v2": {"mvlib.layers.window": "window_partition"},
     "vision_transformer": {"mvlib.layers.pool": "global_pool_nlc",
@@ -153,15 +156,17 @@ def _rows(family: str) -> dict[str, str]:
 
 NAMES: dict[str, dict[str, str]] = {
     "models": {**{f"mvlib.models.{family}": names for family, names in _CLASSES.items()},
-               _CONFIGS: " ".join(_CONFIGURED.values())},
+               _CONFIGS: " ".join(_CONFIGURED.values()), _MOBILE: "EfficientNetFeatures MobileNetV3Features"},
     **{f"models.{family}": _rows(family) for family in _WITH_CFGS},
     "models._efficientnet_builder": {
-        "mvlib.models.efficientnet_blocks": "decode_arch_def round_channels",
+        "mvlib.models.efficientnet_blocks":
+        "BlockArgs EfficientNetBuilder decode_arch_def efficientnet_init_weights round_channels",
         _FAMILIES: "BN_EPS_TF_DEFAULT BN_MOMENTUM_TF_DEFAULT resolve_act_layer resolve_bn_args",
     },
     "models._efficientnet_blocks": {
         "mvlib.models.efficientnet_blocks":
-        "CondConvResidual ConvBnAct DepthwiseSeparableConv EdgeResidual InvertedResidual SqueezeExcite num_groups",
+        "CondConvResidual ConvBnAct DepthwiseSeparableConv EdgeResidual InvertedResidual MobileAttention SqueezeExcite "
+        "UniversalInvertedResidual num_groups",
     },
 }
 
@@ -182,7 +187,6 @@ _ABSENT = {  # classes and functions, public in timm
               "EdgeBlock create_csp_stages create_csp_stem",
     "dla": "DlaBasic DlaBottle2neck DlaBottleneck DlaRoot DlaTree",
     "dpn": "BnAct BnActConv2d DualPathBlock",
-    "efficientnet": "EfficientNetFeatures",
     "ghostnet": "GhostBottleneck GhostBottleneckV3 GhostModule GhostModuleV2 GhostModuleV3",
     "hrnet": "HighResolutionModule HighResolutionNetFeatures SequentialList block_types_dict",
     "inception_resnet_v2": "Block17 Block35 Block8 Mixed_5b Mixed_6a Mixed_7a",
@@ -195,7 +199,6 @@ _ABSENT = {  # classes and functions, public in timm
                "PartitionAttentionCl Stem TransformerBlock2d cfg_window_size get_rel_pos_cls grid_partition "
                "grid_partition_nchw grid_reverse grid_reverse_nchw window_partition window_partition_nchw "
                "window_reverse_nchw",
-    "mobilenetv3": "MobileNetV3Features",
     "nasnet": "ActConvBn BranchSeparables CellStem0 CellStem1 FirstCell NormalCell ReductionCell0 ReductionCell1 "
               "SeparableConv2d",
     "nest": "Attention ConvPool NestLevel TransformerLayer blockify deblockify resize_pos_embed",
@@ -221,16 +224,11 @@ _ABSENT = {  # classes and functions, public in timm
     "xception": "Block SeparableConv2d",
     "xception_aligned": "PreSeparableConv2d PreXceptionModule SeparableConv2d XceptionModule",
     "xcit": "ClassAttentionBlock ConvPatchEmbed LPI PositionalEncodingFourier XCA XCABlock conv3x3",
-    "_efficientnet_blocks": "MobileAttention UniversalInvertedResidual",
 }
 
-_BUILDER = "decode_arch_def gives mvlib's blocks, which EfficientNet places itself"
-_EXPORTED = ("ClassAttn EfficientNetFeatures HighResolutionNetFeatures LayerScaleBlock "
-             "LayerScaleBlockClassAttn MobileNetV3Features "
-             "TalkingHeadAttn create_byob_stem")  # of these, what `timm.models` has, too
+_EXPORTED = ("ClassAttn HighResolutionNetFeatures LayerScaleBlock LayerScaleBlockClassAttn TalkingHeadAttn "
+             "create_byob_stem")  # of these, what `timm.models` has, too
 
 ABSENT: dict[str, dict[str, str]] = {
-    _BUILDER: {"models._efficientnet_builder": "BlockArgs EfficientNetBuilder"},
-    "a model's own init_weights() does it": {"models._efficientnet_builder": "efficientnet_init_weights"},
     _BUILT: {"models": _EXPORTED, **{f"models.{family}": names for family, names in _ABSENT.items()}},
 }
