@@ -9,7 +9,7 @@ The number in a name counts the layers with weights; "x" models have grouped con
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layers.conv import create_conv2d
+from ..layers.helpers import placeable
 from ..layers.pool import GlobalPool2d
 from ..registry import register_model
 from .base import Flow, ImageModel, Indices, StateDict, Step
@@ -27,26 +28,28 @@ if TYPE_CHECKING:
 __all__ = ["DLA", "DlaBasic", "DlaBottle2neck", "DlaBottleneck", "DlaRoot", "DlaTree"]
 
 
-def _conv_norm(in_chs: int, out_chs: int, kernel_size: int, stride: int = 1, groups: int = 1) -> list[nn.Module]:
-    return [create_conv2d(in_chs, out_chs, kernel_size, stride, groups=groups), nn.BatchNorm2d(out_chs)]
+def _conv_norm(in_chs: int, out_chs: int, kernel_size: int, stride: int = 1, **kwargs: Any) -> list[nn.Module]:
+    return [create_conv2d(in_chs, out_chs, kernel_size, stride, **kwargs), nn.BatchNorm2d(out_chs)]
 
 
 class DlaBasic(nn.Module):
     """Two 3x3 convolutions beside a shortcut, which is the input unless given.
 
-    Shapes: x (B, in_chs, H, W), shortcut (B, out_chs, H / stride, W / stride) -> as the shortcut.
+    Shapes: x (B, inplanes, H, W), shortcut (B, planes, H / stride, W / stride) -> as the shortcut. What a bottleneck
+    takes further has no effect, here and in `forward`, where a tree's children may come along.
     """
 
-    def __init__(self, in_chs: int, out_chs: int, stride: int = 1, cardinality: int = 1, base_width: int = 64) -> None:
+    @placeable
+    def __init__(self, inplanes: int, planes: int, stride: int = 1, dilation: int = 1, **_: Any) -> None:
         super().__init__()
-        self.relu = nn.ReLU(inplace=True)
-        self.conv1, self.bn1 = _conv_norm(in_chs, out_chs, 3, stride)
-        self.conv2, self.bn2 = _conv_norm(out_chs, out_chs, 3)
+        self.stride, self.relu = stride, nn.ReLU(inplace=True)
+        self.conv1, self.bn1 = _conv_norm(inplanes, planes, 3, stride, dilation=dilation)
+        self.conv2, self.bn2 = _conv_norm(planes, planes, 3, dilation=dilation)
 
     def branch(self, x: Tensor) -> Tensor:
         return self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
 
-    def forward(self, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, shortcut: Tensor | None = None, children: list[Tensor] | None = None) -> Tensor:
         out = self.branch(x)
         out += x if shortcut is None else shortcut
         return self.relu(out)
@@ -58,19 +61,22 @@ class DlaBottleneck(DlaBasic):
     The middle one has half of the output's channels, times `base_width` / 64 in each group.
     """
 
-    parts: ClassVar[int] = 1
+    expansion: ClassVar[int] = 2
 
-    def __init__(self, in_chs: int, out_chs: int, stride: int = 1, cardinality: int = 1, base_width: int = 64) -> None:
+    @placeable
+    def __init__(
+        self, inplanes: int, outplanes: int, stride: int = 1, dilation: int = 1, cardinality: int = 1,
+        base_width: int = 64,
+    ) -> None:
         nn.Module.__init__(self)
-        self.relu = nn.ReLU(inplace=True)
-        self.width = math.floor(out_chs * base_width / 64) * cardinality // 2
-        wide = self.width * self.parts
-        self.conv1, self.bn1 = _conv_norm(in_chs, wide, 1)
-        self.add_middle(stride, cardinality)
-        self.conv3, self.bn3 = _conv_norm(wide, out_chs, 1)
+        self.stride, self.relu = stride, nn.ReLU(inplace=True)
+        width = self.middle_width(outplanes, cardinality, base_width)
+        self.conv1, self.bn1 = _conv_norm(inplanes, width, 1)
+        self.conv2, self.bn2 = _conv_norm(width, width, 3, stride, dilation=dilation, groups=cardinality)
+        self.conv3, self.bn3 = _conv_norm(width, outplanes, 1)
 
-    def add_middle(self, stride: int, groups: int) -> None:
-        self.conv2, self.bn2 = _conv_norm(self.width, self.width, 3, stride, groups)
+    def middle_width(self, out_chs: int, groups: int, base_width: int) -> int:
+        return math.floor(out_chs * base_width / 64) * groups // self.expansion
 
     def middle(self, x: Tensor) -> Tensor:
         return self.relu(self.bn2(self.conv2(x)))
@@ -80,84 +86,111 @@ class DlaBottleneck(DlaBasic):
 
 
 class DlaBottle2neck(DlaBottleneck):
-    """A bottleneck in whose middle three of four parts have a 3x3 convolution each, which reads the result before it.
+    """A bottleneck in whose middle all of `scale` parts but the last have a 3x3 convolution each.
 
-    With a stride each convolution reads its part alone, and the last part is averaged.
+    It reads the result before it, too; with a stride its part alone, and the last part is averaged.
     """
 
-    parts = 4
-
-    def add_middle(self, stride: int, groups: int) -> None:
-        pairs = (_conv_norm(self.width, self.width, 3, stride, groups) for _ in range(self.parts - 1))
+    @placeable
+    def __init__(
+        self, inplanes: int, outplanes: int, stride: int = 1, dilation: int = 1, scale: int = 4, cardinality: int = 8,
+        base_width: int = 4,
+    ) -> None:
+        nn.Module.__init__(self)
+        self.stride, self.scale, self.is_first, self.relu = stride, scale, stride > 1, nn.ReLU(inplace=True)
+        self.width = width = self.middle_width(outplanes, cardinality, base_width)
+        self.conv1, self.bn1 = _conv_norm(inplanes, width * scale, 1)
+        pairs = (_conv_norm(width, width, 3, stride, dilation=dilation, groups=cardinality)
+                 for _ in range(max(1, scale - 1)))
         self.convs, self.bns = map(nn.ModuleList, zip(*pairs))
-        self.pool = nn.AvgPool2d(3, stride, padding=1) if stride > 1 else None
+        self.pool = nn.AvgPool2d(3, stride, padding=1) if self.is_first else None
+        self.conv3, self.bn3 = _conv_norm(width * scale, outplanes, 1)
 
     def middle(self, x: Tensor) -> Tensor:
         parts = x.split(self.width, dim=1)
         done: list[Tensor] = []
         for i, (conv, norm) in enumerate(zip(self.convs, self.bns)):
-            part = parts[i] if i == 0 or self.pool is not None else done[-1] + parts[i]
+            part = parts[i] if i == 0 or self.is_first else done[-1] + parts[i]
             done.append(self.relu(norm(conv(part))))
-        last = parts[self.parts - 1]
-        return torch.cat((*done, last if self.pool is None else self.pool(last)), dim=1)
+        if self.scale > 1:
+            done.append(parts[-1] if self.pool is None else self.pool(parts[-1]))
+        return torch.cat(done, dim=1)
 
 
 _BLOCKS = {"basic": DlaBasic, "bottleneck": DlaBottleneck, "bottle2neck": DlaBottle2neck}
 
 
 class DlaRoot(nn.Module):
-    """A 1x1 convolution of all that is joined, with a shortcut from the first where asked for. -> (B, out_chs, H, W)"""
+    """A 1x1 convolution of all that is joined, with a shortcut from the first where asked for.
 
-    def __init__(self, in_chs: int, out_chs: int, shortcut: bool) -> None:
+    Shapes: maps (B, C, H, W), of `in_channels` together -> (B, out_channels, H, W); a `kernel_size` of 1 keeps H and W,
+    one of 3 adds a rim, as timm's.
+    """
+
+    @placeable
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, shortcut: bool) -> None:
         super().__init__()
-        self.conv, self.bn = _conv_norm(in_chs, out_chs, 1)
+        self.conv, self.bn = _conv_norm(in_channels, out_channels, 1, padding=(kernel_size - 1) // 2)
         self.relu, self.shortcut = nn.ReLU(inplace=True), shortcut
 
-    def forward(self, *children: Tensor) -> Tensor:
-        x = self.bn(self.conv(torch.cat(children, dim=1)))
+    def forward(self, x_children: Sequence[Tensor]) -> Tensor:
+        x = self.bn(self.conv(torch.cat(list(x_children), dim=1)))
         if self.shortcut:
-            x += children[0]
+            x += x_children[0]
         return self.relu(x)
 
 
 class DlaTree(nn.Module):
     """Two blocks and their root; or two trees, the second of which has the root for all.
 
-    Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride).
+    Shapes: (B, in_channels, H, W) -> (B, out_channels, H / stride, W / stride).
 
-    The root reads the two blocks, `root_chs` channels of what else belongs to it and, with `level_root`, the (pooled)
-    input; `root_shortcut` adds the second block to it.
+    Args:
+        levels: Depth: 1 for two blocks.
+        block: One of this module's.
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        stride: Of the first block, and of the pool before its shortcut.
+        dilation, cardinality, base_width: As of the blocks.
+        level_root: The root reads the (pooled) input, too.
+        root_dim: Channels that the root reads, but for that; 0 for the two blocks' alone.
+        root_kernel_size: See `DlaRoot`.
+        root_shortcut: The second block is added to the root.
     """
 
+    @placeable
     def __init__(
-        self, levels: int, block: type[DlaBasic], in_chs: int, out_chs: int, stride: int = 1, level_root: bool = False,
-        root_chs: int = 0, root_shortcut: bool = False, **block_args: Any,
+        self, levels: int, block: Callable[..., nn.Module], in_channels: int, out_channels: int, stride: int = 1,
+        dilation: int = 1, cardinality: int = 1, base_width: int = 64, level_root: bool = False, root_dim: int = 0,
+        root_kernel_size: int = 1, root_shortcut: bool = False,
     ) -> None:
         super().__init__()
-        self.level_root, self.is_leaf = level_root, levels == 1
-        root_chs += in_chs if level_root else 0
+        self.level_root, self.levels = level_root, levels
+        self.root_dim = root_dim = (root_dim or 2 * out_channels) + (in_channels if level_root else 0)
         self.downsample = nn.MaxPool2d(stride) if stride > 1 else nn.Identity()
         self.project: nn.Module = nn.Identity()
-        if self.is_leaf:
-            if in_chs != out_chs:
-                self.project = nn.Sequential(*_conv_norm(in_chs, out_chs, 1))
-            self.tree1 = block(in_chs, out_chs, stride, **block_args)
-            self.tree2 = block(out_chs, out_chs, **block_args)
-            self.root = DlaRoot(2 * out_chs + root_chs, out_chs, root_shortcut)
+        self.root: nn.Module | None = None
+        block_args = dict(dilation=dilation, cardinality=cardinality, base_width=base_width)
+        if levels == 1:
+            if in_channels != out_channels:
+                self.project = nn.Sequential(*_conv_norm(in_channels, out_channels, 1))
+            self.tree1 = block(in_channels, out_channels, stride, **block_args)
+            self.tree2 = block(out_channels, out_channels, 1, **block_args)
+            self.root = DlaRoot(root_dim, out_channels, root_kernel_size, root_shortcut)
         else:
-            make: Any = partial(DlaTree, levels - 1, block, root_shortcut=root_shortcut, **block_args)
-            self.tree1 = make(in_chs, out_chs, stride)
-            self.tree2 = make(out_chs, out_chs, root_chs=root_chs + out_chs)
+            make: Any = partial(DlaTree, levels - 1, block, root_kernel_size=root_kernel_size,
+                                root_shortcut=root_shortcut, **block_args)
+            self.tree1 = make(in_channels, out_channels, stride)
+            self.tree2 = make(out_channels, out_channels, root_dim=root_dim + out_channels)
 
-    def forward(self, x: Tensor, pooled: Tensor | None = None, children: tuple[Tensor, ...] = ()) -> Tensor:
-        """`pooled` is the input of the output's size, where that is known; `children` are for the root."""
-        pooled = self.downsample(x) if pooled is None else pooled
-        if self.level_root:
-            children = (*children, pooled)
+    def forward(self, x: Tensor, shortcut: Tensor | None = None, children: Sequence[Tensor] = ()) -> Tensor:
+        """`shortcut` is the pooled input, where that is known; `children` are for the root."""
+        pooled = self.downsample(x) if shortcut is None else shortcut
+        children = [*(children or ()), *([pooled] if self.level_root else [])]
         first = self.tree1(x, self.project(pooled))
-        if self.is_leaf:
-            return self.root(self.tree2(first), first, *children)
-        return self.tree2(first, children=(*children, first))
+        if self.root is not None:
+            return self.root([self.tree2(first), first, *children])
+        return self.tree2(first, None, [*children, first])
 
 
 def _convs(in_chs: int, out_chs: int, kernel_size: int = 3, stride: int = 1, depth: int = 1) -> nn.Sequential:
@@ -174,7 +207,7 @@ class DLA(ImageModel):
         levels: Convolutions of the first two levels, depths of the other four's trees.
         channels: Channels of each level.
         cardinality, base_width: Groups of the blocks' 3x3 convolutions and their width, see `DlaBottleneck`.
-        block: "basic", "bottleneck" or "bottle2neck".
+        block: A class of blocks, or "basic", "bottleneck" or "bottle2neck".
         shortcut_root: Shortcuts around the roots.
 
     Raises:
@@ -196,7 +229,7 @@ class DLA(ImageModel):
         global_pool: str = "avg",
         cardinality: int = 1,
         base_width: int = 64,
-        block: str = "bottle2neck",
+        block: str | Callable[..., nn.Module] = DlaBottle2neck,
         shortcut_root: bool = False,
         drop_rate: float = 0.0,
     ) -> None:
@@ -205,14 +238,16 @@ class DLA(ImageModel):
             raise ValueError(f"levels and channels have a number for each of 6, not {len(levels)} and {len(channels)}")
         if output_stride != 32:
             raise ValueError(f"output_stride is 32 for a DLA, not {output_stride}")
-        if block not in _BLOCKS:
-            raise ValueError(f"unknown block {block!r}; known: {', '.join(_BLOCKS)}")
+        if isinstance(block, str):
+            if block not in _BLOCKS:
+                raise ValueError(f"unknown block {block!r}; known: {', '.join(_BLOCKS)}")
+            block = _BLOCKS[block]
         self.num_classes, self.in_chans = num_classes, in_chans
         self.base_layer = _convs(in_chans, channels[0], kernel_size=7)
         self.flow = Flow(stem=[Step("base_layer")], stages=[])
         for i, (depth, chs, out_chs) in enumerate(zip(levels, (channels[0], *channels), channels)):
             self.add_module(f"level{i}", _convs(chs, out_chs, stride=i + 1, depth=depth) if i < 2 else DlaTree(
-                depth, _BLOCKS[block], chs, out_chs, 2, level_root=i > 2, root_shortcut=shortcut_root,
+                depth, block, chs, out_chs, 2, level_root=i > 2, root_shortcut=shortcut_root,
                 cardinality=cardinality, base_width=base_width))
             self.flow.stages.append(Step(f"level{i}", out_chs, 2**i))
 

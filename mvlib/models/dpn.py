@@ -7,7 +7,7 @@ In the "b" models the two parts come of two convolutions.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..layers.activations import ActLayer
 from ..layers.conv import ConvNormAct, create_conv2d
+from ..layers.helpers import placeable
 from ..layers.norm import BatchNormAct2d, NormLayer, get_norm_act_layer
 from ..layers.pool import GlobalPool2d
 from ..registry import register_model
@@ -24,17 +25,34 @@ from .base import Flow, ImageModel, Step
 if TYPE_CHECKING:
     from ._variants.dpn import *
 
-__all__ = ["DPN", "BnActConv2d", "DualPathBlock"]
+__all__ = ["DPN", "BnAct", "BnActConv2d", "DualPathBlock"]
+
+Layer = Callable[..., nn.Module]
 
 _EPS = 1e-3
 
 
-class BnActConv2d(nn.Module):
+class BnAct(nn.Module):
+    """Norm and ReLU; key `bn`. Shapes: (B, in_chs, H, W) -> same."""
+
+    @placeable
+    def __init__(self, in_chs: int, norm_layer: Layer = BatchNormAct2d) -> None:
+        super().__init__()
+        self.bn = norm_layer(in_chs, eps=_EPS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.bn(x)
+
+
+class BnActConv2d(BnAct):
     """Norm, ReLU and a convolution; keys `bn`, `conv`. (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride)."""
 
-    def __init__(self, in_chs: int, out_chs: int, kernel_size: int, stride: int = 1, groups: int = 1) -> None:
-        super().__init__()
-        self.bn = BatchNormAct2d(in_chs, eps=_EPS)
+    @placeable
+    def __init__(
+        self, in_chs: int, out_chs: int, kernel_size: int, stride: int, groups: int = 1,
+        norm_layer: Layer = BatchNormAct2d,
+    ) -> None:
+        super().__init__(in_chs, norm_layer)
         self.conv = create_conv2d(in_chs, out_chs, kernel_size, stride, groups=groups)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -44,27 +62,35 @@ class BnActConv2d(nn.Module):
 class DualPathBlock(nn.Module):
     """Convolutions of 1x1, 3x3 in groups and 1x1, whose first channels are added and whose last are appended.
 
-    Shapes: (B, in_chs, H, W) -> (B, chs + D, H / stride, W / stride): the first `chs` channels are the residual path,
-    the others the dense one. D is that of the input and `inc`; 3 * `inc` where the shortcut is a projection, as in a
-    `block_type` of "proj" and of "down", which has a stride of 2. `width` is that of the 3x3 convolution; with `b` both
-    parts of the output have a convolution of their own.
+    Shapes: (B, in_chs, H, W) -> (B, num_1x1_c + D, H / stride, W / stride): the first `num_1x1_c` channels are the
+    residual path, the others the dense one. D is that of the input and `inc`; 3 * `inc` where the shortcut is a
+    projection, as in a `block_type` of "proj" and of "down", which has a stride of 2. `num_1x1_a` and `num_3x3_b` are
+    the output channels of the first two convolutions, `groups` is of the second; with `b` both parts of the output have
+    a convolution of their own.
+
+    Raises:
+        ValueError: The type is unknown.
     """
 
+    @placeable
     def __init__(
-        self, in_chs: int, width: int, chs: int, inc: int, groups: int, block_type: str = "normal", b: bool = False
+        self, in_chs: int, num_1x1_a: int, num_3x3_b: int, num_1x1_c: int, inc: int, groups: int,
+        block_type: str = "normal", b: bool = False,
     ) -> None:
         super().__init__()
-        self.chs, self.b, stride = chs, b, 2 if block_type == "down" else 1
+        if block_type not in ("proj", "down", "normal"):
+            raise ValueError(f"unknown block_type {block_type!r}; known: 'proj', 'down', 'normal'")
+        self.chs, self.b, stride = num_1x1_c, b, 2 if block_type == "down" else 1
         self.project = f"c1x1_w_s{stride}" if block_type != "normal" else ""
         if self.project:
-            self.add_module(self.project, BnActConv2d(in_chs, chs + 2 * inc, 1, stride))
-        self.c1x1_a = BnActConv2d(in_chs, width, 1)
-        self.c3x3_b = BnActConv2d(width, width, 3, stride, groups)
+            self.add_module(self.project, BnActConv2d(in_chs, num_1x1_c + 2 * inc, 1, stride))
+        self.c1x1_a = BnActConv2d(in_chs, num_1x1_a, 1, 1)
+        self.c3x3_b = BnActConv2d(num_1x1_a, num_3x3_b, 3, stride, groups)
         if b:
-            self.c1x1_c: nn.Module = nn.Sequential(OrderedDict(bn=BatchNormAct2d(width, eps=_EPS)))
-            self.c1x1_c1, self.c1x1_c2 = create_conv2d(width, chs, 1), create_conv2d(width, inc, 1)
+            self.c1x1_c: nn.Module = BnAct(num_3x3_b)
+            self.c1x1_c1, self.c1x1_c2 = create_conv2d(num_3x3_b, num_1x1_c, 1), create_conv2d(num_3x3_b, inc, 1)
         else:
-            self.c1x1_c = BnActConv2d(width, chs + inc, 1)
+            self.c1x1_c = BnActConv2d(num_3x3_b, num_1x1_c + inc, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = getattr(self, self.project)(x) if self.project else x
@@ -127,7 +153,7 @@ class DPN(ImageModel):
             width, residual = k_r * 2**i, (64 if small else 256) * 2**i
             for j in range(depth):
                 name, block_type = f"conv{i + 2}_{j + 1}", "normal" if j else "down" if i else "proj"
-                self.features.add_module(name, DualPathBlock(chs, width, residual, inc, groups, block_type, b))
+                self.features.add_module(name, DualPathBlock(chs, width, width, residual, inc, groups, block_type, b))
                 chs = chs + inc if j else residual + 3 * inc
                 stages.append(Step(f"features.{name}", *((chs, 4 * 2**i) if j == depth - 1 else ())))
         self.features.add_module("conv5_bn_ac", nn.Sequential(OrderedDict(bn=norm(chs, inplace=False))))

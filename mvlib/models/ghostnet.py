@@ -10,6 +10,7 @@ The number is the width in hundredths. Initial weights are torch's own, as timm'
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers.branches import merge_branches, reparameterize
-from ..layers.helpers import make_divisible
+from ..layers.helpers import make_divisible, placeable
 from ..layers.pool import GlobalPool2d
 from ..registry import register_model
 from .base import Flow, KeyMap, StateDict, Step
@@ -28,7 +29,11 @@ from .efficientnet_blocks import ConvBnAct, PooledConvHead, SqueezeExcite
 if TYPE_CHECKING:
     from ._variants.ghostnet import *
 
-__all__ = ["GhostBottleneck", "GhostBottleneckV3", "GhostModule", "GhostModuleV3", "GhostNet"]
+__all__ = [
+    "GhostBottleneck", "GhostBottleneckV3", "GhostModule", "GhostModuleV2", "GhostModuleV3", "GhostNet",
+]
+
+Layer = Callable[..., nn.Module]
 
 _BRANCHES = 3  # of V3, of the same shape
 
@@ -39,10 +44,6 @@ def _conv_norm(in_chs: int, out_chs: int, kernel: int | tuple[int, int] = 1, **k
     """Convolution, padded to keep the size, and batch norm."""
     padding = kernel // 2 if isinstance(kernel, int) else (kernel[0] // 2, kernel[1] // 2)
     return [nn.Conv2d(in_chs, out_chs, kernel, padding=padding, bias=False, **kwargs), nn.BatchNorm2d(out_chs)]
-
-
-def _act(use_act: bool) -> list[nn.Module]:
-    return [nn.ReLU(inplace=True)] if use_act else []
 
 
 def _sum(branches: Iterable[nn.Module], x: Tensor) -> Tensor:
@@ -62,12 +63,13 @@ def _merge(branches: Iterable[Any]) -> nn.Conv2d:
 class RowColumnAttention(nn.Sequential):
     """A gate for each value, from rows and columns of the input at half its size: V2's "DFC attention".
 
-    Shapes: input (B, in_chs, H, W), values (B, out_chs, H, W) -> as the values.
+    Shapes: input (B, in_chs, H, W), values (B, out_chs, H', W') -> as the values.
     """
 
-    def __init__(self, in_chs: int, out_chs: int) -> None:
+    def __init__(self, in_chs: int, out_chs: int, kernel_size: int = 1, stride: int = 1) -> None:
         depthwise = partial(_conv_norm, out_chs, out_chs, groups=out_chs)
-        super().__init__(*_conv_norm(in_chs, out_chs), *depthwise((1, 5)), *depthwise((5, 1)))
+        super().__init__(*_conv_norm(in_chs, out_chs, kernel_size, stride=stride),
+                         *depthwise((1, 5)), *depthwise((5, 1)))
 
     def forward(self, x: Tensor, values: Tensor) -> Tensor:  # type: ignore[override]
         gate = F.avg_pool2d(x, 2)
@@ -77,64 +79,106 @@ class RowColumnAttention(nn.Sequential):
 
 
 class GhostModule(nn.Module):
-    """A 1x1 convolution, a depthwise one of what that gives, and both outputs side by side; perhaps gated.
+    """A convolution, a depthwise one of what that gives, and both outputs side by side.
 
-    Shapes: (B, in_chs, H, W) -> (B, out_chs, H, W).
+    Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride); keys `primary_conv`, `cheap_operation`.
 
     Args:
-        primary_conv: Makes the first half of the output.
-        cheap_operation: Makes the second half of the first.
-        short_conv: Gates both.
+        in_chs: Channels of the input.
+        out_chs: Channels of the output.
+        kernel_size: Kernel of the first convolution.
+        ratio: Channels of the output for each one that the first convolution makes.
+        dw_size: Kernel of the depthwise convolution.
+        stride: Stride of the first.
+        act_layer: Activation behind both.
     """
 
-    def __init__(self, primary_conv: nn.Module, cheap_operation: nn.Module, short_conv: nn.Module | None) -> None:
+    @placeable
+    def __init__(
+        self, in_chs: int, out_chs: int, kernel_size: int = 1, ratio: int = 2, dw_size: int = 3, stride: int = 1,
+        act_layer: Layer = nn.ReLU,
+    ) -> None:
         super().__init__()
-        self.primary_conv, self.cheap_operation, self.short_conv = primary_conv, cheap_operation, short_conv
-
-    @classmethod
-    def create(cls, in_chs: int, out_chs: int, use_act: bool = True, attn: bool = False) -> GhostModule:
-        chs = out_chs // 2
-        return cls(nn.Sequential(*_conv_norm(in_chs, chs), *_act(use_act)),
-                   nn.Sequential(*_conv_norm(chs, chs, 3, groups=chs), *_act(use_act)),
-                   RowColumnAttention(in_chs, out_chs) if attn else None)
+        self.out_chs = out_chs
+        chs = math.ceil(out_chs / ratio)
+        self.primary_conv = nn.Sequential(
+            *_conv_norm(in_chs, chs, kernel_size, stride=stride), act_layer(inplace=True))
+        self.cheap_operation = nn.Sequential(
+            *_conv_norm(chs, chs * (ratio - 1), dw_size, groups=chs), act_layer(inplace=True))
 
     def forward(self, x: Tensor) -> Tensor:
         primary = self.primary_conv(x)
-        out = torch.cat((primary, self.cheap_operation(primary)), dim=1)
-        return out if self.short_conv is None else self.short_conv(x, out)
+        return torch.cat((primary, self.cheap_operation(primary)), dim=1)[:, :self.out_chs]
+
+
+class GhostModuleV2(GhostModule):
+    """A `GhostModule` whose output is gated: `RowColumnAttention`, key `short_conv`. Shapes and arguments as there."""
+
+    @placeable
+    def __init__(
+        self, in_chs: int, out_chs: int, kernel_size: int = 1, ratio: int = 2, dw_size: int = 3, stride: int = 1,
+        act_layer: Layer = nn.ReLU,
+    ) -> None:
+        super().__init__(in_chs, out_chs, kernel_size, ratio, dw_size, stride, act_layer)
+        self.short_conv = RowColumnAttention(in_chs, out_chs, kernel_size, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.short_conv(x, super().forward(x))
 
 
 class GhostModuleV3(nn.Module):
-    """A `GhostModule` whose convolutions are sums of branches, each with a norm; `reparameterize()` makes it one.
+    """A `GhostModule` whose convolutions are sums of branches, each with a norm; `reparameterize()` makes each one.
 
-    The depthwise one has the input, and a 1x1 convolution of it, among its branches. Shapes as `GhostModule`'s.
+    The depthwise one has the input, and a 1x1 convolution of it, among its branches. Shapes and arguments as
+    `GhostModule`'s; it is gated as V2's with the `mode` "shortcut".
     """
 
-    def __init__(self, in_chs: int, out_chs: int, use_act: bool = True, attn: bool = False) -> None:
+    @placeable
+    def __init__(
+        self, in_chs: int, out_chs: int, kernel_size: int = 1, ratio: int = 2, dw_size: int = 3, stride: int = 1,
+        act_layer: Layer = nn.ReLU, mode: str = "original",
+    ) -> None:
         super().__init__()
-        chs = out_chs // 2
-        depthwise = partial(ConvBnAct, chs, chs, group_size=1, act_layer=None)
-        self.primary_rpr_conv = nn.ModuleList(ConvBnAct(in_chs, chs, 1, act_layer=None) for _ in range(_BRANCHES))
-        self.primary_activation = nn.Sequential(*_act(use_act))
-        self.cheap_rpr_skip = nn.BatchNorm2d(chs)
-        self.cheap_rpr_conv = nn.ModuleList(depthwise(3) for _ in range(_BRANCHES))
-        self.cheap_rpr_scale = depthwise(1)
-        self.cheap_activation = nn.Sequential(*_act(use_act))
-        self.short_conv = RowColumnAttention(in_chs, out_chs) if attn else None
+        self.out_chs = out_chs
+        chs = math.ceil(out_chs / ratio)
+        primary = partial(ConvBnAct, in_chs, chs, kernel_size, stride, pad_type=kernel_size // 2, act_layer=None)
+        depthwise = partial(ConvBnAct, chs, chs * (ratio - 1), group_size=1, act_layer=None)
+        self.primary_conv: nn.Module = nn.Identity()  # this and the next are what is merged
+        self.cheap_operation: nn.Module = nn.Identity()
+        self.primary_rpr_conv = nn.ModuleList(primary() for _ in range(_BRANCHES))
+        self.primary_activation = act_layer(inplace=True)
+        self.cheap_rpr_skip: nn.Module | None = nn.BatchNorm2d(chs)
+        self.cheap_rpr_conv = nn.ModuleList(depthwise(dw_size, pad_type=dw_size // 2) for _ in range(_BRANCHES))
+        self.cheap_rpr_scale: nn.Module | None = depthwise(1)
+        self.cheap_activation = act_layer(inplace=True)
+        gated = mode == "shortcut"
+        self.short_conv = RowColumnAttention(in_chs, out_chs, kernel_size, stride) if gated else None
 
     @property
-    def cheap_branches(self) -> list[nn.Module]:
+    def is_reparameterized(self) -> bool:
+        return self.cheap_rpr_skip is None
+
+    @property
+    def cheap_branches(self) -> list[Any]:
         return [self.cheap_rpr_scale, self.cheap_rpr_skip, *self.cheap_rpr_conv]
 
     def forward(self, x: Tensor) -> Tensor:
-        primary = self.primary_activation(_sum(self.primary_rpr_conv, x))
-        out = torch.cat((primary, self.cheap_activation(_sum(self.cheap_branches, primary))), dim=1)
+        if self.is_reparameterized:
+            primary = self.primary_conv(x)
+            cheap = self.cheap_operation(primary)
+        else:
+            primary = self.primary_activation(_sum(self.primary_rpr_conv, x))
+            cheap = self.cheap_activation(_sum(self.cheap_branches, primary))
+        out = torch.cat((primary, cheap), dim=1)[:, :self.out_chs]
         return out if self.short_conv is None else self.short_conv(x, out)
 
-    def reparameterize(self) -> GhostModule:
-        return GhostModule(nn.Sequential(_merge(self.primary_rpr_conv), *self.primary_activation),
-                           nn.Sequential(_merge(self.cheap_branches), *self.cheap_activation),
-                           self.short_conv).train(self.training)
+    def reparameterize(self) -> GhostModuleV3:
+        if not self.is_reparameterized:
+            self.primary_conv = nn.Sequential(_merge(self.primary_rpr_conv), self.primary_activation)
+            self.cheap_operation = nn.Sequential(_merge(self.cheap_branches), self.cheap_activation)
+            self.primary_rpr_conv, self.cheap_rpr_conv = nn.ModuleList(), nn.ModuleList()
+            self.cheap_rpr_skip = self.cheap_rpr_scale = None
+        return self
 
 
 class GhostBottleneck(nn.Module):
@@ -148,27 +192,33 @@ class GhostBottleneck(nn.Module):
         out_chs: Channels of the output.
         dw_kernel_size: Kernel of the depthwise convolution, and of the shortcut's.
         stride: Stride of these.
+        act_layer: Activation of the first module.
         se_ratio: Squeezed channels of a squeeze-and-excitation between the modules, in `mid_chs`; 0 for none.
-        attn: The first module is gated.
+        mode: The first module is gated unless this is "original".
     """
-
-    make_module: ClassVar[Callable[..., nn.Module]] = GhostModule.create
 
     conv_dw: nn.Module
     bn_dw: nn.Module
 
+    @placeable
     def __init__(
-        self, in_chs: int, mid_chs: int, out_chs: int, dw_kernel_size: int, stride: int, se_ratio: float, attn: bool
+        self, in_chs: int, mid_chs: int, out_chs: int, dw_kernel_size: int = 3, stride: int = 1,
+        act_layer: Layer = nn.ReLU, se_ratio: float = 0.0, mode: str = "original",
     ) -> None:
         super().__init__()
-        self.ghost1 = self.make_module(in_chs, mid_chs, attn=attn)
+        self.stride = stride
+        self.ghost1 = self.make_module(in_chs, mid_chs, act_layer, mode)
         self.add_depthwise(mid_chs, dw_kernel_size, stride)
-        self.se = _SqueezeExcite(mid_chs, rd_ratio=se_ratio) if se_ratio > 0.0 else nn.Identity()
-        self.ghost2 = self.make_module(mid_chs, out_chs, use_act=False)
+        self.se = _SqueezeExcite(mid_chs, rd_ratio=se_ratio) if se_ratio else nn.Identity()
+        self.ghost2 = self.make_module(mid_chs, out_chs, nn.Identity)
         self.shortcut = nn.Sequential()
         if stride > 1 or in_chs != out_chs:
             self.shortcut.extend([*_conv_norm(in_chs, in_chs, dw_kernel_size, stride=stride, groups=in_chs),
                                   *_conv_norm(in_chs, out_chs)])
+
+    def make_module(self, in_chs: int, out_chs: int, act_layer: Layer, mode: str = "original") -> nn.Module:
+        module = GhostModule if mode == "original" else GhostModuleV2
+        return module(in_chs, out_chs, act_layer=act_layer)
 
     def add_depthwise(self, chs: int, kernel_size: int, stride: int) -> None:
         self.conv_dw, self.bn_dw = nn.Identity(), nn.Identity()
@@ -187,10 +237,11 @@ class GhostBottleneck(nn.Module):
 class GhostBottleneckV3(GhostBottleneck):
     """A `GhostBottleneck` of branches, which `reparameterize()` merges, the modules' with its own.
 
-    Shapes and arguments as `GhostBottleneck`'s.
+    Shapes and arguments as `GhostBottleneck`'s; the first module is gated with the `mode` "shortcut".
     """
 
-    make_module: ClassVar[Callable[..., nn.Module]] = GhostModuleV3
+    def make_module(self, in_chs: int, out_chs: int, act_layer: Layer, mode: str = "original") -> nn.Module:
+        return GhostModuleV3(in_chs, out_chs, act_layer=act_layer, mode=mode)
 
     def add_depthwise(self, chs: int, kernel_size: int, stride: int) -> None:
         self.conv_dw, self.bn_dw = nn.Identity(), nn.Identity()  # the first is what is merged
@@ -204,7 +255,7 @@ class GhostBottleneckV3(GhostBottleneck):
 
     @property
     def is_reparameterized(self) -> bool:
-        return isinstance(self.ghost1, GhostModule)
+        return isinstance(self.ghost1, GhostModuleV3) and self.ghost1.is_reparameterized
 
     def reparameterize(self) -> GhostBottleneckV3:
         reparameterize(self)  # what is within
@@ -281,8 +332,10 @@ class GhostNet(PooledConvHead):
         for i, cfg in enumerate(cfgs):
             stage = nn.Sequential()
             for kernel_size, mid, out, se_ratio, stride in cfg:
-                mid_chs, out_chs, attn = scaled(mid * width), scaled(out * width), version != "v1" and count > 1
-                stage.append(bottleneck(chs, mid_chs, out_chs, int(kernel_size), int(stride), se_ratio, attn))
+                mid_chs, out_chs = scaled(mid * width), scaled(out * width)
+                mode = "shortcut" if version != "v1" and count > 1 else "original"
+                stage.append(bottleneck(
+                    chs, mid_chs, out_chs, int(kernel_size), int(stride), se_ratio=se_ratio, mode=mode))
                 chs, count = out_chs, count + 1
             self.blocks.append(stage)
             if stride > 1:

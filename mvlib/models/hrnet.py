@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
+from ..layers.helpers import placeable
 from ..layers.pool import GlobalPool2d
 from ..registry import register_model
 from .base import Flow, ImageModel, Indices, Step
@@ -21,7 +22,7 @@ from .resnet import BasicBlock, Block, Bottleneck
 if TYPE_CHECKING:
     from ._variants.hrnet import *
 
-__all__ = ["HighResolutionNet"]
+__all__ = ["HighResolutionModule", "HighResolutionNet"]
 
 Maps = list[Tensor]
 _HEAD_CHS = (32, 64, 128, 256)
@@ -43,15 +44,42 @@ def _blocks(block: Block, in_chs: int, planes: int, depth: int) -> nn.Sequential
         block(in_chs, planes, downsample=downsample), *(block(out_chs, planes) for _ in range(depth - 1)))
 
 
-class Exchange(nn.Module):
-    """Blocks on each map, then each map becomes the sum of all, resized. Maps of `chs` channels -> the same."""
+class HighResolutionModule(nn.Module):
+    """Blocks on each map, then each map becomes the sum of all, resized.
 
-    def __init__(self, chs: Sequence[int], depth: int) -> None:
+    Shapes: maps of `num_in_chs` channels, each of half the size of the one before -> as many, of `num_channels` times
+    the blocks' expansion; without `multi_scale_output` the finest alone. A single map is not resized.
+
+    Args:
+        num_branches: Maps.
+        block_types: Class of the blocks.
+        num_blocks: Blocks of each map.
+        num_in_chs: Channels of each map.
+        num_channels: Channels of the blocks of each.
+        fuse_method: How maps are joined; they are summed, whatever this is.
+        multi_scale_output: All maps are given.
+
+    Raises:
+        ValueError: There is not a number for each map.
+    """
+
+    @placeable
+    def __init__(
+        self, num_branches: int, block_types: Block, num_blocks: Sequence[int], num_in_chs: Sequence[int],
+        num_channels: Sequence[int], fuse_method: str, multi_scale_output: bool = True,
+    ) -> None:
         super().__init__()
-        self.branches = Branches(_blocks(BasicBlock, c, c, depth) for c in chs)
-        every = range(len(chs))
-        self.fuse_layers = nn.ModuleList(
-            nn.ModuleList(self._resize(chs, source, target) for source in every) for target in every)
+        for name, numbers in (("num_blocks", num_blocks), ("num_channels", num_channels), ("num_in_chs", num_in_chs)):
+            if len(numbers) != num_branches:
+                raise ValueError(f"{name} has a number for each of {num_branches} branches, not {len(numbers)}")
+        self.num_branches, self.fuse_method, self.multi_scale_output = num_branches, fuse_method, multi_scale_output
+        self.branches = Branches(map(partial(_blocks, block_types), num_in_chs, num_channels, num_blocks))
+        self.num_in_chs = chs = [c * block_types.expansion for c in num_channels]
+        every = range(num_branches)
+        self.fuse_layers: Any = nn.Identity() if num_branches == 1 else nn.ModuleList(
+            nn.ModuleList(self._resize(chs, source, target) for source in every)
+            for target in (every if multi_scale_output else [0]))
+        self.fuse_act = nn.ReLU()
 
     @staticmethod
     def _resize(chs: Sequence[int], source: int, target: int) -> nn.Module:
@@ -64,9 +92,15 @@ class Exchange(nn.Module):
             _conv_norm(chs[source], chs[target] if i == target else chs[source], stride=2, act=i != target)
             for i in range(source + 1, target + 1)))
 
-    def forward(self, maps: Maps) -> Maps:
-        maps = self.branches(maps)
-        return [torch.relu(sum(resize(x) for resize, x in zip(row, maps))) for row in self.fuse_layers]
+    def get_num_in_chs(self) -> list[int]:
+        """Channels of each map of the output."""
+        return self.num_in_chs
+
+    def forward(self, x: Maps) -> Maps:
+        maps = self.branches(x)
+        if self.num_branches == 1:
+            return maps
+        return [self.fuse_act(sum(resize(x) for resize, x in zip(row, maps))) for row in self.fuse_layers]
 
 
 class Split(nn.ModuleList):
@@ -142,7 +176,9 @@ class HighResolutionNet(ImageModel):
             fitted = [nn.Identity() if have == want else _conv_norm(have, want) for have, want in zip(chs, wanted)]
             coarser = nn.Sequential(_conv_norm(chs[-1], wanted[-1], stride=2))
             self.add_module(f"transition{stage}", (Split if stage == 1 else Extend)([*fitted, coarser]))
-            self.add_module(f"stage{stage + 1}", nn.Sequential(*(Exchange(wanted, depth) for _ in range(count))))
+            self.add_module(f"stage{stage + 1}", nn.Sequential(*(
+                HighResolutionModule(len(wanted), BasicBlock, [depth] * len(wanted), wanted, wanted, "SUM")
+                for _ in range(count))))
             chs = wanted
         out_chs = tuple(c * Bottleneck.expansion for c in _HEAD_CHS)
         self.incre_modules = Branches(_blocks(Bottleneck, c, planes, 1) for c, planes in zip(chs, _HEAD_CHS))

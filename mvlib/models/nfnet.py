@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..layers.activations import get_act_layer
+from ..layers.activations import ActLayer, get_act_layer
 from ..layers.channel_attention import AttnLayer, get_attn
 from ..layers.drop import DropPath, drop_path_rates
-from ..layers.helpers import make_divisible
+from ..layers.helpers import make_divisible, placeable
 from ..layers.pool import ClassifierHead, shortcut_pool
 from ..layers.std_conv import ScaledStdConv2d, ScaledStdConv2dSame
 from ..registry import register_model
@@ -30,7 +30,7 @@ from .base import Flow, ImageModel, Step
 if TYPE_CHECKING:
     from ._variants.nfnet import *
 
-__all__ = ["NormFreeBlock", "NormFreeNet"]
+__all__ = ["DownsampleAvg", "GammaAct", "NormFreeBlock", "NormFreeNet", "act_with_gamma", "create_stem"]
 
 Layer = Callable[..., nn.Module]
 
@@ -47,19 +47,32 @@ _GAMMAS = {
 class GammaAct(nn.Module):
     """An activation, scaled so that it keeps the variance of normal noise. Shapes: any -> same."""
 
-    def __init__(self, act_layer: Layer, gamma: float, inplace: bool = False) -> None:
+    def __init__(self, act_type: ActLayer = "relu", gamma: float = 1.0, inplace: bool = False) -> None:
         super().__init__()
-        self.act_fn = act_layer(inplace=inplace)
-        self.gamma = gamma
+        self.act_fn = get_act_layer(act_type)(inplace=inplace)
+        self.gamma, self.inplace = gamma, inplace
 
     def forward(self, x: Tensor) -> Tensor:
         return self.act_fn(x) * self.gamma
 
 
-class DownsampleAvg(nn.Module):
-    """Average pooling and a 1x1 convolution; key `conv`. Shapes: (B, C, H, W) -> (B, C', H / stride, W / stride)."""
+def act_with_gamma(act_type: ActLayer, gamma: float = 1.0) -> Layer:
+    """What makes a `GammaAct` of this activation and scale."""
+    return partial(GammaAct, act_type, gamma)
 
-    def __init__(self, in_chs: int, out_chs: int, stride: int, dilation: int, conv_layer: Layer) -> None:
+
+class DownsampleAvg(nn.Module):
+    """Average pooling and a 1x1 convolution; key `conv`.
+
+    Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride); with a dilation the pool keeps the size.
+    `first_dilation` is without effect.
+    """
+
+    @placeable
+    def __init__(
+        self, in_chs: int, out_chs: int, stride: int = 1, dilation: int = 1, first_dilation: int | None = None,
+        conv_layer: Layer = ScaledStdConv2d,
+    ) -> None:
         super().__init__()
         self.pool = shortcut_pool(stride, dilation)
         self.conv = conv_layer(in_chs, out_chs, 1)
@@ -75,7 +88,7 @@ class NormFreeBlock(nn.Module):
 
     Args:
         in_chs: Input channels.
-        out_chs: Output channels.
+        out_chs: Output channels; as many unless given.
         stride: Of the (first) 3x3 convolution.
         dilation: Of the 3x3 convolutions.
         first_dilation: Of the first of them, where a strided stage before was dilated instead.
@@ -92,10 +105,11 @@ class NormFreeBlock(nn.Module):
         drop_path_rate: Rate of stochastic depth.
     """
 
+    @placeable
     def __init__(
         self,
         in_chs: int,
-        out_chs: int,
+        out_chs: int | None = None,
         stride: int = 1,
         dilation: int = 1,
         first_dilation: int | None = None,
@@ -109,12 +123,12 @@ class NormFreeBlock(nn.Module):
         skipinit: bool = False,
         attn_layer: Layer | None = None,
         attn_gain: float = 2.0,
-        act_layer: Layer = nn.ReLU,
+        act_layer: Layer | None = None,
         conv_layer: Layer = ScaledStdConv2d,
         drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
-        first_dilation = first_dilation or dilation
+        out_chs, first_dilation, act_layer = out_chs or in_chs, first_dilation or dilation, act_layer or nn.ReLU
         width = make_divisible((in_chs if reg else out_chs) * bottle_ratio, ch_div)
         groups = width // group_size if group_size else 1
         if group_size and group_size % ch_div == 0:
@@ -122,7 +136,8 @@ class NormFreeBlock(nn.Module):
         self.alpha, self.beta, self.attn_gain = alpha, beta, attn_gain
 
         changes_shape = in_chs != out_chs or stride != 1 or dilation != first_dilation
-        self.downsample = DownsampleAvg(in_chs, out_chs, stride, dilation, conv_layer) if changes_shape else None
+        self.downsample = DownsampleAvg(
+            in_chs, out_chs, stride, dilation, first_dilation, conv_layer) if changes_shape else None
         self.act1 = act_layer()
         self.conv1 = conv_layer(in_chs, width, 1)
         self.act2 = act_layer(inplace=True)
@@ -158,22 +173,48 @@ class NormFreeBlock(nn.Module):
         return torch.add(shortcut, branch, alpha=self.alpha)
 
 
-def _stem(stem_type: str, in_chs: int, out_chs: int, conv_layer: Layer, act_layer: Layer) -> nn.Sequential:
-    """Convolutions `conv1`, ... with activations `act2`, ... between them, or one `conv`; then perhaps a pool."""
-    stem = nn.Sequential()
+def create_stem(
+    in_chs: int, out_chs: int, stem_type: str = "", conv_layer: Layer | None = None, act_layer: Layer | None = None,
+    preact_feature: bool = True, device: Any = None, dtype: Any = None,
+) -> tuple[nn.Sequential, int, dict[str, Any]]:
+    """Convolutions `conv1`, ... with activations `act2`, ... between them, or one `conv`; then perhaps a pool.
+
+    Args:
+        in_chs: Channels of the image.
+        out_chs: Channels of the stem.
+        stem_type: See `NormFreeNet`; "" is "7x7".
+        conv_layer: Convolution; scaled and standardised unless given.
+        act_layer: Activation, ReLU unless given.
+        preact_feature: Without effect: the feature is always taken before its activation.
+
+    Returns:
+        The stem, its stride, and `num_chs`, `reduction` and `module` of its feature of stride 2.
+
+    Raises:
+        ValueError: The type is unknown.
+    """
+    if stem_type not in _STEM_TYPES:
+        raise ValueError(f"unknown stem_type {stem_type!r}; known: {', '.join(map(repr, _STEM_TYPES))}")
+    place = {name: value for name, value in (("device", device), ("dtype", dtype)) if value is not None}
+    conv: Layer = partial(conv_layer or ScaledStdConv2d, **place)
+    act: Layer = act_layer or nn.ReLU
+    stem, stride, tap = nn.Sequential(), 2, "conv"
     if "deep" in stem_type:
         eighths = (1, 2, 4, 8) if "quad" in stem_type else (3, 4, 8) if "tiered" in stem_type else (4, 4, 8)
         for i, eighth in enumerate(eighths, start=1):
-            strided = i == 1 or i == 4
             if i > 1:  # the last activation's input is a feature
-                stem.add_module(f"act{i}", act_layer(inplace=i < len(eighths)))
-            stem.add_module(f"conv{i}", conv_layer(in_chs, out_chs * eighth // 8, 3, stride=2 if strided else 1))
-            in_chs = out_chs * eighth // 8
+                stem.add_module(f"act{i}", act(inplace=i < len(eighths)))
+            chs = out_chs * eighth // 8
+            stem.add_module(f"conv{i}", conv(in_chs, chs, 3, stride=2 if i in (1, 4) else 1))
+            in_chs = chs
+        stride, tap = (4, "conv3") if "quad" in stem_type else (2, "conv2")
     else:
-        stem.add_module("conv", conv_layer(in_chs, out_chs, 3 if "3x3" in stem_type else 7, stride=2))
+        stem.add_module("conv", conv(in_chs, out_chs, 3 if "3x3" in stem_type else 7, stride=2))
     if "pool" in stem_type:
         stem.add_module("pool", nn.MaxPool2d(3, stride=2, padding=1))
-    return stem
+        stride = 4
+    num_chs = out_chs if tap == "conv" else out_chs // 2
+    return stem, stride, dict(num_chs=num_chs, reduction=2, module=f"stem.{tap}")
 
 
 class NormFreeNet(ImageModel):
@@ -249,8 +290,7 @@ class NormFreeNet(ImageModel):
         drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
-        for option, value, known in (("output_stride", output_stride, (8, 16, 32)),
-                                     ("stem_type", stem_type, _STEM_TYPES), ("act_layer", act_layer, _GAMMAS)):
+        for option, value, known in (("output_stride", output_stride, (8, 16, 32)), ("act_layer", act_layer, _GAMMAS)):
             if value not in known:
                 raise ValueError(f"unknown {option} {value!r}; known: {', '.join(map(repr, known))}")
         self.num_classes = num_classes
@@ -259,19 +299,18 @@ class NormFreeNet(ImageModel):
         act, gamma = get_act_layer(act_layer), _GAMMAS[act_layer]
         conv = partial(ScaledStdConv2dSame if same_padding else ScaledStdConv2d, eps=std_conv_eps)
         if gamma_in_act:
-            act = partial(GammaAct, act, gamma)
+            act = act_with_gamma(act_layer, gamma)
         else:
             conv = partial(conv, gamma=gamma)
         attn = partial(get_attn(attn_layer), **(attn_kwargs or {})) if attn_layer else None
 
         chs = make_divisible((stem_chs or channels[0]) * width_factor, ch_div)
-        self.stem = _stem(stem_type, in_chans, chs, conv, act)
-        tap = "conv" if "deep" not in stem_type else "conv3" if "quad" in stem_type else "conv2"
-        stem_chs = self.stem.get_submodule(tap).out_channels
+        self.stem, reduction, feature = create_stem(in_chans, chs, stem_type, conv, act)
         self.flow = Flow(stages=[], stem=[
-            Step(f"stem.{name}", *((stem_chs, 2) if name == tap else ())) for name in self.stem._modules])
+            Step(name, *((feature["num_chs"], 2) if name == feature["module"] else ()))
+            for name in (f"stem.{layer}" for layer in self.stem._modules)])
 
-        reduction, dilation, variance = 4 if "quad" in stem_type or "pool" in stem_type else 2, 1, 1.0
+        dilation, variance = 1, 1.0
         self.stages = nn.Sequential()
         for i, (width, rates) in enumerate(zip(channels, drop_path_rates(drop_path_rate, list(depths)))):
             stride, first_dilation = 1 if i == 0 and reduction > 2 else 2, dilation

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from ..layers.blur_pool import AaLayer
+from ..layers.channel_attention import AttnLayer
 from ..layers.feature_attention import SplitAttn
+from ..layers.helpers import placeable
 from ..registry import register_model
 from .resnet import Bottleneck, Layer, ResNet
 
@@ -30,24 +33,34 @@ class ResNestBottleneck(Bottleneck):
         radix: Splits; 0 for the plain convolution.
         avd: Strides are average pools, behind the 3x3 convolution or before it (`avd_first`).
         is_first: There is a pool where the stride is 1, too.
-        kwargs: As for `Bottleneck`, but for attention and anti-aliasing, which there are in other ways.
+        reduce_first, attn_layer, aa_layer: Not to be had here: 1, None and None.
 
-    Stochastic depth drops the residual branch; in timm, the input of the shortcut's convolution.
+    The others are `Bottleneck`'s. Stochastic depth drops the residual branch; in timm, the input of the shortcut's
+    convolution.
+
+    Raises:
+        ValueError: One of those three is given.
     """
 
+    @placeable
     def __init__(
         self, inplanes: int, planes: int, stride: int = 1, downsample: nn.Module | None = None, radix: int = 1,
         cardinality: int = 1, base_width: int = 64, avd: bool = False, avd_first: bool = False, is_first: bool = False,
-        dilation: int = 1, first_dilation: int | None = None, norm_layer: Layer = nn.BatchNorm2d,
-        drop_block: Layer | None = None, **kwargs: Any,
+        reduce_first: int = 1, dilation: int = 1, first_dilation: int | None = None, act_layer: Layer = nn.ReLU,
+        norm_layer: Layer = nn.BatchNorm2d, attn_layer: AttnLayer = None, aa_layer: AaLayer = None,
+        drop_block: Layer | None = None, drop_path: nn.Module | None = None,
     ) -> None:
-        for name, none in dict(reduce_first=1, attn_layer=None, aa_layer=None).items():
-            if kwargs.get(name, none) != none:
-                raise ValueError(f"a ResNestBottleneck takes no {name}, not {kwargs[name]!r}")
+        for name, value, none in (("reduce_first", reduce_first, 1), ("attn_layer", attn_layer, None),
+                                  ("aa_layer", aa_layer, None)):
+            if value != none:
+                raise ValueError(f"a ResNestBottleneck takes no {name}, not {value!r}")
         pools = avd and (stride > 1 or is_first)
         conv_stride = 1 if pools else stride
-        super().__init__(inplanes, planes, conv_stride, downsample, cardinality, base_width, dilation=dilation,
-                         first_dilation=first_dilation, norm_layer=norm_layer, drop_block=drop_block, **kwargs)
+        super().__init__(
+            inplanes, planes, conv_stride, downsample, cardinality, base_width, dilation=dilation,
+            first_dilation=first_dilation, act_layer=act_layer, norm_layer=norm_layer, drop_block=drop_block,
+            drop_path=drop_path)
+        self.radix = radix
         if radix:
             width, dilation = planes * base_width // 64 * cardinality, first_dilation or dilation
             self.conv2 = SplitAttn(width, width, 3, conv_stride, dilation, dilation, cardinality, radix=radix,

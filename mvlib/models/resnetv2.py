@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from ..layers.activations import ActLayer, get_act_layer
 from ..layers.conv import create_conv2d
 from ..layers.drop import DropPath, drop_path_rates
-from ..layers.helpers import make_divisible, move_to_end
+from ..layers.helpers import make_divisible, move_to_end, placeable
 from ..layers.norm import GroupNormAct, NormLayer, get_norm_act_layer
 from ..layers.pool import ClassifierHead, MaxPool2dSame, shortcut_pool
 from ..layers.stage import Stage
@@ -34,7 +34,10 @@ from .base import Flow, ImageModel, KeyMap, StateDict, Step
 if TYPE_CHECKING:
     from ._variants.resnetv2 import *
 
-__all__ = ["Bottleneck", "PreActBasic", "PreActBottleneck", "ResNetV2", "create_resnetv2_stem"]
+__all__ = [
+    "Bottleneck", "DownsampleAvg", "DownsampleConv", "PreActBasic", "PreActBottleneck", "ResNetStage", "ResNetV2",
+    "create_resnetv2_stem", "is_stem_deep",
+]
 
 Layer = Callable[..., nn.Module]
 
@@ -45,29 +48,47 @@ _NORM = partial(GroupNormAct, num_groups=32)
 # --- blocks
 
 
-class Downsample(nn.Module):
-    """What fits a shortcut to the output: (average pooling and) a 1x1 convolution, and a norm where one is given.
+class DownsampleConv(nn.Module):
+    """What fits a shortcut to the output: a 1x1 convolution, and a norm unless the block's stand before convolutions.
 
     Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride); keys `conv`, `norm`.
+
+    Args:
+        in_chs: Input channels.
+        out_chs: Output channels.
+        stride: Stride of the block.
+        dilation, first_dilation: Those of the block; without effect on a convolution.
+        preact: There is no norm.
+        conv_layer: Convolution; standardised unless given.
+        norm_layer: Norm with activation, which is made without; of 32 groups unless given.
     """
 
+    @placeable
     def __init__(
-        self,
-        in_chs: int,
-        out_chs: int,
-        stride: int,
-        dilation: int,
-        conv_layer: Layer,
-        norm_layer: Layer | None = None,
-        avg_down: bool = False,
+        self, in_chs: int, out_chs: int, stride: int = 1, dilation: int = 1, first_dilation: int | None = None,
+        preact: bool = True, conv_layer: Layer | None = None, norm_layer: Layer | None = None,
     ) -> None:
         super().__init__()
-        self.pool = shortcut_pool(stride, dilation) if avg_down else nn.Identity()
-        self.conv = conv_layer(in_chs, out_chs, 1, stride=1 if avg_down else stride)
-        self.norm = norm_layer(out_chs, apply_act=False) if norm_layer is not None else nn.Identity()
+        self.conv = (conv_layer or StdConv2d)(in_chs, out_chs, 1, stride=stride)
+        self.norm = nn.Identity() if preact else (norm_layer or _NORM)(out_chs, apply_act=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.conv(self.pool(x)))
+        return self.norm(self.conv(x))
+
+
+class DownsampleAvg(DownsampleConv):
+    """The same behind an average pool that strides or, where a stride became `dilation`, keeps the size."""
+
+    @placeable
+    def __init__(
+        self, in_chs: int, out_chs: int, stride: int = 1, dilation: int = 1, first_dilation: int | None = None,
+        preact: bool = True, conv_layer: Layer | None = None, norm_layer: Layer | None = None,
+    ) -> None:
+        super().__init__(in_chs, out_chs, preact=preact, conv_layer=conv_layer, norm_layer=norm_layer)
+        self.pool = shortcut_pool(stride, dilation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.pool(x))
 
 
 class PreActBasic(nn.Module):
@@ -77,42 +98,45 @@ class PreActBasic(nn.Module):
 
     Args:
         in_chs: Input channels.
-        out_chs: Output channels.
+        out_chs: Output channels; as many unless given.
         bottle_ratio: Channels between the convolutions per channel of the output.
         stride: Of the first 3x3 convolution.
         dilation: Of the 3x3 convolutions.
         first_dilation: Of the first of them, where a strided stage before was dilated instead.
-        proj_layer: Makes the shortcut's `Downsample`, for a stage's first block; here where the shape changes.
-        conv_layer: Convolution.
-        norm_layer: Norm with activation.
-        drop_path: Rate of stochastic depth.
+        groups: Of the 3x3 convolutions.
+        act_layer: Activation behind the sum; there is none where norms stand first.
+        conv_layer: Convolution; standardised unless given.
+        norm_layer: Norm with activation; of 32 groups unless given.
+        proj_layer: Makes the shortcut's projection, for a stage's first block; here where the shape changes.
+        drop_path_rate: Rate of stochastic depth.
     """
 
     last: ClassVar[str] = "conv2"  # has the branch begin with zeros, where its weight is 0
 
+    @placeable
     def __init__(
-        self,
-        in_chs: int,
-        out_chs: int,
-        bottle_ratio: float = 1.0,
-        stride: int = 1,
-        dilation: int = 1,
-        first_dilation: int | None = None,
-        proj_layer: Layer | None = None,
-        conv_layer: Layer = StdConv2d,
-        norm_layer: Layer = _NORM,
-        drop_path: float = 0.0,
+        self, in_chs: int, out_chs: int | None = None, bottle_ratio: float = 1.0, stride: int = 1, dilation: int = 1,
+        first_dilation: int | None = None, groups: int = 1, act_layer: Layer | None = None,
+        conv_layer: Layer | None = None, norm_layer: Layer | None = None, proj_layer: Layer | None = None,
+        drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
-        first_dilation = first_dilation or dilation
+        conv, norm = conv_layer or StdConv2d, norm_layer or _NORM
+        out_chs, first_dilation = out_chs or in_chs, first_dilation or dilation
         width = make_divisible(out_chs * bottle_ratio)
         fits = stride == 1 and dilation == first_dilation and in_chs == out_chs
-        self.downsample = None if fits or proj_layer is None else proj_layer(in_chs, out_chs, stride, dilation)
-        self.norm1 = norm_layer(in_chs)
-        self.conv1 = conv_layer(in_chs, width, 3, stride=stride, dilation=first_dilation)
-        self.norm2 = norm_layer(width)
-        self.conv2 = conv_layer(width, out_chs, 3, dilation=dilation)
-        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+        self.downsample = None if fits or proj_layer is None else proj_layer(
+            in_chs, out_chs, stride=stride, dilation=dilation, first_dilation=first_dilation, preact=True,
+            conv_layer=conv, norm_layer=norm)
+        self.norm1 = norm(in_chs)
+        self.conv1 = conv(in_chs, width, 3, stride=stride, dilation=first_dilation, groups=groups)
+        self.norm2 = norm(width)
+        self.conv2 = conv(width, out_chs, 3, dilation=dilation, groups=groups)
+        self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0.0 else nn.Identity()
+
+    def zero_init_last(self) -> None:
+        """Let the block begin as its shortcut alone."""
+        nn.init.zeros_(self.conv2.get_parameter("weight"))
 
     def forward(self, x: Tensor) -> Tensor:
         active = self.norm1(x)
@@ -126,31 +150,37 @@ class PreActBottleneck(nn.Module):
     Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride). Arguments as for `PreActBasic`.
     """
 
+    preact: ClassVar[bool] = True
     last: ClassVar[str] = "conv3"
 
+    @placeable
     def __init__(
-        self,
-        in_chs: int,
-        out_chs: int,
-        bottle_ratio: float = 0.25,
-        stride: int = 1,
-        dilation: int = 1,
-        first_dilation: int | None = None,
-        proj_layer: Layer | None = None,
-        conv_layer: Layer = StdConv2d,
-        norm_layer: Layer = _NORM,
-        drop_path: float = 0.0,
+        self, in_chs: int, out_chs: int | None = None, bottle_ratio: float = 0.25, stride: int = 1, dilation: int = 1,
+        first_dilation: int | None = None, groups: int = 1, act_layer: Layer | None = None,
+        conv_layer: Layer | None = None, norm_layer: Layer | None = None, proj_layer: Layer | None = None,
+        drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
+        conv, norm = conv_layer or StdConv2d, norm_layer or _NORM
+        out_chs, first_dilation = out_chs or in_chs, first_dilation or dilation
         width = make_divisible(out_chs * bottle_ratio)
-        self.downsample = None if proj_layer is None else proj_layer(in_chs, out_chs, stride, dilation)
-        self.norm1 = norm_layer(in_chs)
-        self.conv1 = conv_layer(in_chs, width, 1)
-        self.norm2 = norm_layer(width)
-        self.conv2 = conv_layer(width, width, 3, stride=stride, dilation=first_dilation or dilation)
-        self.norm3 = norm_layer(width)
-        self.conv3 = conv_layer(width, out_chs, 1)
-        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+        self.downsample = None if proj_layer is None else proj_layer(
+            in_chs, out_chs, stride=stride, dilation=dilation, first_dilation=first_dilation, preact=self.preact,
+            conv_layer=conv, norm_layer=norm)
+        self.norm1 = norm(in_chs if self.preact else width)
+        self.conv1 = conv(in_chs, width, 1)
+        self.norm2 = norm(width)
+        self.conv2 = conv(width, width, 3, stride=stride, dilation=first_dilation, groups=groups)
+        self.norm3 = norm(width) if self.preact else norm(out_chs, apply_act=False)
+        self.conv3 = conv(width, out_chs, 1)
+        self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0.0 else nn.Identity()
+        if not self.preact:
+            self.act3 = (act_layer or nn.ReLU)(inplace=True)
+            move_to_end(self, "norm1", "conv2", "norm2", "conv3", "norm3", "drop_path", "act3")
+
+    def zero_init_last(self) -> None:
+        """Let the block begin as its shortcut alone."""
+        nn.init.zeros_(self.get_submodule(self.last).get_parameter("weight"))
 
     def forward(self, x: Tensor) -> Tensor:
         active = self.norm1(x)
@@ -162,23 +192,8 @@ class PreActBottleneck(nn.Module):
 class Bottleneck(PreActBottleneck):
     """The same convolutions, each before its norm, and an activation behind the sum. Shapes and arguments as there."""
 
+    preact: ClassVar[bool] = False
     last: ClassVar[str] = "norm3"
-
-    def __init__(
-        self,
-        in_chs: int,
-        out_chs: int,
-        proj_layer: Layer | None = None,
-        act_layer: Layer = nn.ReLU,
-        norm_layer: Layer = _NORM,
-        **kwargs: Any,
-    ) -> None:
-        proj_layer = proj_layer and partial(proj_layer, norm_layer=norm_layer)
-        super().__init__(in_chs, out_chs, proj_layer=proj_layer, norm_layer=norm_layer, **kwargs)
-        self.norm1 = norm_layer(self.conv1.out_channels)
-        self.norm3 = norm_layer(out_chs, apply_act=False)
-        self.act3 = act_layer(inplace=True)
-        move_to_end(self, "norm1", "conv2", "norm2", "conv3", "norm3")
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
@@ -187,32 +202,45 @@ class Bottleneck(PreActBottleneck):
 
 
 class ResNetStage(Stage):
-    """Blocks, the first of which strides and has the shortcut's `Downsample`; key `blocks`.
+    """Blocks, the first of which strides and has the shortcut's projection; key `blocks`.
 
     Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride).
+
+    Args:
+        in_chs: Input channels.
+        out_chs: Output channels.
+        stride: Of the first block.
+        dilation: Of the blocks; 2 or 4 in place of strides.
+        depth: Number of blocks.
+        avg_down: The projection is a `DownsampleAvg`.
+        block_dpr: Rate of each block's stochastic depth.
+        block_fn: Class of the blocks.
+        block_kwargs: The others are further arguments of the blocks.
     """
 
     def __init__(
-        self,
-        block: Layer,
-        in_chs: int,
-        out_chs: int,
-        stride: int,
-        dilation: int,
-        first_dilation: int,
-        drop_path: Sequence[float],
-        proj_layer: Layer,
+        self, in_chs: int, out_chs: int, stride: int, dilation: int, depth: int, bottle_ratio: float = 0.25,
+        groups: int = 1, avg_down: bool = False, block_dpr: Sequence[float] | None = None,
+        block_fn: Layer = PreActBottleneck, act_layer: Layer | None = None, conv_layer: Layer | None = None,
+        norm_layer: Layer | None = None, **block_kwargs: Any,
     ) -> None:
         super().__init__()
         self.downsample = nn.Identity()  # the first block does it
-        self.blocks = nn.Sequential(*(
-            block(out_chs, out_chs, dilation=dilation, drop_path=rate) if i else
-            block(in_chs, out_chs, stride=stride, dilation=dilation, first_dilation=first_dilation,
-                  proj_layer=proj_layer, drop_path=rate)
-            for i, rate in enumerate(drop_path)))
+        block = partial(block_fn, dilation=dilation, bottle_ratio=bottle_ratio, groups=groups, act_layer=act_layer,
+                        conv_layer=conv_layer, norm_layer=norm_layer, **block_kwargs)
+        rates = block_dpr or [0.0] * depth
+        first = block(in_chs, out_chs, stride=stride, first_dilation=1 if dilation < 4 else 2,
+                      proj_layer=DownsampleAvg if avg_down else DownsampleConv, drop_path_rate=rates[0])
+        self.blocks = nn.Sequential(first, *(
+            block(out_chs, out_chs, first_dilation=dilation, drop_path_rate=rate) for rate in rates[1:]))
 
 
 # --- the model
+
+
+def is_stem_deep(stem_type: str) -> bool:
+    """Whether a stem of this type has three convolutions."""
+    return "deep" in stem_type or "tiered" in stem_type
 
 
 def create_resnetv2_stem(
@@ -233,7 +261,7 @@ def create_resnetv2_stem(
     if stem_type not in _STEM_TYPES:
         raise ValueError(f"unknown stem_type {stem_type!r}; known: {', '.join(map(repr, _STEM_TYPES))}")
     stem = nn.Sequential()
-    if stem_type.startswith(("deep", "tiered")):
+    if is_stem_deep(stem_type):
         widths = (out_chs * 3 // 8 if stem_type == "tiered" else out_chs // 2, out_chs // 2, out_chs)
         layers = [(str(i), 3, width) for i, width in enumerate(widths, start=1)]
     else:
@@ -315,10 +343,10 @@ class ResNetV2(ImageModel):
             raise ValueError("basic blocks begin with their norm: basic=True needs preact=True")
         self.num_classes, self.in_chans, self.zero_init_last = num_classes, in_chans, zero_init_last
         norm = get_norm_act_layer(norm_layer, act_layer)
-        kind = PreActBasic if basic else PreActBottleneck if preact else \
-            partial(Bottleneck, act_layer=get_act_layer(act_layer))
-        block = partial(kind, bottle_ratio=bottle_ratio, conv_layer=conv_layer, norm_layer=norm)
-        proj = partial(Downsample, conv_layer=conv_layer, avg_down=avg_down)
+        make_stage = partial(
+            ResNetStage, bottle_ratio=bottle_ratio, avg_down=avg_down, act_layer=get_act_layer(act_layer),
+            block_fn=PreActBasic if basic else PreActBottleneck if preact else Bottleneck, conv_layer=conv_layer,
+            norm_layer=norm)
 
         chs = make_divisible(stem_chs * width_factor)
         self.stem = create_resnetv2_stem(in_chans, chs, stem_type, preact, conv_layer, norm)
@@ -332,12 +360,12 @@ class ResNetV2(ImageModel):
         reduction, dilation = 4, 1
         rates = drop_path_rates(drop_path_rate, list(layers))
         for i, (width, drop_path) in enumerate(zip(channels, rates)):
-            stride, first_dilation = 1 if i == 0 else 2, dilation
+            stride = 1 if i == 0 else 2
             if reduction >= output_stride:
                 stride, dilation = 1, dilation * stride
             reduction *= stride
             out_chs = make_divisible(width * width_factor)
-            self.stages.append(ResNetStage(block, chs, out_chs, stride, dilation, first_dilation, drop_path, proj))
+            self.stages.append(make_stage(chs, out_chs, stride, dilation, len(drop_path), block_dpr=drop_path))
             self.flow.stages.append(Step(f"stages.{i}", out_chs, reduction))
             chs = out_chs
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ..layers.helpers import placeable
 from ..layers.padding import get_padding
 from ..layers.pool import GlobalPool2d
 from ..registry import register_model
@@ -21,45 +22,69 @@ from .base import Flow, ImageModel, Indices, Step
 if TYPE_CHECKING:
     from ._variants.selecsls import *
 
-__all__ = ["SelecSls", "SelecSlsBlock"]
+__all__ = ["SelecSls", "SelecSlsBlock", "SelectSeq", "conv_bn"]
 
 
-def _conv_norm(in_chs: int, out_chs: int, kernel_size: int, stride: int = 1) -> nn.Sequential:
-    padding = get_padding(kernel_size, stride)
-    return nn.Sequential(nn.Conv2d(in_chs, out_chs, kernel_size, stride, padding, bias=False),
-                         nn.BatchNorm2d(out_chs), nn.ReLU(inplace=True))
+def conv_bn(
+    in_chs: int, out_chs: int, k: int = 3, stride: int = 1, padding: int | None = None, dilation: int = 1,
+    device: Any = None, dtype: Any = None,
+) -> nn.Sequential:
+    """A convolution of kernel size `k`, batch norm and ReLU; padded to keep the size unless `padding` is given."""
+    padding = get_padding(k, stride, dilation) if padding is None else padding
+    conv = nn.Conv2d(in_chs, out_chs, k, stride, padding, dilation, bias=False, device=device, dtype=dtype)
+    return nn.Sequential(conv, nn.BatchNorm2d(out_chs, device=device, dtype=dtype), nn.ReLU(inplace=True))
+
+
+class SelectSeq(nn.Module):
+    """One of several maps, or all of them side by side, where the mode is not "index"."""
+
+    def __init__(self, mode: str = "index", index: int = 0) -> None:
+        super().__init__()
+        self.mode, self.index = mode, index
+
+    def forward(self, x: Sequence[Tensor]) -> Tensor:
+        return x[self.index] if self.mode == "index" else torch.cat(list(x), dim=1)
 
 
 class SelecSlsBlock(nn.Module):
-    """Three 3x3 convolutions one after the other, with 1x1 between, and a 1x1 convolution of them all and of `skip`.
+    """Three 3x3 convolutions one after the other, with 1x1 between, and a 1x1 convolution of them all and of a skip.
 
-    Shapes: (B, in_chs, H, W), skip (B, skip_chs, H, W) -> (B, out_chs, H / stride, W / stride), skip. A stage's first
-    block takes no skip, but gives its output as that.
+    Shapes: (B, in_chs, H, W), skip (B, skip_chs, H, W) -> (B, out_chs, H / stride, W / stride), skip; as a list, if
+    the two come as one. A stage's first block takes no skip, but gives its output as that.
 
     Args:
         in_chs: Channels of the input.
-        skip_chs: Channels of the skip; 0 where there is none.
+        skip_chs: Channels of the skip.
         mid_chs: Channels of the first 3x3 convolution; the others have half as many.
         out_chs: Channels of the output.
+        is_first: The block is a stage's first.
         stride: Of the first convolution.
+        dilation: Of the first convolution.
     """
 
-    def __init__(self, in_chs: int, skip_chs: int, mid_chs: int, out_chs: int, stride: int) -> None:
+    @placeable
+    def __init__(
+        self, in_chs: int, skip_chs: int, mid_chs: int, out_chs: int, is_first: bool, stride: int, dilation: int = 1
+    ) -> None:
         super().__init__()
-        self.conv1 = _conv_norm(in_chs, mid_chs, 3, stride)
-        self.conv2 = _conv_norm(mid_chs, mid_chs, 1)
-        self.conv3 = _conv_norm(mid_chs, mid_chs // 2, 3)
-        self.conv4 = _conv_norm(mid_chs // 2, mid_chs, 1)
-        self.conv5 = _conv_norm(mid_chs, mid_chs // 2, 3)
-        self.conv6 = _conv_norm(2 * mid_chs + skip_chs, out_chs, 1)
+        self.is_first, self.stride = is_first, stride
+        self.conv1 = conv_bn(in_chs, mid_chs, 3, stride, dilation=dilation)
+        self.conv2 = conv_bn(mid_chs, mid_chs, 1)
+        self.conv3 = conv_bn(mid_chs, mid_chs // 2, 3)
+        self.conv4 = conv_bn(mid_chs // 2, mid_chs, 1)
+        self.conv5 = conv_bn(mid_chs, mid_chs // 2, 3)
+        self.conv6 = conv_bn(2 * mid_chs + (0 if is_first else skip_chs), out_chs, 1)
 
-    def forward(self, x: Tensor, skip: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor | Sequence[Tensor], *skip: Tensor) -> list[Tensor]:
+        if not isinstance(x, Tensor):
+            x, skip = x[0], tuple(x[1:])
         first = self.conv1(x)
         second = self.conv3(self.conv2(first))
         third = self.conv5(self.conv4(second))
-        maps = [first, second, third] if skip is None else [first, second, third, skip]
-        out = self.conv6(torch.cat(maps, dim=1))
-        return out, out if skip is None else skip
+        if self.is_first:
+            out = self.conv6(torch.cat([first, second, third], dim=1))
+            return [out, out]
+        return [self.conv6(torch.cat([first, second, third, *skip], dim=1)), *skip]
 
 
 class SelecSls(ImageModel):
@@ -94,7 +119,7 @@ class SelecSls(ImageModel):
         super().__init__()
         self.num_classes, self.in_chans = num_classes, in_chans
         chs, reduction = 32, 2
-        self.stem = _conv_norm(in_chans, chs, 3, stride=2)
+        self.stem = conv_bn(in_chans, chs, stride=2)
         self.flow = Flow(stem=[Step("stem", chs, reduction, module="stem.2")], stages=[])
 
         self.features = nn.Sequential()
@@ -103,7 +128,7 @@ class SelecSls(ImageModel):
             for i in range(depth):
                 step = Step(f"features.{len(self.features)}", takes=("skip",) if i else (), gives=("skip",))
                 out_chs = mid_chs if i < depth - 1 else last_chs
-                self.features.append(SelecSlsBlock(chs, mid_chs if i else 0, mid_chs, out_chs, stride=1 if i else 2))
+                self.features.append(SelecSlsBlock(chs, mid_chs, mid_chs, out_chs, i == 0, stride=1 if i else 2))
                 self.flow.stages.append(step)
                 chs = out_chs
             self.flow.stages[-1] = replace(step, chs=chs, reduction=reduction)
@@ -111,7 +136,7 @@ class SelecSls(ImageModel):
         self.head = nn.Sequential()
         for i, out_chs in enumerate(head):
             kernel_size, stride = last_kernel_size if i == len(head) - 1 else 3, 1 if i % 2 else 2
-            self.head.append(_conv_norm(chs, out_chs, kernel_size, stride))
+            self.head.append(conv_bn(chs, out_chs, kernel_size, stride))
             reduction *= stride
             self.flow.stages.append(Step(f"head.{i}", out_chs, reduction) if i % 2 else Step(f"head.{i}"))
             chs = out_chs

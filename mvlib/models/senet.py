@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn
 
-from ..layers.channel_attention import SEModule
+from ..layers import channel_attention
+from ..layers.helpers import placeable
 from ..layers.pool import GlobalPool2d
 from ..registry import register_model
 from .base import Flow, ImageModel, Step
@@ -20,11 +21,54 @@ from .base import Flow, ImageModel, Step
 if TYPE_CHECKING:
     from ._variants.senet import *
 
-__all__ = ["SEBottleneck", "SENet", "SEResNeXtBottleneck", "SEResNetBlock", "SEResNetBottleneck"]
+__all__ = [
+    "Bottleneck", "SEBottleneck", "SEModule", "SENet", "SEResNeXtBottleneck", "SEResNetBlock", "SEResNetBottleneck",
+]
 
 
-class SEBottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolution, the gates `se_module`, and a shortcut; SENet-154's.
+class SEModule(channel_attention.SEModule):
+    """Gates whose hidden layer has `channels / reduction` channels. Shapes: (B, channels, H, W) -> same."""
+
+    @placeable
+    def __init__(self, channels: int, reduction: int) -> None:
+        super().__init__(channels, rd_channels=channels // reduction)
+
+
+class Bottleneck(nn.Module):
+    """What the bottlenecks share: 1x1, 3x3 and 1x1 convolution, the gates `se_module`, and a shortcut.
+
+    A subclass adds the layers in its constructor, as `add_layers` does, or its own of these names.
+    """
+
+    expansion: ClassVar[int] = 4
+    downsample: nn.Module | None
+
+    def add_layers(
+        self, inplanes: int, width1: int, width2: int, planes: int, groups: int, reduction: int,
+        strides: tuple[int, int], downsample: nn.Module | None,
+    ) -> None:
+        """Add all of them; `strides` are of the first two convolutions, whose output has the two widths."""
+        out_chs = planes * self.expansion
+        self.conv1 = nn.Conv2d(inplanes, width1, 1, strides[0], bias=False)
+        self.bn1 = nn.BatchNorm2d(width1)
+        self.conv2 = nn.Conv2d(width1, width2, 3, strides[1], padding=1, groups=groups, bias=False)
+        self.bn2 = nn.BatchNorm2d(width2)
+        self.conv3 = nn.Conv2d(width2, out_chs, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out_chs)
+        self.relu = nn.ReLU(inplace=True)
+        self.se_module = SEModule(out_chs, reduction)
+        self.downsample, self.stride = downsample, max(strides)
+
+    def forward(self, x: Tensor) -> Tensor:
+        branch = self.relu(self.bn1(self.conv1(x)))
+        branch = self.relu(self.bn2(self.conv2(branch)))
+        branch = self.se_module(self.bn3(self.conv3(branch)))
+        branch += x if self.downsample is None else self.downsample(x)
+        return self.relu(branch)
+
+
+class SEBottleneck(Bottleneck):
+    """`Bottleneck` whose inner convolutions have `2 * planes` and `4 * planes` channels; SENet-154's.
 
     Shapes: (B, inplanes, H, W) -> (B, 4 * planes, H / stride, W / stride).
 
@@ -33,59 +77,42 @@ class SEBottleneck(nn.Module):
         planes: Output channels, divided by `expansion`.
         groups: Groups of the 3x3 convolution.
         reduction: By how much the gates' hidden layer is narrower than the output.
-        stride: Of the 3x3 convolution, or of the first where `strides_first`.
+        stride: Of the 3x3 convolution.
         downsample: Fits the shortcut to the output; None where it fits already.
     """
 
-    expansion: ClassVar[int] = 4
-    strides_first: ClassVar[bool] = False
-
+    @placeable
     def __init__(
         self, inplanes: int, planes: int, groups: int, reduction: int, stride: int = 1,
         downsample: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        first, width = self.widths(planes, groups)
-        out_chs, strides = planes * self.expansion, (stride, 1) if self.strides_first else (1, stride)
-        self.conv1 = nn.Conv2d(inplanes, first, 1, strides[0], bias=False)
-        self.bn1 = nn.BatchNorm2d(first)
-        self.conv2 = nn.Conv2d(first, width, 3, strides[1], padding=1, groups=groups, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, out_chs, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(out_chs)
-        self.relu = nn.ReLU(inplace=True)
-        self.se_module = SEModule(out_chs, rd_channels=out_chs // reduction)
-        self.downsample = downsample if downsample is not None else nn.Identity()
-
-    @staticmethod
-    def widths(planes: int, groups: int) -> tuple[int, int]:
-        """Output channels of the first convolution and of the second."""
-        return 2 * planes, 4 * planes
-
-    def forward(self, x: Tensor) -> Tensor:
-        branch = self.relu(self.bn1(self.conv1(x)))
-        branch = self.relu(self.bn2(self.conv2(branch)))
-        branch = self.se_module(self.bn3(self.conv3(branch)))
-        branch += self.downsample(x)
-        return self.relu(branch)
+        self.add_layers(inplanes, 2 * planes, 4 * planes, planes, groups, reduction, (1, stride), downsample)
 
 
-class SEResNetBottleneck(SEBottleneck):
-    """`SEBottleneck` whose inner convolutions have `planes` channels; SE-ResNet's from 50 layers on."""
+class SEResNetBottleneck(Bottleneck):
+    """`SEBottleneck` whose inner convolutions have `planes` channels, the first of which strides; SE-ResNet's."""
 
-    strides_first: ClassVar[bool] = True
+    @placeable
+    def __init__(
+        self, inplanes: int, planes: int, groups: int, reduction: int, stride: int = 1,
+        downsample: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.add_layers(inplanes, planes, planes, planes, groups, reduction, (stride, 1), downsample)
 
-    @staticmethod
-    def widths(planes: int, groups: int) -> tuple[int, int]:
-        return planes, planes
 
+class SEResNeXtBottleneck(Bottleneck):
+    """`SEBottleneck` whose inner convolutions have `groups` groups of `planes * base_width / 64` channels."""
 
-class SEResNeXtBottleneck(SEBottleneck):
-    """`SEBottleneck` whose inner convolutions have `groups` groups of `planes / 16` channels."""
-
-    @staticmethod
-    def widths(planes: int, groups: int) -> tuple[int, int]:
-        return planes // 16 * groups, planes // 16 * groups
+    @placeable
+    def __init__(
+        self, inplanes: int, planes: int, groups: int, reduction: int, stride: int = 1,
+        downsample: nn.Module | None = None, base_width: int = 4,
+    ) -> None:
+        super().__init__()
+        width = planes * base_width // 64 * groups
+        self.add_layers(inplanes, width, width, planes, groups, reduction, (1, stride), downsample)
 
 
 class SEResNetBlock(nn.Module):
@@ -96,6 +123,7 @@ class SEResNetBlock(nn.Module):
 
     expansion: ClassVar[int] = 1
 
+    @placeable
     def __init__(
         self, inplanes: int, planes: int, groups: int, reduction: int, stride: int = 1,
         downsample: nn.Module | None = None,
@@ -106,13 +134,13 @@ class SEResNetBlock(nn.Module):
         self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, groups=groups, bias=False)
         self.bn2 = nn.BatchNorm2d(planes)
         self.relu = nn.ReLU(inplace=True)
-        self.se_module = SEModule(planes, rd_channels=planes // reduction)
-        self.downsample = downsample if downsample is not None else nn.Identity()
+        self.se_module = SEModule(planes, reduction)
+        self.downsample, self.stride = downsample, stride
 
     def forward(self, x: Tensor) -> Tensor:
         branch = self.relu(self.bn1(self.conv1(x)))
         branch = self.se_module(self.relu(self.bn2(self.conv2(branch))))
-        branch += self.downsample(x)
+        branch += x if self.downsample is None else self.downsample(x)
         return self.relu(branch)
 
 
@@ -144,7 +172,7 @@ class SENet(ImageModel):
 
     def __init__(
         self,
-        block: type[SEBottleneck | SEResNetBlock],
+        block: type[Bottleneck | SEResNetBlock],
         layers: Sequence[int],
         groups: int = 1,
         reduction: int = 16,

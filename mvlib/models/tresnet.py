@@ -8,16 +8,17 @@ Batch norms with leaky rectifiers stand for the paper's in-place activated ones;
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn
 
-from ..layers.blur_pool import BlurPool2d
+from ..layers.blur_pool import AaLayer, BlurPool2d
 from ..layers.channel_attention import SEModule
 from ..layers.conv import ConvNormAct
 from ..layers.drop import DropPath, drop_path_rates
+from ..layers.helpers import placeable
 from ..layers.pool import ClassifierHead, shortcut_pool
 from ..layers.space_to_depth import SpaceToDepth
 from ..registry import register_model
@@ -26,47 +27,79 @@ from .base import Flow, ImageModel, Indices, KeyMap, StateDict, Step
 if TYPE_CHECKING:
     from ._variants.tresnet import *
 
-__all__ = ["TResNet"]
+__all__ = ["BasicBlock", "Bottleneck", "TResNet"]
+
+Layer = Callable[..., nn.Module]
+
+_ACT = partial(nn.LeakyReLU, negative_slope=1e-3)
 
 
-class Block(nn.Module):
-    """Two 3x3 convolutions, or a bottleneck, with squeeze-and-excitation behind the second convolution; and a shortcut.
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions with squeeze-and-excitation behind them, and a shortcut.
 
-    Shapes: (B, in_chs, H, W) -> (B, planes, H / stride, W / stride), of a bottleneck 4 * planes.
+    Shapes: (B, inplanes, H, W) -> (B, planes, H / stride, W / stride).
 
     Args:
-        in_chs: Input channels.
-        planes: Channels of the first two convolutions.
-        bottleneck: The first is 1x1, and there is a third, which is 1x1, too.
-        stride: Of the blur behind the (first) 3x3 convolution.
+        inplanes: Input channels.
+        planes: Output channels, divided by `expansion`.
+        stride: Of the first 3x3 convolution, or of the anti-aliasing behind it.
+        downsample: Fits the shortcut to the output; None where it fits already.
         use_se: Whether there is squeeze-and-excitation.
-        drop_path: Rate of stochastic depth.
+        aa_layer: Anti-aliasing.
+        drop_path_rate: Rate of stochastic depth.
     """
 
+    expansion: ClassVar[int] = 1
+    last_norm: ClassVar[str] = "conv2.bn"
+
+    @placeable
     def __init__(
-        self, in_chs: int, planes: int, bottleneck: bool, stride: int, use_se: bool, drop_path: float
+        self, inplanes: int, planes: int, stride: int = 1, downsample: nn.Module | None = None, use_se: bool = True,
+        aa_layer: AaLayer = None, drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
-        self.out_chs = planes * 4 if bottleneck else planes
-        self.last_norm = "conv3.bn" if bottleneck else "conv2.bn"
-        self.downsample: nn.Module = nn.Identity()
-        if stride != 1 or in_chs != self.out_chs:
-            pool = [shortcut_pool(stride)] if stride != 1 else []
-            self.downsample = nn.Sequential(*pool, ConvNormAct(in_chs, self.out_chs, apply_act=False))
-        conv = partial(
-            ConvNormAct, act_layer="leaky_relu", act_kwargs=dict(negative_slope=1e-3), aa_layer=BlurPool2d)
-        self.conv1 = conv(in_chs, planes, 1) if bottleneck else conv(in_chs, planes, 3, stride)
-        self.conv2 = conv(planes, planes, 3, stride) if bottleneck else conv(planes, planes, 3, apply_act=False)
-        squeezed = max(planes // 2 if bottleneck else planes // 4, 64)
-        self.se = SEModule(planes, rd_channels=squeezed) if use_se else nn.Identity()
-        self.conv3 = ConvNormAct(planes, self.out_chs, apply_act=False) if bottleneck else nn.Identity()
-        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+        self.downsample, self.stride = downsample, stride
+        self.conv1 = ConvNormAct(inplanes, planes, 3, stride, act_layer=_ACT, aa_layer=aa_layer)
+        self.conv2 = ConvNormAct(planes, planes, 3, apply_act=False)
+        self.se = SEModule(planes, rd_channels=max(planes // 4, 64)) if use_se else nn.Identity()
+        self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0.0 else nn.Identity()
         self.act = nn.ReLU(inplace=True)
 
+    def branch(self, x: Tensor) -> Tensor:
+        return self.se(self.conv2(self.conv1(x)))
+
     def forward(self, x: Tensor) -> Tensor:
-        branch = self.drop_path(self.conv3(self.se(self.conv2(self.conv1(x)))))
-        branch += self.downsample(x)
+        branch = self.drop_path(self.branch(x))
+        branch += x if self.downsample is None else self.downsample(x)
         return self.act(branch)
+
+
+class Bottleneck(BasicBlock):
+    """A 1x1 convolution, a 3x3 with squeeze-and-excitation behind it, a 1x1 to four times `planes`, and a shortcut.
+
+    Shapes: (B, inplanes, H, W) -> (B, 4 * planes, H / stride, W / stride). Arguments as for `BasicBlock`; `act_layer`
+    is behind the first two convolutions.
+    """
+
+    expansion: ClassVar[int] = 4
+    last_norm: ClassVar[str] = "conv3.bn"
+
+    @placeable
+    def __init__(
+        self, inplanes: int, planes: int, stride: int = 1, downsample: nn.Module | None = None, use_se: bool = True,
+        act_layer: Layer | None = None, aa_layer: AaLayer = None, drop_path_rate: float = 0.0,
+    ) -> None:
+        nn.Module.__init__(self)
+        self.downsample, self.stride, act_layer = downsample, stride, act_layer or _ACT
+        self.conv1 = ConvNormAct(inplanes, planes, 1, act_layer=act_layer)
+        self.conv2 = ConvNormAct(planes, planes, 3, stride, act_layer=act_layer, aa_layer=aa_layer)
+        self.se = SEModule(planes, rd_channels=max(planes // 2, 64)) if use_se else nn.Identity()
+        self.conv3 = ConvNormAct(planes, planes * self.expansion, 1, apply_act=False)
+        self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0.0 else nn.Identity()
+        self.act = nn.ReLU(inplace=True)
+
+    def branch(self, x: Tensor) -> Tensor:
+        return self.conv3(self.se(self.conv2(self.conv1(x))))
 
 
 class TResNet(ImageModel):
@@ -109,9 +142,14 @@ class TResNet(ImageModel):
             stage = nn.Sequential()
             for j, rate in enumerate(rates):
                 stride = 2 if i > 0 and j == 0 else 1
-                block = Block(chs, width * 2**i, v2 or i > 1, stride, use_se=i < 3, drop_path=rate)
-                stage.append(block)
-                chs = block.out_chs
+                block, planes = Bottleneck if v2 or i > 1 else BasicBlock, width * 2**i
+                out_chs, downsample = planes * block.expansion, None
+                if stride != 1 or chs != out_chs:
+                    pool = [shortcut_pool(stride)] if stride != 1 else []
+                    downsample = nn.Sequential(*pool, ConvNormAct(chs, out_chs, apply_act=False))
+                stage.append(block(
+                    chs, planes, stride, downsample, use_se=i < 3, aa_layer=BlurPool2d, drop_path_rate=rate))
+                chs = out_chs
             self.body.add_module(f"layer{i + 1}", stage)
             self.flow.stages.append(Step(f"body.layer{i + 1}", chs, 4 * 2**i))
         self.num_features = chs
@@ -126,7 +164,7 @@ class TResNet(ImageModel):
         elif isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=0.01)
         block = self.get_submodule(name.rsplit(".", 2)[0])
-        if isinstance(module, nn.BatchNorm2d) and isinstance(block, Block) and name.endswith(block.last_norm):
+        if isinstance(module, nn.BatchNorm2d) and isinstance(block, BasicBlock) and name.endswith(block.last_norm):
             nn.init.zeros_(module.weight)
 
 

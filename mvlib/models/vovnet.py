@@ -19,7 +19,8 @@ from ..layers.activations import ActLayer
 from ..layers.channel_attention import AttnLayer, create_attn
 from ..layers.conv import ConvNormAct, SeparableConvNormAct
 from ..layers.drop import DropPath, drop_path_rates
-from ..layers.norm import NormLayer
+from ..layers.helpers import placeable
+from ..layers.norm import BatchNormAct2d, NormLayer
 from ..layers.pool import ClassifierHead
 from ..layers.stage import Stage
 from ..registry import register_model
@@ -28,7 +29,20 @@ from .base import Flow, ImageModel, Step
 if TYPE_CHECKING:
     from ._variants.vovnet import *
 
-__all__ = ["OsaBlock", "OsaStage", "VovNet"]
+__all__ = ["OsaBlock", "OsaStage", "SequentialAppendList", "VovNet"]
+
+
+class SequentialAppendList(nn.Sequential):
+    """Layers one after the other, each of which adds its output to a list, in place.
+
+    Shapes: x, maps of the list (B, *, H, W) -> all maps of the list side by side.
+    """
+
+    def forward(self, x: Tensor, concat_list: list[Tensor]) -> Tensor:  # type: ignore[override]
+        for layer in self:
+            x = layer(x)
+            concat_list.append(x)
+        return torch.cat(concat_list, dim=1)
 
 
 class OsaBlock(nn.Module):
@@ -44,10 +58,11 @@ class OsaBlock(nn.Module):
         residual: Add the input to the output.
         depthwise: Separable convolutions, after a 1x1 convolution to their width where the input has another.
         attn: Channel attention of the output.
-        drop_path: Stochastic depth's rate; without a shortcut, too, as in timm.
-        layer_args: `norm_layer` and `act_layer` of the convolutions.
+        norm_layer, act_layer: Of the convolutions.
+        drop_path: Drops the branch in training, at random; without a shortcut, too, as in timm.
     """
 
+    @placeable
     def __init__(
         self,
         in_chs: int,
@@ -56,27 +71,26 @@ class OsaBlock(nn.Module):
         layer_per_block: int,
         residual: bool = False,
         depthwise: bool = False,
-        attn: AttnLayer = None,
-        drop_path: float = 0.0,
-        **layer_args: Any,
+        attn: AttnLayer = "",
+        norm_layer: NormLayer = BatchNormAct2d,
+        act_layer: ActLayer = nn.ReLU,
+        drop_path: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.residual = residual
+        self.residual, self.depthwise = residual, depthwise
+        layer_args: dict[str, Any] = dict(norm_layer=norm_layer, act_layer=act_layer)
         conv: Callable[..., nn.Module] = SeparableConvNormAct if depthwise else ConvNormAct
         chs = mid_chs if depthwise else in_chs
         self.conv_reduction = ConvNormAct(in_chs, chs, 1, **layer_args) if chs != in_chs else nn.Identity()
-        self.conv_mid = nn.ModuleList(
-            conv(mid_chs if i else chs, mid_chs, 3, **layer_args) for i in range(layer_per_block))
+        self.conv_mid = SequentialAppendList(*(
+            conv(mid_chs if i else chs, mid_chs, 3, **layer_args) for i in range(layer_per_block)))
         self.conv_concat = ConvNormAct(in_chs + layer_per_block * mid_chs, out_chs, 1, **layer_args)
         self.attn = create_attn(attn, out_chs) or nn.Identity()
-        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+        self.drop_path = drop_path if drop_path is not None else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        features, mid = [x], self.conv_reduction(x)
-        for conv in self.conv_mid:
-            mid = conv(mid)
-            features.append(mid)
-        out = self.drop_path(self.attn(self.conv_concat(torch.cat(features, dim=1))))
+        out = self.conv_concat(self.conv_mid(self.conv_reduction(x), [x]))
+        out = self.drop_path(self.attn(out))
         return out + x if self.residual else out
 
 
@@ -89,31 +103,40 @@ class OsaStage(Stage):
         in_chs: Channels of the input.
         mid_chs: Channels of each 3x3 convolution.
         out_chs: Channels of the output.
+        block_per_stage: Number of blocks.
+        layer_per_block: 3x3 convolutions of each.
         downsample: Whether there is the max pool.
-        drop_path: Rate of each block's stochastic depth.
         residual: Shortcuts around all blocks but the first.
+        depthwise: Separable convolutions, see `OsaBlock`.
         attn: Channel attention of the last block.
-        block_args: Further arguments of the blocks.
+        norm_layer, act_layer: Of the convolutions.
+        drop_path_rates: Rate of each block's stochastic depth.
     """
 
+    @placeable
     def __init__(
         self,
         in_chs: int,
         mid_chs: int,
         out_chs: int,
-        downsample: bool,
-        drop_path: Sequence[float],
-        residual: bool,
-        attn: AttnLayer,
-        **block_args: Any,
+        block_per_stage: int,
+        layer_per_block: int,
+        downsample: bool = True,
+        residual: bool = True,
+        depthwise: bool = False,
+        attn: AttnLayer = "ese",
+        norm_layer: NormLayer = BatchNormAct2d,
+        act_layer: ActLayer = nn.ReLU,
+        drop_path_rates: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.downsample = nn.MaxPool2d(3, stride=2, ceil_mode=True) if downsample else nn.Identity()
-        last = len(drop_path) - 1
-        self.blocks = nn.Sequential(*(
-            OsaBlock(out_chs if i else in_chs, mid_chs, out_chs, residual=residual and i > 0,
-                     attn=attn if i == last else None, drop_path=rate, **block_args)
-            for i, rate in enumerate(drop_path)))
+        self.blocks = nn.Sequential()
+        for i, rate in enumerate(drop_path_rates or [0.0] * block_per_stage):
+            self.blocks.append(OsaBlock(
+                out_chs if i else in_chs, mid_chs, out_chs, layer_per_block, residual and i > 0, depthwise,
+                attn if i == block_per_stage - 1 else "", norm_layer, act_layer,
+                DropPath(rate) if rate > 0.0 else None))
 
 
 class VovNet(ImageModel):
@@ -194,8 +217,8 @@ class VovNet(ImageModel):
         for i, (mid_chs, out_chs, drop_path) in enumerate(zip(stage_conv_chs, stage_out_chs, rates)):
             downsample = i > 0 or stem_stride == 2
             self.stages.append(OsaStage(
-                chs, mid_chs, out_chs, downsample, drop_path, residual, attn, layer_per_block=layer_per_block,
-                depthwise=depthwise, **layer_args))
+                chs, mid_chs, out_chs, len(drop_path), layer_per_block, downsample, residual, depthwise, attn,
+                drop_path_rates=drop_path, **layer_args))
             reduction *= 2 if downsample else 1
             self.flow.stages.append(Step(f"stages.{i}", out_chs, reduction))
             chs = out_chs

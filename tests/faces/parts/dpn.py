@@ -1,0 +1,11 @@
+from .case import Case, From
+
+_MAP = [(2, 20, 9, 8)]
+
+CASES = [
+    Case("models.dpn.BnAct", (20,), {}, _MAP),
+    Case("models.dpn.BnAct", (20,), dict(norm_layer=From("layers.EvoNorm2dB0")), _MAP),
+    Case("models.dpn.BnActConv2d", (20, 12, 3, 2), dict(groups=4), _MAP),
+    *(Case("models.dpn.DualPathBlock", (20, 8, 12, 16, 4, 4), dict(block_type=block_type, b=b), _MAP)
+      for block_type in ("normal", "proj", "down") for b in (False, True)),
+]
