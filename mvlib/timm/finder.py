@@ -83,10 +83,16 @@ def _is_imported() -> bool:
 
 
 def _borrowed(path: str, name: str) -> tuple[str, str] | None:
-    """What a family's module does not define but, in timm, imports: layers, above all."""
-    if path.removeprefix("models.") not in _families() or tables.absent(f"{path}.{name}"):
+    """What a module does not define but, in timm, imports: from its package; a family, from layers above all."""
+    package, _, module = path.partition(".")
+    if not module or name in _modules(path) or tables.absent(f"{path}.{name}"):
         return None
-    return next((names(other)[name] for other in tables.models.BORROWED if name in names(other)), None)
+    sources: tuple[str, ...] = (package,)
+    if package == "models":
+        if module not in _families() and not module.startswith("_"):
+            return None
+        sources = (*tables.models.IMPORTED.get(module, ()), *tables.models.BORROWED)
+    return next((names(other)[name] for other in sources if name in names(other)), None)
 
 
 def directory(path: str) -> list[str]:

@@ -100,6 +100,23 @@ def test_a_module_is_a_module_and_a_name_is_none(path):
 THERE = [path for path in PATHS if exists(path) or not path]
 
 
+def test_what_a_module_imports_is_had_from_it():
+    """`from timm.models.deit import VisionTransformer`, `from timm.data.loader import RandomErasing`."""
+    missing = []
+    for path in THERE:
+        module = importlib.import_module(f"mvlib.timm.{path}".rstrip("."))
+        if hasattr(module, "__path__") or path.startswith("data.readers."):
+            continue
+        for name, value in vars(modules()[path]).items():
+            home = (getattr(value, "__module__", None) or "").removeprefix("timm.")
+            if home in THERE and home != path and name in names(home) and not hasattr(module, name):
+                missing.append(f"{path}.{name}")
+    assert sorted(missing) == ["data.model_config.get_model_input_config", "utils.model.BatchNormAct2d",
+                               "utils.model.SyncBatchNormAct"]
+    assert importlib.import_module("mvlib.timm.models.deit").VisionTransformer is \
+        importlib.import_module("mvlib.timm.models.vision_transformer").VisionTransformer
+
+
 @pytest.mark.parametrize("path", THERE)
 def test_names_are_what_they_are_in_timm(path):
     """A class is a class, a function can be called, and both take timm's arguments by their names."""

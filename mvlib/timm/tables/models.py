@@ -184,8 +184,16 @@ NAMES: dict[str, dict[str, str]] = {
 
 # Where a family's module finds what it imports in timm, and others import from it (`vision_transformer.PatchEmbed`).
 BORROWED = ("layers", "data.constants", "models._builder", "models._efficientnet_blocks",
-            "models._efficientnet_builder", "models._features", "models._helpers", "models._input",
-            "models._manipulate", "models._registry")
+            "models._efficientnet_builder", "models._features", "models._features_fx", "models._helpers", "models._hub",
+            "models._input", "models._manipulate", "models._prune", "models._registry")
+IMPORTED: dict[str, tuple[str, ...]] = {  # from other families
+    "byoanet": ("models.byobnet",), "deit": ("models.vision_transformer",), "hardcorenas": ("models.mobilenetv3",),
+    "hrnet": ("models.resnet",), "pit": ("models.vision_transformer",), "res2net": ("models.resnet",),
+    "resnest": ("models.resnet",), "sknet": ("models.resnet",), "swin_transformer": ("models.vision_transformer",),
+    "swin_transformer_v2": ("models.swin_transformer",),
+    "vision_transformer_hybrid": ("models.resnet", "models.resnetv2", "models.vision_transformer"),
+    "xcit": ("models.cait",),
+}
 
 _BUILT = "mvlib has it in another form, with other arguments"
 _ABSENT = {  # classes and functions, public in timm
