@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..layers.helpers import placeable
 from ..layers.pool import GlobalPool2d
 from ..registry import register_model
-from .base import Flow, ImageModel, Indices, Step
+from .base import Flow, ImageModel, Indices, StateDict, Step
 from .resnet import BasicBlock, Block, Bottleneck
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ __all__ = ["HighResolutionModule", "HighResolutionNet"]
 
 Maps = list[Tensor]
 _HEAD_CHS = (32, 64, 128, 256)
-_BODY = ("conv2", "bn2", "act2", "layer1", "transition1", "stage2", "transition2", "stage3", "transition3", "stage4")
+_BODY = ("conv2", "bn2", "act2", "layer1", "transition1", "stage2", "transition2", "stage3", "transition3")
 
 
 def _conv_norm(
@@ -145,6 +145,11 @@ class HighResolutionNet(ImageModel):
         first: Width and depth of `layer1`.
         depth: Blocks of a branch between two exchanges.
         head_conv_bias: Whether the head's convolutions have biases.
+        head: "classification", or "" for none: the model gives a list of the maps of all resolutions, and
+            `num_classes` is 0.
+
+    Raises:
+        ValueError: The head is unknown.
     """
 
     classifier_path: ClassVar[str] = "classifier"
@@ -161,9 +166,12 @@ class HighResolutionNet(ImageModel):
         in_chans: int = 3,
         global_pool: str = "avg",
         drop_rate: float = 0.0,
+        head: str = "classification",
     ) -> None:
         super().__init__()
-        self.num_classes, self.in_chans, self.drop_rate = num_classes, in_chans, drop_rate
+        if head not in ("classification", ""):
+            raise ValueError(f"unknown head {head!r}; known: 'classification', ''")
+        self.in_chans, self.head = in_chans, head
         self.conv1 = nn.Conv2d(in_chans, 64, 3, 2, 1, bias=False)
         self.bn1, self.act1 = nn.BatchNorm2d(64), nn.ReLU(inplace=True)
         self.conv2 = nn.Conv2d(64, 64, 3, 2, 1, bias=False)
@@ -180,27 +188,34 @@ class HighResolutionNet(ImageModel):
                 HighResolutionModule(len(wanted), BasicBlock, [depth] * len(wanted), wanted, wanted, "SUM")
                 for _ in range(count))))
             chs = wanted
-        out_chs = tuple(c * Bottleneck.expansion for c in _HEAD_CHS)
-        self.incre_modules = Branches(_blocks(Bottleneck, c, planes, 1) for c, planes in zip(chs, _HEAD_CHS))
-        self.downsamp_modules = Join(
-            _conv_norm(a, b, stride=2, bias=head_conv_bias) for a, b in zip(out_chs, out_chs[1:]))
-        self.num_features = 2048
-        self.final_layer = _conv_norm(out_chs[-1], self.num_features, 1, bias=head_conv_bias)
         self.flow = Flow(
-            stem=[Step("conv1"), Step("bn1"), Step("act1", 64, 2, module="stem")],
-            stages=[*map(Step, _BODY),
-                    Step("incre_modules", out_chs, (4, 8, 16, 32), module=tuple(f"stage{i}" for i in range(1, 5)))],
-            neck=[Step("downsamp_modules"), Step("final_layer")])
-        self.global_pool = GlobalPool2d(global_pool)
-        self.head_hidden_size = self.num_features * self.global_pool.out_factor
-        self.classifier = self.make_classifier(num_classes)
+            stem=[Step("conv1"), Step("bn1"), Step("act1", 64, 2, module="stem")], stages=[*map(Step, _BODY)])
+        taps: dict[str, Any] = dict(reduction=(4, 8, 16, 32), module=tuple(f"stage{i}" for i in range(1, 5)))
+        self.global_pool: nn.Module
+        self.classifier: nn.Module
+        if head:
+            out_chs = tuple(c * Bottleneck.expansion for c in _HEAD_CHS)
+            self.incre_modules = Branches(_blocks(Bottleneck, c, planes, 1) for c, planes in zip(chs, _HEAD_CHS))
+            self.downsamp_modules = Join(
+                _conv_norm(a, b, stride=2, bias=head_conv_bias) for a, b in zip(out_chs, out_chs[1:]))
+            self.num_features, self.num_classes, self.drop_rate = 2048, num_classes, drop_rate
+            self.final_layer = _conv_norm(out_chs[-1], self.num_features, 1, bias=head_conv_bias)
+            self.flow.stages += [Step("stage4"), Step("incre_modules", out_chs, **taps)]
+            self.flow.neck = [Step("downsamp_modules"), Step("final_layer")]
+            self.global_pool = GlobalPool2d(global_pool)
+            self.head_hidden_size = self.num_features * self.global_pool.out_factor
+            self.classifier = self.make_classifier(num_classes)
+        else:
+            self.flow.stages.append(Step("stage4", tuple(chs), **taps))
+            self.num_features = self.head_hidden_size = 256
+            self.num_classes, self.global_pool, self.classifier = 0, nn.Identity(), nn.Identity()
         self.init_weights()
 
     def prune_intermediate_layers(
         self, indices: Indices = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
         taken = super().prune_intermediate_layers(indices, prune_norm, prune_head)
-        if count := max(taken):  # the maps come together; what widens the coarser ones goes
+        if self.head and (count := max(taken)):  # the maps come together; what widens the coarser ones goes
             *before, last = self.flow.stages
             chs, reduction, module = zip(*((tap.chs, tap.reduction, tap.module) for tap in last.taps[:count]))
             self.flow.stages = [*before, replace(last, chs=chs, reduction=reduction, module=module)]
@@ -211,6 +226,11 @@ class HighResolutionNet(ImageModel):
         blocks = r"^(?:layer|stage|transition)(\d+)" if coarse else [
             (r"^layer(\d+)\.(\d+)", None), (r"^stage(\d+)\.(\d+)", None), (r"^transition(\d+)", (99999,))]
         return dict(stem=r"^conv[12]|bn[12]", blocks=blocks)
+
+    def fit_state_dict(self, state_dict: StateDict) -> StateDict:
+        """Of a head that is left out, a file's tensors are not needed."""
+        left_out = () if self.head else ("incre_modules", "downsamp_modules", "final_layer", "classifier")
+        return {key: value for key, value in state_dict.items() if key.partition(".")[0] not in left_out}
 
     def init_module(self, name: str, module: nn.Module) -> None:
         super().init_module(name, module)

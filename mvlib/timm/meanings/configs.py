@@ -167,7 +167,7 @@ _KINDS = {
         "drop_path_rate zero_init_last", _same("ByoModelCfg", "zero_init_last")),  # timm's reads the argument alone
     "CspNet": _Kind("cspnet", _IN_FIRST, _spell_out_csp),
     "HighResolutionNet": _Kind("hrnet", "in_chans num_classes output_stride global_pool drop_rate head",
-                               _spell_out_hrnet, dict(output_stride=32, head="classification")),
+                               _spell_out_hrnet, dict(output_stride=32)),
     "MaxxVit": _Kind("maxxvit", "img_size in_chans num_classes global_pool drop_rate drop_path_rate",
                      _spell_out_maxxvit),
     "NormFreeNet": _Kind("nfnet", "num_classes in_chans global_pool output_stride drop_rate drop_path_rate",

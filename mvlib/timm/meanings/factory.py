@@ -108,6 +108,10 @@ def _create(
     kwargs.pop("pretrained_model_args", None)  # our models read a checkpoint's sizes from its tensors
     entrypoint = load_entrypoint(architecture)
     known = arguments_of(entrypoint)
+    if architecture.startswith("hrnet") and kwargs.get("features_only") and "feature_location" in kwargs:
+        from .hrnet import hrnet_head
+
+        kwargs["head"] = hrnet_head(kwargs.pop("feature_location"))
     for key in kwargs if known is not None else ():
         if known is not None and key not in known and key not in _OF_CREATE_MODEL:
             _refuse_argument(architecture, key, known)

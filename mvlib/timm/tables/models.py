@@ -100,7 +100,8 @@ _FUNCTIONS: dict[str, str] = {  # of `meanings.families`
 _LAYERS: dict[str, dict[str, str]] = {
     "byobnet": {"mvlib.layers.conv": "num_groups"},
     "efficientnet": {_MOBILE: "EfficientNetFeatures"},
-    "hrnet": {"torch.nn": "SequentialList=Sequential"},
+    "hrnet": {"mvlib.timm.meanings.hrnet": "HighResolutionNetFeatures block_types_dict",
+              "torch.nn": "SequentialList=Sequential"},
     "maxxvit": {"mvlib.layers.conv": "num_groups"},
     "mobilenetv3": {_MOBILE: "MobileNetV3Features"},
     "resnet": {"mvlib.layers.padding": "get_padding"},
@@ -168,7 +169,8 @@ def _rows(family: str) -> dict[str, str]:
 
 NAMES: dict[str, dict[str, str]] = {
     "models": {**{f"mvlib.models.{family}": names for family, names in _CLASSES.items()},
-               _CONFIGS: " ".join(_CONFIGURED.values()), _MOBILE: "EfficientNetFeatures MobileNetV3Features"},
+               _CONFIGS: " ".join(_CONFIGURED.values()), _MOBILE: "EfficientNetFeatures MobileNetV3Features",
+               "mvlib.timm.meanings.hrnet": "HighResolutionNetFeatures"},
     **{f"models.{family}": _rows(family) for family in _WITH_CFGS},
     "models._efficientnet_builder": {
         "mvlib.models.efficientnet_blocks":
@@ -205,7 +207,6 @@ _ABSENT = {  # classes and functions, public in timm
     "convit": "Block GPSA MHSA",
     "cspnet": "BottleneckBlock CrossStage CrossStage3 DarkBlock DarkStage "
               "EdgeBlock create_csp_stages create_csp_stem",
-    "hrnet": "HighResolutionNetFeatures block_types_dict",
     "inception_resnet_v2": "Block17 Block35 Block8 Mixed_5b Mixed_6a Mixed_7a",
     "inception_v3": "InceptionA InceptionAux InceptionB InceptionC InceptionD InceptionE",
     "inception_v4": "InceptionA InceptionB InceptionC Mixed3a Mixed4a Mixed5a ReductionA ReductionB",
@@ -236,7 +237,7 @@ _ABSENT = {  # classes and functions, public in timm
     "xcit": "ClassAttentionBlock ConvPatchEmbed LPI PositionalEncodingFourier XCA XCABlock conv3x3",
 }
 
-_EXPORTED = ("ClassAttn HighResolutionNetFeatures LayerScaleBlock LayerScaleBlockClassAttn TalkingHeadAttn "
+_EXPORTED = ("ClassAttn LayerScaleBlock LayerScaleBlockClassAttn TalkingHeadAttn "
              "create_byob_stem")  # of these, what `timm.models` has, too
 
 ABSENT: dict[str, dict[str, str]] = {
