@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers import get_norm_act_layer, to_2tuple
+from ..layers import ConvNormAct, get_norm_act_layer, placeable, to_2tuple
 from .base import ImageModel, Indices, StateDict
 
 __all__ = ["AuxiliaryModel", "ConvNorm", "Mixed", "branch_pool"]
@@ -46,17 +46,19 @@ class Mixed(nn.Module):
     Args:
         in_chs: Channels of the input.
         branches: Each a list of items that follow one another: a convolution ([name, ]channels, kernel[, stride]),
-            padded to keep the size unless it has a stride; a pool of 3 x 3, see `branch_pool`; or a list of
-            convolutions that fork, whose outputs are concatenated. Without a name, item 2 of branch 1 is "branch1.2",
-            or "branch1" where it is the only one.
-        conv: Makes a convolution with norm and activation.
+            padded to keep the size unless it has a stride, else by `conv`'s default; a pool of 3 x 3, see
+            `branch_pool`; or a list of convolutions that fork, whose outputs are concatenated. Without a name, item 2
+            of branch 1 is "branch1.2", or "branch1" where it is the only one.
+        conv: Makes a convolution with norm and activation; `ConvNormAct` unless given.
 
     Attributes:
         out_chs: Channels of the output.
     """
 
-    def __init__(self, in_chs: int, branches: Sequence[Sequence[Item]], conv: ConvLayer = ConvNorm) -> None:
+    @placeable
+    def __init__(self, in_chs: int, branches: Sequence[Sequence[Item]], conv: ConvLayer | None = None) -> None:
         super().__init__()
+        conv = conv or ConvNormAct
         self.out_chs = 0
         self.branches: list[list[str | tuple[str, ...]]] = []
         for i, branch in enumerate(branches):
@@ -69,9 +71,9 @@ class Mixed(nn.Module):
                 forks = [fork if isinstance(fork[0], str) else (default, *fork)
                          for fork in (item if isinstance(item, list) else [item])]
                 for name, out_chs, kernel, *stride in forks:
-                    padding = 0 if stride else tuple(side // 2 for side in to_2tuple(kernel))
-                    self._add(name, conv(chs, out_chs, kernel_size=kernel, stride=stride[0] if stride else 1,
-                                         padding=padding))
+                    place: dict[str, Any] = dict(stride=stride[0]) if stride else dict(
+                        padding=tuple(side // 2 for side in to_2tuple(kernel)))
+                    self._add(name, conv(chs, out_chs, kernel_size=kernel, **place))
                 steps.append(tuple(fork[0] for fork in forks))
                 chs = sum(fork[1] for fork in forks)
             self.branches.append(steps)

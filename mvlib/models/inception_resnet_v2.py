@@ -14,12 +14,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..layers import GlobalPool2d
+from ..layers import GlobalPool2d, placeable
 from ..registry import register_model
 from .base import Flow, ImageModel, Step
 from .inception_blocks import ConvLayer, ConvNorm, Item, Mixed
 
-__all__ = ["InceptionResnetV2"]
+__all__ = ["Block8", "Block17", "Block35", "InceptionResnetV2", "Mixed_5b", "Mixed_6a", "Mixed_7a"]
 
 
 class ResidualMixed(Mixed):
@@ -35,7 +35,7 @@ class ResidualMixed(Mixed):
     """
 
     def __init__(
-        self, chs: int, branches: Sequence[Sequence[Item]], conv: ConvLayer, scale: float, act: bool = True
+        self, chs: int, branches: Sequence[Sequence[Item]], conv: ConvLayer | None, scale: float, act: bool = True
     ) -> None:
         super().__init__(chs, branches, conv)
         self.scale = scale
@@ -47,58 +47,76 @@ class ResidualMixed(Mixed):
         return self.act(torch.add(x, self.conv2d(super().forward(x)), alpha=self.scale))
 
 
-def entry(conv: ConvLayer) -> Mixed:
+class Mixed_5b(Mixed):
     """To the channels of the maps of 35 x 35."""
-    return Mixed(192, [
-        [(96, 1)],
-        [(48, 1), (64, 5)],
-        [(64, 1), (96, 3), (96, 3)],
-        ["inner", (64, 1)],
-    ], conv)
+
+    @placeable
+    def __init__(self, conv_block: ConvLayer | None = None) -> None:
+        super().__init__(192, [
+            [(96, 1)],
+            [(48, 1), (64, 5)],
+            [(64, 1), (96, 3), (96, 3)],
+            ["inner", (64, 1)],
+        ], conv_block)
 
 
-def grid_35(conv: ConvLayer) -> Mixed:
+class Block35(ResidualMixed):
     """The paper's figure 16, Inception-ResNet-A."""
-    return ResidualMixed(320, [
-        [(32, 1)],
-        [(32, 1), (32, 3)],
-        [(32, 1), (48, 3), (64, 3)],
-    ], conv, scale=0.17)
+
+    @placeable
+    def __init__(self, scale: float = 1.0, conv_block: ConvLayer | None = None) -> None:
+        super().__init__(320, [
+            [(32, 1)],
+            [(32, 1), (32, 3)],
+            [(32, 1), (48, 3), (64, 3)],
+        ], conv_block, scale)
 
 
-def reduce_35(conv: ConvLayer) -> Mixed:
+class Mixed_6a(Mixed):
     """From maps of 35 x 35 to 17 x 17: figure 7, Reduction-A."""
-    return Mixed(320, [
-        [(384, 3, 2)],
-        [(256, 1), (256, 3), (384, 3, 2)],
-        ["max"],
-    ], conv)
+
+    @placeable
+    def __init__(self, conv_block: ConvLayer | None = None) -> None:
+        super().__init__(320, [
+            [(384, 3, 2)],
+            [(256, 1), (256, 3), (384, 3, 2)],
+            ["max"],
+        ], conv_block)
 
 
-def grid_17(conv: ConvLayer) -> Mixed:
+class Block17(ResidualMixed):
     """Figure 17, Inception-ResNet-B."""
-    return ResidualMixed(1088, [
-        [(192, 1)],
-        [(128, 1), (160, (1, 7)), (192, (7, 1))],
-    ], conv, scale=0.1)
+
+    @placeable
+    def __init__(self, scale: float = 1.0, conv_block: ConvLayer | None = None) -> None:
+        super().__init__(1088, [
+            [(192, 1)],
+            [(128, 1), (160, (1, 7)), (192, (7, 1))],
+        ], conv_block, scale)
 
 
-def reduce_17(conv: ConvLayer) -> Mixed:
+class Mixed_7a(Mixed):
     """From maps of 17 x 17 to 8 x 8: figure 18, Reduction-B."""
-    return Mixed(1088, [
-        [(256, 1), (384, 3, 2)],
-        [(256, 1), (288, 3, 2)],
-        [(256, 1), (288, 3), (320, 3, 2)],
-        ["max"],
-    ], conv)
+
+    @placeable
+    def __init__(self, conv_block: ConvLayer | None = None) -> None:
+        super().__init__(1088, [
+            [(256, 1), (384, 3, 2)],
+            [(256, 1), (288, 3, 2)],
+            [(256, 1), (288, 3), (320, 3, 2)],
+            ["max"],
+        ], conv_block)
 
 
-def grid_8(conv: ConvLayer, scale: float = 0.2, act: bool = True) -> Mixed:
+class Block8(ResidualMixed):
     """Figure 19, Inception-ResNet-C."""
-    return ResidualMixed(2080, [
-        [(192, 1)],
-        [(192, 1), (224, (1, 3)), (256, (3, 1))],
-    ], conv, scale, act)
+
+    @placeable
+    def __init__(self, scale: float = 1.0, no_relu: bool = False, conv_block: ConvLayer | None = None) -> None:
+        super().__init__(2080, [
+            [(192, 1)],
+            [(192, 1), (224, (1, 3)), (256, (3, 1))],
+        ], conv_block, scale, act=not no_relu)
 
 
 class InceptionResnetV2(ImageModel):
@@ -133,13 +151,13 @@ class InceptionResnetV2(ImageModel):
         self.conv2d_3b = conv(64, 80, kernel_size=1)
         self.conv2d_4a = conv(80, 192, kernel_size=3)
         self.maxpool_5a = nn.MaxPool2d(3, stride=2)
-        self.mixed_5b = entry(conv)
-        self.repeat = nn.Sequential(*(grid_35(conv) for _ in range(10)))
-        self.mixed_6a = reduce_35(conv)
-        self.repeat_1 = nn.Sequential(*(grid_17(conv) for _ in range(20)))
-        self.mixed_7a = reduce_17(conv)
-        self.repeat_2 = nn.Sequential(*(grid_8(conv) for _ in range(9)))
-        self.block8 = grid_8(conv, scale=1.0, act=False)
+        self.mixed_5b = Mixed_5b(conv)
+        self.repeat = nn.Sequential(*(Block35(0.17, conv) for _ in range(10)))
+        self.mixed_6a = Mixed_6a(conv)
+        self.repeat_1 = nn.Sequential(*(Block17(0.1, conv) for _ in range(20)))
+        self.mixed_7a = Mixed_7a(conv)
+        self.repeat_2 = nn.Sequential(*(Block8(0.2, conv_block=conv) for _ in range(9)))
+        self.block8 = Block8(no_relu=True, conv_block=conv)
         self.conv2d_7b = conv(2080, self.num_features, kernel_size=1)
         self.flow = Flow(
             stem=[Step("conv2d_1a"), Step("conv2d_2a"), Step("conv2d_2b", 64, 2)],

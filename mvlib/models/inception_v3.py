@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers import GlobalPool2d
+from ..layers import ConvNormAct, GlobalPool2d, placeable
 from ..registry import register_model
 from .base import Flow, Step
 from .inception_blocks import AuxiliaryModel, ConvLayer, ConvNorm, Mixed
 
-__all__ = ["InceptionOutputs", "InceptionV3"]
+__all__ = [
+    "InceptionA", "InceptionAux", "InceptionB", "InceptionC", "InceptionD", "InceptionE", "InceptionOutputs",
+    "InceptionV3",
+]
 
 InceptionOutputs = namedtuple("InceptionOutputs", ["logits", "aux_logits"])
 
@@ -24,64 +27,86 @@ if TYPE_CHECKING:
 _WIDE, _TALL = (1, 7), (7, 1)
 
 
-def grid_35(in_chs: int, pool_chs: int, conv: ConvLayer) -> Mixed:
+class InceptionA(Mixed):
     """The paper's figure 5: 5 x 5 and twice 3 x 3 beside each other."""
-    return Mixed(in_chs, [
-        [("branch1x1", 64, 1)],
-        [("branch5x5_1", 48, 1), ("branch5x5_2", 64, 5)],
-        [("branch3x3dbl_1", 64, 1), ("branch3x3dbl_2", 96, 3), ("branch3x3dbl_3", 96, 3)],
-        ["avg", ("branch_pool", pool_chs, 1)],
-    ], conv)
+
+    @placeable
+    def __init__(self, in_channels: int, pool_features: int, conv_block: ConvLayer | None = None) -> None:
+        super().__init__(in_channels, [
+            [("branch1x1", 64, 1)],
+            [("branch5x5_1", 48, 1), ("branch5x5_2", 64, 5)],
+            [("branch3x3dbl_1", 64, 1), ("branch3x3dbl_2", 96, 3), ("branch3x3dbl_3", 96, 3)],
+            ["avg", ("branch_pool", pool_features, 1)],
+        ], conv_block)
 
 
-def reduce_35(in_chs: int, conv: ConvLayer) -> Mixed:
+class InceptionB(Mixed):
     """From maps of 35 x 35 to 17 x 17."""
-    return Mixed(in_chs, [
-        [("branch3x3", 384, 3, 2)],
-        [("branch3x3dbl_1", 64, 1), ("branch3x3dbl_2", 96, 3), ("branch3x3dbl_3", 96, 3, 2)],
-        ["max"],
-    ], conv)
+
+    @placeable
+    def __init__(self, in_channels: int, conv_block: ConvLayer | None = None) -> None:
+        super().__init__(in_channels, [
+            [("branch3x3", 384, 3, 2)],
+            [("branch3x3dbl_1", 64, 1), ("branch3x3dbl_2", 96, 3), ("branch3x3dbl_3", 96, 3, 2)],
+            ["max"],
+        ], conv_block)
 
 
-def grid_17(in_chs: int, chs: int, conv: ConvLayer) -> Mixed:
+class InceptionC(Mixed):
     """The paper's figure 6: 7 x 7 taken apart into 1 x 7 and 7 x 1."""
-    return Mixed(in_chs, [
-        [("branch1x1", 192, 1)],
-        [("branch7x7_1", chs, 1), ("branch7x7_2", chs, _WIDE), ("branch7x7_3", 192, _TALL)],
-        [("branch7x7dbl_1", chs, 1), ("branch7x7dbl_2", chs, _TALL), ("branch7x7dbl_3", chs, _WIDE),
-         ("branch7x7dbl_4", chs, _TALL), ("branch7x7dbl_5", 192, _WIDE)],
-        ["avg", ("branch_pool", 192, 1)],
-    ], conv)
+
+    @placeable
+    def __init__(self, in_channels: int, channels_7x7: int, conv_block: ConvLayer | None = None) -> None:
+        super().__init__(in_channels, [
+            [("branch1x1", 192, 1)],
+            [("branch7x7_1", channels_7x7, 1), ("branch7x7_2", channels_7x7, _WIDE), ("branch7x7_3", 192, _TALL)],
+            [("branch7x7dbl_1", channels_7x7, 1), ("branch7x7dbl_2", channels_7x7, _TALL),
+             ("branch7x7dbl_3", channels_7x7, _WIDE), ("branch7x7dbl_4", channels_7x7, _TALL),
+             ("branch7x7dbl_5", 192, _WIDE)],
+            ["avg", ("branch_pool", 192, 1)],
+        ], conv_block)
 
 
-def reduce_17(in_chs: int, conv: ConvLayer) -> Mixed:
+class InceptionD(Mixed):
     """From maps of 17 x 17 to 8 x 8."""
-    return Mixed(in_chs, [
-        [("branch3x3_1", 192, 1), ("branch3x3_2", 320, 3, 2)],
-        [("branch7x7x3_1", 192, 1), ("branch7x7x3_2", 192, _WIDE), ("branch7x7x3_3", 192, _TALL),
-         ("branch7x7x3_4", 192, 3, 2)],
-        ["max"],
-    ], conv)
+
+    @placeable
+    def __init__(self, in_channels: int, conv_block: ConvLayer | None = None) -> None:
+        super().__init__(in_channels, [
+            [("branch3x3_1", 192, 1), ("branch3x3_2", 320, 3, 2)],
+            [("branch7x7x3_1", 192, 1), ("branch7x7x3_2", 192, _WIDE), ("branch7x7x3_3", 192, _TALL),
+             ("branch7x7x3_4", 192, 3, 2)],
+            ["max"],
+        ], conv_block)
 
 
-def grid_8(in_chs: int, conv: ConvLayer) -> Mixed:
+class InceptionE(Mixed):
     """The paper's figure 7: branches that fork into 1 x 3 and 3 x 1."""
-    return Mixed(in_chs, [
-        [("branch1x1", 320, 1)],
-        [("branch3x3_1", 384, 1), [("branch3x3_2a", 384, (1, 3)), ("branch3x3_2b", 384, (3, 1))]],
-        [("branch3x3dbl_1", 448, 1), ("branch3x3dbl_2", 384, 3),
-         [("branch3x3dbl_3a", 384, (1, 3)), ("branch3x3dbl_3b", 384, (3, 1))]],
-        ["avg", ("branch_pool", 192, 1)],
-    ], conv)
+
+    @placeable
+    def __init__(self, in_channels: int, conv_block: ConvLayer | None = None) -> None:
+        super().__init__(in_channels, [
+            [("branch1x1", 320, 1)],
+            [("branch3x3_1", 384, 1), [("branch3x3_2a", 384, (1, 3)), ("branch3x3_2b", 384, (3, 1))]],
+            [("branch3x3dbl_1", 448, 1), ("branch3x3dbl_2", 384, 3),
+             [("branch3x3dbl_3a", 384, (1, 3)), ("branch3x3dbl_3b", 384, (3, 1))]],
+            ["avg", ("branch_pool", 192, 1)],
+        ], conv_block)
 
 
-class AuxiliaryHead(nn.Module):
-    """Classifier on the maps of 17 x 17, for training. Shapes: (B, in_chs, H, W), at least 17 x 17 -> (B, classes)."""
+class InceptionAux(nn.Module):
+    """Classifier on the maps of 17 x 17, for training. Shapes: (B, in_channels, H, W) -> (B, num_classes).
 
-    def __init__(self, in_chs: int, num_classes: int, conv: ConvLayer) -> None:
+    `conv_block` makes convolutions with norm and activation; `ConvNormAct` unless given. Where it does not pad, as in
+    the model, H and W are at least 17.
+    """
+
+    @placeable
+    def __init__(self, in_channels: int, num_classes: int, conv_block: ConvLayer | None = None) -> None:
         super().__init__()
-        self.conv0 = conv(in_chs, 128, kernel_size=1)
-        self.conv1 = conv(128, 768, kernel_size=5)
+        conv_block = conv_block or ConvNormAct
+        self.conv0 = conv_block(in_channels, 128, kernel_size=1)
+        self.conv1 = conv_block(128, 768, kernel_size=5)
         self.fc = nn.Linear(768, num_classes) if num_classes > 0 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -145,14 +170,16 @@ class InceptionV3(AuxiliaryModel):
         self.Conv2d_4a_3x3 = conv(80, 192, kernel_size=3)
         self.Pool2 = nn.MaxPool2d(3, stride=2)
         blocks = {
-            "Mixed_5b": grid_35(192, 32, conv), "Mixed_5c": grid_35(256, 64, conv), "Mixed_5d": grid_35(288, 64, conv),
-            "Mixed_6a": reduce_35(288, conv), "Mixed_6b": grid_17(768, 128, conv), "Mixed_6c": grid_17(768, 160, conv),
-            "Mixed_6d": grid_17(768, 160, conv), "Mixed_6e": grid_17(768, 192, conv),
-            "Mixed_7a": reduce_17(768, conv), "Mixed_7b": grid_8(1280, conv), "Mixed_7c": grid_8(2048, conv),
+            "Mixed_5b": InceptionA(192, 32, conv), "Mixed_5c": InceptionA(256, 64, conv),
+            "Mixed_5d": InceptionA(288, 64, conv),
+            "Mixed_6a": InceptionB(288, conv), "Mixed_6b": InceptionC(768, 128, conv),
+            "Mixed_6c": InceptionC(768, 160, conv), "Mixed_6d": InceptionC(768, 160, conv),
+            "Mixed_6e": InceptionC(768, 192, conv),
+            "Mixed_7a": InceptionD(768, conv), "Mixed_7b": InceptionE(1280, conv), "Mixed_7c": InceptionE(2048, conv),
         }
         for name, block in blocks.items():
             self.add_module(name, block)
-        self.AuxLogits = AuxiliaryHead(768, num_classes, conv) if aux_logits else None
+        self.AuxLogits = InceptionAux(768, num_classes, conv) if aux_logits else None
         taps = {"Mixed_5d": 8, "Mixed_6e": 16, "Mixed_7c": 32}
         self.flow = Flow(
             stem=[Step("renormalize"), Step("Conv2d_1a_3x3"), Step("Conv2d_2a_3x3"), Step("Conv2d_2b_3x3", 64, 2)],

@@ -11,75 +11,114 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from ..layers import GlobalPool2d
+from ..layers import ConvNormAct, GlobalPool2d, placeable
 from ..registry import register_model
 from .base import Flow, ImageModel, Step
 from .inception_blocks import ConvLayer, ConvNorm, Mixed
 
-__all__ = ["InceptionV4"]
+__all__ = [
+    "InceptionA", "InceptionB", "InceptionC", "InceptionV4", "Mixed3a", "Mixed4a", "Mixed5a", "ReductionA",
+    "ReductionB",
+]
 
 _WIDE, _TALL = (1, 7), (7, 1)
 
 
-def stem_blocks(conv: ConvLayer) -> list[nn.Module]:
-    """The paper's figure 3: three times two branches, from maps of 147 x 147 to 35 x 35."""
-    return [
-        Mixed(64, [["max"], [("conv", 96, 3, 2)]], conv),
-        Mixed(160, [
+class Mixed3a(Mixed):
+    """The first fork of the stem, the paper's figure 3."""
+
+    @placeable
+    def __init__(self, conv_block: ConvLayer = ConvNormAct) -> None:
+        super().__init__(64, [
+            ["max"],
+            [("conv", 96, 3, 2)],
+        ], conv_block)
+
+
+class Mixed4a(Mixed):
+    """The second, whose branches shrink maps at the border."""
+
+    @placeable
+    def __init__(self, conv_block: ConvLayer = ConvNormAct) -> None:
+        super().__init__(160, [
             [(64, 1), (96, 3, 1)],
             [(64, 1), (64, _WIDE), (64, _TALL), (96, 3, 1)],
-        ], conv),
-        Mixed(192, [[("conv", 192, 3, 2)], ["max"]], conv),
-    ]
+        ], conv_block)
 
 
-def grid_35(conv: ConvLayer) -> Mixed:
+class Mixed5a(Mixed):
+    """The third: from maps of 71 x 71 to 35 x 35."""
+
+    @placeable
+    def __init__(self, conv_block: ConvLayer = ConvNormAct) -> None:
+        super().__init__(192, [
+            [("conv", 192, 3, 2)],
+            ["max"],
+        ], conv_block)
+
+
+class InceptionA(Mixed):
     """The paper's figure 4, Inception-A."""
-    return Mixed(384, [
-        [(96, 1)],
-        [(64, 1), (96, 3)],
-        [(64, 1), (96, 3), (96, 3)],
-        ["inner", (96, 1)],
-    ], conv)
+
+    @placeable
+    def __init__(self, conv_block: ConvLayer = ConvNormAct) -> None:
+        super().__init__(384, [
+            [(96, 1)],
+            [(64, 1), (96, 3)],
+            [(64, 1), (96, 3), (96, 3)],
+            ["inner", (96, 1)],
+        ], conv_block)
 
 
-def reduce_35(conv: ConvLayer) -> Mixed:
+class ReductionA(Mixed):
     """From maps of 35 x 35 to 17 x 17: figure 7, Reduction-A."""
-    return Mixed(384, [
-        [(384, 3, 2)],
-        [(192, 1), (224, 3), (256, 3, 2)],
-        ["max"],
-    ], conv)
+
+    @placeable
+    def __init__(self, conv_block: ConvLayer = ConvNormAct) -> None:
+        super().__init__(384, [
+            [(384, 3, 2)],
+            [(192, 1), (224, 3), (256, 3, 2)],
+            ["max"],
+        ], conv_block)
 
 
-def grid_17(conv: ConvLayer) -> Mixed:
+class InceptionB(Mixed):
     """Figure 5, Inception-B."""
-    return Mixed(1024, [
-        [(384, 1)],
-        [(192, 1), (224, _WIDE), (256, _TALL)],
-        [(192, 1), (192, _TALL), (224, _WIDE), (224, _TALL), (256, _WIDE)],
-        ["inner", (128, 1)],
-    ], conv)
+
+    @placeable
+    def __init__(self, conv_block: ConvLayer = ConvNormAct) -> None:
+        super().__init__(1024, [
+            [(384, 1)],
+            [(192, 1), (224, _WIDE), (256, _TALL)],
+            [(192, 1), (192, _TALL), (224, _WIDE), (224, _TALL), (256, _WIDE)],
+            ["inner", (128, 1)],
+        ], conv_block)
 
 
-def reduce_17(conv: ConvLayer) -> Mixed:
+class ReductionB(Mixed):
     """From maps of 17 x 17 to 8 x 8: figure 8, Reduction-B."""
-    return Mixed(1024, [
-        [(192, 1), (192, 3, 2)],
-        [(256, 1), (256, _WIDE), (320, _TALL), (320, 3, 2)],
-        ["max"],
-    ], conv)
+
+    @placeable
+    def __init__(self, conv_block: ConvLayer = ConvNormAct) -> None:
+        super().__init__(1024, [
+            [(192, 1), (192, 3, 2)],
+            [(256, 1), (256, _WIDE), (320, _TALL), (320, 3, 2)],
+            ["max"],
+        ], conv_block)
 
 
-def grid_8(conv: ConvLayer) -> Mixed:
+class InceptionC(Mixed):
     """Figure 6, Inception-C: branches that fork into 1 x 3 and 3 x 1."""
-    return Mixed(1536, [
-        [(256, 1)],
-        [("branch1_0", 384, 1), [("branch1_1a", 256, (1, 3)), ("branch1_1b", 256, (3, 1))]],
-        [("branch2_0", 384, 1), ("branch2_1", 448, (3, 1)), ("branch2_2", 512, (1, 3)),
-         [("branch2_3a", 256, (1, 3)), ("branch2_3b", 256, (3, 1))]],
-        ["inner", (256, 1)],
-    ], conv)
+
+    @placeable
+    def __init__(self, conv_block: ConvLayer = ConvNormAct) -> None:
+        super().__init__(1536, [
+            [(256, 1)],
+            [("branch1_0", 384, 1), [("branch1_1a", 256, (1, 3)), ("branch1_1b", 256, (3, 1))]],
+            [("branch2_0", 384, 1), ("branch2_1", 448, (3, 1)), ("branch2_2", 512, (1, 3)),
+             [("branch2_3a", 256, (1, 3)), ("branch2_3b", 256, (3, 1))]],
+            ["inner", (256, 1)],
+        ], conv_block)
 
 
 class InceptionV4(ImageModel):
@@ -125,10 +164,10 @@ class InceptionV4(ImageModel):
             conv(in_chans, 32, kernel_size=3, stride=2),
             conv(32, 32, kernel_size=3),
             conv(32, 64, kernel_size=3, padding=1),
-            *stem_blocks(conv),
-            *(grid_35(conv) for _ in range(4)), reduce_35(conv),
-            *(grid_17(conv) for _ in range(7)), reduce_17(conv),
-            *(grid_8(conv) for _ in range(3)))
+            Mixed3a(conv), Mixed4a(conv), Mixed5a(conv),
+            *(InceptionA(conv) for _ in range(4)), ReductionA(conv),
+            *(InceptionB(conv) for _ in range(7)), ReductionB(conv),
+            *(InceptionC(conv) for _ in range(3)))
         taps = {2: (64, 2), 3: (160, 4), 9: (384, 8), 17: (1024, 16), 21: (1536, 32)}
         steps = [Step(f"features.{i}", *taps.get(i, ())) for i in range(len(self.features))]
         self.flow = Flow(stem=steps[:3], stages=steps[3:])

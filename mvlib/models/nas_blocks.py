@@ -11,10 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers.conv import ConvNormAct, create_conv2d
+from ..layers.helpers import placeable
+from ..layers.padding import Padding
 from ..layers.pool import GlobalPool2d, create_pool2d
 from .base import Flow, ImageModel, Step
 
-__all__ = ["ActConvBn", "Cell", "CellNet", "StemCell", "factorized_paths", "join_paths"]
+__all__ = [
+    "ActConvBn", "BranchSeparables", "Cell", "CellNet", "SeparableConv2d", "StemCell", "factorized_paths", "join_paths",
+]
 
 Source = int | str  # "x", "prev", or the number of an earlier sum
 Branch = tuple[Source, str]
@@ -25,38 +29,50 @@ _Norm = partial(nn.BatchNorm2d, eps=1e-3)
 
 
 class ActConvBn(nn.Sequential):
-    """ReLU, 1x1 convolution, batch norm; keys `conv`, `bn`. Shapes: (B, C, H, W) -> (B, C', H / stride, W / stride)."""
+    """ReLU, convolution, batch norm; keys `conv`, `bn`. Shapes: (B, C, H, W) -> (B, C', H / stride, W / stride)."""
 
-    def __init__(self, in_chs: int, out_chs: int, stride: int = 1) -> None:
+    @placeable
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, padding: Padding = ""
+    ) -> None:
         super().__init__()
         self.act = nn.ReLU()
-        self.conv = nn.Conv2d(in_chs, out_chs, 1, stride, bias=False)
-        self.bn = _Norm(out_chs)
+        self.conv = create_conv2d(in_channels, out_channels, kernel_size, stride, padding)
+        self.bn = _Norm(out_channels)
 
 
 class SeparableConv2d(nn.Sequential):
     """Depthwise and pointwise convolution; keys `depthwise_conv2d`, `pointwise_conv2d`."""
 
-    def __init__(self, in_chs: int, out_chs: int, kernel_size: int, stride: int, pad_type: str) -> None:
+    @placeable
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, stride: int, padding: Padding = ""
+    ) -> None:
         super().__init__()
-        self.depthwise_conv2d = create_conv2d(in_chs, in_chs, kernel_size, stride, pad_type, depthwise=True)
-        self.pointwise_conv2d = nn.Conv2d(in_chs, out_chs, 1, bias=False)
+        self.depthwise_conv2d = create_conv2d(in_channels, in_channels, kernel_size, stride, padding, depthwise=True)
+        self.pointwise_conv2d = nn.Conv2d(in_channels, out_channels, 1, bias=False)
 
 
 class BranchSeparables(nn.Sequential):
     """Twice ReLU, separable convolution, batch norm; the first convolution has the stride.
 
-    Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride).
+    Shapes: (B, in_channels, H, W) -> (B, out_channels, H / stride, W / stride). In a `stem_cell` the first convolution
+    changes the number of channels, else the second.
     """
 
-    def __init__(self, in_chs: int, out_chs: int, kernel_size: int, stride: int, pad_type: str) -> None:
+    @placeable
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, pad_type: Padding = "",
+        stem_cell: bool = False,
+    ) -> None:
         super().__init__()
+        chs = out_channels if stem_cell else in_channels
         self.act_1 = nn.ReLU()
-        self.separable_1 = SeparableConv2d(in_chs, out_chs, kernel_size, stride, pad_type)
-        self.bn_sep_1 = _Norm(out_chs)
+        self.separable_1 = SeparableConv2d(in_channels, chs, kernel_size, stride, pad_type)
+        self.bn_sep_1 = _Norm(chs)
         self.act_2 = nn.ReLU(inplace=True)
-        self.separable_2 = SeparableConv2d(out_chs, out_chs, kernel_size, 1, pad_type)
-        self.bn_sep_2 = _Norm(out_chs)
+        self.separable_2 = SeparableConv2d(chs, out_channels, kernel_size, 1, pad_type)
+        self.bn_sep_2 = _Norm(out_channels)
 
 
 def factorized_paths(in_chs: int, out_chs: int) -> tuple[nn.Module, nn.Module, nn.Module]:
@@ -76,9 +92,9 @@ def join_paths(x: Tensor, path_1: nn.Module, path_2: nn.Module, norm: nn.Module)
 
 def _operation(name: str, in_chs: int, out_chs: int, stride: int, pad_type: str) -> nn.Module:
     if name.startswith("sep"):
-        return BranchSeparables(in_chs, out_chs, int(name[-1]), stride, pad_type)
+        return BranchSeparables(in_chs, out_chs, int(name[-1]), stride, pad_type, stem_cell=True)
     if name == "conv":
-        return ActConvBn(in_chs, out_chs, stride)
+        return ActConvBn(in_chs, out_chs, 1, stride)
     if name == "avg":
         return create_pool2d("avg", 3, stride, padding=pad_type, count_include_pad=False)
     pool = create_pool2d("max", 3, stride, padding=pad_type)
@@ -147,7 +163,7 @@ class StemCell(Cell):
 
     def __init__(self, in_chs: int, chs: int, sums: Sums, outputs: Sequence[Source], pad_type: str) -> None:
         super().__init__()
-        self.conv_1x1 = ActConvBn(in_chs, chs)
+        self.conv_1x1 = ActConvBn(in_chs, chs, 1)
         self.add_branches(sums, outputs, in_chs, chs, 2, pad_type)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -54,8 +54,8 @@ class NasCell(Cell):
         super().__init__()
         self.shrinks_prev, self.keeps_prev = shrinks_prev, keeps_prev
         if not shrinks_prev:
-            self.conv_prev_1x1 = ActConvBn(prev_chs, chs)
-        self.conv_1x1 = ActConvBn(x_chs, chs)
+            self.conv_prev_1x1 = ActConvBn(prev_chs, chs, 1)
+        self.conv_1x1 = ActConvBn(x_chs, chs, 1)
         if shrinks_prev:
             self.act = nn.ReLU()
             self.path_1, self.path_2, self.final_path_bn = factorized_paths(prev_chs, chs)

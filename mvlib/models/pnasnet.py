@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from ..layers.helpers import placeable
+from ..layers.padding import Padding
 from ..registry import register_model
+from . import nas_blocks
 from .nas_blocks import ActConvBn, Cell, CellNet, StemCell, Sums, factorized_paths, join_paths
 
 if TYPE_CHECKING:
     from ._variants.pnasnet import *
 
-__all__ = ["PNASNet5Large"]
+__all__ = ["BranchSeparables", "FactorizedReduction", "PNASNet5Large"]
 
 _OUTPUTS = (0, 1, 2, 3, 4)
 
@@ -32,15 +35,30 @@ def cell_sums(first: str, last: str) -> Sums:
 
 
 class FactorizedReduction(nn.Module):
-    """ReLU, then half the size by two convolutions. Shapes: (B, in_chs, H, W) -> (B, out_chs, H / 2, W / 2)."""
+    """ReLU, then half the size by two 1x1 convolutions; of those `padding` may be "same" or "", which mean nothing.
 
-    def __init__(self, in_chs: int, out_chs: int) -> None:
+    Shapes: (B, in_channels, H, W) -> (B, out_channels, H / 2, W / 2).
+    """
+
+    @placeable
+    def __init__(self, in_channels: int, out_channels: int, padding: str = "") -> None:
         super().__init__()
         self.act = nn.ReLU()
-        self.path_1, self.path_2, self.final_path_bn = factorized_paths(in_chs, out_chs)
+        self.path_1, self.path_2, self.final_path_bn = factorized_paths(in_channels, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return join_paths(self.act(x), self.path_1, self.path_2, self.final_path_bn)
+
+
+class BranchSeparables(nas_blocks.BranchSeparables):
+    """The same, its arguments in the order that they have in timm for this family."""
+
+    @placeable
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, stem_cell: bool = False,
+        padding: Padding = "",
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, stem_cell)
 
 
 class PnasCell(Cell):
@@ -59,8 +77,8 @@ class PnasCell(Cell):
 
     def __init__(self, x_chs: int, prev_chs: int, chs: int, reduces: bool, shrinks_prev: bool, pad_type: str) -> None:
         super().__init__()
-        self.conv_prev_1x1 = FactorizedReduction(prev_chs, chs) if shrinks_prev else ActConvBn(prev_chs, chs)
-        self.conv_1x1 = ActConvBn(x_chs, chs)
+        self.conv_prev_1x1 = FactorizedReduction(prev_chs, chs) if shrinks_prev else ActConvBn(prev_chs, chs, 1)
+        self.conv_1x1 = ActConvBn(x_chs, chs, 1)
         sums = cell_sums("max", "conv" if reduces else "")
         self.add_branches(sums, _OUTPUTS, chs, chs, 2 if reduces else 1, pad_type)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
+from ..layers.helpers import placeable
 from ..layers.pool import GlobalPool2d
 from ..registry import register_model
 from .base import Flow, KeyMap, StateDict, Step
@@ -20,22 +21,27 @@ from .inner_taps import InnerTaps, inner_tap
 if TYPE_CHECKING:
     from ._variants.xception import *
 
-__all__ = ["SeparableConv2d", "Xception", "XceptionBlock"]
+__all__ = ["Block", "SeparableConv2d", "Xception"]
 
 
 class SeparableConv2d(nn.Sequential):
-    """Depthwise 3x3 convolution, then a 1x1 convolution; keys `conv1`, `pointwise`.
+    """Depthwise convolution, then a 1x1 convolution; keys `conv1`, `pointwise`. Arguments are the first one's.
 
-    Shapes: (B, in_channels, H, W) -> (B, out_channels, H, W).
+    Shapes: (B, in_channels, H, W) -> (B, out_channels, H', W').
     """
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    @placeable
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, padding: int = 0,
+        dilation: int = 1,
+    ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False)
+        self.conv1 = nn.Conv2d(
+            in_channels, in_channels, kernel_size, stride, padding, dilation, groups=in_channels, bias=False)
         self.pointwise = nn.Conv2d(in_channels, out_channels, 1, bias=False)
 
 
-class XceptionBlock(nn.Module):
+class Block(nn.Module):
     """Activation, separable convolution and norm, `reps` times; a max pool where there is a stride; and a shortcut.
 
     Shapes: (B, in_channels, H, W) -> (B, out_channels, H / strides, W / strides).
@@ -45,6 +51,7 @@ class XceptionBlock(nn.Module):
         grow_first: The first convolution changes the number of channels, else the last.
     """
 
+    @placeable
     def __init__(
         self, in_channels: int, out_channels: int, reps: int, strides: int = 1, start_with_relu: bool = True,
         grow_first: bool = True,
@@ -58,7 +65,7 @@ class XceptionBlock(nn.Module):
         for i in range(reps):
             if i > 0 or start_with_relu:
                 self.rep.append(nn.ReLU(inplace=i > 0))  # the first one's input is the shortcut's, too
-            self.rep.extend([SeparableConv2d(chs[i], chs[i + 1]), nn.BatchNorm2d(chs[i + 1])])
+            self.rep.extend([SeparableConv2d(chs[i], chs[i + 1], 3, padding=1), nn.BatchNorm2d(chs[i + 1])])
         if strides != 1:
             self.rep.append(nn.MaxPool2d(3, strides, padding=1))
 
@@ -74,7 +81,7 @@ class XceptionBlock(nn.Module):
         x += self.skipbn(self.skip(skip))
         return x
 
-    def beginning(self) -> XceptionBlock:
+    def beginning(self) -> Block:
         block = copy.copy(self)
         block._modules = {"rep": self.rep[:1]}
         return block
@@ -110,11 +117,11 @@ class Xception(InnerTaps):
         taps = {"block2": (128, 4), "block3": (256, 8), "block12": (728, 16)}  # of the blocks' inputs, activated
         for i, row in enumerate(rows, start=1):
             name = f"block{i}"
-            self.add_module(name, XceptionBlock(*row))
+            self.add_module(name, Block(*row))
             self.flow.stages += inner_tap(name, *taps[name], f"{name}.rep.0") if name in taps else [Step(name)]
-        self.conv3 = SeparableConv2d(1024, 1536)
+        self.conv3 = SeparableConv2d(1024, 1536, 3, padding=1)
         self.bn3, self.act3 = nn.BatchNorm2d(1536), nn.ReLU(inplace=True)
-        self.conv4 = SeparableConv2d(1536, self.num_features)
+        self.conv4 = SeparableConv2d(1536, self.num_features, 3, padding=1)
         self.bn4, self.act4 = nn.BatchNorm2d(self.num_features), nn.ReLU(inplace=True)
         self.flow.stages += [*map(Step, ("conv3", "bn3", "act3", "conv4", "bn4")), Step("act4", self.num_features, 32)]
         self.global_pool = GlobalPool2d(global_pool)

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from ..layers.activations import ActLayer, get_act_layer
 from ..layers.conv import ConvNormAct, create_conv2d
 from ..layers.drop import DropPath, drop_path_rates
-from ..layers.helpers import to_3tuple
+from ..layers.helpers import placeable, to_3tuple
 from ..layers.norm import NormLayer, create_norm_act_layer
+from ..layers.padding import Padding
 from ..layers.pool import ClassifierHead
 from ..registry import register_model
 from .base import Flow, Step
@@ -28,44 +29,48 @@ from .inner_taps import InnerTaps, inner_tap
 if TYPE_CHECKING:
     from ._variants.xception_aligned import *
 
-__all__ = ["PreSeparableConv2d", "SeparableConv2d", "XceptionAligned", "XceptionModule"]
+__all__ = ["PreSeparableConv2d", "PreXceptionModule", "SeparableConv2d", "XceptionAligned", "XceptionModule"]
 
 
 class SeparableConv2d(nn.Sequential):
-    """Depthwise 3x3 and 1x1 convolution, each with norm and (unless None) activation.
+    """Depthwise and 1x1 convolution, each with norm and (unless None) activation.
 
     Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride). Keys `conv_dw`, `bn_dw`, `conv_pw`, `bn_pw`.
     """
 
+    @placeable
     def __init__(
-        self, in_chs: int, out_chs: int, stride: int, dilation: int, act_layer: ActLayer, norm_layer: NormLayer
+        self, in_chs: int, out_chs: int, kernel_size: int = 3, stride: int = 1, dilation: int = 1,
+        padding: Padding = "", act_layer: ActLayer = nn.ReLU, norm_layer: NormLayer = nn.BatchNorm2d,
     ) -> None:
         super().__init__()
-        self.conv_dw = create_conv2d(in_chs, in_chs, 3, stride, dilation=dilation, depthwise=True)
+        self.conv_dw = create_conv2d(in_chs, in_chs, kernel_size, stride, padding, dilation, depthwise=True)
         self.bn_dw = create_norm_act_layer(norm_layer, in_chs, act_layer)
         self.conv_pw = create_conv2d(in_chs, out_chs, 1)
         self.bn_pw = create_norm_act_layer(norm_layer, out_chs, act_layer)
 
 
 class PreSeparableConv2d(nn.Sequential):
-    """Norm and activation (where `first_act`), then depthwise 3x3 and 1x1 convolution.
+    """Norm and activation (where `first_act`), then depthwise and 1x1 convolution.
 
     Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride). Keys `norm`, `conv_dw`, `conv_pw`.
     """
 
+    @placeable
     def __init__(
-        self, in_chs: int, out_chs: int, stride: int, dilation: int, act_layer: ActLayer, norm_layer: NormLayer,
-        first_act: bool,
+        self, in_chs: int, out_chs: int, kernel_size: int = 3, stride: int = 1, dilation: int = 1,
+        padding: Padding = "", act_layer: ActLayer = nn.ReLU, norm_layer: NormLayer = nn.BatchNorm2d,
+        first_act: bool = True,
     ) -> None:
         super().__init__()
         if first_act:
             self.norm = create_norm_act_layer(norm_layer, in_chs, act_layer)
-        self.conv_dw = create_conv2d(in_chs, in_chs, 3, stride, dilation=dilation, depthwise=True)
+        self.conv_dw = create_conv2d(in_chs, in_chs, kernel_size, stride, padding, dilation, depthwise=True)
         self.conv_pw = create_conv2d(in_chs, out_chs, 1)
 
 
-class XceptionModule(nn.Module):
-    """Three separable convolutions, the last of which has the stride, and a shortcut.
+class _Module(nn.Module):
+    """Three separable convolutions, the last of which has the stride, and a shortcut; see the two classes below.
 
     Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride).
 
@@ -74,36 +79,27 @@ class XceptionModule(nn.Module):
         out_chs: Channels of each convolution's output, one number or three.
         stride: Stride of the last convolution and of the shortcut.
         dilation: Dilation of the convolutions.
-        start_with_relu: An activation in front of each convolution, else two within; without `preact`.
+        pad_type: Padding of the depthwise convolutions.
         no_skip: No shortcut.
-        preact: Norm and activation in front of the convolutions; the shortcut begins behind the first.
         act_layer: Activation.
-        norm_layer: Norm.
-        drop_path: Stochastic depth.
+        norm_layer: Norm; batch norm unless given.
+        drop_path: Stochastic depth, a layer.
     """
 
+    norm: nn.Module
+    shortcut: nn.Module
+    stack: nn.Sequential
+
     def __init__(
-        self, in_chs: int, out_chs: int | tuple[int, int, int], stride: int = 1, dilation: int = 1,
-        start_with_relu: bool = True, no_skip: bool = False, preact: bool = False, act_layer: ActLayer = "relu",
-        norm_layer: NormLayer = "batchnorm2d", drop_path: float = 0.0,
+        self, in_chs: int, out_chs: int | Sequence[int], stride: int, no_skip: bool, drop_path: nn.Module | None
     ) -> None:
         super().__init__()
-        chs = [in_chs, *to_3tuple(out_chs)]
+        self.out_chs = to_3tuple(out_chs)
         self.no_skip = no_skip
-        self.shortcut: nn.Module = nn.Identity()
-        if not no_skip and (chs[-1] != in_chs or stride != 1):
-            self.shortcut = create_conv2d(in_chs, chs[-1], 1, stride) if preact else \
-                ConvNormAct(in_chs, chs[-1], 1, stride, norm_layer=norm_layer, apply_act=False)
-        self.norm = create_norm_act_layer(norm_layer, in_chs, act_layer) if preact else nn.Identity()
+        self.has_conv = not no_skip and (self.out_chs[-1] != in_chs or stride != 1)
+        self.shortcut = self.norm = nn.Identity()
         self.stack = nn.Sequential()
-        for i in range(3):
-            args = chs[i], chs[i + 1], stride if i == 2 else 1, dilation
-            if start_with_relu and not preact:
-                self.stack.add_module(f"act{i + 1}", get_act_layer(act_layer)(inplace=i > 0))
-            conv = PreSeparableConv2d(*args, act_layer, norm_layer, first_act=i > 0) if preact else \
-                SeparableConv2d(*args, None if start_with_relu else act_layer, norm_layer)
-            self.stack.add_module(f"conv{i + 1}", conv)
-        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+        self.drop_path = drop_path or nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.finish(*self.begin(x))
@@ -119,10 +115,58 @@ class XceptionModule(nn.Module):
         x = self.stack[-1](x)
         return x if self.no_skip else self.drop_path(x) + self.shortcut(skip)
 
-    def beginning(self) -> XceptionModule:
+    def beginning(self) -> _Module:
         block = copy.copy(self)
         block._modules = {"norm": self.norm, "stack": self.stack[:-1]}
         return block
+
+
+class XceptionModule(_Module):
+    """Norm and activation behind the convolutions.
+
+    Args:
+        start_with_relu: An activation in front of each separable convolution, instead of two within.
+        others: See above.
+    """
+
+    @placeable
+    def __init__(
+        self, in_chs: int, out_chs: int | Sequence[int], stride: int = 1, dilation: int = 1, pad_type: Padding = "",
+        start_with_relu: bool = True, no_skip: bool = False, act_layer: ActLayer = nn.ReLU,
+        norm_layer: NormLayer = None, drop_path: nn.Module | None = None,
+    ) -> None:
+        super().__init__(in_chs, out_chs, stride, no_skip, drop_path)
+        norm_layer = norm_layer or nn.BatchNorm2d
+        if self.has_conv:
+            self.shortcut = ConvNormAct(
+                in_chs, self.out_chs[-1], 1, stride, norm_layer=norm_layer, apply_act=False)
+        for i, chs in enumerate(self.out_chs):
+            if start_with_relu:
+                self.stack.add_module(f"act{i + 1}", get_act_layer(act_layer)(inplace=i > 0))
+            self.stack.add_module(f"conv{i + 1}", SeparableConv2d(
+                in_chs, chs, 3, stride if i == 2 else 1, dilation, pad_type, None if start_with_relu else act_layer,
+                norm_layer))
+            in_chs = chs
+
+
+class PreXceptionModule(_Module):
+    """Norm and activation in front of the convolutions; the shortcut begins behind the first. Arguments: see above."""
+
+    @placeable
+    def __init__(
+        self, in_chs: int, out_chs: int | Sequence[int], stride: int = 1, dilation: int = 1, pad_type: Padding = "",
+        no_skip: bool = False, act_layer: ActLayer = nn.ReLU, norm_layer: NormLayer = None,
+        drop_path: nn.Module | None = None,
+    ) -> None:
+        super().__init__(in_chs, out_chs, stride, no_skip, drop_path)
+        norm_layer = norm_layer or nn.BatchNorm2d
+        if self.has_conv:
+            self.shortcut = create_conv2d(in_chs, self.out_chs[-1], 1, stride)
+        self.norm = create_norm_act_layer(norm_layer, in_chs, act_layer)
+        for i, chs in enumerate(self.out_chs):
+            self.stack.add_module(f"conv{i + 1}", PreSeparableConv2d(
+                in_chs, chs, 3, stride if i == 2 else 1, dilation, pad_type, act_layer, norm_layer, first_act=i > 0))
+            in_chs = chs
 
 
 class XceptionAligned(InnerTaps):
@@ -131,7 +175,8 @@ class XceptionAligned(InnerTaps):
     Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of `output_stride`.
 
     Args:
-        block_cfg: Of each block, arguments of `XceptionModule`: `in_chs`, `out_chs`, `stride` and others.
+        block_cfg: Of each block, arguments of its class (`XceptionModule`, or `PreXceptionModule` for `preact`):
+            `in_chs`, `out_chs`, `stride` and others.
         num_classes: Classes; 0 for pooled features.
         in_chans: Channels of the image.
         output_stride: 8, 16 or 32; strides beyond it become dilation.
@@ -183,8 +228,9 @@ class XceptionAligned(InnerTaps):
                 reduction *= stride
             else:
                 self.flow.stages.append(Step(name))
-            self.blocks.append(XceptionModule(**{
-                **cfg, "stride": stride, "dilation": dilation, "preact": preact, "drop_path": drop_path, **layer_args}))
+            self.blocks.append((PreXceptionModule if preact else XceptionModule)(**{
+                **cfg, "stride": stride, "dilation": dilation, **layer_args,
+                "drop_path": DropPath(drop_path) if drop_path > 0.0 else None}))
             dilation = next_dilation
         self.num_features = to_3tuple(cfg["out_chs"])[-1]
         self.flow.stages[-1] = replace(self.flow.stages[-1], chs=self.num_features, reduction=reduction)
@@ -198,18 +244,19 @@ class XceptionAligned(InnerTaps):
         return [step for step in self.flow.body[position + 1:position + 2] if step.method == "finish"]
 
 
-def _blocks(middle: int, chs: Sequence[int], strides: Sequence[int]) -> dict[str, Any]:
+def _blocks(middle: int, chs: Sequence[int], strides: Sequence[int], preact: bool = False) -> dict[str, Any]:
     """Entry flow of these channels and strides, `middle` blocks that change nothing, exit flow."""
     entry = [dict(in_chs=a, out_chs=b, stride=stride) for a, b, stride in zip((64, *chs), chs, strides)]
-    return dict(block_cfg=[
+    last = {} if preact else dict(start_with_relu=False)
+    return dict(preact=preact, block_cfg=[
         *entry, *[dict(in_chs=728, out_chs=728, stride=1)] * middle,
         dict(in_chs=728, out_chs=(728, 1024, 1024), stride=2),
-        dict(in_chs=1024, out_chs=(1536, 1536, 2048), stride=1, no_skip=True, start_with_relu=False),
+        dict(in_chs=1024, out_chs=(1536, 1536, 2048), stride=1, no_skip=True, **last),
     ])
 
 
-_41 = _blocks(8, (128, 256, 728), (2, 2, 2))
-_65 = _blocks(16, (128, 256, 728), (2, 2, 2))
+_FLOW = ((128, 256, 728), (2, 2, 2))
+_41, _65 = _blocks(8, *_FLOW), _blocks(16, *_FLOW)
 _71 = _blocks(16, (128, 256, 256, 728, 728), (2, 1, 2, 1, 2))
 _EPS = dict(norm_layer=partial(nn.BatchNorm2d, eps=1e-3))  # TensorFlow's
 
@@ -217,6 +264,6 @@ register_model.variants(__name__, XceptionAligned, {
     "xception41": (_41, _EPS),
     "xception65": (_65, _EPS),
     "xception71": (_71, _EPS),
-    "xception41p": (_41, dict(preact=True)),
-    "xception65p": (_65, _EPS, dict(preact=True)),
+    "xception41p": _blocks(8, *_FLOW, preact=True),
+    "xception65p": (_blocks(16, *_FLOW, preact=True), _EPS),
 })

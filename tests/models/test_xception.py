@@ -12,7 +12,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import mvlib
-from mvlib.models.xception import XceptionBlock
+from mvlib.models.xception import Block
 from mvlib.models.xception_aligned import XceptionAligned
 from tests.parity.representatives import REPRESENTATIVES
 
@@ -24,7 +24,7 @@ ALIGNED = REPRESENTATIVES["xception_aligned"]
 @pytest.mark.parametrize("args", [(8, 12, 2, 2, False), (8, 12, 3, 2, True, False), (8, 8, 3)])
 def test_a_block_is_timms(args):
     torch.manual_seed(0)
-    ours, theirs, x = XceptionBlock(*args), TimmBlock(*args), torch.randn(2, 8, 9, 9)
+    ours, theirs, x = Block(*args), TimmBlock(*args), torch.randn(2, 8, 9, 9)
     ours.load_state_dict(theirs.state_dict())
     assert list(ours.state_dict()) == list(theirs.state_dict())
     assert_close(ours(x.clone()), theirs(x.clone()))

@@ -67,9 +67,13 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
     "dpn": "BnAct BnActConv2d DualPathBlock",
     "ghostnet": "GhostBottleneck GhostBottleneckV3 GhostModule GhostModuleV2 GhostModuleV3",
     "hrnet": "HighResolutionModule",
+    "inception_resnet_v2": "Block17 Block35 Block8 Mixed_5b Mixed_6a Mixed_7a",
+    "inception_v3": "InceptionA InceptionAux InceptionB InceptionC InceptionD InceptionE",
+    "inception_v4": "InceptionA InceptionB InceptionC Mixed3a Mixed4a Mixed5a ReductionA ReductionB",
     "levit": "LevitDistilled",
     "mlp_mixer": "Affine ResBlock SpatialGatingBlock SpatialGatingUnit",
     "nfnet": "DownsampleAvg GammaAct NormFreeBlock act_with_gamma create_stem",
+    "pnasnet": "BranchSeparables FactorizedReduction",
     "res2net": "Bottle2neck",
     "resnest": "ResNestBottleneck",
     "resnet": "downsample_avg downsample_conv drop_blocks make_blocks",
@@ -89,6 +93,8 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
     "vision_transformer": "ATTN_LAYERS Block DiffParallelScalingBlock ParallelScalingBlock ParallelThingsBlock "
                           "ResPostBlock",
     "vovnet": "OsaBlock OsaStage SequentialAppendList",
+    "xception": "Block SeparableConv2d",
+    "xception_aligned": "PreSeparableConv2d PreXceptionModule SeparableConv2d XceptionModule",
 }
 _FUNCTIONS: dict[str, str] = {  # of `meanings.families`
     "maxxvit": "window_reverse=window_reverse_to_size",
@@ -104,6 +110,8 @@ _LAYERS: dict[str, dict[str, str]] = {
               "torch.nn": "SequentialList=Sequential"},
     "maxxvit": {"mvlib.layers.conv": "num_groups"},
     "mobilenetv3": {_MOBILE: "MobileNetV3Features"},
+    "nasnet": {"mvlib.models.nas_blocks": "ActConvBn BranchSeparables SeparableConv2d"},
+    "pnasnet": {"mvlib.models.nas_blocks": "ActConvBn SeparableConv2d"},
     "resnet": {"mvlib.layers.padding": "get_padding"},
     "selecsls": {"torch.nn": "SequentialList=Sequential"},
     "swin_transformer_v2": {"mvlib.layers.window": "window_partition"},
@@ -207,9 +215,6 @@ _ABSENT = {  # classes and functions, public in timm
     "convit": "Block GPSA MHSA",
     "cspnet": "BottleneckBlock CrossStage CrossStage3 DarkBlock DarkStage "
               "EdgeBlock create_csp_stages create_csp_stem",
-    "inception_resnet_v2": "Block17 Block35 Block8 Mixed_5b Mixed_6a Mixed_7a",
-    "inception_v3": "InceptionA InceptionAux InceptionB InceptionC InceptionD InceptionE",
-    "inception_v4": "InceptionA InceptionB InceptionC Mixed3a Mixed4a Mixed5a ReductionA ReductionB",
     "levit": "Attention AttentionDownsample ConvNorm Downsample LevitBlock LevitDownsample LevitMlp LevitStage "
              "LinearNorm NormLinear Stem16 Stem8 create_levit",
     "maxxvit": "Attention2d AttentionCl ConvNeXtBlock Downsample2d MaxxVitBlock MaxxVitStage "
@@ -217,11 +222,8 @@ _ABSENT = {  # classes and functions, public in timm
                "PartitionAttentionCl Stem TransformerBlock2d cfg_window_size get_rel_pos_cls grid_partition "
                "grid_partition_nchw grid_reverse grid_reverse_nchw window_partition window_partition_nchw "
                "window_reverse_nchw",
-    "nasnet": "ActConvBn BranchSeparables CellStem0 CellStem1 FirstCell NormalCell ReductionCell0 ReductionCell1 "
-              "SeparableConv2d",
     "nest": "Attention ConvPool NestLevel TransformerLayer blockify deblockify resize_pos_embed",
     "pit": "ConvEmbedding Pooling SequentialTuple Transformer",
-    "pnasnet": "ActConvBn BranchSeparables Cell CellBase CellStem0 FactorizedReduction SeparableConv2d",
     "regnet": "Bottleneck PreBottleneck RegStage adjust_widths_groups_comp create_shortcut downsample_avg "
               "downsample_conv generate_regnet quantize_float",
     "swin_transformer": "calc_stage_window_sizes resolve_stage_window_ratios resolve_stage_window_sizes "
@@ -232,8 +234,6 @@ _ABSENT = {  # classes and functions, public in timm
     "vgg": "ConvMlp",
     "visformer": "Block SpatialMlp",
     "vision_transformer_hybrid": "ConvStem checkpoint_filter_fn",
-    "xception": "Block SeparableConv2d",
-    "xception_aligned": "PreSeparableConv2d PreXceptionModule SeparableConv2d XceptionModule",
     "xcit": "ClassAttentionBlock ConvPatchEmbed LPI PositionalEncodingFourier XCA XCABlock conv3x3",
 }
 
@@ -241,5 +241,8 @@ _EXPORTED = ("ClassAttn LayerScaleBlock LayerScaleBlockClassAttn TalkingHeadAttn
              "create_byob_stem")  # of these, what `timm.models` has, too
 
 ABSENT: dict[str, dict[str, str]] = {
+    "a cell gives what the next one reads of the cell before, too; timm's networks hand that on themselves": {
+        "models.nasnet": "CellStem0 CellStem1 FirstCell NormalCell ReductionCell0 ReductionCell1",
+        "models.pnasnet": "Cell CellBase CellStem0"},
     _BUILT: {"models": _EXPORTED, **{f"models.{family}": names for family, names in _ABSENT.items()}},
 }
