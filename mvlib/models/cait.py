@@ -9,14 +9,17 @@ channels; the numbers are depth and image size.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ..layers.activations import ActLayer, get_act_layer
-from ..layers.attention import attention_logits
+from ..layers.attention import attend, attention_logits
+from ..layers.config import use_fused_attn
 from ..layers.drop import DropPath
+from ..layers.helpers import placeable
 from ..layers.mlp import Mlp
 from ..layers.norm import LayerNorm, NormLayer, get_norm_layer
 from ..layers.patch_embed import PatchEmbed
@@ -24,12 +27,13 @@ from ..layers.stage import run_blocks
 from ..registry import register_model
 from .base import Step
 from .tokens import TokenModel
-from .xcit import ClassAttention
 
 if TYPE_CHECKING:
     from ._variants.cait import *
 
-__all__ = ["Cait"]
+__all__ = ["Cait", "ClassAttn", "LayerScaleBlock", "LayerScaleBlockClassAttn", "TalkingHeadAttn"]
+
+Layer = Callable[..., nn.Module]
 
 
 class HeadsLinear(nn.Linear):
@@ -40,12 +44,15 @@ class HeadsLinear(nn.Linear):
         return mixed.unflatten(2, attn.shape[2:])
 
 
-class TalkingHeadAttention(nn.Module):
+class TalkingHeadAttn(nn.Module):
     """Attention whose heads are mixed before and after the softmax. Shapes: (B, N, dim) -> same."""
 
-    def __init__(self, dim: int, num_heads: int, qkv_bias: bool, attn_drop: float, proj_drop: float) -> None:
+    @placeable
+    def __init__(
+        self, dim: int, num_heads: int = 8, qkv_bias: bool = False, attn_drop: float = 0.0, proj_drop: float = 0.0
+    ) -> None:
         super().__init__()
-        self.num_heads = num_heads
+        self.num_heads, self.scale = num_heads, (dim // num_heads) ** -0.5
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.attn_drop = nn.Dropout(attn_drop)
         self.proj = nn.Linear(dim, dim)
@@ -54,39 +61,70 @@ class TalkingHeadAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        attn = self.proj_w(self.proj_l(attention_logits(q, k)).softmax(dim=-1))
+        attn = self.proj_w(self.proj_l(attention_logits(q, k, scale=self.scale)).softmax(dim=-1))
         return self.proj_drop(self.proj((self.attn_drop(attn) @ v).transpose(1, 2).flatten(2)))
+
+
+class ClassAttn(nn.Module):
+    """The class token attends to all tokens. Shapes: (B, N, dim) -> (B, 1, dim)."""
+
+    @placeable
+    def __init__(
+        self, dim: int, num_heads: int = 8, qkv_bias: bool = False, attn_drop: float = 0.0, proj_drop: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.num_heads, self.scale, self.fused_attn = num_heads, (dim // num_heads) ** -0.5, use_fused_attn()
+        self.q, self.k, self.v = (nn.Linear(dim, dim, bias=qkv_bias) for _ in range(3))
+        self.attn_drop = nn.Dropout(attn_drop)
+        self.proj = nn.Linear(dim, dim)
+        self.proj_drop = nn.Dropout(proj_drop)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (t.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+                   for t in (self.q(x[:, :1]), self.k(x), self.v(x)))
+        x = attend(q, k, v, self.fused_attn, self.attn_drop, scale=self.scale)
+        return self.proj_drop(self.proj(x.transpose(1, 2).flatten(2)))
 
 
 class LayerScaleBlock(nn.Module):
     """Attention and an MLP, each with norm, scale and residual. Shapes: (B, N, dim) -> same.
 
     Args:
+        dim: Channels of a token.
+        num_heads: Attention heads.
+        mlp_ratio: Hidden channels of the MLP per channel.
+        qkv_bias: Whether projections to queries, keys and values have a bias.
+        proj_drop, attn_drop, drop_path: Rates of dropout and of stochastic depth.
+        act_layer, norm_layer: What it is made of.
+        attn_block: Makes the attention, by the arguments of `TalkingHeadAttn`.
+        mlp_block: Makes the MLP, by those of `Mlp`.
         init_values: Initial scale of the branches.
     """
 
-    attention: ClassVar[type[nn.Module]] = TalkingHeadAttention
-
+    @placeable
     def __init__(
         self,
         dim: int,
         num_heads: int,
-        mlp_ratio: float,
-        qkv_bias: bool,
-        act_layer: Callable[..., nn.Module],
-        norm_layer: Callable[..., nn.Module],
-        init_values: float,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = False,
         proj_drop: float = 0.0,
         attn_drop: float = 0.0,
         drop_path: float = 0.0,
+        act_layer: Layer = nn.GELU,
+        norm_layer: Layer = nn.LayerNorm,
+        attn_block: Layer = TalkingHeadAttn,
+        mlp_block: Layer = Mlp,
+        init_values: float = 1e-4,
     ) -> None:
         super().__init__()
         self.init_values = init_values
         self.norm1 = norm_layer(dim)
-        self.attn = self.attention(dim, num_heads, qkv_bias, attn_drop, proj_drop)
-        self.drop_path = DropPath(drop_path)
+        self.attn = attn_block(dim, num_heads=num_heads, qkv_bias=qkv_bias, attn_drop=attn_drop, proj_drop=proj_drop)
+        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
         self.norm2 = norm_layer(dim)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop)
+        self.mlp = mlp_block(
+            in_features=dim, hidden_features=int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop)
         self.gamma_1, self.gamma_2 = (nn.Parameter(torch.empty(dim)) for _ in range(2))
         self.reset_parameters()
 
@@ -99,17 +137,34 @@ class LayerScaleBlock(nn.Module):
         return x + self.drop_path(self.gamma_2 * self.mlp(self.norm2(x)))
 
 
-class ClassBlock(LayerScaleBlock):
+class LayerScaleBlockClassAttn(LayerScaleBlock):
     """The same for a class token, which attends to itself and the patches.
 
-    Shapes: class token (B, 1, dim), patches (B, N, dim) -> (B, 1, dim).
+    Shapes: patches (B, N, dim), class token (B, 1, dim) -> (B, 1, dim). Arguments as `LayerScaleBlock`'s.
     """
 
-    attention: ClassVar[type[nn.Module]] = ClassAttention
+    @placeable
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = False,
+        proj_drop: float = 0.0,
+        attn_drop: float = 0.0,
+        drop_path: float = 0.0,
+        act_layer: Layer = nn.GELU,
+        norm_layer: Layer = nn.LayerNorm,
+        attn_block: Layer = ClassAttn,
+        mlp_block: Layer = Mlp,
+        init_values: float = 1e-4,
+    ) -> None:
+        super().__init__(dim, num_heads, mlp_ratio, qkv_bias, proj_drop, attn_drop, drop_path, act_layer, norm_layer,
+                         attn_block, mlp_block, init_values)
 
-    def forward(self, x: Tensor, patches: Tensor) -> Tensor:  # type: ignore[override]
-        x = x + self.drop_path(self.gamma_1 * self.attn(self.norm1(torch.cat((x, patches), dim=1))))
-        return x + self.drop_path(self.gamma_2 * self.mlp(self.norm2(x)))
+    def forward(self, x: Tensor, x_cls: Tensor) -> Tensor:  # type: ignore[override]
+        x_cls = x_cls + self.drop_path(self.gamma_1 * self.attn(self.norm1(torch.cat((x_cls, x), dim=1))))
+        return x_cls + self.drop_path(self.gamma_2 * self.mlp(self.norm2(x_cls)))
 
 
 class Cait(TokenModel):
@@ -132,8 +187,11 @@ class Cait(TokenModel):
         pos_drop_rate: Dropout behind the position embedding.
         proj_drop_rate, attn_drop_rate: Dropout in the blocks without class token.
         drop_path_rate: Stochastic depth of these blocks, the same in all.
-        norm_layer, act_layer: What the blocks are made of.
+        block_layers, block_layers_token: Make the blocks without and with class token.
+        patch_layer: Makes the patch embedding.
+        norm_layer, act_layer, attn_block, mlp_block: What the blocks without class token are made of.
         init_values: Initial scale of the branches.
+        attn_block_token_only, mlp_block_token_only: What the blocks with a class token are made of.
         depth_token_only: Blocks with a class token.
         mlp_ratio_token_only: Hidden channels of their MLPs per channel.
 
@@ -165,23 +223,34 @@ class Cait(TokenModel):
         proj_drop_rate: float = 0.0,
         attn_drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
+        block_layers: Layer = LayerScaleBlock,
+        block_layers_token: Layer = LayerScaleBlockClassAttn,
+        patch_layer: Layer = PatchEmbed,
         norm_layer: NormLayer = None,
         act_layer: ActLayer = None,
+        attn_block: Layer = TalkingHeadAttn,
+        mlp_block: Layer = Mlp,
         init_values: float = 1e-4,
+        attn_block_token_only: Layer = ClassAttn,
+        mlp_block_token_only: Layer = Mlp,
         depth_token_only: int = 2,
         mlp_ratio_token_only: float = 4.0,
     ) -> None:
         super().__init__()
         norm = get_norm_layer(norm_layer) or LayerNorm
-        common = (qkv_bias, get_act_layer(act_layer) or nn.GELU, norm, init_values)
+        common = dict(dim=embed_dim, num_heads=num_heads, qkv_bias=qkv_bias, norm_layer=norm,
+                      act_layer=get_act_layer(act_layer) or nn.GELU, init_values=init_values)
         self.in_chans = in_chans
-        self.add_tokens(PatchEmbed(img_size, patch_size, in_chans, embed_dim), embed_dim, no_embed_class=True,
-                        pos_drop_rate=pos_drop_rate)
+        embed = patch_layer(img_size=img_size, patch_size=patch_size, in_chans=in_chans, embed_dim=embed_dim)
+        self.add_tokens(embed, embed_dim, no_embed_class=True, pos_drop_rate=pos_drop_rate)
         self.blocks = nn.Sequential(*(
-            LayerScaleBlock(embed_dim, num_heads, mlp_ratio, *common, proj_drop_rate, attn_drop_rate, drop_path_rate)
+            block_layers(**common, mlp_ratio=mlp_ratio, proj_drop=proj_drop_rate, attn_drop=attn_drop_rate,
+                         drop_path=drop_path_rate, attn_block=attn_block, mlp_block=mlp_block)
             for _ in range(depth)))
         self.blocks_token_only = nn.ModuleList(
-            ClassBlock(embed_dim, num_heads, mlp_ratio_token_only, *common) for _ in range(depth_token_only))
+            block_layers_token(**common, mlp_ratio=mlp_ratio_token_only, attn_block=attn_block_token_only,
+                               mlp_block=mlp_block_token_only)
+            for _ in range(depth_token_only))
         self.add_head(norm, num_classes, global_pool, fc_norm=False, drop_rate=drop_rate)
         self.flow.tail.insert(0, Step("attend_to_class"))
         self.init_weights()
@@ -192,7 +261,8 @@ class Cait(TokenModel):
     def attend_to_class(self, x: Tensor) -> Tensor:
         """Let the class token read the patches (B, N, embed_dim), and put it before them."""
         token = self.cls_token.expand(x.shape[0], -1, -1)
-        token = run_blocks(self.blocks_token_only, token, x, recompute=self.grad_checkpointing)
+        readers = [partial(block, x) for block in self.blocks_token_only]
+        token = run_blocks(readers, token, recompute=self.grad_checkpointing)
         return torch.cat((token, x), dim=1)
 
     def cut_head(self) -> None:

@@ -15,20 +15,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers.activations import ActLayer, get_act_layer
-from ..layers.attention import attend
-from ..layers.config import use_fused_attn
 from ..layers.drop import DropPath
-from ..layers.helpers import to_2tuple
+from ..layers.helpers import placeable, to_2tuple
 from ..layers.mlp import Mlp
 from ..layers.norm import LayerNorm, NormLayer, get_norm_layer
 from ..layers.stage import run_blocks
 from ..registry import register_model
 from .base import Flow, ImageModel, Indices, KeyMap, StateDict, Step
+from .cait import ClassAttn
 
 if TYPE_CHECKING:
     from ._variants.xcit import *
 
-__all__ = ["XCiT"]
+__all__ = [
+    "LPI", "XCA", "ClassAttentionBlock", "ConvPatchEmbed", "PositionalEncodingFourier", "XCABlock", "XCiT", "conv3x3",
+]
 
 Grid = tuple[int, int]
 Layer = Callable[..., nn.Module]
@@ -48,55 +49,95 @@ def _fourier_angles(like: Tensor, rows: int, columns: int, hidden_dim: int, temp
     return maps.permute(2, 0, 1)[None].to(like.dtype)
 
 
-class FourierPositions(nn.Module):
-    """Sines and cosines of rows and columns, projected. Shapes: tokens (B, N, dim) and their grid -> (1, N, dim)."""
+class PositionalEncodingFourier(nn.Module):
+    """Sines and cosines of rows and columns, projected.
 
-    def __init__(self, dim: int, hidden_dim: int = 32, temperature: float = 10000.0) -> None:
+    Shapes: sizes of the batch and of the grid, B, H, W -> (B, dim, H, W).
+
+    Args:
+        hidden_dim: Frequencies of rows, and of columns, before the projection.
+        dim: Channels of a token.
+        temperature: Ratio of the highest frequency to the lowest.
+    """
+
+    @placeable
+    def __init__(self, hidden_dim: int = 32, dim: int = 768, temperature: float = 10000.0) -> None:
         super().__init__()
-        self.hidden_dim, self.temperature = hidden_dim, temperature
+        self.hidden_dim, self.dim, self.temperature = hidden_dim, dim, temperature
         self.token_projection = nn.Conv2d(2 * hidden_dim, dim, 1)
 
-    def forward(self, x: Tensor, grid: Grid) -> Tensor:
-        angles = _fourier_angles(x, grid[0], grid[1], self.hidden_dim, self.temperature)
-        return self.token_projection(angles).flatten(2).transpose(1, 2)
+    def forward(self, B: int, H: int, W: int) -> Tensor:
+        angles = _fourier_angles(self.token_projection.weight, H, W, self.hidden_dim, self.temperature)
+        return self.token_projection(angles).expand(B, -1, -1, -1)
+
+
+def conv3x3(in_planes: int, out_planes: int, stride: int = 1, device: Any = None, dtype: Any = None) -> nn.Sequential:
+    """A 3x3 convolution and its batch norm."""
+    place = {"device": device, "dtype": dtype}
+    conv = nn.Conv2d(in_planes, out_planes, 3, stride=stride, padding=1, bias=False, **place)
+    return nn.Sequential(conv, nn.BatchNorm2d(out_planes, **place))
 
 
 class ConvPatchEmbed(nn.Module):
-    """Strided 3x3 convolutions. Shapes: (B, C, H, W) -> (B, rows * columns, dim), and (rows, columns)."""
+    """Strided 3x3 convolutions. Shapes: (B, C, H, W) -> (B, rows * columns, embed_dim), and (rows, columns).
 
-    def __init__(self, img_size: Grid, patch_size: int, in_chans: int, dim: int, act_layer: Layer) -> None:
+    Raises:
+        ValueError: The patch size is neither 8 nor 16.
+    """
+
+    @placeable
+    def __init__(
+        self,
+        img_size: int | Grid = 224,
+        patch_size: int = 16,
+        in_chans: int = 3,
+        embed_dim: int = 768,
+        act_layer: Layer = nn.GELU,
+    ) -> None:
         super().__init__()
-        self.img_size, self.patch_size = img_size, patch_size
-        widths = [in_chans, *(dim // 2**i for i in reversed(range(int(math.log2(patch_size)))))]
+        if patch_size not in (8, 16):
+            raise ValueError(f"patch_size is 8 or 16, not {patch_size}")
+        self.img_size, self.patch_size = to_2tuple(img_size), patch_size
+        self.num_patches = math.prod(side // patch_size for side in self.img_size)
+        widths = [in_chans, *(embed_dim // 2**i for i in reversed(range(int(math.log2(patch_size)))))]
         self.proj = nn.Sequential()
         for i, (a, b) in enumerate(zip(widths, widths[1:])):
-            conv = nn.Conv2d(a, b, 3, stride=2, padding=1, bias=False)
-            self.proj.extend([*([act_layer()] if i else []), nn.Sequential(conv, nn.BatchNorm2d(b))])
+            self.proj.extend([*([act_layer()] if i else []), conv3x3(a, b, 2)])
 
     def forward(self, x: Tensor) -> tuple[Tensor, Grid]:
         x = self.proj(x)
         return x.flatten(2).transpose(1, 2), (x.shape[2], x.shape[3])
 
 
-class LocalInteraction(nn.Module):
-    """Two depthwise 3x3 convolutions over the tokens' grid. Shapes: (B, N, dim), (rows, columns) -> (B, N, dim)."""
+class LPI(nn.Module):
+    """Two depthwise convolutions over the tokens' grid of H rows and W columns.
 
-    def __init__(self, dim: int, act_layer: Layer) -> None:
+    Shapes: (B, N, in_features), H, W -> (B, N, out_features).
+    """
+
+    @placeable
+    def __init__(
+        self, in_features: int, out_features: int | None = None, act_layer: Layer = nn.GELU, kernel_size: int = 3
+    ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
+        out_features, padding = out_features or in_features, kernel_size // 2
+        self.conv1 = nn.Conv2d(in_features, in_features, kernel_size, padding=padding, groups=in_features)
         self.act = act_layer()
-        self.bn = nn.BatchNorm2d(dim)
-        self.conv2 = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
+        self.bn = nn.BatchNorm2d(in_features)
+        self.conv2 = nn.Conv2d(in_features, out_features, kernel_size, padding=padding, groups=out_features)
 
-    def forward(self, x: Tensor, grid: Grid) -> Tensor:
-        x = x.transpose(1, 2).reshape(x.shape[0], -1, grid[0], grid[1])
+    def forward(self, x: Tensor, H: int, W: int) -> Tensor:
+        x = x.transpose(1, 2).reshape(x.shape[0], -1, H, W)
         return self.conv2(self.bn(self.act(self.conv1(x)))).flatten(2).transpose(1, 2)
 
 
-class CrossCovarianceAttention(nn.Module):
+class XCA(nn.Module):
     """Attention of channels to channels within a head, over normalised tokens. Shapes: (B, N, dim) -> same."""
 
-    def __init__(self, dim: int, num_heads: int, qkv_bias: bool, attn_drop: float, proj_drop: float) -> None:
+    @placeable
+    def __init__(
+        self, dim: int, num_heads: int = 8, qkv_bias: bool = False, attn_drop: float = 0.0, proj_drop: float = 0.0
+    ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.temperature = nn.Parameter(torch.empty(num_heads, 1, 1))
@@ -116,104 +157,95 @@ class CrossCovarianceAttention(nn.Module):
         return self.proj_drop(self.proj(x.permute(0, 3, 1, 2).flatten(2)))
 
 
-class ClassAttention(nn.Module):
-    """The class token attends to all tokens. Shapes: (B, N, dim) -> (B, 1, dim)."""
-
-    def __init__(self, dim: int, num_heads: int, qkv_bias: bool, attn_drop: float, proj_drop: float) -> None:
-        super().__init__()
-        self.num_heads, self.fused_attn = num_heads, use_fused_attn()
-        self.q, self.k, self.v = (nn.Linear(dim, dim, bias=qkv_bias) for _ in range(3))
-        self.attn_drop = nn.Dropout(attn_drop)
-        self.proj = nn.Linear(dim, dim)
-        self.proj_drop = nn.Dropout(proj_drop)
-
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (t.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
-                   for t in (self.q(x[:, :1]), self.k(x), self.v(x)))
-        x = attend(q, k, v, self.fused_attn, self.attn_drop)
-        return self.proj_drop(self.proj(x.transpose(1, 2).flatten(2)))
-
-
-class CovarianceBlock(nn.Module):
+class XCABlock(nn.Module):
     """Attention among channels, local interaction, MLP, each with norm, scale and residual.
 
-    Shapes: (B, N, dim), (rows, columns) -> (B, N, dim). `eta` is the initial scale.
+    Shapes: (B, N, dim), rows, columns -> (B, N, dim). `eta` is the initial scale.
     """
 
+    @placeable
     def __init__(
         self,
         dim: int,
         num_heads: int,
-        mlp_ratio: float,
-        qkv_bias: bool,
-        proj_drop: float,
-        attn_drop: float,
-        act_layer: Layer,
-        norm_layer: Layer,
-        eta: float,
-        drop_path: float,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = False,
+        proj_drop: float = 0.0,
+        attn_drop: float = 0.0,
+        drop_path: float = 0.0,
+        act_layer: Layer = nn.GELU,
+        norm_layer: Layer = nn.LayerNorm,
+        eta: float = 1.0,
     ) -> None:
         super().__init__()
         self.eta = eta
         self.norm1 = norm_layer(dim)
-        self.attn = CrossCovarianceAttention(dim, num_heads, qkv_bias, attn_drop, proj_drop)
-        self.drop_path1 = DropPath(drop_path)
+        self.attn = XCA(dim, num_heads, qkv_bias, attn_drop, proj_drop)
+        self.drop_path1 = _make_drop_path(drop_path)
         self.norm3 = norm_layer(dim)
-        self.local_mp = LocalInteraction(dim, act_layer)
-        self.drop_path3 = DropPath(drop_path)
+        self.local_mp = LPI(dim, act_layer=act_layer)
+        self.drop_path3 = _make_drop_path(drop_path)
         self.norm2 = norm_layer(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop)
-        self.drop_path2 = DropPath(drop_path)
+        self.drop_path2 = _make_drop_path(drop_path)
         self.gamma1, self.gamma3, self.gamma2 = (nn.Parameter(torch.empty(dim)) for _ in range(3))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        for gamma in self._parameters.values():
+        for gamma in (self.gamma1, self.gamma3, self.gamma2):
             nn.init.constant_(gamma, self.eta)
 
-    def forward(self, x: Tensor, grid: Grid) -> Tensor:
+    def forward(self, x: Tensor, H: int, W: int) -> Tensor:
         x = x + self.drop_path1(self.gamma1 * self.attn(self.norm1(x)))
-        x = x + self.drop_path3(self.gamma3 * self.local_mp(self.norm3(x), grid))
+        x = x + self.drop_path3(self.gamma3 * self.local_mp(self.norm3(x), H, W))
         return x + self.drop_path2(self.gamma2 * self.mlp(self.norm2(x)))
 
 
-class ClassBlock(nn.Module):
+def _make_drop_path(rate: float) -> nn.Module:
+    return DropPath(rate) if rate > 0.0 else nn.Identity()
+
+
+class ClassAttentionBlock(nn.Module):
     """Attention of the class token to all tokens, and an MLP on it. Shapes: (B, 1 + N, dim) -> same.
 
-    Arguments as `CovarianceBlock`; `tokens_norm`: the second norm is of all tokens.
+    Arguments as `XCABlock`'s, but that `eta` None is for no scale; `tokens_norm`: the second norm is of all tokens.
     """
 
+    @placeable
     def __init__(
         self,
         dim: int,
         num_heads: int,
-        mlp_ratio: float,
-        qkv_bias: bool,
-        proj_drop: float,
-        attn_drop: float,
-        act_layer: Layer,
-        norm_layer: Layer,
-        eta: float,
-        tokens_norm: bool,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = False,
+        proj_drop: float = 0.0,
+        attn_drop: float = 0.0,
+        drop_path: float = 0.0,
+        act_layer: Layer = nn.GELU,
+        norm_layer: Layer = nn.LayerNorm,
+        eta: float | None = 1.0,
+        tokens_norm: bool = False,
     ) -> None:
         super().__init__()
         self.eta, self.tokens_norm = eta, tokens_norm
         self.norm1 = norm_layer(dim)
-        self.attn = ClassAttention(dim, num_heads, qkv_bias, attn_drop, proj_drop)
+        self.attn = ClassAttn(dim, num_heads, qkv_bias, attn_drop, proj_drop)
+        self.drop_path1 = _make_drop_path(drop_path)
         self.norm2 = norm_layer(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop)
-        self.gamma1, self.gamma2 = (nn.Parameter(torch.empty(dim)) for _ in range(2))
+        self.drop_path2 = _make_drop_path(drop_path)
+        self.gamma1, self.gamma2 = (1.0 if eta is None else nn.Parameter(torch.empty(dim)) for _ in range(2))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        for gamma in self._parameters.values():
-            nn.init.constant_(gamma, self.eta)
+        for gamma in self.parameters(recurse=False):
+            nn.init.constant_(gamma, self.eta or 0.0)
 
     def forward(self, x: Tensor) -> Tensor:
         normed = self.norm1(x)
-        x = x + self.gamma1 * torch.cat((self.attn(normed), normed[:, 1:]), dim=1)
+        x = x + self.drop_path1(self.gamma1 * torch.cat((self.attn(normed), normed[:, 1:]), dim=1))
         x = self.norm2(x) if self.tokens_norm else torch.cat((self.norm2(x[:, :1]), x[:, 1:]), dim=1)
-        return x + torch.cat((self.gamma2 * self.mlp(x[:, :1]), x[:, 1:]), dim=1)
+        return x + self.drop_path2(torch.cat((self.gamma2 * self.mlp(x[:, :1]), x[:, 1:]), dim=1))
 
 
 class XCiT(ImageModel):
@@ -276,31 +308,36 @@ class XCiT(ImageModel):
         tokens_norm: bool = False,
     ) -> None:
         super().__init__()
-        if patch_size not in (8, 16):
-            raise ValueError(f"patch_size is 8 or 16, not {patch_size}")
         act, norm = get_act_layer(act_layer) or nn.GELU, get_norm_layer(norm_layer) or LayerNorm
         self.num_classes, self.in_chans, self.img_size = num_classes, in_chans, to_2tuple(img_size)
         self.num_features = self.head_hidden_size = self.embed_dim = embed_dim
         self.num_prefix_tokens = 1
         self.patch_embed = ConvPatchEmbed(self.img_size, patch_size, in_chans, embed_dim, act)
         self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim))
-        self.pos_embed = FourierPositions(embed_dim) if use_pos_embed else None
+        self.pos_embed = PositionalEncodingFourier(dim=embed_dim) if use_pos_embed else None
         self.pos_drop = nn.Dropout(pos_drop_rate)
-        common = (embed_dim, num_heads, mlp_ratio, qkv_bias, proj_drop_rate, attn_drop_rate, act, norm, eta)
-        self.blocks = nn.Sequential(*(CovarianceBlock(*common, drop_path_rate) for _ in range(depth)))
-        self.cls_attn_blocks = nn.Sequential(*(ClassBlock(*common, tokens_norm) for _ in range(cls_attn_layers)))
+        common: dict[str, Any] = dict(
+            dim=embed_dim, num_heads=num_heads, mlp_ratio=mlp_ratio, qkv_bias=qkv_bias, proj_drop=proj_drop_rate,
+            attn_drop=attn_drop_rate, act_layer=act, norm_layer=norm, eta=eta)
+        self.blocks = nn.Sequential(*(XCABlock(**common, drop_path=drop_path_rate) for _ in range(depth)))
+        self.cls_attn_blocks = nn.Sequential(*(
+            ClassAttentionBlock(**common, tokens_norm=tokens_norm) for _ in range(cls_attn_layers)))
         self.norm = norm(embed_dim)
         self.flow = Flow(
-            stem=[Step("patch_embed", gives=("grid",)), Step("add_positions", takes=("grid",))],
-            stages=[Step(f"blocks.{i}", embed_dim, patch_size, takes=("grid",)) for i in range(depth)],
+            stem=[Step("patch_embed", gives=("grid",)),
+                  Step("add_positions", takes=("grid",), gives=("rows", "columns"))],
+            stages=[Step(f"blocks.{i}", embed_dim, patch_size, takes=("rows", "columns")) for i in range(depth)],
             tail=[Step("attend_to_class"), Step("norm")])
         self.set_global_pool(global_pool)
         self.head_drop = nn.Dropout(drop_rate)
         self.head = self.make_classifier(num_classes)
         self.init_weights()
 
-    def add_positions(self, x: Tensor, grid: Grid) -> Tensor:
-        return self.pos_drop(x if self.pos_embed is None else x + self.pos_embed(x, grid))
+    def add_positions(self, x: Tensor, grid: Grid) -> tuple[Tensor, int, int]:
+        rows, columns = grid[0], grid[1]
+        if self.pos_embed is not None:
+            x = x + self.pos_embed(1, rows, columns).flatten(2).transpose(1, 2)
+        return self.pos_drop(x), rows, columns
 
     def attend_to_class(self, x: Tensor) -> Tensor:
         """Put the class token before the patches (B, N, embed_dim) and let it read them."""

@@ -61,8 +61,6 @@ def test_names_are_there_or_said_to_be_absent(family):
 
 # Arguments of constructors that are not here.
 LACKING = {
-    "Cait": "attn_block attn_block_token_only block_layers block_layers_token mlp_block mlp_block_token_only "
-            "patch_layer",
     "CoaT": "out_features return_interm_layers", "ConVit": "hybrid_backbone",
     "Levit": "down_op stem_backbone stem_stride",
     "LevitDistilled": "down_op stem_backbone stem_stride",

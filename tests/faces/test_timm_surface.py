@@ -158,9 +158,6 @@ OTHERWISE = {  # why what we have is of another kind, or takes other arguments
         ("NAdamW", "capturable"), ("SGDW", "differentiable"))},
     "Muon(adamw_lr=)": "deprecated in timm; fallback_lr_scale says it",
     "Muon(verbose=)": "the groups tell which parameters fall back",
-    **{f"Cait({part}=)": _PARTS for part in (
-        "attn_block", "attn_block_token_only", "block_layers", "block_layers_token", "mlp_block",
-        "mlp_block_token_only", "patch_layer")},
     "CoaT(out_features=)": "forward_intermediates gives features",
     "CoaT(return_interm_layers=)": "forward_intermediates gives features",
     "ConVit(hybrid_backbone=)": _PARTS,

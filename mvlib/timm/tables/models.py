@@ -7,7 +7,7 @@ _MOBILE = "mvlib.timm.meanings.mobile"
 
 _CLASSES: dict[str, str] = {  # with timm's constructors, in the module of the family; `timm.models` has them, too
     "byobnet": "ByoBlockCfg create_block",
-    "cait": "Cait",
+    "cait": "Cait ClassAttn LayerScaleBlock LayerScaleBlockClassAttn TalkingHeadAttn",
     "coat": "CoaT",
     "convit": "ConVit",
     "convnext": "ConvNeXt",
@@ -95,6 +95,7 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
     "vovnet": "OsaBlock OsaStage SequentialAppendList",
     "xception": "Block SeparableConv2d",
     "xception_aligned": "PreSeparableConv2d PreXceptionModule SeparableConv2d XceptionModule",
+    "xcit": "ClassAttentionBlock ConvPatchEmbed LPI PositionalEncodingFourier XCA XCABlock conv3x3",
 }
 _FUNCTIONS: dict[str, str] = {  # of `meanings.families`
     "maxxvit": "window_reverse=window_reverse_to_size",
@@ -210,7 +211,6 @@ _ABSENT = {  # classes and functions, public in timm
     "byobnet": "BasicBlock BottleneckBlock DarkBlock DownsampleAvg EdgeBlock MobileOneBlock RepVggBlock "
                "SelfAttnBlock Stem create_byob_stages create_byob_stem create_shortcut drop_blocks expand_blocks_cfg "
                "get_layer_fns override_kwargs reduce_feat_size update_block_kwargs",
-    "cait": "ClassAttn LayerScaleBlock LayerScaleBlockClassAttn TalkingHeadAttn",
     "coat": "ConvPosEnc ConvRelPosEnc FactorAttnConvRelPosEnc ParallelBlock SerialBlock insert_cls remove_cls",
     "convit": "Block GPSA MHSA",
     "cspnet": "BottleneckBlock CrossStage CrossStage3 DarkBlock DarkStage "
@@ -234,11 +234,9 @@ _ABSENT = {  # classes and functions, public in timm
     "vgg": "ConvMlp",
     "visformer": "Block SpatialMlp",
     "vision_transformer_hybrid": "ConvStem checkpoint_filter_fn",
-    "xcit": "ClassAttentionBlock ConvPatchEmbed LPI PositionalEncodingFourier XCA XCABlock conv3x3",
 }
 
-_EXPORTED = ("ClassAttn LayerScaleBlock LayerScaleBlockClassAttn TalkingHeadAttn "
-             "create_byob_stem")  # of these, what `timm.models` has, too
+_EXPORTED = "create_byob_stem"  # of these, what `timm.models` has, too
 
 ABSENT: dict[str, dict[str, str]] = {
     "a cell gives what the next one reads of the cell before, too; timm's networks hand that on themselves": {
