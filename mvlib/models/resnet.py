@@ -61,13 +61,16 @@ class ResidualBlock(nn.Module):
         self, out_chs: int, attn_layer: AttnLayer, drop_path: nn.Module | None, downsample: nn.Module | None,
         stride: int, dilation: int, **act: nn.Module
     ) -> None:
-        """Add `se`, `drop_path`, the last activation under the name that the block has for it, and `downsample`."""
+        """Add `se`, the last activation under the name that the block has for it, `downsample` and `drop_path`.
+
+        What a block has not is None, as code that walks over blocks expects it.
+        """
         self.stride, self.dilation = stride, dilation
-        self.se = create_attn(attn_layer, out_chs) or nn.Identity()
-        self.drop_path = drop_path if drop_path is not None else nn.Identity()
+        self.se = create_attn(attn_layer, out_chs)
         for name, module in act.items():
             self.add_module(name, module)
-        self.downsample = downsample if downsample is not None else nn.Identity()
+        self.downsample = downsample
+        self.drop_path = drop_path
 
     def zero_init_last(self) -> None:
         """Let the block begin as an identity: the scale of the branch's last norm becomes 0."""
@@ -77,8 +80,11 @@ class ResidualBlock(nn.Module):
 
     def add_shortcut(self, branch: Tensor, x: Tensor) -> Tensor:
         """The block's output, but for the activation; `x` is its input."""
-        branch = self.drop_path(self.se(branch))
-        branch += self.downsample(x)
+        if self.se is not None:
+            branch = self.se(branch)
+        if self.drop_path is not None:
+            branch = self.drop_path(branch)
+        branch += x if self.downsample is None else self.downsample(x)
         return branch
 
 

@@ -265,3 +265,15 @@ def test_blocks_say_their_stride_and_dilation():
         if isinstance(block, timm_resnet.BasicBlock):
             found = ours.get_submodule(name)
             assert (found.stride, found.dilation) == (block.stride, block.dilation)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "seresnet50", "res2net50_26w_4s", "skresnet18"])
+def test_what_a_block_has_not_is_none(name):
+    """Code that walks over blocks asks `if block.downsample is not None: block.downsample[0]`."""
+    for rate in (0.0, 0.1):
+        theirs, ours = timm.create_model(name, drop_path_rate=rate), build(name, drop_path_rate=rate)
+        blocks = list(zip(theirs.layer2, ours.layer2))
+        assert len(blocks) > 1
+        for expected, found in blocks:
+            for part in ("se", "drop_path", "downsample", "drop_block"):
+                assert type(getattr(found, part, None)).__name__ == type(getattr(expected, part, None)).__name__, part
