@@ -39,6 +39,8 @@ class EfficientNet(MobileModel):
     (`num_features` 0) the features are the last stage's.
     """
 
+    _version = 2  # which torchvision's MNASNet looks for in a state dict: after 1 its stem came to be scaled, as ours is
+
     def make_head(
         self,
         num_features: int,
