@@ -531,7 +531,7 @@ def _translate(model: nn.Module, state_dict: StateDict, key_map: str | None) -> 
     """Convert a foreign layout: the one that the config names, or the one that the keys show."""
     for candidate in getattr(model, "key_maps", ()):
         if candidate.name == key_map or (key_map is None and candidate.matches(state_dict)):
-            return dict(candidate.convert(state_dict, model))
+            return dict(candidate.apply(state_dict, model))
     return dict(state_dict)
 
 

@@ -51,6 +51,7 @@ __all__ = [
     "resolve_name",
     "split_model_name_tag",
     "task_of",
+    "torchvision_arguments",
     "torchvision_builder",
 ]
 
@@ -560,6 +561,14 @@ def torchvision_builder(model_name: str) -> str | None:
     return _registry.builder_of.get(_follow(model_name, warn=False)[0])
 
 
+def torchvision_arguments(architecture: str) -> dict[str, Any]:
+    """By which arguments, beside its defaults, an architecture is torchvision's model; none where it has no such."""
+    if not is_model(architecture):
+        return {}
+    configs = get_arch_pretrained_cfgs(architecture).values()
+    return dict(next((config.model_args for config in configs if config.preprocessing == "torchvision"), {}))
+
+
 def builder_facts(builder: str) -> dict[str, Any]:
     """What is known of one of torchvision's builders.
 
@@ -833,9 +842,9 @@ def _entry_place(entry: _Entry) -> str:
 
 
 def caller_level() -> int:
-    """`stacklevel` of the nearest frame outside mvlib, so that a warning points at the user's line."""
+    """`stacklevel` of the nearest frame outside mvlib and torch, so that a warning points at the user's line."""
     level = 1
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_globals.get("__name__", "").startswith("mvlib"):
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(("mvlib", "torch.")):
         level, frame = level + 1, frame.f_back
     return level

@@ -236,6 +236,6 @@ def _adapt(module: Any, state_dict: StateDict, prefix: str, *_: Any) -> None:
     if key_map is not None and not given.keys() <= module.state_dict().keys():
         for key in given:
             del state_dict[prefix + key]
-        state_dict.update((prefix + key, value) for key, value in key_map.convert(given, module).items())
+        state_dict.update((prefix + key, value) for key, value in key_map.apply(given, module).items())
 
 

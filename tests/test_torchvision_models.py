@@ -5,6 +5,7 @@ import copy
 import functools
 import pickle
 import re
+import warnings
 
 import pytest
 import torch
@@ -110,6 +111,31 @@ def test_state_dicts_go_both_ways(builder):
     found = back.state_dict()
     assert all(torch.equal(found[key], state[key]) for key in state if not key.endswith(computed))
     assert list(found) == list(state)
+
+
+@pytest.mark.parametrize(("builder", "arguments"), [
+    ("efficientnet_v2_s", {"bn_eps": 0.001}), pytest.param("vgg11", {"fixed_grid": True}, marks=pytest.mark.slow)])
+def test_what_a_state_dict_does_not_tell_is_said(builder, arguments, tmp_path):
+    """Where torchvision's model is ours by another argument than the default, outputs differ."""
+    architecture, (said,) = registry.resolve_name(builder)[0], (f"{k}={v}" for k, v in arguments.items())
+    with uninitialised():
+        theirs, ours = models.get_model(builder), mvlib.create_model(architecture)
+        alike = mvlib.create_model(architecture, **arguments)
+    torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
+    other = rf"torchvision's model is '{architecture}' with {said}, as this one is not: outputs can differ; build it " \
+        rf"by mvlib.create_model\('{architecture}', {said}\)"
+    with pytest.warns(UserWarning, match=other) as caught:
+        ours.load_state_dict(theirs.state_dict())
+    assert [warning.filename for warning in caught] == [__file__]
+    with pytest.warns(UserWarning, match=other):
+        mvlib.load_checkpoint(ours, tmp_path / "theirs.pth")
+    with pytest.warns(UserWarning, match=f"mvlib's layout, which does not say whether '{architecture}' was built with "
+                                         f"{said}, as torchvision's is: if it was not, outputs can differ"):
+        theirs.load_state_dict(ours.state_dict())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        alike.load_state_dict(theirs.state_dict())
+        theirs.load_state_dict(theirs.state_dict())
 
 
 @pytest.mark.parametrize("builder", [

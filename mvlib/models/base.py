@@ -21,6 +21,7 @@ module that itself owns parameters has `reset_parameters()`, each that owns non-
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -31,6 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import registry
 from ..errors import CheckpointError
 from ..layers.helpers import owns_meta, placeable
 from ..layers.pool import ConvClassifier, GlobalPool2d, Head
@@ -162,6 +164,23 @@ class KeyMap:
     name: str
     matches: Callable[[Mapping[str, Any]], bool]
     convert: Callable[[StateDict, nn.Module], StateDict]
+
+    def apply(self, state_dict: StateDict, model: nn.Module) -> StateDict:
+        """`convert`, for a model that loads the result; warns where torchvision's model is ours by other arguments than
+        our defaults (an eps, say), which no state dict tells."""
+        name, given = getattr(model, "architecture", ""), getattr(model, "model_args", {})
+        theirs = registry.torchvision_arguments(name) if self.name in ("torchvision", "mvlib") else {}
+        said = ", ".join(f"{key}={value}" for key, value in theirs.items())
+        problem = None
+        if self.name == "mvlib" and theirs:
+            problem = f"mvlib's layout, which does not say whether '{name}' was built with {said}, as torchvision's " \
+                "is: if it was not, outputs can differ"
+        elif any(given.get(key) != value for key, value in theirs.items()):
+            problem = f"torchvision's layout, and torchvision's model is '{name}' with {said}, as this one is not: " \
+                f"outputs can differ; build it by mvlib.create_model('{name}', {said})"
+        if problem:
+            warnings.warn(f"these weights have {problem}", UserWarning, stacklevel=registry.caller_level())
+        return self.convert(state_dict, model)
 
 
 def rename_keys(state_dict: StateDict, *pairs: tuple[str, Any], prefix: str = "") -> StateDict:
@@ -765,7 +784,7 @@ class ImageModel(nn.Module):
         it is stays as it is."""
         key_map = next((candidate for candidate in self.key_maps if candidate.matches(state_dict)), None)
         if key_map is not None:
-            return self.fit_state_dict(key_map.convert(state_dict, self))
+            return self.fit_state_dict(key_map.apply(state_dict, self))
         own = {key: getattr(value, "shape", None) for key, value in self.state_dict().items()}
         fits = {key: value for key, value in state_dict.items()
                 if key in own and own[key] == getattr(value, "shape", None)}

@@ -39,7 +39,7 @@ class EfficientNet(MobileModel):
     (`num_features` 0) the features are the last stage's.
     """
 
-    _version = 2  # which torchvision's MNASNet looks for in a state dict: after 1 its stem came to be scaled, as ours is
+    _version = 2  # which torchvision's MNASNet asks a state dict for: of 1 the stem was not scaled, as ours is
 
     def make_head(
         self,
