@@ -24,7 +24,7 @@ from ..layers.blur_pool import AaLayer, create_aa
 from ..layers.channel_attention import AttnLayer, get_attn
 from ..layers.conv import ConvNormAct
 from ..layers.drop import DropPath, drop_path_rates
-from ..layers.helpers import make_divisible
+from ..layers.helpers import make_divisible, placeable
 from ..layers.norm import NormLayer
 from ..layers.pool import ClassifierHead
 from ..layers.stage import run_blocks
@@ -34,7 +34,8 @@ from .base import Flow, ImageModel, Indices, Step
 if TYPE_CHECKING:
     from ._variants.cspnet import *
 
-__all__ = ["BottleneckBlock", "CrossStage", "CrossStage3", "CspNet", "DarkBlock", "DarkStage", "EdgeBlock"]
+__all__ = ["BottleneckBlock", "CrossStage", "CrossStage3", "CspNet", "DarkBlock", "DarkStage", "EdgeBlock",
+           "create_csp_stem"]
 
 Layer = Callable[..., nn.Module]
 
@@ -42,45 +43,62 @@ Layer = Callable[..., nn.Module]
 # --- blocks
 
 
+def _attention(attn_layer: Layer | None, chs: int, act_layer: ActLayer) -> nn.Module:
+    """Channel attention with the block's activation, where it has one; an identity for none."""
+    if attn_layer is None:
+        return nn.Identity()
+    takes_act = "act_layer" in inspect.signature(attn_layer).parameters
+    return attn_layer(chs, act_layer=act_layer) if takes_act else attn_layer(chs)
+
+
 class BottleneckBlock(nn.Module):
     """ResNet's bottleneck: convolutions of 1x1, 3x3 and 1x1, whose sum with the input is activated.
 
-    Shapes: (B, chs, H, W) -> same.
+    Shapes: (B, in_chs, H, W) -> (B, out_chs, H, W); the two are the same.
 
     Args:
-        chs: Channels of input and output.
+        in_chs: Channels of the input.
+        out_chs: Channels of the output.
+        dilation: Of the 3x3 convolution.
         bottle_ratio: Channels within per channel of the output.
-        dilation, groups: Of the 3x3 convolution.
-        attn: Makes the channel attention behind it from a number of channels.
-        drop_path: Rate of stochastic depth.
+        groups: Of the 3x3 convolution.
         act_layer, norm_layer: Activation and norm behind the convolutions.
+        attn_last: Attention behind the last convolution instead of the 3x3 one; of this block alone.
+        attn_layer: Makes channel attention from a number of channels, and an activation where it takes one.
+        drop_block: Makes a module that drops squares behind the 3x3 convolution.
+        drop_path: Rate of stochastic depth.
     """
 
     last_conv: ClassVar[str] = "conv3"
 
+    @placeable
     def __init__(
         self,
-        chs: int,
-        bottle_ratio: float,
+        in_chs: int,
+        out_chs: int,
         dilation: int = 1,
+        bottle_ratio: float = 0.25,
         groups: int = 1,
-        attn: Layer = nn.Identity,
-        drop_path: float = 0.0,
         act_layer: ActLayer = nn.ReLU,
         norm_layer: NormLayer = nn.BatchNorm2d,
+        attn_last: bool = False,
+        attn_layer: Layer | None = None,
+        drop_block: Layer | None = None,
+        drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        width = round(chs * bottle_ratio)
+        width = round(out_chs * bottle_ratio)
         conv = partial(ConvNormAct, act_layer=act_layer, norm_layer=norm_layer)
-        self.conv1 = conv(chs, width, 1)
-        self.conv2 = conv(width, width, 3, dilation=dilation, groups=groups)
-        self.attn2 = attn(width)
-        self.conv3 = conv(width, chs, 1, apply_act=False)
+        self.conv1 = conv(in_chs, width, 1)
+        self.conv2 = conv(width, width, 3, dilation=dilation, groups=groups, drop_layer=drop_block)
+        self.attn2 = _attention(None if attn_last else attn_layer, width, act_layer)
+        self.conv3 = conv(width, out_chs, 1, apply_act=False)
+        self.attn3 = _attention(attn_layer if attn_last else None, out_chs, act_layer)
         self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
         self.act3 = create_act_layer(act_layer, inplace=True) or nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        branch = self.conv3(self.attn2(self.conv2(self.conv1(x))))
+        branch = self.attn3(self.conv3(self.attn2(self.conv2(self.conv1(x)))))
         return self.act3(self.drop_path(branch) + x)
 
 
@@ -90,24 +108,28 @@ class DarkBlock(nn.Module):
     spatial_first: ClassVar[bool] = False
     last_conv: ClassVar[str] = "conv2"
 
+    @placeable
     def __init__(
         self,
-        chs: int,
-        bottle_ratio: float,
+        in_chs: int,
+        out_chs: int,
         dilation: int = 1,
+        bottle_ratio: float = 0.5,
         groups: int = 1,
-        attn: Layer = nn.Identity,
+        act_layer: ActLayer = nn.ReLU,
+        norm_layer: NormLayer = nn.BatchNorm2d,
+        attn_layer: Layer | None = None,
+        drop_block: Layer | None = None,
         drop_path: float = 0.0,
-        **layer_args: Any,
     ) -> None:
         super().__init__()
-        width = round(chs * bottle_ratio)
-        pointwise: Layer = partial(ConvNormAct, kernel_size=1, **layer_args)
-        spatial: Layer = partial(ConvNormAct, kernel_size=3, dilation=dilation, groups=groups, **layer_args)
+        width = round(out_chs * bottle_ratio)
+        pointwise: Layer = partial(ConvNormAct, kernel_size=1, act_layer=act_layer, norm_layer=norm_layer)
+        spatial: Layer = partial(pointwise, kernel_size=3, dilation=dilation, groups=groups, drop_layer=drop_block)
         first, second = (spatial, pointwise) if self.spatial_first else (pointwise, spatial)
-        self.conv1 = first(chs, width)
-        self.attn = attn(width)
-        self.conv2 = second(width, chs)
+        self.conv1 = first(in_chs, width)
+        self.attn = _attention(attn_layer, width, act_layer)
+        self.conv2 = second(width, out_chs)
         self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -135,6 +157,18 @@ def _downsample(
     return ConvNormAct(in_chs, out_chs, 3, stride, "", dilation, groups, aa_layer=aa_layer, **layer_args)
 
 
+def _layer_args(block_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """What a stage's own convolutions share with its blocks; what is not said is none, as in timm."""
+    return {key: block_kwargs.get(key) for key in ("act_layer", "norm_layer")}
+
+
+def _make_blocks(
+    chs: int, depth: int, block_fn: Layer, block_dpr: Sequence[float] | None, **block_kwargs: Any
+) -> nn.Sequential:
+    rates = [0.0] * depth if block_dpr is None else block_dpr
+    return nn.Sequential(*(block_fn(chs, chs, drop_path=rate, **block_kwargs) for rate in rates[:depth]))
+
+
 class CrossStage(nn.Module):
     """Downsampling, a 1x1 convolution, blocks on the second half of its channels, and a convolution that joins both.
 
@@ -143,10 +177,14 @@ class CrossStage(nn.Module):
     Args:
         in_chs: Channels of the input.
         out_chs: Channels of the output.
-        blocks: Makes each block from its channels.
         stride: Of the downsampling, which is left out where it changes neither size nor dilation.
-        dilation: Of the downsampling and of the blocks.
-        layer_args: `norm_layer` and `act_layer` of the convolutions. What is not here is as in `CspNet`.
+        dilation: Of the blocks.
+        depth: Blocks.
+        first_dilation: Of the downsampling; the blocks' unless given.
+        block_dpr: Rate of stochastic depth of each block.
+        block_fn: Makes a block.
+        block_kwargs: Its further arguments; `act_layer`, `norm_layer` are the other convolutions', too, and `aa_layer`
+            the downsampling's. What is not here is as in `CspNet`.
 
     Raises:
         ValueError: The ratios do not give the blocks half of the channels.
@@ -155,35 +193,43 @@ class CrossStage(nn.Module):
     grad_checkpointing: bool = False
     has_transition: ClassVar[bool] = True  # a convolution behind the blocks
 
+    @placeable
     def __init__(
         self,
         in_chs: int,
         out_chs: int,
-        blocks: Sequence[Layer],
-        stride: int = 1,
-        dilation: tuple[int, int] = (1, 1),
-        groups: int = 1,
+        stride: int,
+        dilation: int,
+        depth: int,
         block_ratio: float = 1.0,
+        bottle_ratio: float = 1.0,
         expand_ratio: float = 1.0,
+        groups: int = 1,
+        first_dilation: int | None = None,
         avg_down: bool = False,
         down_growth: bool = False,
         cross_linear: bool = False,
+        block_dpr: Sequence[float] | None = None,
+        block_fn: Layer = BottleneckBlock,
+        *,
         aa_layer: AaLayer = None,
-        **layer_args: Any,
+        **block_kwargs: Any,
     ) -> None:
         super().__init__()
         self.width = width = round(out_chs * block_ratio)
         if width != round(out_chs * expand_ratio) // 2:
             raise ValueError(f"block_ratio {block_ratio} is not half of expand_ratio {expand_ratio}, of two paths")
+        layer_args, first_dilation = _layer_args(block_kwargs), first_dilation or dilation
         conv: Layer = partial(ConvNormAct, kernel_size=1, **layer_args)
         down_chs: int = in_chs
         self.conv_down: nn.Module = nn.Identity()
-        if stride != 1 or dilation[0] != dilation[1]:
+        if stride != 1 or first_dilation != dilation:
             down_chs = out_chs if down_growth or avg_down else in_chs
             self.conv_down = _downsample(
-                in_chs, down_chs, stride, dilation[0], groups, avg_down, aa_layer, **layer_args)
+                in_chs, down_chs, stride, first_dilation, groups, avg_down, aa_layer, **layer_args)
         self.conv_exp = conv(down_chs, 2 * width, apply_act=not cross_linear)
-        self.blocks = nn.Sequential(*(block(width) for block in blocks))
+        self.blocks = _make_blocks(width, depth, block_fn, block_dpr, dilation=dilation, bottle_ratio=bottle_ratio,
+                                   groups=groups, **block_kwargs)
         if self.has_transition:
             self.conv_transition_b = conv(width, width)
         self.conv_transition = conv(2 * width, out_chs)
@@ -210,39 +256,93 @@ class CrossStage3(CrossStage):
 class DarkStage(nn.Sequential):
     """Downsampling, then blocks on all channels. Shapes and arguments as of `CrossStage`, as far as it takes them."""
 
+    @placeable
     def __init__(
         self,
         in_chs: int,
         out_chs: int,
-        blocks: Sequence[Layer],
-        stride: int = 1,
-        dilation: tuple[int, int] = (1, 1),
-        groups: int = 1,
+        stride: int,
+        dilation: int,
+        depth: int,
         block_ratio: float = 1.0,
+        bottle_ratio: float = 1.0,
+        groups: int = 1,
+        first_dilation: int | None = None,
         avg_down: bool = False,
+        block_fn: Layer = BottleneckBlock,
+        block_dpr: Sequence[float] | None = None,
+        *,
         aa_layer: AaLayer = None,
-        **layer_args: Any,
+        **block_kwargs: Any,
     ) -> None:
         if block_ratio != 1.0:
             raise ValueError(f"block_ratio is 1 for a stage without a second path, not {block_ratio}")
         super().__init__()
-        self.conv_down = _downsample(in_chs, out_chs, stride, dilation[0], groups, avg_down, aa_layer, **layer_args)
-        self.blocks = nn.Sequential(*(block(out_chs) for block in blocks))
+        self.conv_down = _downsample(in_chs, out_chs, stride, first_dilation or dilation, groups, avg_down, aa_layer,
+                                     **_layer_args(block_kwargs))
+        self.blocks = _make_blocks(out_chs, depth, block_fn, block_dpr, dilation=dilation, bottle_ratio=bottle_ratio,
+                                   groups=groups, **block_kwargs)
 
 
 _STAGES = {"csp": CrossStage, "cs3": CrossStage3, "dark": DarkStage}
 
 
+# --- the stem
+
+
+def create_csp_stem(
+    in_chans: int = 3,
+    out_chs: int | Sequence[int] = 32,
+    kernel_size: int = 3,
+    stride: int = 2,
+    pool: str | None = "",
+    padding: int | str = "",
+    act_layer: ActLayer = nn.ReLU,
+    norm_layer: NormLayer = nn.BatchNorm2d,
+    aa_layer: AaLayer = None,
+    device: Any = None,
+    dtype: Any = None,
+) -> tuple[nn.Sequential, list[dict[str, Any]]]:
+    """A stem, and what it offers as features: of each size the last map, as `feature_info` has it.
+
+    Args:
+        in_chans: Channels of the image.
+        out_chs: Channels of each of its convolutions.
+        kernel_size: Their kernel.
+        stride: 1, 2 (the first convolution) or 4 (and the last, or the pool).
+        pool: "max" for a max pool at its end, of stride 4; "" for none.
+        padding: The first convolution's, see `layers.resolve_padding`.
+        act_layer, norm_layer: Behind the convolutions.
+        aa_layer: Anti-aliased downsampling behind a pool of stride 1, see `create_aa`.
+
+    Raises:
+        ValueError: An option has an unknown value.
+    """
+    for option, value, known in (("stem_stride", stride, (1, 2, 4)),
+                                 ("stem_pool", pool or "", ("", "max") if stride == 4 else ("",))):
+        if value not in known:
+            raise ValueError(f"unknown {option} {value!r}; known: {', '.join(map(repr, known))}")
+    places = dict(device=device, dtype=dtype)
+    stem, chs, reduction = nn.Sequential(), in_chans, 1
+    taps: dict[int, dict[str, Any]] = {}  # by size
+    widths = [out_chs] if isinstance(out_chs, int) else list(out_chs)
+    for i, width in enumerate(widths, start=1):
+        strided = stride > 1 if i == 1 else i == len(widths) and stride == 4 and not pool
+        stem.add_module(f"conv{i}", ConvNormAct(
+            chs, width, kernel_size, 2 if strided else 1, padding if i == 1 else "", act_layer=act_layer,
+            norm_layer=norm_layer, **places))
+        chs, reduction = width, reduction * 2 if strided else reduction
+        taps[reduction] = dict(num_chs=chs, reduction=reduction, module=f"stem.conv{i}")
+    if pool:
+        stem.add_module("pool", nn.MaxPool2d(3, stride=1 if aa_layer else 2, padding=1))
+        if aa_layer:
+            stem.add_module("aa", create_aa(aa_layer, chs, stride=2, **places))
+        reduction *= 2
+        taps[reduction] = dict(num_chs=chs, reduction=reduction, module="stem.aa" if aa_layer else "stem.pool")
+    return stem, list(taps.values())
+
+
 # --- the model
-
-
-def _attention(attn_layer: AttnLayer, attn_kwargs: Mapping[str, Any] | None, act_layer: ActLayer) -> Layer:
-    """What makes channel attention with the model's activation, where it has one; an identity for none."""
-    layer = get_attn(attn_layer)
-    if layer is None:
-        return nn.Identity
-    own = dict(act_layer=act_layer) if "act_layer" in inspect.signature(layer).parameters else {}
-    return partial(layer, **own, **(attn_kwargs or {}))
 
 
 def _by_stage(count: int, **options: Any) -> list[dict[str, Any]]:
@@ -333,8 +433,7 @@ class CspNet(ImageModel):
             len(depth), stage_type=stage_type, block_type=block_type, stride=stride, groups=groups,
             block_ratio=block_ratio, bottle_ratio=bottle_ratio, avg_down=avg_down, attn_layer=attn_layer,
             attn_kwargs=attn_kwargs, expand_ratio=expand_ratio, cross_linear=cross_linear, down_growth=down_growth)
-        options = [("output_stride", output_stride, (8, 16, 32)), ("stem_stride", stem_stride, (1, 2, 4)),
-                   ("stem_pool", stem_pool or "", ("", "max") if stem_stride == 4 else ("",)),
+        options = [("output_stride", output_stride, (8, 16, 32)),
                    *(("stage_type", stage["stage_type"], tuple(_STAGES)) for stage in stages),
                    *(("block_type", stage["block_type"], tuple(_BLOCKS)) for stage in stages)]
         for option, value, known in options:
@@ -345,41 +444,29 @@ class CspNet(ImageModel):
         self.num_classes, self.in_chans, self.zero_init_last = num_classes, in_chans, zero_init_last
         layer_args: dict[str, Any] = dict(act_layer=act_layer, norm_layer=norm_layer)
 
-        self.stem = nn.Sequential()
-        chs, reduction, dilation = in_chans, 1, 1
-        taps: dict[int, tuple[str, int]] = {}  # of each size the last convolution, or the pool; and channels
-        widths = [stem_out_chs] if isinstance(stem_out_chs, int) else list(stem_out_chs)
-        for i, width in enumerate(widths, start=1):
-            strided = stem_stride > 1 if i == 1 else i == len(widths) and stem_stride == 4 and not stem_pool
-            self.stem.add_module(f"conv{i}", ConvNormAct(
-                chs, width, stem_kernel_size, 2 if strided else 1, stem_padding if i == 1 else "", **layer_args))
-            chs, reduction = width, reduction * 2 if strided else reduction
-            taps[reduction] = f"conv{i}", chs
-        if stem_pool:
-            self.stem.add_module("pool", nn.MaxPool2d(3, stride=1 if aa_layer else 2, padding=1))
-            if aa_layer:
-                self.stem.add_module("aa", create_aa(aa_layer, chs, stride=2))
-            reduction *= 2
-            taps[reduction] = "aa" if aa_layer else "pool", chs
+        self.stem, taps = create_csp_stem(in_chans, stem_out_chs, stem_kernel_size, stem_stride, stem_pool,
+                                          stem_padding, aa_layer=aa_layer, **layer_args)
+        chs, reduction, dilation = taps[-1]["num_chs"], taps[-1]["reduction"], 1
         if stages[0]["stride"] == 1:  # the first stage gives a map of that size
-            del taps[reduction]
-        named = {name: (width, size) for size, (name, width) in taps.items()}
-        self.flow = Flow(stages=[], stem=[Step(f"stem.{name}", *named.get(name, ())) for name in self.stem._modules])
+            taps.pop()
+        named = {tap["module"]: (tap["num_chs"], tap["reduction"]) for tap in taps}
+        self.flow = Flow(stages=[], stem=[
+            Step(f"stem.{name}", *named.get(f"stem.{name}", ())) for name in self.stem._modules])
 
         self.stages = nn.Sequential()
         for i, (own, rates) in enumerate(zip(stages, drop_path_rates(drop_path_rate, list(depth)))):
             if reduction >= output_stride and own["stride"] > 1:
                 dilation, own["stride"] = dilation * own["stride"], 1
             reduction *= own["stride"]
-            attn = _attention(own.pop("attn_layer"), own.pop("attn_kwargs"), act_layer)
-            make_block = partial(_BLOCKS[own.pop("block_type")], bottle_ratio=own.pop("bottle_ratio"),
-                                 dilation=dilation, groups=own["groups"], attn=attn, **layer_args)
+            attn, attn_kwargs = get_attn(own.pop("attn_layer")), own.pop("attn_kwargs") or {}
             make_stage = _STAGES[own.pop("stage_type")]
-            takes = inspect.signature(make_stage).parameters  # one path has fewer options
+            if make_stage is DarkStage:  # one path has fewer options
+                for key in ("expand_ratio", "cross_linear", "down_growth"):
+                    del own[key]
             self.stages.append(make_stage(
-                chs, out_chs[i], [partial(make_block, drop_path=rate) for rate in rates],
-                dilation=(1 if dilation <= 2 else 2, dilation), aa_layer=aa_layer,
-                **{key: value for key, value in own.items() if key in takes}, **layer_args))
+                chs, out_chs[i], dilation=dilation, first_dilation=1 if dilation <= 2 else 2, depth=depth[i],
+                block_fn=_BLOCKS[own.pop("block_type")], block_dpr=rates, aa_layer=aa_layer,
+                attn_layer=attn and partial(attn, **attn_kwargs), **own, **layer_args))
             chs = out_chs[i]
             self.flow.stages.append(Step(f"stages.{i}", chs, reduction))
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -29,7 +29,7 @@ from ..layers.activations import ActLayer, get_act_layer
 from ..layers.channel_attention import SEModule
 from ..layers.conv import ConvNormAct, create_conv2d
 from ..layers.drop import DropPath, drop_path_rates
-from ..layers.helpers import make_divisible
+from ..layers.helpers import make_divisible, placeable
 from ..layers.norm import GroupNormAct, NormLayer, get_norm_act_layer
 from ..layers.pool import ClassifierHead, shortcut_pool
 from ..registry import register_model
@@ -38,7 +38,10 @@ from .base import Flow, ImageModel, KeyMap, StateDict, Step
 if TYPE_CHECKING:
     from ._variants.regnet import *
 
-__all__ = ["Bottleneck", "PreBottleneck", "RegNet"]
+__all__ = [
+    "Bottleneck", "PreBottleneck", "RegNet", "RegStage", "adjust_widths_groups_comp", "create_shortcut",
+    "downsample_avg", "downsample_conv", "generate_regnet", "quantize_float",
+]
 
 _SHORTCUTS = ("conv1x1", "avg", "", None)
 
@@ -46,54 +49,122 @@ _SHORTCUTS = ("conv1x1", "avg", "", None)
 # --- widths
 
 
-def block_widths(depth: int, w0: int, wa: float, wm: float, multiple: int = 8) -> list[int]:
+def generate_regnet(
+    width_slope: float, width_initial: int, width_mult: float, depth: int, group_size: int, quant: int = 8
+) -> tuple[list[int], int, list[int]]:
     """The quantised widths of `depth` blocks, from the first to the last; equations 2 to 4 of the paper.
 
     Args:
+        width_slope: By how much a block is wider than the one before it.
+        width_initial: Width of the first block, a multiple of `quant`.
+        width_mult: Ratio of the widths of two stages.
         depth: Number of blocks.
-        w0: Width of the first block, a multiple of 8.
-        wa: By how much a block is wider than the one before it.
-        wm: Ratio of the widths of two stages.
-        multiple: Widths are multiples of it.
+        group_size: Channels of a group.
+        quant: Widths are multiples of it.
+
+    Returns:
+        The widths, the number of stages, `group_size` for each stage.
 
     Raises:
         ValueError: The numbers make no widths.
     """
-    if wa < 0 or w0 <= 0 or wm <= 1 or w0 % multiple:
-        raise ValueError(f"RegNet needs wa >= 0, wm > 1 and w0 a multiple of {multiple}, not wa={wa}, wm={wm}, w0={w0}")
-    exponents = [round(math.log((w0 + wa * i) / w0) / math.log(wm)) for i in range(depth)]
-    return [round(w0 * wm**exponent / multiple) * multiple for exponent in exponents]
+    if width_slope < 0 or width_initial <= 0 or width_mult <= 1 or width_initial % quant:
+        raise ValueError(f"RegNet needs wa >= 0, wm > 1 and w0 a multiple of {quant}, not wa={width_slope}, "
+                         f"wm={width_mult}, w0={width_initial}")
+    exponents = [round(math.log((width_initial + width_slope * i) / width_initial) / math.log(width_mult))
+                 for i in range(depth)]
+    widths = [quantize_float(width_initial * width_mult**exponent, quant) for exponent in exponents]
+    stages = len(set(widths))
+    return widths, stages, [group_size] * stages
 
 
-def fit_to_groups(width: int, group_size: int, bottle_ratio: float, min_ratio: float) -> tuple[int, int]:
-    """Width of a stage and channels of a group, changed so that groups divide the bottleneck.
+def quantize_float(f: float, q: int) -> int:
+    """The multiple of `q` that is nearest to `f`; the even one half of the way."""
+    return round(f / q) * q
 
-    The bottleneck, `bottle_ratio` times as wide, is rounded to the nearest multiple of a group, which is no larger than
+
+def adjust_widths_groups_comp(
+    widths: Sequence[int], bottle_ratios: Sequence[float], groups: Sequence[int], min_ratio: float = 0.0
+) -> tuple[list[int], list[int]]:
+    """Widths of stages and channels of their groups, changed so that groups divide the bottlenecks.
+
+    A bottleneck, of so many times the width, is rounded to the nearest multiple of a group, which is no larger than
     the bottleneck; upwards where less than `min_ratio` of it would stay.
     """
-    inner = int(width * bottle_ratio)
-    group_size = min(group_size, inner)
-    if min_ratio:
-        inner = make_divisible(inner, group_size, round_limit=min_ratio)
-    else:
-        inner = round(inner / group_size) * group_size
-    return int(inner / bottle_ratio), group_size
+    inner = [int(width * ratio) for width, ratio in zip(widths, bottle_ratios)]
+    groups = [min(group, chs) for group, chs in zip(groups, inner)]
+    fit = partial(make_divisible, round_limit=min_ratio) if min_ratio else quantize_float
+    fitted = [fit(chs, group) for chs, group in zip(inner, groups)]
+    return [int(chs / ratio) for chs, ratio in zip(fitted, bottle_ratios)], groups
 
 
 # --- blocks
 
 
-def _shortcut(
-    kind: str | None, in_chs: int, out_chs: int, stride: int, dilation: tuple[int, int], conv: Callable[..., nn.Module]
+def downsample_conv(
+    in_chs: int,
+    out_chs: int,
+    kernel_size: int = 1,
+    stride: int = 1,
+    dilation: int = 1,
+    norm_layer: NormLayer = None,
+    preact: bool = False,
+    device: Any = None,
+    dtype: Any = None,
+) -> nn.Module:
+    """A shortcut's convolution, with a norm (batch norm unless given) but for `preact`; 1x1 where it changes no size.
+
+    Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride).
+    """
+    if stride == dilation == 1:
+        kernel_size = 1
+    conv: Callable[..., nn.Module] = create_conv2d if preact else partial(
+        ConvNormAct, norm_layer=norm_layer or nn.BatchNorm2d, apply_act=False)
+    return conv(in_chs, out_chs, kernel_size, stride=stride, dilation=dilation if kernel_size > 1 else 1,
+                device=device, dtype=dtype)
+
+
+def downsample_avg(
+    in_chs: int,
+    out_chs: int,
+    kernel_size: int = 1,
+    stride: int = 1,
+    dilation: int = 1,
+    norm_layer: NormLayer = None,
+    preact: bool = False,
+    device: Any = None,
+    dtype: Any = None,
+) -> nn.Sequential:
+    """Average pooling and a 1x1 convolution, whatever `kernel_size` is. Shapes and arguments as `downsample_conv`."""
+    conv = downsample_conv(in_chs, out_chs, norm_layer=norm_layer, preact=preact, device=device, dtype=dtype)
+    return nn.Sequential(shortcut_pool(stride, dilation), conv)
+
+
+def create_shortcut(
+    downsample_type: str | None,
+    in_chs: int,
+    out_chs: int,
+    kernel_size: int,
+    stride: int,
+    dilation: tuple[int, int] = (1, 1),
+    norm_layer: NormLayer = None,
+    preact: bool = False,
+    device: Any = None,
+    dtype: Any = None,
 ) -> nn.Module | None:
-    """What a block's input passes on its way to the output; None where the shapes differ and there is no such way."""
+    """What a block's input passes on its way to the output; None where the shapes differ and there is no such way.
+
+    Raises:
+        ValueError: The type is unknown.
+    """
+    if downsample_type not in _SHORTCUTS:
+        raise ValueError(f"unknown downsample {downsample_type!r}; known: {', '.join(map(repr, _SHORTCUTS))}")
     if in_chs == out_chs and stride == 1 and dilation[0] == dilation[1]:
         return nn.Identity()
-    if not kind:
+    if not downsample_type:
         return None
-    if kind == "conv1x1":
-        return conv(in_chs, out_chs, 1, stride=stride)
-    return nn.Sequential(shortcut_pool(stride, dilation[0]), conv(in_chs, out_chs, 1))
+    make = downsample_avg if downsample_type == "avg" else downsample_conv
+    return make(in_chs, out_chs, kernel_size, stride, dilation[0], norm_layer, preact, device, dtype)
 
 
 class Bottleneck(nn.Module):
@@ -112,9 +183,11 @@ class Bottleneck(nn.Module):
         downsample: How the shortcut changes shape: "conv1x1", "avg" (average pool, then 1x1 convolution), or None for
             no shortcut where it would have to.
         linear_out: No activation behind the sum.
+        drop_block: Makes a module that drops squares behind the 3x3 convolution.
         drop_path_rate: Rate of stochastic depth.
     """
 
+    @placeable
     def __init__(
         self,
         in_chs: int,
@@ -128,17 +201,19 @@ class Bottleneck(nn.Module):
         linear_out: bool = False,
         act_layer: ActLayer = nn.ReLU,
         norm_layer: NormLayer = nn.BatchNorm2d,
+        drop_block: Callable[..., nn.Module] | None = None,
         drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
         inner = round(out_chs * bottle_ratio)
         conv = partial(ConvNormAct, norm_layer=norm_layer, act_layer=act_layer)
         self.conv1 = conv(in_chs, inner, 1)
-        self.conv2 = conv(inner, inner, 3, stride=stride, dilation=dilation[0], groups=inner // group_size)
+        self.conv2 = conv(inner, inner, 3, stride=stride, dilation=dilation[0], groups=inner // group_size,
+                          drop_layer=drop_block)
         self.se = _squeeze_excite(inner, in_chs, se_ratio, act_layer)
         self.conv3 = conv(inner, out_chs, 1, apply_act=False)
         self.act3 = nn.Identity() if linear_out else get_act_layer(act_layer)(inplace=True)
-        self.downsample = _shortcut(downsample, in_chs, out_chs, stride, dilation, partial(conv, apply_act=False))
+        self.downsample = create_shortcut(downsample, in_chs, out_chs, 1, stride, dilation, norm_layer)
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0.0 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -152,9 +227,11 @@ class Bottleneck(nn.Module):
 class PreBottleneck(nn.Module):
     """A `Bottleneck` with norm and activation before each convolution; the shortcut begins behind the first of them.
 
-    Shapes and arguments as for `Bottleneck`; the output carries no activation, whatever `linear_out` is.
+    Shapes and arguments as for `Bottleneck`; the output carries no activation, whatever `linear_out` is, and
+    no squares are dropped.
     """
 
+    @placeable
     def __init__(
         self,
         in_chs: int,
@@ -168,6 +245,7 @@ class PreBottleneck(nn.Module):
         linear_out: bool = False,
         act_layer: ActLayer = nn.ReLU,
         norm_layer: NormLayer = nn.BatchNorm2d,
+        drop_block: Callable[..., nn.Module] | None = None,
         drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
@@ -180,7 +258,7 @@ class PreBottleneck(nn.Module):
         self.se = _squeeze_excite(inner, in_chs, se_ratio, act_layer)
         self.norm3 = norm_act(inner)
         self.conv3 = create_conv2d(inner, out_chs, 1)
-        self.downsample = _shortcut(downsample, in_chs, out_chs, stride, dilation, create_conv2d)
+        self.downsample = create_shortcut(downsample, in_chs, out_chs, 1, stride, dilation, preact=True)
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0.0 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -198,6 +276,43 @@ def _squeeze_excite(chs: int, block_in_chs: int, ratio: float, act_layer: ActLay
     return SEModule(chs, rd_channels=round(block_in_chs * ratio), act_layer=act_layer) if ratio else nn.Identity()
 
 
+class RegStage(nn.Sequential):
+    """Blocks of one width, `b1`, `b2`, ...; the first has the stride.
+
+    Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride).
+
+    Args:
+        depth: Blocks.
+        in_chs: Input channels.
+        out_chs: Output channels.
+        stride: Of the first block.
+        dilation: Of the blocks behind the first; that one has half of it where it is more than 2, and 1 otherwise.
+        drop_path_rates: Rate of stochastic depth of each block.
+        block_fn: Makes a block.
+        block_kwargs: Its further arguments.
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        in_chs: int,
+        out_chs: int,
+        stride: int,
+        dilation: int,
+        drop_path_rates: Sequence[float] | None = None,
+        block_fn: Callable[..., nn.Module] = Bottleneck,
+        **block_kwargs: Any,
+    ) -> None:
+        super().__init__()
+        first_dilation = 1 if dilation <= 2 else 2
+        for i in range(depth):
+            rate = drop_path_rates[i] if drop_path_rates is not None else 0.0
+            self.add_module(f"b{i + 1}", block_fn(
+                in_chs, out_chs, stride=stride, dilation=(first_dilation, dilation), drop_path_rate=rate,
+                **block_kwargs))
+            in_chs, stride, first_dilation = out_chs, 1, dilation
+
+
 # --- the model
 
 
@@ -208,7 +323,7 @@ class RegNet(ImageModel):
 
     Args:
         depth: Blocks.
-        w0, wa, wm: First width, slope and ratio of widths, see `block_widths`.
+        w0, wa, wm: First width, slope and ratio of widths, see `generate_regnet`.
         group_size: Channels in the groups of the 3x3 convolutions.
         bottle_ratio: Channels of the 3x3 convolutions per channel of their block's output.
         se_ratio: Channels of squeeze-and-excitation per channel of their block's input; 0 for none.
@@ -264,11 +379,11 @@ class RegNet(ImageModel):
         super().__init__()
         if output_stride not in (8, 16, 32):
             raise ValueError(f"output_stride is 8, 16 or 32, not {output_stride}")
-        if downsample not in _SHORTCUTS:
-            raise ValueError(f"unknown downsample '{downsample}'; known: {', '.join(map(repr, _SHORTCUTS))}")
-        stages = Counter(block_widths(depth, w0, wa, wm))  # width -> blocks, from narrow to wide
-        if len(stages) != 4:
-            raise ValueError(f"RegNet has 4 stages, but depth={depth}, w0={w0}, wa={wa}, wm={wm} make {len(stages)}")
+        widths, count, groups = generate_regnet(wa, w0, wm, depth, group_size)
+        if count != 4:
+            raise ValueError(f"RegNet has 4 stages, but depth={depth}, w0={w0}, wa={wa}, wm={wm} make {count}")
+        depths = Counter(widths)  # of stages, from narrow to wide
+        chs_of_stages, groups = adjust_widths_groups_comp(list(depths), [bottle_ratio] * count, groups, group_min_ratio)
         self.num_classes = num_classes
         self.in_chans = in_chans
         self.zero_init_last = zero_init_last
@@ -277,23 +392,20 @@ class RegNet(ImageModel):
         self.stem = (create_conv2d if preact else conv)(in_chans, stem_width, 3, stride=2)
         self.flow = Flow(stem=[Step("stem", stem_width, reduction=2)], stages=[])
 
-        make_block = partial(PreBottleneck if preact else Bottleneck, bottle_ratio=bottle_ratio, se_ratio=se_ratio,
-                             downsample=downsample, linear_out=linear_out, act_layer=act_layer, norm_layer=norm_layer)
+        make_stage = partial(
+            RegStage, block_fn=PreBottleneck if preact else Bottleneck, bottle_ratio=bottle_ratio, se_ratio=se_ratio,
+            downsample=downsample, linear_out=linear_out, act_layer=act_layer, norm_layer=norm_layer)
         chs, reduction, dilation = stem_width, 2, 1
-        for i, (width, rates) in enumerate(zip(stages, drop_path_rates(drop_path_rate, list(stages.values())))):
-            out_chs, group = fit_to_groups(width, group_size, bottle_ratio, group_min_ratio)
-            stride, first_dilation = 2, dilation
+        rates = drop_path_rates(drop_path_rate, list(depths.values()))
+        for i, (out_chs, group, stage_rates) in enumerate(zip(chs_of_stages, groups, rates), start=1):
+            stride = 2
             if reduction == output_stride:
                 stride, dilation = 1, dilation * 2
             reduction *= stride
-            blocks = nn.Sequential()
-            for j, rate in enumerate(rates):
-                block = make_block(chs, out_chs, stride=stride, dilation=(first_dilation, dilation), group_size=group,
-                                   drop_path_rate=rate)
-                blocks.add_module(f"b{j + 1}", block)
-                chs, stride, first_dilation = out_chs, 1, dilation
-            self.add_module(f"s{i + 1}", blocks)
-            self.flow.stages.append(Step(f"s{i + 1}", chs, reduction))
+            self.add_module(f"s{i}", make_stage(
+                len(stage_rates), chs, out_chs, stride, dilation, stage_rates, group_size=group))
+            chs = out_chs
+            self.flow.stages.append(Step(f"s{i}", chs, reduction))
 
         self.final_conv: nn.Module = nn.Identity()
         if num_features:

@@ -8,7 +8,7 @@ import torchvision
 from timm.models.regnet import _filter_fn
 
 from mvlib.loading import load_weights
-from mvlib.models.regnet import RegNet, block_widths, fit_to_groups
+from mvlib.models.regnet import RegNet, adjust_widths_groups_comp, generate_regnet
 from tests.parity import harness
 from tests.skeleton import skeletons
 
@@ -35,10 +35,10 @@ def test_arguments_have_timms_effect(name, size, kwargs):
 
 
 def test_widths_are_the_papers():
-    assert block_widths(13, 24, 36.44, 2.49) == [24, 56, *[152] * 4, *[368] * 7]  # RegNetX-200MF
-    assert fit_to_groups(72, 16, 1.0, 0.0) == (64, 16)  # half of the way, to the even multiple
-    assert fit_to_groups(72, 16, 1.0, 0.9) == (80, 16)  # where 64 would be less than nine tenths
-    assert fit_to_groups(40, 120, 1.0, 0.0) == (40, 40)
+    assert generate_regnet(36.44, 24, 2.49, 13, 8)[0] == [24, 56, *[152] * 4, *[368] * 7]  # RegNetX-200MF
+    assert adjust_widths_groups_comp([72], [1.0], [16], 0.0) == ([64], [16])  # half of the way, to the even multiple
+    assert adjust_widths_groups_comp([72], [1.0], [16], 0.9) == ([80], [16])  # where 64 would be less than nine tenths
+    assert adjust_widths_groups_comp([40], [1.0], [120], 0.0) == ([40], [40])
 
 
 @pytest.mark.parametrize(("kwargs", "message"), [

@@ -62,6 +62,7 @@ _ONLY_CONFIGURED: dict[str, str] = {  # what only the family's module has
 _FURTHER: dict[str, str] = {  # what only the family's module has
     "byobnet": "LayerFn interleave_blocks register_block",
     "convnext": "ConvNeXtBlock ConvNeXtStage Downsample",
+    "cspnet": "BottleneckBlock CrossStage CrossStage3 DarkBlock DarkStage EdgeBlock create_csp_stem",
     "densenet": "DenseBlock DenseLayer DenseTransition",
     "dla": "DlaBasic DlaBottle2neck DlaBottleneck DlaRoot DlaTree",
     "dpn": "BnAct BnActConv2d DualPathBlock",
@@ -75,6 +76,8 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
     "nfnet": "DownsampleAvg GammaAct NormFreeBlock act_with_gamma create_stem",
     "pnasnet": "BranchSeparables FactorizedReduction",
     "res2net": "Bottle2neck",
+    "regnet": "Bottleneck PreBottleneck RegStage adjust_widths_groups_comp create_shortcut downsample_avg "
+              "downsample_conv generate_regnet quantize_float",
     "resnest": "ResNestBottleneck",
     "resnet": "downsample_avg downsample_conv drop_blocks make_blocks",
     "resnetv2": "Bottleneck DownsampleAvg DownsampleConv PreActBasic PreActBottleneck ResNetStage create_resnetv2_stem "
@@ -213,8 +216,7 @@ _ABSENT = {  # classes and functions, public in timm
                "get_layer_fns override_kwargs reduce_feat_size update_block_kwargs",
     "coat": "ConvPosEnc ConvRelPosEnc FactorAttnConvRelPosEnc ParallelBlock SerialBlock insert_cls remove_cls",
     "convit": "Block GPSA MHSA",
-    "cspnet": "BottleneckBlock CrossStage CrossStage3 DarkBlock DarkStage "
-              "EdgeBlock create_csp_stages create_csp_stem",
+    "cspnet": "create_csp_stages",
     "levit": "Attention AttentionDownsample ConvNorm Downsample LevitBlock LevitDownsample LevitMlp LevitStage "
              "LinearNorm NormLinear Stem16 Stem8 create_levit",
     "maxxvit": "Attention2d AttentionCl ConvNeXtBlock Downsample2d MaxxVitBlock MaxxVitStage "
@@ -224,8 +226,6 @@ _ABSENT = {  # classes and functions, public in timm
                "window_reverse_nchw",
     "nest": "Attention ConvPool NestLevel TransformerLayer blockify deblockify resize_pos_embed",
     "pit": "ConvEmbedding Pooling SequentialTuple Transformer",
-    "regnet": "Bottleneck PreBottleneck RegStage adjust_widths_groups_comp create_shortcut downsample_avg "
-              "downsample_conv generate_regnet quantize_float",
     "swin_transformer": "calc_stage_window_sizes resolve_stage_window_ratios resolve_stage_window_sizes "
                         "resolve_window_args window_sizes_from_ratio",
     "swin_transformer_v2": "SwinTransformerV2Stage",
