@@ -64,17 +64,9 @@ class OsaBlock(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        in_chs: int,
-        mid_chs: int,
-        out_chs: int,
-        layer_per_block: int,
-        residual: bool = False,
-        depthwise: bool = False,
-        attn: AttnLayer = "",
-        norm_layer: NormLayer = BatchNormAct2d,
-        act_layer: ActLayer = nn.ReLU,
-        drop_path: nn.Module | None = None,
+        self, in_chs: int, mid_chs: int, out_chs: int, layer_per_block: int, residual: bool = False,
+        depthwise: bool = False, attn: AttnLayer = "", norm_layer: NormLayer = BatchNormAct2d,
+        act_layer: ActLayer = nn.ReLU, drop_path: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.residual, self.depthwise = residual, depthwise
@@ -115,18 +107,9 @@ class OsaStage(Stage):
 
     @placeable
     def __init__(
-        self,
-        in_chs: int,
-        mid_chs: int,
-        out_chs: int,
-        block_per_stage: int,
-        layer_per_block: int,
-        downsample: bool = True,
-        residual: bool = True,
-        depthwise: bool = False,
-        attn: AttnLayer = "ese",
-        norm_layer: NormLayer = BatchNormAct2d,
-        act_layer: ActLayer = nn.ReLU,
+        self, in_chs: int, mid_chs: int, out_chs: int, block_per_stage: int, layer_per_block: int,
+        downsample: bool = True, residual: bool = True, depthwise: bool = False, attn: AttnLayer = "ese",
+        norm_layer: NormLayer = BatchNormAct2d, act_layer: ActLayer = nn.ReLU,
         drop_path_rates: Sequence[float] | None = None,
     ) -> None:
         super().__init__()

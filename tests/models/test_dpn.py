@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from mvlib.models.dpn import DPN
+from mvlib.models.dpn import DPN, DualPathBlock
 
 from .pairs import assert_same, assert_same_effect, build, pair
 
@@ -38,3 +38,8 @@ def test_the_converted_files_have_no_counters(tmp_path):
 def test_bad_arguments_are_named(kwargs, message):
     with torch.device("meta"), pytest.raises(ValueError, match=re.escape(message)):
         DPN(**kwargs)
+
+
+def test_an_unknown_type_of_block_is_refused():
+    with pytest.raises(ValueError, match="unknown block_type 'up'; known: 'proj', 'down', 'normal'"):
+        DualPathBlock(20, 8, 12, 16, 4, 4, "up")

@@ -5,6 +5,9 @@ import timm
 import torch
 
 import mvlib
+import mvlib.timm
+from mvlib.models.hrnet import HighResolutionModule
+from mvlib.models.resnet import BasicBlock
 
 
 def test_taps_of_the_parallel_branches_alone_and_together():
@@ -31,8 +34,6 @@ def test_without_what_only_the_classifier_needs():
 
 @pytest.mark.parametrize("location", ["incre", ""])
 def test_features_before_either_part_of_the_head(location):
-    import mvlib.timm
-
     theirs = timm.create_model("hrnet_w18_small", features_only=True, feature_location=location).eval()
     ours = mvlib.timm.create_model("hrnet_w18_small", features_only=True, feature_location=location).eval()
     ours.load_state_dict(theirs.state_dict())
@@ -55,3 +56,10 @@ def test_a_file_of_the_whole_model_fits_one_without_head(tmp_path):
 def test_an_unknown_head_is_refused():
     with pytest.raises(ValueError, match="unknown head 'seg'; known: 'classification', ''"):
         mvlib.create_model("hrnet_w18_small", pretrained=False, head="seg")
+
+
+def test_a_number_for_each_branch_and_a_known_location():
+    with pytest.raises(ValueError, match="num_blocks has a number for each of 2 branches, not 1"):
+        HighResolutionModule(2, BasicBlock, [1], [4, 8], [4, 8], "SUM")
+    with pytest.raises(ValueError, match="unknown feature_location 'head'; known: 'incre', ''"):
+        mvlib.timm.create_model("hrnet_w18_small", features_only=True, feature_location="head")

@@ -19,4 +19,7 @@ CASES = [
           (2, 1, {}), (1, 2, dict(avg_down=True, groups=2)),
           (1, 4, dict(block_fn=From("models.resnetv2.Bottleneck"), bottle_ratio=0.5, block_dpr=[0.0, 0.1])))),
     *(Case("models.resnetv2.is_stem_deep", (stem_type,)) for stem_type in ("", "fixed", "deep_same", "tiered")),
+    *(Case("models.resnetv2.ResNetV2", ((1, 2, 1, 1), (32, 64, 64, 96)),
+           dict(_BN, stem_chs=32, num_classes=7, **kwargs), [(1, 3, 64, 64)])
+      for kwargs in (dict(output_stride=8, avg_down=True), dict(preact=False, stem_type="tiered", act_layer=nn.SiLU))),
 ]
