@@ -7,20 +7,21 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from functools import wraps
-from typing import Any, ParamSpec
+from typing import Any, Generic, ParamSpec, TypeVar
 
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 __all__ = [
-    "LayerType", "check_layer", "disable_compiler", "extend_tuple", "get_device_dtype", "is_exporting", "is_recording",
-    "make_divisible", "meshgrid", "move_to_end", "named_parameters", "ndgrid", "nullwrap", "owns_meta", "placeable",
-    "plain_name", "to_1tuple", "to_2tuple", "to_3tuple", "to_4tuple", "to_ntuple", "unwrap",
+    "LayerType", "check_layer", "computed", "disable_compiler", "extend_tuple", "get_device_dtype", "is_exporting",
+    "is_recording", "make_divisible", "meshgrid", "move_to_end", "named_parameters", "ndgrid", "nullwrap", "owns_meta",
+    "placeable", "plain_name", "to_1tuple", "to_2tuple", "to_3tuple", "to_4tuple", "to_ntuple", "unwrap",
 ]
 
 LayerType = str | Callable[..., nn.Module]
 P = ParamSpec("P")
+T = TypeVar("T")
 
 _INSIDE = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 _WRAPPERS = re.compile(rf"(?<![^.])(?:{'|'.join(_INSIDE)})\.")
@@ -41,6 +42,17 @@ def is_recording() -> bool:
     What is written down has to serve other batches: nothing may follow from the batch's size then.
     """
     return torch.jit.is_tracing() or _is_exporting()
+
+
+class computed(Generic[T]):
+    """A property that gives way to what is assigned to its name: users' subclasses have an `img_size` of their own."""
+
+    def __init__(self, compute: Callable[[Any], T]) -> None:
+        self.compute = compute
+        self.__doc__ = compute.__doc__
+
+    def __get__(self, instance: Any, owner: type | None = None) -> T:
+        return self if instance is None else self.compute(instance)  # type: ignore[return-value]
 
 
 def placeable(init: Callable[P, None]) -> Callable[P, None]:

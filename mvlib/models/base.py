@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from .. import registry
 from ..errors import CheckpointError
-from ..layers.helpers import owns_meta, placeable
+from ..layers.helpers import computed, owns_meta, placeable
 from ..layers.pool import ConvClassifier, GlobalPool2d, Head
 from ..layers.stage import Stage, run_blocks, runs_by_itself
 from .scripting import scriptable
@@ -520,7 +520,7 @@ class ImageModel(nn.Module):
 
     # features
 
-    @property
+    @computed
     def feature_info(self) -> list[dict[str, Any]]:
         """One dict a tap: `num_chs`, `reduction` (stride), `module` and `index`."""
         return [dict(num_chs=tap.chs, reduction=tap.reduction, module=tap.module, index=i)

@@ -51,6 +51,7 @@ from ..layers.attention import attend
 from ..layers.channel_attention import AttnLayer
 from ..layers.config import use_fused_attn
 from ..layers.conv import num_groups
+from ..layers.helpers import computed
 from ..layers.norm import NormLayer
 from ..layers.padding import resolve_padding
 from ..layers.rel_pos import RelPosBias, RelPosBiasTf, RelPosMlp, RelPosTable
@@ -857,7 +858,7 @@ class MaxxVit(ImageModel):
         )
         self.init_weights()
 
-    @property
+    @computed
     def global_pool(self) -> str:
         """The head's pooling."""
         return self.head.global_pool.pool_type

@@ -23,7 +23,7 @@ from ..layers import ClassifierHead, DropPath, Mlp, drop_path_rates, get_norm_la
 from ..layers.activations import ActLayer
 from ..layers.attention import attend, attention_logits
 from ..layers.config import use_fused_attn
-from ..layers.helpers import is_recording
+from ..layers.helpers import computed, is_recording
 from ..layers.norm import NormLayer
 from ..layers.patch_embed import PatchEmbed, resample_patch_embed
 from ..layers.rel_pos import RelPosTable
@@ -452,11 +452,11 @@ class WindowPyramid(ImageModel):
         self.head_hidden_size = self.head.num_features
         self.flow = self._make_flow(dims)
 
-    @property
+    @computed
     def img_size(self) -> Size | None:
         return self.patch_embed.img_size
 
-    @property
+    @computed
     def global_pool(self) -> str:
         """The head's pooling."""
         return self.head.global_pool.pool_type

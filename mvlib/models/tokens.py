@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layers.drop import PatchDropout
-from ..layers.helpers import to_2tuple
+from ..layers.helpers import computed, to_2tuple
 from ..layers.patch_embed import resample_patch_embed
 from ..layers.pos_embed import resample_abs_pos_embed
 from ..layers.weight_init import init_vit_module
@@ -148,8 +148,8 @@ class TokenModel(ImageModel):
 
     # tokens
 
-    @property
-    def img_size(self) -> tuple[int, int] | None:  # type: ignore[override]
+    @computed
+    def img_size(self) -> tuple[int, int] | None:
         size: tuple[int, int] | None = self.patch_embed.img_size
         return size
 

@@ -164,3 +164,25 @@ def test_a_pickle_of_a_whole_model_of_timms_is_named():
         Installed(pickled).load()
     model = mvlib.create_model("test_resnet", pretrained=False)
     assert pickle.loads(pickle.dumps(model)).flow.stages
+
+
+@pytest.mark.parametrize("library", [timm, mvlib.timm], ids=lambda library: library.__name__)
+def test_a_subclass_sets_what_models_compute(library):
+    """Before `super().__init__` and after it, as FlexiViT and detectors do."""
+    vit, swin = library.models.vision_transformer, library.models.swin_transformer
+
+    class Flexible(vit.VisionTransformer):
+        def __init__(self):
+            self.img_size = (40, 24)
+            super().__init__(**VIT)
+            self.feature_info = [dict(num_chs=16, reduction=8, module="blocks.1")]
+
+    class Windows(swin.SwinTransformer):
+        def __init__(self):
+            super().__init__(**SWIN)
+            self.img_size, self.global_pool = 48, "none"
+
+    model, other = Flexible(), Windows()
+    assert model.img_size == (40, 24) and model.feature_info[0]["module"] == "blocks.1" and len(model.feature_info) == 1
+    assert (other.img_size, other.global_pool) == (48, "none")
+    assert model(torch.zeros(1, 3, 16, 16)).shape == other(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
