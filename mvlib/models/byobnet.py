@@ -38,12 +38,32 @@ from ..layers.pool import ClassifierHead, NormMlpClassifierHead
 from ..layers.pos_embed import resample_abs_pos_embed
 from ..registry import register_model
 from .base import Flow, ImageModel, Indices, KeyMap, StateDict, Step, rename_keys
-from .byobnet_blocks import Layer, LayerFn, create_block, create_byob_stem, register_block
+from .byobnet_blocks import (
+    BasicBlock,
+    BottleneckBlock,
+    DarkBlock,
+    DownsampleAvg,
+    EdgeBlock,
+    Layer,
+    LayerFn,
+    MobileOneBlock,
+    RepVggBlock,
+    SelfAttnBlock,
+    Stem,
+    create_block,
+    create_byob_stem,
+    create_shortcut,
+    register_block,
+)
 
 if TYPE_CHECKING:
     from ._variants.byobnet import *
 
-__all__ = ["ByoBlockCfg", "ByobNet", "interleave_blocks", "register_block"]
+__all__ = [
+    "BasicBlock", "BottleneckBlock", "ByoBlockCfg", "ByobNet", "DarkBlock", "DownsampleAvg", "EdgeBlock",
+    "MobileOneBlock", "RepVggBlock", "SelfAttnBlock", "Stem", "create_block", "create_byob_stem", "create_shortcut",
+    "drop_blocks", "expand_blocks_cfg", "interleave_blocks", "reduce_feat_size", "register_block",
+]
 
 Options = Mapping[str, Any]
 
@@ -102,8 +122,9 @@ def interleave_blocks(
     return tuple(ByoBlockCfg(types[i in every], d=1, **kwargs) for i in range(d))
 
 
-def _single_blocks(stage: Stage) -> list[ByoBlockCfg]:
-    entries = stage if isinstance(stage, Sequence) else (stage,)
+def expand_blocks_cfg(stage_blocks_cfg: Stage) -> list[ByoBlockCfg]:
+    """A stage's blocks, each by a config of its own."""
+    entries = stage_blocks_cfg if isinstance(stage_blocks_cfg, Sequence) else (stage_blocks_cfg,)
     return [replace(entry, d=1) for entry in entries for _ in range(entry.d)]
 
 
@@ -195,20 +216,24 @@ class ByobNet(ImageModel):
         conv_norm_act = partial(ConvNormAct, norm_layer=norm_layer, act_layer=act_layer)
         layers = LayerFn(conv_norm_act, get_norm_act_layer(norm_layer, act_layer), get_act_layer(act_layer),
                          _attn_fn(attn_layer, attn_kwargs), _attn_fn(self_attn_layer, self_attn_kwargs))
-        entries = [_single_blocks(stage) for stage in blocks]
+        entries = [expand_blocks_cfg(stage) for stage in blocks]
 
         chs = stem_chs or entries[0][0].c
         widths = round(chs * width_factor) if isinstance(chs, (int, float)) else [round(c * width_factor) for c in chs]
-        self.stem, stem_steps, chs, reduction = create_byob_stem(in_chans, widths, stem_type, stem_pool, layers)
-        self.flow = Flow(stem=stem_steps, stages=[])
-        feat_size = self.img_size and _shrink(self.img_size, reduction)
+        self.stem, taps = create_byob_stem(in_chans, widths, stem_type, stem_pool, layers=layers)
+        *taps, last = taps
+        chs, reduction = last["num_chs"], last["reduction"]
+        named = {tap["module"]: (tap["num_chs"], tap["reduction"]) for tap in taps}
+        names = [f"stem.{name}" for name in self.stem._modules] if isinstance(self.stem, Stem) else ["stem"]
+        self.flow = Flow(stem=[Step(name, *named.get(name, ())) for name in names], stages=[])
+        feat_size = reduce_feat_size(self.img_size, reduction)
 
         layers = replace(layers, conv_norm_act=partial(conv_norm_act, aa_layer=aa_layer or None))
         rates = drop_path_rates(drop_path_rate, [len(stage) for stage in entries])
-        drop_blocks = _drop_blocks(drop_block_rate, drop_block_size, len(entries))
+        squares = drop_blocks(drop_block_rate, drop_block_size, len(entries))
         self.stages = nn.Sequential()
         steps, dilation = self.flow.stem, 1
-        for i, (stage, stage_rates, drop_block) in enumerate(zip(entries, rates, drop_blocks)):
+        for i, (stage, stage_rates, drop_block) in enumerate(zip(entries, rates, squares)):
             stride = stage[0].s
             if stride != 1:  # what comes before a stride can be taken as a feature
                 steps[-1] = Step(steps[-1].name, chs, reduction)
@@ -229,7 +254,7 @@ class ByobNet(ImageModel):
                         layers, attn=_attn_fn(attn_layer, attn_kwargs, cfg.attn_layer, cfg.attn_kwargs),
                         self_attn=_attn_fn(self_attn_layer, self_attn_kwargs, cfg.self_attn_layer,
                                            cfg.self_attn_kwargs))))
-                feat_size = feat_size and _shrink(feat_size, stride)
+                feat_size = reduce_feat_size(feat_size, stride)
                 chs, stride, first_dilation = out_chs, 1, dilation
             self.stages.append(nn.Sequential(*made))
             self.flow.stages.append(Step(f"stages.{i}"))
@@ -316,8 +341,9 @@ class ByobNet(ImageModel):
         return {**state_dict, "head.pos_embed": resample_abs_pos_embed(pos_embed[None], list(head.feat_size))[0]}
 
 
-def _shrink(size: tuple[int, int], stride: int) -> tuple[int, int]:
-    return size[0] // stride, size[1] // stride
+def reduce_feat_size(feat_size: tuple[int, int] | None, stride: int = 2) -> tuple[int, int] | None:
+    """Rows and columns of a map behind a stride; None where they are not known."""
+    return feat_size and (feat_size[0] // stride, feat_size[1] // stride)
 
 
 def _attn_fn(
@@ -329,12 +355,13 @@ def _attn_fn(
     return None if made_by is None else partial(made_by, **(kwargs or {}))
 
 
-def _drop_blocks(rate: float, size: int, num_stages: int) -> list[Layer | None]:
+def drop_blocks(drop_prob: float = 0.0, block_size: int = 3, num_stages: int = 4) -> list[Layer | None]:
     """DropBlock for the last two stages; maps halve from one to the other, and so do the squares."""
-    if not rate:
+    if not drop_prob:
         return [None] * num_stages
     return [None] * (num_stages - 2) + [
-        partial(DropBlock2d, rate, block_size=2 * size - 1, gamma_scale=0.25), partial(DropBlock2d, rate, size)]
+        partial(DropBlock2d, drop_prob=drop_prob, block_size=2 * block_size - 1, gamma_scale=0.25),
+        partial(DropBlock2d, drop_prob=drop_prob, block_size=block_size, gamma_scale=1.0)]
 
 
 # --- the architectures: their stages, and what else differs from the class's defaults

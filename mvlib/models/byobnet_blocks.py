@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -15,15 +16,14 @@ from torch import Tensor, nn
 from ..layers.branches import BranchedBlock
 from ..layers.conv import ConvNormAct, create_conv2d, num_groups
 from ..layers.drop import DropPath
-from ..layers.helpers import make_divisible
+from ..layers.helpers import make_divisible, placeable
 from ..layers.norm import BatchNormAct2d
 from ..layers.padding import get_padding
 from ..layers.pool import shortcut_pool
-from .base import Step
 
 __all__ = [
     "BasicBlock", "BottleneckBlock", "DarkBlock", "EdgeBlock", "LayerFn", "MobileOneBlock", "RepVggBlock",
-    "ResidualBlock", "SelfAttnBlock", "create_block", "create_byob_stem", "register_block",
+    "ResidualBlock", "SelfAttnBlock", "Stem", "create_block", "create_byob_stem", "register_block",
 ]
 
 Layer = Callable[..., Any]
@@ -36,7 +36,7 @@ _POOLS: dict[str, Layer] = {  # of stems
 _POOLS.update(maxpool=_POOLS["max"], avgpool=_POOLS["avg"])
 
 
-@dataclass(frozen=True)
+@dataclass
 class LayerFn:
     """What makes the layers of a block.
 
@@ -69,7 +69,6 @@ class Plan:
         dilation: Of the first, and of those behind it.
         groups: Of those that have `mid_chs` channels.
         drop_layer: Drops squares of a map; None for nothing.
-        feat_size: Rows and columns of the input, where they are fixed.
     """
 
     in_chs: int
@@ -81,7 +80,16 @@ class Plan:
     groups: int
     layers: LayerFn
     drop_layer: Layer | None
-    feat_size: tuple[int, int] | None
+
+    @classmethod
+    def of(
+        cls, in_chs: int, out_chs: int, kernel_size: int, stride: int, dilation: tuple[int, int],
+        group_size: int | None, bottle_ratio: float, layers: LayerFn | None, drop_layer: Layer | None,
+        bottle_in: bool = False,
+    ) -> Plan:
+        mid_chs = make_divisible((in_chs if bottle_in else out_chs) * bottle_ratio)
+        return cls(in_chs, mid_chs, out_chs, kernel_size, stride, dilation, num_groups(group_size, mid_chs),
+                   layers or LayerFn(), drop_layer)
 
     def conv(self, in_chs: int, out_chs: int, kernel_size: int = 1, **kwargs: Any) -> nn.Module:
         return self.layers.conv_norm_act(in_chs, out_chs, kernel_size, **kwargs)
@@ -106,24 +114,25 @@ class ResidualBlock(nn.Module):
 
     Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride).
 
-    Args:
+    Arguments of the subclasses, as far as they have them:
         in_chs: Input channels.
         out_chs: Output channels.
         kernel_size: Side of the branch's larger kernels.
         stride: Stride.
         dilation: Of the first k x k convolution, and of those behind it.
-        group_size: Channels in the groups of k x k convolutions; 1 for depthwise ones, 0 or None for one group.
         bottle_ratio: Channels within the branch per output channel.
+        group_size: Channels in the groups of k x k convolutions; 1 for depthwise ones, 0 or None for one group.
         downsample: How the shortcut changes shape: "conv1x1", "avg" (average pool, then 1x1 convolution), or "" for no
             shortcut where it would have to.
+        attn_last: Channel attention at the branch's end instead of within.
         linear_out: No activation behind the sum.
+        extra_conv: A k x k convolution more.
         bottle_in: `bottle_ratio` is per input channel.
+        post_attn_na: Norm and activation behind self-attention.
+        feat_size: Rows and columns of the input, for self-attention that is made for them.
         layers: What makes the layers.
         drop_block: Makes a module that drops squares within the branch.
         drop_path_rate: Rate of stochastic depth.
-        feat_size: Rows and columns of the input, for self-attention that is made for them.
-        options: The branch's own: `attn_last` (channel attention at its end instead of within), `extra_conv` (a k x k
-            convolution more), `post_attn_na` (norm and activation behind self-attention).
 
     Raises:
         ValueError: The shortcut is unknown, or groups do not divide channels.
@@ -132,38 +141,18 @@ class ResidualBlock(nn.Module):
     last_conv: ClassVar[str]  # of the branch
 
     def __init__(
-        self,
-        in_chs: int,
-        out_chs: int,
-        kernel_size: int = 3,
-        stride: int = 1,
-        dilation: tuple[int, int] = (1, 1),
-        group_size: int | None = None,
-        bottle_ratio: float = 1.0,
-        downsample: str = "avg",
-        linear_out: bool = False,
-        bottle_in: bool = False,
-        layers: LayerFn = LayerFn(),
-        drop_block: Layer | None = None,
-        drop_path_rate: float = 0.0,
-        feat_size: tuple[int, int] | None = None,
-        **options: bool,
+        self, plan: Plan, branch: Branch, downsample: str = "avg", linear_out: bool = False, drop_path_rate: float = 0.0
     ) -> None:
         super().__init__()
-        mid_chs = make_divisible((in_chs if bottle_in else out_chs) * bottle_ratio)
-        plan = Plan(in_chs, mid_chs, out_chs, kernel_size, stride, dilation, num_groups(group_size, mid_chs), layers,
-                    drop_block, feat_size)
-        self.shortcut = create_shortcut(downsample, in_chs, out_chs, stride, dilation, layers)
+        self.shortcut = create_shortcut(
+            downsample, plan.in_chs, plan.out_chs, plan.stride, plan.dilation, plan.layers, apply_act=False)
         self.branch: list[str] = []
-        for name, layer in self.plan_branch(plan, **options).items():
+        for name, layer in branch.items():
             if layer is not None:
                 self.add_module(name, layer)
                 self.branch.append(name)
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0.0 else nn.Identity()
-        self.act = nn.Identity() if linear_out else layers.act(inplace=True)
-
-    def plan_branch(self, plan: Plan) -> Branch:
-        raise NotImplementedError
+        self.act = nn.Identity() if linear_out else plan.layers.act(inplace=True)
 
     def init_weights(self, zero_init_last: bool = False) -> None:
         """What is initialised otherwise than in its own right: the last scale, to 0 where asked for, and attention."""
@@ -185,32 +174,37 @@ class ResidualBlock(nn.Module):
 
 
 class DownsampleAvg(nn.Module):
-    """Average pooling and a 1x1 convolution with batch norm, whatever the model's norm is; key `conv`.
+    """Average pooling and a 1x1 convolution; key `conv`. Shapes: (B, C, H, W) -> (B, C', H / stride, W / stride)."""
 
-    Shapes: (B, C, H, W) -> (B, C', H / stride, W / stride).
-    """
-
-    def __init__(self, in_chs: int, out_chs: int, stride: int, dilation: int) -> None:
+    @placeable
+    def __init__(
+        self, in_chs: int, out_chs: int, stride: int = 1, dilation: int = 1, apply_act: bool = False,
+        layers: LayerFn | None = None,
+    ) -> None:
         super().__init__()
         self.pool = shortcut_pool(stride, dilation)
-        self.conv = ConvNormAct(in_chs, out_chs, 1, apply_act=False)
+        self.conv = (layers or LayerFn()).conv_norm_act(in_chs, out_chs, 1, apply_act=apply_act)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(self.pool(x))
 
 
 def create_shortcut(
-    downsample: str, in_chs: int, out_chs: int, stride: int, dilation: tuple[int, int], layers: LayerFn
+    downsample_type: str, in_chs: int, out_chs: int, stride: int, dilation: tuple[int, int], layers: LayerFn,
+    **kwargs: Any,
 ) -> nn.Module | None:
-    """What a block's input passes on its way to the output; None where the shapes differ and there is no such way."""
-    if downsample not in _DOWNSAMPLES:
-        raise ValueError(f"unknown downsample {downsample!r}; known: {', '.join(map(repr, _DOWNSAMPLES))}")
+    """What a block's input passes on its way to the output; None where the shapes differ and there is no such way.
+
+    After average pooling there is batch norm, whatever the norm of `layers` is.
+    """
+    if downsample_type not in _DOWNSAMPLES:
+        raise ValueError(f"unknown downsample {downsample_type!r}; known: {', '.join(map(repr, _DOWNSAMPLES))}")
     if in_chs == out_chs and stride == 1 and dilation[0] == dilation[1]:
         return nn.Identity()
-    if downsample == "avg":
-        return DownsampleAvg(in_chs, out_chs, stride, dilation[0])
-    return layers.conv_norm_act(in_chs, out_chs, 1, stride=stride, dilation=dilation[0], apply_act=False) \
-        if downsample else None
+    if downsample_type == "avg":
+        return DownsampleAvg(in_chs, out_chs, stride, dilation[0], **kwargs)
+    return layers.conv_norm_act(in_chs, out_chs, 1, stride=stride, dilation=dilation[0], **kwargs) \
+        if downsample_type else None
 
 
 class BasicBlock(ResidualBlock):
@@ -218,13 +212,31 @@ class BasicBlock(ResidualBlock):
 
     last_conv = "conv2_kxk"
 
-    def plan_branch(self, plan: Plan, attn_last: bool = True) -> Branch:
-        return dict(
+    @placeable
+    def __init__(
+        self,
+        in_chs: int,
+        out_chs: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        dilation: tuple[int, int] = (1, 1),
+        group_size: int | None = None,
+        bottle_ratio: float = 1.0,
+        downsample: str = "avg",
+        attn_last: bool = True,
+        linear_out: bool = False,
+        layers: LayerFn | None = None,
+        drop_block: Layer | None = None,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        plan = Plan.of(in_chs, out_chs, kernel_size, stride, dilation, group_size, bottle_ratio, layers, drop_block)
+        branch = dict(
             conv1_kxk=plan.strided(plan.in_chs, plan.mid_chs),
             attn=plan.attn(plan.mid_chs, not attn_last),
             conv2_kxk=plan.kxk(plan.mid_chs, plan.out_chs, groups=plan.groups, drop_layer=plan.drop_layer,
                                apply_act=False),
             attn_last=plan.attn(plan.out_chs, attn_last))
+        super().__init__(plan, branch, downsample, linear_out, drop_path_rate)
 
 
 class BottleneckBlock(ResidualBlock):
@@ -232,15 +244,36 @@ class BottleneckBlock(ResidualBlock):
 
     last_conv = "conv3_1x1"
 
-    def plan_branch(self, plan: Plan, attn_last: bool = False, extra_conv: bool = False) -> Branch:
+    @placeable
+    def __init__(
+        self,
+        in_chs: int,
+        out_chs: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        dilation: tuple[int, int] = (1, 1),
+        bottle_ratio: float = 1.0,
+        group_size: int | None = None,
+        downsample: str = "avg",
+        attn_last: bool = False,
+        linear_out: bool = False,
+        extra_conv: bool = False,
+        bottle_in: bool = False,
+        layers: LayerFn | None = None,
+        drop_block: Layer | None = None,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        plan = Plan.of(in_chs, out_chs, kernel_size, stride, dilation, group_size, bottle_ratio, layers, drop_block,
+                       bottle_in)
         mid_chs, groups = plan.mid_chs, plan.groups
-        return dict(
+        branch = dict(
             conv1_1x1=plan.conv(plan.in_chs, mid_chs),
             conv2_kxk=plan.strided(mid_chs, mid_chs, groups=groups, drop_layer=plan.drop_layer),
             conv2b_kxk=plan.kxk(mid_chs, mid_chs, groups=groups) if extra_conv else None,
             attn=plan.attn(mid_chs, not attn_last),
             conv3_1x1=plan.conv(mid_chs, plan.out_chs, apply_act=False),
             attn_last=plan.attn(plan.out_chs, attn_last))
+        super().__init__(plan, branch, downsample, linear_out, drop_path_rate)
 
 
 class DarkBlock(ResidualBlock):
@@ -248,13 +281,31 @@ class DarkBlock(ResidualBlock):
 
     last_conv = "conv2_kxk"
 
-    def plan_branch(self, plan: Plan, attn_last: bool = True) -> Branch:
-        return dict(
+    @placeable
+    def __init__(
+        self,
+        in_chs: int,
+        out_chs: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        dilation: tuple[int, int] = (1, 1),
+        bottle_ratio: float = 1.0,
+        group_size: int | None = None,
+        downsample: str = "avg",
+        attn_last: bool = True,
+        linear_out: bool = False,
+        layers: LayerFn | None = None,
+        drop_block: Layer | None = None,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        plan = Plan.of(in_chs, out_chs, kernel_size, stride, dilation, group_size, bottle_ratio, layers, drop_block)
+        branch = dict(
             conv1_1x1=plan.conv(plan.in_chs, plan.mid_chs),
             attn=plan.attn(plan.mid_chs, not attn_last),
             conv2_kxk=plan.strided(plan.mid_chs, plan.out_chs, groups=plan.groups, drop_layer=plan.drop_layer,
                                    apply_act=False),
             attn_last=plan.attn(plan.out_chs, attn_last))
+        super().__init__(plan, branch, downsample, linear_out, drop_path_rate)
 
 
 class EdgeBlock(ResidualBlock):
@@ -262,12 +313,30 @@ class EdgeBlock(ResidualBlock):
 
     last_conv = "conv2_1x1"
 
-    def plan_branch(self, plan: Plan, attn_last: bool = False) -> Branch:
-        return dict(
+    @placeable
+    def __init__(
+        self,
+        in_chs: int,
+        out_chs: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        dilation: tuple[int, int] = (1, 1),
+        bottle_ratio: float = 1.0,
+        group_size: int | None = None,
+        downsample: str = "avg",
+        attn_last: bool = False,
+        linear_out: bool = False,
+        layers: LayerFn | None = None,
+        drop_block: Layer | None = None,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        plan = Plan.of(in_chs, out_chs, kernel_size, stride, dilation, group_size, bottle_ratio, layers, drop_block)
+        branch = dict(
             conv1_kxk=plan.strided(plan.in_chs, plan.mid_chs, groups=plan.groups, drop_layer=plan.drop_layer),
             attn=plan.attn(plan.mid_chs, not attn_last),
             conv2_1x1=plan.conv(plan.mid_chs, plan.out_chs, apply_act=False),
             attn_last=plan.attn(plan.out_chs, attn_last))
+        super().__init__(plan, branch, downsample, linear_out, drop_path_rate)
 
 
 class SelfAttnBlock(ResidualBlock):
@@ -275,18 +344,38 @@ class SelfAttnBlock(ResidualBlock):
 
     last_conv = "conv3_1x1"
 
-    def plan_branch(self, plan: Plan, extra_conv: bool = False, post_attn_na: bool = True) -> Branch:
-        if plan.layers.self_attn is None:
+    @placeable
+    def __init__(
+        self,
+        in_chs: int,
+        out_chs: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        dilation: tuple[int, int] = (1, 1),
+        bottle_ratio: float = 1.0,
+        group_size: int | None = None,
+        downsample: str = "avg",
+        extra_conv: bool = False,
+        linear_out: bool = False,
+        bottle_in: bool = False,
+        post_attn_na: bool = True,
+        feat_size: tuple[int, int] | None = None,
+        layers: LayerFn | None = None,
+        drop_block: Layer | None = None,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        if layers is None or layers.self_attn is None:
             raise ValueError("a block of self-attention needs a self_attn_layer, its own or the model's")
-        mid_chs, stride = plan.mid_chs, 1 if extra_conv else plan.stride
-        size = {} if plan.feat_size is None else dict(feat_size=plan.feat_size)
-        return dict(
-            conv1_1x1=plan.conv(plan.in_chs, mid_chs),
-            conv2_kxk=plan.strided(mid_chs, mid_chs, groups=plan.groups, drop_layer=plan.drop_layer)
-            if extra_conv else None,
-            self_attn=plan.layers.self_attn(mid_chs, stride=stride, **size),
-            post_attn=plan.layers.norm_act(mid_chs) if post_attn_na else None,
-            conv3_1x1=plan.conv(mid_chs, plan.out_chs, apply_act=False))
+        plan = Plan.of(in_chs, out_chs, kernel_size, stride, dilation, group_size, bottle_ratio, layers, drop_block,
+                       bottle_in)
+        mid_chs, size = plan.mid_chs, {} if feat_size is None else dict(feat_size=feat_size)
+        branch = dict(
+            conv1_1x1=plan.conv(in_chs, mid_chs),
+            conv2_kxk=plan.strided(mid_chs, mid_chs, groups=plan.groups, drop_layer=drop_block) if extra_conv else None,
+            self_attn=layers.self_attn(mid_chs, stride=1 if extra_conv else stride, **size),
+            post_attn=layers.norm_act(mid_chs) if post_attn_na else None,
+            conv3_1x1=plan.conv(mid_chs, out_chs, apply_act=False))
+        super().__init__(plan, branch, downsample, linear_out, drop_path_rate)
 
 
 # --- blocks of branches that become one convolution
@@ -297,51 +386,34 @@ class ByoBranchedBlock(BranchedBlock):
 
     Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride).
 
-    Args:
+    Arguments of the subclasses:
         in_chs, out_chs, kernel_size, stride, dilation, group_size, layers, drop_block: As of `ResidualBlock`.
         bottle_ratio, downsample: Without effect.
         drop_path_rate: Stochastic depth of the convolutions, where the input is a branch, too.
         inference_mode: The one convolution that the branches would become; timm's has no padding.
-        options: The branches' own.
+        num_conv_branches: So many k x k convolutions.
     """
 
-    def __init__(
-        self,
-        in_chs: int,
-        out_chs: int,
-        kernel_size: int = 3,
-        stride: int = 1,
-        dilation: tuple[int, int] = (1, 1),
-        group_size: int | None = None,
-        bottle_ratio: float = 1.0,
-        downsample: str = "",
-        layers: LayerFn = LayerFn(),
-        drop_block: Layer | None = None,
-        drop_path_rate: float = 0.0,
-        inference_mode: bool = False,
-        **options: Any,
-    ) -> None:
-        super().__init__()
+    def begin(
+        self, in_chs: int, out_chs: int, kernel_size: int, stride: int, dilation: tuple[int, int],
+        group_size: int | None, layers: LayerFn, drop_path_rate: float, inference_mode: bool,
+    ) -> Layer | None:
+        """Add what comes before the branches of convolutions; what makes these, None where there are none."""
         groups = num_groups(group_size, in_chs)
         if inference_mode:
             padding = get_padding(kernel_size, stride, dilation[0])
             self.reparam_conv = nn.Conv2d(in_chs, out_chs, kernel_size, stride, padding, dilation[0], groups)
-        else:
-            if in_chs == out_chs and stride == 1 and dilation[0] == dilation[1]:
-                self.identity = layers.norm_act(out_chs, apply_act=False)
-                self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0.0 else None
+            return None
+        if in_chs == out_chs and stride == 1 and dilation[0] == dilation[1]:
+            self.identity = layers.norm_act(out_chs, apply_act=False)
+            self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0.0 else None
+        return partial(layers.conv_norm_act, in_chs, out_chs, stride=stride, groups=groups, apply_act=False)
 
-            def conv(kernel_size: int, **kwargs: Any) -> nn.Module:
-                return layers.conv_norm_act(
-                    in_chs, out_chs, kernel_size, stride=stride, groups=groups, apply_act=False, **kwargs)
-
-            self.add_branches(conv, kernel_size, dilation[0], drop_block, **options)
+    def end(self, out_chs: int, layers: LayerFn) -> None:
+        """Add what comes behind them."""
         if layers.attn is not None:
             self.attn = layers.attn(out_chs)
         self.act = layers.act(inplace=True)
-
-    def add_branches(self, conv: Layer, kernel_size: int, dilation: int, drop_block: Layer | None) -> None:
-        raise NotImplementedError
 
     def init_weights(self, zero_init_last: bool = False) -> None:
         """Nothing besides what each module does."""
@@ -352,9 +424,30 @@ class RepVggBlock(ByoBranchedBlock):
 
     branch_names: ClassVar[tuple[str, ...]] = ("conv_1x1", "conv_kxk")
 
-    def add_branches(self, conv: Layer, kernel_size: int, dilation: int, drop_block: Layer | None) -> None:
-        self.conv_kxk = conv(kernel_size, dilation=dilation, drop_layer=drop_block)
-        self.conv_1x1 = conv(1)
+    @placeable
+    def __init__(
+        self,
+        in_chs: int,
+        out_chs: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        dilation: tuple[int, int] = (1, 1),
+        bottle_ratio: float = 1.0,
+        group_size: int | None = None,
+        downsample: str = "",
+        layers: LayerFn | None = None,
+        drop_block: Layer | None = None,
+        drop_path_rate: float = 0.0,
+        inference_mode: bool = False,
+    ) -> None:
+        super().__init__()
+        layers = layers or LayerFn()
+        conv = self.begin(in_chs, out_chs, kernel_size, stride, dilation, group_size, layers, drop_path_rate,
+                          inference_mode)
+        if conv is not None:
+            self.conv_kxk = conv(kernel_size, dilation=dilation[0], drop_layer=drop_block)
+            self.conv_1x1 = conv(1)
+        self.end(out_chs, layers)
 
     def init_weights(self, zero_init_last: bool = False) -> None:
         """Norms begin with random values, and attention as it says."""
@@ -375,11 +468,31 @@ class MobileOneBlock(ByoBranchedBlock):
 
     branch_names: ClassVar[tuple[str, ...]] = ("conv_scale", "conv_kxk")
 
-    def add_branches(
-        self, conv: Layer, kernel_size: int, dilation: int, drop_block: Layer | None, num_conv_branches: int = 1
+    @placeable
+    def __init__(
+        self,
+        in_chs: int,
+        out_chs: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        dilation: tuple[int, int] = (1, 1),
+        bottle_ratio: float = 1.0,
+        group_size: int | None = None,
+        downsample: str = "",
+        inference_mode: bool = False,
+        num_conv_branches: int = 1,
+        layers: LayerFn | None = None,
+        drop_block: Layer | None = None,
+        drop_path_rate: float = 0.0,
     ) -> None:
-        self.conv_kxk = nn.ModuleList(conv(kernel_size) for _ in range(num_conv_branches))
-        self.conv_scale = conv(1) if kernel_size > 1 else None
+        super().__init__()
+        layers = layers or LayerFn()
+        conv = self.begin(in_chs, out_chs, kernel_size, stride, dilation, group_size, layers, drop_path_rate,
+                          inference_mode)
+        if conv is not None:
+            self.conv_kxk = nn.ModuleList(conv(kernel_size) for _ in range(num_conv_branches))
+            self.conv_scale = conv(1) if kernel_size > 1 else None
+        self.end(out_chs, layers)
 
 
 # --- blocks by name
@@ -410,14 +523,83 @@ def create_block(block: str | Layer, **kwargs: Any) -> nn.Module:
 # --- stems
 
 
-def create_byob_stem(
-    in_chs: int, out_chs: int | Sequence[int], stem_type: str = "", pool_type: str | None = "",
-    layers: LayerFn = LayerFn(),
-) -> tuple[nn.Module, list[Step], int, int]:
-    """A stem, its steps, its channels and its stride, 2 or 4.
+class Stem(nn.Sequential):
+    """Convolutions `conv1`, `conv2`, ..., and perhaps a `pool`. Shapes: (B, in_chs, H, W) -> (B, C, H / stride, ...).
 
-    One module of stride 2, or `conv1`, `conv2`, ... and `pool` of stride 4; the last map of stride 2 can be taken as a
-    feature then.
+    Args:
+        in_chs: Channels of the image.
+        out_chs: Channels of the last convolution, or of each.
+        kernel_size: Side of the kernels.
+        stride: 4, or 2 without a pool: the first convolution has 2, the pool or the last convolution the rest.
+        pool: "max", "avg" ("maxpool", "avgpool"), "max2", "avg2" for a kernel of 2; "" for none.
+        num_rep: Convolutions, where `out_chs` is one number.
+        num_act: So many of the last have norm and activation; all unless given.
+        chs_decay: Channels of a convolution per channel of the next.
+        layers: What makes them.
+
+    `feature_info` says what can be taken as a feature: the last map of stride 2, and the output.
+
+    Raises:
+        ValueError: The pool is unknown, or does not go with the stride.
+    """
+
+    @placeable
+    def __init__(
+        self,
+        in_chs: int,
+        out_chs: int | Sequence[int],
+        kernel_size: int = 3,
+        stride: int = 4,
+        pool: str | None = "maxpool",
+        num_rep: int = 3,
+        num_act: int | None = None,
+        chs_decay: float = 0.5,
+        layers: LayerFn | None = None,
+    ) -> None:
+        super().__init__()
+        layers, pool = layers or LayerFn(), (pool or "").lower()
+        if pool not in ("", *_POOLS):
+            raise ValueError(f"unknown stem_pool {pool!r}; known: {', '.join(map(repr, ('', *_POOLS)))}")
+        widths = [round(out_chs * chs_decay**i) for i in reversed(range(num_rep))] if isinstance(out_chs, int) \
+            else list(out_chs)
+        count = len(widths)
+        if stride != 4 and (stride != 2 or pool) or count == 1 and stride == 4 and not pool:
+            raise ValueError(f"a stem of {count} convolutions, pool {pool!r}, has no stride of {stride}")
+        self.stride, self.last_feat_idx = stride, None if stride == 2 else count - 1 if pool else count - 2
+        for i, chs in enumerate(widths, start=1):
+            conv = create_conv2d if num_act is not None and i <= count - num_act else layers.conv_norm_act
+            strides = i == 1 or i == count and stride == 4 and not pool
+            self.add_module(f"conv{i}", conv(in_chs, chs, kernel_size, stride=2 if strides else 1))
+            in_chs = chs
+        if pool:
+            self.add_module("pool", _POOLS[pool]())
+        names = list(self._modules)
+        self.feature_info = [dict(num_chs=in_chs, reduction=stride, module=names[-1], stage=0)]
+        if self.last_feat_idx is not None:
+            self.feature_info.insert(0, dict(num_chs=widths[self.last_feat_idx], reduction=2,
+                                             module=names[self.last_feat_idx], stage=0))
+
+    def forward_intermediates(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The output, and the last map of stride 2 where that is another one."""
+        intermediate = None
+        for i, layer in enumerate(self):
+            x = layer(x)
+            if i == self.last_feat_idx:
+                intermediate = x
+        return x, intermediate
+
+
+def create_byob_stem(
+    in_chs: int,
+    out_chs: int | Sequence[int],
+    stem_type: str = "",
+    pool_type: str | None = "",
+    feat_prefix: str = "stem",
+    layers: LayerFn | None = None,
+    device: Any = None,
+    dtype: Any = None,
+) -> tuple[nn.Module, list[dict[str, Any]]]:
+    """A stem of stride 2 or 4, and what it offers as features, as `feature_info` has it.
 
     Args:
         in_chs: Channels of the image.
@@ -425,43 +607,37 @@ def create_byob_stem(
         stem_type: "3x3" (also "") or "7x7" for one convolution, "deep" for three 3x3 of one width, "tiered" for three
             that widen, "quad" for four that double, "quad2" for the same with norms and activations behind the last
             two alone; "rep" or "one" for a `RepVggBlock` or a `MobileOneBlock`.
-        pool_type: "max", "avg" ("maxpool", "avgpool"), "max2", "avg2" for a kernel of 2; "" for none: the last of
-            several convolutions has a stride then.
+        pool_type: See `Stem`; without one, the last of several convolutions has a stride.
+        feat_prefix: The stem's name.
 
     Raises:
         ValueError: The type or the pool is unknown.
     """
-    pool_type = (pool_type or "").lower()
-    for option, value, known in (("stem_type", stem_type, _STEM_TYPES), ("stem_pool", pool_type, ("", *_POOLS))):
-        if value not in known:
-            raise ValueError(f"unknown {option} {value!r}; known: {', '.join(map(repr, known))}")
-    widths = _stem_widths(stem_type, out_chs)
+    if stem_type not in _STEM_TYPES:
+        raise ValueError(f"unknown stem_type {stem_type!r}; known: {', '.join(map(repr, _STEM_TYPES))}")
+    layers = layers or LayerFn()
+    more: dict[str, Any] = dict(stride=2, layers=layers)
+    make: Layer = Stem
     if stem_type in ("rep", "one"):
-        block: nn.Module = create_block(stem_type, in_chs=in_chs, out_chs=widths[-1], stride=2, layers=layers)
-        return block, [Step("stem")], widths[-1], 2
-    kernel_size, count = 7 if stem_type == "7x7" else 3, len(widths)
-    if count == 1 and not pool_type:
-        return layers.conv_norm_act(in_chs, widths[0], kernel_size, stride=2), [Step("stem")], widths[0], 2
-
-    stem, steps = nn.Sequential(), []
-    for i, chs in enumerate(widths, start=1):
-        conv = create_conv2d if stem_type == "quad2" and i <= count - 2 else layers.conv_norm_act
-        stride = 2 if i == 1 or (i == count and not pool_type) else 1
-        stem.add_module(f"conv{i}", conv(in_chs, chs, kernel_size, stride=stride))
-        steps.append(Step(f"stem.conv{i}"))
-        in_chs = chs
-    if pool_type:
-        stem.add_module("pool", _POOLS[pool_type]())
-        steps.append(Step("stem.pool"))
-    steps[-2] = Step(steps[-2].name, widths[-1 if pool_type else -2], 2)
-    return stem, steps, widths[-1], 4
-
-
-def _stem_widths(stem_type: str, out_chs: int | Sequence[int]) -> list[int]:
-    """Channels of each convolution of a stem."""
-    if not isinstance(out_chs, int):
-        return list(out_chs)
-    if "quad" in stem_type:
-        return [round(out_chs * 0.5**i) for i in (3, 2, 1, 0)]
-    tiers = {"tiered": [3 * out_chs // 8, out_chs // 2, out_chs], "deep": [out_chs] * 3}
-    return tiers.get(stem_type, [out_chs])
+        make = partial(create_block, stem_type)
+    elif "quad" in stem_type:
+        more = dict(num_rep=4, num_act=2 if stem_type == "quad2" else None, pool=pool_type, layers=layers)
+    elif stem_type == "deep":
+        more = dict(num_rep=3, chs_decay=1.0, pool=pool_type, layers=layers)
+    elif stem_type == "tiered":
+        more = dict(pool=pool_type, layers=layers)
+        out_chs = (3 * out_chs // 8, out_chs // 2, out_chs) if isinstance(out_chs, int) else out_chs
+    else:
+        kernel_size = 7 if stem_type == "7x7" else 3
+        if pool_type or not isinstance(out_chs, int) and len(out_chs) > 1:
+            more = dict(kernel_size=kernel_size, num_rep=1, pool=pool_type, layers=layers)
+        else:
+            make, more = layers.conv_norm_act, dict(kernel_size=kernel_size, stride=2)
+    if make is not Stem and not isinstance(out_chs, int):
+        out_chs = out_chs[-1]
+    more.update((key, value) for key, value in dict(device=device, dtype=dtype).items() if value is not None)
+    stem: nn.Module = make(in_chs=in_chs, out_chs=out_chs, **more) if make is not layers.conv_norm_act \
+        else make(in_chs, out_chs, **more)
+    if not isinstance(stem, Stem):
+        return stem, [dict(num_chs=out_chs, reduction=2, module=feat_prefix, stage=0)]
+    return stem, [{**row, "module": f"{feat_prefix}.{row['module']}"} for row in stem.feature_info]

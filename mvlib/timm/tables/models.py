@@ -6,7 +6,7 @@ _FAMILIES, _CONFIGS = "mvlib.timm.meanings.families", "mvlib.timm.meanings.confi
 _MOBILE = "mvlib.timm.meanings.mobile"
 
 _CLASSES: dict[str, str] = {  # with timm's constructors, in the module of the family; `timm.models` has them, too
-    "byobnet": "ByoBlockCfg create_block",
+    "byobnet": "ByoBlockCfg create_block create_byob_stem",
     "cait": "Cait ClassAttn LayerScaleBlock LayerScaleBlockClassAttn TalkingHeadAttn",
     "coat": "CoaT",
     "convit": "ConVit",
@@ -60,7 +60,9 @@ _ONLY_CONFIGURED: dict[str, str] = {  # what only the family's module has
     "hrnet": "cfg_cls=hrnet.cfg_cls",
 }
 _FURTHER: dict[str, str] = {  # what only the family's module has
-    "byobnet": "LayerFn interleave_blocks register_block",
+    "byobnet": "BasicBlock BottleneckBlock DarkBlock DownsampleAvg EdgeBlock LayerFn MobileOneBlock RepVggBlock "
+               "SelfAttnBlock Stem create_shortcut drop_blocks expand_blocks_cfg interleave_blocks reduce_feat_size "
+               "register_block",
     "convnext": "ConvNeXtBlock ConvNeXtStage Downsample",
     "cspnet": "BottleneckBlock CrossStage CrossStage3 DarkBlock DarkStage EdgeBlock create_csp_stem",
     "densenet": "DenseBlock DenseLayer DenseTransition",
@@ -211,12 +213,8 @@ IMPORTED: dict[str, tuple[str, ...]] = {  # from other families
 
 _BUILT = "mvlib has it in another form, with other arguments"
 _ABSENT = {  # classes and functions, public in timm
-    "byobnet": "BasicBlock BottleneckBlock DarkBlock DownsampleAvg EdgeBlock MobileOneBlock RepVggBlock "
-               "SelfAttnBlock Stem create_byob_stages create_byob_stem create_shortcut drop_blocks expand_blocks_cfg "
-               "get_layer_fns override_kwargs reduce_feat_size update_block_kwargs",
     "coat": "ConvPosEnc ConvRelPosEnc FactorAttnConvRelPosEnc ParallelBlock SerialBlock insert_cls remove_cls",
     "convit": "Block GPSA MHSA",
-    "cspnet": "create_csp_stages",
     "levit": "Attention AttentionDownsample ConvNorm Downsample LevitBlock LevitDownsample LevitMlp LevitStage "
              "LinearNorm NormLinear Stem16 Stem8 create_levit",
     "maxxvit": "Attention2d AttentionCl ConvNeXtBlock Downsample2d MaxxVitBlock MaxxVitStage "
@@ -236,11 +234,12 @@ _ABSENT = {  # classes and functions, public in timm
     "vision_transformer_hybrid": "ConvStem checkpoint_filter_fn",
 }
 
-_EXPORTED = "create_byob_stem"  # of these, what `timm.models` has, too
-
 ABSENT: dict[str, dict[str, str]] = {
     "a cell gives what the next one reads of the cell before, too; timm's networks hand that on themselves": {
         "models.nasnet": "CellStem0 CellStem1 FirstCell NormalCell ReductionCell0 ReductionCell1",
         "models.pnasnet": "Cell CellBase CellStem0"},
-    _BUILT: {"models": _EXPORTED, **{f"models.{family}": names for family, names in _ABSENT.items()}},
+    "a step of the constructor, which reads the model's arguments here; the class with a config makes the same": {
+        "models.byobnet": "create_byob_stages get_layer_fns override_kwargs update_block_kwargs",
+        "models.cspnet": "create_csp_stages"},
+    _BUILT: {f"models.{family}": names for family, names in _ABSENT.items()},
 }
