@@ -275,7 +275,8 @@ class _RegisterModel:
             fn = _bound(maker, own)
             fn.__code__ = fn.__code__.replace(  # for tracebacks, and for messages that say where a model is registered
                 co_name=name, co_filename=caller.f_code.co_filename, co_firstlineno=caller.f_lineno)
-            fn.__name__ = fn.__qualname__ = name
+            is_theirs = module.startswith(_FAMILY_PACKAGE) and name in _registry.builders
+            fn.__name__, fn.__qualname__ = name, f"_{name}" if is_theirs else name  # where pickle finds it
             fn.__module__ = module
             fn.arguments = own
             fn.__doc__ = f"{doc}{maker.__name__}, {summarize(own) or 'as it is by default'}."
@@ -287,8 +288,7 @@ class _RegisterModel:
             entrypoints.append(fn)
         for fn in entrypoints:
             _register(fn, override=override)
-            if not (module.startswith(_FAMILY_PACKAGE) and fn.__name__ in _registry.builders):
-                setattr(sys.modules[module], fn.__name__, fn)
+            setattr(sys.modules[module], fn.__qualname__, fn)
 
 
 def _register(

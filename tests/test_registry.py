@@ -521,6 +521,7 @@ def test_no_function_imports_torch():
             get_arch_name=("resnet50.a1_in1k",), get_arch_pretrained_cfgs=("resnet50",), get_deprecated_models=(),
             get_module=("resnet50",), get_arch_tags=("resnet50",),
             builder_facts=("resnet50",), count_models=(), list_builders=(), torchvision_builder=("resnet50",),
+            torchvision_arguments=("efficientnet_b5",),
             get_pretrained_cfg=("resnet50",), is_model=("resnet50",),
             get_pretrained_cfg_value=("tv_resnet50", "url"), is_model_in_modules=("resnet50", "resnet"),
             check_is_classifier=("resnet50", "this"), task_of=("s3d",), is_model_pretrained=("resnet50",),

@@ -3,6 +3,7 @@
 import importlib
 import inspect
 import os
+import pickle
 import pkgutil
 import re
 import subprocess
@@ -107,7 +108,9 @@ def test_a_familys_module_has_torchvisions_builders():
 
     with torch.device("meta"):
         assert type(alexnet()) is theirs.AlexNet and type(mvlib.create_model("alexnet")) is AlexNet
-        assert type(resnet50d()) is type(mvlib.model_entrypoint("resnet50")()) is ResNet
+        assert type(resnet50d()) is type(registry.load_entrypoint("resnet50")()) is ResNet
+    for function in (registry.load_entrypoint("resnet50"), ours.resnet50, resnet50d):
+        assert pickle.loads(pickle.dumps(function)) is function
 
 
 @pytest.mark.parametrize("builder", BUILDERS)
