@@ -327,7 +327,7 @@ def adapt_input_conv(in_chans: int, weight: Tensor, base_chans: int = 3) -> Tens
     Args:
         in_chans: Channels wanted.
         weight: (out, base_chans, kh, kw), or (out, n * base_chans, kh, kw) after a space-to-depth stem, a pixel's
-            channels side by side.
+            channels side by side; so is (out, n * base_chans), a linear layer's over flat patches.
         base_chans: Channels of the images that the weight was trained on.
 
     Raises:
@@ -344,7 +344,7 @@ def adapt_input_conv(in_chans: int, weight: Tensor, base_chans: int = 3) -> Tens
         values = values.sum(dim=2, keepdim=True)
     else:
         repeats = math.ceil(in_chans / base_chans)
-        values = values.repeat(1, 1, repeats, 1, 1)[:, :, :in_chans] * (base_chans / in_chans)
+        values = values.repeat(1, 1, repeats, *(1 for _ in kernel))[:, :, :in_chans] * (base_chans / in_chans)
     return values.flatten(1, 2).to(weight.dtype)
 
 
@@ -574,7 +574,12 @@ def _fit_input(model: ImageModel, state_dict: StateDict, expected: StateDict, co
         theirs, ours = state_dict[key].shape, expected[key].shape
         # What a file was trained on, it shows itself: a stem may take several values of a channel, theirs as ours.
         chans = theirs[1] * model.in_chans // ours[1] if len(theirs) == len(ours) else config.input_size[0]
-        state_dict[key] = adapt_input_conv(model.in_chans, state_dict[key], chans)
+        weight = state_dict[key]
+        if getattr(model.get_submodule(path.rpartition(".")[0]), "channels_last", True):
+            state_dict[key] = adapt_input_conv(model.in_chans, weight, chans)
+        else:  # a linear layer over flat patches, channels first
+            by_channel = weight.unflatten(1, (chans, -1, 1))
+            state_dict[key] = adapt_input_conv(model.in_chans, by_channel, chans).flatten(1)
         _logger.info("adapted '%s' from %d to %d input channels", path, chans, model.in_chans)
 
 

@@ -228,9 +228,7 @@ class AttentionRope(Attention):
     ) -> Tensor:
         """`rope` is an embedding as `apply_rot_embed_cat` takes it, for the tokens behind the prefix."""
         gate = None if self.gate is None else self.gate(x).sigmoid()
-        qkv = self.qkv(x).chunk(3, dim=-1) if self.q_proj is None else (
-            self.q_proj(x), self.k_proj(x), self.v_proj(x))
-        q, k, v = (t.unflatten(2, (-1, self.head_dim)).transpose(1, 2) for t in qkv)  # (B, heads, N, head_dim)
+        q, k, v = (t.unflatten(2, (-1, self.head_dim)).transpose(1, 2) for t in self.project(x))  # (B, heads, N, d)
         q, k = self.q_norm(q), self.k_norm(k)
         if rope is not None:
             q, k = (self._turn(t, rope).type_as(v) for t in (q, k))
@@ -240,6 +238,12 @@ class AttentionRope(Attention):
         x = attend(q, k, v, self.fused_attn, self.attn_drop, mask, self.scale)
         x = self.norm(x.transpose(1, 2).flatten(2))
         return self.proj_drop(self.proj(x if gate is None else x * gate))
+
+    def project(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Queries, keys and values of all heads, (B, N, heads * head_dim) each."""
+        if self.q_proj is None:
+            return self.qkv(x).chunk(3, dim=-1)
+        return self.q_proj(x), self.k_proj(x), self.v_proj(x)
 
     def _turn(self, x: Tensor, rope: Tensor) -> Tensor:
         prefix, patches = x[:, :, :self.num_prefix_tokens], x[:, :, self.num_prefix_tokens:]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -14,7 +14,10 @@ from torch.func import functional_call
 from .format import Format, nchw_to
 from .helpers import move_to_end, placeable, to_2tuple
 
-__all__ = ["HybridEmbed", "HybridEmbedWithSize", "PatchEmbed", "PatchEmbedWithSize", "resample_patch_embed"]
+__all__ = [
+    "HybridEmbed", "HybridEmbedWithSize", "PatchEmbed", "PatchEmbedInterpolator", "PatchEmbedResamplerFixedOrigSize",
+    "PatchEmbedWithSize", "resample_patch_embed",
+]
 
 
 class PatchEmbed(nn.Module):
@@ -104,7 +107,7 @@ class PatchEmbed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         expected = self.img_size if self.strict_img_size else None
         cut = self.cut_remainder or self.img_size is None
-        return self._embed(_fit_patches(x, expected, self.patch_size, self.dynamic_img_pad, cut, self.may_be_dynamic))
+        return self._embed(fit_patches(x, expected, self.patch_size, self.dynamic_img_pad, cut, self.may_be_dynamic))
 
     def _embed(self, x: Tensor) -> Tensor:
         return self.norm(self._arrange(self.proj(x)))
@@ -135,7 +138,7 @@ class PatchEmbedWithSize(PatchEmbed):
                          strict_img_size=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Any]:  # type: ignore[override]
-        x = self.proj(_fit_patches(x, None, self.patch_size, False, self.img_size is None, False))
+        x = self.proj(fit_patches(x, None, self.patch_size, False, self.img_size is None, False))
         return self.norm(self._arrange(x)), x.shape[-2:]
 
 
@@ -235,11 +238,11 @@ class HybridEmbed(PatchEmbed):
         return super().dynamic_feat_size((rows, columns))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = _fit_patches(x, self.img_size if self.strict_img_size else None, (1, 1), False, True, self.may_be_dynamic)
+        x = fit_patches(x, self.img_size if self.strict_img_size else None, (1, 1), False, True, self.may_be_dynamic)
         x = self.backbone(x)
         if isinstance(x, (list, tuple)):
             x = x[-1]
-        return self._embed(_fit_patches(x, None, self.patch_size, self.dynamic_img_pad, True, self.may_be_dynamic))
+        return self._embed(fit_patches(x, None, self.patch_size, self.dynamic_img_pad, True, self.may_be_dynamic))
 
 
 class HybridEmbedWithSize(HybridEmbed):
@@ -291,7 +294,7 @@ def _feature_shape(backbone: nn.Module, in_chans: int, img_size: int | Sequence[
 
 
 @torch.fx.wrap  # one node in a traced graph: what it does depends on the input's size
-def _fit_patches(
+def fit_patches(
     x: Tensor, img_size: tuple[int, int] | None, patch_size: tuple[int, int], pad: bool, cut_remainder: bool,
     may_be_dynamic: bool,
 ) -> Tensor:
@@ -337,7 +340,144 @@ def resample_patch_embed(
         return patch_embed
     if patch_embed.is_meta:
         return patch_embed.new_empty((*patch_embed.shape[:2], *new_size))
-    basis = torch.eye(math.prod(old_size), device=patch_embed.device).reshape(-1, 1, *old_size)
-    resized = F.interpolate(basis, size=new_size, mode=interpolation, antialias=antialias).flatten(1)
-    inverse = torch.linalg.pinv(resized.T)
+    inverse = _inverse_resize(old_size, new_size, interpolation, antialias, patch_embed.device)
     return (patch_embed.float().flatten(2) @ inverse).unflatten(2, new_size).to(patch_embed.dtype)
+
+
+def _inverse_resize(
+    old_size: tuple[int, ...], new_size: tuple[int, ...], interpolation: str, antialias: bool, device: torch.device
+) -> Tensor:
+    """What weights of patches (..., old pixels) are multiplied by for patches of another size: (old, new pixels)."""
+    basis = torch.eye(math.prod(old_size), device=device).reshape(-1, 1, *old_size)
+    resized = F.interpolate(basis, size=new_size, mode=interpolation, antialias=antialias).flatten(1)
+    return torch.linalg.pinv(resized.T)
+
+
+class PatchEmbedResamplerFixedOrigSize(nn.Module):
+    """`resample_patch_embed` of weights of one size that remembers what each new size needs; no keys.
+
+    Args:
+        orig_size: (height, width) of the weights.
+        interpolation, antialias: As `torch.nn.functional.interpolate` takes them.
+    """
+
+    _cache_device_anchor: Tensor
+
+    @placeable
+    def __init__(self, orig_size: tuple[int, int], interpolation: str = "bicubic", antialias: bool = True) -> None:
+        super().__init__()
+        self.orig_size = to_2tuple(orig_size)
+        self.interpolation, self.antialias = interpolation, antialias
+        self._inverses: dict[tuple[tuple[int, int], torch.device], Tensor] = {}
+        self.register_buffer("_cache_device_anchor", torch.empty(0, dtype=torch.uint8), persistent=False)
+
+    def init_non_persistent_buffers(self) -> None:
+        """The only buffer is empty: it knows where the module is."""
+
+    def _apply(self, fn: Any, *args: Any, **kwargs: Any) -> nn.Module:
+        self._inverses.clear()
+        return super()._apply(fn, *args, **kwargs)  # type: ignore[no-untyped-call]
+
+    def _inverse(self, new_size: tuple[int, int], device: torch.device) -> Tensor:
+        key = (new_size, device)
+        if key not in self._inverses:
+            # An ordinary float32 tensor, whatever runs when it is first needed.
+            with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
+                self._inverses[key] = _inverse_resize(
+                    self.orig_size, new_size, self.interpolation, self.antialias, device)
+        return self._inverses[key]
+
+    def prewarm(
+        self, new_sizes: Iterable[int | tuple[int, int]], device: torch.device | str | None = None
+    ) -> None:
+        """Compute now what patches of these sizes need, on `device` or where the module is; moving it forgets that."""
+        place = self._cache_device_anchor.device if device is None else torch.empty(0, device=device).device
+        for new_size in map(to_2tuple, new_sizes):
+            if new_size != self.orig_size:
+                self._inverse(new_size, place)
+
+    def forward(self, patch_embed: Tensor, new_size: Sequence[int]) -> Tensor:
+        """Weights (out, in, *orig_size) -> (out, in, *new_size).
+
+        Raises:
+            ValueError: The weights have another size.
+        """
+        if tuple(patch_embed.shape[-2:]) != self.orig_size:
+            raise ValueError(f"the patch weights are {tuple(patch_embed.shape[-2:])}, not {self.orig_size}")
+        new_size = to_2tuple(new_size)
+        if new_size == self.orig_size:
+            return patch_embed
+        inverse = self._inverse(new_size, patch_embed.device)
+        return (patch_embed.float().flatten(2) @ inverse).unflatten(2, new_size).to(patch_embed.dtype)
+
+
+class PatchEmbedInterpolator(nn.Module):
+    """Embed patches of any size by weights of one size, resampled on the fly (FlexiViT); no keys.
+
+    Args:
+        base_patch_size: (height, width) of the weights' patches.
+        interpolation, antialias: As `torch.nn.functional.interpolate` takes them.
+        channels_last: Whether flat patches, and a linear layer's weights, run over (height, width, channels) rather
+            than (channels, height, width).
+    """
+
+    @placeable
+    def __init__(
+        self,
+        base_patch_size: tuple[int, int],
+        in_chans: int = 3,
+        embed_dim: int = 768,
+        interpolation: str = "bicubic",
+        antialias: bool = True,
+        channels_last: bool = True,
+    ) -> None:
+        super().__init__()
+        self.base_patch_size = to_2tuple(base_patch_size)
+        self.in_chans, self.embed_dim = in_chans, embed_dim
+        self.interpolation, self.antialias, self.channels_last = interpolation, antialias, channels_last
+        self.resampler = PatchEmbedResamplerFixedOrigSize(self.base_patch_size, interpolation, antialias)
+
+    def prewarm(
+        self, target_patch_sizes: Iterable[int | tuple[int, int]], device: torch.device | str | None = None
+    ) -> None:
+        """As the resampler's."""
+        self.resampler.prewarm(target_patch_sizes, device)
+
+    def resample_linear_weight(self, weight: Tensor, target_patch_size: tuple[int, int]) -> Tensor:
+        """A linear layer's weight (embed_dim, height * width * in_chans) for patches of another size."""
+        if tuple(target_patch_size) == self.base_patch_size:
+            return weight
+        if not self.channels_last:
+            return self.resampler(weight.unflatten(1, (self.in_chans, *self.base_patch_size)),
+                                  target_patch_size).flatten(1)
+        weight = weight.unflatten(1, (*self.base_patch_size, self.in_chans)).permute(0, 3, 1, 2)
+        return self.resampler(weight, target_patch_size).permute(0, 2, 3, 1).flatten(1)
+
+    def resample_conv_weight(self, weight: Tensor, target_patch_size: tuple[int, int]) -> Tensor:
+        """A convolution's weight for patches of another size."""
+        resampled: Tensor = self.resampler(weight, target_patch_size)
+        return resampled
+
+    def forward(
+        self,
+        patches: Tensor,
+        proj_weight: Tensor,
+        proj_bias: Tensor | None = None,
+        patch_size: tuple[int, int] | None = None,
+        is_linear: bool = True,
+    ) -> Tensor:
+        """Embeddings (B, N, embed_dim) of patches, by a linear layer; or a map of them, by a convolution.
+
+        Args:
+            patches: (B, N, height, width, in_chans), or (B, N, in_chans, height, width) without `channels_last`, or
+                flat; for a convolution the image (B, in_chans, H, W).
+            proj_weight, proj_bias: The layer's.
+            patch_size: (height, width) of the patches; as the weights' unless given.
+            is_linear: Otherwise the layer is a convolution.
+        """
+        size = self.base_patch_size if patch_size is None else to_2tuple(patch_size)
+        if not is_linear:
+            return F.conv2d(patches, self.resample_conv_weight(proj_weight, size), proj_bias, stride=size)
+        if size != self.base_patch_size and patches.ndim != 5:
+            raise ValueError(f"patches of another size come with their sides, in 5 dimensions, not {patches.ndim}")
+        return F.linear(patches.flatten(2), self.resample_linear_weight(proj_weight, size), proj_bias)

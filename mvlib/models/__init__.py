@@ -53,6 +53,7 @@ _NAMES = {
     ".levit": ("Levit", "LevitDistilled"),
     ".maxxvit": ("MaxxVit",),
     ".mlp_mixer": ("MlpMixer",),
+    ".naflexvit": ("NaFlexVit", "NaFlexVitCfg"),
     ".nasnet": ("NASNetALarge",),
     ".nest": ("Nest",),
     ".nfnet": ("NormFreeNet",),

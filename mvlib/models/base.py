@@ -319,7 +319,8 @@ class ImageModel(nn.Module):
         container = self._follow_container()
         for step in self.flow.stem:
             x = self.run_step(step, x, shared)
-        if container is not None and not self.grad_checkpointing and runs_by_itself(container):
+        all_take_the_same = len({step.takes for step in self.flow.stages}) == 1
+        if container is not None and not self.grad_checkpointing and all_take_the_same and runs_by_itself(container):
             step = self.flow.stages[0]
             x = self.run_step(replace(step, name=self.flow.container), x, shared)
         else:
@@ -352,7 +353,7 @@ class ImageModel(nn.Module):
         if recompute and len(step.parts) > 1:  # its layers are one block
             return run_blocks([partial(self.run_step, step, shared=shared)], x, recompute=True)
         taken = [shared[name] for name in step.takes]
-        options = {name: shared[name] for name in step.options if name in shared}
+        options = {name: shared[name] for name in step.options if shared.get(name) is not None}
         for path in step.parts:
             module: Any = self
             for name in path:  # `get_submodule`, but quick, and in words that torch.export of torch 2.5 can follow

@@ -17,35 +17,32 @@ from torch import Tensor, nn
 from ..layers.drop import PatchDropout
 from ..layers.helpers import computed, to_2tuple
 from ..layers.patch_embed import resample_patch_embed
+from ..layers.pool import global_pool_nlc
 from ..layers.pos_embed import resample_abs_pos_embed
 from ..layers.weight_init import init_vit_module
 from .base import Flow, ImageModel, Indices, StateDict, Step
 
-__all__ = ["TokenModel"]
+__all__ = ["SequenceModel", "TokenModel"]
 
 torch.fx.wrap("resample_abs_pos_embed")  # one node in a traced graph: what it does depends on the image's size
 
 _WITH_WEIGHTS = ("map", "prr")  # pooling by a module, which is there from the beginning or not at all
 
 
-class TokenModel(ImageModel):
-    """Base class of transformers whose tokens keep one resolution and one width from the patches to the head.
+class SequenceModel(ImageModel):
+    """Base class of transformers that keep a sequence of tokens of one width from the patches to the head.
 
-    Shapes: (B, in_chans, H, W) -> (B, num_classes); features are (B, prefix tokens + patches, embed_dim).
+    A family sets `embed_dim`, `num_prefix_tokens`, `has_class_token`, makes its `blocks`, and calls `add_head`.
 
     Class attributes:
         pools: Values of `global_pool` that the family knows.
         fc_norm_name: The constructor's argument that says whether the final norm stands behind the pooling; "" where it
             never does.
-        has_dist_token: Whether a token for distillation follows the class token.
-        token_std: Standard deviation of initial class and register tokens.
-        dynamic_img_size: Whether images of any size are taken; position embeddings are resampled.
         weight_init_mode: Initial weights, see `init_vit_module`.
         fix_init: Whether the blocks' output projections are scaled down with depth (BEiT).
         shared: Names of the values that the blocks take besides tokens.
         options: Names of what they take besides, as keyword arguments, where a caller gave it.
         pool_include_prefix: Whether prefix tokens are pooled too.
-        resampling: How weights of another size are resampled, as `fit_sizes` takes it.
     """
 
     tap_layout: ClassVar[str] = "NLC"
@@ -54,17 +51,146 @@ class TokenModel(ImageModel):
     hidden_paths: ClassVar[tuple[str, ...]] = ("fc_norm",)
     pools: ClassVar[tuple[str, ...]] = ("", "avg", "avgmax", "max", "token")
     fc_norm_name: ClassVar[str] = "fc_norm"
-    has_dist_token: ClassVar[bool] = False
-    token_std: ClassVar[float] = 1e-6
-    dynamic_img_size: bool = False
     fix_init: bool = False
     shared: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
-    resampling: Mapping[str, Any] = {"interpolation": "bicubic", "antialias": True}
     pool_include_prefix: bool = False
-    patch_embed: Any  # a `PatchEmbed`, or what has its attributes and methods
+    has_class_token: bool
+    embed_dim: int
     norm_pre: nn.Module
     blocks: nn.Sequential
+
+    # what a constructor calls
+
+    def add_head(
+        self,
+        norm: Callable[[int], nn.Module],
+        num_classes: int,
+        global_pool: str,
+        fc_norm: bool | None = None,
+        final_norm: bool = True,
+        attn_pool: nn.Module | None = None,
+        drop_rate: float = 0.0,
+    ) -> None:
+        """Make what follows the blocks, and the flow.
+
+        Args:
+            norm: Makes the final norm.
+            num_classes: Classes; 0 for pooled features.
+            global_pool: One of `pools`.
+            fc_norm: Whether the final norm stands behind the pooling; by default where patches are pooled by mean or
+                maximum.
+            final_norm: Whether there is a final norm.
+            attn_pool: What pools where `global_pool` is "map" or "prr": (B, N, embed_dim) -> (B, embed_dim).
+            drop_rate: Dropout before the classifier.
+
+        Raises:
+            ValueError: The pooling is unknown, or needs a class token that is not there.
+        """
+        self._check_pool(global_pool)
+        self.num_classes, self.global_pool = num_classes, global_pool
+        is_behind = global_pool in ("avg", "avgmax", "max") if fc_norm is None else fc_norm
+        self.norm = norm(self.embed_dim) if final_norm and not is_behind else nn.Identity()
+        self.attn_pool = attn_pool
+        self.fc_norm = norm(self.embed_dim) if final_norm and is_behind else nn.Identity()
+        self.head_drop = nn.Dropout(drop_rate)
+        self.head = self.make_classifier(num_classes)
+        stem, stride = self.stem()
+        self.flow = Flow(
+            stem=stem,
+            stages=[Step(f"blocks.{i}", self.embed_dim, stride, takes=self.taken_by_block(i), options=self.options)
+                    for i in range(len(self.blocks))],
+            tail=[Step("norm")])
+
+    def stem(self) -> tuple[list[Step], int]:
+        """What makes tokens of an image, and its stride."""
+        raise NotImplementedError
+
+    def taken_by_block(self, index: int) -> tuple[str, ...]:
+        """Names of shared values that this block takes."""
+        return self.shared
+
+    # head
+
+    def pool(self, x: Tensor, pool_type: str | None = None) -> Tensor:
+        """Tokens (B, N, embed_dim) -> (B, embed_dim); unchanged where there is no pooling."""
+        pool_type = self.global_pool if pool_type is None else pool_type
+        if self.attn_pool is not None:
+            return self.attn_pool(x if self.pool_include_prefix else x[:, self.num_prefix_tokens:])
+        return global_pool_nlc(x, pool_type, self.num_prefix_tokens, self.pool_include_prefix)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        x = self.head_drop(self.fc_norm(self.pool(x)))
+        return x if pre_logits else self.head(x)
+
+    def _check_pool(self, pool_type: str) -> None:
+        if pool_type not in self.pools:
+            raise ValueError(f"unknown global_pool {pool_type!r}; known: {', '.join(map(repr, self.pools))}")
+        if pool_type == "token" and not self.has_class_token:
+            raise ValueError("global_pool 'token' needs a class token, which this model does not have")
+
+    def set_global_pool(self, pool_type: str) -> None:
+        self._check_pool(pool_type)
+        if pool_type in _WITH_WEIGHTS and pool_type != self.global_pool:
+            raise ValueError(f"attention pooling has weights: build the model with global_pool={pool_type!r}")
+        if pool_type not in _WITH_WEIGHTS:
+            self.attn_pool = None
+        self.global_pool = pool_type
+        if self.fc_norm_name:  # where the norm stands followed from the pooling that the model began with
+            self.note_arguments(**{self.fc_norm_name: not isinstance(self.fc_norm, nn.Identity)})
+
+    # weights
+
+    def init_weights(self, mode: str = "", needs_reset: bool = True) -> None:
+        """As every model's; `mode` is another scheme for this once, see `init_vit_module`."""
+        self._init_as(mode, needs_reset)
+
+    def init_module(self, name: str, module: nn.Module) -> None:
+        super().init_module(name, module)
+        init_vit_module(name, module, self.weight_init_mode, self.num_classes)
+        if self.fix_init:
+            self._scale_output(name, module)
+
+    def fix_init_weight(self) -> None:
+        """Scale the blocks' output projections down with depth (BEiT)."""
+        with torch.no_grad():
+            for name, module in self.named_modules():
+                self._scale_output(name, module)
+
+    @staticmethod
+    def _scale_output(name: str, module: nn.Module) -> None:
+        block = re.fullmatch(r"blocks\.(\d+)\.(?:attn\.proj|mlp\.fc2|attn_out_proj|mlp_out_proj)", name)
+        if block and isinstance(module, nn.Linear):
+            module.weight.div_(math.sqrt(2.0 * (int(block[1]) + 1)))
+
+    def fit_state_dict(self, state_dict: StateDict) -> StateDict:
+        """Weights of a model that is pooled otherwise as this one's."""
+        fitted = {key: value for key, value in state_dict.items()
+                  if self.attn_pool is not None or not key.startswith("attn_pool.")}
+        if not isinstance(self.fc_norm, nn.Identity) and "fc_norm.weight" not in fitted:
+            # Their norm goes where ours stands, behind the pooling.
+            for key in [key for key in fitted if key.startswith("norm.")]:
+                fitted[f"fc_{key}"] = fitted.pop(key)
+        return fitted
+
+
+class TokenModel(SequenceModel):
+    """Base class of transformers whose tokens keep one resolution and one width from the patches to the head.
+
+    Shapes: (B, in_chans, H, W) -> (B, num_classes); features are (B, prefix tokens + patches, embed_dim).
+
+    Class attributes:
+        has_dist_token: Whether a token for distillation follows the class token.
+        token_std: Standard deviation of initial class and register tokens.
+        dynamic_img_size: Whether images of any size are taken; position embeddings are resampled.
+        resampling: How weights of another size are resampled, as `fit_sizes` takes it.
+    """
+
+    has_dist_token: ClassVar[bool] = False
+    token_std: ClassVar[float] = 1e-6
+    dynamic_img_size: bool = False
+    resampling: Mapping[str, Any] = {"interpolation": "bicubic", "antialias": True}
+    patch_embed: Any  # a `PatchEmbed`, or what has its attributes and methods
 
     # what a constructor calls
 
@@ -104,49 +230,13 @@ class TokenModel(ImageModel):
         self.patch_drop = PatchDropout(patch_drop_rate, self.num_prefix_tokens) if patch_drop_rate else nn.Identity()
         self.norm_pre = nn.Identity()
 
-    def add_head(
-        self,
-        norm: Callable[[int], nn.Module],
-        num_classes: int,
-        global_pool: str,
-        fc_norm: bool | None = None,
-        final_norm: bool = True,
-        attn_pool: nn.Module | None = None,
-        drop_rate: float = 0.0,
-    ) -> None:
-        """Make what follows the blocks, and the flow.
+    # tokens
 
-        Args:
-            norm: Makes the final norm.
-            num_classes: Classes; 0 for pooled features.
-            global_pool: One of `pools`.
-            fc_norm: Whether the final norm stands behind the pooling; by default where patches are pooled by mean or
-                maximum.
-            final_norm: Whether there is a final norm.
-            attn_pool: What pools where `global_pool` is "map" or "prr": (B, N, embed_dim) -> (B, embed_dim).
-            drop_rate: Dropout before the classifier.
-
-        Raises:
-            ValueError: The pooling is unknown, or needs a class token that is not there.
-        """
-        self._check_pool(global_pool)
-        self.num_classes, self.global_pool = num_classes, global_pool
-        is_behind = global_pool in ("avg", "avgmax", "max") if fc_norm is None else fc_norm
-        self.norm = norm(self.embed_dim) if final_norm and not is_behind else nn.Identity()
-        self.attn_pool = attn_pool
-        self.fc_norm = norm(self.embed_dim) if final_norm and is_behind else nn.Identity()
-        self.head_drop = nn.Dropout(drop_rate)
-        self.head = self.make_classifier(num_classes)
+    def stem(self) -> tuple[list[Step], int]:
         embed: Any = self.patch_embed  # a user's may say nothing of its stride
         stride = embed.feat_ratio() if hasattr(embed, "feat_ratio") else to_2tuple(embed.patch_size)[0]
         sharing = [Step("share", gives=self.shared)] if self.shared else []
-        self.flow = Flow(
-            stem=[Step("patch_embed"), *sharing, Step("_pos_embed"), Step("patch_drop"), Step("norm_pre")],
-            stages=[Step(f"blocks.{i}", self.embed_dim, stride, takes=self.shared, options=self.options)
-                    for i in range(len(self.blocks))],
-            tail=[Step("norm")])
-
-    # tokens
+        return [Step("patch_embed"), *sharing, Step("_pos_embed"), Step("patch_drop"), Step("norm_pre")], stride
 
     @computed
     def img_size(self) -> tuple[int, int] | None:
@@ -186,43 +276,6 @@ class TokenModel(ImageModel):
         """The position embedding for the grid `new` (rows, columns); `kwargs` as `resample_abs_pos_embed` has them."""
         return resample_abs_pos_embed(pos_embed, new, old, num_prefix_tokens=self._prefix_positions, **kwargs)
 
-    # head
-
-    def pool(self, x: Tensor, pool_type: str | None = None) -> Tensor:
-        """Tokens (B, N, embed_dim) -> (B, embed_dim); unchanged where there is no pooling."""
-        pool_type = self.global_pool if pool_type is None else pool_type
-        if self.attn_pool is None and pool_type in ("", "token"):
-            return x[:, 0] if pool_type else x
-        if not self.pool_include_prefix:
-            x = x[:, self.num_prefix_tokens:]
-        if self.attn_pool is not None:
-            return self.attn_pool(x)
-        if pool_type == "avg":
-            return x.mean(dim=1)
-        if pool_type == "max":
-            return x.amax(dim=1)
-        return 0.5 * (x.amax(dim=1) + x.mean(dim=1))
-
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        x = self.head_drop(self.fc_norm(self.pool(x)))
-        return x if pre_logits else self.head(x)
-
-    def _check_pool(self, pool_type: str) -> None:
-        if pool_type not in self.pools:
-            raise ValueError(f"unknown global_pool {pool_type!r}; known: {', '.join(map(repr, self.pools))}")
-        if pool_type == "token" and not self.has_class_token:
-            raise ValueError("global_pool 'token' needs a class token, which this model does not have")
-
-    def set_global_pool(self, pool_type: str) -> None:
-        self._check_pool(pool_type)
-        if pool_type in _WITH_WEIGHTS and pool_type != self.global_pool:
-            raise ValueError(f"attention pooling has weights: build the model with global_pool={pool_type!r}")
-        if pool_type not in _WITH_WEIGHTS:
-            self.attn_pool = None
-        self.global_pool = pool_type
-        if self.fc_norm_name:  # where the norm stands followed from the pooling that the model began with
-            self.note_arguments(**{self.fc_norm_name: not isinstance(self.fc_norm, nn.Identity)})
-
     # sizes and weights
 
     def set_input_size(
@@ -240,10 +293,6 @@ class TokenModel(ImageModel):
     def no_weight_decay(self) -> set[str]:
         return {"pos_embed", "cls_token", "reg_token", "dist_token"}
 
-    def init_weights(self, mode: str = "", needs_reset: bool = True) -> None:
-        """As every model's; `mode` is another scheme for this once, see `init_vit_module`."""
-        self._init_as(mode, needs_reset)
-
     def reset_parameters(self) -> None:
         """Initialise the tokens and the position embedding."""
         for embedding in (self.pos_embed, self.dist_token):
@@ -253,22 +302,9 @@ class TokenModel(ImageModel):
             if token is not None:
                 nn.init.normal_(token, std=self.token_std)
 
-    def init_module(self, name: str, module: nn.Module) -> None:
-        super().init_module(name, module)
-        init_vit_module(name, module, self.weight_init_mode, self.num_classes)
-        block = re.fullmatch(r"blocks\.(\d+)\.(?:attn\.proj|mlp\.fc2)", name)
-        if block and self.fix_init and isinstance(module, nn.Linear):
-            module.weight.div_(math.sqrt(2.0 * (int(block[1]) + 1)))
-
     def fit_state_dict(self, state_dict: StateDict) -> StateDict:
         """Weights of a model that is pooled otherwise, or has other sizes, as this one's."""
-        fitted = {key: value for key, value in state_dict.items()
-                  if self.attn_pool is not None or not key.startswith("attn_pool.")}
-        if not isinstance(self.fc_norm, nn.Identity) and "fc_norm.weight" not in fitted:
-            # Their norm goes where ours stands, behind the pooling.
-            for key in [key for key in fitted if key.startswith("norm.")]:
-                fitted[f"fc_{key}"] = fitted.pop(key)
-        return self.fit_sizes(fitted, **self.resampling)
+        return self.fit_sizes(super().fit_state_dict(state_dict), **self.resampling)
 
     def fit_sizes(
         self, state_dict: StateDict, interpolation: str, antialias: bool, align_corners: bool | None = None

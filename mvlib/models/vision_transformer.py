@@ -434,13 +434,6 @@ class VisionTransformer(TokenModel):
             x, n, return_prefix_tokens, norm, output_fmt="NCHW" if reshape else "NLC", intermediates_only=True,
             attn_mask=attn_mask))
 
-    def fix_init_weight(self) -> None:
-        """Scale the blocks' output projections down with depth (BEiT)."""
-        with torch.no_grad():
-            for i in range(len(self.blocks)):
-                for layer in ("attn.proj", "mlp.fc2"):
-                    self.get_parameter(f"blocks.{i}.{layer}.weight").div_(math.sqrt(2.0 * (i + 1)))
-
     def init_module(self, name: str, module: nn.Module) -> None:
         super().init_module(name, module)
         if name.endswith(".fc1_g") and self.weight_init_mode not in ("reset", "skip"):  # gates that begin open
@@ -811,6 +804,14 @@ def _from_beit3(state_dict: StateDict, model: nn.Module) -> StateDict:
 
 def _from_radio(state_dict: StateDict, model: nn.Module) -> StateDict:
     """RADIO's backbone; its grid of 128 x 128 positions is resampled to the model's as RADIO does itself."""
+    out = radio_keys(state_dict)
+    rows, columns = model.patch_embed.grid_size
+    grid = resample_grid(out["pos_embed"], (max(rows, columns),) * 2, **model.resampling)
+    return {**out, "pos_embed": grid[:, :rows, :columns]}
+
+
+def radio_keys(state_dict: StateDict) -> StateDict:
+    """RADIO's backbone as a vision transformer's, with the position embedding as a grid, (1, 128, 128, C)."""
     out = rename_keys(state_dict, (r"\.grandma$", ".gamma"), prefix="radio_model.model.")
     weight = out.pop("patch_generator.embedder.weight")
     side = math.isqrt(weight.shape[1] // 3)
@@ -820,15 +821,21 @@ def _from_radio(state_dict: StateDict, model: nn.Module) -> StateDict:
     out["patch_embed.proj.weight"] = weight.reshape(-1, 3, side, side)
     out["patch_embed.proj.bias"] = torch.zeros(weight.shape[0])
     out["cls_token"], out["reg_token"] = tokens[None, :1], tokens[None, 1:]
-    rows, columns = model.patch_embed.grid_size
     old = math.isqrt(positions.shape[1])
-    grid = resample_grid(positions.reshape(1, old, old, -1), (max(rows, columns),) * 2, **model.resampling)
-    out["pos_embed"] = grid[:, :rows, :columns]
+    out["pos_embed"] = positions.reshape(1, old, old, -1)
     return out
 
 
 def _from_jax(state_dict: StateDict, model: nn.Module) -> StateDict:
     """big_vision's and vision_transformer's arrays, as their .npz files name them; bilinear at another size."""
+    out = jax_keys(state_dict)
+    if model.cls_token is None:
+        out.pop("cls_token", None)
+    return model.fit_sizes(out, **_BILINEAR)
+
+
+def jax_keys(state_dict: StateDict) -> StateDict:
+    """big_vision's and vision_transformer's arrays, as their .npz files name them, with our keys and layouts."""
     marker = "embedding/kernel"
     root = min((key for key in state_dict if key.endswith(marker)), key=len)[:-len(marker)]
     arrays = {key[len(root):]: value for key, value in state_dict.items() if key.startswith(root)}
@@ -858,14 +865,12 @@ def _from_jax(state_dict: StateDict, model: nn.Module) -> StateDict:
     )
     own = ("patch_embed.", "cls_token", "pos_embed", "blocks.", "norm.", "attn_pool.", "head.")  # not a text tower's
     out = {key: value for key, value in renamed.items() if key.startswith(own)}
-    if model.cls_token is None:
-        out.pop("cls_token", None)
     for key in [key for key in out if ".query." in key]:
         parts = [out.pop(key.replace(".query.", f".{part}.")) for part in ("query", "key", "value")]
         if key.startswith("attn_pool."):
             out[key.replace(".query.", ".q.")] = parts.pop(0)
         out[key.replace(".query.", ".kv." if len(parts) == 2 else ".qkv.")] = torch.cat(parts)
-    return model.fit_sizes(out, **_BILINEAR)
+    return out
 
 
 def _from_jax_array(name: str, value: Tensor) -> Tensor:

@@ -74,6 +74,7 @@ _CFGS = {  # what a family's weights have in common unless one says otherwise
     "maxxvit": _row("stem.conv1", "head.fc", crop_pct=0.95, **_HALF, fixed_input_size=True),
     "mlp_mixer": _row("stem.proj", "head", **_FIXED, **_HALF),
     "mobilenetv3": _row("conv_stem", "classifier", interpolation="bilinear"),
+    "naflexvit": _row("embeds.proj", "head", input_size=(3, 384, 384), pool_size=None, crop_pct=1.0, **_HALF),
     "nest": _row("patch_embed.proj", "head", pool_size=(14, 14), fixed_input_size=True),
     "nfnet": _row("stem.conv1", "head.fc", crop_pct=0.9),
     "pit": _row("patch_embed.conv", "head", **_FIXED, crop_pct=0.9),

@@ -113,7 +113,8 @@ NAMES: dict[str, dict[str, str]] = {
     },
     "layers.patch_dropout": {"mvlib.layers.drop": "patch_dropout_forward PatchDropout PatchDropoutWithIndices"},
     "layers.patch_embed": {
-        "mvlib.layers.patch_embed": "PatchEmbed PatchEmbedWithSize resample_patch_embed "
+        "mvlib.layers.patch_embed": "PatchEmbed PatchEmbedInterpolator PatchEmbedResamplerFixedOrigSize "
+                                    "PatchEmbedWithSize resample_patch_embed "
                                     "resample_patch_embed_old=resample_patch_embed",
         _FLAGS: "DTYPE_INTERMEDIATE",
     },
@@ -169,9 +170,5 @@ ABSENT: dict[str, dict[str, str]] = {
         "layers.bottleneck_attn": "PosEmbedRel rel_logits_1d", "layers.halo_attn": "PosEmbedRel rel_logits_1d",
         "layers.interpolate": "", "layers.lambda_layer": "rel_pos_indices",
         "layers.pos_embed_rel": "generate_lookup_tensor reindex_2d_einsum_lookup",
-    },
-    "for NaFlex models, which are not here yet": {
-        "layers": "PatchEmbedInterpolator",
-        "layers.patch_embed": "PatchEmbedInterpolator PatchEmbedResamplerFixedOrigSize",
     },
 }

@@ -23,6 +23,7 @@ _CLASSES: dict[str, str] = {  # with timm's constructors, in the module of the f
     "levit": "Levit",
     "mlp_mixer": "MixerBlock MlpMixer",
     "mobilenetv3": "MobileNetV3",
+    "naflexvit": "NaFlexVit NaFlexVitCfg",
     "nasnet": "NASNetALarge",
     "nest": "Nest",
     "pit": "PoolingVisionTransformer",
@@ -76,6 +77,8 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
     "levit": "LevitDistilled",
     "mlp_mixer": "Affine ResBlock SpatialGatingBlock SpatialGatingUnit",
     "nfnet": "DownsampleAvg GammaAct NormFreeBlock act_with_gamma create_stem",
+    "naflexvit": "NaFlexEmbeds batch_patchify calculate_naflex_grid_sizes create_attention_mask get_block_fn "
+                 "global_pool_naflex",
     "pnasnet": "BranchSeparables FactorizedReduction",
     "res2net": "Bottle2neck",
     "regnet": "Bottleneck PreBottleneck RegStage adjust_widths_groups_comp create_shortcut downsample_avg "
@@ -104,6 +107,7 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
 }
 _FUNCTIONS: dict[str, str] = {  # of `meanings.families`
     "maxxvit": "window_reverse=window_reverse_to_size",
+    "naflexvit": "get_init_weights_vit",
     "swin_transformer": "get_relative_position_index",
     "swin_transformer_v2": "window_reverse=window_reverse_to_size",
     "vision_transformer": "_load_weights=load_vit_arrays get_init_weights_vit init_weights_reset_parameters "
@@ -125,8 +129,8 @@ _LAYERS: dict[str, dict[str, str]] = {
                            "mvlib.models.tokens": "resample_abs_pos_embed"},  # where it is used: users replace it
 }
 _WITH_FILTER = (
-    "byobnet cait coat convnext deit ghostnet levit maxxvit mlp_mixer nest pit swin_transformer swin_transformer_v2 "
-    "tnt tresnet vision_transformer xcit").split()
+    "byobnet cait coat convnext deit ghostnet levit maxxvit mlp_mixer naflexvit nest pit swin_transformer "
+    "swin_transformer_v2 tnt tresnet vision_transformer xcit").split()
 
 CREATORS = {  # family: (timm's function, the class that it makes; "" where that takes a config by the name)
     "byoanet": ("_create_byoanet", ""),
@@ -140,6 +144,7 @@ CREATORS = {  # family: (timm's function, the class that it makes; "" where that
     "hrnet": ("_create_hrnet", ""),
     "maxxvit": ("_create_maxxvit", ""),
     "mlp_mixer": ("_create_mixer", "MlpMixer"),
+    "naflexvit": ("_create_naflexvit", "NaFlexVit"),
     "nest": ("_create_nest", "Nest"),
     "nfnet": ("_create_normfreenet", ""),
     "regnet": ("_create_regnet", ""),
@@ -162,9 +167,9 @@ CREATORS = {  # family: (timm's function, the class that it makes; "" where that
 }
 _WITH_CFGS = (
     "byoanet byobnet cait coat convit convnext cspnet deit densenet dla dpn efficientnet ghostnet hardcorenas hrnet "
-    "inception_resnet_v2 inception_v3 inception_v4 levit maxxvit mlp_mixer mobilenetv3 nasnet nest nfnet pit pnasnet "
-    "regnet res2net resnest resnet resnetv2 rexnet selecsls senet sknet swin_transformer swin_transformer_v2 tnt "
-    "tresnet twins vgg visformer vision_transformer vision_transformer_hybrid vovnet xception xception_aligned "
+    "inception_resnet_v2 inception_v3 inception_v4 levit maxxvit mlp_mixer mobilenetv3 naflexvit nasnet nest nfnet pit "
+    "pnasnet regnet res2net resnest resnet resnetv2 rexnet selecsls senet sknet swin_transformer swin_transformer_v2 "
+    "tnt tresnet twins vgg visformer vision_transformer vision_transformer_hybrid vovnet xception xception_aligned "
     "xcit").split()
 _WITHOUT_CFG = "coat inception_resnet_v2 inception_v4 nasnet nfnet pnasnet xception".split()
 
@@ -204,7 +209,8 @@ BORROWED = ("layers", "data.constants", "models._builder", "models._efficientnet
             "models._input", "models._manipulate", "models._prune", "models._registry")
 IMPORTED: dict[str, tuple[str, ...]] = {  # from other families
     "byoanet": ("models.byobnet",), "deit": ("models.vision_transformer",), "hardcorenas": ("models.mobilenetv3",),
-    "hrnet": ("models.resnet",), "pit": ("models.vision_transformer",), "res2net": ("models.resnet",),
+    "hrnet": ("models.resnet",), "naflexvit": ("models.vision_transformer",), "pit": ("models.vision_transformer",),
+    "res2net": ("models.resnet",),
     "resnest": ("models.resnet",), "sknet": ("models.resnet",), "swin_transformer": ("models.vision_transformer",),
     "swin_transformer_v2": ("models.swin_transformer",),
     "vision_transformer_hybrid": ("models.resnet", "models.resnetv2", "models.vision_transformer"),
@@ -235,6 +241,7 @@ _ABSENT = {  # classes and functions, public in timm
 }
 
 ABSENT: dict[str, dict[str, str]] = {
+    "rotary embeddings of each block come to it with the model's flow": {"models.naflexvit": "NaFlexRopeIterator"},
     "a cell gives what the next one reads of the cell before, too; timm's networks hand that on themselves": {
         "models.nasnet": "CellStem0 CellStem1 FirstCell NormalCell ReductionCell0 ReductionCell1",
         "models.pnasnet": "Cell CellBase CellStem0"},
