@@ -103,6 +103,19 @@ def test_a_class_makes_an_architecture_of_its_config(family, name):
         key: value.shape for key, value in named.state_dict().items()}
 
 
+@pytest.mark.parametrize("path, args", [
+    *(("byobnet.create_byob_stem", (3, 16, *kinds)) for kinds in (
+        ("", ""), ("7x7", "maxpool"), ("deep", ""), ("tiered", "avg"), ("quad2", "max2"), ("rep", ""), ("one", ""))),
+    ("cspnet.create_csp_stem", (3, (8, 8, 16), 3, 4)), ("cspnet.create_csp_stem", (3, 16, 7, 4, "max"))])
+def test_stems_do_what_timms_do(path, args):
+    family, name = path.split(".")
+    (own, found), (other, expected) = (
+        getattr(importlib.import_module(f"{root}.models.{family}"), name)(*args) for root in ("mvlib.timm", "timm"))
+    own.load_state_dict(other.state_dict())
+    assert found == expected
+    pairs.assert_same(own.eval(), other.eval(), pairs.image(32))
+
+
 HRNET = configs("hrnet")["hrnet_w18"]
 
 

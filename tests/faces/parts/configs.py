@@ -40,6 +40,10 @@ def _stage(modules, block, blocks, channels):
 _HRNET = dict(
     stem_width=64, stage1=_stage(1, "BOTTLENECK", (1,), (16,)), stage2=_stage(1, "BASIC", (1, 1), (4, 8)),
     stage3=_stage(2, "BASIC", (1, 1, 1), (4, 8, 16)), stage4=_stage(1, "BASIC", (1,) * 4, (4, 8, 16, 32)))
+_SELECSLS = dict(
+    block=From("models.selecsls.SelecSlsBlock"), num_features=40,
+    features=[(32, 0, 16, 16, True, 2), (16, 16, 16, 24, False, 1), (24, 0, 24, 32, True, 2)],
+    head=[(32, 32, 3, 2), (32, 40, 3, 1)], feature_info=[dict(num_chs=32, reduction=2, module="stem.2")])
 
 CASES = [
     Case("models.byobnet.ByobNet", (_byob(*_BLOCKS, stem_chs=8), 3), {}, [(2, 3, 32, 32)]),
@@ -66,6 +70,7 @@ CASES = [
     Case("models.VovNet", (_VOV,), dict(_HEAD, depthwise=True, residual=False, attn="eca", act_layer=nn.SiLU),
          [(2, 3, 64, 64)], other_defaults="norm_layer act_layer"),
     Case("models.hrnet.HighResolutionNet", (_HRNET, 3, 3), dict(head_conv_bias=False), [(2, 3, 64, 64)]),
+    Case("models.selecsls.SelecSls", (_SELECSLS, 3), {}, [(2, 3, 64, 64)]),
     *(Case(path, other_defaults=other, **kwargs) for path, other, kwargs in (
         ("models.byobnet.ByoBlockCfg", "", dict(args=("bottle", 1, 8, 2, None))),
         ("models.byobnet.ByoModelCfg", "", dict(args=((),))),
