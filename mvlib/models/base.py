@@ -24,7 +24,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -137,6 +137,20 @@ class Flow:
         path = self.stages[0].name.rpartition(".")[0] if self.stages else ""
         are_items = all(step.name == f"{path}.{i}" and not step.method for i, step in enumerate(self.stages))
         return path if are_items and not any(s.name.startswith(f"{path}.") for s in self.stem + self.end) else ""
+
+    @cached_property
+    def sequences(self) -> dict[str, list[str]]:
+        """{path of a module: names of its items} of those whose items are steps, one behind the other, and no more."""
+        found: dict[str, list[str]] = {}
+        last, broken = "", set()
+        for step in self.body + self.end:
+            for path in step.paths:
+                parent, _, name = path.rpartition(".")
+                if parent != last and parent in found or step.method or step.takes or step.gives or step.options:
+                    broken.add(parent)
+                found.setdefault(parent, []).append(name)
+                last = parent
+        return {path: names for path, names in found.items() if path and path not in broken}
 
     @property
     def body(self) -> list[Step]:
@@ -317,6 +331,10 @@ class ImageModel(nn.Module):
     def run_flow(self, x: Any, **shared: Any) -> Any:
         """Final features of an image; `shared` are values for the steps that take them."""
         container = self._follow_container()
+        if steps := self._follow_sequences():
+            for step in steps:
+                x = self.run_step(step, x, shared, self.grad_checkpointing and step in self.flow.stages)
+            return x
         for step in self.flow.stem:
             x = self.run_step(step, x, shared)
         all_take_the_same = len({step.takes for step in self.flow.stages}) == 1
@@ -342,7 +360,30 @@ class ImageModel(nn.Module):
         if isinstance(container, (nn.Sequential, nn.ModuleList)) and len(container) not in (0, len(stages)):
             stages[len(container):] = [replace(stages[-1], name=f"{path}.{i}", module=None)
                                        for i in range(len(stages), len(container))]
+            vars(self.flow).pop("sequences", None)
         return container
+
+    def _follow_sequences(self) -> list[Step]:
+        """All steps, a sequence in the place of its items where a user hooked it, or cut or added some; else []."""
+        theirs = [path for path, names in self.flow.sequences.items() if self._is_users(path, names)]
+        if not theirs:
+            return []
+        steps: list[Step] = []
+        for step in self.flow.body + self.flow.end:
+            path = step.paths[0].rpartition(".")[0]
+            if path not in theirs:
+                steps.append(step)
+            elif not steps or steps[-1].name != path:
+                steps.append(Step(path))
+        return steps
+
+    def _is_users(self, path: str, names: list[str]) -> bool:
+        try:
+            module = self.get_submodule(path)
+        except AttributeError:  # as above
+            return False
+        return isinstance(module, nn.Sequential) and (
+            list(module._modules) != names or not self.grad_checkpointing and runs_by_itself(module))
 
     def run_step(self, step: Step, x: Any, shared: dict[str, Any], recompute: bool = False) -> Any:
         """What a step makes of `x` and of the shared values that it takes; what it gives is added to them.

@@ -186,3 +186,33 @@ def test_a_subclass_sets_what_models_compute(library):
     assert model.img_size == (40, 24) and model.feature_info[0]["module"] == "blocks.1" and len(model.feature_info) == 1
     assert (other.img_size, other.global_pool) == (48, "none")
     assert model(torch.zeros(1, 3, 16, 16)).shape == other(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
+
+
+@pytest.mark.parametrize(("name", "path"), [
+    ("ghostnet_050", "blocks"), ("rexnet_100", "features"), ("vgg11", "features"), ("densenet121", "features"),
+    ("resnetv2_18", "stem"), ("nfnet_l0", "stages"),
+])
+@torch.no_grad()
+def test_sequences_that_end_in_the_neck_or_begin_in_the_stem_are_the_user_s(name, path):
+    """As in timm, which calls them: what is added in place or with a new sequence counts, and hooks are called."""
+    theirs, ours = (face.create_model(name, num_classes=3).eval() for face in (timm, mvlib.timm))
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    plain = theirs.forward_features(x)
+    called = []
+
+    class Halved(nn.Module):
+        def forward(self, x):
+            return 0.5 * x
+
+    def change_all(change):
+        for model in (theirs, ours):
+            change(model, getattr(model, path))
+        expected, found = (model.forward_features(x) for model in (theirs, ours))
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+        assert not torch.allclose(expected, plain, rtol=1e-2)
+
+    change_all(lambda model, items: items.add_module("more", Halved()))
+    change_all(lambda model, items: setattr(model, path, nn.Sequential(Halved(), *items)))
+    change_all(lambda model, items: items.register_forward_hook(lambda m, i, o: called.append(m) or 2 * o))
+    assert [called.count(getattr(model, path)) for model in (theirs, ours)] == [1, 1]
