@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ..layers import attention
 from ..layers.activations import ActLayer, get_act_layer
-from ..layers.attention import Attention, attend
+from ..layers.attention import attend
 from ..layers.conv import create_conv2d
 from ..layers.drop import drop_path_rates
-from ..layers.helpers import to_2tuple, to_ntuple
+from ..layers.helpers import placeable, to_2tuple, to_ntuple
 from ..layers.norm import LayerNorm, NormLayer, get_norm_layer
 from ..layers.patch_embed import PatchEmbed
 from ..layers.pool import GlobalPool2d, MaxPool2dSame
@@ -37,8 +38,18 @@ if TYPE_CHECKING:
 __all__ = ["Nest"]
 
 
-class BlockAttention(Attention):
-    """Self-attention within blocks of an image, the heads' outputs interleaved. Shapes: (B, blocks, N, dim) -> same."""
+class Attention(attention.Attention):
+    """Self-attention within blocks of an image, the heads' outputs interleaved. Shapes: (B, blocks, N, dim) -> same.
+
+    `others` are further arguments of the general `Attention`.
+    """
+
+    @placeable
+    def __init__(
+        self, dim: int, num_heads: int = 8, qkv_bias: bool = False, attn_drop: float = 0.0, proj_drop: float = 0.0,
+        **others: Any,
+    ) -> None:
+        super().__init__(dim, num_heads, qkv_bias=qkv_bias, attn_drop=attn_drop, proj_drop=proj_drop, **others)
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # nothing is masked
         q, k, v = self.qkv(x.flatten(0, 1)).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
@@ -46,21 +57,63 @@ class BlockAttention(Attention):
         return self.proj_drop(self.proj(attended)).view_as(x)
 
 
-class ConvPool(nn.Module):
-    """Convolution, norm and max pooling, which let blocks see each other. Shapes: (B, H, W, in) -> (B, H/2, W/2, out).
+class TransformerLayer(Block):
+    """A vision transformer's block within blocks of an image. Shapes: (B, blocks, N, dim) -> same."""
 
-    `pad_type` "same" is TensorFlow's padding.
+    @placeable
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = False,
+        proj_drop: float = 0.0,
+        attn_drop: float = 0.0,
+        drop_path: float = 0.0,
+        act_layer: ActLayer = nn.GELU,
+        norm_layer: NormLayer = nn.LayerNorm,
+    ) -> None:
+        super().__init__(
+            dim, num_heads, mlp_ratio, qkv_bias, proj_drop=proj_drop, attn_drop=attn_drop, drop_path=drop_path,
+            act_layer=act_layer, norm_layer=norm_layer, attn_layer=Attention)
+
+
+class ConvPool(nn.Module):
+    """Convolution, norm and max pooling, which let blocks see each other.
+
+    Shapes: (B, in_channels, H, W) -> (B, out_channels, H / 2, W / 2). `pad_type` "same" is TensorFlow's padding.
     """
 
-    def __init__(self, in_chs: int, out_chs: int, norm_layer: Callable[[int], nn.Module], pad_type: str) -> None:
+    @placeable
+    def __init__(
+        self, in_channels: int, out_channels: int, norm_layer: Callable[[int], nn.Module], pad_type: str = ""
+    ) -> None:
         super().__init__()
-        self.conv = create_conv2d(in_chs, out_chs, 3, padding=pad_type, bias=True)
-        self.norm = norm_layer(out_chs)
+        self.conv = create_conv2d(in_channels, out_channels, 3, padding=pad_type, bias=True)
+        self.norm = norm_layer(out_channels)
         self.pool = MaxPool2dSame(3, 2) if pad_type == "same" else nn.MaxPool2d(3, 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.norm(self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
-        return self.pool(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return self.pool(self.norm(self.conv(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+
+
+def blockify(x: Tensor, block_size: int) -> Tensor:
+    """Cut a map into square blocks of a side, row by row: (B, H, W, C) -> (B, blocks, block_size**2, C)."""
+    return window_partition(x, (block_size, block_size)).flatten(1, 2).unflatten(0, (x.shape[0], -1))
+
+
+def deblockify(x: Tensor, block_size: int) -> Tensor:
+    """Put the blocks of a square map together again: (B, blocks, block_size**2, C) -> (B, H, W, C)."""
+    side = math.isqrt(x.shape[1]) * block_size
+    return window_reverse(x, (block_size, block_size), side, side)
+
+
+def resize_pos_embed(posemb: Tensor, posemb_new: Tensor) -> Tensor:
+    """Positions in square blocks of a square image, (1, blocks, N, C), interpolated to the shape of others."""
+    blocks, size = posemb_new.shape[1:3]
+    side = math.isqrt(blocks * size)
+    grid = deblockify(posemb, math.isqrt(posemb.shape[2]))
+    return blockify(resample_grid(grid, [side, side], antialias=False, align_corners=False), math.isqrt(size))
 
 
 class NestLevel(nn.Module):
@@ -84,16 +137,10 @@ class NestLevel(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         batch, (blocks, size) = x.shape[0], self.pos_embed.shape[1:3]
-        x = window_partition(self.pool(x), self.window).view(batch, blocks, size, -1) + self.pos_embed
+        x = self.pool(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        x = window_partition(x, self.window).view(batch, blocks, size, -1) + self.pos_embed
         x = run_blocks(self.transformer_encoder, x, recompute=self.grad_checkpointing)
         return window_reverse(x, self.window, *self.grid).view(batch, *self.grid, -1)
-
-    def fit_positions(self, pos_embed: Tensor) -> Tensor:
-        """Interpolate another size's position embedding, whose blocks and they themselves are square, too."""
-        blocks, side = (math.isqrt(size) for size in pos_embed.shape[1:3])
-        grid = window_reverse(pos_embed, (side, side), blocks * side, blocks * side)
-        grid = resample_grid(grid, list(self.grid), antialias=False, align_corners=False)
-        return window_partition(grid, self.window).flatten(1, 2)[None]
 
 
 class Nest(ImageModel):
@@ -168,8 +215,9 @@ class Nest(ImageModel):
         self.levels = nn.Sequential()
         for i, rates in enumerate(drop_path_rates(drop_path_rate, depths)):
             layers = [
-                Block(dims[i], heads[i], mlp_ratio, qkv_bias, proj_drop=proj_drop_rate, attn_drop=attn_drop_rate,
-                      drop_path=rate, act_layer=act, norm_layer=norm, attn_layer=BlockAttention) for rate in rates]
+                TransformerLayer(
+                    dims[i], heads[i], mlp_ratio, qkv_bias, proj_drop_rate, attn_drop_rate, rate, act, norm)
+                for rate in rates]
             pool = ConvPool(dims[i - 1], dims[i], norm, pad_type) if i else nn.Identity()
             self.levels.append(NestLevel(pool, dims[i], blocks // 2**i, side // patch_size // blocks, layers))
         self.norm = norm(dims[-1])
@@ -212,7 +260,7 @@ class Nest(ImageModel):
         for name, level in self.named_modules():
             key = f"{name}.pos_embed"
             if key in fitted and isinstance(level, NestLevel) and fitted[key].shape != level.pos_embed.shape:
-                fitted[key] = level.fit_positions(fitted[key])
+                fitted[key] = resize_pos_embed(fitted[key], level.pos_embed)
         return fitted
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layers.drop import drop_path_rates
-from ..layers.helpers import to_2tuple
+from ..layers.helpers import placeable, to_2tuple
 from ..layers.norm import LayerNorm
 from ..layers.pos_embed import resample_grid
 from ..layers.window import check_map
@@ -31,6 +31,25 @@ __all__ = ["PoolingVisionTransformer", "PoolingVisionTransformerDistilled"]
 Grid = tuple[int, int]
 
 torch.fx.wrap("check_map")  # one node in a traced graph: what it does depends on the map's size
+
+
+class ConvEmbedding(nn.Module):
+    """Overlapping patches of an image; key `conv`. Shapes: (B, in_channels, H, W) -> (B, out_channels, *grid_size)."""
+
+    @placeable
+    def __init__(
+        self, in_channels: int, out_channels: int, img_size: int | Grid = 224, patch_size: int = 16, stride: int = 8,
+        padding: int = 0,
+    ) -> None:
+        super().__init__()
+        self.img_size, self.patch_size = to_2tuple(img_size), to_2tuple(patch_size)
+        self.grid_size: Grid = to_2tuple(
+            (side + 2 * padding - patch) // stride + 1 for side, patch in zip(self.img_size, self.patch_size))
+        self.height, self.width = self.grid_size
+        self.conv = nn.Conv2d(in_channels, out_channels, patch_size, stride, padding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
 
 
 class Pooling(nn.Module):
@@ -110,9 +129,8 @@ class PoolingVisionTransformer(ImageModel):
         dims = [dim * count for dim, count in zip(base_dims, heads)]
         self.num_classes, self.in_chans = num_classes, in_chans
         self.num_features = self.head_hidden_size = self.embed_dim = dims[-1]
-        self.patch_embed = nn.Sequential()
-        self.patch_embed.add_module("conv", nn.Conv2d(in_chans, dims[0], patch_size, stride))
-        self.grid_size: Grid = to_2tuple([(side - patch_size) // stride + 1 for side in self.img_size])
+        self.patch_embed = ConvEmbedding(in_chans, dims[0], img_size, patch_size, stride)
+        self.grid_size = self.patch_embed.grid_size
         self.pos_embed = nn.Parameter(torch.empty(1, dims[0], *self.grid_size))
         self.cls_token = nn.Parameter(torch.empty(1, self.num_prefix_tokens, dims[0]))
         self.pos_drop = nn.Dropout(pos_drop_rate)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ..layers.attention import attend
 from ..layers.config import use_fused_attn
 from ..layers.drop import DropPath, drop_path_rates
+from ..layers.helpers import placeable
 from ..layers.mlp import Mlp
 from ..layers.norm import NormLayer, get_norm_layer
 from ..layers.patch_embed import PatchEmbed
@@ -35,14 +36,22 @@ Size = int | Sequence[int]
 
 
 class Attention(nn.Module):
-    """Self-attention with weights `qk` and `v`. Shapes: (B, N, dim) -> same."""
+    """Self-attention with weights `qk` and `v`; queries and keys have `hidden_dim` channels in all.
 
-    def __init__(self, dim: int, num_heads: int, qkv_bias: bool, attn_drop: float, proj_drop: float) -> None:
+    Shapes: (B, N, dim) -> same.
+    """
+
+    @placeable
+    def __init__(
+        self, dim: int, hidden_dim: int, num_heads: int = 8, qkv_bias: bool = False, attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+    ) -> None:
         super().__init__()
-        if dim % num_heads:
-            raise ValueError(f"{dim} channels cannot be divided among {num_heads} heads")
+        if dim % num_heads or hidden_dim % num_heads:
+            raise ValueError(f"{dim if dim % num_heads else hidden_dim} channels cannot be divided among {num_heads} "
+                             "heads")
         self.num_heads, self.fused_attn = num_heads, use_fused_attn()
-        self.qk, self.v = nn.Linear(dim, 2 * dim, bias=qkv_bias), nn.Linear(dim, dim, bias=qkv_bias)
+        self.qk, self.v = nn.Linear(dim, 2 * hidden_dim, bias=qkv_bias), nn.Linear(dim, dim, bias=qkv_bias)
         self.attn_drop = nn.Dropout(attn_drop)
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
@@ -67,9 +76,8 @@ class Block(nn.Module):
         qkv_bias: bool, proj_drop: float, attn_drop: float, drop_path: float, norm_layer: Layer, legacy: bool,
     ) -> None:
         super().__init__()
-        shared = qkv_bias, attn_drop, proj_drop
         self.norm_in = norm_layer(dim)
-        self.attn_in = Attention(dim, num_heads_in, *shared)
+        self.attn_in = Attention(dim, dim, num_heads_in, qkv_bias, attn_drop, proj_drop)
         self.norm_mlp_in = norm_layer(dim)
         self.mlp_in = Mlp(dim, 4 * dim, drop=proj_drop)
         self.legacy = legacy
@@ -77,7 +85,7 @@ class Block(nn.Module):
         self.proj = nn.Linear(dim * num_pixel, dim_out, bias=legacy)
         self.norm2_proj = nn.Identity() if legacy else norm_layer(dim_out)
         self.norm_out = norm_layer(dim_out)
-        self.attn_out = Attention(dim_out, num_heads_out, *shared)
+        self.attn_out = Attention(dim_out, dim_out, num_heads_out, qkv_bias, attn_drop, proj_drop)
         self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
         self.norm_mlp = norm_layer(dim_out)
         self.mlp = Mlp(dim_out, int(dim_out * mlp_ratio), drop=proj_drop)
@@ -94,21 +102,27 @@ class Block(nn.Module):
 
 
 class PixelEmbed(PatchEmbed):
-    """Image (B, in_chans, H, W) -> pixels of each patch (B * N, embed_dim, h, w), by a 7x7 convolution; key `proj`.
+    """Pixels of each patch by a 7x7 convolution, and their positions; key `proj`.
 
     The convolution sees each patch alone, or (`legacy`) all of the image.
+    Shapes: (B, in_chans, H, W) and positions (1, in_dim, h, w) -> (B * N, h * w, in_dim).
     """
 
     grid_size: Any  # never None: the image's size is given
     num_patches: Any
 
+    @placeable
     def __init__(
-        self, img_size: Size, patch_size: Size, in_chans: int, embed_dim: int, stride: int, legacy: bool
+        self, img_size: Size = 224, patch_size: Size = 16, in_chans: int = 3, in_dim: int = 48, stride: int = 4,
+        legacy: bool = False,
     ) -> None:
-        super().__init__(img_size, patch_size, in_chans, embed_dim)
-        self.proj = nn.Conv2d(in_chans, embed_dim, 7, stride, padding=3)
+        super().__init__(img_size, patch_size, in_chans, in_dim)
+        self.proj = nn.Conv2d(in_chans, in_dim, 7, stride, padding=3)
         self.legacy = legacy
         self.inner_size = [math.ceil(side / stride) for side in self.patch_size]  # h, w
+
+    def forward(self, x: Tensor, pixel_pos: Tensor) -> Tensor:  # type: ignore[override]
+        return (super().forward(x) + pixel_pos).flatten(2).transpose(1, 2)
 
     def _embed(self, x: Tensor) -> Tensor:
         return self._cut(self.proj(x), self.inner_size) if self.legacy else self.proj(self._cut(x, self.patch_size))
@@ -194,7 +208,7 @@ class TNT(TokenModel):
 
     def embed(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Image (B, in_chans, H, W) -> class token and patches (B, 1 + N, embed_dim), pixels (B * N, P, inner_dim)."""
-        pixels = (self.pixel_embed(x) + self.pixel_pos).flatten(2).transpose(1, 2).contiguous()
+        pixels = self.pixel_embed(x, self.pixel_pos).contiguous()
         patches = pixels.unflatten(0, (-1, self.pixel_embed.num_patches)).flatten(2)
         patches = self.norm2_proj(self.proj(self.norm1_proj(patches)))
         patches = torch.cat((self.cls_token.expand(x.shape[0], -1, -1), patches), dim=1) + self.patch_pos

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..layers.attention import Attention, attend
+from .. import layers
+from ..layers.activations import ActLayer
+from ..layers.attention import attend
 from ..layers.config import use_fused_attn
 from ..layers.drop import DropPath, drop_path_rates
-from ..layers.helpers import to_2tuple
+from ..layers.helpers import placeable, to_2tuple
 from ..layers.mlp import Mlp
 from ..layers.norm import LayerNorm, NormLayer, get_norm_layer
-from ..layers.patch_embed import PatchEmbed
+from ..layers.patch_embed import PatchEmbedWithSize
 from ..layers.weight_init import init_vit_module
 from ..layers.window import pad_to_multiple, window_partition, window_reverse
 from ..registry import register_model
@@ -34,30 +36,60 @@ __all__ = ["Twins"]
 torch.fx.wrap("pad_to_multiple")  # one node in a traced graph: what it does depends on the map's size
 
 
-class LocallyGroupedAttn(Attention):
+class _OnMap(nn.Module):
+    """A layer of maps. Shapes: (B, H, W, C) -> same; or tokens (B, N, C) of a map of `size`, (H, W) -> same."""
+
+    def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        return self.on_map(x) if size is None else self.on_map(x.unflatten(1, size)).flatten(1, 2)
+
+    def on_map(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+class LocallyGroupedAttn(_OnMap):
     """Self-attention within windows of `ws` x `ws`; zeros fill up the last ones, and are attended to.
 
-    Shapes: (B, H, W, dim) -> same.
+    Raises:
+        ValueError: There are no windows, or the heads do not divide the channels.
     """
 
-    def __init__(self, dim: int, num_heads: int, attn_drop: float, proj_drop: float, ws: int) -> None:
-        super().__init__(dim, num_heads, qkv_bias=True, attn_drop=attn_drop, proj_drop=proj_drop)
-        self.window = ws, ws
+    @placeable
+    def __init__(
+        self, dim: int, num_heads: int = 8, attn_drop: float = 0.0, proj_drop: float = 0.0, ws: int = 1
+    ) -> None:
+        super().__init__()
+        if ws == 1:
+            raise ValueError("windows have sides of 2 or more, not ws=1")
+        self.num_heads, self.window, self.fused_attn = _heads(dim, num_heads), (ws, ws), use_fused_attn()
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.attn_drop = nn.Dropout(attn_drop)
+        self.proj = nn.Linear(dim, dim)
+        self.proj_drop = nn.Dropout(proj_drop)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # nothing is masked
+    def on_map(self, x: Tensor) -> Tensor:
         height, width = x.shape[1:3]
         x = pad_to_multiple(x, self.window)
         rows, columns = x.shape[1:3]
-        x = super().forward(window_partition(x, self.window).flatten(1, 2))
-        return window_reverse(x, self.window, rows, columns)[:, :height, :width]
+        x = self.qkv(window_partition(x, self.window).flatten(1, 2))
+        q, k, v = x.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        x = attend(q, k, v, self.fused_attn, self.attn_drop).transpose(1, 2).flatten(2)
+        x = window_reverse(x, self.window, rows, columns)[:, :height, :width]
+        return self.proj_drop(self.proj(x))
 
 
-class GlobalSubSampleAttn(nn.Module):
-    """Attention to a map that a convolution makes `sr_ratio` times smaller. Shapes: (B, H, W, dim) -> same."""
+class GlobalSubSampleAttn(_OnMap):
+    """Attention to a map that a convolution makes `sr_ratio` times smaller.
 
-    def __init__(self, dim: int, num_heads: int, attn_drop: float, proj_drop: float, sr_ratio: int) -> None:
+    Raises:
+        ValueError: The heads do not divide the channels.
+    """
+
+    @placeable
+    def __init__(
+        self, dim: int, num_heads: int = 8, attn_drop: float = 0.0, proj_drop: float = 0.0, sr_ratio: int = 1
+    ) -> None:
         super().__init__()
-        self.num_heads, self.fused_attn = num_heads, use_fused_attn()
+        self.num_heads, self.fused_attn = _heads(dim, num_heads), use_fused_attn()
         self.q = nn.Linear(dim, dim)
         self.kv = nn.Linear(dim, 2 * dim)
         self.attn_drop = nn.Dropout(attn_drop)
@@ -66,7 +98,7 @@ class GlobalSubSampleAttn(nn.Module):
         self.sr = nn.Conv2d(dim, dim, sr_ratio, stride=sr_ratio) if sr_ratio > 1 else nn.Identity()
         self.norm = nn.LayerNorm(dim) if sr_ratio > 1 else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def on_map(self, x: Tensor) -> Tensor:
         grid = x.shape[1:3]
         q = self.q(x).flatten(1, 2).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
         x = self.norm(self.sr(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
@@ -75,32 +107,83 @@ class GlobalSubSampleAttn(nn.Module):
         return self.proj_drop(self.proj(x)).unflatten(1, grid)
 
 
-class Block(nn.Module):
-    """Attention, then an MLP, each with norm and residual. Shapes: (B, H, W, dim) -> same."""
+def _heads(dim: int, num_heads: int) -> int:
+    if dim % num_heads:
+        raise ValueError(f"{dim} channels cannot be divided among {num_heads} heads")
+    return num_heads
 
+
+class Block(_OnMap):
+    """Attention, then an MLP, each with norm and residual.
+
+    Args:
+        ws: Side of the windows to attend in; 1 to attend to all of the map, made `sr_ratio` times smaller.
+        others: As everywhere.
+
+    Raises:
+        ValueError: `ws` is not given, or the heads do not divide the channels.
+    """
+
+    @placeable
     def __init__(
-        self, dim: int, attn: nn.Module, mlp_ratio: float, proj_drop: float, drop_path: float,
-        norm_layer: Callable[[int], nn.Module],
+        self,
+        dim: int,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        proj_drop: float = 0.0,
+        attn_drop: float = 0.0,
+        drop_path: float = 0.0,
+        act_layer: ActLayer = nn.GELU,
+        norm_layer: Callable[[int], nn.Module] = nn.LayerNorm,
+        sr_ratio: int = 1,
+        ws: int | None = None,
     ) -> None:
         super().__init__()
-        self.norm1, self.attn, self.drop_path1 = norm_layer(dim), attn, DropPath(drop_path)
-        self.norm2, self.mlp = norm_layer(dim), Mlp(dim, int(dim * mlp_ratio), drop=proj_drop)
+        if ws is None:
+            raise ValueError("a block of Twins needs ws: the side of its windows, or 1 for none")
+        self.norm1 = norm_layer(dim)
+        if ws == 1:
+            self.attn: nn.Module = GlobalSubSampleAttn(dim, num_heads, attn_drop, proj_drop, sr_ratio)
+        else:
+            self.attn = LocallyGroupedAttn(dim, num_heads, attn_drop, proj_drop, ws)
+        self.drop_path1 = DropPath(drop_path)
+        self.norm2 = norm_layer(dim)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop)
         self.drop_path2 = DropPath(drop_path)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def on_map(self, x: Tensor) -> Tensor:
         x = x + self.drop_path1(self.attn(self.norm1(x)))
         return x + self.drop_path2(self.mlp(self.norm2(x)))
 
 
 class PosConv(nn.Module):
-    """Depthwise 3x3 convolution, added; zeros at the border tell where tokens are. Shapes: (B, H, W, dim) -> same."""
+    """Depthwise 3x3 convolution, added unless it has a stride; zeros at the border tell where tokens are.
 
-    def __init__(self, dim: int) -> None:
+    Shapes: (B, H, W, in_chans) -> (B, H / stride, W / stride, embed_dim); or tokens of a map of `size` -> tokens.
+    """
+
+    @placeable
+    def __init__(self, in_chans: int, embed_dim: int = 768, stride: int = 1) -> None:
         super().__init__()
-        self.proj = nn.Sequential(nn.Conv2d(dim, dim, 3, padding=1, groups=dim))
+        self.proj = nn.Sequential(nn.Conv2d(in_chans, embed_dim, 3, stride, padding=1, groups=embed_dim))
+        self.stride = stride
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.proj(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        if size is not None:
+            return self.forward(x.unflatten(1, size)).flatten(1, 2)
+        encoding = self.proj(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return x + encoding if self.stride == 1 else encoding
+
+
+class PatchEmbed(PatchEmbedWithSize):
+    """Patches of images and a layer norm of them. Shapes: (B, in_chans, H, W) -> (B, N, embed_dim), (rows, columns)."""
+
+    @placeable
+    def __init__(
+        self, img_size: int | Sequence[int] = 224, patch_size: int | Sequence[int] = 16, in_chans: int = 3,
+        embed_dim: int = 768,
+    ) -> None:
+        super().__init__(img_size, patch_size, in_chans, embed_dim, nn.LayerNorm)
 
 
 class Twins(ImageModel):
@@ -164,20 +247,18 @@ class Twins(ImageModel):
         self.num_classes, self.in_chans = num_classes, in_chans
         self.num_features = self.head_hidden_size = embed_dims[-1]
         self.patch_embeds, self.pos_drops, self.blocks = (nn.ModuleList() for _ in range(3))
-        self.pos_block = nn.ModuleList(PosConv(dim) for dim in embed_dims)
+        self.pos_block = nn.ModuleList(PosConv(dim, dim) for dim in embed_dims)
 
         steps: list[Step] = []
         rates = drop_path_rates(drop_path_rate, depths)
         rows = zip((in_chans, *embed_dims), embed_dims, num_heads, mlp_ratios, sr_ratios, wss, rates)
         for i, (chs, dim, heads, mlp_ratio, sr_ratio, ws, drop_paths) in enumerate(rows):
-            if dim % heads:
-                raise ValueError(f"{dim} channels cannot be divided among {heads} heads")
-            common = (dim, heads, attn_drop_rate, proj_drop_rate)
-            self.patch_embeds += [PatchEmbed(None, 2 if i else patch_size, chs, dim, nn.LayerNorm, output_fmt="NHWC")]
+            self.patch_embeds += [layers.PatchEmbed(
+                None, 2 if i else patch_size, chs, dim, nn.LayerNorm, output_fmt="NHWC")]
             self.pos_drops += [nn.Dropout(pos_drop_rate)]
             self.blocks.append(nn.ModuleList(
-                Block(dim, GlobalSubSampleAttn(*common, sr_ratio) if ws == 1 or j % 2 else
-                      LocallyGroupedAttn(*common, ws), mlp_ratio, proj_drop_rate, rate, norm)
+                Block(dim, heads, mlp_ratio, proj_drop_rate, attn_drop_rate, rate, norm_layer=norm, sr_ratio=sr_ratio,
+                      ws=1 if j % 2 else ws)
                 for j, rate in enumerate(drop_paths)))
             blocks = [f"blocks.{i}.{j}" for j in range(len(drop_paths))]  # a tap of theirs timm calls block.i
             names = ["to_map", f"patch_embeds.{i}", f"pos_drops.{i}", blocks[0], f"pos_block.{i}", *blocks[1:]]

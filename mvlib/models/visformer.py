@@ -5,7 +5,7 @@ Chen et al., "Visformer: The Vision-friendly Transformer", 2021, arXiv:2104.1253
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..layers.attention2d import Attention2d
 from ..layers.drop import DropPath, drop_path_rates
-from ..layers.helpers import to_2tuple
+from ..layers.helpers import placeable, to_2tuple
 from ..layers.norm import LayerNorm2d, NormLayer, get_norm_layer
 from ..layers.patch_embed import PatchEmbed
 from ..registry import register_model
@@ -28,20 +28,31 @@ __all__ = ["Visformer"]
 class SpatialMlp(nn.Module):
     """1x1 convolutions around an activation, or, for `spatial_conv`, around a grouped 3x3 one, with its own widths.
 
-    Shapes: (B, dim, H, W) -> same.
+    Shapes: (B, in_features, H, W) -> (B, out_features, H, W); as many unless given.
     """
 
-    def __init__(self, dim: int, hidden_dim: int, drop: float, group: int, spatial_conv: bool) -> None:
+    @placeable
+    def __init__(
+        self,
+        in_features: int,
+        hidden_features: int | None = None,
+        out_features: int | None = None,
+        act_layer: Callable[[], nn.Module] = nn.GELU,
+        drop: float | tuple[float, float] = 0.0,
+        group: int = 8,
+        spatial_conv: bool = False,
+    ) -> None:
         super().__init__()
+        chs, drops = hidden_features or in_features, to_2tuple(drop)
         if spatial_conv:
-            hidden_dim = dim * 5 // 6 if group < 2 else dim * 2
-        self.conv1 = nn.Conv2d(dim, hidden_dim, 1, bias=False)
-        self.act1 = nn.GELU()
-        self.drop1 = nn.Dropout(drop)
-        self.conv2 = nn.Conv2d(hidden_dim, hidden_dim, 3, padding=1, groups=group, bias=False) if spatial_conv else None
-        self.act2 = nn.GELU() if spatial_conv else nn.Identity()
-        self.conv3 = nn.Conv2d(hidden_dim, dim, 1, bias=False)
-        self.drop3 = nn.Dropout(drop)
+            chs = in_features * 5 // 6 if group < 2 else in_features * 2
+        self.conv1 = nn.Conv2d(in_features, chs, 1, bias=False)
+        self.act1 = act_layer()
+        self.drop1 = nn.Dropout(drops[0])
+        self.conv2 = nn.Conv2d(chs, chs, 3, padding=1, groups=group, bias=False) if spatial_conv else None
+        self.act2 = act_layer() if spatial_conv else nn.Identity()
+        self.conv3 = nn.Conv2d(chs, out_features or in_features, 1, bias=False)
+        self.drop3 = nn.Dropout(drops[1])
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.drop1(self.act1(self.conv1(x)))
@@ -53,7 +64,10 @@ class SpatialMlp(nn.Module):
 class Attention(Attention2d):
     """Attention whose heads may be narrower than their share of the channels. Shapes: (B, dim, H, W) -> same."""
 
-    def __init__(self, dim: int, num_heads: int, head_dim_ratio: float, attn_drop: float, proj_drop: float) -> None:
+    @placeable
+    def __init__(
+        self, dim: int, num_heads: int = 8, head_dim_ratio: float = 1.0, attn_drop: float = 0.0, proj_drop: float = 0.0
+    ) -> None:
         super().__init__(dim, num_heads=num_heads, bias=False, attn_drop=attn_drop, proj_drop=proj_drop)
         width = num_heads * round(dim // num_heads * head_dim_ratio)
         self.qkv = nn.Conv2d(dim, 3 * width, 1, bias=False)
@@ -61,28 +75,31 @@ class Attention(Attention2d):
 
 
 class Block(nn.Module):
-    """Attention, unless there is none, and MLP, each with norm and residual. Shapes: (B, dim, H, W) -> same."""
+    """Attention, unless it is disabled, and MLP, each with norm and residual. Shapes: (B, dim, H, W) -> same."""
 
+    @placeable
     def __init__(
         self,
         dim: int,
         num_heads: int,
-        head_dim_ratio: float,
-        mlp_ratio: float,
-        proj_drop: float,
-        attn_drop: float,
-        drop_path: float,
-        norm: Any,
-        group: int,
-        has_attn: bool,
-        spatial_conv: bool,
+        head_dim_ratio: float = 1.0,
+        mlp_ratio: float = 4.0,
+        proj_drop: float = 0.0,
+        attn_drop: float = 0.0,
+        drop_path: float = 0.0,
+        act_layer: Callable[[], nn.Module] = nn.GELU,
+        norm_layer: Callable[[int], nn.Module] = LayerNorm2d,
+        group: int = 8,
+        attn_disabled: bool = False,
+        spatial_conv: bool = False,
     ) -> None:
         super().__init__()
         self.drop_path = DropPath(drop_path)
-        self.norm1 = norm(dim) if has_attn else None
-        self.attn = Attention(dim, num_heads, head_dim_ratio, attn_drop, proj_drop) if has_attn else None
-        self.norm2 = norm(dim)
-        self.mlp = SpatialMlp(dim, int(dim * mlp_ratio), proj_drop, group, spatial_conv)
+        self.norm1 = None if attn_disabled else norm_layer(dim)
+        self.attn = None if attn_disabled else Attention(dim, num_heads, head_dim_ratio, attn_drop, proj_drop)
+        self.norm2 = norm_layer(dim)
+        self.mlp = SpatialMlp(
+            dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop, group=group, spatial_conv=spatial_conv)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.norm1 is not None and self.attn is not None:
@@ -190,8 +207,9 @@ class Visformer(ImageModel):
                     self.register_parameter(f"pos_embed{i + 1}", nn.Parameter(torch.empty(1, dim, *size)))
                     steps.append(Step(f"add_positions{i + 1}"))
             self.add_module(f"stage{i + 1}", nn.Sequential(*(
-                Block(dim, num_heads, 1.0 if i else 0.5, mlp_ratio, proj_drop_rate, attn_drop_rate, rate, norm, group,
-                      has_attn=attn_stage[i] == "1", spatial_conv=spatial_conv[i] == "1")
+                Block(dim, num_heads, 1.0 if i else 0.5, mlp_ratio, proj_drop_rate, attn_drop_rate, rate,
+                      norm_layer=norm, group=group, attn_disabled=attn_stage[i] == "0",
+                      spatial_conv=spatial_conv[i] == "1")
                 for rate in rates)))
             self.flow.stages.append(Step(f"stage{i + 1}", dim, reduction))
         self.num_features = chs

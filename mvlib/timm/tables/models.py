@@ -76,13 +76,15 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
     "inception_v4": "InceptionA InceptionB InceptionC Mixed3a Mixed4a Mixed5a ReductionA ReductionB",
     "levit": "LevitDistilled",
     "mlp_mixer": "Affine ResBlock SpatialGatingBlock SpatialGatingUnit",
-    "nfnet": "DownsampleAvg GammaAct NormFreeBlock act_with_gamma create_stem",
     "naflexvit": "NaFlexEmbeds batch_patchify calculate_naflex_grid_sizes create_attention_mask get_block_fn "
                  "global_pool_naflex",
+    "nest": "Attention ConvPool TransformerLayer blockify deblockify resize_pos_embed",
+    "nfnet": "DownsampleAvg GammaAct NormFreeBlock act_with_gamma create_stem",
+    "pit": "ConvEmbedding",
     "pnasnet": "BranchSeparables FactorizedReduction",
-    "res2net": "Bottle2neck",
     "regnet": "Bottleneck PreBottleneck RegStage adjust_widths_groups_comp create_shortcut downsample_avg "
               "downsample_conv generate_regnet quantize_float",
+    "res2net": "Bottle2neck",
     "resnest": "ResNestBottleneck",
     "resnet": "downsample_avg downsample_conv drop_blocks make_blocks",
     "resnetv2": "Bottleneck DownsampleAvg DownsampleConv PreActBasic PreActBottleneck ResNetStage create_resnetv2_stem "
@@ -94,10 +96,11 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
     "swin_transformer": "PatchMerging SwinTransformerBlock SwinTransformerStage WindowAttention window_partition "
                         "window_reverse",
     "swin_transformer_v2": "PatchMerging SwinTransformerV2Block WindowAttention",
+    "tnt": "Attention PixelEmbed",
     "tresnet": "BasicBlock Bottleneck",
-    "twins": "GlobalSubSampleAttn LocallyGroupedAttn PatchEmbed",
+    "twins": "Block GlobalSubSampleAttn LocallyGroupedAttn PatchEmbed PosConv",
     "vgg": "cfgs",
-    "visformer": "Attention",
+    "visformer": "Attention Block SpatialMlp",
     "vision_transformer": "ATTN_LAYERS Block DiffParallelScalingBlock ParallelScalingBlock ParallelThingsBlock "
                           "ResPostBlock",
     "vovnet": "OsaBlock OsaStage SequentialAppendList",
@@ -228,15 +231,10 @@ _ABSENT = {  # classes and functions, public in timm
                "PartitionAttentionCl Stem TransformerBlock2d cfg_window_size get_rel_pos_cls grid_partition "
                "grid_partition_nchw grid_reverse grid_reverse_nchw window_partition window_partition_nchw "
                "window_reverse_nchw",
-    "nest": "Attention ConvPool NestLevel TransformerLayer blockify deblockify resize_pos_embed",
-    "pit": "ConvEmbedding Pooling SequentialTuple Transformer",
     "swin_transformer": "calc_stage_window_sizes resolve_stage_window_ratios resolve_stage_window_sizes "
                         "resolve_window_args window_sizes_from_ratio",
     "swin_transformer_v2": "SwinTransformerV2Stage",
-    "tnt": "Attention Block PixelEmbed",
-    "twins": "Block PosConv",
     "vgg": "ConvMlp",
-    "visformer": "Block SpatialMlp",
     "vision_transformer_hybrid": "ConvStem checkpoint_filter_fn",
 }
 
@@ -245,6 +243,10 @@ ABSENT: dict[str, dict[str, str]] = {
     "a cell gives what the next one reads of the cell before, too; timm's networks hand that on themselves": {
         "models.nasnet": "CellStem0 CellStem1 FirstCell NormalCell ReductionCell0 ReductionCell1",
         "models.pnasnet": "Cell CellBase CellStem0"},
+    "maps have their channels last between levels": {"models.nest": "NestLevel"},
+    "stages take all tokens and the patches' grid; timm's a map of patches and class tokens": {
+        "models.pit": "Pooling SequentialTuple Transformer"},
+    "takes and gives patches before their pixels; timm's pixels before patches": {"models.tnt": "Block"},
     "a step of the constructor, which reads the model's arguments here; the class with a config makes the same": {
         "models.byobnet": "create_byob_stages get_layer_fns override_kwargs update_block_kwargs",
         "models.cspnet": "create_csp_stages"},
