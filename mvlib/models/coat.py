@@ -10,6 +10,7 @@ what they know, and classify a mixture of their class tokens. Blocks of one scal
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers.drop import DropPath
-from ..layers.helpers import to_2tuple
+from ..layers.helpers import placeable, to_2tuple
 from ..layers.mlp import Mlp
 from ..layers.norm import LayerNorm, NormLayer, get_norm_layer
 from ..layers.patch_embed import PatchEmbed
@@ -29,8 +30,12 @@ from .base import Flow, ImageModel, Indices, StateDict, Step
 if TYPE_CHECKING:
     from ._variants.coat import *
 
-__all__ = ["CoaT"]
+__all__ = [
+    "CoaT", "ConvPosEnc", "ConvRelPosEnc", "FactorAttnConvRelPosEnc", "ParallelBlock", "SerialBlock", "insert_cls",
+    "remove_cls",
+]
 
+Layer = Callable[..., nn.Module]
 Grid = tuple[int, int]
 _SCALES = (1, 2, 3, 4)
 _COARSE = (2, 3, 4)  # those of the parallel blocks
@@ -55,6 +60,16 @@ def _exchange(xs: list[Tensor], grids: list[Grid]) -> list[Tensor]:
     return [_to_tokens(cls_token, x) for x in sums]
 
 
+def insert_cls(x: Tensor, cls_token: Tensor) -> Tensor:
+    """Put a class token (1, 1, C) before patches (B, N, C)."""
+    return torch.cat((cls_token.expand(x.shape[0], -1, -1), x), dim=1)
+
+
+def remove_cls(x: Tensor) -> Tensor:
+    """The patches (B, N, C) of (B, 1 + N, C)."""
+    return x[:, 1:]
+
+
 class TokenEmbed(PatchEmbed):
     """Patches of an image (B, C, H, W), or of the tokens of `grid` of the scale before, behind a class token.
 
@@ -62,113 +77,163 @@ class TokenEmbed(PatchEmbed):
     """
 
     def forward(self, x: Tensor, cls_token: Tensor, grid: Any = None) -> Any:  # type: ignore[override]
-        x = super().forward(x if grid is None else _to_map(x, grid))
-        return torch.cat((cls_token.expand(x.shape[0], -1, -1), x), dim=1), self.grid_size
+        return insert_cls(super().forward(x if grid is None else _to_map(x, grid)), cls_token), self.grid_size
 
 
 class ConvPosEnc(nn.Module):
     """A depthwise convolution with a shortcut, of patches. Shapes: (B, 1 + H * W, dim), (H, W) -> first."""
 
-    def __init__(self, dim: int) -> None:
+    @placeable
+    def __init__(self, dim: int, k: int = 3) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
+        self.proj = nn.Conv2d(dim, dim, k, padding=k // 2, groups=dim)
 
-    def forward(self, x: Tensor, grid: Grid) -> Tensor:
-        patches = _to_map(x, grid)
+    def forward(self, x: Tensor, size: Grid) -> Tensor:
+        patches = _to_map(x, size)
         return _to_tokens(x[:, :1], self.proj(patches) + patches)
 
 
 class ConvRelPosEnc(nn.Module):
-    """Depthwise convolutions, each of the channels of some heads. Shapes: (B, dim, H, W) -> same.
+    """Queries times values that are convolved, by each of the convolutions those of some heads; 0 for the class token.
 
-    `window`: {kernel size: number of heads}, or one size for all.
+    Shapes: queries and values (B, num_heads, 1 + H * W, head_chs), (H, W) -> first.
+
+    Args:
+        head_chs: Channels of a head.
+        num_heads: Attention heads.
+        window: {kernel size: number of heads}, or one size for all.
+
+    Raises:
+        ValueError: `window` is for another number of heads.
     """
 
-    def __init__(self, dim: int, num_heads: int, window: int | Mapping[int, int]) -> None:
+    @placeable
+    def __init__(self, head_chs: int, num_heads: int, window: int | Mapping[int, int]) -> None:
         super().__init__()
         windows = {window: num_heads} if isinstance(window, int) else dict(window)
         if sum(windows.values()) != num_heads:
             raise ValueError(f"crpe_window has windows for {sum(windows.values())} heads, there are {num_heads}")
-        self.channels = [heads * dim // num_heads for heads in windows.values()]
+        self.channels = [heads * head_chs for heads in windows.values()]
         self.conv_list = nn.ModuleList(
             nn.Conv2d(chs, chs, int(size), padding=int(size) // 2, groups=chs)
             for size, chs in zip(windows, self.channels))
 
-    def forward(self, x: Tensor) -> Tensor:
-        parts = x.split(self.channels, dim=1)
-        return torch.cat([conv(parts[i]) for i, conv in enumerate(self.conv_list)], dim=1)
+    def forward(self, q: Tensor, v: Tensor, size: Grid) -> Tensor:
+        maps = v[:, :, 1:].transpose(2, 3).flatten(1, 2).unflatten(2, (size[0], size[1])).split(self.channels, dim=1)
+        convolved = torch.cat([conv(maps[i]) for i, conv in enumerate(self.conv_list)], dim=1)
+        position = convolved.flatten(2).unflatten(1, (q.shape[1], -1)).transpose(2, 3)
+        return F.pad(q[:, :, 1:] * position, (0, 0, 1, 0))
 
 
-class FactorizedAttention(nn.Module):
-    """Queries read a matrix of keys and values; patches add their query times the convolved values.
+class FactorAttnConvRelPosEnc(nn.Module):
+    """Queries read a matrix of keys and values; what `shared_crpe` says of positions is added.
 
-    Shapes: (B, 1 + H * W, dim), (H, W) -> first.
+    Shapes: (B, 1 + H * W, dim), (H, W) -> first. `attn_drop` is without effect: there is no map to drop from.
     """
 
-    def __init__(self, dim: int, num_heads: int, qkv_bias: bool, proj_drop: float, crpe: nn.Module) -> None:
+    @placeable
+    def __init__(
+        self, dim: int, num_heads: int = 8, qkv_bias: bool = False, attn_drop: float = 0.0, proj_drop: float = 0.0,
+        shared_crpe: Any = None,
+    ) -> None:
         super().__init__()
         self.num_heads, self.scale = num_heads, (dim // num_heads) ** -0.5
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
-        self.crpe = crpe
+        self.crpe = shared_crpe
 
-    def forward(self, x: Tensor, grid: Grid) -> Tensor:
-        q, k, v = self.qkv(x).chunk(3, dim=2)
-        heads = [t.unflatten(2, (self.num_heads, -1)).transpose(1, 2) for t in (q, k.softmax(dim=1), v)]
-        context = (heads[1].transpose(2, 3) @ heads[2]) * self.scale
-        x = (heads[0] @ context).transpose(1, 2).flatten(2)
-        position = self.crpe(_to_map(v, grid)).flatten(2).transpose(1, 2)
-        x = torch.cat((x[:, :1], x[:, 1:] + q[:, 1:] * position), dim=1)
-        return self.proj_drop(self.proj(x))
+    def forward(self, x: Tensor, size: Grid) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        context = (k.softmax(dim=2).transpose(2, 3) @ v) * self.scale
+        x = q @ context + self.crpe(q, v, size)
+        return self.proj_drop(self.proj(x.transpose(1, 2).flatten(2)))
 
 
 class SerialBlock(nn.Module):
-    """Position, attention, MLP, for one scale. Shapes: (B, 1 + H * W, dim), (H, W) -> first."""
+    """Position, attention, MLP, for one scale. Shapes: (B, 1 + H * W, dim), (H, W) -> first.
 
+    `shared_cpe` and `shared_crpe` are a `ConvPosEnc` and a `ConvRelPosEnc`, of all blocks of the scale.
+    """
+
+    @placeable
     def __init__(
-        self, dim: int, mlp_ratio: float, num_heads: int, qkv_bias: bool, proj_drop: float, drop_path: float,
-        norm_layer: Callable[..., nn.Module], cpe: nn.Module, crpe: nn.Module,
+        self,
+        dim: int,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = False,
+        proj_drop: float = 0.0,
+        attn_drop: float = 0.0,
+        drop_path: float = 0.0,
+        act_layer: Layer = nn.GELU,
+        norm_layer: Layer = nn.LayerNorm,
+        shared_cpe: Any = None,
+        shared_crpe: Any = None,
     ) -> None:
         super().__init__()
-        self.cpe = cpe
+        self.cpe = shared_cpe
         self.norm1 = norm_layer(dim)
-        self.factoratt_crpe = FactorizedAttention(dim, num_heads, qkv_bias, proj_drop, crpe)
-        self.drop_path = DropPath(drop_path)
+        self.factoratt_crpe = FactorAttnConvRelPosEnc(dim, num_heads, qkv_bias, attn_drop, proj_drop, shared_crpe)
+        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
         self.norm2 = norm_layer(dim)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), drop=proj_drop)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop)
 
-    def forward(self, x: Tensor, grid: Grid) -> Tensor:
-        x = self.cpe(x, grid)
-        x = x + self.drop_path(self.factoratt_crpe(self.norm1(x), grid))
+    def forward(self, x: Tensor, size: Grid) -> Tensor:
+        x = self.cpe(x, size)
+        x = x + self.drop_path(self.factoratt_crpe(self.norm1(x), size))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
 class ParallelBlock(nn.Module):
     """Attention within scales 2 to 4, whose answers each takes from all, resized; then an MLP that they share.
 
-    Shapes: three of (B, 1 + H * W, dim), and their (H, W) -> the three.
+    Shapes: anything for scale 1, three of (B, 1 + H * W, dim), and the (H, W) of all four -> the four. `dims`,
+    `mlp_ratios` and `shared_crpes` are of all four scales, too.
+
+    Raises:
+        ValueError: Channels or ratios of scales 2 to 4 differ.
     """
 
+    @placeable
     def __init__(
-        self, dim: int, mlp_ratio: float, num_heads: int, qkv_bias: bool, proj_drop: float, drop_path: float,
-        norm_layer: Callable[..., nn.Module], crpes: Sequence[nn.Module],
+        self,
+        dims: Sequence[int],
+        num_heads: int,
+        mlp_ratios: Sequence[float] | None = None,
+        qkv_bias: bool = False,
+        proj_drop: float = 0.0,
+        attn_drop: float = 0.0,
+        drop_path: float = 0.0,
+        act_layer: Layer = nn.GELU,
+        norm_layer: Layer = nn.LayerNorm,
+        shared_crpes: Sequence[Any] | None = None,
     ) -> None:
         super().__init__()
-        self.drop_path = DropPath(drop_path)
-        attentions = [FactorizedAttention(dim, num_heads, qkv_bias, proj_drop, crpe) for crpe in crpes]
-        norms1, norms2 = ([norm_layer(dim) for _ in _COARSE] for _ in range(2))
+        ratios, crpes = mlp_ratios or (), shared_crpes or (None,) * len(_SCALES)
+        if not len(set(dims[1:])) == len(set(ratios[1:])) == 1:
+            raise ValueError("parallel blocks share an MLP: embed_dims and mlp_ratios must be one for scales 2 to 4")
+        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+        attentions = [FactorAttnConvRelPosEnc(dims[1], num_heads, qkv_bias, attn_drop, proj_drop, crpe)
+                      for crpe in crpes[1:]]
+        norms1, norms2 = ([norm_layer(dims[1]) for _ in _COARSE] for _ in range(2))
         for name, modules in (("norm1", norms1), ("factoratt_crpe", attentions), ("norm2", norms2)):
             for i, module in zip(_COARSE, modules):
                 self.add_module(f"{name}{i}", module)
-        self.mlp2 = self.mlp3 = self.mlp4 = Mlp(dim, int(dim * mlp_ratio), drop=proj_drop)
+        self.mlp2 = self.mlp3 = self.mlp4 = Mlp(dims[1], int(dims[1] * ratios[1]), act_layer=act_layer, drop=proj_drop)
 
-    def forward(self, xs: list[Tensor], grids: list[Grid]) -> list[Tensor]:
+    def forward(self, x1: Any, x2: Tensor, x3: Tensor, x4: Tensor, sizes: Sequence[Any]) -> tuple[Any, ...]:
+        xs, grids = [x2, x3, x4], [tuple(size) for size in sizes[1:]]
         norms1, attentions, norms2 = (
             [getattr(self, f"{name}{i}") for i in _COARSE] for name in ("norm1", "factoratt_crpe", "norm2"))
         answers = [attn(norm(x), grid) for norm, attn, x, grid in zip(norms1, attentions, xs, grids)]
         xs = [x + self.drop_path(mixed) for x, mixed in zip(xs, _exchange(answers, grids))]
-        return [x + self.drop_path(self.mlp2(norm(x))) for norm, x in zip(norms2, xs)]
+        return x1, *(x + self.drop_path(self.mlp2(norm(x))) for norm, x in zip(norms2, xs))
+
+
+def _run_parallel(block: nn.Module, xs: list[Tensor], grids: list[Grid]) -> list[Tensor]:
+    """A block's answers for scales 2 to 4; the first, which it leaves as it is, is not carried through."""
+    return list(block(None, *xs, [None, *grids])[1:])
 
 
 class CoaT(ImageModel):
@@ -225,8 +290,6 @@ class CoaT(ImageModel):
         for name, values in dict(embed_dims=embed_dims, serial_depths=serial_depths, mlp_ratios=mlp_ratios).items():
             if len(values) != len(_SCALES):
                 raise ValueError(f"{name} has a value for each of {len(_SCALES)} scales, not {len(values)}")
-        if parallel_depth and not len(set(embed_dims[1:])) == len(set(mlp_ratios[1:])) == 1:
-            raise ValueError("parallel blocks share an MLP: embed_dims and mlp_ratios must be one for scales 2 to 4")
         norm, window = get_norm_layer(norm_layer) or LayerNorm, crpe_window or {3: 2, 5: 3, 7: 3}
         self.num_classes, self.in_chans, self.img_size = num_classes, in_chans, to_2tuple(img_size)
         self.num_features = self.head_hidden_size = embed_dims[-1]
@@ -238,15 +301,18 @@ class CoaT(ImageModel):
             self.add_module(f"patch_embed{i}", embed)
             size, patch, chs = embed.grid_size, 2, dim
         cpes = [ConvPosEnc(dim) for dim in embed_dims]
-        crpes = [ConvRelPosEnc(dim, num_heads, window) for dim in embed_dims]
-        common = (num_heads, qkv_bias, proj_drop_rate, drop_path_rate, norm)
-        serial = [nn.Sequential(*(SerialBlock(dim, ratio, *common, cpe, crpe) for _ in range(depth)))
+        crpes = [ConvRelPosEnc(dim // num_heads, num_heads, window) for dim in embed_dims]
+        common: dict[str, Any] = dict(num_heads=num_heads, qkv_bias=qkv_bias, proj_drop=proj_drop_rate,
+                                      drop_path=drop_path_rate, norm_layer=norm)
+        serial = [nn.Sequential(*(SerialBlock(dim, mlp_ratio=ratio, shared_cpe=cpe, shared_crpe=crpe, **common)
+                                  for _ in range(depth)))
                   for dim, ratio, depth, cpe, crpe in zip(embed_dims, mlp_ratios, serial_depths, cpes, crpes)]
         for name, modules in (("cpe", cpes), ("crpe", crpes), ("serial_blocks", serial)):
             for i, module in zip(_SCALES, modules):
                 self.add_module(f"{name}{i}", module)
         self.parallel_blocks = nn.ModuleList(
-            ParallelBlock(embed_dims[1], mlp_ratios[1], *common, crpes[1:]) for _ in range(parallel_depth))
+            ParallelBlock(embed_dims, mlp_ratios=mlp_ratios, shared_crpes=crpes, **common)
+            for _ in range(parallel_depth))
         for i in _COARSE if parallel_depth else (4,):
             self.add_module(f"norm{i}", norm(embed_dims[i - 1]))
         self.aggregate = nn.Conv1d(3, 1, 1) if parallel_depth else None
@@ -277,7 +343,7 @@ class CoaT(ImageModel):
         xs, grids = [x2, x3, x4], [self._at(f"patch_embed{i}").grid_size for i in _COARSE]
         for block in self.parallel_blocks:
             xs = [self._at(f"cpe{i}")(x, grid) for i, x, grid in zip(_COARSE, xs, grids)]
-            xs = run_blocks([block], xs, grids, recompute=self.grad_checkpointing)
+            xs = run_blocks([partial(_run_parallel, block)], xs, grids, recompute=self.grad_checkpointing)
         return xs, grids
 
     def norm_all(self, xs: list[Tensor]) -> list[Tensor]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -20,9 +21,10 @@ from torch import Tensor, nn
 from ..layers.attention import Attention, attend, attention_logits
 from ..layers.config import use_fused_attn
 from ..layers.drop import DropPath, drop_path_rates
+from ..layers.helpers import placeable
 from ..layers.mlp import Mlp
 from ..layers.norm import LayerNorm, NormLayer, get_norm_layer
-from ..layers.patch_embed import PatchEmbed
+from ..layers.patch_embed import HybridEmbed, PatchEmbed
 from ..registry import register_model
 from .base import Indices, Step, take_indices
 from .tokens import TokenModel
@@ -30,7 +32,7 @@ from .tokens import TokenModel
 if TYPE_CHECKING:
     from ._variants.convit import *
 
-__all__ = ["ConVit"]
+__all__ = ["GPSA", "MHSA", "Block", "ConVit"]
 
 
 @torch.fx.wrap  # one node in a traced graph: it makes a tensor where, and as, `like` is stored
@@ -41,27 +43,36 @@ def _offsets(like: Tensor, count: int) -> Tensor:
     return torch.stack((distance, distance.square()), dim=2)
 
 
-class GatedPositionalAttention(nn.Module):
-    """Attention by content and by distance, mixed by a gate for each head.
+class GPSA(nn.Module):
+    """Gated positional self-attention: by content and by distance, mixed by a gate for each head.
 
     Shapes: tokens (B, H * W, dim), offsets of rows (H, H, 2) and columns (W, W, 2), see `_offsets` -> (B, H * W, dim).
+    Without offsets, tokens are those of a square. `locality_strength` is for who initialises it.
     """
 
-    def __init__(self, dim: int, num_heads: int, qkv_bias: bool, attn_drop: float, proj_drop: float) -> None:
+    @placeable
+    def __init__(
+        self, dim: int, num_heads: int = 8, qkv_bias: bool = False, attn_drop: float = 0.0, proj_drop: float = 0.0,
+        locality_strength: float = 1.0,
+    ) -> None:
         super().__init__()
-        self.num_heads, self.fused_attn = num_heads, use_fused_attn()
+        self.dim, self.num_heads, self.scale = dim, num_heads, (dim // num_heads) ** -0.5
+        self.locality_strength, self.fused_attn = locality_strength, use_fused_attn()
         self.qk = nn.Linear(dim, 2 * dim, bias=qkv_bias)
         self.v = nn.Linear(dim, dim, bias=qkv_bias)
+        self.attn_drop = nn.Dropout(attn_drop)
         self.proj = nn.Linear(dim, dim)
         self.pos_proj = nn.Linear(3, num_heads)  # of column distance, row distance, squared distance
-        self.attn_drop, self.proj_drop = nn.Dropout(attn_drop), nn.Dropout(proj_drop)
+        self.proj_drop = nn.Dropout(proj_drop)
         self.gating_param = nn.Parameter(torch.empty(num_heads))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         nn.init.ones_(self.gating_param)
 
-    def forward(self, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    def forward(self, x: Tensor, rows: Tensor | None = None, columns: Tensor | None = None) -> Tensor:
+        if rows is None or columns is None:
+            rows = columns = _offsets(x, math.isqrt(x.shape[1]))
         q, k = self.qk(x).unflatten(2, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         v = self.v(x).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
         gate = self.gating_param.sigmoid()[:, None, None]
@@ -80,17 +91,45 @@ class GatedPositionalAttention(nn.Module):
         return self.proj_drop(self.proj(x.transpose(1, 2).flatten(2)))
 
 
-class Block(nn.Module):
-    """Attention and an MLP, each with norm and residual. Shapes: (B, N, dim), and what attention takes -> first."""
+class MHSA(Attention):
+    """Plain attention, with the arguments of `GPSA`. Shapes: (B, N, dim) -> same."""
 
+    @placeable
     def __init__(
-        self, dim: int, attn: nn.Module, mlp_ratio: float, proj_drop: float, drop_path: float,
-        norm_layer: Callable[..., nn.Module],
+        self, dim: int, num_heads: int = 8, qkv_bias: bool = False, attn_drop: float = 0.0, proj_drop: float = 0.0
+    ) -> None:
+        super().__init__(dim, num_heads, qkv_bias=qkv_bias, attn_drop=attn_drop, proj_drop=proj_drop)
+
+
+class Block(nn.Module):
+    """Attention and an MLP, each with norm and residual. Shapes: (B, N, dim), and what attention takes -> first.
+
+    `use_gpsa`: attention is `GPSA`, else `MHSA`.
+    """
+
+    @placeable
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = False,
+        proj_drop: float = 0.0,
+        attn_drop: float = 0.0,
+        drop_path: float = 0.0,
+        act_layer: Callable[..., nn.Module] = nn.GELU,
+        norm_layer: Callable[..., nn.Module] = LayerNorm,
+        use_gpsa: bool = True,
+        locality_strength: float = 1.0,
     ) -> None:
         super().__init__()
-        self.norm1, self.attn = norm_layer(dim), attn
-        self.norm2, self.mlp = norm_layer(dim), Mlp(dim, int(dim * mlp_ratio), drop=proj_drop)
-        self.drop_path = DropPath(drop_path)
+        self.use_gpsa = use_gpsa
+        attention = partial(GPSA, locality_strength=locality_strength) if use_gpsa else MHSA
+        self.norm1 = norm_layer(dim)
+        self.attn = attention(dim, num_heads, qkv_bias, attn_drop, proj_drop)
+        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+        self.norm2 = norm_layer(dim)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop)
 
     def forward(self, x: Tensor, *offsets: Tensor) -> Tensor:
         x = x + self.drop_path(self.attn(self.norm1(x), *offsets))
@@ -114,6 +153,7 @@ class ConVit(TokenModel):
         drop_rate, pos_drop_rate: Dropout before the classifier, and behind the position embedding.
         proj_drop_rate, attn_drop_rate: Dropout in the blocks.
         drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
+        hybrid_backbone: A network whose map is cut into patches of 1x1; the image's own patches unless given.
         norm_layer: Norm.
         local_up_to_layer: Blocks of gated attention; the class token comes behind them.
         locality_strength: How narrow their initial attention by distance is.
@@ -147,6 +187,7 @@ class ConVit(TokenModel):
         proj_drop_rate: float = 0.0,
         attn_drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
+        hybrid_backbone: nn.Module | None = None,
         norm_layer: NormLayer = None,
         local_up_to_layer: int = 3,
         locality_strength: float = 1.0,
@@ -155,13 +196,13 @@ class ConVit(TokenModel):
         super().__init__()
         norm, dim = get_norm_layer(norm_layer) or LayerNorm, embed_dim * num_heads
         self.in_chans, self.local_up_to_layer, self.locality_strength = in_chans, local_up_to_layer, locality_strength
-        self.add_tokens(PatchEmbed(img_size, patch_size, in_chans, dim), dim, positions=use_pos_embed,
-                        no_embed_class=True, pos_drop_rate=pos_drop_rate)
-        options: dict[str, Any] = dict(qkv_bias=qkv_bias, attn_drop=attn_drop_rate, proj_drop=proj_drop_rate)
+        embed = PatchEmbed(img_size, patch_size, in_chans, dim) if hybrid_backbone is None else \
+            HybridEmbed(hybrid_backbone, img_size, in_chans=in_chans, embed_dim=dim)
+        self.add_tokens(embed, dim, positions=use_pos_embed, no_embed_class=True, pos_drop_rate=pos_drop_rate)
         self.blocks = nn.Sequential(*(
-            Block(dim, attention(dim, num_heads, **options), mlp_ratio, proj_drop_rate, rate, norm)
-            for i, rate in enumerate(drop_path_rates(drop_path_rate, depth))
-            for attention in [GatedPositionalAttention if i < local_up_to_layer else Attention]))
+            Block(dim, num_heads, mlp_ratio, qkv_bias, proj_drop_rate, attn_drop_rate, rate, norm_layer=norm,
+                  use_gpsa=i < local_up_to_layer, locality_strength=locality_strength)
+            for i, rate in enumerate(drop_path_rates(drop_path_rate, depth))))
         self.add_head(norm, num_classes, global_pool, fc_norm=False, drop_rate=drop_rate)
         late = [replace(step, takes=()) for step in self.flow.stages[local_up_to_layer:]]
         self.flow.stages[local_up_to_layer:] = [Step("add_class_token"), *late] if late else []

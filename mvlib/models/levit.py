@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from ..layers.activations import ActLayer, get_act_layer
 from ..layers.branches import merge_norm
 from ..layers.drop import DropPath
-from ..layers.helpers import to_2tuple, to_ntuple
+from ..layers.helpers import placeable, to_2tuple, to_ntuple
 from ..layers.rel_pos import gen_offset_index
 from ..layers.stage import Stage
 from ..registry import register_model
@@ -30,7 +30,22 @@ from .distilled import Distilled
 if TYPE_CHECKING:
     from ._variants.levit import *
 
-__all__ = ["Levit", "LevitDistilled"]
+__all__ = [
+    "Attention",
+    "AttentionDownsample",
+    "ConvNorm",
+    "Downsample",
+    "Levit",
+    "LevitBlock",
+    "LevitDistilled",
+    "LevitDownsample",
+    "LevitMlp",
+    "LevitStage",
+    "LinearNorm",
+    "NormLinear",
+    "Stem8",
+    "Stem16",
+]
 
 Layer = Callable[..., nn.Module]
 Size = tuple[int, int]
@@ -50,10 +65,15 @@ class Mergeable(nn.Module):
 class ConvNorm(Mergeable):
     """Convolution and batch norm, which `reparameterize()` merges; keys `linear`, `bn`. Shapes as `nn.Conv2d`."""
 
-    def __init__(self, in_chs: int, out_chs: int, kernel_size: int = 1, stride: int = 1) -> None:
+    @placeable
+    def __init__(
+        self, in_chs: int, out_chs: int, kernel_size: int = 1, stride: int = 1, padding: int = 0, dilation: int = 1,
+        groups: int = 1, bn_weight_init: float = 1,
+    ) -> None:
         super().__init__()
-        self.linear = nn.Conv2d(in_chs, out_chs, kernel_size, stride, kernel_size // 2, bias=False)
+        self.linear = nn.Conv2d(in_chs, out_chs, kernel_size, stride, padding, dilation, groups, bias=False)
         self.bn = nn.BatchNorm2d(out_chs)
+        nn.init.constant_(self.bn.weight, bn_weight_init)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.bn(self.linear(x))
@@ -62,10 +82,12 @@ class ConvNorm(Mergeable):
 class LinearNorm(Mergeable):
     """Linear layer and batch norm, which `reparameterize()` merges; keys `linear`, `bn`. Shapes: (B, N, C) -> same."""
 
-    def __init__(self, in_features: int, out_features: int) -> None:
+    @placeable
+    def __init__(self, in_features: int, out_features: int, bn_weight_init: float = 1) -> None:
         super().__init__()
         self.linear = nn.Linear(in_features, out_features, bias=False)
         self.bn = nn.BatchNorm1d(out_features)
+        nn.init.constant_(self.bn.weight, bn_weight_init)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.linear(x)
@@ -75,65 +97,107 @@ class LinearNorm(Mergeable):
 class NormLinear(Mergeable):
     """A classifier: batch norm, dropout, linear layer; `reparameterize()` makes a linear layer of them.
 
-    Shapes: (B, in_features) -> (B, out_features). Keys `bn`, `linear`.
+    Shapes: (B, in_features) -> (B, out_features). Keys `bn`, `linear`; `std` is that of the initial weights.
     """
 
     norm_first = True
 
-    def __init__(self, in_features: int, out_features: int, drop: float = 0.0) -> None:
+    @placeable
+    def __init__(
+        self, in_features: int, out_features: int, bias: bool = True, std: float = 0.02, drop: float = 0.0
+    ) -> None:
         super().__init__()
         self.bn = nn.BatchNorm1d(in_features)
         self.drop = nn.Dropout(drop)
-        self.linear = nn.Linear(in_features, out_features)
+        self.linear = nn.Linear(in_features, out_features, bias=bias)
+        nn.init.trunc_normal_(self.linear.weight, std=std)
+        if bias:
+            nn.init.zeros_(self.linear.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(self.drop(self.bn(x)))
 
 
-class Subsample(nn.Module):
-    """Every `stride`-th row and column of a grid of tokens. Shapes: (B, rows * columns, C) -> (B, fewer, C)."""
+class Stem16(nn.Sequential):
+    """Four strided convolutions, with activations between them.
 
-    def __init__(self, stride: int, resolution: Size) -> None:
-        super().__init__()
-        self.stride, self.resolution = stride, resolution
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.unflatten(1, self.resolution)[:, ::self.stride, ::self.stride].flatten(1, 2)
-
-
-class Attention(nn.Module):
-    """Attention with a bias for each head and distance of query from key, in rows and in columns.
-
-    Shapes: tokens (B, N, dim), or a map (B, dim, rows, columns) where `use_conv`, -> as many of `out_dim`. Values are
-    `attn_ratio` times as wide as keys.
+    Shapes: (B, in_chs, H, W) -> (B, out_chs, H / 16, W / 16).
     """
 
-    stride: ClassVar[int] = 1
+    stride: ClassVar[int] = 16
+
+    @placeable
+    def __init__(self, in_chs: int, out_chs: int, act_layer: Layer) -> None:
+        super().__init__()
+        count = self.stride.bit_length() - 1
+        chs = [in_chs, *(out_chs // 2**i for i in reversed(range(count)))]
+        for i in range(1, count + 1):
+            if i > 1:
+                self.add_module(f"act{i - 1}", act_layer())
+            self.add_module(f"conv{i}", ConvNorm(chs[i - 1], chs[i], 3, stride=2, padding=1))
+
+
+class Stem8(Stem16):
+    """The same of three convolutions: (B, in_chs, H, W) -> (B, out_chs, H / 8, W / 8)."""
+
+    stride: ClassVar[int] = 8
+
+
+class Downsample(nn.Module):
+    """Every `stride`-th row and column of a grid of tokens, or means of 3x3 around them.
+
+    Shapes: (B, rows * columns, C) -> (B, fewer, C).
+    """
+
+    @placeable
+    def __init__(self, stride: int, resolution: int | Size, use_pool: bool = False) -> None:
+        super().__init__()
+        self.stride, self.resolution = stride, to_2tuple(resolution)
+        self.pool = nn.AvgPool2d(3, stride, padding=1, count_include_pad=False) if use_pool else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.unflatten(1, self.resolution)
+        if self.pool is not None:
+            return self.pool(x.permute(0, 3, 1, 2)).flatten(2).transpose(1, 2)
+        return x[:, ::self.stride, ::self.stride].flatten(1, 2)
+
+
+class BiasedAttention(nn.Module):
+    """Attention with a bias for each head and distance of query from key, in rows and in columns.
+
+    Shapes: tokens (B, N, C), or a map (B, C, rows, columns) where `use_conv`, -> as many of `out_dim`. Values are
+    `attn_ratio` times as wide as keys. A subclass's constructor adds what makes queries, keys and values.
+    """
+
     attention_bias_idxs: Tensor
 
     def __init__(
-        self, dim: int, out_dim: int, key_dim: int, num_heads: int, attn_ratio: float, resolution: Size, use_conv: bool,
-        act_layer: Layer,
+        self, key_dim: int, num_heads: int, attn_ratio: float, stride: int, resolution: int | Size, use_conv: bool
     ) -> None:
         super().__init__()
         self.num_heads, self.key_dim, self.val_dim = num_heads, key_dim, int(attn_ratio * key_dim)
-        self.resolution, self.use_conv, self.scale = resolution, use_conv, key_dim**-0.5
-        layer = ConvNorm if use_conv else LinearNorm
-        self.add_projections(dim, layer)
+        self.key_attn_dim, self.val_attn_dim = num_heads * key_dim, num_heads * self.val_dim
+        self.resolution, self.stride = to_2tuple(resolution), stride
+        self.use_conv, self.scale = use_conv, key_dim**-0.5
+        self.num_keys = self.resolution[0] * self.resolution[1]
+        self.grid = -(-self.resolution[0] // stride), -(-self.resolution[1] // stride)  # of the queries
+
+    @property
+    def layer(self) -> type[Mergeable]:
+        """What a projection is."""
+        return ConvNorm if self.use_conv else LinearNorm
+
+    def add_end(self, out_dim: int, act_layer: Layer, **options: Any) -> None:
+        """Add the output's projection, for which `options` are, and the biases."""
         self.proj = nn.Sequential()
         self.proj.add_module("act", act_layer())
-        self.proj.add_module("ln", layer(num_heads * self.val_dim, out_dim))
-        self.num_keys = resolution[0] * resolution[1]
-        self.grid = -(-resolution[0] // self.stride), -(-resolution[1] // self.stride)  # of the queries
-        self.attention_biases = nn.Parameter(torch.empty(num_heads, self.num_keys))
+        self.proj.add_module("ln", self.layer(self.val_attn_dim, out_dim, **options))
+        self.attention_biases = nn.Parameter(torch.empty(self.num_heads, self.num_keys))
         index = torch.empty(self.grid[0] * self.grid[1], self.num_keys, dtype=torch.long)
         self.register_buffer("attention_bias_idxs", index, persistent=False)
         if not index.is_meta:  # parameters may be on the meta device, and buffers in memory
             self.init_non_persistent_buffers()
         self.reset_parameters()
-
-    def add_projections(self, dim: int, layer: Layer) -> None:
-        self.qkv = layer(dim, self.num_heads * (2 * self.key_dim + self.val_dim))
 
     def reset_parameters(self) -> None:
         nn.init.zeros_(self.attention_biases)
@@ -144,7 +208,7 @@ class Attention(nn.Module):
 
     def project(self, x: Tensor) -> Sequence[Tensor]:
         """Queries, keys and values of each head."""
-        return self.split_heads(self.qkv(x)).split((self.key_dim, self.key_dim, self.val_dim), dim=3)
+        raise NotImplementedError(f"{type(self).__name__} has no `project`")
 
     def split_heads(self, x: Tensor) -> Tensor:
         """Tokens or a map -> (B, heads, N, channels of a head)."""
@@ -163,17 +227,41 @@ class Attention(nn.Module):
         return self.proj((attn @ v).transpose(1, 2).flatten(2))
 
 
-class AttentionDownsample(Attention):
-    """`Attention` whose queries are every second row and column: (B, N, dim) -> (B, about N / 4, out_dim)."""
+class Attention(BiasedAttention):
+    """Self-attention, see `BiasedAttention`; `out_dim` is `dim`."""
 
-    stride: ClassVar[int] = 2
+    @placeable
+    def __init__(
+        self, dim: int, key_dim: int, num_heads: int = 8, attn_ratio: float = 4.0, resolution: int | Size = 14,
+        use_conv: bool = False, act_layer: Layer = nn.SiLU,
+    ) -> None:
+        super().__init__(key_dim, num_heads, attn_ratio, 1, resolution, use_conv)
+        self.qkv = self.layer(dim, self.val_attn_dim + 2 * self.key_attn_dim)
+        self.add_end(dim, act_layer, bn_weight_init=0)
 
-    def add_projections(self, dim: int, layer: Layer) -> None:
-        self.kv = layer(dim, self.num_heads * (self.key_dim + self.val_dim))
+    def project(self, x: Tensor) -> Sequence[Tensor]:
+        return self.split_heads(self.qkv(x)).split((self.key_dim, self.key_dim, self.val_dim), dim=3)
+
+
+class AttentionDownsample(BiasedAttention):
+    """Attention whose queries are every `stride`-th row and column: (B, N, in_dim) -> (B, about N / 4, out_dim).
+
+    `use_pool`: they are of means of 3x3.
+    """
+
+    @placeable
+    def __init__(
+        self, in_dim: int, out_dim: int, key_dim: int, num_heads: int = 8, attn_ratio: float = 2.0, stride: int = 2,
+        resolution: int | Size = 14, use_conv: bool = False, use_pool: bool = False, act_layer: Layer = nn.SiLU,
+    ) -> None:
+        super().__init__(key_dim, num_heads, attn_ratio, stride, resolution, use_conv)
+        side = 3 if use_pool else 1
+        self.kv = self.layer(in_dim, self.val_attn_dim + self.key_attn_dim)
         self.q = nn.Sequential()
-        self.q.add_module("down", nn.AvgPool2d(1, self.stride) if self.use_conv else
-                          Subsample(self.stride, self.resolution))
-        self.q.add_module("ln", layer(dim, self.num_heads * self.key_dim))
+        self.q.add_module("down", Downsample(stride, self.resolution, use_pool) if not use_conv else
+                          nn.AvgPool2d(side, stride, padding=side // 2, count_include_pad=False))
+        self.q.add_module("ln", self.layer(in_dim, self.key_attn_dim))
+        self.add_end(out_dim, act_layer)
 
     def project(self, x: Tensor) -> Sequence[Tensor]:
         k, v = self.split_heads(self.kv(x)).split((self.key_dim, self.val_dim), dim=3)
@@ -181,17 +269,22 @@ class AttentionDownsample(Attention):
 
 
 class LevitMlp(nn.Module):
-    """Two layers with norms, an activation between them; keys `ln1`, `ln2`. Shapes: as `Attention`'s."""
+    """Two layers with norms, an activation between them; keys `ln1`, `ln2`. Shapes: as `BiasedAttention`'s."""
 
-    def __init__(self, dim: int, hidden_dim: int, use_conv: bool, act_layer: Layer) -> None:
+    @placeable
+    def __init__(
+        self, in_features: int, hidden_features: int | None = None, out_features: int | None = None,
+        use_conv: bool = False, act_layer: Layer = nn.SiLU, drop: float = 0.0,
+    ) -> None:
         super().__init__()
-        layer = ConvNorm if use_conv else LinearNorm
-        self.ln1 = layer(dim, hidden_dim)
+        layer, hidden = ConvNorm if use_conv else LinearNorm, hidden_features or in_features
+        self.ln1 = layer(in_features, hidden)
         self.act = act_layer()
-        self.ln2 = layer(hidden_dim, dim)
+        self.drop = nn.Dropout(drop)
+        self.ln2 = layer(hidden, out_features or in_features, bn_weight_init=0)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.ln2(self.act(self.ln1(x)))
+        return self.ln2(self.drop(self.act(self.ln1(x))))
 
 
 def _drop_path(rate: float) -> nn.Module:
@@ -201,9 +294,18 @@ def _drop_path(rate: float) -> nn.Module:
 class LevitDownsample(nn.Module):
     """Attention to fewer tokens, without a shortcut, and an MLP with one. Shapes: as `AttentionDownsample`'s."""
 
-    def __init__(self, attn: nn.Module, mlp: nn.Module, drop_path: float) -> None:
+    @placeable
+    def __init__(
+        self, in_dim: int, out_dim: int, key_dim: int, num_heads: int = 8, attn_ratio: float = 4.0,
+        mlp_ratio: float = 2.0, act_layer: Layer = nn.SiLU, attn_act_layer: Layer | None = None,
+        resolution: int | Size = 14, use_conv: bool = False, use_pool: bool = False, drop_path: float = 0.0,
+    ) -> None:
         super().__init__()
-        self.attn_downsample, self.mlp, self.drop_path = attn, mlp, _drop_path(drop_path)
+        self.attn_downsample = AttentionDownsample(
+            in_dim, out_dim, key_dim, num_heads, attn_ratio, resolution=resolution, use_conv=use_conv,
+            use_pool=use_pool, act_layer=attn_act_layer or act_layer)
+        self.mlp = LevitMlp(out_dim, int(out_dim * mlp_ratio), use_conv=use_conv, act_layer=act_layer)
+        self.drop_path = _drop_path(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.attn_downsample(x)
@@ -213,10 +315,17 @@ class LevitDownsample(nn.Module):
 class LevitBlock(nn.Module):
     """Attention and an MLP, each with a shortcut. Shapes: as `Attention`'s."""
 
-    def __init__(self, attn: nn.Module, mlp: nn.Module, drop_path: float) -> None:
+    @placeable
+    def __init__(
+        self, dim: int, key_dim: int, num_heads: int = 8, attn_ratio: float = 4.0, mlp_ratio: float = 2.0,
+        resolution: int | Size = 14, use_conv: bool = False, act_layer: Layer = nn.SiLU,
+        attn_act_layer: Layer | None = None, drop_path: float = 0.0,
+    ) -> None:
         super().__init__()
-        self.attn, self.drop_path1 = attn, _drop_path(drop_path)
-        self.mlp, self.drop_path2 = mlp, _drop_path(drop_path)
+        self.attn = Attention(dim, key_dim, num_heads, attn_ratio, resolution, use_conv, attn_act_layer or act_layer)
+        self.drop_path1 = _drop_path(drop_path)
+        self.mlp = LevitMlp(dim, int(dim * mlp_ratio), use_conv=use_conv, act_layer=act_layer)
+        self.drop_path2 = _drop_path(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path1(self.attn(x))
@@ -224,26 +333,30 @@ class LevitBlock(nn.Module):
 
 
 class LevitStage(Stage):
-    """Downsampling, where `in_dim` tokens lie on a grid twice as fine, and blocks."""
+    """Blocks, behind downsampling from a grid of `resolution` where `downsample` says so: by any word but ""."""
 
+    @placeable
     def __init__(
-        self, in_dim: int, dim: int, key_dim: int, depth: int, num_heads: int, attn_ratio: float, mlp_ratio: float,
-        resolution: Size, downsample: bool, use_conv: bool, act_layer: Layer, attn_act_layer: Layer, drop_path: float,
+        self, in_dim: int, out_dim: int, key_dim: int, depth: int = 4, num_heads: int = 8, attn_ratio: float = 4.0,
+        mlp_ratio: float = 4.0, act_layer: Layer = nn.SiLU, attn_act_layer: Layer | None = None,
+        resolution: int | Size = 14, downsample: str = "", use_conv: bool = False, drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-
-        def parts(
-            attention: type[Attention], in_dim: int, num_heads: int, attn_ratio: float, mlp_ratio: float
-        ) -> tuple[Attention, LevitMlp, float]:
-            return (attention(in_dim, dim, key_dim, num_heads, attn_ratio, resolution, use_conv, attn_act_layer),
-                    LevitMlp(dim, int(dim * mlp_ratio), use_conv, act_layer), drop_path)
-
         self.downsample = nn.Identity()
         if downsample:
-            attn, mlp, rate = parts(AttentionDownsample, in_dim, in_dim // key_dim, 4.0, 2.0)
-            self.downsample, resolution = LevitDownsample(attn, mlp, rate), attn.grid
+            self.downsample = LevitDownsample(
+                in_dim, out_dim, key_dim, in_dim // key_dim, 4.0, 2.0, act_layer, attn_act_layer, resolution, use_conv,
+                drop_path=drop_path)
+            resolution = self.downsample.attn_downsample.grid
+        elif in_dim != out_dim:
+            raise ValueError(f"a stage without downsampling has out_dim {in_dim} as in_dim, not {out_dim}")
         self.blocks = nn.Sequential(*(
-            LevitBlock(*parts(Attention, dim, num_heads, attn_ratio, mlp_ratio)) for _ in range(depth)))
+            LevitBlock(out_dim, key_dim, num_heads, attn_ratio, mlp_ratio, resolution, use_conv, act_layer,
+                       attn_act_layer, drop_path)
+            for _ in range(depth)))
+
+
+_STEMS: dict[str, type[Stem16]] = {"s16": Stem16, "s8": Stem8}
 
 
 class Levit(ImageModel):
@@ -261,7 +374,9 @@ class Levit(ImageModel):
         num_heads: Heads of their attention, one number or one for each stage; so `attn_ratio` and `mlp_ratio`.
         attn_ratio: Channels of a head's values, in `key_dim`.
         mlp_ratio: Hidden width of the MLPs, in `embed_dim`.
-        stem_type: "s16" or "s8": the stem's stride.
+        stem_backbone, stem_stride: A stem of one's own, and its stride.
+        stem_type: "s16" or "s8": the stem's stride, where there is no other.
+        down_op: Whether later stages shrink: any word but "".
         act_layer: Activation.
         attn_act_layer: Activation behind attention, as `act_layer` unless given.
         use_conv: Maps and 1x1 convolutions instead of tokens and linear layers.
@@ -287,7 +402,10 @@ class Levit(ImageModel):
         num_heads: int | Sequence[int] = 3,
         attn_ratio: float | Sequence[float] = 2.0,
         mlp_ratio: float | Sequence[float] = 2.0,
+        stem_backbone: nn.Module | None = None,
+        stem_stride: int | None = None,
         stem_type: str = "s16",
+        down_op: str = "subsample",
         act_layer: ActLayer = "hard_swish",
         attn_act_layer: ActLayer = None,
         use_conv: bool = False,
@@ -296,8 +414,10 @@ class Levit(ImageModel):
         drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
-        if stem_type not in ("s16", "s8"):
-            raise ValueError(f"unknown stem_type {stem_type!r}; known: 's16', 's8'")
+        if stem_type not in _STEMS:
+            raise ValueError(f"unknown stem_type {stem_type!r}; known: {', '.join(map(repr, _STEMS))}")
+        if (stem_backbone is None) != (stem_stride is None):
+            raise ValueError("stem_backbone and stem_stride go together")
         self.img_size = to_2tuple(img_size)
         self.num_classes, self.in_chans, self.use_conv, self.drop_rate = num_classes, in_chans, use_conv, drop_rate
         self.num_features = self.head_hidden_size = embed_dim[-1]
@@ -307,13 +427,8 @@ class Levit(ImageModel):
         self.set_global_pool(global_pool)
         act = get_act_layer(act_layer) or nn.Identity
 
-        count, reduction = (4, 16) if stem_type == "s16" else (3, 8)
-        self.stem = nn.Sequential()
-        chs = [in_chans, *(embed_dim[0] // 2**i for i in reversed(range(count)))]
-        for i in range(1, count + 1):
-            if i > 1:
-                self.stem.add_module(f"act{i - 1}", act())
-            self.stem.add_module(f"conv{i}", ConvNorm(chs[i - 1], chs[i], 3, stride=2))
+        stem, reduction = stem_backbone, stem_stride or _STEMS[stem_type].stride
+        self.stem = _STEMS[stem_type](in_chans, embed_dim[0], act) if stem is None else stem
         self.flow = Flow(stem=[Step("stem")] + ([] if use_conv else [Step("to_tokens")]), stages=[])
 
         resolution = self.img_size[0] // reduction, self.img_size[1] // reduction
@@ -324,8 +439,8 @@ class Levit(ImageModel):
         self.stages = nn.Sequential()
         for i, (dim, blocks, heads, attn, mlp) in enumerate(zip(embed_dim, *numbers)):
             self.stages.append(LevitStage(
-                embed_dim[max(i - 1, 0)], dim, key_dim, blocks, heads, attn, mlp, resolution, i > 0, use_conv, act,
-                get_act_layer(attn_act_layer) or act, drop_path_rate))
+                embed_dim[max(i - 1, 0)], dim, key_dim, blocks, heads, attn, mlp, act, get_act_layer(attn_act_layer),
+                resolution, down_op if i > 0 else "", use_conv, drop_path_rate))
             if i > 0:
                 resolution, reduction = (-(-resolution[0] // 2), -(-resolution[1] // 2)), 2 * reduction
             self.flow.stages.append(Step(f"stages.{i}", dim, reduction))
@@ -355,7 +470,7 @@ class Levit(ImageModel):
         return x if pre_logits else self.head(x)
 
     def make_classifier(self, num_classes: int) -> nn.Module:
-        return NormLinear(self.num_features, num_classes, self.drop_rate) if num_classes > 0 else nn.Identity()
+        return NormLinear(self.num_features, num_classes, drop=self.drop_rate) if num_classes > 0 else nn.Identity()
 
     def no_weight_decay(self) -> set[str]:
         return {name for name, _ in self.named_parameters() if name.endswith("attention_biases")}

@@ -431,7 +431,7 @@ class WindowPyramid(ImageModel):
         self.patch_embed = patch_embed
         # What `set_input_size` scales the windows from.
         self._ref_grid = tuple(self.patch_embed.grid_size)
-        self._ref_windows = _stage_windows(window_size, count)
+        self._ref_windows = resolve_stage_window_sizes(window_size, count)
         rates = drop_path_rates(drop_path_rate, depths)
         self.layers = nn.Sequential(*(
             self.stage_layer(
@@ -488,20 +488,18 @@ class WindowPyramid(ImageModel):
             ValueError: Window sizes or ratios are not one for each stage, or not positive; nothing is changed then.
         """
         count = len(self.layers)
-        explicit = _stage_windows(window_size, count) if window_size is not None else None
-        ratios = _stage_ratios(window_ratio, count) if window_ratio is not None else None
+        explicit, ratios = resolve_window_args(window_size, window_ratio, count)
         if img_size is not None or patch_size is not None:
             self.patch_embed.set_input_size(img_size=img_size, patch_size=patch_size)
             self.flow.stages = self._make_flow([step.chs for step in self.flow.stages]).stages
         grid = tuple(self.patch_embed.grid_size)
-        if explicit is None and ratios is not None:
-            explicit = tuple(tuple(max(1, side // ratio) for side in grid) for ratio in ratios)
+        if ratios is not None:
+            explicit = window_sizes_from_ratio(grid, ratios, count)
         if explicit is not None:
             self._ref_grid, self._ref_windows = grid, explicit
         windows = list(self._ref_windows[:count])
         if not self.fixed_windows:
-            windows = [tuple(max(1, w * side // old) for w, side, old in zip(window, grid, self._ref_grid))
-                       for window in windows]
+            windows = list(calc_stage_window_sizes(grid, windows, self._ref_grid))
         for i, stage in enumerate(self.layers):
             stage.set_input_size(_stage_input(grid, i), windows[i], always_partition)
         changed = dict(img_size=self.patch_embed.img_size, patch_size=patch_size, window_size=windows,
@@ -625,22 +623,65 @@ def _stage_input(grid: Size, stage: int) -> Size:
     return tuple(math.ceil(side / scale) for side in grid)
 
 
-def _stage_windows(window_size: WindowSize, count: int) -> tuple[Size, ...]:
-    """One (rows, columns) for each of `count` stages."""
+def resolve_stage_window_sizes(window_size: WindowSize, num_stages: int) -> tuple[Size, ...]:
+    """One (rows, columns) for each stage, of one for all or one for each; two integers are rows and columns for all.
+
+    Raises:
+        ValueError: They are not positive, or not one for each stage.
+    """
     is_pair = isinstance(window_size, Sequence) and len(window_size) == 2 and not isinstance(window_size[0], Sequence)
-    sizes = (window_size,) * count if is_pair or not isinstance(window_size, Sequence) else tuple(window_size)
+    sizes = (window_size,) * num_stages if is_pair or not isinstance(window_size, Sequence) else tuple(window_size)
     windows = tuple(to_2tuple(size) for size in sizes)
-    if len(windows) != count or any(len(window) != 2 or min(window) < 1 for window in windows):
+    if len(windows) != num_stages or any(len(window) != 2 or min(window) < 1 for window in windows):
         raise ValueError(f"window_size {window_size!r} is not a positive size, or (rows, columns), for each of "
-                         f"{count} stages")
+                         f"{num_stages} stages")
     return windows
 
 
-def _stage_ratios(window_ratio: int | Sequence[int], count: int) -> tuple[int, ...]:
-    ratios = to_ntuple(count)(window_ratio)
-    if len(ratios) != count or min(ratios) < 1:
-        raise ValueError(f"window_ratio {window_ratio!r} is not a positive integer for each of {count} stages")
+def resolve_stage_window_ratios(window_ratio: int | Sequence[int], num_stages: int) -> tuple[int, ...]:
+    """One ratio of patch grid to window for each stage.
+
+    Raises:
+        ValueError: They are not positive, or not one for each stage.
+    """
+    ratios = to_ntuple(num_stages)(window_ratio)
+    if len(ratios) != num_stages or min(ratios) < 1:
+        raise ValueError(f"window_ratio {window_ratio!r} is not a positive integer for each of {num_stages} stages")
     return ratios
+
+
+def resolve_window_args(
+    window_size: WindowSize | None, window_ratio: int | Sequence[int] | None, num_stages: int
+) -> tuple[tuple[Size, ...] | None, tuple[int, ...] | None]:
+    """Sizes for each stage if they are given, else ratios if those are; the other, or both, None. Raises as the two."""
+    if window_size is not None:
+        return resolve_stage_window_sizes(window_size, num_stages), None
+    return None, None if window_ratio is None else resolve_stage_window_ratios(window_ratio, num_stages)
+
+
+def window_sizes_from_ratio(
+    grid_size: Size, window_ratio: int | Sequence[int], num_stages: int
+) -> tuple[Size, ...]:
+    """The patch grid, as it is before any merging, divided by each stage's ratio; one token at least."""
+    ratios = resolve_stage_window_ratios(window_ratio, num_stages)
+    return tuple((max(1, grid_size[0] // ratio), max(1, grid_size[1] // ratio)) for ratio in ratios)
+
+
+def calc_stage_window_sizes(
+    grid_size: Size,
+    ref_window_sizes: Sequence[Size],
+    ref_grid_size: Size,
+    window_size: WindowSize | None = None,
+    window_ratio: int | Sequence[int] | None = None,
+) -> tuple[Size, ...]:
+    """Windows for another patch grid: those given, or by ratio, or as large a part of it as `ref_window_sizes` were."""
+    if window_size is not None:
+        return resolve_stage_window_sizes(window_size, len(ref_window_sizes))
+    if window_ratio is not None:
+        return window_sizes_from_ratio(grid_size, window_ratio, len(ref_window_sizes))
+    (rows, columns), (old_rows, old_columns) = grid_size, ref_grid_size
+    return tuple((max(1, height * rows // old_rows), max(1, width * columns // old_columns))
+                 for height, width in ref_window_sizes)
 
 
 _SWIN_T = dict(embed_dim=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24))

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..layers import get_norm_layer, to_2tuple
 from ..layers.activations import ActLayer
 from ..layers.config import use_fused_attn
-from ..layers.helpers import move_to_end
+from ..layers.helpers import move_to_end, placeable
 from ..layers.norm import NormLayer
 from ..layers.patch_embed import PatchEmbed
 from ..layers.rel_pos import gen_relative_log_coords, gen_relative_position_index
@@ -177,10 +177,42 @@ class PatchMerging(PreNormPatchMerging):
 
 
 class SwinTransformerV2Stage(SwinTransformerStage):
-    """Patch merging (but in the first stage), then blocks of which every second one shifts its windows."""
+    """Patch merging where `downsample` says so, then blocks of which every second one shifts its windows.
+
+    Arguments as of `SwinTransformerStage` and the blocks; `output_nchw` is without effect, as in timm.
+    """
 
     block_layer = SwinTransformerV2Block
     merging_layer = PatchMerging
+
+    @placeable
+    def __init__(
+        self,
+        dim: int,
+        out_dim: int,
+        input_resolution: Size,
+        depth: int,
+        num_heads: int,
+        window_size: int | Size,
+        always_partition: bool = False,
+        dynamic_mask: bool = False,
+        downsample: bool = False,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        proj_drop: float = 0.0,
+        attn_drop: float = 0.0,
+        drop_path: Sequence[float] | float = 0.0,
+        act_layer: ActLayer = "gelu",
+        norm_layer: NormLayer = nn.LayerNorm,
+        pretrained_window_size: int | Size = 0,
+        output_nchw: bool = False,
+        fixed_window: bool = False,
+    ) -> None:
+        super().__init__(
+            dim, out_dim, input_resolution, depth, downsample, num_heads, None, window_size, always_partition,
+            dynamic_mask, mlp_ratio, qkv_bias, proj_drop, attn_drop, drop_path, norm_layer, act_layer=act_layer,
+            pretrained_window_size=pretrained_window_size, fixed_window=fixed_window)
+        self.output_nchw = output_nchw
 
 
 class SwinTransformerV2(WindowPyramid):

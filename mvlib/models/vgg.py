@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers.activations import ActLayer, get_act_layer
+from ..layers.helpers import placeable
 from ..layers.norm import NormLayer, get_norm_layer
 from ..layers.pool import ClassifierHead
 from ..registry import register_model
@@ -23,7 +24,7 @@ from .base import Flow, ImageModel, KeyMap, StateDict, Step
 if TYPE_CHECKING:
     from ._variants.vgg import *
 
-__all__ = ["VGG"]
+__all__ = ["VGG", "ConvMlp"]
 
 _HIDDEN_CHS = 4096
 _GRID = 7  # side of the final map of a 224x224 image
@@ -45,34 +46,36 @@ def _fit_grid(x: Tensor, side: int, exactly: bool) -> Tensor:
     return x if size == (height, width) else F.adaptive_avg_pool2d(x, size)
 
 
-class HiddenLayers(nn.Module):
+class ConvMlp(nn.Module):
     """A convolution of the whole grid and a 1x1 convolution, each with an activation; keys `fc1`, `fc2`.
 
-    Shapes: (B, in_chs, H, W) -> (B, out_chs, H - 6, W - 6), or (B, out_chs, 1, 1) where H and W are at most 7 or the
-    grid is fixed. Arguments as for `VGG`.
+    Shapes: (B, in_features, H, W) -> (B, out_features, H - 6, W - 6), or (B, out_features, 1, 1) where H and W are at
+    most 7, `kernel_size`, or the grid is fixed. Arguments as for `VGG`.
     """
 
+    @placeable
     def __init__(
         self,
-        in_chs: int,
-        out_chs: int = _HIDDEN_CHS,
+        in_features: int = 512,
+        out_features: int = _HIDDEN_CHS,
+        kernel_size: int = _GRID,
         mlp_ratio: float = 1.0,
-        drop_rate: float = 0.0,
-        act_layer: ActLayer = "relu",
+        drop_rate: float = 0.2,
+        act_layer: ActLayer = nn.ReLU,
         conv_layer: Callable[..., nn.Module] = nn.Conv2d,
         fixed_grid: bool = False,
     ) -> None:
         super().__init__()
-        self.fixed_grid = fixed_grid
-        mid_chs, act = int(out_chs * mlp_ratio), get_act_layer(act_layer)
-        self.fc1 = conv_layer(in_chs, mid_chs, _GRID)
+        self.input_kernel_size, self.fixed_grid = kernel_size, fixed_grid
+        mid_chs, act = int(out_features * mlp_ratio), get_act_layer(act_layer)
+        self.fc1 = conv_layer(in_features, mid_chs, kernel_size)
         self.act1 = act(inplace=True)
         self.drop = nn.Dropout(drop_rate)
-        self.fc2 = conv_layer(mid_chs, out_chs, 1)
+        self.fc2 = conv_layer(mid_chs, out_features, 1)
         self.act2 = act(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = _fit_grid(x, _GRID, self.fixed_grid)
+        x = _fit_grid(x, self.input_kernel_size, self.fixed_grid)
         x = self.drop(self.act1(self.fc1(x)))
         return self.act2(self.fc2(x))
 
@@ -147,7 +150,7 @@ class VGG(ImageModel):
             for start, (stop, chs, reduction) in zip(starts, stages)])
 
         self.num_features = chs
-        self.pre_logits: nn.Module = HiddenLayers(
+        self.pre_logits: nn.Module = ConvMlp(
             chs, mlp_ratio=mlp_ratio, drop_rate=drop_rate, act_layer=act_layer, conv_layer=conv_layer,
             fixed_grid=fixed_grid)
         self.head = ClassifierHead(_HIDDEN_CHS, num_classes, global_pool, drop_rate)

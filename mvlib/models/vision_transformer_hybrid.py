@@ -17,7 +17,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ..layers.activations import ActLayer
 from ..layers.conv import ConvNormAct
+from ..layers.helpers import placeable, to_ntuple
+from ..layers.norm import NormLayer
+from ..layers.padding import Padding
 from ..layers.patch_embed import HybridEmbed
 from ..layers.std_conv import StdConv2dSame
 from ..registry import register_model
@@ -29,19 +33,57 @@ from .vision_transformer import VisionTransformer, _from_jax
 if TYPE_CHECKING:
     from ._variants.vision_transformer_hybrid import *
 
-__all__ = ["HybridVisionTransformer"]
+__all__ = ["ConvStem", "HybridVisionTransformer"]
 
 
 # --- backbones
 
 
+class ConvStem(nn.Sequential):
+    """Convolutions with norm and activation; the last has a bias in place of both.
+
+    Shapes: (B, in_chans, H, W) -> (B, channels[-1], H', W').
+
+    Args:
+        in_chans: Channels of the image.
+        depth: Number of convolutions.
+        channels: Of each; one number is the last's, and each has half of the next.
+        kernel_size, padding: Of each, or of all.
+        stride: Of each.
+        norm_layer, act_layer: What stands between them.
+
+    Raises:
+        ValueError: There is not a number for each convolution.
+    """
+
+    @placeable
+    def __init__(
+        self,
+        in_chans: int = 3,
+        depth: int = 3,
+        channels: int | Sequence[int] = 64,
+        kernel_size: int | Sequence[int] = 3,
+        stride: Sequence[int] = (2, 2, 2),
+        padding: Padding | Sequence[Padding] = "",
+        norm_layer: NormLayer = nn.BatchNorm2d,
+        act_layer: ActLayer = nn.ReLU,
+    ) -> None:
+        if isinstance(channels, int):
+            channels = [channels // 2**i for i in reversed(range(depth))]
+        sizes, pads = to_ntuple(depth)(kernel_size), to_ntuple(depth)(padding)
+        if not depth == len(channels) == len(sizes) == len(stride) == len(pads):
+            raise ValueError(f"channels, kernel_size, stride and padding are for {depth} convolutions")
+        super().__init__()
+        for i, (chs, size, step, pad) in enumerate(zip(channels, sizes, stride, pads)):
+            is_last = i == depth - 1
+            self.append(ConvNormAct(
+                in_chans, chs, size, step, pad, bias=is_last, apply_norm=not is_last, apply_act=not is_last,
+                norm_layer=norm_layer, act_layer=act_layer))
+            in_chans = chs
+
+
 def _mobileclip(in_chans: int) -> nn.Module:
-    """Three convolutions of patches of 4, 2 and 2; the last has a bias in place of norm and activation."""
-    stem = nn.Sequential()
-    for i, (chs, size) in enumerate(((192, 4), (192, 2), (768, 2))):
-        stem.append(ConvNormAct(in_chans, chs, size, size, padding=0, bias=i == 2, apply_norm=i < 2, act_layer="gelu"))
-        in_chans = chs
-    return stem
+    return ConvStem(in_chans, 3, (192, 192, 768), (4, 2, 2), (4, 2, 2), 0, act_layer="gelu")
 
 
 def _resnetv2(in_chans: int, layers: Sequence[int]) -> nn.Module:

@@ -61,9 +61,7 @@ def test_names_are_there_or_said_to_be_absent(family):
 
 # Arguments of constructors that are not here.
 LACKING = {
-    "CoaT": "out_features return_interm_layers", "ConVit": "hybrid_backbone",
-    "Levit": "down_op stem_backbone stem_stride",
-    "LevitDistilled": "down_op stem_backbone stem_stride",
+    "CoaT": "out_features return_interm_layers",
     "PoolingVisionTransformer": "distilled", "Twins": "block_cls",
 }
 

@@ -147,7 +147,6 @@ def otherwise(path):
 
 
 _GRAPHS = "its steps are not captured in CUDA graphs, nor differentiated through"
-_PARTS = "what stands for a part cannot be chosen"
 OTHERWISE = {  # why what we have is of another kind, or takes other arguments
     "ReaderHfds(download=)": "a data set is always got, if it is not there",
     "ReaderHfds(target_format=)": "target_transform=MultiLabelTarget(...) makes vectors of the classes of a sample",
@@ -160,10 +159,6 @@ OTHERWISE = {  # why what we have is of another kind, or takes other arguments
     "Muon(verbose=)": "the groups tell which parameters fall back",
     "CoaT(out_features=)": "forward_intermediates gives features",
     "CoaT(return_interm_layers=)": "forward_intermediates gives features",
-    "ConVit(hybrid_backbone=)": _PARTS,
-    "Levit(down_op=)": _PARTS,
-    "Levit(stem_backbone=)": _PARTS,
-    "Levit(stem_stride=)": "goes with stem_backbone",
     "PoolingVisionTransformer(distilled=)": "PoolingVisionTransformerDistilled is a class of its own",
     "Twins(block_cls=)": "window sizes say which blocks attend within windows",
 }

@@ -5,7 +5,7 @@ import timm
 import torch
 
 import mvlib
-from mvlib.models.convit import GatedPositionalAttention, _offsets
+from mvlib.models.convit import GPSA, _offsets
 from tests.parity import harness
 
 from .pairs import assert_same, assert_same_effect, build, image, pair
@@ -25,7 +25,7 @@ def test_arguments_have_timms_effect(kwargs):
 
 def test_attention_by_distance_is_the_softmax_over_all_places():
     """Of a grid that is no square, where timm's model fails."""
-    attention = GatedPositionalAttention(8, 2, False, 0.0, 0.0).double().eval()
+    attention = GPSA(8, 2, False, 0.0, 0.0).double().eval()
     torch.nn.init.constant_(attention.gating_param, 50.0)  # nothing by content
     torch.nn.init.normal_(attention.pos_proj.weight)
     place = torch.cartesian_prod(torch.arange(3.0), torch.arange(4.0)).double()

@@ -249,12 +249,14 @@ def randomize(model: nn.Module, image: Any, seed: int = 0) -> None:
                     parameter.copy_(_random_parameter(name, parameter, is_norm, generator))
         norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
         if not norms:
-            model.eval()(*inputs)  # does it take images of this size?
+            model.eval()
+            model(*inputs)  # does it take images of this size?
             return
         momenta = [norm.momentum for norm in norms]
         for norm in norms:
             norm.momentum = 1.0
-        model.train()(*inputs)
+        model.train()
+        model(*inputs)
         for norm, momentum in zip(norms, momenta):
             norm.momentum = momentum
             noise = torch.randn(norm.running_mean.shape, generator=generator)

@@ -32,7 +32,7 @@ from .pretrained import DefaultCfg
 from .registry import generate_default_cfgs, get_arch_pretrained_cfgs
 
 __all__ = [
-    "BN_EPS_TF_DEFAULT", "BN_MOMENTUM_TF_DEFAULT", "get_init_weights_vit", "get_relative_position_index",
+    "BN_EPS_TF_DEFAULT", "BN_MOMENTUM_TF_DEFAULT", "get_init_weights_vit", "get_relative_position_index", "hybrid_filter_fn",
     "init_weights_reset_parameters", "init_weights_vit_jax", "init_weights_vit_moco", "init_weights_vit_timm",
     "load_vit_arrays", "resize_pos_embed", "resolve_act_layer", "resolve_bn_args", "window_reverse_to_size",
 ]
@@ -169,6 +169,13 @@ def checkpoint_filter_fn(
         model = copy.copy(model)
         vars(model)["resampling"] = given
     return model.adapt_state_dict(clean_state_dict(state_dict))
+
+
+def hybrid_filter_fn(
+    state_dict: Mapping[str, Any], model: ImageModel, interpolation: str = "bicubic", antialias: bool = True
+) -> StateDict:
+    """The same for hybrid vision transformers, with the arguments that timm has there."""
+    return checkpoint_filter_fn(state_dict, model, interpolation=interpolation, antialias=antialias)
 
 
 def load_vit_arrays(

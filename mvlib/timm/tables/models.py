@@ -64,6 +64,8 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
     "byobnet": "BasicBlock BottleneckBlock DarkBlock DownsampleAvg EdgeBlock LayerFn MobileOneBlock RepVggBlock "
                "SelfAttnBlock Stem create_shortcut drop_blocks expand_blocks_cfg interleave_blocks reduce_feat_size "
                "register_block",
+    "coat": "ConvPosEnc ConvRelPosEnc FactorAttnConvRelPosEnc ParallelBlock SerialBlock insert_cls remove_cls",
+    "convit": "Block GPSA MHSA",
     "convnext": "ConvNeXtBlock ConvNeXtStage Downsample",
     "cspnet": "BottleneckBlock CrossStage CrossStage3 DarkBlock DarkStage EdgeBlock create_csp_stem",
     "densenet": "DenseBlock DenseLayer DenseTransition",
@@ -74,7 +76,8 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
     "inception_resnet_v2": "Block17 Block35 Block8 Mixed_5b Mixed_6a Mixed_7a",
     "inception_v3": "InceptionA InceptionAux InceptionB InceptionC InceptionD InceptionE",
     "inception_v4": "InceptionA InceptionB InceptionC Mixed3a Mixed4a Mixed5a ReductionA ReductionB",
-    "levit": "LevitDistilled",
+    "levit": "LevitDistilled Attention AttentionDownsample ConvNorm Downsample LevitBlock LevitDownsample LevitMlp "
+             "LevitStage LinearNorm NormLinear Stem16 Stem8",
     "mlp_mixer": "Affine ResBlock SpatialGatingBlock SpatialGatingUnit",
     "naflexvit": "NaFlexEmbeds batch_patchify calculate_naflex_grid_sizes create_attention_mask get_block_fn "
                  "global_pool_naflex",
@@ -94,15 +97,17 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
     "senet": "Bottleneck SEBottleneck SEModule SEResNeXtBottleneck SEResNetBlock SEResNetBottleneck",
     "sknet": "SelectiveKernelBasic SelectiveKernelBottleneck",
     "swin_transformer": "PatchMerging SwinTransformerBlock SwinTransformerStage WindowAttention window_partition "
-                        "window_reverse",
-    "swin_transformer_v2": "PatchMerging SwinTransformerV2Block WindowAttention",
+                        "window_reverse calc_stage_window_sizes resolve_stage_window_ratios resolve_stage_window_sizes "
+                        "resolve_window_args window_sizes_from_ratio",
+    "swin_transformer_v2": "PatchMerging SwinTransformerV2Block WindowAttention SwinTransformerV2Stage",
     "tnt": "Attention PixelEmbed",
     "tresnet": "BasicBlock Bottleneck",
     "twins": "Block GlobalSubSampleAttn LocallyGroupedAttn PatchEmbed PosConv",
-    "vgg": "cfgs",
+    "vgg": "cfgs ConvMlp",
     "visformer": "Attention Block SpatialMlp",
     "vision_transformer": "ATTN_LAYERS Block DiffParallelScalingBlock ParallelScalingBlock ParallelThingsBlock "
                           "ResPostBlock",
+    "vision_transformer_hybrid": "ConvStem",
     "vovnet": "OsaBlock OsaStage SequentialAppendList",
     "xception": "Block SeparableConv2d",
     "xception_aligned": "PreSeparableConv2d PreXceptionModule SeparableConv2d XceptionModule",
@@ -115,6 +120,7 @@ _FUNCTIONS: dict[str, str] = {  # of `meanings.families`
     "swin_transformer_v2": "window_reverse=window_reverse_to_size",
     "vision_transformer": "_load_weights=load_vit_arrays get_init_weights_vit init_weights_reset_parameters "
                           "init_weights_vit_jax init_weights_vit_moco init_weights_vit_timm resize_pos_embed",
+    "vision_transformer_hybrid": "checkpoint_filter_fn=hybrid_filter_fn",
 }
 _LAYERS: dict[str, dict[str, str]] = {
     "byobnet": {"mvlib.layers.conv": "num_groups"},
@@ -222,20 +228,12 @@ IMPORTED: dict[str, tuple[str, ...]] = {  # from other families
 
 _BUILT = "mvlib has it in another form, with other arguments"
 _ABSENT = {  # classes and functions, public in timm
-    "coat": "ConvPosEnc ConvRelPosEnc FactorAttnConvRelPosEnc ParallelBlock SerialBlock insert_cls remove_cls",
-    "convit": "Block GPSA MHSA",
-    "levit": "Attention AttentionDownsample ConvNorm Downsample LevitBlock LevitDownsample LevitMlp LevitStage "
-             "LinearNorm NormLinear Stem16 Stem8 create_levit",
+    "levit": "create_levit",
     "maxxvit": "Attention2d AttentionCl ConvNeXtBlock Downsample2d MaxxVitBlock MaxxVitStage "
                "MbConvBlock ParallelMaxxVitBlock ParallelPartitionAttention PartitionAttention2d "
                "PartitionAttentionCl Stem TransformerBlock2d cfg_window_size get_rel_pos_cls grid_partition "
                "grid_partition_nchw grid_reverse grid_reverse_nchw window_partition window_partition_nchw "
                "window_reverse_nchw",
-    "swin_transformer": "calc_stage_window_sizes resolve_stage_window_ratios resolve_stage_window_sizes "
-                        "resolve_window_args window_sizes_from_ratio",
-    "swin_transformer_v2": "SwinTransformerV2Stage",
-    "vgg": "ConvMlp",
-    "vision_transformer_hybrid": "ConvStem checkpoint_filter_fn",
 }
 
 ABSENT: dict[str, dict[str, str]] = {
