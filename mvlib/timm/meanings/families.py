@@ -32,9 +32,10 @@ from .pretrained import DefaultCfg
 from .registry import generate_default_cfgs, get_arch_pretrained_cfgs
 
 __all__ = [
-    "BN_EPS_TF_DEFAULT", "BN_MOMENTUM_TF_DEFAULT", "get_init_weights_vit", "get_relative_position_index", "hybrid_filter_fn",
-    "init_weights_reset_parameters", "init_weights_vit_jax", "init_weights_vit_moco", "init_weights_vit_timm",
-    "load_vit_arrays", "resize_pos_embed", "resolve_act_layer", "resolve_bn_args", "window_reverse_to_size",
+    "BN_EPS_TF_DEFAULT", "BN_MOMENTUM_TF_DEFAULT", "get_init_weights_vit", "get_relative_position_index",
+    "hybrid_filter_fn", "init_weights_reset_parameters", "init_weights_vit_jax", "init_weights_vit_moco",
+    "init_weights_vit_timm", "load_vit_arrays", "resize_pos_embed", "resolve_act_layer", "resolve_bn_args",
+    "window_reverse_to_size",
 ]
 
 # --- configs of weights
