@@ -198,7 +198,7 @@ def test_a_changed_pooling_keeps_the_hidden_layer():
 
 def test_torchvisions_settings():
     with skeletons():
-        ours, theirs = maxxvit.maxvit_t(), torchvision.models.maxvit_t()
+        ours, theirs = mvlib.model_entrypoint("maxvit_t")(), torchvision.models.maxvit_t()
     assert sum(p.numel() for p in ours.parameters()) == 30_919_624  # what torchvision's weights say of themselves
     norms = [[m for m in model.modules() if isinstance(m, nn.BatchNorm2d)] for model in (ours, theirs)]
     assert [(m.eps, m.momentum) for m in norms[0]] == [(m.eps, m.momentum) for m in norms[1]]
@@ -214,7 +214,7 @@ def test_timms_weights_are_not_taken_for_torchvisions():
 
 def test_torchvisions_windows_stay_for_other_images():
     with skeletons():
-        model = maxxvit.maxvit_t(img_size=448)
+        model = mvlib.model_entrypoint("maxvit_t")(img_size=448)
         assert model(torch.empty(1, 3, 448, 448)).shape == (1, 1000)
     assert model.stages[0].blocks[0].attn_grid.partition_size == (7, 7)
 

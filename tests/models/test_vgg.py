@@ -9,8 +9,8 @@ import torchvision
 from timm.models import vgg as timm_vgg
 
 from mvlib.loading import load_weights
-from mvlib.models import vgg
 from mvlib.models.vgg import VGG
+from mvlib.registry import load_entrypoint
 from tests.parity import harness
 from tests.skeleton import skeletons
 
@@ -59,7 +59,7 @@ def test_bad_arguments_are_named(kwargs, message):
 def torchvision_pair(builder, **kwargs):
     """torchvision's model with random weights and ours, which shares them."""
     with skeletons():
-        theirs, ours = getattr(torchvision.models, builder)(), getattr(vgg, builder)(**kwargs)
+        theirs, ours = getattr(torchvision.models, builder)(), load_entrypoint(builder)(**kwargs)
     theirs.to_empty(device="cpu")
     for module in theirs.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
