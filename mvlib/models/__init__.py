@@ -43,6 +43,7 @@ _NAMES = {
     ".deit": ("VisionTransformerDistilled",),
     ".coat": ("CoaT",),
     ".convit": ("ConVit",),
+    ".convmixer": ("ConvMixer",),
     ".dla": ("DLA",),
     ".dpn": ("DPN",),
     ".ghostnet": ("GhostNet",),

@@ -2,7 +2,6 @@
 
 from functools import partial
 
-import timm
 import torch
 
 import mvlib
@@ -21,7 +20,7 @@ def build(name, **kwargs):
 
 def pair(name, size=64, **kwargs):
     """Our architecture, timm's with the same random weights, both in eval mode, and an image for them."""
-    return pair_of(partial(timm.create_model, name), partial(build, name), size, **kwargs)
+    return pair_of(partial(harness.create_timm, name), partial(build, name), size, **kwargs)
 
 
 def pair_of(build_timm, build_ours, size=64, **kwargs):
@@ -40,7 +39,7 @@ def assert_same(ours, theirs, x):
 
 def assert_same_effect(name, size=64, **kwargs):
     """Arguments have timm's effect: on logits, features, the classifier's input, taps and what is said of them."""
-    assert_same_models(partial(timm.create_model, name), partial(build, name), size, **kwargs)
+    assert_same_models(partial(harness.create_timm, name), partial(build, name), size, **kwargs)
 
 
 def assert_same_models(build_timm, build_ours, size=64, **kwargs):

@@ -32,6 +32,7 @@ import importlib
 import inspect
 import math
 import pkgutil
+import sys
 import time
 import traceback
 import warnings
@@ -39,6 +40,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
+from unittest import mock
 
 import timm
 import torch
@@ -186,12 +188,32 @@ def build_ours(name: str, state_dict: StateDict | None = None, dtype: torch.dtyp
 def build_timm(name: str, meta: bool = False, **kwargs: Any) -> nn.Module:
     """timm's model; every one of timm 1.0.31 can be built on the meta device."""
     with skeletons() if meta else uninitialised():
-        return timm.create_model(name, **_as_timms(name, kwargs))
+        return create_timm(name, **kwargs)
 
 
 def build_initialised_timm(name: str, **kwargs: Any) -> nn.Module:
     torch.manual_seed(0)
-    return timm.create_model(name, **_as_timms(name, kwargs))
+    return create_timm(name, **kwargs)
+
+
+def create_timm(name: str, **kwargs: Any) -> nn.Module:
+    """timm's model; arguments that its entrypoint sets, and lets nobody else set, are set behind it."""
+    arguments = _as_timms(name, kwargs)
+    try:
+        return timm.create_model(name, **arguments)
+    except TypeError as error:
+        if "multiple values for keyword argument" not in str(error):
+            raise
+    module = sys.modules[timm.model_entrypoint(name).__module__]
+    given = {key: value for key, value in arguments.items() if value is not None}  # as timm.create_model does
+    creators = {creator: partial(_create_with, function, given) for creator, function in vars(module).items()
+                if creator.startswith("_create_")}
+    with mock.patch.multiple(module, **creators):
+        return timm.create_model(name)
+
+
+def _create_with(create: Callable[..., nn.Module], given: dict[str, Any], *args: Any, **fixed: Any) -> nn.Module:
+    return create(*args, **{**fixed, **given})
 
 
 def _as_timms(name: str, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -70,6 +70,10 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "resnet50_clip": dict(_BOTTLES, img_size=64),  # pooling by attention
         "resnet50_mlp": _BOTTLES,  # hidden layer in the head
     },
+    "convmixer": {
+        "convmixer_768_32": dict(dim=16, depth=4),
+        "convmixer_1536_20": dict(dim=16, depth=4),  # GELU
+    },
     "convnext": {
         "test_convnext": {},
         "test_convnext2": dict(head_hidden_size=48),

@@ -77,6 +77,15 @@ def test_every_torchvision_builder(builder):
     assert_ok(harness.compare_torchvision(builder, max_gib=16))
 
 
+def test_what_timms_entrypoint_sets_can_be_set():
+    with pytest.raises(TypeError, match="multiple values for keyword argument 'dim'"):
+        timm.create_model("convmixer_768_32", dim=16)
+    theirs = harness.create_timm("convmixer_768_32", dim=16, depth=None, num_classes=7)
+    assert theirs.num_features == 16 and len(theirs.blocks) == 32 and theirs.head.out_features == 7
+    with pytest.raises(TypeError, match="width"):
+        harness.create_timm("convmixer_768_32", width=16)
+
+
 def test_every_family_is_represented():
     families, broken = harness.import_families()
     assert not broken

@@ -58,6 +58,7 @@ _CFGS = {  # what a family's weights have in common unless one says otherwise
     "cait": _row("patch_embed.proj", "head", input_size=(3, 384, 384), **_FIXED, crop_pct=1.0),
     "coat": _row("patch_embed1.proj", "head", **_FIXED, crop_pct=0.9),
     "convit": _row("patch_embed.proj", "head", **_FIXED, crop_pct=None, interpolation=None),
+    "convmixer": _row("stem.0", "head", pool_size=None, crop_pct=0.96, license="mit"),
     "convnext": _row("stem.0", "head.fc"),
     "cspnet": _row("stem.conv1.conv", "head.fc", input_size=(3, 256, 256), pool_size=(8, 8), crop_pct=0.887,
                    interpolation="bilinear"),

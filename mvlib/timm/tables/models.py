@@ -10,6 +10,7 @@ _CLASSES: dict[str, str] = {  # with timm's constructors, in the module of the f
     "cait": "Cait ClassAttn LayerScaleBlock LayerScaleBlockClassAttn TalkingHeadAttn",
     "coat": "CoaT",
     "convit": "ConVit",
+    "convmixer": "ConvMixer",
     "convnext": "ConvNeXt",
     "deit": "VisionTransformerDistilled",
     "densenet": "DenseNet",
@@ -66,6 +67,7 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
                "register_block",
     "coat": "ConvPosEnc ConvRelPosEnc FactorAttnConvRelPosEnc ParallelBlock SerialBlock insert_cls remove_cls",
     "convit": "Block GPSA MHSA",
+    "convmixer": "Residual",
     "convnext": "ConvNeXtBlock ConvNeXtStage Downsample",
     "cspnet": "BottleneckBlock CrossStage CrossStage3 DarkBlock DarkStage EdgeBlock create_csp_stem",
     "densenet": "DenseBlock DenseLayer DenseTransition",
@@ -144,6 +146,7 @@ _WITH_FILTER = (
 CREATORS = {  # family: (timm's function, the class that it makes; "" where that takes a config by the name)
     "byoanet": ("_create_byoanet", ""),
     "byobnet": ("_create_byobnet", ""),
+    "convmixer": ("_create_convmixer", "ConvMixer"),
     "convnext": ("_create_convnext", "ConvNeXt"),
     "cspnet": ("_create_cspnet", ""),
     "deit": ("_create_deit", "VisionTransformer"),
@@ -174,12 +177,7 @@ CREATORS = {  # family: (timm's function, the class that it makes; "" where that
     "vision_transformer": ("_create_vision_transformer", "VisionTransformer"),
     "vovnet": ("_create_vovnet", ""),
 }
-_WITH_CFGS = (
-    "byoanet byobnet cait coat convit convnext cspnet deit densenet dla dpn efficientnet ghostnet hardcorenas hrnet "
-    "inception_resnet_v2 inception_v3 inception_v4 levit maxxvit mlp_mixer mobilenetv3 naflexvit nasnet nest nfnet pit "
-    "pnasnet regnet res2net resnest resnet resnetv2 rexnet selecsls senet sknet swin_transformer swin_transformer_v2 "
-    "tnt tresnet twins vgg visformer vision_transformer vision_transformer_hybrid vovnet xception xception_aligned "
-    "xcit").split()
+_WITH_CFGS = sorted({*_CLASSES, *_CONFIGURED, *_FURTHER, *CREATORS, "hardcorenas"})
 _WITHOUT_CFG = "coat inception_resnet_v2 inception_v4 nasnet nfnet pnasnet xception".split()
 
 
