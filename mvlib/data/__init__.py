@@ -32,6 +32,16 @@ _NAMES = {
     "mixup": (
         "FastCollateMixup", "Mixup", "cutmix_bbox_and_lam", "mixup_target", "one_hot", "rand_bbox", "rand_bbox_minmax",
     ),
+    "naflex_transforms": (
+        "CenterCropToSequence", "Patchify", "RandomCropToSequence", "RandomResizedCropToSequence",
+        "ResizeKeepRatioToSequence", "ResizeToSequence", "get_image_size_for_seq", "patchify_image",
+    ),
+    "naflex_mixup": ("NaFlexMixup", "mix_batch_variable_size", "pairwise_mixup_target"),
+    "naflex_random_erasing": ("PatchRandomErasing",),
+    "naflex_dataset": (
+        "NaFlexCollator", "NaFlexMapDatasetWrapper", "TokenBatch", "TokenSchedule", "calculate_naflex_batch_size",
+    ),
+    "naflex_loader": ("NaFlexLoader", "NaFlexPrefetchLoader", "create_naflex_loader"),
     "samplers": (
         "BatchKeys", "OrderedDistributedSampler", "OrderedSampler", "RepeatAugSampler", "ScheduledBatchKeys",
         "ScheduledBatchSampler", "ScheduledTransformDataset", "ShuffledSampler", "process_place",

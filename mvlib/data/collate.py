@@ -26,7 +26,7 @@ def fast_collate(batch: Sequence[tuple[Any, ...]]) -> tuple[Tensor, Tensor]:
     Raises:
         ConfigError: The images are not uint8, or differ in size.
     """
-    images, targets = [sample[0] for sample in batch], _batch_targets([sample[1] for sample in batch])
+    images, targets = [sample[0] for sample in batch], batch_targets([sample[1] for sample in batch])
     if isinstance(images[0], (tuple, list)):
         targets = targets.repeat(len(images[0]), *[1] * (targets.ndim - 1))
         images = [image for split in zip(*images) for image in split]
@@ -39,7 +39,7 @@ def fast_collate(batch: Sequence[tuple[Any, ...]]) -> tuple[Tensor, Tensor]:
     return collated, targets
 
 
-def _batch_targets(targets: list[Any]) -> Tensor:
+def batch_targets(targets: list[Any]) -> Tensor:
     targets = [-1 if target is None else target for target in targets]
     if isinstance(targets[0], int):
         return torch.tensor(targets)

@@ -188,7 +188,7 @@ def create_loader(
                               collate=collate, seed=seed, transforms=transforms, erasing=erasing)
         batches = {"batch_sampler": keys}
     batches = DataLoader(
-        reader, **batches, num_workers=num_workers, collate_fn=_as_it_is,
+        reader, **batches, num_workers=num_workers, collate_fn=as_it_is,
         pin_memory=device.type == "cuda" if pin_memory is None else pin_memory,
         persistent_workers=num_workers > 0 and (persistent_workers or use_multi_epochs_loader),
         multiprocessing_context=multiprocessing_context if num_workers else None,
@@ -235,7 +235,7 @@ def image_size(size: int | tuple[int, ...], channels: int) -> tuple[int, ...]:
     return full
 
 
-def _as_it_is(batch: T) -> T:
+def as_it_is(batch: T) -> T:
     return batch
 
 

@@ -28,7 +28,7 @@ class SideStream:
         return self._stream is not None
 
     def ahead(self, items: Iterable[T], prepare: Callable[[T], Any]) -> Iterator[tuple[T, Any]]:
-        """(item, prepare(item)) of each item; what is prepared is a tuple of tensors, or None.
+        """(item, prepare(item)) of each item; what is prepared is a tuple of tensors, or dicts of them, or None.
 
         On CUDA each is asked for before the one that precedes it is given, so that both sides work at once.
         """
@@ -51,6 +51,8 @@ class SideStream:
         """Make the consumer's stream wait for a batch, and its memory for the consumer."""
         consumer = torch.cuda.current_stream(self.device)
         consumer.wait_event(ready)
-        for tensor in batch or ():
-            tensor.record_stream(consumer)
+        for value in batch or ():
+            for tensor in value.values() if isinstance(value, dict) else (value,):
+                if isinstance(tensor, torch.Tensor):
+                    tensor.record_stream(consumer)
         return batch

@@ -80,10 +80,10 @@ def create_torch_loader(
     return kind(dataset, **batches, num_workers=num_workers, pin_memory=pin_memory,
                 collate_fn=collate_fn or (fast_collate if use_prefetcher else default_collate),
                 persistent_workers=persistent_workers and num_workers > 0,
-                worker_init_fn=partial(_seed_worker, worker_seeding=worker_seeding))
+                worker_init_fn=partial(seed_worker, worker_seeding=worker_seeding))
 
 
-def _seed_worker(worker_id: int, worker_seeding: str | Callable[[Any], int]) -> None:
+def seed_worker(worker_id: int, worker_seeding: str | Callable[[Any], int]) -> None:
     info: Any = get_worker_info()
     if callable(worker_seeding):
         seed = worker_seeding(info)

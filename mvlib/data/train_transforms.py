@@ -70,14 +70,17 @@ def create_train_transform(
     separate: bool,
     preprocessing: str,
     force_color_jitter: bool = False,
+    crop: Callable[[Any], Any] | None = None,
+    patchify: Callable[[Any], Any] | None = None,
 ) -> TrainTransform | tuple[TrainTransform, Compose, Compose]:
     """The transform of images for training; arguments are those of `create_transform`.
 
     With `separate` its three parts: the first and the second from PIL image to PIL image, the third to the tensor.
+    `crop` is what crops in the place of `train_crop_mode`, `patchify` what comes last.
     """
     if preprocessing == "torchvision":
         color_jitter = None
-    geometry = _geometry(size, train_crop_mode, scale, ratio, interpolation)
+    geometry = _geometry(size, train_crop_mode, scale, ratio, interpolation) if crop is None else [crop]
     geometry += [flip(p) for flip, p in ((RandomHorizontalFlip, hflip), (RandomVerticalFlip, vflip)) if p > 0]
     colours: list[Callable[[Any], Any]] = []
     if auto_augment:
@@ -93,6 +96,7 @@ def create_train_transform(
     if normalize and re_prob > 0:
         limits = TORCHVISION_ERASING if preprocessing == "torchvision" else {}
         final.append(RandomErasing(re_prob, mode=re_mode, max_count=re_count, num_splits=re_num_splits, **limits))
+    final += [] if patchify is None else [patchify]
     if separate:
         return TrainTransform([*geometry, ToPIL()]), Compose(colours), Compose(final)
     return TrainTransform([*geometry, *colours, *final])

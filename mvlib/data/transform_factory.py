@@ -115,20 +115,41 @@ def create_transform(
             where that is at least twice the size they are resized to, and resizes by torch's 8-bit kernels wherever
             images shrink. Values differ more then.
         force_color_jitter: Apply colour jitter along with any `auto_augment`.
+        naflex: Images keep their aspect ratio and get the largest size whose patches fit into a sequence; in training a
+            box of random area and nearly the image's aspect ratio does. `input_size` counts for policies alone.
+        patch_size, max_seq_len: Side, or (height, width), of a patch, and patches of a sequence.
+        patchify: Whether the result is cut into patches, see `Patchify`; `patchify_channels_last` and (in evaluation)
+            `patchify_flatten` say how.
 
     Raises:
         ValueError: A crop mode, interpolation, preprocessing, size or policy that does not exist, or `separate`, which
             splits augmentation only. Those of training are `ConfigError`.
-        NotImplementedError: What is made for NaFlex models or TensorFlow's preprocessing.
+        NotImplementedError: TensorFlow's preprocessing, or patches out of the fast backend or torchvision's pipeline.
     """
-    _refuse(separate=separate and (no_aug or not is_training), naflex=naflex, patchify=patchify,
-            tf_preprocessing=tf_preprocessing and use_prefetcher)
+    _refuse(separate=separate and (no_aug or not is_training), tf_preprocessing=tf_preprocessing and use_prefetcher)
+    if (naflex or patchify) and (backend, preprocessing) != ("reference", "timm"):
+        raise NotImplementedError(f"patches are made by backend='reference' and preprocessing='timm', not by "
+                                  f"{backend!r} and {preprocessing!r}")
     size = as_pair(input_size, "input_size")
     _check_choice("interpolation", interpolation, INTERPOLATIONS)
     _check_choice("preprocessing", preprocessing, ("timm", "torchvision"))
     _check_choice("backend", backend, ("reference", "fast"))
     _check_choice("decode", decode, ("full", "scaled"))
     normalize = normalize and not use_prefetcher
+    if is_training and no_aug and naflex:
+        is_training, interpolation = False, "bilinear" if interpolation == "random" else interpolation
+    crop: Any = None
+    cut: Any = None
+    if naflex or patchify:
+        from .naflex_transforms import Patchify, RandomResizedCropToSequence, ResizeToSequence
+
+        if patchify:
+            cut = Patchify(patch_size, patchify_flatten or is_training, patchify_channels_last)
+        if naflex and is_training:
+            crop = RandomResizedCropToSequence(
+                patch_size, max_seq_len, scale or (0.08, 1.0), ratio or (3 / 4, 4 / 3), interpolation)
+        elif naflex:
+            crop = ResizeToSequence(patch_size, max_seq_len, interpolation=interpolation)
     if is_training:
         from .train_transforms import create_plain_train_transform, create_train_transform
         from .transforms import to_result
@@ -139,7 +160,7 @@ def create_transform(
         return create_train_transform(
             size, train_crop_mode, scale, ratio, hflip, vflip, color_jitter, color_jitter_prob, grayscale_prob,
             gaussian_blur_prob, auto_augment, interpolation, mean, std, re_prob, re_mode, re_count, re_num_splits,
-            normalize, separate, preprocessing, force_color_jitter)
+            normalize, separate, preprocessing, force_color_jitter, crop, cut)
     _check_choice("crop_mode", crop_mode or CROP_MODES[0], CROP_MODES)
     geometry = eval_geometry(size, crop_pct, crop_mode, crop_border_pixels or 0, mean, preprocessing, resize_size)
     if backend == "fast":
@@ -148,7 +169,7 @@ def create_transform(
         return FastTransform(geometry, interpolation, (mean, std) if normalize else None, decode, antialias)
     from .transforms import reference_transform
 
-    return reference_transform(geometry, interpolation, (mean, std) if normalize else None, antialias)
+    return reference_transform(geometry, interpolation, (mean, std) if normalize else None, antialias, crop, cut)
 
 
 def _refuse(separate: bool, **features: bool) -> None:

@@ -66,16 +66,23 @@ def describe_mode(mode: Mode) -> str:
 
 
 def reference_transform(geometry: Geometry, interpolation: str,
-                        normalize: tuple[Sequence[float], Sequence[float]] | None, antialias: bool) -> Compose:
-    """The transform of inference; `normalize` is (mean, std), or None for uint8 results."""
+                        normalize: tuple[Sequence[float], Sequence[float]] | None, antialias: bool,
+                        resize: Any = None, patchify: Any = None) -> Compose:
+    """The transform of inference; `normalize` is (mean, std), or None for uint8 results.
+
+    `resize` stands in the place of the geometry's resizing and cropping, `patchify` comes last.
+    """
     steps: list[Any] = [TrimBorder(geometry.trim)] if geometry.trim else []
+    final = to_result(normalize is not None, *(normalize or ((), ()))) + ([] if patchify is None else [patchify])
+    if resize is not None:
+        return Compose([*steps, resize, *final])
     if geometry.fit in ("shorter", "exact"):
         steps.append(Resize(geometry.resize, interpolation, antialias))
     else:
         longest = float(geometry.fit == "inside")
         steps.append(ResizeKeepRatio(geometry.resize, longest, interpolation, antialias=antialias))
     steps.append(CenterCropOrPad(geometry.crop, fill) if (fill := geometry.fill) else CenterCrop(geometry.crop))
-    return Compose(steps + to_result(normalize is not None, *(normalize or ((), ()))))
+    return Compose(steps + final)
 
 
 def to_result(normalize: bool, mean: Sequence[float], std: Sequence[float]) -> list[Any]:

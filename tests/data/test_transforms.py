@@ -209,8 +209,8 @@ def test_a_border_as_large_as_the_image_is_refused():
 @pytest.mark.parametrize(("arguments", "error", "message"), [
     ({"is_training": True, "no_aug": True, "separate": True}, ValueError, "separate=True splits transforms"),
     ({"separate": True}, ValueError, "separate=True splits transforms for training"),
-    ({"naflex": True}, NotImplementedError, "naflex=True is not supported"),
-    ({"patchify": True}, NotImplementedError, "patchify=True is not supported"),
+    ({"naflex": True, "backend": "fast"}, NotImplementedError, "patches are made by backend='reference'"),
+    ({"patchify": True, "preprocessing": "torchvision"}, NotImplementedError, "and preprocessing='timm', not by"),
     ({"tf_preprocessing": True, "use_prefetcher": True}, NotImplementedError, "tf_preprocessing=True is not supported"),
     ({"crop_mode": "centre"}, ValueError, "crop_mode 'centre' is none of center, squash, border"),
     ({"interpolation": "cubic"}, ValueError, "interpolation 'cubic' is none of nearest, bilinear, bicubic, box, "),

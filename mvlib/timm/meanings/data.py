@@ -12,9 +12,10 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from PIL import Image
 from torch import nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 from torchvision.datasets.folder import default_loader
 
 from ... import data
@@ -22,12 +23,13 @@ from ...data import augment
 from ...data.auto_augment import AUTO_AUGMENT_POLICIES, OPERATIONS, Operation
 from ...data.geometry import as_pair
 from ...data.loader import image_size
+from ...data.naflex_loader import naflex_transforms
 from ...data.readers.torchvision_reader import TorchvisionReader, as_path
-from ...data.torch_loader import PrefetchLoader, create_torch_loader
+from ...data.torch_loader import PrefetchLoader, create_torch_loader, seed_worker
 from ...errors import BadImageError, ConfigError
 from .inputs import get_model_input_config
 
-__all__ = ["LEVEL_TO_ARG", "NAME_TO_OP", "ImageDataset", "create_dataset", "create_loader"]
+__all__ = ["LEVEL_TO_ARG", "NAME_TO_OP", "ImageDataset", "create_dataset", "create_loader", "create_naflex_loader"]
 
 _logger = logging.getLogger("mvlib")
 
@@ -123,6 +125,52 @@ def _schedule(options: Mapping[str, Any], choices: int) -> Callable[[Any], Any]:
         num_batches=options["num_batches"], choice_schedule=options["batch_choice_schedule"],
         schedule_epochs=options["batch_schedule_epochs"], schedule_spread=options["batch_schedule_spread"],
         schedule_random_mix=options["batch_schedule_random_mix"])
+
+
+_NAFLEX = inspect.signature(data.create_naflex_loader)
+_DEFAULTS = {"pin_memory": True, "device": torch.device("cuda"), "rank": 0, "world_size": 1}
+_TIMMS_NAFLEX = _NAFLEX.replace(return_annotation=DataLoader | data.NaFlexPrefetchLoader, parameters=[
+    parameter.replace(default=_DEFAULTS.get(parameter.name, parameter.default))
+    for parameter in _NAFLEX.parameters.values() if parameter.kind is not parameter.KEYWORD_ONLY])
+
+
+def create_naflex_loader(*args: Any, **kwargs: Any) -> DataLoader[Any] | data.NaFlexPrefetchLoader:
+    """`mvlib.data.create_naflex_loader` with timm's result: torch's DataLoader, a `NaFlexPrefetchLoader` around it."""
+    given = _TIMMS_NAFLEX.bind(*args, **kwargs)
+    given.apply_defaults()
+    options = given.arguments
+    dataset, is_training, last = options["dataset"], options["is_training"], options["patchify_channels_last"]
+    make, workers = naflex_transforms(options), options["num_workers"]
+    common = dict(num_workers=workers, pin_memory=options["pin_memory"],
+                  persistent_workers=options["persistent_workers"] and workers > 0)
+    if is_training and isinstance(dataset, IterableDataset):
+        raise ConfigError("patches need a data set whose samples have numbers, and this one is a stream")
+    if is_training and options["num_aug_repeats"]:
+        raise ConfigError(f"num_aug_repeats={options['num_aug_repeats']} and batches of patches do not go together")
+    if is_training:
+        wrapped = data.NaFlexMapDatasetWrapper(
+            dataset, options["patch_size"], options["patch_size_choices"], options["patch_size_choice_probs"],
+            options["train_seq_lens"], options["batch_size"] * max(options["train_seq_lens"]), make,
+            options["mixup_fn"], options["seed"], True, options["distributed"], options["rank"],
+            options["world_size"], options["epoch"], patchify_channels_last=last)
+        loader = DataLoader(wrapped, batch_size=None, worker_init_fn=partial(
+            seed_worker, worker_seeding=options["worker_seeding"]), **common)
+    else:
+        length = options["max_seq_len"]
+        dataset.transform = make(max_seq_len=length, patch_size=options["patch_size"] or 16, patchify=True)
+        sampler = data.OrderedDistributedSampler(dataset) if options["distributed"] and not isinstance(
+            dataset, IterableDataset) else None
+        loader = DataLoader(dataset, options["batch_size"], sampler=sampler, collate_fn=data.NaFlexCollator(length),
+                            **common)
+    if not options["use_prefetcher"]:
+        return loader
+    of_erasing = {name: options[name] for name in _OF_ERASING} if is_training and not options["no_aug"] else {}
+    return data.NaFlexPrefetchLoader(
+        loader, options["mean"], options["std"], options["channels"], torch.device(options["device"]),
+        options["img_dtype"], **of_erasing, patchify_channels_last=last)
+
+
+create_naflex_loader.__signature__ = _TIMMS_NAFLEX  # type: ignore[attr-defined]
 
 
 # Operations of policies. timm's take a PIL image, what the operation needs, and keywords `resample` and `fillcolor`.

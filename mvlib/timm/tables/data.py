@@ -35,6 +35,15 @@ NAMES: dict[str, dict[str, str]] = {
     "data.mixup": {"mvlib.data": "FastCollateMixup Mixup cutmix_bbox_and_lam mixup_target one_hot rand_bbox "
                                  "rand_bbox_minmax"},
     "data.model_config": {"mvlib.timm.meanings.data": "resolve_input_data_config"},
+    "data.naflex_dataset": {"mvlib.data": "NaFlexCollator NaFlexMapDatasetWrapper calculate_naflex_batch_size",
+                            "mvlib.layers.helpers": "to_2tuple"},
+    "data.naflex_loader": {"mvlib.data": "NaFlexPrefetchLoader",
+                           "mvlib.timm.meanings.data": "create_naflex_loader"},
+    "data.naflex_mixup": {"mvlib.data": "NaFlexMixup mix_batch_variable_size pairwise_mixup_target"},
+    "data.naflex_random_erasing": {"mvlib.data": "PatchRandomErasing"},
+    "data.naflex_transforms": {"mvlib.data": "CenterCropToSequence Patchify RandomCropToSequence "
+                                             "RandomResizedCropToSequence ResizeKeepRatioToSequence ResizeToSequence "
+                                             "get_image_size_for_seq patchify_image"},
     "data.random_erasing": {"mvlib.data": "RandomErasing"},
     "data.readers": {"mvlib.data.readers": "create_reader"},
     "data.readers.class_map": {"mvlib.data.readers.class_map": "load_class_map"},
@@ -64,13 +73,6 @@ NAMES: dict[str, dict[str, str]] = {
 }
 
 ABSENT: dict[str, dict[str, str]] = {
-    "NaFlex models, and batches of images of different sizes for them, are not here yet": {
-        "data": "CenterCropToSequence NaFlexMapDatasetWrapper NaFlexMixup Patchify RandomCropToSequence "
-                "RandomResizedCropToSequence ResizeKeepRatioToSequence ResizeToSequence calculate_naflex_batch_size "
-                "create_naflex_loader mix_batch_variable_size pairwise_mixup_target patchify_image",
-        "data.naflex_dataset": "", "data.naflex_loader": "", "data.naflex_mixup": "", "data.naflex_random_erasing": "",
-        "data.naflex_transforms": "",
-    },
     "part of timm's readers of label columns; mvlib.data.readers.fields is that of ours": {
         "data.readers._hfds": "", "data.readers.targets": "",
         "data.readers.class_map": "remap_dense_target remap_labels remap_target",
