@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from .activations import ActLayer, get_act_layer
 from .format import get_spatial_dim
-from .helpers import get_device_dtype, placeable
+from .helpers import placeable
 from .norm import NormLayer, get_norm_layer
-from .pool import SelectAdaptivePool2d, adaptive_avgmax_pool2d
+from .pool import Head, SelectAdaptivePool2d, adaptive_avgmax_pool2d
 
 __all__ = ["ClNormMlpClassifierHead", "TestTimePoolHead", "apply_test_time_pool", "create_classifier"]
 
@@ -48,7 +48,7 @@ def create_classifier(
     return (pool, fc) if drop_rate is None else (pool, nn.Dropout(drop_rate), fc)
 
 
-class ClNormMlpClassifierHead(nn.Module):
+class ClNormMlpClassifierHead(Head):
     """Pooling, norm, a hidden layer (if asked for), dropout, classifier; keys `norm`, `pre_logits.fc`, `fc`.
 
     Shapes: (B, H, W, C) or (B, N, C) -> (B, num_classes); without pooling the positions are kept.
@@ -84,7 +84,7 @@ class ClNormMlpClassifierHead(nn.Module):
         self.in_features = in_features
         self.hidden_size = hidden_size
         self.pool_dim = get_spatial_dim(input_fmt)
-        self._set_pool(pool_type)
+        self.set_global_pool(pool_type)
         self.norm: nn.Module = get_norm_layer(norm_layer)(in_features)
         self.pre_logits: nn.Module = nn.Identity()
         if hidden_size:
@@ -92,49 +92,28 @@ class ClNormMlpClassifierHead(nn.Module):
             self.pre_logits.add_module("fc", nn.Linear(in_features, hidden_size))
             self.pre_logits.add_module("act", get_act_layer(act_layer)())
         self.drop = nn.Dropout(drop_rate)
-        self.fc = self._make_classifier(num_classes)
+        self.fc = self.make_classifier(num_classes)
 
     @property
-    def num_features(self) -> int:
+    def num_features(self) -> int:  # type: ignore[override]
         """Width of the classifier's input."""
         return self.hidden_size or self.in_features
 
-    def _set_pool(self, pool_type: str) -> None:
+    def set_global_pool(self, pool_type: str) -> None:
+        """Change the pooling, in place."""
         if pool_type not in ("", "avg", "max", "avgmax"):
             raise ValueError(f"unknown global_pool '{pool_type}'; known: 'avg', 'max', 'avgmax', ''")
         self.pool_type = pool_type
 
-    def _make_classifier(self, num_classes: int) -> nn.Module:
-        return nn.Linear(self.num_features, num_classes) if num_classes > 0 else nn.Identity()
+    def cut(self, in_features: int) -> None:
+        self.norm, self.pre_logits = (nn.Identity().train(self.training) for _ in range(2))
+        self.in_features, self.hidden_size = in_features, None
 
-    def reset(
-        self,
-        num_classes: int,
-        pool_type: str | None = None,
-        reset_other: bool = False,
-        in_features: int | None = None,
-        device: Any = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        """As every head's."""
-        placed = get_device_dtype(self, device, dtype)
-        if pool_type is not None:
-            self._set_pool(pool_type)
-        if reset_other:
-            self.norm, self.pre_logits = (nn.Identity().train(self.training) for _ in range(2))
-            self.hidden_size = None
-        if in_features is not None and in_features != self.in_features:
-            if not isinstance(self.norm, nn.Identity):
-                raise ValueError("in_features changes only without the norm; reset it with reset_other=True")
-            self.in_features = in_features
-        self.fc = self._make_classifier(num_classes).to(**placed).train(self.training)
-
-    def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+    def pool(self, x: Tensor) -> Tensor:
         if self.pool_type:
             mean, peak = x.mean(self.pool_dim), x.amax(self.pool_dim)
             x = {"avg": mean, "max": peak, "avgmax": 0.5 * (mean + peak)}[self.pool_type]
-        x = self.drop(self.pre_logits(self.norm(x)))
-        return x if pre_logits else self.fc(x)
+        return self.pre_logits(self.norm(x))
 
 
 class TestTimePoolHead(nn.Module):

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 __all__ = [
-    "VIT_INITS", "init_vit_module", "init_weight_jax", "init_weight_vit", "is_meta_device", "lecun_normal_",
-    "trunc_normal_", "trunc_normal_tf_", "variance_scaling_",
+    "VIT_INITS", "fan_out_normal_", "init_vit_module", "init_weight_jax", "init_weight_vit", "is_meta_device",
+    "lecun_normal_", "trunc_normal_", "trunc_normal_tf_", "variance_scaling_",
 ]
 
 VIT_INITS = ("", "jax", "jax_nlhb", "moco", "reset", "skip")
@@ -51,6 +51,13 @@ def variance_scaling_(
 def lecun_normal_(tensor: Tensor) -> Tensor:
     """Truncated normal with the variance 1 / fan_in, in place; JAX's default."""
     return variance_scaling_(tensor, distribution="truncated_normal")
+
+
+def fan_out_normal_(kernel: Tensor, groups: int = 1) -> Tensor:
+    """A kernel (out, in / groups, height, width) for values that keep their variance backwards, in place: the deviation
+    is (2 / fan)^0.5, the fan what each input of a group goes to."""
+    fan_out = kernel[:, 0].numel() // groups
+    return nn.init.normal_(kernel, std=math.sqrt(2 / fan_out))
 
 
 def is_meta_device(device: Any = None) -> bool:

@@ -60,6 +60,7 @@ _NAMES = {
     ".nfnet": ("NormFreeNet",),
     ".pit": ("PoolingVisionTransformer", "PoolingVisionTransformerDistilled"),
     ".pnasnet": ("PNASNet5Large",),
+    ".pvt_v2": ("PyramidVisionTransformerV2",),
     ".resnetv2": ("ResNetV2",),
     ".rexnet": ("RexNet",),
     ".selecsls": ("SelecSls",),

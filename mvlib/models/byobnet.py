@@ -36,6 +36,7 @@ from ..layers.helpers import make_divisible, owns_meta, to_2tuple
 from ..layers.norm import NormLayer, get_norm_act_layer
 from ..layers.pool import ClassifierHead, NormMlpClassifierHead
 from ..layers.pos_embed import resample_abs_pos_embed
+from ..layers.weight_init import fan_out_normal_
 from ..registry import register_model
 from .base import Flow, ImageModel, Indices, KeyMap, StateDict, Step, rename_keys
 from .byobnet_blocks import (
@@ -326,8 +327,7 @@ class ByobNet(ImageModel):
     def init_module(self, name: str, module: nn.Module) -> None:
         super().init_module(name, module)
         if isinstance(module, nn.Conv2d):
-            fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
-            nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+            fan_out_normal_(module.weight, module.groups)
         elif isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=0.01)
         if isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None:

@@ -38,6 +38,7 @@ from ..layers.mlp import LayerScale2d
 from ..layers.norm import NormLayer, get_norm_act_layer, get_norm_layer
 from ..layers.padding import Padding
 from ..layers.pool import GlobalPool2d
+from ..layers.weight_init import fan_out_normal_
 from .base import Flow, ImageModel, StateDict, Step
 
 __all__ = [
@@ -880,12 +881,12 @@ _XAVIER = re.compile(r"\.attn\.(query|key|value|output)\.(proj|down_conv)$")
 def init_mobile_layer(module: nn.Module, name: str = "") -> None:
     """Initialise one layer as `MobileInit` says; what is no convolution, linear layer or batch norm stays."""
     if isinstance(module, CondConv2d):
-        module.init_experts(lambda kernel: _init_fan_out(kernel, module.groups))
+        module.init_experts(lambda kernel: fan_out_normal_(kernel, module.groups))
     elif isinstance(module, nn.Conv2d):
         if _XAVIER.search(f".{name}"):
             nn.init.xavier_uniform_(module.weight)
         else:
-            _init_fan_out(module.weight, module.groups)
+            fan_out_normal_(module.weight, module.groups)
     elif isinstance(module, nn.Linear):
         fan = module.out_features + (module.in_features if "routing_fn" in name else 0)
         nn.init.uniform_(module.weight, -1 / math.sqrt(fan), 1 / math.sqrt(fan))
@@ -910,11 +911,6 @@ def efficientnet_init_weights(model: nn.Module, init_fn: Callable[[nn.Module, st
     for name, module in reversed(modules.items()):
         if name and hasattr(module, "init_weights"):
             module.init_weights()
-
-
-def _init_fan_out(kernel: Tensor, groups: int) -> None:
-    out_chs, _, height, width = kernel.shape
-    nn.init.normal_(kernel, 0.0, math.sqrt(2.0 / (out_chs * height * width // groups)))
 
 
 class MobileModel(MobileInit):

@@ -56,6 +56,7 @@ from ..layers.norm import NormLayer
 from ..layers.padding import resolve_padding
 from ..layers.rel_pos import RelPosBias, RelPosBiasTf, RelPosMlp, RelPosTable
 from ..layers.stage import run_blocks
+from ..layers.weight_init import fan_out_normal_
 from ..layers.window import window_partition, window_reverse
 from ..registry import register_model
 from .base import Flow, ImageModel, KeyMap, StateDict, Step
@@ -908,8 +909,7 @@ class MaxxVit(ImageModel):
         elif self.weight_init_mode == "xavier_normal":
             nn.init.xavier_normal_(module.weight)
         elif kind == "conv":
-            fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
-            nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+            fan_out_normal_(module.weight, module.groups)
         else:
             nn.init.xavier_uniform_(module.weight)
             bias_std = 1e-6 if ".mlp." in name else 0.0

@@ -32,6 +32,7 @@ from ..layers.drop import DropPath, drop_path_rates
 from ..layers.helpers import make_divisible, placeable
 from ..layers.norm import GroupNormAct, NormLayer, get_norm_act_layer
 from ..layers.pool import ClassifierHead, shortcut_pool
+from ..layers.weight_init import fan_out_normal_
 from ..registry import register_model
 from .base import Flow, ImageModel, KeyMap, StateDict, Step
 
@@ -425,8 +426,7 @@ class RegNet(ImageModel):
     def init_module(self, name: str, module: nn.Module) -> None:
         super().init_module(name, module)
         if isinstance(module, nn.Conv2d):
-            fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
-            nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+            fan_out_normal_(module.weight, module.groups)
         elif isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=0.01)
         elif self.zero_init_last and name.endswith(".conv3.bn") and getattr(module, "weight", None) is not None:

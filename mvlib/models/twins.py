@@ -7,7 +7,6 @@ arXiv:2102.10882. Within a stage maps are channels-last.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,7 +22,7 @@ from ..layers.helpers import placeable, to_2tuple
 from ..layers.mlp import Mlp
 from ..layers.norm import LayerNorm, NormLayer, get_norm_layer
 from ..layers.patch_embed import PatchEmbedWithSize
-from ..layers.weight_init import init_vit_module
+from ..layers.weight_init import fan_out_normal_, init_vit_module
 from ..layers.window import pad_to_multiple, window_partition, window_reverse
 from ..registry import register_model
 from .base import Flow, ImageModel, Indices, Step
@@ -36,7 +35,7 @@ __all__ = ["Twins"]
 torch.fx.wrap("pad_to_multiple")  # one node in a traced graph: what it does depends on the map's size
 
 
-class _OnMap(nn.Module):
+class OnMap(nn.Module):
     """A layer of maps. Shapes: (B, H, W, C) -> same; or tokens (B, N, C) of a map of `size`, (H, W) -> same."""
 
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
@@ -46,7 +45,7 @@ class _OnMap(nn.Module):
         raise NotImplementedError
 
 
-class LocallyGroupedAttn(_OnMap):
+class LocallyGroupedAttn(OnMap):
     """Self-attention within windows of `ws` x `ws`; zeros fill up the last ones, and are attended to.
 
     Raises:
@@ -77,7 +76,7 @@ class LocallyGroupedAttn(_OnMap):
         return self.proj_drop(self.proj(x))
 
 
-class GlobalSubSampleAttn(_OnMap):
+class GlobalSubSampleAttn(OnMap):
     """Attention to a map that a convolution makes `sr_ratio` times smaller.
 
     Raises:
@@ -101,10 +100,14 @@ class GlobalSubSampleAttn(_OnMap):
     def on_map(self, x: Tensor) -> Tensor:
         grid = x.shape[1:3]
         q = self.q(x).flatten(1, 2).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
-        x = self.norm(self.sr(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
-        k, v = self.kv(x).flatten(1, 2).unflatten(2, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        kv = self.kv(self.reduce(x)).flatten(1, 2).unflatten(2, (2, self.num_heads, -1))
+        k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)
         x = attend(q, k, v, self.fused_attn, self.attn_drop).transpose(1, 2).flatten(2)
         return self.proj_drop(self.proj(x)).unflatten(1, grid)
+
+    def reduce(self, x: Tensor) -> Tensor:
+        """The map that is attended to, of one (B, H, W, C)."""
+        return self.norm(self.sr(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
 
 
 def _heads(dim: int, num_heads: int) -> int:
@@ -113,7 +116,7 @@ def _heads(dim: int, num_heads: int) -> int:
     return num_heads
 
 
-class Block(_OnMap):
+class Block(OnMap):
     """Attention, then an MLP, each with norm and residual.
 
     Args:
@@ -298,8 +301,7 @@ class Twins(ImageModel):
         super().init_module(name, module)
         init_vit_module(name, module)
         if isinstance(module, nn.Conv2d) and module.bias is not None:
-            fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
-            nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
+            fan_out_normal_(module.weight, module.groups)
             nn.init.zeros_(module.bias)
 
 

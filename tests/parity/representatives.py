@@ -217,6 +217,10 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "pit_ti_distilled_224": dict(depth=(1, 1, 2), img_size=64),
     },
     "pnasnet": {"pnasnet5large": {}},
+    "pvt_v2": {
+        "pvt_v2_b0": dict(depths=(2, 1, 1, 1), embed_dims=(16, 16, 20, 32)),
+        "pvt_v2_b2_li": dict(depths=(2, 1, 1, 1), embed_dims=(16, 16, 20, 32)),  # linear attention
+    },
     "regnet": {
         "regnetx_002": {},
         "regnety_002": {},  # squeeze-and-excitation

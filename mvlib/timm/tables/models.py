@@ -29,6 +29,7 @@ _CLASSES: dict[str, str] = {  # with timm's constructors, in the module of the f
     "nest": "Nest",
     "pit": "PoolingVisionTransformer",
     "pnasnet": "PNASNet5Large",
+    "pvt_v2": "PyramidVisionTransformerV2",
     "resnet": "BasicBlock Bottleneck ResNet",
     "resnetv2": "ResNetV2",
     "rexnet": "RexNet",
@@ -87,6 +88,7 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
     "nfnet": "DownsampleAvg GammaAct NormFreeBlock act_with_gamma create_stem",
     "pit": "ConvEmbedding",
     "pnasnet": "BranchSeparables FactorizedReduction",
+    "pvt_v2": "Attention Block MlpWithDepthwiseConv OverlapPatchEmbed PyramidVisionTransformerStage",
     "regnet": "Bottleneck PreBottleneck RegStage adjust_widths_groups_comp create_shortcut downsample_avg "
               "downsample_conv generate_regnet quantize_float",
     "res2net": "Bottle2neck",
@@ -140,7 +142,7 @@ _LAYERS: dict[str, dict[str, str]] = {
                            "mvlib.models.tokens": "resample_abs_pos_embed"},  # where it is used: users replace it
 }
 _WITH_FILTER = (
-    "byobnet cait coat convnext deit ghostnet levit maxxvit mlp_mixer naflexvit nest pit swin_transformer "
+    "byobnet cait coat convnext deit ghostnet levit maxxvit mlp_mixer naflexvit nest pit pvt_v2 swin_transformer "
     "swin_transformer_v2 tnt tresnet vision_transformer xcit").split()
 
 CREATORS = {  # family: (timm's function, the class that it makes; "" where that takes a config by the name)
@@ -159,6 +161,7 @@ CREATORS = {  # family: (timm's function, the class that it makes; "" where that
     "naflexvit": ("_create_naflexvit", "NaFlexVit"),
     "nest": ("_create_nest", "Nest"),
     "nfnet": ("_create_normfreenet", ""),
+    "pvt_v2": ("_create_pvt2", "PyramidVisionTransformerV2"),
     "regnet": ("_create_regnet", ""),
     "res2net": ("_create_res2net", "ResNet"),
     "resnest": ("_create_resnest", "ResNet"),
