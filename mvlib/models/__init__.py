@@ -65,6 +65,7 @@ _NAMES = {
     ".rexnet": ("RexNet",),
     ".selecsls": ("SelecSls",),
     ".senet": ("SENet",),
+    ".starnet": ("StarNet",),
     ".swin_transformer_v2": ("SwinTransformerV2",),
     ".twins": ("Twins",),
     ".tresnet": ("TResNet",),

@@ -285,6 +285,7 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "skresnext50_32x4d": _SLIM,  # each kernel reads all channels
     },
     "rexnet": {"rexnet_100": {}, "rexnetr_100": {}},
+    "starnet": {"starnet_s050": dict(depths=(1, 1, 2, 1), base_dim=8)},
     "swin_transformer": {
         "swin_tiny_patch4_window7_224": dict(depths=(1, 2, 1, 1), img_size=112),
         "swin_s3_tiny_224": dict(depths=(1, 2, 2, 2), img_size=224),  # the smallest image that its windows of 14 fit

@@ -89,6 +89,8 @@ _CFGS = {  # what a family's weights have in common unless one says otherwise
     "selecsls": _row("stem.0", "fc", pool_size=(4, 4), interpolation="bilinear", license="cc-by-4.0"),
     "senet": _row("layer0.conv1", "last_linear", interpolation="bilinear"),
     "sknet": _row("conv1", "fc"),
+    "starnet": _row("stem.0.conv", "head", paper_ids="arXiv:2403.19967", paper_name="Rewrite the Stars",
+                    origin_url="https://github.com/ma-xu/Rewrite-the-Stars"),
     "swin_transformer": _row("patch_embed.proj", "head.fc", crop_pct=0.9, fixed_input_size=True, license="mit"),
     "swin_transformer_v2": _row("patch_embed.proj", "head.fc", input_size=(3, 256, 256), pool_size=(8, 8),
                                 crop_pct=0.9, fixed_input_size=True, license="mit"),

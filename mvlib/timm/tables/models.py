@@ -34,6 +34,7 @@ _CLASSES: dict[str, str] = {  # with timm's constructors, in the module of the f
     "resnetv2": "ResNetV2",
     "rexnet": "RexNet",
     "senet": "SENet",
+    "starnet": "StarNet",
     "swin_transformer": "SwinTransformer",
     "swin_transformer_v2": "SwinTransformerV2",
     "tnt": "TNT",
@@ -100,6 +101,7 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
     "selecsls": "SelecSlsBlock SelectSeq conv_bn",
     "senet": "Bottleneck SEBottleneck SEModule SEResNeXtBottleneck SEResNetBlock SEResNetBottleneck",
     "sknet": "SelectiveKernelBasic SelectiveKernelBottleneck",
+    "starnet": "Block ConvBN",
     "swin_transformer": "PatchMerging SwinTransformerBlock SwinTransformerStage WindowAttention window_partition "
                         "window_reverse calc_stage_window_sizes resolve_stage_window_ratios resolve_stage_window_sizes "
                         "resolve_window_args window_sizes_from_ratio",
@@ -142,8 +144,9 @@ _LAYERS: dict[str, dict[str, str]] = {
                            "mvlib.models.tokens": "resample_abs_pos_embed"},  # where it is used: users replace it
 }
 _WITH_FILTER = (
-    "byobnet cait coat convnext deit ghostnet levit maxxvit mlp_mixer naflexvit nest pit pvt_v2 swin_transformer "
-    "swin_transformer_v2 tnt tresnet vision_transformer xcit").split()
+    "byobnet cait coat convnext deit fasternet ghostnet iformer levit mambaout maxxvit mlp_mixer naflexvit nest pit "
+    "pvt_v2 rdnet sequencer shvit starnet swiftformer swin_transformer swin_transformer_v2 tnt tresnet "
+    "vision_transformer xcit").split()
 
 CREATORS = {  # family: (timm's function, the class that it makes; "" where that takes a config by the name)
     "byoanet": ("_create_byoanet", ""),
@@ -170,6 +173,7 @@ CREATORS = {  # family: (timm's function, the class that it makes; "" where that
     "rexnet": ("_create_rexnet", "RexNet"),
     "selecsls": ("_create_selecsls", ""),
     "sknet": ("_create_skresnet", "ResNet"),
+    "starnet": ("_create_starnet", "StarNet"),
     "swin_transformer": ("_create_swin_transformer", "SwinTransformer"),
     "swin_transformer_v2": ("_create_swin_transformer_v2", "SwinTransformerV2"),
     "tnt": ("_create_tnt", "TNT"),
