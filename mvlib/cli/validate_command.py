@@ -18,6 +18,7 @@ SHARED = ("dataset", "dataset_download", "class_map", "input_img_mode", "input_k
            "num_classes", "in_chans", "img_size", "input_size", "crop_pct", "mean", "std", "interpolation", "gp",
            "model_kwargs", "channels_last", "torchcompile", "workers", "pin_mem", "no_prefetcher", "amp", "amp_dtype",
            "force", "device")
+NAFLEX = ("naflex_loader", "naflex_max_seq_len", "naflex_patchify_channels_first")
 
 
 def add_source_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +50,7 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser)
+    add_options(parser, NAFLEX)
     parser.add_argument("--real-labels", metavar="FILE", help="JSON of the labels that count as right for each image")
     parser.add_argument("--valid-labels", metavar="FILE",
                         help="the model's outputs that count, one number a line, in the order of the data set's labels")
@@ -83,7 +85,7 @@ def complete(arguments: argparse.Namespace, several: bool = True) -> argparse.Na
     """
     from ..train.arguments import DIALECTS
 
-    args = argparse.Namespace(**{**{name: DIALECTS["timm"][name] for name in SHARED}, **vars(arguments)})
+    args = argparse.Namespace(**{**{name: DIALECTS["timm"][name] for name in (*SHARED, *NAFLEX)}, **vars(arguments)})
     if args.data and args.data_dir and args.data != args.data_dir:
         raise ConfigError(f"the data set is {args.data}, and by --data-dir {args.data_dir}: give one of them")
     args.data_dir = args.data or args.data_dir
@@ -104,6 +106,8 @@ def complete(arguments: argparse.Namespace, several: bool = True) -> argparse.Na
 
 def _check_engine(args: argparse.Namespace) -> None:
     """Refuse options of engines without one, and engines whose packages are missing."""
+    if args.naflex_loader and (args.backend not in (None, "torch") or is_export(args.model)):
+        raise ConfigError("--naflex-loader gives patches, which torch alone takes: not --backend, and no export")
     args.model = full_name(args.model)
     check_folder(args.calibrate, "--calibrate")
     exported = is_export(args.model)

@@ -137,6 +137,19 @@ _option("no_prefetcher", "", False, "normalise in the workers instead of on the 
 _option("use_multi_epochs_loader", "", False, "keep the workers between epochs")
 _option("worker_seeding", "", "all", "accepted: a sample's randomness depends on seed, epoch and index alone")
 
+_group = "patches"
+_option("naflex_loader", "", False, "batches of patches, of images of any aspect ratio, for models that take them")
+_option("naflex_train_seq_lens", "", [128, 256, 576, 784, 1024],
+        "lengths in patches, one of which is drawn for each batch; shorter ones have more images", type=positive,
+        nargs="+", metavar="N")
+_option("naflex_max_seq_len", "", 576, "length in validation", type=positive, metavar="N")
+_option("naflex_patch_sizes", "", None, "sides of patches, one of which is drawn for each batch", type=positive,
+        nargs="+", metavar="N")
+_option("naflex_patch_size_probs", "", None, "how often each is drawn", type=nonnegative, nargs="+", metavar="P")
+_option("naflex_loss_scale", "", "linear", "how the loss grows with the images of a batch over --batch-size",
+        choices=("none", "sqrt", "linear"))
+_option("naflex_patchify_channels_first", "", False, "patches with the channels first, for models that take these")
+
 _group = "optimizer"
 _option("opt", "--opt", "sgd", "optimizer", metavar="NAME")
 _option("opt_eps", "", None, "its epsilon", type=nonnegative, metavar="EPS")
@@ -411,6 +424,17 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError("--jsd-loss and --bce-loss contradict each other")
     if args.teacher and args.aug_splits:
         raise ConfigError("--teacher and --aug-splits contradict each other")
+    if args.naflex_loader:
+        contrary = [name for name in ("aug_splits", "aug_repeats", "teacher", "cutmix_minmax", "save_images")
+                    if getattr(args, name)]
+        if contrary:
+            raise ConfigError(f"--naflex-loader and --{contrary[0].replace('_', '-')} contradict each other")
+        if args.mixup_mode != "batch":
+            raise ConfigError(f"--naflex-loader mixes batches as a whole, not by --mixup-mode {args.mixup_mode}")
+        sizes, weights = args.naflex_patch_sizes, args.naflex_patch_size_probs
+        if weights is not None and len(weights) != len(sizes or ()):
+            raise ConfigError(f"--naflex-patch-size-probs gives {len(weights)} numbers for {len(sizes or ())} sizes of "
+                              f"--naflex-patch-sizes")
     if args.drop_connect is not None and args.drop_path is not None:
         raise ConfigError("--drop-connect is the old name of --drop-path; give one of them")
     if args.eval_metric not in ("top1", "top5", "loss"):

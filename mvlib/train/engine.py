@@ -145,6 +145,7 @@ class StepOptions:
         skip_nonfinite: Updates in a row that may be left out for a loss that is not finite.
         seed, rank: Of what is random in the model.
         teacher: A model whose logits the loss takes as a third argument.
+        loss_scale: Factor on the loss of a batch of so many images; None for 1. Ranks have as many images at a time.
     """
 
     autocast: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
@@ -157,6 +158,7 @@ class StepOptions:
     seed: int = 42
     rank: int = 0
     teacher: nn.Module | None = None
+    loss_scale: Callable[[int], float] | None = None
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,7 @@ class Progress:
         images_per_second: Of all processes, since the epoch's start (or its resumption).
         data_share: Share of that time in which the loop waited for data.
         images: The last batch.
+        count: Its number of images.
     """
 
     batch: int
@@ -176,7 +179,8 @@ class Progress:
     loss: float
     images_per_second: float
     data_share: float
-    images: Tensor
+    images: Any
+    count: int
 
 
 def train_one_epoch(
@@ -190,7 +194,8 @@ def train_one_epoch(
 
     Args:
         state: Changed in place; at the end it stands at the next epoch's first batch.
-        loader: Gives (images, targets) on the device; told the epoch and the first batch.
+        loader: Gives (images, targets) on the device; told the epoch and the first batch. Images may be a dict, of
+            patches and what belongs to them.
         loss_fn: (outputs, targets) -> scalar; with a teacher (outputs, targets, teacher's logits).
         options: How an update is made.
         on_update: Called after each update, with the state as a checkpoint should hold it.
@@ -215,7 +220,8 @@ def train_one_epoch(
         clock.got_data()
         is_update = (batch + 1) % accumulate == 0 or batch + 1 == batches
         group = min(accumulate, batches - batch // accumulate * accumulate)  # the last may be smaller
-        images, targets = images.to(device, non_blocking=True), targets.to(device, non_blocking=True)
+        images, targets = _moved(images, device), targets.to(device, non_blocking=True)
+        count = len(targets)
         _seed_model(options.seed, state.epoch, batch, options.rank, device)
         with contextlib.nullcontext() if is_update or not hasattr(model, "no_sync") else model.no_sync():
             with options.autocast():
@@ -223,14 +229,16 @@ def train_one_epoch(
                 advice = () if options.teacher is None else (_ask(options.teacher, images),)
                 loss = _loss_of(loss_fn, outputs, targets, *advice)
             scaled = loss / group if group > 1 else loss
+            if options.loss_scale is not None:
+                scaled = scaled * options.loss_scale(count)
             if state.scaler is not None:
                 scaled = state.scaler.scale(scaled)
             scaled.backward(create_graph=second_order)
         value = loss.item()
         finite &= math.isfinite(value)
-        state.sums["loss"] += value * len(images) if math.isfinite(value) else 0.0
-        state.sums["images"] += len(images) if math.isfinite(value) else 0
-        clock.count(len(images))
+        state.sums["loss"] += value * count if math.isfinite(value) else 0.0
+        state.sums["images"] += count if math.isfinite(value) else 0
+        clock.count(count)
         if not is_update:
             clock.wait()
             continue
@@ -251,7 +259,7 @@ def train_one_epoch(
         if state.scheduler is not None:
             state.scheduler.step_update(num_updates=state.updates, metric=state.mean_loss)
         if on_update is not None and batch + 1 < batches:  # the end of the epoch is its caller's
-            on_update(state, Progress(batch + 1, batches, value, clock.rate(), clock.data_share, images))
+            on_update(state, Progress(batch + 1, batches, value, clock.rate(), clock.data_share, images, count))
         clock.wait()
     if hasattr(optimizer, "sync_lookahead"):
         optimizer.sync_lookahead()
@@ -278,6 +286,14 @@ def _update(state: TrainState, options: StepOptions, parameters: Sequence[Tensor
         state.ema.update_parameters(unwrap(state.model))
         if state.epoch < options.ema_restart_epochs:
             state.ema.restart()
+
+
+def _moved(images: Any, device: torch.device) -> Any:
+    """Images, or a dict of what is made of them, on a device."""
+    if not isinstance(images, dict):
+        return images.to(device, non_blocking=True)
+    return {key: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+            for key, value in images.items()}
 
 
 def _device(model: nn.Module) -> torch.device:
@@ -353,11 +369,11 @@ class _Clock:
 
 
 def logits_of(
-    model: nn.Module, images: Tensor, autocast: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
+    model: nn.Module, images: Any, autocast: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
 ) -> Tensor:
     """A model's (main) logits in float32 for images that may still lie elsewhere."""
     with autocast():
-        outputs = model(images.to(_device(model), non_blocking=True))
+        outputs = model(_moved(images, _device(model)))
     return (outputs[0] if isinstance(outputs, (tuple, list)) else outputs).float()
 
 

@@ -33,6 +33,7 @@ from ..memory import is_out_of_memory
 from ..optimization import OptimizedModel
 from ..optimization.folding import fold_batch_norms
 from ..threads import fitting_workers
+from . import naflex
 from .engine import logits_of
 from .engines import check_engine_options, convert, open_export
 from .model import prepare_model
@@ -121,7 +122,7 @@ def infer(
     architecture = model.architecture
     model, device = _ready(model, config, args, device, dataset)
     dataset.target_transform = None
-    loader = _loader(_Numbered(dataset), config, args.batch_size, args, device)
+    loader = _loader(_Numbered(dataset), config, args.batch_size, args, device, model)
     found = []
     with torch.inference_mode():
         for images, numbers in loader:
@@ -169,8 +170,11 @@ def _dataset(args: argparse.Namespace) -> Any:
 
 
 def _loader(
-    dataset: Any, config: Mapping[str, Any], batch_size: int, args: argparse.Namespace, device: torch.device
+    dataset: Any, config: Mapping[str, Any], batch_size: int, args: argparse.Namespace, device: torch.device,
+    model: nn.Module,
 ) -> Any:
+    if args.naflex_loader:
+        return naflex.eval_loader(args, dataset, config, model, batch_size=batch_size, device=device)
     special = {key: config[key] for key in ("preprocessing", "resize_size", "antialias") if key in config}
     return create_loader(
         dataset, input_size=config["input_size"], batch_size=batch_size, is_training=False,
@@ -316,7 +320,7 @@ def _run(
 ) -> tuple[dict[str, float], float, list[tuple[str, str]]]:
     from tqdm import tqdm
 
-    loader = _loader(dataset, config, batch_size, args, device)
+    loader = _loader(dataset, config, batch_size, args, device, model)
     sums = dict.fromkeys(("top1", "top5", "loss", "losses", "images", "seen"), 0.0)
     pending: list[Tensor] = []
     started = time.perf_counter()

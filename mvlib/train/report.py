@@ -145,7 +145,7 @@ class Report:
 
 def _remaining(progress: Progress) -> str:
     size = dist.get_world_size() if is_parallel() else 1
-    seconds = (progress.batches - progress.batch) * len(progress.images) * size / max(progress.images_per_second, 1e-9)
+    seconds = (progress.batches - progress.batch) * progress.count * size / max(progress.images_per_second, 1e-9)
     return f"{seconds / 60:.1f} min" if seconds >= 60 else f"{seconds:.0f} s"
 
 

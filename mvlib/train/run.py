@@ -36,6 +36,7 @@ from ..publish import describe_model, save_for_hub
 from ..registry import resolve_name
 from ..scheduler.factory import create_scheduler_v2, scale_learning_rate, scheduler_kwargs
 from ..threads import fitting_workers
+from . import naflex
 from .batchnorm import distribute_bn
 from .checkpoint import CheckpointStore, find_checkpoints, newest_checkpoint, read_checkpoint
 from .distributed import World, broadcast_object, init_world, is_parallel, sum_over_ranks
@@ -93,7 +94,7 @@ def _train(args: argparse.Namespace, world: World, stopped: _Stop, after_failure
         dataset.input_img_mode = image_mode(model.in_chans, args.input_img_mode)
     classes = _begin_with_classes(args, model, (data_train, data_eval)) or data_train.classes
     eval_config = _eval_config(args, data_config)
-    loader_eval = _eval_loader(args, data_eval, eval_config, world)
+    loader_eval = _eval_loader(args, data_eval, eval_config, model, world)
     if args.test_only:
         return _test_only(args, model, data_eval, loader_eval, autocast, world)
 
@@ -126,7 +127,8 @@ def _train(args: argparse.Namespace, world: World, stopped: _Stop, after_failure
     report = Report(folder, args, world.is_main, epochs)
     options = StepOptions(
         autocast, args.grad_accum_steps, args.clip_grad, args.clip_mode, args.model_ema_steps,
-        args.warmup_epochs if args.model_ema_adjust else 0, args.skip_nonfinite, args.seed, world.rank, teacher)
+        args.warmup_epochs if args.model_ema_adjust else 0, args.skip_nonfinite, args.seed, world.rank, teacher,
+        naflex.loss_scale(args))
     save = partial(_save, state, store, about, world)
 
     def on_update(state: TrainState, progress: Progress) -> None:
@@ -292,6 +294,20 @@ def _train_loader(
 ) -> Any:
     if args.aug_splits:
         dataset = AugMixDataset(dataset, num_splits=args.aug_splits)
+    interpolation = config["interpolation"] if args.no_aug or not args.train_interpolation \
+        else args.train_interpolation
+    common: dict[str, Any] = dict(
+        batch_size=args.batch_size, no_aug=args.no_aug,
+        re_prob=args.reprob, re_mode=args.remode, re_count=args.recount, re_split=args.resplit,
+        train_crop_mode=args.train_crop_mode, scale=tuple(args.scale), ratio=tuple(args.ratio), hflip=args.hflip,
+        vflip=args.vflip, color_jitter=args.color_jitter, color_jitter_prob=args.color_jitter_prob,
+        grayscale_prob=args.grayscale_prob or 0.0, gaussian_blur_prob=args.gaussian_blur_prob or 0.0,
+        auto_augment=_policy(args), interpolation=interpolation, mean=config["mean"], std=config["std"],
+        num_workers=fitting_workers(args.workers), distributed=world.size > 1, pin_memory=args.pin_mem or None,
+        device=world.device, use_prefetcher=not args.no_prefetcher, worker_seeding=args.worker_seeding, seed=args.seed,
+        max_bad=args.max_bad_samples)
+    if args.naflex_loader:
+        return naflex.train_loader(args, dataset, config, model, world, common)
     mixup = None
     if args.mixup > 0 or args.cutmix > 0 or args.cutmix_minmax:
         # timm's script mixes before images are normalised and erased, torchvision's after
@@ -301,21 +317,11 @@ def _train_loader(
             mixup_alpha=args.mixup, cutmix_alpha=args.cutmix, cutmix_minmax=args.cutmix_minmax, prob=args.mixup_prob,
             switch_prob=args.mixup_switch_prob, mode=args.mixup_mode, label_smoothing=args.smoothing,
             num_classes=model.num_classes)
-    interpolation = config["interpolation"] if args.no_aug or not args.train_interpolation \
-        else args.train_interpolation
+    if args.dialect == "torchvision":
+        common["preprocessing"] = "torchvision"
     return create_loader(
-        dataset, input_size=config["input_size"], batch_size=args.batch_size, is_training=True, no_aug=args.no_aug,
-        re_prob=args.reprob, re_mode=args.remode, re_count=args.recount, re_split=args.resplit,
-        train_crop_mode=args.train_crop_mode, scale=tuple(args.scale), ratio=tuple(args.ratio), hflip=args.hflip,
-        vflip=args.vflip, color_jitter=args.color_jitter, color_jitter_prob=args.color_jitter_prob,
-        grayscale_prob=args.grayscale_prob or 0.0, gaussian_blur_prob=args.gaussian_blur_prob or 0.0,
-        auto_augment=_policy(args), num_aug_repeats=int(args.aug_repeats), num_aug_splits=args.aug_splits,
-        interpolation=interpolation, mean=config["mean"], std=config["std"],
-        num_workers=fitting_workers(args.workers), distributed=world.size > 1, pin_memory=args.pin_mem or None,
-        device=world.device,
-        use_prefetcher=not args.no_prefetcher, use_multi_epochs_loader=args.use_multi_epochs_loader,
-        worker_seeding=args.worker_seeding, seed=args.seed, max_bad=args.max_bad_samples, mixup=mixup,
-        **(dict(preprocessing="torchvision") if args.dialect == "torchvision" else {}))
+        dataset, input_size=config["input_size"], is_training=True, num_aug_repeats=int(args.aug_repeats),
+        num_aug_splits=args.aug_splits, use_multi_epochs_loader=args.use_multi_epochs_loader, mixup=mixup, **common)
 
 
 def _policy(args: argparse.Namespace) -> str | None:
@@ -336,11 +342,17 @@ def _eval_config(args: argparse.Namespace, config: Mapping[str, Any]) -> dict[st
     return config
 
 
-def _eval_loader(args: argparse.Namespace, dataset: Any, config: Mapping[str, Any], world: World) -> Any:
+def _eval_loader(
+    args: argparse.Namespace, dataset: Any, config: Mapping[str, Any], model: nn.Module, world: World
+) -> Any:
+    batch_size = args.validation_batch_size or args.batch_size
+    if args.naflex_loader:
+        return naflex.eval_loader(args, dataset, config, model, batch_size=batch_size, distributed=world.size > 1,
+                                  device=world.device, seed=args.seed)
     special = {key: config[key] for key in ("preprocessing", "resize_size", "antialias") if key in config}
     return create_loader(
-        dataset, input_size=config["input_size"], batch_size=args.validation_batch_size or args.batch_size,
-        is_training=False, interpolation=config["interpolation"], mean=config["mean"], std=config["std"],
+        dataset, input_size=config["input_size"], batch_size=batch_size, is_training=False,
+        interpolation=config["interpolation"], mean=config["mean"], std=config["std"],
         num_workers=fitting_workers(args.workers), distributed=world.size > 1, crop_pct=config["crop_pct"],
         crop_mode=config["crop_mode"], pin_memory=args.pin_mem or None, device=world.device,
         use_prefetcher=not args.no_prefetcher, seed=args.seed, max_bad=args.max_bad_samples, **special)
