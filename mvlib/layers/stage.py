@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .config import use_reentrant_ckpt
 
-__all__ = ["Stage", "run_blocks", "runs_by_itself"]
+__all__ = ["BlockStage", "Stage", "run_blocks", "runs_by_itself"]
 
 
 def run_blocks(
@@ -58,3 +58,10 @@ class Stage(nn.Module):
 
     def forward(self, x: Any, *shared: Any) -> Any:
         return run_blocks(self.blocks, self.downsample(x), *shared, recompute=self.grad_checkpointing)
+
+
+class BlockStage(Stage):
+    """A stage whose blocks are all; the first of them may downsample. Key `blocks`."""
+
+    def forward(self, x: Any, *shared: Any) -> Any:
+        return run_blocks(self.blocks, x, *shared, recompute=self.grad_checkpointing)

@@ -253,6 +253,7 @@ class ImageModel(nn.Module):
         tap_norm: Which taps `forward_intermediates(norm=True)` normalises: "none", "last" or "all". Where all, tail and
             head fit each of them.
         norm_path: Path of that norm.
+        pruned_pool: Pooling of a model whose head `prune_intermediate_layers` removed; None for that which it had.
         key_maps: Foreign state-dict layouts that the family reads.
         structure: Whose modules it is made of: "mvlib", or "torchvision" where a builder of `mvlib.models` gave one of
             torchvision's own classes, which derive from nn.Module alone.
@@ -273,6 +274,7 @@ class ImageModel(nn.Module):
     default_out_indices: ClassVar[Indices] = None
     tap_norm: ClassVar[str] = "none"
     norm_path: ClassVar[str] = "norm"
+    pruned_pool: ClassVar[str | None] = ""
     key_maps: ClassVar[tuple[KeyMap, ...]] = ()
 
     num_classes: int
@@ -588,7 +590,7 @@ class ImageModel(nn.Module):
                     self._remove_module(path)
         self.flow = Flow(flow.stem[:stop], flow.stages[:max(stop - len(flow.stem), 0)], tail, neck)
         if prune_head:
-            self.reset_classifier(0, "", reset_other=True)
+            self.reset_classifier(0, self.pruned_pool, reset_other=True)
         return taken
 
     def _remove_module(self, path: str) -> None:

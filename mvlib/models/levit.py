@@ -14,14 +14,13 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from ..layers.activations import ActLayer, get_act_layer
 from ..layers.branches import merge_norm
 from ..layers.drop import DropPath
 from ..layers.helpers import placeable, to_2tuple, to_ntuple
-from ..layers.rel_pos import gen_offset_index
+from ..layers.rel_pos import OffsetBiases
 from ..layers.stage import Stage
 from ..registry import register_model
 from .base import Flow, ImageModel, StateDict, Step, Tap
@@ -162,14 +161,12 @@ class Downsample(nn.Module):
         return x[:, ::self.stride, ::self.stride].flatten(1, 2)
 
 
-class BiasedAttention(nn.Module):
+class BiasedAttention(OffsetBiases):
     """Attention with a bias for each head and distance of query from key, in rows and in columns.
 
     Shapes: tokens (B, N, C), or a map (B, C, rows, columns) where `use_conv`, -> as many of `out_dim`. Values are
     `attn_ratio` times as wide as keys. A subclass's constructor adds what makes queries, keys and values.
     """
-
-    attention_bias_idxs: Tensor
 
     def __init__(
         self, key_dim: int, num_heads: int, attn_ratio: float, stride: int, resolution: int | Size, use_conv: bool
@@ -192,19 +189,7 @@ class BiasedAttention(nn.Module):
         self.proj = nn.Sequential()
         self.proj.add_module("act", act_layer())
         self.proj.add_module("ln", self.layer(self.val_attn_dim, out_dim, **options))
-        self.attention_biases = nn.Parameter(torch.empty(self.num_heads, self.num_keys))
-        index = torch.empty(self.grid[0] * self.grid[1], self.num_keys, dtype=torch.long)
-        self.register_buffer("attention_bias_idxs", index, persistent=False)
-        if not index.is_meta:  # parameters may be on the meta device, and buffers in memory
-            self.init_non_persistent_buffers()
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        nn.init.zeros_(self.attention_biases)
-
-    def init_non_persistent_buffers(self) -> None:
-        index = gen_offset_index(self.resolution, self.stride, device=self.attention_bias_idxs.device)
-        self.register_buffer("attention_bias_idxs", index, persistent=False)
+        self.add_offset_biases(self.num_heads, self.resolution, self.stride)
 
     def project(self, x: Tensor) -> Sequence[Tensor]:
         """Queries, keys and values of each head."""
@@ -218,10 +203,7 @@ class BiasedAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.project(x)
-        # `index_select` takes a fifth of the time of indexing.
-        bias = self.attention_biases.index_select(1, self.attention_bias_idxs.flatten())
-        bias = bias.unflatten(1, (-1, self.num_keys))
-        attn = (q @ k.transpose(2, 3)).mul_(self.scale).add_(bias).softmax(dim=-1)
+        attn = (q @ k.transpose(2, 3)).mul_(self.scale).add_(self.get_bias()).softmax(dim=-1)
         if self.use_conv:
             return self.proj((v.transpose(2, 3) @ attn.transpose(2, 3)).flatten(1, 2).unflatten(2, self.grid))
         return self.proj((attn @ v).transpose(1, 2).flatten(2))

@@ -369,7 +369,7 @@ def compare(name: str, checks: Sequence[str] = CHECKS, max_gib: float = 4.0, **a
         for check in (check for check in _STATIC if check in checks):
             _run(report, check, _STATIC[check], *(partial(build, **arguments) for build in builders))
         if "init" in checks and _fits(report, "init", max_gib):
-            _run(report, "init", check_init, mvlib.model_entrypoint(name)(**arguments),
+            _run(report, "init", check_init, mvlib.create_model(name, **arguments),
                  build_initialised_timm(name, **arguments))
         dynamic = [check for check in _DYNAMIC if check in checks and _fits(report, check, max_gib)]
         if dynamic:

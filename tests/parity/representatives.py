@@ -145,6 +145,10 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "test_efficientnet_ln": {},
         "test_efficientnet_evos": {},
     },
+    "efficientvit_mit": {
+        "efficientvit_b0": dict(widths=(8, 8, 16, 16, 32), depths=(1, 1, 2, 1, 1), head_widths=(32, 48)),
+        "efficientvit_l1": dict(widths=(8, 8, 16, 32, 32), depths=(1, 1, 1, 1, 1), head_widths=(32, 48)),
+    },
     "ghostnet": {
         "ghostnet_050": {},
         "ghostnetv2_100": {},  # attention
@@ -294,6 +298,7 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "swinv2_tiny_window8_256": dict(depths=(1, 2, 1, 1), img_size=128),
         "swinv2_base_window12to16_192to256": dict(depths=(2, 1, 1, 1), embed_dim=48, num_heads=(2, 4, 8, 16)),
     },
+    "tiny_vit": {"tiny_vit_5m_224": dict(embed_dims=(16, 32, 32, 48), num_heads=(1, 2, 2, 3), depths=(1, 1, 1, 1))},
     "twins": {
         "twins_svt_small": dict(img_size=64, embed_dims=(16, 16, 32), num_heads=(2, 2, 2), mlp_ratios=(2, 2, 2),
                                 depths=(2, 1, 1), sr_ratios=(8, 4, 2), wss=(7, 7, 7)),

@@ -68,6 +68,7 @@ _CFGS = {  # what a family's weights have in common unless one says otherwise
     "dpn": _row("features.conv1_1.conv", "classifier", mean=(124 / 255, 117 / 255, 104 / 255),
                 std=(1 / (0.0167 * 255),) * 3),
     "efficientnet": _row("conv_stem", "classifier"),
+    "efficientvit_mit": _row("stem.in_conv.conv", "head.classifier.4", crop_pct=0.95, interpolation=None),
     "ghostnet": _row("conv_stem", "classifier"),
     "hardcorenas": _row("conv_stem", "classifier", interpolation="bilinear"),
     "hrnet": _row("conv1", "classifier", interpolation="bilinear", license="mit"),
@@ -94,6 +95,7 @@ _CFGS = {  # what a family's weights have in common unless one says otherwise
     "swin_transformer": _row("patch_embed.proj", "head.fc", crop_pct=0.9, fixed_input_size=True, license="mit"),
     "swin_transformer_v2": _row("patch_embed.proj", "head.fc", input_size=(3, 256, 256), pool_size=(8, 8),
                                 crop_pct=0.9, fixed_input_size=True, license="mit"),
+    "tiny_vit": _row("patch_embed.conv1.conv", "head.fc", crop_pct=0.95, interpolation=None),
     "tnt": _row(
         "pixel_embed.proj", "head", **_FIXED, crop_pct=0.9, **_HALF, paper_ids="arXiv:2103.00112",
         paper_name="Transformer in Transformer",
