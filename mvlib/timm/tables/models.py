@@ -17,6 +17,7 @@ _CLASSES: dict[str, str] = {  # with timm's constructors, in the module of the f
     "dla": "DLA",
     "dpn": "DPN",
     "efficientnet": "EfficientNet",
+    "efficientvit_mit": "EfficientVit EfficientVitLarge",
     "ghostnet": "GhostNet",
     "inception_resnet_v2": "InceptionResnetV2",
     "inception_v3": "InceptionV3",
@@ -37,6 +38,7 @@ _CLASSES: dict[str, str] = {  # with timm's constructors, in the module of the f
     "starnet": "StarNet",
     "swin_transformer": "SwinTransformer",
     "swin_transformer_v2": "SwinTransformerV2",
+    "tiny_vit": "TinyVit",
     "tnt": "TNT",
     "tresnet": "TResNet",
     "twins": "Twins",
@@ -75,6 +77,9 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
     "densenet": "DenseBlock DenseLayer DenseTransition",
     "dla": "DlaBasic DlaBottle2neck DlaBottleneck DlaRoot DlaTree",
     "dpn": "BnAct BnActConv2d DualPathBlock",
+    "efficientvit_mit": "ClassifierHead ConvBlock ConvNormAct DSConv EfficientVitBlock EfficientVitLargeStage "
+                        "EfficientVitStage FusedMBConv LiteMLA MBConv ResidualBlock Stem build_local_block "
+                        "get_same_padding val2list val2tuple",
     "ghostnet": "GhostBottleneck GhostBottleneckV3 GhostModule GhostModuleV2 GhostModuleV3",
     "hrnet": "HighResolutionModule",
     "inception_resnet_v2": "Block17 Block35 Block8 Mixed_5b Mixed_6a Mixed_7a",
@@ -106,6 +111,7 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
                         "window_reverse calc_stage_window_sizes resolve_stage_window_ratios resolve_stage_window_sizes "
                         "resolve_window_args window_sizes_from_ratio",
     "swin_transformer_v2": "PatchMerging SwinTransformerV2Block WindowAttention SwinTransformerV2Stage",
+    "tiny_vit": "Attention ConvLayer ConvNorm MBConv NormMlp PatchEmbed PatchMerging TinyVitBlock TinyVitStage",
     "tnt": "Attention PixelEmbed",
     "tresnet": "BasicBlock Bottleneck",
     "twins": "Block GlobalSubSampleAttn LocallyGroupedAttn PatchEmbed PosConv",
@@ -145,7 +151,7 @@ _LAYERS: dict[str, dict[str, str]] = {
 }
 _WITH_FILTER = (
     "byobnet cait coat convnext deit fasternet ghostnet iformer levit mambaout maxxvit mlp_mixer naflexvit nest pit "
-    "pvt_v2 rdnet sequencer shvit starnet swiftformer swin_transformer swin_transformer_v2 tnt tresnet "
+    "pvt_v2 rdnet sequencer shvit starnet swiftformer swin_transformer swin_transformer_v2 tiny_vit tnt tresnet "
     "vision_transformer xcit").split()
 
 CREATORS = {  # family: (timm's function, the class that it makes; "" where that takes a config by the name)
@@ -158,6 +164,7 @@ CREATORS = {  # family: (timm's function, the class that it makes; "" where that
     "densenet": ("_create_densenet", "DenseNet"),
     "dla": ("_create_dla", "DLA"),
     "dpn": ("_create_dpn", "DPN"),
+    "efficientvit_mit": ("_create_efficientvit", "EfficientVit"),
     "hrnet": ("_create_hrnet", ""),
     "maxxvit": ("_create_maxxvit", ""),
     "mlp_mixer": ("_create_mixer", "MlpMixer"),
@@ -176,6 +183,7 @@ CREATORS = {  # family: (timm's function, the class that it makes; "" where that
     "starnet": ("_create_starnet", "StarNet"),
     "swin_transformer": ("_create_swin_transformer", "SwinTransformer"),
     "swin_transformer_v2": ("_create_swin_transformer_v2", "SwinTransformerV2"),
+    "tiny_vit": ("_create_tiny_vit", "TinyVit"),
     "tnt": ("_create_tnt", "TNT"),
     "tresnet": ("_create_tresnet", "TResNet"),
     "twins": ("_create_twins", "Twins"),
