@@ -194,7 +194,7 @@ class FeatureExtractor(nn.ModuleDict):
             features = list(self.graph_module(x).values())
         else:
             features = self.model.forward_intermediates(
-                x, self.out_indices, norm=self.norm, output_fmt=self.output_fmt, intermediates_only=True)
+                x, indices=self.out_indices, norm=self.norm, output_fmt=self.output_fmt, intermediates_only=True)
         return dict(zip(self._names, features)) if self.return_dict else features
 
     @property

@@ -51,8 +51,8 @@ _logger = logging.getLogger("mvlib")
 StateDict = dict[str, Tensor]
 # In the order in which they are looked for: an average of the weights is what was published, if there is one.
 _EMA_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict")
-_WRAPPER_KEYS = ("classy_state_dict", "base_model", "state_dict", "model", "model_state_dict", "params", "net",
-                 "encoder", "module")
+_WRAPPER_KEYS = ("classy_state_dict", "base_model", "state_dict", "model", "model_state_dict", "model_state",
+                 "params", "net", "encoder", "module")
 # What a checkpoint may say of its model, and of what type that is. `classes` are names, `data_config` is how its images
 # are prepared, `label_set` and `license` are as in a WeightsConfig, `base` is its `base_model`, which as a key in a
 # checkpoint means tensors.

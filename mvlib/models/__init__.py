@@ -48,6 +48,7 @@ _NAMES = {
     ".dpn": ("DPN",),
     ".efficientvit_mit": ("EfficientVit", "EfficientVitLarge"),
     ".ghostnet": ("GhostNet",),
+    ".hiera": ("Hiera",),
     ".hrnet": ("HighResolutionNet",),
     ".inception_resnet_v2": ("InceptionResnetV2",),
     ".inception_v3": ("InceptionV3",),

@@ -155,6 +155,10 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "ghostnetv3_050": {},  # branches
     },
     "hardcorenas": {"hardcorenas_a": {}},
+    "hiera": {
+        "hiera_tiny_224": dict(stages=(1, 1, 2, 1), embed_dim=24, img_size=64),
+        "hiera_small_abswin_256": dict(stages=(1, 1, 1, 1), embed_dim=24, img_size=64),  # shortcuts without layers
+    },
     "hrnet": {"hrnet_w18_small": {}},
     "inception_resnet_v2": {"inception_resnet_v2": {}},
     "inception_v3": {"inception_v3": {}},

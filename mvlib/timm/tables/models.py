@@ -19,6 +19,7 @@ _CLASSES: dict[str, str] = {  # with timm's constructors, in the module of the f
     "efficientnet": "EfficientNet",
     "efficientvit_mit": "EfficientVit EfficientVitLarge",
     "ghostnet": "GhostNet",
+    "hiera": "Hiera",
     "inception_resnet_v2": "InceptionResnetV2",
     "inception_v3": "InceptionV3",
     "inception_v4": "InceptionV4",
@@ -81,6 +82,7 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
                         "EfficientVitStage FusedMBConv LiteMLA MBConv ResidualBlock Stem build_local_block "
                         "get_same_padding val2list val2tuple",
     "ghostnet": "GhostBottleneck GhostBottleneckV3 GhostModule GhostModuleV2 GhostModuleV3",
+    "hiera": "HieraBlock MaskUnitAttention PatchEmbed Reroll Unroll conv_nd get_resized_mask undo_windowing",
     "hrnet": "HighResolutionModule",
     "inception_resnet_v2": "Block17 Block35 Block8 Mixed_5b Mixed_6a Mixed_7a",
     "inception_v3": "InceptionA InceptionAux InceptionB InceptionC InceptionD InceptionE",
@@ -150,8 +152,8 @@ _LAYERS: dict[str, dict[str, str]] = {
                            "mvlib.models.tokens": "resample_abs_pos_embed"},  # where it is used: users replace it
 }
 _WITH_FILTER = (
-    "byobnet cait coat convnext deit fasternet ghostnet iformer levit mambaout maxxvit mlp_mixer naflexvit nest pit "
-    "pvt_v2 rdnet sequencer shvit starnet swiftformer swin_transformer swin_transformer_v2 tiny_vit tnt tresnet "
+    "byobnet cait coat convnext deit fasternet ghostnet hiera iformer levit mambaout maxxvit mlp_mixer naflexvit nest "
+    "pit pvt_v2 rdnet sequencer shvit starnet swiftformer swin_transformer swin_transformer_v2 tiny_vit tnt tresnet "
     "vision_transformer xcit").split()
 
 CREATORS = {  # family: (timm's function, the class that it makes; "" where that takes a config by the name)
@@ -165,6 +167,7 @@ CREATORS = {  # family: (timm's function, the class that it makes; "" where that
     "dla": ("_create_dla", "DLA"),
     "dpn": ("_create_dpn", "DPN"),
     "efficientvit_mit": ("_create_efficientvit", "EfficientVit"),
+    "hiera": ("_create_hiera", "Hiera"),
     "hrnet": ("_create_hrnet", ""),
     "maxxvit": ("_create_maxxvit", ""),
     "mlp_mixer": ("_create_mixer", "MlpMixer"),
