@@ -134,7 +134,8 @@ def create_model(
             else may be written to while the model lives: of a mapped file, the model would change or the process die.
         progress: Show a bar while weights are downloaded (on a terminal alone).
         **kwargs: The architecture's own arguments (`num_classes`, `in_chans`, `img_size`, `drop_path_rate`,
-            `global_pool`, ...); those that are None are left out.
+            `global_pool`, ...); those that are None are left out. `use_naflex=True` builds a vision transformer, or an
+            EVA, as a `NaFlexVit`, for images of any aspect ratio; it takes that class's arguments, too.
 
     Returns:
         The model, with `weights_config`, `pretrained_cfg` (the same as a dict, as timm has it, but with the channels
@@ -180,7 +181,11 @@ def create_model(
         other.base_weights = base if checkpoint_path is not None else request.config if wants_weights else None
         other.to(device=device, dtype=precision)
         return cast(ImageModel, other)  # a user calls it as its task has it
-    entrypoint = load_entrypoint(request.architecture)
+    entrypoint = entrypoint_of(request.architecture, {**request.arguments, **given})
+    if not given.get("use_naflex", True):
+        del given["use_naflex"]
+    if given.get("use_naflex") and request.config is not None:
+        request = dataclasses.replace(request, config=request.config.replace(first_conv="embeds.proj"))
     known = arguments_of(entrypoint)
     is_for_weights = wants_weights or request.names_weights or checkpoint_path is not None or pretrained_cfg is not None
     arguments = _arguments(request, given, known, is_for_weights)
@@ -414,9 +419,19 @@ def known_arguments(model_name: str) -> Collection[str] | None:
     return arguments_of(load_entrypoint(_resolve(model_name, None, None, None).architecture))
 
 
+def entrypoint_of(architecture: str, arguments: Mapping[str, Any]) -> Callable[..., Any]:
+    """What builds an architecture; as a `NaFlexVit` where the arguments say `use_naflex`."""
+    entrypoint = load_entrypoint(architecture)
+    if not arguments.get("use_naflex"):
+        return entrypoint
+    from .models.naflexvit import naflex_entrypoint
+
+    return naflex_entrypoint(entrypoint)
+
+
 def build_empty(architecture: str, arguments: Mapping[str, Any]) -> ImageModel:
     """A model on the meta device, from those of the arguments that the architecture takes."""
-    entrypoint = load_entrypoint(architecture)
+    entrypoint = entrypoint_of(architecture, arguments)
     known = arguments_of(entrypoint)
     return _construct(entrypoint, {k: v for k, v in arguments.items() if known is None or k in known})
 

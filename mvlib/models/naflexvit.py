@@ -12,19 +12,21 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
-from functools import partial
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import ConfigError
 from ..layers.activations import get_act_layer
 from ..layers.attention_pool import AttentionPoolLatent
 from ..layers.drop import PatchDropoutWithIndices, drop_path_rates
-from ..layers.helpers import disable_compiler, placeable, to_2tuple
+from ..layers.helpers import placeable, to_2tuple
 from ..layers.mlp import Mlp
 from ..layers.norm import LayerNorm, NormLayer, get_norm_layer
 from ..layers.patch_embed import PatchEmbedInterpolator, fit_patches, resample_patch_embed
@@ -35,7 +37,7 @@ from ..registry import register_model
 from .base import Indices, KeyMap, StateDict, Step
 from .eva_blocks import EvaBlock
 from .tokens import SequenceModel
-from .vision_transformer import Block, jax_keys, radio_keys
+from .vision_transformer import Block, VisionTransformer, jax_keys, radio_keys
 
 if TYPE_CHECKING:
     from ._variants.naflexvit import *
@@ -49,26 +51,12 @@ Grid = tuple[int, int]
 
 @dataclass
 class NaFlexVitCfg:
-    """What a model is made of.
+    """What a model is made of; what is not listed is as of `VisionTransformer`.
 
     Attributes:
-        patch_size: Side, or (height, width), of a patch.
-        embed_dim: Channels of a token.
-        depth: Number of blocks.
-        num_heads: Attention heads.
-        mlp_ratio: Hidden channels of the feed-forward blocks per channel.
         scale_mlp_norm, scale_attn_inner_norm: Another norm inside feed-forward blocks and attention.
         num_kv_heads: Heads of keys and values, of all blocks or of each, where attention is rotary.
-        qkv_bias, proj_bias: Whether the blocks' linear layers have a bias.
-        qk_norm: Normalise queries and keys.
         use_key_only_attn_mask: Hide padding from all tokens, but do not hide all from padding: a smaller mask.
-        init_values: Initial layer scale; no layer scale where None.
-        drop_rate: Dropout before the classifier.
-        pos_drop_rate, patch_drop_rate: Dropout after the position embedding, and of whole patches.
-        proj_drop_rate, attn_drop_rate: Dropout in the blocks.
-        drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
-        class_token: Whether there is a class token.
-        reg_tokens: Number of register tokens.
         pos_embed: "learned" (a grid), "factorized" (rows and columns), or "none".
         pos_embed_grid_size: Rows and columns of what is learned; what `img_size` comes to where None.
         pos_embed_interp_mode: How a grid is resampled, as `torch.nn.functional.interpolate` has it.
@@ -79,20 +67,13 @@ class NaFlexVitCfg:
         rope_temperature, rope_ref_feat_shape, rope_grid_offset, rope_grid_indexing, rope_rotate_half: Of that.
         rope_shift_coords, rope_jitter_coords, rope_rescale_coords: Its random coordinates in training.
         rope_mrope_section: Turns of time, rows and columns, for "mrope".
-        dynamic_img_pad: Pad images to a multiple of the patch size.
         patchify_channels_last: Whether flat patches run over (height, width, channels) or (channels, height, width).
-        pre_norm: Norm before the first block; the patch embedding has no bias then.
-        final_norm: Norm after the last block.
         fc_norm: Move the final norm behind the pooling; by default where `global_pool` is "avg".
         global_pool: "map" (attention from a learned query), "avg", "max", "avgmax" (over patches), "token", or "".
-        pool_include_prefix: Pool over class and register tokens, too.
         attn_pool_num_heads, attn_pool_mlp_ratio: Of "map", if not the blocks'.
-        weight_init: Initial weights, see `init_vit_module`.
-        fix_init: Scale the blocks' output projections down with depth (BEiT).
         embed_proj_type: Embed patches by a "linear" layer, or images by a "conv"olution, which takes no patches.
         input_norm_layer: Without effect, as in timm.
         embed_norm_layer: Norm of the embedded patches.
-        norm_layer, act_layer, block_fn, mlp_layer, attn_layer: What the blocks are made of.
         attn_type: "standard", "eva" or "rope" attention; rotary where there is a `rope_type`.
         attn_gated: A gate for each channel of attention's output.
         swiglu_mlp, swiglu_align_to, qkv_fused, attn_only_layer_scale: See `EvaBlock`.
@@ -166,6 +147,16 @@ class NaFlexVitCfg:
 
 
 # --- patches, grids, padding
+
+
+def _uncompiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """What depends on the grids of a batch is not compiled, anew for each; torch's own decorator imports a compiler."""
+
+    @wraps(function)
+    def run(*args: Any) -> Tensor:
+        return (torch.compiler.disable(function) if torch.compiler.is_compiling() else function)(*args)
+
+    return run
 
 
 def batch_patchify(
@@ -427,7 +418,7 @@ class NaFlexEmbeds(nn.Module):
         return _from_grid(self.pos_embed, rows, columns, self.pos_embed_interp_mode, self.pos_embed_ar_preserving,
                           self.pos_embed_antialias, self.pos_embed_align_corners)
 
-    @disable_compiler  # type: ignore[untyped-decorator]
+    @_uncompiled
     def positions_at(self, patch_coord: Tensor) -> Tensor:
         """What is added to patches of these coordinates (B, N, 2), each image having a grid of its own."""
         if not self.pos_embed_use_grid_sample:
@@ -657,7 +648,7 @@ class NaFlexVit(SequenceModel):
         embed = self.rope.get_embed(grid) if patch_coord is None else self._rotations_at(x, patch_coord)
         return list(embed.unbind(0 if patch_coord is None else 1)) if self.rope_is_mixed else [embed]
 
-    @disable_compiler  # type: ignore[untyped-decorator]
+    @_uncompiled
     def _rotations_at(self, x: Tensor, patch_coord: Tensor) -> Tensor:
         """The same for images of different grids: (B, blocks, heads, N, ...) if mixed, else (B, 1, N, ...)."""
         embed = embed_grids(patch_coord, lambda grid: self.rope.get_embed(grid, x.dtype))
@@ -832,9 +823,10 @@ _SO150M2 = dict(
 _SIGLIP = dict(act_layer="gelu_tanh", pos_embed_interp_mode="bilinear")
 _SO400M = dict(embed_dim=1152, depth=27, num_heads=16)
 # Positions for images of up to 2048 pixels; one class token a teacher, of which all but the first are registers.
-_RADIO = dict(
-    class_token=True, global_pool="token", final_norm=False, pos_embed_grid_size=(128, 128),
-    pos_embed_interp_mode="bilinear", pos_embed_ar_preserving=True, pos_embed_antialias=False)
+_RADIO_POSITIONS = dict(
+    pos_embed_grid_size=(128, 128), pos_embed_interp_mode="bilinear", pos_embed_ar_preserving=True,
+    pos_embed_antialias=False)
+_RADIO = dict(_RADIO_POSITIONS, class_token=True, global_pool="token", final_norm=False)
 _RADIO_V3 = dict(_RADIO, reg_tokens=7)
 _RADIO_V4 = dict(_RADIO, reg_tokens=9)
 _CORNERS = dict(pos_embed_align_corners=True)
@@ -859,15 +851,90 @@ register_model.variants(__name__, NaFlexVit, {
 })
 
 
+# --- models of other families, for images of any size
+
+
+def naflex_entrypoint(entrypoint: Callable[..., nn.Module]) -> Callable[..., NaFlexVit]:
+    """What builds an architecture of vision transformers, or of EVA, as a `NaFlexVit`; its weights fit, too.
+
+    Raises:
+        ConfigError: The architecture is another family's.
+    """
+    kind = getattr(entrypoint.__annotations__.get("return"), "__name__", "")
+    translators: dict[str, Any] = {"VisionTransformer": _classic_arguments, "Eva": _eva_arguments, "NaFlexVit": dict}
+    translate = translators.get(kind)
+    given = getattr(entrypoint, "arguments", {})
+    if translate is None:
+        raise ConfigError(f"use_naflex=True is for vision transformers and EVA; {entrypoint.__name__} is none")
+
+    def build(use_naflex: bool = True, **kwargs: Any) -> NaFlexVit:
+        return NaFlexVit(**translate({**given, **kwargs}))
+
+    return build
+
+
+def _classic_arguments(given: dict[str, Any]) -> dict[str, Any]:
+    """Arguments of a `VisionTransformer`, and perhaps of a `NaFlexVit` over them, as a `NaFlexVit` takes them."""
+    taken = dict(given)
+    for name in ("no_embed_class", "dynamic_img_size"):
+        taken.pop(name, None)
+    resampling = taken.pop("resampling", None)
+    own: dict[str, Any] = dict(img_size=224, pos_embed_grid_size=None, class_token=True, global_pool="token")
+    if resampling is not None and "align_corners" in resampling:  # RADIO's, whose positions stay those of 2048 pixels
+        own.update(_RADIO_POSITIONS, pos_embed_align_corners=resampling["align_corners"])
+    if taken.get("pos_embed") == "learn":
+        del taken["pos_embed"]
+    own["scale_attn_inner_norm"] = taken.pop("scale_attn_norm", False)
+    own.update(taken)
+    if own.get("fc_norm") is None:
+        own["fc_norm"] = own["global_pool"] in ("avg", "avgmax", "max")
+    return own
+
+
+_EVA_NAMES = {
+    "num_reg_tokens": "reg_tokens", "use_pre_transformer_norm": "pre_norm", "ref_feat_shape": "rope_ref_feat_shape",
+    "scale_mlp": "scale_mlp_norm", "scale_attn_inner": "scale_attn_inner_norm",
+}
+
+
+def _eva_arguments(given: dict[str, Any]) -> dict[str, Any]:
+    """The same of an `Eva`.
+
+    Raises:
+        ConfigError: It has a norm before the pooling and one behind.
+    """
+    taken = {_EVA_NAMES.get(name, name): value for name, value in given.items()
+             if name not in ("no_embed_class", "dynamic_img_size")}
+    own: dict[str, Any] = dict(img_size=224, pos_embed_grid_size=None, class_token=True, global_pool="avg",
+                               attn_type="eva")
+    has_rope, is_mixed = taken.pop("use_rot_pos_emb", False), taken.pop("rope_mixed_mode", False)
+    kind = taken.pop("rope_type", None)
+    if has_rope and kind in (None, "", "none", "cat"):
+        kind = "mixed" if is_mixed else "axial"
+    own["rope_type"] = kind or "none"
+    own["pos_embed"] = "learned" if taken.pop("use_abs_pos_emb", True) else "none"
+    is_behind = taken.pop("use_fc_norm", None)
+    is_behind = taken.pop("fc_norm", is_behind)
+    is_behind = taken.get("global_pool", "avg") == "avg" if is_behind is None else is_behind
+    is_before = taken.pop("use_post_transformer_norm", None)
+    is_before = not is_behind if is_before is None else is_before
+    own.update(fc_norm=is_behind, final_norm=is_before or is_behind, **taken)
+    if own["final_norm"] and is_before and is_behind:
+        raise ConfigError("use_naflex=True is not for an EVA with norms before and behind the pooling")
+    return own
+
+
 # --- foreign checkpoints
 
 
 def _from_vit(
-    state_dict: StateDict, model: nn.Module, interpolation: str = "bicubic", antialias: bool = True
+    state_dict: StateDict, model: Any, interpolation: str = "bicubic", antialias: bool = True
 ) -> StateDict:
     """A vision transformer whose tokens, positions and patches are the model's own, or as `jax_keys` gives it."""
     embeds: Any = model.embeds
-    out = {_own_key(key): value for key, value in state_dict.items()}
+    layer_scale = "" if isinstance(model.blocks[0], EvaBlock) else r"\bgamma_(\d)$"  # DeiT-III's name of it
+    out = {_own_key(re.sub(layer_scale, r"ls\1.gamma", key) if layer_scale else key): value
+           for key, value in state_dict.items() if "pre_logits" not in key}
     weight = out.get("embeds.proj.weight")
     if weight is not None:
         if weight.ndim == 2:  # of flat patches, channels last
@@ -884,6 +951,12 @@ def _from_vit(
     if embeds.cls_token is None:
         out.pop("embeds.cls_token", None)
     return out
+
+
+def _by_way_of_vit(
+    convert: Callable[[StateDict, nn.Module], StateDict], state_dict: StateDict, model: nn.Module
+) -> StateDict:
+    return _from_vit(convert(state_dict, model), model)
 
 
 def _own_key(key: str) -> str:
@@ -917,5 +990,7 @@ NaFlexVit.key_maps = (
            lambda state_dict, model: _from_vit(radio_keys(state_dict), model)),
     KeyMap("jax", lambda keys: any(key.endswith("embedding/kernel") for key in keys),
            lambda state_dict, model: _from_vit(jax_keys(state_dict), model, "bilinear", False)),
+    *(KeyMap(known.name, known.matches, partial(_by_way_of_vit, known.convert)) for known in VisionTransformer.key_maps
+      if known.name not in ("radio", "jax")),
     KeyMap("vit", lambda keys: "patch_embed.proj.weight" in keys, _from_vit),
 )

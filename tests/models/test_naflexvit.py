@@ -10,6 +10,7 @@ from timm.models import naflexvit as theirs
 from timm.models.vision_transformer import _load_weights
 
 import mvlib
+from mvlib.errors import ConfigError
 from mvlib.loading import adapt_input_conv
 from mvlib.models import naflexvit as ours
 from mvlib.models.naflexvit import NaFlexVit, NaFlexVitCfg
@@ -334,3 +335,81 @@ def test_input_channels_are_adapted(in_chans, channels_last, tmp_path):
     found, before = (m.embeds.proj.weight.reshape(order) for m in (fitted, whole))
     found, before = (w.permute(0, 3, 1, 2) if channels_last else w for w in (found, before))
     assert torch.equal(found, adapt_input_conv(in_chans, before))
+
+
+CLASSIC = {
+    "vit_tiny_patch16_224": {}, "vit_base_patch16_clip_224": {}, "vit_base_patch16_siglip_224": {},
+    "vit_base_patch14_reg4_dinov2": {}, "vit_base_patch16_radio_v3": {}, "vit_large_patch16_radio_v3": {},
+    "vit_dwee_patch16_reg1_gap_256": dict(num_heads=4), "beit3_base_patch16_224": {}, "aimv2_large_patch14_224": {},
+    "vit_medium_patch16_reg4_gap_256": dict(rope_type="axial", global_pool="max"),
+}
+
+
+@pytest.mark.parametrize("name, options", CLASSIC.items(), ids=CLASSIC)
+@torch.no_grad()
+def test_vision_transformers_with_patches(name, options, tmp_path):
+    """use_naflex=True gives timm's model; a checkpoint of the plain model fits, and gives its answers."""
+    options = dict(depth=1, embed_dim=48, num_heads=3, num_classes=5) | options
+    model = timm.create_model(name, use_naflex=True, **options).eval()
+    own = mvlib.create_model(name, pretrained=False, use_naflex=True, **options).eval()
+    assert isinstance(own, NaFlexVit) and list(own.state_dict()) == list(model.state_dict())
+    own.load_state_dict(model.state_dict())
+    side = own.get_patch_size()[0]
+    image = torch.randn(1, 3, side * 4, side * 5)
+    assert difference(own(image), model(image)) < 1e-5
+    again = mvlib.create_model(name, pretrained=False, **own.model_args)
+    assert list(again.state_dict()) == list(own.state_dict())
+    if "radio" in name or "rope_type" in options:  # the plain one has other positions
+        return
+    plain = mvlib.create_model(name, pretrained=False, **options).eval()
+    torch.save(plain.state_dict(), tmp_path / "plain.pth")
+    own = mvlib.create_model(name, checkpoint_path=tmp_path / "plain.pth", use_naflex=True, **options).eval()
+    image = torch.randn(1, 3, *plain.img_size)
+    assert difference(own(image), plain(image)) < 1e-5
+
+
+@pytest.mark.parametrize("name, options", [
+    ("eva02_tiny_patch14_224", {}), ("eva_giant_patch14_224", {}), ("vit_base_patch16_rope_mixed_224", {}),
+    ("vit_base_patch16_rope_reg1_gap_256", {}), ("vit_pe_core_tiny_patch16_384", {}),
+    ("vit_small_patch16_dinov3", {}), ("vit_base_patch16_rope_ape_224", {}), ("eva02_base_patch16_clip_224", {}),
+])
+@torch.no_grad()
+def test_evas_with_patches(name, options, monkeypatch):
+    """What timm's entrypoint gives an Eva becomes timm's NaFlexVit."""
+    given = {}
+    create = theirs._create_naflexvit_from_eva
+
+    def note(variant, pretrained=False, **kwargs):
+        given.update(kwargs)
+        return create(variant, pretrained, **kwargs)
+
+    monkeypatch.setattr(theirs, "_create_naflexvit_from_eva", note)
+    model = timm.create_model(name, use_naflex=True, depth=2, embed_dim=48, num_heads=3, num_classes=5).eval()
+    given = {key: value for key, value in given.items() if not key.startswith("pretrained") and value is not None}
+    given.setdefault("img_size", model.embeds.default_img_size)
+    own = NaFlexVit(**ours._eva_arguments(given)).eval()
+    assert list(own.state_dict()) == list(model.state_dict())
+    own.load_state_dict(model.state_dict())
+    side = own.get_patch_size()[0]
+    image = torch.randn(1, 3, side * 4, side * 5)
+    assert difference(own(image), model(image)) < 1e-5
+
+
+def test_naflex_by_timms_name():
+    from mvlib.timm import create_model
+
+    options = dict(depth=1, embed_dim=48, num_heads=3)
+    assert type(create_model("vit_tiny_patch16_224", use_naflex=False, **options)).__name__ == "VisionTransformer"
+    model = create_model("vit_tiny_patch16_224", use_naflex=True, rope_type="axial", features_only=True, **options)
+    assert [tuple(m.shape) for m in model(torch.randn(1, 3, 32, 48))] == [(1, 48, 2, 3)]
+    with pytest.raises(TypeError, match="got an unexpected keyword argument 'rope_type'"):
+        create_model("vit_tiny_patch16_224", use_naflex=False, rope_type="axial", **options)
+
+
+def test_other_families_take_no_patches():
+    with pytest.raises(ConfigError, match="use_naflex=True is for vision transformers and EVA; resnet18 is none"):
+        mvlib.create_model("resnet18", pretrained=False, use_naflex=True)
+    with pytest.raises(ConfigError, match="norms before and behind the pooling"):
+        ours._eva_arguments(dict(use_fc_norm=True, use_post_transformer_norm=True))
+    with pytest.raises(ConfigError, match="does not know the argument 'wings'"):
+        mvlib.create_model("vit_tiny_patch16_224", pretrained=False, use_naflex=True, wings=2)

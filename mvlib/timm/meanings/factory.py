@@ -15,7 +15,7 @@ from ...layers.config import set_layer_config
 from ...loading import load_weights
 from ...names import closest, split_model_name_tag
 from ...names import parse_model_name as parse
-from ...registry import load_entrypoint, resolve_name
+from ...registry import resolve_name
 from ...weights import WeightsConfig
 from .builder import resolve_pretrained_cfg
 from .checkpoints import load_checkpoint
@@ -106,8 +106,9 @@ def _create(
         return model
 
     kwargs.pop("pretrained_model_args", None)  # our models read a checkpoint's sizes from its tensors
-    entrypoint = load_entrypoint(architecture)
-    known = arguments_of(entrypoint)
+    if not kwargs.get("use_naflex", True):
+        del kwargs["use_naflex"]
+    known = arguments_of(factory.entrypoint_of(architecture, kwargs))
     if architecture.startswith("hrnet") and kwargs.get("features_only") and "feature_location" in kwargs:
         from .hrnet import hrnet_head
 
