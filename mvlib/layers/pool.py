@@ -454,7 +454,7 @@ class NormMlpClassifierHead(Head):
         self.in_features = in_features
         self.hidden_size = hidden_size
         self.has_bias = bias
-        self.global_pool = _make_narrow_pool(pool_type)
+        self.global_pool = make_narrow_pool(pool_type)
         self.norm = get_norm_layer(norm_layer)(in_features)
         self.flatten = nn.Flatten(1) if pool_type else nn.Identity()
         self.pre_logits: nn.Module = nn.Identity()
@@ -481,7 +481,7 @@ class NormMlpClassifierHead(Head):
 
     def set_global_pool(self, pool_type: str) -> None:
         """As every head's; the hidden layer keeps its weights."""
-        self.global_pool = _make_narrow_pool(pool_type).train(self.training)
+        self.global_pool = make_narrow_pool(pool_type).train(self.training)
         self.flatten = (nn.Flatten(1) if pool_type else nn.Identity()).train(self.training)
         if isinstance(self.pre_logits, nn.Sequential):
             old, fresh = self.pre_logits.fc, self._make_linear(self.in_features, self.hidden_size)
@@ -502,8 +502,13 @@ class NormMlpClassifierHead(Head):
         return self.pre_logits(self.flatten(self.norm(self.global_pool(x))))
 
 
-def _make_narrow_pool(pool_type: str) -> GlobalPool2d:
-    pool = GlobalPool2d(pool_type, flatten=False)
+def make_narrow_pool(pool_type: str, flatten: bool = False) -> GlobalPool2d:
+    """Pooling that keeps the number of channels.
+
+    Raises:
+        ValueError: The pooling is unknown, or changes the number of channels.
+    """
+    pool = GlobalPool2d(pool_type, flatten)
     if pool.out_factor != 1:
-        raise ValueError(f"global_pool '{pool_type}' changes the width, which the norm in this head does not fit")
+        raise ValueError(f"global_pool '{pool_type}' changes the width, which the layers in this head do not fit")
     return pool

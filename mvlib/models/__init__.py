@@ -67,6 +67,7 @@ _NAMES = {
     ".rexnet": ("RexNet",),
     ".selecsls": ("SelecSls",),
     ".senet": ("SENet",),
+    ".shvit": ("SHViT",),
     ".starnet": ("StarNet",),
     ".swin_transformer_v2": ("SwinTransformerV2",),
     ".tiny_vit": ("TinyVit",),

@@ -287,6 +287,7 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "legacy_seresnext26_32x4d": _ONE_EACH,  # groups
         "legacy_senet154": _ONE_EACH,  # deep stem, 3x3 shortcuts
     },
+    "shvit": {"shvit_s1": dict(embed_dim=(16, 24, 32), partial_dim=(8, 8, 12), depth=(1, 2, 1))},
     "sknet": {
         "skresnet18": _SLIM,
         "skresnet50d": _SLIM,  # bottlenecks

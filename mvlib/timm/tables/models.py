@@ -36,6 +36,7 @@ _CLASSES: dict[str, str] = {  # with timm's constructors, in the module of the f
     "resnetv2": "ResNetV2",
     "rexnet": "RexNet",
     "senet": "SENet",
+    "shvit": "SHViT",
     "starnet": "StarNet",
     "swin_transformer": "SwinTransformer",
     "swin_transformer_v2": "SwinTransformerV2",
@@ -107,6 +108,7 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
     "rexnet": "LinearBottleneck",
     "selecsls": "SelecSlsBlock SelectSeq conv_bn",
     "senet": "Bottleneck SEBottleneck SEModule SEResNeXtBottleneck SEResNetBlock SEResNetBottleneck",
+    "shvit": "BasicBlock Conv2dNorm FFN NormLinear PatchMerging Residual SHSA StageBlock",
     "sknet": "SelectiveKernelBasic SelectiveKernelBottleneck",
     "starnet": "Block ConvBN",
     "swin_transformer": "PatchMerging SwinTransformerBlock SwinTransformerStage WindowAttention window_partition "
@@ -182,6 +184,7 @@ CREATORS = {  # family: (timm's function, the class that it makes; "" where that
     "resnetv2": ("_create_resnetv2", "ResNetV2"),
     "rexnet": ("_create_rexnet", "RexNet"),
     "selecsls": ("_create_selecsls", ""),
+    "shvit": ("_create_shvit", "SHViT"),
     "sknet": ("_create_skresnet", "ResNet"),
     "starnet": ("_create_starnet", "StarNet"),
     "swin_transformer": ("_create_swin_transformer", "SwinTransformer"),
