@@ -3,10 +3,14 @@
 A module that can be a simpler one (branches that can be added, a norm behind a layer, kernels that are computed in each
 pass) has a method `reparameterize()`, which merges in place and returns the module that takes its place, perhaps
 itself, or None for itself. Whoever wants a model of simple layers calls the function of that name.
+
+`spread_merged` goes the other way, for files of merged models: modules that it can fill have `merged_path`, where their
+merged layer is, and `spread(weight, bias)`, the state of branches that do what a layer of these does.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
@@ -18,7 +22,10 @@ from .activations import ActLayer, get_act_layer
 from .conv import ConvNormAct
 from .drop import DropBlock2d
 
-__all__ = ["BranchedBlock", "RepVggBlock", "merge_branches", "merge_norm", "norm_as_scale_and_shift", "reparameterize"]
+__all__ = [
+    "BranchedBlock", "RepVggBlock", "identity_kernel", "merge_branches", "merge_norm", "norm_as_scale_and_shift",
+    "one_branch", "reparameterize", "spread_merged",
+]
 
 _SILENT = (nn.Identity, nn.Dropout, DropBlock2d, nn.Sequential)  # what changes nothing in inference
 
@@ -108,8 +115,7 @@ def _as_kernel(branch: nn.Module, like: nn.Conv2d) -> tuple[Tensor, Tensor]:
         raise ValueError(f"a branch of {conv} cannot become part of {like}")
     weight, bias = conv.weight, like.weight.new_zeros(()) if conv.bias is None else conv.bias
     if weight.is_meta and not like.weight.is_meta:  # an identity
-        width, bias = like.in_channels // like.groups, like.weight.new_zeros(())
-        weight = torch.eye(width).repeat(like.groups, 1).view(-1, width, 1, 1).to(like.weight)
+        weight, bias = identity_kernel(like.weight, like.groups), like.weight.new_zeros(())
     for norm in parts:
         scale, shift = norm_as_scale_and_shift(norm)
         weight, bias = weight * scale.view(-1, 1, 1, 1), bias * scale + shift
@@ -126,6 +132,45 @@ def _fits_inside(small: nn.Conv2d, large: nn.Conv2d, side: int) -> bool:
             and large.padding[side] - small.padding[side] == dilation * rim // 2)
 
 
+def identity_kernel(weight: Tensor, groups: int) -> Tensor:
+    """The kernel of one position that gives its input, of the channels and the type of another one (C', C, kh, kw)."""
+    width = weight.shape[1]
+    return torch.eye(width).repeat(groups, 1).view(-1, width, 1, 1).to(weight)
+
+
+def spread_merged(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """A state dict that has merged layers, for a model of branches. For inference: one branch does what all did."""
+    converted = dict(state_dict)
+    for path, module in model.named_modules():
+        if hasattr(module, "spread") and not getattr(module, "is_reparameterized", False):
+            merged = ".".join(filter(None, (path, module.merged_path)))
+            keys = f"{merged}.weight", f"{merged}.bias"
+            if all(key in converted for key in keys):
+                state = module.spread(*(converted.pop(key) for key in keys))
+                converted.update((f"{path}.{key}", value) for key, value in state.items())
+    return converted
+
+
+def one_branch(
+    module: nn.Module, names: Iterable[str], conv: str, norm: str, weight: Tensor, bias: Tensor
+) -> dict[str, Tensor]:
+    """The state of a module's branches where one does what a layer of `weight` and `bias` does, the others nothing.
+
+    Args:
+        names: The branches.
+        conv: Path of that one's convolution, without bias,
+        norm: and of the batch norm behind it.
+    """
+    state = {}
+    for key, value in module.state_dict().items():
+        if key.partition(".")[0] in names:
+            make = torch.ones if key.endswith("running_var") else torch.zeros
+            state[key] = make(value.shape, dtype=value.dtype)
+    eps: Any = module.get_submodule(norm).eps
+    return {**state, f"{conv}.weight": weight, f"{norm}.bias": bias,
+            f"{norm}.weight": torch.full_like(bias, math.sqrt(1 + eps))}
+
+
 class BranchedBlock(nn.Module):
     """The sum of convolutions side by side and of the input, each with its norm; then attention and an activation.
 
@@ -135,6 +180,7 @@ class BranchedBlock(nn.Module):
     """
 
     branch_names: ClassVar[tuple[str, ...]]  # modules, or lists of them, but for `identity`; the largest kernel last
+    merged_path: ClassVar[str] = "reparam_conv"
     act: nn.Module
 
     def __init__(self) -> None:
@@ -178,6 +224,12 @@ class BranchedBlock(nn.Module):
             for name in ("identity", "drop_path", *self.branch_names):
                 setattr(self, name, None)
         return self
+
+    def spread(self, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
+        """For `spread_merged`."""
+        main = self.branches[-1]
+        path = next(path for path, module in self.named_modules() if module is main)
+        return one_branch(self, ("identity", *self.branch_names), f"{path}.conv", f"{path}.bn", weight, bias)
 
 
 class RepVggBlock(BranchedBlock):

@@ -63,6 +63,7 @@ _NAMES = {
     ".pit": ("PoolingVisionTransformer", "PoolingVisionTransformerDistilled"),
     ".pnasnet": ("PNASNet5Large",),
     ".pvt_v2": ("PyramidVisionTransformerV2",),
+    ".repghost": ("RepGhostNet",),
     ".resnetv2": ("ResNetV2",),
     ".rexnet": ("RexNet",),
     ".selecsls": ("SelecSls",),

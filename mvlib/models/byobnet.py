@@ -15,19 +15,17 @@ RepVGG and MobileOne are trained with convolutions side by side, which `mvlib.op
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from ..layers.activations import ActLayer, get_act_layer
 from ..layers.attention_pool2d import AttentionPool2d, RotAttentionPool2d
 from ..layers.blur_pool import AaLayer
-from ..layers.branches import BranchedBlock
+from ..layers.branches import spread_merged
 from ..layers.channel_attention import AttnLayer, get_attn
 from ..layers.conv import ConvNormAct
 from ..layers.drop import DropBlock2d, drop_path_rates
@@ -537,31 +535,12 @@ def _from_clip(state_dict: StateDict, model: nn.Module) -> StateDict:
 
 def _from_authors(state_dict: StateDict, model: nn.Module) -> StateDict:
     """RepVGG's and MobileOne's own repositories, with branches or merged."""
-    return _from_merged(rename_keys(state_dict, *_BRANCHES), model)
-
-
-def _from_merged(state_dict: StateDict, model: nn.Module) -> StateDict:
-    """Blocks that were merged, for a model with branches: one of them gives all, the others nothing. For inference."""
-    converted = dict(state_dict)
-    for path, block in model.named_modules():
-        weight, bias = (state_dict.get(f"{path}.reparam_conv.{leaf}") for leaf in ("weight", "bias"))
-        if not isinstance(block, BranchedBlock) or block.is_reparameterized or weight is None or bias is None:
-            continue
-        del converted[f"{path}.reparam_conv.weight"], converted[f"{path}.reparam_conv.bias"]
-        main = block.branches[-1]
-        name = next(name for name, module in block.named_modules() if module is main)
-        for key, value in block.state_dict().items():
-            if not key.startswith("attn."):
-                make = torch.ones if key.endswith("running_var") else torch.zeros
-                converted[f"{path}.{key}"] = make(value.shape, dtype=value.dtype)
-        converted.update({f"{path}.{name}.conv.weight": weight, f"{path}.{name}.bn.bias": bias,
-                          f"{path}.{name}.bn.weight": torch.full_like(bias, math.sqrt(1 + main.bn.eps))})
-    return converted
+    return spread_merged(rename_keys(state_dict, *_BRANCHES), model)
 
 
 ByobNet.key_maps = (
     KeyMap("clip", lambda keys: any(f"{prefix}conv1.weight" in keys for prefix in _CLIP_PREFIXES), _from_clip),
     KeyMap("authors", lambda keys: any(key.startswith(("stage0.rbr_", "stage0.reparam_")) for key in keys),
            _from_authors),
-    KeyMap("merged", lambda keys: any(key.endswith(".reparam_conv.weight") for key in keys), _from_merged),
+    KeyMap("merged", lambda keys: any(key.endswith(".reparam_conv.weight") for key in keys), spread_merged),
 )

@@ -40,7 +40,7 @@ _BRANCHES = 3  # of V3, of the same shape
 _SqueezeExcite = partial(SqueezeExcite, gate_layer="hard_sigmoid", rd_round_fn=partial(make_divisible, divisor=4))
 
 
-def _conv_norm(in_chs: int, out_chs: int, kernel: int | tuple[int, int] = 1, **kwargs: Any) -> list[nn.Module]:
+def conv_norm(in_chs: int, out_chs: int, kernel: int | tuple[int, int] = 1, **kwargs: Any) -> list[nn.Module]:
     """Convolution, padded to keep the size, and batch norm."""
     padding = kernel // 2 if isinstance(kernel, int) else (kernel[0] // 2, kernel[1] // 2)
     return [nn.Conv2d(in_chs, out_chs, kernel, padding=padding, bias=False, **kwargs), nn.BatchNorm2d(out_chs)]
@@ -67,8 +67,8 @@ class RowColumnAttention(nn.Sequential):
     """
 
     def __init__(self, in_chs: int, out_chs: int, kernel_size: int = 1, stride: int = 1) -> None:
-        depthwise = partial(_conv_norm, out_chs, out_chs, groups=out_chs)
-        super().__init__(*_conv_norm(in_chs, out_chs, kernel_size, stride=stride),
+        depthwise = partial(conv_norm, out_chs, out_chs, groups=out_chs)
+        super().__init__(*conv_norm(in_chs, out_chs, kernel_size, stride=stride),
                          *depthwise((1, 5)), *depthwise((5, 1)))
 
     def forward(self, x: Tensor, values: Tensor) -> Tensor:  # type: ignore[override]
@@ -102,9 +102,9 @@ class GhostModule(nn.Module):
         self.out_chs = out_chs
         chs = math.ceil(out_chs / ratio)
         self.primary_conv = nn.Sequential(
-            *_conv_norm(in_chs, chs, kernel_size, stride=stride), act_layer(inplace=True))
+            *conv_norm(in_chs, chs, kernel_size, stride=stride), act_layer(inplace=True))
         self.cheap_operation = nn.Sequential(
-            *_conv_norm(chs, chs * (ratio - 1), dw_size, groups=chs), act_layer(inplace=True))
+            *conv_norm(chs, chs * (ratio - 1), dw_size, groups=chs), act_layer(inplace=True))
 
     def forward(self, x: Tensor) -> Tensor:
         primary = self.primary_conv(x)
@@ -181,7 +181,45 @@ class GhostModuleV3(nn.Module):
         return self
 
 
-class GhostBottleneck(nn.Module):
+class Bottleneck(nn.Module):
+    """Two ghost modules, between them a depthwise convolution where there is a stride, and a shortcut.
+
+    Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride).
+    """
+
+    conv_dw: nn.Module
+    bn_dw: nn.Module
+
+    def build(
+        self, ghost1: nn.Module, ghost2: nn.Module, in_chs: int, mid_chs: int, out_chs: int, dw_kernel_size: int,
+        stride: int, se_ratio: float | None,
+    ) -> None:
+        """Make all modules but the two ghost modules; arguments as `GhostBottleneck`'s."""
+        self.stride = stride
+        self.ghost1 = ghost1
+        self.add_depthwise(mid_chs, dw_kernel_size, stride)
+        self.se = _SqueezeExcite(mid_chs, rd_ratio=se_ratio) if se_ratio else nn.Identity()
+        self.ghost2 = ghost2
+        self.shortcut = nn.Sequential()
+        if stride > 1 or in_chs != out_chs:
+            self.shortcut.extend([*conv_norm(in_chs, in_chs, dw_kernel_size, stride=stride, groups=in_chs),
+                                  *conv_norm(in_chs, out_chs)])
+
+    def add_depthwise(self, chs: int, kernel_size: int, stride: int) -> None:
+        self.conv_dw, self.bn_dw = nn.Identity(), nn.Identity()
+        if stride > 1:
+            self.conv_dw, self.bn_dw = conv_norm(chs, chs, kernel_size, stride=stride, groups=chs)
+
+    def depthwise(self, x: Tensor) -> Tensor:
+        return self.bn_dw(self.conv_dw(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.ghost2(self.se(self.depthwise(self.ghost1(x))))
+        out += self.shortcut(x)
+        return out
+
+
+class GhostBottleneck(Bottleneck):
     """A ghost module that widens, where there is a stride a depthwise convolution, one that narrows, and a shortcut.
 
     Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride).
@@ -197,41 +235,18 @@ class GhostBottleneck(nn.Module):
         mode: The first module is gated unless this is "original".
     """
 
-    conv_dw: nn.Module
-    bn_dw: nn.Module
-
     @placeable
     def __init__(
         self, in_chs: int, mid_chs: int, out_chs: int, dw_kernel_size: int = 3, stride: int = 1,
         act_layer: Layer = nn.ReLU, se_ratio: float = 0.0, mode: str = "original",
     ) -> None:
         super().__init__()
-        self.stride = stride
-        self.ghost1 = self.make_module(in_chs, mid_chs, act_layer, mode)
-        self.add_depthwise(mid_chs, dw_kernel_size, stride)
-        self.se = _SqueezeExcite(mid_chs, rd_ratio=se_ratio) if se_ratio else nn.Identity()
-        self.ghost2 = self.make_module(mid_chs, out_chs, nn.Identity)
-        self.shortcut = nn.Sequential()
-        if stride > 1 or in_chs != out_chs:
-            self.shortcut.extend([*_conv_norm(in_chs, in_chs, dw_kernel_size, stride=stride, groups=in_chs),
-                                  *_conv_norm(in_chs, out_chs)])
+        self.build(self.make_module(in_chs, mid_chs, act_layer, mode), self.make_module(mid_chs, out_chs, nn.Identity),
+                   in_chs, mid_chs, out_chs, dw_kernel_size, stride, se_ratio)
 
     def make_module(self, in_chs: int, out_chs: int, act_layer: Layer, mode: str = "original") -> nn.Module:
         module = GhostModule if mode == "original" else GhostModuleV2
         return module(in_chs, out_chs, act_layer=act_layer)
-
-    def add_depthwise(self, chs: int, kernel_size: int, stride: int) -> None:
-        self.conv_dw, self.bn_dw = nn.Identity(), nn.Identity()
-        if stride > 1:
-            self.conv_dw, self.bn_dw = _conv_norm(chs, chs, kernel_size, stride=stride, groups=chs)
-
-    def depthwise(self, x: Tensor) -> Tensor:
-        return self.bn_dw(self.conv_dw(x))
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = self.ghost2(self.se(self.depthwise(self.ghost1(x))))
-        out += self.shortcut(x)
-        return out
 
 
 class GhostBottleneckV3(GhostBottleneck):
@@ -279,7 +294,69 @@ _CFGS = (
 )
 
 
-class GhostNet(PooledConvHead):
+class GhostBackbone(PooledConvHead):
+    """What GhostNet and RepGhost share: a stem, stages of bottlenecks, a 1x1 convolution, and the head."""
+
+    classifier_path: ClassVar[str] = "classifier"
+    feature_form: ClassVar[str] = "flat"
+
+    def build(
+        self, block_of: Callable[[int], Layer], last_width: float, cfgs: Sequence[Sequence[Sequence[float]]],
+        num_classes: int, width: float, in_chans: int, output_stride: int, global_pool: str, drop_rate: float,
+    ) -> None:
+        """Make all modules.
+
+        Args:
+            block_of: Place of a block -> what makes it, with `GhostBottleneck`'s arguments.
+            last_width: Channels of the last convolution, in those between the last block's modules.
+            cfgs, num_classes, width, in_chans, output_stride, global_pool, drop_rate: As `GhostNet`'s.
+        """
+        if output_stride != 32:
+            raise ValueError(f"output_stride is 32 for a {type(self).__name__}, not {output_stride}")
+        self.num_classes, self.in_chans, self.drop_rate = num_classes, in_chans, drop_rate
+        scaled = partial(make_divisible, divisor=4)
+
+        chs = scaled(16 * width)
+        self.conv_stem = nn.Conv2d(in_chans, chs, 3, stride=2, padding=1, bias=False)
+        self.bn1, self.act1 = nn.BatchNorm2d(chs), nn.ReLU(inplace=True)
+        self.flow = Flow(stem=[Step("conv_stem", chs, 2), Step("bn1"), Step("act1")], stages=[])
+        self.blocks = nn.Sequential()
+        count, reduction = 0, 2
+        for i, cfg in enumerate(cfgs):
+            stage = nn.Sequential()
+            for kernel_size, mid, out, se_ratio, stride in cfg:
+                out_chs = scaled(out * width)
+                stage.append(block_of(count)(
+                    chs, scaled(mid * width), out_chs, int(kernel_size), int(stride), se_ratio=se_ratio))
+                chs, count = out_chs, count + 1
+            self.blocks.append(stage)
+            if stride > 1:
+                reduction *= 2
+                self.flow.stages += [*self.flow.neck, Step(f"blocks.{i}", chs, reduction)]
+                self.flow.neck = []
+            else:  # the neck's, unless a tap follows
+                self.flow.neck.append(Step(f"blocks.{i}"))
+        self.num_features = scaled(mid * width * last_width)
+        self.flow.neck.append(Step(f"blocks.{len(self.blocks)}"))
+        self.blocks.append(nn.Sequential(ConvBnAct(chs, self.num_features, 1)))
+
+        self.head_hidden_size = 1280
+        self.global_pool = GlobalPool2d(global_pool, flatten=False)
+        self.conv_head = nn.Conv2d(self.num_features * self.global_pool.out_factor, self.head_hidden_size, 1)
+        self.norm_head, self.act2 = nn.Identity(), nn.ReLU(inplace=True)
+        self.classifier = self.make_classifier(num_classes)
+        self.init_weights()
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        matcher = super().group_matcher(coarse)
+        return {**matcher, "blocks": [*matcher["blocks"], (r"^conv_head", (99999,))]}
+
+    def convert_to_deploy(self) -> None:
+        """Merge branches, in place: timm's name for `layers.reparameterize`."""
+        reparameterize(self)
+
+
+class GhostNet(GhostBackbone):
     """A stem convolution, stages of ghost bottlenecks, a 1x1 convolution, pooling, another one, a linear classifier.
 
     Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of 32, the classifier's input 1280
@@ -300,9 +377,6 @@ class GhostNet(PooledConvHead):
         ValueError: An option has an unknown value.
     """
 
-    classifier_path: ClassVar[str] = "classifier"
-    feature_form: ClassVar[str] = "flat"
-
     def __init__(
         self,
         cfgs: Sequence[Sequence[Sequence[float]]] = _CFGS,
@@ -315,53 +389,12 @@ class GhostNet(PooledConvHead):
         version: str = "v1",
     ) -> None:
         super().__init__()
-        if output_stride != 32:
-            raise ValueError(f"output_stride is 32 for a GhostNet, not {output_stride}")
         if version not in ("v1", "v2", "v3"):
             raise ValueError(f"unknown version '{version}'; known: v1, v2, v3")
-        self.num_classes, self.in_chans, self.drop_rate = num_classes, in_chans, drop_rate
-        scaled = partial(make_divisible, divisor=4)
         bottleneck = GhostBottleneckV3 if version == "v3" else GhostBottleneck
-
-        chs = scaled(16 * width)
-        self.conv_stem = nn.Conv2d(in_chans, chs, 3, stride=2, padding=1, bias=False)
-        self.bn1, self.act1 = nn.BatchNorm2d(chs), nn.ReLU(inplace=True)
-        self.flow = Flow(stem=[Step("conv_stem", chs, 2), Step("bn1"), Step("act1")], stages=[])
-        self.blocks = nn.Sequential()
-        count, reduction = 0, 2
-        for i, cfg in enumerate(cfgs):
-            stage = nn.Sequential()
-            for kernel_size, mid, out, se_ratio, stride in cfg:
-                mid_chs, out_chs = scaled(mid * width), scaled(out * width)
-                mode = "shortcut" if version != "v1" and count > 1 else "original"
-                stage.append(bottleneck(
-                    chs, mid_chs, out_chs, int(kernel_size), int(stride), se_ratio=se_ratio, mode=mode))
-                chs, count = out_chs, count + 1
-            self.blocks.append(stage)
-            if stride > 1:
-                reduction *= 2
-                self.flow.stages += [*self.flow.neck, Step(f"blocks.{i}", chs, reduction)]
-                self.flow.neck = []
-            else:  # the neck's, unless a tap follows
-                self.flow.neck.append(Step(f"blocks.{i}"))
-        self.num_features = mid_chs
-        self.flow.neck.append(Step(f"blocks.{len(self.blocks)}"))
-        self.blocks.append(nn.Sequential(ConvBnAct(chs, self.num_features, 1)))
-
-        self.head_hidden_size = 1280
-        self.global_pool = GlobalPool2d(global_pool, flatten=False)
-        self.conv_head = nn.Conv2d(self.num_features * self.global_pool.out_factor, self.head_hidden_size, 1)
-        self.norm_head, self.act2 = nn.Identity(), nn.ReLU(inplace=True)
-        self.classifier = self.make_classifier(num_classes)
-        self.init_weights()
-
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        matcher = super().group_matcher(coarse)
-        return {**matcher, "blocks": [*matcher["blocks"], (r"^conv_head", (99999,))]}
-
-    def convert_to_deploy(self) -> None:
-        """Merge the branches of a V3, in place: timm's name for `layers.reparameterize`."""
-        reparameterize(self)
+        first = 2 if version != "v1" else math.inf  # of the blocks with attention
+        self.build(lambda i: partial(bottleneck, mode="shortcut" if i >= first else "original"), 1,
+                   cfgs, num_classes, width, in_chans, output_stride, global_pool, drop_rate)
 
 
 register_model.variants(__name__, GhostNet, {

@@ -238,6 +238,7 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "regnetv_040": {},  # activation before convolution
         "regnetv_064": {},
     },
+    "repghost": {"repghostnet_050": {}},
     "res2net": {
         "res2net50_48w_2s": _SLIM,
         "res2net50_26w_4s": dict(_SLIM, layers=(2, 1, 1, 1)),  # splits that read one another

@@ -32,6 +32,7 @@ _CLASSES: dict[str, str] = {  # with timm's constructors, in the module of the f
     "pit": "PoolingVisionTransformer",
     "pnasnet": "PNASNet5Large",
     "pvt_v2": "PyramidVisionTransformerV2",
+    "repghost": "RepGhostNet",
     "resnet": "BasicBlock Bottleneck ResNet",
     "resnetv2": "ResNetV2",
     "rexnet": "RexNet",
@@ -100,6 +101,7 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
     "pvt_v2": "Attention Block MlpWithDepthwiseConv OverlapPatchEmbed PyramidVisionTransformerStage",
     "regnet": "Bottleneck PreBottleneck RegStage adjust_widths_groups_comp create_shortcut downsample_avg "
               "downsample_conv generate_regnet quantize_float",
+    "repghost": "RepGhostBottleneck RepGhostModule repghost_model_convert",
     "res2net": "Bottle2neck",
     "resnest": "ResNestBottleneck",
     "resnet": "downsample_avg downsample_conv drop_blocks make_blocks",
@@ -178,6 +180,7 @@ CREATORS = {  # family: (timm's function, the class that it makes; "" where that
     "nfnet": ("_create_normfreenet", ""),
     "pvt_v2": ("_create_pvt2", "PyramidVisionTransformerV2"),
     "regnet": ("_create_regnet", ""),
+    "repghost": ("_create_repghostnet", "RepGhostNet"),
     "res2net": ("_create_res2net", "ResNet"),
     "resnest": ("_create_resnest", "ResNet"),
     "resnet": ("_create_resnet", "ResNet"),
