@@ -55,6 +55,7 @@ _NAMES = {
     ".inception_v4": ("InceptionV4",),
     ".levit": ("Levit", "LevitDistilled"),
     ".maxxvit": ("MaxxVit",),
+    ".metaformer": ("MetaFormer",),
     ".mlp_mixer": ("MlpMixer",),
     ".naflexvit": ("NaFlexVit", "NaFlexVitCfg"),
     ".nasnet": ("NASNetALarge",),

@@ -43,6 +43,7 @@ def _aligned(**last: Any) -> list[dict[str, Any]]:
 
 _BOTTLES = dict(blocks=_byob("bottle", 1, gs=8, br=0.5))
 _ATTENTIVE = dict(blocks=_byob("self_attn", 1, br=0.5), img_size=64)
+_META = dict(depths=(1, 1, 1, 1), dims=(8, 16, 24, 32))
 _TNT = dict(depth=2, embed_dim=48, inner_dim=12, num_heads_outer=3, img_size=64)
 
 REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
@@ -180,6 +181,12 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "maxvit_tiny_pm_256": _TINY,
         "maxxvitv2_nano_rw_256": _TINY,
         "maxvit_tiny_tf_224": dict(img_size=96, depths=(1, 1, 2, 1)),
+    },
+    "metaformer": {
+        "poolformer_s12": _META,
+        "poolformerv2_s12": _META,
+        "convformer_s18": _META,
+        "caformer_s18": dict(_META, head_dim=8),
     },
     "mlp_mixer": {
         "mixer_s32_224": dict(img_size=64, mlp_ratio=(0.125, 0.5)),

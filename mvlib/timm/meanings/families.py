@@ -76,6 +76,7 @@ _CFGS = {  # what a family's weights have in common unless one says otherwise
     "inception_v3": _row("Conv2d_1a_3x3.conv", "fc", input_size=(3, 299, 299), pool_size=(8, 8), **_HALF),
     "levit": _row("stem.conv1.linear", ("head.linear", "head_dist.linear"), **_FIXED, crop_pct=0.9),
     "maxxvit": _row("stem.conv1", "head.fc", crop_pct=0.95, **_HALF, fixed_input_size=True),
+    "metaformer": _row("stem.conv", "head.fc", crop_pct=1.0),
     "mlp_mixer": _row("stem.proj", "head", **_FIXED, **_HALF),
     "mobilenetv3": _row("conv_stem", "classifier", interpolation="bilinear"),
     "naflexvit": _row("embeds.proj", "head", input_size=(3, 384, 384), pool_size=None, crop_pct=1.0, **_HALF),

@@ -24,6 +24,7 @@ _CLASSES: dict[str, str] = {  # with timm's constructors, in the module of the f
     "inception_v3": "InceptionV3",
     "inception_v4": "InceptionV4",
     "levit": "Levit",
+    "metaformer": "MetaFormer",
     "mlp_mixer": "MixerBlock MlpMixer",
     "mobilenetv3": "MobileNetV3",
     "naflexvit": "NaFlexVit NaFlexVitCfg",
@@ -91,6 +92,8 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
     "inception_v4": "InceptionA InceptionB InceptionC Mixed3a Mixed4a Mixed5a ReductionA ReductionB",
     "levit": "LevitDistilled Attention AttentionDownsample ConvNorm Downsample LevitBlock LevitDownsample LevitMlp "
              "LevitStage LinearNorm NormLinear Stem16 Stem8",
+    "metaformer": "Attention Downsampling GroupNorm1NoBias LayerNorm2dNoBias LayerNormNoBias MetaFormerBlock "
+                  "MetaFormerStage MlpHead Pooling Scale SepConv SquaredReLU StarReLU Stem",
     "mlp_mixer": "Affine ResBlock SpatialGatingBlock SpatialGatingUnit",
     "naflexvit": "NaFlexEmbeds batch_patchify calculate_naflex_grid_sizes create_attention_mask get_block_fn "
                  "global_pool_naflex",
@@ -155,10 +158,24 @@ _LAYERS: dict[str, dict[str, str]] = {
     "vision_transformer": {"mvlib.layers.pool": "global_pool_nlc",
                            "mvlib.models.tokens": "resample_abs_pos_embed"},  # where it is used: users replace it
 }
-_WITH_FILTER = (
-    "byobnet cait coat convnext deit fasternet ghostnet hiera iformer levit mambaout maxxvit mlp_mixer naflexvit nest "
-    "pit pvt_v2 rdnet sequencer shvit starnet swiftformer swin_transformer swin_transformer_v2 tiny_vit tnt tresnet "
-    "vision_transformer xcit").split()
+_WITH_FILTER = (  # a line a letter
+    "byobnet "
+    "cait coat convnext "
+    "deit "
+    "fasternet "
+    "ghostnet "
+    "hiera "
+    "iformer "
+    "levit "
+    "mambaout maxxvit metaformer mlp_mixer "
+    "naflexvit nest "
+    "pit pvt_v2 "
+    "rdnet "
+    "sequencer shvit starnet swiftformer swin_transformer swin_transformer_v2 "
+    "tiny_vit tnt tresnet "
+    "vision_transformer "
+    "xcit "
+).split()
 
 CREATORS = {  # family: (timm's function, the class that it makes; "" where that takes a config by the name)
     "byoanet": ("_create_byoanet", ""),
@@ -174,6 +191,7 @@ CREATORS = {  # family: (timm's function, the class that it makes; "" where that
     "hiera": ("_create_hiera", "Hiera"),
     "hrnet": ("_create_hrnet", ""),
     "maxxvit": ("_create_maxxvit", ""),
+    "metaformer": ("_create_metaformer", "MetaFormer"),
     "mlp_mixer": ("_create_mixer", "MlpMixer"),
     "naflexvit": ("_create_naflexvit", "NaFlexVit"),
     "nest": ("_create_nest", "Nest"),
