@@ -71,6 +71,7 @@ _NAMES = {
     ".senet": ("SENet",),
     ".shvit": ("SHViT",),
     ".starnet": ("StarNet",),
+    ".swin_transformer_v2_cr": ("SwinTransformerV2Cr",),
     ".swin_transformer_v2": ("SwinTransformerV2",),
     ".tiny_vit": ("TinyVit",),
     ".twins": ("Twins",),

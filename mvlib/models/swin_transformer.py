@@ -38,13 +38,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PatchMerging", "SwinTransformer", "SwinTransformerBlock", "SwinTransformerStage", "WindowAttention",
-    "WindowPyramid", "from_microsoft", "torchvision_key",
+    "WindowPyramid", "from_microsoft", "stage_input", "torchvision_key",
 ]
 
 torch.fx.wrap("pad_to_multiple")  # one node in a traced graph: what it does depends on the map's size
 
 Size = tuple[int, int]
-WindowSize = int | Sequence[int] | Sequence[Sequence[int]]
+WindowSize = int | Sequence[int | Sequence[int]]
 
 
 class WindowAttention(RelPosTable):
@@ -249,7 +249,7 @@ class SwinTransformerBlock(nn.Module):
         return window, shift
 
     def init_non_persistent_buffers(self) -> None:
-        old = self.attn.relative_position_index if self.attn_mask is None else self.attn_mask
+        old = next(self.attn.buffers()) if self.attn_mask is None else self.attn_mask
         device, dtype, mask = old.device, self.norm1.weight.dtype, None
         if any(self.shift_size) and not self.dynamic_mask:
             counts = [math.ceil(size / w) for size, w in zip(self.input_resolution, self.window_size)]
@@ -398,6 +398,7 @@ class WindowPyramid(ImageModel):
     """
 
     stage_layer: type[SwinTransformerStage] = SwinTransformerStage
+    stages_name = "layers"
 
     head_path = "head"
     feature_form = "flat"
@@ -437,7 +438,7 @@ class WindowPyramid(ImageModel):
             self.stage_layer(
                 dim=dims[max(i - 1, 0)],
                 out_dim=dims[i],
-                input_resolution=_stage_input(self._ref_grid, i),
+                input_resolution=stage_input(self._ref_grid, i),
                 depth=depths[i],
                 downsample=i > 0,
                 window_size=self._ref_windows[i],
@@ -463,8 +464,8 @@ class WindowPyramid(ImageModel):
 
     def _make_flow(self, dims: Sequence[int]) -> Flow:
         patch = max(to_2tuple(self.patch_embed.patch_size))
-        stages = [Step(f"layers.{i}", chs=chs, reduction=patch * 2**i) for i, chs in enumerate(dims)]
-        return Flow(stem=[Step("patch_embed")], stages=stages, tail=[Step("norm")])
+        stages = [Step(f"{self.stages_name}.{i}", chs=chs, reduction=patch * 2**i) for i, chs in enumerate(dims)]
+        return Flow([Step("patch_embed")], stages, tail=[Step("norm")] if "norm" in self._modules else [])
 
     def set_input_size(
         self,
@@ -487,7 +488,8 @@ class WindowPyramid(ImageModel):
         Raises:
             ValueError: Window sizes or ratios are not one for each stage, or not positive; nothing is changed then.
         """
-        count = len(self.layers)
+        stages: Any = self._modules[self.stages_name]
+        count = len(stages)
         explicit, ratios = resolve_window_args(window_size, window_ratio, count)
         if img_size is not None or patch_size is not None:
             self.patch_embed.set_input_size(img_size=img_size, patch_size=patch_size)
@@ -500,8 +502,8 @@ class WindowPyramid(ImageModel):
         windows = list(self._ref_windows[:count])
         if not self.fixed_windows:
             windows = list(calc_stage_window_sizes(grid, windows, self._ref_grid))
-        for i, stage in enumerate(self.layers):
-            stage.set_input_size(_stage_input(grid, i), windows[i], always_partition)
+        for i, stage in enumerate(stages):
+            stage.set_input_size(stage_input(grid, i), windows[i], always_partition)
         changed = dict(img_size=self.patch_embed.img_size, patch_size=patch_size, window_size=windows,
                        always_partition=always_partition)
         self.note_arguments(**{key: value for key, value in changed.items() if value is not None})
@@ -617,7 +619,7 @@ class SwinTransformer(WindowPyramid):
         return {name for name, _ in self.named_parameters() if name.endswith("relative_position_bias_table")}
 
 
-def _stage_input(grid: Size, stage: int) -> Size:
+def stage_input(grid: Size, stage: int) -> Size:
     """Rows and columns of a stage's input, before its patch merging."""
     scale = 2 ** max(stage - 1, 0)
     return tuple(math.ceil(side / scale) for side in grid)

@@ -124,8 +124,12 @@ class WindowAttention(TableWindowAttention):
         bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))  # the key's would change nothing
         return F.linear(x, self.qkv.weight, bias)
 
+    def head_scales(self) -> Tensor:
+        """Logarithms of the scales, (num_heads, 1, 1)."""
+        return self.logit_scale
+
     def scale_query_key(self, q: Tensor, k: Tensor, windows: int) -> tuple[Tensor, Tensor, float]:
-        scale = self.logit_scale.clamp(max=math.log(_MAX_SCALE)).exp().repeat(windows, 1, 1)
+        scale = self.head_scales().clamp(max=math.log(_MAX_SCALE)).exp().repeat(windows, 1, 1)
         return F.normalize(q, dim=-1) * scale, F.normalize(k, dim=-1), 1.0
 
 

@@ -312,6 +312,11 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "swinv2_base_window12to16_192to256": dict(depths=(2, 1, 1, 1), embed_dim=48, num_heads=(2, 4, 8, 16)),
     },
     "tiny_vit": {"tiny_vit_5m_224": dict(embed_dims=(16, 32, 32, 48), num_heads=(1, 2, 2, 3), depths=(1, 1, 1, 1))},
+    "swin_transformer_v2_cr": {
+        "swinv2_cr_tiny_224": dict(depths=(1, 2, 1, 1), embed_dim=24, img_size=96, window_size=4),
+        "swinv2_cr_huge_224": dict(
+            depths=(2, 2, 1, 1), embed_dim=32, num_heads=(2, 2, 4, 4), img_size=64, extra_norm_period=2),
+    },
     "twins": {
         "twins_svt_small": dict(img_size=64, embed_dims=(16, 16, 32), num_heads=(2, 2, 2), mlp_ratios=(2, 2, 2),
                                 depths=(2, 1, 1), sr_ratios=(8, 4, 2), wss=(7, 7, 7)),

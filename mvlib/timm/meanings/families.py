@@ -103,6 +103,7 @@ _CFGS = {  # what a family's weights have in common unless one says otherwise
     "swin_transformer_v2": _row("patch_embed.proj", "head.fc", input_size=(3, 256, 256), pool_size=(8, 8),
                                 crop_pct=0.9, fixed_input_size=True, license="mit"),
     "tiny_vit": _row("patch_embed.conv1.conv", "head.fc", crop_pct=0.95, interpolation=None),
+    "swin_transformer_v2_cr": _row("patch_embed.proj", "head.fc", crop_pct=0.9, fixed_input_size=True),
     "tnt": _row(
         "pixel_embed.proj", "head", **_FIXED, crop_pct=0.9, **_HALF, paper_ids="arXiv:2103.00112",
         paper_name="Transformer in Transformer",

@@ -42,6 +42,7 @@ _CLASSES: dict[str, str] = {  # with timm's constructors, in the module of the f
     "starnet": "StarNet",
     "swin_transformer": "SwinTransformer",
     "swin_transformer_v2": "SwinTransformerV2",
+    "swin_transformer_v2_cr": "SwinTransformerV2Cr",
     "tiny_vit": "TinyVit",
     "tnt": "TNT",
     "tresnet": "TResNet",
@@ -120,6 +121,8 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
                         "window_reverse calc_stage_window_sizes resolve_stage_window_ratios resolve_stage_window_sizes "
                         "resolve_window_args window_sizes_from_ratio",
     "swin_transformer_v2": "PatchMerging SwinTransformerV2Block WindowAttention SwinTransformerV2Stage",
+    "swin_transformer_v2_cr": "PatchEmbed PatchMerging SwinTransformerV2CrBlock SwinTransformerV2CrStage "
+                              "WindowMultiHeadAttention bchw_to_bhwc bhwc_to_bchw init_weights_swin",
     "tiny_vit": "Attention ConvLayer ConvNorm MBConv NormMlp PatchEmbed PatchMerging TinyVitBlock TinyVitStage",
     "tnt": "Attention PixelEmbed",
     "tresnet": "BasicBlock Bottleneck",
@@ -139,6 +142,7 @@ _FUNCTIONS: dict[str, str] = {  # of `meanings.families`
     "naflexvit": "get_init_weights_vit",
     "swin_transformer": "get_relative_position_index",
     "swin_transformer_v2": "window_reverse=window_reverse_to_size",
+    "swin_transformer_v2_cr": "window_reverse=window_reverse_to_size",
     "vision_transformer": "_load_weights=load_vit_arrays get_init_weights_vit init_weights_reset_parameters "
                           "init_weights_vit_jax init_weights_vit_moco init_weights_vit_timm resize_pos_embed",
     "vision_transformer_hybrid": "checkpoint_filter_fn=hybrid_filter_fn",
@@ -155,6 +159,7 @@ _LAYERS: dict[str, dict[str, str]] = {
     "resnet": {"mvlib.layers.padding": "get_padding"},
     "selecsls": {"torch.nn": "SequentialList=Sequential"},
     "swin_transformer_v2": {"mvlib.layers.window": "window_partition"},
+    "swin_transformer_v2_cr": {"mvlib.layers.window": "window_partition"},
     "vision_transformer": {"mvlib.layers.pool": "global_pool_nlc",
                            "mvlib.models.tokens": "resample_abs_pos_embed"},  # where it is used: users replace it
 }
@@ -210,6 +215,7 @@ CREATORS = {  # family: (timm's function, the class that it makes; "" where that
     "starnet": ("_create_starnet", "StarNet"),
     "swin_transformer": ("_create_swin_transformer", "SwinTransformer"),
     "swin_transformer_v2": ("_create_swin_transformer_v2", "SwinTransformerV2"),
+    "swin_transformer_v2_cr": ("_create_swin_transformer_v2_cr", "SwinTransformerV2Cr"),
     "tiny_vit": ("_create_tiny_vit", "TinyVit"),
     "tnt": ("_create_tnt", "TNT"),
     "tresnet": ("_create_tresnet", "TResNet"),
@@ -261,7 +267,7 @@ IMPORTED: dict[str, tuple[str, ...]] = {  # from other families
     "hrnet": ("models.resnet",), "naflexvit": ("models.vision_transformer",), "pit": ("models.vision_transformer",),
     "res2net": ("models.resnet",),
     "resnest": ("models.resnet",), "sknet": ("models.resnet",), "swin_transformer": ("models.vision_transformer",),
-    "swin_transformer_v2": ("models.swin_transformer",),
+    "swin_transformer_v2": ("models.swin_transformer",), "swin_transformer_v2_cr": ("models.swin_transformer",),
     "vision_transformer_hybrid": ("models.resnet", "models.resnetv2", "models.vision_transformer"),
     "xcit": ("models.cait",),
 }
