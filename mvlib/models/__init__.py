@@ -47,6 +47,7 @@ _NAMES = {
     ".dla": ("DLA",),
     ".dpn": ("DPN",),
     ".efficientvit_mit": ("EfficientVit", "EfficientVitLarge"),
+    ".efficientvit_msra": ("EfficientVitMsra",),
     ".ghostnet": ("GhostNet",),
     ".hiera": ("Hiera",),
     ".hrnet": ("HighResolutionNet",),

@@ -150,6 +150,7 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "efficientvit_b0": dict(widths=(8, 8, 16, 16, 32), depths=(1, 1, 2, 1, 1), head_widths=(32, 48)),
         "efficientvit_l1": dict(widths=(8, 8, 16, 32, 32), depths=(1, 1, 1, 1, 1), head_widths=(32, 48)),
     },
+    "efficientvit_msra": {"efficientvit_m0": dict(embed_dim=(16, 32, 48), num_heads=(2, 2, 3), depth=(1, 1, 1))},
     "ghostnet": {
         "ghostnet_050": {},
         "ghostnetv2_100": {},  # attention

@@ -69,6 +69,8 @@ _CFGS = {  # what a family's weights have in common unless one says otherwise
                 std=(1 / (0.0167 * 255),) * 3),
     "efficientnet": _row("conv_stem", "classifier"),
     "efficientvit_mit": _row("stem.in_conv.conv", "head.classifier.4", crop_pct=0.95, interpolation=None),
+    "efficientvit_msra": _row("patch_embed.conv1.conv", "head.linear", input_size=None, pool_size=(4, 4), crop_pct=None,
+                              interpolation=None, fixed_input_size=True, license="mit"),
     "ghostnet": _row("conv_stem", "classifier"),
     "hardcorenas": _row("conv_stem", "classifier", interpolation="bilinear"),
     "hiera": _row("patch_embed.proj", "head.fc", **_FIXED, crop_pct=0.9),

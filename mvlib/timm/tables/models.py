@@ -18,6 +18,7 @@ _CLASSES: dict[str, str] = {  # with timm's constructors, in the module of the f
     "dpn": "DPN",
     "efficientnet": "EfficientNet",
     "efficientvit_mit": "EfficientVit EfficientVitLarge",
+    "efficientvit_msra": "EfficientVitMsra",
     "ghostnet": "GhostNet",
     "hiera": "Hiera",
     "inception_resnet_v2": "InceptionResnetV2",
@@ -85,6 +86,8 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
     "efficientvit_mit": "ClassifierHead ConvBlock ConvNormAct DSConv EfficientVitBlock EfficientVitLargeStage "
                         "EfficientVitStage FusedMBConv LiteMLA MBConv ResidualBlock Stem build_local_block "
                         "get_same_padding val2list val2tuple",
+    "efficientvit_msra": "CascadedGroupAttention ConvMlp ConvNorm EfficientVitBlock EfficientVitStage "
+                         "LocalWindowAttention NormLinear PatchEmbedding PatchMerging ResidualDrop",
     "ghostnet": "GhostBottleneck GhostBottleneckV3 GhostModule GhostModuleV2 GhostModuleV3",
     "hiera": "HieraBlock MaskUnitAttention PatchEmbed Reroll Unroll conv_nd get_resized_mask undo_windowing",
     "hrnet": "HighResolutionModule",
@@ -163,24 +166,10 @@ _LAYERS: dict[str, dict[str, str]] = {
     "vision_transformer": {"mvlib.layers.pool": "global_pool_nlc",
                            "mvlib.models.tokens": "resample_abs_pos_embed"},  # where it is used: users replace it
 }
-_WITH_FILTER = (  # a line a letter
-    "byobnet "
-    "cait coat convnext "
-    "deit "
-    "fasternet "
-    "ghostnet "
-    "hiera "
-    "iformer "
-    "levit "
-    "mambaout maxxvit metaformer mlp_mixer "
-    "naflexvit nest "
-    "pit pvt_v2 "
-    "rdnet "
-    "sequencer shvit starnet swiftformer swin_transformer swin_transformer_v2 "
-    "tiny_vit tnt tresnet "
-    "vision_transformer "
-    "xcit "
-).split()
+_WITH_FILTER = (
+    "byobnet cait coat convnext deit efficientvit_msra fasternet ghostnet hiera iformer levit mambaout maxxvit "
+    "metaformer mlp_mixer naflexvit nest pit pvt_v2 rdnet sequencer shvit starnet swiftformer swin_transformer "
+    "swin_transformer_v2 tiny_vit tnt tresnet vision_transformer xcit").split()
 
 CREATORS = {  # family: (timm's function, the class that it makes; "" where that takes a config by the name)
     "byoanet": ("_create_byoanet", ""),
@@ -193,6 +182,7 @@ CREATORS = {  # family: (timm's function, the class that it makes; "" where that
     "dla": ("_create_dla", "DLA"),
     "dpn": ("_create_dpn", "DPN"),
     "efficientvit_mit": ("_create_efficientvit", "EfficientVit"),
+    "efficientvit_msra": ("_create_efficientvit_msra", "EfficientVitMsra"),
     "hiera": ("_create_hiera", "Hiera"),
     "hrnet": ("_create_hrnet", ""),
     "maxxvit": ("_create_maxxvit", ""),

@@ -1,4 +1,4 @@
-"""TinyViT, and MIT's EfficientViT."""
+"""TinyViT, and the EfficientViTs of MIT and Microsoft."""
 
 from functools import partial
 
@@ -6,7 +6,7 @@ from torch import nn
 
 from .case import Case, From
 
-_TINY, _MIT = "models.tiny_vit.", "models.efficientvit_mit."
+_TINY, _MIT, _MSRA = "models.tiny_vit.", "models.efficientvit_mit.", "models.efficientvit_msra."
 _MAP, _CL = [(2, 8, 9, 9)], [(2, 9, 6, 8)]
 _LAYERS = (partial(nn.BatchNorm2d, eps=0.1), nn.Hardswish)
 
@@ -54,4 +54,18 @@ CASES = [
       for flags in ((True, True), (False, True), (False, False))),
     Case(_MIT + "ClassifierHead", (8, (12, 16), 5, 0.1, *_LAYERS), dict(pool_type="max", norm_eps=0.1), _MAP),
     Case(_MIT + "ClassifierHead", (8, (12, 16), 0), dict(act_layer=None), _MAP),
+    Case(_MSRA + "ConvNorm", (8, 12, 3, 2, 1, 1, 4, 0.5), {}, _MAP),
+    Case(_MSRA + "NormLinear", (60, 70, False, 0.1, 0.2), {}, [(4, 60)]),
+    Case(_MSRA + "PatchMerging", (8, 12), {}, _MAP),
+    Case(_MSRA + "ResidualDrop", (nn.ReLU(), 0.1), {}, _MAP),
+    Case(_MSRA + "ConvMlp", (8, 12), {}, _MAP),
+    Case(_MSRA + "CascadedGroupAttention", (32, 4, 2), dict(resolution=5), [(2, 32, 5, 5)]),
+    Case(_MSRA + "CascadedGroupAttention", (24, 4, 2, 3, 5, (3, 5)), {}, [(2, 24, 5, 5)]),
+    Case(_MSRA + "LocalWindowAttention", (24, 4, 2, 3, 9, 4), {}, [(2, 24, 9, 6)]),
+    Case(_MSRA + "LocalWindowAttention", (32, 4, 2), dict(resolution=5), [(2, 32, 5, 5)]),
+    Case(_MSRA + "EfficientVitBlock", (24, 4, 2, 3, 9, 4, [3, 5]), {}, [(2, 24, 9, 9)]),
+    Case(_MSRA + "EfficientVitBlock", (64, 4, 4), dict(resolution=9), [(2, 64, 9, 9)]),
+    Case(_MSRA + "EfficientVitStage", (8, 32, 4, ("subsample", 2), 2), dict(resolution=9, depth=2), _MAP),
+    Case(_MSRA + "EfficientVitStage", (32, 32, 4), dict(num_heads=2, resolution=9), [(2, 32, 9, 9)]),
+    Case(_MSRA + "PatchEmbedding", (3, 16), {}, [(2, 3, 32, 32)]),
 ]
