@@ -237,8 +237,8 @@ class ImageModel(nn.Module):
     where the head has no dropout module; it ends with `self.init_weights()`, which does nothing on the meta device.
 
     Class attributes:
-        head_path: Path of the module that is the head, see `layers.pool.Head`, where there is one; the paths of
-            classifier and pooling follow from it. Else pooling, dropout and classifier are the model's own.
+        head_path: Path of the module that is the head, see `layers.pool.Head`, where there is one; the paths of pooling
+            and, unless the class gives it, classifier follow from it. Else they and dropout are the model's own.
         classifier_path: Path of the classifier, or of several (distilled models); the first is the main one.
         conv_classifier: Whether the classifier is a 1x1 convolution, which without pooling gives a map of logits.
         dropout_paths: Paths of the head's dropout modules, those that there are; `drop_rate` is theirs.
@@ -311,7 +311,9 @@ class ImageModel(nn.Module):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if "head_path" in vars(cls):
-            cls.classifier_path, cls.pool_path = f"{cls.head_path}.fc", f"{cls.head_path}.global_pool"
+            cls.pool_path = f"{cls.head_path}.global_pool"
+            if "classifier_path" not in vars(cls):
+                cls.classifier_path = f"{cls.head_path}.fc"
         if "__init__" in vars(cls):
             cls.__init__ = placeable(cls.__init__)  # type: ignore[method-assign]
 

@@ -162,6 +162,7 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "hiera_small_abswin_256": dict(stages=(1, 1, 1, 1), embed_dim=24, img_size=64),  # shortcuts without layers
     },
     "hrnet": {"hrnet_w18_small": {}},
+    "inception_next": {"inception_next_atto": dict(depths=(1, 1, 2, 1), dims=(16, 24, 32, 40))},
     "inception_resnet_v2": {"inception_resnet_v2": {}},
     "inception_v3": {"inception_v3": {}},
     "inception_v4": {"inception_v4": {}},
@@ -169,6 +170,10 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "levit_128s": dict(depth=(1, 1, 1), img_size=64),
         "levit_conv_128s": dict(depth=(1, 1, 1), img_size=64),  # convolutions on maps
         "levit_256d": dict(depth=(1, 1, 1), img_size=64, embed_dim=(64, 96, 128)),  # one classifier
+    },
+    "mambaout": {
+        "test_mambaout": dict(depths=(1, 1, 2, 1)),
+        "mambaout_femto": dict(depths=(1, 1, 1, 1), dims=(16, 24, 32, 40)),
     },
     "maxxvit": {
         "test_maxvit": dict(img_size=64),
