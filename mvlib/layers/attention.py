@@ -242,7 +242,8 @@ class AttentionRope(Attention):
     def project(self, x: Tensor) -> tuple[Tensor, ...]:
         """Queries, keys and values of all heads, (B, N, heads * head_dim) each."""
         if self.q_proj is None:
-            return self.qkv(x).chunk(3, dim=-1)
+            q, k, v = self.qkv(x).chunk(3, dim=-1)  # torch.fx follows names, no iteration
+            return q, k, v
         return self.q_proj(x), self.k_proj(x), self.v_proj(x)
 
     def _turn(self, x: Tensor, rope: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ def build_sincos2d_pos_embed(
     if dim % 4:
         raise ValueError(f"a sine-cosine embedding has a multiple of 4 channels, not {dim}")
     shape = feat_shape[::-1] if reverse_coord else feat_shape
-    grid = _grid(shape, "index", device=device).flatten(0, -2)
+    grid = _grid(list(shape), device=device).flatten(0, -2)  # type: ignore[arg-type]  # or its name
     angles = grid.unsqueeze(-1) * freq_bands(dim // 4, temperature, 1, device)
     return torch.stack((angles.sin(), angles.cos()), dim=2 if interleave_sin_cos else 1).flatten(1).to(dtype)
 
@@ -81,31 +81,37 @@ def swap_shape_xy(seq: Size) -> list[int]:
 
 @torch.fx.wrap  # one node in a traced graph: it depends on the map's size
 def _grid(
-    feat_shape: Size,
+    feat_shape: list[int],
     grid_type: str = "index",
-    ref_feat_shape: Size | None = None,
+    ref_feat_shape: list[int] | None = None,
     grid_offset: float = 0.0,
     grid_indexing: str = "ij",
     normalize_coords: str = "separate",
-    device: Device = None,
+    device: torch.device | None = None,
 ) -> Tensor:
-    """Coordinates of a grid's positions, (*feat_shape, dimensions), float32; see `build_fourier_pos_embed`."""
-    shape = list(feat_shape)
-    reference = None if ref_feat_shape is None else list(ref_feat_shape)
+    """Coordinates of a grid's positions, (*feat_shape, dimensions), float32; see `build_fourier_pos_embed`.
+
+    TorchScript reads this function: shapes may be any sequences, and the device a name.
+    """
+    order = list(range(len(feat_shape)))
     if grid_indexing == "xy":
-        shape, reference = swap_shape_xy(shape), None if reference is None else swap_shape_xy(reference)
-    if grid_type == "pixel":
-        sides = [torch.linspace(-1.0, 1.0, n, dtype=torch.float32, device=device) for n in shape]
-    elif grid_type == "centered":
-        common = {"separate": None, "min": min(shape), "max": max(shape)}[normalize_coords]
-        sides = [(torch.arange(0.5, n, dtype=torch.float32, device=device) + grid_offset) / float(common or n)
-                 for n in shape]
-    elif grid_type == "index":
-        sides = [torch.arange(n, dtype=torch.float32, device=device) + grid_offset for n in shape]
-    else:
-        raise ValueError(f"grid_type {grid_type!r} is not one of index, pixel, centered")
-    if reference is not None:
-        sides = [side / n * ref for side, n, ref in zip(sides, shape, reference)]
+        order = [1, 0] + order[2:]
+    common = {"separate": 0, "min": min(feat_shape), "max": max(feat_shape)}[normalize_coords]
+    sides = []
+    for i in order:
+        n = feat_shape[i]
+        if grid_type == "pixel":
+            side = torch.linspace(-1.0, 1.0, n, dtype=torch.float32, device=device)
+        elif grid_type == "centered":
+            side = torch.arange(0.5, n, dtype=torch.float32, device=device) + grid_offset
+            side = side / float(n if common == 0 else common)
+        elif grid_type == "index":
+            side = torch.arange(n, dtype=torch.float32, device=device) + grid_offset
+        else:
+            raise ValueError("grid_type '" + grid_type + "' is not one of index, pixel, centered")
+        if ref_feat_shape is not None:
+            side = side / n * ref_feat_shape[i]
+        sides.append(side)
     grid = torch.stack(torch.meshgrid(sides, indexing=grid_indexing), dim=-1)
     return 2.0 * grid - 1.0 if grid_type == "centered" else grid
 
@@ -166,8 +172,10 @@ def build_fourier_pos_embed(
     """
     if bands is None:
         bands = _bands(num_bands, in_pixels, max_res, temperature, linear_bands, device)
-    grid = _grid(feat_shape, grid_type or ("pixel" if in_pixels else "index"), ref_feat_shape, grid_offset,
-                 grid_indexing, normalize_coords, bands.device if device is None else device)
+    reference = None if ref_feat_shape is None else list(ref_feat_shape)
+    grid_type = grid_type or ("pixel" if in_pixels else "index")
+    grid = _grid(list(feat_shape), grid_type, reference, grid_offset, grid_indexing, normalize_coords,
+                 bands.device if device is None else device)  # type: ignore[arg-type]  # or its name
     grid = _augment(grid, shift_coords, jitter_coords, rescale_coords).unsqueeze(-1)
     angles = grid * bands
     waves = [wave.to(bands.dtype if dtype is None else dtype) for wave in (angles.sin(), angles.cos())]
@@ -537,7 +545,8 @@ class RotaryEmbeddingDinoV3(RotaryEmbeddingCat):
     def build(
         self, shape: Size, dtype: torch.dtype | None, augmentation: tuple[Any, ...] = (None,) * 3
     ) -> tuple[Tensor, Tensor]:
-        coords = _augment(_grid(list(shape), device="cpu", **self.grid_args).flatten(0, -2), *augmentation)
+        grid = _grid(list(shape), device="cpu", **self.grid_args)  # type: ignore[arg-type]  # or its name
+        coords = _augment(grid.flatten(0, -2), *augmentation)
         angles = (2 * math.pi * coords.unsqueeze(-1).to(self.periods) / self.periods).flatten(1)
         sin, cos = (_for_pairs(wave, self.rotate_half).to(dtype or wave.dtype) for wave in (angles.sin(), angles.cos()))
         return sin, cos
@@ -719,7 +728,8 @@ def get_mixed_grid(
     shape: Size, grid_indexing: str = "ij", device: Device = None, dtype: torch.dtype = torch.float32
 ) -> tuple[Tensor, Tensor]:
     """The two coordinates of each position of a grid, (N,) each, as `get_mixed_freqs` takes them."""
-    first, second = _grid(list(shape), grid_indexing=grid_indexing, device=device).flatten(0, -2).to(dtype).unbind(-1)
+    grid = _grid(list(shape), grid_indexing=grid_indexing, device=device)  # type: ignore[arg-type]  # or its name
+    first, second = grid.flatten(0, -2).to(dtype).unbind(-1)
     return first.contiguous(), second.contiguous()
 
 
@@ -733,7 +743,8 @@ def make_coords_dinov3(
     dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """Coordinates of patches' middles, from -1 to 1, (height * width, 2); see `build_fourier_pos_embed`."""
-    grid = _grid([height, width], "centered", None, grid_offset, grid_indexing, normalize_coords, device)
+    grid = _grid(
+        [height, width], "centered", None, grid_offset, grid_indexing, normalize_coords, device)  # type: ignore[arg-type]  # or its name
     return grid.flatten(0, 1).to(dtype)
 
 

@@ -48,6 +48,7 @@ _NAMES = {
     ".dpn": ("DPN",),
     ".efficientvit_mit": ("EfficientVit", "EfficientVitLarge"),
     ".efficientvit_msra": ("EfficientVitMsra",),
+    ".eva": ("Eva",),
     ".ghostnet": ("GhostNet",),
     ".hiera": ("Hiera",),
     ".hrnet": ("HighResolutionNet",),

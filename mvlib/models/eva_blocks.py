@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from ..layers.activations import ActLayer
 from ..layers.attention import AttentionRope
 from ..layers.drop import DropPath
-from ..layers.helpers import placeable
+from ..layers.helpers import move_to_end, placeable
 from ..layers.mlp import GluMlp, Mlp, SwiGLU
 from ..layers.norm import LayerNorm, NormLayer
 
-__all__ = ["EvaAttention", "EvaBlock"]
+__all__ = ["EvaAttention", "EvaBlock", "EvaBlockPostNorm"]
 
 
 class EvaAttention(AttentionRope):
@@ -81,7 +81,8 @@ class EvaAttention(AttentionRope):
             return super().project(x)
         bias = torch.cat((self.q_bias, self.k_bias, self.v_bias))  # type: ignore[arg-type]
         qkv = self.qkv(x) + bias if self.qkv_bias_separate else F.linear(x, self.qkv.weight, bias)
-        return qkv.chunk(3, dim=-1)
+        q, k, v = qkv.chunk(3, dim=-1)
+        return q, k, v
 
 
 class EvaBlock(nn.Module):
@@ -176,3 +177,25 @@ class EvaBlock(nn.Module):
         x = x + self.drop_path1(y if self.gamma_1 is None else self.gamma_1 * y)
         y = self.mlp(self.norm2(x))
         return x + self.drop_path2(y if self.gamma_2 is None else self.gamma_2 * y)
+
+
+class EvaBlockPostNorm(EvaBlock):
+    """A block whose norms follow attention and feed-forward block; it has no layer scale.
+
+    Arguments as `EvaBlock`'s; those of layer scale, of `qk_norm` and of `num_kv_heads` are without effect, and
+    `swiglu_align_to` without `scale_mlp`.
+    """
+
+    @placeable
+    def __init__(self, dim: int, num_heads: int, norm_layer: NormLayer = nn.LayerNorm, **kwargs: Any) -> None:
+        kwargs.update(init_values=None, qk_norm=False, num_kv_heads=None)
+        if not kwargs.get("scale_mlp"):
+            kwargs["swiglu_align_to"] = 0
+        super().__init__(dim, num_heads, norm_layer=norm_layer, **kwargs)
+        move_to_end(self, "norm1", "drop_path1", "mlp", "norm2", "drop_path2")
+
+    def forward(
+        self, x: Tensor, rope: Tensor | None = None, attn_mask: Tensor | None = None, is_causal: bool = False
+    ) -> Tensor:
+        x = x + self.drop_path1(self.norm1(self.attn(x, rope, attn_mask, is_causal)))
+        return x + self.drop_path2(self.norm2(self.mlp(x)))

@@ -22,7 +22,7 @@ from ..layers.pos_embed import resample_abs_pos_embed
 from ..layers.weight_init import init_vit_module
 from .base import Flow, ImageModel, Indices, StateDict, Step
 
-__all__ = ["SequenceModel", "TokenModel"]
+__all__ = ["MaskedTokenModel", "SequenceModel", "TokenModel", "masks_given"]
 
 torch.fx.wrap("resample_abs_pos_embed")  # one node in a traced graph: what it does depends on the image's size
 
@@ -58,7 +58,7 @@ class SequenceModel(ImageModel):
     has_class_token: bool
     embed_dim: int
     norm_pre: nn.Module
-    blocks: nn.Sequential
+    blocks: nn.Sequential | nn.ModuleList
 
     # what a constructor calls
 
@@ -343,3 +343,45 @@ class TokenModel(SequenceModel):
                 return grid
         side = math.isqrt(count)
         return (side, side) if side * side == count != self.patch_embed.num_patches else None
+
+
+def masks_given(attn_mask: Tensor | None, is_causal: bool) -> dict[str, Any]:
+    """Arguments for a block, or an attention, that need not know them where there is no mask."""
+    return dict(attn_mask=attn_mask, is_causal=is_causal) if attn_mask is not None or is_causal else {}
+
+
+class MaskedTokenModel(TokenModel):
+    """A `TokenModel` whose callers may say which tokens see which."""
+
+    options = ("attn_mask", "is_causal")
+
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        """Image (B, in_chans, H, W) -> logits (B, num_classes), or features where `num_classes` is 0.
+
+        Args:
+            attn_mask: Who sees whom of all tokens, the prefix among them, in every block: as `Attention` takes it.
+            is_causal: Each token sees itself and those before it.
+        """
+        return self.forward_head(self.forward_features(x, **masks_given(attn_mask, is_causal)))
+
+    def forward_features(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
+        features: Tensor = self.run_flow(x, **masks_given(attn_mask, is_causal))
+        return features
+
+    def forward_intermediates(  # type: ignore[override]  # timm's order, with prefix tokens first
+        self,
+        x: Tensor,
+        indices: Indices = None,
+        return_prefix_tokens: bool = False,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+        output_dict: bool = False,
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
+    ) -> Any:
+        """As every model's; masks as `forward` takes them."""
+        return self.run_to_taps(
+            x, indices, norm, stop_early, output_fmt, intermediates_only, return_prefix_tokens, output_dict,
+            **masks_given(attn_mask, is_causal))

@@ -34,8 +34,8 @@ from ..layers.norm import LayerNorm, NormLayer, RmsNorm, get_norm_layer
 from ..layers.patch_embed import PatchEmbed
 from ..layers.pos_embed import resample_grid
 from ..registry import register_model
-from .base import Indices, KeyMap, StateDict, rename_keys
-from .tokens import TokenModel
+from .base import KeyMap, StateDict, rename_keys
+from .tokens import MaskedTokenModel, masks_given
 
 if TYPE_CHECKING:
     from ._variants.vision_transformer import *
@@ -60,11 +60,6 @@ def _attention(attn_layer: str | type[nn.Module], dim: int, depth: int, **kwargs
 
 def _scale(dim: int, init_values: float | None) -> nn.Module:
     return LayerScale(dim, init_values) if init_values else nn.Identity()
-
-
-def _given(attn_mask: Tensor | None, is_causal: bool) -> dict[str, Any]:
-    """Arguments for a block, or an attention, that need not know them where there is no mask."""
-    return dict(attn_mask=attn_mask, is_causal=is_causal) if attn_mask is not None or is_causal else {}
 
 
 def _path(rate: float) -> nn.Module:
@@ -118,7 +113,7 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
         """The mask as `Attention` takes it, which gets it only if there is one."""
-        x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x), **_given(attn_mask, is_causal))))
+        x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x), **masks_given(attn_mask, is_causal))))
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
 
 
@@ -131,7 +126,7 @@ class ResPostBlock(Block):
         move_to_end(self, "norm1", "drop_path1", "mlp", "norm2", "drop_path2")
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
-        x = x + self.drop_path1(self.norm1(self.attn(x, **_given(attn_mask, is_causal))))
+        x = x + self.drop_path1(self.norm1(self.attn(x, **masks_given(attn_mask, is_causal))))
         return x + self.drop_path2(self.norm2(self.mlp(x)))
 
 
@@ -147,7 +142,7 @@ class ParallelThingsBlock(nn.Module):
             norm=b.norm2, mlp=b.mlp, ls=b.ls2, drop_path=b.drop_path2)) for b in blocks)
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
-        masks = _given(attn_mask, is_causal)
+        masks = masks_given(attn_mask, is_causal)
         branches = [self._masked(attn, x, masks) if masks else attn(x) for attn in self.attns]
         x = x + torch.stack(branches).sum(dim=0)
         return x + torch.stack([ffn(x) for ffn in self.ffns]).sum(dim=0)
@@ -253,7 +248,7 @@ class DiffParallelScalingBlock(ParallelScalingBlock, DifferentialWeights):
 # --- the model
 
 
-class VisionTransformer(TokenModel):
+class VisionTransformer(MaskedTokenModel):
     """Vision transformer.
 
     Shapes: (B, in_chans, H, W) -> (B, num_classes); features are (B, prefix tokens + patches, embed_dim).
@@ -297,8 +292,7 @@ class VisionTransformer(TokenModel):
         ValueError: An option has an unknown value, or token pooling is asked for without a class token.
     """
 
-    pools: ClassVar[tuple[str, ...]] = (*TokenModel.pools, "map", "prr")
-    options = ("attn_mask", "is_causal")
+    pools: ClassVar[tuple[str, ...]] = (*MaskedTokenModel.pools, "map", "prr")
 
     def __init__(
         self,
@@ -381,37 +375,6 @@ class VisionTransformer(TokenModel):
             attn_pool = AttentionPoolPrr(embed_dim, num_heads, "token" if class_token else "avg")
         self.add_head(norm, num_classes, global_pool, fc_norm, final_norm, attn_pool, drop_rate)
         self.init_weights()
-
-    def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
-        """Image (B, in_chans, H, W) -> logits (B, num_classes), or features where `num_classes` is 0.
-
-        Args:
-            attn_mask: Who sees whom of all tokens, the prefix among them, in every block: as `Attention` takes it.
-            is_causal: Each token sees itself and those before it.
-        """
-        return self.forward_head(self.forward_features(x, **_given(attn_mask, is_causal)))
-
-    def forward_features(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
-        features: Tensor = self.run_flow(x, **_given(attn_mask, is_causal))
-        return features
-
-    def forward_intermediates(  # type: ignore[override]  # timm's order, with prefix tokens first
-        self,
-        x: Tensor,
-        indices: Indices = None,
-        return_prefix_tokens: bool = False,
-        norm: bool = False,
-        stop_early: bool = False,
-        output_fmt: str = "NCHW",
-        intermediates_only: bool = False,
-        output_dict: bool = False,
-        attn_mask: Tensor | None = None,
-        is_causal: bool = False,
-    ) -> Any:
-        """As every model's; masks as `forward` takes them."""
-        return self.run_to_taps(
-            x, indices, norm, stop_early, output_fmt, intermediates_only, return_prefix_tokens, output_dict,
-            **_given(attn_mask, is_causal))
 
     def get_intermediate_layers(
         self,
@@ -706,8 +669,11 @@ def _from_torchvision(state_dict: StateDict, model: nn.Module) -> StateDict:
 
 
 def _from_clip(state_dict: StateDict, model: nn.Module) -> StateDict:
+    return clip_keys(state_dict, "module.visual." if "module.visual.class_embedding" in state_dict else "visual.")
+
+
+def clip_keys(state_dict: StateDict, prefix: str) -> StateDict:
     """OpenAI's and OpenCLIP's own image tower; its projection becomes a classifier without bias."""
-    prefix = "module.visual." if "module.visual.class_embedding" in state_dict else "visual."
     out = rename_keys(
         state_dict,
         (r"^conv1\.", "patch_embed.proj."),
@@ -723,7 +689,8 @@ def _from_clip(state_dict: StateDict, model: nn.Module) -> StateDict:
         (r"\.mlp\.c_proj\.", ".mlp.fc2."),
         prefix=prefix,
     )
-    out["cls_token"] = out["cls_token"].reshape(1, 1, -1)
+    if "cls_token" in out:
+        out["cls_token"] = out["cls_token"].reshape(1, 1, -1)
     out["pos_embed"] = out["pos_embed"][None]
     projection = out.pop("proj", None)
     if projection is not None:
@@ -732,7 +699,7 @@ def _from_clip(state_dict: StateDict, model: nn.Module) -> StateDict:
     return out
 
 
-def _from_open_clip_trunk(state_dict: StateDict, model: nn.Module) -> StateDict:
+def from_open_clip_trunk(state_dict: StateDict, model: nn.Module) -> StateDict:
     """OpenCLIP around a tower of timm's."""
     is_wrapped = any(key.startswith("module.") for key in state_dict)
     prefix = "module.visual.trunk." if is_wrapped else "visual.trunk."
@@ -887,21 +854,21 @@ def _from_jax_array(name: str, value: Tensor) -> Tensor:
     return (value.flatten(0, 1) if heads_first and value.ndim == 3 else value.flatten(1)).T.contiguous()
 
 
-def _has(*keys: str) -> Callable[[Mapping[str, Any]], bool]:
+def has(*keys: str) -> Callable[[Mapping[str, Any]], bool]:
     return lambda state_dict: any(key in state_dict for key in keys)
 
 
-def _begins(*prefixes: str) -> Callable[[Mapping[str, Any]], bool]:
+def begins(*prefixes: str) -> Callable[[Mapping[str, Any]], bool]:
     return lambda state_dict: any(key.startswith(prefixes) for key in state_dict)
 
 
 VisionTransformer.key_maps = (
-    KeyMap("torchvision", _has("encoder.pos_embedding"), _from_torchvision),
-    KeyMap("clip", _has("visual.class_embedding", "module.visual.class_embedding"), _from_clip),
-    KeyMap("open_clip", _begins("visual.trunk.", "module.visual.trunk."), _from_open_clip_trunk),
-    KeyMap("dinov2", _has("mask_token", "vision_encoder.mask_token"), _from_dinov2),
-    KeyMap("beit3", _begins("beit3."), _from_beit3),
-    KeyMap("aimv2", _has("preprocessor.patchifier.proj.weight"), _from_aimv2),
-    KeyMap("radio", _begins("radio_model.model."), _from_radio),
+    KeyMap("torchvision", has("encoder.pos_embedding"), _from_torchvision),
+    KeyMap("clip", has("visual.class_embedding", "module.visual.class_embedding"), _from_clip),
+    KeyMap("open_clip", begins("visual.trunk.", "module.visual.trunk."), from_open_clip_trunk),
+    KeyMap("dinov2", has("mask_token", "vision_encoder.mask_token"), _from_dinov2),
+    KeyMap("beit3", begins("beit3."), _from_beit3),
+    KeyMap("aimv2", has("preprocessor.patchifier.proj.weight"), _from_aimv2),
+    KeyMap("radio", begins("radio_model.model."), _from_radio),
     KeyMap("jax", lambda keys: any(key.endswith("embedding/kernel") for key in keys), _from_jax),
 )

@@ -13,6 +13,7 @@ from mvlib.layers import StdConv2d
 from mvlib.models.byobnet import ByoBlockCfg
 
 _SMALL = dict(depth=3, embed_dim=192, num_heads=3)
+_EVA = dict(depth=3, embed_dim=48, num_heads=3, img_size=64)
 _TINY = dict(img_size=64, depths=(1, 1, 2, 1))
 _ONE_BLOCK = dict(depths=(1, 1, 1, 1), width_factor=0.125)
 _TWO_EACH = dict(block_config=(2, 2, 2, 2))
@@ -151,6 +152,19 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "efficientvit_l1": dict(widths=(8, 8, 16, 32, 32), depths=(1, 1, 1, 1, 1), head_widths=(32, 48)),
     },
     "efficientvit_msra": {"efficientvit_m0": dict(embed_dim=(16, 32, 48), num_heads=(2, 2, 3), depth=(1, 1, 1))},
+    "eva": {
+        "eva02_tiny_patch14_224": dict(_EVA, img_size=56),
+        "eva_giant_patch14_224": dict(_EVA, img_size=56, mlp_ratio=2),  # learned positions alone
+        "eva02_base_patch16_clip_224": _EVA,  # separate projections, norms inside
+        "eva02_enormous_patch14_clip_224": dict(_EVA, img_size=56, mlp_ratio=2),  # norms behind
+        "vit_mediumd_patch16_rope_reg1_gap_256": _EVA,
+        "vit_pe_core_tiny_patch16_384": dict(_EVA, attn_pool_num_heads=3),  # pooling by attention
+        "vit_pe_spatial_gigantic_patch14_448": dict(_EVA, img_size=56, mlp_ratio=2),  # no final norm
+        "vit_small_patch16_rope_224": _EVA,
+        "vit_small_patch16_rope_mixed_ape_224": _EVA,  # learned frequencies of each block and head
+        "vit_small_plus_patch16_dinov3_qkvb": _EVA,
+        "vit_large_patch16_sapiens2": dict(_EVA, num_kv_heads=(3, 1, 3)),  # heads in groups
+    },
     "ghostnet": {
         "ghostnet_050": {},
         "ghostnetv2_100": {},  # attention
