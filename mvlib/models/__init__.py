@@ -69,6 +69,7 @@ _NAMES = {
     ".pnasnet": ("PNASNet5Large",),
     ".pvt_v2": ("PyramidVisionTransformerV2",),
     ".repghost": ("RepGhostNet",),
+    ".repvit": ("RepVit",),
     ".resnetv2": ("ResNetV2",),
     ".rexnet": ("RexNet",),
     ".selecsls": ("SelecSls",),

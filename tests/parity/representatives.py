@@ -266,6 +266,10 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "regnetv_064": {},
     },
     "repghost": {"repghostnet_050": {}},
+    "repvit": {
+        "repvit_m0_9": dict(embed_dim=(16, 24, 32), depth=(2, 1, 1), distillation=False),
+        "repvit_m1": dict(embed_dim=(16, 24), depth=(1, 1)),  # norms within branches
+    },
     "res2net": {
         "res2net50_48w_2s": _SLIM,
         "res2net50_26w_4s": dict(_SLIM, layers=(2, 1, 1, 1)),  # splits that read one another

@@ -90,6 +90,7 @@ _CFGS = {  # what a family's weights have in common unless one says otherwise
     "pvt_v2": _row("patch_embed.proj", "head", crop_pct=0.9, fixed_input_size=False),
     "regnet": _row("stem.conv", "head.fc", test_input_size=(3, 288, 288), crop_pct=0.95, test_crop_pct=1.0),
     "repghost": _row("conv_stem", "classifier", license="mit"),
+    "repvit": _row("stem.conv1.c", ("head.head.l", "head.head_dist.l"), crop_pct=0.95),
     "res2net": _row("conv1", "fc", interpolation="bilinear", license="unknown"),
     "resnest": _row("conv1.0", "fc", interpolation="bilinear"),
     "resnet": _row("conv1", "fc", interpolation="bilinear"),

@@ -37,6 +37,7 @@ _CLASSES: dict[str, str] = {  # with timm's constructors, in the module of the f
     "pnasnet": "PNASNet5Large",
     "pvt_v2": "PyramidVisionTransformerV2",
     "repghost": "RepGhostNet",
+    "repvit": "RepVit",
     "resnet": "BasicBlock Bottleneck ResNet",
     "resnetv2": "ResNetV2",
     "rexnet": "RexNet",
@@ -113,6 +114,8 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
     "regnet": "Bottleneck PreBottleneck RegStage adjust_widths_groups_comp create_shortcut downsample_avg "
               "downsample_conv generate_regnet quantize_float",
     "repghost": "RepGhostBottleneck RepGhostModule repghost_model_convert",
+    "repvit": "ConvNorm NormLinear RepVggDw RepViTBlock RepVitClassifier RepVitDownsample RepVitMlp RepVitStage "
+              "RepVitStem",
     "res2net": "Bottle2neck",
     "resnest": "ResNestBottleneck",
     "resnet": "downsample_avg downsample_conv drop_blocks make_blocks",
@@ -200,6 +203,7 @@ CREATORS = {  # family: (timm's function, the class that it makes; "" where that
     "pvt_v2": ("_create_pvt2", "PyramidVisionTransformerV2"),
     "regnet": ("_create_regnet", ""),
     "repghost": ("_create_repghostnet", "RepGhostNet"),
+    "repvit": ("_create_repvit", "RepVit"),
     "res2net": ("_create_res2net", "ResNet"),
     "resnest": ("_create_resnest", "ResNet"),
     "resnet": ("_create_resnet", "ResNet"),
