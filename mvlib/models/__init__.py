@@ -50,6 +50,7 @@ _NAMES = {
     ".efficientvit_msra": ("EfficientVitMsra",),
     ".eva": ("Eva",),
     ".ghostnet": ("GhostNet",),
+    ".hgnet": ("HighPerfGpuNet",),
     ".hiera": ("Hiera",),
     ".hrnet": ("HighResolutionNet",),
     ".inception_next": ("MetaNeXt",),

@@ -171,6 +171,10 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "ghostnetv3_050": {},  # branches
     },
     "hardcorenas": {"hardcorenas_a": {}},
+    "hgnet": {
+        "hgnetv2_b0": {},  # light blocks, affine maps
+        "hgnet_tiny": dict(img_size=64),
+    },
     "hiera": {
         "hiera_tiny_224": dict(stages=(1, 1, 2, 1), embed_dim=24, img_size=64),
         "hiera_small_abswin_256": dict(stages=(1, 1, 1, 1), embed_dim=24, img_size=64),  # shortcuts without layers

@@ -73,6 +73,7 @@ _CFGS = {  # what a family's weights have in common unless one says otherwise
                               interpolation=None, fixed_input_size=True, license="mit"),
     "ghostnet": _row("conv_stem", "classifier"),
     "hardcorenas": _row("conv_stem", "classifier", interpolation="bilinear"),
+    "hgnet": _row("stem.stem1.conv", "head.fc", crop_pct=0.965, test_crop_pct=1.0, test_input_size=(3, 288, 288)),
     "hiera": _row("patch_embed.proj", "head.fc", **_FIXED, crop_pct=0.9),
     "hrnet": _row("conv1", "classifier", interpolation="bilinear", license="mit"),
     "inception_next": _row("stem.0", "head.fc2"),

@@ -20,6 +20,7 @@ _CLASSES: dict[str, str] = {  # with timm's constructors, in the module of the f
     "efficientvit_mit": "EfficientVit EfficientVitLarge",
     "efficientvit_msra": "EfficientVitMsra",
     "ghostnet": "GhostNet",
+    "hgnet": "HighPerfGpuNet",
     "hiera": "Hiera",
     "inception_next": "MetaNeXt",
     "inception_resnet_v2": "InceptionResnetV2",
@@ -92,6 +93,8 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
     "efficientvit_msra": "CascadedGroupAttention ConvMlp ConvNorm EfficientVitBlock EfficientVitStage "
                          "LocalWindowAttention NormLinear PatchEmbedding PatchMerging ResidualDrop",
     "ghostnet": "GhostBottleneck GhostBottleneckV3 GhostModule GhostModuleV2 GhostModuleV3",
+    "hgnet": "ClassifierHead ConvBNAct EseModule HighPerfGpuBlock HighPerfGpuStage LearnableAffineBlock LightConvBNAct "
+             "StemV1 StemV2 model_cfgs",
     "hiera": "HieraBlock MaskUnitAttention PatchEmbed Reroll Unroll conv_nd get_resized_mask undo_windowing",
     "hrnet": "HighResolutionModule",
     "inception_next": "InceptionDWConv2d MetaNeXtBlock MetaNeXtStage MlpClassifierHead",
@@ -190,6 +193,7 @@ CREATORS = {  # family: (timm's function, the class that it makes; "" where that
     "dpn": ("_create_dpn", "DPN"),
     "efficientvit_mit": ("_create_efficientvit", "EfficientVit"),
     "efficientvit_msra": ("_create_efficientvit_msra", "EfficientVitMsra"),
+    "hgnet": ("_create_hgnet", ""),
     "hiera": ("_create_hiera", "Hiera"),
     "hrnet": ("_create_hrnet", ""),
     "inception_next": ("_create_inception_next", "MetaNeXt"),
