@@ -15,8 +15,8 @@ from .norm import NormLayer, RmsNorm, get_norm_layer
 from .rope import apply_rot_embed_cat
 
 __all__ = [
-    "Attention", "AttentionRope", "DiffAttention", "DifferentialWeights", "attend", "attention_logits", "causal_mask",
-    "maybe_add_mask", "resolve_self_attn_mask", "self_mask",
+    "Attention", "AttentionRope", "DiffAttention", "DifferentialWeights", "KeylessBias", "attend", "attention_logits",
+    "causal_mask", "maybe_add_mask", "resolve_self_attn_mask", "self_mask",
 ]
 
 
@@ -92,6 +92,39 @@ def resolve_self_attn_mask(
     if mask is None or mask.dtype != torch.bool:
         return mask
     return torch.zeros_like(mask, dtype=attn.dtype).masked_fill(~mask, -math.inf)
+
+
+class KeylessBias(nn.Module):
+    """A bias for queries and values, none for keys (BEiT): `q_bias`, `v_bias` beside a linear layer `qkv` without.
+
+    To be derived from, by an attention that makes `qkv`, calls `add_keyless_bias`, and initialises what is its own.
+    """
+
+    qkv: Any
+    k_bias: Tensor | None
+
+    def add_keyless_bias(self, dim: int | None, separate: bool = False) -> None:
+        """Register biases of `dim` channels, or none; `separate` adds them behind the layer rather than in it."""
+        self.qkv_bias_separate = separate
+        self.q_bias = None if dim is None else nn.Parameter(torch.empty(dim))
+        self.register_buffer("k_bias", None if dim is None else torch.empty(dim), persistent=False)
+        self.v_bias = None if dim is None else nn.Parameter(torch.empty(dim))
+
+    def reset_keyless_bias(self) -> None:
+        for bias in (self.q_bias, self.v_bias):
+            if bias is not None:
+                nn.init.zeros_(bias)
+
+    def init_non_persistent_buffers(self) -> None:
+        if self.k_bias is not None:
+            self.k_bias.zero_()
+
+    def project_qkv(self, x: Tensor) -> Tensor:
+        """(..., dim) -> (..., 3 * channels): queries, keys, values."""
+        if self.q_bias is None:
+            return self.qkv(x)
+        bias = torch.cat((self.q_bias, self.k_bias, self.v_bias))  # type: ignore[list-item,arg-type]
+        return self.qkv(x) + bias if self.qkv_bias_separate else F.linear(x, self.qkv.weight, bias)
 
 
 class Attention(nn.Module):

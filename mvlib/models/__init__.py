@@ -37,6 +37,7 @@ _NAMES = {
         "register_model_deprecations",
     ),
     ".base": ("ImageModel",),
+    ".beit": ("Beit",),
     ".cait": ("Cait",),
     ".byobnet": ("ByobNet",),
     ".cspnet": ("CspNet",),

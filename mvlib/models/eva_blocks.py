@@ -10,11 +10,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers.activations import ActLayer
-from ..layers.attention import AttentionRope
+from ..layers.attention import AttentionRope, KeylessBias
 from ..layers.drop import DropPath
 from ..layers.helpers import move_to_end, placeable
 from ..layers.mlp import GluMlp, Mlp, SwiGLU
@@ -23,7 +22,7 @@ from ..layers.norm import LayerNorm, NormLayer
 __all__ = ["EvaAttention", "EvaBlock", "EvaBlockPostNorm"]
 
 
-class EvaAttention(AttentionRope):
+class EvaAttention(AttentionRope, KeylessBias):
     """`AttentionRope` whose keys have no bias; keys `q_bias`, `v_bias` beside a `qkv` without.
 
     Shapes: (B, N, dim) -> same. Arguments as there, and:
@@ -31,8 +30,6 @@ class EvaAttention(AttentionRope):
     Args:
         qkv_bias_separate: Add the bias behind the linear layer rather than in it.
     """
-
-    k_bias: Tensor | None
 
     @placeable
     def __init__(
@@ -55,11 +52,7 @@ class EvaAttention(AttentionRope):
         super().__init__(
             dim, num_heads, None, qkv_bias, qkv_fused, num_prefix_tokens, attn_drop, proj_drop, attn_head_dim,
             norm_layer, qk_norm, scale_norm, rotate_half=rotate_half, gated=gated)
-        self.qkv_bias_separate = qkv_bias_separate
-        has_biases = qkv_bias and qkv_fused
-        self.q_bias = nn.Parameter(torch.empty(self.attn_dim)) if has_biases else None
-        self.register_buffer("k_bias", torch.empty(self.attn_dim) if has_biases else None, persistent=False)
-        self.v_bias = nn.Parameter(torch.empty(self.attn_dim)) if has_biases else None
+        self.add_keyless_bias(self.attn_dim if qkv_bias and qkv_fused else None, qkv_bias_separate)
         if qkv_fused:
             self.qkv = nn.Linear(dim, 3 * self.attn_dim, bias=False)
         else:
@@ -68,20 +61,12 @@ class EvaAttention(AttentionRope):
         self.init_non_persistent_buffers()
 
     def reset_parameters(self) -> None:
-        for bias in (self.q_bias, self.v_bias):
-            if bias is not None:
-                nn.init.zeros_(bias)
-
-    def init_non_persistent_buffers(self) -> None:
-        if self.k_bias is not None:
-            self.k_bias.zero_()
+        self.reset_keyless_bias()
 
     def project(self, x: Tensor) -> tuple[Tensor, ...]:
-        if self.k_bias is None:
+        if self.q_bias is None:
             return super().project(x)
-        bias = torch.cat((self.q_bias, self.k_bias, self.v_bias))  # type: ignore[arg-type]
-        qkv = self.qkv(x) + bias if self.qkv_bias_separate else F.linear(x, self.qkv.weight, bias)
-        q, k, v = qkv.chunk(3, dim=-1)
+        q, k, v = self.project_qkv(x).chunk(3, dim=-1)
         return q, k, v
 
 

@@ -54,6 +54,12 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "coat_tiny": dict(_COAT, serial_depths=(1, 1, 1, 1), parallel_depth=2, embed_dims=(16, 24, 24, 24)),
     },
     "convit": {"convit_tiny": dict(depth=3, local_up_to_layer=2, embed_dim=16, img_size=64)},
+    "beit": {
+        "beit_base_patch16_224": dict(embed_dim=64, depth=2, num_heads=2, img_size=64),
+        "beitv2_base_patch16_224": dict(  # one bias for all blocks, positions, gated blocks
+            embed_dim=64, depth=2, num_heads=2, img_size=64, use_rel_pos_bias=False, use_shared_rel_pos_bias=True,
+            use_abs_pos_emb=True, swiglu_mlp=True, scale_mlp=True, init_values=None, global_pool="token"),
+    },
     "byoanet": {
         "botnet26t_256": _ATTENTIVE,
         "halonet26t": dict(_ATTENTIVE, self_attn_kwargs=dict(block_size=2, halo_size=1)),

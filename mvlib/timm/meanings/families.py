@@ -32,7 +32,8 @@ from .pretrained import DefaultCfg
 from .registry import generate_default_cfgs, get_arch_pretrained_cfgs
 
 __all__ = [
-    "BN_EPS_TF_DEFAULT", "BN_MOMENTUM_TF_DEFAULT", "get_init_weights_vit", "get_relative_position_index",
+    "BN_EPS_TF_DEFAULT", "BN_MOMENTUM_TF_DEFAULT", "beit_relative_position_index", "get_init_weights_vit",
+    "get_relative_position_index",
     "hybrid_filter_fn", "init_weights_reset_parameters", "init_weights_vit_jax", "init_weights_vit_moco",
     "init_weights_vit_timm", "load_vit_arrays", "resize_pos_embed", "resolve_act_layer", "resolve_bn_args",
     "window_reverse_to_size",
@@ -52,6 +53,8 @@ def _row(first_conv: str, classifier: str | tuple[str, ...], **others: Any) -> d
 
 
 _CFGS = {  # what a family's weights have in common unless one says otherwise
+    "beit": _row("patch_embed.proj", "head", pool_size=None, crop_pct=0.9, mean=(0.5,) * 3, std=(0.5,) * 3,
+                 fixed_input_size=True),
     "byoanet": _row("stem.conv1.conv", "head.fc", crop_pct=0.95, fixed_input_size=False,
                     min_input_size=(3, 224, 224)),
     "byobnet": _row("stem.conv", "head.fc", interpolation="bilinear"),
@@ -182,13 +185,24 @@ def checkpoint_filter_fn(
         interpolation, antialias, align_corners: How position embeddings and patches of vision transformers are
             resampled.
     """
-    for key in ("model", "state_dict"):
+    for key in ("model", "state_dict", "module"):
         state_dict = state_dict.get(key, state_dict)
     given = dict(interpolation=interpolation, antialias=antialias, align_corners=align_corners)
     if given != dict(interpolation="bicubic", antialias=True, align_corners=None):
         model = copy.copy(model)
         vars(model)["resampling"] = given
     return model.adapt_state_dict(clean_state_dict(state_dict))
+
+
+def resampling_filter_fn(
+    state_dict: Mapping[str, Any], model: ImageModel, interpolation: str = "bicubic", antialias: bool = True
+) -> StateDict:
+    """`checkpoint_filter_fn` as the families have it that know no older form of layer scale."""
+    return checkpoint_filter_fn(state_dict, model, False, interpolation, antialias)
+
+
+resampling_filter_fn.__name__ = "checkpoint_filter_fn"
+_RESAMPLING = ("beit",)
 
 
 def hybrid_filter_fn(
@@ -279,6 +293,11 @@ def resize_pos_embed(
         interpolation=interpolation, antialias=antialias)
 
 
+def beit_relative_position_index(window_size: tuple[int, int], device: torch.device | None = None) -> Tensor:
+    """BEiT's rows of a bias table for a class token and a window: (wh * ww + 1, wh * ww + 1)."""
+    return gen_relative_position_index(window_size, class_token=True, device=device)
+
+
 def get_relative_position_index(win_h: int, win_w: int, device: torch.device | None = None) -> Tensor:
     """Row of Swin's bias table for each pair of positions in a window: (wh * ww, wh * ww)."""
     return gen_relative_position_index((win_h, win_w), device=device)
@@ -298,7 +317,7 @@ def _of(family: str, kind: str) -> Any:
     if kind == "default_cfgs":
         return default_cfgs(family)
     if kind == "checkpoint_filter_fn":
-        return checkpoint_filter_fn
+        return resampling_filter_fn if family in _RESAMPLING else checkpoint_filter_fn
     function: Any = partial(_cfg if kind == "_cfg" else _create, family)
     function.__name__ = kind
     return function

@@ -7,6 +7,7 @@ _MOBILE = "mvlib.timm.meanings.mobile"
 
 _CLASSES: dict[str, str] = {  # with timm's constructors, in the module of the family; `timm.models` has them, too
     "byobnet": "ByoBlockCfg create_block create_byob_stem",
+    "beit": "Beit",
     "cait": "Cait ClassAttn LayerScaleBlock LayerScaleBlockClassAttn TalkingHeadAttn",
     "coat": "CoaT",
     "convit": "ConVit",
@@ -76,6 +77,7 @@ _ONLY_CONFIGURED: dict[str, str] = {  # what only the family's module has
     "hrnet": "cfg_cls=hrnet.cfg_cls",
 }
 _FURTHER: dict[str, str] = {  # what only the family's module has
+    "beit": "Attention Block RelativePositionBias",
     "byobnet": "BasicBlock BottleneckBlock DarkBlock DownsampleAvg EdgeBlock LayerFn MobileOneBlock RepVggBlock "
                "SelfAttnBlock Stem create_shortcut drop_blocks expand_blocks_cfg interleave_blocks reduce_feat_size "
                "register_block",
@@ -151,6 +153,7 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
     "xcit": "ClassAttentionBlock ConvPatchEmbed LPI PositionalEncodingFourier XCA XCABlock conv3x3",
 }
 _FUNCTIONS: dict[str, str] = {  # of `meanings.families`
+    "beit": "gen_relative_position_index=beit_relative_position_index",
     "maxxvit": "window_reverse=window_reverse_to_size",
     "naflexvit": "get_init_weights_vit",
     "swin_transformer": "get_relative_position_index",
@@ -180,8 +183,27 @@ _WITH_FILTER = (
     "byobnet cait coat convnext deit efficientvit_msra fasternet ghostnet hiera iformer levit mambaout maxxvit "
     "metaformer mlp_mixer naflexvit nest pit pvt_v2 rdnet sequencer shvit starnet swiftformer swin_transformer "
     "swin_transformer_v2 tiny_vit tnt tresnet vision_transformer xcit").split()
+_WITH_FILTER = (  # a line a letter
+    "beit byobnet "
+    "cait coat convnext "
+    "deit "
+    "fasternet "
+    "ghostnet "
+    "hiera "
+    "iformer "
+    "levit "
+    "mambaout maxxvit metaformer mlp_mixer "
+    "naflexvit nest "
+    "pit pvt_v2 "
+    "rdnet "
+    "sequencer shvit starnet swiftformer swin_transformer swin_transformer_v2 "
+    "tiny_vit tnt tresnet "
+    "vision_transformer "
+    "xcit "
+).split()
 
 CREATORS = {  # family: (timm's function, the class that it makes; "" where that takes a config by the name)
+    "beit": ("_create_beit", "Beit"),
     "byoanet": ("_create_byoanet", ""),
     "byobnet": ("_create_byobnet", ""),
     "convmixer": ("_create_convmixer", "ConvMixer"),

@@ -1,0 +1,296 @@
+"""BEiT (https://arxiv.org/abs/2106.08254) and BEiT v2 (https://arxiv.org/abs/2208.06366).
+
+A vision transformer that learns to fill in masked patches, as tokens of a discrete VAE or of a teacher. Beside ViT:
+attention knows the offset of two patches by a learned bias, in each block or one for all; keys have no bias; patches
+are pooled by mean. The masking token of pretraining is not here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..layers.activations import ActLayer
+from ..layers.attention import KeylessBias, attend
+from ..layers.config import use_fused_attn
+from ..layers.drop import DropPath, drop_path_rates
+from ..layers.helpers import placeable
+from ..layers.mlp import Mlp, SwiGLU
+from ..layers.norm import LayerNorm, NormLayer, get_norm_layer
+from ..layers.patch_embed import PatchEmbed
+from ..layers.rel_pos import RelPosTable
+from ..registry import register_model
+from .base import StateDict
+from .tokens import TokenModel
+
+if TYPE_CHECKING:
+    from ._variants.beit import *
+
+__all__ = ["Beit"]
+
+Grid = tuple[int, int]
+
+
+class Attention(RelPosTable, KeylessBias):
+    """Self-attention with a bias for the offset of query from key.
+
+    Shapes: (B, N, dim) -> same; N is a class token and the window. Keys `q_bias`, `v_bias`,
+    `relative_position_bias_table`, `qkv`, `proj`.
+
+    Args:
+        qkv_bias_separate: Add the bias behind the linear layer rather than in it.
+        window_size: Rows and columns of the patches; no bias of this block's own where None.
+        attn_head_dim: Channels of a head; `dim` / `num_heads` unless given.
+    """
+
+    window_size: Any
+
+    @placeable
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int = 8,
+        qkv_bias: bool = False,
+        qkv_bias_separate: bool = False,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        window_size: Grid | None = None,
+        attn_head_dim: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        head_dim = attn_head_dim or dim // num_heads
+        self.scale = head_dim ** -0.5
+        self.fused_attn = use_fused_attn()
+        self.qkv = nn.Linear(dim, 3 * head_dim * num_heads, bias=False)
+        self.add_keyless_bias(head_dim * num_heads if qkv_bias else None, qkv_bias_separate)
+        if window_size:
+            self.add_rel_pos_table(window_size, num_heads, prefix_tokens=1)
+        else:
+            self.window_size = self.relative_position_bias_table = self.relative_position_index = None  # type: ignore
+        self.attn_drop = nn.Dropout(attn_drop)
+        self.proj = nn.Linear(head_dim * num_heads, dim)
+        self.proj_drop = nn.Dropout(proj_drop)
+        self.reset_parameters()
+        if self.relative_position_index is None or not self.relative_position_index.is_meta:
+            self.init_non_persistent_buffers()
+
+    def reset_parameters(self) -> None:
+        self.reset_keyless_bias()
+        if self.relative_position_bias_table is not None:
+            nn.init.zeros_(self.relative_position_bias_table)
+
+    def init_non_persistent_buffers(self) -> None:
+        KeylessBias.init_non_persistent_buffers(self)
+        if self.window_size is not None:
+            RelPosTable.init_non_persistent_buffers(self)
+
+    def set_window_size(self, window_size: Any) -> None:
+        if self.window_size is not None:
+            super().set_window_size(window_size)
+
+    def forward(self, x: Tensor, shared_rel_pos_bias: Tensor | None = None) -> Tensor:
+        """`shared_rel_pos_bias` (heads, N, N) is added to this block's own."""
+        bias = shared_rel_pos_bias
+        if self.relative_position_bias_table is not None:
+            bias = self.get_bias() if bias is None else self.get_bias() + bias
+        q, k, v = self.project_qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+        x = attend(q, k, v, self.fused_attn, self.attn_drop, bias, self.scale)
+        return self.proj_drop(self.proj(x.transpose(1, 2).flatten(2)))
+
+
+class Block(nn.Module):
+    """Attention, then a feed-forward block, each behind a norm and around a residual. Shapes: (B, N, dim) -> same.
+
+    Args:
+        mlp_ratio: Hidden channels of the feed-forward block per channel.
+        scale_mlp: Another norm inside it.
+        swiglu_mlp: A gated one.
+        init_values: Initial layer scale; none where 0 or None.
+        window_size, attn_head_dim: As `Attention` takes them.
+    """
+
+    @placeable
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        qkv_bias: bool = False,
+        mlp_ratio: float = 4.0,
+        scale_mlp: bool = False,
+        swiglu_mlp: bool = False,
+        proj_drop: float = 0.0,
+        attn_drop: float = 0.0,
+        drop_path: float = 0.0,
+        init_values: float | None = None,
+        act_layer: ActLayer = nn.GELU,
+        norm_layer: NormLayer = LayerNorm,
+        window_size: Grid | None = None,
+        attn_head_dim: int | None = None,
+    ) -> None:
+        super().__init__()
+        norm = get_norm_layer(norm_layer) or LayerNorm
+        inner: dict[str, Any] = dict(norm_layer=norm if scale_mlp else None, drop=proj_drop)
+        self.norm1 = norm(dim)
+        self.attn = Attention(dim, num_heads, qkv_bias, attn_drop=attn_drop, proj_drop=proj_drop,
+                              window_size=window_size, attn_head_dim=attn_head_dim)
+        self.drop_path1 = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+        self.norm2 = norm(dim)
+        hidden = int(dim * mlp_ratio)
+        self.mlp = SwiGLU(dim, hidden, **inner) if swiglu_mlp else Mlp(dim, hidden, act_layer=act_layer, **inner)
+        self.drop_path2 = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+        self.init_values = init_values
+        self.gamma_1 = nn.Parameter(torch.empty(dim)) if init_values else None
+        self.gamma_2 = nn.Parameter(torch.empty(dim)) if init_values else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        for gamma in (self.gamma_1, self.gamma_2):
+            if gamma is not None:
+                nn.init.constant_(gamma, self.init_values or 0.0)
+
+    def forward(self, x: Tensor, shared_rel_pos_bias: Tensor | None = None) -> Tensor:
+        y = self.attn(self.norm1(x), shared_rel_pos_bias)
+        x = x + self.drop_path1(y if self.gamma_1 is None else self.gamma_1 * y)
+        y = self.mlp(self.norm2(x))
+        return x + self.drop_path2(y if self.gamma_2 is None else self.gamma_2 * y)
+
+
+class RelativePositionBias(RelPosTable):
+    """A bias for the offset of query from key, for all blocks: () -> (num_heads, N, N), a class token in front."""
+
+    @placeable
+    def __init__(self, window_size: Grid, num_heads: int) -> None:
+        super().__init__()
+        self.add_rel_pos_table(window_size, num_heads, prefix_tokens=1)
+        if not self.relative_position_index.is_meta:
+            self.reset_parameters()
+            self.init_non_persistent_buffers()
+
+    def reset_parameters(self) -> None:
+        nn.init.zeros_(self.relative_position_bias_table)
+
+    def forward(self) -> Tensor:
+        return self.get_bias()[0]
+
+
+class Beit(TokenModel):
+    """BEiT. Shapes: (B, in_chans, H, W) -> (B, num_classes); features are (B, 1 + patches, embed_dim).
+
+    Args:
+        img_size: Side, or (height, width), in pixels; biases and position embedding are of this size.
+        patch_size: Side, or (height, width), of a patch.
+        global_pool: "avg" over patches, "token" for the class token, or "" for none.
+        embed_dim, depth, num_heads: Channels of a token, blocks, attention heads.
+        qkv_bias: Whether queries and values have a bias.
+        mlp_ratio, swiglu_mlp, scale_mlp: As `Block` takes them.
+        drop_rate, pos_drop_rate, proj_drop_rate, attn_drop_rate: Dropout before the classifier, after the position
+            embedding, and in the blocks.
+        drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
+        init_values: Initial layer scale; none where None.
+        use_abs_pos_emb: A learned position embedding.
+        use_rel_pos_bias: Each block has a bias for offsets.
+        use_shared_rel_pos_bias: There is one for all blocks.
+        head_init_scale: Factor on the classifier's initial weights.
+        use_fc_norm: The final norm stands behind the pooling; by default where patches are pooled.
+
+    Raises:
+        ValueError: The pooling is unknown.
+    """
+
+    pools: ClassVar[tuple[str, ...]] = ("", "avg", "token")
+    fc_norm_name: ClassVar[str] = "use_fc_norm"
+    token_std: ClassVar[float] = 0.02
+    fix_init = True
+
+    def __init__(
+        self,
+        img_size: int | Grid = 224,
+        patch_size: int | Grid = 16,
+        in_chans: int = 3,
+        num_classes: int = 1000,
+        global_pool: str = "avg",
+        embed_dim: int = 768,
+        depth: int = 12,
+        num_heads: int = 12,
+        qkv_bias: bool = True,
+        mlp_ratio: float = 4.0,
+        swiglu_mlp: bool = False,
+        scale_mlp: bool = False,
+        drop_rate: float = 0.0,
+        pos_drop_rate: float = 0.0,
+        proj_drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        norm_layer: NormLayer = LayerNorm,
+        init_values: float | None = None,
+        use_abs_pos_emb: bool = True,
+        use_rel_pos_bias: bool = False,
+        use_shared_rel_pos_bias: bool = False,
+        head_init_scale: float = 0.001,
+        use_fc_norm: bool | None = None,
+    ) -> None:
+        super().__init__()
+        norm = get_norm_layer(norm_layer) or LayerNorm
+        self.in_chans, self.head_init_scale = in_chans, head_init_scale
+        patch_embed = PatchEmbed(img_size=img_size, patch_size=patch_size, in_chans=in_chans, embed_dim=embed_dim)
+        grid: Any = patch_embed.grid_size
+        self.add_tokens(patch_embed, embed_dim, positions=use_abs_pos_emb, pos_drop_rate=pos_drop_rate)
+        self.rel_pos_bias = RelativePositionBias(grid, num_heads) if use_shared_rel_pos_bias else None
+        if use_shared_rel_pos_bias:
+            self.shared = ("shared_rel_pos_bias",)
+        self.blocks = nn.Sequential(*(
+            Block(embed_dim, num_heads, qkv_bias, mlp_ratio, scale_mlp, swiglu_mlp, proj_drop_rate, attn_drop_rate,
+                  rate, init_values, norm_layer=norm, window_size=grid if use_rel_pos_bias else None)
+            for rate in drop_path_rates(drop_path_rate, depth)))
+        self.add_head(norm, num_classes, global_pool, use_fc_norm, drop_rate=drop_rate)
+        self.init_weights()
+
+    def share(self, x: Tensor) -> tuple[Tensor, ...]:
+        assert self.rel_pos_bias is not None  # or nothing is shared
+        return x, self.rel_pos_bias()
+
+    def init_module(self, name: str, module: nn.Module) -> None:
+        super().init_module(name, module)
+        if name == "head" and isinstance(module, nn.Linear) and self.head_init_scale:
+            module.weight.mul_(self.head_init_scale)
+            module.bias.mul_(self.head_init_scale)
+
+    def no_weight_decay(self) -> set[str]:
+        tables = {name for name, _ in self.named_parameters() if name.endswith("relative_position_bias_table")}
+        return {"pos_embed", "cls_token", *tables}
+
+    def set_input_size(self, img_size: int | Grid | None = None, patch_size: int | Grid | None = None) -> None:
+        """Change image and patch size, in place; position embedding, biases and patch weights are resampled."""
+        super().set_input_size(img_size, patch_size)
+        for module in self.modules():
+            if isinstance(module, RelPosTable):
+                module.set_window_size(self.patch_embed.grid_size)
+
+    def fit_state_dict(self, state_dict: StateDict) -> StateDict:
+        owners = {name: module for name, module in self.named_modules() if isinstance(module, RelPosTable)}
+        fitted = {}
+        for key, value in super().fit_state_dict(state_dict).items():
+            path, _, leaf = key.rpartition(".")
+            if leaf == "relative_position_index":
+                continue  # we compute it
+            if leaf == "relative_position_bias_table" and path in owners:
+                value = owners[path].fit_table(value)
+            fitted[key] = value
+        return fitted
+
+
+_BIASES = dict(use_abs_pos_emb=False, use_rel_pos_bias=True, init_values=1e-5)
+_LARGE = dict(_BIASES, embed_dim=1024, depth=24, num_heads=16)
+
+register_model.variants(__name__, Beit, {
+    "beit_base_patch16_224": (_BIASES, dict(init_values=0.1)),
+    "beit_base_patch16_384": (_BIASES, dict(init_values=0.1, img_size=384)),
+    "beit_large_patch16_224": _LARGE,
+    "beit_large_patch16_384": (_LARGE, dict(img_size=384)),
+    "beit_large_patch16_512": (_LARGE, dict(img_size=512)),
+    "beitv2_base_patch16_224": _BIASES,
+    "beitv2_large_patch16_224": _LARGE,
+})
