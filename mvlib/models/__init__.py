@@ -53,6 +53,7 @@ _NAMES = {
     ".ghostnet": ("GhostNet",),
     ".hgnet": ("HighPerfGpuNet",),
     ".hiera": ("Hiera",),
+    ".hieradet_sam2": ("HieraDet",),
     ".hrnet": ("HighResolutionNet",),
     ".inception_next": ("MetaNeXt",),
     ".inception_resnet_v2": ("InceptionResnetV2",),

@@ -493,7 +493,7 @@ class Hiera(BlockPyramid):
         Args:
             mask: (B, units), True for mask units to keep, of each image as many.
         """
-        return self.forward_image(x) if mask is None else self.forward_features(x, mask)
+        return self.forward_features(x, mask) if isinstance(mask, Tensor) else self.forward_image(x)
 
     def forward_image(self, x: Tensor) -> Tensor:
         return self.forward_head(self.forward_features(x))
@@ -510,12 +510,13 @@ class Hiera(BlockPyramid):
             mask = self.get_random_mask(x, self.patch_drop_rate)
         if return_intermediates:
             return self.forward_intermediates(x, mask, output_fmt="NHWC")
-        return self.run_flow(x) if mask is None else self.run_flow(x, mask=mask)
+        # What torch.fx puts in the place of a mask is no tensor: a traced model takes images alone.
+        return self.run_flow(x, mask=mask) if isinstance(mask, Tensor) else self.run_flow(x)
 
     def forward_intermediates(  # type: ignore[override]  # timm's order, with the mask first
         self,
         x: Tensor,
-        mask: Tensor | None = None,
+        mask: Tensor | Indices = None,
         indices: Indices = None,
         norm: bool = False,
         stop_early: bool = True,
@@ -528,12 +529,15 @@ class Hiera(BlockPyramid):
         """As every model's, by default of the ends of stages and without what follows the last that was asked for.
 
         Args:
-            mask: As `forward` takes it; maps are then of units, "NHWC": (B, kept units, *sides of a unit, C).
+            mask: As `forward` takes it; maps are then of units, "NHWC": (B, kept units, *sides of a unit, C). Or the
+                `indices`, which other models have in its place.
             coarse: Otherwise `indices` count blocks.
 
         Raises:
             ValueError: An index is out of range, or the format cannot be given.
         """
+        if mask is not None and not isinstance(mask, Tensor):
+            mask, indices = None, mask
         known = ("NCHW", "NHWC") if mask is None and len(self.img_size) == 2 else ("NHWC",)
         if output_fmt not in known:
             raise ValueError(f"output_fmt {output_fmt!r} is not one of {', '.join(known)}")

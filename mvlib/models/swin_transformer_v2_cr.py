@@ -87,6 +87,8 @@ class WindowMultiHeadAttention(WindowAttention):
         ValueError: The heads do not divide the channels.
     """
 
+    relative_coordinates_log: Tensor
+
     @placeable
     def __init__(
         self,
@@ -110,7 +112,7 @@ class WindowMultiHeadAttention(WindowAttention):
         self.softmax = nn.Softmax(dim=-1)
         self.meta_mlp = Mlp(2, meta_hidden_dim, num_heads, act_layer=nn.ReLU, drop=(0.125, 0.0))
         self.logit_scale = nn.Parameter(torch.empty(num_heads))
-        self._register_positions(self.logit_scale.device)
+        self._register_positions(torch.empty(0).device)  # parameters may be elsewhere
         if not self.logit_scale.is_meta:
             self.reset_parameters()
 
@@ -118,7 +120,7 @@ class WindowMultiHeadAttention(WindowAttention):
         nn.init.constant_(self.logit_scale, math.log(10))
 
     def init_non_persistent_buffers(self) -> None:
-        self._register_positions(self.logit_scale.device)
+        self._register_positions(self.relative_coordinates_log.device)
 
     def _register_positions(self, device: torch.device) -> None:
         area, dtype = math.prod(self.window_size), self.logit_scale.dtype

@@ -185,6 +185,10 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "hiera_tiny_224": dict(stages=(1, 1, 2, 1), embed_dim=24, img_size=64),
         "hiera_small_abswin_256": dict(stages=(1, 1, 1, 1), embed_dim=24, img_size=64),  # shortcuts without layers
     },
+    "hieradet_sam2": {
+        "sam2_hiera_tiny": dict(stages=(1, 1, 2, 1), embed_dim=24, global_att_blocks=(3,)),
+        "hieradet_small": dict(stages=(1, 1, 2, 1), embed_dim=24, global_att_blocks=(3,)),  # layer scale
+    },
     "hrnet": {"hrnet_w18_small": {}},
     "inception_next": {"inception_next_atto": dict(depths=(1, 1, 2, 1), dims=(16, 24, 32, 40))},
     "inception_resnet_v2": {"inception_resnet_v2": {}},

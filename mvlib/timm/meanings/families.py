@@ -23,7 +23,7 @@ from ...layers.rel_pos import gen_relative_position_index
 from ...layers.weight_init import init_vit_module
 from ...layers.window import window_reverse
 from ...loading import read_state_dict
-from ...models.base import ImageModel, StateDict
+from ...models.base import ImageModel, StateDict, rename_keys
 from ..tables.models import CREATORS
 from . import configs
 from .builder import build_model_with_cfg
@@ -36,7 +36,7 @@ __all__ = [
     "get_relative_position_index",
     "hybrid_filter_fn", "init_weights_reset_parameters", "init_weights_vit_jax", "init_weights_vit_moco",
     "init_weights_vit_timm", "load_vit_arrays", "resize_pos_embed", "resolve_act_layer", "resolve_bn_args",
-    "window_reverse_to_size",
+    "sam2_filter_fn", "window_reverse_to_size",
 ]
 
 # --- configs of weights
@@ -78,6 +78,8 @@ _CFGS = {  # what a family's weights have in common unless one says otherwise
     "hardcorenas": _row("conv_stem", "classifier", interpolation="bilinear"),
     "hgnet": _row("stem.stem1.conv", "head.fc", crop_pct=0.965, test_crop_pct=1.0, test_input_size=(3, 288, 288)),
     "hiera": _row("patch_embed.proj", "head.fc", **_FIXED, crop_pct=0.9),
+    "hieradet_sam2": _row("patch_embed.proj", "head.fc", num_classes=0, input_size=(3, 896, 896), pool_size=(28, 28),
+                          crop_pct=1.0, min_input_size=(3, 224, 224)),
     "hrnet": _row("conv1", "classifier", interpolation="bilinear", license="mit"),
     "inception_next": _row("stem.0", "head.fc2"),
     "inception_v3": _row("Conv2d_1a_3x3.conv", "fc", input_size=(3, 299, 299), pool_size=(8, 8), **_HALF),
@@ -210,6 +212,12 @@ def hybrid_filter_fn(
 ) -> StateDict:
     """The same for hybrid vision transformers, with the arguments that timm has there."""
     return checkpoint_filter_fn(state_dict, model, interpolation=interpolation, antialias=antialias)
+
+
+def sam2_filter_fn(state_dict: Mapping[str, Any], model: ImageModel | None = None, prefix: str = "") -> StateDict:
+    """A state dict of SAM 2's image encoder in our names: what begins with `prefix`, without it."""
+    names = importlib.import_module("mvlib.models.hieradet_sam2").META_NAMES
+    return rename_keys(state_dict.get("model", state_dict), *names, prefix=prefix)
 
 
 def load_vit_arrays(

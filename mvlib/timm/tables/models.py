@@ -98,6 +98,7 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
     "hgnet": "ClassifierHead ConvBNAct EseModule HighPerfGpuBlock HighPerfGpuStage LearnableAffineBlock LightConvBNAct "
              "StemV1 StemV2 model_cfgs",
     "hiera": "HieraBlock MaskUnitAttention PatchEmbed Reroll Unroll conv_nd get_resized_mask undo_windowing",
+    "hieradet_sam2": "HieraDet HieraPatchEmbed MultiScaleAttention MultiScaleBlock window_unpartition",
     "hrnet": "HighResolutionModule",
     "inception_next": "InceptionDWConv2d MetaNeXtBlock MetaNeXtStage MlpClassifierHead",
     "inception_resnet_v2": "Block17 Block35 Block8 Mixed_5b Mixed_6a Mixed_7a",
@@ -154,6 +155,7 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
 }
 _FUNCTIONS: dict[str, str] = {  # of `meanings.families`
     "beit": "gen_relative_position_index=beit_relative_position_index",
+    "hieradet_sam2": "checkpoint_filter_fn=sam2_filter_fn",
     "maxxvit": "window_reverse=window_reverse_to_size",
     "naflexvit": "get_init_weights_vit",
     "swin_transformer": "get_relative_position_index",
@@ -166,6 +168,7 @@ _FUNCTIONS: dict[str, str] = {  # of `meanings.families`
 _LAYERS: dict[str, dict[str, str]] = {
     "byobnet": {"mvlib.layers.conv": "num_groups"},
     "efficientnet": {_MOBILE: "EfficientNetFeatures"},
+    "hieradet_sam2": {"mvlib.layers.window": "window_partition"},
     "hrnet": {"mvlib.timm.meanings.hrnet": "HighResolutionNetFeatures block_types_dict",
               "torch.nn": "SequentialList=Sequential"},
     "maxxvit": {"mvlib.layers.conv": "num_groups"},
@@ -185,6 +188,7 @@ _WITH_FILTER = (
     "swin_transformer_v2 tiny_vit tnt tresnet vision_transformer xcit").split()
 _WITH_FILTER = (  # a line a letter
     "beit byobnet "
+    "byobnet "
     "cait coat convnext "
     "deit "
     "fasternet "
@@ -197,6 +201,7 @@ _WITH_FILTER = (  # a line a letter
     "pit pvt_v2 "
     "rdnet "
     "sequencer shvit starnet swiftformer swin_transformer swin_transformer_v2 "
+    "sequencer shvit starnet swiftformer swin_transformer swin_transformer_v2 swin_transformer_v2_cr "
     "tiny_vit tnt tresnet "
     "vision_transformer "
     "xcit "
@@ -217,6 +222,7 @@ CREATORS = {  # family: (timm's function, the class that it makes; "" where that
     "efficientvit_msra": ("_create_efficientvit_msra", "EfficientVitMsra"),
     "hgnet": ("_create_hgnet", ""),
     "hiera": ("_create_hiera", "Hiera"),
+    "hieradet_sam2": ("_create_hiera_det", "HieraDet"),
     "hrnet": ("_create_hrnet", ""),
     "inception_next": ("_create_inception_next", "MetaNeXt"),
     "mambaout": ("_create_mambaout", "MambaOut"),
