@@ -108,7 +108,8 @@ class Subject:
         convert_tensors(copy, torch.float32, device)
         self.data_config = self._data_config(img_size)
         self.size: Any = self.data_config["input_size"][1:]
-        if not dynamic_size and not is_extractor and self.classifier.img_size not in (None, self.size):
+        resamples = getattr(copy, "resamples_positions", False) or self.classifier.img_size not in (None, self.size)
+        if not dynamic_size and not is_extractor and resamples:
             copy.set_input_size(self.size)  # once, and not as it runs, by an operation that few libraries have
         if features == "maps" and not is_extractor:
             copy = FeatureExtractor(copy, out_indices)

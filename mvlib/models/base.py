@@ -341,8 +341,7 @@ class ImageModel(nn.Module):
             return x
         for step in self.flow.stem:
             x = self.run_step(step, x, shared)
-        all_take_the_same = len({step.takes for step in self.flow.stages}) == 1
-        if container is not None and not self.grad_checkpointing and all_take_the_same and runs_by_itself(container):
+        if container is not None and not self.grad_checkpointing and runs_by_itself(container):
             step = self.flow.stages[0]
             x = self.run_step(replace(step, name=self.flow.container), x, shared)
         else:

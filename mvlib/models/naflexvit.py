@@ -418,6 +418,20 @@ class NaFlexEmbeds(nn.Module):
         return _from_grid(self.pos_embed, rows, columns, self.pos_embed_interp_mode, self.pos_embed_ar_preserving,
                           self.pos_embed_antialias, self.pos_embed_align_corners)
 
+    def set_grid(self, rows: int, columns: int) -> None:
+        """Learn positions for a grid of this shape from now on, which begin as those of the old one."""
+        with torch.no_grad():
+            if self.pos_embed is not None:
+                table = self.positions(rows, columns).unflatten(1, (rows, columns))
+                self.pos_embed = nn.Parameter(table, self.pos_embed.requires_grad)
+            elif self.pos_embed_type == "factorized":
+                if self.pos_embed_ar_preserving:
+                    rows = columns = max(rows, columns)
+                for name, length in (("pos_embed_y", rows), ("pos_embed_x", columns)):
+                    side = getattr(self, name)
+                    setattr(self, name, nn.Parameter(_resample_side(side, length), side.requires_grad))
+        self.pos_embed_grid_size = (rows, columns)
+
     @_uncompiled
     def positions_at(self, patch_coord: Tensor) -> Tensor:
         """What is added to patches of these coordinates (B, N, 2), each image having a grid of its own."""
@@ -544,6 +558,7 @@ class NaFlexVit(SequenceModel):
 
     pools: ClassVar[tuple[str, ...]] = (*SequenceModel.pools, "map")
     options = ("attn_mask",)
+    resamples_positions = True  # in each pass
 
     def __init__(
         self,
@@ -770,6 +785,12 @@ class NaFlexVit(SequenceModel):
         return found
 
     # training and weights
+
+    def set_input_size(self, img_size: int | Grid) -> None:
+        """Resample positions for images of this size, in place: once, and not in each pass. Other sizes are still
+        taken."""
+        self.embeds.set_grid(*self.embeds.dynamic_feat_size(to_2tuple(img_size)))
+        self.note_arguments(pos_embed_grid_size=self.embeds.pos_embed_grid_size)
 
     def get_patch_size(self) -> Grid:
         """(height, width) of a patch: what loaders of patches ask for."""

@@ -263,7 +263,8 @@ def loader(workers=0, **options):
 
 
 @pytest.mark.parametrize("options", [{}, dict(patch_size=None, patch_size_choices=[4, 8], use_prefetcher=False),
-                                     dict(patchify_channels_last=False, mixup_fn=None)])
+                                     dict(patchify_channels_last=False, mixup_fn=None),
+                                     dict(distributed=True, rank=1, world_size=2, dataset=Pictures(46))])
 def test_batches_depend_on_neither_workers_nor_start(options):
     whole = loader(**options)
     whole.set_epoch(2)

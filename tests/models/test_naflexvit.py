@@ -395,6 +395,21 @@ def test_evas_with_patches(name, options, monkeypatch):
     assert difference(own(image), model(image)) < 1e-5
 
 
+@pytest.mark.parametrize("name", ["learned", "square", "factorized", "factorized square", "axial"])
+@torch.no_grad()
+def test_positions_for_one_size(name):
+    """An image of that size has the answer it had; the arguments build the model that there is now."""
+    own, _ = pair(**CASES[name])
+    own = mvlib.create_model(NAME, pretrained=False, **own.model_args).eval()
+    image = torch.randn(1, 3, 12, 32)
+    before = own(image)
+    own.set_input_size((12, 32))
+    assert difference(own(image), before) < 1e-5
+    assert own.embeds.pos_embed_grid_size == ((8, 8) if name == "factorized square" else (3, 8))
+    again = mvlib.create_model(NAME, pretrained=False, **own.model_args)
+    again.load_state_dict(own.state_dict())
+
+
 def test_naflex_by_timms_name():
     from mvlib.timm import create_model
 

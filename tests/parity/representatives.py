@@ -21,7 +21,7 @@ _COAT = dict(embed_dims=(16, 24, 32, 32), img_size=64)
 _ONE_EACH = dict(layers=(1, 1, 1, 1))
 _CHANNELS = (128, 256, 256, 256)
 _SLIM = dict(_ONE_EACH, channels=(16, 32, 64, 128))
-_NAFLEX = dict(depth=2, embed_dim=48, num_heads=3)
+_NAFLEX = dict(depth=2, embed_dim=48, num_heads=3, pos_embed_grid_size=(4, 4))
 _NARROW = dict(layer_per_block=2, block_per_stage=[1, 1, 1, 2], stage_conv_chs=[32] * 4, stage_out_chs=[64] * 4)
 _FOUR_STAGES = dict(depth=(1, 1, 2, 1), out_chs=(16, 16, 32, 32), stem_out_chs=(8, 16))
 _FIVE_STAGES = dict(depth=(1, 1, 1, 2, 1), out_chs=(16, 16, 16, 32, 32), stem_out_chs=8)
@@ -243,7 +243,8 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
     "naflexvit": {
         "naflexvit_base_patch16_map": _NAFLEX,
         "naflexvit_base_patch16_gap": _NAFLEX,
-        "naflexvit_base_patch16_par_gap": dict(_NAFLEX, pos_embed_grid_size=(5, 3)),
+        "naflexvit_base_patch16_par_gap": dict(  # positions resampled by what ONNX has, too
+            _NAFLEX, pos_embed_grid_size=(5, 3), pos_embed_interp_mode="bilinear", pos_embed_antialias=False),
         "naflexvit_base_patch16_parfac_gap": dict(_NAFLEX, pos_embed_grid_size=(5, 3)),
         "naflexvit_base_patch16_radio_v3": dict(_NAFLEX, pos_embed_grid_size=(6, 6), rope_type="mixed"),
         "naflexvit_base_patch16_siglip": dict(
