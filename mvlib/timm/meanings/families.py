@@ -74,6 +74,9 @@ _CFGS = {  # what a family's weights have in common unless one says otherwise
     "efficientvit_mit": _row("stem.in_conv.conv", "head.classifier.4", crop_pct=0.95, interpolation=None),
     "efficientvit_msra": _row("patch_embed.conv1.conv", "head.linear", input_size=None, pool_size=(4, 4), crop_pct=None,
                               interpolation=None, fixed_input_size=True, license="mit"),
+    "eva": _row(
+        "patch_embed.proj", "head", **_FIXED, crop_pct=0.9, mean=(0.48145466, 0.4578275, 0.40821073),
+        std=(0.26862954, 0.26130258, 0.27577711), license="mit"),
     "ghostnet": _row("conv_stem", "classifier"),
     "hardcorenas": _row("conv_stem", "classifier", interpolation="bilinear"),
     "hgnet": _row("stem.stem1.conv", "head.fc", crop_pct=0.965, test_crop_pct=1.0, test_input_size=(3, 288, 288)),
@@ -187,7 +190,7 @@ def checkpoint_filter_fn(
         interpolation, antialias, align_corners: How position embeddings and patches of vision transformers are
             resampled.
     """
-    for key in ("model", "state_dict", "module"):
+    for key in ("model_ema", "model", "module", "state_dict"):
         state_dict = state_dict.get(key, state_dict)
     given = dict(interpolation=interpolation, antialias=antialias, align_corners=align_corners)
     if given != dict(interpolation="bicubic", antialias=True, align_corners=None):

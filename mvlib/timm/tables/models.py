@@ -20,6 +20,7 @@ _CLASSES: dict[str, str] = {  # with timm's constructors, in the module of the f
     "efficientnet": "EfficientNet",
     "efficientvit_mit": "EfficientVit EfficientVitLarge",
     "efficientvit_msra": "EfficientVitMsra",
+    "eva": "Eva",
     "ghostnet": "GhostNet",
     "hgnet": "HighPerfGpuNet",
     "hiera": "Hiera",
@@ -169,6 +170,7 @@ _LAYERS: dict[str, dict[str, str]] = {
     "byobnet": {"mvlib.layers.conv": "num_groups"},
     "efficientnet": {_MOBILE: "EfficientNetFeatures"},
     "hieradet_sam2": {"mvlib.layers.window": "window_partition"},
+    "eva": {"mvlib.models.eva_blocks": "EvaAttention EvaBlock EvaBlockPostNorm"},
     "hrnet": {"mvlib.timm.meanings.hrnet": "HighResolutionNetFeatures block_types_dict",
               "torch.nn": "SequentialList=Sequential"},
     "maxxvit": {"mvlib.layers.conv": "num_groups"},
@@ -183,7 +185,7 @@ _LAYERS: dict[str, dict[str, str]] = {
                            "mvlib.models.tokens": "resample_abs_pos_embed"},  # where it is used: users replace it
 }
 _WITH_FILTER = (
-    "byobnet cait coat convnext deit efficientvit_msra fasternet ghostnet hiera iformer levit mambaout maxxvit "
+    "byobnet cait coat convnext deit efficientvit_msra eva fasternet ghostnet hiera iformer levit mambaout maxxvit "
     "metaformer mlp_mixer naflexvit nest pit pvt_v2 rdnet sequencer shvit starnet swiftformer swin_transformer "
     "swin_transformer_v2 tiny_vit tnt tresnet vision_transformer xcit").split()
 _WITH_FILTER = (  # a line a letter
@@ -221,6 +223,7 @@ CREATORS = {  # family: (timm's function, the class that it makes; "" where that
     "efficientvit_mit": ("_create_efficientvit", "EfficientVit"),
     "efficientvit_msra": ("_create_efficientvit_msra", "EfficientVitMsra"),
     "hgnet": ("_create_hgnet", ""),
+    "eva": ("_create_eva", "Eva"),
     "hiera": ("_create_hiera", "Hiera"),
     "hieradet_sam2": ("_create_hiera_det", "HieraDet"),
     "hrnet": ("_create_hrnet", ""),
