@@ -36,6 +36,13 @@ def _byob(kind: str, first_stride: int = 2, **kwargs: Any) -> tuple[ByoBlockCfg,
     return tuple(ByoBlockCfg(kind, *row, **kwargs) for row in rows)
 
 
+def _patches(kind: str) -> tuple[Any, ...]:
+    """Bottlenecks, and behind the last of them a block of a small transformer."""
+    options = dict(transformer_dim=32, transformer_depth=1, patch_size=2)
+    *stages, last = _byob("bottle")
+    return (*stages, (last, ByoBlockCfg(kind, 1, last.c, 1, block_kwargs=options)))
+
+
 def _aligned(**last: Any) -> list[dict[str, Any]]:
     chs = ((64, 16, 2), (16, 16, 2), (16, 24, 2), (24, 24, 1), (24, (24, 32, 32), 2), (32, (32, 32, 48), 1))
     blocks = [dict(in_chs=a, out_chs=b, stride=stride) for a, b, stride in chs]
@@ -239,6 +246,10 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "mobilenetv4_conv_blur_medium": {},
         "mobilenetv4_conv_aa_medium": {},
         "mobilenetv4_hybrid_medium_075": {},
+    },
+    "mobilevit": {
+        "mobilevit_xxs": dict(blocks=_patches("mobilevit"), num_features=48),
+        "mobilevitv2_050": dict(blocks=_patches("mobilevit2")),
     },
     "naflexvit": {
         "naflexvit_base_patch16_map": _NAFLEX,

@@ -177,7 +177,7 @@ _KINDS = {
     "VovNet": _Kind("vovnet", "in_chans num_classes global_pool output_stride norm_layer act_layer drop_rate "
                     "drop_path_rate", _spell_out_mapping),
 }
-_CLASSES = {"byoanet": "ByobNet", **{kind.module: name for name, kind in _KINDS.items()}}
+_CLASSES = {"byoanet": "ByobNet", "mobilevit": "ByobNet", **{kind.module: name for name, kind in _KINDS.items()}}
 
 
 # --- configs
@@ -312,6 +312,7 @@ _MAKERS: dict[str, Callable[[Arguments], Any]] = {  # family: (an architecture's
     "hrnet": lambda row: _hrnet_config(**{key: value for key, value in row.items() if key != "head_conv_bias"}),
     "levit": _levit_config,
     "maxxvit": _maxxvit_config,
+    "mobilevit": lambda row: _regnet_like("ByoModelCfg", row),
     "nfnet": lambda row: _regnet_like("NfCfg", row),
     "regnet": lambda row: _regnet_like("RegNetCfg", row),
     "vovnet": _vovnet_config,

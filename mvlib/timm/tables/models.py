@@ -73,7 +73,7 @@ _CONFIGURED: dict[str, str] = {  # classes that take a config, and configs; `tim
 }
 _ONLY_CONFIGURED: dict[str, str] = {  # what only the family's module has
     **{family: f"model_cfgs={family}.model_cfgs" for family in (
-        "byoanet", "byobnet", "levit", "maxxvit", "nfnet", "regnet", "vovnet")},
+        "byoanet", "byobnet", "levit", "maxxvit", "mobilevit", "nfnet", "regnet", "vovnet")},
     "cspnet": "CspModelCfg CspStagesCfg CspStemCfg model_cfgs=cspnet.model_cfgs",
     "hrnet": "cfg_cls=hrnet.cfg_cls",
 }
@@ -111,6 +111,7 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
                   "MetaFormerStage MlpHead Pooling Scale SepConv SquaredReLU StarReLU Stem",
     "mambaout": "Downsample DownsampleNormFirst GatedConvBlock MambaOutStage MlpHead Stem",
     "mlp_mixer": "Affine ResBlock SpatialGatingBlock SpatialGatingUnit",
+    "mobilevit": "LinearSelfAttention LinearTransformerBlock MobileVitBlock MobileVitV2Block",
     "naflexvit": "NaFlexEmbeds batch_patchify calculate_naflex_grid_sizes create_attention_mask get_block_fn "
                  "global_pool_naflex",
     "nest": "Attention ConvPool TransformerLayer blockify deblockify resize_pos_embed",
@@ -232,6 +233,7 @@ CREATORS = {  # family: (timm's function, the class that it makes; "" where that
     "maxxvit": ("_create_maxxvit", ""),
     "metaformer": ("_create_metaformer", "MetaFormer"),
     "mlp_mixer": ("_create_mixer", "MlpMixer"),
+    "mobilevit": ("_create_mobilevit", ""),
     "naflexvit": ("_create_naflexvit", "NaFlexVit"),
     "nest": ("_create_nest", "Nest"),
     "nfnet": ("_create_normfreenet", ""),
