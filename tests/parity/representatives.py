@@ -130,6 +130,16 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "dpn68b": _DPN,  # two convolutions at a block's end
         "dpn92": dict(_DPN, inc_sec=(4, 8, 8, 8)),
     },
+    "edgenext": {
+        "edgenext_xx_small": dict(dims=(16, 16, 24, 32), depths=(1, 2, 1, 1), heads=(2, 2, 2, 2)),
+        "edgenext_small_rw": dict(dims=(8, 16, 32, 64), depths=(1, 2, 2, 2), heads=(2, 2, 2, 2)),
+    },
+    "efficientformer": {  # attention knows 7 x 7 tokens alone
+        "efficientformer_l1": dict(depths=(1, 1, 1, 2), embed_dims=(8, 16, 16, 32), img_size=224)},
+    "efficientformer_v2": {
+        "efficientformerv2_s0": dict(
+            depths=(1, 1, 1, 2), embed_dims=(8, 16, 16, 24), num_vit=1, mlp_ratios=2, img_size=64),
+    },
     "efficientnet": {
         "test_efficientnet": {},
         "mnasnet_small": {},

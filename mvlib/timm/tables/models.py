@@ -17,6 +17,9 @@ _CLASSES: dict[str, str] = {  # with timm's constructors, in the module of the f
     "densenet": "DenseNet",
     "dla": "DLA",
     "dpn": "DPN",
+    "edgenext": "EdgeNeXt",
+    "efficientformer": "EfficientFormer",
+    "efficientformer_v2": "EfficientFormerV2",
     "efficientnet": "EfficientNet",
     "efficientvit_mit": "EfficientVit EfficientVitLarge",
     "efficientvit_msra": "EfficientVitMsra",
@@ -90,6 +93,12 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
     "densenet": "DenseBlock DenseLayer DenseTransition",
     "dla": "DlaBasic DlaBottle2neck DlaBottleneck DlaRoot DlaTree",
     "dpn": "BnAct BnActConv2d DualPathBlock",
+    "edgenext": "ConvBlock CrossCovarianceAttn EdgeNeXtStage PositionalEncodingFourier SplitTransposeBlock",
+    "efficientformer": "Attention ConvMlpWithNorm Downsample EfficientFormerStage EfficientFormer_depth "
+                       "EfficientFormer_width Flat MetaBlock1d MetaBlock2d Pooling Stem4",
+    "efficientformer_v2": "Attention2d Attention2dDownsample ConvMlpWithNorm ConvNorm Downsample "
+                          "EfficientFormerV2Block EfficientFormerV2Stage EfficientFormer_depth "
+                          "EfficientFormer_expansion_ratios EfficientFormer_width LocalGlobalQuery Stem4",
     "efficientvit_mit": "ClassifierHead ConvBlock ConvNormAct DSConv EfficientVitBlock EfficientVitLargeStage "
                         "EfficientVitStage FusedMBConv LiteMLA MBConv ResidualBlock Stem build_local_block "
                         "get_same_padding val2list val2tuple",
@@ -194,6 +203,11 @@ _WITH_FILTER = (  # a line a letter
     "byobnet "
     "cait coat convnext "
     "deit "
+_WITH_FILTER = (  # a line a letter
+    "byobnet "
+    "cait coat convnext "
+    "deit "
+    "edgenext efficientformer efficientvit_msra "
     "fasternet "
     "ghostnet "
     "hiera "
@@ -209,6 +223,7 @@ _WITH_FILTER = (  # a line a letter
     "vision_transformer "
     "xcit "
 ).split()
+    "xcit").split()
 
 CREATORS = {  # family: (timm's function, the class that it makes; "" where that takes a config by the name)
     "beit": ("_create_beit", "Beit"),
@@ -221,6 +236,9 @@ CREATORS = {  # family: (timm's function, the class that it makes; "" where that
     "densenet": ("_create_densenet", "DenseNet"),
     "dla": ("_create_dla", "DLA"),
     "dpn": ("_create_dpn", "DPN"),
+    "edgenext": ("_create_edgenext", "EdgeNeXt"),
+    "efficientformer": ("_create_efficientformer", "EfficientFormer"),
+    "efficientformer_v2": ("_create_efficientformerv2", "EfficientFormerV2"),
     "efficientvit_mit": ("_create_efficientvit", "EfficientVit"),
     "efficientvit_msra": ("_create_efficientvit_msra", "EfficientVitMsra"),
     "hgnet": ("_create_hgnet", ""),
