@@ -203,10 +203,6 @@ _WITH_FILTER = (  # a line a letter
     "byobnet "
     "cait coat convnext "
     "deit "
-_WITH_FILTER = (  # a line a letter
-    "byobnet "
-    "cait coat convnext "
-    "deit "
     "edgenext efficientformer efficientvit_msra "
     "fasternet "
     "ghostnet "
@@ -223,7 +219,6 @@ _WITH_FILTER = (  # a line a letter
     "vision_transformer "
     "xcit "
 ).split()
-    "xcit").split()
 
 CREATORS = {  # family: (timm's function, the class that it makes; "" where that takes a config by the name)
     "beit": ("_create_beit", "Beit"),
