@@ -50,6 +50,7 @@ _NAMES = {
     ".edgenext": ("EdgeNeXt",),
     ".efficientformer": ("EfficientFormer",),
     ".efficientformer_v2": ("EfficientFormerV2",),
+    ".efficientvim": ("EfficientViM", "EfficientViMDistilled"),
     ".efficientvit_mit": ("EfficientVit", "EfficientVitLarge"),
     ".efficientvit_msra": ("EfficientVitMsra",),
     ".eva": ("Eva",),

@@ -552,6 +552,11 @@ def check_init(report: Report, ours: nn.Module, theirs: nn.Module) -> None:
                                    f"{other.mean():.3g} and {spread:.3g}")
 
 
+def _cut(weights: Tensor, like: Tensor) -> Tensor:
+    """EfficientViM's weights of all stages and of the last map, for a model of fewer stages."""
+    return weights if weights.shape == like.shape else torch.cat((weights[:len(like) - 1], weights[-1:]))
+
+
 def _without_outliers(value: Tensor) -> Tensor:
     """Without the bound, at a hundred deviations, that torch's `trunc_normal_` draws once in millions of values."""
     far = (value - value.mean()).abs() > 20 * value.std()
@@ -634,7 +639,8 @@ def check_features(report: Report, pair: Pair) -> None:
         except CANNOT as error:
             report.notes.append(f"timm has no features_only, {subset}: {_first_line(error)}")
             continue
-        theirs.load_state_dict({key: state_dict[_unflatten(key, state_dict)] for key in theirs.state_dict()})
+        theirs.load_state_dict({key: _cut(state_dict[_unflatten(key, state_dict)], value)
+                                for key, value in theirs.state_dict().items()})
         theirs.to(pair.image.dtype).eval()
         ours = FeatureExtractor(pair.build_ours(), **options).eval()
         for what in ("channels", "reduction", "module_name"):

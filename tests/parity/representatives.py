@@ -170,6 +170,10 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "test_efficientnet_ln": {},
         "test_efficientnet_evos": {},
     },
+    "efficientvim": {
+        "efficientvim_m1": dict(embed_dim=(16, 24, 32), depths=(1, 1, 2), state_dim=(5, 4, 3)),
+        "efficientvim_m1_dist": dict(embed_dim=(16, 24, 32), depths=(1, 1, 1), state_dim=(5, 4, 3)),
+    },
     "efficientvit_mit": {
         "efficientvit_b0": dict(widths=(8, 8, 16, 16, 32), depths=(1, 1, 2, 1, 1), head_widths=(32, 48)),
         "efficientvit_l1": dict(widths=(8, 8, 16, 32, 32), depths=(1, 1, 1, 1, 1), head_widths=(32, 48)),

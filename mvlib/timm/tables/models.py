@@ -21,6 +21,7 @@ _CLASSES: dict[str, str] = {  # with timm's constructors, in the module of the f
     "efficientformer": "EfficientFormer",
     "efficientformer_v2": "EfficientFormerV2",
     "efficientnet": "EfficientNet",
+    "efficientvim": "EfficientViM EfficientViMDistilled",
     "efficientvit_mit": "EfficientVit EfficientVitLarge",
     "efficientvit_msra": "EfficientVitMsra",
     "eva": "Eva",
@@ -99,6 +100,7 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
     "efficientformer_v2": "Attention2d Attention2dDownsample ConvMlpWithNorm ConvNorm Downsample "
                           "EfficientFormerV2Block EfficientFormerV2Stage EfficientFormer_depth "
                           "EfficientFormer_expansion_ratios EfficientFormer_width LocalGlobalQuery Stem4",
+    "efficientvim": "ConvLayer1d ConvLayer2d EfficientViMBlock EfficientViMStage FFN HSMSSD PatchMerging Stem",
     "efficientvit_mit": "ClassifierHead ConvBlock ConvNormAct DSConv EfficientVitBlock EfficientVitLargeStage "
                         "EfficientVitStage FusedMBConv LiteMLA MBConv ResidualBlock Stem build_local_block "
                         "get_same_padding val2list val2tuple",
@@ -203,7 +205,7 @@ _WITH_FILTER = (  # a line a letter
     "byobnet "
     "cait coat convnext "
     "deit "
-    "edgenext efficientformer efficientvit_msra "
+    "edgenext efficientformer efficientvim efficientvit_msra "
     "fasternet "
     "ghostnet "
     "hiera "
@@ -234,6 +236,7 @@ CREATORS = {  # family: (timm's function, the class that it makes; "" where that
     "edgenext": ("_create_edgenext", "EdgeNeXt"),
     "efficientformer": ("_create_efficientformer", "EfficientFormer"),
     "efficientformer_v2": ("_create_efficientformerv2", "EfficientFormerV2"),
+    "efficientvim": ("_create_efficientvim", "EfficientViM"),
     "efficientvit_mit": ("_create_efficientvit", "EfficientVit"),
     "efficientvit_msra": ("_create_efficientvit_msra", "EfficientVitMsra"),
     "hgnet": ("_create_hgnet", ""),
