@@ -284,7 +284,7 @@ class ConvNeXt(ImageModel):
         self.head_init_scale = head_init_scale
         norm, block_norm = _get_norms(norm_layer, conv_mlp, norm_eps)
 
-        self.stem = _make_stem(stem_type, in_chans, dims[0], patch_size, conv_bias, act_layer, norm)
+        self.stem = make_stem(stem_type, in_chans, dims[0], patch_size, conv_bias, act_layer, norm)
         chs, reduction, dilation = dims[0], patch_size if stem_type == "patch" else 4, 1
         self.stages = nn.Sequential()
         self.flow = Flow(stem=[Step("stem")], stages=[], tail=[Step("norm_pre")])
@@ -327,7 +327,7 @@ class ConvNeXt(ImageModel):
         return fitted
 
 
-def _make_stem(
+def make_stem(
     stem_type: str, in_chans: int, dim: int, patch_size: int, bias: bool, act_layer: ActLayer,
     norm_layer: Callable[[int], nn.Module],
 ) -> nn.Sequential:

@@ -192,6 +192,7 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "vit_small_plus_patch16_dinov3_qkvb": _EVA,
         "vit_large_patch16_sapiens2": dict(_EVA, num_kv_heads=(3, 1, 3)),  # heads in groups
     },
+    "fasternet": {"fasternet_t0": dict(embed_dim=16, depths=(1, 1, 2, 1), feature_dim=64)},
     "ghostnet": {
         "ghostnet_050": {},
         "ghostnetv2_100": {},  # attention
@@ -296,6 +297,7 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "pvt_v2_b0": dict(depths=(2, 1, 1, 1), embed_dims=(16, 16, 20, 32)),
         "pvt_v2_b2_li": dict(depths=(2, 1, 1, 1), embed_dims=(16, 16, 20, 32)),  # linear attention
     },
+    "rdnet": {"rdnet_tiny": dict(num_init_features=16, growth_rates=(8,) * 7, num_blocks_list=(1, 2, 1, 1, 1, 1, 1))},
     "regnet": {
         "regnetx_002": {},
         "regnety_002": {},  # squeeze-and-excitation
@@ -367,6 +369,7 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "rexnet": {"rexnet_100": {}, "rexnetr_100": {}},
     "starnet": {"starnet_s050": dict(depths=(1, 1, 2, 1), base_dim=8)},
+    "swiftformer": {"swiftformer_xs": dict(layers=(1, 2, 1, 1), embed_dims=(16, 16, 24, 32), img_size=64)},
     "swin_transformer": {
         "swin_tiny_patch4_window7_224": dict(depths=(1, 2, 1, 1), img_size=112),
         "swin_s3_tiny_224": dict(depths=(1, 2, 2, 2), img_size=224),  # the smallest image that its windows of 14 fit

@@ -25,6 +25,7 @@ _CLASSES: dict[str, str] = {  # with timm's constructors, in the module of the f
     "efficientvit_mit": "EfficientVit EfficientVitLarge",
     "efficientvit_msra": "EfficientVitMsra",
     "eva": "Eva",
+    "fasternet": "FasterNet",
     "ghostnet": "GhostNet",
     "hgnet": "HighPerfGpuNet",
     "hiera": "Hiera",
@@ -43,6 +44,7 @@ _CLASSES: dict[str, str] = {  # with timm's constructors, in the module of the f
     "pit": "PoolingVisionTransformer",
     "pnasnet": "PNASNet5Large",
     "pvt_v2": "PyramidVisionTransformerV2",
+    "rdnet": "RDNet",
     "repghost": "RepGhostNet",
     "repvit": "RepVit",
     "resnet": "BasicBlock Bottleneck ResNet",
@@ -51,6 +53,7 @@ _CLASSES: dict[str, str] = {  # with timm's constructors, in the module of the f
     "senet": "SENet",
     "shvit": "SHViT",
     "starnet": "StarNet",
+    "swiftformer": "SwiftFormer",
     "swin_transformer": "SwinTransformer",
     "swin_transformer_v2": "SwinTransformerV2",
     "swin_transformer_v2_cr": "SwinTransformerV2Cr",
@@ -106,6 +109,7 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
                         "get_same_padding val2list val2tuple",
     "efficientvit_msra": "CascadedGroupAttention ConvMlp ConvNorm EfficientVitBlock EfficientVitStage "
                          "LocalWindowAttention NormLinear PatchEmbedding PatchMerging ResidualDrop",
+    "fasternet": "Block MLPBlock Partial_conv3 PatchEmbed PatchMerging",
     "ghostnet": "GhostBottleneck GhostBottleneckV3 GhostModule GhostModuleV2 GhostModuleV3",
     "hgnet": "ClassifierHead ConvBNAct EseModule HighPerfGpuBlock HighPerfGpuStage LearnableAffineBlock LightConvBNAct "
              "StemV1 StemV2 model_cfgs",
@@ -130,6 +134,7 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
     "pit": "ConvEmbedding",
     "pnasnet": "BranchSeparables FactorizedReduction",
     "pvt_v2": "Attention Block MlpWithDepthwiseConv OverlapPatchEmbed PyramidVisionTransformerStage",
+    "rdnet": "Block BlockESE DenseBlock DenseStage",
     "regnet": "Bottleneck PreBottleneck RegStage adjust_widths_groups_comp create_shortcut downsample_avg "
               "downsample_conv generate_regnet quantize_float",
     "repghost": "RepGhostBottleneck RepGhostModule repghost_model_convert",
@@ -146,6 +151,7 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
     "shvit": "BasicBlock Conv2dNorm FFN NormLinear PatchMerging Residual SHSA StageBlock",
     "sknet": "SelectiveKernelBasic SelectiveKernelBottleneck",
     "starnet": "Block ConvBN",
+    "swiftformer": "Block ConvEncoder EfficientAdditiveAttention Embedding LayerScale2d LocalRepresentation Mlp Stage",
     "swin_transformer": "PatchMerging SwinTransformerBlock SwinTransformerStage WindowAttention window_partition "
                         "window_reverse calc_stage_window_sizes resolve_stage_window_ratios resolve_stage_window_sizes "
                         "resolve_window_args window_sizes_from_ratio",
@@ -241,6 +247,7 @@ CREATORS = {  # family: (timm's function, the class that it makes; "" where that
     "efficientvit_msra": ("_create_efficientvit_msra", "EfficientVitMsra"),
     "hgnet": ("_create_hgnet", ""),
     "eva": ("_create_eva", "Eva"),
+    "fasternet": ("_create_fasternet", "FasterNet"),
     "hiera": ("_create_hiera", "Hiera"),
     "hieradet_sam2": ("_create_hiera_det", "HieraDet"),
     "hrnet": ("_create_hrnet", ""),
@@ -254,6 +261,7 @@ CREATORS = {  # family: (timm's function, the class that it makes; "" where that
     "nest": ("_create_nest", "Nest"),
     "nfnet": ("_create_normfreenet", ""),
     "pvt_v2": ("_create_pvt2", "PyramidVisionTransformerV2"),
+    "rdnet": ("_create_rdnet", "RDNet"),
     "regnet": ("_create_regnet", ""),
     "repghost": ("_create_repghostnet", "RepGhostNet"),
     "repvit": ("_create_repvit", "RepVit"),
@@ -266,6 +274,7 @@ CREATORS = {  # family: (timm's function, the class that it makes; "" where that
     "shvit": ("_create_shvit", "SHViT"),
     "sknet": ("_create_skresnet", "ResNet"),
     "starnet": ("_create_starnet", "StarNet"),
+    "swiftformer": ("_create_swiftformer", "SwiftFormer"),
     "swin_transformer": ("_create_swin_transformer", "SwinTransformer"),
     "swin_transformer_v2": ("_create_swin_transformer_v2", "SwinTransformerV2"),
     "swin_transformer_v2_cr": ("_create_swin_transformer_v2_cr", "SwinTransformerV2Cr"),
