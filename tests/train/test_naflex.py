@@ -50,13 +50,12 @@ def test_validation_measures_what_training_measured(digits, tmp_path):
     assert train(arguments(digits, tmp_path)) == 0
     last = tmp_path / "run" / "last.pth.tar"
     row = read_checkpoint(last)["history"][-1]
-    for workers in ("0", "1"):
-        out = tmp_path / "r.json"
-        assert main(["validate", str(digits), "--checkpoint", str(last), "-j", workers, "-b", "7", "--naflex-loader",
-                     "--naflex-max-seq-len", "25", "--results-file", str(out)]) == 0
-        found, = json.loads(out.read_text())
-        assert found["images"] == 20 and found["top1"] == pytest.approx(row["eval_top1"], abs=1e-3)
-        assert found["loss"] == pytest.approx(row["eval_loss"], rel=1e-4)
+    out = tmp_path / "r.json"
+    assert main(["validate", str(digits), "--checkpoint", str(last), "-j", "0", "-b", "7", "--naflex-loader",
+                 "--naflex-max-seq-len", "25", "--results-file", str(out)]) == 0
+    found, = json.loads(out.read_text())
+    assert found["images"] == 20 and found["top1"] == pytest.approx(row["eval_top1"], abs=1e-3)
+    assert found["loss"] == pytest.approx(row["eval_loss"], rel=1e-4)
 
 
 class Batches:
