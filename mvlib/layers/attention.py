@@ -123,7 +123,7 @@ class KeylessBias(nn.Module):
         """(..., dim) -> (..., 3 * channels): queries, keys, values."""
         if self.q_bias is None:
             return self.qkv(x)
-        bias = torch.cat((self.q_bias, self.k_bias, self.v_bias))  # type: ignore[list-item,arg-type]
+        bias = torch.cat((self.q_bias, self.k_bias, self.v_bias))  # type: ignore[arg-type]
         return self.qkv(x) + bias if self.qkv_bias_separate else F.linear(x, self.qkv.weight, bias)
 
 

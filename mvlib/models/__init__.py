@@ -69,6 +69,7 @@ _NAMES = {
     ".maxxvit": ("MaxxVit",),
     ".metaformer": ("MetaFormer",),
     ".mlp_mixer": ("MlpMixer",),
+    ".mvitv2": ("MultiScaleVit",),
     ".naflexvit": ("NaFlexVit", "NaFlexVitCfg"),
     ".nasnet": ("NASNetALarge",),
     ".nest": ("Nest",),

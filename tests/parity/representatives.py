@@ -266,6 +266,7 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "mobilevit_xxs": dict(blocks=_patches("mobilevit"), num_features=48),
         "mobilevitv2_050": dict(blocks=_patches("mobilevit2")),
     },
+    "mvitv2": {"mvitv2_tiny": dict(img_size=64), "mvitv2_small_cls": dict(img_size=64)},  # class token
     "naflexvit": {
         "naflexvit_base_patch16_map": _NAFLEX,
         "naflexvit_base_patch16_gap": _NAFLEX,

@@ -103,6 +103,7 @@ _CFGS = {  # what a family's weights have in common unless one says otherwise
     "mobilenetv3": _row("conv_stem", "classifier", interpolation="bilinear"),
     "mobilevit": _row("stem.conv", "head.fc", input_size=(3, 256, 256), pool_size=(8, 8), crop_pct=0.9,
                       mean=(0.0,) * 3, std=(1.0,) * 3, fixed_input_size=False, license="cvnets-license"),
+    "mvitv2": _row("patch_embed.proj", "head.fc", **_FIXED, crop_pct=0.9),
     "naflexvit": _row("embeds.proj", "head", input_size=(3, 384, 384), pool_size=None, crop_pct=1.0, **_HALF),
     "nest": _row("patch_embed.proj", "head", pool_size=(14, 14), fixed_input_size=True),
     "nfnet": _row("stem.conv1", "head.fc", crop_pct=0.9),

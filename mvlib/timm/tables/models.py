@@ -127,6 +127,7 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
     "mambaout": "Downsample DownsampleNormFirst GatedConvBlock MambaOutStage MlpHead Stem",
     "mlp_mixer": "Affine ResBlock SpatialGatingBlock SpatialGatingUnit",
     "mobilevit": "LinearSelfAttention LinearTransformerBlock MobileVitBlock MobileVitV2Block",
+    "mvitv2": "MultiScaleAttention MultiScaleBlock MultiScaleVitStage PatchEmbed",
     "naflexvit": "NaFlexEmbeds batch_patchify calculate_naflex_grid_sizes create_attention_mask get_block_fn "
                  "global_pool_naflex",
     "nest": "Attention ConvPool TransformerLayer blockify deblockify resize_pos_embed",
@@ -202,26 +203,21 @@ _LAYERS: dict[str, dict[str, str]] = {
     "vision_transformer": {"mvlib.layers.pool": "global_pool_nlc",
                            "mvlib.models.tokens": "resample_abs_pos_embed"},  # where it is used: users replace it
 }
-_WITH_FILTER = (
-    "byobnet cait coat convnext deit efficientvit_msra eva fasternet ghostnet hiera iformer levit mambaout maxxvit "
-    "metaformer mlp_mixer naflexvit nest pit pvt_v2 rdnet sequencer shvit starnet swiftformer swin_transformer "
-    "swin_transformer_v2 tiny_vit tnt tresnet vision_transformer xcit").split()
 _WITH_FILTER = (  # a line a letter
     "beit byobnet "
-    "byobnet "
     "cait coat convnext "
     "deit "
     "edgenext efficientformer efficientvim efficientvit_msra "
+    "efficientvit_msra eva "
     "fasternet "
     "ghostnet "
     "hiera "
     "iformer "
     "levit "
-    "mambaout maxxvit metaformer mlp_mixer "
+    "mambaout maxxvit metaformer mlp_mixer mvitv2 "
     "naflexvit nest "
     "pit pvt_v2 "
     "rdnet "
-    "sequencer shvit starnet swiftformer swin_transformer swin_transformer_v2 "
     "sequencer shvit starnet swiftformer swin_transformer swin_transformer_v2 swin_transformer_v2_cr "
     "tiny_vit tnt tresnet "
     "vision_transformer "
@@ -345,6 +341,12 @@ _ABSENT = {  # classes and functions, public in timm
 }
 
 ABSENT: dict[str, dict[str, str]] = {
+    "mvlib's class takes what timm's config says as arguments, by the same names": {
+        "models": "MultiScaleVit MultiScaleVitCfg",
+        "models.mvitv2": "MultiScaleVit MultiScaleVitCfg cal_rel_pos_type model_cfgs prod reshape_post_pool "
+                         "reshape_pre_pool"},
+    "timm's multiplies matrices that do not fit, and no architecture has it": {
+        "models.mvitv2": "MultiScaleAttentionPoolFirst"},
     "rotary embeddings of each block come to it with the model's flow": {"models.naflexvit": "NaFlexRopeIterator"},
     "a cell gives what the next one reads of the cell before, too; timm's networks hand that on themselves": {
         "models.nasnet": "CellStem0 CellStem1 FirstCell NormalCell ReductionCell0 ReductionCell1",
