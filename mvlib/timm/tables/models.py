@@ -209,6 +209,7 @@ _WITH_FILTER = (  # a line a letter
     "deit "
     "edgenext efficientformer efficientvim efficientvit_msra "
     "efficientvit_msra eva "
+    "edgenext efficientformer efficientvim efficientvit_msra eva "
     "fasternet "
     "ghostnet "
     "hiera "
