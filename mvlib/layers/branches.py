@@ -213,6 +213,10 @@ class BranchedBlock(nn.Module):
                 total = self.drop_path(total)
             if self.identity is not None:
                 total += self.identity(x)
+        return self.finish(total)
+
+    def finish(self, total: Tensor) -> Tensor:
+        """What comes behind the sum."""
         return self.act(total if self.attn is None else self.attn(total))
 
     @torch.no_grad()

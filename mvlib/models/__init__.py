@@ -55,6 +55,7 @@ _NAMES = {
     ".efficientvit_msra": ("EfficientVitMsra",),
     ".eva": ("Eva",),
     ".fasternet": ("FasterNet",),
+    ".fastvit": ("FastVit",),
     ".ghostnet": ("GhostNet",),
     ".hgnet": ("HighPerfGpuNet",),
     ".hiera": ("Hiera",),

@@ -62,6 +62,7 @@ def test_names_are_there_or_said_to_be_absent(family):
 # Arguments of constructors that are not here.
 LACKING = {
     "CoaT": "out_features return_interm_layers",
+    "FastVit": "fork_feat",
     "PoolingVisionTransformer": "distilled", "Twins": "block_cls",
 }
 

@@ -159,6 +159,7 @@ OTHERWISE = {  # why what we have is of another kind, or takes other arguments
     "Muon(verbose=)": "the groups tell which parameters fall back",
     "CoaT(out_features=)": "forward_intermediates gives features",
     "CoaT(return_interm_layers=)": "forward_intermediates gives features",
+    "FastVit(fork_feat=)": "features_only=True gives features",
     "PoolingVisionTransformer(distilled=)": "PoolingVisionTransformerDistilled is a class of its own",
     "Twins(block_cls=)": "window sizes say which blocks attend within windows",
 }

@@ -193,6 +193,13 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "vit_large_patch16_sapiens2": dict(_EVA, num_kv_heads=(3, 1, 3)),  # heads in groups
     },
     "fasternet": {"fasternet_t0": dict(embed_dim=16, depths=(1, 1, 2, 1), feature_dim=64)},
+    "fastvit": {
+        "fastvit_t8": dict(layers=(2, 1), embed_dims=(16, 32)),
+        "fastvit_sa12": dict(layers=(1, 1), embed_dims=(16, 32), token_mixers=("repmixer", "attention"),
+                             pos_embs=(None, None)),
+        "fastvit_mci0": dict(layers=(1, 1), embed_dims=(16, 32), se_downsamples=(False, True)),
+        "fastvit_mci3": dict(layers=(1, 1), embed_dims=(32, 64), token_mixers=("repmixer", "attention")),  # layer norm
+    },
     "ghostnet": {
         "ghostnet_050": {},
         "ghostnetv2_100": {},  # attention

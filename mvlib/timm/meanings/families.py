@@ -45,7 +45,7 @@ _FIXED: dict[str, Any] = dict(pool_size=None, fixed_input_size=True)
 _HALF: dict[str, Any] = dict(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
-def _row(first_conv: str, classifier: str | tuple[str, ...], **others: Any) -> dict[str, Any]:
+def _row(first_conv: str | tuple[str, ...], classifier: str | tuple[str, ...], **others: Any) -> dict[str, Any]:
     common = dict(num_classes=1000, input_size=(3, 224, 224), pool_size=(7, 7), crop_pct=0.875, interpolation="bicubic",
                   mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), license="apache-2.0")
     row = {**common, **others, "first_conv": first_conv, "classifier": classifier}
@@ -86,6 +86,8 @@ _CFGS = {  # what a family's weights have in common unless one says otherwise
     "fasternet": _row("patch_embed.proj", "classifier", crop_pct=1.0, test_crop_pct=0.9, paper_ids="arXiv:2303.03667",
                       paper_name="Run, Don't Walk: Chasing Higher FLOPS for Faster Neural Networks",
                       origin_url="https://github.com/JierunChen/FasterNet"),
+    "fastvit": _row(("stem.0.conv_kxk.0.conv", "stem.0.conv_scale.conv"), "head.fc", input_size=(3, 256, 256),
+                    pool_size=(8, 8), crop_pct=0.9, license="fastvit-license"),
     "ghostnet": _row("conv_stem", "classifier"),
     "hardcorenas": _row("conv_stem", "classifier", interpolation="bilinear"),
     "hgnet": _row("stem.stem1.conv", "head.fc", crop_pct=0.965, test_crop_pct=1.0, test_input_size=(3, 288, 288)),

@@ -26,6 +26,7 @@ _CLASSES: dict[str, str] = {  # with timm's constructors, in the module of the f
     "efficientvit_msra": "EfficientVitMsra",
     "eva": "Eva",
     "fasternet": "FasterNet",
+    "fastvit": "FastVit",
     "ghostnet": "GhostNet",
     "hgnet": "HighPerfGpuNet",
     "hiera": "Hiera",
@@ -110,6 +111,8 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
     "efficientvit_msra": "CascadedGroupAttention ConvMlp ConvNorm EfficientVitBlock EfficientVitStage "
                          "LocalWindowAttention NormLinear PatchEmbedding PatchMerging ResidualDrop",
     "fasternet": "Block MLPBlock Partial_conv3 PatchEmbed PatchMerging",
+    "fastvit": "Attention AttentionBlock ConvMlp FastVitStage LayerScale2d MobileOneBlock PatchEmbed "
+               "RepConditionalPosEnc RepMixer RepMixerBlock ReparamLargeKernelConv convolutional_stem",
     "ghostnet": "GhostBottleneck GhostBottleneckV3 GhostModule GhostModuleV2 GhostModuleV3",
     "hgnet": "ClassifierHead ConvBNAct EseModule HighPerfGpuBlock HighPerfGpuStage LearnableAffineBlock LightConvBNAct "
              "StemV1 StemV2 model_cfgs",
@@ -190,6 +193,7 @@ _LAYERS: dict[str, dict[str, str]] = {
     "efficientnet": {_MOBILE: "EfficientNetFeatures"},
     "hieradet_sam2": {"mvlib.layers.window": "window_partition"},
     "eva": {"mvlib.models.eva_blocks": "EvaAttention EvaBlock EvaBlockPostNorm"},
+    "fastvit": {"mvlib.layers.conv": "num_groups"},
     "hrnet": {"mvlib.timm.meanings.hrnet": "HighResolutionNetFeatures block_types_dict",
               "torch.nn": "SequentialList=Sequential"},
     "maxxvit": {"mvlib.layers.conv": "num_groups"},
@@ -211,6 +215,8 @@ _WITH_FILTER = (  # a line a letter
     "efficientvit_msra eva "
     "edgenext efficientformer efficientvim efficientvit_msra eva "
     "fasternet "
+    "edgenext efficientformer efficientvim efficientvit_msra eva "
+    "fasternet fastvit "
     "ghostnet "
     "hiera "
     "iformer "
@@ -247,6 +253,7 @@ CREATORS = {  # family: (timm's function, the class that it makes; "" where that
     "fasternet": ("_create_fasternet", "FasterNet"),
     "hiera": ("_create_hiera", "Hiera"),
     "hieradet_sam2": ("_create_hiera_det", "HieraDet"),
+    "fastvit": ("_create_fastvit", "FastVit"),
     "hrnet": ("_create_hrnet", ""),
     "inception_next": ("_create_inception_next", "MetaNeXt"),
     "mambaout": ("_create_mambaout", "MambaOut"),
