@@ -219,6 +219,11 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "hieradet_small": dict(stages=(1, 1, 2, 1), embed_dim=24, global_att_blocks=(3,)),  # layer scale
     },
     "hrnet": {"hrnet_w18_small": {}},
+    "iformer": {
+        "iformer_t": dict(dims=(8, 16, 24, 32), depths=(1, 1, 4, 3), attn_groups=(0, 0, 1, 1)),
+        "iformer_m_distilled": dict(dims=(8, 16, 24, 32), depths=(1, 1, 4, 3), attn_groups=(0, 0, 1, 1),
+                                    layer_scale_init_value=0.1),
+    },
     "inception_next": {"inception_next_atto": dict(depths=(1, 1, 2, 1), dims=(16, 24, 32, 40))},
     "inception_resnet_v2": {"inception_resnet_v2": {}},
     "inception_v3": {"inception_v3": {}},
@@ -369,6 +374,7 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "legacy_seresnext26_32x4d": _ONE_EACH,  # groups
         "legacy_senet154": _ONE_EACH,  # deep stem, 3x3 shortcuts
     },
+    "sequencer": {"sequencer2d_s": dict(layers=(1, 1, 2, 1), embed_dims=(16, 24, 24, 32), hidden_sizes=(4, 8, 8, 8))},
     "shvit": {"shvit_s1": dict(embed_dim=(16, 24, 32), partial_dim=(8, 8, 12), depth=(1, 2, 1))},
     "sknet": {
         "skresnet18": _SLIM,
