@@ -51,6 +51,8 @@ def _aligned(**last: Any) -> list[dict[str, Any]]:
 
 _BOTTLES = dict(blocks=_byob("bottle", 1, gs=8, br=0.5))
 _ATTENTIVE = dict(blocks=_byob("self_attn", 1, br=0.5), img_size=64)
+_DAVIT = dict(depths=(1, 1, 2, 1), embed_dims=(8, 16, 24, 32), num_heads=(1, 2, 3, 4))
+_FOCAL = dict(depths=(1, 1, 2, 1), embed_dim=8)
 _META = dict(depths=(1, 1, 1, 1), dims=(8, 16, 24, 32))
 _TNT = dict(depth=2, embed_dim=48, inner_dim=12, num_heads_outer=3, img_size=64)
 
@@ -111,6 +113,10 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "darknetaa53": _FIVE_STAGES,  # pooled downsampling
         "cs3sedarknet_xdw": dict(_FOUR_STAGES, groups=(1, 1, 4, 8)),
         "cs3se_edgenet_x": _FOUR_STAGES,  # 3x3 convolution first
+    },
+    "davit": {
+        "davit_tiny": _DAVIT,
+        "davit_base_fl": dict(_DAVIT, window_size=4),  # channels' attention of another kind, named blocks
     },
     "deit": {
         "deit_tiny_patch16_224": _SMALL,
@@ -199,6 +205,11 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
                              pos_embs=(None, None)),
         "fastvit_mci0": dict(layers=(1, 1), embed_dims=(16, 32), se_downsamples=(False, True)),
         "fastvit_mci3": dict(layers=(1, 1), embed_dims=(32, 64), token_mixers=("repmixer", "attention")),  # layer norm
+    },
+    "focalnet": {
+        "focalnet_tiny_srf": _FOCAL,
+        "focalnet_large_fl4": _FOCAL,  # norms behind, layer scale
+        "focalnet_huge_fl3": dict(_FOCAL, head_hidden_size=20),  # norms in the modulation, too
     },
     "ghostnet": {
         "ghostnet_050": {},

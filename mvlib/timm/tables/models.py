@@ -13,6 +13,7 @@ _CLASSES: dict[str, str] = {  # with timm's constructors, in the module of the f
     "convit": "ConVit",
     "convmixer": "ConvMixer",
     "convnext": "ConvNeXt",
+    "davit": "DaVit",
     "deit": "VisionTransformerDistilled",
     "densenet": "DenseNet",
     "dla": "DLA",
@@ -27,6 +28,7 @@ _CLASSES: dict[str, str] = {  # with timm's constructors, in the module of the f
     "eva": "Eva",
     "fasternet": "FasterNet",
     "fastvit": "FastVit",
+    "focalnet": "FocalNet",
     "ghostnet": "GhostNet",
     "hgnet": "HighPerfGpuNet",
     "hiera": "Hiera",
@@ -97,6 +99,8 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
     "convmixer": "Residual",
     "convnext": "ConvNeXtBlock ConvNeXtStage Downsample",
     "cspnet": "BottleneckBlock CrossStage CrossStage3 DarkBlock DarkStage EdgeBlock create_csp_stem",
+    "davit": "ChannelAttention ChannelAttentionV2 ChannelBlock ConvPosEnc DaVitStage Downsample SpatialBlock Stem "
+             "WindowAttention window_partition window_reverse",
     "densenet": "DenseBlock DenseLayer DenseTransition",
     "dla": "DlaBasic DlaBottle2neck DlaBottleneck DlaRoot DlaTree",
     "dpn": "BnAct BnActConv2d DualPathBlock",
@@ -115,6 +119,7 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
     "fasternet": "Block MLPBlock Partial_conv3 PatchEmbed PatchMerging",
     "fastvit": "Attention AttentionBlock ConvMlp FastVitStage LayerScale2d MobileOneBlock PatchEmbed "
                "RepConditionalPosEnc RepMixer RepMixerBlock ReparamLargeKernelConv convolutional_stem",
+    "focalnet": "Downsample FocalModulation FocalNetBlock FocalNetStage",
     "ghostnet": "GhostBottleneck GhostBottleneckV3 GhostModule GhostModuleV2 GhostModuleV3",
     "hgnet": "ClassifierHead ConvBNAct EseModule HighPerfGpuBlock HighPerfGpuStage LearnableAffineBlock LightConvBNAct "
              "StemV1 StemV2 model_cfgs",
@@ -222,6 +227,8 @@ _WITH_FILTER = (  # a line a letter
     "fasternet "
     "edgenext efficientformer efficientvim efficientvit_msra eva "
     "fasternet fastvit "
+    "davit deit "
+    "fasternet focalnet "
     "ghostnet "
     "hiera "
     "iformer "
@@ -243,6 +250,7 @@ CREATORS = {  # family: (timm's function, the class that it makes; "" where that
     "convmixer": ("_create_convmixer", "ConvMixer"),
     "convnext": ("_create_convnext", "ConvNeXt"),
     "cspnet": ("_create_cspnet", ""),
+    "davit": ("_create_davit", "DaVit"),
     "deit": ("_create_deit", "VisionTransformer"),
     "densenet": ("_create_densenet", "DenseNet"),
     "dla": ("_create_dla", "DLA"),
@@ -259,6 +267,7 @@ CREATORS = {  # family: (timm's function, the class that it makes; "" where that
     "hiera": ("_create_hiera", "Hiera"),
     "hieradet_sam2": ("_create_hiera_det", "HieraDet"),
     "fastvit": ("_create_fastvit", "FastVit"),
+    "focalnet": ("_create_focalnet", "FocalNet"),
     "hrnet": ("_create_hrnet", ""),
     "iformer": ("_create_iformer", "IFormer"),
     "inception_next": ("_create_inception_next", "MetaNeXt"),
