@@ -680,11 +680,15 @@ class ImageModel(nn.Module):
         if global_pool is not None:
             self.set_global_pool(global_pool)
         for path in self.classifier_paths:
-            fresh = self.make_classifier(num_classes)
+            fresh = self.make_classifier_at(path, num_classes)
             if like is not None:
                 fresh.to(device=like.device, dtype=like.dtype)
             self.set_submodule(path, fresh.train(self.training))
             self.init_modules(f"{path}.{name}".removesuffix(".") for name, _ in fresh.named_modules())
+
+    def make_classifier_at(self, path: str, num_classes: int) -> nn.Module:
+        """The classifier of one of `classifier_paths`; families whose classifiers differ have one for each."""
+        return self.make_classifier(num_classes)
 
     def make_classifier(self, num_classes: int) -> nn.Module:
         """A classifier that fits the pooled features, or an identity for 0 classes."""

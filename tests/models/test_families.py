@@ -203,6 +203,8 @@ def test_drop_rate(name):
 @every_family
 @torch.no_grad()
 def test_any_number_of_channels(name):
+    if name.startswith("csatv2"):  # takes colours apart
+        return
     x = images(name, chans=5).to("meta")
     with torch.device("meta"):
         assert create(name, in_chans=5).eval()(x).shape == (2, 10)
@@ -260,7 +262,7 @@ def test_a_pruned_model_runs_and_takes_a_new_head(name):
     features = built(name).forward_intermediates(x, indices=[1], intermediates_only=True, output_fmt="NCHW")[0]
     assert model.prune_intermediate_layers([1]) == [1]
     assert torch.equal(model.forward_intermediates(x, indices=[1], intermediates_only=True)[0], features)
-    if not name.startswith(LISTS):
+    if not name.startswith((*LISTS, "crossvit")):  # all branches stay
         model.reset_classifier(3, "token" if name.startswith("pit_") or "_distilled_" in name else "avg")
         width = model.feature_info[1]["num_chs"]
         if name.startswith("efficientvim"):  # its classifiers read all stages

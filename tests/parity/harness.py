@@ -656,8 +656,8 @@ def check_features(report: Report, pair: Pair) -> None:
 def _unflatten(key: str, known: StateDict) -> str:
     """The model's own key for one of timm's feature extractors: those have "model." before it, or "layers_0.blocks"."""
     first, _, rest = key.partition(".")
-    candidates = [key, rest] + [f"{first[:i]}.{first[i + 1:]}.{rest}" for i, char in enumerate(first) if char == "_"]
-    return next(candidate for candidate in candidates if candidate in known)
+    flattened = [f"{first[:i]}.{first[i + 1:]}.{rest}" for i, char in enumerate(first) if char == "_"]
+    return next(candidate for candidate in (key, *flattened, rest) if candidate in known)  # "stem_0.norm" is no "norm"
 
 
 @torch.no_grad()

@@ -54,6 +54,8 @@ _ATTENTIVE = dict(blocks=_byob("self_attn", 1, br=0.5), img_size=64)
 _DAVIT = dict(depths=(1, 1, 2, 1), embed_dims=(8, 16, 24, 32), num_heads=(1, 2, 3, 4))
 _FOCAL = dict(depths=(1, 1, 2, 1), embed_dim=8)
 _META = dict(depths=(1, 1, 1, 1), dims=(8, 16, 24, 32))
+_LOWFORMER = dict(width_list=[8, 8, 16, 32, 64], depth_list=[0, 1, 1, 1, 2], head_widths=(48, 40))
+_CROSSVIT = dict(img_size=48, embed_dim=(24, 48), num_heads=(2, 2), depth=((1, 2, 0), (1, 1, 0)))
 _TNT = dict(depth=2, embed_dim=48, inner_dim=12, num_heads_outer=3, img_size=64)
 
 REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
@@ -104,6 +106,18 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "convnextv2_atto": {},  # response norm
         "convnextv2_tiny": dict(depths=(1, 1, 1, 1)),
     },
+    "cpubone": {
+        "cpubone_nano": _LOWFORMER,
+        "cpubone_b0_bfrobust": dict(_LOWFORMER, fused_conv=False, depth_list=[1, 1, 1, 1, 1]),  # norms in blocks
+        "cpubone_b1_dwnorm": dict(_LOWFORMER, fused_conv=False, small_kernels=False, attn_upsample="transpose"),
+    },
+    "crossvit": {
+        "crossvit_9_240": dict(_CROSSVIT, img_scale=(1.0, 32 / 48), patch_size=(12, 16)),
+        "crossvit_9_dagger_240": dict(_CROSSVIT, img_scale=(1.0, 1.0), depth=((1, 2, 1), (1, 1, 0))),
+    },
+    "csatv2": {
+        "csatv2": dict(dims=(8, 16, 24, 32), depths=(1, 1, 2, 2), transformer_depths=(0, 0, 1, 1)),
+    },
     "cspnet": {
         "cs3darknet_s": _FOUR_STAGES,
         "cs3darknet_focus_s": dict(_FOUR_STAGES, stem_out_chs=8),
@@ -114,6 +128,7 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "cs3sedarknet_xdw": dict(_FOUR_STAGES, groups=(1, 1, 4, 8)),
         "cs3se_edgenet_x": _FOUR_STAGES,  # 3x3 convolution first
     },
+    "cspnext": {"cspnext_tiny": dict(channels=(64, 64, 128, 128))},
     "davit": {
         "davit_tiny": _DAVIT,
         "davit_base_fl": dict(_DAVIT, window_size=4),  # channels' attention of another kind, named blocks
@@ -239,10 +254,17 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
     "inception_resnet_v2": {"inception_resnet_v2": {}},
     "inception_v3": {"inception_v3": {}},
     "inception_v4": {"inception_v4": {}},
+    "lcnetv2": {"lcnetv2_small": dict(scale=0.25, depths=(1, 1, 2, 2))},
     "levit": {
         "levit_128s": dict(depth=(1, 1, 1), img_size=64),
         "levit_conv_128s": dict(depth=(1, 1, 1), img_size=64),  # convolutions on maps
         "levit_256d": dict(depth=(1, 1, 1), img_size=64, embed_dim=(64, 96, 128)),  # one classifier
+    },
+    "lowformer": {
+        "lowformer_b0": dict(_LOWFORMER, fused_conv=False),
+        "lowformer_b3": dict(_LOWFORMER, depth_list=[1, 2, 0, 1, 1]),  # fused convolutions
+        "lowformer_e1": _LOWFORMER,  # no attention
+        "lowformer_e3": _LOWFORMER,  # no MLPs
     },
     "mambaout": {
         "test_mambaout": dict(depths=(1, 1, 2, 1)),
@@ -305,6 +327,7 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "nest_tiny": dict(img_size=32, mlp_ratio=0.25),
         "nest_tiny_jx": dict(img_size=32, mlp_ratio=0.25),  # TensorFlow's padding
     },
+    "nextvit": {"nextvit_small": dict(depths=(1, 2, 5, 2))},
     "nfnet": {
         "test_nfnet": {},
         "dm_nfnet_f0": dict(_ONE_BLOCK, group_size=16),  # scaled activations and branches, TensorFlow's padding

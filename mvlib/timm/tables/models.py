@@ -13,6 +13,10 @@ _CLASSES: dict[str, str] = {  # with timm's constructors, in the module of the f
     "convit": "ConVit",
     "convmixer": "ConvMixer",
     "convnext": "ConvNeXt",
+    "cpubone": "CPUBone",
+    "crossvit": "CrossVit",
+    "csatv2": "CSATv2",
+    "cspnext": "CspNext",
     "davit": "DaVit",
     "deit": "VisionTransformerDistilled",
     "densenet": "DenseNet",
@@ -37,7 +41,9 @@ _CLASSES: dict[str, str] = {  # with timm's constructors, in the module of the f
     "inception_resnet_v2": "InceptionResnetV2",
     "inception_v3": "InceptionV3",
     "inception_v4": "InceptionV4",
+    "lcnetv2": "LCNetV2",
     "levit": "Levit",
+    "lowformer": "LowFormer",
     "mambaout": "MambaOut",
     "metaformer": "MetaFormer",
     "mlp_mixer": "MixerBlock MlpMixer",
@@ -45,6 +51,7 @@ _CLASSES: dict[str, str] = {  # with timm's constructors, in the module of the f
     "naflexvit": "NaFlexVit NaFlexVitCfg",
     "nasnet": "NASNetALarge",
     "nest": "Nest",
+    "nextvit": "NextViT",
     "pit": "PoolingVisionTransformer",
     "pnasnet": "PNASNet5Large",
     "pvt_v2": "PyramidVisionTransformerV2",
@@ -98,7 +105,13 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
     "convit": "Block GPSA MHSA",
     "convmixer": "Residual",
     "convnext": "ConvNeXtBlock ConvNeXtStage Downsample",
+    "cpubone": "CPUBoneBlock ClsHead ConvAttention ConvLayer FusedMBConv LinearLayer MBConv ResidualBlock "
+               "get_same_padding remap_legacy_state_dict",
+    "crossvit": "CrossAttention CrossAttentionBlock MultiScaleBlock PatchEmbed scale_image",
+    "csatv2": "Block Dct1d Dct2d Dct2dStats LearnableDct2d PosConv SpatialAttention SpatialTransformerBlock "
+              "TransformerBlock",
     "cspnet": "BottleneckBlock CrossStage CrossStage3 DarkBlock DarkStage EdgeBlock create_csp_stem",
+    "cspnext": "CspNextBlock CspNextLayer DepthwiseSeparableConv SPPBottleneck",
     "davit": "ChannelAttention ChannelAttentionV2 ChannelBlock ConvPosEnc DaVitStage Downsample SpatialBlock Stem "
              "WindowAttention window_partition window_reverse",
     "densenet": "DenseBlock DenseLayer DenseTransition",
@@ -131,8 +144,10 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
     "inception_resnet_v2": "Block17 Block35 Block8 Mixed_5b Mixed_6a Mixed_7a",
     "inception_v3": "InceptionA InceptionAux InceptionB InceptionC InceptionD InceptionE",
     "inception_v4": "InceptionA InceptionB InceptionC Mixed3a Mixed4a Mixed5a ReductionA ReductionB",
+    "lcnetv2": "RepDepthwiseSeparable",
     "levit": "LevitDistilled Attention AttentionDownsample ConvNorm Downsample LevitBlock LevitDownsample LevitMlp "
              "LevitStage LinearNorm NormLinear Stem16 Stem8",
+    "lowformer": "ConvAttention ConvLayer FusedMBConv LowFormerBlock MBConv ResidualBlock",
     "metaformer": "Attention Downsampling GroupNorm1NoBias LayerNorm2dNoBias LayerNormNoBias MetaFormerBlock "
                   "MetaFormerStage MlpHead Pooling Scale SepConv SquaredReLU StarReLU Stem",
     "mambaout": "Downsample DownsampleNormFirst GatedConvBlock MambaOutStage MlpHead Stem",
@@ -142,6 +157,8 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
     "naflexvit": "NaFlexEmbeds batch_patchify calculate_naflex_grid_sizes create_attention_mask get_block_fn "
                  "global_pool_naflex",
     "nest": "Attention ConvPool TransformerLayer blockify deblockify resize_pos_embed",
+    "nextvit": "ConvAttention ConvNormAct EfficientAttention NextConvBlock NextStage NextTransformerBlock PatchEmbed "
+               "merge_pre_bn",
     "nfnet": "DownsampleAvg GammaAct NormFreeBlock act_with_gamma create_stem",
     "pit": "ConvEmbedding",
     "pnasnet": "BranchSeparables FactorizedReduction",
@@ -219,22 +236,16 @@ _LAYERS: dict[str, dict[str, str]] = {
 }
 _WITH_FILTER = (  # a line a letter
     "beit byobnet "
-    "cait coat convnext "
-    "deit "
-    "edgenext efficientformer efficientvim efficientvit_msra "
-    "efficientvit_msra eva "
-    "edgenext efficientformer efficientvim efficientvit_msra eva "
-    "fasternet "
-    "edgenext efficientformer efficientvim efficientvit_msra eva "
-    "fasternet fastvit "
+    "cait coat convnext cpubone csatv2 cspnext "
     "davit deit "
-    "fasternet focalnet "
+    "edgenext efficientformer efficientvim efficientvit_msra eva "
+    "fasternet fastvit focalnet "
     "ghostnet "
     "hiera "
     "iformer "
-    "levit "
+    "levit lowformer "
     "mambaout maxxvit metaformer mlp_mixer mvitv2 "
-    "naflexvit nest "
+    "naflexvit nest nextvit "
     "pit pvt_v2 "
     "rdnet "
     "sequencer shvit starnet swiftformer swin_transformer swin_transformer_v2 swin_transformer_v2_cr "
@@ -249,7 +260,11 @@ CREATORS = {  # family: (timm's function, the class that it makes; "" where that
     "byobnet": ("_create_byobnet", ""),
     "convmixer": ("_create_convmixer", "ConvMixer"),
     "convnext": ("_create_convnext", "ConvNeXt"),
+    "cpubone": ("_create_cpubone", "CPUBone"),
+    "crossvit": ("_create_crossvit", "CrossVit"),
+    "csatv2": ("_create_csatv2", "CSATv2"),
     "cspnet": ("_create_cspnet", ""),
+    "cspnext": ("_create_cspnext", "CspNext"),
     "davit": ("_create_davit", "DaVit"),
     "deit": ("_create_deit", "VisionTransformer"),
     "densenet": ("_create_densenet", "DenseNet"),
@@ -271,6 +286,8 @@ CREATORS = {  # family: (timm's function, the class that it makes; "" where that
     "hrnet": ("_create_hrnet", ""),
     "iformer": ("_create_iformer", "IFormer"),
     "inception_next": ("_create_inception_next", "MetaNeXt"),
+    "lcnetv2": ("_create_lcnetv2", "LCNetV2"),
+    "lowformer": ("_create_lowformer", "LowFormer"),
     "mambaout": ("_create_mambaout", "MambaOut"),
     "maxxvit": ("_create_maxxvit", ""),
     "metaformer": ("_create_metaformer", "MetaFormer"),
@@ -278,6 +295,7 @@ CREATORS = {  # family: (timm's function, the class that it makes; "" where that
     "mobilevit": ("_create_mobilevit", ""),
     "naflexvit": ("_create_naflexvit", "NaFlexVit"),
     "nest": ("_create_nest", "Nest"),
+    "nextvit": ("_create_nextvit", "NextViT"),
     "nfnet": ("_create_normfreenet", ""),
     "pvt_v2": ("_create_pvt2", "PyramidVisionTransformerV2"),
     "rdnet": ("_create_rdnet", "RDNet"),
@@ -345,6 +363,7 @@ BORROWED = ("layers", "data.constants", "models._builder", "models._efficientnet
             "models._efficientnet_builder", "models._features", "models._features_fx", "models._helpers", "models._hub",
             "models._input", "models._manipulate", "models._prune", "models._registry")
 IMPORTED: dict[str, tuple[str, ...]] = {  # from other families
+    "crossvit": ("models.vision_transformer",),
     "byoanet": ("models.byobnet",), "deit": ("models.vision_transformer",), "hardcorenas": ("models.mobilenetv3",),
     "hrnet": ("models.resnet",), "naflexvit": ("models.vision_transformer",), "pit": ("models.vision_transformer",),
     "res2net": ("models.resnet",),

@@ -1,0 +1,6 @@
+# Written by scripts/build_stubs.py.
+# ruff: noqa
+from typing import Any
+from ..csatv2 import CSATv2 as _CSATv2
+def csatv2(**kwargs: Any) -> _CSATv2: ...
+def csatv2_21m(**kwargs: Any) -> _CSATv2: ...
