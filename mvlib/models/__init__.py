@@ -106,6 +106,7 @@ _NAMES = {
     ".tresnet": ("TResNet",),
     ".tnt": ("TNT",),
     ".vision_transformer_hybrid": ("HybridVisionTransformer",),
+    ".vision_transformer_relpos": ("VisionTransformerRelPos",),
     ".visformer": ("Visformer",),
     ".vovnet": ("VovNet",),
     ".xcit": ("XCiT",),

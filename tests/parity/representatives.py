@@ -13,6 +13,7 @@ from mvlib.layers import StdConv2d
 from mvlib.models.byobnet import ByoBlockCfg
 
 _SMALL = dict(depth=3, embed_dim=192, num_heads=3)
+_RELPOS = dict(depth=2, embed_dim=48, num_heads=3, img_size=64)
 _EVA = dict(depth=3, embed_dim=48, num_heads=3, img_size=64)
 _TINY = dict(img_size=64, depths=(1, 1, 2, 1))
 _ONE_BLOCK = dict(depths=(1, 1, 1, 1), width_factor=0.125)
@@ -480,6 +481,13 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "vit_base_r26_s32_224": dict(_SMALL, depth=1, img_size=64),
         "vit_small_resnet50d_s16_224": dict(_SMALL, depth=1, img_size=64),  # three stages of ResNet-D
         "vit_base_mci_224": dict(depth=1, img_size=64),  # MobileCLIP's convolutions
+    },
+    "vision_transformer_relpos": {
+        "vit_relpos_small_patch16_224": _RELPOS,
+        "vit_srelpos_small_patch16_224": _RELPOS,  # one bias for all blocks
+        "vit_relpos_medium_patch16_cls_224": _RELPOS,
+        "vit_relpos_base_patch16_clsgap_224": dict(_RELPOS, rel_pos_type="bias", qk_norm=True),  # a table
+        "vit_relpos_small_patch16_rpn_224": dict(_RELPOS, rel_pos_type="mlp-swin"),  # norms behind
     },
     "visformer": {"visformer_tiny": dict(img_size=64, depth=(1, 1, 1), embed_dim=48)},
     "vovnet": {

@@ -169,6 +169,7 @@ _CFGS = {  # what a family's weights have in common unless one says otherwise
     "visformer": _row("stem.0", "head", crop_pct=0.9, fixed_input_size=True),
     "vision_transformer": _row("patch_embed.proj", "head", **_FIXED, crop_pct=0.9, **_HALF),
     "vision_transformer_hybrid": _row("patch_embed.backbone.stem.conv", "head", **_FIXED, crop_pct=0.9, **_HALF),
+    "vision_transformer_relpos": _row("patch_embed.proj", "head", **_FIXED, crop_pct=0.9, **_HALF),
     "vovnet": _row("stem.0.conv", "head.fc"),
     "xception_aligned": _row("stem.0.conv", "head.fc", input_size=(3, 299, 299), pool_size=(10, 10), crop_pct=0.903,
                              **_HALF),

@@ -76,6 +76,7 @@ _CLASSES: dict[str, str] = {  # with timm's constructors, in the module of the f
     "vgg": "VGG",
     "visformer": "Visformer",
     "vision_transformer": "VisionTransformer",
+    "vision_transformer_relpos": "VisionTransformerRelPos",
     "xception": "Xception",
     "xception_aligned": "XceptionAligned",
     "xcit": "Xcit=XCiT",
@@ -197,6 +198,7 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
     "vision_transformer": "ATTN_LAYERS Block DiffParallelScalingBlock ParallelScalingBlock ParallelThingsBlock "
                           "ResPostBlock",
     "vision_transformer_hybrid": "ConvStem",
+    "vision_transformer_relpos": "RelPosAttention RelPosBlock ResPostRelPosBlock",
     "vovnet": "OsaBlock OsaStage SequentialAppendList",
     "xception": "Block SeparableConv2d",
     "xception_aligned": "PreSeparableConv2d PreXceptionModule SeparableConv2d XceptionModule",
@@ -250,7 +252,7 @@ _WITH_FILTER = (  # a line a letter
     "rdnet "
     "sequencer shvit starnet swiftformer swin_transformer swin_transformer_v2 swin_transformer_v2_cr "
     "tiny_vit tnt tresnet "
-    "vision_transformer "
+    "vision_transformer vision_transformer_relpos "
     "xcit "
 ).split()
 
@@ -323,6 +325,7 @@ CREATORS = {  # family: (timm's function, the class that it makes; "" where that
     "vgg": ("_create_vgg", ""),
     "visformer": ("_create_visformer", "Visformer"),
     "vision_transformer": ("_create_vision_transformer", "VisionTransformer"),
+    "vision_transformer_relpos": ("_create_vision_transformer_relpos", "VisionTransformerRelPos"),
     "vovnet": ("_create_vovnet", ""),
 }
 _WITH_CFGS = sorted({*_CLASSES, *_CONFIGURED, *_FURTHER, *CREATORS, "hardcorenas"})
