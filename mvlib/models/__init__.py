@@ -88,6 +88,7 @@ _NAMES = {
     ".pit": ("PoolingVisionTransformer", "PoolingVisionTransformerDistilled"),
     ".pnasnet": ("PNASNet5Large",),
     ".pvt_v2": ("PyramidVisionTransformerV2",),
+    ".qwen3_vit": ("Qwen3VitClassifier", "Qwen3VitEncoder"),
     ".rdnet": ("RDNet",),
     ".repghost": ("RepGhostNet",),
     ".repvit": ("RepVit",),

@@ -23,6 +23,7 @@ _ONE_EACH = dict(layers=(1, 1, 1, 1))
 _CHANNELS = (128, 256, 256, 256)
 _SLIM = dict(_ONE_EACH, channels=(16, 32, 64, 128))
 _NAFLEX = dict(depth=2, embed_dim=48, num_heads=3, pos_embed_grid_size=(4, 4))
+_QWEN = dict(depth=3, embed_dim=48, num_heads=3, pos_embed_grid_size=5, img_size=64)
 _NARROW = dict(layer_per_block=2, block_per_stage=[1, 1, 1, 2], stage_conv_chs=[32] * 4, stage_out_chs=[64] * 4)
 _FOUR_STAGES = dict(depth=(1, 1, 2, 1), out_chs=(16, 16, 32, 32), stem_out_chs=(8, 16))
 _FIVE_STAGES = dict(depth=(1, 1, 1, 2, 1), out_chs=(16, 16, 16, 32, 32), stem_out_chs=8)
@@ -344,6 +345,11 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
     "pvt_v2": {
         "pvt_v2_b0": dict(depths=(2, 1, 1, 1), embed_dims=(16, 16, 20, 32)),
         "pvt_v2_b2_li": dict(depths=(2, 1, 1, 1), embed_dims=(16, 16, 20, 32)),  # linear attention
+    },
+    "qwen3_vit": {
+        "qwen3_vit_88m": _QWEN,
+        "qwen3_vit_88m_merge": dict(_QWEN, out_features=40),
+        "qwen3_vit_88m_enc": dict(_QWEN, out_features=40),
     },
     "rdnet": {"rdnet_tiny": dict(num_init_features=16, growth_rates=(8,) * 7, num_blocks_list=(1, 2, 1, 1, 1, 1, 1))},
     "regnet": {

@@ -45,7 +45,9 @@ _FIXED: dict[str, Any] = dict(pool_size=None, fixed_input_size=True)
 _HALF: dict[str, Any] = dict(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
-def _row(first_conv: str | tuple[str, ...], classifier: str | tuple[str, ...], **others: Any) -> dict[str, Any]:
+def _row(
+    first_conv: str | tuple[str, ...] | None, classifier: str | tuple[str, ...] | None, **others: Any
+) -> dict[str, Any]:
     common = dict(num_classes=1000, input_size=(3, 224, 224), pool_size=(7, 7), crop_pct=0.875, interpolation="bicubic",
                   mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), license="apache-2.0")
     row = {**common, **others, "first_conv": first_conv, "classifier": classifier}
@@ -129,6 +131,8 @@ _CFGS = {  # what a family's weights have in common unless one says otherwise
     "nfnet": _row("stem.conv1", "head.fc", crop_pct=0.9),
     "pit": _row("patch_embed.conv", "head", **_FIXED, crop_pct=0.9),
     "pvt_v2": _row("patch_embed.proj", "head", crop_pct=0.9, fixed_input_size=False),
+    "qwen3_vit": _row(None, None, num_classes=0, input_size=(3, 768, 768), pool_size=None, crop_pct=1.0,
+                      crop_mode="squash", fixed_input_size=False, license="apache-2.0", **_HALF),
     "rdnet": _row("stem.0", "head.fc", crop_pct=0.9, paper_ids="arXiv:2403.19588",
                   paper_name="DenseNets Reloaded: Paradigm Shift Beyond ResNets and ViTs",
                   origin_url="https://github.com/naver-ai/rdnet"),
