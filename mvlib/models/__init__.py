@@ -110,6 +110,7 @@ _NAMES = {
     ".vision_transformer_relpos": ("VisionTransformerRelPos",),
     ".visformer": ("Visformer",),
     ".vovnet": ("VovNet",),
+    ".volo": ("VOLO",),
     ".xcit": ("XCiT",),
     ".xception": ("Xception",),
     ".xception_aligned": ("XceptionAligned",),

@@ -507,6 +507,8 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "xception41": dict(block_cfg=_aligned(start_with_relu=False)),
         "xception41p": dict(block_cfg=_aligned()),  # norm and activation in front
     },
+    "volo": {"volo_d1_224": dict(layers=(1, 1, 1, 1), embed_dims=(16, 32, 32, 32), num_heads=(1, 2, 2, 2), img_size=64,
+                                 stem_hidden_dim=8)},
     "xcit": {
         "xcit_nano_12_p16_224": dict(depth=2, embed_dim=64, img_size=64),
         "xcit_tiny_12_p8_224": dict(depth=1, embed_dim=64, img_size=64),  # norm of all tokens

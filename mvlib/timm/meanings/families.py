@@ -177,6 +177,7 @@ _CFGS = {  # what a family's weights have in common unless one says otherwise
     "vovnet": _row("stem.0.conv", "head.fc"),
     "xception_aligned": _row("stem.0.conv", "head.fc", input_size=(3, 299, 299), pool_size=(10, 10), crop_pct=0.903,
                              **_HALF),
+    "volo": _row("patch_embed.conv.0", ("head", "aux_head"), **_FIXED, crop_pct=0.96),
     "xcit": _row("patch_embed.proj.0.0", "head", **_FIXED, crop_pct=1.0),
 }
 

@@ -80,6 +80,7 @@ _CLASSES: dict[str, str] = {  # with timm's constructors, in the module of the f
     "vision_transformer_relpos": "VisionTransformerRelPos",
     "xception": "Xception",
     "xception_aligned": "XceptionAligned",
+    "volo": "VOLO",
     "xcit": "Xcit=XCiT",
 }
 _CONFIGURED: dict[str, str] = {  # classes that take a config, and configs; `timm.models` has them, too
@@ -201,6 +202,8 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
                           "ResPostBlock",
     "vision_transformer_hybrid": "ConvStem",
     "vision_transformer_relpos": "RelPosAttention RelPosBlock ResPostRelPosBlock",
+    "volo": "Attention ClassAttention ClassBlock Downsample OutlookAttention Outlooker PatchEmbed Transformer "
+            "get_block outlooker_blocks rand_bbox transformer_blocks",
     "vovnet": "OsaBlock OsaStage SequentialAppendList",
     "xception": "Block SeparableConv2d",
     "xception_aligned": "PreSeparableConv2d PreXceptionModule SeparableConv2d XceptionModule",
@@ -331,6 +334,7 @@ CREATORS = {  # family: (timm's function, the class that it makes; "" where that
     "visformer": ("_create_visformer", "Visformer"),
     "vision_transformer": ("_create_vision_transformer", "VisionTransformer"),
     "vision_transformer_relpos": ("_create_vision_transformer_relpos", "VisionTransformerRelPos"),
+    "volo": ("_create_volo", "VOLO"),
     "vovnet": ("_create_vovnet", ""),
 }
 _WITH_CFGS = sorted({*_CLASSES, *_CONFIGURED, *_FURTHER, *CREATORS, "hardcorenas"})
