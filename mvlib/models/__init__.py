@@ -108,6 +108,7 @@ _NAMES = {
     ".tnt": ("TNT",),
     ".vision_transformer_hybrid": ("HybridVisionTransformer",),
     ".vision_transformer_relpos": ("VisionTransformerRelPos",),
+    ".vision_transformer_sam": ("VisionTransformerSAM",),
     ".visformer": ("Visformer",),
     ".vovnet": ("VovNet",),
     ".volo": ("VOLO",),

@@ -13,6 +13,7 @@ from mvlib.layers import StdConv2d
 from mvlib.models.byobnet import ByoBlockCfg
 
 _SMALL = dict(depth=3, embed_dim=192, num_heads=3)
+_SAM = dict(depth=2, embed_dim=48, num_heads=3, window_size=2, global_attn_indexes=(1,))
 _RELPOS = dict(depth=2, embed_dim=48, num_heads=3, img_size=64)
 _EVA = dict(depth=3, embed_dim=48, num_heads=3, img_size=64)
 _TINY = dict(img_size=64, depths=(1, 1, 2, 1))
@@ -494,6 +495,12 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "vit_relpos_medium_patch16_cls_224": _RELPOS,
         "vit_relpos_base_patch16_clsgap_224": dict(_RELPOS, rel_pos_type="bias", qk_norm=True),  # a table
         "vit_relpos_small_patch16_rpn_224": dict(_RELPOS, rel_pos_type="mlp-swin"),  # norms behind
+    },
+    "vision_transformer_sam": {
+        "samvit_base_patch16": dict(_SAM, img_size=80),  # windows that are padded, the neck
+        "samvit_base_patch16_224": dict(_SAM, img_size=64, qk_norm=True, init_values=1e-2),
+        "samvit_large_patch16": dict(  # rotary embeddings, another head
+            _SAM, img_size=64, use_rel_pos=False, use_rope=True, neck_chans=None, head_hidden_size=32, pre_norm=True),
     },
     "visformer": {"visformer_tiny": dict(img_size=64, depth=(1, 1, 1), embed_dim=48)},
     "vovnet": {

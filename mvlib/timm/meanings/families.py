@@ -174,6 +174,8 @@ _CFGS = {  # what a family's weights have in common unless one says otherwise
     "vision_transformer": _row("patch_embed.proj", "head", **_FIXED, crop_pct=0.9, **_HALF),
     "vision_transformer_hybrid": _row("patch_embed.backbone.stem.conv", "head", **_FIXED, crop_pct=0.9, **_HALF),
     "vision_transformer_relpos": _row("patch_embed.proj", "head", **_FIXED, crop_pct=0.9, **_HALF),
+    "vision_transformer_sam": _row("patch_embed.proj", "head.fc", input_size=(3, 1024, 1024), **_FIXED, crop_pct=0.9,
+                                   **_HALF, license=None),
     "vovnet": _row("stem.0.conv", "head.fc"),
     "xception_aligned": _row("stem.0.conv", "head.fc", input_size=(3, 299, 299), pool_size=(10, 10), crop_pct=0.903,
                              **_HALF),

@@ -78,6 +78,7 @@ _CLASSES: dict[str, str] = {  # with timm's constructors, in the module of the f
     "visformer": "Visformer",
     "vision_transformer": "VisionTransformer",
     "vision_transformer_relpos": "VisionTransformerRelPos",
+    "vision_transformer_sam": "VisionTransformerSAM",
     "xception": "Xception",
     "xception_aligned": "XceptionAligned",
     "volo": "VOLO",
@@ -201,6 +202,8 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
     "vision_transformer": "ATTN_LAYERS Block DiffParallelScalingBlock ParallelScalingBlock ParallelThingsBlock "
                           "ResPostBlock",
     "vision_transformer_hybrid": "ConvStem",
+    "vision_transformer_sam": "Attention Block get_decomposed_rel_pos_bias get_rel_pos window_partition "
+                              "window_unpartition",
     "vision_transformer_relpos": "RelPosAttention RelPosBlock ResPostRelPosBlock",
     "volo": "Attention ClassAttention ClassBlock Downsample OutlookAttention Outlooker PatchEmbed Transformer "
             "get_block outlooker_blocks rand_bbox transformer_blocks",
@@ -259,7 +262,7 @@ _WITH_FILTER = (  # a line a letter
     "rdnet "
     "sequencer shvit starnet swiftformer swin_transformer swin_transformer_v2 swin_transformer_v2_cr "
     "tiny_vit tnt tresnet "
-    "vision_transformer vision_transformer_relpos "
+    "vision_transformer vision_transformer_relpos vision_transformer_sam "
     "xcit "
 ).split()
 
@@ -333,6 +336,7 @@ CREATORS = {  # family: (timm's function, the class that it makes; "" where that
     "vgg": ("_create_vgg", ""),
     "visformer": ("_create_visformer", "Visformer"),
     "vision_transformer": ("_create_vision_transformer", "VisionTransformer"),
+    "vision_transformer_sam": ("_create_vision_transformer", "VisionTransformerSAM"),
     "vision_transformer_relpos": ("_create_vision_transformer_relpos", "VisionTransformerRelPos"),
     "volo": ("_create_volo", "VOLO"),
     "vovnet": ("_create_vovnet", ""),
