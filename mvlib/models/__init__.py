@@ -62,6 +62,7 @@ _NAMES = {
     ".fasternet": ("FasterNet",),
     ".fastvit": ("FastVit",),
     ".focalnet": ("FocalNet",),
+    ".gcvit": ("GlobalContextVit",),
     ".ghostnet": ("GhostNet",),
     ".hgnet": ("HighPerfGpuNet",),
     ".hiera": ("Hiera",),

@@ -55,6 +55,7 @@ def _aligned(**last: Any) -> list[dict[str, Any]]:
 _BOTTLES = dict(blocks=_byob("bottle", 1, gs=8, br=0.5))
 _ATTENTIVE = dict(blocks=_byob("self_attn", 1, br=0.5), img_size=64)
 _DAVIT = dict(depths=(1, 1, 2, 1), embed_dims=(8, 16, 24, 32), num_heads=(1, 2, 3, 4))
+_GCVIT = dict(depths=(2, 2, 2, 2), embed_dim=12, num_heads=(1, 2, 2, 4), img_size=64)
 _FOCAL = dict(depths=(1, 1, 2, 1), embed_dim=8)
 _META = dict(depths=(1, 1, 1, 1), dims=(8, 16, 24, 32))
 _LOWFORMER = dict(width_list=[8, 8, 16, 32, 64], depth_list=[0, 1, 1, 1, 2], head_widths=(48, 40))
@@ -228,6 +229,10 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "focalnet_tiny_srf": _FOCAL,
         "focalnet_large_fl4": _FOCAL,  # norms behind, layer scale
         "focalnet_huge_fl3": dict(_FOCAL, head_hidden_size=20),  # norms in the modulation, too
+    },
+    "gcvit": {
+        "gcvit_xxtiny": _GCVIT,
+        "gcvit_small": dict(_GCVIT, num_heads=(1, 2, 3, 4)),  # layer scale
     },
     "ghostnet": {
         "ghostnet_050": {},

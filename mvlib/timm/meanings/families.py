@@ -102,6 +102,7 @@ _CFGS = {  # what a family's weights have in common unless one says otherwise
     "fastvit": _row(("stem.0.conv_kxk.0.conv", "stem.0.conv_scale.conv"), "head.fc", input_size=(3, 256, 256),
                     pool_size=(8, 8), crop_pct=0.9, license="fastvit-license"),
     "focalnet": _row("stem.proj", "head.fc", crop_pct=0.9, license="mit"),
+    "gcvit": _row("stem.conv1", "head.fc", fixed_input_size=True),
     "ghostnet": _row("conv_stem", "classifier"),
     "hardcorenas": _row("conv_stem", "classifier", interpolation="bilinear"),
     "hgnet": _row("stem.stem1.conv", "head.fc", crop_pct=0.965, test_crop_pct=1.0, test_input_size=(3, 288, 288)),

@@ -33,6 +33,7 @@ _CLASSES: dict[str, str] = {  # with timm's constructors, in the module of the f
     "fasternet": "FasterNet",
     "fastvit": "FastVit",
     "focalnet": "FocalNet",
+    "gcvit": "GlobalContextVit",
     "ghostnet": "GhostNet",
     "hgnet": "HighPerfGpuNet",
     "hiera": "Hiera",
@@ -137,6 +138,8 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
     "fastvit": "Attention AttentionBlock ConvMlp FastVitStage LayerScale2d MobileOneBlock PatchEmbed "
                "RepConditionalPosEnc RepMixer RepMixerBlock ReparamLargeKernelConv convolutional_stem",
     "focalnet": "Downsample FocalModulation FocalNetBlock FocalNetStage",
+    "gcvit": "Downsample2d FeatureBlock GlobalContextVitBlock GlobalContextVitStage MbConvBlock Stem "
+             "WindowAttentionGlobal window_partition",
     "ghostnet": "GhostBottleneck GhostBottleneckV3 GhostModule GhostModuleV2 GhostModuleV3",
     "hgnet": "ClassifierHead ConvBNAct EseModule HighPerfGpuBlock HighPerfGpuStage LearnableAffineBlock LightConvBNAct "
              "StemV1 StemV2 model_cfgs",
@@ -214,6 +217,7 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
 }
 _FUNCTIONS: dict[str, str] = {  # of `meanings.families`
     "beit": "gen_relative_position_index=beit_relative_position_index",
+    "gcvit": "window_reverse=window_reverse_to_size",
     "hieradet_sam2": "checkpoint_filter_fn=sam2_filter_fn",
     "maxxvit": "window_reverse=window_reverse_to_size",
     "naflexvit": "get_init_weights_vit",
@@ -295,6 +299,7 @@ CREATORS = {  # family: (timm's function, the class that it makes; "" where that
     "hieradet_sam2": ("_create_hiera_det", "HieraDet"),
     "fastvit": ("_create_fastvit", "FastVit"),
     "focalnet": ("_create_focalnet", "FocalNet"),
+    "gcvit": ("_create_gcvit", "GlobalContextVit"),
     "hrnet": ("_create_hrnet", ""),
     "iformer": ("_create_iformer", "IFormer"),
     "inception_next": ("_create_inception_next", "MetaNeXt"),
