@@ -179,9 +179,9 @@ class Parameter:
             return 0, 1
         if "init" in self.name:  # weights may be negative
             return -math.inf, math.inf
-        default = self.default if isinstance(self.default, (int, float)) else 0
-        if default < 0:
+        if any(number < 0 for number in _numbers(self.default)):  # an index may count from the end
             return -math.inf, math.inf
+        default = self.default if isinstance(self.default, (int, float)) else 0
         return int(type(default) is int and default > 0 and self.name not in _MAY_BE_ZERO), math.inf
 
 

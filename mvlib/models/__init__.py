@@ -80,6 +80,7 @@ _NAMES = {
     ".maxxvit": ("MaxxVit",),
     ".metaformer": ("MetaFormer",),
     ".mlp_mixer": ("MlpMixer",),
+    ".mobilenetv5": ("MobileNetV5", "MobileNetV5Encoder"),
     ".mvitv2": ("MultiScaleVit",),
     ".naflexvit": ("NaFlexVit", "NaFlexVitCfg"),
     ".nasnet": ("NASNetALarge",),

@@ -957,6 +957,7 @@ class MobileModel(MobileInit):
 
     classifier_path: ClassVar[str] = "classifier"
     feature_form: ClassVar[str] = "body"
+    stem_paths: ClassVar[tuple[str, ...]] = ("conv_stem", "bn1")  # what `make_stem` makes
 
     def __init__(
         self,
@@ -1007,15 +1008,16 @@ class MobileModel(MobileInit):
         norm_act = get_norm_act_layer(norm_layer, act_layer)
 
         chs = stem_size if fix_stem else round_chs(stem_size)
-        self.conv_stem = create_conv2d(in_chans, chs, stem_kernel_size, stride=2, padding=pad_type)
-        self.bn1 = norm_act(chs, inplace=True)
+        self.make_stem(in_chans, chs, stem_kernel_size, pad_type, norm_layer, act_layer)
         builder = EfficientNetBuilder(
             output_stride, pad_type, round_chs, se_from_exp, act_layer, norm_layer, aa_layer, se_layer or SqueezeExcite,
             drop_path_rate, layer_scale_init_value)
         self.blocks = nn.Sequential(*builder(chs, decode_arch_def(
             block_args, depth_multiplier, depth_trunc, experts_multiplier, fix_first_last, group_size)))
         taps = {tap["stage"]: (tap["num_chs"], tap["reduction"]) for tap in builder.features}
-        self.flow = Flow(stem=[Step("conv_stem"), Step("bn1", *taps.get(0, ()))],
+        *stem, last = self.stem_paths
+        chs, reduction = taps.get(0, (None, None))
+        self.flow = Flow(stem=[*map(Step, stem), Step(last, chs, reduction, "bn1")],  # timm's name, even of no module
                          stages=[Step(f"blocks.{i}", *taps.get(i + 1, ())) for i in range(len(self.blocks))])
         chs = builder.in_chs
 
@@ -1032,6 +1034,13 @@ class MobileModel(MobileInit):
     def feature_info(self) -> list[dict[str, Any]]:
         """One dict a tap, as every model's, and `stage`: the number of its stage, counted from 1; the stem's is 0."""
         return [{**info, "stage": int(info["module"].partition(".")[2] or -1) + 1} for info in super().feature_info]
+
+    def make_stem(
+        self, in_chans: int, chs: int, kernel_size: int, pad_type: Padding, norm_layer: NormLayer, act_layer: ActLayer
+    ) -> None:
+        """Make what gives, of the image, `chs` channels with a stride of 2. Called by the constructor."""
+        self.conv_stem: nn.Module = create_conv2d(in_chans, chs, kernel_size, stride=2, padding=pad_type)
+        self.bn1 = get_norm_act_layer(norm_layer, act_layer)(chs, inplace=True)
 
     def make_head(
         self,

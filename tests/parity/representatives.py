@@ -7,10 +7,12 @@ without one.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from mvlib.layers import StdConv2d
 from mvlib.models.byobnet import ByoBlockCfg
+from mvlib.models.efficientnet_blocks import decode_arch_def
 
 _SMALL = dict(depth=3, embed_dim=192, num_heads=3)
 _SAM = dict(depth=2, embed_dim=48, num_heads=3, window_size=2, global_attn_indexes=(1,))
@@ -61,6 +63,20 @@ _META = dict(depths=(1, 1, 1, 1), dims=(8, 16, 24, 32))
 _LOWFORMER = dict(width_list=[8, 8, 16, 32, 64], depth_list=[0, 1, 1, 1, 2], head_widths=(48, 40))
 _CROSSVIT = dict(img_size=48, embed_dim=(24, 48), num_heads=(2, 2), depth=((1, 2, 0), (1, 1, 0)))
 _TNT = dict(depth=2, embed_dim=48, inner_dim=12, num_heads_outer=3, img_size=64)
+
+
+
+class _Decoded(list):
+    """Decoded block strings, a copy for each that reads them: timm's builder empties what it is given."""
+
+    def __iter__(self):
+        return iter(copy.deepcopy([*super().__iter__()]))
+
+
+_MNV5 = dict(stem_size=8, block_args=_Decoded(decode_arch_def((
+    ("er_r1_k3_s2_e4_c16",), ("uir_r1_a3_k5_s2_e6_c16", "uir_r1_a5_k0_s1_e4_c16"),
+    ("uir_r1_a5_k5_s2_e6_c24", "mqa_r1_k3_h2_v2_s1_d8_c24", "uir_r1_a0_k0_s1_e2_c24"),
+    ("uir_r1_a5_k5_s2_e6_c32", "mqa_r1_k3_h2_s1_d8_c32", "uir_r1_a0_k0_s1_e2_c32")))))
 
 REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
     "cait": {"cait_xxs24_224": dict(depth=2, embed_dim=64, img_size=64)},
@@ -315,6 +331,8 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "mobilenetv4_conv_aa_medium": {},
         "mobilenetv4_hybrid_medium_075": {},
     },
+    "mobilenetv5": {"mobilenetv5_base": dict(_MNV5, num_features=64), "mobilenetv5_300m_enc": _MNV5,
+                    "mobilenetv5_300m": dict(_MNV5, num_features=64, use_msfa=False)},
     "mobilevit": {
         "mobilevit_xxs": dict(blocks=_patches("mobilevit"), num_features=48),
         "mobilevitv2_050": dict(blocks=_patches("mobilevit2")),

@@ -123,6 +123,8 @@ _CFGS = {  # what a family's weights have in common unless one says otherwise
     "metaformer": _row("stem.conv", "head.fc", crop_pct=1.0),
     "mlp_mixer": _row("stem.proj", "head", **_FIXED, **_HALF),
     "mobilenetv3": _row("conv_stem", "classifier", interpolation="bilinear"),
+    "mobilenetv5": _row("conv_stem.conv", "classifier", input_size=(3, 256, 256), pool_size=(16, 16), crop_pct=1.0,
+                        license=None, **_HALF),
     "mobilevit": _row("stem.conv", "head.fc", input_size=(3, 256, 256), pool_size=(8, 8), crop_pct=0.9,
                       mean=(0.0,) * 3, std=(1.0,) * 3, fixed_input_size=False, license="cvnets-license"),
     "mvitv2": _row("patch_embed.proj", "head.fc", **_FIXED, crop_pct=0.9),

@@ -49,6 +49,7 @@ _CLASSES: dict[str, str] = {  # with timm's constructors, in the module of the f
     "metaformer": "MetaFormer",
     "mlp_mixer": "MixerBlock MlpMixer",
     "mobilenetv3": "MobileNetV3",
+    "mobilenetv5": "MobileNetV5 MobileNetV5Encoder",
     "naflexvit": "NaFlexVit NaFlexVitCfg",
     "nasnet": "NASNetALarge",
     "nest": "Nest",
@@ -159,6 +160,7 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
                   "MetaFormerStage MlpHead Pooling Scale SepConv SquaredReLU StarReLU Stem",
     "mambaout": "Downsample DownsampleNormFirst GatedConvBlock MambaOutStage MlpHead Stem",
     "mlp_mixer": "Affine ResBlock SpatialGatingBlock SpatialGatingUnit",
+    "mobilenetv5": "MobileNetV5MultiScaleFusionAdapter",
     "mobilevit": "LinearSelfAttention LinearTransformerBlock MobileVitBlock MobileVitV2Block",
     "mvitv2": "MultiScaleAttention MultiScaleBlock MultiScaleVitStage PatchEmbed",
     "naflexvit": "NaFlexEmbeds batch_patchify calculate_naflex_grid_sizes create_attention_mask get_block_fn "
@@ -260,7 +262,7 @@ _WITH_FILTER = (  # a line a letter
     "hiera "
     "iformer "
     "levit lowformer "
-    "mambaout maxxvit metaformer mlp_mixer mvitv2 "
+    "mambaout maxxvit metaformer mlp_mixer mobilenetv5 mvitv2 "
     "naflexvit nest nextvit "
     "pit pvt_v2 "
     "rdnet "
@@ -309,6 +311,7 @@ CREATORS = {  # family: (timm's function, the class that it makes; "" where that
     "maxxvit": ("_create_maxxvit", ""),
     "metaformer": ("_create_metaformer", "MetaFormer"),
     "mlp_mixer": ("_create_mixer", "MlpMixer"),
+    "mobilenetv5": ("_create_mnv5", "MobileNetV5"),
     "mobilevit": ("_create_mobilevit", ""),
     "naflexvit": ("_create_naflexvit", "NaFlexVit"),
     "nest": ("_create_nest", "Nest"),
