@@ -32,6 +32,7 @@ from ..layers import (
     ClassifierHead,
     ConvMlp,
     DropPath,
+    LayerNorm,
     LayerScale,
     LayerScale2d,
     Mlp,
@@ -39,6 +40,7 @@ from ..layers import (
     SEModule,
     create_conv2d,
     drop_path_rates,
+    extend_tuple,
     get_attn,
     get_norm_act_layer,
     get_norm_layer,
@@ -51,7 +53,7 @@ from ..layers.attention import attend
 from ..layers.channel_attention import AttnLayer
 from ..layers.config import use_fused_attn
 from ..layers.conv import num_groups
-from ..layers.helpers import computed
+from ..layers.helpers import computed, placeable
 from ..layers.norm import NormLayer
 from ..layers.padding import resolve_padding
 from ..layers.rel_pos import RelPosBias, RelPosBiasTf, RelPosMlp, RelPosTable
@@ -138,7 +140,11 @@ class ConvConfig:
     @property
     def norm_act(self) -> Callable[..., nn.Module]:
         """The norm followed by the activation."""
-        return get_norm_act_layer(self.norm, self.act_layer)
+        return _norm_act(self.norm_layer, self.act_layer, self.norm_eps)
+
+
+def _norm_act(norm_layer: NormLayer, act_layer: ActLayer, eps: float | None) -> Callable[..., nn.Module]:
+    return get_norm_act_layer(partial(get_norm_layer(norm_layer), eps=eps), act_layer)
 
 
 @dataclass
@@ -204,10 +210,11 @@ class TransformerConfig:
         norm = self.norm_layer if layout == "NCHW" else self.norm_layer_cl
         return get_norm_layer(norm)(dim, eps=self.norm_eps)
 
-    def fit_partitions(self, img_size: Size) -> TransformerConfig:
-        """The config with windows and grid for an image of `img_size`, in pixels."""
-        size = _partition(img_size, self.partition_ratio)
-        return self if self.window_size is not None else replace(self, window_size=size, grid_size=size)
+
+def cfg_window_size(cfg: TransformerConfig, img_size: Size) -> TransformerConfig:
+    """The config with windows and grid for an image of `img_size`, in pixels, unless it has them."""
+    size = _partition(img_size, cfg.partition_ratio)
+    return cfg if cfg.window_size is not None else replace(cfg, window_size=size, grid_size=size)
 
 
 def _check(name: str, value: str, known: Sequence[str]) -> None:
@@ -219,14 +226,17 @@ def _partition(img_size: Size, ratio: int) -> Size:
     return img_size[0] // ratio, img_size[1] // ratio
 
 
+_CONV, _TRANSFORMER = ConvConfig(), TransformerConfig()  # of blocks that are given none
+
+
 # relative positions
 
-def _make_rel_pos(config: TransformerConfig, window_size: Size, num_heads: int) -> nn.Module | None:
-    if not config.rel_pos_type:
-        return None
-    if config.rel_pos_type == "mlp":
-        return RelPosMlp(window_size, num_heads, config.rel_pos_dim)
-    return (RelPosBiasTf if config.rel_pos_type == "bias_tf" else RelPosBias)(window_size, num_heads)
+def get_rel_pos_cls(cfg: TransformerConfig, window_size: Size) -> Callable[..., nn.Module] | None:
+    """What makes the biases for a window of rows and columns of `num_heads`; None for none."""
+    if cfg.rel_pos_type == "mlp":
+        return partial(RelPosMlp, window_size=window_size, hidden_dim=cfg.rel_pos_dim)
+    classes = {"bias": RelPosBias, "bias_tf": RelPosBiasTf}
+    return partial(classes[cfg.rel_pos_type], window_size=window_size) if cfg.rel_pos_type else None
 
 
 # convolution blocks
@@ -257,6 +267,7 @@ class Downsample2d(nn.Module):
         "avg2": (nn.AvgPool2d, 2, {}),
     }
 
+    @placeable
     def __init__(
         self,
         dim: int,
@@ -286,29 +297,47 @@ class MbConvBlock(nn.Module):
 
     Shapes: (B, in_chs, H, W) -> (B, out_chs, H', W'). Keys `shortcut`, `pre_norm`, `down`, `conv1_1x1`, `norm1`,
     `conv2_kxk`, `se_early`, `norm2`, `se`, `conv3_1x1`.
+
+    Args:
+        in_chs: Channels of the input.
+        out_chs: Channels of the output.
+        stride: 1 or 2.
+        dilation: Of the inner convolution: the first where that one strides, or would, otherwise the second.
+        cfg: What the block is like.
+        drop_path: Stochastic depth rate.
     """
 
-    def __init__(self, in_chs: int, out_chs: int, stride: int, config: ConvConfig, drop_path: float = 0.0) -> None:
+    @placeable
+    def __init__(
+        self,
+        in_chs: int,
+        out_chs: int,
+        stride: int = 1,
+        dilation: Size = (1, 1),
+        cfg: ConvConfig = _CONV,
+        drop_path: float = 0.0,
+    ) -> None:
         super().__init__()
-        mid_chs = make_divisible((out_chs if config.expand_output else in_chs) * config.expand_ratio)
-        strides = {mode: stride if mode == config.stride_mode else 1 for mode in ("pool", "1x1", "dw")}
-        norm_act, padding, bias = config.norm_act, config.padding, config.output_bias
-        attn = _make_channel_attention(config, mid_chs, out_chs)
+        mid_chs = make_divisible((out_chs if cfg.expand_output else in_chs) * cfg.expand_ratio)
+        strides = {mode: stride if mode == cfg.stride_mode else 1 for mode in ("pool", "1x1", "dw")}
+        norm_act, padding, bias = cfg.norm_act, cfg.padding, cfg.output_bias
+        attn = _make_channel_attention(cfg, mid_chs, out_chs)
 
         self.shortcut: nn.Module = nn.Identity()
         if stride == 2:
-            self.shortcut = Downsample2d(in_chs, out_chs, config.pool_type, padding, bias, config.shortcut_proj)
-        self.pre_norm = norm_act(in_chs, apply_act=config.pre_norm_act)
+            self.shortcut = Downsample2d(in_chs, out_chs, cfg.pool_type, padding, bias, cfg.shortcut_proj)
+        self.pre_norm = norm_act(in_chs, apply_act=cfg.pre_norm_act)
         self.down: nn.Module = nn.Identity()
         if strides["pool"] == 2:
-            self.down = Downsample2d(in_chs, in_chs, config.downsample_pool_type, padding)
+            self.down = Downsample2d(in_chs, in_chs, cfg.downsample_pool_type, padding)
         self.conv1_1x1 = create_conv2d(in_chs, mid_chs, 1, stride=strides["1x1"])
         self.norm1 = norm_act(mid_chs)
-        self.conv2_kxk = create_conv2d(mid_chs, mid_chs, config.kernel_size, stride=strides["dw"], padding=padding,
-                                       groups=num_groups(config.group_size, mid_chs))
-        self.se_early = attn if config.attn_early else nn.Identity()
+        self.conv2_kxk = create_conv2d(
+            mid_chs, mid_chs, cfg.kernel_size, stride=strides["dw"], padding=padding,
+            dilation=dilation[0 if cfg.stride_mode == "dw" else 1], groups=num_groups(cfg.group_size, mid_chs))
+        self.se_early = attn if cfg.attn_early else nn.Identity()
         self.norm2 = norm_act(mid_chs)
-        self.se = nn.Identity() if config.attn_early else attn
+        self.se = nn.Identity() if cfg.attn_early else attn
         self.conv3_1x1 = create_conv2d(mid_chs, out_chs, 1, bias=bias)
         self.drop_path = _make_drop_path(drop_path)
 
@@ -319,13 +348,13 @@ class MbConvBlock(nn.Module):
         return self.drop_path(self.conv3_1x1(x)) + shortcut
 
 
-def _make_channel_attention(config: ConvConfig, mid_chs: int, out_chs: int) -> nn.Module:
-    layer = get_attn(config.attn_layer)
+def _make_channel_attention(cfg: ConvConfig, mid_chs: int, out_chs: int) -> nn.Module:
+    layer = get_attn(cfg.attn_layer)
     if layer is None:
         return nn.Identity()
     if layer is SEModule:
-        squeezed = int(config.attn_ratio * (out_chs if config.expand_output else mid_chs))
-        return SEModule(mid_chs, rd_channels=squeezed, act_layer=config.attn_act_layer)
+        squeezed = int(cfg.attn_ratio * (out_chs if cfg.expand_output else mid_chs))
+        return SEModule(mid_chs, rd_channels=squeezed, act_layer=cfg.attn_act_layer)
     return layer(mid_chs)
 
 
@@ -333,41 +362,149 @@ class ConvNeXtBlock(nn.Module):
     """Depthwise 7x7 convolution, norm and MLP on one residual branch, scaled (Liu et al., 2022, arXiv:2201.03545).
 
     Shapes: (B, in_chs, H, W) -> (B, out_chs, H', W'). Keys `shortcut`, `down`, `conv_dw`, `norm`, `mlp`, `ls`.
+
+    Args:
+        in_chs: Channels of the input.
+        out_chs: Channels of the output; as many unless given.
+        kernel_size: Side of the depthwise convolution.
+        stride: 1 or 2.
+        dilation: Of the depthwise convolution; the second counts.
+        cfg: What the block is like.
+        conv_mlp: The MLP is of 1x1 convolutions; otherwise of linear layers, behind layer norm.
+        drop_path: Stochastic depth rate.
+
+    Raises:
+        ValueError: An MLP of linear layers, and the norm is not a layer norm.
     """
 
-    def __init__(self, in_chs: int, out_chs: int, stride: int, config: ConvConfig, drop_path: float = 0.0) -> None:
+    @placeable
+    def __init__(
+        self,
+        in_chs: int,
+        out_chs: int | None = None,
+        kernel_size: int = 7,
+        stride: int = 1,
+        dilation: Size = (1, 1),
+        cfg: ConvConfig = _CONV,
+        conv_mlp: bool = True,
+        drop_path: float = 0.0,
+    ) -> None:
         super().__init__()
-        bias, pools = config.output_bias, stride == 2 and config.stride_mode == "pool"
+        if not conv_mlp and "layernorm" not in str(cfg.norm_layer):
+            raise ValueError(f"conv_mlp=False goes with a layer norm, not with norm_layer {cfg.norm_layer!r}")
+        out_chs = out_chs or in_chs
+        bias, pools = cfg.output_bias, stride == 2 and cfg.stride_mode == "pool"
+        self.layout = "NCHW" if conv_mlp else "NHWC"
         self.shortcut: nn.Module = nn.Identity()
         if stride == 2:
             self.shortcut = Downsample2d(in_chs, out_chs)
         elif in_chs != out_chs:
             self.shortcut = nn.Conv2d(in_chs, out_chs, 1, bias=bias)
-        self.down = Downsample2d(in_chs, in_chs, config.downsample_pool_type) if pools else nn.Identity()
-        self.conv_dw = create_conv2d(in_chs, out_chs, 7, stride=1 if pools else stride, depthwise=True, bias=bias)
-        self.norm = config.norm(out_chs)
-        self.mlp = ConvMlp(out_chs, int(config.expand_ratio * out_chs), act_layer=config.act_layer, bias=bias)
-        self.ls = _make_layer_scale(out_chs, config.init_values)
+        self.down = Downsample2d(in_chs, in_chs, cfg.downsample_pool_type) if pools else nn.Identity()
+        self.conv_dw = create_conv2d(in_chs, out_chs, kernel_size, stride=1 if pools else stride, dilation=dilation[1],
+                                     depthwise=True, bias=bias)
+        self.norm = (cfg.norm if conv_mlp else LayerNorm)(out_chs)
+        self.mlp = _make_mlp(out_chs, cfg.expand_ratio, self.layout, act_layer=cfg.act_layer, bias=bias)
+        self.ls = _make_layer_scale(out_chs, cfg.init_values, self.layout)
         self.drop_path = _make_drop_path(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        branch = self.ls(self.mlp(self.norm(self.conv_dw(self.down(x)))))
+        branch = self.conv_dw(self.down(x))
+        if self.layout == "NHWC":
+            branch = self.ls(self.mlp(self.norm(branch.permute(0, 2, 3, 1)))).permute(0, 3, 1, 2)
+        else:
+            branch = self.ls(self.mlp(self.norm(branch)))
         return self.drop_path(branch) + self.shortcut(x)
 
 
-def _make_conv(in_chs: int, out_chs: int, stride: int, config: ConvConfig, drop_path: float) -> nn.Module:
-    block = ConvNeXtBlock if config.block_type == "convnext" else MbConvBlock
-    return block(in_chs, out_chs, stride, config, drop_path)
+def _make_conv(in_chs: int, out_chs: int, stride: int, cfg: ConvConfig, drop_path: float) -> nn.Module:
+    block = ConvNeXtBlock if cfg.block_type == "convnext" else MbConvBlock
+    return block(in_chs, out_chs, stride=stride, cfg=cfg, drop_path=drop_path)
 
 
 def _make_drop_path(rate: float) -> nn.Module:
     return DropPath(rate) if rate > 0.0 else nn.Identity()
 
 
-def _make_layer_scale(dim: int, init_values: float | None, layout: str = "NCHW") -> nn.Module:
+def _make_layer_scale(dim: int, init_values: float | None, layout: str) -> nn.Module:
     if not init_values:
         return nn.Identity()
     return (LayerScale2d if layout == "NCHW" else LayerScale)(dim, init_values)
+
+
+def _make_mlp(dim: int, expand_ratio: float, layout: str, **kwargs: Any) -> nn.Module:
+    return (ConvMlp if layout == "NCHW" else Mlp)(dim, int(expand_ratio * dim), **kwargs)
+
+
+# windows and grids
+
+def grid_partition(x: Tensor, grid_size: Size) -> Tensor:
+    """The sets of positions that a grid joins: those at the same place of each of its cells.
+
+    The grid divides the map into as many cells as it has places.
+
+    Shapes: (B, H, W, C) -> (B * sets, gh, gw, C); the grid's sides gh and gw must divide H and W.
+    """
+    return _split_sides(x, 1, (grid_size[0], -1), (grid_size[1], -1)).permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
+
+
+def grid_reverse(windows: Tensor, grid_size: Size, img_size: Size) -> Tensor:
+    """Put the sets of `grid_partition` together again. Shapes: (B * sets, gh, gw, C) -> (B, *img_size, C)."""
+    return _gather(windows, grid_size, img_size).permute(0, 3, 1, 4, 2, 5).flatten(3, 4).flatten(1, 2)
+
+
+def window_partition_nchw(x: Tensor, window_size: Size) -> Tensor:
+    """Cut a map into windows, row by row. Shapes: (B, C, H, W) -> (B * windows, C, wh, ww)."""
+    return _split_sides(x, 2, (-1, window_size[0]), (-1, window_size[1])).permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
+
+
+def window_reverse_nchw(windows: Tensor, window_size: Size, img_size: Size) -> Tensor:
+    """Put the windows of a map together again. Shapes: (B * windows, C, wh, ww) -> (B, C, *img_size)."""
+    return _gather(windows, window_size, img_size).permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+
+
+def grid_partition_nchw(x: Tensor, grid_size: Size) -> Tensor:
+    """As `grid_partition`. Shapes: (B, C, H, W) -> (B * sets, C, gh, gw)."""
+    return _split_sides(x, 2, (grid_size[0], -1), (grid_size[1], -1)).permute(0, 3, 5, 1, 2, 4).flatten(0, 2)
+
+
+def grid_reverse_nchw(windows: Tensor, grid_size: Size, img_size: Size) -> Tensor:
+    """As `grid_reverse`. Shapes: (B * sets, C, gh, gw) -> (B, C, *img_size)."""
+    return _gather(windows, grid_size, img_size).permute(0, 3, 4, 1, 5, 2).flatten(4, 5).flatten(2, 3)
+
+
+def _split_sides(x: Tensor, dim: int, rows: Size, columns: Size) -> Tensor:
+    """Height, which is dimension `dim`, and width each in two dimensions."""
+    return x.unflatten(dim + 1, columns).unflatten(dim, rows)
+
+
+def _gather(parts: Tensor, size: Size, img_size: Size) -> Tensor:
+    """(B * parts, ...) -> (B, parts in a column, parts in a row, ...)."""
+    return parts.unflatten(0, (-1, img_size[0] // size[0], img_size[1] // size[1]))
+
+
+@torch.fx.wrap  # one node in a traced graph: the number of parts depends on the input's size
+def _cut_into_parts(x: Tensor, size: Size, in_windows: bool, layout: str) -> Tensor:
+    height, width = _sides(x, layout)
+    if height % size[0] or width % size[1]:
+        raise ValueError(f"a map of {height} x {width} cannot be cut into {'windows' if in_windows else 'a grid'} of "
+                         f"{size[0]} x {size[1]}: build the model with the image's img_size, or call set_input_size")
+    if layout == "NHWC":
+        return window_partition(x, size) if in_windows else grid_partition(x, size)
+    return window_partition_nchw(x, size) if in_windows else grid_partition_nchw(x, size)
+
+
+@torch.fx.wrap
+def _join_parts(parts: Tensor, size: Size, in_windows: bool, layout: str, like: Tensor) -> Tensor:
+    img_size = _sides(like, layout)
+    if layout == "NHWC":
+        return window_reverse(parts, size, img_size[0], img_size[1]) if in_windows else \
+            grid_reverse(parts, size, img_size)
+    return window_reverse_nchw(parts, size, img_size) if in_windows else grid_reverse_nchw(parts, size, img_size)
+
+
+def _sides(x: Tensor, layout: str) -> Size:
+    return (x.shape[1], x.shape[2]) if layout == "NHWC" else (x.shape[2], x.shape[3])
 
 
 # attention blocks
@@ -375,74 +512,102 @@ def _make_layer_scale(dim: int, init_values: float | None, layout: str = "NCHW")
 class Attention(nn.Module):
     """Multi-head self-attention within windows, or over a whole map; keys `qkv`, `rel_pos`, `proj`.
 
-    Shapes: windows (B, wh * ww, dim) -> (B, wh * ww, dim_out) for layout "NHWC", whose projections are linear layers;
-    (B, dim, wh, ww) -> (B, dim_out, wh, ww) for "NCHW", whose projections are 1x1 convolutions.
+    Derived classes say how maps lie.
 
     Args:
         dim: Channels of the input.
-        dim_out: Channels of the output.
-        window_size: Rows and columns, wh and ww.
-        config: Heads, biases, dropout.
-        attn_dim: Channels of the queries; `dim` unless given.
+        dim_out: Channels of the output; as many unless given.
+        dim_head: Channels of a head.
+        bias: Whether the projections have one.
+        expand_first: Queries, keys and values have the output's channels; otherwise the input's.
         head_first: Order of the channels, see `TransformerConfig`.
-        layout: "NHWC" or "NCHW".
+        rel_pos_cls: What makes the biases for relative positions of `num_heads`; None for none.
+        attn_drop: Dropout of the attention weights.
+        proj_drop: Dropout of the output.
+        scale_dim: Divide logits by the root of all channels, not of a head's.
 
     Raises:
         ValueError: The heads do not divide the channels.
     """
 
+    layout = ""
+
+    @placeable
     def __init__(
         self,
         dim: int,
-        dim_out: int,
-        window_size: Size,
-        config: TransformerConfig,
-        attn_dim: int | None = None,
+        dim_out: int | None = None,
+        dim_head: int = 32,
+        bias: bool = True,
+        expand_first: bool = True,
         head_first: bool = True,
-        layout: str = "NHWC",
+        rel_pos_cls: Callable[..., nn.Module] | None = None,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+        scale_dim: bool = False,
     ) -> None:
         super().__init__()
-        attn_dim = attn_dim or dim
-        if attn_dim % config.dim_head:
-            raise ValueError(f"{attn_dim} channels cannot be divided into heads of {config.dim_head}")
-        project = partial(nn.Conv2d, kernel_size=1) if layout == "NCHW" else nn.Linear
-        self.layout = layout
+        dim_out = dim_out or dim
+        attn_dim = self._inner_dim(dim, dim_out) if expand_first else dim
+        if attn_dim % dim_head:
+            raise ValueError(f"{attn_dim} channels cannot be divided into heads of {dim_head}")
+        project = partial(nn.Conv2d, kernel_size=1) if self.layout == "NCHW" else nn.Linear
         self.head_first = head_first
-        self.dim_head = config.dim_head
-        self.num_heads = attn_dim // config.dim_head
+        self.dim_head = dim_head
+        self.num_heads = attn_dim // dim_head
         self.fused_attn = use_fused_attn()
-        self.scale = (attn_dim if config.scale_dim else config.dim_head) ** -0.5
-        self.qkv = project(dim, 3 * attn_dim, bias=config.attn_bias)
-        self.rel_pos = _make_rel_pos(config, window_size, self.num_heads)
-        self.attn_drop = nn.Dropout(config.attn_drop)
-        self.proj = project(attn_dim, dim_out, bias=config.attn_bias)
-        self.proj_drop = nn.Dropout(config.proj_drop)
+        self.scale = (attn_dim if scale_dim else dim_head) ** -0.5
+        self.qkv = project(dim, 3 * attn_dim, bias=bias)
+        self.rel_pos = rel_pos_cls(num_heads=self.num_heads) if rel_pos_cls else None
+        self.attn_drop = nn.Dropout(attn_drop)
+        self.proj = project(attn_dim, dim_out, bias=bias)
+        self.proj_drop = nn.Dropout(proj_drop)
+
+    @staticmethod
+    def _inner_dim(dim: int, dim_out: int) -> int:
+        return dim_out
 
     def set_window_size(self, window_size: Size) -> None:
         """Change the window that the bias for relative positions is for."""
         if self.rel_pos is not None:
             self.rel_pos.set_window_size(window_size)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, shared_rel_pos: Tensor | None = None) -> Tensor:
+        """`shared_rel_pos` are biases (1, num_heads, N, N) for an attention without its own."""
         q, k, v = self._split_heads(self.qkv(x))
-        bias = self.rel_pos.get_bias() if self.rel_pos is not None else None  # fused if of rank 4
+        bias = self.rel_pos.get_bias() if self.rel_pos is not None else shared_rel_pos  # fused if of rank 4
         out = attend(q, k, v, self.fused_attn, self.attn_drop, bias, self.scale)
         if self.layout == "NCHW":
             out = out.transpose(2, 3).reshape(x.shape[0], -1, x.shape[2], x.shape[3])
         else:
-            out = out.transpose(1, 2).flatten(2)
+            out = out.transpose(1, 2).reshape(x.shape[:-1] + (-1,))
         return self.proj_drop(self.proj(out))
 
     def _split_heads(self, qkv: Tensor) -> tuple[Tensor, ...]:
-        """Queries, keys and values, each (B, num_heads, wh * ww, dim_head)."""
-        if self.layout == "NCHW":
-            qkv = qkv.flatten(2).transpose(1, 2)
+        """Queries, keys and values, each (B, num_heads, N, dim_head)."""
+        qkv = qkv.flatten(2).transpose(1, 2) if self.layout == "NCHW" else qkv.flatten(1, -2)
         if self.head_first:
             qkv = qkv.unflatten(-1, (self.num_heads, 3, self.dim_head)).permute(3, 0, 2, 1, 4)
         else:
             qkv = qkv.unflatten(-1, (3, self.num_heads, self.dim_head)).permute(2, 0, 3, 1, 4)
         # The fused kernels want a head's channels side by side.
         return (qkv.contiguous() if self.layout == "NCHW" else qkv).unbind(0)
+
+
+class Attention2d(Attention):
+    """`Attention` whose projections are 1x1 convolutions. Shapes: (B, dim, H, W) -> (B, dim_out, H, W)."""
+
+    layout = "NCHW"
+
+
+class AttentionCl(Attention):
+    """`Attention` whose projections are linear layers. Shapes: (B, ..., dim) -> (B, ..., dim_out)."""
+
+    layout = "NHWC"
+
+    @staticmethod
+    def _inner_dim(dim: int, dim_out: int) -> int:
+        return max(dim, dim_out)
 
 
 class TransformerBlock(nn.Module):
@@ -454,164 +619,175 @@ class TransformerBlock(nn.Module):
     `attn`, `ls1`, `norm2`, `mlp`, `ls2`.
     """
 
+    layout = "NCHW"
+
     def __init__(
-        self, dim: int, dim_out: int, config: TransformerConfig, attn: Mapping[str, nn.Module], drop_path: float = 0.0,
-        layout: str = "NCHW",
+        self, dim: int, dim_out: int, cfg: TransformerConfig, attn: Mapping[str, nn.Module], drop_path: float = 0.0
     ) -> None:
         super().__init__()
-        self.layout = layout
         self.shortcut: nn.Module = nn.Identity()
-        self.norm1: nn.Module = config.make_norm(dim, layout)
+        self.norm1: nn.Module = cfg.make_norm(dim, self.layout)
         for name, module in attn.items():
             self.add_module(name, module)
-        self.ls1 = _make_layer_scale(dim_out, config.init_values, layout)
+        self.ls1 = _make_layer_scale(dim_out, cfg.init_values, self.layout)
         self.drop_path1 = _make_drop_path(drop_path)
-        self.norm2 = config.make_norm(dim_out, layout)
-        self.mlp = (ConvMlp if layout == "NCHW" else Mlp)(
-            dim_out, int(dim_out * config.expand_ratio), act_layer=config.act_layer, drop=config.proj_drop)
-        self.ls2 = _make_layer_scale(dim_out, config.init_values, layout)
+        self.norm2 = cfg.make_norm(dim_out, self.layout)
+        self.mlp = _make_mlp(dim_out, cfg.expand_ratio, self.layout, act_layer=cfg.act_layer, drop=cfg.proj_drop)
+        self.ls2 = _make_layer_scale(dim_out, cfg.init_values, self.layout)
         self.drop_path2 = _make_drop_path(drop_path)
 
-    def attend(self, x: Tensor) -> Tensor:
+    def attend(self, x: Tensor, shared_rel_pos: Tensor | None) -> Tensor:
         raise NotImplementedError
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.shortcut(x) + self.drop_path1(self.ls1(self.attend(self.norm1(x))))
+    def forward(self, x: Tensor, shared_rel_pos: Tensor | None = None) -> Tensor:
+        """`shared_rel_pos` as `Attention`'s."""
+        x = self.shortcut(x) + self.drop_path1(self.ls1(self.attend(self.norm1(x), shared_rel_pos)))
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
 
 
 class TransformerBlock2d(TransformerBlock):
     """CoAtNet's transformer block: attends to the whole map, which pooling halves before where `stride` is 2.
 
-    Shapes: (B, dim, H, W) -> (B, dim_out, *feat_size).
+    Shapes: (B, dim, H, W) -> (B, dim_out, H', W').
+
+    Args:
+        dim: Channels of the input.
+        dim_out: Channels of the output.
+        stride: 1 or 2.
+        rel_pos_cls: See `Attention`; its window is the output's map.
+        cfg: What the block is like.
+        drop_path: Stochastic depth rate of both branches.
+
+    Raises:
+        ValueError: The width changes without a stride, or a map does not fit the biases.
     """
 
+    @placeable
     def __init__(
         self,
         dim: int,
         dim_out: int,
-        stride: int,
-        feat_size: Size,
-        config: TransformerConfig,
+        stride: int = 1,
+        rel_pos_cls: Callable[..., nn.Module] | None = None,
+        cfg: TransformerConfig = _TRANSFORMER,
         drop_path: float = 0.0,
     ) -> None:
-        attn_dim = dim_out if config.expand_first else dim
-        attn = Attention(dim, dim_out, feat_size, replace(config, scale_dim=False), attn_dim, layout="NCHW")
-        super().__init__(dim, dim_out, config, {"attn": attn}, drop_path)
-        self.feat_size = feat_size
+        if stride != 2 and dim != dim_out:
+            raise ValueError(f"a transformer block of stride {stride} keeps its {dim} channels, it makes no {dim_out}")
+        attn = Attention2d(dim, dim_out, cfg.dim_head, cfg.attn_bias, cfg.expand_first, rel_pos_cls=rel_pos_cls,
+                           attn_drop=cfg.attn_drop, proj_drop=cfg.proj_drop)
+        super().__init__(dim, dim_out, cfg, {"attn": attn}, drop_path)
         if stride == 2:
-            self.shortcut = Downsample2d(dim, dim_out, config.pool_type, bias=config.shortcut_bias)
+            self.shortcut = Downsample2d(dim, dim_out, cfg.pool_type, bias=cfg.shortcut_bias)
             norm, self.norm1 = self.norm1, nn.Sequential()
             self.norm1.add_module("norm", norm)
-            self.norm1.add_module("down", Downsample2d(dim, dim, config.pool_type))
+            self.norm1.add_module("down", Downsample2d(dim, dim, cfg.pool_type))
 
-    def set_input_size(self, feat_size: Size, window_size: Size, grid_size: Size) -> None:
+    def set_input_size(
+        self, feat_size: Size, window_size: Size | None = None, grid_size: Size | None = None
+    ) -> None:
         """Change the size of the map."""
-        self.feat_size = feat_size
         self.attn.set_window_size(feat_size)
 
-    def attend(self, x: Tensor) -> Tensor:
-        return self.attn(_expect_size(x, self.feat_size) if self.attn.rel_pos is not None else x)
+    def attend(self, x: Tensor, shared_rel_pos: Tensor | None) -> Tensor:
+        if self.attn.rel_pos is not None:
+            x = _expect_size(x, self.attn.rel_pos.window_size)
+        return self.attn(x, shared_rel_pos)
 
 
 class PartitionAttention(TransformerBlock):
-    """MaxViT's attention within the windows of a map, or across them, on a grid.
+    """MaxViT's attention within the windows of a map, or across them, on a grid (see `grid_partition`).
 
-    The grid divides the map into as many cells as it has places; what attends to each other are the positions that lie
-    at the same place of their cells. Keys as `TransformerBlock`.
-
-    Shapes: (B, H, W, dim) -> same, or (B, dim, H, W) -> same where `config.use_nchw_attn`.
+    Derived classes say how maps lie. Keys as `TransformerBlock`.
 
     Args:
         dim: Channels.
-        size: Rows and columns of a window, or of the grid.
-        is_grid: Attend across windows.
-        config: What the block is like.
+        partition_type: "block" for windows, "grid" to attend across them.
+        cfg: What the block is like, and the size of windows and grid.
         drop_path: Stochastic depth rate of both branches.
+
+    Raises:
+        ValueError: The config has no size, or a map cannot be cut into parts of it.
     """
 
+    attention: type[Attention]
+
+    @placeable
     def __init__(
-        self, dim: int, size: Size, is_grid: bool, config: TransformerConfig, drop_path: float = 0.0
+        self, dim: int, partition_type: str = "block", cfg: TransformerConfig = _TRANSFORMER, drop_path: float = 0.0
     ) -> None:
-        layout = "NCHW" if config.use_nchw_attn else "NHWC"
-        attn = Attention(dim, dim, size, config, head_first=config.head_first, layout=layout)
-        super().__init__(dim, dim, config, {"attn": attn}, drop_path, layout)
-        self.partition_size = _check_partition(size)
-        self.is_grid = is_grid
-
-    def set_partition_size(self, size: Size) -> None:
-        """Change the rows and columns of the windows, or of the grid."""
+        in_windows = partition_type == "block"
+        size = _check_partition(cfg.window_size if in_windows else cfg.grid_size)
+        super().__init__(dim, dim, cfg, {"attn": _make_attention(self.attention, dim, dim, size, cfg)}, drop_path)
         self.partition_size = size
-        self.attn.set_window_size(size)
+        self.partition_block = in_windows
 
-    def attend(self, x: Tensor) -> Tensor:
-        if self.layout == "NHWC":
-            return _attend_in_parts(self.attn, x, self.partition_size, self.is_grid)
-        x = _attend_in_parts(self._attend_to_maps, x.permute(0, 2, 3, 1), self.partition_size, self.is_grid)
-        return x.permute(0, 3, 1, 2)
+    def set_partition_size(self, partition_size: int | Size) -> None:
+        """Change the rows and columns of the windows, or of the grid."""
+        self.partition_size = to_2tuple(partition_size)
+        self.attn.set_window_size(self.partition_size)
 
-    def _attend_to_maps(self, windows: Tensor) -> Tensor:
-        maps = windows.transpose(1, 2).unflatten(2, self.partition_size)
-        return self.attn(maps).flatten(2).transpose(1, 2)
+    def attend(self, x: Tensor, shared_rel_pos: Tensor | None) -> Tensor:
+        return _attend_in_parts(self.attn, x, self.partition_size, self.partition_block, shared_rel_pos)
+
+
+class PartitionAttentionCl(PartitionAttention):
+    """`PartitionAttention` with the channels last. Shapes: (B, H, W, dim) -> same."""
+
+    layout, attention = "NHWC", AttentionCl
+
+
+class PartitionAttention2d(PartitionAttention):
+    """`PartitionAttention` by 1x1 convolutions. Shapes: (B, dim, H, W) -> same."""
+
+    layout, attention = "NCHW", Attention2d
 
 
 class ParallelPartitionAttention(TransformerBlock):
     """Attention within windows and across them side by side, each giving half of the channels, then one MLP.
 
-    Shapes: (B, H, W, dim) -> same. Keys as `TransformerBlock`, but `attn_block` and `attn_grid`.
+    Shapes: (B, H, W, dim) -> same. Keys as `TransformerBlock`, but `attn_block` and `attn_grid`. Arguments as
+    `PartitionAttention`.
 
     Raises:
-        ValueError: Windows and grid are not of one size, or the channels are odd.
+        ValueError: Windows and grid are not of one size, or have none, or the channels are odd.
     """
 
-    def __init__(self, dim: int, config: TransformerConfig, drop_path: float = 0.0) -> None:
+    layout = "NHWC"
+
+    @placeable
+    def __init__(self, dim: int, cfg: TransformerConfig = _TRANSFORMER, drop_path: float = 0.0) -> None:
         if dim % 2:
             raise ValueError(f"{dim} channels cannot be divided between two attentions")
-        size = _check_partition(config.window_size, config.grid_size)
-        attn = {name: Attention(dim, dim // 2, size, config, head_first=config.head_first)
-                for name in ("attn_block", "attn_grid")}
-        super().__init__(dim, dim, config, attn, drop_path, layout="NHWC")
+        size = _check_partition(cfg.window_size, cfg.grid_size)
+        attn = {name: _make_attention(AttentionCl, dim, dim // 2, size, cfg) for name in ("attn_block", "attn_grid")}
+        super().__init__(dim, dim, cfg, attn, drop_path)
         self.partition_size = size
 
-    def set_partition_size(self, size: Size) -> None:
+    def set_partition_size(self, partition_size: int | Size) -> None:
         """Change the rows and columns of windows and grid."""
-        self.partition_size = size
-        self.attn_block.set_window_size(size)
-        self.attn_grid.set_window_size(size)
+        self.partition_size = to_2tuple(partition_size)
+        for module in self.children():
+            if isinstance(module, Attention):
+                module.set_window_size(self.partition_size)
 
-    def attend(self, x: Tensor) -> Tensor:
-        within = _attend_in_parts(self.attn_block, x, self.partition_size)
-        across = _attend_in_parts(self.attn_grid, x, self.partition_size, is_grid=True)
+    def attend(self, x: Tensor, shared_rel_pos: Tensor | None) -> Tensor:
+        within = _attend_in_parts(self.attn_block, x, self.partition_size, True, shared_rel_pos)
+        across = _attend_in_parts(self.attn_grid, x, self.partition_size, False, shared_rel_pos)
         return torch.cat((within, across), dim=-1)
 
 
-def _attend_in_parts(attend: Callable[[Tensor], Tensor], x: Tensor, size: Size, is_grid: bool = False) -> Tensor:
-    """Attend to each window, or to each set of positions that a grid joins. Shapes: (B, H, W, C) -> (B, H, W, C')."""
-    return _join_parts(attend(_cut_into_parts(x, size, is_grid)), size, is_grid, x)
+def _make_attention(
+    attention: type[Attention], dim: int, dim_out: int, size: Size, cfg: TransformerConfig
+) -> Attention:
+    return attention(dim, dim_out, cfg.dim_head, cfg.attn_bias, head_first=cfg.head_first, attn_drop=cfg.attn_drop,
+                     rel_pos_cls=get_rel_pos_cls(cfg, size), proj_drop=cfg.proj_drop, scale_dim=cfg.scale_dim)
 
 
-@torch.fx.wrap  # one node in a traced graph: the number of parts depends on the input's size
-def _cut_into_parts(x: Tensor, size: Size, is_grid: bool) -> Tensor:
-    """Windows, or the sets of positions that a grid joins. Shapes: (B, H, W, C) -> (B * parts, sh * sw, C)."""
-    batch, height, width, _ = x.shape
-    if height % size[0] or width % size[1]:
-        raise ValueError(f"a map of {height} x {width} cannot be cut into {'a grid' if is_grid else 'windows'} of "
-                         f"{size[0]} x {size[1]}: build the model with the image's img_size, or call set_input_size")
-    if not is_grid:
-        return window_partition(x, size).flatten(1, 2)
-    # The grid's cells are windows, as many as the grid has places: what was a window is now a position, and vice versa.
-    cells = window_partition(x, (height // size[0], width // size[1])).flatten(1, 2)
-    return cells.unflatten(0, (batch, -1)).transpose(1, 2).flatten(0, 1)
-
-
-@torch.fx.wrap
-def _join_parts(parts: Tensor, size: Size, is_grid: bool, like: Tensor) -> Tensor:
-    """The inverse of `_cut_into_parts`. Shapes: (B * parts, sh * sw, C) -> (B, H, W, C), with B, H and W of `like`."""
-    batch, height, width, _ = like.shape
-    if not is_grid:
-        return window_reverse(parts, size, height, width)
-    cells = parts.unflatten(0, (batch, -1)).transpose(1, 2).flatten(0, 1)
-    return window_reverse(cells, (height // size[0], width // size[1]), height, width)
+def _attend_in_parts(attn: Attention, x: Tensor, size: Size, in_windows: bool, bias: Tensor | None) -> Tensor:
+    """Attend to each window, or to each set of positions that a grid joins."""
+    parts = attn(_cut_into_parts(x, size, in_windows, attn.layout), bias)
+    return _join_parts(parts, size, in_windows, attn.layout, x)
 
 
 @torch.fx.wrap
@@ -624,13 +800,18 @@ def _expect_size(x: Tensor, feat_size: Size) -> Tensor:
     return x
 
 
-def _check_partition(size: Size, other: Size | None = None) -> Size:
+def _check_partition(size: int | Size | None, *others: int | Size | None) -> Size:
+    if size is None:
+        raise ValueError("windows and grid have no size: give window_size and grid_size, or the config that "
+                         "cfg_window_size makes for an image")
+    size = to_2tuple(size)
     if min(size) < 1:
         raise ValueError(f"windows and grid of {size[0]} x {size[1]}: the image is smaller than "
                          f"transformer_partition_ratio, or transformer_window_size is not positive")
-    if other is not None and other != size:
-        raise ValueError(f"attention within windows and across them stand side by side: windows {size} and grid "
-                         f"{other} must be of one size")
+    for other in others:
+        if other is None or to_2tuple(other) != size:
+            raise ValueError(f"attention within windows and across them stand side by side: windows {size} and grid "
+                             f"{other} must be of one size")
     return size
 
 
@@ -638,24 +819,34 @@ class MaxxVitBlock(nn.Module):
     """M: a convolution block, attention within windows, attention across them; keys `conv`, `attn_block`, `attn_grid`.
 
     Shapes: (B, dim, H, W) -> (B, dim_out, H', W').
+
+    Args:
+        dim: Channels of the input.
+        dim_out: Channels of the output.
+        stride: 1 or 2.
+        conv_cfg: What the convolution block is like.
+        transformer_cfg: What the attention blocks are like.
+        drop_path: Stochastic depth rate.
     """
 
+    @placeable
     def __init__(
         self,
         dim: int,
         dim_out: int,
-        stride: int,
-        conv: ConvConfig,
-        transformer: TransformerConfig,
+        stride: int = 1,
+        conv_cfg: ConvConfig = _CONV,
+        transformer_cfg: TransformerConfig = _TRANSFORMER,
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        self.is_channels_last = not transformer.use_nchw_attn
-        self.conv = _make_conv(dim, dim_out, stride, conv, drop_path)
+        self.nchw_attn = transformer_cfg.use_nchw_attn
+        attention = PartitionAttention2d if self.nchw_attn else PartitionAttentionCl
+        self.conv = _make_conv(dim, dim_out, stride, conv_cfg, drop_path)
         self.attn_block: nn.Module = nn.Identity()
-        if not transformer.no_block_attn:
-            self.attn_block = PartitionAttention(dim_out, transformer.window_size, False, transformer, drop_path)
-        self.attn_grid = PartitionAttention(dim_out, transformer.grid_size, True, transformer, drop_path)
+        if not transformer_cfg.no_block_attn:
+            self.attn_block = attention(dim_out, "block", transformer_cfg, drop_path)
+        self.attn_grid = attention(dim_out, "grid", transformer_cfg, drop_path)
 
     def set_input_size(self, feat_size: Size, window_size: Size, grid_size: Size) -> None:
         """Change the rows and columns of windows and grid."""
@@ -665,7 +856,7 @@ class MaxxVitBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
-        if not self.is_channels_last:
+        if self.nchw_attn:
             return self.attn_grid(self.attn_block(x))
         return self.attn_grid(self.attn_block(x.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
 
@@ -674,21 +865,34 @@ class ParallelMaxxVitBlock(nn.Module):
     """PM: two convolution blocks, then both attentions side by side; keys `conv.0`, `conv.1`, `attn`.
 
     Shapes: (B, dim, H, W) -> (B, dim_out, H', W').
+
+    Args:
+        dim: Channels of the input.
+        dim_out: Channels of the output.
+        stride: 1 or 2.
+        num_conv: Convolution blocks. As timm's, the second is also all that follow; a single one has key `conv`.
+        conv_cfg: What they are like.
+        transformer_cfg: What attention is like.
+        drop_path: Stochastic depth rate.
     """
 
+    @placeable
     def __init__(
         self,
         dim: int,
         dim_out: int,
-        stride: int,
-        conv: ConvConfig,
-        transformer: TransformerConfig,
+        stride: int = 1,
+        num_conv: int = 2,
+        conv_cfg: ConvConfig = _CONV,
+        transformer_cfg: TransformerConfig = _TRANSFORMER,
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        self.conv = nn.Sequential(
-            _make_conv(dim, dim_out, stride, conv, drop_path), _make_conv(dim_out, dim_out, 1, conv, drop_path))
-        self.attn = ParallelPartitionAttention(dim_out, transformer, drop_path)
+        self.conv = _make_conv(dim, dim_out, stride, conv_cfg, drop_path)
+        if num_conv > 1:
+            further = _make_conv(dim_out, dim_out, 1, conv_cfg, drop_path)
+            self.conv = nn.Sequential(self.conv, *[further] * (num_conv - 1))
+        self.attn = ParallelPartitionAttention(dim_out, transformer_cfg, drop_path)
 
     def set_input_size(self, feat_size: Size, window_size: Size, grid_size: Size) -> None:
         """Change the rows and columns of windows and grid, which are the same."""
@@ -701,45 +905,51 @@ class ParallelMaxxVitBlock(nn.Module):
 # the model
 
 class MaxxVitStage(nn.Module):
-    """Blocks of one resolution, of which the first halves the map; key `blocks`.
+    """Blocks of one resolution, of which the first may halve the map; key `blocks`.
 
     Shapes: (B, in_chs, H, W) -> (B, out_chs, *feat_size).
 
     Args:
         in_chs: Channels of the input.
         out_chs: Channels of the output.
-        block_types: The letter of each block.
+        stride: Of the first block, 1 or 2.
+        depth: Blocks.
         feat_size: Rows and columns of the output.
-        conv: What convolution blocks are like.
-        transformer: What attention blocks are like.
-        drop_path: Stochastic depth rate of each block.
+        block_types: The letter of each block; the last is repeated.
+        transformer_cfg: What attention blocks are like.
+        conv_cfg: What convolution blocks are like.
+        drop_path: Stochastic depth rate, of all blocks or each.
 
     Raises:
         ValueError: A letter is unknown.
     """
 
+    @placeable
     def __init__(
         self,
         in_chs: int,
         out_chs: int,
-        block_types: Sequence[str],
-        feat_size: Size,
-        conv: ConvConfig,
-        transformer: TransformerConfig,
-        drop_path: Sequence[float],
+        stride: int = 2,
+        depth: int = 4,
+        feat_size: Size = (14, 14),
+        block_types: str | Sequence[str] = "C",
+        transformer_cfg: TransformerConfig = _TRANSFORMER,
+        conv_cfg: ConvConfig = _CONV,
+        drop_path: float | Sequence[float] = 0.0,
     ) -> None:
         super().__init__()
         self.grad_checkpointing = False
         self.blocks = nn.Sequential()
-        for letter, rate in zip(block_types, drop_path):
+        for letter, rate in zip(extend_tuple(block_types, depth), extend_tuple(drop_path, depth)):
             _check("block_type", letter, ("C", "T", "M", "PM"))
-            shape = (out_chs, out_chs, 1) if len(self.blocks) else (in_chs, out_chs, 2)
+            shape = (out_chs, out_chs, 1) if len(self.blocks) else (in_chs, out_chs, stride)
             if letter == "C":
-                block = _make_conv(*shape, conv, rate)
+                block = _make_conv(*shape, conv_cfg, rate)
             elif letter == "T":
-                block = TransformerBlock2d(*shape, feat_size, transformer, rate)
+                block = TransformerBlock2d(*shape, get_rel_pos_cls(transformer_cfg, feat_size), transformer_cfg, rate)
             else:
-                block = (MaxxVitBlock if letter == "M" else ParallelMaxxVitBlock)(*shape, conv, transformer, rate)
+                block = (MaxxVitBlock if letter == "M" else ParallelMaxxVitBlock)(
+                    *shape, conv_cfg=conv_cfg, transformer_cfg=transformer_cfg, drop_path=rate)
             self.blocks.append(block)
 
     def set_input_size(self, feat_size: Size, window_size: Size, grid_size: Size) -> None:
@@ -755,14 +965,39 @@ class MaxxVitStage(nn.Module):
 class Stem(nn.Module):
     """Two 3x3 convolutions, the first of stride 2, with norm and activation between; keys `conv1`, `norm1`, `conv2`.
 
-    Shapes: (B, in_chs, H, W) -> (B, widths[1], ceil(H / 2), ceil(W / 2)).
+    Shapes: (B, in_chs, H, W) -> (B, out_chs, ceil(H / 2), ceil(W / 2)).
+
+    Args:
+        in_chs: Channels of the image.
+        out_chs: Channels of the convolutions, for both or each.
+        kernel_size: Side of the convolutions.
+        padding: "" for PyTorch's symmetric padding, "same" for TensorFlow's.
+        bias: Whether they have a bias, for both or each.
+        act_layer: Activation.
+        norm_layer: Norm.
+        norm_eps: Its epsilon.
     """
 
-    def __init__(self, in_chs: int, widths: tuple[int, int], biases: tuple[bool, bool], config: ConvConfig) -> None:
+    stride = 2
+
+    @placeable
+    def __init__(
+        self,
+        in_chs: int,
+        out_chs: int | Size,
+        kernel_size: int = 3,
+        padding: str = "",
+        bias: bool | tuple[bool, bool] = False,
+        act_layer: ActLayer = "gelu",
+        norm_layer: NormLayer = "batchnorm2d",
+        norm_eps: float = 1e-5,
+    ) -> None:
         super().__init__()
-        self.conv1 = create_conv2d(in_chs, widths[0], 3, stride=2, padding=config.padding, bias=biases[0])
-        self.norm1 = config.norm_act(widths[0])
-        self.conv2 = create_conv2d(widths[0], widths[1], 3, padding=config.padding, bias=biases[1])
+        widths, biases = to_2tuple(out_chs), to_2tuple(bias)
+        self.out_chs = widths[-1]
+        self.conv1 = create_conv2d(in_chs, widths[0], kernel_size, stride=2, padding=padding, bias=biases[0])
+        self.norm1 = _norm_act(norm_layer, act_layer, norm_eps)(widths[0])
+        self.conv2 = create_conv2d(widths[0], widths[1], kernel_size, padding=padding, bias=biases[1])
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv2(self.norm1(self.conv1(x)))
@@ -828,21 +1063,22 @@ class MaxxVit(ImageModel):
                              f"{tuple(block_type)} must have one entry for each stage")
         _check("weight_init", weight_init, _WEIGHT_INITS)
         configs = _make_configs(options)
-        conv, transformer = configs["conv"], configs["transformer"].fit_partitions(to_2tuple(img_size))
-        widths = to_2tuple(stem_width)
         self.img_size = to_2tuple(img_size)
+        conv, transformer = configs["conv"], cfg_window_size(configs["transformer"], self.img_size)
         self.partition_ratio = transformer.partition_ratio
         self.num_classes = num_classes
         self.in_chans = in_chans
         self.embed_dim = self.num_features = embed_dim[-1]
         self.weight_init_mode = weight_init
 
-        self.stem = Stem(in_chans, widths, to_2tuple(stem_bias), conv)
+        self.stem = Stem(in_chans, stem_width, padding=conv.padding, bias=stem_bias, act_layer=conv.act_layer,
+                         norm_layer=conv.norm_layer, norm_eps=conv.norm_eps)
+        stem_chs = self.stem.out_chs
         feat_sizes, rates = _feat_sizes(self.img_size, len(depths)), drop_path_rates(drop_path_rate, depths)
         self.stages = nn.Sequential(*(
-            MaxxVitStage(in_chs, out_chs, _repeat_last(letters, depth), feat_size, conv, transformer, stage_rates)
+            MaxxVitStage(in_chs, out_chs, 2, depth, feat_size, letters, transformer, conv, stage_rates)
             for in_chs, out_chs, letters, depth, feat_size, stage_rates in zip(
-                (widths[1], *embed_dim), embed_dim, block_type, depths, feat_sizes, rates)))
+                (stem_chs, *embed_dim), embed_dim, block_type, depths, feat_sizes, rates)))
         if head_hidden_size:
             self.norm: nn.Module = nn.Identity()
             self.head: nn.Module = NormMlpClassifierHead(
@@ -853,7 +1089,7 @@ class MaxxVit(ImageModel):
             self.head = ClassifierHead(self.num_features, num_classes, global_pool, drop_rate)
         self.head_hidden_size = self.head.num_features
         self.flow = Flow(
-            stem=[Step("stem", chs=widths[1], reduction=2)],
+            stem=[Step("stem", chs=stem_chs, reduction=2)],
             stages=[Step(f"stages.{i}", chs=chs, reduction=4 * 2**i) for i, chs in enumerate(embed_dim)],
             tail=[Step("norm")],
         )
@@ -970,11 +1206,6 @@ def _spell_out(init: Callable[..., None]) -> inspect.Signature:
 
 _SECTIONS = {"conv": ConvConfig, "transformer": TransformerConfig}
 MaxxVit.__init__.__signature__ = _spell_out(MaxxVit.__init__)
-
-
-def _repeat_last(letters: str | Sequence[str], count: int) -> tuple[str, ...]:
-    letters = (letters,) if isinstance(letters, str) else tuple(letters)
-    return (letters + letters[-1:] * count)[:count]
 
 
 def _feat_sizes(img_size: Size, count: int) -> list[Size]:

@@ -11,6 +11,7 @@ from torch import nn
 
 import mvlib
 import mvlib.timm as timm
+from mvlib.errors import UnknownNameError
 from mvlib.timm import tables
 from mvlib.timm.tables import models as table
 from tests.models import pairs
@@ -148,6 +149,27 @@ def test_creators():
     assert isinstance(distilled, ours("deit").VisionTransformerDistilled)
     regnet = ours("regnet")._create_regnet("regnetx_002", False, num_classes=7)
     assert regnet.head.fc.weight.shape[0] == 7
+
+
+@pytest.mark.parametrize(("variant", "kwargs"), [
+    ("levit_128s", {}), ("levit_conv_128s", dict(use_conv=True, distilled=False)),
+    ("levit_128", dict(cfg_variant="levit_128s", features_only=True, out_indices=(0, 2))),
+    ("levit_conv_128s", dict(use_conv=True, features_only=True)),
+], ids=str)
+def test_create_levit(variant, kwargs):
+    kwargs = dict(kwargs, img_size=64, num_classes=3, depth=(1, 1, 1))
+    found, expected = (package.create_levit(variant, **kwargs).eval() for package in (ours("levit"), theirs("levit")))
+    if not kwargs.get("features_only"):
+        assert type(found).__name__ == type(expected).__name__
+    found.load_state_dict(dict(zip(found.state_dict(), expected.state_dict().values(), strict=True)))
+    x = torch.randn(1, 3, 64, 64)
+    for own, other in zip(*(out if isinstance(out, list) else [out] for out in (found(x), expected(x))), strict=True):
+        torch.testing.assert_close(own, other)
+
+
+def test_an_unknown_levit():
+    with pytest.raises(UnknownNameError, match="no LeViT has the name 'levit_129'; did you mean"):
+        ours("levit").create_levit("levit_129")
 
 
 def test_ones_own_network_of_efficientnets_blocks():

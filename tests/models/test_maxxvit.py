@@ -119,6 +119,26 @@ def test_bad_arguments(kwargs, error, message):
         build(MAX, **kwargs)
 
 
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda: maxxvit.TransformerBlock2d(32, 64), "a transformer block of stride 1 keeps its 32 channels, it makes no"),
+    (lambda: maxxvit.ConvNeXtBlock(32, conv_mlp=False), "conv_mlp=False goes with a layer norm, not with norm_layer"),
+    (lambda: maxxvit.MaxxVitBlock(32, 32), "windows and grid have no size: give window_size and grid_size"),
+    (lambda: maxxvit.ParallelPartitionAttention(33), "33 channels cannot be divided between two attentions"),
+    (lambda: maxxvit.MaxxVitStage(32, 32, depth=1, block_types="X"), "block_type 'X' is not one of"),
+])
+def test_bad_blocks(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_parts_resized_by_one_number():
+    block = maxxvit.PartitionAttention2d(32, cfg=maxxvit.TransformerConfig(window_size=2))
+    block.set_partition_size(4)
+    assert block(torch.randn(1, 32, 8, 4)).shape == (1, 32, 8, 4)
+    with pytest.raises(ValueError, match="a map of 8 x 6 cannot be cut into windows of 4 x 4"):
+        block(torch.randn(1, 32, 8, 6))
+
+
 def test_an_image_of_another_size():
     with pytest.raises(ValueError, match="a map of 12 x 12 cannot be cut into windows of 8 x 8: build the model with"):
         build(MAX, transformer_window_size=8)(image(48))

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ... import registry
+from ...errors import UnknownNameError
 from ...layers.activations import get_act_layer
 from ...layers.pos_embed import resample_abs_pos_embed
 from ...layers.rel_pos import gen_relative_position_index
@@ -24,6 +25,7 @@ from ...layers.weight_init import init_vit_module
 from ...layers.window import window_reverse
 from ...loading import read_state_dict
 from ...models.base import ImageModel, StateDict, rename_keys
+from ...names import closest
 from ..tables.models import CREATORS
 from . import configs
 from .builder import build_model_with_cfg
@@ -32,7 +34,8 @@ from .pretrained import DefaultCfg
 from .registry import generate_default_cfgs, get_arch_pretrained_cfgs
 
 __all__ = [
-    "BN_EPS_TF_DEFAULT", "BN_MOMENTUM_TF_DEFAULT", "beit_relative_position_index", "get_init_weights_vit",
+    "BN_EPS_TF_DEFAULT", "BN_MOMENTUM_TF_DEFAULT", "beit_relative_position_index", "create_levit",
+    "get_init_weights_vit",
     "get_relative_position_index",
     "hybrid_filter_fn", "init_weights_reset_parameters", "init_weights_vit_jax", "init_weights_vit_moco",
     "init_weights_vit_timm", "load_vit_arrays", "resize_pos_embed", "resolve_act_layer", "resolve_bn_args",
@@ -222,6 +225,24 @@ def _create(
         module = importlib.import_module(f"mvlib.models.{family}")
         model_class = getattr(module, f"{name}Distilled" if distilled else name)
     return build_model_with_cfg(model_class, variant, pretrained, **kwargs)
+
+
+def create_levit(
+    variant: str, cfg_variant: str | None = None, pretrained: bool = False, distilled: bool = True, **kwargs: Any
+) -> nn.Module:
+    """A LeViT by the config of the architecture `variant` (or `cfg_variant`), whose name may go on with "_conv".
+
+    Raises:
+        UnknownNameError: No architecture has this name.
+    """
+    known = getattr(configs, "levit.model_cfgs")
+    name = cfg_variant or (variant if variant in known else variant.replace("_conv", ""))
+    if name not in known:
+        raise UnknownNameError(f"no LeViT has the name {name!r}{closest(name, known)}")
+    module = importlib.import_module("mvlib.models.levit")
+    model_class = module.LevitDistilled if distilled else module.Levit
+    kwargs.setdefault("feature_cfg", dict(out_indices=(0, 1, 2)))
+    return build_model_with_cfg(model_class, variant, pretrained, **{**known[name], **kwargs})
 
 
 def checkpoint_filter_fn(

@@ -158,6 +158,10 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
     "lowformer": "ConvAttention ConvLayer FusedMBConv LowFormerBlock MBConv ResidualBlock",
     "metaformer": "Attention Downsampling GroupNorm1NoBias LayerNorm2dNoBias LayerNormNoBias MetaFormerBlock "
                   "MetaFormerStage MlpHead Pooling Scale SepConv SquaredReLU StarReLU Stem",
+    "maxxvit": "Attention2d AttentionCl ConvNeXtBlock Downsample2d MaxxVitBlock MaxxVitStage MbConvBlock "
+               "ParallelMaxxVitBlock ParallelPartitionAttention PartitionAttention2d PartitionAttentionCl Stem "
+               "TransformerBlock2d cfg_window_size get_rel_pos_cls grid_partition grid_partition_nchw grid_reverse "
+               "grid_reverse_nchw window_partition_nchw window_reverse_nchw",
     "mambaout": "Downsample DownsampleNormFirst GatedConvBlock MambaOutStage MlpHead Stem",
     "mlp_mixer": "Affine ResBlock SpatialGatingBlock SpatialGatingUnit",
     "mobilenetv5": "MobileNetV5MultiScaleFusionAdapter",
@@ -221,6 +225,7 @@ _FUNCTIONS: dict[str, str] = {  # of `meanings.families`
     "beit": "gen_relative_position_index=beit_relative_position_index",
     "gcvit": "window_reverse=window_reverse_to_size",
     "hieradet_sam2": "checkpoint_filter_fn=sam2_filter_fn",
+    "levit": "create_levit",
     "maxxvit": "window_reverse=window_reverse_to_size",
     "naflexvit": "get_init_weights_vit",
     "qwen3_vit": "checkpoint_filter_fn_classifier=checkpoint_filter_fn "
@@ -241,7 +246,7 @@ _LAYERS: dict[str, dict[str, str]] = {
     "hrnet": {"mvlib.timm.meanings.hrnet": "HighResolutionNetFeatures block_types_dict",
               "torch.nn": "SequentialList=Sequential"},
     "iformer": {"mvlib.models.repvit": "RepVitClassifier", "mvlib.models.shvit": "NormLinear"},
-    "maxxvit": {"mvlib.layers.conv": "num_groups"},
+    "maxxvit": {"mvlib.layers.conv": "num_groups", "mvlib.layers.window": "window_partition"},
     "mobilenetv3": {_MOBILE: "MobileNetV3Features"},
     "nasnet": {"mvlib.models.nas_blocks": "ActConvBn BranchSeparables SeparableConv2d"},
     "pnasnet": {"mvlib.models.nas_blocks": "ActConvBn SeparableConv2d"},
@@ -398,16 +403,6 @@ IMPORTED: dict[str, tuple[str, ...]] = {  # from other families
     "xcit": ("models.cait",),
 }
 
-_BUILT = "mvlib has it in another form, with other arguments"
-_ABSENT = {  # classes and functions, public in timm
-    "levit": "create_levit",
-    "maxxvit": "Attention2d AttentionCl ConvNeXtBlock Downsample2d MaxxVitBlock MaxxVitStage "
-               "MbConvBlock ParallelMaxxVitBlock ParallelPartitionAttention PartitionAttention2d "
-               "PartitionAttentionCl Stem TransformerBlock2d cfg_window_size get_rel_pos_cls grid_partition "
-               "grid_partition_nchw grid_reverse grid_reverse_nchw window_partition window_partition_nchw "
-               "window_reverse_nchw",
-}
-
 ABSENT: dict[str, dict[str, str]] = {
     "mvlib's class takes what timm's config says as arguments, by the same names": {
         "models": "MultiScaleVit MultiScaleVitCfg",
@@ -426,5 +421,4 @@ ABSENT: dict[str, dict[str, str]] = {
     "a step of the constructor, which reads the model's arguments here; the class with a config makes the same": {
         "models.byobnet": "create_byob_stages get_layer_fns override_kwargs update_block_kwargs",
         "models.cspnet": "create_csp_stages"},
-    _BUILT: {f"models.{family}": names for family, names in _ABSENT.items()},
 }
