@@ -40,11 +40,8 @@ Layer = Callable[..., nn.Module]
 class OutlookAttention(nn.Module):
     """Each position weighs the pairs of positions in its window; windows add up where they overlap.
 
-    The weights are a linear function of the (pooled) position alone: there are no keys. Keys `v`, `attn`, `proj`.
-    Shapes: (B, H, W, dim) -> same.
-
-    Args:
-        kernel_size, padding, stride: Of the windows.
+    Weights are a linear function of a window's centre alone, or of a mean for a `stride` above 1; keys `v`, `attn`,
+    `proj`. Shapes: (B, H, W, dim) -> same.
     """
 
     @placeable
@@ -57,9 +54,8 @@ class OutlookAttention(nn.Module):
         self.kernel_size, self.padding, self.stride = kernel_size, padding, stride
         self.v = nn.Linear(dim, dim, bias=qkv_bias)
         self.attn = nn.Linear(dim, num_heads * kernel_size**4)
-        self.attn_drop = nn.Dropout(attn_drop)
         self.proj = nn.Linear(dim, dim)
-        self.proj_drop = nn.Dropout(proj_drop)
+        self.attn_drop, self.proj_drop = nn.Dropout(attn_drop), nn.Dropout(proj_drop)
         self.unfold = nn.Unfold(kernel_size, padding=padding, stride=stride)
         self.pool = nn.AvgPool2d(stride, stride, ceil_mode=True)
 
@@ -75,10 +71,7 @@ class OutlookAttention(nn.Module):
 
 
 class Attention(attention.Attention):
-    """Self-attention of all positions of a map. Shapes: (B, H, W, dim) -> same.
-
-    `others` are further arguments of the general `Attention`.
-    """
+    """Self-attention of all positions of a map; `others` are the general one's. Shapes: (B, H, W, dim) -> same."""
 
     @placeable
     def __init__(
@@ -98,11 +91,10 @@ class Transformer(Block):
     def __init__(
         self, dim: int, num_heads: int, mlp_ratio: float = 4.0, qkv_bias: bool = False, attn_drop: float = 0.0,
         drop_path: float = 0.0, act_layer: ActLayer = nn.GELU, norm_layer: NormLayer = nn.LayerNorm,
-        attn_layer: Layer = Attention,
     ) -> None:
         super().__init__(
             dim, num_heads, mlp_ratio, qkv_bias, attn_drop=attn_drop, drop_path=drop_path, act_layer=act_layer,
-            norm_layer=norm_layer, attn_layer=attn_layer)
+            norm_layer=norm_layer, attn_layer=Attention)
 
 
 class Outlooker(nn.Module):
@@ -117,18 +109,13 @@ class Outlooker(nn.Module):
         super().__init__()
         self.norm1 = norm_layer(dim)
         self.attn = OutlookAttention(dim, num_heads, kernel_size, padding, stride, qkv_bias, attn_drop)
-        self.drop_path1 = _make_drop_path(drop_path)
         self.norm2 = norm_layer(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer)
-        self.drop_path2 = _make_drop_path(drop_path)
+        self.drop_path1, self.drop_path2 = DropPath(drop_path), DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path1(self.attn(self.norm1(x)))
         return x + self.drop_path2(self.mlp(self.norm2(x)))
-
-
-def _make_drop_path(rate: float) -> nn.Module:
-    return DropPath(rate) if rate > 0.0 else nn.Identity()
 
 
 class ClassAttention(nn.Module):
@@ -147,9 +134,8 @@ class ClassAttention(nn.Module):
         self.scale, width = self.head_dim ** -0.5, self.head_dim * num_heads
         self.kv = nn.Linear(dim, 2 * width, bias=qkv_bias)
         self.q = nn.Linear(dim, width, bias=qkv_bias)
-        self.attn_drop = nn.Dropout(attn_drop)
         self.proj = nn.Linear(width, dim)
-        self.proj_drop = nn.Dropout(proj_drop)
+        self.attn_drop, self.proj_drop = nn.Dropout(attn_drop), nn.Dropout(proj_drop)
 
     def forward(self, x: Tensor) -> Tensor:
         k, v = self.kv(x).unflatten(2, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
@@ -159,10 +145,7 @@ class ClassAttention(nn.Module):
 
 
 class ClassBlock(nn.Module):
-    """Class attention and an MLP of the class token; other tokens stay. Shapes: (B, N, dim) -> same.
-
-    Arguments as `Outlooker`'s and `ClassAttention`'s; `drop` is the MLP's dropout.
-    """
+    """Class attention and an MLP of the class token; other tokens stay. Shapes: (B, N, dim) -> same."""
 
     @placeable
     def __init__(
@@ -173,10 +156,9 @@ class ClassBlock(nn.Module):
         super().__init__()
         self.norm1 = norm_layer(dim)
         self.attn = ClassAttention(dim, num_heads, head_dim, qkv_bias, attn_drop, drop)
-        self.drop_path1 = _make_drop_path(drop_path)
         self.norm2 = norm_layer(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=drop)
-        self.drop_path2 = _make_drop_path(drop_path)
+        self.drop_path1, self.drop_path2 = DropPath(drop_path), DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         token = x[:, :1] + self.drop_path1(self.attn(self.norm1(x)))
@@ -196,12 +178,9 @@ def get_block(block_type: str, **kwargs: Any) -> nn.Module:
 
 
 def rand_bbox(size: Sequence[int], lam: Tensor, scale: int = 1) -> tuple[int, int, int, int]:
-    """A random box within a map (B, H, W, C), cut off at its edges: first row, first column, their ends.
+    """A random box, cut off at the edges of a map of size (B, H, W, C): first row, first column, their ends.
 
-    Args:
-        size: The map's.
-        lam: What the box leaves of the map's area, a tensor.
-        scale: The box is one of a map that much smaller.
+    `lam`, a tensor, is what it leaves of the area; it is one of a map `scale` times smaller.
     """
     sides, part = torch.tensor(size[1:3]) // scale, torch.sqrt(1.0 - lam)
     cut = (sides * part).int()
@@ -216,8 +195,7 @@ class PatchEmbed(nn.Module):
 
     Shapes: (B, in_chans, H, W) -> (B, embed_dim, H / patch_size, W / patch_size).
 
-    Args:
-        stem_conv: Whether there are the three; else the input has `hidden_dim` channels, and is `stem_stride` smaller.
+    Without `stem_conv`, the input has `hidden_dim` channels, and is `stem_stride` smaller.
 
     Raises:
         ValueError: The patch size is not 4, 8 or 16.
@@ -262,12 +240,12 @@ class Downsample(nn.Module):
 def outlooker_blocks(
     block_fn: Layer, index: int, dim: int, layers: Sequence[int], num_heads: int = 1, kernel_size: int = 3,
     padding: int = 1, stride: int = 2, mlp_ratio: float = 3.0, qkv_bias: bool = False, attn_drop: float = 0.0,
-    drop_path_rate: float = 0.0, **kwargs: Any,
+    drop_path_rate: float = 0.0, device: Any = None, dtype: Any = None, **kwargs: Any,
 ) -> nn.Sequential:
     """The stage `index` of models that have these `layers`, of blocks with `Outlooker`'s arguments."""
     return transformer_blocks(
         block_fn, index, dim, layers, num_heads, mlp_ratio, qkv_bias, attn_drop, drop_path_rate,
-        kernel_size=kernel_size, padding=padding, stride=stride, **kwargs)
+        kernel_size=kernel_size, padding=padding, stride=stride, device=device, dtype=dtype, **kwargs)
 
 
 def transformer_blocks(
@@ -299,7 +277,7 @@ class VOLO(ImageModel):
     Args:
         layers: Blocks of each stage.
         img_size: Side, or (height, width), in pixels; it determines the position embedding.
-        in_chans, num_classes: Channels of the image; classes, 0 for pooled features.
+        in_chans, num_classes, norm_layer: As of every model.
         global_pool: "token" (the first token: the class token, where there is one), "avg" (of all tokens), or "" for
             none, and then without the patches' classifier.
         patch_size: Side of a patch: 4, 8 or 16.
@@ -308,10 +286,9 @@ class VOLO(ImageModel):
             last may be one number.
         downsamples: Which stages end with a downsampling by 2.
         outlook_attention: Which stages are of outlookers.
-        qkv_bias: Whether projections to queries, keys and values have a bias.
+        qkv_bias: Whether projections to queries, keys and values have one.
         drop_rate, pos_drop_rate, attn_drop_rate: Dropout before the classifiers, of positions, of attention.
         drop_path_rate: Stochastic depth of the last transformer; it grows linearly with depth. Outlookers have none.
-        norm_layer: Norm.
         post_layers: Types of the blocks of class attention; None for none, and no class token.
         use_aux_head: Whether there is the patches' classifier.
         use_mix_token: Whether `forward_train` mixes pairs of images.
@@ -355,8 +332,7 @@ class VOLO(ImageModel):
         self.num_features = self.head_hidden_size = dim = embed_dims[-1]
         norm: Any = get_norm_layer(norm_layer)
         common = dict(qkv_bias=qkv_bias, attn_drop=attn_drop_rate, norm_layer=norm)
-        self.patch_embed = PatchEmbed(
-            self.img_size, True, 2, patch_size, in_chans, stem_hidden_dim, embed_dims[0])
+        self.patch_embed = PatchEmbed(self.img_size, True, 2, patch_size, in_chans, stem_hidden_dim, embed_dims[0])
         rows, columns = (side // patch_size // pooling_scale for side in self.img_size)
         self.pos_embed: Any = nn.Parameter(torch.empty(1, rows, columns, dim))
         self.cls_token = None if post_layers is None else nn.Parameter(torch.empty(1, 1, dim))
@@ -381,14 +357,12 @@ class VOLO(ImageModel):
         self.head = self.make_classifier(num_classes)
         self.init_weights()
 
-    def _append(self, module: nn.Module, *tap: int) -> None:
+    def _append(self, module: nn.Module, chs: int | None = None, reduction: int | None = None) -> None:
         """Add an item of `network` to it and to the flow; positions come before the third."""
         if len(self.network) == 2:
             self.flow.stages.append(Step("add_positions"))
-        self.flow.stages.append(Step(f"network.{len(self.network)}", *tap))
+        self.flow.stages.append(Step(f"network.{len(self.network)}", chs, reduction))
         self.network.append(module)
-
-    # flow
 
     def to_channels_last(self, x: Tensor) -> Tensor:
         return x.permute(0, 2, 3, 1)
@@ -419,8 +393,6 @@ class VOLO(ImageModel):
             self.norm = norm
             self.flow.tail = [Step("attend_to_class"), Step("norm")]
         return taken
-
-    # head
 
     def pool(self, x: Tensor) -> Tensor:
         if self.global_pool == "avg":
@@ -483,10 +455,8 @@ class VOLO(ImageModel):
     def cut_head(self) -> None:
         super().cut_head()
         self.cls_token = self.post_network = self.aux_head = None
-        self.use_aux_head = False  # it takes what follows the class token
+        self.use_aux_head = False
         self.global_pool = self.global_pool and "avg"
-
-    # weights
 
     def no_weight_decay(self) -> set[str]:
         return {"pos_embed", "cls_token"}
@@ -511,10 +481,8 @@ class VOLO(ImageModel):
 
     def fit_state_dict(self, state_dict: StateDict) -> StateDict:
         """Without what this model was built without; positions are resampled, as the authors do, for other sizes."""
-        absent = [prefix for prefix, is_here in (("aux_head.", self.use_aux_head),
-                                                 ("cls_token", self.cls_token is not None),
-                                                 ("post_network.", self.post_network is not None)) if not is_here]
-        fitted = {key: value for key, value in state_dict.items() if not key.startswith(tuple(absent))}
+        absent = tuple(name for name in ("aux_head", "cls_token", "post_network") if getattr(self, name) is None)
+        fitted = {key: value for key, value in state_dict.items() if not key.startswith(absent)}
         grid = fitted.get("pos_embed")
         if grid is not None and self.pos_embed is not None and grid.shape[1:3] != self.pos_embed.shape[1:3]:
             fitted["pos_embed"] = resample_grid(grid, list(self.pos_embed.shape[1:3]), antialias=False)
