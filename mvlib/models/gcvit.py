@@ -75,8 +75,7 @@ class Downsample2d(nn.Module):
             raise ValueError(f"no reduction '{reduction}' from {dim} to {dim_out} channels; take 'conv'")
         self.norm1 = norm_layer(dim) if norm_layer else nn.Identity()
         self.conv_block = MbConvBlock(dim, act_layer=act_layer)
-        conv = partial(nn.Conv2d, dim, dim_out, 3, stride=2, padding=1, bias=False)
-        self.reduction = _POOLS.get(reduction, conv)()
+        self.reduction = _POOLS.get(reduction, partial(nn.Conv2d, dim, dim_out, 3, stride=2, padding=1, bias=False))()
         self.norm2 = norm_layer(dim_out) if norm_layer else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -176,9 +175,8 @@ class GlobalContextVitBlock(nn.Module):
 class GlobalContextVitStage(nn.Module):
     """Downsampling, a summary of the map, blocks; keys `downsample`, `global_block`, `global_norm`, `blocks`, `norm`.
 
-    Shapes: (B, dim, *feat_size) -> (B, 2 * dim, H / 2, W / 2), or the same without `downsample`.
-    `global_norm` and `stage_norm` normalise the summary and the output; `norm_layer` is that of maps, `norm_layer_cl`
-    that where channels are last. Others are as of the block.
+    Shapes: (B, dim, *feat_size) -> (B, 2 * dim, H / 2, W / 2), or the same without `downsample`. `global_norm` and
+    `stage_norm` normalise summary and output; `norm_layer` is for maps, `norm_layer_cl` where channels are last.
     """
 
     grad_checkpointing = False
@@ -243,18 +241,16 @@ class GlobalContextVit(ImageModel):
         norm, norm_last = (partial(get_norm_layer(name), eps=norm_eps) for name in (norm_layer, norm_layer_cl))
         self.num_classes, self.in_chans, self.weight_init_mode = num_classes, in_chans, weight_init
         self.img_size = height, width = to_2tuple(img_size)
-        per_stage = to_ntuple(len(depths))
-        windows = per_stage(window_size) if window_size is not None else [
-            (height // ratio, width // ratio) for ratio in per_stage(window_ratio)]
+        windows = to_ntuple(len(depths))(window_size) if window_size is not None else [
+            (height // ratio, width // ratio) for ratio in to_ntuple(len(depths))(window_ratio)]
         self.stem = Stem(in_chans, embed_dim, act, norm)
         self.stages = nn.Sequential()
         self.flow = Flow(stem=[Step("check_size"), Step("stem")], stages=[])
         dim, feat_size = embed_dim, (-(-height // 4), -(-width // 4))
         for i, rates in enumerate(drop_path_rates(drop_path_rate, depths)):
-            stage = GlobalContextVitStage(
+            self.stages.append(stage := GlobalContextVitStage(
                 dim, len(rates), num_heads[i], feat_size, windows[i], i > 0, False, i == len(depths) - 1, mlp_ratio,
-                qkv_bias, layer_scale, proj_drop_rate, attn_drop_rate, rates, act, norm, norm_last)
-            self.stages.append(stage)
+                qkv_bias, layer_scale, proj_drop_rate, attn_drop_rate, rates, act, norm, norm_last))
             dim, feat_size = stage.dim, stage.feat_size
             self.flow.stages.append(Step(f"stages.{i}", dim, 4 * 2 ** i))
         self.num_features = dim
