@@ -63,6 +63,7 @@ _NAMES = {
     ".fastvit": ("FastVit",),
     ".focalnet": ("FocalNet",),
     ".gcvit": ("GlobalContextVit",),
+    ".gemma4_vit": ("Gemma4VitClassifier", "Gemma4VitEncoder"),
     ".ghostnet": ("GhostNet",),
     ".hgnet": ("HighPerfGpuNet",),
     ".hiera": ("Hiera",),

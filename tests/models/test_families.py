@@ -226,7 +226,7 @@ def test_intermediates(name):
         assert feature.shape[1] == info["num_chs"]
         for side, full in zip(feature.shape[2:], x.shape[2:]):  # without padding it is smaller by a few
             assert full / info["reduction"] - 4.1 < side <= -(-full // info["reduction"])
-        if not name.startswith((*LISTS, "twins", "mvitv2", "mobilenetv5")):  # timm's names are of no modules
+        if not name.startswith((*LISTS, "twins", "mvitv2", "mobilenetv5", "gemma4_vit")):  # timm's are of no modules
             model.get_submodule(info["module"])
     early = model.forward_intermediates(x, indices=[0, -1], intermediates_only=True)
     assert torch.equal(early[0], maps[0]) and torch.equal(early[1], maps[-1])
@@ -245,7 +245,8 @@ def test_features_only_equals_intermediates(name):
         features = create(name, features_only=True, out_indices=indices, feature_cls=kind).eval()
         info, taken = features.feature_info, take_indices(len(model.feature_info), indices)
         features.load_state_dict(built(name).state_dict(), strict=False)
-        expected = model.forward_intermediates(x, taken, intermediates_only=True, output_fmt=model.feature_layout)
+        expected = model.forward_intermediates(
+            x, indices=taken, intermediates_only=True, output_fmt=model.feature_layout)
         outputs = features(x)
         assert [i % len(info.info) for i in info.out_indices] == list(features.out_indices) == taken
         assert info.channels() == [model.feature_info[i]["num_chs"] for i in taken]
@@ -344,7 +345,7 @@ def test_every_parameter_gets_a_gradient_and_drop_path_is_random_in_training_alo
 def test_initialisation_is_complete_and_repeatable(name):
     first, second = built(name), create(name)
     for (key, a), b in zip(first.state_dict().items(), second.state_dict().values(), strict=True):
-        assert torch.isfinite(a).all(), key
+        assert torch.isfinite(a).all() or key.endswith(("put_min", "put_max")), key  # bounds, none at first
         assert torch.equal(a, b), key
     with skeletons():
         direct = mvlib.model_entrypoint(name)(**{"num_classes": 10, **ARGUMENTS[name]})

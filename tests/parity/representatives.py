@@ -27,6 +27,8 @@ _CHANNELS = (128, 256, 256, 256)
 _SLIM = dict(_ONE_EACH, channels=(16, 32, 64, 128))
 _NAFLEX = dict(depth=2, embed_dim=48, num_heads=3, pos_embed_grid_size=(4, 4))
 _QWEN = dict(depth=3, embed_dim=48, num_heads=3, pos_embed_grid_size=5, img_size=64)
+_GEMMA = dict(depth=3, embed_dim=48, num_heads=3, head_dim=16, intermediate_size=64, position_embedding_size=16,
+              img_size=96)
 _NARROW = dict(layer_per_block=2, block_per_stage=[1, 1, 1, 2], stage_conv_chs=[32] * 4, stage_out_chs=[64] * 4)
 _FOUR_STAGES = dict(depth=(1, 1, 2, 1), out_chs=(16, 16, 32, 32), stem_out_chs=(8, 16))
 _FIVE_STAGES = dict(depth=(1, 1, 1, 2, 1), out_chs=(16, 16, 16, 32, 32), stem_out_chs=8)
@@ -249,6 +251,11 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
     "gcvit": {
         "gcvit_xxtiny": _GCVIT,
         "gcvit_small": dict(_GCVIT, num_heads=(1, 2, 3, 4)),  # layer scale
+    },
+    "gemma4_vit": {
+        "gemma4_vit_167m": _GEMMA,
+        "gemma4_vit_167m_enc": _GEMMA,  # blocks of patches are pooled
+        "gemma4_vit_570m_enc": dict(_GEMMA, num_kv_heads=1),  # what is pooled is standardised
     },
     "ghostnet": {
         "ghostnet_050": {},

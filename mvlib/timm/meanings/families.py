@@ -49,7 +49,7 @@ _HALF: dict[str, Any] = dict(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
 def _row(
-    first_conv: str | tuple[str, ...] | None, classifier: str | tuple[str, ...] | None, **others: Any
+    first_conv: str | Sequence[str] | None, classifier: str | Sequence[str] | None, **others: Any
 ) -> dict[str, Any]:
     common = dict(num_classes=1000, input_size=(3, 224, 224), pool_size=(7, 7), crop_pct=0.875, interpolation="bicubic",
                   mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), license="apache-2.0")
@@ -106,6 +106,9 @@ _CFGS = {  # what a family's weights have in common unless one says otherwise
                     pool_size=(8, 8), crop_pct=0.9, license="fastvit-license"),
     "focalnet": _row("stem.proj", "head.fc", crop_pct=0.9, license="mit"),
     "gcvit": _row("stem.conv1", "head.fc", fixed_input_size=True),
+    "gemma4_vit": _row("patch_embed.input_proj", "head", num_classes=0, input_size=(3, 768, 768), pool_size=None,
+                       min_input_size=(3, 96, 96), crop_pct=1.0, fixed_input_size=False, mean=(0.0,) * 3,
+                       std=(1.0,) * 3, license=None),
     "ghostnet": _row("conv_stem", "classifier"),
     "hardcorenas": _row("conv_stem", "classifier", interpolation="bilinear"),
     "hgnet": _row("stem.stem1.conv", "head.fc", crop_pct=0.965, test_crop_pct=1.0, test_input_size=(3, 288, 288)),

@@ -35,6 +35,7 @@ _CLASSES: dict[str, str] = {  # with timm's constructors, in the module of the f
     "focalnet": "FocalNet",
     "gcvit": "GlobalContextVit",
     "ghostnet": "GhostNet",
+    "gemma4_vit": "Gemma4VitClassifier Gemma4VitEncoder",
     "hgnet": "HighPerfGpuNet",
     "hiera": "Hiera",
     "iformer": "IFormer",
@@ -141,6 +142,8 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
     "focalnet": "Downsample FocalModulation FocalNetBlock FocalNetStage",
     "gcvit": "Downsample2d FeatureBlock GlobalContextVitBlock GlobalContextVitStage MbConvBlock Stem "
              "WindowAttentionGlobal window_partition",
+    "gemma4_vit": "Gemma4Attention Gemma4Block Gemma4ClippableLinear Gemma4GatedMlp Gemma4PatchEmbed "
+                  "Gemma4RotaryEmbedding2D Gemma4VisionPooler",
     "ghostnet": "GhostBottleneck GhostBottleneckV3 GhostModule GhostModuleV2 GhostModuleV3",
     "hgnet": "ClassifierHead ConvBNAct EseModule HighPerfGpuBlock HighPerfGpuStage LearnableAffineBlock LightConvBNAct "
              "StemV1 StemV2 model_cfgs",
@@ -224,6 +227,8 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
 _FUNCTIONS: dict[str, str] = {  # of `meanings.families`
     "beit": "gen_relative_position_index=beit_relative_position_index",
     "gcvit": "window_reverse=window_reverse_to_size",
+    "gemma4_vit": "checkpoint_filter_fn_classifier=checkpoint_filter_fn "
+                  "checkpoint_filter_fn_encoder=checkpoint_filter_fn",
     "hieradet_sam2": "checkpoint_filter_fn=sam2_filter_fn",
     "levit": "create_levit",
     "maxxvit": "window_reverse=window_reverse_to_size",
@@ -240,6 +245,7 @@ _FUNCTIONS: dict[str, str] = {  # of `meanings.families`
 _LAYERS: dict[str, dict[str, str]] = {
     "byobnet": {"mvlib.layers.conv": "num_groups"},
     "efficientnet": {_MOBILE: "EfficientNetFeatures"},
+    "gemma4_vit": {"mvlib.layers.rope": "rotate_half=rope_rotate_half"},
     "hieradet_sam2": {"mvlib.layers.window": "window_partition"},
     "eva": {"mvlib.models.eva_blocks": "EvaAttention EvaBlock EvaBlockPostNorm"},
     "fastvit": {"mvlib.layers.conv": "num_groups"},
@@ -299,6 +305,7 @@ CREATORS = {  # family: (timm's function, the class that it makes; "" where that
     "efficientvim": ("_create_efficientvim", "EfficientViM"),
     "efficientvit_mit": ("_create_efficientvit", "EfficientVit"),
     "efficientvit_msra": ("_create_efficientvit_msra", "EfficientVitMsra"),
+    "gemma4_vit": ("_create_gemma4_vit_classifier", "Gemma4VitClassifier"),
     "hgnet": ("_create_hgnet", ""),
     "eva": ("_create_eva", "Eva"),
     "fasternet": ("_create_fasternet", "FasterNet"),
@@ -394,7 +401,8 @@ BORROWED = ("layers", "data.constants", "models._builder", "models._efficientnet
 IMPORTED: dict[str, tuple[str, ...]] = {  # from other families
     "crossvit": ("models.vision_transformer",),
     "byoanet": ("models.byobnet",), "deit": ("models.vision_transformer",), "hardcorenas": ("models.mobilenetv3",),
-    "hrnet": ("models.resnet",), "naflexvit": ("models.vision_transformer",), "pit": ("models.vision_transformer",),
+    "gemma4_vit": ("models.naflexvit",), "hrnet": ("models.resnet",),
+    "naflexvit": ("models.vision_transformer",), "pit": ("models.vision_transformer",),
     "qwen3_vit": ("models.eva",),
     "res2net": ("models.resnet",),
     "resnest": ("models.resnet",), "sknet": ("models.resnet",), "swin_transformer": ("models.vision_transformer",),
@@ -421,4 +429,7 @@ ABSENT: dict[str, dict[str, str]] = {
     "a step of the constructor, which reads the model's arguments here; the class with a config makes the same": {
         "models.byobnet": "create_byob_stages get_layer_fns override_kwargs update_block_kwargs",
         "models.cspnet": "create_csp_stages"},
+    "halves are turned in one piece; what initialises weights is the model's init_weights": {
+        "models.gemma4_vit": "apply_multidimensional_rope apply_rotary_pos_emb get_init_weights_gemma4_vit "
+                             "init_weights_gemma4_vit"},
 }
