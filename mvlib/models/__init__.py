@@ -113,6 +113,7 @@ _NAMES = {
     ".vision_transformer_relpos": ("VisionTransformerRelPos",),
     ".vision_transformer_sam": ("VisionTransformerSAM",),
     ".visformer": ("Visformer",),
+    ".vitamin": ("ViTamin",),
     ".vovnet": ("VovNet",),
     ".volo": ("VOLO",),
     ".xcit": ("XCiT",),

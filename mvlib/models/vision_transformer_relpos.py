@@ -128,7 +128,7 @@ class ResPostRelPosBlock(RelPosBlock):
     """A block whose norms follow attention and feed-forward block; `init_values` is their initial weight."""
 
     def __init__(self, dim: int, num_heads: int, *args: Any, init_values: float | None = None, **kwargs: Any) -> None:
-        super().__init__(dim, num_heads, *args, init_values=None, **kwargs)
+        super().__init__(dim, num_heads, *args, init_values=None, **kwargs)  # type: ignore[misc]
         self.init_values = init_values
         del self.ls1, self.ls2
         move_to_end(self, "norm1", "drop_path1", "mlp", "norm2", "drop_path2")
@@ -207,7 +207,7 @@ class VisionTransformerRelPos(TokenModel):
         self.add_tokens(patch_embed, embed_dim, class_token, positions=False)
         bias: Bias = partial(RelPosBias, window_size=patch_embed.grid_size, prefix_tokens=int(class_token))
         if rel_pos_type.startswith("mlp"):
-            width = dict(hidden_dim=rel_pos_dim) if rel_pos_dim else {}
+            width: dict[str, Any] = dict(hidden_dim=rel_pos_dim) if rel_pos_dim else {}
             bias = partial(RelPosMlp, window_size=patch_embed.grid_size, prefix_tokens=int(class_token),
                            mode="swin" if "swin" in rel_pos_type else "cr", **width)
         self.shared_rel_pos: Any = bias(num_heads=num_heads) if shared_rel_pos else None

@@ -245,6 +245,7 @@ class VisionTransformerSAM(ImageModel):
     tap_norm: ClassVar[str] = "all"
     norm_path: ClassVar[str] = "neck"
     default_out_indices: ClassVar[Indices] = 3
+    patch_embed: Any  # a `PatchEmbed`, or what has its attributes
 
     def __init__(
         self, img_size: int | Size = 1024, patch_size: int | Size = 16, in_chans: int = 3, num_classes: int = 768,
@@ -266,9 +267,9 @@ class VisionTransformerSAM(ImageModel):
             raise ValueError(f"windows need all patches: patch_drop_rate has to be 0, not {patch_drop_rate}")
         norm: Any = get_norm_layer(norm_layer) or partial(LayerNorm, eps=1e-6)
         self.in_chans, self.num_classes, self.embed_dim = in_chans, num_classes, embed_dim
-        self.patch_embed: Any = embed_layer(
+        patch_embed: Any = embed_layer(
             img_size=img_size, patch_size=patch_size, in_chans=in_chans, embed_dim=embed_dim, bias=not pre_norm)
-        grid = self.patch_embed.grid_size
+        self.patch_embed, grid = patch_embed, patch_embed.grid_size
         self.pos_embed = nn.Parameter(torch.empty(1, *grid, embed_dim)) if use_abs_pos else None
         self.pos_drop = nn.Dropout(pos_drop_rate)
         self.norm_pre = norm(embed_dim) if pre_norm else nn.Identity()
@@ -298,7 +299,7 @@ class VisionTransformerSAM(ImageModel):
         self.head_hidden_size = self.head.num_features
         self.flow = Flow(
             stem=[Step("patch_embed"), Step("_pos_embed"), Step("norm_pre")],
-            stages=[Step(f"blocks.{i}", embed_dim, self.patch_embed.feat_ratio()) for i in range(depth)],
+            stages=[Step(f"blocks.{i}", embed_dim, patch_embed.feat_ratio()) for i in range(depth)],
             tail=[Step("channels_first"), Step("neck")])
         self.init_weights()
 
@@ -314,7 +315,7 @@ class VisionTransformerSAM(ImageModel):
 
     def _pos_embed(self, x: Tensor) -> Tensor:
         if self.pos_embed is not None:
-            x = x + resample_abs_pos_embed_nhwc(self.pos_embed, x.shape[1:3])
+            x = x + resample_abs_pos_embed_nhwc(self.pos_embed, x.shape[1:3])  # type: ignore[arg-type]
         return self.pos_drop(x)
 
     def channels_first(self, x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ without one.
 from __future__ import annotations
 
 import copy
+from types import SimpleNamespace
 from typing import Any
 
 from mvlib.layers import StdConv2d
@@ -15,6 +16,9 @@ from mvlib.models.byobnet import ByoBlockCfg
 from mvlib.models.efficientnet_blocks import decode_arch_def
 
 _SMALL = dict(depth=3, embed_dim=192, num_heads=3)
+_VITAMIN = dict(  # both libraries' descriptions have these
+    embed_cfg=SimpleNamespace(embed_dim=(16, 32, 48), depths=(1, 2, 1), stem_width=8), embed_dim=48, num_heads=3,
+    img_size=64)
 _SAM = dict(depth=2, embed_dim=48, num_heads=3, window_size=2, global_attn_indexes=(1,))
 _RELPOS = dict(depth=2, embed_dim=48, num_heads=3, img_size=64)
 _EVA = dict(depth=3, embed_dim=48, num_heads=3, img_size=64)
@@ -533,6 +537,10 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
             _SAM, img_size=64, use_rel_pos=False, use_rope=True, neck_chans=None, head_hidden_size=32, pre_norm=True),
     },
     "visformer": {"visformer_tiny": dict(img_size=64, depth=(1, 1, 1), embed_dim=48)},
+    "vitamin": {
+        "vitamin_small_224": dict(_VITAMIN, depth=2),
+        "vitamin_xlarge_256": dict(_VITAMIN, depth=1),  # no positions
+    },
     "vovnet": {
         "ese_vovnet39b": _NARROW,
         "vovnet39a": _NARROW,  # no shortcuts

@@ -185,6 +185,8 @@ _CFGS = {  # what a family's weights have in common unless one says otherwise
     "vision_transformer_relpos": _row("patch_embed.proj", "head", **_FIXED, crop_pct=0.9, **_HALF),
     "vision_transformer_sam": _row("patch_embed.proj", "head.fc", input_size=(3, 1024, 1024), **_FIXED, crop_pct=0.9,
                                    **_HALF, license=None),
+    "vitamin": _row("patch_embed.backbone.stem.conv1", "head", **_FIXED, crop_pct=0.9,
+                    mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711), license="mit"),
     "vovnet": _row("stem.0.conv", "head.fc"),
     "xception_aligned": _row("stem.0.conv", "head.fc", input_size=(3, 299, 299), pool_size=(10, 10), crop_pct=0.903,
                              **_HALF),

@@ -219,6 +219,7 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
     "vision_transformer_relpos": "RelPosAttention RelPosBlock ResPostRelPosBlock",
     "volo": "Attention ClassAttention ClassBlock Downsample OutlookAttention Outlooker PatchEmbed Transformer "
             "get_block outlooker_blocks rand_bbox transformer_blocks",
+    "vitamin": "Downsample2d GeGluMlp MbConvLNBlock MbConvStages Stem StridedConv VitCfg VitConvCfg",
     "vovnet": "OsaBlock OsaStage SequentialAppendList",
     "xception": "Block SeparableConv2d",
     "xception_aligned": "PreSeparableConv2d PreXceptionModule SeparableConv2d XceptionModule",
@@ -360,6 +361,7 @@ CREATORS = {  # family: (timm's function, the class that it makes; "" where that
     "vision_transformer_sam": ("_create_vision_transformer", "VisionTransformerSAM"),
     "vision_transformer_relpos": ("_create_vision_transformer_relpos", "VisionTransformerRelPos"),
     "volo": ("_create_volo", "VOLO"),
+    "vitamin": ("_create_vitamin", "ViTamin"),
     "vovnet": ("_create_vovnet", ""),
 }
 _WITH_CFGS = sorted({*_CLASSES, *_CONFIGURED, *_FURTHER, *CREATORS, "hardcorenas"})
@@ -418,6 +420,7 @@ IMPORTED: dict[str, tuple[str, ...]] = {  # from other families
     "swin_transformer_v2_cr": ("models.swin_transformer",),
     "vision_transformer_hybrid": ("models.resnet", "models.resnetv2", "models.vision_transformer"),
     "vision_transformer_relpos": ("models.vision_transformer",),
+    "vitamin": ("models.vision_transformer",),
     "xcit": ("models.cait",),
 }
 
