@@ -11,7 +11,7 @@ from typing import Any
 from .registry import CATALOG_DIR
 from .weights import WeightsConfig
 
-__all__ = ["costs_of", "gmacs_at", "read_stats"]
+__all__ = ["costs_of", "gmacs_at", "read_stats", "sides"]
 
 
 @functools.cache
@@ -28,8 +28,9 @@ def costs_of(config: WeightsConfig) -> Mapping[str, Any]:
     """What was measured of these weights, at their own sizes and with their classes; empty if nothing was.
 
     Returns:
-        `params` (a count), `gmacs` (1e9) and `activations` (1e6) at `size` pixels and with `classes` outputs; `test`
-        is [size, gmacs, activations] at the size of evaluation, where that is another.
+        `params` (a count), `gmacs` (1e9) and `activations` (1e6) at `size` pixels ([height, width] where these differ)
+        and with `classes` outputs; `test` is [size, gmacs, activations] at the size of evaluation, where that is
+        another.
     """
     stats = read_stats()
     row = stats.get(config.name) or stats.get(str(config.architecture), {})
@@ -46,6 +47,11 @@ def gmacs_at(config: WeightsConfig, size: Sequence[int]) -> float | None:
 
 def _fits(row: Mapping[str, Any], config: WeightsConfig) -> bool:
     """Whether a row, perhaps of its architecture's default weights, is true of these, too."""
-    size, test = row["size"], row.get("test", [row["size"]])[0]
-    return config.num_classes == row["classes"] and config.input_size == (3, size, size) \
-        and (config.test_input_size or config.input_size)[1:] == (test, test)
+    size, test = sides(row["size"]), sides(row.get("test", [row["size"]])[0])
+    return config.num_classes == row["classes"] and config.input_size == (3, *size) \
+        and (config.test_input_size or config.input_size)[1:] == test
+
+
+def sides(size: int | Sequence[int]) -> tuple[int, ...]:
+    """(height, width) of a row's `size`."""
+    return (size, size) if isinstance(size, int) else tuple(size)

@@ -6,7 +6,7 @@
     python scripts/build_stats.py --all      measure all anew
     python scripts/build_stats.py --check    exit 1 where the file lacks or has too many, or parameters differ
 
-A row says, for one image of `size` pixels (of a model with `classes` outputs):
+A row says, for one image of `size` pixels, [height, width] if not square (of a model with `classes` outputs):
 
     params        parameters
     gmacs         multiply-accumulates of convolutions, matrix products and attention, in 1e9
@@ -85,14 +85,20 @@ def count_parameters(model: torch.nn.Module) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
+def _side(input_size: Sequence[int]) -> int | list[int]:
+    """One number for a square image, else [height, width]."""
+    height, width = input_size[1:]
+    return height if height == width else [height, width]
+
+
 def measure(config: WeightsConfig) -> dict[str, Any]:
     model = build(config)
     gmacs, activations = count(model, config.input_size)
     row = {"params": count_parameters(model), "gmacs": gmacs, "activations": activations,
-           "size": config.input_size[-1], "classes": config.num_classes}
+           "size": _side(config.input_size), "classes": config.num_classes}
     test = config.test_input_size
     if test and test != config.input_size:
-        row["test"] = [test[-1], *count(build(config, test) if config.fixed_input_size else model, test)]
+        row["test"] = [_side(test), *count(build(config, test) if config.fixed_input_size else model, test)]
     return row
 
 

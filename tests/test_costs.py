@@ -67,8 +67,9 @@ def test_every_architecture_and_all_weights_have_a_row_that_is_theirs():
     for name in mvlib.list_models(task="classification"):
         for config in mvlib.get_arch_pretrained_cfgs(name).values():
             row = costs_of(config)
-            assert (row["size"], row["classes"]) == (config.input_size[-1], config.num_classes), config.name
-            assert row.get("test", [row["size"]])[0] == (config.test_input_size or config.input_size)[-1], config.name
+            assert (row["size"], row["classes"]) == (stats._side(config.input_size), config.num_classes), config.name
+            test_size = config.test_input_size or config.input_size
+            assert row.get("test", [row["size"]])[0] == stats._side(test_size), config.name
 
 
 @pytest.mark.parametrize("name", ["resnet50", "resnet50.a3_in1k", "vit_base_patch16_224.augreg_in21k",

@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from .. import hub, registry
-from ..costs import costs_of
+from ..costs import costs_of, sides
 from ..engines.folder import EngineFolder, is_export, read_export
 from ..errors import ConfigError, UnknownNameError
 from ..names import parse_model_name
@@ -123,8 +123,9 @@ def _facts(architecture: str, config: WeightsConfig | None) -> dict[str, Any]:
     params = costs.get("params") or (config.num_params if config else None)
     facts["parameters"] = f"{params / 1e6:.2f} M" if params else None
     if costs:
-        facts["GMACs"] = f"{costs['gmacs']:.2f} at {costs['size']} x {costs['size']}"
-        facts["activations"] = f"{costs['activations']:.2f} M at {costs['size']} x {costs['size']}"
+        size = "{} x {}".format(*sides(costs["size"]))
+        facts["GMACs"] = f"{costs['gmacs']:.2f} at {size}"
+        facts["activations"] = f"{costs['activations']:.2f} M at {size}"
     if config is not None:
         facts.update(_weights_facts(config))
     facts = {key: value for key, value in facts.items() if value is not None}

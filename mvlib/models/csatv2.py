@@ -110,6 +110,8 @@ class Dct1d(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
+        if self.weights.is_meta:  # nothing to hold them, and to compute there imports torch's compiler
+            return
         size = len(self.weights)
         steps = torch.arange(size, device=self.weights.device, dtype=torch.float64)
         weights = 2 * torch.cos(math.pi / (2 * size) * steps[:, None] * (2 * steps + 1))

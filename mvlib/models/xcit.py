@@ -66,8 +66,10 @@ class PositionalEncodingFourier(nn.Module):
         self.hidden_dim, self.dim, self.temperature = hidden_dim, dim, temperature
         self.token_projection = nn.Conv2d(2 * hidden_dim, dim, 1)
 
-    def forward(self, B: int, H: int, W: int) -> Tensor:
-        angles = _fourier_angles(self.token_projection.weight, H, W, self.hidden_dim, self.temperature)
+    def forward(self, B: int, H: int, W: int, like: Tensor | None = None) -> Tensor:
+        """Of the type and place of `like`, or of the projection's weights, which packed layers do not show."""
+        like = self.token_projection.weight if like is None else like
+        angles = _fourier_angles(like, H, W, self.hidden_dim, self.temperature)
         return self.token_projection(angles).expand(B, -1, -1, -1)
 
 
@@ -336,7 +338,7 @@ class XCiT(ImageModel):
     def add_positions(self, x: Tensor, grid: Grid) -> tuple[Tensor, int, int]:
         rows, columns = grid[0], grid[1]
         if self.pos_embed is not None:
-            x = x + self.pos_embed(1, rows, columns).flatten(2).transpose(1, 2)
+            x = x + self.pos_embed(1, rows, columns, x).flatten(2).transpose(1, 2)
         return self.pos_drop(x), rows, columns
 
     def attend_to_class(self, x: Tensor) -> Tensor:

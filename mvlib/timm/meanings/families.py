@@ -284,7 +284,7 @@ def resampling_filter_fn(
 
 
 resampling_filter_fn.__name__ = "checkpoint_filter_fn"
-_RESAMPLING = ("beit",)
+_RESAMPLING = ("beit", "eva")
 
 
 def hybrid_filter_fn(
