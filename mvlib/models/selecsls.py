@@ -76,7 +76,7 @@ class SelecSlsBlock(nn.Module):
         self.conv6 = conv_bn(2 * mid_chs + (0 if is_first else skip_chs), out_chs, 1)
 
     def forward(self, x: Tensor | Sequence[Tensor], *skip: Tensor) -> list[Tensor]:
-        if not isinstance(x, Tensor):
+        if isinstance(x, (list, tuple)):  # not "no tensor": a graph is traced with neither
             x, skip = x[0], tuple(x[1:])
         first = self.conv1(x)
         second = self.conv3(self.conv2(first))
