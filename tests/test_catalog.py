@@ -244,6 +244,7 @@ def versions_in(path):
     return re.search(r"timm (\S+) and torchvision (\S+):", path.read_text()).groups()
 
 
+@pytest.mark.slow
 def test_the_catalogs_are_up_to_date():
     made_from = versions_in(CATALOGS[0])
     if made_from != (timm.__version__, torchvision.__version__.partition("+")[0]):

@@ -269,7 +269,7 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
     "hardcorenas": {"hardcorenas_a": {}},
     "hgnet": {
         "hgnetv2_b0": {},  # light blocks, affine maps
-        "hgnet_tiny": dict(img_size=64),
+        "hgnet_tiny": {},
     },
     "hiera": {
         "hiera_tiny_224": dict(stages=(1, 1, 2, 1), embed_dim=24, img_size=64),

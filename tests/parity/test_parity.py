@@ -23,7 +23,11 @@ def assert_ok(report):
     assert report.passed, report.notes
 
 
-@pytest.mark.parametrize("name", SHARED)
+SAMPLE = {*FIRST.values(), *SHARED[::2]}  # the default run's; `scripts/pour.sh` compares all of a family
+
+
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=[] if name in SAMPLE else pytest.mark.slow) for name in SHARED])
 def test_keys(name):
     """Ours alone is built; timm's only to say what differs."""
     found = record.digests(harness.build_ours(name))
