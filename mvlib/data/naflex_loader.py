@@ -24,7 +24,7 @@ from .naflex_random_erasing import PatchRandomErasing
 from .naflex_transforms import Patchify, Size
 from .randomness import reseed, sample_seed
 from .samplers import BatchKeys, OrderedSampler, ShuffledSampler, process_place
-from .side_stream import SideStream
+from .torch_loader import DeviceLoader
 from .transform_factory import create_transform
 from .workers import Batch, SampleReader, end_with_parent
 
@@ -280,7 +280,7 @@ class NaFlexLoader(Loader):
         return given, targets.to(self.device, non_blocking=True)
 
 
-class NaFlexPrefetchLoader:
+class NaFlexPrefetchLoader(DeviceLoader):
     """Batches of patches from `loader`, moved to the device, normalised and erased there.
 
     On CUDA each is made ready while the one before is worked with.
@@ -308,18 +308,13 @@ class NaFlexPrefetchLoader:
         re_num_splits: int = 0,
         patchify_channels_last: bool = True,
     ) -> None:
-        self.loader = loader
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        super().__init__(loader, device)
         self.img_dtype = img_dtype or torch.float32
         self._normalize = PatchNormalizer(mean, std, channels, self.device, self.img_dtype, patchify_channels_last)
         self.random_erasing: PatchRandomErasing | None = None
         if re_prob > 0:
             self.random_erasing = PatchRandomErasing(re_prob, mode=re_mode, max_count=re_count,
                                                      num_splits=re_num_splits)
-        self._side = SideStream(self.device)
-
-    def __iter__(self) -> Iterator[tuple[dict[str, Any], Tensor]]:
-        return (prepared for _, prepared in self._side.ahead(self.loader, self._prepare))
 
     def _prepare(self, batch: Any) -> tuple[dict[str, Any], Tensor]:
         given = _moved(batch[0], self.device)
@@ -328,18 +323,3 @@ class NaFlexPrefetchLoader:
             self.random_erasing(self._normalize.to_erase(given["patches"]), given["patch_coord"],
                                 given.get("patch_valid"))
         return given, batch[1].to(self.device, non_blocking=True)
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    @property
-    def sampler(self) -> Any:
-        return self.loader.sampler
-
-    @property
-    def batch_sampler(self) -> Any:
-        return self.loader.batch_sampler
-
-    @property
-    def dataset(self) -> Any:
-        return self.loader.dataset

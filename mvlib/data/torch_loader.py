@@ -114,7 +114,40 @@ class _StreamLoader(DataLoader[Any]):
         return math.ceil(len(range(getattr(dataset, "rank", 0), len(dataset), ranks)) / batch_size)
 
 
-class PrefetchLoader:
+class DeviceLoader:
+    """Batches of `loader`, each as `_prepare` moves it to `device`, on CUDA while the one before is worked with.
+
+    To be derived from.
+    """
+
+    def __init__(self, loader: DataLoader[Any], device: str | torch.device | None) -> None:
+        self.loader = loader
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._side = SideStream(self.device)
+
+    def __iter__(self) -> Iterator[Any]:
+        return (prepared for _, prepared in self._side.ahead(self.loader, self._prepare))
+
+    def _prepare(self, batch: Any) -> Any:
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    @property
+    def sampler(self) -> Any:
+        return self.loader.sampler
+
+    @property
+    def batch_sampler(self) -> Any:
+        return self.loader.batch_sampler
+
+    @property
+    def dataset(self) -> Any:
+        return self.loader.dataset
+
+
+class PrefetchLoader(DeviceLoader):
     """Batches of 8-bit images from `loader`, moved to the device, normalised and erased there.
 
     On CUDA each is made ready while the one before is worked with.
@@ -143,8 +176,7 @@ class PrefetchLoader:
         re_count: int = 1,
         re_num_splits: int = 0,
     ) -> None:
-        self.loader = loader
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        super().__init__(loader, device)
         self.img_dtype = torch.float16 if fp16 else img_dtype or torch.float32
         self._normalize = Normalizer(mean, std, channels, self.device, self.img_dtype)
         self.mean, self.std = (values.view(1, -1, 1, 1) for values in (self._normalize.mean, self._normalize.std))
@@ -152,10 +184,6 @@ class PrefetchLoader:
         if re_prob > 0:
             self.random_erasing = RandomErasing(re_prob, mode=re_mode, max_count=re_count, num_splits=re_num_splits,
                                                 device=self.device)
-        self._side = SideStream(self.device)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return (prepared for _, prepared in self._side.ahead(self.loader, self._prepare))
 
     def _prepare(self, batch: Any) -> tuple[Tensor, Tensor]:
         images, targets = batch
@@ -163,21 +191,6 @@ class PrefetchLoader:
         if self.random_erasing is not None:
             images = self.random_erasing(images)
         return images, targets.to(self.device, non_blocking=True)
-
-    def __len__(self) -> int:
-        return len(self.loader)
-
-    @property
-    def sampler(self) -> Any:
-        return self.loader.sampler
-
-    @property
-    def batch_sampler(self) -> Any:
-        return self.loader.batch_sampler
-
-    @property
-    def dataset(self) -> Any:
-        return self.loader.dataset
 
     @property
     def mixup_enabled(self) -> bool:

@@ -9,7 +9,6 @@ layer, which `reparameterize()` merges.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,13 +17,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers.activations import ActLayer, get_act_layer
-from ..layers.branches import merge_branches, merge_norm, reparameterize
+from ..layers.branches import merge_branches, reparameterize
 from ..layers.channel_attention import SEModule
 from ..layers.helpers import placeable
 from ..layers.norm import GroupNorm1, NormLayer, get_norm_layer
 from ..layers.pool import make_narrow_pool
 from ..layers.stage import Stage
 from ..registry import register_model
+from . import repvit
 from .base import Flow, ImageModel, Step
 
 if TYPE_CHECKING:
@@ -33,48 +33,24 @@ if TYPE_CHECKING:
 __all__ = ["SHViT"]
 
 
-class Conv2dNorm(nn.Sequential):
-    """Convolution and batch norm, which `reparameterize()` makes one; keys `c`, `bn`. `bn_weight_init` of 0: silent."""
-
-    c: nn.Conv2d
-    bn: nn.BatchNorm2d
+class Conv2dNorm(repvit.ConvNorm):
+    """RepViT's convolution and norm, by timm's arguments here; `bn_weight_init` of 0 makes a silent branch."""
 
     @placeable
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, padding: int = 0,
-        bn_weight_init: float = 1, **kwargs: Any,
+        bn_weight_init: float = 1, dilation: int = 1, groups: int = 1,
     ) -> None:
-        super().__init__()
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bn_weight_init)
         self.bn_weight_init = bn_weight_init
-        self.c = nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False, **kwargs)
-        self.bn = nn.BatchNorm2d(out_channels)
-        nn.init.constant_(self.bn.weight, bn_weight_init)
-
-    def reparameterize(self) -> nn.Module:
-        return merge_norm(copy.deepcopy(self.c), self.bn)
-
-    fuse = reparameterize
 
 
-class NormLinear(nn.Sequential):
-    """Batch norm and a linear layer, which `reparameterize()` makes one; keys `bn`, `l`."""
-
-    bn: nn.BatchNorm1d
-    l: nn.Linear  # noqa: E741
+class NormLinear(repvit.NormLinear):
+    """RepViT's norm and linear layer, by timm's arguments here."""
 
     @placeable
     def __init__(self, in_features: int, out_features: int, bias: bool = True, std: float = 0.02) -> None:
-        super().__init__()
-        self.bn = nn.BatchNorm1d(in_features)
-        self.l = nn.Linear(in_features, out_features, bias=bias)
-        nn.init.trunc_normal_(self.l.weight, std=std)
-        if bias:
-            nn.init.zeros_(self.l.bias)
-
-    def reparameterize(self) -> nn.Module:
-        return merge_norm(copy.deepcopy(self.l), self.bn, before=True)
-
-    fuse = reparameterize
+        super().__init__(in_features, out_features, bias, std)
 
 
 class Residual(nn.Module):
