@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 __all__ = [
-    "VIT_INITS", "fan_out_normal_", "init_vit_module", "init_weight_jax", "init_weight_vit", "is_meta_device",
-    "lecun_normal_", "trunc_normal_", "trunc_normal_tf_", "variance_scaling_",
+    "VIT_INITS", "fan_out_normal_", "init_kaiming", "init_trunc_normal", "init_vit_module", "init_weight_jax",
+    "init_weight_vit", "init_zero_bias", "is_meta_device", "lecun_normal_", "trunc_normal_", "trunc_normal_tf_",
+    "variance_scaling_",
 ]
 
 VIT_INITS = ("", "jax", "jax_nlhb", "moco", "reset", "skip")
@@ -117,6 +118,23 @@ def _zero(module: nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d, bias: float) ->
 def _ask(module: Any) -> None:
     if hasattr(module, "init_weights"):
         module.init_weights()
+
+
+def init_zero_bias(module: nn.Linear | nn.Conv2d) -> None:
+    """A bias of zeros, if there is one; the weight is left as it is."""
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+def init_trunc_normal(module: nn.Linear | nn.Conv2d, std: float = 0.02) -> None:
+    """A weight from a truncated normal, a bias of zeros."""
+    nn.init.trunc_normal_(module.weight, std=std)
+    init_zero_bias(module)
+
+
+def init_kaiming(module: nn.Conv2d) -> None:
+    """A weight from He's normal that keeps the variance of gradients; a bias is left as it is."""
+    nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
 def init_vit_module(name: str, module: nn.Module, scheme: str = "", num_classes: int = 0) -> None:

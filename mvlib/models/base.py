@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["Flow", "ImageModel", "KeyMap", "Step", "rename_keys", "take_indices"]
 
 StateDict = dict[str, Tensor]
+Inits = Mapping[Any, Callable[[Any], Any]]
 Indices = int | Sequence[int] | None
 
 
@@ -242,7 +243,8 @@ class ImageModel(nn.Module):
         classifier_path: Path of the classifier, or of several (distilled models); the first is the main one.
         conv_classifier: Whether the classifier is a 1x1 convolution, which without pooling gives a map of logits.
         dropout_paths: Paths of the head's dropout modules, those that there are; `drop_rate` is theirs.
-        pool_path: Path of the `GlobalPool2d`; a family that pools differently overrides `pool` and `set_global_pool`.
+        pool_path: Path of the `GlobalPool2d`; a family that pools differently gives `pools` and overrides `pool`.
+        pools: Names of the poolings, of which the attribute `global_pool` is one.
         hidden_paths: What else between the features and the classifier fits the final features alone; it is cut with
             them.
         tap_layout: Layout of what a tap holds: "NCHW", "NHWC" or "NLC".
@@ -255,6 +257,7 @@ class ImageModel(nn.Module):
         norm_path: Path of that norm.
         pruned_pool: Pooling of a model whose head `prune_intermediate_layers` removed; None for that which it had.
         key_maps: Foreign state-dict layouts that the family reads.
+        inits: What initialises layers of a type, or of a tuple of types, after their own `reset_parameters()`.
         structure: Whose modules it is made of: "mvlib", or "torchvision" where a builder of `mvlib.models` gave one of
             torchvision's own classes, which derive from nn.Module alone.
     """
@@ -276,6 +279,8 @@ class ImageModel(nn.Module):
     norm_path: ClassVar[str] = "norm"
     pruned_pool: ClassVar[str | None] = ""
     key_maps: ClassVar[tuple[KeyMap, ...]] = ()
+    inits: ClassVar[Inits] = MappingProxyType({})
+    pools: ClassVar[tuple[str, ...]] = ()
 
     num_classes: int
     in_chans: int
@@ -430,15 +435,8 @@ class ImageModel(nn.Module):
         return self._at(self.pool_path)(x) if self._head is None else self._head.pool(x)
 
     def forward_intermediates(
-        self,
-        x: Tensor,
-        indices: Indices = None,
-        norm: bool = False,
-        stop_early: bool = False,
-        output_fmt: str = "NCHW",
-        intermediates_only: bool = False,
-        *,
-        return_prefix_tokens: bool = False,
+        self, x: Tensor, indices: Indices = None, norm: bool = False, stop_early: bool = False,
+        output_fmt: str = "NCHW", intermediates_only: bool = False, *, return_prefix_tokens: bool = False,
         output_dict: bool = False,
     ) -> Any:
         """The features named by `feature_info`, and the final features.
@@ -466,16 +464,8 @@ class ImageModel(nn.Module):
                                 output_dict)
 
     def run_to_taps(
-        self,
-        x: Tensor,
-        indices: Indices,
-        norm: bool,
-        stop_early: bool,
-        output_fmt: str,
-        intermediates_only: bool,
-        return_prefix_tokens: bool,
-        output_dict: bool,
-        **shared: Any,
+        self, x: Tensor, indices: Indices, norm: bool, stop_early: bool, output_fmt: str, intermediates_only: bool,
+        return_prefix_tokens: bool, output_dict: bool, **shared: Any,
     ) -> Any:
         """What `forward_intermediates` gives; `shared` are values for the steps that take them."""
         self._follow_container()
@@ -700,6 +690,10 @@ class ImageModel(nn.Module):
 
     def set_global_pool(self, pool_type: str) -> None:
         """Change the pooling, in place."""
+        if self.pools:
+            self.check_pool(pool_type)
+            self.global_pool: Any = pool_type
+            return
         if self._head is not None:
             self._head.set_global_pool(pool_type)
             self.head_hidden_size = self._head.num_features
@@ -708,6 +702,14 @@ class ImageModel(nn.Module):
         pool = GlobalPool2d(pool_type, layout=layout)
         self.set_submodule(self.pool_path, pool)
         self.head_hidden_size = self.num_features * pool.out_factor
+
+    def check_pool(self, pool_type: str) -> None:
+        """
+        Raises:
+            ValueError: There is no pooling of that name, or this model lacks what it takes.
+        """
+        if pool_type not in self.pools:
+            raise ValueError(f"unknown global_pool {pool_type!r}; known: {', '.join(map(repr, self.pools))}")
 
     # training
 
@@ -818,6 +820,9 @@ class ImageModel(nn.Module):
                 reset()
         elif self._began_empty and any(p is not None for p in module._parameters.values()):
             raise NotImplementedError(f"{type(module).__name__} at '{name}' owns parameters, not reset_parameters()")
+        for kinds, init in self.inits.items():
+            if isinstance(module, kinds):
+                init(module)
         init_others = getattr(module, "init_non_persistent_buffers", None)
         if init_others is not None:
             init_others()

@@ -49,14 +49,8 @@ class Attention(RelPosTable, KeylessBias):
 
     @placeable
     def __init__(
-        self,
-        dim: int,
-        num_heads: int = 8,
-        qkv_bias: bool = False,
-        qkv_bias_separate: bool = False,
-        attn_drop: float = 0.0,
-        proj_drop: float = 0.0,
-        window_size: Grid | None = None,
+        self, dim: int, num_heads: int = 8, qkv_bias: bool = False, qkv_bias_separate: bool = False,
+        attn_drop: float = 0.0, proj_drop: float = 0.0, window_size: Grid | None = None,
         attn_head_dim: int | None = None,
     ) -> None:
         super().__init__()
@@ -114,21 +108,10 @@ class Block(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        qkv_bias: bool = False,
-        mlp_ratio: float = 4.0,
-        scale_mlp: bool = False,
-        swiglu_mlp: bool = False,
-        proj_drop: float = 0.0,
-        attn_drop: float = 0.0,
-        drop_path: float = 0.0,
-        init_values: float | None = None,
-        act_layer: ActLayer = nn.GELU,
-        norm_layer: NormLayer = LayerNorm,
-        window_size: Grid | None = None,
-        attn_head_dim: int | None = None,
+        self, dim: int, num_heads: int, qkv_bias: bool = False, mlp_ratio: float = 4.0, scale_mlp: bool = False,
+        swiglu_mlp: bool = False, proj_drop: float = 0.0, attn_drop: float = 0.0, drop_path: float = 0.0,
+        init_values: float | None = None, act_layer: ActLayer = nn.GELU, norm_layer: NormLayer = LayerNorm,
+        window_size: Grid | None = None, attn_head_dim: int | None = None,
     ) -> None:
         super().__init__()
         norm = get_norm_layer(norm_layer) or LayerNorm
@@ -206,31 +189,13 @@ class Beit(TokenModel):
     fix_init = True
 
     def __init__(
-        self,
-        img_size: int | Grid = 224,
-        patch_size: int | Grid = 16,
-        in_chans: int = 3,
-        num_classes: int = 1000,
-        global_pool: str = "avg",
-        embed_dim: int = 768,
-        depth: int = 12,
-        num_heads: int = 12,
-        qkv_bias: bool = True,
-        mlp_ratio: float = 4.0,
-        swiglu_mlp: bool = False,
-        scale_mlp: bool = False,
-        drop_rate: float = 0.0,
-        pos_drop_rate: float = 0.0,
-        proj_drop_rate: float = 0.0,
-        attn_drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-        norm_layer: NormLayer = LayerNorm,
-        init_values: float | None = None,
-        use_abs_pos_emb: bool = True,
-        use_rel_pos_bias: bool = False,
-        use_shared_rel_pos_bias: bool = False,
-        head_init_scale: float = 0.001,
-        use_fc_norm: bool | None = None,
+        self, img_size: int | Grid = 224, patch_size: int | Grid = 16, in_chans: int = 3, num_classes: int = 1000,
+        global_pool: str = "avg", embed_dim: int = 768, depth: int = 12, num_heads: int = 12, qkv_bias: bool = True,
+        mlp_ratio: float = 4.0, swiglu_mlp: bool = False, scale_mlp: bool = False, drop_rate: float = 0.0,
+        pos_drop_rate: float = 0.0, proj_drop_rate: float = 0.0, attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0, norm_layer: NormLayer = LayerNorm, init_values: float | None = None,
+        use_abs_pos_emb: bool = True, use_rel_pos_bias: bool = False, use_shared_rel_pos_bias: bool = False,
+        head_init_scale: float = 0.001, use_fc_norm: bool | None = None,
     ) -> None:
         super().__init__()
         norm = get_norm_layer(norm_layer) or LayerNorm

@@ -24,12 +24,8 @@ _ALL = range(99)
 
 
 def _stages(
-    depths: Sequence[int],
-    attn: Sequence[Sequence[int]],
-    c: Sequence[int] = (256, 512, 1024, 2048),
-    s: Sequence[int] = (1, 2, 2, 2),
-    gs: int = 0,
-    br: Sequence[float] = (0.25, 0.25, 0.25, 0.25),
+    depths: Sequence[int], attn: Sequence[Sequence[int]], c: Sequence[int] = (256, 512, 1024, 2048),
+    s: Sequence[int] = (1, 2, 2, 2), gs: int = 0, br: Sequence[float] = (0.25, 0.25, 0.25, 0.25),
     own: Sequence[dict[str, Any]] = ({}, {}, {}, {}),
 ) -> dict[str, Any]:
     """`blocks`: a stage each, where `attn` says which blocks have self-attention and `own` what else is the stage's."""

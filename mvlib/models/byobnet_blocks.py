@@ -214,19 +214,9 @@ class BasicBlock(ResidualBlock):
 
     @placeable
     def __init__(
-        self,
-        in_chs: int,
-        out_chs: int,
-        kernel_size: int = 3,
-        stride: int = 1,
-        dilation: tuple[int, int] = (1, 1),
-        group_size: int | None = None,
-        bottle_ratio: float = 1.0,
-        downsample: str = "avg",
-        attn_last: bool = True,
-        linear_out: bool = False,
-        layers: LayerFn | None = None,
-        drop_block: Layer | None = None,
+        self, in_chs: int, out_chs: int, kernel_size: int = 3, stride: int = 1, dilation: tuple[int, int] = (1, 1),
+        group_size: int | None = None, bottle_ratio: float = 1.0, downsample: str = "avg", attn_last: bool = True,
+        linear_out: bool = False, layers: LayerFn | None = None, drop_block: Layer | None = None,
         drop_path_rate: float = 0.0,
     ) -> None:
         plan = Plan.of(in_chs, out_chs, kernel_size, stride, dilation, group_size, bottle_ratio, layers, drop_block)
@@ -246,22 +236,10 @@ class BottleneckBlock(ResidualBlock):
 
     @placeable
     def __init__(
-        self,
-        in_chs: int,
-        out_chs: int,
-        kernel_size: int = 3,
-        stride: int = 1,
-        dilation: tuple[int, int] = (1, 1),
-        bottle_ratio: float = 1.0,
-        group_size: int | None = None,
-        downsample: str = "avg",
-        attn_last: bool = False,
-        linear_out: bool = False,
-        extra_conv: bool = False,
-        bottle_in: bool = False,
-        layers: LayerFn | None = None,
-        drop_block: Layer | None = None,
-        drop_path_rate: float = 0.0,
+        self, in_chs: int, out_chs: int, kernel_size: int = 3, stride: int = 1, dilation: tuple[int, int] = (1, 1),
+        bottle_ratio: float = 1.0, group_size: int | None = None, downsample: str = "avg", attn_last: bool = False,
+        linear_out: bool = False, extra_conv: bool = False, bottle_in: bool = False, layers: LayerFn | None = None,
+        drop_block: Layer | None = None, drop_path_rate: float = 0.0,
     ) -> None:
         plan = Plan.of(in_chs, out_chs, kernel_size, stride, dilation, group_size, bottle_ratio, layers, drop_block,
                        bottle_in)
@@ -283,19 +261,9 @@ class DarkBlock(ResidualBlock):
 
     @placeable
     def __init__(
-        self,
-        in_chs: int,
-        out_chs: int,
-        kernel_size: int = 3,
-        stride: int = 1,
-        dilation: tuple[int, int] = (1, 1),
-        bottle_ratio: float = 1.0,
-        group_size: int | None = None,
-        downsample: str = "avg",
-        attn_last: bool = True,
-        linear_out: bool = False,
-        layers: LayerFn | None = None,
-        drop_block: Layer | None = None,
+        self, in_chs: int, out_chs: int, kernel_size: int = 3, stride: int = 1, dilation: tuple[int, int] = (1, 1),
+        bottle_ratio: float = 1.0, group_size: int | None = None, downsample: str = "avg", attn_last: bool = True,
+        linear_out: bool = False, layers: LayerFn | None = None, drop_block: Layer | None = None,
         drop_path_rate: float = 0.0,
     ) -> None:
         plan = Plan.of(in_chs, out_chs, kernel_size, stride, dilation, group_size, bottle_ratio, layers, drop_block)
@@ -315,19 +283,9 @@ class EdgeBlock(ResidualBlock):
 
     @placeable
     def __init__(
-        self,
-        in_chs: int,
-        out_chs: int,
-        kernel_size: int = 3,
-        stride: int = 1,
-        dilation: tuple[int, int] = (1, 1),
-        bottle_ratio: float = 1.0,
-        group_size: int | None = None,
-        downsample: str = "avg",
-        attn_last: bool = False,
-        linear_out: bool = False,
-        layers: LayerFn | None = None,
-        drop_block: Layer | None = None,
+        self, in_chs: int, out_chs: int, kernel_size: int = 3, stride: int = 1, dilation: tuple[int, int] = (1, 1),
+        bottle_ratio: float = 1.0, group_size: int | None = None, downsample: str = "avg", attn_last: bool = False,
+        linear_out: bool = False, layers: LayerFn | None = None, drop_block: Layer | None = None,
         drop_path_rate: float = 0.0,
     ) -> None:
         plan = Plan.of(in_chs, out_chs, kernel_size, stride, dilation, group_size, bottle_ratio, layers, drop_block)
@@ -346,22 +304,10 @@ class SelfAttnBlock(ResidualBlock):
 
     @placeable
     def __init__(
-        self,
-        in_chs: int,
-        out_chs: int,
-        kernel_size: int = 3,
-        stride: int = 1,
-        dilation: tuple[int, int] = (1, 1),
-        bottle_ratio: float = 1.0,
-        group_size: int | None = None,
-        downsample: str = "avg",
-        extra_conv: bool = False,
-        linear_out: bool = False,
-        bottle_in: bool = False,
-        post_attn_na: bool = True,
-        feat_size: tuple[int, int] | None = None,
-        layers: LayerFn | None = None,
-        drop_block: Layer | None = None,
+        self, in_chs: int, out_chs: int, kernel_size: int = 3, stride: int = 1, dilation: tuple[int, int] = (1, 1),
+        bottle_ratio: float = 1.0, group_size: int | None = None, downsample: str = "avg", extra_conv: bool = False,
+        linear_out: bool = False, bottle_in: bool = False, post_attn_na: bool = True,
+        feat_size: tuple[int, int] | None = None, layers: LayerFn | None = None, drop_block: Layer | None = None,
         drop_path_rate: float = 0.0,
     ) -> None:
         if layers is None or layers.self_attn is None:
@@ -426,19 +372,9 @@ class RepVggBlock(ByoBranchedBlock):
 
     @placeable
     def __init__(
-        self,
-        in_chs: int,
-        out_chs: int,
-        kernel_size: int = 3,
-        stride: int = 1,
-        dilation: tuple[int, int] = (1, 1),
-        bottle_ratio: float = 1.0,
-        group_size: int | None = None,
-        downsample: str = "",
-        layers: LayerFn | None = None,
-        drop_block: Layer | None = None,
-        drop_path_rate: float = 0.0,
-        inference_mode: bool = False,
+        self, in_chs: int, out_chs: int, kernel_size: int = 3, stride: int = 1, dilation: tuple[int, int] = (1, 1),
+        bottle_ratio: float = 1.0, group_size: int | None = None, downsample: str = "", layers: LayerFn | None = None,
+        drop_block: Layer | None = None, drop_path_rate: float = 0.0, inference_mode: bool = False,
     ) -> None:
         super().__init__()
         layers = layers or LayerFn()
@@ -470,19 +406,9 @@ class MobileOneBlock(ByoBranchedBlock):
 
     @placeable
     def __init__(
-        self,
-        in_chs: int,
-        out_chs: int,
-        kernel_size: int = 3,
-        stride: int = 1,
-        dilation: tuple[int, int] = (1, 1),
-        bottle_ratio: float = 1.0,
-        group_size: int | None = None,
-        downsample: str = "",
-        inference_mode: bool = False,
-        num_conv_branches: int = 1,
-        layers: LayerFn | None = None,
-        drop_block: Layer | None = None,
+        self, in_chs: int, out_chs: int, kernel_size: int = 3, stride: int = 1, dilation: tuple[int, int] = (1, 1),
+        bottle_ratio: float = 1.0, group_size: int | None = None, downsample: str = "", inference_mode: bool = False,
+        num_conv_branches: int = 1, layers: LayerFn | None = None, drop_block: Layer | None = None,
         drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
@@ -545,15 +471,8 @@ class Stem(nn.Sequential):
 
     @placeable
     def __init__(
-        self,
-        in_chs: int,
-        out_chs: int | Sequence[int],
-        kernel_size: int = 3,
-        stride: int = 4,
-        pool: str | None = "maxpool",
-        num_rep: int = 3,
-        num_act: int | None = None,
-        chs_decay: float = 0.5,
+        self, in_chs: int, out_chs: int | Sequence[int], kernel_size: int = 3, stride: int = 4,
+        pool: str | None = "maxpool", num_rep: int = 3, num_act: int | None = None, chs_decay: float = 0.5,
         layers: LayerFn | None = None,
     ) -> None:
         super().__init__()
@@ -590,14 +509,8 @@ class Stem(nn.Sequential):
 
 
 def create_byob_stem(
-    in_chs: int,
-    out_chs: int | Sequence[int],
-    stem_type: str = "",
-    pool_type: str | None = "",
-    feat_prefix: str = "stem",
-    layers: LayerFn | None = None,
-    device: Any = None,
-    dtype: Any = None,
+    in_chs: int, out_chs: int | Sequence[int], stem_type: str = "", pool_type: str | None = "",
+    feat_prefix: str = "stem", layers: LayerFn | None = None, device: Any = None, dtype: Any = None,
 ) -> tuple[nn.Module, list[dict[str, Any]]]:
     """A stem of stride 2 or 4, and what it offers as features, as `feature_info` has it.
 

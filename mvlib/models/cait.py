@@ -103,19 +103,9 @@ class LayerScaleBlock(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        mlp_ratio: float = 4.0,
-        qkv_bias: bool = False,
-        proj_drop: float = 0.0,
-        attn_drop: float = 0.0,
-        drop_path: float = 0.0,
-        act_layer: Layer = nn.GELU,
-        norm_layer: Layer = nn.LayerNorm,
-        attn_block: Layer = TalkingHeadAttn,
-        mlp_block: Layer = Mlp,
-        init_values: float = 1e-4,
+        self, dim: int, num_heads: int, mlp_ratio: float = 4.0, qkv_bias: bool = False, proj_drop: float = 0.0,
+        attn_drop: float = 0.0, drop_path: float = 0.0, act_layer: Layer = nn.GELU, norm_layer: Layer = nn.LayerNorm,
+        attn_block: Layer = TalkingHeadAttn, mlp_block: Layer = Mlp, init_values: float = 1e-4,
     ) -> None:
         super().__init__()
         self.init_values = init_values
@@ -145,19 +135,9 @@ class LayerScaleBlockClassAttn(LayerScaleBlock):
 
     @placeable
     def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        mlp_ratio: float = 4.0,
-        qkv_bias: bool = False,
-        proj_drop: float = 0.0,
-        attn_drop: float = 0.0,
-        drop_path: float = 0.0,
-        act_layer: Layer = nn.GELU,
-        norm_layer: Layer = nn.LayerNorm,
-        attn_block: Layer = ClassAttn,
-        mlp_block: Layer = Mlp,
-        init_values: float = 1e-4,
+        self, dim: int, num_heads: int, mlp_ratio: float = 4.0, qkv_bias: bool = False, proj_drop: float = 0.0,
+        attn_drop: float = 0.0, drop_path: float = 0.0, act_layer: Layer = nn.GELU, norm_layer: Layer = nn.LayerNorm,
+        attn_block: Layer = ClassAttn, mlp_block: Layer = Mlp, init_values: float = 1e-4,
     ) -> None:
         super().__init__(dim, num_heads, mlp_ratio, qkv_bias, proj_drop, attn_drop, drop_path, act_layer, norm_layer,
                          attn_block, mlp_block, init_values)
@@ -207,33 +187,14 @@ class Cait(TokenModel):
     blocks_token_only: Any
 
     def __init__(
-        self,
-        img_size: int | tuple[int, int] = 224,
-        patch_size: int | tuple[int, int] = 16,
-        in_chans: int = 3,
-        num_classes: int = 1000,
-        global_pool: str = "token",
-        embed_dim: int = 768,
-        depth: int = 12,
-        num_heads: int = 12,
-        mlp_ratio: float = 4.0,
-        qkv_bias: bool = True,
-        drop_rate: float = 0.0,
-        pos_drop_rate: float = 0.0,
-        proj_drop_rate: float = 0.0,
-        attn_drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-        block_layers: Layer = LayerScaleBlock,
-        block_layers_token: Layer = LayerScaleBlockClassAttn,
-        patch_layer: Layer = PatchEmbed,
-        norm_layer: NormLayer = None,
-        act_layer: ActLayer = None,
-        attn_block: Layer = TalkingHeadAttn,
-        mlp_block: Layer = Mlp,
-        init_values: float = 1e-4,
-        attn_block_token_only: Layer = ClassAttn,
-        mlp_block_token_only: Layer = Mlp,
-        depth_token_only: int = 2,
+        self, img_size: int | tuple[int, int] = 224, patch_size: int | tuple[int, int] = 16, in_chans: int = 3,
+        num_classes: int = 1000, global_pool: str = "token", embed_dim: int = 768, depth: int = 12, num_heads: int = 12,
+        mlp_ratio: float = 4.0, qkv_bias: bool = True, drop_rate: float = 0.0, pos_drop_rate: float = 0.0,
+        proj_drop_rate: float = 0.0, attn_drop_rate: float = 0.0, drop_path_rate: float = 0.0,
+        block_layers: Layer = LayerScaleBlock, block_layers_token: Layer = LayerScaleBlockClassAttn,
+        patch_layer: Layer = PatchEmbed, norm_layer: NormLayer = None, act_layer: ActLayer = None,
+        attn_block: Layer = TalkingHeadAttn, mlp_block: Layer = Mlp, init_values: float = 1e-4,
+        attn_block_token_only: Layer = ClassAttn, mlp_block_token_only: Layer = Mlp, depth_token_only: int = 2,
         mlp_ratio_token_only: float = 4.0,
     ) -> None:
         super().__init__()

@@ -158,18 +158,9 @@ class SerialBlock(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        mlp_ratio: float = 4.0,
-        qkv_bias: bool = False,
-        proj_drop: float = 0.0,
-        attn_drop: float = 0.0,
-        drop_path: float = 0.0,
-        act_layer: Layer = nn.GELU,
-        norm_layer: Layer = nn.LayerNorm,
-        shared_cpe: Any = None,
-        shared_crpe: Any = None,
+        self, dim: int, num_heads: int, mlp_ratio: float = 4.0, qkv_bias: bool = False, proj_drop: float = 0.0,
+        attn_drop: float = 0.0, drop_path: float = 0.0, act_layer: Layer = nn.GELU, norm_layer: Layer = nn.LayerNorm,
+        shared_cpe: Any = None, shared_crpe: Any = None,
     ) -> None:
         super().__init__()
         self.cpe = shared_cpe
@@ -197,17 +188,9 @@ class ParallelBlock(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        dims: Sequence[int],
-        num_heads: int,
-        mlp_ratios: Sequence[float] | None = None,
-        qkv_bias: bool = False,
-        proj_drop: float = 0.0,
-        attn_drop: float = 0.0,
-        drop_path: float = 0.0,
-        act_layer: Layer = nn.GELU,
-        norm_layer: Layer = nn.LayerNorm,
-        shared_crpes: Sequence[Any] | None = None,
+        self, dims: Sequence[int], num_heads: int, mlp_ratios: Sequence[float] | None = None, qkv_bias: bool = False,
+        proj_drop: float = 0.0, attn_drop: float = 0.0, drop_path: float = 0.0, act_layer: Layer = nn.GELU,
+        norm_layer: Layer = nn.LayerNorm, shared_crpes: Sequence[Any] | None = None,
     ) -> None:
         super().__init__()
         ratios, crpes = mlp_ratios or (), shared_crpes or (None,) * len(_SCALES)
@@ -264,26 +247,15 @@ class CoaT(ImageModel):
 
     tap_layout: ClassVar[str] = "NLC"
     default_out_indices: ClassVar[Indices] = 4
+    pools: ClassVar[tuple[str, ...]] = ("", "avg", "token")
     num_prefix_tokens = 1
 
     def __init__(
-        self,
-        img_size: int | Grid = 224,
-        patch_size: int = 16,
-        in_chans: int = 3,
-        num_classes: int = 1000,
-        embed_dims: Sequence[int] = (64, 128, 320, 512),
-        serial_depths: Sequence[int] = (3, 4, 6, 3),
-        parallel_depth: int = 0,
-        num_heads: int = 8,
-        mlp_ratios: Sequence[float] = (4.0, 4.0, 4.0, 4.0),
-        qkv_bias: bool = True,
-        drop_rate: float = 0.0,
-        proj_drop_rate: float = 0.0,
-        attn_drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-        norm_layer: NormLayer = None,
-        crpe_window: int | Mapping[int, int] | None = None,
+        self, img_size: int | Grid = 224, patch_size: int = 16, in_chans: int = 3, num_classes: int = 1000,
+        embed_dims: Sequence[int] = (64, 128, 320, 512), serial_depths: Sequence[int] = (3, 4, 6, 3),
+        parallel_depth: int = 0, num_heads: int = 8, mlp_ratios: Sequence[float] = (4.0, 4.0, 4.0, 4.0),
+        qkv_bias: bool = True, drop_rate: float = 0.0, proj_drop_rate: float = 0.0, attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0, norm_layer: NormLayer = None, crpe_window: int | Mapping[int, int] | None = None,
         global_pool: str = "token",
     ) -> None:
         super().__init__()
@@ -360,11 +332,6 @@ class CoaT(ImageModel):
             scales = torch.stack([self.pool(scale) for scale in x], dim=1)
             return scales[:, -1] if self.aggregate is None else self.aggregate(scales).squeeze(1)
         return x[:, 1:].mean(dim=1) if self.global_pool == "avg" else x[:, 0]
-
-    def set_global_pool(self, pool_type: str) -> None:
-        if pool_type not in ("", "avg", "token"):
-            raise ValueError(f"unknown global_pool {pool_type!r}; known: '', 'avg', 'token'")
-        self.global_pool = pool_type
 
     def cut_head(self) -> None:
         super().cut_head()

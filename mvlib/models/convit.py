@@ -109,18 +109,9 @@ class Block(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        mlp_ratio: float = 4.0,
-        qkv_bias: bool = False,
-        proj_drop: float = 0.0,
-        attn_drop: float = 0.0,
-        drop_path: float = 0.0,
-        act_layer: Callable[..., nn.Module] = nn.GELU,
-        norm_layer: Callable[..., nn.Module] = LayerNorm,
-        use_gpsa: bool = True,
-        locality_strength: float = 1.0,
+        self, dim: int, num_heads: int, mlp_ratio: float = 4.0, qkv_bias: bool = False, proj_drop: float = 0.0,
+        attn_drop: float = 0.0, drop_path: float = 0.0, act_layer: Callable[..., nn.Module] = nn.GELU,
+        norm_layer: Callable[..., nn.Module] = LayerNorm, use_gpsa: bool = True, locality_strength: float = 1.0,
     ) -> None:
         super().__init__()
         self.use_gpsa = use_gpsa
@@ -171,27 +162,12 @@ class ConVit(TokenModel):
     cls_token: Any  # None where the model was cut before it
 
     def __init__(
-        self,
-        img_size: int | tuple[int, int] = 224,
-        patch_size: int | tuple[int, int] = 16,
-        in_chans: int = 3,
-        num_classes: int = 1000,
-        global_pool: str = "token",
-        embed_dim: int = 768,
-        depth: int = 12,
-        num_heads: int = 12,
-        mlp_ratio: float = 4.0,
-        qkv_bias: bool = False,
-        drop_rate: float = 0.0,
-        pos_drop_rate: float = 0.0,
-        proj_drop_rate: float = 0.0,
-        attn_drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-        hybrid_backbone: nn.Module | None = None,
-        norm_layer: NormLayer = None,
-        local_up_to_layer: int = 3,
-        locality_strength: float = 1.0,
-        use_pos_embed: bool = True,
+        self, img_size: int | tuple[int, int] = 224, patch_size: int | tuple[int, int] = 16, in_chans: int = 3,
+        num_classes: int = 1000, global_pool: str = "token", embed_dim: int = 768, depth: int = 12, num_heads: int = 12,
+        mlp_ratio: float = 4.0, qkv_bias: bool = False, drop_rate: float = 0.0, pos_drop_rate: float = 0.0,
+        proj_drop_rate: float = 0.0, attn_drop_rate: float = 0.0, drop_path_rate: float = 0.0,
+        hybrid_backbone: nn.Module | None = None, norm_layer: NormLayer = None, local_up_to_layer: int = 3,
+        locality_strength: float = 1.0, use_pos_embed: bool = True,
     ) -> None:
         super().__init__()
         norm, dim = get_norm_layer(norm_layer) or LayerNorm, embed_dim * num_heads

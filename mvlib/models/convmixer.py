@@ -75,16 +75,8 @@ class ConvMixer(ImageModel):
     tap_norm: ClassVar[str] = "all"  # the head fits every tap
 
     def __init__(
-        self,
-        dim: int,
-        depth: int,
-        kernel_size: int = 9,
-        patch_size: int = 7,
-        in_chans: int = 3,
-        num_classes: int = 1000,
-        global_pool: str = "avg",
-        drop_rate: float = 0.0,
-        act_layer: ActLayer = nn.GELU,
+        self, dim: int, depth: int, kernel_size: int = 9, patch_size: int = 7, in_chans: int = 3,
+        num_classes: int = 1000, global_pool: str = "avg", drop_rate: float = 0.0, act_layer: ActLayer = nn.GELU,
     ) -> None:
         super().__init__()
         self.num_classes, self.in_chans, self.num_features = num_classes, in_chans, dim

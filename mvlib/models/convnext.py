@@ -88,20 +88,10 @@ class ConvNeXtBlock(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        in_chs: int,
-        out_chs: int | None = None,
-        kernel_size: int = 7,
-        stride: int = 1,
-        dilation: int | tuple[int, int] = (1, 1),
-        mlp_ratio: float = 4.0,
-        conv_mlp: bool = False,
-        conv_bias: bool = True,
-        use_grn: bool = False,
-        ls_init_value: float | None = 1e-6,
-        act_layer: ActLayer = "gelu",
-        norm_layer: Callable[[int], nn.Module] | None = None,
-        drop_path: float = 0.0,
+        self, in_chs: int, out_chs: int | None = None, kernel_size: int = 7, stride: int = 1,
+        dilation: int | tuple[int, int] = (1, 1), mlp_ratio: float = 4.0, conv_mlp: bool = False,
+        conv_bias: bool = True, use_grn: bool = False, ls_init_value: float | None = 1e-6, act_layer: ActLayer = "gelu",
+        norm_layer: Callable[[int], nn.Module] | None = None, drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         out_chs = out_chs or in_chs
@@ -157,20 +147,10 @@ class ConvNeXtStage(Stage):
 
     @placeable
     def __init__(
-        self,
-        in_chs: int,
-        out_chs: int,
-        kernel_size: int = 7,
-        stride: int = 2,
-        depth: int = 2,
-        dilation: tuple[int, int] = (1, 1),
-        drop_path_rates: Sequence[float] | None = None,
-        ls_init_value: float | None = 1.0,
-        conv_mlp: bool = False,
-        conv_bias: bool = True,
-        use_grn: bool = False,
-        act_layer: ActLayer = "gelu",
-        norm_layer: Callable[[int], nn.Module] | None = None,
+        self, in_chs: int, out_chs: int, kernel_size: int = 7, stride: int = 2, depth: int = 2,
+        dilation: tuple[int, int] = (1, 1), drop_path_rates: Sequence[float] | None = None,
+        ls_init_value: float | None = 1.0, conv_mlp: bool = False, conv_bias: bool = True, use_grn: bool = False,
+        act_layer: ActLayer = "gelu", norm_layer: Callable[[int], nn.Module] | None = None,
         norm_layer_cl: Callable[[int], nn.Module] | None = None,
     ) -> None:
         super().__init__()
@@ -251,28 +231,13 @@ class ConvNeXt(ImageModel):
     norm_path: ClassVar[str] = "norm_pre"
 
     def __init__(
-        self,
-        in_chans: int = 3,
-        num_classes: int = 1000,
-        global_pool: str = "avg",
-        output_stride: int = 32,
-        depths: Sequence[int] = (3, 3, 9, 3),
-        dims: Sequence[int] = (96, 192, 384, 768),
-        kernel_sizes: int | Sequence[int] = 7,
-        ls_init_value: float | None = 1e-6,
-        stem_type: str = "patch",
-        patch_size: int = 4,
-        head_init_scale: float = 1.0,
-        head_norm_first: bool = False,
-        head_hidden_size: int | None = None,
-        conv_mlp: bool = False,
-        conv_bias: bool = True,
-        use_grn: bool = False,
-        act_layer: ActLayer = "gelu",
-        norm_layer: NormLayer = None,
-        norm_eps: float | None = None,
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
+        self, in_chans: int = 3, num_classes: int = 1000, global_pool: str = "avg", output_stride: int = 32,
+        depths: Sequence[int] = (3, 3, 9, 3), dims: Sequence[int] = (96, 192, 384, 768),
+        kernel_sizes: int | Sequence[int] = 7, ls_init_value: float | None = 1e-6, stem_type: str = "patch",
+        patch_size: int = 4, head_init_scale: float = 1.0, head_norm_first: bool = False,
+        head_hidden_size: int | None = None, conv_mlp: bool = False, conv_bias: bool = True, use_grn: bool = False,
+        act_layer: ActLayer = "gelu", norm_layer: NormLayer = None, norm_eps: float | None = None,
+        drop_rate: float = 0.0, drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
         if output_stride not in _OUTPUT_STRIDES:

@@ -123,8 +123,7 @@ class FusedMBConv(nn.Module):
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1,
         mid_channels: int | None = None, expand_ratio: float = 6, expand_groups: int = 1,
-        use_bias: Sequence[bool] = (False, False),
-        norm_layer: Sequence[NormLayer] = (nn.BatchNorm2d, nn.BatchNorm2d),
+        use_bias: Sequence[bool] = (False, False), norm_layer: Sequence[NormLayer] = (nn.BatchNorm2d, nn.BatchNorm2d),
         act_layer: Sequence[ActLayer] = (nn.ReLU6, None),
     ) -> None:
         super().__init__()

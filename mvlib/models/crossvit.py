@@ -20,9 +20,9 @@ from ..layers.config import use_fused_attn
 from ..layers.drop import DropPath, drop_path_rates
 from ..layers.helpers import computed, placeable, to_2tuple
 from ..layers.norm import NormLayer, get_norm_layer
-from ..layers.weight_init import trunc_normal_
+from ..layers.weight_init import init_trunc_normal, trunc_normal_
 from ..registry import register_model
-from .base import Flow, ImageModel, Indices, KeyMap, Step, Tap, rename_keys, take_indices
+from .base import Flow, ImageModel, Indices, Inits, KeyMap, Step, Tap, rename_keys, take_indices
 from .vision_transformer import Block
 
 if TYPE_CHECKING:
@@ -202,6 +202,8 @@ class CrossVit(ImageModel):
     classifier_path: ClassVar[tuple[str, ...]] = ("head.0", "head.1")
     tap_layout: ClassVar[str] = "NLC"
     tap_norm: ClassVar[str] = "all"
+    pools: ClassVar[tuple[str, ...]] = ("token", "avg", "")
+    inits: ClassVar[Inits] = {nn.Linear: init_trunc_normal}
     num_prefix_tokens = 1
 
     def __init__(
@@ -250,13 +252,6 @@ class CrossVit(ImageModel):
     def reset_parameters(self) -> None:
         for parameter in self.parameters(recurse=False):
             trunc_normal_(parameter, std=0.02)
-
-    def init_module(self, name: str, module: nn.Module) -> None:
-        super().init_module(name, module)
-        if isinstance(module, nn.Linear):
-            trunc_normal_(module.weight, std=0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
 
     def embed(self, x: Tensor) -> list[Tensor]:
         """Image -> tokens of each branch, with positions."""
@@ -308,11 +303,6 @@ class CrossVit(ImageModel):
         return self.norm[index % len(self.patch_embed)](x)
 
     # head
-
-    def set_global_pool(self, pool_type: str) -> None:
-        if pool_type not in ("token", "avg", ""):
-            raise ValueError(f"unknown global_pool '{pool_type}'; known: 'token', 'avg', ''")
-        self.global_pool = pool_type
 
     def make_classifier_at(self, path: str, num_classes: int) -> nn.Module:
         dim = self.embed_dim[int(path.rpartition(".")[2])]

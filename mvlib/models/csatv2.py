@@ -26,9 +26,9 @@ from ..layers.helpers import placeable
 from ..layers.mlp import LayerScale, LayerScale2d, Mlp
 from ..layers.norm import LayerNorm2d
 from ..layers.pool import NormMlpClassifierHead
-from ..layers.weight_init import trunc_normal_
+from ..layers.weight_init import init_trunc_normal
 from ..registry import register_model
-from .base import Flow, ImageModel, KeyMap, StateDict, Step, rename_keys
+from .base import Flow, ImageModel, Inits, KeyMap, StateDict, Step, rename_keys
 
 if TYPE_CHECKING:
     from ._variants.csatv2 import *
@@ -194,9 +194,7 @@ class LearnableDct2d(_Frequencies):
     imagenet_std: Tensor
 
     @placeable
-    def __init__(
-        self, kernel_size: int, kernel_type: int = 2, orthonormal: bool = True, out_chs: int = 32,
-    ) -> None:
+    def __init__(self, kernel_size: int, kernel_type: int = 2, orthonormal: bool = True, out_chs: int = 32) -> None:
         super().__init__(kernel_size, kernel_type, orthonormal)
         unit, rest = divmod(out_chs, 8)
         if rest or not unit:
@@ -364,6 +362,7 @@ class CSATv2(ImageModel):
     head_path: ClassVar[str] = "head"
     feature_form: ClassVar[str] = "flat"
     default_out_indices: ClassVar[tuple[int, ...]] = (1, 2, 3, 4)
+    inits: ClassVar[Inits] = {(nn.Conv2d, nn.Linear): init_trunc_normal}
 
     def __init__(
         self, num_classes: int = 1000, in_chans: int = 3, dims: Sequence[int] = (32, 72, 168, 386),
@@ -395,13 +394,6 @@ class CSATv2(ImageModel):
         self.head = NormMlpClassifierHead(dims[-1], num_classes, pool_type=global_pool, drop_rate=drop_rate)
         self.head_hidden_size = self.head.num_features
         self.init_weights()
-
-    def init_module(self, name: str, module: nn.Module) -> None:
-        super().init_module(name, module)
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            trunc_normal_(module.weight, std=0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
 
 
 register_model.variants(__name__, CSATv2, {

@@ -73,18 +73,9 @@ class BottleneckBlock(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        in_chs: int,
-        out_chs: int,
-        dilation: int = 1,
-        bottle_ratio: float = 0.25,
-        groups: int = 1,
-        act_layer: ActLayer = nn.ReLU,
-        norm_layer: NormLayer = nn.BatchNorm2d,
-        attn_last: bool = False,
-        attn_layer: Layer | None = None,
-        drop_block: Layer | None = None,
-        drop_path: float = 0.0,
+        self, in_chs: int, out_chs: int, dilation: int = 1, bottle_ratio: float = 0.25, groups: int = 1,
+        act_layer: ActLayer = nn.ReLU, norm_layer: NormLayer = nn.BatchNorm2d, attn_last: bool = False,
+        attn_layer: Layer | None = None, drop_block: Layer | None = None, drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         width = round(out_chs * bottle_ratio)
@@ -110,17 +101,9 @@ class DarkBlock(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        in_chs: int,
-        out_chs: int,
-        dilation: int = 1,
-        bottle_ratio: float = 0.5,
-        groups: int = 1,
-        act_layer: ActLayer = nn.ReLU,
-        norm_layer: NormLayer = nn.BatchNorm2d,
-        attn_layer: Layer | None = None,
-        drop_block: Layer | None = None,
-        drop_path: float = 0.0,
+        self, in_chs: int, out_chs: int, dilation: int = 1, bottle_ratio: float = 0.5, groups: int = 1,
+        act_layer: ActLayer = nn.ReLU, norm_layer: NormLayer = nn.BatchNorm2d, attn_layer: Layer | None = None,
+        drop_block: Layer | None = None, drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         width = round(out_chs * bottle_ratio)
@@ -195,24 +178,10 @@ class CrossStage(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        in_chs: int,
-        out_chs: int,
-        stride: int,
-        dilation: int,
-        depth: int,
-        block_ratio: float = 1.0,
-        bottle_ratio: float = 1.0,
-        expand_ratio: float = 1.0,
-        groups: int = 1,
-        first_dilation: int | None = None,
-        avg_down: bool = False,
-        down_growth: bool = False,
-        cross_linear: bool = False,
-        block_dpr: Sequence[float] | None = None,
-        block_fn: Layer = BottleneckBlock,
-        *,
-        aa_layer: AaLayer = None,
+        self, in_chs: int, out_chs: int, stride: int, dilation: int, depth: int, block_ratio: float = 1.0,
+        bottle_ratio: float = 1.0, expand_ratio: float = 1.0, groups: int = 1, first_dilation: int | None = None,
+        avg_down: bool = False, down_growth: bool = False, cross_linear: bool = False,
+        block_dpr: Sequence[float] | None = None, block_fn: Layer = BottleneckBlock, *, aa_layer: AaLayer = None,
         **block_kwargs: Any,
     ) -> None:
         super().__init__()
@@ -258,21 +227,9 @@ class DarkStage(nn.Sequential):
 
     @placeable
     def __init__(
-        self,
-        in_chs: int,
-        out_chs: int,
-        stride: int,
-        dilation: int,
-        depth: int,
-        block_ratio: float = 1.0,
-        bottle_ratio: float = 1.0,
-        groups: int = 1,
-        first_dilation: int | None = None,
-        avg_down: bool = False,
-        block_fn: Layer = BottleneckBlock,
-        block_dpr: Sequence[float] | None = None,
-        *,
-        aa_layer: AaLayer = None,
+        self, in_chs: int, out_chs: int, stride: int, dilation: int, depth: int, block_ratio: float = 1.0,
+        bottle_ratio: float = 1.0, groups: int = 1, first_dilation: int | None = None, avg_down: bool = False,
+        block_fn: Layer = BottleneckBlock, block_dpr: Sequence[float] | None = None, *, aa_layer: AaLayer = None,
         **block_kwargs: Any,
     ) -> None:
         if block_ratio != 1.0:
@@ -291,17 +248,9 @@ _STAGES = {"csp": CrossStage, "cs3": CrossStage3, "dark": DarkStage}
 
 
 def create_csp_stem(
-    in_chans: int = 3,
-    out_chs: int | Sequence[int] = 32,
-    kernel_size: int = 3,
-    stride: int = 2,
-    pool: str | None = "",
-    padding: int | str = "",
-    act_layer: ActLayer = nn.ReLU,
-    norm_layer: NormLayer = nn.BatchNorm2d,
-    aa_layer: AaLayer = None,
-    device: Any = None,
-    dtype: Any = None,
+    in_chans: int = 3, out_chs: int | Sequence[int] = 32, kernel_size: int = 3, stride: int = 2, pool: str | None = "",
+    padding: int | str = "", act_layer: ActLayer = nn.ReLU, norm_layer: NormLayer = nn.BatchNorm2d,
+    aa_layer: AaLayer = None, device: Any = None, dtype: Any = None,
 ) -> tuple[nn.Sequential, list[dict[str, Any]]]:
     """A stem, and what it offers as features: of each size the last map, as `feature_info` has it.
 
@@ -397,35 +346,18 @@ class CspNet(ImageModel):
     default_out_indices: Indices = None  # type: ignore[misc]  # a model's own
 
     def __init__(
-        self,
-        stem_out_chs: int | Sequence[int] = 32,
-        stem_stride: int = 2,
-        stem_kernel_size: int = 3,
-        stem_padding: int | str = "",
-        stem_pool: str = "",
-        depth: Sequence[int] = (3, 3, 5, 2),
-        out_chs: Sequence[int] = (128, 256, 512, 1024),
-        stride: int | Sequence[int] = 2,
-        groups: int | Sequence[int] = 1,
-        block_ratio: float | Sequence[float] = 1.0,
-        bottle_ratio: float | Sequence[float] = 1.0,
-        avg_down: bool | Sequence[bool] = False,
+        self, stem_out_chs: int | Sequence[int] = 32, stem_stride: int = 2, stem_kernel_size: int = 3,
+        stem_padding: int | str = "", stem_pool: str = "", depth: Sequence[int] = (3, 3, 5, 2),
+        out_chs: Sequence[int] = (128, 256, 512, 1024), stride: int | Sequence[int] = 2,
+        groups: int | Sequence[int] = 1, block_ratio: float | Sequence[float] = 1.0,
+        bottle_ratio: float | Sequence[float] = 1.0, avg_down: bool | Sequence[bool] = False,
         attn_layer: AttnLayer | Sequence[AttnLayer] = None,
         attn_kwargs: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
-        stage_type: str | Sequence[str] = "csp",
-        block_type: str | Sequence[str] = "bottle",
-        expand_ratio: float | Sequence[float] = 1.0,
-        cross_linear: bool | Sequence[bool] = False,
-        down_growth: bool | Sequence[bool] = False,
-        act_layer: ActLayer = "leaky_relu",
-        norm_layer: NormLayer = "batchnorm",
-        aa_layer: AaLayer = None,
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        output_stride: int = 32,
-        global_pool: str = "avg",
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
+        stage_type: str | Sequence[str] = "csp", block_type: str | Sequence[str] = "bottle",
+        expand_ratio: float | Sequence[float] = 1.0, cross_linear: bool | Sequence[bool] = False,
+        down_growth: bool | Sequence[bool] = False, act_layer: ActLayer = "leaky_relu",
+        norm_layer: NormLayer = "batchnorm", aa_layer: AaLayer = None, num_classes: int = 1000, in_chans: int = 3,
+        output_stride: int = 32, global_pool: str = "avg", drop_rate: float = 0.0, drop_path_rate: float = 0.0,
         zero_init_last: bool = True,
     ) -> None:
         super().__init__()

@@ -25,9 +25,10 @@ from ..layers.mlp import Mlp
 from ..layers.norm import LayerNorm2d, NormLayer, get_norm_layer
 from ..layers.pool import ClassifierHead, NormMlpClassifierHead
 from ..layers.stage import Stage
+from ..layers.weight_init import init_trunc_normal
 from ..layers.window import pad_to_multiple, window_partition, window_reverse
 from ..registry import register_model
-from .base import Flow, ImageModel, KeyMap, StateDict, Step, rename_keys
+from .base import Flow, ImageModel, Inits, KeyMap, StateDict, Step, rename_keys
 
 if TYPE_CHECKING:
     from ._variants.davit import *
@@ -291,30 +292,15 @@ class DaVit(ImageModel):
     feature_form: ClassVar[str] = "flat"
     tap_norm: ClassVar[str] = "last"
     norm_path: ClassVar[str] = "norm_pre"
+    inits: ClassVar[Inits] = {nn.Linear: init_trunc_normal}
 
     def __init__(
-        self,
-        in_chans: int = 3,
-        depths: Sequence[int] = (1, 1, 3, 1),
-        embed_dims: Sequence[int] = (96, 192, 384, 768),
-        num_heads: Sequence[int] = (3, 6, 12, 24),
-        window_size: int = 7,
-        mlp_ratio: float = 4,
-        qkv_bias: bool = True,
-        norm_layer: NormLayer = "layernorm2d",
-        norm_layer_cl: NormLayer = "layernorm",
-        norm_eps: float = 1e-5,
-        attn_types: Sequence[str] = ("spatial", "channel"),
-        ffn: bool = True,
-        cpe_act: bool = False,
-        down_kernel_size: int = 2,
-        channel_attn_v2: bool = False,
-        named_blocks: bool = False,
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-        num_classes: int = 1000,
-        global_pool: str = "avg",
-        head_norm_first: bool = False,
+        self, in_chans: int = 3, depths: Sequence[int] = (1, 1, 3, 1), embed_dims: Sequence[int] = (96, 192, 384, 768),
+        num_heads: Sequence[int] = (3, 6, 12, 24), window_size: int = 7, mlp_ratio: float = 4, qkv_bias: bool = True,
+        norm_layer: NormLayer = "layernorm2d", norm_layer_cl: NormLayer = "layernorm", norm_eps: float = 1e-5,
+        attn_types: Sequence[str] = ("spatial", "channel"), ffn: bool = True, cpe_act: bool = False,
+        down_kernel_size: int = 2, channel_attn_v2: bool = False, named_blocks: bool = False, drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0, num_classes: int = 1000, global_pool: str = "avg", head_norm_first: bool = False,
     ) -> None:
         super().__init__()
         if not len(depths) == len(embed_dims) == len(num_heads):
@@ -343,13 +329,6 @@ class DaVit(ImageModel):
     @property
     def optional_parts(self) -> tuple[str, ...]:
         return ("head.norm",) if self.named_blocks else ()  # Florence's towers end in the last stage
-
-    def init_module(self, name: str, module: nn.Module) -> None:
-        super().init_module(name, module)
-        if isinstance(module, nn.Linear):
-            nn.init.trunc_normal_(module.weight, std=0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
 
 
 _DEEP: dict[str, Any] = dict(depths=(1, 1, 9, 1))

@@ -30,7 +30,7 @@ class VisionTransformerDistilled(Distilled, VisionTransformer):
 
     has_dist_token: ClassVar[bool] = True
 
-    def _check_pool(self, pool_type: str) -> None:
+    def check_pool(self, pool_type: str) -> None:
         if pool_type not in ("token", ""):
             raise ValueError(f"global_pool {pool_type!r}: a distilled model pools its two tokens alone, 'token'")
 

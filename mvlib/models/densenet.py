@@ -48,12 +48,8 @@ class DenseLayer(nn.Module):
     """
 
     def __init__(
-        self,
-        num_input_features: int,
-        growth_rate: int,
-        bn_size: int,
-        norm_layer: Callable[[int], nn.Module] = BatchNormAct2d,
-        drop_rate: float = 0.0,
+        self, num_input_features: int, growth_rate: int, bn_size: int,
+        norm_layer: Callable[[int], nn.Module] = BatchNormAct2d, drop_rate: float = 0.0,
         grad_checkpointing: bool = False,
     ) -> None:
         super().__init__()
@@ -87,13 +83,8 @@ class DenseBlock(nn.ModuleDict):
     """
 
     def __init__(
-        self,
-        num_layers: int,
-        num_input_features: int,
-        bn_size: int,
-        growth_rate: int,
-        norm_layer: Callable[[int], nn.Module] = BatchNormAct2d,
-        drop_rate: float = 0.0,
+        self, num_layers: int, num_input_features: int, bn_size: int, growth_rate: int,
+        norm_layer: Callable[[int], nn.Module] = BatchNormAct2d, drop_rate: float = 0.0,
         grad_checkpointing: bool = False,
     ) -> None:
         super().__init__({
@@ -116,11 +107,8 @@ class DenseTransition(nn.Sequential):
     """
 
     def __init__(
-        self,
-        num_input_features: int,
-        num_output_features: int,
-        norm_layer: Callable[[int], nn.Module] = BatchNormAct2d,
-        aa_layer: AaLayer = None,
+        self, num_input_features: int, num_output_features: int,
+        norm_layer: Callable[[int], nn.Module] = BatchNormAct2d, aa_layer: AaLayer = None,
     ) -> None:
         super().__init__()
         self.norm = norm_layer(num_input_features)
@@ -158,21 +146,10 @@ class DenseNet(ImageModel):
     feature_form: ClassVar[str] = "flat"
 
     def __init__(
-        self,
-        growth_rate: int = 32,
-        block_config: tuple[int, ...] = (6, 12, 24, 16),
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        global_pool: str = "avg",
-        bn_size: int = 4,
-        stem_type: str = "",
-        act_layer: ActLayer = "relu",
-        norm_layer: NormLayer = "batchnorm2d",
-        aa_layer: AaLayer = None,
-        drop_rate: float = 0.0,
-        proj_drop_rate: float = 0.0,
-        memory_efficient: bool = False,
-        aa_stem_only: bool = True,
+        self, growth_rate: int = 32, block_config: tuple[int, ...] = (6, 12, 24, 16), num_classes: int = 1000,
+        in_chans: int = 3, global_pool: str = "avg", bn_size: int = 4, stem_type: str = "",
+        act_layer: ActLayer = "relu", norm_layer: NormLayer = "batchnorm2d", aa_layer: AaLayer = None,
+        drop_rate: float = 0.0, proj_drop_rate: float = 0.0, memory_efficient: bool = False, aa_stem_only: bool = True,
     ) -> None:
         super().__init__()
         if stem_type not in _STEM_TYPES:

@@ -220,18 +220,9 @@ class DLA(ImageModel):
     default_out_indices: ClassVar[Indices] = (1, 2, 3, 4, 5)
 
     def __init__(
-        self,
-        levels: Sequence[int],
-        channels: Sequence[int],
-        output_stride: int = 32,
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        global_pool: str = "avg",
-        cardinality: int = 1,
-        base_width: int = 64,
-        block: str | Callable[..., nn.Module] = DlaBottle2neck,
-        shortcut_root: bool = False,
-        drop_rate: float = 0.0,
+        self, levels: Sequence[int], channels: Sequence[int], output_stride: int = 32, num_classes: int = 1000,
+        in_chans: int = 3, global_pool: str = "avg", cardinality: int = 1, base_width: int = 64,
+        block: str | Callable[..., nn.Module] = DlaBottle2neck, shortcut_root: bool = False, drop_rate: float = 0.0,
     ) -> None:
         super().__init__()
         if len(levels) != 6 or len(channels) != 6:

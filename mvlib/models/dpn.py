@@ -122,22 +122,10 @@ class DPN(ImageModel):
     norm_path: ClassVar[str] = "features.conv5_bn_ac"
 
     def __init__(
-        self,
-        k_sec: Sequence[int] = (3, 4, 20, 3),
-        inc_sec: Sequence[int] = (16, 32, 24, 128),
-        k_r: int = 96,
-        groups: int = 32,
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        output_stride: int = 32,
-        global_pool: str = "avg",
-        small: bool = False,
-        num_init_features: int = 64,
-        b: bool = False,
-        drop_rate: float = 0.0,
-        norm_layer: NormLayer = "batchnorm2d",
-        act_layer: ActLayer = "relu",
-        fc_act_layer: ActLayer = "elu",
+        self, k_sec: Sequence[int] = (3, 4, 20, 3), inc_sec: Sequence[int] = (16, 32, 24, 128), k_r: int = 96,
+        groups: int = 32, num_classes: int = 1000, in_chans: int = 3, output_stride: int = 32, global_pool: str = "avg",
+        small: bool = False, num_init_features: int = 64, b: bool = False, drop_rate: float = 0.0,
+        norm_layer: NormLayer = "batchnorm2d", act_layer: ActLayer = "relu", fc_act_layer: ActLayer = "elu",
     ) -> None:
         super().__init__()
         if len(k_sec) != len(inc_sec):

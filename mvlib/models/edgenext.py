@@ -203,27 +203,14 @@ class EdgeNeXt(ImageModel):
     norm_path: ClassVar[str] = "norm_pre"
 
     def __init__(
-        self,
-        in_chans: int = 3,
-        num_classes: int = 1000,
-        global_pool: str = "avg",
-        dims: Sequence[int] = (24, 48, 88, 168),
-        depths: Sequence[int] = (3, 3, 9, 3),
-        global_block_counts: Sequence[int] = (0, 1, 1, 1),
-        kernel_sizes: Sequence[int] = (3, 5, 7, 9),
-        heads: Sequence[int] = (8, 8, 8, 8),
-        d2_scales: Sequence[int] = (2, 2, 3, 4),
-        use_pos_emb: Sequence[bool] = (False, True, False, False),
-        ls_init_value: float = 1e-6,
-        head_init_scale: float = 1.0,
-        expand_ratio: float = 4,
-        downsample_block: bool = False,
-        conv_bias: bool = True,
-        stem_type: str = "patch",
-        head_norm_first: bool = False,
-        act_layer: ActLayer = nn.GELU,
-        drop_path_rate: float = 0.0,
-        drop_rate: float = 0.0,
+        self, in_chans: int = 3, num_classes: int = 1000, global_pool: str = "avg",
+        dims: Sequence[int] = (24, 48, 88, 168), depths: Sequence[int] = (3, 3, 9, 3),
+        global_block_counts: Sequence[int] = (0, 1, 1, 1), kernel_sizes: Sequence[int] = (3, 5, 7, 9),
+        heads: Sequence[int] = (8, 8, 8, 8), d2_scales: Sequence[int] = (2, 2, 3, 4),
+        use_pos_emb: Sequence[bool] = (False, True, False, False), ls_init_value: float = 1e-6,
+        head_init_scale: float = 1.0, expand_ratio: float = 4, downsample_block: bool = False, conv_bias: bool = True,
+        stem_type: str = "patch", head_norm_first: bool = False, act_layer: ActLayer = nn.GELU,
+        drop_path_rate: float = 0.0, drop_rate: float = 0.0,
     ) -> None:
         super().__init__()
         if stem_type not in ("patch", "overlap"):

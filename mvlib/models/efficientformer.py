@@ -22,8 +22,9 @@ from ..layers.mlp import LayerScale, LayerScale2d, Mlp
 from ..layers.norm import NormLayer, get_norm_layer
 from ..layers.rel_pos import OffsetBiases
 from ..layers.stage import Stage
+from ..layers.weight_init import init_trunc_normal
 from ..registry import register_model
-from .base import Flow, KeyMap, StateDict, Step, Tap
+from .base import Flow, Inits, KeyMap, StateDict, Step, Tap
 from .distilled import Distilled
 
 if TYPE_CHECKING:
@@ -235,26 +236,15 @@ class EfficientFormer(Distilled):
     """
 
     tap_norm: ClassVar[str] = "last"
+    pools: ClassVar[tuple[str, ...]] = ("avg", "")
+    inits: ClassVar[Inits] = {nn.Linear: init_trunc_normal}
 
     def __init__(
-        self,
-        depths: Sequence[int] = (3, 2, 6, 4),
-        embed_dims: Sequence[int] = (48, 96, 224, 448),
-        in_chans: int = 3,
-        num_classes: int = 1000,
-        global_pool: str = "avg",
-        downsamples: Sequence[bool] | None = None,
-        num_vit: int = 0,
-        mlp_ratios: float = 4,
-        pool_size: int = 3,
-        layer_scale_init_value: float = 1e-5,
-        act_layer: ActLayer = nn.GELU,
-        norm_layer: NormLayer = nn.BatchNorm2d,
-        norm_layer_cl: NormLayer = nn.LayerNorm,
-        drop_rate: float = 0.0,
-        proj_drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-        img_size: int | tuple[int, int] | None = None,
+        self, depths: Sequence[int] = (3, 2, 6, 4), embed_dims: Sequence[int] = (48, 96, 224, 448), in_chans: int = 3,
+        num_classes: int = 1000, global_pool: str = "avg", downsamples: Sequence[bool] | None = None, num_vit: int = 0,
+        mlp_ratios: float = 4, pool_size: int = 3, layer_scale_init_value: float = 1e-5, act_layer: ActLayer = nn.GELU,
+        norm_layer: NormLayer = nn.BatchNorm2d, norm_layer_cl: NormLayer = nn.LayerNorm, drop_rate: float = 0.0,
+        proj_drop_rate: float = 0.0, drop_path_rate: float = 0.0, img_size: int | tuple[int, int] | None = None,
     ) -> None:
         super(Distilled, self).__init__()  # not its own, which adds a classifier to a model that is complete
         downsamples = downsamples or (False,) + (True,) * (len(depths) - 1)
@@ -289,11 +279,6 @@ class EfficientFormer(Distilled):
             return x
         return x.mean(dim=1) if len(self.flow.stages) == self.num_stages else x.mean(dim=(2, 3))  # pruned: it is a map
 
-    def set_global_pool(self, pool_type: str) -> None:
-        if pool_type not in ("avg", ""):
-            raise ValueError(f"unknown global_pool {pool_type!r}; known: 'avg', ''")
-        self.global_pool = pool_type
-
     def tap_grid(self, tap: Tap, image_size: Sequence[int] | None) -> tuple[int, int] | None:
         return None if image_size is None else to_2tuple(-(-side // tap.reduction) for side in image_size)
 
@@ -307,12 +292,6 @@ class EfficientFormer(Distilled):
 
     def no_weight_decay(self) -> set[str]:
         return {name for name, _ in self.named_parameters() if name.endswith("attention_biases")}
-
-    def init_module(self, name: str, module: nn.Module) -> None:
-        super().init_module(name, module)
-        if isinstance(module, nn.Linear):
-            nn.init.trunc_normal_(module.weight, std=0.02)
-            nn.init.zeros_(module.bias)
 
 
 register_model.variants(__name__, EfficientFormer, {

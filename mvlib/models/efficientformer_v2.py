@@ -24,9 +24,10 @@ from ..layers.mlp import LayerScale2d
 from ..layers.norm import NormLayer, create_norm_layer, get_norm_layer
 from ..layers.rel_pos import OffsetBiases
 from ..layers.stage import Stage
+from ..layers.weight_init import init_trunc_normal
 from ..layers.window import check_map
 from ..registry import register_model
-from .base import Flow, Step
+from .base import Flow, Inits, Step
 from .distilled import Distilled
 
 if TYPE_CHECKING:
@@ -308,25 +309,15 @@ class EfficientFormerV2(Distilled):
 
     feature_form: ClassVar[str] = "flat"
     tap_norm: ClassVar[str] = "last"
+    pools: ClassVar[tuple[str, ...]] = ("avg", "")
+    inits: ClassVar[Inits] = {nn.Linear: init_trunc_normal}
 
     def __init__(
-        self,
-        depths: Sequence[int],
-        in_chans: int = 3,
-        img_size: Size = 224,
-        global_pool: str = "avg",
-        embed_dims: Sequence[int] | None = None,
-        downsamples: Sequence[bool] | None = None,
-        mlp_ratios: float | Sequence[Any] = 4,
-        norm_layer: NormLayer = "batchnorm2d",
-        norm_eps: float = 1e-5,
-        act_layer: ActLayer = "gelu",
-        num_classes: int = 1000,
-        drop_rate: float = 0.0,
-        proj_drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-        layer_scale_init_value: float | None = 1e-5,
-        num_vit: int = 0,
+        self, depths: Sequence[int], in_chans: int = 3, img_size: Size = 224, global_pool: str = "avg",
+        embed_dims: Sequence[int] | None = None, downsamples: Sequence[bool] | None = None,
+        mlp_ratios: float | Sequence[Any] = 4, norm_layer: NormLayer = "batchnorm2d", norm_eps: float = 1e-5,
+        act_layer: ActLayer = "gelu", num_classes: int = 1000, drop_rate: float = 0.0, proj_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0, layer_scale_init_value: float | None = 1e-5, num_vit: int = 0,
         distillation: bool = True,
     ) -> None:
         super(Distilled, self).__init__()  # not its own, which adds a classifier to a model that is complete
@@ -363,11 +354,6 @@ class EfficientFormerV2(Distilled):
     def pool(self, x: Tensor) -> Tensor:
         return x.mean(dim=(2, 3)) if self.global_pool else x
 
-    def set_global_pool(self, pool_type: str) -> None:
-        if pool_type not in ("avg", ""):
-            raise ValueError(f"unknown global_pool {pool_type!r}; known: 'avg', ''")
-        self.global_pool = pool_type
-
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Any:
         if self._modules["head_dist"] is not None:
             return super().forward_head(x, pre_logits)
@@ -379,12 +365,6 @@ class EfficientFormerV2(Distilled):
 
     def no_weight_decay(self) -> set[str]:
         return {name for name, _ in self.named_parameters() if name.endswith("attention_biases")}
-
-    def init_module(self, name: str, module: nn.Module) -> None:
-        super().init_module(name, module)
-        if isinstance(module, nn.Linear):
-            nn.init.trunc_normal_(module.weight, std=0.02)
-            nn.init.zeros_(module.bias)
 
 
 register_model.variants(__name__, EfficientFormerV2, {

@@ -42,11 +42,7 @@ class EfficientNet(MobileModel):
     _version = 2  # which torchvision's MNASNet asks a state dict for: of 1 the stem was not scaled, as ours is
 
     def make_head(
-        self,
-        num_features: int,
-        global_pool: str,
-        conv: Callable[..., nn.Module],
-        norm_act: Callable[..., nn.Module],
+        self, num_features: int, global_pool: str, conv: Callable[..., nn.Module], norm_act: Callable[..., nn.Module],
         act_layer: Callable[..., nn.Module],
     ) -> None:
         self.conv_head = self.bn2 = nn.Identity()

@@ -146,12 +146,8 @@ def decode_block(text: str) -> tuple[dict[str, Any], int]:
 
 
 def decode_arch_def(
-    arch_def: Sequence[Sequence[str | Mapping[str, Any]]],
-    depth_multiplier: float | Sequence[float] = 1.0,
-    depth_trunc: str = "ceil",
-    experts_multiplier: int = 1,
-    fix_first_last: bool = False,
-    group_size: int | None = None,
+    arch_def: Sequence[Sequence[str | Mapping[str, Any]]], depth_multiplier: float | Sequence[float] = 1.0,
+    depth_trunc: str = "ceil", experts_multiplier: int = 1, fix_first_last: bool = False, group_size: int | None = None,
 ) -> BlockArgs:
     """The blocks of each stage, repeats written out and scaled.
 
@@ -242,13 +238,8 @@ class SqueezeExcite(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        in_chs: int,
-        rd_ratio: float = 0.25,
-        rd_channels: int | None = None,
-        act_layer: ActLayer = nn.ReLU,
-        gate_layer: ActLayer = nn.Sigmoid,
-        force_act_layer: ActLayer = None,
+        self, in_chs: int, rd_ratio: float = 0.25, rd_channels: int | None = None, act_layer: ActLayer = nn.ReLU,
+        gate_layer: ActLayer = nn.Sigmoid, force_act_layer: ActLayer = None,
         rd_round_fn: Callable[[float], int] | None = None,
     ) -> None:
         super().__init__()
@@ -315,19 +306,9 @@ class ConvBnAct(_Residual):
 
     @placeable
     def __init__(
-        self,
-        in_chs: int,
-        out_chs: int,
-        kernel_size: KernelSize,
-        stride: int = 1,
-        dilation: int = 1,
-        group_size: int = 0,
-        pad_type: Padding = "",
-        skip: bool = False,
-        act_layer: ActLayer = nn.ReLU,
-        norm_layer: NormLayer = nn.BatchNorm2d,
-        aa_layer: AaLayer = None,
-        drop_path_rate: float = 0.0,
+        self, in_chs: int, out_chs: int, kernel_size: KernelSize, stride: int = 1, dilation: int = 1,
+        group_size: int = 0, pad_type: Padding = "", skip: bool = False, act_layer: ActLayer = nn.ReLU,
+        norm_layer: NormLayer = nn.BatchNorm2d, aa_layer: AaLayer = None, drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__(skip and stride == 1 and in_chs == out_chs, drop_path_rate)
         norm_act = get_norm_act_layer(norm_layer, act_layer)
@@ -362,23 +343,10 @@ class DepthwiseSeparableConv(_Residual):
 
     @placeable
     def __init__(
-        self,
-        in_chs: int,
-        out_chs: int,
-        dw_kernel_size: KernelSize = 3,
-        stride: int = 1,
-        dilation: int = 1,
-        group_size: int = 1,
-        pad_type: Padding = "",
-        noskip: bool = False,
-        pw_kernel_size: KernelSize = 1,
-        pw_act: bool = False,
-        s2d: int = 0,
-        act_layer: ActLayer = nn.ReLU,
-        norm_layer: NormLayer = nn.BatchNorm2d,
-        aa_layer: AaLayer = None,
-        se_layer: SeLayer = None,
-        drop_path_rate: float = 0.0,
+        self, in_chs: int, out_chs: int, dw_kernel_size: KernelSize = 3, stride: int = 1, dilation: int = 1,
+        group_size: int = 1, pad_type: Padding = "", noskip: bool = False, pw_kernel_size: KernelSize = 1,
+        pw_act: bool = False, s2d: int = 0, act_layer: ActLayer = nn.ReLU, norm_layer: NormLayer = nn.BatchNorm2d,
+        aa_layer: AaLayer = None, se_layer: SeLayer = None, drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__(not noskip and stride == 1 and in_chs == out_chs, drop_path_rate)
         norm_act = get_norm_act_layer(norm_layer, act_layer)
@@ -419,25 +387,11 @@ class InvertedResidual(_Residual):
 
     @placeable
     def __init__(
-        self,
-        in_chs: int,
-        out_chs: int,
-        dw_kernel_size: KernelSize = 3,
-        stride: int = 1,
-        dilation: int = 1,
-        group_size: int = 1,
-        pad_type: Padding = "",
-        noskip: bool = False,
-        exp_ratio: float = 1.0,
-        exp_kernel_size: KernelSize = 1,
-        pw_kernel_size: KernelSize = 1,
-        s2d: int = 0,
-        act_layer: ActLayer = nn.ReLU,
-        norm_layer: NormLayer = nn.BatchNorm2d,
-        aa_layer: AaLayer = None,
-        se_layer: SeLayer = None,
-        conv_kwargs: Mapping[str, Any] | None = None,
-        drop_path_rate: float = 0.0,
+        self, in_chs: int, out_chs: int, dw_kernel_size: KernelSize = 3, stride: int = 1, dilation: int = 1,
+        group_size: int = 1, pad_type: Padding = "", noskip: bool = False, exp_ratio: float = 1.0,
+        exp_kernel_size: KernelSize = 1, pw_kernel_size: KernelSize = 1, s2d: int = 0, act_layer: ActLayer = nn.ReLU,
+        norm_layer: NormLayer = nn.BatchNorm2d, aa_layer: AaLayer = None, se_layer: SeLayer = None,
+        conv_kwargs: Mapping[str, Any] | None = None, drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__(not noskip and stride == 1 and in_chs == out_chs, drop_path_rate)
         norm_act = get_norm_act_layer(norm_layer, act_layer)
@@ -476,24 +430,11 @@ class CondConvResidual(InvertedResidual):
 
     @placeable
     def __init__(
-        self,
-        in_chs: int,
-        out_chs: int,
-        dw_kernel_size: KernelSize = 3,
-        stride: int = 1,
-        dilation: int = 1,
-        group_size: int = 1,
-        pad_type: Padding = "",
-        noskip: bool = False,
-        exp_ratio: float = 1.0,
-        exp_kernel_size: KernelSize = 1,
-        pw_kernel_size: KernelSize = 1,
-        act_layer: ActLayer = nn.ReLU,
-        norm_layer: NormLayer = nn.BatchNorm2d,
-        aa_layer: AaLayer = None,
-        se_layer: SeLayer = None,
-        num_experts: int = 0,
-        drop_path_rate: float = 0.0,
+        self, in_chs: int, out_chs: int, dw_kernel_size: KernelSize = 3, stride: int = 1, dilation: int = 1,
+        group_size: int = 1, pad_type: Padding = "", noskip: bool = False, exp_ratio: float = 1.0,
+        exp_kernel_size: KernelSize = 1, pw_kernel_size: KernelSize = 1, act_layer: ActLayer = nn.ReLU,
+        norm_layer: NormLayer = nn.BatchNorm2d, aa_layer: AaLayer = None, se_layer: SeLayer = None,
+        num_experts: int = 0, drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__(
             in_chs, out_chs, dw_kernel_size, stride, dilation, group_size, pad_type, noskip, exp_ratio, exp_kernel_size,
@@ -521,22 +462,10 @@ class EdgeResidual(_Residual):
 
     @placeable
     def __init__(
-        self,
-        in_chs: int,
-        out_chs: int,
-        exp_kernel_size: KernelSize = 3,
-        stride: int = 1,
-        dilation: int = 1,
-        group_size: int = 0,
-        pad_type: Padding = "",
-        force_in_chs: int = 0,
-        noskip: bool = False,
-        exp_ratio: float = 1.0,
-        pw_kernel_size: KernelSize = 1,
-        act_layer: ActLayer = nn.ReLU,
-        norm_layer: NormLayer = nn.BatchNorm2d,
-        aa_layer: AaLayer = None,
-        se_layer: SeLayer = None,
+        self, in_chs: int, out_chs: int, exp_kernel_size: KernelSize = 3, stride: int = 1, dilation: int = 1,
+        group_size: int = 0, pad_type: Padding = "", force_in_chs: int = 0, noskip: bool = False,
+        exp_ratio: float = 1.0, pw_kernel_size: KernelSize = 1, act_layer: ActLayer = nn.ReLU,
+        norm_layer: NormLayer = nn.BatchNorm2d, aa_layer: AaLayer = None, se_layer: SeLayer = None,
         drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__(not noskip and stride == 1 and in_chs == out_chs, drop_path_rate)
@@ -577,24 +506,11 @@ class UniversalInvertedResidual(_Residual):
 
     @placeable
     def __init__(
-        self,
-        in_chs: int,
-        out_chs: int,
-        dw_kernel_size_start: KernelSize = 0,
-        dw_kernel_size_mid: KernelSize = 3,
-        dw_kernel_size_end: KernelSize = 0,
-        stride: int = 1,
-        dilation: int = 1,
-        group_size: int = 1,
-        pad_type: Padding = "",
-        noskip: bool = False,
-        exp_ratio: float = 1.0,
-        act_layer: ActLayer = nn.ReLU,
-        norm_layer: NormLayer = nn.BatchNorm2d,
-        aa_layer: AaLayer = None,
-        se_layer: SeLayer = None,
-        conv_kwargs: Mapping[str, Any] | None = None,
-        drop_path_rate: float = 0.0,
+        self, in_chs: int, out_chs: int, dw_kernel_size_start: KernelSize = 0, dw_kernel_size_mid: KernelSize = 3,
+        dw_kernel_size_end: KernelSize = 0, stride: int = 1, dilation: int = 1, group_size: int = 1,
+        pad_type: Padding = "", noskip: bool = False, exp_ratio: float = 1.0, act_layer: ActLayer = nn.ReLU,
+        norm_layer: NormLayer = nn.BatchNorm2d, aa_layer: AaLayer = None, se_layer: SeLayer = None,
+        conv_kwargs: Mapping[str, Any] | None = None, drop_path_rate: float = 0.0,
         layer_scale_init_value: float | None = 1e-5,
     ) -> None:
         super().__init__(not noskip and stride == 1 and in_chs == out_chs, drop_path_rate)
@@ -656,31 +572,13 @@ class MobileAttention(_Residual):
 
     @placeable
     def __init__(
-        self,
-        in_chs: int,
-        out_chs: int,
-        stride: int = 1,
-        dw_kernel_size: KernelSize = 3,
-        dilation: int = 1,
-        group_size: int = 1,
-        pad_type: Padding = "",
-        num_heads: int | None = 8,
-        key_dim: int = 64,
-        value_dim: int = 64,
-        use_multi_query: bool = False,
-        query_strides: int | tuple[int, int] = (1, 1),
-        kv_stride: int = 1,
-        cpe_dw_kernel_size: KernelSize = 3,
-        noskip: bool = False,
-        act_layer: ActLayer = nn.ReLU,
-        norm_layer: NormLayer = nn.BatchNorm2d,
-        aa_layer: AaLayer = None,
-        drop_path_rate: float = 0.0,
-        attn_drop: float = 0.0,
-        proj_drop: float = 0.0,
-        layer_scale_init_value: float | None = 1e-5,
-        use_bias: bool = False,
-        use_cpe: bool = False,
+        self, in_chs: int, out_chs: int, stride: int = 1, dw_kernel_size: KernelSize = 3, dilation: int = 1,
+        group_size: int = 1, pad_type: Padding = "", num_heads: int | None = 8, key_dim: int = 64, value_dim: int = 64,
+        use_multi_query: bool = False, query_strides: int | tuple[int, int] = (1, 1), kv_stride: int = 1,
+        cpe_dw_kernel_size: KernelSize = 3, noskip: bool = False, act_layer: ActLayer = nn.ReLU,
+        norm_layer: NormLayer = nn.BatchNorm2d, aa_layer: AaLayer = None, drop_path_rate: float = 0.0,
+        attn_drop: float = 0.0, proj_drop: float = 0.0, layer_scale_init_value: float | None = 1e-5,
+        use_bias: bool = False, use_cpe: bool = False,
     ) -> None:
         super().__init__(not noskip and stride == 1 and in_chs == out_chs, drop_path_rate)
         if num_heads is None:
@@ -758,20 +656,10 @@ class EfficientNetBuilder:
     """
 
     def __init__(
-        self,
-        output_stride: int = 32,
-        pad_type: Padding = "",
-        round_chs_fn: Callable[..., int] = round_channels,
-        se_from_exp: bool = False,
-        act_layer: ActLayer = None,
-        norm_layer: NormLayer = None,
-        aa_layer: AaLayer = None,
-        se_layer: SeLayer = None,
-        drop_path_rate: float = 0.0,
-        layer_scale_init_value: float | None = None,
-        feature_location: str = "",
-        device: Any = None,
-        dtype: Any = None,
+        self, output_stride: int = 32, pad_type: Padding = "", round_chs_fn: Callable[..., int] = round_channels,
+        se_from_exp: bool = False, act_layer: ActLayer = None, norm_layer: NormLayer = None, aa_layer: AaLayer = None,
+        se_layer: SeLayer = None, drop_path_rate: float = 0.0, layer_scale_init_value: float | None = None,
+        feature_location: str = "", device: Any = None, dtype: Any = None,
     ) -> None:
         if feature_location not in _LOCATIONS:
             raise ValueError(f"unknown feature_location '{feature_location}'; known: bottleneck, expansion")
@@ -960,37 +848,16 @@ class MobileModel(MobileInit):
     stem_paths: ClassVar[tuple[str, ...]] = ("conv_stem", "bn1")  # what `make_stem` makes
 
     def __init__(
-        self,
-        block_args: Sequence[Sequence[str | Mapping[str, Any]]],
-        num_classes: int = 1000,
-        num_features: int = 1280,
-        in_chans: int = 3,
-        stem_size: int = 32,
-        stem_kernel_size: int = 3,
-        fix_stem: bool = False,
-        output_stride: int = 32,
-        pad_type: Padding = "",
-        act_layer: ActLayer = None,
-        norm_layer: NormLayer = None,
-        aa_layer: AaLayer = None,
-        se_layer: SeLayer = None,
-        round_chs_fn: Callable[..., int] | None = None,
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-        global_pool: str = "avg",
-        bn_eps: float | None = None,
-        bn_momentum: float | None = None,
-        se_from_exp: bool = False,
-        channel_multiplier: float = 1.0,
-        channel_divisor: int = 8,
-        channel_round_limit: float = 0.9,
-        head_scaling: str = "fixed",
-        depth_multiplier: float | Sequence[float] = 1.0,
-        depth_trunc: str = "ceil",
-        fix_first_last: bool = False,
-        experts_multiplier: int = 1,
-        group_size: int | None = None,
-        layer_scale_init_value: float | None = None,
+        self, block_args: Sequence[Sequence[str | Mapping[str, Any]]], num_classes: int = 1000,
+        num_features: int = 1280, in_chans: int = 3, stem_size: int = 32, stem_kernel_size: int = 3,
+        fix_stem: bool = False, output_stride: int = 32, pad_type: Padding = "", act_layer: ActLayer = None,
+        norm_layer: NormLayer = None, aa_layer: AaLayer = None, se_layer: SeLayer = None,
+        round_chs_fn: Callable[..., int] | None = None, drop_rate: float = 0.0, drop_path_rate: float = 0.0,
+        global_pool: str = "avg", bn_eps: float | None = None, bn_momentum: float | None = None,
+        se_from_exp: bool = False, channel_multiplier: float = 1.0, channel_divisor: int = 8,
+        channel_round_limit: float = 0.9, head_scaling: str = "fixed", depth_multiplier: float | Sequence[float] = 1.0,
+        depth_trunc: str = "ceil", fix_first_last: bool = False, experts_multiplier: int = 1,
+        group_size: int | None = None, layer_scale_init_value: float | None = None,
     ) -> None:
         super().__init__()
         if output_stride not in (8, 16, 32):
@@ -1043,11 +910,7 @@ class MobileModel(MobileInit):
         self.bn1 = get_norm_act_layer(norm_layer, act_layer)(chs, inplace=True)
 
     def make_head(
-        self,
-        num_features: int,
-        global_pool: str,
-        conv: Callable[..., nn.Module],
-        norm_act: Callable[..., nn.Module],
+        self, num_features: int, global_pool: str, conv: Callable[..., nn.Module], norm_act: Callable[..., nn.Module],
         act_layer: Callable[..., nn.Module],
     ) -> None:
         """Make what stands between the stages, whose width is `self.num_features`, and the classifier.

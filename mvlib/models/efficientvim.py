@@ -300,18 +300,12 @@ class EfficientViM(ImageModel):
     """
 
     tap_norm: ClassVar[str] = "all"
+    pools: ClassVar[tuple[str, ...]] = ("avg", "")
 
     def __init__(
-        self,
-        in_chans: int = 3,
-        num_classes: int = 1000,
-        embed_dim: Sequence[int] = (128, 256, 512),
-        depths: Sequence[int] = (2, 2, 2),
-        mlp_ratio: float = 4.0,
-        ssd_expand: float = 1.0,
-        state_dim: Sequence[int] = (49, 25, 9),
-        global_pool: str = "avg",
-        drop_rate: float = 0.0,
+        self, in_chans: int = 3, num_classes: int = 1000, embed_dim: Sequence[int] = (128, 256, 512),
+        depths: Sequence[int] = (2, 2, 2), mlp_ratio: float = 4.0, ssd_expand: float = 1.0,
+        state_dim: Sequence[int] = (49, 25, 9), global_pool: str = "avg", drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
@@ -377,12 +371,10 @@ class EfficientViM(ImageModel):
         parts, shares = means.split([*self.embed_dim, self.embed_dim[-1]], dim=1), weights.softmax(dim=-1)
         return torch.stack([shares[i] * head(parts[i]) for i, head in enumerate(heads)]).sum(dim=0)
 
-    def set_global_pool(self, pool_type: str) -> None:
-        if pool_type not in ("avg", ""):
-            raise ValueError(f"unknown global_pool {pool_type!r}; known: 'avg', ''")
+    def check_pool(self, pool_type: str) -> None:
+        super().check_pool(pool_type)
         if not pool_type and self.num_classes > 0:
             raise ValueError("a classifier needs pooled features: global_pool '' goes with num_classes=0")
-        self.global_pool = pool_type
 
     @property
     def head_lists(self) -> tuple[str, ...]:

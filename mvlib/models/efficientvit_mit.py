@@ -171,8 +171,7 @@ class LiteMLA(nn.Module):
     def __init__(
         self, in_channels: int, out_channels: int, heads: int | None = None, heads_ratio: float = 1.0, dim: int = 8,
         use_bias: bool | tuple[bool, ...] = False, norm_layer: Each = (None, nn.BatchNorm2d),
-        act_layer: Each = (None, None), kernel_func: Layer = nn.ReLU, scales: tuple[int, ...] = (5,),
-        eps: float = 1e-5,
+        act_layer: Each = (None, None), kernel_func: Layer = nn.ReLU, scales: tuple[int, ...] = (5,), eps: float = 1e-5,
     ) -> None:
         super().__init__()
         heads = heads or int(in_channels // dim * heads_ratio)

@@ -246,18 +246,11 @@ class EfficientVitMsra(ImageModel):
     dropout_paths: ClassVar[tuple[str, ...]] = ("head.drop",)
 
     def __init__(
-        self,
-        img_size: int | tuple[int, int] = 224,
-        in_chans: int = 3,
-        num_classes: int = 1000,
-        embed_dim: Sequence[int] = (64, 128, 192),
-        key_dim: Sequence[int] = (16, 16, 16),
-        depth: Sequence[int] = (1, 2, 3),
-        num_heads: Sequence[int] = (4, 4, 4),
-        window_size: Sequence[int] = (7, 7, 7),
+        self, img_size: int | tuple[int, int] = 224, in_chans: int = 3, num_classes: int = 1000,
+        embed_dim: Sequence[int] = (64, 128, 192), key_dim: Sequence[int] = (16, 16, 16),
+        depth: Sequence[int] = (1, 2, 3), num_heads: Sequence[int] = (4, 4, 4), window_size: Sequence[int] = (7, 7, 7),
         kernels: Sequence[int] = (5, 5, 5, 5),
-        down_ops: Sequence[tuple[str, int]] = (("", 1), ("subsample", 2), ("subsample", 2)),
-        global_pool: str = "avg",
+        down_ops: Sequence[tuple[str, int]] = (("", 1), ("subsample", 2), ("subsample", 2)), global_pool: str = "avg",
         drop_rate: float = 0.0,
     ) -> None:
         super().__init__()

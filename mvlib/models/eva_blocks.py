@@ -33,21 +33,10 @@ class EvaAttention(AttentionRope, KeylessBias):
 
     @placeable
     def __init__(
-        self,
-        dim: int,
-        num_heads: int = 8,
-        qkv_bias: bool = True,
-        qkv_fused: bool = True,
-        qkv_bias_separate: bool = False,
-        num_prefix_tokens: int = 1,
-        attn_drop: float = 0.0,
-        proj_drop: float = 0.0,
-        attn_head_dim: int | None = None,
-        norm_layer: NormLayer = None,
-        qk_norm: bool = False,
-        scale_norm: bool = True,
-        rotate_half: bool = False,
-        gated: bool = False,
+        self, dim: int, num_heads: int = 8, qkv_bias: bool = True, qkv_fused: bool = True,
+        qkv_bias_separate: bool = False, num_prefix_tokens: int = 1, attn_drop: float = 0.0, proj_drop: float = 0.0,
+        attn_head_dim: int | None = None, norm_layer: NormLayer = None, qk_norm: bool = False, scale_norm: bool = True,
+        rotate_half: bool = False, gated: bool = False,
     ) -> None:
         super().__init__(
             dim, num_heads, None, qkv_bias, qkv_fused, num_prefix_tokens, attn_drop, proj_drop, attn_head_dim,
@@ -94,30 +83,12 @@ class EvaBlock(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        qkv_bias: bool = True,
-        qkv_fused: bool = True,
-        mlp_ratio: float = 4.0,
-        swiglu_mlp: bool = False,
-        swiglu_align_to: int = 0,
-        scale_mlp: bool = False,
-        scale_attn_inner: bool = False,
-        num_prefix_tokens: int = 1,
-        attn_type: str = "eva",
-        rotate_half: bool = False,
-        gated_attn: bool = False,
-        qk_norm: bool = False,
-        num_kv_heads: int | None = None,
-        proj_drop: float = 0.0,
-        attn_drop: float = 0.0,
-        drop_path: float = 0.0,
-        init_values: float | None = None,
-        attn_only_layer_scale: bool = False,
-        act_layer: ActLayer = nn.GELU,
-        norm_layer: NormLayer = LayerNorm,
-        attn_head_dim: int | None = None,
+        self, dim: int, num_heads: int, qkv_bias: bool = True, qkv_fused: bool = True, mlp_ratio: float = 4.0,
+        swiglu_mlp: bool = False, swiglu_align_to: int = 0, scale_mlp: bool = False, scale_attn_inner: bool = False,
+        num_prefix_tokens: int = 1, attn_type: str = "eva", rotate_half: bool = False, gated_attn: bool = False,
+        qk_norm: bool = False, num_kv_heads: int | None = None, proj_drop: float = 0.0, attn_drop: float = 0.0,
+        drop_path: float = 0.0, init_values: float | None = None, attn_only_layer_scale: bool = False,
+        act_layer: ActLayer = nn.GELU, norm_layer: NormLayer = LayerNorm, attn_head_dim: int | None = None,
         **others: Any,
     ) -> None:
         super().__init__()

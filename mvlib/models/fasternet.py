@@ -18,8 +18,9 @@ from ..layers.helpers import placeable, to_1tuple
 from ..layers.norm import NormLayer, get_norm_layer
 from ..layers.pool import make_narrow_pool
 from ..layers.stage import Stage
+from ..layers.weight_init import init_trunc_normal
 from ..registry import register_model
-from .base import Flow, Step
+from .base import Flow, Inits, Step
 from .efficientnet_blocks import PooledConvHead
 
 if TYPE_CHECKING:
@@ -105,9 +106,7 @@ class PatchMerging(nn.Module):
     """The same between stages, for twice as many channels; keys `reduction`, `norm`."""
 
     @placeable
-    def __init__(
-        self, dim: int, patch_size: int | tuple[int, int] = 2, norm_layer: NormLayer = nn.BatchNorm2d
-    ) -> None:
+    def __init__(self, dim: int, patch_size: int | tuple[int, int] = 2, norm_layer: NormLayer = nn.BatchNorm2d) -> None:
         super().__init__()
         self.reduction = nn.Conv2d(dim, 2 * dim, patch_size, patch_size, bias=False)
         self.norm = get_norm_layer(norm_layer)(2 * dim)
@@ -157,6 +156,7 @@ class FasterNet(PooledConvHead):
 
     classifier_path: ClassVar[str] = "classifier"
     feature_form: ClassVar[str] = "flat"
+    inits: ClassVar[Inits] = {(nn.Linear, nn.Conv2d): init_trunc_normal}
 
     def __init__(
         self, in_chans: int = 3, num_classes: int = 1000, global_pool: str = "avg", embed_dim: int = 96,
@@ -185,13 +185,6 @@ class FasterNet(PooledConvHead):
         self.act2 = get_act_layer(act_layer)()
         self.classifier = self.make_classifier(num_classes)
         self.init_weights()
-
-    def init_module(self, name: str, module: nn.Module) -> None:
-        super().init_module(name, module)
-        if isinstance(module, (nn.Linear, nn.Conv2d)):
-            nn.init.trunc_normal_(module.weight, std=0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         matcher = super().group_matcher(coarse)

@@ -458,30 +458,14 @@ class FastVit(ImageModel):
     feature_form: ClassVar[str] = "flat"
 
     def __init__(
-        self,
-        in_chans: int = 3,
-        layers: Sequence[int] = (2, 2, 6, 2),
-        token_mixers: Sequence[str] = ("repmixer",) * 4,
-        embed_dims: Sequence[int] = (64, 128, 256, 512),
-        mlp_ratios: Sequence[float] = (4,) * 4,
-        downsamples: Sequence[bool] = (False, True, True, True),
-        se_downsamples: Sequence[bool] = (False,) * 4,
-        repmixer_kernel_size: int = 3,
-        num_classes: int = 1000,
-        pos_embs: Sequence[Layer | None] = (None,) * 4,
-        down_patch_size: int = 7,
-        down_stride: int = 2,
-        drop_rate: float = 0.0,
-        proj_drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-        layer_scale_init_value: float | None = 1e-5,
-        lkc_use_act: bool = False,
-        stem_use_scale_branch: bool = True,
-        cls_ratio: float = 2.0,
-        global_pool: str = "avg",
-        norm_layer: NormLayer = nn.BatchNorm2d,
-        act_layer: ActLayer = nn.GELU,
-        inference_mode: bool = False,
+        self, in_chans: int = 3, layers: Sequence[int] = (2, 2, 6, 2), token_mixers: Sequence[str] = ("repmixer",) * 4,
+        embed_dims: Sequence[int] = (64, 128, 256, 512), mlp_ratios: Sequence[float] = (4,) * 4,
+        downsamples: Sequence[bool] = (False, True, True, True), se_downsamples: Sequence[bool] = (False,) * 4,
+        repmixer_kernel_size: int = 3, num_classes: int = 1000, pos_embs: Sequence[Layer | None] = (None,) * 4,
+        down_patch_size: int = 7, down_stride: int = 2, drop_rate: float = 0.0, proj_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0, layer_scale_init_value: float | None = 1e-5, lkc_use_act: bool = False,
+        stem_use_scale_branch: bool = True, cls_ratio: float = 2.0, global_pool: str = "avg",
+        norm_layer: NormLayer = nn.BatchNorm2d, act_layer: ActLayer = nn.GELU, inference_mode: bool = False,
     ) -> None:
         super().__init__()
         columns = (token_mixers, embed_dims, mlp_ratios, downsamples, se_downsamples, pos_embs)

@@ -213,26 +213,12 @@ class FocalNet(ImageModel):
     tap_norm: ClassVar[str] = "last"
 
     def __init__(
-        self,
-        in_chans: int = 3,
-        num_classes: int = 1000,
-        global_pool: str = "avg",
-        embed_dim: int = 96,
-        depths: Sequence[int] = (2, 2, 6, 2),
-        mlp_ratio: float = 4.0,
-        focal_levels: Sequence[int] = (2, 2, 2, 2),
-        focal_windows: Sequence[int] = (3, 3, 3, 3),
-        use_overlap_down: bool = False,
-        use_post_norm: bool = False,
-        use_post_norm_in_modulation: bool = False,
-        normalize_modulator: bool = False,
-        head_hidden_size: int | None = None,
-        head_init_scale: float = 1.0,
-        layerscale_value: float | None = None,
-        drop_rate: float = 0.0,
-        proj_drop_rate: float = 0.0,
-        drop_path_rate: float = 0.1,
-        norm_layer: Norm = _NORM,
+        self, in_chans: int = 3, num_classes: int = 1000, global_pool: str = "avg", embed_dim: int = 96,
+        depths: Sequence[int] = (2, 2, 6, 2), mlp_ratio: float = 4.0, focal_levels: Sequence[int] = (2, 2, 2, 2),
+        focal_windows: Sequence[int] = (3, 3, 3, 3), use_overlap_down: bool = False, use_post_norm: bool = False,
+        use_post_norm_in_modulation: bool = False, normalize_modulator: bool = False,
+        head_hidden_size: int | None = None, head_init_scale: float = 1.0, layerscale_value: float | None = None,
+        drop_rate: float = 0.0, proj_drop_rate: float = 0.0, drop_path_rate: float = 0.1, norm_layer: Norm = _NORM,
     ) -> None:
         super().__init__()
         self.num_classes, self.in_chans, self.head_init_scale = num_classes, in_chans, head_init_scale

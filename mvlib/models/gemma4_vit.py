@@ -340,7 +340,6 @@ class _Tower(ImageModel):
     tap_norm: ClassVar[str] = "all"  # there is none, and what follows the blocks fits each of them
     pruned_pool: ClassVar[str | None] = None
     output_fmt: ClassVar[str] = "NLC"  # timm's name of the layout of features
-    pools: ClassVar[tuple[str, ...]]
     patch_size: Size
 
     def follow(self, path: str, depth: int, embed_dim: int) -> None:
@@ -353,14 +352,6 @@ class _Tower(ImageModel):
     @property
     def tower(self) -> Gemma4VitEncoder:
         raise NotImplementedError
-
-    def check_pool(self, pool_type: str) -> None:
-        if pool_type not in self.pools:
-            raise ValueError(f"unknown global_pool {pool_type!r}; known: {', '.join(map(repr, self.pools))}")
-
-    def set_global_pool(self, pool_type: str) -> None:
-        self.check_pool(pool_type)
-        self.global_pool = pool_type
 
     def cut_head(self) -> None:
         """The norm has no weights, and stays."""
@@ -444,30 +435,12 @@ class Gemma4VitEncoder(_Tower):
     std_scale: Any
 
     def __init__(
-        self,
-        img_size: int | Size = 768,
-        patch_size: int | Size = 16,
-        in_chans: int = 3,
-        global_pool: str = "soft",
-        embed_dim: int = 768,
-        depth: int = 16,
-        num_heads: int = 12,
-        head_dim: int = 64,
-        num_kv_heads: int | None = None,
-        intermediate_size: int = 3072,
-        norm_eps: float = 1e-6,
-        rope_theta: float = 100.0,
-        position_embedding_size: int = 10240,
-        pooling_kernel_size: int = 3,
-        standardize: bool = False,
-        use_clipped_linears: bool = False,
-        proj_drop_rate: float = 0.0,
-        attn_drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-        act_layer: Act = None,
-        weight_init: str = "",
-        *,
-        num_classes: int = 0,
+        self, img_size: int | Size = 768, patch_size: int | Size = 16, in_chans: int = 3, global_pool: str = "soft",
+        embed_dim: int = 768, depth: int = 16, num_heads: int = 12, head_dim: int = 64, num_kv_heads: int | None = None,
+        intermediate_size: int = 3072, norm_eps: float = 1e-6, rope_theta: float = 100.0,
+        position_embedding_size: int = 10240, pooling_kernel_size: int = 3, standardize: bool = False,
+        use_clipped_linears: bool = False, proj_drop_rate: float = 0.0, attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0, act_layer: Act = None, weight_init: str = "", *, num_classes: int = 0,
     ) -> None:
         super().__init__()
         self.check_pool(global_pool)
@@ -591,31 +564,12 @@ class Gemma4VitClassifier(_Tower):
     pools: ClassVar[tuple[str, ...]] = ("avg", "none", "")
 
     def __init__(
-        self,
-        img_size: int | Size = 768,
-        patch_size: int | Size = 16,
-        in_chans: int = 3,
-        num_classes: int = 1000,
-        global_pool: str = "avg",
-        encoder_pool: str = "",
-        embed_dim: int = 768,
-        depth: int = 16,
-        num_heads: int = 12,
-        head_dim: int = 64,
-        num_kv_heads: int | None = None,
-        intermediate_size: int = 3072,
-        norm_eps: float = 1e-6,
-        rope_theta: float = 100.0,
-        position_embedding_size: int = 10240,
-        pooling_kernel_size: int = 3,
-        standardize: bool = False,
-        use_clipped_linears: bool = False,
-        final_norm: bool = True,
-        drop_rate: float = 0.0,
-        proj_drop_rate: float = 0.0,
-        attn_drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-        act_layer: Act = None,
+        self, img_size: int | Size = 768, patch_size: int | Size = 16, in_chans: int = 3, num_classes: int = 1000,
+        global_pool: str = "avg", encoder_pool: str = "", embed_dim: int = 768, depth: int = 16, num_heads: int = 12,
+        head_dim: int = 64, num_kv_heads: int | None = None, intermediate_size: int = 3072, norm_eps: float = 1e-6,
+        rope_theta: float = 100.0, position_embedding_size: int = 10240, pooling_kernel_size: int = 3,
+        standardize: bool = False, use_clipped_linears: bool = False, final_norm: bool = True, drop_rate: float = 0.0,
+        proj_drop_rate: float = 0.0, attn_drop_rate: float = 0.0, drop_path_rate: float = 0.0, act_layer: Act = None,
         weight_init: str = "",
     ) -> None:
         super().__init__()

@@ -378,14 +378,8 @@ class GhostNet(GhostBackbone):
     """
 
     def __init__(
-        self,
-        cfgs: Sequence[Sequence[Sequence[float]]] = _CFGS,
-        num_classes: int = 1000,
-        width: float = 1.0,
-        in_chans: int = 3,
-        output_stride: int = 32,
-        global_pool: str = "avg",
-        drop_rate: float = 0.2,
+        self, cfgs: Sequence[Sequence[Sequence[float]]] = _CFGS, num_classes: int = 1000, width: float = 1.0,
+        in_chans: int = 3, output_stride: int = 32, global_pool: str = "avg", drop_rate: float = 0.2,
         version: str = "v1",
     ) -> None:
         super().__init__()

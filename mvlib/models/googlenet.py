@@ -97,14 +97,8 @@ class GoogLeNet(AuxiliaryModel):
     aux_chs: ClassVar[int] = 1024
 
     def __init__(
-        self,
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        drop_rate: float = 0.2,
-        aux_drop_rate: float = 0.7,
-        global_pool: str = "avg",
-        aux_logits: bool = False,
-        transform_input: bool = False,
+        self, num_classes: int = 1000, in_chans: int = 3, drop_rate: float = 0.2, aux_drop_rate: float = 0.7,
+        global_pool: str = "avg", aux_logits: bool = False, transform_input: bool = False,
     ) -> None:
         super().__init__()
         if transform_input and in_chans != 3:

@@ -23,8 +23,9 @@ from ..layers.helpers import placeable
 from ..layers.padding import Padding
 from ..layers.pool import GlobalPool2d, Head
 from ..layers.stage import Stage
+from ..layers.weight_init import init_kaiming, init_zero_bias
 from ..registry import register_model
-from .base import Flow, ImageModel, Step
+from .base import Flow, ImageModel, Inits, Step
 
 if TYPE_CHECKING:
     from ._variants.hgnet import *
@@ -268,11 +269,11 @@ class HighPerfGpuNet(ImageModel):
 
     head_path: ClassVar[str] = "head"
     feature_form: ClassVar[str] = "flat"
+    inits: ClassVar[Inits] = {nn.Conv2d: init_kaiming, nn.Linear: init_zero_bias}
 
     def __init__(
         self, cfg: Mapping[str, Any], in_chans: int = 3, num_classes: int = 1000, global_pool: str = "avg",
-        head_hidden_size: int | None = 2048, drop_rate: float = 0.0, drop_path_rate: float = 0.0,
-        use_lab: bool = False,
+        head_hidden_size: int | None = 2048, drop_rate: float = 0.0, drop_path_rate: float = 0.0, use_lab: bool = False,
     ) -> None:
         super().__init__()
         if cfg["stem_type"] not in ("v1", "v2"):
@@ -297,13 +298,6 @@ class HighPerfGpuNet(ImageModel):
         self.head = ClassifierHead(self.num_features, num_classes, global_pool, drop_rate, head_hidden_size, use_lab)
         self.head_hidden_size = self.head.num_features
         self.init_weights()
-
-    def init_module(self, name: str, module: nn.Module) -> None:
-        super().init_module(name, module)
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        elif isinstance(module, nn.Linear):
-            nn.init.zeros_(module.bias)
 
 
 def _config(stem_type: str, stem_chs: list[int], mid: Sequence[int], out: Sequence[int], blocks: Sequence[int],

@@ -136,12 +136,7 @@ class MaskUnitAttention(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        dim: int,
-        dim_out: int,
-        heads: int,
-        q_stride: int = 1,
-        window_size: int = 0,
+        self, dim: int, dim_out: int, heads: int, q_stride: int = 1, window_size: int = 0,
         use_mask_unit_attn: bool = False,
     ) -> None:
         super().__init__()
@@ -178,19 +173,9 @@ class HieraBlock(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        dim: int,
-        dim_out: int,
-        heads: int,
-        mlp_ratio: float = 4.0,
-        drop_path: float = 0.0,
-        init_values: float | None = None,
-        norm_layer: NormLayer = nn.LayerNorm,
-        act_layer: ActLayer = nn.GELU,
-        q_stride: int = 1,
-        window_size: int = 0,
-        use_expand_proj: bool = True,
-        use_mask_unit_attn: bool = False,
+        self, dim: int, dim_out: int, heads: int, mlp_ratio: float = 4.0, drop_path: float = 0.0,
+        init_values: float | None = None, norm_layer: NormLayer = nn.LayerNorm, act_layer: ActLayer = nn.GELU,
+        q_stride: int = 1, window_size: int = 0, use_expand_proj: bool = True, use_mask_unit_attn: bool = False,
     ) -> None:
         super().__init__()
         norm: Any = get_norm_layer(norm_layer)
@@ -382,35 +367,15 @@ class Hiera(BlockPyramid):
     stem: ClassVar[tuple[Step, ...]] = (Step("embed", options=("mask",)),)
 
     def __init__(
-        self,
-        img_size: int | Sides = (224, 224),
-        in_chans: int = 3,
-        embed_dim: int = 96,
-        num_heads: int = 1,
-        num_classes: int = 1000,
-        global_pool: str = "avg",
-        stages: Sides = (2, 3, 16, 3),
-        q_pool: int = 3,
-        q_stride: Sides = (2, 2),
-        mask_unit_size: Sides = (8, 8),
-        mask_unit_attn: Sequence[bool] = (True, True, False, False),
-        use_expand_proj: bool = True,
-        dim_mul: float = 2.0,
-        head_mul: float = 2.0,
-        patch_kernel: Sides = (7, 7),
-        patch_stride: Sides = (4, 4),
-        patch_padding: Sides = (3, 3),
-        mlp_ratio: float = 4.0,
-        drop_path_rate: float = 0.0,
-        init_values: float | None = None,
-        fix_init: bool = True,
-        weight_init: str = "",
-        norm_layer: NormLayer = "LayerNorm",
-        drop_rate: float = 0.0,
-        patch_drop_rate: float = 0.0,
-        head_init_scale: float = 0.001,
-        sep_pos_embed: bool = False,
-        abs_win_pos_embed: bool = False,
+        self, img_size: int | Sides = (224, 224), in_chans: int = 3, embed_dim: int = 96, num_heads: int = 1,
+        num_classes: int = 1000, global_pool: str = "avg", stages: Sides = (2, 3, 16, 3), q_pool: int = 3,
+        q_stride: Sides = (2, 2), mask_unit_size: Sides = (8, 8),
+        mask_unit_attn: Sequence[bool] = (True, True, False, False), use_expand_proj: bool = True, dim_mul: float = 2.0,
+        head_mul: float = 2.0, patch_kernel: Sides = (7, 7), patch_stride: Sides = (4, 4),
+        patch_padding: Sides = (3, 3), mlp_ratio: float = 4.0, drop_path_rate: float = 0.0,
+        init_values: float | None = None, fix_init: bool = True, weight_init: str = "",
+        norm_layer: NormLayer = "LayerNorm", drop_rate: float = 0.0, patch_drop_rate: float = 0.0,
+        head_init_scale: float = 0.001, sep_pos_embed: bool = False, abs_win_pos_embed: bool = False,
         global_pos_size: Sides = (14, 14),
     ) -> None:
         super().__init__()

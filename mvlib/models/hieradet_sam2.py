@@ -98,17 +98,9 @@ class MultiScaleBlock(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        dim: int,
-        dim_out: int,
-        num_heads: int,
-        mlp_ratio: float = 4.0,
-        q_stride: Size | None = None,
-        norm_layer: NormLayer = "LayerNorm",
-        act_layer: ActLayer = "GELU",
-        window_size: int = 0,
-        init_values: float | None = None,
-        drop_path: float = 0.0,
+        self, dim: int, dim_out: int, num_heads: int, mlp_ratio: float = 4.0, q_stride: Size | None = None,
+        norm_layer: NormLayer = "LayerNorm", act_layer: ActLayer = "GELU", window_size: int = 0,
+        init_values: float | None = None, drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         norm: Any = get_norm_layer(norm_layer)
@@ -154,12 +146,8 @@ class HieraPatchEmbed(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        kernel_size: int | Size = (7, 7),
-        stride: int | Size = (4, 4),
-        padding: str | int | Size = (3, 3),
-        in_chans: int = 3,
-        embed_dim: int = 768,
+        self, kernel_size: int | Size = (7, 7), stride: int | Size = (4, 4), padding: str | int | Size = (3, 3),
+        in_chans: int = 3, embed_dim: int = 768,
     ) -> None:
         super().__init__()
         self.proj = nn.Conv2d(in_chans, embed_dim, kernel_size, stride, padding)
@@ -205,31 +193,13 @@ class HieraDet(BlockPyramid):
     stem: ClassVar[tuple[Step, ...]] = (Step("patch_embed"), Step("_pos_embed"))
 
     def __init__(
-        self,
-        in_chans: int = 3,
-        num_classes: int = 1000,
-        global_pool: str = "avg",
-        embed_dim: int = 96,
-        num_heads: int = 1,
-        patch_kernel: Size = (7, 7),
-        patch_stride: Size = (4, 4),
-        patch_padding: Size = (3, 3),
-        patch_size: Size | None = None,
-        q_pool: int = 3,
-        q_stride: Size = (2, 2),
-        stages: Sequence[int] = (2, 3, 16, 3),
-        dim_mul: float = 2.0,
-        head_mul: float = 2.0,
-        global_pos_size: Size = (7, 7),
-        window_spec: Sequence[int] = (8, 4, 14, 7),
-        global_att_blocks: Sequence[int] | None = (12, 16, 20),
-        init_values: float | None = None,
-        weight_init: str = "",
-        fix_init: bool = True,
-        head_init_scale: float = 0.001,
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-        norm_layer: NormLayer = "LayerNorm",
+        self, in_chans: int = 3, num_classes: int = 1000, global_pool: str = "avg", embed_dim: int = 96,
+        num_heads: int = 1, patch_kernel: Size = (7, 7), patch_stride: Size = (4, 4), patch_padding: Size = (3, 3),
+        patch_size: Size | None = None, q_pool: int = 3, q_stride: Size = (2, 2), stages: Sequence[int] = (2, 3, 16, 3),
+        dim_mul: float = 2.0, head_mul: float = 2.0, global_pos_size: Size = (7, 7),
+        window_spec: Sequence[int] = (8, 4, 14, 7), global_att_blocks: Sequence[int] | None = (12, 16, 20),
+        init_values: float | None = None, weight_init: str = "", fix_init: bool = True, head_init_scale: float = 0.001,
+        drop_rate: float = 0.0, drop_path_rate: float = 0.0, norm_layer: NormLayer = "LayerNorm",
         act_layer: ActLayer = "GELU",
     ) -> None:
         super().__init__()

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from ..layers.helpers import placeable
 from ..layers.pool import GlobalPool2d
+from ..layers.weight_init import init_kaiming
 from ..registry import register_model
-from .base import Flow, ImageModel, Indices, StateDict, Step
+from .base import Flow, ImageModel, Indices, Inits, StateDict, Step
 from .resnet import BasicBlock, Block, Bottleneck
 
 if TYPE_CHECKING:
@@ -154,19 +155,12 @@ class HighResolutionNet(ImageModel):
 
     classifier_path: ClassVar[str] = "classifier"
     feature_form: ClassVar[str] = "body"
+    inits: ClassVar[Inits] = {nn.Conv2d: init_kaiming}
 
     def __init__(
-        self,
-        width: int = 18,
-        modules: Sequence[int] = (1, 4, 3),
-        first: tuple[int, int] = (64, 4),
-        depth: int = 4,
-        head_conv_bias: bool = True,
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        global_pool: str = "avg",
-        drop_rate: float = 0.0,
-        head: str = "classification",
+        self, width: int = 18, modules: Sequence[int] = (1, 4, 3), first: tuple[int, int] = (64, 4), depth: int = 4,
+        head_conv_bias: bool = True, num_classes: int = 1000, in_chans: int = 3, global_pool: str = "avg",
+        drop_rate: float = 0.0, head: str = "classification",
     ) -> None:
         super().__init__()
         if head not in ("classification", ""):
@@ -231,11 +225,6 @@ class HighResolutionNet(ImageModel):
         """Of a head that is left out, a file's tensors are not needed."""
         left_out = () if self.head else ("incre_modules", "downsamp_modules", "final_layer", "classifier")
         return {key: value for key, value in state_dict.items() if key.partition(".")[0] not in left_out}
-
-    def init_module(self, name: str, module: nn.Module) -> None:
-        super().init_module(name, module)
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
 register_model.variants(__name__, HighResolutionNet, {

@@ -55,9 +55,7 @@ class SHMA(nn.Module):
     """
 
     @placeable
-    def __init__(
-        self, dim: int, ratio: float = 1, head_dim_reduction_ratio: int = 2, window_size: int = 0
-    ) -> None:
+    def __init__(self, dim: int, ratio: float = 1, head_dim_reduction_ratio: int = 2, window_size: int = 0) -> None:
         super().__init__()
         hidden, width = int(dim * ratio), dim // head_dim_reduction_ratio
         self.scale, self.fused_attn, self.window_size = width**-0.5, use_fused_attn(), window_size

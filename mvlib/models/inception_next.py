@@ -20,8 +20,9 @@ from ..layers.mlp import ConvMlp
 from ..layers.norm import LayerNorm, NormLayer, get_norm_layer
 from ..layers.pool import GlobalPool2d, Head
 from ..layers.stage import Stage
+from ..layers.weight_init import init_trunc_normal
 from ..registry import register_model
-from .base import Flow, ImageModel, Step
+from .base import Flow, ImageModel, Inits, Step
 
 if TYPE_CHECKING:
     from ._variants.inception_next import *
@@ -193,6 +194,7 @@ class MetaNeXt(ImageModel):
     classifier_path: ClassVar[str] = "head.fc2"
     feature_form: ClassVar[str] = "flat"
     pruned_pool: ClassVar[str] = "avg"
+    inits: ClassVar[Inits] = {(nn.Conv2d, nn.Linear): init_trunc_normal}
 
     def __init__(
         self, in_chans: int = 3, num_classes: int = 1000, global_pool: str = "avg", output_stride: int = 32,
@@ -225,13 +227,6 @@ class MetaNeXt(ImageModel):
         self.head = MlpClassifierHead(chs, num_classes, global_pool, drop=drop_rate)
         self.head_hidden_size = self.head.num_features
         self.init_weights()
-
-    def init_module(self, name: str, module: nn.Module) -> None:
-        super().init_module(name, module)
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            nn.init.trunc_normal_(module.weight, std=0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
 
 
 _ATTO_MIXER = partial(InceptionDWConv2d, band_kernel_size=9, branch_ratio=0.25)

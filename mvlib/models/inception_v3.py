@@ -142,15 +142,8 @@ class InceptionV3(AuxiliaryModel):
     aux_chs: ClassVar[int] = 768
 
     def __init__(
-        self,
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        drop_rate: float = 0.0,
-        global_pool: str = "avg",
-        aux_logits: bool = False,
-        norm_layer: Any = "batchnorm2d",
-        norm_eps: float = 1e-3,
-        act_layer: Any = "relu",
+        self, num_classes: int = 1000, in_chans: int = 3, drop_rate: float = 0.0, global_pool: str = "avg",
+        aux_logits: bool = False, norm_layer: Any = "batchnorm2d", norm_eps: float = 1e-3, act_layer: Any = "relu",
         transform_input: bool = False,
     ) -> None:
         super().__init__()

@@ -145,15 +145,8 @@ class InceptionV4(ImageModel):
     feature_form: ClassVar[str] = "flat"
 
     def __init__(
-        self,
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        output_stride: int = 32,
-        drop_rate: float = 0.0,
-        global_pool: str = "avg",
-        norm_layer: Any = "batchnorm2d",
-        norm_eps: float = 1e-3,
-        act_layer: Any = "relu",
+        self, num_classes: int = 1000, in_chans: int = 3, output_stride: int = 32, drop_rate: float = 0.0,
+        global_pool: str = "avg", norm_layer: Any = "batchnorm2d", norm_eps: float = 1e-3, act_layer: Any = "relu",
     ) -> None:
         super().__init__()
         if output_stride != 32:

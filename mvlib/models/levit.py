@@ -372,28 +372,15 @@ class Levit(ImageModel):
 
     tap_layout: ClassVar[str] = "NLC"  # of a model of convolutions: "NCHW"
     dropout_paths: ClassVar[tuple[str, ...]] = ("head.drop", "head_dist.drop")
+    pools: ClassVar[tuple[str, ...]] = ("avg", "")
 
     def __init__(
-        self,
-        img_size: int | Size = 224,
-        in_chans: int = 3,
-        num_classes: int = 1000,
-        embed_dim: Sequence[int] = (192,),
-        key_dim: int = 64,
-        depth: Sequence[int] = (12,),
-        num_heads: int | Sequence[int] = 3,
-        attn_ratio: float | Sequence[float] = 2.0,
-        mlp_ratio: float | Sequence[float] = 2.0,
-        stem_backbone: nn.Module | None = None,
-        stem_stride: int | None = None,
-        stem_type: str = "s16",
-        down_op: str = "subsample",
-        act_layer: ActLayer = "hard_swish",
-        attn_act_layer: ActLayer = None,
-        use_conv: bool = False,
-        global_pool: str = "avg",
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
+        self, img_size: int | Size = 224, in_chans: int = 3, num_classes: int = 1000, embed_dim: Sequence[int] = (192,),
+        key_dim: int = 64, depth: Sequence[int] = (12,), num_heads: int | Sequence[int] = 3,
+        attn_ratio: float | Sequence[float] = 2.0, mlp_ratio: float | Sequence[float] = 2.0,
+        stem_backbone: nn.Module | None = None, stem_stride: int | None = None, stem_type: str = "s16",
+        down_op: str = "subsample", act_layer: ActLayer = "hard_swish", attn_act_layer: ActLayer = None,
+        use_conv: bool = False, global_pool: str = "avg", drop_rate: float = 0.0, drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
         if stem_type not in _STEMS:
@@ -441,11 +428,6 @@ class Levit(ImageModel):
         if not self.global_pool:
             return x
         return x.mean(dim=(2, 3)) if self.use_conv else x.mean(dim=1)
-
-    def set_global_pool(self, pool_type: str) -> None:
-        if pool_type not in ("avg", ""):
-            raise ValueError(f"unknown global_pool {pool_type!r}; known: 'avg', ''")
-        self.global_pool = pool_type
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         x = self.pool(x)  # dropout is the classifier's

@@ -21,9 +21,9 @@ from ..layers.drop import DropPath, drop_path_rates
 from ..layers.helpers import placeable
 from ..layers.norm import GroupNorm1, NormLayer, get_norm_layer
 from ..layers.pool import GlobalPool2d
-from ..layers.weight_init import trunc_normal_
+from ..layers.weight_init import init_trunc_normal
 from ..registry import register_model
-from .base import Flow, ImageModel, KeyMap, StateDict, Step, rename_keys
+from .base import Flow, ImageModel, Inits, KeyMap, StateDict, Step, rename_keys
 
 if TYPE_CHECKING:
     from ._variants.lowformer import *
@@ -212,6 +212,7 @@ class LowFormer(ImageModel):
     classifier_path: ClassVar[str] = "classifier"
     feature_form: ClassVar[str] = "flat"
     hidden_paths: ClassVar[tuple[str, ...]] = ("in_conv", "pre_classifier")
+    inits: ClassVar[Inits] = {nn.Linear: init_trunc_normal}
 
     def __init__(
         self, width_list: Sequence[int], depth_list: Sequence[int], in_chans: int = 3, num_classes: int = 1000,
@@ -278,13 +279,6 @@ class LowFormer(ImageModel):
         """Final features -> logits, or the classifier's input where `pre_logits`; maps of them without pooling."""
         x = super().forward_head(x, pre_logits)
         return x if self.global_pool.pool_type else x.permute(0, 3, 1, 2).contiguous()
-
-    def init_module(self, name: str, module: nn.Module) -> None:
-        super().init_module(name, module)
-        if isinstance(module, nn.Linear):
-            trunc_normal_(module.weight, std=0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
 
 
 def _sizes(width: int, *depths: int) -> dict[str, Any]:

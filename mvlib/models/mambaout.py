@@ -19,8 +19,9 @@ from ..layers.helpers import placeable, to_1tuple, to_ntuple
 from ..layers.mlp import LayerScale
 from ..layers.norm import LayerNorm, NormLayer, get_norm_layer
 from ..layers.stage import Stage
+from ..layers.weight_init import init_trunc_normal
 from ..registry import register_model
-from .base import Flow, ImageModel, KeyMap, StateDict, Step, rename_keys
+from .base import Flow, ImageModel, Inits, KeyMap, StateDict, Step, rename_keys
 
 if TYPE_CHECKING:
     from ._variants.mambaout import *
@@ -197,6 +198,7 @@ class MambaOut(ImageModel):
     tap_layout: ClassVar[str] = "NHWC"
     feature_layout: ClassVar[str] = "NHWC"
     output_fmt: ClassVar[str] = "NHWC"  # timm's name of the layout of features
+    inits: ClassVar[Inits] = {(nn.Conv2d, nn.Linear): init_trunc_normal}
 
     def __init__(
         self, in_chans: int = 3, num_classes: int = 1000, global_pool: str = "avg",
@@ -225,13 +227,6 @@ class MambaOut(ImageModel):
                 chs, num_classes, 4 * chs, global_pool, drop_rate, norm_layer)
         self.head_hidden_size = self.head.num_features
         self.init_weights()
-
-    def init_module(self, name: str, module: nn.Module) -> None:
-        super().init_module(name, module)
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            nn.init.trunc_normal_(module.weight, std=0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
 
 
 _SMALL_DEPTHS, _TALL_DEPTHS = dict(depths=(3, 4, 27, 3)), dict(depths=(3, 4, 30, 3))

@@ -269,12 +269,7 @@ class Downsample2d(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        dim: int,
-        dim_out: int,
-        pool_type: str = "avg2",
-        padding: str = "",
-        bias: bool = True,
+        self, dim: int, dim_out: int, pool_type: str = "avg2", padding: str = "", bias: bool = True,
         always_project: bool = False,
     ) -> None:
         super().__init__()
@@ -309,12 +304,7 @@ class MbConvBlock(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        in_chs: int,
-        out_chs: int,
-        stride: int = 1,
-        dilation: Size = (1, 1),
-        cfg: ConvConfig = _CONV,
+        self, in_chs: int, out_chs: int, stride: int = 1, dilation: Size = (1, 1), cfg: ConvConfig = _CONV,
         drop_path: float = 0.0,
     ) -> None:
         super().__init__()
@@ -379,15 +369,8 @@ class ConvNeXtBlock(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        in_chs: int,
-        out_chs: int | None = None,
-        kernel_size: int = 7,
-        stride: int = 1,
-        dilation: Size = (1, 1),
-        cfg: ConvConfig = _CONV,
-        conv_mlp: bool = True,
-        drop_path: float = 0.0,
+        self, in_chs: int, out_chs: int | None = None, kernel_size: int = 7, stride: int = 1, dilation: Size = (1, 1),
+        cfg: ConvConfig = _CONV, conv_mlp: bool = True, drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         if not conv_mlp and "layernorm" not in str(cfg.norm_layer):
@@ -534,17 +517,9 @@ class Attention(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        dim: int,
-        dim_out: int | None = None,
-        dim_head: int = 32,
-        bias: bool = True,
-        expand_first: bool = True,
-        head_first: bool = True,
-        rel_pos_cls: Callable[..., nn.Module] | None = None,
-        attn_drop: float = 0.0,
-        proj_drop: float = 0.0,
-        scale_dim: bool = False,
+        self, dim: int, dim_out: int | None = None, dim_head: int = 32, bias: bool = True, expand_first: bool = True,
+        head_first: bool = True, rel_pos_cls: Callable[..., nn.Module] | None = None, attn_drop: float = 0.0,
+        proj_drop: float = 0.0, scale_dim: bool = False,
     ) -> None:
         super().__init__()
         dim_out = dim_out or dim
@@ -664,13 +639,8 @@ class TransformerBlock2d(TransformerBlock):
 
     @placeable
     def __init__(
-        self,
-        dim: int,
-        dim_out: int,
-        stride: int = 1,
-        rel_pos_cls: Callable[..., nn.Module] | None = None,
-        cfg: TransformerConfig = _TRANSFORMER,
-        drop_path: float = 0.0,
+        self, dim: int, dim_out: int, stride: int = 1, rel_pos_cls: Callable[..., nn.Module] | None = None,
+        cfg: TransformerConfig = _TRANSFORMER, drop_path: float = 0.0,
     ) -> None:
         if stride != 2 and dim != dim_out:
             raise ValueError(f"a transformer block of stride {stride} keeps its {dim} channels, it makes no {dim_out}")
@@ -683,9 +653,7 @@ class TransformerBlock2d(TransformerBlock):
             self.norm1.add_module("norm", norm)
             self.norm1.add_module("down", Downsample2d(dim, dim, cfg.pool_type))
 
-    def set_input_size(
-        self, feat_size: Size, window_size: Size | None = None, grid_size: Size | None = None
-    ) -> None:
+    def set_input_size(self, feat_size: Size, window_size: Size | None = None, grid_size: Size | None = None) -> None:
         """Change the size of the map."""
         self.attn.set_window_size(feat_size)
 
@@ -831,13 +799,8 @@ class MaxxVitBlock(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        dim: int,
-        dim_out: int,
-        stride: int = 1,
-        conv_cfg: ConvConfig = _CONV,
-        transformer_cfg: TransformerConfig = _TRANSFORMER,
-        drop_path: float = 0.0,
+        self, dim: int, dim_out: int, stride: int = 1, conv_cfg: ConvConfig = _CONV,
+        transformer_cfg: TransformerConfig = _TRANSFORMER, drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         self.nchw_attn = transformer_cfg.use_nchw_attn
@@ -878,14 +841,8 @@ class ParallelMaxxVitBlock(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        dim: int,
-        dim_out: int,
-        stride: int = 1,
-        num_conv: int = 2,
-        conv_cfg: ConvConfig = _CONV,
-        transformer_cfg: TransformerConfig = _TRANSFORMER,
-        drop_path: float = 0.0,
+        self, dim: int, dim_out: int, stride: int = 1, num_conv: int = 2, conv_cfg: ConvConfig = _CONV,
+        transformer_cfg: TransformerConfig = _TRANSFORMER, drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         self.conv = _make_conv(dim, dim_out, stride, conv_cfg, drop_path)
@@ -926,16 +883,9 @@ class MaxxVitStage(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        in_chs: int,
-        out_chs: int,
-        stride: int = 2,
-        depth: int = 4,
-        feat_size: Size = (14, 14),
-        block_types: str | Sequence[str] = "C",
-        transformer_cfg: TransformerConfig = _TRANSFORMER,
-        conv_cfg: ConvConfig = _CONV,
-        drop_path: float | Sequence[float] = 0.0,
+        self, in_chs: int, out_chs: int, stride: int = 2, depth: int = 4, feat_size: Size = (14, 14),
+        block_types: str | Sequence[str] = "C", transformer_cfg: TransformerConfig = _TRANSFORMER,
+        conv_cfg: ConvConfig = _CONV, drop_path: float | Sequence[float] = 0.0,
     ) -> None:
         super().__init__()
         self.grad_checkpointing = False
@@ -982,14 +932,8 @@ class Stem(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        in_chs: int,
-        out_chs: int | Size,
-        kernel_size: int = 3,
-        padding: str = "",
-        bias: bool | tuple[bool, bool] = False,
-        act_layer: ActLayer = "gelu",
-        norm_layer: NormLayer = "batchnorm2d",
+        self, in_chs: int, out_chs: int | Size, kernel_size: int = 3, padding: str = "",
+        bias: bool | tuple[bool, bool] = False, act_layer: ActLayer = "gelu", norm_layer: NormLayer = "batchnorm2d",
         norm_eps: float = 1e-5,
     ) -> None:
         super().__init__()
@@ -1040,22 +984,11 @@ class MaxxVit(ImageModel):
     tap_norm = "last"
 
     def __init__(
-        self,
-        img_size: int | Size = 224,
-        in_chans: int = 3,
-        num_classes: int = 1000,
-        global_pool: str = "avg",
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-        embed_dim: Sequence[int] = (96, 192, 384, 768),
-        depths: Sequence[int] = (2, 3, 5, 2),
-        block_type: Sequence[str | Sequence[str]] = ("C", "C", "T", "T"),
-        stem_width: int | tuple[int, int] = 64,
-        stem_bias: bool | tuple[bool, bool] = False,
-        head_hidden_size: int | None = None,
-        head_bias: bool = True,
-        weight_init: str = "vit_eff",
-        **options: Any,
+        self, img_size: int | Size = 224, in_chans: int = 3, num_classes: int = 1000, global_pool: str = "avg",
+        drop_rate: float = 0.0, drop_path_rate: float = 0.0, embed_dim: Sequence[int] = (96, 192, 384, 768),
+        depths: Sequence[int] = (2, 3, 5, 2), block_type: Sequence[str | Sequence[str]] = ("C", "C", "T", "T"),
+        stem_width: int | tuple[int, int] = 64, stem_bias: bool | tuple[bool, bool] = False,
+        head_hidden_size: int | None = None, head_bias: bool = True, weight_init: str = "vit_eff", **options: Any,
     ) -> None:
         super().__init__()
         if not len(embed_dim) == len(depths) == len(block_type):
@@ -1101,11 +1034,8 @@ class MaxxVit(ImageModel):
         return self.head.global_pool.pool_type
 
     def set_input_size(
-        self,
-        img_size: int | Size | None = None,
-        window_size: int | Size | None = None,
-        grid_size: int | Size | None = None,
-        partition_ratio: int | None = None,
+        self, img_size: int | Size | None = None, window_size: int | Size | None = None,
+        grid_size: int | Size | None = None, partition_ratio: int | None = None,
     ) -> None:
         """Change the image's size, in place, and with it windows and grid; tables of biases are resampled.
 

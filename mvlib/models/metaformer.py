@@ -25,8 +25,9 @@ from ..layers.mlp import Mlp
 from ..layers.norm import GroupNorm1, LayerNorm, LayerNorm2d
 from ..layers.pool import NormMlpClassifierHead
 from ..layers.stage import Stage, run_blocks
+from ..layers.weight_init import init_trunc_normal
 from ..registry import register_model
-from .base import Flow, ImageModel, KeyMap, StateDict, Step, rename_keys
+from .base import Flow, ImageModel, Inits, KeyMap, StateDict, Step, rename_keys
 
 if TYPE_CHECKING:
     from ._variants.metaformer import *
@@ -81,13 +82,8 @@ class StarReLU(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        scale_value: float = 1.0,
-        bias_value: float = 0.0,
-        scale_learnable: bool = True,
-        bias_learnable: bool = True,
-        mode: str | None = None,
-        inplace: bool = False,
+        self, scale_value: float = 1.0, bias_value: float = 0.0, scale_learnable: bool = True,
+        bias_learnable: bool = True, mode: str | None = None, inplace: bool = False,
     ) -> None:
         super().__init__()
         self.scale_value, self.bias_value, self.inplace = scale_value, bias_value, inplace
@@ -143,15 +139,8 @@ class SepConv(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        dim: int,
-        expansion_ratio: float = 2,
-        act1_layer: ActLayer = StarReLU,
-        act2_layer: ActLayer = nn.Identity,
-        bias: bool = False,
-        kernel_size: int = 7,
-        padding: int = 3,
-        **kwargs: Any,
+        self, dim: int, expansion_ratio: float = 2, act1_layer: ActLayer = StarReLU, act2_layer: ActLayer = nn.Identity,
+        bias: bool = False, kernel_size: int = 7, padding: int = 3, **kwargs: Any,
     ) -> None:
         super().__init__()
         chs = int(expansion_ratio * dim)
@@ -171,15 +160,8 @@ class Attention(attention.Attention):
 
     @placeable
     def __init__(
-        self,
-        dim: int,
-        head_dim: int = 32,
-        num_heads: int | None = None,
-        qkv_bias: bool = False,
-        attn_drop: float = 0.0,
-        proj_drop: float = 0.0,
-        proj_bias: bool = False,
-        **kwargs: Any,
+        self, dim: int, head_dim: int = 32, num_heads: int | None = None, qkv_bias: bool = False,
+        attn_drop: float = 0.0, proj_drop: float = 0.0, proj_bias: bool = False, **kwargs: Any,
     ) -> None:
         super().__init__(
             dim, num_heads or max(dim // head_dim, 1), head_dim, qkv_bias=qkv_bias, proj_bias=proj_bias,
@@ -207,18 +189,9 @@ class MetaFormerBlock(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        dim: int,
-        token_mixer: Layer = Pooling,
-        mlp_act: ActLayer = StarReLU,
-        mlp_bias: bool = False,
-        norm_layer: Layer = LayerNorm2d,
-        proj_drop: float = 0.0,
-        drop_path: float = 0.0,
-        use_nchw: bool = True,
-        layer_scale_init_value: float | None = None,
-        res_scale_init_value: float | None = None,
-        **kwargs: Any,
+        self, dim: int, token_mixer: Layer = Pooling, mlp_act: ActLayer = StarReLU, mlp_bias: bool = False,
+        norm_layer: Layer = LayerNorm2d, proj_drop: float = 0.0, drop_path: float = 0.0, use_nchw: bool = True,
+        layer_scale_init_value: float | None = None, res_scale_init_value: float | None = None, **kwargs: Any,
     ) -> None:
         super().__init__()
 
@@ -283,20 +256,10 @@ class MetaFormerStage(Stage):
 
     @placeable
     def __init__(
-        self,
-        in_chs: int,
-        out_chs: int,
-        depth: int = 2,
-        token_mixer: Layer = nn.Identity,
-        mlp_act: ActLayer = StarReLU,
-        mlp_bias: bool = False,
-        downsample_norm: Layer | None = LayerNorm2d,
-        norm_layer: Layer = LayerNorm2d,
-        proj_drop: float = 0.0,
-        dp_rates: Sequence[float] = (0.0, 0.0),
-        layer_scale_init_value: float | None = None,
-        res_scale_init_value: float | None = None,
-        **kwargs: Any,
+        self, in_chs: int, out_chs: int, depth: int = 2, token_mixer: Layer = nn.Identity, mlp_act: ActLayer = StarReLU,
+        mlp_bias: bool = False, downsample_norm: Layer | None = LayerNorm2d, norm_layer: Layer = LayerNorm2d,
+        proj_drop: float = 0.0, dp_rates: Sequence[float] = (0.0, 0.0), layer_scale_init_value: float | None = None,
+        res_scale_init_value: float | None = None, **kwargs: Any,
     ) -> None:
         super().__init__()
         self.use_nchw = not (isinstance(token_mixer, type) and issubclass(token_mixer, Attention))
@@ -322,14 +285,8 @@ class MlpHead(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        dim: int,
-        num_classes: int = 1000,
-        mlp_ratio: float = 4,
-        act_layer: Layer = SquaredReLU,
-        norm_layer: Layer = LayerNorm,
-        drop_rate: float = 0.0,
-        bias: bool = True,
+        self, dim: int, num_classes: int = 1000, mlp_ratio: float = 4, act_layer: Layer = SquaredReLU,
+        norm_layer: Layer = LayerNorm, drop_rate: float = 0.0, bias: bool = True,
     ) -> None:
         super().__init__()
         hidden = int(mlp_ratio * dim)
@@ -396,27 +353,17 @@ class MetaFormer(ImageModel):
 
     head_path: ClassVar[str] = "head"
     feature_form: ClassVar[str] = "flat"
+    inits: ClassVar[Inits] = {(nn.Conv2d, nn.Linear): init_trunc_normal}
 
     def __init__(
-        self,
-        in_chans: int = 3,
-        num_classes: int = 1000,
-        global_pool: str = "avg",
-        depths: int | Sequence[int] = (2, 2, 6, 2),
-        dims: int | Sequence[int] = (64, 128, 320, 512),
-        token_mixers: Layer | Sequence[Layer] = Pooling,
-        mlp_act: ActLayer = StarReLU,
-        mlp_bias: bool = False,
-        drop_path_rate: float = 0.0,
-        proj_drop_rate: float = 0.0,
-        drop_rate: float = 0.0,
+        self, in_chans: int = 3, num_classes: int = 1000, global_pool: str = "avg",
+        depths: int | Sequence[int] = (2, 2, 6, 2), dims: int | Sequence[int] = (64, 128, 320, 512),
+        token_mixers: Layer | Sequence[Layer] = Pooling, mlp_act: ActLayer = StarReLU, mlp_bias: bool = False,
+        drop_path_rate: float = 0.0, proj_drop_rate: float = 0.0, drop_rate: float = 0.0,
         layer_scale_init_values: float | Sequence[float | None] | None = None,
         res_scale_init_values: float | Sequence[float | None] | None = (None, None, 1.0, 1.0),
-        downsample_norm: Layer | None = LayerNorm2dNoBias,
-        norm_layers: Layer | Sequence[Layer] = LayerNorm2dNoBias,
-        output_norm: Layer = LayerNorm2d,
-        use_mlp_head: bool = True,
-        **mixer_args: Any,
+        downsample_norm: Layer | None = LayerNorm2dNoBias, norm_layers: Layer | Sequence[Layer] = LayerNorm2dNoBias,
+        output_norm: Layer = LayerNorm2d, use_mlp_head: bool = True, **mixer_args: Any,
     ) -> None:
         super().__init__()
         depths = [depths] if isinstance(depths, int) else list(depths)
@@ -446,13 +393,6 @@ class MetaFormer(ImageModel):
         self.num_features = self.head_hidden_size = chs
         self.head = _Head(chs, num_classes, global_pool, drop_rate, output_norm, use_mlp_head)
         self.init_weights()
-
-    def init_module(self, name: str, module: nn.Module) -> None:
-        super().init_module(name, module)
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            nn.init.trunc_normal_(module.weight, std=0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
 
 
 _DEPTHS = {"s12": (2, 2, 6, 2), "s24": (4, 4, 12, 4), "s36": (6, 6, 18, 6), "m36": (6, 6, 18, 6), "m48": (8, 8, 24, 8)}

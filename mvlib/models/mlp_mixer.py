@@ -49,15 +49,8 @@ class MixerBlock(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        dim: int,
-        seq_len: int,
-        mlp_ratio: float | tuple[float, float] = (0.5, 4.0),
-        mlp_layer: Layer = Mlp,
-        norm_layer: Layer = LayerNorm,
-        act_layer: Layer = nn.GELU,
-        drop: float = 0.0,
-        drop_path: float = 0.0,
+        self, dim: int, seq_len: int, mlp_ratio: float | tuple[float, float] = (0.5, 4.0), mlp_layer: Layer = Mlp,
+        norm_layer: Layer = LayerNorm, act_layer: Layer = nn.GELU, drop: float = 0.0, drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         tokens_dim, channels_dim = (int(ratio * dim) for ratio in to_2tuple(mlp_ratio))
@@ -100,16 +93,8 @@ class ResBlock(nn.Module):
     """
 
     def __init__(
-        self,
-        dim: int,
-        seq_len: int,
-        mlp_ratio: float = 4,
-        mlp_layer: Layer = Mlp,
-        norm_layer: Layer = Affine,
-        act_layer: Layer = nn.GELU,
-        init_values: float = 1e-4,
-        drop: float = 0.0,
-        drop_path: float = 0.0,
+        self, dim: int, seq_len: int, mlp_ratio: float = 4, mlp_layer: Layer = Mlp, norm_layer: Layer = Affine,
+        act_layer: Layer = nn.GELU, init_values: float = 1e-4, drop: float = 0.0, drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         self.init_values = init_values
@@ -151,15 +136,8 @@ class SpatialGatingBlock(nn.Module):
     """gMLP: an MLP over the channels that is gated by other patches. Shapes and arguments as `ResBlock`."""
 
     def __init__(
-        self,
-        dim: int,
-        seq_len: int,
-        mlp_ratio: float = 4,
-        mlp_layer: Layer = GatedMlp,
-        norm_layer: Layer = LayerNorm,
-        act_layer: Layer = nn.GELU,
-        drop: float = 0.0,
-        drop_path: float = 0.0,
+        self, dim: int, seq_len: int, mlp_ratio: float = 4, mlp_layer: Layer = GatedMlp, norm_layer: Layer = LayerNorm,
+        act_layer: Layer = nn.GELU, drop: float = 0.0, drop_path: float = 0.0,
     ) -> None:
         super().__init__()
         gate = partial(SpatialGatingUnit, seq_len=seq_len)
@@ -200,25 +178,14 @@ class MlpMixer(ImageModel):
     tap_layout: ClassVar[str] = "NLC"
     default_out_indices: ClassVar[Indices] = 3
     tap_norm: ClassVar[str] = "all"
+    pools: ClassVar[tuple[str, ...]] = ("", "avg")
 
     def __init__(
-        self,
-        num_classes: int = 1000,
-        img_size: int | tuple[int, int] = 224,
-        in_chans: int = 3,
-        patch_size: int | tuple[int, int] = 16,
-        num_blocks: int = 8,
-        embed_dim: int = 512,
-        mlp_ratio: float | tuple[float, float] = (0.5, 4.0),
-        block_layer: Layer = MixerBlock,
-        mlp_layer: Layer = Mlp,
-        norm_layer: NormLayer = LayerNorm,
-        act_layer: ActLayer = nn.GELU,
-        drop_rate: float = 0.0,
-        proj_drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-        nlhb: bool = False,
-        stem_norm: bool = False,
+        self, num_classes: int = 1000, img_size: int | tuple[int, int] = 224, in_chans: int = 3,
+        patch_size: int | tuple[int, int] = 16, num_blocks: int = 8, embed_dim: int = 512,
+        mlp_ratio: float | tuple[float, float] = (0.5, 4.0), block_layer: Layer = MixerBlock, mlp_layer: Layer = Mlp,
+        norm_layer: NormLayer = LayerNorm, act_layer: ActLayer = nn.GELU, drop_rate: float = 0.0,
+        proj_drop_rate: float = 0.0, drop_path_rate: float = 0.0, nlhb: bool = False, stem_norm: bool = False,
         global_pool: str = "avg",
     ) -> None:
         super().__init__()
@@ -247,11 +214,6 @@ class MlpMixer(ImageModel):
 
     def pool(self, x: Tensor) -> Tensor:
         return x.mean(dim=1) if self.global_pool else x
-
-    def set_global_pool(self, pool_type: str) -> None:
-        if pool_type not in ("", "avg"):
-            raise ValueError(f"unknown global_pool {pool_type!r}; known: '', 'avg'")
-        self.global_pool = pool_type
 
     def init_module(self, name: str, module: nn.Module) -> None:
         super().init_module(name, module)

@@ -47,15 +47,8 @@ class MobileNetV3(PooledConvHead, MobileModel):
     """
 
     def __init__(
-        self,
-        block_args: Sequence[Sequence[str | Mapping[str, Any]]],
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        stem_size: int = 16,
-        *,
-        se_from_exp: bool = True,
-        head_bias: bool = True,
-        head_norm: bool = False,
+        self, block_args: Sequence[Sequence[str | Mapping[str, Any]]], num_classes: int = 1000, in_chans: int = 3,
+        stem_size: int = 16, *, se_from_exp: bool = True, head_bias: bool = True, head_norm: bool = False,
         **kwargs: Any,
     ) -> None:
         self.head_bias, self.head_norm = head_bias, head_norm  # for `make_head`, which the base's constructor calls
@@ -63,11 +56,7 @@ class MobileNetV3(PooledConvHead, MobileModel):
                          **kwargs)
 
     def make_head(
-        self,
-        num_features: int,
-        global_pool: str,
-        conv: Callable[..., nn.Module],
-        norm_act: Callable[..., nn.Module],
+        self, num_features: int, global_pool: str, conv: Callable[..., nn.Module], norm_act: Callable[..., nn.Module],
         act_layer: Callable[..., nn.Module],
     ) -> None:
         self.global_pool = GlobalPool2d(global_pool, flatten=False)

@@ -71,16 +71,9 @@ class MobileNetV5MultiScaleFusionAdapter(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        in_chs: int | Sequence[int],
-        out_chs: int,
-        output_resolution: int | tuple[int, int],
-        expansion_ratio: float = 2.0,
-        interpolation_mode: str = "nearest",
-        layer_scale_init_value: float | None = None,
-        noskip: bool = True,
-        act_layer: ActLayer = None,
-        norm_layer: NormLayer = None,
+        self, in_chs: int | Sequence[int], out_chs: int, output_resolution: int | tuple[int, int],
+        expansion_ratio: float = 2.0, interpolation_mode: str = "nearest", layer_scale_init_value: float | None = None,
+        noskip: bool = True, act_layer: ActLayer = None, norm_layer: NormLayer = None,
     ) -> None:
         super().__init__()
         norm: Any = get_norm_layer(norm_layer) or RmsNorm2d
@@ -122,23 +115,11 @@ class MobileNetV5(PooledConvHead, MobileModel):
     stem_paths: ClassVar[tuple[str, ...]] = ("conv_stem",)
 
     def __init__(
-        self,
-        block_args: Sequence[Sequence[str | Mapping[str, Any]]],
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        stem_size: int = 16,
-        stem_bias: bool = True,
-        fix_stem: bool | None = None,
-        num_features: int = 2048,
-        pad_type: Padding = "",
-        use_msfa: bool = True,
-        msfa_indices: Sequence[int] = (-2, -1),
-        msfa_output_resolution: int | tuple[int, int] = 16,
-        act_layer: ActLayer = None,
-        norm_layer: NormLayer = None,
-        se_from_exp: bool = True,
-        channel_multiplier: float = 1.0,
-        **kwargs: Any,
+        self, block_args: Sequence[Sequence[str | Mapping[str, Any]]], num_classes: int = 1000, in_chans: int = 3,
+        stem_size: int = 16, stem_bias: bool = True, fix_stem: bool | None = None, num_features: int = 2048,
+        pad_type: Padding = "", use_msfa: bool = True, msfa_indices: Sequence[int] = (-2, -1),
+        msfa_output_resolution: int | tuple[int, int] = 16, act_layer: ActLayer = None, norm_layer: NormLayer = None,
+        se_from_exp: bool = True, channel_multiplier: float = 1.0, **kwargs: Any,
     ) -> None:
         if kwargs.get("output_stride", 32) != 32:
             raise ValueError(f"output_stride is 32 for a MobileNetV5, not {kwargs['output_stride']}")
@@ -160,11 +141,7 @@ class MobileNetV5(PooledConvHead, MobileModel):
                                      norm_layer=norm_layer, act_layer=act_layer)
 
     def make_head(
-        self,
-        num_features: int,
-        global_pool: str,
-        conv: Callable[..., nn.Module],
-        norm_act: Callable[..., nn.Module],
+        self, num_features: int, global_pool: str, conv: Callable[..., nn.Module], norm_act: Callable[..., nn.Module],
         act_layer: Callable[..., nn.Module],
     ) -> None:
         self.conv_head = self.norm_head = self.act2 = nn.Identity()
@@ -209,14 +186,8 @@ class MobileNetV5Encoder(MobileNetV5):
     """
 
     def __init__(
-        self,
-        block_args: Sequence[Sequence[str | Mapping[str, Any]]],
-        in_chans: int = 3,
-        stem_size: int = 64,
-        *,
-        num_classes: int = 0,
-        global_pool: str = "",
-        **kwargs: Any,
+        self, block_args: Sequence[Sequence[str | Mapping[str, Any]]], in_chans: int = 3, stem_size: int = 64, *,
+        num_classes: int = 0, global_pool: str = "", **kwargs: Any,
     ) -> None:
         if num_classes or global_pool:
             warnings.warn("a MobileNetV5Encoder has no pooling and no classifier: num_classes and global_pool have no "

@@ -92,20 +92,9 @@ class MultiScaleAttention(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        dim: int,
-        dim_out: int,
-        feat_size: Size,
-        num_heads: int = 8,
-        qkv_bias: bool = True,
-        mode: str = "conv",
-        kernel_q: Size = (1, 1),
-        kernel_kv: Size = (1, 1),
-        stride_q: Size = (1, 1),
-        stride_kv: Size = (1, 1),
-        has_cls_token: bool = True,
-        rel_pos_type: str = "spatial",
-        residual_pooling: bool = True,
+        self, dim: int, dim_out: int, feat_size: Size, num_heads: int = 8, qkv_bias: bool = True, mode: str = "conv",
+        kernel_q: Size = (1, 1), kernel_kv: Size = (1, 1), stride_q: Size = (1, 1), stride_kv: Size = (1, 1),
+        has_cls_token: bool = True, rel_pos_type: str = "spatial", residual_pooling: bool = True,
         norm_layer: Norm = nn.LayerNorm,
     ) -> None:
         super().__init__()
@@ -184,24 +173,10 @@ class MultiScaleBlock(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        dim: int,
-        dim_out: int,
-        num_heads: int,
-        feat_size: Size,
-        mlp_ratio: float = 4.0,
-        qkv_bias: bool = True,
-        drop_path: float = 0.0,
-        norm_layer: Norm = nn.LayerNorm,
-        kernel_q: Size = (1, 1),
-        kernel_kv: Size = (1, 1),
-        stride_q: Size = (1, 1),
-        stride_kv: Size = (1, 1),
-        mode: str = "conv",
-        has_cls_token: bool = True,
-        expand_attn: bool = False,
-        pool_first: bool = False,
-        rel_pos_type: str = "spatial",
+        self, dim: int, dim_out: int, num_heads: int, feat_size: Size, mlp_ratio: float = 4.0, qkv_bias: bool = True,
+        drop_path: float = 0.0, norm_layer: Norm = nn.LayerNorm, kernel_q: Size = (1, 1), kernel_kv: Size = (1, 1),
+        stride_q: Size = (1, 1), stride_kv: Size = (1, 1), mode: str = "conv", has_cls_token: bool = True,
+        expand_attn: bool = False, pool_first: bool = False, rel_pos_type: str = "spatial",
         residual_pooling: bool = True,
     ) -> None:
         super().__init__()
@@ -242,26 +217,11 @@ class MultiScaleVitStage(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        dim: int,
-        dim_out: int,
-        depth: int,
-        num_heads: int,
-        feat_size: Size,
-        mlp_ratio: float = 4.0,
-        qkv_bias: bool = True,
-        kernel_q: Size = (1, 1),
-        kernel_kv: Size = (1, 1),
-        stride_q: Size = (1, 1),
-        stride_kv: Size = (1, 1),
-        mode: str = "conv",
-        has_cls_token: bool = True,
-        expand_attn: bool = False,
-        pool_first: bool = False,
-        rel_pos_type: str = "spatial",
-        residual_pooling: bool = True,
-        norm_layer: Norm = nn.LayerNorm,
-        drop_path: float | Sequence[float] = 0.0,
+        self, dim: int, dim_out: int, depth: int, num_heads: int, feat_size: Size, mlp_ratio: float = 4.0,
+        qkv_bias: bool = True, kernel_q: Size = (1, 1), kernel_kv: Size = (1, 1), stride_q: Size = (1, 1),
+        stride_kv: Size = (1, 1), mode: str = "conv", has_cls_token: bool = True, expand_attn: bool = False,
+        pool_first: bool = False, rel_pos_type: str = "spatial", residual_pooling: bool = True,
+        norm_layer: Norm = nn.LayerNorm, drop_path: float | Sequence[float] = 0.0,
     ) -> None:
         super().__init__()
         self.grad_checkpointing = False
@@ -310,38 +270,20 @@ class MultiScaleVit(ImageModel):
 
     tap_layout: ClassVar[str] = "NLC"
     tap_norm: ClassVar[str] = "last"
+    pools: ClassVar[tuple[str, ...]] = ("avg", "token", "")
     classifier_path: ClassVar[str | tuple[str, ...]] = "head.fc"
     default_out_indices: ClassVar[Indices] = 4
 
     def __init__(
-        self,
-        img_size: int | Size = (224, 224),
-        in_chans: int = 3,
-        global_pool: str | None = None,
-        num_classes: int = 1000,
-        drop_path_rate: float = 0.0,
-        drop_rate: float = 0.0,
-        depths: Sequence[int] = (2, 3, 16, 3),
-        embed_dim: int | Sequence[int] = 96,
-        num_heads: int | Sequence[int] = 1,
-        mlp_ratio: float = 4.0,
-        pool_first: bool = False,
-        expand_attn: bool = True,
-        qkv_bias: bool = True,
-        use_cls_token: bool = False,
-        use_abs_pos: bool = False,
-        residual_pooling: bool = True,
-        mode: str = "conv",
-        kernel_qkv: Size = (3, 3),
-        stride_q: Sequence[Size] = ((1, 1), (2, 2), (2, 2), (2, 2)),
-        stride_kv: Sequence[Size] | None = None,
-        stride_kv_adaptive: Size | None = (4, 4),
-        patch_kernel: Size = (7, 7),
-        patch_stride: Size = (4, 4),
-        patch_padding: Size = (3, 3),
-        rel_pos_type: str = "spatial",
-        norm_layer: NormLayer = "layernorm",
-        norm_eps: float = 1e-6,
+        self, img_size: int | Size = (224, 224), in_chans: int = 3, global_pool: str | None = None,
+        num_classes: int = 1000, drop_path_rate: float = 0.0, drop_rate: float = 0.0,
+        depths: Sequence[int] = (2, 3, 16, 3), embed_dim: int | Sequence[int] = 96, num_heads: int | Sequence[int] = 1,
+        mlp_ratio: float = 4.0, pool_first: bool = False, expand_attn: bool = True, qkv_bias: bool = True,
+        use_cls_token: bool = False, use_abs_pos: bool = False, residual_pooling: bool = True, mode: str = "conv",
+        kernel_qkv: Size = (3, 3), stride_q: Sequence[Size] = ((1, 1), (2, 2), (2, 2), (2, 2)),
+        stride_kv: Sequence[Size] | None = None, stride_kv_adaptive: Size | None = (4, 4), patch_kernel: Size = (7, 7),
+        patch_stride: Size = (4, 4), patch_padding: Size = (3, 3), rel_pos_type: str = "spatial",
+        norm_layer: NormLayer = "layernorm", norm_eps: float = 1e-6,
     ) -> None:
         super().__init__()
         count, norm = len(depths), partial(get_norm_layer(norm_layer), eps=norm_eps)
@@ -398,12 +340,10 @@ class MultiScaleVit(ImageModel):
         x = self.pool(x)
         return x if pre_logits else self.head(x)
 
-    def set_global_pool(self, pool_type: str) -> None:
-        if pool_type not in ("avg", "token", ""):
-            raise ValueError(f"unknown global_pool {pool_type!r}; known: 'avg', 'token', ''")
+    def check_pool(self, pool_type: str) -> None:
+        super().check_pool(pool_type)
         if pool_type == "token" and self.cls_token is None:
             raise ValueError("global_pool 'token' needs a class token, which this model does not have")
-        self.global_pool = pool_type
 
     def _format_tap(self, x: Tensor, grid: Any, output_fmt: str, prefix: bool) -> Any:
         return x if output_fmt == "NLC" else super()._format_tap(x, grid, output_fmt, prefix)  # with the class token

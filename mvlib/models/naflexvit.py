@@ -159,9 +159,7 @@ def _uncompiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return run
 
 
-def batch_patchify(
-    x: Tensor, patch_size: Grid, pad: bool = True, channels_last: bool = True
-) -> tuple[Tensor, Grid]:
+def batch_patchify(x: Tensor, patch_size: Grid, pad: bool = True, channels_last: bool = True) -> tuple[Tensor, Grid]:
     """Images (B, C, H, W) cut into flat patches, row by row: (B, rows * columns, P * P * C), and (rows, columns).
 
     Args:
@@ -198,10 +196,7 @@ def embed_grids(patch_coord: Tensor, embed: Callable[[Grid], Tensor]) -> Tensor:
 
 
 def create_attention_mask(
-    patch_valid: Tensor | None,
-    num_prefix_tokens: int = 0,
-    symmetric: bool = True,
-    q_len: int | None = None,
+    patch_valid: Tensor | None, num_prefix_tokens: int = 0, symmetric: bool = True, q_len: int | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> Tensor | None:
     """What is added to attention's logits so that padding is not seen; None where there is none.
@@ -226,10 +221,7 @@ def create_attention_mask(
 
 
 def global_pool_naflex(
-    x: Tensor,
-    patch_valid: Tensor | None = None,
-    pool_type: str = "token",
-    num_prefix_tokens: int = 1,
+    x: Tensor, patch_valid: Tensor | None = None, pool_type: str = "token", num_prefix_tokens: int = 1,
     reduce_include_prefix: bool = False,
 ) -> Tensor:
     """Tokens (B, N, C) -> (B, C), over those that are no padding; as they are where `pool_type` is ""."""
@@ -309,28 +301,14 @@ class NaFlexEmbeds(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        patch_size: int | tuple[int, int] = 16,
-        in_chans: int = 3,
-        embed_dim: int = 768,
-        proj_type: str | None = None,
-        proj_bias: bool = True,
-        class_token: bool = True,
-        reg_tokens: int = 0,
-        dynamic_img_pad: bool = False,
-        default_img_size: int | tuple[int, int] | None = None,
-        pos_embed: str = "learned",
-        pos_embed_grid_size: tuple[int, int] | None = (14, 14),
-        pos_embed_interp_mode: str = "bicubic",
-        pos_embed_ar_preserving: bool = False,
-        pos_embed_antialias: bool = True,
-        pos_embed_align_corners: bool = False,
-        pos_embed_use_grid_sample: bool = False,
-        input_norm_layer: bool | NormLayer = None,
-        proj_norm_layer: bool | NormLayer = None,
-        norm_layer: NormLayer = None,
-        pos_drop_rate: float = 0.0,
-        enable_patch_interpolator: bool = False,
+        self, patch_size: int | tuple[int, int] = 16, in_chans: int = 3, embed_dim: int = 768,
+        proj_type: str | None = None, proj_bias: bool = True, class_token: bool = True, reg_tokens: int = 0,
+        dynamic_img_pad: bool = False, default_img_size: int | tuple[int, int] | None = None,
+        pos_embed: str = "learned", pos_embed_grid_size: tuple[int, int] | None = (14, 14),
+        pos_embed_interp_mode: str = "bicubic", pos_embed_ar_preserving: bool = False, pos_embed_antialias: bool = True,
+        pos_embed_align_corners: bool = False, pos_embed_use_grid_sample: bool = False,
+        input_norm_layer: bool | NormLayer = None, proj_norm_layer: bool | NormLayer = None,
+        norm_layer: NormLayer = None, pos_drop_rate: float = 0.0, enable_patch_interpolator: bool = False,
         channels_last: bool = True,
     ) -> None:
         super().__init__()
@@ -561,12 +539,8 @@ class NaFlexVit(SequenceModel):
     resamples_positions = True  # in each pass
 
     def __init__(
-        self,
-        cfg: NaFlexVitCfg | None = None,
-        in_chans: int = 3,
-        num_classes: int = 1000,
-        img_size: int | tuple[int, int] | None = None,
-        **options: Any,
+        self, cfg: NaFlexVitCfg | None = None, in_chans: int = 3, num_classes: int = 1000,
+        img_size: int | tuple[int, int] | None = None, **options: Any,
     ) -> None:
         super().__init__()
         unknown = options.keys() - {field.name for field in fields(NaFlexVitCfg)}
@@ -631,12 +605,8 @@ class NaFlexVit(SequenceModel):
     # forward
 
     def _embed(
-        self,
-        x: Tensor,
-        patch_coord: Tensor | None = None,
-        patch_valid: Tensor | None = None,
-        attn_mask: Tensor | None = None,
-        left: dict[str, Any] | None = None,
+        self, x: Tensor, patch_coord: Tensor | None = None, patch_valid: Tensor | None = None,
+        attn_mask: Tensor | None = None, left: dict[str, Any] | None = None,
     ) -> tuple[Any, ...]:
         """Images or patches to tokens, rotary embeddings and a mask; `left` is told which patches dropout left."""
         x, grid = self.embeds(x, patch_coord, patch_valid)
@@ -670,10 +640,7 @@ class NaFlexVit(SequenceModel):
         return embed if self.rope_is_mixed else embed.unsqueeze(1)
 
     def forward(
-        self,
-        x: Tensor | dict[str, Tensor],
-        patch_coord: Tensor | None = None,
-        patch_valid: Tensor | None = None,
+        self, x: Tensor | dict[str, Tensor], patch_coord: Tensor | None = None, patch_valid: Tensor | None = None,
         attn_mask: Tensor | None = None,
     ) -> Tensor:
         """Images, or patches, -> logits (B, num_classes), or features where `num_classes` is 0.
@@ -742,9 +709,7 @@ class NaFlexVit(SequenceModel):
         pool_type = self.global_pool if pool_type is None else pool_type
         return global_pool_naflex(x, patch_valid, pool_type, self.num_prefix_tokens, self.pool_include_prefix)
 
-    def forward_head(
-        self, patches: Tensor, pre_logits: bool = False, patch_valid: Tensor | None = None
-    ) -> Tensor:
+    def forward_head(self, patches: Tensor, pre_logits: bool = False, patch_valid: Tensor | None = None) -> Tensor:
         x: Tensor = self.head_drop(self.fc_norm(self.pool(patches, patch_valid=patch_valid)))
         return x if pre_logits else self.head(x)
 
@@ -948,9 +913,7 @@ def _eva_arguments(given: dict[str, Any]) -> dict[str, Any]:
 # --- foreign checkpoints
 
 
-def _from_vit(
-    state_dict: StateDict, model: Any, interpolation: str = "bicubic", antialias: bool = True
-) -> StateDict:
+def _from_vit(state_dict: StateDict, model: Any, interpolation: str = "bicubic", antialias: bool = True) -> StateDict:
     """A vision transformer whose tokens, positions and patches are the model's own, or as `jax_keys` gives it."""
     embeds: Any = model.embeds
     layer_scale = "" if isinstance(model.blocks[0], EvaBlock) else r"\bgamma_(\d)$"  # DeiT-III's name of it

@@ -91,15 +91,8 @@ class NASNetALarge(CellNet):
     """
 
     def __init__(
-        self,
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        stem_size: int = 96,
-        channel_multiplier: int = 2,
-        num_features: int = 4032,
-        output_stride: int = 32,
-        drop_rate: float = 0.0,
-        global_pool: str = "avg",
+        self, num_classes: int = 1000, in_chans: int = 3, stem_size: int = 96, channel_multiplier: int = 2,
+        num_features: int = 4032, output_stride: int = 32, drop_rate: float = 0.0, global_pool: str = "avg",
         pad_type: str = "same",
     ) -> None:
         super().__init__()

@@ -62,15 +62,8 @@ class TransformerLayer(Block):
 
     @placeable
     def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        mlp_ratio: float = 4.0,
-        qkv_bias: bool = False,
-        proj_drop: float = 0.0,
-        attn_drop: float = 0.0,
-        drop_path: float = 0.0,
-        act_layer: ActLayer = nn.GELU,
+        self, dim: int, num_heads: int, mlp_ratio: float = 4.0, qkv_bias: bool = False, proj_drop: float = 0.0,
+        attn_drop: float = 0.0, drop_path: float = 0.0, act_layer: ActLayer = nn.GELU,
         norm_layer: NormLayer = nn.LayerNorm,
     ) -> None:
         super().__init__(
@@ -175,26 +168,12 @@ class Nest(ImageModel):
     feature_form: ClassVar[str] = "flat"
 
     def __init__(
-        self,
-        img_size: int | tuple[int, int] = 224,
-        in_chans: int = 3,
-        patch_size: int = 4,
-        num_levels: int = 3,
-        embed_dims: int | Sequence[int] = (128, 256, 512),
-        num_heads: int | Sequence[int] = (4, 8, 16),
-        depths: int | Sequence[int] = (2, 2, 20),
-        num_classes: int = 1000,
-        mlp_ratio: float = 4.0,
-        qkv_bias: bool = True,
-        drop_rate: float = 0.0,
-        proj_drop_rate: float = 0.0,
-        attn_drop_rate: float = 0.0,
-        drop_path_rate: float = 0.5,
-        norm_layer: NormLayer = None,
-        act_layer: ActLayer = None,
-        pad_type: str = "",
-        weight_init: str = "",
-        global_pool: str = "avg",
+        self, img_size: int | tuple[int, int] = 224, in_chans: int = 3, patch_size: int = 4, num_levels: int = 3,
+        embed_dims: int | Sequence[int] = (128, 256, 512), num_heads: int | Sequence[int] = (4, 8, 16),
+        depths: int | Sequence[int] = (2, 2, 20), num_classes: int = 1000, mlp_ratio: float = 4.0,
+        qkv_bias: bool = True, drop_rate: float = 0.0, proj_drop_rate: float = 0.0, attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.5, norm_layer: NormLayer = None, act_layer: ActLayer = None, pad_type: str = "",
+        weight_init: str = "", global_pool: str = "avg",
     ) -> None:
         super().__init__()
         dims, heads, depths = (to_ntuple(num_levels)(value) for value in (embed_dims, num_heads, depths))

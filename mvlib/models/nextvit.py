@@ -25,9 +25,9 @@ from ..layers.mlp import ConvMlp
 from ..layers.norm import NormLayer, get_norm_layer
 from ..layers.pool import ClassifierHead, shortcut_pool
 from ..layers.stage import Stage
-from ..layers.weight_init import trunc_normal_
+from ..layers.weight_init import init_trunc_normal
 from ..registry import register_model
-from .base import Flow, ImageModel, KeyMap, StateDict, Step
+from .base import Flow, ImageModel, Inits, KeyMap, StateDict, Step
 from .efficientnet_blocks import rename_in_order
 
 if TYPE_CHECKING:
@@ -107,9 +107,8 @@ class NextConvBlock(nn.Module):
 
     @placeable
     def __init__(
-        self, in_chs: int, out_chs: int, stride: int = 1, drop_path: float = 0.0, drop: float = 0.0,
-        head_dim: int = 32, mlp_ratio: float = 3.0, norm_layer: NormLayer = nn.BatchNorm2d,
-        act_layer: ActLayer = nn.ReLU,
+        self, in_chs: int, out_chs: int, stride: int = 1, drop_path: float = 0.0, drop: float = 0.0, head_dim: int = 32,
+        mlp_ratio: float = 3.0, norm_layer: NormLayer = nn.BatchNorm2d, act_layer: ActLayer = nn.ReLU,
     ) -> None:
         super().__init__()
         if out_chs % head_dim:
@@ -272,6 +271,7 @@ class NextViT(ImageModel):
     head_path: ClassVar[str] = "head"
     feature_form: ClassVar[str] = "flat"
     tap_norm: ClassVar[str] = "last"
+    inits: ClassVar[Inits] = {(nn.Linear, nn.Conv2d): init_trunc_normal}
 
     def __init__(
         self, in_chans: int = 3, num_classes: int = 1000, global_pool: str = "avg",
@@ -304,13 +304,6 @@ class NextViT(ImageModel):
         self.head = ClassifierHead(in_chs, num_classes, global_pool, drop_rate)
         self.head_hidden_size = self.head.num_features
         self.init_weights()
-
-    def init_module(self, name: str, module: nn.Module) -> None:
-        super().init_module(name, module)
-        if isinstance(module, (nn.Linear, nn.Conv2d)):
-            trunc_normal_(module.weight, std=0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
 
 
 register_model.variants(__name__, NextViT, {

@@ -107,25 +107,11 @@ class NormFreeBlock(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        in_chs: int,
-        out_chs: int | None = None,
-        stride: int = 1,
-        dilation: int = 1,
-        first_dilation: int | None = None,
-        alpha: float = 1.0,
-        beta: float = 1.0,
-        bottle_ratio: float = 0.25,
-        group_size: int | None = None,
-        ch_div: int = 1,
-        reg: bool = True,
-        extra_conv: bool = False,
-        skipinit: bool = False,
-        attn_layer: Layer | None = None,
-        attn_gain: float = 2.0,
-        act_layer: Layer | None = None,
-        conv_layer: Layer = ScaledStdConv2d,
-        drop_path_rate: float = 0.0,
+        self, in_chs: int, out_chs: int | None = None, stride: int = 1, dilation: int = 1,
+        first_dilation: int | None = None, alpha: float = 1.0, beta: float = 1.0, bottle_ratio: float = 0.25,
+        group_size: int | None = None, ch_div: int = 1, reg: bool = True, extra_conv: bool = False,
+        skipinit: bool = False, attn_layer: Layer | None = None, attn_gain: float = 2.0, act_layer: Layer | None = None,
+        conv_layer: Layer = ScaledStdConv2d, drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
         out_chs, first_dilation, act_layer = out_chs or in_chs, first_dilation or dilation, act_layer or nn.ReLU
@@ -260,34 +246,13 @@ class NormFreeNet(ImageModel):
     feature_form: ClassVar[str] = "flat"
 
     def __init__(
-        self,
-        depths: Sequence[int],
-        channels: Sequence[int],
-        alpha: float = 0.2,
-        stem_type: str = "3x3",
-        stem_chs: int | None = None,
-        group_size: int | None = None,
-        attn_layer: AttnLayer = None,
-        attn_kwargs: Mapping[str, Any] | None = None,
-        attn_gain: float = 2.0,
-        width_factor: float = 1.0,
-        bottle_ratio: float = 0.5,
-        num_features: int = 0,
-        ch_div: int = 8,
-        reg: bool = False,
-        extra_conv: bool = False,
-        gamma_in_act: bool = False,
-        same_padding: bool = False,
-        std_conv_eps: float = 1e-5,
-        skipinit: bool = False,
-        zero_init_fc: bool = False,
-        act_layer: str = "silu",
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        output_stride: int = 32,
-        global_pool: str = "avg",
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
+        self, depths: Sequence[int], channels: Sequence[int], alpha: float = 0.2, stem_type: str = "3x3",
+        stem_chs: int | None = None, group_size: int | None = None, attn_layer: AttnLayer = None,
+        attn_kwargs: Mapping[str, Any] | None = None, attn_gain: float = 2.0, width_factor: float = 1.0,
+        bottle_ratio: float = 0.5, num_features: int = 0, ch_div: int = 8, reg: bool = False, extra_conv: bool = False,
+        gamma_in_act: bool = False, same_padding: bool = False, std_conv_eps: float = 1e-5, skipinit: bool = False,
+        zero_init_fc: bool = False, act_layer: str = "silu", num_classes: int = 1000, in_chans: int = 3,
+        output_stride: int = 32, global_pool: str = "avg", drop_rate: float = 0.0, drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
         for option, value, known in (("output_stride", output_stride, (8, 16, 32)), ("act_layer", act_layer, _GAMMAS)):

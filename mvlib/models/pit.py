@@ -97,25 +97,14 @@ class PoolingVisionTransformer(ImageModel):
 
     tap_layout: ClassVar[str] = "NLC"
     feature_form: ClassVar[str] = "hook"
+    pools: ClassVar[tuple[str, ...]] = ("token", "")
     num_prefix_tokens: int = 1
 
     def __init__(
-        self,
-        img_size: int | Grid = 224,
-        patch_size: int = 16,
-        stride: int = 8,
-        stem_type: str = "overlap",
-        base_dims: Sequence[int] = (48, 48, 48),
-        depth: Sequence[int] = (2, 6, 4),
-        heads: Sequence[int] = (2, 4, 8),
-        mlp_ratio: float = 4.0,
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        global_pool: str = "token",
-        drop_rate: float = 0.0,
-        pos_drop_rate: float = 0.0,
-        proj_drop_rate: float = 0.0,
-        attn_drop_rate: float = 0.0,
+        self, img_size: int | Grid = 224, patch_size: int = 16, stride: int = 8, stem_type: str = "overlap",
+        base_dims: Sequence[int] = (48, 48, 48), depth: Sequence[int] = (2, 6, 4), heads: Sequence[int] = (2, 4, 8),
+        mlp_ratio: float = 4.0, num_classes: int = 1000, in_chans: int = 3, global_pool: str = "token",
+        drop_rate: float = 0.0, pos_drop_rate: float = 0.0, proj_drop_rate: float = 0.0, attn_drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
@@ -165,11 +154,6 @@ class PoolingVisionTransformer(ImageModel):
 
     def pool(self, x: Tensor) -> Tensor:
         return x.mean(dim=1) if self.global_pool else x  # of two tokens, where there is one for distillation
-
-    def set_global_pool(self, pool_type: str) -> None:
-        if pool_type not in ("token", ""):
-            raise ValueError(f"unknown global_pool {pool_type!r}; known: 'token', ''")
-        self.global_pool = pool_type
 
     def no_weight_decay(self) -> set[str]:
         return {"pos_embed", "cls_token"}

@@ -104,13 +104,8 @@ class PNASNet5Large(CellNet):
     """
 
     def __init__(
-        self,
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        output_stride: int = 32,
-        drop_rate: float = 0.0,
-        global_pool: str = "avg",
-        pad_type: str = "",
+        self, num_classes: int = 1000, in_chans: int = 3, output_stride: int = 32, drop_rate: float = 0.0,
+        global_pool: str = "avg", pad_type: str = "",
     ) -> None:
         super().__init__()
         self.begin(num_classes, in_chans, output_stride, "conv_0", 96)

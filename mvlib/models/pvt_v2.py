@@ -10,7 +10,7 @@ Within a stage maps are channels-last.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -35,13 +35,8 @@ class MlpWithDepthwiseConv(OnMap):
 
     @placeable
     def __init__(
-        self,
-        in_features: int,
-        hidden_features: int | None = None,
-        out_features: int | None = None,
-        act_layer: ActLayer = nn.GELU,
-        drop: float = 0.0,
-        extra_relu: bool = False,
+        self, in_features: int, hidden_features: int | None = None, out_features: int | None = None,
+        act_layer: ActLayer = nn.GELU, drop: float = 0.0, extra_relu: bool = False,
     ) -> None:
         super().__init__()
         hidden = hidden_features or in_features
@@ -66,14 +61,8 @@ class Attention(GlobalSubSampleAttn):
 
     @placeable
     def __init__(
-        self,
-        dim: int,
-        num_heads: int = 8,
-        sr_ratio: int = 1,
-        linear_attn: bool = False,
-        qkv_bias: bool = True,
-        attn_drop: float = 0.0,
-        proj_drop: float = 0.0,
+        self, dim: int, num_heads: int = 8, sr_ratio: int = 1, linear_attn: bool = False, qkv_bias: bool = True,
+        attn_drop: float = 0.0, proj_drop: float = 0.0,
     ) -> None:
         super().__init__(dim, num_heads, attn_drop, proj_drop, 1 if linear_attn else sr_ratio)
         if not qkv_bias:
@@ -93,18 +82,9 @@ class Block(OnMap):
 
     @placeable
     def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        mlp_ratio: float = 4.0,
-        sr_ratio: int = 1,
-        linear_attn: bool = False,
-        qkv_bias: bool = False,
-        proj_drop: float = 0.0,
-        attn_drop: float = 0.0,
-        drop_path: float = 0.0,
-        act_layer: ActLayer = nn.GELU,
-        norm_layer: Callable[[int], nn.Module] = LayerNorm,
+        self, dim: int, num_heads: int, mlp_ratio: float = 4.0, sr_ratio: int = 1, linear_attn: bool = False,
+        qkv_bias: bool = False, proj_drop: float = 0.0, attn_drop: float = 0.0, drop_path: float = 0.0,
+        act_layer: ActLayer = nn.GELU, norm_layer: Callable[[int], nn.Module] = LayerNorm,
     ) -> None:
         super().__init__()
         self.norm1 = norm_layer(dim)
@@ -153,19 +133,9 @@ class PyramidVisionTransformerStage(Stage):
 
     @placeable
     def __init__(
-        self,
-        dim: int,
-        dim_out: int,
-        depth: int,
-        downsample: bool = True,
-        num_heads: int = 8,
-        sr_ratio: int = 1,
-        linear_attn: bool = False,
-        mlp_ratio: float = 4.0,
-        qkv_bias: bool = True,
-        proj_drop: float = 0.0,
-        attn_drop: float = 0.0,
-        drop_path: Sequence[float] | float = 0.0,
+        self, dim: int, dim_out: int, depth: int, downsample: bool = True, num_heads: int = 8, sr_ratio: int = 1,
+        linear_attn: bool = False, mlp_ratio: float = 4.0, qkv_bias: bool = True, proj_drop: float = 0.0,
+        attn_drop: float = 0.0, drop_path: Sequence[float] | float = 0.0,
         norm_layer: Callable[[int], nn.Module] = LayerNorm,
     ) -> None:
         super().__init__()
@@ -206,23 +176,14 @@ class PyramidVisionTransformerV2(ImageModel):
     """
 
     feature_form = "flat"
+    pools: ClassVar[tuple[str, ...]] = ("avg", "")
 
     def __init__(
-        self,
-        in_chans: int = 3,
-        num_classes: int = 1000,
-        global_pool: str = "avg",
-        depths: Sequence[int] = (3, 4, 6, 3),
-        embed_dims: Sequence[int] = (64, 128, 256, 512),
-        num_heads: int | Sequence[int] = (1, 2, 4, 8),
-        sr_ratios: int | Sequence[int] = (8, 4, 2, 1),
-        mlp_ratios: float | Sequence[float] = (8.0, 8.0, 4.0, 4.0),
-        qkv_bias: bool = True,
-        linear: bool = False,
-        drop_rate: float = 0.0,
-        proj_drop_rate: float = 0.0,
-        attn_drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
+        self, in_chans: int = 3, num_classes: int = 1000, global_pool: str = "avg",
+        depths: Sequence[int] = (3, 4, 6, 3), embed_dims: Sequence[int] = (64, 128, 256, 512),
+        num_heads: int | Sequence[int] = (1, 2, 4, 8), sr_ratios: int | Sequence[int] = (8, 4, 2, 1),
+        mlp_ratios: float | Sequence[float] = (8.0, 8.0, 4.0, 4.0), qkv_bias: bool = True, linear: bool = False,
+        drop_rate: float = 0.0, proj_drop_rate: float = 0.0, attn_drop_rate: float = 0.0, drop_path_rate: float = 0.0,
         norm_layer: NormLayer = LayerNorm,
     ) -> None:
         super().__init__()
@@ -252,11 +213,6 @@ class PyramidVisionTransformerV2(ImageModel):
 
     def pool(self, x: Tensor) -> Tensor:
         return x.mean(dim=(-1, -2)) if self.global_pool else x
-
-    def set_global_pool(self, pool_type: str) -> None:
-        if pool_type not in ("avg", ""):
-            raise ValueError(f"unknown global_pool {pool_type!r}; known: 'avg', ''")
-        self.global_pool = pool_type
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         return dict(stem=r"^patch_embed", blocks=r"^stages\.(\d+)")

@@ -273,16 +273,9 @@ class QuantizedResNet(_Quantizable, tv.QuantizableResNet):
     body = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
 
     def __init__(
-        self,
-        block: type[QuantizableBasicBlock | QuantizableBottleneck],
-        layers: Sequence[int],
-        /,
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        zero_init_residual: bool = False,
-        groups: int = 1,
-        width_per_group: int = 64,
-        replace_stride_with_dilation: Sequence[bool] | None = None,
+        self, block: type[QuantizableBasicBlock | QuantizableBottleneck], layers: Sequence[int], /,
+        num_classes: int = 1000, in_chans: int = 3, zero_init_residual: bool = False, groups: int = 1,
+        width_per_group: int = 64, replace_stride_with_dilation: Sequence[bool] | None = None,
         norm_layer: Callable[..., nn.Module] | None = None,
     ) -> None:
         _check_channels(in_chans)
@@ -336,14 +329,9 @@ class QuantizedMobileNetV2(_Quantizable, tv.QuantizableMobileNetV2):
     body = ("features",)
 
     def __init__(
-        self,
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        width_mult: float = 1.0,
-        inverted_residual_setting: list[list[int]] | None = None,
-        round_nearest: int = 8,
-        norm_layer: Callable[..., nn.Module] | None = None,
-        dropout: float = 0.2,
+        self, num_classes: int = 1000, in_chans: int = 3, width_mult: float = 1.0,
+        inverted_residual_setting: list[list[int]] | None = None, round_nearest: int = 8,
+        norm_layer: Callable[..., nn.Module] | None = None, dropout: float = 0.2,
     ) -> None:
         _check_channels(in_chans)
         super().__init__(num_classes or 1, width_mult, inverted_residual_setting, round_nearest, MobileNetV2Block,
@@ -380,14 +368,8 @@ class QuantizedMobileNetV3(_Quantizable, tv.QuantizableMobileNetV3):
     body = ("features",)
 
     def __init__(
-        self,
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        width_mult: float = 1.0,
-        reduced_tail: bool = False,
-        dilated: bool = False,
-        norm_layer: Callable[..., nn.Module] | None = None,
-        dropout: float = 0.2,
+        self, num_classes: int = 1000, in_chans: int = 3, width_mult: float = 1.0, reduced_tail: bool = False,
+        dilated: bool = False, norm_layer: Callable[..., nn.Module] | None = None, dropout: float = 0.2,
     ) -> None:
         _check_channels(in_chans)
         blocks, last_chs = _mobilenet_v3_conf("mobilenet_v3_large", width_mult, reduced_tail, dilated)
@@ -467,14 +449,8 @@ class QuantizedGoogLeNet(_Quantizable, tv.QuantizableGoogLeNet):
             "inception4b", "inception4c", "inception4d", "inception4e", "maxpool4", "inception5a", "inception5b")
 
     def __init__(
-        self,
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        aux_logits: bool = False,
-        transform_input: bool = False,
-        init_weights: bool = True,
-        dropout: float = 0.2,
-        dropout_aux: float = 0.7,
+        self, num_classes: int = 1000, in_chans: int = 3, aux_logits: bool = False, transform_input: bool = False,
+        init_weights: bool = True, dropout: float = 0.2, dropout_aux: float = 0.7,
     ) -> None:
         _check_channels(in_chans)
         super().__init__(num_classes or 1, aux_logits, transform_input, init_weights, dropout=dropout,
@@ -505,13 +481,8 @@ class QuantizedInception3(_Quantizable, tv.QuantizableInception3):
     calibration_size = 75  # the smallest image that it takes
 
     def __init__(
-        self,
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        aux_logits: bool = False,
-        transform_input: bool = False,
-        init_weights: bool = True,
-        dropout: float = 0.5,
+        self, num_classes: int = 1000, in_chans: int = 3, aux_logits: bool = False, transform_input: bool = False,
+        init_weights: bool = True, dropout: float = 0.5,
     ) -> None:
         _check_channels(in_chans)
         super().__init__(num_classes or 1, aux_logits, transform_input, init_weights=init_weights, dropout=dropout)
@@ -530,9 +501,7 @@ def _check_channels(in_chans: int) -> None:
 Model = TypeVar("Model", bound=_Quantizable)
 
 
-def _create(
-    model_class: type[Model], *structure: Any, quantize: bool, backend: str | None, **kwargs: Any
-) -> Model:
+def _create(model_class: type[Model], *structure: Any, quantize: bool, backend: str | None, **kwargs: Any) -> Model:
     """A model with random weights: float, or int8 for the backend."""
     parameters = inspect.signature(model_class.__init__).parameters.values()
     known = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]

@@ -26,8 +26,9 @@ from ..layers.norm import LayerNorm
 from ..layers.patch_embed import PatchEmbed
 from ..layers.pos_embed import resample_grid
 from ..layers.rope import RotaryEmbeddingCat
+from ..layers.weight_init import init_trunc_normal
 from ..registry import register_model
-from .base import Flow, ImageModel, Indices, KeyMap, StateDict, Step, rename_keys
+from .base import Flow, ImageModel, Indices, Inits, KeyMap, StateDict, Step, rename_keys
 from .eva_blocks import EvaBlock
 
 if TYPE_CHECKING:
@@ -77,11 +78,7 @@ class Qwen3VitPatchMerger(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        dim: int,
-        merge_size: int = 2,
-        out_features: int = 0,
-        norm_layer: Callable[[int], nn.Module] = LayerNorm,
+        self, dim: int, merge_size: int = 2, out_features: int = 0, norm_layer: Callable[[int], nn.Module] = LayerNorm,
         act_layer: Callable[[], nn.Module] = nn.GELU,
     ) -> None:
         super().__init__()
@@ -106,7 +103,6 @@ class _Tower(ImageModel):
     tap_norm: ClassVar[str] = "all"  # there is none, and what follows the blocks fits each of them
     resamples_positions = True  # in each pass
     num_prefix_tokens = 0
-    pools: ClassVar[tuple[str, ...]]
 
     def follow(self, path: str, depth: int, embed_dim: int, stride: int, neck: list[Step]) -> None:
         """Make the flow, whose modules are at `path` ("encoder.", or nothing)."""
@@ -121,10 +117,6 @@ class _Tower(ImageModel):
 
     def norm_tap(self, x: Tensor, index: int) -> Tensor:
         return x
-
-    def check_pool(self, pool_type: str) -> None:
-        if pool_type not in self.pools:
-            raise ValueError(f"unknown global_pool {pool_type!r}; known: {', '.join(map(repr, self.pools))}")
 
     def forward_intermediates(  # type: ignore[override]  # timm's order, with prefix tokens first
         self,
@@ -172,28 +164,14 @@ class Qwen3VitEncoder(_Tower):
     classifier_path: ClassVar[tuple[str, ...]] = ()
     output_fmt: ClassVar[str] = "NHWC"  # timm's name of the layout of features
     pools: ClassVar[tuple[str, ...]] = ("", "avg", "merge")
+    inits: ClassVar[Inits] = {nn.Linear: init_trunc_normal}
 
     def __init__(
-        self,
-        img_size: int | Size = 768,
-        patch_size: int = 16,
-        in_chans: int = 3,
-        out_features: int = 0,
-        global_pool: str = "merge",
-        embed_dim: int = 1152,
-        depth: int = 27,
-        num_heads: int = 16,
-        mlp_ratio: float = 4304 / 1152,
-        merge_size: int = 2,
-        pos_embed_grid_size: int = 48,
-        rope_temperature: float = 10000.0,
-        norm_eps: float = 1e-6,
-        act_layer: ActLayer = None,
-        proj_drop_rate: float = 0.0,
-        attn_drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-        *,
-        num_classes: int = 0,
+        self, img_size: int | Size = 768, patch_size: int = 16, in_chans: int = 3, out_features: int = 0,
+        global_pool: str = "merge", embed_dim: int = 1152, depth: int = 27, num_heads: int = 16,
+        mlp_ratio: float = 4304 / 1152, merge_size: int = 2, pos_embed_grid_size: int = 48,
+        rope_temperature: float = 10000.0, norm_eps: float = 1e-6, act_layer: ActLayer = None,
+        proj_drop_rate: float = 0.0, attn_drop_rate: float = 0.0, drop_path_rate: float = 0.0, *, num_classes: int = 0,
         drop_rate: float = 0.0,
     ) -> None:
         super().__init__()
@@ -260,12 +238,6 @@ class Qwen3VitEncoder(_Tower):
     def reset_parameters(self) -> None:
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
 
-    def init_module(self, name: str, module: nn.Module) -> None:
-        super().init_module(name, module)
-        if isinstance(module, nn.Linear):
-            nn.init.trunc_normal_(module.weight, std=0.02)
-            nn.init.zeros_(module.bias)
-
     def no_weight_decay(self) -> set[str]:
         return {"pos_embed"}
 
@@ -300,28 +272,11 @@ class Qwen3VitClassifier(_Tower):
     pools: ClassVar[tuple[str, ...]] = ("", "avg")
 
     def __init__(
-        self,
-        img_size: int | Size = 768,
-        patch_size: int = 16,
-        in_chans: int = 3,
-        num_classes: int = 1000,
-        global_pool: str = "avg",
-        encoder_pool: str = "",
-        out_features: int = 0,
-        embed_dim: int = 1152,
-        depth: int = 27,
-        num_heads: int = 16,
-        mlp_ratio: float = 4304 / 1152,
-        merge_size: int = 2,
-        pos_embed_grid_size: int = 48,
-        rope_temperature: float = 10000.0,
-        norm_eps: float = 1e-6,
-        act_layer: ActLayer = None,
-        final_norm: bool = True,
-        drop_rate: float = 0.0,
-        proj_drop_rate: float = 0.0,
-        attn_drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
+        self, img_size: int | Size = 768, patch_size: int = 16, in_chans: int = 3, num_classes: int = 1000,
+        global_pool: str = "avg", encoder_pool: str = "", out_features: int = 0, embed_dim: int = 1152, depth: int = 27,
+        num_heads: int = 16, mlp_ratio: float = 4304 / 1152, merge_size: int = 2, pos_embed_grid_size: int = 48,
+        rope_temperature: float = 10000.0, norm_eps: float = 1e-6, act_layer: ActLayer = None, final_norm: bool = True,
+        drop_rate: float = 0.0, proj_drop_rate: float = 0.0, attn_drop_rate: float = 0.0, drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
         self.check_pool(global_pool)
@@ -349,10 +304,6 @@ class Qwen3VitClassifier(_Tower):
         """Features -> (B, num_features), normed; (B, N, num_features) where there is no pooling."""
         x = x.flatten(1, -2)
         return self.norm(x.mean(dim=1) if self.global_pool == "avg" else x)
-
-    def set_global_pool(self, pool_type: str) -> None:
-        self.check_pool(pool_type)
-        self.global_pool = pool_type
 
     def prune_intermediate_layers(
         self, indices: Indices = 1, prune_norm: bool = False, prune_head: bool = True

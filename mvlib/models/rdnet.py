@@ -38,9 +38,7 @@ class Block(nn.Module):
     """
 
     @placeable
-    def __init__(
-        self, in_chs: int, inter_chs: int, out_chs: int, norm_layer: NormLayer, act_layer: ActLayer
-    ) -> None:
+    def __init__(self, in_chs: int, inter_chs: int, out_chs: int, norm_layer: NormLayer, act_layer: ActLayer) -> None:
         super().__init__()
         self.layers = nn.Sequential(
             nn.Conv2d(in_chs, in_chs, 7, padding=3, groups=in_chs), get_norm_layer(norm_layer)(in_chs),
@@ -54,9 +52,7 @@ class BlockESE(Block):
     """`Block` with channel attention at its end."""
 
     @placeable
-    def __init__(
-        self, in_chs: int, inter_chs: int, out_chs: int, norm_layer: NormLayer, act_layer: ActLayer
-    ) -> None:
+    def __init__(self, in_chs: int, inter_chs: int, out_chs: int, norm_layer: NormLayer, act_layer: ActLayer) -> None:
         super().__init__(in_chs, inter_chs, out_chs, norm_layer, act_layer)
         self.layers.append(EffectiveSEModule(out_chs))
 

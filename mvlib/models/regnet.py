@@ -103,15 +103,8 @@ def adjust_widths_groups_comp(
 
 
 def downsample_conv(
-    in_chs: int,
-    out_chs: int,
-    kernel_size: int = 1,
-    stride: int = 1,
-    dilation: int = 1,
-    norm_layer: NormLayer = None,
-    preact: bool = False,
-    device: Any = None,
-    dtype: Any = None,
+    in_chs: int, out_chs: int, kernel_size: int = 1, stride: int = 1, dilation: int = 1, norm_layer: NormLayer = None,
+    preact: bool = False, device: Any = None, dtype: Any = None,
 ) -> nn.Module:
     """A shortcut's convolution, with a norm (batch norm unless given) but for `preact`; 1x1 where it changes no size.
 
@@ -126,15 +119,8 @@ def downsample_conv(
 
 
 def downsample_avg(
-    in_chs: int,
-    out_chs: int,
-    kernel_size: int = 1,
-    stride: int = 1,
-    dilation: int = 1,
-    norm_layer: NormLayer = None,
-    preact: bool = False,
-    device: Any = None,
-    dtype: Any = None,
+    in_chs: int, out_chs: int, kernel_size: int = 1, stride: int = 1, dilation: int = 1, norm_layer: NormLayer = None,
+    preact: bool = False, device: Any = None, dtype: Any = None,
 ) -> nn.Sequential:
     """Average pooling and a 1x1 convolution, whatever `kernel_size` is. Shapes and arguments as `downsample_conv`."""
     conv = downsample_conv(in_chs, out_chs, norm_layer=norm_layer, preact=preact, device=device, dtype=dtype)
@@ -142,15 +128,8 @@ def downsample_avg(
 
 
 def create_shortcut(
-    downsample_type: str | None,
-    in_chs: int,
-    out_chs: int,
-    kernel_size: int,
-    stride: int,
-    dilation: tuple[int, int] = (1, 1),
-    norm_layer: NormLayer = None,
-    preact: bool = False,
-    device: Any = None,
+    downsample_type: str | None, in_chs: int, out_chs: int, kernel_size: int, stride: int,
+    dilation: tuple[int, int] = (1, 1), norm_layer: NormLayer = None, preact: bool = False, device: Any = None,
     dtype: Any = None,
 ) -> nn.Module | None:
     """What a block's input passes on its way to the output; None where the shapes differ and there is no such way.
@@ -190,20 +169,10 @@ class Bottleneck(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        in_chs: int,
-        out_chs: int,
-        stride: int = 1,
-        dilation: tuple[int, int] = (1, 1),
-        bottle_ratio: float = 1.0,
-        group_size: int = 1,
-        se_ratio: float = 0.25,
-        downsample: str | None = "conv1x1",
-        linear_out: bool = False,
-        act_layer: ActLayer = nn.ReLU,
-        norm_layer: NormLayer = nn.BatchNorm2d,
-        drop_block: Callable[..., nn.Module] | None = None,
-        drop_path_rate: float = 0.0,
+        self, in_chs: int, out_chs: int, stride: int = 1, dilation: tuple[int, int] = (1, 1), bottle_ratio: float = 1.0,
+        group_size: int = 1, se_ratio: float = 0.25, downsample: str | None = "conv1x1", linear_out: bool = False,
+        act_layer: ActLayer = nn.ReLU, norm_layer: NormLayer = nn.BatchNorm2d,
+        drop_block: Callable[..., nn.Module] | None = None, drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
         inner = round(out_chs * bottle_ratio)
@@ -234,20 +203,10 @@ class PreBottleneck(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        in_chs: int,
-        out_chs: int,
-        stride: int = 1,
-        dilation: tuple[int, int] = (1, 1),
-        bottle_ratio: float = 1.0,
-        group_size: int = 1,
-        se_ratio: float = 0.25,
-        downsample: str | None = "conv1x1",
-        linear_out: bool = False,
-        act_layer: ActLayer = nn.ReLU,
-        norm_layer: NormLayer = nn.BatchNorm2d,
-        drop_block: Callable[..., nn.Module] | None = None,
-        drop_path_rate: float = 0.0,
+        self, in_chs: int, out_chs: int, stride: int = 1, dilation: tuple[int, int] = (1, 1), bottle_ratio: float = 1.0,
+        group_size: int = 1, se_ratio: float = 0.25, downsample: str | None = "conv1x1", linear_out: bool = False,
+        act_layer: ActLayer = nn.ReLU, norm_layer: NormLayer = nn.BatchNorm2d,
+        drop_block: Callable[..., nn.Module] | None = None, drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
         inner = round(out_chs * bottle_ratio)
@@ -294,14 +253,8 @@ class RegStage(nn.Sequential):
     """
 
     def __init__(
-        self,
-        depth: int,
-        in_chs: int,
-        out_chs: int,
-        stride: int,
-        dilation: int,
-        drop_path_rates: Sequence[float] | None = None,
-        block_fn: Callable[..., nn.Module] = Bottleneck,
+        self, depth: int, in_chs: int, out_chs: int, stride: int, dilation: int,
+        drop_path_rates: Sequence[float] | None = None, block_fn: Callable[..., nn.Module] = Bottleneck,
         **block_kwargs: Any,
     ) -> None:
         super().__init__()
@@ -353,28 +306,11 @@ class RegNet(ImageModel):
     feature_form: ClassVar[str] = "list"
 
     def __init__(
-        self,
-        depth: int = 21,
-        w0: int = 80,
-        wa: float = 42.63,
-        wm: float = 2.66,
-        group_size: int = 24,
-        bottle_ratio: float = 1.0,
-        se_ratio: float = 0.0,
-        group_min_ratio: float = 0.0,
-        stem_width: int = 32,
-        downsample: str | None = "conv1x1",
-        linear_out: bool = False,
-        preact: bool = False,
-        num_features: int = 0,
-        act_layer: ActLayer = "relu",
-        norm_layer: NormLayer = "batchnorm",
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        output_stride: int = 32,
-        global_pool: str = "avg",
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
+        self, depth: int = 21, w0: int = 80, wa: float = 42.63, wm: float = 2.66, group_size: int = 24,
+        bottle_ratio: float = 1.0, se_ratio: float = 0.0, group_min_ratio: float = 0.0, stem_width: int = 32,
+        downsample: str | None = "conv1x1", linear_out: bool = False, preact: bool = False, num_features: int = 0,
+        act_layer: ActLayer = "relu", norm_layer: NormLayer = "batchnorm", num_classes: int = 1000, in_chans: int = 3,
+        output_stride: int = 32, global_pool: str = "avg", drop_rate: float = 0.0, drop_path_rate: float = 0.0,
         zero_init_last: bool = True,
     ) -> None:
         super().__init__()

@@ -291,21 +291,12 @@ class RepVit(ImageModel):
 
     feature_form: ClassVar[str] = "flat"
     classifier_path: ClassVar[str | tuple[str, ...]] = ("head.head", "head.head_dist")
+    pools: ClassVar[tuple[str, ...]] = ("avg", "")
 
     def __init__(
-        self,
-        in_chans: int = 3,
-        img_size: int = 224,
-        embed_dim: Sequence[int] = (48,),
-        depth: Sequence[int] = (2,),
-        mlp_ratio: float | Sequence[float] = 2,
-        global_pool: str = "avg",
-        kernel_size: int = 3,
-        num_classes: int = 1000,
-        act_layer: ActLayer = nn.GELU,
-        distillation: bool = True,
-        drop_rate: float = 0.0,
-        legacy: bool = False,
+        self, in_chans: int = 3, img_size: int = 224, embed_dim: Sequence[int] = (48,), depth: Sequence[int] = (2,),
+        mlp_ratio: float | Sequence[float] = 2, global_pool: str = "avg", kernel_size: int = 3, num_classes: int = 1000,
+        act_layer: ActLayer = nn.GELU, distillation: bool = True, drop_rate: float = 0.0, legacy: bool = False,
     ) -> None:
         super().__init__()
         ratios = to_ntuple(len(embed_dim))(mlp_ratio)
@@ -359,11 +350,6 @@ class RepVit(ImageModel):
 
     def pool(self, x: Tensor) -> Tensor:
         return x.mean((2, 3)) if self.global_pool else x
-
-    def set_global_pool(self, pool_type: str) -> None:
-        if pool_type not in ("avg", ""):
-            raise ValueError(f"unknown global_pool {pool_type!r}; known: 'avg', ''")
-        self.global_pool = pool_type
 
     def init_module(self, name: str, module: nn.Module) -> None:
         super().init_module(name, module)

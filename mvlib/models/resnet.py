@@ -116,22 +116,10 @@ class BasicBlock(ResidualBlock):
 
     @placeable
     def __init__(
-        self,
-        inplanes: int,
-        planes: int,
-        stride: int = 1,
-        downsample: nn.Module | None = None,
-        cardinality: int = 1,
-        base_width: int = 64,
-        reduce_first: int = 1,
-        dilation: int = 1,
-        first_dilation: int | None = None,
-        act_layer: Layer = nn.ReLU,
-        norm_layer: Layer = nn.BatchNorm2d,
-        attn_layer: AttnLayer = None,
-        aa_layer: AaLayer = None,
-        drop_block: Layer | None = None,
-        drop_path: nn.Module | None = None,
+        self, inplanes: int, planes: int, stride: int = 1, downsample: nn.Module | None = None, cardinality: int = 1,
+        base_width: int = 64, reduce_first: int = 1, dilation: int = 1, first_dilation: int | None = None,
+        act_layer: Layer = nn.ReLU, norm_layer: Layer = nn.BatchNorm2d, attn_layer: AttnLayer = None,
+        aa_layer: AaLayer = None, drop_block: Layer | None = None, drop_path: nn.Module | None = None,
     ) -> None:
         super().__init__()
         if cardinality != 1 or base_width != 64:
@@ -165,22 +153,10 @@ class Bottleneck(ResidualBlock):
 
     @placeable
     def __init__(
-        self,
-        inplanes: int,
-        planes: int,
-        stride: int = 1,
-        downsample: nn.Module | None = None,
-        cardinality: int = 1,
-        base_width: int = 64,
-        reduce_first: int = 1,
-        dilation: int = 1,
-        first_dilation: int | None = None,
-        act_layer: Layer = nn.ReLU,
-        norm_layer: Layer = nn.BatchNorm2d,
-        attn_layer: AttnLayer = None,
-        aa_layer: AaLayer = None,
-        drop_block: Layer | None = None,
-        drop_path: nn.Module | None = None,
+        self, inplanes: int, planes: int, stride: int = 1, downsample: nn.Module | None = None, cardinality: int = 1,
+        base_width: int = 64, reduce_first: int = 1, dilation: int = 1, first_dilation: int | None = None,
+        act_layer: Layer = nn.ReLU, norm_layer: Layer = nn.BatchNorm2d, attn_layer: AttnLayer = None,
+        aa_layer: AaLayer = None, drop_block: Layer | None = None, drop_path: nn.Module | None = None,
     ) -> None:
         super().__init__()
         width = planes * base_width // 64 * cardinality
@@ -215,13 +191,8 @@ def _conv3x3(in_chs: int, out_chs: int, stride: int = 1, dilation: int = 1, grou
 
 
 def downsample_conv(
-    in_channels: int,
-    out_channels: int,
-    kernel_size: int,
-    stride: int = 1,
-    dilation: int = 1,
-    first_dilation: int | None = None,
-    norm_layer: Layer | None = None,
+    in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, dilation: int = 1,
+    first_dilation: int | None = None, norm_layer: Layer | None = None,
 ) -> nn.Sequential:
     """A shortcut that changes shape by a convolution; arguments as of the stage's first block."""
     first_dilation = first_dilation or dilation
@@ -233,13 +204,8 @@ def downsample_conv(
 
 
 def downsample_avg(
-    in_channels: int,
-    out_channels: int,
-    kernel_size: int,
-    stride: int = 1,
-    dilation: int = 1,
-    first_dilation: int | None = None,
-    norm_layer: Layer | None = None,
+    in_channels: int, out_channels: int, kernel_size: int, stride: int = 1, dilation: int = 1,
+    first_dilation: int | None = None, norm_layer: Layer | None = None,
 ) -> nn.Sequential:
     """A shortcut that shrinks by an average pool before a 1x1 convolution; arguments as of the other."""
     conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
@@ -276,17 +242,9 @@ def drop_blocks(drop_prob: float = 0.0) -> list[Layer | None]:
 
 
 def make_blocks(
-    block_fns: Sequence[Layer],
-    channels: Sequence[int],
-    block_repeats: Sequence[int],
-    inplanes: int,
-    reduce_first: int = 1,
-    output_stride: int = 32,
-    down_kernel_size: int = 1,
-    avg_down: bool = False,
-    drop_block_rate: float = 0.0,
-    drop_path_rate: float = 0.0,
-    **kwargs: Any,
+    block_fns: Sequence[Layer], channels: Sequence[int], block_repeats: Sequence[int], inplanes: int,
+    reduce_first: int = 1, output_stride: int = 32, down_kernel_size: int = 1, avg_down: bool = False,
+    drop_block_rate: float = 0.0, drop_path_rate: float = 0.0, **kwargs: Any,
 ) -> tuple[list[tuple[str, nn.Sequential]], list[dict[str, Any]]]:
     """The stages of a `ResNet`.
 
@@ -365,29 +323,12 @@ class ResNet(ImageModel):
     feature_form: ClassVar[str] = "list"
 
     def __init__(
-        self,
-        block: Block | Sequence[Block],
-        layers: Sequence[int],
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        output_stride: int = 32,
-        global_pool: str = "avg",
-        cardinality: int = 1,
-        base_width: int = 64,
-        stem_width: int = 64,
-        stem_type: str = "",
-        replace_stem_pool: bool = False,
-        block_reduce_first: int = 1,
-        down_kernel_size: int = 1,
-        avg_down: bool = False,
-        channels: Sequence[int] = (64, 128, 256, 512),
-        act_layer: ActLayer = nn.ReLU,
-        norm_layer: NormLayer = nn.BatchNorm2d,
-        aa_layer: AaLayer = None,
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-        drop_block_rate: float = 0.0,
-        zero_init_last: bool = True,
+        self, block: Block | Sequence[Block], layers: Sequence[int], num_classes: int = 1000, in_chans: int = 3,
+        output_stride: int = 32, global_pool: str = "avg", cardinality: int = 1, base_width: int = 64,
+        stem_width: int = 64, stem_type: str = "", replace_stem_pool: bool = False, block_reduce_first: int = 1,
+        down_kernel_size: int = 1, avg_down: bool = False, channels: Sequence[int] = (64, 128, 256, 512),
+        act_layer: ActLayer = nn.ReLU, norm_layer: NormLayer = nn.BatchNorm2d, aa_layer: AaLayer = None,
+        drop_rate: float = 0.0, drop_path_rate: float = 0.0, drop_block_rate: float = 0.0, zero_init_last: bool = True,
         block_args: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()

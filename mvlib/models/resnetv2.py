@@ -244,11 +244,7 @@ def is_stem_deep(stem_type: str) -> bool:
 
 
 def create_resnetv2_stem(
-    in_chs: int,
-    out_chs: int = 64,
-    stem_type: str = "",
-    preact: bool = True,
-    conv_layer: Layer = StdConv2d,
+    in_chs: int, out_chs: int = 64, stem_type: str = "", preact: bool = True, conv_layer: Layer = StdConv2d,
     norm_layer: Layer = _NORM,
 ) -> nn.Sequential:
     """Strided convolution and max pool (B, in_chs, H, W) -> (B, out_chs, H / 4, W / 4); see `ResNetV2`.
@@ -315,25 +311,11 @@ class ResNetV2(ImageModel):
     tap_norm: ClassVar[str] = "last"
 
     def __init__(
-        self,
-        layers: Sequence[int],
-        channels: Sequence[int] = (256, 512, 1024, 2048),
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        global_pool: str = "avg",
-        output_stride: int = 32,
-        width_factor: float = 1,
-        stem_chs: int = 64,
-        stem_type: str = "",
-        avg_down: bool = False,
-        preact: bool = True,
-        basic: bool = False,
-        bottle_ratio: float = 0.25,
-        act_layer: ActLayer = nn.ReLU,
-        norm_layer: NormLayer = _NORM,
-        conv_layer: Layer = StdConv2d,
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
+        self, layers: Sequence[int], channels: Sequence[int] = (256, 512, 1024, 2048), num_classes: int = 1000,
+        in_chans: int = 3, global_pool: str = "avg", output_stride: int = 32, width_factor: float = 1,
+        stem_chs: int = 64, stem_type: str = "", avg_down: bool = False, preact: bool = True, basic: bool = False,
+        bottle_ratio: float = 0.25, act_layer: ActLayer = nn.ReLU, norm_layer: NormLayer = _NORM,
+        conv_layer: Layer = StdConv2d, drop_rate: float = 0.0, drop_path_rate: float = 0.0,
         zero_init_last: bool = False,
     ) -> None:
         super().__init__()

@@ -52,17 +52,8 @@ class LinearBottleneck(nn.Module):
     """
 
     def __init__(
-        self,
-        in_chs: int,
-        out_chs: int,
-        stride: int,
-        dilation: int = 1,
-        exp_ratio: float = 1.0,
-        se_ratio: float = 0.0,
-        ch_div: int = 1,
-        act_layer: ActLayer = "swish",
-        dw_act_layer: ActLayer = "relu6",
-        drop_path: float = 0.0,
+        self, in_chs: int, out_chs: int, stride: int, dilation: int = 1, exp_ratio: float = 1.0, se_ratio: float = 0.0,
+        ch_div: int = 1, act_layer: ActLayer = "swish", dw_act_layer: ActLayer = "relu6", drop_path: float = 0.0,
         use_shortcut: bool = True,
     ) -> None:
         super().__init__()
@@ -119,21 +110,10 @@ class RexNet(MobileInit):
     feature_form: ClassVar[str] = "flat"
 
     def __init__(
-        self,
-        in_chans: int = 3,
-        num_classes: int = 1000,
-        global_pool: str = "avg",
-        output_stride: int = 32,
-        initial_chs: int = 16,
-        final_chs: int = 180,
-        width_mult: float = 1.0,
-        depth_mult: float = 1.0,
-        se_ratio: float = 1 / 12,
-        ch_div: int = 1,
-        act_layer: ActLayer = "swish",
-        dw_act_layer: ActLayer = "relu6",
-        drop_rate: float = 0.2,
-        drop_path_rate: float = 0.0,
+        self, in_chans: int = 3, num_classes: int = 1000, global_pool: str = "avg", output_stride: int = 32,
+        initial_chs: int = 16, final_chs: int = 180, width_mult: float = 1.0, depth_mult: float = 1.0,
+        se_ratio: float = 1 / 12, ch_div: int = 1, act_layer: ActLayer = "swish", dw_act_layer: ActLayer = "relu6",
+        drop_rate: float = 0.2, drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
         if output_stride not in (8, 16, 32):

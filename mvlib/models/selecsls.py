@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from ..layers.helpers import placeable
 from ..layers.padding import get_padding
 from ..layers.pool import GlobalPool2d
+from ..layers.weight_init import init_kaiming
 from ..registry import register_model
-from .base import Flow, ImageModel, Indices, Step
+from .base import Flow, ImageModel, Indices, Inits, Step
 
 if TYPE_CHECKING:
     from ._variants.selecsls import *
@@ -105,16 +106,11 @@ class SelecSls(ImageModel):
     classifier_path: ClassVar[str] = "fc"
     feature_form: ClassVar[str] = "flat"
     default_out_indices: ClassVar[Indices] = (0, 1, 2, 3, 4)
+    inits: ClassVar[Inits] = {nn.Conv2d: init_kaiming}
 
     def __init__(
-        self,
-        features: Sequence[tuple[int, int, int]],
-        head: Sequence[int],
-        last_kernel_size: int = 1,
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        drop_rate: float = 0.0,
-        global_pool: str = "avg",
+        self, features: Sequence[tuple[int, int, int]], head: Sequence[int], last_kernel_size: int = 1,
+        num_classes: int = 1000, in_chans: int = 3, drop_rate: float = 0.0, global_pool: str = "avg",
     ) -> None:
         super().__init__()
         self.num_classes, self.in_chans = num_classes, in_chans
@@ -150,11 +146,6 @@ class SelecSls(ImageModel):
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         return dict(stem=r"^stem", blocks=r"^features\.(\d+)", blocks_head=r"^head")
-
-    def init_module(self, name: str, module: nn.Module) -> None:
-        super().init_module(name, module)
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
 _42, _60, _84 = (dict(features=features) for features in (

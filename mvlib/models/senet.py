@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from ..layers import channel_attention
 from ..layers.helpers import placeable
 from ..layers.pool import GlobalPool2d
+from ..layers.weight_init import init_kaiming
 from ..registry import register_model
-from .base import Flow, ImageModel, Step
+from .base import Flow, ImageModel, Inits, Step
 
 if TYPE_CHECKING:
     from ._variants.senet import *
@@ -169,21 +170,12 @@ class SENet(ImageModel):
 
     classifier_path: ClassVar[str] = "last_linear"
     feature_form: ClassVar[str] = "list"
+    inits: ClassVar[Inits] = {nn.Conv2d: init_kaiming}
 
     def __init__(
-        self,
-        block: type[Bottleneck | SEResNetBlock],
-        layers: Sequence[int],
-        groups: int = 1,
-        reduction: int = 16,
-        drop_rate: float = 0.2,
-        in_chans: int = 3,
-        inplanes: int = 64,
-        input_3x3: bool = False,
-        downsample_kernel_size: int = 1,
-        downsample_padding: int = 0,
-        num_classes: int = 1000,
-        global_pool: str = "avg",
+        self, block: type[Bottleneck | SEResNetBlock], layers: Sequence[int], groups: int = 1, reduction: int = 16,
+        drop_rate: float = 0.2, in_chans: int = 3, inplanes: int = 64, input_3x3: bool = False,
+        downsample_kernel_size: int = 1, downsample_padding: int = 0, num_classes: int = 1000, global_pool: str = "avg",
     ) -> None:
         super().__init__()
         if len(layers) != 4:
@@ -219,11 +211,6 @@ class SENet(ImageModel):
         self.head_hidden_size = chs * self.global_pool.out_factor
         self.last_linear = self.make_classifier(num_classes)
         self.init_weights()
-
-    def init_module(self, name: str, module: nn.Module) -> None:
-        super().init_module(name, module)
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
 _50, _101, _152 = (3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3)

@@ -79,13 +79,8 @@ class ShuffleNetV2(ImageModel):
     classifier_path: ClassVar[str] = "fc"
 
     def __init__(
-        self,
-        layers: Sequence[int] = (4, 8, 4),
-        channels: Sequence[int] = (24, 116, 232, 464, 1024),
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        output_stride: int = 32,
-        drop_rate: float = 0.0,
+        self, layers: Sequence[int] = (4, 8, 4), channels: Sequence[int] = (24, 116, 232, 464, 1024),
+        num_classes: int = 1000, in_chans: int = 3, output_stride: int = 32, drop_rate: float = 0.0,
         global_pool: str = "avg",
     ) -> None:
         super().__init__()

@@ -69,11 +69,7 @@ class SqueezeNet(ImageModel):
     pool_path: ClassVar[str] = "classifier.3"
 
     def __init__(
-        self,
-        version: str = "1_0",
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        drop_rate: float = 0.5,
+        self, version: str = "1_0", num_classes: int = 1000, in_chans: int = 3, drop_rate: float = 0.5,
         global_pool: str = "avg",
     ) -> None:
         super().__init__()

@@ -51,9 +51,7 @@ class Block(nn.Module):
     """
 
     @placeable
-    def __init__(
-        self, dim: int, mlp_ratio: int = 3, drop_path: float = 0.0, act_layer: ActLayer = nn.ReLU6
-    ) -> None:
+    def __init__(self, dim: int, mlp_ratio: int = 3, drop_path: float = 0.0, act_layer: ActLayer = nn.ReLU6) -> None:
         super().__init__()
         self.dwconv = ConvBN(dim, dim, 7, padding=3, groups=dim)
         self.f1 = ConvBN(dim, mlp_ratio * dim, with_bn=False)
@@ -94,17 +92,9 @@ class StarNet(ImageModel):
     tap_norm: ClassVar[str] = "last"
 
     def __init__(
-        self,
-        base_dim: int = 32,
-        depths: Sequence[int] = (3, 3, 12, 5),
-        mlp_ratio: int = 4,
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-        act_layer: ActLayer = nn.ReLU6,
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        global_pool: str = "avg",
-        output_stride: int = 32,
+        self, base_dim: int = 32, depths: Sequence[int] = (3, 3, 12, 5), mlp_ratio: int = 4, drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0, act_layer: ActLayer = nn.ReLU6, num_classes: int = 1000, in_chans: int = 3,
+        global_pool: str = "avg", output_stride: int = 32,
     ) -> None:
         super().__init__()
         if output_stride != 32:

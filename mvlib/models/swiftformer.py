@@ -20,8 +20,9 @@ from ..layers.drop import DropPath, drop_path_rates
 from ..layers.helpers import placeable, to_2tuple
 from ..layers.norm import NormLayer, get_norm_layer
 from ..layers.pool import GlobalPool2d
+from ..layers.weight_init import init_trunc_normal
 from ..registry import register_model
-from .base import Flow, ImageModel, KeyMap, StateDict, Step, rename_keys
+from .base import Flow, ImageModel, Inits, KeyMap, StateDict, Step, rename_keys
 from .distilled import Distilled
 
 if TYPE_CHECKING:
@@ -213,6 +214,7 @@ class SwiftFormer(Distilled):
 
     feature_form: ClassVar[str] = "flat"
     tap_norm: ClassVar[str] = "last"
+    inits: ClassVar[Inits] = {(nn.Linear, nn.Conv2d): init_trunc_normal}
 
     def __init__(
         self, layers: Sequence[int] = (3, 3, 6, 4), embed_dims: Sequence[int] = (48, 56, 112, 220),
@@ -247,13 +249,6 @@ class SwiftFormer(Distilled):
         self.head = self.make_classifier(num_classes)
         self.head_dist = self.make_classifier(num_classes)
         self.init_weights()
-
-    def init_module(self, name: str, module: nn.Module) -> None:
-        super().init_module(name, module)
-        if isinstance(module, (nn.Linear, nn.Conv2d)):
-            nn.init.trunc_normal_(module.weight, std=0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
 
 
 register_model.variants(__name__, SwiftFormer, {

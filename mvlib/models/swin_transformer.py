@@ -63,14 +63,8 @@ class WindowAttention(RelPosTable):
     """
 
     def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        head_dim: int | None = None,
-        window_size: int | Size = 7,
-        qkv_bias: bool = True,
-        attn_drop: float = 0.0,
-        proj_drop: float = 0.0,
+        self, dim: int, num_heads: int, head_dim: int | None = None, window_size: int | Size = 7, qkv_bias: bool = True,
+        attn_drop: float = 0.0, proj_drop: float = 0.0,
     ) -> None:
         super().__init__()
         self.dim = dim
@@ -196,24 +190,11 @@ class SwinTransformerBlock(nn.Module):
     attn_layer: type[WindowAttention] = WindowAttention
 
     def __init__(
-        self,
-        dim: int,
-        input_resolution: Size,
-        num_heads: int = 4,
-        head_dim: int | None = None,
-        window_size: int | Size = 7,
-        shift_size: int | Size = 0,
-        always_partition: bool = False,
-        dynamic_mask: bool = False,
-        mlp_ratio: float = 4.0,
-        qkv_bias: bool = True,
-        proj_drop: float = 0.0,
-        attn_drop: float = 0.0,
-        drop_path: float = 0.0,
-        act_layer: ActLayer = nn.GELU,
-        norm_layer: NormLayer = nn.LayerNorm,
-        fixed_window: bool = False,
-        **attn_kwargs: Any,
+        self, dim: int, input_resolution: Size, num_heads: int = 4, head_dim: int | None = None,
+        window_size: int | Size = 7, shift_size: int | Size = 0, always_partition: bool = False,
+        dynamic_mask: bool = False, mlp_ratio: float = 4.0, qkv_bias: bool = True, proj_drop: float = 0.0,
+        attn_drop: float = 0.0, drop_path: float = 0.0, act_layer: ActLayer = nn.GELU,
+        norm_layer: NormLayer = nn.LayerNorm, fixed_window: bool = False, **attn_kwargs: Any,
     ) -> None:
         super().__init__()
         norm = get_norm_layer(norm_layer)
@@ -344,23 +325,10 @@ class SwinTransformerStage(Stage):
     merging_layer: type[PatchMerging] = PatchMerging
 
     def __init__(
-        self,
-        dim: int,
-        out_dim: int,
-        input_resolution: Size,
-        depth: int,
-        downsample: bool = True,
-        num_heads: int = 4,
-        head_dim: int | None = None,
-        window_size: int | Size = 7,
-        always_partition: bool = False,
-        dynamic_mask: bool = False,
-        mlp_ratio: float = 4.0,
-        qkv_bias: bool = True,
-        proj_drop: float = 0.0,
-        attn_drop: float = 0.0,
-        drop_path: Sequence[float] | float = 0.0,
-        norm_layer: NormLayer = nn.LayerNorm,
+        self, dim: int, out_dim: int, input_resolution: Size, depth: int, downsample: bool = True, num_heads: int = 4,
+        head_dim: int | None = None, window_size: int | Size = 7, always_partition: bool = False,
+        dynamic_mask: bool = False, mlp_ratio: float = 4.0, qkv_bias: bool = True, proj_drop: float = 0.0,
+        attn_drop: float = 0.0, drop_path: Sequence[float] | float = 0.0, norm_layer: NormLayer = nn.LayerNorm,
         **block_kwargs: Any,
     ) -> None:
         super().__init__()
@@ -408,18 +376,9 @@ class WindowPyramid(ImageModel):
     tap_norm = "last"
 
     def assemble(
-        self,
-        patch_embed: nn.Module,
-        embed_dim: int,
-        depths: Sequence[int],
-        window_size: WindowSize,
-        num_classes: int,
-        global_pool: str,
-        drop_rate: float,
-        drop_path_rate: float,
-        norm_layer: NormLayer,
-        by_stage: Sequence[dict[str, Any]],
-        **stage_kwargs: Any,
+        self, patch_embed: nn.Module, embed_dim: int, depths: Sequence[int], window_size: WindowSize, num_classes: int,
+        global_pool: str, drop_rate: float, drop_path_rate: float, norm_layer: NormLayer,
+        by_stage: Sequence[dict[str, Any]], **stage_kwargs: Any,
     ) -> None:
         """Make the parts, from the patch embedding on; `by_stage` are arguments of each stage, the others of all."""
         count = len(depths)
@@ -468,11 +427,8 @@ class WindowPyramid(ImageModel):
         return Flow([Step("patch_embed")], stages, tail=[Step("norm")] if "norm" in self._modules else [])
 
     def set_input_size(
-        self,
-        img_size: int | Size | None = None,
-        patch_size: int | Size | None = None,
-        window_size: WindowSize | None = None,
-        window_ratio: int | Sequence[int] | None = None,
+        self, img_size: int | Size | None = None, patch_size: int | Size | None = None,
+        window_size: WindowSize | None = None, window_ratio: int | Sequence[int] | None = None,
         always_partition: bool | None = None,
     ) -> None:
         """Change the image's size, the patch's and the windows', in place; weights that depend on them are resampled.
@@ -562,31 +518,14 @@ class SwinTransformer(WindowPyramid):
     """
 
     def __init__(
-        self,
-        img_size: int | Size = 224,
-        patch_size: int | Size = 4,
-        in_chans: int = 3,
-        num_classes: int = 1000,
-        global_pool: str = "avg",
-        embed_dim: int = 96,
-        depths: Sequence[int] = (2, 2, 6, 2),
-        num_heads: Sequence[int] = (3, 6, 12, 24),
-        head_dim: int | Sequence[int] | None = None,
-        window_size: WindowSize = 7,
-        always_partition: bool = False,
-        strict_img_size: bool = True,
-        dynamic_img_size: bool = False,
-        mlp_ratio: float | Sequence[float] = 4.0,
-        qkv_bias: bool = True,
-        drop_rate: float = 0.0,
-        proj_drop_rate: float = 0.0,
-        attn_drop_rate: float = 0.0,
-        drop_path_rate: float = 0.1,
-        embed_layer: Callable[..., nn.Module] = PatchEmbed,
-        norm_layer: NormLayer = nn.LayerNorm,
-        weight_init: str = "",
-        dynamic_img_pad: bool = False,
-        fixed_windows: bool = False,
+        self, img_size: int | Size = 224, patch_size: int | Size = 4, in_chans: int = 3, num_classes: int = 1000,
+        global_pool: str = "avg", embed_dim: int = 96, depths: Sequence[int] = (2, 2, 6, 2),
+        num_heads: Sequence[int] = (3, 6, 12, 24), head_dim: int | Sequence[int] | None = None,
+        window_size: WindowSize = 7, always_partition: bool = False, strict_img_size: bool = True,
+        dynamic_img_size: bool = False, mlp_ratio: float | Sequence[float] = 4.0, qkv_bias: bool = True,
+        drop_rate: float = 0.0, proj_drop_rate: float = 0.0, attn_drop_rate: float = 0.0, drop_path_rate: float = 0.1,
+        embed_layer: Callable[..., nn.Module] = PatchEmbed, norm_layer: NormLayer = nn.LayerNorm, weight_init: str = "",
+        dynamic_img_pad: bool = False, fixed_windows: bool = False,
     ) -> None:
         super().__init__()
         norm_layer, count = get_norm_layer(norm_layer), len(depths)
@@ -661,19 +600,14 @@ def resolve_window_args(
     return None, None if window_ratio is None else resolve_stage_window_ratios(window_ratio, num_stages)
 
 
-def window_sizes_from_ratio(
-    grid_size: Size, window_ratio: int | Sequence[int], num_stages: int
-) -> tuple[Size, ...]:
+def window_sizes_from_ratio(grid_size: Size, window_ratio: int | Sequence[int], num_stages: int) -> tuple[Size, ...]:
     """The patch grid, as it is before any merging, divided by each stage's ratio; one token at least."""
     ratios = resolve_stage_window_ratios(window_ratio, num_stages)
     return tuple((max(1, grid_size[0] // ratio), max(1, grid_size[1] // ratio)) for ratio in ratios)
 
 
 def calc_stage_window_sizes(
-    grid_size: Size,
-    ref_window_sizes: Sequence[Size],
-    ref_grid_size: Size,
-    window_size: WindowSize | None = None,
+    grid_size: Size, ref_window_sizes: Sequence[Size], ref_grid_size: Size, window_size: WindowSize | None = None,
     window_ratio: int | Sequence[int] | None = None,
 ) -> tuple[Size, ...]:
     """Windows for another patch grid: those given, or by ratio, or as large a part of it as `ref_window_sizes` were."""

@@ -59,15 +59,8 @@ class WindowAttention(TableWindowAttention):
     """
 
     def __init__(
-        self,
-        dim: int,
-        window_size: int | Size,
-        num_heads: int,
-        qkv_bias: bool = True,
-        qkv_bias_separate: bool = False,
-        attn_drop: float = 0.0,
-        proj_drop: float = 0.0,
-        pretrained_window_size: int | Size = 0,
+        self, dim: int, window_size: int | Size, num_heads: int, qkv_bias: bool = True, qkv_bias_separate: bool = False,
+        attn_drop: float = 0.0, proj_drop: float = 0.0, pretrained_window_size: int | Size = 0,
     ) -> None:
         nn.Module.__init__(self)  # Swin's own has a table of biases
         self.dim, self.num_heads, self.qkv_bias_separate = dim, num_heads, qkv_bias_separate
@@ -139,23 +132,10 @@ class SwinTransformerV2Block(SwinTransformerBlock):
     attn_layer = WindowAttention
 
     def __init__(
-        self,
-        dim: int,
-        input_resolution: Size,
-        num_heads: int,
-        window_size: int | Size = 7,
-        shift_size: int | Size = 0,
-        always_partition: bool = False,
-        dynamic_mask: bool = False,
-        mlp_ratio: float = 4.0,
-        qkv_bias: bool = True,
-        proj_drop: float = 0.0,
-        attn_drop: float = 0.0,
-        drop_path: float = 0.0,
-        act_layer: ActLayer = "gelu",
-        norm_layer: NormLayer = nn.LayerNorm,
-        pretrained_window_size: int | Size = 0,
-        fixed_window: bool = False,
+        self, dim: int, input_resolution: Size, num_heads: int, window_size: int | Size = 7, shift_size: int | Size = 0,
+        always_partition: bool = False, dynamic_mask: bool = False, mlp_ratio: float = 4.0, qkv_bias: bool = True,
+        proj_drop: float = 0.0, attn_drop: float = 0.0, drop_path: float = 0.0, act_layer: ActLayer = "gelu",
+        norm_layer: NormLayer = nn.LayerNorm, pretrained_window_size: int | Size = 0, fixed_window: bool = False,
     ) -> None:
         super().__init__(
             dim, input_resolution, num_heads, None, window_size, shift_size, always_partition, dynamic_mask, mlp_ratio,
@@ -191,26 +171,11 @@ class SwinTransformerV2Stage(SwinTransformerStage):
 
     @placeable
     def __init__(
-        self,
-        dim: int,
-        out_dim: int,
-        input_resolution: Size,
-        depth: int,
-        num_heads: int,
-        window_size: int | Size,
-        always_partition: bool = False,
-        dynamic_mask: bool = False,
-        downsample: bool = False,
-        mlp_ratio: float = 4.0,
-        qkv_bias: bool = True,
-        proj_drop: float = 0.0,
-        attn_drop: float = 0.0,
-        drop_path: Sequence[float] | float = 0.0,
-        act_layer: ActLayer = "gelu",
-        norm_layer: NormLayer = nn.LayerNorm,
-        pretrained_window_size: int | Size = 0,
-        output_nchw: bool = False,
-        fixed_window: bool = False,
+        self, dim: int, out_dim: int, input_resolution: Size, depth: int, num_heads: int, window_size: int | Size,
+        always_partition: bool = False, dynamic_mask: bool = False, downsample: bool = False, mlp_ratio: float = 4.0,
+        qkv_bias: bool = True, proj_drop: float = 0.0, attn_drop: float = 0.0, drop_path: Sequence[float] | float = 0.0,
+        act_layer: ActLayer = "gelu", norm_layer: NormLayer = nn.LayerNorm, pretrained_window_size: int | Size = 0,
+        output_nchw: bool = False, fixed_window: bool = False,
     ) -> None:
         super().__init__(
             dim, out_dim, input_resolution, depth, downsample, num_heads, None, window_size, always_partition,
@@ -256,29 +221,13 @@ class SwinTransformerV2(WindowPyramid):
     stage_layer = SwinTransformerV2Stage
 
     def __init__(
-        self,
-        img_size: int | Size = 224,
-        patch_size: int | Size = 4,
-        in_chans: int = 3,
-        num_classes: int = 1000,
-        global_pool: str = "avg",
-        embed_dim: int = 96,
-        depths: Sequence[int] = (2, 2, 6, 2),
-        num_heads: Sequence[int] = (3, 6, 12, 24),
-        window_size: WindowSize = 7,
-        always_partition: bool = False,
-        strict_img_size: bool = True,
-        dynamic_img_size: bool = False,
-        mlp_ratio: float = 4.0,
-        qkv_bias: bool = True,
-        drop_rate: float = 0.0,
-        proj_drop_rate: float = 0.0,
-        attn_drop_rate: float = 0.0,
-        drop_path_rate: float = 0.1,
-        act_layer: ActLayer = "gelu",
-        norm_layer: NormLayer = nn.LayerNorm,
-        pretrained_window_sizes: Sequence[int | Size] = (0, 0, 0, 0),
-        dynamic_img_pad: bool = False,
+        self, img_size: int | Size = 224, patch_size: int | Size = 4, in_chans: int = 3, num_classes: int = 1000,
+        global_pool: str = "avg", embed_dim: int = 96, depths: Sequence[int] = (2, 2, 6, 2),
+        num_heads: Sequence[int] = (3, 6, 12, 24), window_size: WindowSize = 7, always_partition: bool = False,
+        strict_img_size: bool = True, dynamic_img_size: bool = False, mlp_ratio: float = 4.0, qkv_bias: bool = True,
+        drop_rate: float = 0.0, proj_drop_rate: float = 0.0, attn_drop_rate: float = 0.0, drop_path_rate: float = 0.1,
+        act_layer: ActLayer = "gelu", norm_layer: NormLayer = nn.LayerNorm,
+        pretrained_window_sizes: Sequence[int | Size] = (0, 0, 0, 0), dynamic_img_pad: bool = False,
         fixed_windows: bool = False,
     ) -> None:
         super().__init__()

@@ -91,14 +91,8 @@ class WindowMultiHeadAttention(WindowAttention):
 
     @placeable
     def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        window_size: int | Size,
-        drop_attn: float = 0.0,
-        drop_proj: float = 0.0,
-        meta_hidden_dim: int = 384,
-        sequential_attn: bool = False,
+        self, dim: int, num_heads: int, window_size: int | Size, drop_attn: float = 0.0, drop_proj: float = 0.0,
+        meta_hidden_dim: int = 384, sequential_attn: bool = False,
     ) -> None:
         nn.Module.__init__(self)
         if dim % num_heads:
@@ -142,9 +136,7 @@ class WindowMultiHeadAttention(WindowAttention):
         return self.logit_scale.view(-1, 1, 1)
 
 
-def _make_attention(
-    qkv_bias: bool, attn_drop: float, proj_drop: float, **kwargs: Any
-) -> WindowMultiHeadAttention:
+def _make_attention(qkv_bias: bool, attn_drop: float, proj_drop: float, **kwargs: Any) -> WindowMultiHeadAttention:
     """The attention, of the arguments that Swin's blocks give."""
     return WindowMultiHeadAttention(drop_attn=attn_drop, drop_proj=proj_drop, **kwargs)
 
@@ -166,22 +158,10 @@ class SwinTransformerV2CrBlock(SwinTransformerV2Block):
 
     @placeable
     def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        feat_size: Size,
-        window_size: int | Size,
-        shift_size: int | Size = (0, 0),
-        always_partition: bool = False,
-        dynamic_mask: bool = False,
-        mlp_ratio: float = 4.0,
-        init_values: float | None = 0.0,
-        proj_drop: float = 0.0,
-        drop_attn: float = 0.0,
-        drop_path: float = 0.0,
-        extra_norm: bool = False,
-        sequential_attn: bool = False,
-        norm_layer: NormLayer = nn.LayerNorm,
+        self, dim: int, num_heads: int, feat_size: Size, window_size: int | Size, shift_size: int | Size = (0, 0),
+        always_partition: bool = False, dynamic_mask: bool = False, mlp_ratio: float = 4.0,
+        init_values: float | None = 0.0, proj_drop: float = 0.0, drop_attn: float = 0.0, drop_path: float = 0.0,
+        extra_norm: bool = False, sequential_attn: bool = False, norm_layer: NormLayer = nn.LayerNorm,
     ) -> None:
         window = to_2tuple(window_size)
         shift = (window[0] // 2, window[1] // 2) if any(to_2tuple(shift_size)) else (0, 0)
@@ -222,13 +202,8 @@ class PatchEmbed(layers.PatchEmbed):
 
     @placeable
     def __init__(
-        self,
-        img_size: int | Size = 224,
-        patch_size: int | Size = 16,
-        in_chans: int = 3,
-        embed_dim: int = 768,
-        norm_layer: NormLayer = None,
-        strict_img_size: bool = True,
+        self, img_size: int | Size = 224, patch_size: int | Size = 16, in_chans: int = 3, embed_dim: int = 768,
+        norm_layer: NormLayer = None, strict_img_size: bool = True,
     ) -> None:
         super().__init__(img_size, patch_size, in_chans, embed_dim, get_norm_layer(norm_layer), output_fmt="NHWC",
                          strict_img_size=strict_img_size)
@@ -252,24 +227,11 @@ class SwinTransformerV2CrStage(SwinTransformerStage):
 
     @placeable
     def __init__(
-        self,
-        embed_dim: int,
-        depth: int,
-        downscale: bool,
-        num_heads: int,
-        feat_size: Size,
-        window_size: Size,
-        always_partition: bool = False,
-        dynamic_mask: bool = False,
-        mlp_ratio: float = 4.0,
-        init_values: float | None = 0.0,
-        proj_drop: float = 0.0,
-        drop_attn: float = 0.0,
-        drop_path: Sequence[float] | float = 0.0,
-        norm_layer: NormLayer = nn.LayerNorm,
-        extra_norm_period: int = 0,
-        extra_norm_stage: bool = False,
-        sequential_attn: bool = False,
+        self, embed_dim: int, depth: int, downscale: bool, num_heads: int, feat_size: Size, window_size: Size,
+        always_partition: bool = False, dynamic_mask: bool = False, mlp_ratio: float = 4.0,
+        init_values: float | None = 0.0, proj_drop: float = 0.0, drop_attn: float = 0.0,
+        drop_path: Sequence[float] | float = 0.0, norm_layer: NormLayer = nn.LayerNorm, extra_norm_period: int = 0,
+        extra_norm_stage: bool = False, sequential_attn: bool = False,
     ) -> None:
         Stage.__init__(self)
         self.downscale, self.input_resolution = downscale, feat_size
@@ -329,31 +291,14 @@ class SwinTransformerV2Cr(WindowPyramid):
     tap_norm = "none"
 
     def __init__(
-        self,
-        img_size: int | Size = (224, 224),
-        patch_size: int = 4,
-        window_size: WindowSize | None = None,
-        window_ratio: int | Sequence[int] = 8,
-        always_partition: bool = False,
-        strict_img_size: bool = True,
-        dynamic_img_size: bool = False,
-        in_chans: int = 3,
-        num_classes: int = 1000,
-        embed_dim: int = 96,
-        depths: Sequence[int] = (2, 2, 6, 2),
-        num_heads: Sequence[int] = (3, 6, 12, 24),
-        mlp_ratio: float = 4.0,
-        init_values: float | None = 0.0,
-        drop_rate: float = 0.0,
-        proj_drop_rate: float = 0.0,
-        attn_drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-        norm_layer: NormLayer = nn.LayerNorm,
-        extra_norm_period: int = 0,
-        extra_norm_stage: bool = False,
-        sequential_attn: bool = False,
-        global_pool: str = "avg",
-        weight_init: str = "reset",
+        self, img_size: int | Size = (224, 224), patch_size: int = 4, window_size: WindowSize | None = None,
+        window_ratio: int | Sequence[int] = 8, always_partition: bool = False, strict_img_size: bool = True,
+        dynamic_img_size: bool = False, in_chans: int = 3, num_classes: int = 1000, embed_dim: int = 96,
+        depths: Sequence[int] = (2, 2, 6, 2), num_heads: Sequence[int] = (3, 6, 12, 24), mlp_ratio: float = 4.0,
+        init_values: float | None = 0.0, drop_rate: float = 0.0, proj_drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0, drop_path_rate: float = 0.0, norm_layer: NormLayer = nn.LayerNorm,
+        extra_norm_period: int = 0, extra_norm_stage: bool = False, sequential_attn: bool = False,
+        global_pool: str = "avg", weight_init: str = "reset",
     ) -> None:
         super().__init__()
         count = len(depths)

@@ -256,22 +256,11 @@ class TinyVit(ImageModel):
     feature_form: ClassVar[str] = "flat"
 
     def __init__(
-        self,
-        in_chans: int = 3,
-        num_classes: int = 1000,
-        global_pool: str = "avg",
-        embed_dims: Sequence[int] = (96, 192, 384, 768),
-        depths: Sequence[int] = (2, 2, 6, 2),
-        num_heads: Sequence[int] = (3, 6, 12, 24),
-        window_sizes: Sequence[int] = (7, 7, 14, 7),
-        mlp_ratio: float = 4.0,
-        drop_rate: float = 0.0,
-        proj_drop_rate: float = 0.0,
-        drop_path_rate: float = 0.1,
-        use_checkpoint: bool = False,
-        mbconv_expand_ratio: float = 4.0,
-        local_conv_size: int = 3,
-        act_layer: ActLayer = nn.GELU,
+        self, in_chans: int = 3, num_classes: int = 1000, global_pool: str = "avg",
+        embed_dims: Sequence[int] = (96, 192, 384, 768), depths: Sequence[int] = (2, 2, 6, 2),
+        num_heads: Sequence[int] = (3, 6, 12, 24), window_sizes: Sequence[int] = (7, 7, 14, 7), mlp_ratio: float = 4.0,
+        drop_rate: float = 0.0, proj_drop_rate: float = 0.0, drop_path_rate: float = 0.1, use_checkpoint: bool = False,
+        mbconv_expand_ratio: float = 4.0, local_conv_size: int = 3, act_layer: ActLayer = nn.GELU,
     ) -> None:
         super().__init__()
         if not len(embed_dims) == len(depths) == len(num_heads) == len(window_sizes):

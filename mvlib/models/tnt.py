@@ -157,27 +157,11 @@ class TNT(TokenModel):
     cls_token: nn.Parameter
 
     def __init__(
-        self,
-        img_size: Size = 224,
-        patch_size: Size = 16,
-        in_chans: int = 3,
-        num_classes: int = 1000,
-        global_pool: str = "token",
-        embed_dim: int = 768,
-        inner_dim: int = 48,
-        depth: int = 12,
-        num_heads_inner: int = 4,
-        num_heads_outer: int = 12,
-        mlp_ratio: float = 4.0,
-        qkv_bias: bool = False,
-        drop_rate: float = 0.0,
-        pos_drop_rate: float = 0.0,
-        proj_drop_rate: float = 0.0,
-        attn_drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-        norm_layer: NormLayer = nn.LayerNorm,
-        first_stride: int = 4,
-        legacy: bool = False,
+        self, img_size: Size = 224, patch_size: Size = 16, in_chans: int = 3, num_classes: int = 1000,
+        global_pool: str = "token", embed_dim: int = 768, inner_dim: int = 48, depth: int = 12,
+        num_heads_inner: int = 4, num_heads_outer: int = 12, mlp_ratio: float = 4.0, qkv_bias: bool = False,
+        drop_rate: float = 0.0, pos_drop_rate: float = 0.0, proj_drop_rate: float = 0.0, attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0, norm_layer: NormLayer = nn.LayerNorm, first_stride: int = 4, legacy: bool = False,
     ) -> None:
         super().__init__()
         norm = get_norm_layer(norm_layer)

@@ -35,7 +35,6 @@ class SequenceModel(ImageModel):
     A family sets `embed_dim`, `num_prefix_tokens`, `has_class_token`, makes its `blocks`, and calls `add_head`.
 
     Class attributes:
-        pools: Values of `global_pool` that the family knows.
         fc_norm_name: The constructor's argument that says whether the final norm stands behind the pooling; "" where it
             never does.
         weight_init_mode: Initial weights, see `init_vit_module`.
@@ -63,14 +62,8 @@ class SequenceModel(ImageModel):
     # what a constructor calls
 
     def add_head(
-        self,
-        norm: Callable[[int], nn.Module],
-        num_classes: int,
-        global_pool: str,
-        fc_norm: bool | None = None,
-        final_norm: bool = True,
-        attn_pool: nn.Module | None = None,
-        drop_rate: float = 0.0,
+        self, norm: Callable[[int], nn.Module], num_classes: int, global_pool: str, fc_norm: bool | None = None,
+        final_norm: bool = True, attn_pool: nn.Module | None = None, drop_rate: float = 0.0,
     ) -> None:
         """Make what follows the blocks, and the flow.
 
@@ -87,7 +80,7 @@ class SequenceModel(ImageModel):
         Raises:
             ValueError: The pooling is unknown, or needs a class token that is not there.
         """
-        self._check_pool(global_pool)
+        self.check_pool(global_pool)
         self.num_classes, self.global_pool = num_classes, global_pool
         is_behind = global_pool in ("avg", "avgmax", "max") if fc_norm is None else fc_norm
         self.norm = norm(self.embed_dim) if final_norm and not is_behind else nn.Identity()
@@ -123,14 +116,13 @@ class SequenceModel(ImageModel):
         x = self.head_drop(self.fc_norm(self.pool(x)))
         return x if pre_logits else self.head(x)
 
-    def _check_pool(self, pool_type: str) -> None:
-        if pool_type not in self.pools:
-            raise ValueError(f"unknown global_pool {pool_type!r}; known: {', '.join(map(repr, self.pools))}")
+    def check_pool(self, pool_type: str) -> None:
+        super().check_pool(pool_type)
         if pool_type == "token" and not self.has_class_token:
             raise ValueError("global_pool 'token' needs a class token, which this model does not have")
 
     def set_global_pool(self, pool_type: str) -> None:
-        self._check_pool(pool_type)
+        self.check_pool(pool_type)
         if pool_type in _WITH_WEIGHTS and pool_type != self.global_pool:
             raise ValueError(f"attention pooling has weights: build the model with global_pool={pool_type!r}")
         if pool_type not in _WITH_WEIGHTS:
@@ -195,15 +187,8 @@ class TokenModel(SequenceModel):
     # what a constructor calls
 
     def add_tokens(
-        self,
-        patch_embed: nn.Module,
-        embed_dim: int,
-        class_token: bool = True,
-        reg_tokens: int = 0,
-        positions: bool = True,
-        no_embed_class: bool = False,
-        pos_drop_rate: float = 0.0,
-        patch_drop_rate: float = 0.0,
+        self, patch_embed: nn.Module, embed_dim: int, class_token: bool = True, reg_tokens: int = 0,
+        positions: bool = True, no_embed_class: bool = False, pos_drop_rate: float = 0.0, patch_drop_rate: float = 0.0,
     ) -> None:
         """Make what turns patches into tokens.
 

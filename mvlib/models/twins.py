@@ -129,17 +129,9 @@ class Block(OnMap):
 
     @placeable
     def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        mlp_ratio: float = 4.0,
-        proj_drop: float = 0.0,
-        attn_drop: float = 0.0,
-        drop_path: float = 0.0,
-        act_layer: ActLayer = nn.GELU,
-        norm_layer: Callable[[int], nn.Module] = nn.LayerNorm,
-        sr_ratio: int = 1,
-        ws: int | None = None,
+        self, dim: int, num_heads: int, mlp_ratio: float = 4.0, proj_drop: float = 0.0, attn_drop: float = 0.0,
+        drop_path: float = 0.0, act_layer: ActLayer = nn.GELU, norm_layer: Callable[[int], nn.Module] = nn.LayerNorm,
+        sr_ratio: int = 1, ws: int | None = None,
     ) -> None:
         super().__init__()
         if ws is None:
@@ -217,26 +209,15 @@ class Twins(ImageModel):
     tap_layout: ClassVar[str] = "NHWC"
     tap_norm: ClassVar[str] = "last"
     default_out_indices: ClassVar[Indices] = 4
+    pools: ClassVar[tuple[str, ...]] = ("avg", "")
 
     def __init__(
-        self,
-        img_size: int | tuple[int, int] = 224,
-        patch_size: int = 4,
-        in_chans: int = 3,
-        num_classes: int = 1000,
-        global_pool: str = "avg",
-        embed_dims: Sequence[int] = (64, 128, 256, 512),
-        num_heads: Sequence[int] = (1, 2, 4, 8),
-        mlp_ratios: Sequence[float] = (4, 4, 4, 4),
-        depths: Sequence[int] = (3, 4, 6, 3),
-        sr_ratios: Sequence[int] = (8, 4, 2, 1),
-        wss: Sequence[int] | None = None,
-        drop_rate: float = 0.0,
-        pos_drop_rate: float = 0.0,
-        proj_drop_rate: float = 0.0,
-        attn_drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-        norm_layer: NormLayer = None,
+        self, img_size: int | tuple[int, int] = 224, patch_size: int = 4, in_chans: int = 3, num_classes: int = 1000,
+        global_pool: str = "avg", embed_dims: Sequence[int] = (64, 128, 256, 512),
+        num_heads: Sequence[int] = (1, 2, 4, 8), mlp_ratios: Sequence[float] = (4, 4, 4, 4),
+        depths: Sequence[int] = (3, 4, 6, 3), sr_ratios: Sequence[int] = (8, 4, 2, 1), wss: Sequence[int] | None = None,
+        drop_rate: float = 0.0, pos_drop_rate: float = 0.0, proj_drop_rate: float = 0.0, attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0, norm_layer: NormLayer = None,
     ) -> None:
         super().__init__()
         wss, norm = wss or (1,) * len(depths), get_norm_layer(norm_layer) or LayerNorm
@@ -283,11 +264,6 @@ class Twins(ImageModel):
 
     def pool(self, x: Tensor) -> Tensor:
         return x.mean(dim=1) if self.global_pool else x
-
-    def set_global_pool(self, pool_type: str) -> None:
-        if pool_type not in ("avg", ""):
-            raise ValueError(f"unknown global_pool {pool_type!r}; known: 'avg', ''")
-        self.global_pool = pool_type
 
     def no_weight_decay(self) -> set[str]:
         return {"pos_block.*"}

@@ -55,14 +55,8 @@ class ConvMlp(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        in_features: int = 512,
-        out_features: int = _HIDDEN_CHS,
-        kernel_size: int = _GRID,
-        mlp_ratio: float = 1.0,
-        drop_rate: float = 0.2,
-        act_layer: ActLayer = nn.ReLU,
-        conv_layer: Callable[..., nn.Module] = nn.Conv2d,
+        self, in_features: int = 512, out_features: int = _HIDDEN_CHS, kernel_size: int = _GRID, mlp_ratio: float = 1.0,
+        drop_rate: float = 0.2, act_layer: ActLayer = nn.ReLU, conv_layer: Callable[..., nn.Module] = nn.Conv2d,
         fixed_grid: bool = False,
     ) -> None:
         super().__init__()
@@ -110,18 +104,10 @@ class VGG(ImageModel):
     hidden_paths: ClassVar[tuple[str, ...]] = ("pre_logits",)
 
     def __init__(
-        self,
-        cfg: Sequence[int | str] = cfgs["vgg16"],
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        output_stride: int = 32,
-        mlp_ratio: float = 1.0,
-        act_layer: ActLayer = "relu",
-        conv_layer: Callable[..., nn.Module] = nn.Conv2d,
-        norm_layer: NormLayer = None,
-        global_pool: str = "avg",
-        drop_rate: float = 0.0,
-        fixed_grid: bool = False,
+        self, cfg: Sequence[int | str] = cfgs["vgg16"], num_classes: int = 1000, in_chans: int = 3,
+        output_stride: int = 32, mlp_ratio: float = 1.0, act_layer: ActLayer = "relu",
+        conv_layer: Callable[..., nn.Module] = nn.Conv2d, norm_layer: NormLayer = None, global_pool: str = "avg",
+        drop_rate: float = 0.0, fixed_grid: bool = False,
     ) -> None:
         super().__init__()
         if output_stride != 32:

@@ -33,13 +33,8 @@ class SpatialMlp(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        in_features: int,
-        hidden_features: int | None = None,
-        out_features: int | None = None,
-        act_layer: Callable[[], nn.Module] = nn.GELU,
-        drop: float | tuple[float, float] = 0.0,
-        group: int = 8,
+        self, in_features: int, hidden_features: int | None = None, out_features: int | None = None,
+        act_layer: Callable[[], nn.Module] = nn.GELU, drop: float | tuple[float, float] = 0.0, group: int = 8,
         spatial_conv: bool = False,
     ) -> None:
         super().__init__()
@@ -79,18 +74,9 @@ class Block(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        head_dim_ratio: float = 1.0,
-        mlp_ratio: float = 4.0,
-        proj_drop: float = 0.0,
-        attn_drop: float = 0.0,
-        drop_path: float = 0.0,
-        act_layer: Callable[[], nn.Module] = nn.GELU,
-        norm_layer: Callable[[int], nn.Module] = LayerNorm2d,
-        group: int = 8,
-        attn_disabled: bool = False,
+        self, dim: int, num_heads: int, head_dim_ratio: float = 1.0, mlp_ratio: float = 4.0, proj_drop: float = 0.0,
+        attn_drop: float = 0.0, drop_path: float = 0.0, act_layer: Callable[[], nn.Module] = nn.GELU,
+        norm_layer: Callable[[int], nn.Module] = LayerNorm2d, group: int = 8, attn_disabled: bool = False,
         spatial_conv: bool = False,
     ) -> None:
         super().__init__()
@@ -147,30 +133,12 @@ class Visformer(ImageModel):
     pos_embed3: nn.Parameter
 
     def __init__(
-        self,
-        img_size: int | tuple[int, int] = 224,
-        patch_size: int = 16,
-        in_chans: int = 3,
-        num_classes: int = 1000,
-        init_channels: int | None = 32,
-        embed_dim: int = 384,
-        depth: int | Sequence[int] = 12,
-        num_heads: int = 6,
-        mlp_ratio: float = 4.0,
-        drop_rate: float = 0.0,
-        pos_drop_rate: float = 0.0,
-        proj_drop_rate: float = 0.0,
-        attn_drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-        norm_layer: NormLayer = LayerNorm2d,
-        attn_stage: str = "111",
-        use_pos_embed: bool = True,
-        spatial_conv: str = "111",
-        vit_stem: bool = False,
-        group: int = 8,
-        global_pool: str = "avg",
-        conv_init: bool = False,
-        embed_norm: NormLayer = None,
+        self, img_size: int | tuple[int, int] = 224, patch_size: int = 16, in_chans: int = 3, num_classes: int = 1000,
+        init_channels: int | None = 32, embed_dim: int = 384, depth: int | Sequence[int] = 12, num_heads: int = 6,
+        mlp_ratio: float = 4.0, drop_rate: float = 0.0, pos_drop_rate: float = 0.0, proj_drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0, drop_path_rate: float = 0.0, norm_layer: NormLayer = LayerNorm2d,
+        attn_stage: str = "111", use_pos_embed: bool = True, spatial_conv: str = "111", vit_stem: bool = False,
+        group: int = 8, global_pool: str = "avg", conv_init: bool = False, embed_norm: NormLayer = None,
     ) -> None:
         super().__init__()
         for option, value in (("attn_stage", attn_stage), ("spatial_conv", spatial_conv)):

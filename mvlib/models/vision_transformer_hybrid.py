@@ -58,14 +58,9 @@ class ConvStem(nn.Sequential):
 
     @placeable
     def __init__(
-        self,
-        in_chans: int = 3,
-        depth: int = 3,
-        channels: int | Sequence[int] = 64,
-        kernel_size: int | Sequence[int] = 3,
-        stride: Sequence[int] = (2, 2, 2),
-        padding: Padding | Sequence[Padding] = "",
-        norm_layer: NormLayer = nn.BatchNorm2d,
+        self, in_chans: int = 3, depth: int = 3, channels: int | Sequence[int] = 64,
+        kernel_size: int | Sequence[int] = 3, stride: Sequence[int] = (2, 2, 2),
+        padding: Padding | Sequence[Padding] = "", norm_layer: NormLayer = nn.BatchNorm2d,
         act_layer: ActLayer = nn.ReLU,
     ) -> None:
         if isinstance(channels, int):
@@ -118,11 +113,8 @@ class HybridVisionTransformer(VisionTransformer):
     """
 
     def __init__(
-        self,
-        backbone: Callable[[int], nn.Module],
-        patch_size: int | tuple[int, int] = 1,
-        embed_args: Mapping[str, Any] | None = None,
-        **kwargs: Any,
+        self, backbone: Callable[[int], nn.Module], patch_size: int | tuple[int, int] = 1,
+        embed_args: Mapping[str, Any] | None = None, **kwargs: Any,
     ) -> None:
         embed_layer = partial(HybridEmbed, backbone(kwargs.get("in_chans", 3)), **(embed_args or {}))
         super().__init__(patch_size=patch_size, **{"embed_layer": embed_layer, **kwargs})

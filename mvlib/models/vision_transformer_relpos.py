@@ -48,14 +48,8 @@ class RelPosAttention(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        dim: int,
-        num_heads: int = 8,
-        qkv_bias: bool = False,
-        qk_norm: bool = False,
-        rel_pos_cls: Bias | None = None,
-        attn_drop: float = 0.0,
-        proj_drop: float = 0.0,
+        self, dim: int, num_heads: int = 8, qkv_bias: bool = False, qk_norm: bool = False,
+        rel_pos_cls: Bias | None = None, attn_drop: float = 0.0, proj_drop: float = 0.0,
         norm_layer: NormLayer = LayerNorm,
     ) -> None:
         super().__init__()
@@ -94,18 +88,9 @@ class RelPosBlock(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        mlp_ratio: float = 4.0,
-        qkv_bias: bool = False,
-        qk_norm: bool = False,
-        rel_pos_cls: Bias | None = None,
-        init_values: float | None = None,
-        proj_drop: float = 0.0,
-        attn_drop: float = 0.0,
-        drop_path: float = 0.0,
-        act_layer: ActLayer = nn.GELU,
+        self, dim: int, num_heads: int, mlp_ratio: float = 4.0, qkv_bias: bool = False, qk_norm: bool = False,
+        rel_pos_cls: Bias | None = None, init_values: float | None = None, proj_drop: float = 0.0,
+        attn_drop: float = 0.0, drop_path: float = 0.0, act_layer: ActLayer = nn.GELU,
         norm_layer: NormLayer = LayerNorm,
     ) -> None:
         super().__init__()
@@ -170,33 +155,13 @@ class VisionTransformerRelPos(TokenModel):
     pools: ClassVar[tuple[str, ...]] = ("", "avg", "token")
 
     def __init__(
-        self,
-        img_size: int | tuple[int, int] = 224,
-        patch_size: int | tuple[int, int] = 16,
-        in_chans: int = 3,
-        num_classes: int = 1000,
-        global_pool: str = "avg",
-        embed_dim: int = 768,
-        depth: int = 12,
-        num_heads: int = 12,
-        mlp_ratio: float = 4.0,
-        qkv_bias: bool = True,
-        qk_norm: bool = False,
-        init_values: float | None = 1e-6,
-        class_token: bool = False,
-        fc_norm: bool = False,
-        rel_pos_type: str = "mlp",
-        rel_pos_dim: int | None = None,
-        shared_rel_pos: bool = False,
-        drop_rate: float = 0.0,
-        proj_drop_rate: float = 0.0,
-        attn_drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-        weight_init: str = "reset",
-        fix_init: bool = False,
-        embed_layer: Callable[..., nn.Module] = PatchEmbed,
-        norm_layer: NormLayer = None,
-        act_layer: ActLayer = None,
+        self, img_size: int | tuple[int, int] = 224, patch_size: int | tuple[int, int] = 16, in_chans: int = 3,
+        num_classes: int = 1000, global_pool: str = "avg", embed_dim: int = 768, depth: int = 12, num_heads: int = 12,
+        mlp_ratio: float = 4.0, qkv_bias: bool = True, qk_norm: bool = False, init_values: float | None = 1e-6,
+        class_token: bool = False, fc_norm: bool = False, rel_pos_type: str = "mlp", rel_pos_dim: int | None = None,
+        shared_rel_pos: bool = False, drop_rate: float = 0.0, proj_drop_rate: float = 0.0, attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0, weight_init: str = "reset", fix_init: bool = False,
+        embed_layer: Callable[..., nn.Module] = PatchEmbed, norm_layer: NormLayer = None, act_layer: ActLayer = None,
         block_fn: type[nn.Module] = RelPosBlock,
     ) -> None:
         super().__init__()

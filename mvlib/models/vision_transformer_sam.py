@@ -72,9 +72,7 @@ def get_rel_pos(q_size: int, k_size: int, rel_pos: Tensor) -> Tensor:
     return rel_pos[(query - key + (k_size - 1) * k_step).long()]
 
 
-def get_decomposed_rel_pos_bias(
-    q: Tensor, rel_pos_h: Tensor, rel_pos_w: Tensor, q_size: Size, k_size: Size
-) -> Tensor:
+def get_decomposed_rel_pos_bias(q: Tensor, rel_pos_h: Tensor, rel_pos_w: Tensor, q_size: Size, k_size: Size) -> Tensor:
     """What is added to the logits: the products of queries with the vectors of their offsets from keys (MViTv2).
 
     Args:
@@ -181,9 +179,8 @@ class Block(nn.Module):
     def __init__(
         self, dim: int, num_heads: int, mlp_ratio: float = 4.0, qkv_bias: bool = True, qk_norm: bool = False,
         proj_drop: float = 0.0, attn_drop: float = 0.0, init_values: float | None = None, drop_path: float = 0.0,
-        act_layer: ActLayer = nn.GELU, norm_layer: NormLayer = nn.LayerNorm,
-        mlp_layer: Callable[..., nn.Module] = Mlp, use_rel_pos: bool = False, window_size: int = 0,
-        input_size: Size | None = None, rope: nn.Module | None = None,
+        act_layer: ActLayer = nn.GELU, norm_layer: NormLayer = nn.LayerNorm, mlp_layer: Callable[..., nn.Module] = Mlp,
+        use_rel_pos: bool = False, window_size: int = 0, input_size: Size | None = None, rope: nn.Module | None = None,
     ) -> None:
         super().__init__()
         norm: Any = get_norm_layer(norm_layer)
@@ -253,12 +250,11 @@ class VisionTransformerSAM(ImageModel):
         qk_norm: bool = False, init_values: float | None = None, pre_norm: bool = False, drop_rate: float = 0.0,
         pos_drop_rate: float = 0.0, patch_drop_rate: float = 0.0, proj_drop_rate: float = 0.0,
         attn_drop_rate: float = 0.0, drop_path_rate: float = 0.0, weight_init: str = "",
-        embed_layer: Callable[..., nn.Module] = _MAP_EMBED,
-        norm_layer: NormLayer = nn.LayerNorm, act_layer: ActLayer = nn.GELU, block_fn: type[nn.Module] = Block,
-        mlp_layer: Callable[..., nn.Module] = Mlp, use_abs_pos: bool = True, use_rel_pos: bool = False,
-        use_rope: bool = False, window_size: int = 14, global_attn_indexes: Sequence[int] = (),
-        neck_chans: int | None = 256, global_pool: str = "avg", head_hidden_size: int | None = None,
-        ref_feat_shape: Any = None,
+        embed_layer: Callable[..., nn.Module] = _MAP_EMBED, norm_layer: NormLayer = nn.LayerNorm,
+        act_layer: ActLayer = nn.GELU, block_fn: type[nn.Module] = Block, mlp_layer: Callable[..., nn.Module] = Mlp,
+        use_abs_pos: bool = True, use_rel_pos: bool = False, use_rope: bool = False, window_size: int = 14,
+        global_attn_indexes: Sequence[int] = (), neck_chans: int | None = 256, global_pool: str = "avg",
+        head_hidden_size: int | None = None, ref_feat_shape: Any = None,
     ) -> None:
         super().__init__()
         if use_rope and use_rel_pos:

@@ -25,8 +25,9 @@ from ..layers.mlp import Mlp
 from ..layers.norm import NormLayer, get_norm_layer
 from ..layers.pos_embed import resample_grid
 from ..layers.stage import run_blocks
+from ..layers.weight_init import init_trunc_normal
 from ..registry import register_model
-from .base import Flow, ImageModel, Indices, StateDict, Step
+from .base import Flow, ImageModel, Indices, Inits, StateDict, Step
 from .vision_transformer import Block
 
 if TYPE_CHECKING:
@@ -301,7 +302,9 @@ class VOLO(ImageModel):
     tap_layout: ClassVar[str] = "NHWC"
     default_out_indices: ClassVar[Indices] = 3
     tap_norm: ClassVar[str] = "last"
+    pools: ClassVar[tuple[str, ...]] = ("", "avg", "token")
     beta: ClassVar[float] = 1.0  # of the distribution of what `forward_train` mixes
+    inits: ClassVar[Inits] = {nn.Linear: init_trunc_normal}
     cls_token: Any  # None where the head was cut, as
     post_network: Any
     aux_head: Any
@@ -351,7 +354,7 @@ class VOLO(ImageModel):
             get_block(kind, dim=dim, num_heads=num_heads[-1], mlp_ratio=ratios[-1], **common) for kind in post_layers)
         self.aux_head = self.make_classifier(num_classes) if use_aux_head else None
         self.norm = norm(dim)
-        self._check_pool(global_pool)
+        self.check_pool(global_pool)
         self.global_pool = global_pool
         self.head_drop = nn.Dropout(drop_rate)
         self.head = self.make_classifier(num_classes)
@@ -442,15 +445,10 @@ class VOLO(ImageModel):
     def classifier_paths(self) -> tuple[str, ...]:
         return ("head", "aux_head") if self.use_aux_head else ("head",)
 
-    def _check_pool(self, pool_type: str) -> None:
-        if pool_type not in ("", "avg", "token"):
-            raise ValueError(f"unknown global_pool {pool_type!r}; known: '', 'avg', 'token'")
-
     def set_global_pool(self, pool_type: str) -> None:
-        self._check_pool(pool_type)
         if pool_type == "token" and self.cls_token is None:
             raise ValueError("global_pool 'token' needs a class token, which this model does not have")
-        self.global_pool = pool_type
+        super().set_global_pool(pool_type)
 
     def cut_head(self) -> None:
         super().cut_head()
@@ -471,13 +469,6 @@ class VOLO(ImageModel):
         for parameter in (self.pos_embed, self.cls_token):
             if parameter is not None:
                 nn.init.trunc_normal_(parameter, std=0.02)
-
-    def init_module(self, name: str, module: nn.Module) -> None:
-        super().init_module(name, module)
-        if isinstance(module, nn.Linear):
-            nn.init.trunc_normal_(module.weight, std=0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
 
     def fit_state_dict(self, state_dict: StateDict) -> StateDict:
         """Without what this model was built without; positions are resampled, as the authors do, for other sizes."""

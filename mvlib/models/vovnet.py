@@ -23,8 +23,9 @@ from ..layers.helpers import placeable
 from ..layers.norm import BatchNormAct2d, NormLayer
 from ..layers.pool import ClassifierHead
 from ..layers.stage import Stage
+from ..layers.weight_init import init_kaiming, init_zero_bias
 from ..registry import register_model
-from .base import Flow, ImageModel, Step
+from .base import Flow, ImageModel, Inits, Step
 
 if TYPE_CHECKING:
     from ._variants.vovnet import *
@@ -153,26 +154,15 @@ class VovNet(ImageModel):
 
     head_path: ClassVar[str] = "head"
     feature_form: ClassVar[str] = "flat"
+    inits: ClassVar[Inits] = {nn.Conv2d: init_kaiming, nn.Linear: init_zero_bias}
 
     def __init__(
-        self,
-        stem_chs: Sequence[int] = (64, 64, 128),
-        stage_conv_chs: Sequence[int] = (128, 160, 192, 224),
-        stage_out_chs: Sequence[int] = (256, 512, 768, 1024),
-        block_per_stage: Sequence[int] = (1, 1, 2, 2),
-        layer_per_block: int = 5,
-        residual: bool = True,
-        depthwise: bool = False,
-        attn: AttnLayer = "ese",
-        stem_stride: int = 4,
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        global_pool: str = "avg",
-        output_stride: int = 32,
-        norm_layer: NormLayer = "batchnorm2d",
-        act_layer: ActLayer = "relu",
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
+        self, stem_chs: Sequence[int] = (64, 64, 128), stage_conv_chs: Sequence[int] = (128, 160, 192, 224),
+        stage_out_chs: Sequence[int] = (256, 512, 768, 1024), block_per_stage: Sequence[int] = (1, 1, 2, 2),
+        layer_per_block: int = 5, residual: bool = True, depthwise: bool = False, attn: AttnLayer = "ese",
+        stem_stride: int = 4, num_classes: int = 1000, in_chans: int = 3, global_pool: str = "avg",
+        output_stride: int = 32, norm_layer: NormLayer = "batchnorm2d", act_layer: ActLayer = "relu",
+        drop_rate: float = 0.0, drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
         lengths = [len(value) for value in (stem_chs, stage_conv_chs, stage_out_chs, block_per_stage)]
@@ -210,13 +200,6 @@ class VovNet(ImageModel):
         self.head = ClassifierHead(chs, num_classes, global_pool, drop_rate)
         self.head_hidden_size = self.head.num_features
         self.init_weights()
-
-    def init_module(self, name: str, module: nn.Module) -> None:
-        super().init_module(name, module)
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        elif isinstance(module, nn.Linear):
-            nn.init.zeros_(module.bias)
 
 
 _V1 = dict(residual=False, attn="")

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from ..layers.helpers import placeable
 from ..layers.pool import GlobalPool2d
+from ..layers.weight_init import init_kaiming
 from ..registry import register_model
-from .base import Flow, KeyMap, StateDict, Step
+from .base import Flow, Inits, KeyMap, StateDict, Step
 from .inner_taps import InnerTaps, inner_tap
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ class Xception(InnerTaps):
 
     classifier_path: ClassVar[str] = "fc"
     feature_form: ClassVar[str] = "hook"
+    inits: ClassVar[Inits] = {nn.Conv2d: init_kaiming}
 
     def __init__(
         self, num_classes: int = 1000, in_chans: int = 3, drop_rate: float = 0.0, global_pool: str = "avg"
@@ -131,11 +133,6 @@ class Xception(InnerTaps):
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         return dict(stem=r"^(?:conv|bn)[12]", blocks=[(r"^block(\d+)", None), (r"^(?:conv|bn)[34]", (99,))])
-
-    def init_module(self, name: str, module: nn.Module) -> None:
-        super().init_module(name, module)
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def fit_state_dict(self, state_dict: StateDict) -> StateDict:
         """Older files have pointwise kernels of two dimensions."""

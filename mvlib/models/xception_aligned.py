@@ -195,16 +195,9 @@ class XceptionAligned(InnerTaps):
     feature_form: ClassVar[str] = "flat"
 
     def __init__(
-        self,
-        block_cfg: Sequence[Mapping[str, Any]],
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        output_stride: int = 32,
-        preact: bool = False,
-        act_layer: ActLayer = "relu",
-        norm_layer: NormLayer = "batchnorm2d",
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
+        self, block_cfg: Sequence[Mapping[str, Any]], num_classes: int = 1000, in_chans: int = 3,
+        output_stride: int = 32, preact: bool = False, act_layer: ActLayer = "relu",
+        norm_layer: NormLayer = "batchnorm2d", drop_rate: float = 0.0, drop_path_rate: float = 0.0,
         global_pool: str = "avg",
     ) -> None:
         super().__init__()

@@ -20,8 +20,9 @@ from ..layers.helpers import placeable, to_2tuple
 from ..layers.mlp import Mlp
 from ..layers.norm import LayerNorm, NormLayer, get_norm_layer
 from ..layers.stage import run_blocks
+from ..layers.weight_init import init_trunc_normal
 from ..registry import register_model
-from .base import Flow, ImageModel, Indices, KeyMap, StateDict, Step
+from .base import Flow, ImageModel, Indices, Inits, KeyMap, StateDict, Step
 from .cait import ClassAttn
 
 if TYPE_CHECKING:
@@ -89,11 +90,7 @@ class ConvPatchEmbed(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        img_size: int | Grid = 224,
-        patch_size: int = 16,
-        in_chans: int = 3,
-        embed_dim: int = 768,
+        self, img_size: int | Grid = 224, patch_size: int = 16, in_chans: int = 3, embed_dim: int = 768,
         act_layer: Layer = nn.GELU,
     ) -> None:
         super().__init__()
@@ -167,16 +164,8 @@ class XCABlock(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        mlp_ratio: float = 4.0,
-        qkv_bias: bool = False,
-        proj_drop: float = 0.0,
-        attn_drop: float = 0.0,
-        drop_path: float = 0.0,
-        act_layer: Layer = nn.GELU,
-        norm_layer: Layer = nn.LayerNorm,
+        self, dim: int, num_heads: int, mlp_ratio: float = 4.0, qkv_bias: bool = False, proj_drop: float = 0.0,
+        attn_drop: float = 0.0, drop_path: float = 0.0, act_layer: Layer = nn.GELU, norm_layer: Layer = nn.LayerNorm,
         eta: float = 1.0,
     ) -> None:
         super().__init__()
@@ -215,18 +204,9 @@ class ClassAttentionBlock(nn.Module):
 
     @placeable
     def __init__(
-        self,
-        dim: int,
-        num_heads: int,
-        mlp_ratio: float = 4.0,
-        qkv_bias: bool = False,
-        proj_drop: float = 0.0,
-        attn_drop: float = 0.0,
-        drop_path: float = 0.0,
-        act_layer: Layer = nn.GELU,
-        norm_layer: Layer = nn.LayerNorm,
-        eta: float | None = 1.0,
-        tokens_norm: bool = False,
+        self, dim: int, num_heads: int, mlp_ratio: float = 4.0, qkv_bias: bool = False, proj_drop: float = 0.0,
+        attn_drop: float = 0.0, drop_path: float = 0.0, act_layer: Layer = nn.GELU, norm_layer: Layer = nn.LayerNorm,
+        eta: float | None = 1.0, tokens_norm: bool = False,
     ) -> None:
         super().__init__()
         self.eta, self.tokens_norm = eta, tokens_norm
@@ -284,29 +264,15 @@ class XCiT(ImageModel):
     tap_prefix: ClassVar[bool] = False
     default_out_indices: ClassVar[Indices] = 3
     tap_norm: ClassVar[str] = "all"
+    pools: ClassVar[tuple[str, ...]] = ("", "avg", "token")
+    inits: ClassVar[Inits] = {nn.Linear: init_trunc_normal}
 
     def __init__(
-        self,
-        img_size: int | Grid = 224,
-        patch_size: int = 16,
-        in_chans: int = 3,
-        num_classes: int = 1000,
-        global_pool: str = "token",
-        embed_dim: int = 768,
-        depth: int = 12,
-        num_heads: int = 12,
-        mlp_ratio: float = 4.0,
-        qkv_bias: bool = True,
-        drop_rate: float = 0.0,
-        pos_drop_rate: float = 0.0,
-        proj_drop_rate: float = 0.0,
-        attn_drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-        act_layer: ActLayer = None,
-        norm_layer: NormLayer = None,
-        cls_attn_layers: int = 2,
-        use_pos_embed: bool = True,
-        eta: float = 1.0,
+        self, img_size: int | Grid = 224, patch_size: int = 16, in_chans: int = 3, num_classes: int = 1000,
+        global_pool: str = "token", embed_dim: int = 768, depth: int = 12, num_heads: int = 12, mlp_ratio: float = 4.0,
+        qkv_bias: bool = True, drop_rate: float = 0.0, pos_drop_rate: float = 0.0, proj_drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0, drop_path_rate: float = 0.0, act_layer: ActLayer = None,
+        norm_layer: NormLayer = None, cls_attn_layers: int = 2, use_pos_embed: bool = True, eta: float = 1.0,
         tokens_norm: bool = False,
     ) -> None:
         super().__init__()
@@ -361,25 +327,16 @@ class XCiT(ImageModel):
             return x[:, self.num_prefix_tokens:].mean(dim=1)
         return x[:, 0] if self.global_pool else x
 
-    def set_global_pool(self, pool_type: str) -> None:
-        if pool_type not in ("", "avg", "token"):
-            raise ValueError(f"unknown global_pool {pool_type!r}; known: '', 'avg', 'token'")
+    def check_pool(self, pool_type: str) -> None:
+        super().check_pool(pool_type)
         if pool_type == "token" and not self.num_prefix_tokens:
             raise ValueError("global_pool 'token' needs the class token, which was cut off with the head")
-        self.global_pool = pool_type
 
     def no_weight_decay(self) -> set[str]:
         return {"cls_token", "pos_embed.*"}
 
     def reset_parameters(self) -> None:
         nn.init.trunc_normal_(self.cls_token, std=0.02)
-
-    def init_module(self, name: str, module: nn.Module) -> None:
-        super().init_module(name, module)
-        if isinstance(module, nn.Linear):
-            nn.init.trunc_normal_(module.weight, std=0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
 
     def fit_state_dict(self, state_dict: StateDict) -> StateDict:
         """Without the position encoding that the model does not have."""
