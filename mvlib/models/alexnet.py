@@ -62,7 +62,6 @@ class AlexNet(ImageModel):
 
     Args:
         num_classes: Classes; 0 for the output of the hidden layers (B, 4096).
-        in_chans: Channels of the image.
         drop_rate: Dropout before each hidden layer.
         global_pool: How the features become a 6x6 map: "avg", "max", "avgmax"; "" leaves out the hidden layers, and
             goes with `num_classes` 0 alone.

@@ -180,6 +180,11 @@ class KeyMap:
     matches: Callable[[Mapping[str, Any]], bool]
     convert: Callable[[StateDict, nn.Module], StateDict]
 
+    @classmethod
+    def renaming(cls, name: str, key: str, *pairs: tuple[str, Any], prefix: str = "") -> KeyMap:
+        """The map of a layout that the presence of `key` tells, and that is ours after `rename_keys`."""
+        return cls(name, lambda keys: key in keys, lambda state_dict, _: rename_keys(state_dict, *pairs, prefix=prefix))
+
     def apply(self, state_dict: StateDict, model: nn.Module) -> StateDict:
         """`convert`, for a model that loads the result; warns where torchvision's model is ours by other arguments than
         our defaults (an eps, say), which no state dict tells."""
@@ -236,6 +241,10 @@ class ImageModel(nn.Module):
 
     A family's constructor sets `num_classes`, `in_chans`, `num_features`, `head_hidden_size`, `flow`, and `drop_rate`
     where the head has no dropout module; it ends with `self.init_weights()`, which does nothing on the meta device.
+
+    Arguments of these names mean the same in all families, and their docstrings do not repeat it: `in_chans`, channels
+    of the image; `num_classes`, classes, 0 for pooled features; `drop_rate`, dropout before the classifier;
+    `drop_path_rate`, stochastic depth of the last block, where earlier ones have proportionally less.
 
     Class attributes:
         head_path: Path of the module that is the head, see `layers.pool.Head`, where there is one; the paths of pooling

@@ -171,7 +171,6 @@ class Beit(TokenModel):
         mlp_ratio, swiglu_mlp, scale_mlp: As `Block` takes them.
         drop_rate, pos_drop_rate, proj_drop_rate, attn_drop_rate: Dropout before the classifier, after the position
             embedding, and in the blocks.
-        drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
         init_values: Initial layer scale; none where None.
         use_abs_pos_emb: A learned position embedding.
         use_rel_pos_bias: Each block has a bias for offsets.

@@ -152,16 +152,12 @@ class ByobNet(ImageModel):
         self_attn_layer: Attention between positions, in blocks that have it.
         self_attn_kwargs: Options of it.
         block_kwargs: Options of the blocks.
-        num_classes: Classes; 0 for pooled features.
-        in_chans: Channels of the image.
         global_pool: "avg", "max", "avgmax", "catavgmax", or "" for none; of attention "token", or "". The head's first
             unless given.
         output_stride: 8, 16 or 32; strides beyond it become dilation.
         img_size: Side of the images, or (height, width): what learned positions are made for.
-        drop_rate: Dropout before the classifier.
         drop_block_rate: Share of activations that is dropped in squares, in the last two stages.
         drop_block_size: Side of these squares in the last stage.
-        drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
         zero_init_last: Blocks begin as identities: the scale of their last norm is initialised to 0.
 
     Raises:

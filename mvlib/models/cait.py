@@ -155,15 +155,12 @@ class Cait(TokenModel):
     Args:
         img_size: Side, or (height, width), in pixels; it determines the position embedding.
         patch_size: Side, or (height, width), of a patch.
-        in_chans: Channels of the image.
-        num_classes: Classes; 0 for pooled features.
         global_pool: "token" (the class token), "avg" (over patches), or "" for none.
         embed_dim: Channels of a token.
         depth: Blocks without class token.
         num_heads: Attention heads.
         mlp_ratio: Hidden channels of their MLPs per channel.
         qkv_bias: Whether projections to queries, keys and values have a bias.
-        drop_rate: Dropout before the classifier.
         pos_drop_rate: Dropout behind the position embedding.
         proj_drop_rate, attn_drop_rate: Dropout in the blocks without class token.
         drop_path_rate: Stochastic depth of these blocks, the same in all.

@@ -227,7 +227,6 @@ class CoaT(ImageModel):
 
     Args:
         img_size, patch_size: Sides, or (height, width), of images and of the first scale's patches, in pixels.
-        in_chans, num_classes: Channels of the image; classes, 0 for pooled features.
         embed_dims, serial_depths, mlp_ratios: Of each scale: channels, serial blocks, and hidden channels of their
             MLPs per channel.
         parallel_depth: Parallel blocks; where there are some, scales 2 to 4 have the same channels and ratios.

@@ -134,7 +134,6 @@ class ConVit(TokenModel):
 
     Args:
         img_size, patch_size: Sides, or (height, width), in pixels.
-        in_chans, num_classes: Channels of the image; classes, 0 for pooled features.
         global_pool: "token" (the class token), "avg" (over patches), or "" for none.
         embed_dim: Channels of a head.
         depth: Number of blocks.
@@ -143,7 +142,6 @@ class ConVit(TokenModel):
         qkv_bias: Whether projections to queries, keys and values have a bias.
         drop_rate, pos_drop_rate: Dropout before the classifier, and behind the position embedding.
         proj_drop_rate, attn_drop_rate: Dropout in the blocks.
-        drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
         hybrid_backbone: A network whose map is cut into patches of 1x1; the image's own patches unless given.
         norm_layer: Norm.
         local_up_to_layer: Blocks of gated attention; the class token comes behind them.

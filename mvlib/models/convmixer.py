@@ -61,10 +61,7 @@ class ConvMixer(ImageModel):
         depth: Blocks.
         kernel_size: Of the depthwise convolutions.
         patch_size: Size and stride of the patches.
-        in_chans: Channels of the image.
-        num_classes: Classes; 0 for pooled features.
         global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
-        drop_rate: Dropout before the classifier.
         act_layer: Activation.
 
     Raises:

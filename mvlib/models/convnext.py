@@ -198,8 +198,6 @@ class ConvNeXt(ImageModel):
     where `head_norm_first`.
 
     Args:
-        in_chans: Channels of the image.
-        num_classes: Classes; 0 for pooled features.
         global_pool: "avg", "max", "avgmax", "" for none; "catavgmax" too where `head_norm_first`.
         output_stride: 8, 16 or 32: later strides become dilation.
         depths: Blocks of each stage.
@@ -218,7 +216,6 @@ class ConvNeXt(ImageModel):
         act_layer: Activation.
         norm_layer: "layernorm", "rmsnorm" or "simplenorm"; any norm of feature maps where `conv_mlp`.
         norm_eps: The norms' epsilon; their own unless given.
-        drop_rate: Dropout before the classifier.
         drop_path_rate: Stochastic depth: rate of the last block, the others' grow to it.
 
     Raises:

@@ -191,7 +191,6 @@ class CrossVit(ImageModel):
         qkv_bias: Whether projections to queries, keys and values have a bias.
         drop_rate, pos_drop_rate, proj_drop_rate, attn_drop_rate: Dropout before the classifiers, of positions, behind
             attention and in MLPs, of attention maps.
-        drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
         norm_layer: Norm.
         global_pool: "token" (class tokens), "avg" (over patches), or "" for none.
 

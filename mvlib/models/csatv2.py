@@ -344,13 +344,10 @@ class CSATv2(ImageModel):
     Shapes: (B, 3, H, W) -> (B, num_classes), with sides of multiples of 8; the features have a stride of 64.
 
     Args:
-        num_classes: Classes; 0 for pooled features.
         in_chans: 3 alone.
         dims: Channels of each stage, the first a multiple of 8.
         depths: Blocks of each stage,
         transformer_depths: and how many of them, at its end, are transformers'.
-        drop_rate: Dropout before the classifier.
-        drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
         transformer_drop_path: Transformers' blocks have it, too.
         ls_init_value: Layer scale's initial value; none for None.
         global_pool: "avg", "max", "avgmax", or "" for none.

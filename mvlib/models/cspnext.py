@@ -143,11 +143,8 @@ class CspNext(ImageModel):
     momentum=0.03, the classifiers torch's.
 
     Args:
-        in_chans: Channels of the image.
-        num_classes: Classes; 0 for pooled features.
         global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
         output_stride: 32, 16 or 8; strides beyond become dilation.
-        drop_rate: Dropout before the classifier.
         drop_path_rate: Stochastic depth of the last block with a shortcut; earlier ones have proportionally less.
         depths: Blocks of each stage.
         channels: Channels of each stage.

@@ -266,7 +266,6 @@ class DaVit(ImageModel):
     Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of 32.
 
     Args:
-        in_chans: Channels of the image.
         depths, embed_dims, num_heads: Blocks, channels and heads (groups of channels) of each stage.
         window_size: Side of the windows.
         mlp_ratio: Hidden width of the MLPs, per channel.
@@ -278,9 +277,6 @@ class DaVit(ImageModel):
         cpe_act: Whether the convolutions of positions have activations.
         down_kernel_size: Kernel of the downsampling.
         channel_attn_v2, named_blocks: As in Florence 2: attention of channels, keys.
-        drop_rate: Dropout before the classifier.
-        drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
-        num_classes: Classes; 0 for pooled features.
         global_pool: "avg", "max", "avgmax" or "" for none; "catavgmax" too where `head_norm_first`.
         head_norm_first: Normalise before pooling instead of after.
 

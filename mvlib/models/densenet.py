@@ -124,8 +124,6 @@ class DenseNet(ImageModel):
     Args:
         growth_rate: Channels that each layer adds ("k" in the paper); the stem has twice as many.
         block_config: Layers of each block.
-        num_classes: Classes; 0 for pooled features.
-        in_chans: Channels of the image.
         global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
         bn_size: Channels between a layer's two convolutions, in growth rates.
         stem_type: "" for one 7x7 convolution, "deep" for three 3x3, "deep_tiered" for three of growing width, the last
@@ -133,7 +131,6 @@ class DenseNet(ImageModel):
         act_layer: Activation.
         norm_layer: Norm.
         aa_layer: Anti-aliased downsampling: "avg", "blur", "blurpc" or a class.
-        drop_rate: Dropout before the classifier.
         proj_drop_rate: Dropout of each layer's output.
         memory_efficient: Recompute concatenations in the backward pass, as `set_grad_checkpointing` does.
         aa_stem_only: Anti-aliasing for the stem alone, not for the transitions.

@@ -176,7 +176,6 @@ class EdgeNeXt(ImageModel):
     Shapes: (B, in_chans, H, W) -> (B, num_classes); features (B, dims[-1], H / 32, W / 32).
 
     Args:
-        in_chans, num_classes: Channels of the image; classes, 0 for pooled features.
         global_pool: "avg", "max", "avgmax", or "" for none; "catavgmax" too where `head_norm_first`.
         dims, depths: Channels and blocks of each stage.
         global_block_counts: How many of a stage's blocks, the last ones, attend.
@@ -190,8 +189,6 @@ class EdgeNeXt(ImageModel):
         stem_type: "patch" (4 x 4) or "overlap" (9 x 9).
         head_norm_first: Normalise before pooling instead of after.
         act_layer: Activation.
-        drop_path_rate: Stochastic depth of the last block; it grows linearly from 0 at the first.
-        drop_rate: Dropout before the classifier.
 
     Raises:
         ValueError: Unknown stem or pooling, not a number for each stage, or one group of channels.

@@ -218,7 +218,6 @@ class EfficientFormer(Distilled):
 
     Args:
         depths, embed_dims: Blocks and channels of each stage.
-        in_chans, num_classes: Channels of the image; classes, 0 for pooled features.
         global_pool: "avg", or "" for none.
         downsamples: Whether a stage begins with downsampling; all but the first unless given.
         num_vit: Blocks of attention, the last ones of the last stage.
@@ -228,7 +227,6 @@ class EfficientFormer(Distilled):
         act_layer, norm_layer, norm_layer_cl: Activation, norm of maps, norm of tokens.
         drop_rate: Dropout before the classifiers.
         proj_drop_rate: Dropout in the MLPs.
-        drop_path_rate: Stochastic depth of the last block; it grows linearly from 0 at the first.
         img_size: Taken as timm takes it, and without effect.
 
     Raises:

@@ -290,7 +290,6 @@ class EfficientFormerV2(Distilled):
 
     Args:
         depths, embed_dims: Blocks and channels of each stage.
-        in_chans, num_classes: Channels of the image; classes, 0 for pooled features.
         img_size: Side of the images, or (height, width): biases are made for it.
         global_pool: "avg", or "" for none.
         downsamples: Whether a stage begins with downsampling; all but the first unless given.
@@ -298,7 +297,6 @@ class EfficientFormerV2(Distilled):
         norm_layer, norm_eps, act_layer: Norm, its epsilon, and activation.
         drop_rate: Dropout before the classifiers.
         proj_drop_rate: Dropout in the MLPs.
-        drop_path_rate: Stochastic depth of the last block; it grows linearly from 0 at the first.
         layer_scale_init_value: Initial value of the branches' scales; None for no scales.
         num_vit: Blocks with attention, the last ones of the third and of each later stage.
         distillation: Whether there is a second classifier, that learns from a teacher.

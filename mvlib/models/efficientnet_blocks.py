@@ -808,9 +808,7 @@ class MobileModel(MobileInit):
 
     Args:
         block_args: Block strings of each stage, or what `decode_arch_def` made of them.
-        num_classes: Classes; 0 for the classifier's input.
         num_features: Channels of the head convolution; 0 for none, in families that can do without.
-        in_chans: Channels of the image.
         stem_size: Channels of the stem.
         stem_kernel_size: Kernel of the stem.
         fix_stem: Do not scale the stem.
@@ -822,8 +820,6 @@ class MobileModel(MobileInit):
         se_layer: Channel attention of blocks that have a ratio, by class or name ("gc" for global context); None for
             `SqueezeExcite`.
         round_chs_fn: Scales and rounds a number of channels, in place of the three arguments for that below.
-        drop_rate: Dropout before the classifier.
-        drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
         global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
         bn_eps: The norm's epsilon, its own default if None. TensorFlow's is 1e-3.
         bn_momentum: Batch norm's momentum, its own default if None.

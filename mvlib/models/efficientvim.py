@@ -287,13 +287,11 @@ class EfficientViM(ImageModel):
     state_dim), and the last map (B, dim, N). Without a classifier their means stand side by side.
 
     Args:
-        in_chans, num_classes: Channels of the image; classes, 0 for pooled features.
         embed_dim, depths, state_dim: Channels, blocks and number of hidden states of each stage.
         mlp_ratio: Hidden channels of the MLPs per channel.
         ssd_expand: Channels that are mixed in the hidden states per channel.
         global_pool: "avg", or "" for none, without a classifier.
         drop_rate: Dropout before the classifiers.
-        drop_path_rate: Stochastic depth of the last block; it grows linearly from 0 at the first.
 
     Raises:
         ValueError: Unknown pooling, a classifier without pooling, or not a number for each stage.

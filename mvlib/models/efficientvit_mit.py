@@ -409,14 +409,12 @@ class EfficientVit(_EfficientVit):
     Shapes: (B, in_chans, H, W) -> (B, num_classes); features (B, widths[-1], H / 32, W / 32).
 
     Args:
-        in_chans: Channels of the image.
         widths, depths: Channels and blocks of the stem and of each stage.
         head_dim: Channels of an attention head.
         expand_ratio: Hidden channels of the blocks per channel.
         norm_layer, act_layer: Norm and activation.
         global_pool: "avg", "max" or "avgmax".
         head_widths: Channels of the head's convolution and of its hidden layer.
-        drop_rate: Dropout before the classifier.
         num_classes: Classes; 0 for the hidden layer's features.
 
     Raises:

@@ -230,13 +230,11 @@ class EfficientVitMsra(ImageModel):
     Args:
         img_size: Side of the images, or (height, width); windows are no larger than the maps of its shorter side.
             Images can have other sizes.
-        in_chans, num_classes: Channels of the image; classes, 0 for pooled features.
         embed_dim, key_dim, depth, num_heads, window_size: Channels, channels of a head's keys, blocks, heads and side
             of the windows, of each stage.
         kernels: Side of the depthwise kernel of each head's queries.
         down_ops: What a stage begins with: ("subsample", 2), or ("", 1).
         global_pool: "avg", "max", "avgmax", "catavgmax", or "" for none, without a classifier.
-        drop_rate: Dropout before the classifier.
 
     Raises:
         ValueError: Unknown pooling, a classifier without pooling, or not a number for each stage or head.

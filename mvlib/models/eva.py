@@ -47,8 +47,6 @@ class Eva(MaskedTokenModel):
     Args:
         img_size: Side, or (height, width), in pixels; it determines the position embedding.
         patch_size: Side, or (height, width), of a patch.
-        in_chans: Channels of the image.
-        num_classes: Classes; 0 for pooled features.
         global_pool: "avg", "max", "avgmax" (over patches), "token" (the class token), "map" (attention from a learned
             query to all tokens), or "" for none.
         embed_dim: Channels of a token.
@@ -57,10 +55,8 @@ class Eva(MaskedTokenModel):
         num_kv_heads: Heads of keys and values, or those of each block; needs `attn_type` "rope" and no `qkv_fused`.
         qkv_bias, qkv_fused, qk_norm, mlp_ratio, swiglu_mlp, swiglu_align_to, scale_mlp, scale_attn_inner, attn_type,
             init_values, attn_only_layer_scale: See `EvaBlock`.
-        drop_rate: Dropout before the classifier.
         pos_drop_rate, patch_drop_rate: Dropout after the position embedding, and of whole patches.
         proj_drop_rate, attn_drop_rate: Dropout in the blocks.
-        drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
         norm_layer: Norm of the blocks and of the final features.
         class_token: Whether there is a class token.
         num_reg_tokens: Number of register tokens.

@@ -140,7 +140,6 @@ class FasterNet(PooledConvHead):
     Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of 32 with four stages.
 
     Args:
-        in_chans, num_classes, drop_rate, drop_path_rate: As of every model.
         global_pool: "avg", "max", "avgmax", or "" for none.
         embed_dim: Channels of the first stage; each further one has twice as many.
         depths: Blocks of each stage.

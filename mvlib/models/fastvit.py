@@ -427,7 +427,6 @@ class FastVit(ImageModel):
     Shapes: (B, in_chans, H, W) -> (B, num_classes); the stem has a stride of 4, each stage that downsamples 2.
 
     Args:
-        in_chans: Channels of the image.
         layers: Blocks of each stage.
         token_mixers: "repmixer" or "attention", of each stage; so the next ones.
         embed_dims: Channels.
@@ -435,12 +434,9 @@ class FastVit(ImageModel):
         downsamples: Whether it downsamples; it does, too, where channels change.
         se_downsamples: Whether that has squeeze-and-excitation.
         repmixer_kernel_size: Kernel of the token mixers.
-        num_classes: Classes; 0 for pooled features.
         pos_embs: What makes positions, of so many channels, for each stage; None for none.
         down_patch_size, down_stride: Kernel and stride of downsampling.
-        drop_rate: Dropout before the classifier.
         proj_drop_rate: Dropout in MLPs.
-        drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
         layer_scale_init_value: Initial scale of residual branches; None for no scale.
         lkc_use_act: An activation behind the large kernels.
         stem_use_scale_branch: Whether the stem's blocks have a 1x1 convolution.

@@ -188,8 +188,6 @@ class FocalNet(ImageModel):
     Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of 32 and `8 * embed_dim` channels.
 
     Args:
-        in_chans: Channels of the image.
-        num_classes: Classes; 0 for pooled features.
         global_pool: "avg", "max", "avgmax" or "" for none; "catavgmax" too without `head_hidden_size`.
         embed_dim: Channels of the first stage; each other has twice as many as the one before.
         depths: Blocks of each stage.
@@ -199,9 +197,7 @@ class FocalNet(ImageModel):
         use_post_norm, use_post_norm_in_modulation, normalize_modulator, layerscale_value: As of `FocalNetBlock`.
         head_hidden_size: Width of a hidden layer in the head, whose norm then follows the pooling; none unless given.
         head_init_scale: Factor on the classifier's initial weights.
-        drop_rate: Dropout before the classifier.
         proj_drop_rate: Dropout in the blocks.
-        drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
         norm_layer: Norm of maps.
 
     Raises:

@@ -412,7 +412,6 @@ class Gemma4VitEncoder(_Tower):
     Args:
         img_size: Without effect: any size is taken.
         patch_size: Side, or (height, width), of a patch.
-        in_chans: Channels of the image.
         global_pool: "soft" (a token for each block of patches), "avg" (one vector for all), "none" or "".
         embed_dim, depth, num_heads, head_dim, num_kv_heads, intermediate_size, norm_eps, use_clipped_linears: See
             `Gemma4Block`.
@@ -420,7 +419,6 @@ class Gemma4VitEncoder(_Tower):
         pooling_kernel_size: Side of a block of patches.
         standardize: Shift and scale the pooled tokens.
         proj_drop_rate, attn_drop_rate: Dropout in the blocks.
-        drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
         act_layer: Activation; GELU by its tanh approximation unless given.
         weight_init: "reset" and "skip" leave linear layers as torch initialises them.
         num_classes: Without effect, as in timm.
@@ -550,11 +548,9 @@ class Gemma4VitClassifier(_Tower):
     Shapes: images, or patches -> (B, num_classes); features are (B, N, embed_dim).
 
     Args:
-        num_classes: Classes; 0 for pooled features.
         global_pool: "avg", or "none" or "" for logits of each token.
         encoder_pool: "soft" for the encoder's pooled tokens, "none" or "" for patches.
         final_norm: A norm, without weights, behind the pooling.
-        drop_rate: Dropout before the classifier.
         others: As of `Gemma4VitEncoder`.
 
     Raises:

@@ -365,12 +365,9 @@ class GhostNet(GhostBackbone):
     Args:
         cfgs: Of each stage, its blocks, and of each block: kernel size, channels between its modules, output channels,
             ratio of squeeze-and-excitation, stride.
-        num_classes: Classes; 0 for the classifier's input.
         width: Factor on all channels, which are made multiples of 4; but on the classifier's input.
-        in_chans: Channels of the image.
         output_stride: 32 alone.
         global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
-        drop_rate: Dropout before the classifier.
         version: "v1"; "v2" with attention in all blocks but the first two; "v3" with that and branches.
 
     Raises:

@@ -78,9 +78,6 @@ class GoogLeNet(AuxiliaryModel):
     the result is `GoogLeNetOutputs(logits, aux_logits2, aux_logits1)`.
 
     Args:
-        num_classes: Classes; 0 for pooled features.
-        in_chans: Channels of the image.
-        drop_rate: Dropout before the classifier.
         aux_drop_rate: Dropout in the auxiliary heads.
         global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
         aux_logits: Whether there are two auxiliary heads, `aux1` and `aux2`, which work in training alone.

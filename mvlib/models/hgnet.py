@@ -255,12 +255,8 @@ class HighPerfGpuNet(ImageModel):
         cfg: "stem_type" ("v1" or "v2"), "stem_chs", and "stage1" to "stage4", each of them: channels of the input, the
             layers and the output, number of blocks, whether it downsamples, whether its layers are light, kernel size,
             layers of a block. See `model_cfgs`.
-        in_chans: Channels of the image.
-        num_classes: Classes; 0 for the classifier's input.
         global_pool: "avg", "max", "avgmax", or "" for none, without classes.
         head_hidden_size: Width of the hidden layer; None for none.
-        drop_rate: Dropout before the classifier.
-        drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
         use_lab: Affine maps behind activations.
 
     Raises:

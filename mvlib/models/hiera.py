@@ -329,9 +329,7 @@ class Hiera(BlockPyramid):
 
     Args:
         img_size: Height and width, or time, height and width; a side.
-        in_chans: Channels of the image.
         embed_dim, num_heads: Channels and heads of the first stage.
-        num_classes: Classes; 0 for pooled features.
         global_pool: "avg", "max", "avgmax" or "".
         stages: Blocks of each stage.
         q_pool, q_stride: How many stages are followed by a pool, and its strides.
@@ -341,12 +339,10 @@ class Hiera(BlockPyramid):
         dim_mul, head_mul: Factors on channels and heads from stage to stage.
         patch_kernel, patch_stride, patch_padding: Of the patches' convolution.
         mlp_ratio: Hidden channels of an MLP per channel.
-        drop_path_rate: Stochastic depth of the last block; it grows linearly from 0 at the first.
         init_values: Initial layer scale; none unless given.
         fix_init: Scale the blocks' outputs down with depth, initially.
         weight_init: Initial weights: "" (truncated normal), "jax", "skip" (torch's).
         norm_layer: Norm of blocks and head.
-        drop_rate: Dropout before the classifier.
         patch_drop_rate: Share of mask units that are left out in training.
         head_init_scale: Factor on the initial classifier.
         sep_pos_embed: Position embeddings of time and place are separate, of videos.

@@ -163,8 +163,6 @@ class HieraDet(BlockPyramid):
     whose patches the first stage's windows divide.
 
     Args:
-        in_chans: Channels of the image.
-        num_classes: Classes; 0 for pooled features.
         global_pool: "avg", "max", "avgmax" or "".
         embed_dim, num_heads: Channels and heads of the first stage.
         patch_kernel, patch_stride, patch_padding: Of the patches' convolution.
@@ -179,8 +177,6 @@ class HieraDet(BlockPyramid):
         weight_init: Initial weights: "" (truncated normal), "jax", "skip" (torch's).
         fix_init: Scale the blocks' outputs down with depth, initially.
         head_init_scale: Factor on the initial classifier.
-        drop_rate: Dropout before the classifier.
-        drop_path_rate: Stochastic depth of the last block; it grows linearly from 0 at the first.
         norm_layer, act_layer: Norm of blocks and head; activation.
 
     Raises:

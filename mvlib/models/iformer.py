@@ -224,7 +224,6 @@ class IFormer(repvit.RepVit):
     Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of 32 with four stages.
 
     Args:
-        in_chans, num_classes, drop_rate, drop_path_rate: As of every model.
         global_pool: "avg", or "" for none.
         dims, depths: Channels and blocks of each stage.
         attn_groups: Groups of attention, of three blocks, in each stage.

@@ -175,7 +175,6 @@ class MetaNeXt(ImageModel):
     Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of `output_stride`.
 
     Args:
-        in_chans, num_classes, drop_rate, drop_path_rate: As of every model.
         global_pool: "avg", "max", "avgmax" or "catavgmax"; the head takes vectors.
         output_stride: 8, 16 or 32: later strides become dilation.
         depths: Blocks of each stage.

@@ -122,9 +122,6 @@ class InceptionV3(AuxiliaryModel):
     or so, the result is `InceptionOutputs(logits, aux_logits)`.
 
     Args:
-        num_classes: Classes; 0 for pooled features.
-        in_chans: Channels of the image.
-        drop_rate: Dropout before the classifier.
         global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
         aux_logits: Whether there is an auxiliary head, `AuxLogits`, which works in training alone.
         transform_input: Whether images arrive with ImageNet's normalisation and get that of mean and deviation 0.5.

@@ -128,8 +128,6 @@ class InceptionV4(ImageModel):
     stride, so that the features of 299 x 299 pixels are 8 x 8.
 
     Args:
-        num_classes: Classes; 0 for pooled features.
-        in_chans: Channels of the image.
         output_stride: 32 alone.
         drop_rate: Dropout before the classifier; the paper's is 0.2.
         global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.

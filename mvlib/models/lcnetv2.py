@@ -118,12 +118,9 @@ class LCNetV2(PooledConvHead):
     Args:
         scale: Factor on all channels but the head's.
         depths: Blocks of each stage.
-        in_chans: Channels of the image.
-        num_classes: Classes; 0 for the classifier's input.
         global_pool: "avg", "max", "avgmax" or "" for none.
         head_hidden_size: Channels of the head's convolution; none for None.
         act_layer, norm_layer: Of all convolutions.
-        drop_rate: Dropout before the classifier.
         inference_mode: Branches are merged already.
 
     Raises:

@@ -348,8 +348,6 @@ class Levit(ImageModel):
 
     Args:
         img_size: Side of the images, or (height, width): positions are made for it.
-        in_chans: Channels of the image.
-        num_classes: Classes; 0 for pooled features.
         embed_dim: Channels of each stage.
         key_dim: Channels of a head's queries and keys.
         depth: Blocks of each stage.
@@ -363,7 +361,6 @@ class Levit(ImageModel):
         attn_act_layer: Activation behind attention, as `act_layer` unless given.
         use_conv: Maps and 1x1 convolutions instead of tokens and linear layers.
         global_pool: "avg", or "" for none.
-        drop_rate: Dropout before the classifier.
         drop_path_rate: Stochastic depth of all blocks.
 
     Raises:

@@ -189,13 +189,9 @@ class LowFormer(ImageModel):
     Args:
         width_list: Channels of stem and stages.
         depth_list: Blocks of stem and stages; a stage of convolutions without any does not downsample.
-        in_chans: Channels of the image.
-        num_classes: Classes; 0 for the classifier's input.
         global_pool: "avg", "max", "avgmax" or "" for none.
         head_widths: Channels of the head's convolution, and of its hidden layer.
-        drop_rate: Dropout before the classifier.
         proj_drop_rate: Dropout at the end of MLPs.
-        drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
         expand_ratio: Of mobile convolutions.
         norm_layer, act_layer: Of all convolutions.
         fused_conv: Fused mobile convolutions; the attention's projection is in its upsampling.

@@ -184,7 +184,6 @@ class MambaOut(ImageModel):
     Shapes: (B, in_chans, H, W) -> (B, num_classes); features (B, H / 32, W / 32, dims[-1]).
 
     Args:
-        in_chans, num_classes, drop_rate, drop_path_rate: As of every model.
         global_pool: "avg" or ""; with `head_fn` "norm_mlp" "max" and "avgmax", too.
         depths, dims: Blocks and channels of each stage.
         norm_layer, act_layer, conv_ratio, expansion_ratio, kernel_size, ls_init_value: As of `GatedConvBlock`.

@@ -957,10 +957,8 @@ class MaxxVit(ImageModel):
 
     Args:
         img_size: Height and width of the image, in pixels; windows and biases for relative positions are made for it.
-        in_chans: Channels of the image.
         num_classes: Outputs of the classifier; 0 for none.
         global_pool: "avg", "max", "avgmax", "catavgmax" (not with `head_hidden_size`) or "".
-        drop_rate: Dropout before the classifier.
         drop_path_rate: Stochastic depth rate of the last block; it grows linearly from 0 at the first.
         embed_dim: Channels of each stage.
         depths: Blocks of each stage.

@@ -328,16 +328,12 @@ class MetaFormer(ImageModel):
     Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of 32.
 
     Args:
-        in_chans: Channels of the image.
-        num_classes: Classes; 0 for pooled features.
         global_pool: "avg", "max", "avgmax" or "" for none, with which the logits are a map.
         depths: Blocks of each stage.
         dims: Channels of each stage; one that is as wide as the one before does not downsample.
         token_mixers: What mixes positions, one or one a stage.
         mlp_act, mlp_bias: Activation and biases of the MLPs.
-        drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
         proj_drop_rate: Dropout in the blocks.
-        drop_rate: Dropout before the classifier.
         layer_scale_init_values, res_scale_init_values: Initial factors of branches and of shortcuts, one or one a
             stage; None for none.
         downsample_norm: Norm behind the stem and before each downsampling; None for none.

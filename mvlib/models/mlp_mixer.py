@@ -155,16 +155,13 @@ class MlpMixer(ImageModel):
     Shapes: (B, in_chans, *img_size) -> (B, num_classes); features and taps are (B, patches, embed_dim).
 
     Args:
-        num_classes: Classes; 0 for pooled features.
         img_size: Side, or (height, width), in pixels.
-        in_chans: Channels of the image.
         patch_size: Side, or (height, width), of a patch.
         num_blocks: Number of blocks.
         embed_dim: Channels of a patch.
         mlp_ratio: Hidden widths of the MLPs; a pair for `MixerBlock`.
         block_layer: `MixerBlock`, `ResBlock` or `SpatialGatingBlock`.
         mlp_layer, norm_layer, act_layer: What the blocks are made of.
-        drop_rate: Dropout before the classifier.
         proj_drop_rate: Dropout in the blocks.
         drop_path_rate: Stochastic depth, the same in all blocks.
         nlhb: The classifier's bias begins such that all classes are equally likely under independent sigmoids.

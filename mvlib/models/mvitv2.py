@@ -250,11 +250,7 @@ class MultiScaleVit(ImageModel):
 
     Args:
         img_size: Side, or (height, width), that positions are made for.
-        in_chans: Channels of the image.
         global_pool: "avg", "token" or ""; by default "token" where there is a class token, else "avg".
-        num_classes: Classes; 0 for pooled features.
-        drop_path_rate: Stochastic depth of the last block; it grows linearly from 0 at the first.
-        drop_rate: Dropout before the classifier.
         depths: Blocks of each stage.
         embed_dim, num_heads: Channels and heads of each stage, or of the first: each further stage doubles them.
         use_cls_token, use_abs_pos: Whether there are a class token and a learned position embedding.

@@ -523,8 +523,6 @@ class NaFlexVit(SequenceModel):
 
     Args:
         cfg: What the model is made of; further arguments replace fields of it.
-        in_chans: Channels of the image.
-        num_classes: Classes; 0 for pooled features.
         img_size: Side, or (height, width), of the images that positions are learned for where `pos_embed_grid_size` is
             None; any size is taken.
         options: Fields of `NaFlexVitCfg`.

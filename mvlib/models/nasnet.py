@@ -76,13 +76,10 @@ class NASNetALarge(CellNet):
     Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of 32.
 
     Args:
-        num_classes: Classes; 0 for pooled features.
-        in_chans: Channels of the image.
         stem_size: Channels of the first convolution.
         channel_multiplier: By which the channels of the stem's cells grow.
         num_features: Channels of the last cell's output, 24 times those of the first cells' sums.
         output_stride: 32 alone.
-        drop_rate: Dropout before the classifier.
         global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
         pad_type: "same" for TensorFlow's padding, "" for PyTorch's.
 

@@ -143,14 +143,11 @@ class Nest(ImageModel):
 
     Args:
         img_size: Side of the images, or (height, width), which are the same.
-        in_chans: Channels of the image.
         patch_size: Side of a patch.
         num_levels: Levels.
         embed_dims, num_heads, depths: Channels, heads and layers of each level, or one number for all.
-        num_classes: Classes; 0 for pooled features.
         mlp_ratio: Hidden channels of the MLPs per channel.
         qkv_bias: Whether projections to queries, keys and values have a bias.
-        drop_rate: Dropout before the classifier.
         proj_drop_rate, attn_drop_rate: Dropout in the layers.
         drop_path_rate: Stochastic depth of the last layer; it grows linearly from 0 at the first.
         norm_layer, act_layer: What the layers are made of.

@@ -252,16 +252,12 @@ class NextViT(ImageModel):
     Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of 32.
 
     Args:
-        in_chans: Channels of the image.
-        num_classes: Classes; 0 for pooled features.
         global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
         stem_chs: Channels of the stem: of the first, the second, and the last two convolutions.
         depths: Blocks of each stage; the third has a multiple of 5.
         strides: Stride of each stage.
         sr_ratios: Square root of the tokens that attention takes for one, by stage.
-        drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
         attn_drop_rate: Dropout of attention maps.
-        drop_rate: Dropout before the classifier.
         proj_drop_rate: Dropout behind attention and in the MLPs.
         head_dim: Channels of a head.
         mix_block_ratio: Part of the channels that attention has.

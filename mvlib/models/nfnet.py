@@ -231,12 +231,8 @@ class NormFreeNet(ImageModel):
         skipinit: A learned scale on each branch, 0 at first.
         zero_init_fc: The classifier begins with zeros.
         act_layer: Name of the activation.
-        num_classes: Classes; 0 for pooled features.
-        in_chans: Channels of the image.
         output_stride: 8, 16 or 32; strides beyond it become dilation.
         global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
-        drop_rate: Dropout before the classifier.
-        drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
 
     Raises:
         ValueError: An option has an unknown value, or the activation is one whose effect on the variance is unknown.

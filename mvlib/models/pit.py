@@ -85,10 +85,8 @@ class PoolingVisionTransformer(ImageModel):
         mlp_ratio: Hidden channels of the MLPs per channel.
         num_classes, in_chans: Classes, 0 for pooled features; channels of the image.
         global_pool: "token" (the class token), or "" for none.
-        drop_rate: Dropout before the classifier.
         pos_drop_rate: Dropout of the patches.
         proj_drop_rate, attn_drop_rate: Dropout in the blocks.
-        drop_path_rate: Stochastic depth of the last block; it grows linearly from 0 at the first.
 
     Raises:
         ValueError: Unknown pooling or stem, not a number for each stage, or an image that is smaller than a patch; from

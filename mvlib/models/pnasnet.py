@@ -92,10 +92,7 @@ class PNASNet5Large(CellNet):
     Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of 32.
 
     Args:
-        num_classes: Classes; 0 for pooled features.
-        in_chans: Channels of the image.
         output_stride: 32 alone.
-        drop_rate: Dropout before the classifier.
         global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
         pad_type: "same" for TensorFlow's padding, "" for PyTorch's.
 

@@ -158,17 +158,13 @@ class PyramidVisionTransformerV2(ImageModel):
     Shapes: (B, in_chans, H, W) -> (B, num_classes); features (B, embed_dims[-1], H / 32, W / 32). Images have any size.
 
     Args:
-        in_chans: Channels of the image.
-        num_classes: Classes; 0 for pooled features.
         global_pool: "avg", or "" for none.
         depths, embed_dims, num_heads, mlp_ratios: Of each stage: blocks, channels, heads, hidden channels of the MLPs
             per channel; the last two one for all, too.
         sr_ratios: How many times smaller the map of keys is, in each stage.
         qkv_bias: Whether queries, keys and values have a bias.
         linear: Keys and values come from a map of 7 x 7, whatever the image's size.
-        drop_rate: Dropout before the classifier.
         proj_drop_rate, attn_drop_rate: Dropout in the blocks.
-        drop_path_rate: Stochastic depth of the last block; it grows linearly from 0 at the first.
         norm_layer: Norm of blocks and stages.
 
     Raises:

@@ -262,7 +262,6 @@ class QuantizedResNet(_Quantizable, tv.QuantizableResNet):
     Args:
         block: `QuantizableBasicBlock` or `QuantizableBottleneck`.
         layers: Blocks per stage.
-        num_classes: Outputs; 0 gives the pooled features.
         in_chans: 3, as in all of torchvision's models.
         zero_init_residual: Start with blocks that are identities.
         groups, width_per_group: Groups of the 3x3 convolutions, and channels of each in the first stage.
@@ -292,7 +291,6 @@ class QuantizedShuffleNetV2(_Quantizable, tv.QuantizableShuffleNetV2):
 
     Args:
         channels: Of the stem, the three stages and the last convolution.
-        num_classes: Outputs; 0 gives the pooled features.
         in_chans: 3, as in all of torchvision's models.
     """
 
@@ -315,7 +313,6 @@ class QuantizedMobileNetV2(_Quantizable, tv.QuantizableMobileNetV2):
     """MobileNetV2 (Sandler et al., 2018, arXiv 1801.04381), ReLU in place of ReLU6.
 
     Args:
-        num_classes: Outputs; 0 gives the pooled features.
         in_chans: 3, as in all of torchvision's models.
         width_mult: Factor of all channels.
         inverted_residual_setting: (expansion, channels, blocks, stride) per stage, the paper's if None.
@@ -436,7 +433,6 @@ class QuantizedGoogLeNet(_Quantizable, tv.QuantizableGoogLeNet):
     """GoogLeNet (Szegedy et al., 2014, arXiv 1409.4842), with batch norm.
 
     Args:
-        num_classes: Outputs; 0 gives the pooled features.
         in_chans: 3, as in all of torchvision's models.
         aux_logits: Build the two auxiliary classifiers, whose logits a model in training returns besides its own.
         transform_input: Take images normalised for ImageNet and normalise them as the weights' first owner did.
@@ -466,7 +462,6 @@ class QuantizedInception3(_Quantizable, tv.QuantizableInception3):
     """Inception v3 (Szegedy et al., 2015, arXiv 1512.00567).
 
     Args:
-        num_classes: Outputs; 0 gives the pooled features.
         in_chans: 3, as in all of torchvision's models.
         aux_logits: Build the auxiliary classifier, whose logits a model in training returns besides its own.
         transform_input: Take images normalised for ImageNet and normalise them as the weights' first owner did.

@@ -143,7 +143,6 @@ class Qwen3VitEncoder(_Tower):
     Args:
         img_size: Side, or (height, width), of usual images; without effect.
         patch_size: Side of a patch.
-        in_chans: Channels of the image.
         out_features: Channels of the merger's tokens; 0 for those of its hidden layer.
         global_pool: "merge" (the merger), "avg" (one vector (B, embed_dim) of all patches), or "" for the features.
         embed_dim, depth, num_heads, mlp_ratio: Of the blocks.
@@ -153,7 +152,6 @@ class Qwen3VitEncoder(_Tower):
         norm_eps: Of all norms.
         act_layer: Activation of the blocks; GELU by its tanh approximation unless given.
         proj_drop_rate, attn_drop_rate: Dropout in the blocks.
-        drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
         num_classes, drop_rate: Without effect, as in timm.
 
     Raises:
@@ -257,11 +255,9 @@ class Qwen3VitClassifier(_Tower):
     merger.
 
     Args:
-        num_classes: Classes; 0 for pooled features.
         global_pool: "avg", or "" for logits of each patch or token.
         encoder_pool: "merge" for the merger's tokens, "" for patches.
         final_norm: A norm, without weights, behind the pooling.
-        drop_rate: Dropout before the classifier.
         others: As of `Qwen3VitEncoder`.
 
     Raises:

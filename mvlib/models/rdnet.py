@@ -138,7 +138,6 @@ class RDNet(ImageModel):
     Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of 32 with a stem of stride 4.
 
     Args:
-        in_chans, num_classes, drop_rate, drop_path_rate: As of every model.
         global_pool: "avg", "max", "avgmax", "" for none; "catavgmax" too where `head_norm_first`.
         growth_rates, num_blocks_list, block_type: New channels of each block, blocks, and their type, by stage.
         is_downsample_block: Whether the transition in front of a stage halves the map.

@@ -290,12 +290,8 @@ class RegNet(ImageModel):
         num_features: Channels of a 1x1 convolution behind the last stage; 0 for none.
         act_layer: Activation.
         norm_layer: Norm.
-        num_classes: Classes; 0 for pooled features.
-        in_chans: Channels of the image.
         output_stride: 8, 16 or 32; strides beyond it become dilation.
         global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
-        drop_rate: Dropout before the classifier.
-        drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
         zero_init_last: Blocks begin as identities: the scale of their last norm is initialised to 0.
 
     Raises:

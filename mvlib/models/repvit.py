@@ -272,14 +272,12 @@ class RepVit(ImageModel):
     Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of 4 * 2 ** (stages - 1).
 
     Args:
-        in_chans: Channels of the image.
         img_size: Without effect: images may have any size.
         embed_dim: Channels of each stage.
         depth: Blocks of each stage.
         mlp_ratio: Hidden channels of MLPs per channel, one number or one for each stage.
         global_pool: "avg", or "" for none.
         kernel_size: Of the token mixers.
-        num_classes: Classes; 0 for pooled features.
         act_layer: Activation.
         distillation: Whether there is a second classifier.
         drop_rate: Dropout before the classifiers.

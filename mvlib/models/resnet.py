@@ -293,8 +293,6 @@ class ResNet(ImageModel):
     Args:
         block: `BasicBlock`, `Bottleneck` or what takes their arguments, and has `expansion`; or one for each stage.
         layers: Blocks of each stage.
-        num_classes: Classes; 0 for pooled features.
-        in_chans: Channels of the image.
         output_stride: 8, 16 or 32; strides beyond it become dilation.
         global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
         cardinality: Groups of the bottlenecks' 3x3 convolution (ResNeXt).
@@ -309,8 +307,6 @@ class ResNet(ImageModel):
         act_layer: Activation.
         norm_layer: Norm.
         aa_layer: Anti-aliased downsampling behind convolutions of stride 1: "avg", "blur", "blurpc" or a class.
-        drop_rate: Dropout before the classifier.
-        drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
         drop_block_rate: Share of activations that is dropped in squares, in the last two stages.
         zero_init_last: Blocks begin as identities: the scale of their last norm is initialised to 0.
         block_args: Further arguments of the blocks: `attn_layer` ("se", "eca", ... or a class).

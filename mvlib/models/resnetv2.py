@@ -283,8 +283,6 @@ class ResNetV2(ImageModel):
     Args:
         layers: Blocks of each stage.
         channels: Channels of each stage's output.
-        num_classes: Classes; 0 for pooled features.
-        in_chans: Channels of the image.
         global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none: the classifier then gives a map.
         output_stride: 8, 16 or 32; strides beyond it become dilation.
         width_factor: Factor on all channels.
@@ -298,8 +296,6 @@ class ResNetV2(ImageModel):
         act_layer: Activation.
         norm_layer: Norm.
         conv_layer: Convolution.
-        drop_rate: Dropout before the classifier.
-        drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
         zero_init_last: Blocks begin as identities: the last weight of their branch is initialised to 0.
 
     Raises:

@@ -87,8 +87,6 @@ class RexNet(MobileInit):
     Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of `output_stride`.
 
     Args:
-        in_chans: Channels of the image.
-        num_classes: Classes; 0 for pooled features.
         global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
         output_stride: 8, 16 or 32; strides beyond it become dilation.
         initial_chs: Channels of the first block.
@@ -99,8 +97,6 @@ class RexNet(MobileInit):
         ch_div: Channels are multiples of it.
         act_layer: Activation.
         dw_act_layer: Activation behind depthwise convolutions.
-        drop_rate: Dropout before the classifier.
-        drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
 
     Raises:
         ValueError: An option has an unknown value.

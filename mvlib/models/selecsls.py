@@ -97,9 +97,6 @@ class SelecSls(ImageModel):
         features: Of each stage: channels of its blocks' first convolutions, of its output, and the number of blocks.
         head: Output channels of the head's convolutions; each second one, from the first on, strides.
         last_kernel_size: Kernel of the last of them; the others are 3x3.
-        num_classes: Classes; 0 for pooled features.
-        in_chans: Channels of the image.
-        drop_rate: Dropout before the classifier.
         global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
     """
 

@@ -155,13 +155,10 @@ class SENet(ImageModel):
         layers: Blocks of each of four stages.
         groups: Groups of the blocks' 3x3 convolution.
         reduction: By how much the gates' hidden layers are narrower than the blocks' output.
-        drop_rate: Dropout before the classifier.
-        in_chans: Channels of the image.
         inplanes: Channels of the stem.
         input_3x3: Three 3x3 convolutions as a stem in place of one of 7x7.
         downsample_kernel_size: Kernel of the shortcuts' convolutions, but for the first stage's.
         downsample_padding: Their padding.
-        num_classes: Classes; 0 for pooled features.
         global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
 
     Raises:

@@ -64,10 +64,7 @@ class ShuffleNetV2(ImageModel):
     Args:
         layers: Blocks of the three stages.
         channels: Channels of the stem, of the three stages and of the last convolution.
-        num_classes: Classes; 0 for pooled features.
-        in_chans: Channels of the image.
         output_stride: 8, 16 or 32; strides beyond it become dilation.
-        drop_rate: Dropout before the classifier.
         global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
 
     Raises:

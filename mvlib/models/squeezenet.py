@@ -53,9 +53,6 @@ class SqueezeNet(ImageModel):
 
     Args:
         version: "1_0", or "1_1", which pools earlier and needs 2.4 times less computation.
-        num_classes: Classes; 0 for pooled features.
-        in_chans: Channels of the image.
-        drop_rate: Dropout before the classifier.
         global_pool: "avg", "max", "avgmax" or "" for none; pools scores, not features.
 
     Raises:

@@ -76,11 +76,8 @@ class StarNet(ImageModel):
         base_dim: Channels of the first stage; each further one has twice as many.
         depths: Blocks of each stage.
         mlp_ratio: Channels of the star's factors, in those of the stage.
-        drop_rate: Dropout before the classifier.
         drop_path_rate: Stochastic depth: rate of the last block, the others' grow to it.
         act_layer: Activation.
-        num_classes: Classes; 0 for pooled features.
-        in_chans: Channels of the image.
         global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
         output_stride: 32 alone.
 

@@ -488,7 +488,6 @@ class SwinTransformer(WindowPyramid):
     Args:
         img_size: Height and width of the image, in pixels.
         patch_size: Side of a patch, in pixels.
-        in_chans: Channels of the image.
         num_classes: Outputs of the classifier; 0 for none.
         global_pool: "avg", "max", "avgmax", "catavgmax" or "".
         embed_dim: Channels of the first stage; each further stage doubles them.
@@ -502,7 +501,6 @@ class SwinTransformer(WindowPyramid):
         dynamic_img_size: Take images of any size that patches divide; the same as `strict_img_size=False`.
         mlp_ratio: Hidden channels of an MLP per channel, for all stages or each.
         qkv_bias: Whether the query, key and value projections have a bias.
-        drop_rate: Dropout before the classifier.
         proj_drop_rate: Dropout of the outputs of attention and MLP.
         attn_drop_rate: Dropout of the attention weights.
         drop_path_rate: Stochastic depth rate of the last block; it grows linearly from 0 at the first.

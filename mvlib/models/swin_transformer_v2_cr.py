@@ -267,15 +267,11 @@ class SwinTransformerV2Cr(WindowPyramid):
         always_partition: Keep windows and shifts where a map is smaller than the window.
         strict_img_size: Refuse images of another size.
         dynamic_img_size: Take images of any size that patches divide; the same as `strict_img_size=False`.
-        in_chans: Channels of the image.
-        num_classes: Classes; 0 for pooled features.
         embed_dim: Channels of the first stage; each further stage doubles them.
         depths, num_heads: Blocks and heads of each stage.
         mlp_ratio: Hidden channels of an MLP per channel.
         init_values: Initial scale of the branches' norms; 1 if None.
-        drop_rate: Dropout before the classifier.
         proj_drop_rate, attn_drop_rate: Dropout in the blocks.
-        drop_path_rate: Stochastic depth of the last block; it grows linearly from 0 at the first.
         norm_layer: Norm everywhere.
         extra_norm_period, extra_norm_stage: See the stage; the last stage always ends with a norm.
         sequential_attn: Without effect, as in timm.

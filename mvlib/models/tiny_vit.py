@@ -235,14 +235,11 @@ class TinyVit(ImageModel):
     Shapes: (B, in_chans, H, W) -> (B, num_classes); features (B, embed_dims[-1], H / 32, W / 32).
 
     Args:
-        in_chans, num_classes: Channels of the image; classes, 0 for pooled features.
         global_pool: "avg", "max", "avgmax", or "" for none.
         embed_dims, depths: Channels and blocks of each stage.
         num_heads, window_sizes: Heads and side of the windows, of each stage; the first has none.
         mlp_ratio: Hidden channels of the MLPs per channel.
-        drop_rate: Dropout before the classifier.
         proj_drop_rate: Dropout in the MLPs.
-        drop_path_rate: Stochastic depth of the last block; it grows linearly from 0 at the first.
         use_checkpoint: Gradient checkpointing from the beginning.
         mbconv_expand_ratio: Hidden channels of the first stage's blocks per channel.
         local_conv_size: Side of the blocks' depthwise kernels.

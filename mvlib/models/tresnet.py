@@ -109,13 +109,9 @@ class TResNet(ImageModel):
 
     Args:
         layers: Blocks of each stage.
-        in_chans: Channels of the image.
-        num_classes: Classes; 0 for pooled features.
         width_factor: Factor on the channels, which are 64 in the first stage.
         v2: Bottlenecks in the first two stages, too; channels are rounded down to multiples of 8.
         global_pool: "avg" ("fast"), "max", "avgmax", "catavgmax" or "" for none.
-        drop_rate: Dropout before the classifier.
-        drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
 
     Raises:
         ValueError: The pooling is unknown; from `forward`, a side is not a multiple of 4.

@@ -189,17 +189,13 @@ class Twins(ImageModel):
     Args:
         img_size: Side, or (height, width), in pixels; images may have other sizes.
         patch_size: Side of the first patches; those between stages are 2 x 2.
-        in_chans: Channels of the image.
-        num_classes: Classes; 0 for pooled features.
         global_pool: "avg", or "" for none.
         embed_dims, num_heads, mlp_ratios, depths: Of each stage: channels, heads, hidden channels of the MLPs per
             channel, blocks.
         sr_ratios: How many times smaller the map of keys is, in each stage.
         wss: Side of the windows that every second block, from the first, attends in; 1 or None for the whole map.
-        drop_rate: Dropout before the classifier.
         pos_drop_rate: Dropout of the patches of each stage.
         proj_drop_rate, attn_drop_rate: Dropout in the blocks.
-        drop_path_rate: Stochastic depth of the last block; it grows linearly from 0 at the first.
         norm_layer: Norm of the blocks and of the final features.
 
     Raises:

@@ -83,7 +83,6 @@ class VGG(ImageModel):
     Args:
         cfg: Channels of the convolutions in order, "M" for a max pool.
         num_classes: Classes; 0 for the pooled output of the hidden layers (B, 4096).
-        in_chans: Channels of the image.
         output_stride: 32 alone.
         mlp_ratio: Width of the first hidden layer, in that of the second.
         act_layer: Activation.

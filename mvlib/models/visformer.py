@@ -101,17 +101,13 @@ class Visformer(ImageModel):
     Args:
         img_size: Side, or (height, width), in pixels.
         patch_size: Stride of the second stage.
-        in_chans: Channels of the image.
-        num_classes: Classes; 0 for pooled features.
         init_channels: Channels of the stem's 7x7 convolution; None for no stem.
         embed_dim: Channels of the second stage; the first has half, the third twice as many.
         depth: Blocks, in all or of each stage.
         num_heads: Attention heads.
         mlp_ratio: Hidden channels of the MLPs per channel, unless they have a 3x3 convolution.
-        drop_rate: Dropout before the classifier.
         pos_drop_rate: Dropout behind the positions.
         proj_drop_rate, attn_drop_rate: Dropout in the blocks.
-        drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
         norm_layer: Norm of the blocks, by name or class.
         attn_stage: Three digits: which stages have attention.
         use_pos_embed: Whether positions are learned.

@@ -229,8 +229,6 @@ class VisionTransformer(MaskedTokenModel):
     Args:
         img_size: Side, or (height, width), in pixels; it determines the position embedding.
         patch_size: Side, or (height, width), of a patch.
-        in_chans: Channels of the image.
-        num_classes: Classes; 0 for pooled features.
         global_pool: "token" (the class token), "avg", "max", "avgmax" (over patches), "map" (attention from a learned
             query), "prr" (attention without parameters), or "" for none.
         embed_dim: Channels of a token.
@@ -251,10 +249,8 @@ class VisionTransformer(MaskedTokenModel):
         pool_include_prefix: Pool over prefix tokens too.
         dynamic_img_size: Take images of any size that patches divide; position embeddings are resampled.
         dynamic_img_pad: Pad images to a multiple of the patch size.
-        drop_rate: Dropout before the classifier.
         pos_drop_rate, patch_drop_rate: Dropout after the position embedding, and of whole patches.
         proj_drop_rate, attn_drop_rate: Dropout in the blocks.
-        drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
         weight_init: Initial weights, see `init_vit_module`.
         fix_init: Scale the blocks' output projections down with depth (BEiT).
         embed_norm_layer: Norm in the patch embedding.

@@ -143,7 +143,6 @@ class VisionTransformerRelPos(TokenModel):
         rel_pos_dim: Hidden channels of the network.
         shared_rel_pos: One bias for all blocks.
         drop_rate, proj_drop_rate, attn_drop_rate: Dropout before the classifier and in the blocks.
-        drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
         weight_init: Initial weights, see `init_vit_module`.
         fix_init: Scale the blocks' output projections down with depth.
         embed_layer, norm_layer, act_layer, block_fn: What the model is made of.

@@ -222,7 +222,6 @@ class VisionTransformerSAM(ImageModel):
         drop_rate, pos_drop_rate, proj_drop_rate, attn_drop_rate: Dropout before the classifier, after the position
             embedding, and in the blocks.
         patch_drop_rate: Has to be 0: windows need all patches.
-        drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
         weight_init: Without effect, as in timm.
         embed_layer, norm_layer, act_layer, block_fn, mlp_layer: What the model is made of.
         use_abs_pos, use_rel_pos, use_rope: Position embedding, offsets, rotary embeddings.

@@ -138,14 +138,10 @@ class VovNet(ImageModel):
         depthwise: Separable 3x3 convolutions, but for the first.
         attn: Channel attention at each stage's end.
         stem_stride: 4, or 2 with a max pool before the first stage.
-        num_classes: Classes; 0 for pooled features.
-        in_chans: Channels of the image.
         global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
         output_stride: 32 alone.
         norm_layer: Norm.
         act_layer: Activation.
-        drop_rate: Dropout before the classifier.
-        drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
 
     Raises:
         ValueError: The channels and blocks are not those of three convolutions and four stages, or an option has an

@@ -94,9 +94,6 @@ class Xception(InnerTaps):
     Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of 32 and 2048 channels.
 
     Args:
-        num_classes: Classes; 0 for pooled features.
-        in_chans: Channels of the image.
-        drop_rate: Dropout before the classifier.
         global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
     """
 

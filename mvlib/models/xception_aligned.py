@@ -177,14 +177,10 @@ class XceptionAligned(InnerTaps):
     Args:
         block_cfg: Of each block, arguments of its class (`XceptionModule`, or `PreXceptionModule` for `preact`):
             `in_chs`, `out_chs`, `stride` and others.
-        num_classes: Classes; 0 for pooled features.
-        in_chans: Channels of the image.
         output_stride: 8, 16 or 32; strides beyond it become dilation.
         preact: Norm and activation in front of the convolutions.
         act_layer: Activation.
         norm_layer: Norm.
-        drop_rate: Dropout before the classifier.
-        drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
         global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
 
     Raises:

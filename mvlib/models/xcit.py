@@ -238,15 +238,12 @@ class XCiT(ImageModel):
     Args:
         img_size: Side, or (height, width), in pixels; nothing depends on it, images may have any size.
         patch_size: Side of a patch: 8 or 16.
-        in_chans: Channels of the image.
-        num_classes: Classes; 0 for pooled features.
         global_pool: "token" (the class token), "avg" (over patches), or "" for none.
         embed_dim: Channels of a token.
         depth: Number of blocks.
         num_heads: Attention heads.
         mlp_ratio: Hidden channels of the MLPs per channel.
         qkv_bias: Whether projections to queries, keys and values have a bias.
-        drop_rate: Dropout before the classifier.
         pos_drop_rate: Dropout behind the position encoding.
         proj_drop_rate, attn_drop_rate: Dropout in the blocks.
         drop_path_rate: Stochastic depth, the same in all blocks.
