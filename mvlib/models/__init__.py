@@ -46,6 +46,7 @@ _NAMES = {
     ".cspnet": ("CspNet",),
     ".cspnext": ("CspNext",),
     ".davit": ("DaVit",),
+    ".deepseek_vit": ("DeepseekVitClassifier", "DeepseekVitEncoder"),
     ".deit": ("VisionTransformerDistilled",),
     ".coat": ("CoaT",),
     ".convit": ("ConVit",),

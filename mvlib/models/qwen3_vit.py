@@ -26,9 +26,9 @@ from ..layers.norm import LayerNorm
 from ..layers.patch_embed import PatchEmbed
 from ..layers.pos_embed import resample_grid
 from ..layers.rope import RotaryEmbeddingCat
-from ..layers.weight_init import init_trunc_normal
 from ..registry import register_model
-from .base import Flow, ImageModel, Indices, Inits, KeyMap, StateDict, Step, rename_keys
+from .base import KeyMap, StateDict, rename_keys
+from .encoders import EncoderClassifier, VisionEncoder
 from .eva_blocks import EvaBlock
 
 if TYPE_CHECKING:
@@ -95,46 +95,7 @@ class Qwen3VitPatchMerger(nn.Module):
         return x if pre_logits else self.fc2(x)
 
 
-class _Tower(ImageModel):
-    """What encoder and classifier share. Final features are a map (B, H, W, embed_dim), or the merger's tokens."""
-
-    tap_layout: ClassVar[str] = "NLC"
-    default_out_indices: ClassVar[Indices] = 3
-    tap_norm: ClassVar[str] = "all"  # there is none, and what follows the blocks fits each of them
-    resamples_positions = True  # in each pass
-    num_prefix_tokens = 0
-
-    def follow(self, path: str, depth: int, embed_dim: int, stride: int, neck: list[Step]) -> None:
-        """Make the flow, whose modules are at `path` ("encoder.", or nothing)."""
-        self.flow = Flow(
-            stem=[Step(f"{path}patch_embed"), Step(f"{path}_pos_embed", gives=("rope", "grid"))],
-            stages=[Step(f"{path}blocks.{i}", embed_dim, stride, takes=("rope",)) for i in range(depth)],
-            tail=[Step("_to_map", takes=("grid",))],
-            neck=neck)
-
-    def _to_map(self, x: Tensor, grid: Size) -> Tensor:
-        return x.unflatten(1, grid)
-
-    def norm_tap(self, x: Tensor, index: int) -> Tensor:
-        return x
-
-    def forward_intermediates(  # type: ignore[override]  # timm's order, with prefix tokens first
-        self,
-        x: Tensor,
-        indices: Indices = None,
-        return_prefix_tokens: bool = False,
-        norm: bool = False,
-        stop_early: bool = False,
-        output_fmt: str = "NCHW",
-        intermediates_only: bool = False,
-        output_dict: bool = False,
-    ) -> Any:
-        """As every model's; `norm` and `return_prefix_tokens` are without effect."""
-        return self.run_to_taps(
-            x, indices, norm, stop_early, output_fmt, intermediates_only, return_prefix_tokens, output_dict)
-
-
-class Qwen3VitEncoder(_Tower):
+class Qwen3VitEncoder(VisionEncoder):
     """The encoder, which classifies nothing.
 
     Shapes: (B, in_chans, H, W) -> (B, H / 32 * W / 32, out_features), or as `global_pool` has it; features are
@@ -159,10 +120,9 @@ class Qwen3VitEncoder(_Tower):
             not divide the patches.
     """
 
-    classifier_path: ClassVar[tuple[str, ...]] = ()
-    output_fmt: ClassVar[str] = "NHWC"  # timm's name of the layout of features
+    projector: ClassVar[str] = "merger"
     pools: ClassVar[tuple[str, ...]] = ("", "avg", "merge")
-    inits: ClassVar[Inits] = {nn.Linear: init_trunc_normal}
+    resamples_positions = True  # in each pass
 
     def __init__(
         self, img_size: int | Size = 768, patch_size: int = 16, in_chans: int = 3, out_features: int = 0,
@@ -176,8 +136,8 @@ class Qwen3VitEncoder(_Tower):
         self.check_pool(global_pool)
         norm = partial(LayerNorm, eps=norm_eps)
         self.in_chans, self.num_classes, self.global_pool = in_chans, 0, global_pool
-        self.num_features = self.head_hidden_size = self.embed_dim = embed_dim
-        self.out_features, self.merge_size, self.pos_embed_grid_size = out_features, merge_size, pos_embed_grid_size
+        self.embed_dim, self.out_features = embed_dim, out_features
+        self.merge_size, self.pos_embed_grid_size = merge_size, pos_embed_grid_size
         self.patch_embed = PatchEmbed(
             img_size, patch_size, in_chans, embed_dim, strict_img_size=False, output_fmt="NHWC")
         self.pos_embed = nn.Parameter(torch.empty(1, pos_embed_grid_size**2, embed_dim))
@@ -188,12 +148,7 @@ class Qwen3VitEncoder(_Tower):
                      proj_drop=proj_drop_rate, attn_drop=attn_drop_rate, drop_path=rate,
                      act_layer=act_layer or "gelu_tanh", norm_layer=norm)
             for rate in drop_path_rates(drop_path_rate, depth))
-        self.merger: Any = None
-        if global_pool == "merge":
-            self.merger = Qwen3VitPatchMerger(embed_dim, merge_size, out_features, norm)
-            self.head_hidden_size = self.merger.out_features
-        self.follow("", depth, embed_dim, patch_size, [])
-        self.init_weights()
+        self.end(Qwen3VitPatchMerger(embed_dim, merge_size, out_features, norm) if global_pool == "merge" else None)
 
     def _pos_embed(self, x: Tensor) -> tuple[Tensor, Tensor, Size]:
         """Patches (B, rows, columns, C) -> tokens (B, N, C), rotary embedding (N, 2 * channels), (rows, columns)."""
@@ -201,54 +156,20 @@ class Qwen3VitEncoder(_Tower):
         positions = resample_pos_embed_grid(self.pos_embed, self.pos_embed_grid_size, grid)
         return x.flatten(1, 2) + positions.to(x.dtype), self.rope.get_embed(grid), grid
 
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Features (B, H, W, embed_dim) -> what `global_pool` makes of them; `pre_logits` is without effect."""
-        if self.merger is not None:
-            return self.merger(x)
-        return x.mean(dim=(1, 2)) if self.global_pool == "avg" else x
-
-    def pool(self, x: Tensor) -> Tensor:
-        return self.forward_head(x)
-
-    def get_classifier(self, name_only: bool = False) -> Any:
-        """There is none."""
-        return "" if name_only else nn.Identity()
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None, reset_other: bool = False) -> None:
-        """Change the pooling.
-
-        Raises:
-            ValueError: Classes are asked for, or a pooling that is unknown or has weights.
-        """
-        if num_classes:
-            raise ValueError("an encoder classifies nothing: build the model of the same name without '_enc'")
-        if global_pool is not None:
-            self.set_global_pool(global_pool)
-
-    def set_global_pool(self, pool_type: str) -> None:
-        self.check_pool(pool_type)
-        if pool_type == "merge" and self.merger is None:
-            raise ValueError("the merger has weights: build the model with global_pool='merge'")
-        if pool_type != "merge":
-            self.merger, self.out_features, self.head_hidden_size = None, 0, self.num_features
-        self.global_pool = pool_type
-
     def reset_parameters(self) -> None:
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
 
     def no_weight_decay(self) -> set[str]:
         return {"pos_embed"}
 
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        return dict(stem=r"^patch_embed|pos_embed|rope", blocks=[(r"^blocks\.(\d+)", None), (r"^merger", (99999,))])
-
     def fit_state_dict(self, state_dict: StateDict) -> StateDict:
         """Weights of an encoder with a merger, for one without, or without the merger's last layer."""
-        unused = "merger." if self.merger is None else "" if self.out_features else "merger.fc2."
-        return {key: value for key, value in state_dict.items() if not (unused and key.startswith(unused))}
+        fitted = super().fit_state_dict(state_dict)
+        unused = () if self.out_features else "merger.fc2."
+        return {key: value for key, value in fitted.items() if not key.startswith(unused)}
 
 
-class Qwen3VitClassifier(_Tower):
+class Qwen3VitClassifier(EncoderClassifier):
     """A classifier of the mean of the encoder's patches, or of the merger's tokens.
 
     Shapes: (B, in_chans, H, W) -> (B, num_classes); features are the encoder's, or (B, N, out_features) with the
@@ -264,8 +185,8 @@ class Qwen3VitClassifier(_Tower):
         ValueError: As there.
     """
 
-    pruned_pool: ClassVar[str | None] = None
-    pools: ClassVar[tuple[str, ...]] = ("", "avg")
+    final_norms: ClassVar[Any] = LayerNorm
+    resamples_positions = True
 
     def __init__(
         self, img_size: int | Size = 768, patch_size: int = 16, in_chans: int = 3, num_classes: int = 1000,
@@ -275,68 +196,12 @@ class Qwen3VitClassifier(_Tower):
         drop_rate: float = 0.0, proj_drop_rate: float = 0.0, attn_drop_rate: float = 0.0, drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
-        self.check_pool(global_pool)
-        if encoder_pool not in ("", "merge"):
-            raise ValueError(f"unknown encoder_pool {encoder_pool!r}; known: '', 'merge'")
-        self.in_chans, self.num_classes, self.embed_dim = in_chans, num_classes, embed_dim
-        self.global_pool, self.encoder_pool = global_pool, encoder_pool
+        self.check_pools(global_pool, encoder_pool, ("", "merge"))
         self.encoder = Qwen3VitEncoder(
             img_size, patch_size, in_chans, out_features, encoder_pool, embed_dim, depth, num_heads, mlp_ratio,
             merge_size, pos_embed_grid_size, rope_temperature, norm_eps, act_layer, proj_drop_rate, attn_drop_rate,
             drop_path_rate)
-        self.num_features = self.head_hidden_size = self.encoder.head_hidden_size
-        self.norm = LayerNorm(self.num_features, norm_eps, affine=False) if final_norm else nn.Identity()
-        self.head_drop = nn.Dropout(drop_rate)
-        self.head = self.make_classifier(num_classes)
-        self.follow("encoder.", depth, embed_dim, patch_size, [Step("encoder.merger")] if encoder_pool else [])
-        self.init_weights()
-
-    @property
-    def output_fmt(self) -> str:
-        """timm's name of the layout of features."""
-        return "NLC" if self.encoder_pool else "NHWC"
-
-    def pool(self, x: Tensor) -> Tensor:
-        """Features -> (B, num_features), normed; (B, N, num_features) where there is no pooling."""
-        x = x.flatten(1, -2)
-        return self.norm(x.mean(dim=1) if self.global_pool == "avg" else x)
-
-    def prune_intermediate_layers(
-        self, indices: Indices = 1, prune_norm: bool = False, prune_head: bool = True
-    ) -> list[int]:
-        """As every model's; the merger goes with the head."""
-        if prune_head:
-            self.encoder.set_global_pool("")
-            self.encoder_pool, self.flow.neck = "", []
-            self.num_features = self.embed_dim
-        return super().prune_intermediate_layers(indices, False, prune_head)
-
-    def cut_head(self) -> None:
-        self.head_hidden_size = self.num_features
-        if isinstance(self.norm, LayerNorm):
-            self.norm = LayerNorm(self.num_features, self.norm.eps, affine=False).train(self.training)
-
-    def init_module(self, name: str, module: nn.Module) -> None:
-        if not name.startswith("encoder"):
-            self.encoder.init_module("head", module)  # there is one scheme
-        elif self._began_empty is not None:  # otherwise the encoder has just been made, and initialised
-            self.encoder.init_module(name.removeprefix("encoder").removeprefix("."), module)
-
-    @property
-    def optional_parts(self) -> tuple[str, ...]:
-        return ("head",)  # the published encoders classify nothing
-
-    def no_weight_decay(self) -> set[str]:
-        return {"encoder.pos_embed"}
-
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        return dict(stem=r"^encoder\.(?:patch_embed|pos_embed|rope)", blocks=[
-            (r"^encoder\.blocks\.(\d+)", None), (r"^encoder\.merger|^norm|^head", (99999,))])
-
-    def fit_state_dict(self, state_dict: StateDict) -> StateDict:
-        encoder = self.encoder.fit_state_dict(rename_keys(state_dict, prefix="encoder."))
-        own = {key: value for key, value in state_dict.items() if not key.startswith("encoder.")}
-        return {**{f"encoder.{key}": value for key, value in encoder.items()}, **own}
+        self.add_head(num_classes, drop_rate, norm_eps if final_norm else None)
 
 
 # --- the architectures; `out_features` are the channels of the language model that the default weights are of

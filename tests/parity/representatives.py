@@ -30,6 +30,7 @@ _ONE_EACH = dict(layers=(1, 1, 1, 1))
 _CHANNELS = (128, 256, 256, 256)
 _SLIM = dict(_ONE_EACH, channels=(16, 32, 64, 128))
 _NAFLEX = dict(depth=2, embed_dim=48, num_heads=3, pos_embed_grid_size=(4, 4))
+_DEEPSEEK = dict(depth=3, embed_dim=48, num_heads=3, img_size=70)
 _QWEN = dict(depth=3, embed_dim=48, num_heads=3, pos_embed_grid_size=5, img_size=64)
 _GEMMA = dict(depth=3, embed_dim=48, num_heads=3, head_dim=16, intermediate_size=64, position_embedding_size=16,
               img_size=96)
@@ -158,6 +159,11 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
     "davit": {
         "davit_tiny": _DAVIT,
         "davit_base_fl": dict(_DAVIT, window_size=4),  # channels' attention of another kind, named blocks
+    },
+    "deepseek_vit": {
+        "deepseek_vit_412m": _DEEPSEEK,
+        "deepseek_vit_412m_align": dict(_DEEPSEEK, out_features=40),
+        "deepseek_vit_412m_enc": dict(_DEEPSEEK, out_features=40),
     },
     "deit": {
         "deit_tiny_patch16_224": _SMALL,

@@ -18,6 +18,7 @@ _CLASSES: dict[str, str] = {  # with timm's constructors, in the module of the f
     "csatv2": "CSATv2",
     "cspnext": "CspNext",
     "davit": "DaVit",
+    "deepseek_vit": "DeepseekVitClassifier DeepseekVitEncoder",
     "deit": "VisionTransformerDistilled",
     "densenet": "DenseNet",
     "dla": "DLA",
@@ -121,6 +122,7 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
     "cspnext": "CspNextBlock CspNextLayer DepthwiseSeparableConv SPPBottleneck",
     "davit": "ChannelAttention ChannelAttentionV2 ChannelBlock ConvPosEnc DaVitStage Downsample SpatialBlock Stem "
              "WindowAttention window_partition window_reverse",
+    "deepseek_vit": "DeepseekVitAligner DeepseekVitBlock",
     "densenet": "DenseBlock DenseLayer DenseTransition",
     "dla": "DlaBasic DlaBottle2neck DlaBottleneck DlaRoot DlaTree",
     "dpn": "BnAct BnActConv2d DualPathBlock",
@@ -227,6 +229,8 @@ _FURTHER: dict[str, str] = {  # what only the family's module has
 }
 _FUNCTIONS: dict[str, str] = {  # of `meanings.families`
     "beit": "gen_relative_position_index=beit_relative_position_index",
+    "deepseek_vit": "checkpoint_filter_fn_classifier=checkpoint_filter_fn "
+                    "checkpoint_filter_fn_encoder=checkpoint_filter_fn",
     "gcvit": "window_reverse=window_reverse_to_size",
     "gemma4_vit": "checkpoint_filter_fn_classifier=checkpoint_filter_fn "
                   "checkpoint_filter_fn_encoder=checkpoint_filter_fn",
@@ -297,6 +301,7 @@ CREATORS = {  # family: (timm's function, the class that it makes; "" where that
     "cspnet": ("_create_cspnet", ""),
     "cspnext": ("_create_cspnext", "CspNext"),
     "davit": ("_create_davit", "DaVit"),
+    "deepseek_vit": ("_create_deepseek_vit_classifier", "DeepseekVitClassifier"),
     "deit": ("_create_deit", "VisionTransformer"),
     "densenet": ("_create_densenet", "DenseNet"),
     "dla": ("_create_dla", "DLA"),
