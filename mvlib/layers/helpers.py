@@ -14,9 +14,10 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 __all__ = [
-    "LayerType", "check_layer", "computed", "disable_compiler", "extend_tuple", "get_device_dtype", "is_exporting",
-    "is_recording", "make_divisible", "meshgrid", "move_to_end", "named_parameters", "ndgrid", "nullwrap", "owns_meta",
-    "placeable", "plain_name", "to_1tuple", "to_2tuple", "to_3tuple", "to_4tuple", "to_ntuple", "unwrap",
+    "LayerType", "check_choice", "check_layer", "computed", "disable_compiler", "extend_tuple", "get_device_dtype",
+    "is_exporting", "is_recording", "make_divisible", "meshgrid", "move_to_end", "named_parameters", "ndgrid",
+    "nullwrap", "owns_meta", "placeable", "plain_name", "to_1tuple", "to_2tuple", "to_3tuple", "to_4tuple", "to_ntuple",
+    "unwrap",
 ]
 
 LayerType = str | Callable[..., nn.Module]
@@ -72,6 +73,15 @@ def placeable(init: Callable[P, None]) -> Callable[P, None]:
     added = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in ("device", "dtype")]
     placed.__signature__ = signature.replace(parameters=[*named, *added, *rest])
     return placed
+
+
+def check_choice(option: str, value: Any, known: Iterable[Any]) -> None:
+    """
+    Raises:
+        ValueError: The option's value is not among those known.
+    """
+    if value not in known:
+        raise ValueError(f"unknown {option} {value!r}; known: {', '.join(map(repr, known))}")
 
 
 def check_layer(layer: Any, kind: str) -> Any:

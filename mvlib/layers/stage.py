@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from .config import use_reentrant_ckpt
 
-__all__ = ["BlockStage", "Stage", "run_blocks", "runs_by_itself"]
+__all__ = ["BlockStage", "Stage", "dilate_strides", "run_blocks", "runs_by_itself"]
 
 
 def run_blocks(
@@ -44,6 +44,32 @@ def runs_by_itself(blocks: Any) -> bool:
         return True
     return "forward" in vars(blocks) or (
         type(blocks) is not nn.Sequential and not type(blocks).__module__.startswith(("mvlib.", "torch.fx")))
+
+
+def dilate_strides(strides: Iterable[int], reduction: int, output_stride: int) -> list[tuple[int, int, int, int]]:
+    """What becomes of stages' strides where the output's is limited: the further ones become dilation.
+
+    Args:
+        strides: Each stage's.
+        reduction: Stride of what the first of them takes.
+        output_stride: 8, 16 or 32.
+
+    Returns:
+        Of each stage: stride, dilation of what comes before its stride, dilation behind that, stride of the output.
+
+    Raises:
+        ValueError: The output stride is another.
+    """
+    if output_stride not in (8, 16, 32):
+        raise ValueError(f"output_stride is 8, 16 or 32, not {output_stride}")
+    dilated, dilation = [], 1
+    for stride in strides:
+        before = dilation
+        if reduction * stride > output_stride:
+            stride, dilation = 1, dilation * stride
+        reduction *= stride
+        dilated.append((stride, before, dilation, reduction))
+    return dilated
 
 
 class Stage(nn.Module):

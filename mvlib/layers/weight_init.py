@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 __all__ = [
-    "VIT_INITS", "fan_out_normal_", "init_kaiming", "init_trunc_normal", "init_vit_module", "init_weight_jax",
-    "init_weight_vit", "init_zero_bias", "is_meta_device", "lecun_normal_", "trunc_normal_", "trunc_normal_tf_",
-    "variance_scaling_",
+    "VIT_INITS", "fan_out_normal_", "init_fan_out", "init_kaiming", "init_normal", "init_trunc_normal",
+    "init_vit_module", "init_weight_jax", "init_weight_vit", "init_zero_bias", "is_meta_device", "lecun_normal_",
+    "trunc_normal_", "trunc_normal_tf_", "variance_scaling_",
 ]
 
 VIT_INITS = ("", "jax", "jax_nlhb", "moco", "reset", "skip")
@@ -132,9 +132,21 @@ def init_trunc_normal(module: nn.Linear | nn.Conv2d, std: float = 0.02) -> None:
     init_zero_bias(module)
 
 
-def init_kaiming(module: nn.Conv2d) -> None:
-    """A weight from He's normal that keeps the variance of gradients; a bias is left as it is."""
-    nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+def init_normal(module: nn.Linear | nn.Conv2d, std: float = 0.01) -> None:
+    """A weight from a normal, a bias of zeros."""
+    nn.init.normal_(module.weight, std=std)
+    init_zero_bias(module)
+
+
+def init_fan_out(module: nn.Conv2d) -> None:
+    """A weight by `fan_out_normal_`, a bias of zeros."""
+    fan_out_normal_(module.weight, module.groups)
+    init_zero_bias(module)
+
+
+def init_kaiming(module: nn.Conv2d, mode: str = "fan_out") -> None:
+    """A weight from He's normal that keeps the variance of gradients ("fan_in": of values); a bias is left as it is."""
+    nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")
 
 
 def init_vit_module(name: str, module: nn.Module, scheme: str = "", num_classes: int = 0) -> None:

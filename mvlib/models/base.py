@@ -244,7 +244,11 @@ class ImageModel(nn.Module):
 
     Arguments of these names mean the same in all families, and their docstrings do not repeat it: `in_chans`, channels
     of the image; `num_classes`, classes, 0 for pooled features; `drop_rate`, dropout before the classifier;
-    `drop_path_rate`, stochastic depth of the last block, where earlier ones have proportionally less.
+    `drop_path_rate`, stochastic depth of the last block, where earlier ones have proportionally less; `global_pool`,
+    pooling, where nothing else is said "avg", "max", "avgmax", "catavgmax" or "" for none; `output_stride`, 8, 16 or
+    32, beyond which strides become dilation; `act_layer`, `norm_layer`, activation and norm by name or class;
+    `aa_layer`, anti-aliased downsampling behind a convolution of stride 1: "avg", "blur", "blurpc" or a class;
+    `zero_init_last`, whether blocks begin as identities, the last scale of their branches being 0.
 
     Class attributes:
         head_path: Path of the module that is the head, see `layers.pool.Head`, where there is one; the paths of pooling
@@ -296,6 +300,7 @@ class ImageModel(nn.Module):
     num_features: int
     head_hidden_size: int
     num_prefix_tokens: int = 0
+    zero_init_last: bool = False  # of a block, what its `last_norm` (a path) names
     head_drop: nn.Module  # in some families
     weight_init_mode: str = ""  # in families with several schemes
     _drop_rate: float = 0.0
@@ -605,6 +610,17 @@ class ImageModel(nn.Module):
 
     # head
 
+    def add_classifier(
+        self, num_features: int, num_classes: int, global_pool: str, head_drop: nn.Module | None = None
+    ) -> None:
+        """Add pooling, dropout if given, and classifier of a family without a `Head`; initialise all weights."""
+        self.num_features, self.global_pool = num_features, GlobalPool2d(global_pool)
+        self.head_hidden_size = num_features * self.global_pool.out_factor
+        if head_drop is not None:
+            self.head_drop = head_drop
+        self.add_module(self.classifier_paths[0], self.make_classifier(num_classes))
+        self.init_weights()
+
     @property
     def _head(self) -> Head | None:
         head: Head | None = self._at(self.head_path) if self.head_path else None
@@ -832,6 +848,11 @@ class ImageModel(nn.Module):
         for kinds, init in self.inits.items():
             if isinstance(module, kinds):
                 init(module)
+        if self.zero_init_last and isinstance(weight := getattr(module, "weight", None), Tensor):
+            parts = name.split(".")
+            if any(getattr(self._at(".".join(parts[:i])), "last_norm", None) == ".".join(parts[i:])
+                   for i in range(1, len(parts))):
+                nn.init.zeros_(weight)
         init_others = getattr(module, "init_non_persistent_buffers", None)
         if init_others is not None:
             init_others()

@@ -30,13 +30,14 @@ from ..layers.channel_attention import AttnLayer, get_attn
 from ..layers.conv import ConvNormAct
 from ..layers.drop import DropBlock2d, drop_path_rates
 from ..layers.evo_norm import EvoNorm2dS0a
-from ..layers.helpers import make_divisible, owns_meta, to_2tuple
+from ..layers.helpers import check_choice, make_divisible, owns_meta, to_2tuple
 from ..layers.norm import NormLayer, get_norm_act_layer
 from ..layers.pool import ClassifierHead, NormMlpClassifierHead
 from ..layers.pos_embed import resample_abs_pos_embed
-from ..layers.weight_init import fan_out_normal_
+from ..layers.stage import dilate_strides
+from ..layers.weight_init import init_fan_out, init_normal
 from ..registry import register_model
-from .base import Flow, ImageModel, Indices, KeyMap, StateDict, Step, rename_keys
+from .base import Flow, ImageModel, Indices, Inits, KeyMap, StateDict, Step, rename_keys
 from .byobnet_blocks import (
     BasicBlock,
     BottleneckBlock,
@@ -107,14 +108,12 @@ Stage = ByoBlockCfg | Sequence[ByoBlockCfg]
 def interleave_blocks(
     types: tuple[str, str], d: int, every: int | Sequence[int] = 1, first: bool = False, **kwargs: Any
 ) -> tuple[ByoBlockCfg, ...]:
-    """A stage of `d` blocks of two types.
+    """A stage of `d` blocks of two types; `kwargs` are further attributes of `ByoBlockCfg`.
 
     Args:
         types: The types; the second stands at the places that `every` says.
-        d: Blocks.
         every: So many of the first type before each of the second; the last place where that gives none. Or the places.
         first: Begin with the second type.
-        kwargs: Further attributes of `ByoBlockCfg`.
     """
     if isinstance(every, int):
         every = range(0 if first else every, d, every + 1) or [d - 1]
@@ -135,30 +134,23 @@ class ByobNet(ImageModel):
     Args:
         blocks: What each stage is made of.
         downsample: How shortcuts change shape: "conv1x1", "avg" or "" for none, see `ResidualBlock`.
-        stem_type: See `create_byob_stem`.
-        stem_pool: Likewise.
+        stem_type, stem_pool: See `create_byob_stem`.
         stem_chs: Channels of the stem, or of each of its convolutions; 0 for those of the first block.
         width_factor: Factor on all channels.
         num_features: Channels of the convolution behind the last stage; 0 for none.
         fixed_input_size: `img_size` has to be said.
-        act_layer: Activation.
-        norm_layer: Norm.
         aa_layer: Anti-aliased downsampling in the stages, see `create_aa`.
         head_hidden_size: Channels of the head's hidden layer, or of its attention.
         head_type: "classifier" (also ""), "mlp" with a norm and a hidden layer, "attn_abs" or "attn_rot" for pooling by
             attention with learned or rotary positions.
-        attn_layer: Channel attention of the blocks, see `get_attn`.
-        attn_kwargs: Options of it.
-        self_attn_layer: Attention between positions, in blocks that have it.
-        self_attn_kwargs: Options of it.
+        attn_layer, attn_kwargs: Channel attention of the blocks, see `get_attn`, and options of it.
+        self_attn_layer, self_attn_kwargs: Attention between positions, in blocks that have it, and options of it.
         block_kwargs: Options of the blocks.
         global_pool: "avg", "max", "avgmax", "catavgmax", or "" for none; of attention "token", or "". The head's first
             unless given.
-        output_stride: 8, 16 or 32; strides beyond it become dilation.
         img_size: Side of the images, or (height, width): what learned positions are made for.
         drop_block_rate: Share of activations that is dropped in squares, in the last two stages.
         drop_block_size: Side of these squares in the last stage.
-        zero_init_last: Blocks begin as identities: the scale of their last norm is initialised to 0.
 
     Raises:
         ValueError: An option has an unknown value, or the image's size is needed.
@@ -166,6 +158,7 @@ class ByobNet(ImageModel):
 
     head_path: ClassVar[str] = "head"
     feature_form: ClassVar[str] = "flat"
+    inits: ClassVar[Inits] = {nn.Conv2d: init_fan_out, nn.Linear: init_normal}
 
     def __init__(
         self, blocks: Sequence[Stage], downsample: str = "conv1x1", stem_type: str = "3x3",
@@ -179,12 +172,9 @@ class ByobNet(ImageModel):
         drop_block_size: int = 3, drop_path_rate: float = 0.0, zero_init_last: bool = True,
     ) -> None:
         super().__init__()
-        for option, value, known in (("output_stride", output_stride, (8, 16, 32)), ("head_type", head_type, _HEADS)):
-            if value not in known:
-                raise ValueError(f"unknown {option} {value!r}; known: {', '.join(map(repr, known))}")
-        self.num_classes = num_classes
-        self.in_chans = in_chans
-        self.zero_init_last = zero_init_last
+        check_choice("output_stride", output_stride, (8, 16, 32))
+        check_choice("head_type", head_type, _HEADS)
+        self.num_classes, self.in_chans, self.zero_init_last = num_classes, in_chans, zero_init_last
         self.img_size = None if img_size is None else to_2tuple(img_size)
         if fixed_input_size and self.img_size is None:
             raise ValueError("img_size is needed: the model is made for images of one size")
@@ -207,14 +197,11 @@ class ByobNet(ImageModel):
         rates = drop_path_rates(drop_path_rate, [len(stage) for stage in entries])
         squares = drop_blocks(drop_block_rate, drop_block_size, len(entries))
         self.stages = nn.Sequential()
-        steps, dilation = self.flow.stem, 1
+        steps, strides = self.flow.stem, dilate_strides((stage[0].s for stage in entries), reduction, output_stride)
         for i, (stage, stage_rates, drop_block) in enumerate(zip(entries, rates, squares)):
-            stride = stage[0].s
-            if stride != 1:  # what comes before a stride can be taken as a feature
+            if stage[0].s != 1:  # what comes before a stride can be taken as a feature
                 steps[-1] = Step(steps[-1].name, chs, reduction)
-            if reduction >= output_stride and stride > 1:
-                stride, dilation = 1, dilation * stride
-            reduction *= stride
+            stride, _, dilation, reduction = strides[i]
             first_dilation = 1 if dilation in (1, 2) else 2
             made = []
             for j, (cfg, rate) in enumerate(zip(stage, stage_rates)):
@@ -297,15 +284,6 @@ class ByobNet(ImageModel):
                     init(zero_init_last=self.zero_init_last)
             if self.classifier_path == "head.proj":
                 self.head.reset_parameters()
-
-    def init_module(self, name: str, module: nn.Module) -> None:
-        super().init_module(name, module)
-        if isinstance(module, nn.Conv2d):
-            fan_out_normal_(module.weight, module.groups)
-        elif isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, std=0.01)
-        if isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None:
-            nn.init.zeros_(module.bias)
 
     def fit_state_dict(self, state_dict: StateDict) -> StateDict:
         """Resample the positions of pooling by attention, of a square map, to this model's."""
@@ -390,7 +368,7 @@ def _mobileone(
 _C50, _C1536 = (256, 512, 1024, 2048), (256, 512, 1536, 1536)
 _TIERED = dict(stem_chs=64, stem_type="tiered", stem_pool="")
 _TS = dict(_TIERED, act_layer="silu")
-_GC, _SE, _ECA = dict(attn_layer="gca"), dict(attn_layer="se"), dict(attn_layer="eca")
+_ATTNS = {"": {}, "gc": dict(attn_layer="gca"), "se": dict(attn_layer="se"), "eca_": dict(attn_layer="eca")}
 _X26 = {**_TS, **_stages((2, 2, 2, 2), _C50, gs=32), "stem_pool": "maxpool"}
 _R33 = dict(_TS, **_stages((2, 3, 3, 2), _C1536), num_features=1280)
 _R50 = _stages((3, 4, 6, 3), _C50)
@@ -421,34 +399,24 @@ register_model.variants(__name__, ByobNet, {
     "gernet_l": _gernet((1, 2, 6, 5, 4), (128, 192, 640, 640, 640), 32, 2560),
     "gernet_m": _gernet((1, 2, 6, 4, 1), (128, 192, 640, 640, 640), 32, 2560),
     "gernet_s": _gernet((1, 3, 7, 2, 1), (48, 48, 384, 560, 256), 13, 1920),
-    "repvgg_a0": _repvgg(0.75, 2.5, (2, 4, 14, 1), stem_chs=48),
-    "repvgg_a1": _repvgg(1.0, 2.5, (2, 4, 14, 1)),
-    "repvgg_a2": _repvgg(1.5, 2.75, (2, 4, 14, 1)),
+    **{f"repvgg_{name}": _repvgg(width, last, (2, 4, 14, 1), stem_chs=stem_chs) for name, width, last, stem_chs in (
+        ("a0", 0.75, 2.5, 48), ("a1", 1.0, 2.5, 64), ("a2", 1.5, 2.75, 64))},
+    **{f"repvgg_b{size}{name}": _repvgg(width, last, groups=groups)
+       for size, width, last in ((1, 2.0, 4.0), (2, 2.5, 5.0), (3, 3.0, 5.0)) for name, groups in (("", 0), ("g4", 4))},
     "repvgg_b0": _repvgg(1.0, 2.5),
-    "repvgg_b1": _repvgg(2.0, 4.0),
-    "repvgg_b1g4": _repvgg(2.0, 4.0, groups=4),
-    "repvgg_b2": _repvgg(2.5, 5.0),
-    "repvgg_b2g4": _repvgg(2.5, 5.0, groups=4),
-    "repvgg_b3": _repvgg(3.0, 5.0),
-    "repvgg_b3g4": _repvgg(3.0, 5.0, groups=4),
-    "repvgg_d2se": (_repvgg(2.5, 5.0, (8, 14, 24, 1)), _SE, dict(attn_kwargs=dict(rd_ratio=0.0625, rd_divisor=1))),
+    "repvgg_d2se": dict(_repvgg(2.5, 5.0, (8, 14, 24, 1)), attn_layer="se",
+                        attn_kwargs=dict(rd_ratio=0.0625, rd_divisor=1)),
     "resnet51q": (_stages((2, 4, 6, 4), _C1536, gs=(32, 32, 32, 1), br=(0.25, 0.25, 0.25, 1.0)), _Q,
                   dict(stem_type="quad2")),
     "resnet61q": (_stages((1, 4, 6, 4), _C1536, gs=(0, 32, 32, 1), br=(1.0, 0.25, 0.25, 1.0),
                           type=("edge", "bottle", "bottle", "bottle"), block_kwargs=({}, None, None, None)), _Q,
                   dict(stem_type="quad", block_kwargs=dict(extra_conv=True))),
-    "resnext26ts": _X26,
-    "gcresnext26ts": (_X26, _GC),
-    "seresnext26ts": (_X26, _SE),
-    "eca_resnext26ts": (_X26, _ECA),
+    **{f"{attn}resnext26ts": (_X26, own) for attn, own in _ATTNS.items()},
     "bat_resnext26ts": (_X26, dict(attn_layer="bat", attn_kwargs=dict(block_size=8))),
     "resnet32ts": (_R33, dict(num_features=0)),
-    "resnet33ts": _R33,
-    "gcresnet33ts": (_R33, _GC),
-    "seresnet33ts": (_R33, _SE),
-    "eca_resnet33ts": (_R33, _ECA),
-    "gcresnet50t": (_R50, _TIERED, _GC),
-    "gcresnext50ts": (_stages((3, 4, 6, 3), _C50, gs=32), _TS, dict(stem_pool="maxpool"), _GC),
+    **{f"{attn}resnet33ts": (_R33, own) for attn, own in _ATTNS.items()},
+    "gcresnet50t": (_R50, _TIERED, _ATTNS["gc"]),
+    "gcresnext50ts": (_stages((3, 4, 6, 3), _C50, gs=32), _TS, dict(stem_pool="maxpool"), _ATTNS["gc"]),
     "regnetz_b16": _B16,
     "regnetz_c16": _C16,
     "regnetz_d32": _D32,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ..layers.branches import BranchedBlock
 from ..layers.conv import ConvNormAct, create_conv2d, num_groups
 from ..layers.drop import DropPath
-from ..layers.helpers import make_divisible, placeable
+from ..layers.helpers import check_choice, make_divisible, placeable
 from ..layers.norm import BatchNormAct2d
 from ..layers.padding import get_padding
 from ..layers.pool import shortcut_pool
@@ -58,38 +58,22 @@ class LayerFn:
 # --- residual blocks
 
 
-@dataclass(frozen=True)
 class Plan:
-    """Numbers and layers of which a residual block makes its branch.
+    """Numbers and layers of which a residual block makes its branch; arguments as of `ResidualBlock`.
 
     Attributes:
-        in_chs, mid_chs, out_chs: Channels before, within and behind the branch.
-        kernel_size: Of the k x k convolutions.
-        stride: Of the first of them.
-        dilation: Of the first, and of those behind it.
-        groups: Of those that have `mid_chs` channels.
-        drop_layer: Drops squares of a map; None for nothing.
+        mid_chs: Channels within the branch.
+        groups: Of convolutions of so many channels.
     """
 
-    in_chs: int
-    mid_chs: int
-    out_chs: int
-    kernel_size: int
-    stride: int
-    dilation: tuple[int, int]
-    groups: int
-    layers: LayerFn
-    drop_layer: Layer | None
-
-    @classmethod
-    def of(
-        cls, in_chs: int, out_chs: int, kernel_size: int, stride: int, dilation: tuple[int, int],
-        group_size: int | None, bottle_ratio: float, layers: LayerFn | None, drop_layer: Layer | None,
-        bottle_in: bool = False,
-    ) -> Plan:
-        mid_chs = make_divisible((in_chs if bottle_in else out_chs) * bottle_ratio)
-        return cls(in_chs, mid_chs, out_chs, kernel_size, stride, dilation, num_groups(group_size, mid_chs),
-                   layers or LayerFn(), drop_layer)
+    def __init__(
+        self, in_chs: int, out_chs: int, kernel_size: int, stride: int, dilation: tuple[int, int],
+        group_size: int | None, bottle_ratio: float, layers: LayerFn | None, bottle_in: bool = False,
+    ) -> None:
+        self.in_chs, self.out_chs, self.kernel_size, self.stride = in_chs, out_chs, kernel_size, stride
+        self.dilation, self.layers = dilation, layers or LayerFn()
+        self.mid_chs = make_divisible((in_chs if bottle_in else out_chs) * bottle_ratio)
+        self.groups = num_groups(group_size, self.mid_chs)
 
     def conv(self, in_chs: int, out_chs: int, kernel_size: int = 1, **kwargs: Any) -> nn.Module:
         return self.layers.conv_norm_act(in_chs, out_chs, kernel_size, **kwargs)
@@ -106,33 +90,25 @@ class Plan:
         return self.layers.attn(chs) if enable and self.layers.attn is not None else None
 
 
-Branch = dict[str, nn.Module | None]  # layers one after the other; None for one that is left out
-
-
 class ResidualBlock(nn.Module):
     """A branch of layers beside a shortcut, and an activation of their sum; subclasses say what the branch is.
 
     Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride).
 
     Arguments of the subclasses, as far as they have them:
-        in_chs: Input channels.
-        out_chs: Output channels.
         kernel_size: Side of the branch's larger kernels.
-        stride: Stride.
-        dilation: Of the first k x k convolution, and of those behind it.
-        bottle_ratio: Channels within the branch per output channel.
+        dilation: Of the first k x k convolution, which has the stride, and of those behind it.
+        bottle_ratio: Channels within the branch per output channel, per input channel where `bottle_in`.
         group_size: Channels in the groups of k x k convolutions; 1 for depthwise ones, 0 or None for one group.
         downsample: How the shortcut changes shape: "conv1x1", "avg" (average pool, then 1x1 convolution), or "" for no
             shortcut where it would have to.
         attn_last: Channel attention at the branch's end instead of within.
         linear_out: No activation behind the sum.
         extra_conv: A k x k convolution more.
-        bottle_in: `bottle_ratio` is per input channel.
         post_attn_na: Norm and activation behind self-attention.
         feat_size: Rows and columns of the input, for self-attention that is made for them.
         layers: What makes the layers.
         drop_block: Makes a module that drops squares within the branch.
-        drop_path_rate: Rate of stochastic depth.
 
     Raises:
         ValueError: The shortcut is unknown, or groups do not divide channels.
@@ -141,16 +117,15 @@ class ResidualBlock(nn.Module):
     last_conv: ClassVar[str]  # of the branch
 
     def __init__(
-        self, plan: Plan, branch: Branch, downsample: str = "avg", linear_out: bool = False, drop_path_rate: float = 0.0
+        self, plan: Plan, downsample: str, linear_out: bool, drop_path_rate: float, **branch: nn.Module | None
     ) -> None:
+        """`branch` are its layers, one after the other; None for one that is left out."""
         super().__init__()
         self.shortcut = create_shortcut(
             downsample, plan.in_chs, plan.out_chs, plan.stride, plan.dilation, plan.layers, apply_act=False)
-        self.branch: list[str] = []
-        for name, layer in branch.items():
-            if layer is not None:
-                self.add_module(name, layer)
-                self.branch.append(name)
+        self.branch = [name for name, layer in branch.items() if layer is not None]
+        for name in self.branch:
+            self.add_module(name, branch[name])
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0.0 else nn.Identity()
         self.act = nn.Identity() if linear_out else plan.layers.act(inplace=True)
 
@@ -197,8 +172,7 @@ def create_shortcut(
 
     After average pooling there is batch norm, whatever the norm of `layers` is.
     """
-    if downsample_type not in _DOWNSAMPLES:
-        raise ValueError(f"unknown downsample {downsample_type!r}; known: {', '.join(map(repr, _DOWNSAMPLES))}")
+    check_choice("downsample", downsample_type, _DOWNSAMPLES)
     if in_chs == out_chs and stride == 1 and dilation[0] == dilation[1]:
         return nn.Identity()
     if downsample_type == "avg":
@@ -219,14 +193,12 @@ class BasicBlock(ResidualBlock):
         linear_out: bool = False, layers: LayerFn | None = None, drop_block: Layer | None = None,
         drop_path_rate: float = 0.0,
     ) -> None:
-        plan = Plan.of(in_chs, out_chs, kernel_size, stride, dilation, group_size, bottle_ratio, layers, drop_block)
-        branch = dict(
-            conv1_kxk=plan.strided(plan.in_chs, plan.mid_chs),
-            attn=plan.attn(plan.mid_chs, not attn_last),
-            conv2_kxk=plan.kxk(plan.mid_chs, plan.out_chs, groups=plan.groups, drop_layer=plan.drop_layer,
-                               apply_act=False),
-            attn_last=plan.attn(plan.out_chs, attn_last))
-        super().__init__(plan, branch, downsample, linear_out, drop_path_rate)
+        plan = Plan(in_chs, out_chs, kernel_size, stride, dilation, group_size, bottle_ratio, layers)
+        super().__init__(
+            plan, downsample, linear_out, drop_path_rate,
+            conv1_kxk=plan.strided(in_chs, plan.mid_chs), attn=plan.attn(plan.mid_chs, not attn_last),
+            conv2_kxk=plan.kxk(plan.mid_chs, out_chs, groups=plan.groups, drop_layer=drop_block, apply_act=False),
+            attn_last=plan.attn(out_chs, attn_last))
 
 
 class BottleneckBlock(ResidualBlock):
@@ -241,17 +213,15 @@ class BottleneckBlock(ResidualBlock):
         linear_out: bool = False, extra_conv: bool = False, bottle_in: bool = False, layers: LayerFn | None = None,
         drop_block: Layer | None = None, drop_path_rate: float = 0.0,
     ) -> None:
-        plan = Plan.of(in_chs, out_chs, kernel_size, stride, dilation, group_size, bottle_ratio, layers, drop_block,
-                       bottle_in)
+        plan = Plan(in_chs, out_chs, kernel_size, stride, dilation, group_size, bottle_ratio, layers, bottle_in)
         mid_chs, groups = plan.mid_chs, plan.groups
-        branch = dict(
-            conv1_1x1=plan.conv(plan.in_chs, mid_chs),
-            conv2_kxk=plan.strided(mid_chs, mid_chs, groups=groups, drop_layer=plan.drop_layer),
+        super().__init__(
+            plan, downsample, linear_out, drop_path_rate,
+            conv1_1x1=plan.conv(in_chs, mid_chs),
+            conv2_kxk=plan.strided(mid_chs, mid_chs, groups=groups, drop_layer=drop_block),
             conv2b_kxk=plan.kxk(mid_chs, mid_chs, groups=groups) if extra_conv else None,
-            attn=plan.attn(mid_chs, not attn_last),
-            conv3_1x1=plan.conv(mid_chs, plan.out_chs, apply_act=False),
-            attn_last=plan.attn(plan.out_chs, attn_last))
-        super().__init__(plan, branch, downsample, linear_out, drop_path_rate)
+            attn=plan.attn(mid_chs, not attn_last), conv3_1x1=plan.conv(mid_chs, out_chs, apply_act=False),
+            attn_last=plan.attn(out_chs, attn_last))
 
 
 class DarkBlock(ResidualBlock):
@@ -266,14 +236,12 @@ class DarkBlock(ResidualBlock):
         linear_out: bool = False, layers: LayerFn | None = None, drop_block: Layer | None = None,
         drop_path_rate: float = 0.0,
     ) -> None:
-        plan = Plan.of(in_chs, out_chs, kernel_size, stride, dilation, group_size, bottle_ratio, layers, drop_block)
-        branch = dict(
-            conv1_1x1=plan.conv(plan.in_chs, plan.mid_chs),
-            attn=plan.attn(plan.mid_chs, not attn_last),
-            conv2_kxk=plan.strided(plan.mid_chs, plan.out_chs, groups=plan.groups, drop_layer=plan.drop_layer,
-                                   apply_act=False),
-            attn_last=plan.attn(plan.out_chs, attn_last))
-        super().__init__(plan, branch, downsample, linear_out, drop_path_rate)
+        plan = Plan(in_chs, out_chs, kernel_size, stride, dilation, group_size, bottle_ratio, layers)
+        super().__init__(
+            plan, downsample, linear_out, drop_path_rate,
+            conv1_1x1=plan.conv(in_chs, plan.mid_chs), attn=plan.attn(plan.mid_chs, not attn_last),
+            conv2_kxk=plan.strided(plan.mid_chs, out_chs, groups=plan.groups, drop_layer=drop_block, apply_act=False),
+            attn_last=plan.attn(out_chs, attn_last))
 
 
 class EdgeBlock(ResidualBlock):
@@ -288,13 +256,12 @@ class EdgeBlock(ResidualBlock):
         linear_out: bool = False, layers: LayerFn | None = None, drop_block: Layer | None = None,
         drop_path_rate: float = 0.0,
     ) -> None:
-        plan = Plan.of(in_chs, out_chs, kernel_size, stride, dilation, group_size, bottle_ratio, layers, drop_block)
-        branch = dict(
-            conv1_kxk=plan.strided(plan.in_chs, plan.mid_chs, groups=plan.groups, drop_layer=plan.drop_layer),
-            attn=plan.attn(plan.mid_chs, not attn_last),
-            conv2_1x1=plan.conv(plan.mid_chs, plan.out_chs, apply_act=False),
-            attn_last=plan.attn(plan.out_chs, attn_last))
-        super().__init__(plan, branch, downsample, linear_out, drop_path_rate)
+        plan = Plan(in_chs, out_chs, kernel_size, stride, dilation, group_size, bottle_ratio, layers)
+        super().__init__(
+            plan, downsample, linear_out, drop_path_rate,
+            conv1_kxk=plan.strided(in_chs, plan.mid_chs, groups=plan.groups, drop_layer=drop_block),
+            attn=plan.attn(plan.mid_chs, not attn_last), conv2_1x1=plan.conv(plan.mid_chs, out_chs, apply_act=False),
+            attn_last=plan.attn(out_chs, attn_last))
 
 
 class SelfAttnBlock(ResidualBlock):
@@ -312,28 +279,24 @@ class SelfAttnBlock(ResidualBlock):
     ) -> None:
         if layers is None or layers.self_attn is None:
             raise ValueError("a block of self-attention needs a self_attn_layer, its own or the model's")
-        plan = Plan.of(in_chs, out_chs, kernel_size, stride, dilation, group_size, bottle_ratio, layers, drop_block,
-                       bottle_in)
+        plan = Plan(in_chs, out_chs, kernel_size, stride, dilation, group_size, bottle_ratio, layers, bottle_in)
         mid_chs, size = plan.mid_chs, {} if feat_size is None else dict(feat_size=feat_size)
-        branch = dict(
+        super().__init__(
+            plan, downsample, linear_out, drop_path_rate,
             conv1_1x1=plan.conv(in_chs, mid_chs),
             conv2_kxk=plan.strided(mid_chs, mid_chs, groups=plan.groups, drop_layer=drop_block) if extra_conv else None,
             self_attn=layers.self_attn(mid_chs, stride=1 if extra_conv else stride, **size),
             post_attn=layers.norm_act(mid_chs) if post_attn_na else None,
             conv3_1x1=plan.conv(mid_chs, out_chs, apply_act=False))
-        super().__init__(plan, branch, downsample, linear_out, drop_path_rate)
 
 
 # --- blocks of branches that become one convolution
 
 
 class ByoBranchedBlock(BranchedBlock):
-    """A `BranchedBlock` made as the other blocks are.
+    """A `BranchedBlock` made as the other blocks are. Shapes, arguments of the subclasses as of `ResidualBlock`, and:
 
-    Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride).
-
-    Arguments of the subclasses:
-        in_chs, out_chs, kernel_size, stride, dilation, group_size, layers, drop_block: As of `ResidualBlock`.
+    Args:
         bottle_ratio, downsample: Without effect.
         drop_path_rate: Stochastic depth of the convolutions, where the input is a branch, too.
         inference_mode: The one convolution that the branches would become; timm's has no padding.
@@ -378,8 +341,8 @@ class RepVggBlock(ByoBranchedBlock):
     ) -> None:
         super().__init__()
         layers = layers or LayerFn()
-        conv = self.begin(in_chs, out_chs, kernel_size, stride, dilation, group_size, layers, drop_path_rate,
-                          inference_mode)
+        conv = self.begin(
+            in_chs, out_chs, kernel_size, stride, dilation, group_size, layers, drop_path_rate, inference_mode)
         if conv is not None:
             self.conv_kxk = conv(kernel_size, dilation=dilation[0], drop_layer=drop_block)
             self.conv_1x1 = conv(1)
@@ -453,9 +416,7 @@ class Stem(nn.Sequential):
     """Convolutions `conv1`, `conv2`, ..., and perhaps a `pool`. Shapes: (B, in_chs, H, W) -> (B, C, H / stride, ...).
 
     Args:
-        in_chs: Channels of the image.
         out_chs: Channels of the last convolution, or of each.
-        kernel_size: Side of the kernels.
         stride: 4, or 2 without a pool: the first convolution has 2, the pool or the last convolution the rest.
         pool: "max", "avg" ("maxpool", "avgpool"), "max2", "avg2" for a kernel of 2; "" for none.
         num_rep: Convolutions, where `out_chs` is one number.
@@ -477,8 +438,7 @@ class Stem(nn.Sequential):
     ) -> None:
         super().__init__()
         layers, pool = layers or LayerFn(), (pool or "").lower()
-        if pool not in ("", *_POOLS):
-            raise ValueError(f"unknown stem_pool {pool!r}; known: {', '.join(map(repr, ('', *_POOLS)))}")
+        check_choice("stem_pool", pool, ("", *_POOLS))
         widths = [round(out_chs * chs_decay**i) for i in reversed(range(num_rep))] if isinstance(out_chs, int) \
             else list(out_chs)
         count = len(widths)
@@ -515,7 +475,6 @@ def create_byob_stem(
     """A stem of stride 2 or 4, and what it offers as features, as `feature_info` has it.
 
     Args:
-        in_chs: Channels of the image.
         out_chs: Channels of the stem, or of each of its convolutions.
         stem_type: "3x3" (also "") or "7x7" for one convolution, "deep" for three 3x3 of one width, "tiered" for three
             that widen, "quad" for four that double, "quad2" for the same with norms and activations behind the last
@@ -526,31 +485,28 @@ def create_byob_stem(
     Raises:
         ValueError: The type or the pool is unknown.
     """
-    if stem_type not in _STEM_TYPES:
-        raise ValueError(f"unknown stem_type {stem_type!r}; known: {', '.join(map(repr, _STEM_TYPES))}")
+    check_choice("stem_type", stem_type, _STEM_TYPES)
     layers = layers or LayerFn()
-    more: dict[str, Any] = dict(stride=2, layers=layers)
+    more: dict[str, Any] = dict(pool=pool_type, layers=layers)
     make: Layer = Stem
     if stem_type in ("rep", "one"):
-        make = partial(create_block, stem_type)
+        make, more = _BLOCKS[stem_type], dict(stride=2, layers=layers)
     elif "quad" in stem_type:
-        more = dict(num_rep=4, num_act=2 if stem_type == "quad2" else None, pool=pool_type, layers=layers)
+        more.update(num_rep=4, num_act=2 if stem_type == "quad2" else None)
     elif stem_type == "deep":
-        more = dict(num_rep=3, chs_decay=1.0, pool=pool_type, layers=layers)
+        more.update(num_rep=3, chs_decay=1.0)
     elif stem_type == "tiered":
-        more = dict(pool=pool_type, layers=layers)
         out_chs = (3 * out_chs // 8, out_chs // 2, out_chs) if isinstance(out_chs, int) else out_chs
     else:
         kernel_size = 7 if stem_type == "7x7" else 3
         if pool_type or not isinstance(out_chs, int) and len(out_chs) > 1:
-            more = dict(kernel_size=kernel_size, num_rep=1, pool=pool_type, layers=layers)
+            more.update(kernel_size=kernel_size, num_rep=1)
         else:
             make, more = layers.conv_norm_act, dict(kernel_size=kernel_size, stride=2)
     if make is not Stem and not isinstance(out_chs, int):
         out_chs = out_chs[-1]
     more.update((key, value) for key, value in dict(device=device, dtype=dtype).items() if value is not None)
-    stem: nn.Module = make(in_chs=in_chs, out_chs=out_chs, **more) if make is not layers.conv_norm_act \
-        else make(in_chs, out_chs, **more)
+    stem: nn.Module = make(in_chs, out_chs, **more)
     if not isinstance(stem, Stem):
         return stem, [dict(num_chs=out_chs, reduction=2, module=feat_prefix, stage=0)]
     return stem, [{**row, "module": f"{feat_prefix}.{row['module']}"} for row in stem.feature_info]

@@ -24,12 +24,13 @@ from ..layers.blur_pool import AaLayer, create_aa
 from ..layers.channel_attention import AttnLayer, get_attn
 from ..layers.conv import ConvNormAct
 from ..layers.drop import DropPath, drop_path_rates
-from ..layers.helpers import make_divisible, placeable
+from ..layers.helpers import check_choice, make_divisible, placeable
 from ..layers.norm import NormLayer
 from ..layers.pool import ClassifierHead
 from ..layers.stage import run_blocks
+from ..layers.weight_init import init_kaiming, init_normal, init_zero_bias
 from ..registry import register_model
-from .base import Flow, ImageModel, Indices, Step
+from .base import Flow, ImageModel, Indices, Inits, Step
 
 if TYPE_CHECKING:
     from ._variants.cspnet import *
@@ -57,19 +58,15 @@ class BottleneckBlock(nn.Module):
     Shapes: (B, in_chs, H, W) -> (B, out_chs, H, W); the two are the same.
 
     Args:
-        in_chs: Channels of the input.
-        out_chs: Channels of the output.
-        dilation: Of the 3x3 convolution.
+        dilation, groups: Of the 3x3 convolution.
         bottle_ratio: Channels within per channel of the output.
-        groups: Of the 3x3 convolution.
-        act_layer, norm_layer: Activation and norm behind the convolutions.
         attn_last: Attention behind the last convolution instead of the 3x3 one; of this block alone.
         attn_layer: Makes channel attention from a number of channels, and an activation where it takes one.
         drop_block: Makes a module that drops squares behind the 3x3 convolution.
         drop_path: Rate of stochastic depth.
     """
 
-    last_conv: ClassVar[str] = "conv3"
+    last_norm: ClassVar[str] = "conv3.bn"
 
     @placeable
     def __init__(
@@ -97,7 +94,7 @@ class DarkBlock(nn.Module):
     """DarkNet's block: convolutions of 1x1 and 3x3, both activated, and a shortcut. Shapes and arguments as above."""
 
     spatial_first: ClassVar[bool] = False
-    last_conv: ClassVar[str] = "conv2"
+    last_norm: ClassVar[str] = "conv2.bn"
 
     @placeable
     def __init__(
@@ -158,16 +155,11 @@ class CrossStage(nn.Module):
     Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride).
 
     Args:
-        in_chs: Channels of the input.
-        out_chs: Channels of the output.
         stride: Of the downsampling, which is left out where it changes neither size nor dilation.
-        dilation: Of the blocks.
-        depth: Blocks.
-        first_dilation: Of the downsampling; the blocks' unless given.
-        block_dpr: Rate of stochastic depth of each block.
-        block_fn: Makes a block.
-        block_kwargs: Its further arguments; `act_layer`, `norm_layer` are the other convolutions', too, and `aa_layer`
-            the downsampling's. What is not here is as in `CspNet`.
+        dilation, first_dilation: Of the blocks; of the downsampling, the blocks' unless given.
+        depth, block_dpr: Number of blocks, and rate of stochastic depth of each.
+        block_fn, block_kwargs: Makes a block; its further arguments, of which `act_layer` and `norm_layer` are the
+            other convolutions', too, as `aa_layer` is the downsampling's. What is not here is as in `CspNet`.
 
     Raises:
         ValueError: The ratios do not give the blocks half of the channels.
@@ -190,12 +182,10 @@ class CrossStage(nn.Module):
             raise ValueError(f"block_ratio {block_ratio} is not half of expand_ratio {expand_ratio}, of two paths")
         layer_args, first_dilation = _layer_args(block_kwargs), first_dilation or dilation
         conv: Layer = partial(ConvNormAct, kernel_size=1, **layer_args)
-        down_chs: int = in_chs
-        self.conv_down: nn.Module = nn.Identity()
-        if stride != 1 or first_dilation != dilation:
-            down_chs = out_chs if down_growth or avg_down else in_chs
-            self.conv_down = _downsample(
-                in_chs, down_chs, stride, first_dilation, groups, avg_down, aa_layer, **layer_args)
+        shrinks = stride != 1 or first_dilation != dilation
+        down_chs = out_chs if shrinks and (down_growth or avg_down) else in_chs
+        self.conv_down = _downsample(in_chs, down_chs, stride, first_dilation, groups, avg_down, aa_layer,
+                                     **layer_args) if shrinks else nn.Identity()
         self.conv_exp = conv(down_chs, 2 * width, apply_act=not cross_linear)
         self.blocks = _make_blocks(width, depth, block_fn, block_dpr, dilation=dilation, bottle_ratio=bottle_ratio,
                                    groups=groups, **block_kwargs)
@@ -204,10 +194,12 @@ class CrossStage(nn.Module):
         self.conv_transition = conv(2 * width, out_chs)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv_exp(self.conv_down(x))
-        passed, x = x[:, :self.width], x[:, self.width:]
-        x = run_blocks(self.blocks, x, recompute=self.grad_checkpointing)
-        return self.conv_transition(torch.cat((passed, self.conv_transition_b(x)), dim=1))
+        halves = self.conv_exp(self.conv_down(x)).split(self.width, dim=1)
+        return self.conv_transition(torch.cat(self.transform(*halves), dim=1))
+
+    def transform(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        second = run_blocks(self.blocks, second, recompute=self.grad_checkpointing)
+        return first, self.conv_transition_b(second)
 
 
 class CrossStage3(CrossStage):
@@ -215,11 +207,8 @@ class CrossStage3(CrossStage):
 
     has_transition = False
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.conv_exp(self.conv_down(x))
-        x, passed = x[:, :self.width], x[:, self.width:]
-        x = run_blocks(self.blocks, x, recompute=self.grad_checkpointing)
-        return self.conv_transition(torch.cat((x, passed), dim=1))
+    def transform(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        return run_blocks(self.blocks, first, recompute=self.grad_checkpointing), second
 
 
 class DarkStage(nn.Sequential):
@@ -255,22 +244,16 @@ def create_csp_stem(
     """A stem, and what it offers as features: of each size the last map, as `feature_info` has it.
 
     Args:
-        in_chans: Channels of the image.
-        out_chs: Channels of each of its convolutions.
-        kernel_size: Their kernel.
+        out_chs, kernel_size: Channels of each of its convolutions; their kernel.
         stride: 1, 2 (the first convolution) or 4 (and the last, or the pool).
         pool: "max" for a max pool at its end, of stride 4; "" for none.
         padding: The first convolution's, see `layers.resolve_padding`.
-        act_layer, norm_layer: Behind the convolutions.
-        aa_layer: Anti-aliased downsampling behind a pool of stride 1, see `create_aa`.
 
     Raises:
         ValueError: An option has an unknown value.
     """
-    for option, value, known in (("stem_stride", stride, (1, 2, 4)),
-                                 ("stem_pool", pool or "", ("", "max") if stride == 4 else ("",))):
-        if value not in known:
-            raise ValueError(f"unknown {option} {value!r}; known: {', '.join(map(repr, known))}")
+    check_choice("stem_stride", stride, (1, 2, 4))
+    check_choice("stem_pool", pool or "", ("", "max") if stride == 4 else ("",))
     places = dict(device=device, dtype=dtype)
     stem, chs, reduction = nn.Sequential(), in_chans, 1
     taps: dict[int, dict[str, Any]] = {}  # by size
@@ -306,32 +289,20 @@ class CspNet(ImageModel):
     Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of `output_stride`.
 
     Args:
-        stem_out_chs: Channels of each of the stem's convolutions.
-        stem_stride: 1, 2 (the first convolution) or 4 (and the last, or the pool).
-        stem_kernel_size: Their kernel.
-        stem_padding: The first one's padding: rows and columns, or a name, see `layers.resolve_padding`.
-        stem_pool: "max" for a max pool at the stem's end, "" for none.
+        stem_out_chs, stem_stride, stem_kernel_size, stem_padding, stem_pool: As of `create_csp_stem`.
         depth: Blocks of each stage. The arguments from here to `down_growth` may be one value, or one for each stage,
             the last standing for those that are missing.
-        out_chs: Channels of each stage's output.
-        stride: Of each stage.
+        out_chs, stride: Channels of each stage's output; stride of each stage.
         groups: Of its 3x3 convolutions.
         block_ratio: Channels of a block per channel of the stage's output.
         bottle_ratio: Channels within a block per channel of its output.
         avg_down: Downsample by an average pool and a 1x1 convolution.
-        attn_layer: Channel attention in the blocks: "se", "eca", ... or a class.
-        attn_kwargs: Further arguments of it.
+        attn_layer, attn_kwargs: Channel attention in the blocks, "se", "eca", ... or a class; further arguments of it.
         stage_type: "csp", "cs3" (see `CrossStage3`) or "dark" (one path).
         block_type: "bottle", "dark" or "edge".
         expand_ratio: Channels of both paths per channel of the output.
         cross_linear: The convolution that makes the paths carries no activation.
         down_growth: The downsampling has as many channels as the stage's output.
-        act_layer: Activation.
-        norm_layer: Norm.
-        aa_layer: Anti-aliased downsampling behind convolutions of stride 1: "avg", "blur", "blurpc" or a class.
-        output_stride: 8, 16 or 32; strides beyond it become dilation.
-        global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
-        zero_init_last: Blocks begin as identities: the scale of their last norm is initialised to 0.
 
     Raises:
         ValueError: An option has an unknown value, or a stage's ratios do not fit each other.
@@ -340,6 +311,8 @@ class CspNet(ImageModel):
     head_path: ClassVar[str] = "head"
     feature_form: ClassVar[str] = "flat"
     default_out_indices: Indices = None  # type: ignore[misc]  # a model's own
+    inits: ClassVar[Inits] = {
+        nn.Conv2d: init_kaiming, nn.Linear: init_normal, (nn.Conv2d, nn.Linear): init_zero_bias}
 
     def __init__(
         self, stem_out_chs: int | Sequence[int] = 32, stem_stride: int = 2, stem_kernel_size: int = 3,
@@ -361,12 +334,10 @@ class CspNet(ImageModel):
             len(depth), stage_type=stage_type, block_type=block_type, stride=stride, groups=groups,
             block_ratio=block_ratio, bottle_ratio=bottle_ratio, avg_down=avg_down, attn_layer=attn_layer,
             attn_kwargs=attn_kwargs, expand_ratio=expand_ratio, cross_linear=cross_linear, down_growth=down_growth)
-        options = [("output_stride", output_stride, (8, 16, 32)),
-                   *(("stage_type", stage["stage_type"], tuple(_STAGES)) for stage in stages),
-                   *(("block_type", stage["block_type"], tuple(_BLOCKS)) for stage in stages)]
-        for option, value, known in options:
-            if value not in known:
-                raise ValueError(f"unknown {option} {value!r}; known: {', '.join(map(repr, known))}")
+        check_choice("output_stride", output_stride, (8, 16, 32))
+        for option, known in (("stage_type", _STAGES), ("block_type", _BLOCKS)):
+            for stage in stages:
+                check_choice(option, stage[option], known)
         if len(out_chs) != len(depth):
             raise ValueError(f"depth and out_chs have a number for each stage, not {len(depth)} and {len(out_chs)}")
         self.num_classes, self.in_chans, self.zero_init_last = num_classes, in_chans, zero_init_last
@@ -398,8 +369,7 @@ class CspNet(ImageModel):
             chs = out_chs[i]
             self.flow.stages.append(Step(f"stages.{i}", chs, reduction))
 
-        self.num_features = chs
-        self.head = ClassifierHead(chs, num_classes, global_pool, drop_rate)
+        self.num_features, self.head = chs, ClassifierHead(chs, num_classes, global_pool, drop_rate)
         self.head_hidden_size = self.head.num_features
         self.init_weights()
 
@@ -408,19 +378,6 @@ class CspNet(ImageModel):
             (r"^stages\.(\d+)\.blocks\.(\d+)", None), (r"^stages\.(\d+)\..*transition", (99999,)),
             (r"^stages\.(\d+)", (0,))]
         return dict(stem=r"^stem", blocks=blocks)
-
-    def init_module(self, name: str, module: nn.Module) -> None:
-        super().init_module(name, module)
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        elif isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, std=0.01)
-        if isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None:
-            nn.init.zeros_(module.bias)
-        path, _, conv = name.removesuffix(".bn").rpartition(".")
-        is_last = name.endswith(".bn") and conv == getattr(self.get_submodule(path), "last_conv", None)
-        if self.zero_init_last and is_last and isinstance(weight := getattr(module, "weight", None), Tensor):
-            nn.init.zeros_(weight)
 
 
 # --- the architectures: what differs from the class's defaults

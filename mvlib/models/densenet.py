@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -19,10 +20,11 @@ from torch.utils.checkpoint import checkpoint
 
 from ..layers.activations import ActLayer
 from ..layers.blur_pool import AaLayer, create_aa
+from ..layers.helpers import check_choice
 from ..layers.norm import BatchNormAct2d, NormLayer, get_norm_act_layer
-from ..layers.pool import GlobalPool2d
+from ..layers.weight_init import init_kaiming, init_zero_bias
 from ..registry import register_model
-from .base import Flow, ImageModel, KeyMap, StateDict, Step
+from .base import Flow, ImageModel, Inits, KeyMap, Step, rename_keys
 
 if TYPE_CHECKING:
     from ._variants.densenet import *
@@ -38,8 +40,6 @@ class DenseLayer(nn.Module):
     Shapes: list of (B, C_i, H, W) with sum(C_i) = num_input_features -> (B, growth_rate, H, W).
 
     Args:
-        num_input_features: Channels of all inputs together.
-        growth_rate: Output channels.
         bn_size: Channels between the two convolutions per output channel.
         norm_layer: Makes norm and activation for a number of channels.
         drop_rate: Dropout of the output.
@@ -58,8 +58,7 @@ class DenseLayer(nn.Module):
         self.conv1 = nn.Conv2d(num_input_features, width, 1, bias=False)
         self.norm2 = norm_layer(width)
         self.conv2 = nn.Conv2d(width, growth_rate, 3, padding=1, bias=False)
-        self.drop_rate = drop_rate
-        self.grad_checkpointing = grad_checkpointing
+        self.drop_rate, self.grad_checkpointing = drop_rate, grad_checkpointing
 
     def squeeze(self, *features: Tensor) -> Tensor:
         """All inputs (B, C_i, H, W) -> (B, bn_size * growth_rate, H, W)."""
@@ -76,10 +75,9 @@ class DenseLayer(nn.Module):
 
 
 class DenseBlock(nn.ModuleDict):
-    """Layers `denselayer1`, `denselayer2`, ...; the output is the input and the outputs of all of them.
+    """Layers `denselayer1`, ...; the output is the input and the outputs of all of them. Arguments as for `DenseLayer`.
 
-    Shapes: (B, num_input_features, H, W) -> (B, num_input_features + num_layers * growth_rate, H, W). Arguments as for
-    `DenseLayer`.
+    Shapes: (B, num_input_features, H, W) -> (B, num_input_features + num_layers * growth_rate, H, W).
     """
 
     def __init__(
@@ -101,7 +99,7 @@ class DenseBlock(nn.ModuleDict):
 
 
 class DenseTransition(nn.Sequential):
-    """Norm, activation, a 1x1 convolution, and pooling that halves the size. Keys `norm`, `conv`.
+    """Norm, activation, a 1x1 convolution, and pooling that halves the size; keys `norm`, `conv`.
 
     Shapes: (B, num_input_features, H, W) -> (B, num_output_features, H / 2, W / 2).
     """
@@ -124,16 +122,12 @@ class DenseNet(ImageModel):
     Args:
         growth_rate: Channels that each layer adds ("k" in the paper); the stem has twice as many.
         block_config: Layers of each block.
-        global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
         bn_size: Channels between a layer's two convolutions, in growth rates.
         stem_type: "" for one 7x7 convolution, "deep" for three 3x3, "deep_tiered" for three of growing width, the last
             two of which are equal in "deep_tiered_narrow".
-        act_layer: Activation.
-        norm_layer: Norm.
-        aa_layer: Anti-aliased downsampling: "avg", "blur", "blurpc" or a class.
         proj_drop_rate: Dropout of each layer's output.
         memory_efficient: Recompute concatenations in the backward pass, as `set_grad_checkpointing` does.
-        aa_stem_only: Anti-aliasing for the stem alone, not for the transitions.
+        aa_stem_only: `aa_layer` is for the stem alone, not for the transitions.
 
     Raises:
         ValueError: An option has an unknown value.
@@ -141,6 +135,7 @@ class DenseNet(ImageModel):
 
     classifier_path: ClassVar[str] = "classifier"
     feature_form: ClassVar[str] = "flat"
+    inits: ClassVar[Inits] = {nn.Conv2d: partial(init_kaiming, mode="fan_in"), nn.Linear: init_zero_bias}
 
     def __init__(
         self, growth_rate: int = 32, block_config: tuple[int, ...] = (6, 12, 24, 16), num_classes: int = 1000,
@@ -149,10 +144,8 @@ class DenseNet(ImageModel):
         drop_rate: float = 0.0, proj_drop_rate: float = 0.0, memory_efficient: bool = False, aa_stem_only: bool = True,
     ) -> None:
         super().__init__()
-        if stem_type not in _STEM_TYPES:
-            raise ValueError(f"unknown stem_type '{stem_type}'; known: {', '.join(map(repr, _STEM_TYPES))}")
-        self.num_classes = num_classes
-        self.in_chans = in_chans
+        check_choice("stem_type", stem_type, _STEM_TYPES)
+        self.num_classes, self.in_chans = num_classes, in_chans
         norm_act = get_norm_act_layer(norm_layer, act_layer)
 
         chs = growth_rate * 2
@@ -176,13 +169,7 @@ class DenseNet(ImageModel):
             self.flow.stages.append(Step(f"features.denseblock{i}", *(() if is_last else (chs, reduction))))
         self.features.add_module("norm5", norm_act(chs))
         self.flow.stages.append(Step("features.norm5", chs, reduction))
-
-        self.num_features = chs
-        self.global_pool = GlobalPool2d(global_pool)
-        self.head_hidden_size = chs * self.global_pool.out_factor
-        self.head_drop = nn.Dropout(drop_rate)
-        self.classifier = self.make_classifier(num_classes)
-        self.init_weights()
+        self.add_classifier(chs, num_classes, global_pool, nn.Dropout(drop_rate))
 
     def _add_stem(
         self, stem_type: str, growth_rate: int, out_chs: int, norm_act: Callable[[int], nn.Module]
@@ -215,13 +202,6 @@ class DenseNet(ImageModel):
             blocks = [(r"^features\.denseblock(\d+)\.denselayer(\d+)", None), (r"^features\.transition(\d+)", (99999,))]
         return dict(stem=r"^features\.(?:conv|norm|pool)[012]", blocks=blocks)
 
-    def init_module(self, name: str, module: nn.Module) -> None:
-        super().init_module(name, module)
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight)
-        elif isinstance(module, nn.Linear):
-            nn.init.zeros_(module.bias)
-
 
 def _stem_pool(chs: int, aa_layer: AaLayer) -> nn.Module:
     if not aa_layer:
@@ -243,16 +223,10 @@ register_model.variants(__name__, DenseNet, {
 })
 
 
-# --- foreign checkpoints
+# --- foreign checkpoints: torchvision's models have our keys, but what it publishes is older, with "norm.1" for "norm1"
 
 _OLD_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(?=[12]\.)")
-
-
-def _from_torchvision(state_dict: StateDict, model: nn.Module) -> StateDict:
-    """torchvision's models have our keys; the checkpoints that it publishes are older, with "norm.1" for "norm1"."""
-    return {_OLD_NAME.sub(r"\1", key): value for key, value in state_dict.items()}
-
-
 DenseNet.key_maps = (
-    KeyMap("torchvision", lambda keys: any(_OLD_NAME.search(key) for key in keys), _from_torchvision),
+    KeyMap("torchvision", lambda keys: any(_OLD_NAME.search(key) for key in keys),
+           lambda state_dict, model: rename_keys(state_dict, (_OLD_NAME, r"\1"))),
 )

@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from ..layers.conv import create_conv2d
-from ..layers.helpers import placeable
-from ..layers.pool import GlobalPool2d
+from ..layers.helpers import check_choice, placeable
 from ..registry import register_model
 from .base import Flow, ImageModel, Indices, StateDict, Step
+from .res2net import convolve_splits
 
 if TYPE_CHECKING:
     from ._variants.dla import *
@@ -86,7 +86,7 @@ class DlaBottleneck(DlaBasic):
 
 
 class DlaBottle2neck(DlaBottleneck):
-    """A bottleneck in whose middle all of `scale` parts but the last have a 3x3 convolution each.
+    """A bottleneck in whose middle (`convolve_splits`) all of `scale` parts but the last have a 3x3 convolution each.
 
     It reads the result before it, too; with a stride its part alone, and the last part is averaged.
     """
@@ -107,14 +107,7 @@ class DlaBottle2neck(DlaBottleneck):
         self.conv3, self.bn3 = _conv_norm(width * scale, outplanes, 1)
 
     def middle(self, x: Tensor) -> Tensor:
-        parts = x.split(self.width, dim=1)
-        done: list[Tensor] = []
-        for i, (conv, norm) in enumerate(zip(self.convs, self.bns)):
-            part = parts[i] if i == 0 or self.is_first else done[-1] + parts[i]
-            done.append(self.relu(norm(conv(part))))
-        if self.scale > 1:
-            done.append(parts[-1] if self.pool is None else self.pool(parts[-1]))
-        return torch.cat(done, dim=1)
+        return convolve_splits(self, x)
 
 
 _BLOCKS = {"basic": DlaBasic, "bottleneck": DlaBottleneck, "bottle2neck": DlaBottle2neck}
@@ -147,11 +140,8 @@ class DlaTree(nn.Module):
 
     Args:
         levels: Depth: 1 for two blocks.
-        block: One of this module's.
-        in_channels: Channels of the input.
-        out_channels: Channels of the output.
+        block, dilation, cardinality, base_width: One of this module's, and its arguments.
         stride: Of the first block, and of the pool before its shortcut.
-        dilation, cardinality, base_width: As of the blocks.
         level_root: The root reads the (pooled) input, too.
         root_dim: Channels that the root reads, but for that; 0 for the two blocks' alone.
         root_kernel_size: See `DlaRoot`.
@@ -230,8 +220,7 @@ class DLA(ImageModel):
         if output_stride != 32:
             raise ValueError(f"output_stride is 32 for a DLA, not {output_stride}")
         if isinstance(block, str):
-            if block not in _BLOCKS:
-                raise ValueError(f"unknown block {block!r}; known: {', '.join(_BLOCKS)}")
+            check_choice("block", block, _BLOCKS)
             block = _BLOCKS[block]
         self.num_classes, self.in_chans = num_classes, in_chans
         self.base_layer = _convs(in_chans, channels[0], kernel_size=7)
@@ -241,12 +230,7 @@ class DLA(ImageModel):
                 depth, block, chs, out_chs, 2, level_root=i > 2, root_shortcut=shortcut_root,
                 cardinality=cardinality, base_width=base_width))
             self.flow.stages.append(Step(f"level{i}", out_chs, 2**i))
-
-        self.num_features = channels[-1]
-        self.global_pool, self.head_drop = GlobalPool2d(global_pool), nn.Dropout(drop_rate)
-        self.head_hidden_size = self.num_features * self.global_pool.out_factor
-        self.fc = self.make_classifier(num_classes)
-        self.init_weights()
+        self.add_classifier(channels[-1], num_classes, global_pool, nn.Dropout(drop_rate))
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         blocks = r"^level(\d+)" if coarse else [

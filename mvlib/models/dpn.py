@@ -16,9 +16,8 @@ from torch import Tensor, nn
 
 from ..layers.activations import ActLayer
 from ..layers.conv import ConvNormAct, create_conv2d
-from ..layers.helpers import placeable
+from ..layers.helpers import check_choice, placeable
 from ..layers.norm import BatchNormAct2d, NormLayer, get_norm_act_layer
-from ..layers.pool import GlobalPool2d
 from ..registry import register_model
 from .base import Flow, ImageModel, Step
 
@@ -64,9 +63,11 @@ class DualPathBlock(nn.Module):
 
     Shapes: (B, in_chs, H, W) -> (B, num_1x1_c + D, H / stride, W / stride): the first `num_1x1_c` channels are the
     residual path, the others the dense one. D is that of the input and `inc`; 3 * `inc` where the shortcut is a
-    projection, as in a `block_type` of "proj" and of "down", which has a stride of 2. `num_1x1_a` and `num_3x3_b` are
-    the output channels of the first two convolutions, `groups` is of the second; with `b` both parts of the output have
-    a convolution of their own.
+    projection, as in a `block_type` of "proj" and of "down", which has a stride of 2.
+
+    Args:
+        num_1x1_a, num_3x3_b, groups: Output channels of the first two convolutions, and groups of the second.
+        b: Both parts of the output have a convolution of their own.
 
     Raises:
         ValueError: The type is unknown.
@@ -78,8 +79,7 @@ class DualPathBlock(nn.Module):
         block_type: str = "normal", b: bool = False,
     ) -> None:
         super().__init__()
-        if block_type not in ("proj", "down", "normal"):
-            raise ValueError(f"unknown block_type {block_type!r}; known: 'proj', 'down', 'normal'")
+        check_choice("block_type", block_type, ("proj", "down", "normal"))
         self.chs, self.b, stride = num_1x1_c, b, 2 if block_type == "down" else 1
         self.project = f"c1x1_w_s{stride}" if block_type != "normal" else ""
         if self.project:
@@ -105,10 +105,8 @@ class DPN(ImageModel):
     Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of 32.
 
     Args:
-        k_sec: Blocks of each stage.
-        inc_sec: Channels that each of them appends.
-        k_r: Channels of the 3x3 convolutions in the first stage; twice as many in each one behind.
-        groups: Their groups.
+        k_sec, inc_sec: Blocks of each stage, and channels that each of them appends.
+        k_r, groups: Channels of the 3x3 convolutions in the first stage, doubled in each one behind, and their groups.
         small: A quarter of the residual path's channels, and a stem of 3x3 instead of 7x7.
         num_init_features: Channels of the stem.
         b: Blocks of the second kind, see `DualPathBlock`.
@@ -146,10 +144,7 @@ class DPN(ImageModel):
                 stages.append(Step(f"features.{name}", *((chs, 4 * 2**i) if j == depth - 1 else ())))
         self.features.add_module("conv5_bn_ac", nn.Sequential(OrderedDict(bn=norm(chs, inplace=False))))
         self.flow = Flow([Step("features.conv1_1", num_init_features, 2)], stages, tail=[Step(self.norm_path)])
-        self.num_features, self.global_pool = chs, GlobalPool2d(global_pool)
-        self.head_hidden_size = chs * self.global_pool.out_factor
-        self.classifier = self.make_classifier(num_classes)
-        self.init_weights()
+        self.add_classifier(chs, num_classes, global_pool)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         blocks = r"^features\.conv(\d+)" if coarse else r"^features\.conv(\d+)_(\d+)"

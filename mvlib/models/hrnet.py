@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
-from ..layers.helpers import placeable
-from ..layers.pool import GlobalPool2d
+from ..layers.helpers import check_choice, placeable
 from ..layers.weight_init import init_kaiming
 from ..registry import register_model
 from .base import Flow, ImageModel, Indices, Inits, StateDict, Step
@@ -46,19 +45,16 @@ def _blocks(block: Block, in_chs: int, planes: int, depth: int) -> nn.Sequential
 
 
 class HighResolutionModule(nn.Module):
-    """Blocks on each map, then each map becomes the sum of all, resized.
+    """Blocks on each map, then each map becomes the sum of all, resized; a single map is not resized.
 
     Shapes: maps of `num_in_chs` channels, each of half the size of the one before -> as many, of `num_channels` times
-    the blocks' expansion; without `multi_scale_output` the finest alone. A single map is not resized.
+    the blocks' expansion; without `multi_scale_output` the finest alone.
 
     Args:
         num_branches: Maps.
         block_types: Class of the blocks.
-        num_blocks: Blocks of each map.
-        num_in_chs: Channels of each map.
-        num_channels: Channels of the blocks of each.
+        num_blocks, num_in_chs, num_channels: Of each map: blocks, channels, channels of the blocks.
         fuse_method: How maps are joined; they are summed, whatever this is.
-        multi_scale_output: All maps are given.
 
     Raises:
         ValueError: There is not a number for each map.
@@ -163,16 +159,14 @@ class HighResolutionNet(ImageModel):
         drop_rate: float = 0.0, head: str = "classification",
     ) -> None:
         super().__init__()
-        if head not in ("classification", ""):
-            raise ValueError(f"unknown head {head!r}; known: 'classification', ''")
+        check_choice("head", head, ("classification", ""))
         self.in_chans, self.head = in_chans, head
-        self.conv1 = nn.Conv2d(in_chans, 64, 3, 2, 1, bias=False)
-        self.bn1, self.act1 = nn.BatchNorm2d(64), nn.ReLU(inplace=True)
-        self.conv2 = nn.Conv2d(64, 64, 3, 2, 1, bias=False)
-        self.bn2, self.act2 = nn.BatchNorm2d(64), nn.ReLU(inplace=True)
-        planes, layer1_depth = first
-        self.layer1 = _blocks(Bottleneck, 64, planes, layer1_depth)
-        chs: list[int] = [planes * Bottleneck.expansion]
+        self.conv1, self.bn1 = _conv_norm(in_chans, 64, stride=2, act=False)
+        self.act1 = nn.ReLU(inplace=True)
+        self.conv2, self.bn2 = _conv_norm(64, 64, stride=2, act=False)
+        self.act2 = nn.ReLU(inplace=True)
+        self.layer1 = _blocks(Bottleneck, 64, *first)
+        chs: list[int] = [first[0] * Bottleneck.expansion]
         for stage, count in enumerate(modules, start=1):
             wanted = [width * 2**i for i in range(stage + 1)]
             fitted = [nn.Identity() if have == want else _conv_norm(have, want) for have, want in zip(chs, wanted)]
@@ -185,25 +179,21 @@ class HighResolutionNet(ImageModel):
         self.flow = Flow(
             stem=[Step("conv1"), Step("bn1"), Step("act1", 64, 2, module="stem")], stages=[*map(Step, _BODY)])
         taps: dict[str, Any] = dict(reduction=(4, 8, 16, 32), module=tuple(f"stage{i}" for i in range(1, 5)))
-        self.global_pool: nn.Module
-        self.classifier: nn.Module
         if head:
             out_chs = tuple(c * Bottleneck.expansion for c in _HEAD_CHS)
             self.incre_modules = Branches(_blocks(Bottleneck, c, planes, 1) for c, planes in zip(chs, _HEAD_CHS))
             self.downsamp_modules = Join(
                 _conv_norm(a, b, stride=2, bias=head_conv_bias) for a, b in zip(out_chs, out_chs[1:]))
-            self.num_features, self.num_classes, self.drop_rate = 2048, num_classes, drop_rate
-            self.final_layer = _conv_norm(out_chs[-1], self.num_features, 1, bias=head_conv_bias)
+            self.num_classes, self.drop_rate = num_classes, drop_rate
+            self.final_layer = _conv_norm(out_chs[-1], 2048, 1, bias=head_conv_bias)
             self.flow.stages += [Step("stage4"), Step("incre_modules", out_chs, **taps)]
             self.flow.neck = [Step("downsamp_modules"), Step("final_layer")]
-            self.global_pool = GlobalPool2d(global_pool)
-            self.head_hidden_size = self.num_features * self.global_pool.out_factor
-            self.classifier = self.make_classifier(num_classes)
+            self.add_classifier(2048, num_classes, global_pool)
         else:
             self.flow.stages.append(Step("stage4", tuple(chs), **taps))
             self.num_features = self.head_hidden_size = 256
             self.num_classes, self.global_pool, self.classifier = 0, nn.Identity(), nn.Identity()
-        self.init_weights()
+            self.init_weights()
 
     def prune_intermediate_layers(
         self, indices: Indices = 1, prune_norm: bool = False, prune_head: bool = True
@@ -230,13 +220,6 @@ class HighResolutionNet(ImageModel):
 register_model.variants(__name__, HighResolutionNet, {
     "hrnet_w18_small": dict(width=16, modules=(1, 1, 1), first=(32, 1), depth=2),
     "hrnet_w18_small_v2": dict(modules=(1, 3, 2), first=(64, 2), depth=2),
-    "hrnet_w18": dict(),
-    "hrnet_w30": dict(width=30),
-    "hrnet_w32": dict(width=32),
-    "hrnet_w40": dict(width=40),
-    "hrnet_w44": dict(width=44),
-    "hrnet_w48": dict(width=48),
-    "hrnet_w64": dict(width=64),
-    "hrnet_w18_ssld": dict(head_conv_bias=False),
-    "hrnet_w48_ssld": dict(width=48, head_conv_bias=False),
+    **{f"hrnet_w{width}": dict(width=width) for width in (18, 30, 32, 40, 44, 48, 64)},
+    **{f"hrnet_w{width}_ssld": dict(width=width, head_conv_bias=False) for width in (18, 48)},
 })

@@ -21,11 +21,13 @@ from torch import Tensor, nn
 from ..layers.activations import ActLayer, get_act_layer
 from ..layers.channel_attention import AttnLayer, get_attn
 from ..layers.drop import DropPath, drop_path_rates
-from ..layers.helpers import make_divisible, placeable
+from ..layers.helpers import check_choice, make_divisible, placeable
 from ..layers.pool import ClassifierHead, shortcut_pool
+from ..layers.stage import dilate_strides
 from ..layers.std_conv import ScaledStdConv2d, ScaledStdConv2dSame
+from ..layers.weight_init import init_zero_bias
 from ..registry import register_model
-from .base import Flow, ImageModel, Step
+from .base import Flow, ImageModel, Inits, Step
 
 if TYPE_CHECKING:
     from ._variants.nfnet import *
@@ -62,10 +64,9 @@ def act_with_gamma(act_type: ActLayer, gamma: float = 1.0) -> Layer:
 
 
 class DownsampleAvg(nn.Module):
-    """Average pooling and a 1x1 convolution; key `conv`.
+    """Average pooling, which with a dilation keeps the size, and a 1x1 convolution; key `conv`.
 
-    Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride); with a dilation the pool keeps the size.
-    `first_dilation` is without effect.
+    Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride). `first_dilation` is without effect.
     """
 
     @placeable
@@ -87,22 +88,17 @@ class NormFreeBlock(nn.Module):
     Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride).
 
     Args:
-        in_chs: Input channels.
-        out_chs: Output channels; as many unless given.
+        out_chs: As many as the input's unless given.
         stride: Of the (first) 3x3 convolution.
-        dilation: Of the 3x3 convolutions.
-        first_dilation: Of the first of them, where a strided stage before was dilated instead.
+        dilation, first_dilation: Of the 3x3 convolutions; of the first, where a stride before it became dilation.
         alpha: Scale of the branch.
         beta: Scale of the branch's input; the shortcut has it too where it changes shape.
         bottle_ratio: Channels of the 3x3 convolutions per channel of the output, or of the input where `reg`.
-        group_size: Channels of their groups; None for one group.
-        ch_div: Their channels are a multiple of it.
+        group_size, ch_div: Channels of their groups, None for one group; what divides their channels.
         reg: As a RegNet: attention behind the 3x3 convolutions instead of the last.
         extra_conv: Two 3x3 convolutions.
         skipinit: A learned scale of the branch, 0 at first; the last convolution is initialised to 0 otherwise.
-        attn_layer: Makes channel attention.
-        attn_gain: Scale behind it, since it halves what passes.
-        drop_path_rate: Rate of stochastic depth.
+        attn_layer, attn_gain: Makes channel attention; scale behind it, since it halves what passes.
     """
 
     @placeable
@@ -166,11 +162,8 @@ def create_stem(
     """Convolutions `conv1`, ... with activations `act2`, ... between them, or one `conv`; then perhaps a pool.
 
     Args:
-        in_chs: Channels of the image.
-        out_chs: Channels of the stem.
         stem_type: See `NormFreeNet`; "" is "7x7".
-        conv_layer: Convolution; scaled and standardised unless given.
-        act_layer: Activation, ReLU unless given.
+        conv_layer, act_layer: A scaled and standardised convolution, and ReLU, unless given.
         preact_feature: Without effect: the feature is always taken before its activation.
 
     Returns:
@@ -179,8 +172,7 @@ def create_stem(
     Raises:
         ValueError: The type is unknown.
     """
-    if stem_type not in _STEM_TYPES:
-        raise ValueError(f"unknown stem_type {stem_type!r}; known: {', '.join(map(repr, _STEM_TYPES))}")
+    check_choice("stem_type", stem_type, _STEM_TYPES)
     place = {name: value for name, value in (("device", device), ("dtype", dtype)) if value is not None}
     conv: Layer = partial(conv_layer or ScaledStdConv2d, **place)
     act: Layer = act_layer or nn.ReLU
@@ -209,30 +201,21 @@ class NormFreeNet(ImageModel):
     Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of `output_stride`.
 
     Args:
-        depths: Blocks of each stage.
-        channels: Their channels.
+        depths, channels: Of each stage: blocks and their channels.
         alpha: Scale of each branch.
         stem_type: "3x3" or "7x7" for one convolution, "deep" for three 3x3, "deep_tiered" for three whose first is
             narrower, "deep_quad" for four; a max pool follows where "_pool" is added, but to the last two.
         stem_chs: Channels of the stem; those of the first stage unless given.
-        group_size: Channels in the groups of the blocks' 3x3 convolutions; None for one group.
-        attn_layer: Channel attention: "se", "eca", ... or a class.
-        attn_kwargs: Further arguments of it.
-        attn_gain: Scale behind it.
-        width_factor: Factor on all channels.
-        bottle_ratio: Channels of the blocks' 3x3 convolutions per channel, see `NormFreeBlock`.
+        attn_layer, attn_kwargs, attn_gain: Channel attention: "se", "eca", ... or a class; arguments of it; scale
+            behind it.
+        width_factor: Factor on all channels, which are multiples of `ch_div`.
+        bottle_ratio, group_size, reg, extra_conv, skipinit: As of `NormFreeBlock`.
         num_features: Channels of the convolution behind the last stage; 0 for none.
-        ch_div: Channels are multiples of it.
-        reg: Blocks as in RegNets.
-        extra_conv: A second 3x3 convolution in each block.
         gamma_in_act: Activations are scaled instead of kernels.
         same_padding: TensorFlow's padding.
         std_conv_eps: Added to the kernels' variance.
-        skipinit: A learned scale on each branch, 0 at first.
         zero_init_fc: The classifier begins with zeros.
         act_layer: Name of the activation.
-        output_stride: 8, 16 or 32; strides beyond it become dilation.
-        global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
 
     Raises:
         ValueError: An option has an unknown value, or the activation is one whose effect on the variance is unknown.
@@ -240,6 +223,7 @@ class NormFreeNet(ImageModel):
 
     head_path: ClassVar[str] = "head"
     feature_form: ClassVar[str] = "flat"
+    inits: ClassVar[Inits] = {(nn.Conv2d, nn.Linear): init_zero_bias}
 
     def __init__(
         self, depths: Sequence[int], channels: Sequence[int], alpha: float = 0.2, stem_type: str = "3x3",
@@ -251,12 +235,9 @@ class NormFreeNet(ImageModel):
         output_stride: int = 32, global_pool: str = "avg", drop_rate: float = 0.0, drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
-        for option, value, known in (("output_stride", output_stride, (8, 16, 32)), ("act_layer", act_layer, _GAMMAS)):
-            if value not in known:
-                raise ValueError(f"unknown {option} {value!r}; known: {', '.join(map(repr, known))}")
-        self.num_classes = num_classes
-        self.in_chans = in_chans
-        self.zero_init_fc = zero_init_fc
+        check_choice("output_stride", output_stride, (8, 16, 32))
+        check_choice("act_layer", act_layer, _GAMMAS)
+        self.num_classes, self.in_chans, self.zero_init_fc = num_classes, in_chans, zero_init_fc
         act, gamma = get_act_layer(act_layer), _GAMMAS[act_layer]
         conv = partial(ScaledStdConv2dSame if same_padding else ScaledStdConv2d, eps=std_conv_eps)
         if gamma_in_act:
@@ -271,13 +252,12 @@ class NormFreeNet(ImageModel):
             Step(name, *((feature["num_chs"], 2) if name == feature["module"] else ()))
             for name in (f"stem.{layer}" for layer in self.stem._modules)])
 
-        dilation, variance = 1, 1.0
+        variance = 1.0
         self.stages = nn.Sequential()
-        for i, (width, rates) in enumerate(zip(channels, drop_path_rates(drop_path_rate, list(depths)))):
-            stride, first_dilation = 1 if i == 0 and reduction > 2 else 2, dilation
-            if reduction >= output_stride:
-                stride, dilation = 1, dilation * stride
-            reduction *= stride
+        strides = [1 if reduction > 2 else 2] + [2] * (len(channels) - 1)
+        rows = zip(channels, drop_path_rates(drop_path_rate, list(depths)),
+                   dilate_strides(strides, reduction, output_stride))
+        for i, (width, rates, (stride, first_dilation, dilation, reduction)) in enumerate(rows):
             out_chs = make_divisible(width * width_factor, ch_div)
             blocks = []
             for j, rate in enumerate(rates):
@@ -296,8 +276,7 @@ class NormFreeNet(ImageModel):
             self.num_features = make_divisible(num_features * width_factor, ch_div)
             self.final_conv = conv(chs, self.num_features, 1)
             self.flow.stages[-1:] = [Step(f"stages.{i}"), Step("final_conv", self.num_features, reduction)]
-        self.final_act = act()
-        self.flow.tail = [Step("final_act")]
+        self.final_act, self.flow.tail = act(), [Step("final_act")]
         self.head = ClassifierHead(self.num_features, num_classes, global_pool, drop_rate)
         self.head_hidden_size = self.head.num_features
         self.init_weights()
@@ -312,8 +291,6 @@ class NormFreeNet(ImageModel):
             nn.init.normal_(module.weight, std=0.0 if self.zero_init_fc else 0.01)
         elif isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
-        if isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None:
-            nn.init.zeros_(module.bias)
 
 
 # --- the architectures: what differs from the class's defaults

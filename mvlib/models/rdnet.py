@@ -21,8 +21,9 @@ from ..layers.drop import DropPath, drop_path_rates
 from ..layers.helpers import placeable
 from ..layers.norm import NormLayer, get_norm_layer
 from ..layers.pool import ClassifierHead, NormMlpClassifierHead
+from ..layers.weight_init import init_kaiming, init_zero_bias
 from ..registry import register_model
-from .base import Flow, ImageModel, KeyMap, Step, rename_keys
+from .base import Flow, ImageModel, Inits, KeyMap, Step
 from .convnext import make_stem
 
 if TYPE_CHECKING:
@@ -32,10 +33,7 @@ __all__ = ["RDNet"]
 
 
 class Block(nn.Module):
-    """Depthwise convolution, norm, MLP of 1x1 convolutions; key `layers`.
-
-    Shapes: (B, in_chs, H, W) -> (B, out_chs, H, W).
-    """
+    """Depthwise convolution, norm, MLP of 1x1 convolutions; key `layers`. (B, in_chs, H, W) -> (B, out_chs, H, W)."""
 
     @placeable
     def __init__(self, in_chs: int, inter_chs: int, out_chs: int, norm_layer: NormLayer, act_layer: ActLayer) -> None:
@@ -66,13 +64,11 @@ class DenseBlock(nn.Module):
     Shapes: maps (B, C, H, W) of `num_input_features` channels together -> (B, growth_rate, H, W).
 
     Args:
-        num_input_features, growth_rate: Channels of input and output.
         bottleneck_width_ratio: Hidden width of the MLP, in input channels, rounded down to a multiple of 8.
         drop_path_rate, drop_rate: Stochastic depth, and dropout, of the new channels.
         rand_gather_step_prob, block_idx: Without effect, as in timm.
         block_type: "Block" or "BlockESE".
         ls_init_value: Initial value of the scale; 0 or None for no scale.
-        norm_layer, act_layer: Norm of feature maps, and activation.
 
     Raises:
         ValueError: The type of block is another.
@@ -141,7 +137,7 @@ class RDNet(ImageModel):
         global_pool: "avg", "max", "avgmax", "" for none; "catavgmax" too where `head_norm_first`.
         growth_rates, num_blocks_list, block_type: New channels of each block, blocks, and their type, by stage.
         is_downsample_block: Whether the transition in front of a stage halves the map.
-        bottleneck_width_ratio, ls_init_value, act_layer, norm_layer: As of `DenseBlock`.
+        bottleneck_width_ratio, ls_init_value: As of `DenseBlock`.
         transition_compression_ratio: Share of the channels that a transition keeps.
         stem_type, patch_size, head_norm_first, conv_bias: As of `ConvNeXt`; the bias is the stem's.
         num_init_features: Channels of the stem.
@@ -157,6 +153,7 @@ class RDNet(ImageModel):
     feature_form: ClassVar[str] = "flat"
     tap_norm: ClassVar[str] = "last"
     norm_path: ClassVar[str] = "norm_pre"
+    inits: ClassVar[Inits] = {nn.Conv2d: partial(init_kaiming, mode="fan_in"), nn.Linear: init_zero_bias}
 
     def __init__(
         self, in_chans: int = 3, num_classes: int = 1000, global_pool: str = "avg",
@@ -204,10 +201,7 @@ class RDNet(ImageModel):
 
     def init_module(self, name: str, module: nn.Module) -> None:
         super().init_module(name, module)
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight)
-        elif isinstance(module, nn.Linear):
-            nn.init.zeros_(module.bias)
+        if isinstance(module, nn.Linear):
             module.weight.mul_(self.head_init_scale)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
@@ -229,5 +223,4 @@ register_model.variants(__name__, RDNet, {
     "rdnet_large": dict(_deep(12, 128, 360, 256, 192), num_init_features=144),
 })
 
-RDNet.key_maps = (KeyMap("authors", lambda keys: "stem.stem.0.weight" in keys,
-                         lambda state_dict, model: rename_keys(state_dict, (r"^stem\.stem\.", "stem."))),)
+RDNet.key_maps = (KeyMap.renaming("authors", "stem.stem.0.weight", (r"^stem\.stem\.", "stem.")),)

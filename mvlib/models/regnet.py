@@ -29,12 +29,13 @@ from ..layers.activations import ActLayer, get_act_layer
 from ..layers.channel_attention import SEModule
 from ..layers.conv import ConvNormAct, create_conv2d
 from ..layers.drop import DropPath, drop_path_rates
-from ..layers.helpers import make_divisible, placeable
+from ..layers.helpers import check_choice, make_divisible, placeable
 from ..layers.norm import GroupNormAct, NormLayer, get_norm_act_layer
 from ..layers.pool import ClassifierHead, shortcut_pool
-from ..layers.weight_init import fan_out_normal_
+from ..layers.stage import dilate_strides
+from ..layers.weight_init import init_fan_out, init_normal
 from ..registry import register_model
-from .base import Flow, ImageModel, KeyMap, StateDict, Step
+from .base import Flow, ImageModel, Inits, KeyMap, StateDict, Step
 
 if TYPE_CHECKING:
     from ._variants.regnet import *
@@ -43,6 +44,8 @@ __all__ = [
     "Bottleneck", "PreBottleneck", "RegNet", "RegStage", "adjust_widths_groups_comp", "create_shortcut",
     "downsample_avg", "downsample_conv", "generate_regnet", "quantize_float",
 ]
+
+Layer = Callable[..., nn.Module]
 
 _SHORTCUTS = ("conv1x1", "avg", "", None)
 
@@ -53,18 +56,12 @@ _SHORTCUTS = ("conv1x1", "avg", "", None)
 def generate_regnet(
     width_slope: float, width_initial: int, width_mult: float, depth: int, group_size: int, quant: int = 8
 ) -> tuple[list[int], int, list[int]]:
-    """The quantised widths of `depth` blocks, from the first to the last; equations 2 to 4 of the paper.
+    """Quantised widths of `depth` blocks, the number of stages, `group_size` for each (the paper's equations 2 to 4).
 
     Args:
         width_slope: By how much a block is wider than the one before it.
-        width_initial: Width of the first block, a multiple of `quant`.
+        width_initial: Width of the first block, a multiple of `quant`, as all are.
         width_mult: Ratio of the widths of two stages.
-        depth: Number of blocks.
-        group_size: Channels of a group.
-        quant: Widths are multiples of it.
-
-    Returns:
-        The widths, the number of stages, `group_size` for each stage.
 
     Raises:
         ValueError: The numbers make no widths.
@@ -75,8 +72,7 @@ def generate_regnet(
     exponents = [round(math.log((width_initial + width_slope * i) / width_initial) / math.log(width_mult))
                  for i in range(depth)]
     widths = [quantize_float(width_initial * width_mult**exponent, quant) for exponent in exponents]
-    stages = len(set(widths))
-    return widths, stages, [group_size] * stages
+    return widths, len(set(widths)), [group_size] * len(set(widths))
 
 
 def quantize_float(f: float, q: int) -> int:
@@ -89,8 +85,8 @@ def adjust_widths_groups_comp(
 ) -> tuple[list[int], list[int]]:
     """Widths of stages and channels of their groups, changed so that groups divide the bottlenecks.
 
-    A bottleneck, of so many times the width, is rounded to the nearest multiple of a group, which is no larger than
-    the bottleneck; upwards where less than `min_ratio` of it would stay.
+    A bottleneck, of so many times the width, is rounded to the nearest multiple of a group, which is no larger than it;
+    upwards where less than `min_ratio` of it would stay.
     """
     inner = [int(width * ratio) for width, ratio in zip(widths, bottle_ratios)]
     groups = [min(group, chs) for group, chs in zip(groups, inner)]
@@ -112,7 +108,7 @@ def downsample_conv(
     """
     if stride == dilation == 1:
         kernel_size = 1
-    conv: Callable[..., nn.Module] = create_conv2d if preact else partial(
+    conv: Layer = create_conv2d if preact else partial(
         ConvNormAct, norm_layer=norm_layer or nn.BatchNorm2d, apply_act=False)
     return conv(in_chs, out_chs, kernel_size, stride=stride, dilation=dilation if kernel_size > 1 else 1,
                 device=device, dtype=dtype)
@@ -137,8 +133,7 @@ def create_shortcut(
     Raises:
         ValueError: The type is unknown.
     """
-    if downsample_type not in _SHORTCUTS:
-        raise ValueError(f"unknown downsample {downsample_type!r}; known: {', '.join(map(repr, _SHORTCUTS))}")
+    check_choice("downsample", downsample_type, _SHORTCUTS)
     if in_chs == out_chs and stride == 1 and dilation[0] == dilation[1]:
         return nn.Identity()
     if not downsample_type:
@@ -153,8 +148,6 @@ class Bottleneck(nn.Module):
     Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride).
 
     Args:
-        in_chs: Input channels.
-        out_chs: Output channels.
         stride: Of the 3x3 convolution.
         dilation: Of the 3x3 convolution, and of those in the following blocks of the stage.
         bottle_ratio: Channels of the 3x3 convolution per output channel.
@@ -167,94 +160,79 @@ class Bottleneck(nn.Module):
         drop_path_rate: Rate of stochastic depth.
     """
 
+    preact: ClassVar[bool] = False
+    last_norm: ClassVar[str] = "conv3.bn"
+
     @placeable
     def __init__(
         self, in_chs: int, out_chs: int, stride: int = 1, dilation: tuple[int, int] = (1, 1), bottle_ratio: float = 1.0,
         group_size: int = 1, se_ratio: float = 0.25, downsample: str | None = "conv1x1", linear_out: bool = False,
-        act_layer: ActLayer = nn.ReLU, norm_layer: NormLayer = nn.BatchNorm2d,
-        drop_block: Callable[..., nn.Module] | None = None, drop_path_rate: float = 0.0,
+        act_layer: ActLayer = nn.ReLU, norm_layer: NormLayer = nn.BatchNorm2d, drop_block: Layer | None = None,
+        drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
         inner = round(out_chs * bottle_ratio)
+        middle = dict(stride=stride, dilation=dilation[0], groups=inner // group_size)
+        se = SEModule(inner, rd_channels=round(in_chs * se_ratio), act_layer=act_layer) if se_ratio else nn.Identity()
+        self.add_branch(in_chs, inner, out_chs, middle, se, norm_layer, act_layer, linear_out, drop_block)
+        self.downsample = create_shortcut(downsample, in_chs, out_chs, 1, stride, dilation, norm_layer, self.preact)
+        self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0.0 else nn.Identity()
+
+    def add_branch(
+        self, in_chs: int, inner: int, out_chs: int, middle: dict[str, int], se: nn.Module, norm_layer: NormLayer,
+        act_layer: ActLayer, linear_out: bool, drop_block: Layer | None,
+    ) -> None:
         conv = partial(ConvNormAct, norm_layer=norm_layer, act_layer=act_layer)
         self.conv1 = conv(in_chs, inner, 1)
-        self.conv2 = conv(inner, inner, 3, stride=stride, dilation=dilation[0], groups=inner // group_size,
-                          drop_layer=drop_block)
-        self.se = _squeeze_excite(inner, in_chs, se_ratio, act_layer)
+        self.conv2 = conv(inner, inner, 3, drop_layer=drop_block, **middle)
+        self.se = se  # unlike elsewhere, the squeeze is measured by the channels that enter the block
         self.conv3 = conv(inner, out_chs, 1, apply_act=False)
         self.act3 = nn.Identity() if linear_out else get_act_layer(act_layer)(inplace=True)
-        self.downsample = create_shortcut(downsample, in_chs, out_chs, 1, stride, dilation, norm_layer)
-        self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0.0 else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
-        branch = self.conv3(self.se(self.conv2(self.conv1(x))))
-        if self.downsample is not None:
-            branch = self.drop_path(branch)
-            branch += self.downsample(x)
-        return self.act3(branch)
-
-
-class PreBottleneck(nn.Module):
-    """A `Bottleneck` with norm and activation before each convolution; the shortcut begins behind the first of them.
-
-    Shapes and arguments as for `Bottleneck`; the output carries no activation, whatever `linear_out` is, and
-    no squares are dropped.
-    """
-
-    @placeable
-    def __init__(
-        self, in_chs: int, out_chs: int, stride: int = 1, dilation: tuple[int, int] = (1, 1), bottle_ratio: float = 1.0,
-        group_size: int = 1, se_ratio: float = 0.25, downsample: str | None = "conv1x1", linear_out: bool = False,
-        act_layer: ActLayer = nn.ReLU, norm_layer: NormLayer = nn.BatchNorm2d,
-        drop_block: Callable[..., nn.Module] | None = None, drop_path_rate: float = 0.0,
-    ) -> None:
-        super().__init__()
-        inner = round(out_chs * bottle_ratio)
-        norm_act = get_norm_act_layer(norm_layer, act_layer)
-        self.norm1 = norm_act(in_chs)
-        self.conv1 = create_conv2d(in_chs, inner, 1)
-        self.norm2 = norm_act(inner)
-        self.conv2 = create_conv2d(inner, inner, 3, stride=stride, dilation=dilation[0], groups=inner // group_size)
-        self.se = _squeeze_excite(inner, in_chs, se_ratio, act_layer)
-        self.norm3 = norm_act(inner)
-        self.conv3 = create_conv2d(inner, out_chs, 1)
-        self.downsample = create_shortcut(downsample, in_chs, out_chs, 1, stride, dilation, preact=True)
-        self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0.0 else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.norm1(x)
-        branch = self.conv2(self.norm2(self.conv1(x)))
-        branch = self.conv3(self.norm3(self.se(branch)))
+    def add_shortcut(self, branch: Tensor, x: Tensor) -> Tensor:
         if self.downsample is not None:
             branch = self.drop_path(branch)
             branch += self.downsample(x)
         return branch
 
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act3(self.add_shortcut(self.conv3(self.se(self.conv2(self.conv1(x)))), x))
 
-def _squeeze_excite(chs: int, block_in_chs: int, ratio: float, act_layer: ActLayer) -> nn.Module:
-    """Unlike elsewhere, the squeeze is measured by the channels that enter the block."""
-    return SEModule(chs, rd_channels=round(block_in_chs * ratio), act_layer=act_layer) if ratio else nn.Identity()
+
+class PreBottleneck(Bottleneck):
+    """A `Bottleneck` with norm and activation before each convolution; the shortcut begins behind the first of them.
+
+    The output carries no activation, whatever `linear_out` is, and no squares are dropped.
+    """
+
+    preact: ClassVar[bool] = True
+
+    def add_branch(
+        self, in_chs: int, inner: int, out_chs: int, middle: dict[str, int], se: nn.Module, norm_layer: NormLayer,
+        act_layer: ActLayer, linear_out: bool, drop_block: Layer | None,
+    ) -> None:
+        norm_act = get_norm_act_layer(norm_layer, act_layer)
+        self.norm1, self.conv1 = norm_act(in_chs), create_conv2d(in_chs, inner, 1)
+        self.norm2, self.conv2 = norm_act(inner), create_conv2d(inner, inner, 3, **middle)
+        self.se = se
+        self.norm3, self.conv3 = norm_act(inner), create_conv2d(inner, out_chs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm1(x)
+        branch = self.se(self.conv2(self.norm2(self.conv1(x))))
+        return self.add_shortcut(self.conv3(self.norm3(branch)), x)
 
 
 class RegStage(nn.Sequential):
-    """Blocks of one width, `b1`, `b2`, ...; the first has the stride.
+    """Blocks of one width, `b1`, `b2`, ...; the first has the stride, and half of a dilation of more than 2, else none.
 
-    Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride).
-
-    Args:
-        depth: Blocks.
-        in_chs: Input channels.
-        out_chs: Output channels.
-        stride: Of the first block.
-        dilation: Of the blocks behind the first; that one has half of it where it is more than 2, and 1 otherwise.
-        drop_path_rates: Rate of stochastic depth of each block.
-        block_fn: Makes a block.
-        block_kwargs: Its further arguments.
+    Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride). `block_fn` makes a block, of which the further
+    arguments are; `drop_path_rates` has a number for each.
     """
 
     def __init__(
         self, depth: int, in_chs: int, out_chs: int, stride: int, dilation: int,
-        drop_path_rates: Sequence[float] | None = None, block_fn: Callable[..., nn.Module] = Bottleneck,
+        drop_path_rates: Sequence[float] | None = None, block_fn: Layer = Bottleneck,
         **block_kwargs: Any,
     ) -> None:
         super().__init__()
@@ -278,21 +256,13 @@ class RegNet(ImageModel):
     Args:
         depth: Blocks.
         w0, wa, wm: First width, slope and ratio of widths, see `generate_regnet`.
-        group_size: Channels in the groups of the 3x3 convolutions.
-        bottle_ratio: Channels of the 3x3 convolutions per channel of their block's output.
-        se_ratio: Channels of squeeze-and-excitation per channel of their block's input; 0 for none.
+        group_size, bottle_ratio, se_ratio, downsample: As of `Bottleneck`.
         group_min_ratio: The share of a width that must stay when it is made a multiple of the groups; 0 for no limit.
             torchvision has 0.9.
         stem_width: Channels of the stem.
-        downsample: How shortcuts change shape: "conv1x1", "avg", or None for none.
         linear_out: Blocks end without an activation; there is one behind the last stage.
         preact: Norms and activations before convolutions (RegNetV).
         num_features: Channels of a 1x1 convolution behind the last stage; 0 for none.
-        act_layer: Activation.
-        norm_layer: Norm.
-        output_stride: 8, 16 or 32; strides beyond it become dilation.
-        global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
-        zero_init_last: Blocks begin as identities: the scale of their last norm is initialised to 0.
 
     Raises:
         ValueError: An option has an unknown value, or the widths do not make four stages.
@@ -300,6 +270,7 @@ class RegNet(ImageModel):
 
     head_path: ClassVar[str] = "head"
     feature_form: ClassVar[str] = "list"
+    inits: ClassVar[Inits] = {nn.Conv2d: init_fan_out, nn.Linear: init_normal}
 
     def __init__(
         self, depth: int = 21, w0: int = 80, wa: float = 42.63, wm: float = 2.66, group_size: int = 24,
@@ -310,17 +281,12 @@ class RegNet(ImageModel):
         zero_init_last: bool = True,
     ) -> None:
         super().__init__()
-        if output_stride not in (8, 16, 32):
-            raise ValueError(f"output_stride is 8, 16 or 32, not {output_stride}")
         widths, count, groups = generate_regnet(wa, w0, wm, depth, group_size)
         if count != 4:
             raise ValueError(f"RegNet has 4 stages, but depth={depth}, w0={w0}, wa={wa}, wm={wm} make {count}")
         depths = Counter(widths)  # of stages, from narrow to wide
-        chs_of_stages, groups = adjust_widths_groups_comp(list(depths), [bottle_ratio] * count, groups, group_min_ratio)
-        self.num_classes = num_classes
-        self.in_chans = in_chans
-        self.zero_init_last = zero_init_last
-
+        widths, groups = adjust_widths_groups_comp(list(depths), [bottle_ratio] * count, groups, group_min_ratio)
+        self.num_classes, self.in_chans, self.zero_init_last = num_classes, in_chans, zero_init_last
         conv = partial(ConvNormAct, norm_layer=norm_layer, act_layer=act_layer)
         self.stem = (create_conv2d if preact else conv)(in_chans, stem_width, 3, stride=2)
         self.flow = Flow(stem=[Step("stem", stem_width, reduction=2)], stages=[])
@@ -328,17 +294,14 @@ class RegNet(ImageModel):
         make_stage = partial(
             RegStage, block_fn=PreBottleneck if preact else Bottleneck, bottle_ratio=bottle_ratio, se_ratio=se_ratio,
             downsample=downsample, linear_out=linear_out, act_layer=act_layer, norm_layer=norm_layer)
-        chs, reduction, dilation = stem_width, 2, 1
+        chs = stem_width
         rates = drop_path_rates(drop_path_rate, list(depths.values()))
-        for i, (out_chs, group, stage_rates) in enumerate(zip(chs_of_stages, groups, rates), start=1):
-            stride = 2
-            if reduction == output_stride:
-                stride, dilation = 1, dilation * 2
-            reduction *= stride
+        rows = zip(widths, groups, rates, dilate_strides((2,) * 4, 2, output_stride))
+        for i, (out_chs, group, stage_rates, (stride, _, dilation, reduction)) in enumerate(rows, start=1):
             self.add_module(f"s{i}", make_stage(
                 len(stage_rates), chs, out_chs, stride, dilation, stage_rates, group_size=group))
+            self.flow.stages.append(Step(f"s{i}", out_chs, reduction))
             chs = out_chs
-            self.flow.stages.append(Step(f"s{i}", chs, reduction))
 
         self.final_conv: nn.Module = nn.Identity()
         if num_features:
@@ -355,23 +318,24 @@ class RegNet(ImageModel):
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         return dict(stem=r"^stem", blocks=[(r"^s(\d+)" if coarse else r"^s(\d+)\.b(\d+)", None)])
 
-    def init_module(self, name: str, module: nn.Module) -> None:
-        super().init_module(name, module)
-        if isinstance(module, nn.Conv2d):
-            fan_out_normal_(module.weight, module.groups)
-        elif isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, std=0.01)
-        elif self.zero_init_last and name.endswith(".conv3.bn") and getattr(module, "weight", None) is not None:
-            nn.init.zeros_(module.weight)
-        if isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None:
-            nn.init.zeros_(module.bias)
+
+# --- the architectures: the figures of the widths (depth, w0, wa, wm, group_size), and what else differs
+
+_X = {
+    "002": (13, 24, 36.44, 2.49, 8), "004": (22, 24, 24.48, 2.54, 16), "006": (16, 48, 36.97, 2.24, 24),
+    "008": (16, 56, 35.73, 2.28, 16), "016": (18, 80, 34.01, 2.25, 24), "032": (25, 88, 26.31, 2.25, 48),
+    "040": (23, 96, 38.65, 2.43, 40), "064": (17, 184, 60.83, 2.07, 56), "080": (23, 80, 49.56, 2.88, 120),
+    "120": (19, 168, 73.36, 2.37, 112), "160": (22, 216, 55.59, 2.1, 128), "320": (23, 320, 69.86, 2.0, 168)}
+_Y = {
+    "002": (13, 24, 36.44, 2.49, 8), "004": (16, 48, 27.89, 2.09, 8), "006": (15, 48, 32.54, 2.32, 16),
+    "008": (14, 56, 38.84, 2.4, 16), "016": (27, 48, 20.71, 2.65, 24), "032": (21, 80, 42.63, 2.66, 24),
+    "040": (22, 96, 31.41, 2.24, 64), "064": (25, 112, 33.22, 2.27, 72), "080": (17, 192, 76.82, 2.19, 56),
+    "120": (19, 168, 73.36, 2.37, 112), "160": (18, 200, 106.23, 2.48, 112), "320": (20, 232, 115.89, 2.53, 232)}
+_SEER = {"640": (20, 352, 147.48, 2.4, 328), "2560": (27, 640, 230.83, 2.53, 373)}
 
 
-# --- the architectures: the figures of the widths, and what else differs from the class's defaults
-
-
-def _size(depth: int, w0: int, wa: float, wm: float, group_size: int) -> dict[str, float]:
-    return dict(depth=depth, w0=w0, wa=wa, wm=wm, group_size=group_size)
+def _size(depth: int, w0: int, wa: float, wm: float, group_size: int, **more: Any) -> dict[str, Any]:
+    return dict(depth=depth, w0=w0, wa=wa, wm=wm, group_size=group_size, **more)
 
 
 _SE = dict(se_ratio=0.25)
@@ -380,42 +344,16 @@ _Z = dict(_SE, bottle_ratio=4.0, downsample=None, linear_out=True, act_layer="si
 _V = dict(_SE, preact=True, act_layer="silu")
 
 register_model.variants(__name__, RegNet, {
-    "regnetx_002": _size(13, 24, 36.44, 2.49, 8),
-    "regnetx_004": _size(22, 24, 24.48, 2.54, 16),
-    "regnetx_004_tv": (_size(22, 24, 24.48, 2.54, 16), _TORCHVISION, "Widths rounded as torchvision's regnet_x_400mf."),
-    "regnetx_006": _size(16, 48, 36.97, 2.24, 24),
-    "regnetx_008": _size(16, 56, 35.73, 2.28, 16),
-    "regnetx_016": _size(18, 80, 34.01, 2.25, 24),
-    "regnetx_032": _size(25, 88, 26.31, 2.25, 48),
-    "regnetx_040": _size(23, 96, 38.65, 2.43, 40),
-    "regnetx_064": _size(17, 184, 60.83, 2.07, 56),
-    "regnetx_080": _size(23, 80, 49.56, 2.88, 120),
-    "regnetx_120": _size(19, 168, 73.36, 2.37, 112),
-    "regnetx_160": _size(22, 216, 55.59, 2.1, 128),
-    "regnetx_320": _size(23, 320, 69.86, 2.0, 168),
-    "regnety_002": (_size(13, 24, 36.44, 2.49, 8), _SE),
-    "regnety_004": (_size(16, 48, 27.89, 2.09, 8), _SE),
-    "regnety_006": (_size(15, 48, 32.54, 2.32, 16), _SE),
-    "regnety_008": (_size(14, 56, 38.84, 2.4, 16), _SE),
-    "regnety_008_tv": (_size(14, 56, 38.84, 2.4, 16), _SE, _TORCHVISION,
-                       "Widths rounded as torchvision's regnet_y_800mf."),
-    "regnety_016": (_size(27, 48, 20.71, 2.65, 24), _SE),
-    "regnety_032": (_size(21, 80, 42.63, 2.66, 24), _SE),
-    "regnety_040": (_size(22, 96, 31.41, 2.24, 64), _SE),
-    "regnety_040_sgn": (_size(22, 96, 31.41, 2.24, 64), _SE,
-                        dict(act_layer="silu", norm_layer=partial(GroupNormAct, group_size=16))),
-    "regnety_064": (_size(25, 112, 33.22, 2.27, 72), _SE),
-    "regnety_080": (_size(17, 192, 76.82, 2.19, 56), _SE),
-    "regnety_080_tv": (_size(17, 192, 76.82, 2.19, 56), _SE, _TORCHVISION,
-                       "Widths rounded as torchvision's regnet_y_8gf."),
-    "regnety_120": (_size(19, 168, 73.36, 2.37, 112), _SE),
-    "regnety_160": (_size(18, 200, 106.23, 2.48, 112), _SE),
-    "regnety_320": (_size(20, 232, 115.89, 2.53, 232), _SE),
-    "regnety_640": (_size(20, 352, 147.48, 2.4, 328), _SE, "SEER's."),
+    **{f"regnetx_{name}": _size(*figures) for name, figures in _X.items()},
+    "regnetx_004_tv": (_size(*_X["004"]), _TORCHVISION, "Widths rounded as torchvision's regnet_x_400mf."),
+    **{f"regnety_{name}": (_size(*figures), _SE) for name, figures in _Y.items()},
+    "regnety_008_tv": (_size(*_Y["008"]), _SE, _TORCHVISION, "Widths rounded as torchvision's regnet_y_800mf."),
+    "regnety_040_sgn": _size(*_Y["040"], **_SE, act_layer="silu", norm_layer=partial(GroupNormAct, group_size=16)),
+    "regnety_080_tv": (_size(*_Y["080"]), _SE, _TORCHVISION, "Widths rounded as torchvision's regnet_y_8gf."),
+    **{f"regnety_{name}": (_size(*figures), _SE, "SEER's.") for name, figures in _SEER.items()},
     "regnety_1280": (_size(27, 456, 160.83, 2.52, 264), _SE, "SEER's, and torchvision's regnet_y_128gf."),
-    "regnety_2560": (_size(27, 640, 230.83, 2.53, 373), _SE, "SEER's."),
-    "regnetv_040": (_size(22, 96, 31.41, 2.24, 64), _V),
-    "regnetv_064": (_size(25, 112, 33.22, 2.27, 72), _V, dict(downsample="avg")),
+    "regnetv_040": (_size(*_Y["040"]), _V),
+    "regnetv_064": (_size(*_Y["064"]), _V, dict(downsample="avg")),
     "regnetz_005": (_size(21, 16, 10.7, 2.51, 4), _Z, dict(num_features=1024), "By ClassyVision's figures."),
     "regnetz_040": (_size(28, 48, 14.5, 2.226, 8), _Z, "By ClassyVision's figures."),
     "regnetz_040_h": (_size(28, 48, 14.5, 2.226, 8), _Z, dict(num_features=1536)),
@@ -448,10 +386,6 @@ def _rename(key: str) -> str:
     return f"{_OTHERS.get(layer, layer)}.{leaf}"
 
 
-def _from_torchvision(state_dict: StateDict, model: nn.Module) -> StateDict:
-    return {_rename(key): value for key, value in state_dict.items()}
-
-
 def _from_classy(state_dict: StateDict, model: nn.Module) -> StateDict:
     """A training checkpoint, or its trunk and heads as one state dict; what only pre-training needs is left out."""
     if "classy_state_dict" in state_dict:
@@ -464,11 +398,8 @@ def _from_classy(state_dict: StateDict, model: nn.Module) -> StateDict:
 
 
 RegNet.key_maps = (
-    KeyMap("torchvision", lambda keys: "stem.0.weight" in keys and "fc.weight" in keys, _from_torchvision),
-    KeyMap(
-        "classy",
-        lambda keys: "classy_state_dict" in keys or "trunk" in keys or
-        any(key.endswith("_feature_blocks.conv1.stem.0.weight") for key in keys),
-        _from_classy,
-    ),
+    KeyMap("torchvision", lambda keys: "stem.0.weight" in keys and "fc.weight" in keys,
+           lambda state_dict, model: {_rename(key): value for key, value in state_dict.items()}),
+    KeyMap("classy", lambda keys: "classy_state_dict" in keys or "trunk" in keys or
+           any(key.endswith("_feature_blocks.conv1.stem.0.weight") for key in keys), _from_classy),
 )

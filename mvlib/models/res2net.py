@@ -42,7 +42,7 @@ class Bottle2neck(ResidualBlock):
         if scale < 1:
             raise ValueError(f"scale is 1 or more, not {scale}")
         width, count, dilation = planes * base_width // 64 * cardinality, max(scale - 1, 1), first_dilation or dilation
-        self.scale, self.width = scale, width
+        out_chs, self.scale, self.width = planes * self.expansion, scale, width
         self.is_first = stride > 1 or downsample is not None
         self.conv1 = nn.Conv2d(inplanes, width * scale, 1, bias=False)
         self.bn1 = norm_layer(width * scale)
@@ -51,38 +51,36 @@ class Bottle2neck(ResidualBlock):
         self.bns = nn.ModuleList(norm_layer(width) for _ in range(count))
         self.drop_block = drop_block() if drop_block is not None else nn.Identity()
         self.pool = nn.AvgPool2d(3, stride, padding=1) if self.is_first else nn.Identity()
-        self.conv3 = nn.Conv2d(width * scale, planes * self.expansion, 1, bias=False)
-        self.bn3 = norm_layer(planes * self.expansion)
-        self.add_end(planes * self.expansion, attn_layer, drop_path, downsample, stride, dilation,
-                     relu=act_layer(inplace=True))
+        self.conv3, self.bn3 = nn.Conv2d(width * scale, out_chs, 1, bias=False), norm_layer(out_chs)
+        self.add_end(out_chs, attn_layer, drop_path, downsample, stride, dilation, relu=act_layer(inplace=True))
 
     def forward(self, x: Tensor) -> Tensor:
-        splits = self.relu(self.bn1(self.conv1(x))).chunk(self.scale, dim=1)
-        outs: list[Tensor] = []
-        for i, (conv, bn) in enumerate(zip(self.convs, self.bns)):
-            split = splits[i] if i == 0 or self.is_first else splits[i] + outs[-1]
-            outs.append(self.relu(bn(conv(split))))
-        if self.scale > 1:
-            outs.append(self.pool(splits[self.scale - 1]))
-        branch = self.conv3(self.drop_block(torch.cat(outs, dim=1)))
-        return self.relu(self.add_shortcut(self.bn3(branch), x))
+        branch = self.drop_block(convolve_splits(self, self.relu(self.bn1(self.conv1(x)))))
+        return self.relu(self.add_shortcut(self.bn3(self.conv3(branch)), x))
+
+
+def convolve_splits(block: Any, x: Tensor) -> Tensor:
+    """The middle of a block with `scale`, `convs`, `bns`, `relu`, `pool`: splits that read one another, unless
+    `is_first`; the last one is pooled. Shapes: (B, scale * width, H, W) -> (B, scale * width, H / stride, W / stride).
+    """
+    splits = x.chunk(block.scale, dim=1)
+    outs: list[Tensor] = []
+    for i, (conv, bn) in enumerate(zip(block.convs, block.bns)):
+        split = splits[i] if i == 0 or block.is_first else splits[i] + outs[-1]
+        outs.append(block.relu(bn(conv(split))))
+    if block.scale > 1:
+        outs.append(splits[-1] if block.pool is None else block.pool(splits[-1]))
+    return torch.cat(outs, dim=1)
 
 
 _50, _101 = (dict(block=Bottle2neck, layers=layers, base_width=26) for layers in ((3, 4, 6, 3), (3, 4, 23, 3)))
 _D = dict(stem_type="deep", stem_width=32, avg_down=True)
 
-
-def _splits(width: int, scale: int) -> dict[str, Any]:
-    return dict(base_width=width, block_args=dict(scale=scale))
-
-
 register_model.variants(__name__, ResNet, {
     "res2net50_26w_4s": _50,
     "res2net101_26w_4s": _101,
-    "res2net50_26w_6s": (_50, _splits(26, 6)),
-    "res2net50_26w_8s": (_50, _splits(26, 8)),
-    "res2net50_48w_2s": (_50, _splits(48, 2)),
-    "res2net50_14w_8s": (_50, _splits(14, 8)),
+    **{f"res2net50_{width}w_{scale}s": (_50, dict(base_width=width, block_args=dict(scale=scale)))
+       for width, scale in ((26, 6), (26, 8), (48, 2), (14, 8))},
     "res2next50": (_50, dict(base_width=4, cardinality=8)),
     "res2net50d": (_50, _D),
     "res2net101d": (_101, _D),

@@ -25,18 +25,14 @@ __all__ = ["ResNestBottleneck"]
 
 
 class ResNestBottleneck(Bottleneck):
-    """`Bottleneck` whose 3x3 convolution is a `SplitAttn`, with norm and activation of its own.
-
-    Shapes: (B, inplanes, H, W) -> (B, 4 * planes, H / stride, W / stride).
+    """`Bottleneck` whose 3x3 convolution is a `SplitAttn`, with norm and activation of its own. Shapes as there.
 
     Args:
         radix: Splits; 0 for the plain convolution.
         avd: Strides are average pools, behind the 3x3 convolution or before it (`avd_first`).
         is_first: There is a pool where the stride is 1, too.
         reduce_first, attn_layer, aa_layer: Not to be had here: 1, None and None.
-
-    The others are `Bottleneck`'s. Stochastic depth drops the residual branch; in timm, the input of the shortcut's
-    convolution.
+        others: `Bottleneck`'s. Stochastic depth drops the branch; in timm, what the shortcut's convolution reads.
 
     Raises:
         ValueError: One of those three is given.
@@ -57,9 +53,8 @@ class ResNestBottleneck(Bottleneck):
         pools = avd and (stride > 1 or is_first)
         conv_stride = 1 if pools else stride
         super().__init__(
-            inplanes, planes, conv_stride, downsample, cardinality, base_width, dilation=dilation,
-            first_dilation=first_dilation, act_layer=act_layer, norm_layer=norm_layer, drop_block=drop_block,
-            drop_path=drop_path)
+            inplanes, planes, conv_stride, downsample, cardinality, base_width, reduce_first, dilation, first_dilation,
+            act_layer, norm_layer, drop_block=drop_block, drop_path=drop_path)
         self.radix = radix
         if radix:
             width, dilation = planes * base_width // 64 * cardinality, first_dilation or dilation
@@ -85,12 +80,9 @@ def _splits(radix: int, groups: int, width: int) -> dict[str, Any]:
 
 
 register_model.variants(__name__, ResNet, {
-    "resnest14d": (_D, dict(layers=(1, 1, 1, 1))),
-    "resnest26d": (_D, dict(layers=(2, 2, 2, 2))),
-    "resnest50d": (_D, dict(layers=(3, 4, 6, 3))),
-    "resnest101e": (_E, dict(layers=(3, 4, 23, 3))),
-    "resnest200e": (_E, dict(layers=(3, 24, 36, 3))),
-    "resnest269e": (_E, dict(layers=(3, 30, 48, 8))),
+    **{f"resnest{name}": (_D if "d" in name else _E, dict(layers=layers)) for name, layers in {
+        "14d": (1, 1, 1, 1), "26d": (2, 2, 2, 2), "50d": (3, 4, 6, 3), "101e": (3, 4, 23, 3), "200e": (3, 24, 36, 3),
+        "269e": (3, 30, 48, 8)}.items()},
     "resnest50d_4s2x40d": (_D, _splits(4, 2, 40)),
     "resnest50d_1s4x24d": (_D, _splits(1, 4, 24)),
 })

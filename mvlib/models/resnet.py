@@ -1,10 +1,10 @@
 """ResNet and its relatives: one class of stem, four stages of residual blocks, pooling and a linear classifier.
 
-ResNet (https://arxiv.org/abs/1512.03385), Wide ResNet (https://arxiv.org/abs/1605.07146),
-ResNeXt (https://arxiv.org/abs/1611.05431), SE-ResNet and SENet (https://arxiv.org/abs/1709.01507),
-group norm (https://arxiv.org/abs/1803.08494), ResNet-C and -D (https://arxiv.org/abs/1812.01187),
-blurred downsampling (https://arxiv.org/abs/1904.11486), ECA-Net (https://arxiv.org/abs/1910.03151),
-pruned ECA-Nets (https://arxiv.org/abs/2002.08258), ResNet-RS (https://arxiv.org/abs/2103.07579).
+ResNet (https://arxiv.org/abs/1512.03385), Wide ResNet (https://arxiv.org/abs/1605.07146), ResNeXt
+(https://arxiv.org/abs/1611.05431), SE-ResNet and SENet (https://arxiv.org/abs/1709.01507), group norm
+(https://arxiv.org/abs/1803.08494), ResNet-C and -D (https://arxiv.org/abs/1812.01187), blurred downsampling
+(https://arxiv.org/abs/1904.11486), ECA-Net (https://arxiv.org/abs/1910.03151), pruned ECA-Nets
+(https://arxiv.org/abs/2002.08258), ResNet-RS (https://arxiv.org/abs/2103.07579).
 
 The letters after a depth say how the stem begins and how shortcuts shrink:
 
@@ -13,13 +13,15 @@ The letters after a depth say how the stem begins and how shortcuts shrink:
     s     three 3x3 convolutions of 64, 64, 128 channels
     d     as c; shortcuts take an average pool, then a 1x1 convolution
     t     as d, with 24, 32, 64 channels
-    aa    strides become an average pool behind the convolution (anti-aliasing); "blur": a binomial filter
 
-Bottlenecks stride in their 3x3 convolution (torchvision's "V1.5"), not in the first 1x1 of the paper.
+Before it, "aa" is for strides that become an average pool behind the convolution (anti-aliasing), "blur" for a binomial
+filter there, "eca" and "se" for channel attention; "32x4d" behind it says groups and their channels. Bottlenecks stride
+in their 3x3 convolution (torchvision's "V1.5"), not in the first 1x1 of the paper.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -30,12 +32,14 @@ from ..layers.activations import ActLayer, get_act_layer
 from ..layers.blur_pool import AaLayer, create_aa
 from ..layers.channel_attention import AttnLayer, SEModule, create_attn
 from ..layers.drop import DropBlock2d, DropPath, drop_path_rates
-from ..layers.helpers import placeable, to_ntuple
+from ..layers.helpers import check_choice, placeable, to_ntuple
 from ..layers.norm import NormLayer, get_norm_layer
 from ..layers.padding import get_padding
-from ..layers.pool import GlobalPool2d, shortcut_pool
+from ..layers.pool import shortcut_pool
+from ..layers.stage import dilate_strides
+from ..layers.weight_init import init_kaiming
 from ..registry import register_model
-from .base import Flow, ImageModel, Step
+from .base import Flow, ImageModel, Inits, Step
 from .pruning import prune_to_widths
 
 if TYPE_CHECKING:
@@ -61,9 +65,8 @@ class ResidualBlock(nn.Module):
         self, out_chs: int, attn_layer: AttnLayer, drop_path: nn.Module | None, downsample: nn.Module | None,
         stride: int, dilation: int, **act: nn.Module
     ) -> None:
-        """Add `se`, the last activation under the name that the block has for it, `downsample` and `drop_path`.
-
-        What a block has not is None, as code that walks over blocks expects it.
+        """Add `se`, the last activation under the name that the block has for it, `downsample` and `drop_path`; what a
+        block has not is None, as code that walks over blocks expects it.
         """
         self.stride, self.dilation = stride, dilation
         self.se = create_attn(attn_layer, out_chs)
@@ -89,20 +92,15 @@ class ResidualBlock(nn.Module):
 
 
 class BasicBlock(ResidualBlock):
-    """Two 3x3 convolutions and a shortcut.
-
-    Shapes: (B, inplanes, H, W) -> (B, planes, H / stride, W / stride).
+    """Two 3x3 convolutions and a shortcut. Shapes: (B, inplanes, H, W) -> (B, planes, H / stride, W / stride).
 
     Args:
-        inplanes: Input channels.
-        planes: Output channels, divided by `expansion`.
+        inplanes, planes: Channels of input, and of output divided by `expansion`.
         stride: Of the first 3x3 convolution, or of the anti-aliasing behind it.
         downsample: Fits the shortcut to the output; None where it fits already.
-        cardinality: Groups of the 3x3 convolution; 1 here.
-        base_width: Channels of a group where `planes` is 64; 64 here.
+        cardinality, base_width: Groups of the 3x3 convolution, and their channels where `planes` is 64; 1 and 64 here.
         reduce_first: Divides the output channels of the first convolution.
-        dilation: Of the 3x3 convolutions.
-        first_dilation: Of the first of them, where a strided stage before was dilated instead.
+        dilation, first_dilation: Of the 3x3 convolutions; of the first, where a stride before it became dilation.
         drop_block: Makes a module that drops squares of the inner feature map.
         drop_path: Drops the branch in training, at random.
 
@@ -127,7 +125,6 @@ class BasicBlock(ResidualBlock):
         width = planes // reduce_first
         first_dilation = first_dilation or dilation
         use_aa = aa_layer is not None and (stride == 2 or first_dilation != dilation)
-
         self.conv1 = _conv3x3(inplanes, width, 1 if use_aa else stride, first_dilation)
         self.bn1 = norm_layer(width)
         self.drop_block = drop_block() if drop_block is not None else nn.Identity()
@@ -159,12 +156,9 @@ class Bottleneck(ResidualBlock):
         aa_layer: AaLayer = None, drop_block: Layer | None = None, drop_path: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        width = planes * base_width // 64 * cardinality
-        first_width = width // reduce_first
-        out_chs = planes * self.expansion
-        first_dilation = first_dilation or dilation
+        width, out_chs = planes * base_width // 64 * cardinality, planes * self.expansion
+        first_width, first_dilation = width // reduce_first, first_dilation or dilation
         use_aa = aa_layer is not None and (stride == 2 or first_dilation != dilation)
-
         self.conv1 = nn.Conv2d(inplanes, first_width, 1, bias=False)
         self.bn1 = norm_layer(first_width)
         self.act1 = act_layer(inplace=True)
@@ -246,28 +240,20 @@ def make_blocks(
     reduce_first: int = 1, output_stride: int = 32, down_kernel_size: int = 1, avg_down: bool = False,
     drop_block_rate: float = 0.0, drop_path_rate: float = 0.0, **kwargs: Any,
 ) -> tuple[list[tuple[str, nn.Sequential]], list[dict[str, Any]]]:
-    """The stages of a `ResNet`.
+    """Names ("layer1") and stages of a `ResNet`, in pairs; and a dict each of `num_chs`, `reduction` and `module`.
 
     Args:
         block_fns: Makes the blocks of each stage, and has `expansion`: called with what `BasicBlock` takes.
-        channels: Of each stage's blocks, before their expansion.
-        block_repeats: Blocks of each stage.
+        channels, block_repeats: Channels of each stage's blocks, before their expansion, and their number.
         inplanes: Channels of the stem, whose stride is 4.
         reduce_first, output_stride, down_kernel_size, avg_down, drop_block_rate, drop_path_rate: As of `ResNet`.
         kwargs: Further arguments of the blocks.
-
-    Returns:
-        Pairs of names ("layer1") and stages, and a dict each with `num_chs`, `reduction` and `module`.
     """
     stages, info = [], []
-    reduction, dilation = 4, 1
+    strides = dilate_strides([1] + [2] * (len(channels) - 1), 4, output_stride)
     drop_paths = drop_path_rates(drop_path_rate, block_repeats)
-    rows = zip(block_fns, channels, drop_paths, drop_blocks(drop_block_rate))
-    for i, (make_block, planes, rates, drop_block) in enumerate(rows):
-        stride, first_dilation = (1 if i == 0 else 2), dilation
-        if reduction * stride > output_stride:
-            stride, dilation = 1, dilation * stride
-        reduction *= stride
+    rows = zip(block_fns, channels, drop_paths, drop_blocks(drop_block_rate), strides)
+    for i, (make_block, planes, rates, drop_block, (stride, first_dilation, dilation, reduction)) in enumerate(rows):
         out_chs = planes * make_block.expansion  # type: ignore[attr-defined]
         downsample: nn.Module | None = None
         if stride != 1 or inplanes != out_chs:
@@ -293,10 +279,8 @@ class ResNet(ImageModel):
     Args:
         block: `BasicBlock`, `Bottleneck` or what takes their arguments, and has `expansion`; or one for each stage.
         layers: Blocks of each stage.
-        output_stride: 8, 16 or 32; strides beyond it become dilation.
-        global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
-        cardinality: Groups of the bottlenecks' 3x3 convolution (ResNeXt).
-        base_width: Channels of such a group in the first stage.
+        cardinality, base_width: Groups of the bottlenecks' 3x3 convolution (ResNeXt), and channels of such a group in
+            the first stage.
         stem_width: Channels of a deep stem; its last convolution has twice as many.
         stem_type: "" for one 7x7 convolution, "deep" for three 3x3, "deep_tiered" for three whose first is narrower.
         replace_stem_pool: A strided 3x3 convolution in place of the stem's max pool (ResNet-RS).
@@ -304,11 +288,7 @@ class ResNet(ImageModel):
         down_kernel_size: Kernel of the shortcuts' convolutions (SENet: 3), where they are not pooled.
         avg_down: Shortcuts shrink by an average pool before a 1x1 convolution (ResNet-D).
         channels: Channels of each stage's blocks, before their expansion.
-        act_layer: Activation.
-        norm_layer: Norm.
-        aa_layer: Anti-aliased downsampling behind convolutions of stride 1: "avg", "blur", "blurpc" or a class.
         drop_block_rate: Share of activations that is dropped in squares, in the last two stages.
-        zero_init_last: Blocks begin as identities: the scale of their last norm is initialised to 0.
         block_args: Further arguments of the blocks: `attn_layer` ("se", "eca", ... or a class).
 
     Raises:
@@ -317,6 +297,7 @@ class ResNet(ImageModel):
 
     classifier_path: ClassVar[str] = "fc"
     feature_form: ClassVar[str] = "list"
+    inits: ClassVar[Inits] = {nn.Conv2d: init_kaiming}
 
     def __init__(
         self, block: Block | Sequence[Block], layers: Sequence[int], num_classes: int = 1000, in_chans: int = 3,
@@ -328,13 +309,8 @@ class ResNet(ImageModel):
         block_args: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        if output_stride not in (8, 16, 32):
-            raise ValueError(f"output_stride is 8, 16 or 32, not {output_stride}")
-        if stem_type not in _STEM_TYPES:
-            raise ValueError(f"unknown stem_type '{stem_type}'; known: {', '.join(map(repr, _STEM_TYPES))}")
-        self.num_classes = num_classes
-        self.in_chans = in_chans
-        self.drop_rate = drop_rate
+        check_choice("stem_type", stem_type, _STEM_TYPES)
+        self.num_classes, self.in_chans, self.drop_rate = num_classes, in_chans, drop_rate
         self.zero_init_last = zero_init_last
         act_layer = get_act_layer(act_layer) or nn.Identity
         norm_layer = get_norm_layer(norm_layer) or nn.BatchNorm2d
@@ -354,11 +330,7 @@ class ResNet(ImageModel):
             self.add_module(name, stage)
             self.flow.stages.append(Step(name, tap["num_chs"], tap["reduction"]))
 
-        self.num_features = info[-1]["num_chs"]
-        self.global_pool = GlobalPool2d(global_pool)
-        self.head_hidden_size = self.num_features * self.global_pool.out_factor
-        self.fc = self.make_classifier(num_classes)
-        self.init_weights()
+        self.add_classifier(info[-1]["num_chs"], num_classes, global_pool)
 
     def init_weights(self, zero_init_last: bool | None = None) -> None:
         """Initialise all weights; `zero_init_last` as the model was built unless given."""
@@ -370,115 +342,57 @@ class ResNet(ImageModel):
                 zero()
         self.zero_init_last = built
 
-    def init_module(self, name: str, module: nn.Module) -> None:
-        super().init_module(name, module)
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        parts = name.split(".", 2)  # "layer1", "0", "bn3"
-        block = self.get_submodule(".".join(parts[:2]))
-        is_last = parts[2:] == [getattr(block, "last_norm", None)] and getattr(module, "weight", None) is not None
-        if self.zero_init_last and is_last:
-            nn.init.zeros_(module.weight)
-
 
 # --- the architectures: what differs from the class's defaults
 
-_R10, _R18, _R34 = (dict(block=BasicBlock, layers=layers) for layers in ((1, 1, 1, 1), (2, 2, 2, 2), (3, 4, 6, 3)))
-_R14, _R26, _R50, _R101, _R152, _R200, _R269 = (dict(block=Bottleneck, layers=layers) for layers in (
-    (1, 1, 1, 1), (2, 2, 2, 2), (3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3), (3, 24, 36, 3), (3, 30, 48, 8)))
-
+_LAYERS = {
+    10: (1, 1, 1, 1), 14: (1, 1, 1, 1), 18: (2, 2, 2, 2), 26: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 200: (3, 24, 36, 3), 269: (3, 30, 48, 8)}
 _C = dict(stem_type="deep", stem_width=32)
-_S = dict(stem_type="deep", stem_width=64)
 _D = dict(_C, avg_down=True)
-_T = dict(_D, stem_type="deep_tiered")
-_AA, _BLUR = dict(aa_layer="avg"), dict(aa_layer="blur")
-_SE, _ECA = dict(block_args=dict(attn_layer="se")), dict(block_args=dict(attn_layer="eca"))
-_RS = dict(_D, replace_stem_pool=True, block_args=dict(attn_layer=partial(SEModule, rd_ratio=0.25)))
+_LETTERS = {"": {}, "c": _C, "s": dict(_C, stem_width=64), "d": _D, "t": dict(_D, stem_type="deep_tiered")}
+_STRIDES = {"": {}, "aa": dict(aa_layer="avg"), "blur": dict(aa_layer="blur")}
+_NAME = re.compile(r"(eca|se|)resnex?t(aa|blur|)(\d+)([cdst]?)(?:_(\d+)x(\d+)d)?")
+_ECA, _WIDE = dict(block_args=dict(attn_layer="eca")), dict(base_width=128)
+_RS = dict(_D, block=Bottleneck, replace_stem_pool=True,
+           block_args=dict(attn_layer=partial(SEModule, rd_ratio=0.25)))
 
 
-def _groups(cardinality: int, width: int) -> dict[str, int]:
-    return dict(cardinality=cardinality, base_width=width)
+def _spell(name: str, **more: Any) -> dict[str, Any]:
+    """What the letters and numbers of a name mean."""
+    attn, strides, depth, letter, groups, width = _NAME.fullmatch(name).groups()  # type: ignore[union-attr]
+    row = dict(_LETTERS[letter], block=BasicBlock if depth in ("10", "18", "34") else Bottleneck,
+               layers=_LAYERS[int(depth)], **_STRIDES[strides])
+    if groups:
+        row.update(cardinality=int(groups), base_width=int(width))
+    if attn:
+        row.update(block_args=dict(attn_layer=attn))
+    return dict(row, **more)
 
 
 register_model.variants(__name__, ResNet, {
-    "resnet10t": (_R10, _T),
-    "resnet14t": (_R14, _T),
-    "resnet18": (_R18, "ResNet-18; torchvision's."),
-    "resnet18d": (_R18, _D),
-    "resnet34": (_R34, "ResNet-34; torchvision's."),
-    "resnet34d": (_R34, _D),
-    "resnet26": _R26,
-    "resnet26t": (_R26, _T),
-    "resnet26d": (_R26, _D),
-    "resnet50": (_R50, "ResNet-50; torchvision's."),
-    "resnet50c": (_R50, _C),
-    "resnet50d": (_R50, _D),
-    "resnet50s": (_R50, _S),
-    "resnet50t": (_R50, _T),
-    "resnet101": (_R101, "ResNet-101; torchvision's."),
-    "resnet101c": (_R101, _C),
-    "resnet101d": (_R101, _D),
-    "resnet101s": (_R101, _S),
-    "resnet152": (_R152, "ResNet-152; torchvision's."),
-    "resnet152c": (_R152, _C),
-    "resnet152d": (_R152, _D),
-    "resnet152s": (_R152, _S),
-    "resnet200": _R200,
-    "resnet200d": (_R200, _D),
-    "wide_resnet50_2": (_R50, dict(base_width=128), "Inner convolutions twice as wide; torchvision's."),
-    "wide_resnet101_2": (_R101, dict(base_width=128), "Inner convolutions twice as wide; torchvision's."),
-    "resnet50_gn": (_R50, dict(norm_layer="groupnorm")),
-    "resnext50_32x4d": (_R50, _groups(32, 4), "ResNeXt-50 32x4d; torchvision's."),
-    "resnext50d_32x4d": (_R50, _groups(32, 4), _D),
-    "resnext101_32x4d": (_R101, _groups(32, 4)),
-    "resnext101_32x8d": (_R101, _groups(32, 8), "ResNeXt-101 32x8d; torchvision's."),
-    "resnext101_32x16d": (_R101, _groups(32, 16)),
-    "resnext101_32x32d": (_R101, _groups(32, 32)),
-    "resnext101_64x4d": (_R101, _groups(64, 4), "ResNeXt-101 64x4d; torchvision's."),
-    "ecaresnet26t": (_R26, _T, _ECA),
-    "ecaresnet50d": (_R50, _D, _ECA),
-    "ecaresnet50t": (_R50, _T, _ECA),
-    "ecaresnetlight": (_R50, _ECA, dict(layers=(1, 1, 11, 3), stem_width=32, avg_down=True)),
-    "ecaresnet101d": (_R101, _D, _ECA),
-    "ecaresnet200d": (_R200, _D, _ECA),
-    "ecaresnet269d": (_R269, _D, _ECA),
-    "ecaresnext26t_32x4d": (_R26, _groups(32, 4), _T, _ECA),
-    "ecaresnext50t_32x4d": (_R50, _groups(32, 4), _T, _ECA),
-    "seresnet18": (_R18, _SE),
-    "seresnet34": (_R34, _SE),
-    "seresnet50": (_R50, _SE),
-    "seresnet50t": (_R50, _T, _SE),
-    "seresnet101": (_R101, _SE),
-    "seresnet152": (_R152, _SE),
-    "seresnet152d": (_R152, _D, _SE),
-    "seresnet200d": (_R200, _D, _SE),
-    "seresnet269d": (_R269, _D, _SE),
-    "seresnext26d_32x4d": (_R26, _groups(32, 4), _D, _SE),
-    "seresnext26t_32x4d": (_R26, _groups(32, 4), _T, _SE),
-    "seresnext50_32x4d": (_R50, _groups(32, 4), _SE),
-    "seresnext101_32x4d": (_R101, _groups(32, 4), _SE),
-    "seresnext101_32x8d": (_R101, _groups(32, 8), _SE),
-    "seresnext101d_32x8d": (_R101, _groups(32, 8), _D, _SE),
-    "seresnext101_64x4d": (_R101, _groups(64, 4), _SE),
-    "senet154": (_R152, _groups(64, 4), _S, _SE, dict(down_kernel_size=3, block_reduce_first=2)),
-    "resnetblur18": (_R18, _BLUR),
-    "resnetblur50": (_R50, _BLUR),
-    "resnetblur50d": (_R50, _D, _BLUR),
-    "resnetblur101d": (_R101, _D, _BLUR),
-    "resnetaa34d": (_R34, _D, _AA),
-    "resnetaa50": (_R50, _AA),
-    "resnetaa50d": (_R50, _D, _AA),
-    "resnetaa101d": (_R101, _D, _AA),
-    "seresnetaa50d": (_R50, _D, _AA, _SE),
-    "seresnextaa101d_32x8d": (_R101, _groups(32, 8), _D, _AA, _SE),
-    "seresnextaa201d_32x8d": (_R200, _groups(32, 8), _D, _AA, _SE, dict(layers=(3, 24, 36, 4), stem_width=64)),
-    "resnetrs50": (_R50, _RS),
-    "resnetrs101": (_R101, _RS),
-    "resnetrs152": (_R152, _RS),
-    "resnetrs200": (_R200, _RS),
-    "resnetrs270": (_R50, _RS, dict(layers=(4, 29, 53, 4))),
-    "resnetrs350": (_R50, _RS, dict(layers=(4, 36, 72, 4))),
-    "resnetrs420": (_R50, _RS, dict(layers=(4, 44, 87, 4))),
+    **{name: _spell(name) for name in (
+        "resnet10t resnet14t resnet18d resnet34d resnet26 resnet26t resnet26d resnet50c resnet50d resnet50s resnet50t "
+        "resnet101c resnet101d resnet101s resnet152c resnet152d resnet152s resnet200 resnet200d resnext50d_32x4d "
+        "resnext101_32x4d resnext101_32x16d resnext101_32x32d ecaresnet26t ecaresnet50d ecaresnet50t ecaresnet101d "
+        "ecaresnet200d ecaresnet269d ecaresnext26t_32x4d ecaresnext50t_32x4d seresnet18 seresnet34 seresnet50 "
+        "seresnet50t seresnet101 seresnet152 seresnet152d seresnet200d seresnet269d seresnext26d_32x4d "
+        "seresnext26t_32x4d seresnext50_32x4d seresnext101_32x4d seresnext101_32x8d seresnext101d_32x8d "
+        "seresnext101_64x4d resnetblur18 resnetblur50 resnetblur50d resnetblur101d resnetaa34d resnetaa50 resnetaa50d "
+        "resnetaa101d seresnetaa50d seresnextaa101d_32x8d").split()},
+    **{f"resnet{depth}": (_spell(f"resnet{depth}"), f"ResNet-{depth}; torchvision's.")
+       for depth in (18, 34, 50, 101, 152)},
+    **{f"resnext{size}": (_spell(f"resnext{size}"), f"ResNeXt-{size.replace('_', ' ')}; torchvision's.")
+       for size in ("50_32x4d", "101_32x8d", "101_64x4d")},
+    **{f"wide_resnet{depth}_2": (_spell(f"resnet{depth}"), _WIDE, "Inner convolutions twice as wide; torchvision's.")
+       for depth in (50, 101)},
+    "resnet50_gn": _spell("resnet50", norm_layer="groupnorm"),
+    "ecaresnetlight": (_spell("resnet50"), _ECA, dict(layers=(1, 1, 11, 3), stem_width=32, avg_down=True)),
+    "senet154": _spell("seresnext152s_64x4d", down_kernel_size=3, block_reduce_first=2),
+    "seresnextaa201d_32x8d": _spell("seresnextaa101d_32x8d", layers=(3, 24, 36, 4), stem_width=64),
+    **{f"resnetrs{depth}": (_RS, dict(layers=layers)) for depth, layers in (
+        (50, _LAYERS[50]), (101, _LAYERS[101]), (152, _LAYERS[152]), (200, _LAYERS[200]), (270, (4, 29, 53, 4)),
+        (350, (4, 36, 72, 4)), (420, (4, 44, 87, 4)))},
     "test_resnet": (_D, dict(stem_width=16, channels=(32, 48, 48, 96), layers=(1, 1, 1, 1),
                              block=(BasicBlock, BasicBlock, Bottleneck, BasicBlock))),
 })
@@ -487,10 +401,10 @@ register_model.variants(__name__, ResNet, {
 @register_model
 def ecaresnet50d_pruned(**kwargs: Any) -> ResNet:
     """ECA-ResNet-50-D, pruned layer by layer to 20M parameters."""
-    return prune_to_widths(ResNet(**{**_R50, **_D, **_ECA, **kwargs}), "ecaresnet50d_pruned")
+    return prune_to_widths(ResNet(**{**_spell("ecaresnet50d"), **kwargs}), "ecaresnet50d_pruned")
 
 
 @register_model
 def ecaresnet101d_pruned(**kwargs: Any) -> ResNet:
     """ECA-ResNet-101-D, pruned layer by layer to 25M parameters."""
-    return prune_to_widths(ResNet(**{**_R101, **_D, **_ECA, **kwargs}), "ecaresnet101d_pruned")
+    return prune_to_widths(ResNet(**{**_spell("ecaresnet101d"), **kwargs}), "ecaresnet101d_pruned")

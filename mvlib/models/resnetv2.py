@@ -23,13 +23,14 @@ from torch import Tensor, nn
 from ..layers.activations import ActLayer, get_act_layer
 from ..layers.conv import create_conv2d
 from ..layers.drop import DropPath, drop_path_rates
-from ..layers.helpers import make_divisible, move_to_end, placeable
+from ..layers.helpers import check_choice, make_divisible, move_to_end, placeable
 from ..layers.norm import GroupNormAct, NormLayer, get_norm_act_layer
-from ..layers.pool import ClassifierHead, MaxPool2dSame, shortcut_pool
-from ..layers.stage import Stage
+from ..layers.pool import ClassifierHead, ConvClassifier, MaxPool2dSame, shortcut_pool
+from ..layers.stage import Stage, dilate_strides
 from ..layers.std_conv import StdConv2d
+from ..layers.weight_init import init_kaiming, init_normal
 from ..registry import register_model
-from .base import Flow, ImageModel, KeyMap, StateDict, Step
+from .base import Flow, ImageModel, Inits, KeyMap, StateDict, Step, rename_keys
 
 if TYPE_CHECKING:
     from ._variants.resnetv2 import *
@@ -54,13 +55,10 @@ class DownsampleConv(nn.Module):
     Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride); keys `conv`, `norm`.
 
     Args:
-        in_chs: Input channels.
-        out_chs: Output channels.
-        stride: Stride of the block.
-        dilation, first_dilation: Those of the block; without effect on a convolution.
+        stride, dilation, first_dilation: Those of the block; dilation is without effect on a convolution.
         preact: There is no norm.
-        conv_layer: Convolution; standardised unless given.
-        norm_layer: Norm with activation, which is made without; of 32 groups unless given.
+        conv_layer, norm_layer: A standardised convolution, and a norm of 32 groups with activation, which is made
+            without, unless given.
     """
 
     @placeable
@@ -91,27 +89,30 @@ class DownsampleAvg(DownsampleConv):
         return super().forward(self.pool(x))
 
 
-class PreActBasic(nn.Module):
+class _Block(nn.Module):
+    last_norm: ClassVar[str]  # path of what has the branch begin with zeros, where its weight is 0
+
+    def zero_init_last(self) -> None:
+        """Let the block begin as its shortcut alone."""
+        nn.init.zeros_(self.get_submodule(self.last_norm).get_parameter("weight"))
+
+
+class PreActBasic(_Block):
     """Norm, activation and a 3x3 convolution, twice, beside a shortcut.
 
     Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride).
 
     Args:
-        in_chs: Input channels.
-        out_chs: Output channels; as many unless given.
+        out_chs: As many as the input's unless given.
         bottle_ratio: Channels between the convolutions per channel of the output.
         stride: Of the first 3x3 convolution.
-        dilation: Of the 3x3 convolutions.
-        first_dilation: Of the first of them, where a strided stage before was dilated instead.
-        groups: Of the 3x3 convolutions.
+        dilation, first_dilation: Of the 3x3 convolutions; of the first, where a stride before it became dilation.
         act_layer: Activation behind the sum; there is none where norms stand first.
-        conv_layer: Convolution; standardised unless given.
-        norm_layer: Norm with activation; of 32 groups unless given.
+        conv_layer, norm_layer: A standardised convolution, and a norm of 32 groups with activation, unless given.
         proj_layer: Makes the shortcut's projection, for a stage's first block; here where the shape changes.
-        drop_path_rate: Rate of stochastic depth.
     """
 
-    last: ClassVar[str] = "conv2"  # has the branch begin with zeros, where its weight is 0
+    last_norm: ClassVar[str] = "conv2"
 
     @placeable
     def __init__(
@@ -130,13 +131,8 @@ class PreActBasic(nn.Module):
             conv_layer=conv, norm_layer=norm)
         self.norm1 = norm(in_chs)
         self.conv1 = conv(in_chs, width, 3, stride=stride, dilation=first_dilation, groups=groups)
-        self.norm2 = norm(width)
-        self.conv2 = conv(width, out_chs, 3, dilation=dilation, groups=groups)
+        self.norm2, self.conv2 = norm(width), conv(width, out_chs, 3, dilation=dilation, groups=groups)
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0.0 else nn.Identity()
-
-    def zero_init_last(self) -> None:
-        """Let the block begin as its shortcut alone."""
-        nn.init.zeros_(self.conv2.get_parameter("weight"))
 
     def forward(self, x: Tensor) -> Tensor:
         active = self.norm1(x)
@@ -144,14 +140,14 @@ class PreActBasic(nn.Module):
         return self.drop_path(self.conv2(self.norm2(self.conv1(active)))) + shortcut
 
 
-class PreActBottleneck(nn.Module):
+class PreActBottleneck(_Block):
     """Convolutions of 1x1, 3x3 and 1x1, each behind norm and activation, beside a shortcut.
 
     Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride). Arguments as for `PreActBasic`.
     """
 
     preact: ClassVar[bool] = True
-    last: ClassVar[str] = "conv3"
+    last_norm: ClassVar[str] = "conv3"
 
     @placeable
     def __init__(
@@ -167,8 +163,7 @@ class PreActBottleneck(nn.Module):
         self.downsample = None if proj_layer is None else proj_layer(
             in_chs, out_chs, stride=stride, dilation=dilation, first_dilation=first_dilation, preact=self.preact,
             conv_layer=conv, norm_layer=norm)
-        self.norm1 = norm(in_chs if self.preact else width)
-        self.conv1 = conv(in_chs, width, 1)
+        self.norm1, self.conv1 = norm(in_chs if self.preact else width), conv(in_chs, width, 1)
         self.norm2 = norm(width)
         self.conv2 = conv(width, width, 3, stride=stride, dilation=first_dilation, groups=groups)
         self.norm3 = norm(width) if self.preact else norm(out_chs, apply_act=False)
@@ -177,10 +172,6 @@ class PreActBottleneck(nn.Module):
         if not self.preact:
             self.act3 = (act_layer or nn.ReLU)(inplace=True)
             move_to_end(self, "norm1", "conv2", "norm2", "conv3", "norm3", "drop_path", "act3")
-
-    def zero_init_last(self) -> None:
-        """Let the block begin as its shortcut alone."""
-        nn.init.zeros_(self.get_submodule(self.last).get_parameter("weight"))
 
     def forward(self, x: Tensor) -> Tensor:
         active = self.norm1(x)
@@ -193,7 +184,7 @@ class Bottleneck(PreActBottleneck):
     """The same convolutions, each before its norm, and an activation behind the sum. Shapes and arguments as there."""
 
     preact: ClassVar[bool] = False
-    last: ClassVar[str] = "norm3"
+    last_norm: ClassVar[str] = "norm3"
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
@@ -207,15 +198,10 @@ class ResNetStage(Stage):
     Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride).
 
     Args:
-        in_chs: Input channels.
-        out_chs: Output channels.
-        stride: Of the first block.
-        dilation: Of the blocks; 2 or 4 in place of strides.
-        depth: Number of blocks.
+        stride, dilation: Of the first block; of the blocks, 2 or 4 in place of strides.
+        depth, block_dpr: Number of blocks, and rate of each one's stochastic depth.
         avg_down: The projection is a `DownsampleAvg`.
-        block_dpr: Rate of each block's stochastic depth.
-        block_fn: Class of the blocks.
-        block_kwargs: The others are further arguments of the blocks.
+        block_fn, block_kwargs: Class of the blocks, and further arguments of it, as the others are.
     """
 
     def __init__(
@@ -247,15 +233,14 @@ def create_resnetv2_stem(
     in_chs: int, out_chs: int = 64, stem_type: str = "", preact: bool = True, conv_layer: Layer = StdConv2d,
     norm_layer: Layer = _NORM,
 ) -> nn.Sequential:
-    """Strided convolution and max pool (B, in_chs, H, W) -> (B, out_chs, H / 4, W / 4); see `ResNetV2`.
+    """Strided convolution and max pool (B, in_chs, H, W) -> (B, out_chs, H / 4, W / 4); `stem_type` as of `ResNetV2`.
 
     Keys `conv`, `norm`, or `conv1`, `norm1` to `conv3`, `norm3`; the last norm only where not `preact`.
 
     Raises:
         ValueError: The type is unknown.
     """
-    if stem_type not in _STEM_TYPES:
-        raise ValueError(f"unknown stem_type {stem_type!r}; known: {', '.join(map(repr, _STEM_TYPES))}")
+    check_choice("stem_type", stem_type, _STEM_TYPES)
     stem = nn.Sequential()
     if is_stem_deep(stem_type):
         widths = (out_chs * 3 // 8 if stem_type == "tiered" else out_chs // 2, out_chs // 2, out_chs)
@@ -278,13 +263,11 @@ def create_resnetv2_stem(
 class ResNetV2(ImageModel):
     """Stem, four stages of blocks, norm and activation, pooling and a linear classifier (a 1x1 convolution).
 
-    Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of `output_stride`.
+    Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of `output_stride`. Without pooling the
+    classifier gives a map.
 
     Args:
-        layers: Blocks of each stage.
-        channels: Channels of each stage's output.
-        global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none: the classifier then gives a map.
-        output_stride: 8, 16 or 32; strides beyond it become dilation.
+        layers, channels: Of each stage: blocks, channels of its output.
         width_factor: Factor on all channels.
         stem_chs: Channels of the stem.
         stem_type: "" for one 7x7 convolution, "deep" for three 3x3, "tiered" for three whose first is narrower; the max
@@ -293,10 +276,6 @@ class ResNetV2(ImageModel):
         preact: Norm and activation stand before the convolutions, and another behind the last stage.
         basic: Basic blocks in place of bottlenecks.
         bottle_ratio: Channels within the blocks per channel of their output.
-        act_layer: Activation.
-        norm_layer: Norm.
-        conv_layer: Convolution.
-        zero_init_last: Blocks begin as identities: the last weight of their branch is initialised to 0.
 
     Raises:
         ValueError: An option has an unknown value, or basic blocks shall have their norms behind.
@@ -305,6 +284,7 @@ class ResNetV2(ImageModel):
     head_path: ClassVar[str] = "head"
     feature_form: ClassVar[str] = "flat"
     tap_norm: ClassVar[str] = "last"
+    inits: ClassVar[Inits] = {nn.Conv2d: init_kaiming, ConvClassifier: init_normal}
 
     def __init__(
         self, layers: Sequence[int], channels: Sequence[int] = (256, 512, 1024, 2048), num_classes: int = 1000,
@@ -315,8 +295,6 @@ class ResNetV2(ImageModel):
         zero_init_last: bool = False,
     ) -> None:
         super().__init__()
-        if output_stride not in (8, 16, 32):
-            raise ValueError(f"output_stride is 8, 16 or 32, not {output_stride}")
         if basic and not preact:
             raise ValueError("basic blocks begin with their norm: basic=True needs preact=True")
         self.num_classes, self.in_chans, self.zero_init_last = num_classes, in_chans, zero_init_last
@@ -335,67 +313,37 @@ class ResNetV2(ImageModel):
             tail=[Step("norm")])
 
         self.stages = nn.Sequential()
-        reduction, dilation = 4, 1
-        rates = drop_path_rates(drop_path_rate, list(layers))
-        for i, (width, drop_path) in enumerate(zip(channels, rates)):
-            stride = 1 if i == 0 else 2
-            if reduction >= output_stride:
-                stride, dilation = 1, dilation * stride
-            reduction *= stride
+        strides = dilate_strides([1] + [2] * (len(layers) - 1), 4, output_stride)
+        rows = zip(channels, drop_path_rates(drop_path_rate, list(layers)), strides)
+        for i, (width, drop_path, (stride, _, dilation, reduction)) in enumerate(rows):
             out_chs = make_divisible(width * width_factor)
             self.stages.append(make_stage(chs, out_chs, stride, dilation, len(drop_path), block_dpr=drop_path))
             self.flow.stages.append(Step(f"stages.{i}", out_chs, reduction))
             chs = out_chs
-
-        self.num_features = chs
-        self.norm = norm(chs) if preact else nn.Identity()
+        self.num_features, self.norm = chs, norm(chs) if preact else nn.Identity()
         self.head = ClassifierHead(chs, num_classes, global_pool, drop_rate, use_conv=True)
         self.head_hidden_size = self.head.num_features
         self.init_weights()
 
-    def init_module(self, name: str, module: nn.Module) -> None:
-        super().init_module(name, module)
-        if isinstance(module, nn.Conv2d) and name == "head.fc":
-            nn.init.normal_(module.weight, std=0.01)
-        elif isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        if isinstance(module, nn.Conv2d) and module.bias is not None:
-            nn.init.zeros_(module.bias)
-        path, _, last = name.rpartition(".")
-        if self.zero_init_last and getattr(self.get_submodule(path), "last", None) == last:
-            nn.init.zeros_(module.get_parameter("weight"))
-
 
 # --- the architectures: what differs from the class's defaults
 
-_18, _34, _50, _101, _152 = (dict(layers=layers) for layers in (
-    (2, 2, 2, 2), (3, 4, 6, 3), (3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3)))
+_18, _50, _101, _152 = (dict(layers=layers) for layers in ((2, 2, 2, 2), (3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3)))
 _BIT = dict(stem_type="fixed", conv_layer=partial(StdConv2d, eps=1e-8))
 _PLAIN = dict(conv_layer=create_conv2d, norm_layer="batchnorm2d")
 _BASIC = dict(_PLAIN, channels=(64, 128, 256, 512), basic=True, bottle_ratio=1.0)
 _D = dict(stem_type="deep", avg_down=True)
 
 register_model.variants(__name__, ResNetV2, {
-    "resnetv2_50x1_bit": (_50, _BIT),
-    "resnetv2_50x3_bit": (_50, _BIT, dict(width_factor=3)),
-    "resnetv2_101x1_bit": (_101, _BIT),
-    "resnetv2_101x3_bit": (_101, _BIT, dict(width_factor=3)),
-    "resnetv2_152x2_bit": (_152, _BIT, dict(width_factor=2)),
-    "resnetv2_152x4_bit": (_152, _BIT, dict(width_factor=4)),
-    "resnetv2_18": (_18, _BASIC),
-    "resnetv2_18d": (_18, _BASIC, _D),
-    "resnetv2_34": (_34, _BASIC),
-    "resnetv2_34d": (_34, _BASIC, _D),
-    "resnetv2_50": (_50, _PLAIN),
-    "resnetv2_50d": (_50, _PLAIN, _D),
+    **{f"resnetv2_{depth}x{factor}_bit": (layers, _BIT, dict(width_factor=factor)) for depth, layers, factor in (
+        (50, _50, 1), (50, _50, 3), (101, _101, 1), (101, _101, 3), (152, _152, 2), (152, _152, 4))},
+    **{f"resnetv2_{depth}{letter}": (layers, kind, stem)
+       for depth, layers, kind in ((18, _18, _BASIC), (34, _50, _BASIC), (50, _50, _PLAIN), (101, _101, _PLAIN),
+                                   (152, _152, _PLAIN))
+       for letter, stem in (("", {}), ("d", _D))},
     "resnetv2_50t": (_50, _PLAIN, _D, dict(stem_type="tiered")),
-    "resnetv2_101": (_101, _PLAIN),
-    "resnetv2_101d": (_101, _PLAIN, _D),
-    "resnetv2_152": (_152, _PLAIN),
-    "resnetv2_152d": (_152, _PLAIN, _D),
-    "resnetv2_50d_gn": (_50, _PLAIN, _D, dict(norm_layer="groupnorm")),
-    "resnetv2_50d_evos": (_50, _PLAIN, _D, dict(norm_layer="evonorms0")),
-    "resnetv2_50d_frn": (_50, _PLAIN, _D, dict(norm_layer="frntlu")),
+    **{f"resnetv2_50d_{name}": (_50, _PLAIN, _D, dict(norm_layer=norm))
+       for name, norm in (("gn", "groupnorm"), ("evos", "evonorms0"), ("frn", "frntlu"))},
 })
 
 
@@ -423,12 +371,8 @@ _BIT_NAMES: tuple[tuple[str, Any], ...] = (
 
 def _from_bit(state_dict: StateDict, model: nn.Module) -> StateDict:
     """BiT's arrays, as its .npz files name them: kernels are (height, width, in, out)."""
-    out = {}
-    for key, value in state_dict.items():
-        for pattern, replacement in _BIT_NAMES:
-            key = re.sub(pattern, replacement, key)
-        out[key] = value.permute(3, 2, 0, 1).contiguous() if value.ndim == 4 else value
-    return out
+    return {key: value.permute(3, 2, 0, 1).contiguous() if value.ndim == 4 else value
+            for key, value in rename_keys(state_dict, *_BIT_NAMES).items()}
 
 
 ResNetV2.key_maps = (

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from ..layers.helpers import placeable
 from ..layers.padding import get_padding
-from ..layers.pool import GlobalPool2d
 from ..layers.weight_init import init_kaiming
 from ..registry import register_model
 from .base import Flow, ImageModel, Indices, Inits, Step
@@ -51,16 +50,8 @@ class SelecSlsBlock(nn.Module):
     """Three 3x3 convolutions one after the other, with 1x1 between, and a 1x1 convolution of them all and of a skip.
 
     Shapes: (B, in_chs, H, W), skip (B, skip_chs, H, W) -> (B, out_chs, H / stride, W / stride), skip; as a list, if
-    the two come as one. A stage's first block takes no skip, but gives its output as that.
-
-    Args:
-        in_chs: Channels of the input.
-        skip_chs: Channels of the skip.
-        mid_chs: Channels of the first 3x3 convolution; the others have half as many.
-        out_chs: Channels of the output.
-        is_first: The block is a stage's first.
-        stride: Of the first convolution.
-        dilation: Of the first convolution.
+    the two come as one. A stage's first block (`is_first`) takes no skip, but gives its output as that. The first 3x3
+    convolution has `mid_chs` channels, `stride` and `dilation`; the others have half as many channels.
     """
 
     @placeable
@@ -97,7 +88,6 @@ class SelecSls(ImageModel):
         features: Of each stage: channels of its blocks' first convolutions, of its output, and the number of blocks.
         head: Output channels of the head's convolutions; each second one, from the first on, strides.
         last_kernel_size: Kernel of the last of them; the others are 3x3.
-        global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
     """
 
     classifier_path: ClassVar[str] = "fc"
@@ -134,26 +124,20 @@ class SelecSls(ImageModel):
             self.flow.stages.append(Step(f"head.{i}", out_chs, reduction) if i % 2 else Step(f"head.{i}"))
             chs = out_chs
 
-        self.num_features = chs
-        self.global_pool = GlobalPool2d(global_pool)
-        self.head_hidden_size = chs * self.global_pool.out_factor
-        self.head_drop = nn.Dropout(drop_rate)
-        self.fc = self.make_classifier(num_classes)
-        self.init_weights()
+        self.add_classifier(chs, num_classes, global_pool, nn.Dropout(drop_rate))
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         return dict(stem=r"^stem", blocks=r"^features\.(\d+)", blocks_head=r"^head")
 
 
-_42, _60, _84 = (dict(features=features) for features in (
-    ((64, 128, 2), (144, 288, 2), (304, 480, 2)),
-    ((64, 128, 2), (128, 288, 3), (288, 416, 4)),
-    ((64, 144, 2), (144, 304, 5), (304, 512, 6))))
+_42 = ((64, 128, 2), (144, 288, 2), (304, 480, 2))
+_60 = ((64, 128, 2), (128, 288, 3), (288, 416, 4))
+_84 = ((64, 144, 2), (144, 304, 5), (304, 512, 6))
 
 register_model.variants(__name__, SelecSls, {
-    "selecsls42": (_42, dict(head=(960, 1024, 1024, 1280))),
-    "selecsls42b": (_42, dict(head=(960, 1024, 1280, 1024))),
-    "selecsls60": (_60, dict(head=(756, 1024, 1024, 1280))),
-    "selecsls60b": (_60, dict(head=(756, 1024, 1280, 1024))),
-    "selecsls84": (_84, dict(head=(960, 1024, 1024, 1280), last_kernel_size=3)),
+    "selecsls42": dict(features=_42, head=(960, 1024, 1024, 1280)),
+    "selecsls42b": dict(features=_42, head=(960, 1024, 1280, 1024)),
+    "selecsls60": dict(features=_60, head=(756, 1024, 1024, 1280)),
+    "selecsls60b": dict(features=_60, head=(756, 1024, 1280, 1024)),
+    "selecsls84": dict(features=_84, head=(960, 1024, 1024, 1280), last_kernel_size=3),
 })

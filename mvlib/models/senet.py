@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from ..layers import channel_attention
 from ..layers.helpers import placeable
-from ..layers.pool import GlobalPool2d
 from ..layers.weight_init import init_kaiming
 from ..registry import register_model
 from .base import Flow, ImageModel, Inits, Step
@@ -38,7 +37,15 @@ class SEModule(channel_attention.SEModule):
 class Bottleneck(nn.Module):
     """What the bottlenecks share: 1x1, 3x3 and 1x1 convolution, the gates `se_module`, and a shortcut.
 
-    A subclass adds the layers in its constructor, as `add_layers` does, or its own of these names.
+    Shapes: (B, inplanes, H, W) -> (B, 4 * planes, H / stride, W / stride). A subclass adds the layers in its
+    constructor, by `add_layers`, or its own of these names.
+
+    Arguments of the subclasses:
+        inplanes, planes: Channels of input, and of output divided by `expansion`.
+        groups: Groups of the 3x3 convolution.
+        reduction: By how much the gates' hidden layer is narrower than the output.
+        stride: Of one convolution.
+        downsample: Fits the shortcut to the output; None where it fits already.
     """
 
     expansion: ClassVar[int] = 4
@@ -50,14 +57,11 @@ class Bottleneck(nn.Module):
     ) -> None:
         """Add all of them; `strides` are of the first two convolutions, whose output has the two widths."""
         out_chs = planes * self.expansion
-        self.conv1 = nn.Conv2d(inplanes, width1, 1, strides[0], bias=False)
-        self.bn1 = nn.BatchNorm2d(width1)
+        self.conv1, self.bn1 = nn.Conv2d(inplanes, width1, 1, strides[0], bias=False), nn.BatchNorm2d(width1)
         self.conv2 = nn.Conv2d(width1, width2, 3, strides[1], padding=1, groups=groups, bias=False)
         self.bn2 = nn.BatchNorm2d(width2)
-        self.conv3 = nn.Conv2d(width2, out_chs, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(out_chs)
-        self.relu = nn.ReLU(inplace=True)
-        self.se_module = SEModule(out_chs, reduction)
+        self.conv3, self.bn3 = nn.Conv2d(width2, out_chs, 1, bias=False), nn.BatchNorm2d(out_chs)
+        self.relu, self.se_module = nn.ReLU(inplace=True), SEModule(out_chs, reduction)
         self.downsample, self.stride = downsample, max(strides)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -69,18 +73,7 @@ class Bottleneck(nn.Module):
 
 
 class SEBottleneck(Bottleneck):
-    """`Bottleneck` whose inner convolutions have `2 * planes` and `4 * planes` channels; SENet-154's.
-
-    Shapes: (B, inplanes, H, W) -> (B, 4 * planes, H / stride, W / stride).
-
-    Args:
-        inplanes: Input channels.
-        planes: Output channels, divided by `expansion`.
-        groups: Groups of the 3x3 convolution.
-        reduction: By how much the gates' hidden layer is narrower than the output.
-        stride: Of the 3x3 convolution.
-        downsample: Fits the shortcut to the output; None where it fits already.
-    """
+    """`Bottleneck` whose inner convolutions have `2 * planes` and `4 * planes` channels; SENet-154's."""
 
     @placeable
     def __init__(
@@ -92,7 +85,7 @@ class SEBottleneck(Bottleneck):
 
 
 class SEResNetBottleneck(Bottleneck):
-    """`SEBottleneck` whose inner convolutions have `planes` channels, the first of which strides; SE-ResNet's."""
+    """`Bottleneck` whose inner convolutions have `planes` channels, the first of which strides; SE-ResNet's."""
 
     @placeable
     def __init__(
@@ -104,7 +97,7 @@ class SEResNetBottleneck(Bottleneck):
 
 
 class SEResNeXtBottleneck(Bottleneck):
-    """`SEBottleneck` whose inner convolutions have `groups` groups of `planes * base_width / 64` channels."""
+    """`Bottleneck` whose inner convolutions have `groups` groups of `planes * base_width / 64` channels."""
 
     @placeable
     def __init__(
@@ -117,7 +110,7 @@ class SEResNeXtBottleneck(Bottleneck):
 
 
 class SEResNetBlock(nn.Module):
-    """Two 3x3 convolutions, the second of `groups` groups, gates, and a shortcut; arguments as for `SEBottleneck`.
+    """Two 3x3 convolutions, the second of `groups` groups, gates, and a shortcut; arguments as for a `Bottleneck`.
 
     Shapes: (B, inplanes, H, W) -> (B, planes, H / stride, W / stride). There is an activation before the gates, too.
     """
@@ -130,11 +123,9 @@ class SEResNetBlock(nn.Module):
         downsample: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(inplanes, planes, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv1, self.bn1 = nn.Conv2d(inplanes, planes, 3, stride, 1, bias=False), nn.BatchNorm2d(planes)
         self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, groups=groups, bias=False)
-        self.bn2 = nn.BatchNorm2d(planes)
-        self.relu = nn.ReLU(inplace=True)
+        self.bn2, self.relu = nn.BatchNorm2d(planes), nn.ReLU(inplace=True)
         self.se_module = SEModule(planes, reduction)
         self.downsample, self.stride = downsample, stride
 
@@ -151,15 +142,11 @@ class SENet(ImageModel):
     Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of 32.
 
     Args:
-        block: One of this module's blocks.
+        block, groups, reduction: Class of the blocks, one of this module's, and arguments of it.
         layers: Blocks of each of four stages.
-        groups: Groups of the blocks' 3x3 convolution.
-        reduction: By how much the gates' hidden layers are narrower than the blocks' output.
         inplanes: Channels of the stem.
         input_3x3: Three 3x3 convolutions as a stem in place of one of 7x7.
-        downsample_kernel_size: Kernel of the shortcuts' convolutions, but for the first stage's.
-        downsample_padding: Their padding.
-        global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
+        downsample_kernel_size, downsample_padding: Of the shortcuts' convolutions, but for the first stage's.
 
     Raises:
         ValueError: There are not four stages, or the pooling is unknown.
@@ -183,9 +170,8 @@ class SENet(ImageModel):
         for i, out_chs in enumerate((64, 64, inplanes) if input_3x3 else (inplanes,), start=1):
             kernel_size, stride = 3 if input_3x3 else 7, 2 if i == 1 else 1
             conv = nn.Conv2d(chs, out_chs, kernel_size, stride, padding=kernel_size // 2, bias=False)
-            self.layer0.add_module(f"conv{i}", conv)
-            self.layer0.add_module(f"bn{i}", nn.BatchNorm2d(out_chs))
-            self.layer0.add_module(f"relu{i}", nn.ReLU(inplace=True))
+            for name, layer in (("conv", conv), ("bn", nn.BatchNorm2d(out_chs)), ("relu", nn.ReLU(inplace=True))):
+                self.layer0.add_module(f"{name}{i}", layer)
             chs = out_chs
         self.pool0 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
         self.flow = Flow(stem=[Step("layer0", chs, 2), Step("pool0")], stages=[])
@@ -202,26 +188,17 @@ class SENet(ImageModel):
                 *(block(out_chs, planes, groups, reduction) for _ in range(depth - 1))))
             self.flow.stages.append(Step(f"layer{i + 1}", out_chs, 4 * 2**i))
             chs = out_chs
-
-        self.num_features = chs
-        self.global_pool = GlobalPool2d(global_pool)
-        self.head_hidden_size = chs * self.global_pool.out_factor
-        self.last_linear = self.make_classifier(num_classes)
-        self.init_weights()
+        self.add_classifier(chs, num_classes, global_pool)
 
 
-_50, _101, _152 = (3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3)
-_NEXT = dict(block=SEResNeXtBottleneck, groups=32)
+_26, _50, _101, _152 = (2, 2, 2, 2), (3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3)
 
 register_model.variants(__name__, SENet, {
-    "legacy_seresnet18": dict(block=SEResNetBlock, layers=(2, 2, 2, 2)),
-    "legacy_seresnet34": dict(block=SEResNetBlock, layers=_50),
-    "legacy_seresnet50": dict(block=SEResNetBottleneck, layers=_50),
-    "legacy_seresnet101": dict(block=SEResNetBottleneck, layers=_101),
-    "legacy_seresnet152": dict(block=SEResNetBottleneck, layers=_152),
+    **{f"legacy_seresnet{depth}": dict(block=SEResNetBlock, layers=layers) for depth, layers in ((18, _26), (34, _50))},
+    **{f"legacy_seresnet{depth}": dict(block=SEResNetBottleneck, layers=layers)
+       for depth, layers in ((50, _50), (101, _101), (152, _152))},
     "legacy_senet154": dict(block=SEBottleneck, layers=_152, groups=64, inplanes=128, input_3x3=True,
                             downsample_kernel_size=3, downsample_padding=1),
-    "legacy_seresnext26_32x4d": (_NEXT, dict(layers=(2, 2, 2, 2))),
-    "legacy_seresnext50_32x4d": (_NEXT, dict(layers=_50)),
-    "legacy_seresnext101_32x4d": (_NEXT, dict(layers=_101)),
+    **{f"legacy_seresnext{depth}_32x4d": dict(block=SEResNeXtBottleneck, groups=32, layers=layers)
+       for depth, layers in ((26, _26), (50, _50), (101, _101))},
 })

@@ -26,9 +26,7 @@ __all__ = ["SelectiveKernelBasic", "SelectiveKernelBottleneck"]
 
 
 class SelectiveKernelBottleneck(ResidualBlock):
-    """`Bottleneck` whose 3x3 convolution is a `SelectiveKernel`, which takes `sk_kwargs`. Other arguments as for that.
-
-    Shapes: (B, inplanes, H, W) -> (B, 4 * planes, H / stride, W / stride).
+    """`Bottleneck` whose 3x3 convolution is a `SelectiveKernel`, which takes `sk_kwargs`. Shapes and the rest as there.
     """
 
     last_norm: ClassVar[str] = "conv3.bn"
@@ -63,7 +61,7 @@ class SelectiveKernelBottleneck(ResidualBlock):
 
 
 class SelectiveKernelBasic(SelectiveKernelBottleneck):
-    """`BasicBlock` whose first convolution is a `SelectiveKernel`. Shapes as for that; arguments as above."""
+    """`BasicBlock` whose first convolution is a `SelectiveKernel`. Shapes as there, arguments as above."""
 
     expansion: ClassVar[int] = 1
     last_norm: ClassVar[str] = "conv2.bn"

@@ -8,6 +8,7 @@ Batch norms with leaky rectifiers stand for the paper's in-place activated ones;
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
@@ -35,18 +36,14 @@ _ACT = partial(nn.LeakyReLU, negative_slope=1e-3)
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with squeeze-and-excitation behind them, and a shortcut.
+    """Two 3x3 convolutions with squeeze-and-excitation behind them (unless not `use_se`), and a shortcut.
 
     Shapes: (B, inplanes, H, W) -> (B, planes, H / stride, W / stride).
 
     Args:
-        inplanes: Input channels.
-        planes: Output channels, divided by `expansion`.
+        inplanes, planes: Channels of input, and of output divided by `expansion`.
         stride: Of the first 3x3 convolution, or of the anti-aliasing behind it.
         downsample: Fits the shortcut to the output; None where it fits already.
-        use_se: Whether there is squeeze-and-excitation.
-        aa_layer: Anti-aliasing.
-        drop_path_rate: Rate of stochastic depth.
     """
 
     expansion: ClassVar[int] = 1
@@ -126,14 +123,12 @@ class TResNet(ImageModel):
         v2: bool = False, global_pool: str = "fast", drop_rate: float = 0.0, drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
-        self.num_classes, self.in_chans = num_classes, in_chans
+        self.num_classes, self.in_chans, self.zero_init_last = num_classes, in_chans, True
         width = int(64 * width_factor)
-        width = width // 8 * 8 if v2 else width
-        self.body = nn.Sequential()
-        self.body.add_module("s2d", SpaceToDepth())
-        self.body.add_module("conv1", ConvNormAct(in_chans * 16, width, 3, act_layer="leaky_relu"))
+        chs = width = width // 8 * 8 if v2 else width
+        conv1 = ConvNormAct(in_chans * 16, width, 3, act_layer="leaky_relu")
+        self.body = nn.Sequential(OrderedDict(s2d=SpaceToDepth(), conv1=conv1))
         self.flow = Flow(stem=[Step("body.s2d"), Step("body.conv1", width, 4)], stages=[])
-        chs = width
         for i, rates in enumerate(drop_path_rates(drop_path_rate, layers)):
             stage = nn.Sequential()
             for j, rate in enumerate(rates):
@@ -148,8 +143,7 @@ class TResNet(ImageModel):
                 chs = out_chs
             self.body.add_module(f"layer{i + 1}", stage)
             self.flow.stages.append(Step(f"body.layer{i + 1}", chs, 4 * 2**i))
-        self.num_features = chs
-        self.head = ClassifierHead(chs, num_classes, global_pool, drop_rate)
+        self.num_features, self.head = chs, ClassifierHead(chs, num_classes, global_pool, drop_rate)
         self.head_hidden_size = self.head.num_features
         self.init_weights()
 
@@ -159,9 +153,6 @@ class TResNet(ImageModel):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="leaky_relu")
         elif isinstance(module, nn.Linear):
             nn.init.normal_(module.weight, std=0.01)
-        block = self.get_submodule(name.rsplit(".", 2)[0])
-        if isinstance(module, nn.BatchNorm2d) and isinstance(block, BasicBlock) and name.endswith(block.last_norm):
-            nn.init.zeros_(module.weight)
 
 
 register_model.variants(__name__, TResNet, {

@@ -19,7 +19,7 @@ from ..layers.activations import ActLayer
 from ..layers.channel_attention import AttnLayer, create_attn
 from ..layers.conv import ConvNormAct, SeparableConvNormAct
 from ..layers.drop import DropPath, drop_path_rates
-from ..layers.helpers import placeable
+from ..layers.helpers import check_choice, placeable
 from ..layers.norm import BatchNormAct2d, NormLayer
 from ..layers.pool import ClassifierHead
 from ..layers.stage import Stage
@@ -52,14 +52,10 @@ class OsaBlock(nn.Module):
     Shapes: (B, in_chs, H, W) -> (B, out_chs, H, W).
 
     Args:
-        in_chs: Channels of the input.
-        mid_chs: Channels of each 3x3 convolution.
-        out_chs: Channels of the output; where there is a shortcut, those of the input.
-        layer_per_block: 3x3 convolutions.
-        residual: Add the input to the output.
+        mid_chs, layer_per_block: Channels of each 3x3 convolution, and their number.
+        residual: Add the input to the output, which has as many channels.
         depthwise: Separable convolutions, after a 1x1 convolution to their width where the input has another.
         attn: Channel attention of the output.
-        norm_layer, act_layer: Of the convolutions.
         drop_path: Drops the branch in training, at random; without a shortcut, too, as in timm.
     """
 
@@ -90,20 +86,8 @@ class OsaBlock(nn.Module):
 class OsaStage(Stage):
     """A max pool, then blocks: those behind the first may have shortcuts, the last one has the attention; key `blocks`.
 
-    Shapes: (B, in_chs, H, W) -> (B, out_chs, H // 2, W // 2), or of the same size without `downsample`.
-
-    Args:
-        in_chs: Channels of the input.
-        mid_chs: Channels of each 3x3 convolution.
-        out_chs: Channels of the output.
-        block_per_stage: Number of blocks.
-        layer_per_block: 3x3 convolutions of each.
-        downsample: Whether there is the max pool.
-        residual: Shortcuts around all blocks but the first.
-        depthwise: Separable convolutions, see `OsaBlock`.
-        attn: Channel attention of the last block.
-        norm_layer, act_layer: Of the convolutions.
-        drop_path_rates: Rate of each block's stochastic depth.
+    Shapes: (B, in_chs, H, W) -> (B, out_chs, H // 2, W // 2), or of the same size without `downsample`. Arguments, but
+    for the number and the rates of the blocks, as of `OsaBlock`.
     """
 
     @placeable
@@ -126,22 +110,17 @@ class OsaStage(Stage):
 class VovNet(ImageModel):
     """Three stem convolutions, four stages of one-shot aggregation, pooling and a linear classifier.
 
-    Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of 32.
+    Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of 32, `output_stride` is that alone.
 
     Args:
         stem_chs: Channels of the stem's convolutions.
-        stage_conv_chs: Channels of each 3x3 convolution, by stage.
-        stage_out_chs: Channels of each stage's output.
-        block_per_stage: Blocks of each stage.
+        stage_conv_chs, stage_out_chs, block_per_stage: Of each stage: channels of the 3x3 convolutions and of the
+            output, blocks.
         layer_per_block: 3x3 convolutions of each block.
         residual: Shortcuts around the blocks, but for each stage's first.
         depthwise: Separable 3x3 convolutions, but for the first.
         attn: Channel attention at each stage's end.
         stem_stride: 4, or 2 with a max pool before the first stage.
-        global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
-        output_stride: 32 alone.
-        norm_layer: Norm.
-        act_layer: Activation.
 
     Raises:
         ValueError: The channels and blocks are not those of three convolutions and four stages, or an option has an
@@ -165,8 +144,7 @@ class VovNet(ImageModel):
         if lengths != [3, 4, 4, 4]:
             raise ValueError("stem_chs, stage_conv_chs, stage_out_chs and block_per_stage have 3, 4, 4 and 4 numbers, "
                              f"not {', '.join(map(str, lengths))}")
-        if stem_stride not in (2, 4):
-            raise ValueError(f"stem_stride is 2 or 4, not {stem_stride}")
+        check_choice("stem_stride", stem_stride, (2, 4))
         if output_stride != 32:
             raise ValueError(f"output_stride is 32 for a VovNet, not {output_stride}")
         self.num_classes, self.in_chans = num_classes, in_chans
@@ -192,8 +170,7 @@ class VovNet(ImageModel):
             self.flow.stages.append(Step(f"stages.{i}", out_chs, reduction))
             chs = out_chs
 
-        self.num_features = chs
-        self.head = ClassifierHead(chs, num_classes, global_pool, drop_rate)
+        self.num_features, self.head = chs, ClassifierHead(chs, num_classes, global_pool, drop_rate)
         self.head_hidden_size = self.head.num_features
         self.init_weights()
 
