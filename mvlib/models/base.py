@@ -610,6 +610,12 @@ class ImageModel(nn.Module):
 
     # head
 
+    def add_head(self, head: Head) -> None:
+        """Add `head`, of a family whose `head_path` that is, behind all else; initialise all weights."""
+        self.num_features, self.head_hidden_size = head.in_features, head.num_features
+        self.add_module(self.head_path, head)
+        self.init_weights()
+
     def add_classifier(
         self, num_features: int, num_classes: int, global_pool: str, head_drop: nn.Module | None = None
     ) -> None:

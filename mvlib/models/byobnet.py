@@ -250,7 +250,7 @@ class ByobNet(ImageModel):
         else:
             raise ValueError("head_hidden_size is for head_type 'mlp', 'attn_abs' and 'attn_rot'")
         self.head_hidden_size = self.head.num_features
-        self.classifier_path = "head.proj" if is_attn else "head.fc"  # type: ignore[misc]  # the class's is its default's
+        self.classifier_path = "head.proj" if is_attn else "head.fc"  # type: ignore[misc]  # not the class's
 
     def prune_intermediate_layers(
         self, indices: Indices = 1, prune_norm: bool = False, prune_head: bool = True
@@ -314,9 +314,6 @@ def drop_blocks(drop_prob: float = 0.0, block_size: int = 3, num_stages: int = 4
     return [None] * (num_stages - 2) + [
         partial(DropBlock2d, drop_prob=drop_prob, block_size=2 * block_size - 1, gamma_scale=0.25),
         partial(DropBlock2d, drop_prob=drop_prob, block_size=block_size, gamma_scale=1.0)]
-
-
-# --- the architectures: their stages, and what else differs from the class's defaults
 
 
 def _stages(
@@ -388,12 +385,9 @@ def _clip(d: Sequence[int], width_factor: float, img_size: int, num_classes: int
 
 
 _CLIPS = {
-    "resnet50": _clip((3, 4, 6, 3), 1.0, 224, 1024),
-    "resnet101": _clip((3, 4, 23, 3), 1.0, 224, 512),
-    "resnet50x4": _clip((4, 6, 10, 6), 1.25, 288, 640),
-    "resnet50x16": _clip((6, 8, 18, 8), 1.5, 384, 768),
-    "resnet50x64": _clip((3, 15, 36, 10), 2.0, 448, 1024),
-}
+    "resnet50": _clip((3, 4, 6, 3), 1.0, 224, 1024), "resnet101": _clip((3, 4, 23, 3), 1.0, 224, 512),
+    "resnet50x4": _clip((4, 6, 10, 6), 1.25, 288, 640), "resnet50x16": _clip((6, 8, 18, 8), 1.5, 384, 768),
+    "resnet50x64": _clip((3, 15, 36, 10), 2.0, 448, 1024)}
 
 register_model.variants(__name__, ByobNet, {
     "gernet_l": _gernet((1, 2, 6, 5, 4), (128, 192, 640, 640, 640), 32, 2560),
@@ -442,29 +436,21 @@ register_model.variants(__name__, ByobNet, {
 })
 
 
-# --- foreign checkpoints
-
+# Foreign checkpoints
 _CLIP = (
     (r"^(conv|bn)(\d)\.", r"stem.conv\2.\1."),
     (r"^layer(\d)\.", lambda match: f"stages.{int(match[1]) - 1}."),
     *((rf"^(stages.*)\.(conv|bn){i}\.", rf"\1.{name}.\2.")
       for i, name in enumerate(("conv1_1x1", "conv2_kxk", "conv3_1x1"), start=1)),
-    (r"\.downsample\.0\.", ".shortcut.conv.conv."),
-    (r"\.downsample\.1\.", ".shortcut.conv.bn."),
+    (r"\.downsample\.0\.", ".shortcut.conv.conv."), (r"\.downsample\.1\.", ".shortcut.conv.bn."),
     (r"^attnpool\.positional_embedding$", "head.pos_embed"),
     (r"^attnpool\.(?:([qkv])|c)_(proj)\.", lambda match: f"head.{match[1] or match[2]}."),
 )
 _BRANCHES = (
-    (r"^stage0\.", "stem."),
-    (r"^stage(\d)\.", lambda match: f"stages.{int(match[1]) - 1}."),
-    (r"\.rbr_(?:identity|skip)\.", ".identity."),
-    (r"\.rbr_(?:dense|conv)\.", ".conv_kxk."),
-    (r"\.rbr_1x1\.", ".conv_1x1."),
-    (r"\.rbr_scale\.", ".conv_scale."),
-    (r"\.rbr_reparam\.", ".reparam_conv."),
-    (r"\.se\.(?:down|reduce)\.", ".attn.fc1."),
-    (r"\.se\.(?:up|expand)\.", ".attn.fc2."),
-    (r"^linear\.", "head.fc."),
+    (r"^stage0\.", "stem."), (r"^stage(\d)\.", lambda match: f"stages.{int(match[1]) - 1}."),
+    (r"\.rbr_(?:identity|skip)\.", ".identity."), (r"\.rbr_(?:dense|conv)\.", ".conv_kxk."),
+    (r"\.rbr_1x1\.", ".conv_1x1."), (r"\.rbr_scale\.", ".conv_scale."), (r"\.rbr_reparam\.", ".reparam_conv."),
+    (r"\.se\.(?:down|reduce)\.", ".attn.fc1."), (r"\.se\.(?:up|expand)\.", ".attn.fc2."), (r"^linear\.", "head.fc."),
 )
 _CLIP_PREFIXES = ("module.visual.", "visual.")
 

@@ -55,9 +55,6 @@ class LayerFn:
     self_attn: Layer | None = None
 
 
-# --- residual blocks
-
-
 class Plan:
     """Numbers and layers of which a residual block makes its branch; arguments as of `ResidualBlock`.
 
@@ -114,8 +111,6 @@ class ResidualBlock(nn.Module):
         ValueError: The shortcut is unknown, or groups do not divide channels.
     """
 
-    last_conv: ClassVar[str]  # of the branch
-
     def __init__(
         self, plan: Plan, downsample: str, linear_out: bool, drop_path_rate: float, **branch: nn.Module | None
     ) -> None:
@@ -124,6 +119,7 @@ class ResidualBlock(nn.Module):
         self.shortcut = create_shortcut(
             downsample, plan.in_chs, plan.out_chs, plan.stride, plan.dilation, plan.layers, apply_act=False)
         self.branch = [name for name, layer in branch.items() if layer is not None]
+        self.last_conv = [name for name in self.branch if name.startswith("conv")][-1]
         for name in self.branch:
             self.add_module(name, branch[name])
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0.0 else nn.Identity()
@@ -184,8 +180,6 @@ def create_shortcut(
 class BasicBlock(ResidualBlock):
     """ResNet's basic block: k x k, k x k. Arguments of `ResidualBlock`."""
 
-    last_conv = "conv2_kxk"
-
     @placeable
     def __init__(
         self, in_chs: int, out_chs: int, kernel_size: int = 3, stride: int = 1, dilation: tuple[int, int] = (1, 1),
@@ -203,8 +197,6 @@ class BasicBlock(ResidualBlock):
 
 class BottleneckBlock(ResidualBlock):
     """ResNet's bottleneck: 1x1, k x k (two where `extra_conv`), 1x1. Arguments of `ResidualBlock`."""
-
-    last_conv = "conv3_1x1"
 
     @placeable
     def __init__(
@@ -227,8 +219,6 @@ class BottleneckBlock(ResidualBlock):
 class DarkBlock(ResidualBlock):
     """DarkNet's block: 1x1, k x k. Arguments of `ResidualBlock`."""
 
-    last_conv = "conv2_kxk"
-
     @placeable
     def __init__(
         self, in_chs: int, out_chs: int, kernel_size: int = 3, stride: int = 1, dilation: tuple[int, int] = (1, 1),
@@ -247,8 +237,6 @@ class DarkBlock(ResidualBlock):
 class EdgeBlock(ResidualBlock):
     """An EfficientNet's edge residual with an activation at its end: k x k, 1x1. Arguments of `ResidualBlock`."""
 
-    last_conv = "conv2_1x1"
-
     @placeable
     def __init__(
         self, in_chs: int, out_chs: int, kernel_size: int = 3, stride: int = 1, dilation: tuple[int, int] = (1, 1),
@@ -266,8 +254,6 @@ class EdgeBlock(ResidualBlock):
 
 class SelfAttnBlock(ResidualBlock):
     """A bottleneck of self-attention: 1x1, k x k (where `extra_conv`), attention, 1x1. Arguments of `ResidualBlock`."""
-
-    last_conv = "conv3_1x1"
 
     @placeable
     def __init__(
@@ -288,9 +274,6 @@ class SelfAttnBlock(ResidualBlock):
             self_attn=layers.self_attn(mid_chs, stride=1 if extra_conv else stride, **size),
             post_attn=layers.norm_act(mid_chs) if post_attn_na else None,
             conv3_1x1=plan.conv(mid_chs, out_chs, apply_act=False))
-
-
-# --- blocks of branches that become one convolution
 
 
 class ByoBranchedBlock(BranchedBlock):
@@ -384,8 +367,6 @@ class MobileOneBlock(ByoBranchedBlock):
         self.end(out_chs, layers)
 
 
-# --- blocks by name
-
 _BLOCKS: dict[str, Layer] = dict(
     basic=BasicBlock, bottle=BottleneckBlock, dark=DarkBlock, edge=EdgeBlock, rep=RepVggBlock, one=MobileOneBlock,
     self_attn=SelfAttnBlock)
@@ -407,9 +388,6 @@ def create_block(block: str | Layer, **kwargs: Any) -> nn.Module:
     if block not in _BLOCKS:
         raise ValueError(f"unknown type of block {block!r}; known: {', '.join(_BLOCKS)}")
     return _BLOCKS[block](**kwargs)
-
-
-# --- stems
 
 
 class Stem(nn.Sequential):

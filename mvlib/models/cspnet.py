@@ -41,9 +41,6 @@ __all__ = ["BottleneckBlock", "CrossStage", "CrossStage3", "CspNet", "DarkBlock"
 Layer = Callable[..., nn.Module]
 
 
-# --- blocks
-
-
 def _attention(attn_layer: Layer | None, chs: int, act_layer: ActLayer) -> nn.Module:
     """Channel attention with the block's activation, where it has one; an identity for none."""
     if attn_layer is None:
@@ -123,9 +120,6 @@ class EdgeBlock(DarkBlock):
 
 
 _BLOCKS = {"bottle": BottleneckBlock, "dark": DarkBlock, "edge": EdgeBlock}
-
-
-# --- stages
 
 
 def _downsample(
@@ -233,9 +227,6 @@ class DarkStage(nn.Sequential):
 _STAGES = {"csp": CrossStage, "cs3": CrossStage3, "dark": DarkStage}
 
 
-# --- the stem
-
-
 def create_csp_stem(
     in_chans: int = 3, out_chs: int | Sequence[int] = 32, kernel_size: int = 3, stride: int = 2, pool: str | None = "",
     padding: int | str = "", act_layer: ActLayer = nn.ReLU, norm_layer: NormLayer = nn.BatchNorm2d,
@@ -272,9 +263,6 @@ def create_csp_stem(
         reduction *= 2
         taps[reduction] = dict(num_chs=chs, reduction=reduction, module="stem.aa" if aa_layer else "stem.pool")
     return stem, list(taps.values())
-
-
-# --- the model
 
 
 def _by_stage(count: int, **options: Any) -> list[dict[str, Any]]:
@@ -368,10 +356,7 @@ class CspNet(ImageModel):
                 attn_layer=attn and partial(attn, **attn_kwargs), **own, **layer_args))
             chs = out_chs[i]
             self.flow.stages.append(Step(f"stages.{i}", chs, reduction))
-
-        self.num_features, self.head = chs, ClassifierHead(chs, num_classes, global_pool, drop_rate)
-        self.head_hidden_size = self.head.num_features
-        self.init_weights()
+        self.add_head(ClassifierHead(chs, num_classes, global_pool, drop_rate))
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         blocks = r"^stages\.(\d+)" if coarse else [
@@ -380,8 +365,7 @@ class CspNet(ImageModel):
         return dict(stem=r"^stem", blocks=blocks)
 
 
-# --- the architectures: what differs from the class's defaults
-
+# The architectures: what differs from the class's defaults
 _RESNET = dict(stem_out_chs=64, stem_kernel_size=7, stem_stride=4, stem_pool="max", stride=(1, 2), cross_linear=True)
 _D = dict(stem_out_chs=(32, 32, 64), stem_kernel_size=3)
 _50, _21 = dict(expand_ratio=2.0, bottle_ratio=0.5), dict(depth=(1, 1, 1, 2, 2))

@@ -209,8 +209,7 @@ def _stem_pool(chs: int, aa_layer: AaLayer) -> nn.Module:
     return nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1), create_aa(aa_layer, chs, stride=2))
 
 
-# --- the architectures
-
+# The architectures
 _121 = dict(growth_rate=32, block_config=(6, 12, 24, 16))
 
 register_model.variants(__name__, DenseNet, {
@@ -223,8 +222,7 @@ register_model.variants(__name__, DenseNet, {
 })
 
 
-# --- foreign checkpoints: torchvision's models have our keys, but what it publishes is older, with "norm.1" for "norm1"
-
+# Foreign checkpoints: torchvision's models have our keys, but what it publishes is older, with "norm.1" for "norm1"
 _OLD_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(?=[12]\.)")
 DenseNet.key_maps = (
     KeyMap("torchvision", lambda keys: any(_OLD_NAME.search(key) for key in keys),

@@ -240,10 +240,7 @@ class NormFreeNet(ImageModel):
         self.num_classes, self.in_chans, self.zero_init_fc = num_classes, in_chans, zero_init_fc
         act, gamma = get_act_layer(act_layer), _GAMMAS[act_layer]
         conv = partial(ScaledStdConv2dSame if same_padding else ScaledStdConv2d, eps=std_conv_eps)
-        if gamma_in_act:
-            act = act_with_gamma(act_layer, gamma)
-        else:
-            conv = partial(conv, gamma=gamma)
+        act, conv = (act_with_gamma(act_layer, gamma), conv) if gamma_in_act else (act, partial(conv, gamma=gamma))
         attn = partial(get_attn(attn_layer), **(attn_kwargs or {})) if attn_layer else None
 
         chs = make_divisible((stem_chs or channels[0]) * width_factor, ch_div)
@@ -270,16 +267,13 @@ class NormFreeNet(ImageModel):
                 chs, stride, first_dilation = out_chs, 1, dilation
             self.stages.append(nn.Sequential(*blocks))
             self.flow.stages.append(Step(f"stages.{i}", chs, reduction))
-
-        self.num_features, self.final_conv = chs, nn.Identity()
+        self.final_conv = nn.Identity()
         if num_features:
-            self.num_features = make_divisible(num_features * width_factor, ch_div)
-            self.final_conv = conv(chs, self.num_features, 1)
-            self.flow.stages[-1:] = [Step(f"stages.{i}"), Step("final_conv", self.num_features, reduction)]
+            width = make_divisible(num_features * width_factor, ch_div)
+            self.final_conv, chs = conv(chs, width, 1), width
+            self.flow.stages[-1:] = [Step(f"stages.{i}"), Step("final_conv", chs, reduction)]
         self.final_act, self.flow.tail = act(), [Step("final_act")]
-        self.head = ClassifierHead(self.num_features, num_classes, global_pool, drop_rate)
-        self.head_hidden_size = self.head.num_features
-        self.init_weights()
+        self.add_head(ClassifierHead(chs, num_classes, global_pool, drop_rate))
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         blocks = r"^stages\.(\d+)" if coarse else r"^stages\.(\d+)\.(\d+)"
@@ -293,8 +287,7 @@ class NormFreeNet(ImageModel):
             nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
 
 
-# --- the architectures: what differs from the class's defaults
-
+# The architectures: what differs from the class's defaults
 _DEPTHS = [(n, 2 * n, 6 * n, 3 * n) for n in range(1, 9)]  # of F0 to F7
 _F = dict(channels=(256, 512, 1536, 1536), stem_type="deep_quad", stem_chs=128, group_size=128, extra_conv=True,
           num_features=3072, act_layer="gelu", attn_layer="se", attn_kwargs=dict(rd_ratio=0.5))

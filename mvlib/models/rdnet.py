@@ -192,12 +192,9 @@ class RDNet(ImageModel):
             chs = stage.num_out_features
             path = f"dense_stages.{i}"
             self.flow.stages.append(Step(path, chs, reduction) if shrinks[i] else Step(path))
-        self.num_features = chs
         self.norm_pre = norm(chs) if head_norm_first else nn.Identity()
-        self.head = ClassifierHead(chs, num_classes, global_pool, drop_rate) if head_norm_first else \
-            NormMlpClassifierHead(chs, num_classes, None, global_pool, drop_rate, norm)
-        self.head_hidden_size = self.head.num_features
-        self.init_weights()
+        self.add_head(ClassifierHead(chs, num_classes, global_pool, drop_rate) if head_norm_first else
+                      NormMlpClassifierHead(chs, num_classes, None, global_pool, drop_rate, norm))
 
     def init_module(self, name: str, module: nn.Module) -> None:
         super().init_module(name, module)

@@ -50,9 +50,6 @@ Layer = Callable[..., nn.Module]
 _SHORTCUTS = ("conv1x1", "avg", "", None)
 
 
-# --- widths
-
-
 def generate_regnet(
     width_slope: float, width_initial: int, width_mult: float, depth: int, group_size: int, quant: int = 8
 ) -> tuple[list[int], int, list[int]]:
@@ -93,9 +90,6 @@ def adjust_widths_groups_comp(
     fit = partial(make_divisible, round_limit=min_ratio) if min_ratio else quantize_float
     fitted = [fit(chs, group) for chs, group in zip(inner, groups)]
     return [int(chs / ratio) for chs, ratio in zip(fitted, bottle_ratios)], groups
-
-
-# --- blocks
 
 
 def downsample_conv(
@@ -245,9 +239,6 @@ class RegStage(nn.Sequential):
             in_chs, stride, first_dilation = out_chs, 1, dilation
 
 
-# --- the model
-
-
 class RegNet(ImageModel):
     """Stem convolution, stages `s1` to `s4` of bottlenecks `b1`, `b2`, ..., pooling and a linear classifier.
 
@@ -302,7 +293,6 @@ class RegNet(ImageModel):
                 len(stage_rates), chs, out_chs, stride, dilation, stage_rates, group_size=group))
             self.flow.stages.append(Step(f"s{i}", out_chs, reduction))
             chs = out_chs
-
         self.final_conv: nn.Module = nn.Identity()
         if num_features:
             self.final_conv = conv(chs, num_features, 1)
@@ -310,17 +300,13 @@ class RegNet(ImageModel):
         elif linear_out or preact:
             self.final_conv = get_act_layer(act_layer)()
             self.flow.tail = [Step("final_conv")]
-        self.num_features = num_features or chs
-        self.head = ClassifierHead(self.num_features, num_classes, global_pool, drop_rate)
-        self.head_hidden_size = self.head.num_features
-        self.init_weights()
+        self.add_head(ClassifierHead(num_features or chs, num_classes, global_pool, drop_rate))
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         return dict(stem=r"^stem", blocks=[(r"^s(\d+)" if coarse else r"^s(\d+)\.b(\d+)", None)])
 
 
-# --- the architectures: the figures of the widths (depth, w0, wa, wm, group_size), and what else differs
-
+# The architectures: the figures of the widths (depth, w0, wa, wm, group_size), and what else differs
 _X = {
     "002": (13, 24, 36.44, 2.49, 8), "004": (22, 24, 24.48, 2.54, 16), "006": (16, 48, 36.97, 2.24, 24),
     "008": (16, 56, 35.73, 2.28, 16), "016": (18, 80, 34.01, 2.25, 24), "032": (25, 88, 26.31, 2.25, 48),
@@ -360,21 +346,17 @@ register_model.variants(__name__, RegNet, {
 })
 
 
-# --- foreign checkpoints: the same network in torchvision's words and in those of ClassyVision and VISSL (SEER)
-
+# Foreign checkpoints: the same network in torchvision's words and in those of ClassyVision and VISSL (SEER)
 _BLOCK = re.compile(r"(?:trunk_output\.block\d+|_feature_blocks\.res\d+)\.block(\d+)-(\d+)\.(.+)\.(\w+)")
 _LAYERS = {
-    "f.a.0": "conv1.conv", "f.a.1": "conv1.bn",
-    "f.b.0": "conv2.conv", "f.b.1": "conv2.bn",
+    "f.a.0": "conv1.conv", "f.a.1": "conv1.bn", "f.b.0": "conv2.conv", "f.b.1": "conv2.bn",
     "f.se.fc1": "se.fc1", "f.se.fc2": "se.fc2", "f.se.excitation.0": "se.fc1", "f.se.excitation.2": "se.fc2",
     "f.c": "conv3.conv", "f.c.0": "conv3.conv", "f.c.1": "conv3.bn", "f.final_bn": "conv3.bn",
     "proj": "downsample.conv", "proj.0": "downsample.conv", "proj.1": "downsample.bn", "bn": "downsample.bn",
 }
 _OTHERS = {
-    "stem.0": "stem.conv", "_feature_blocks.conv1.stem.0": "stem.conv",
-    "stem.1": "stem.bn", "_feature_blocks.conv1.stem.1": "stem.bn",
-    "fc": "head.fc", "0.clf.0": "head.fc",
-}
+    "stem.0": "stem.conv", "_feature_blocks.conv1.stem.0": "stem.conv", "fc": "head.fc", "0.clf.0": "head.fc",
+    "stem.1": "stem.bn", "_feature_blocks.conv1.stem.1": "stem.bn"}
 
 
 def _rename(key: str) -> str:

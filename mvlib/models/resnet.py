@@ -72,8 +72,7 @@ class ResidualBlock(nn.Module):
         self.se = create_attn(attn_layer, out_chs)
         for name, module in act.items():
             self.add_module(name, module)
-        self.downsample = downsample
-        self.drop_path = drop_path
+        self.downsample, self.drop_path = downsample, drop_path
 
     def zero_init_last(self) -> None:
         """Let the block begin as an identity: the scale of the branch's last norm becomes 0."""
@@ -122,16 +121,13 @@ class BasicBlock(ResidualBlock):
         super().__init__()
         if cardinality != 1 or base_width != 64:
             raise ValueError(f"a BasicBlock has one group and base_width 64, not {cardinality} and {base_width}")
-        width = planes // reduce_first
-        first_dilation = first_dilation or dilation
+        width, first_dilation = planes // reduce_first, first_dilation or dilation
         use_aa = aa_layer is not None and (stride == 2 or first_dilation != dilation)
-        self.conv1 = _conv3x3(inplanes, width, 1 if use_aa else stride, first_dilation)
-        self.bn1 = norm_layer(width)
+        self.conv1, self.bn1 = _conv3x3(inplanes, width, 1 if use_aa else stride, first_dilation), norm_layer(width)
         self.drop_block = drop_block() if drop_block is not None else nn.Identity()
         self.act1 = act_layer(inplace=True)
         self.aa = create_aa(aa_layer, width, stride, enable=use_aa)
-        self.conv2 = _conv3x3(width, planes, dilation=dilation)
-        self.bn2 = norm_layer(planes)
+        self.conv2, self.bn2 = _conv3x3(width, planes, dilation=dilation), norm_layer(planes)
         self.add_end(planes, attn_layer, drop_path, downsample, stride, dilation, act2=act_layer(inplace=True))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -159,16 +155,14 @@ class Bottleneck(ResidualBlock):
         width, out_chs = planes * base_width // 64 * cardinality, planes * self.expansion
         first_width, first_dilation = width // reduce_first, first_dilation or dilation
         use_aa = aa_layer is not None and (stride == 2 or first_dilation != dilation)
-        self.conv1 = nn.Conv2d(inplanes, first_width, 1, bias=False)
-        self.bn1 = norm_layer(first_width)
+        self.conv1, self.bn1 = nn.Conv2d(inplanes, first_width, 1, bias=False), norm_layer(first_width)
         self.act1 = act_layer(inplace=True)
         self.conv2: nn.Module = _conv3x3(first_width, width, 1 if use_aa else stride, first_dilation, cardinality)
         self.bn2 = norm_layer(width)
         self.drop_block = drop_block() if drop_block is not None else nn.Identity()
         self.act2 = act_layer(inplace=True)
         self.aa = create_aa(aa_layer, width, stride, enable=use_aa)
-        self.conv3 = nn.Conv2d(width, out_chs, 1, bias=False)
-        self.bn3 = norm_layer(out_chs)
+        self.conv3, self.bn3 = nn.Conv2d(width, out_chs, 1, bias=False), norm_layer(out_chs)
         self.add_end(out_chs, attn_layer, drop_path, downsample, stride, dilation, act3=act_layer(inplace=True))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -317,8 +311,7 @@ class ResNet(ImageModel):
 
         chs = stem_width * 2 if stem_type else 64
         self.conv1 = _stem(stem_type, in_chans, stem_width, chs, norm_layer, act_layer)
-        self.bn1 = norm_layer(chs)
-        self.act1 = act_layer(inplace=True)
+        self.bn1, self.act1 = norm_layer(chs), act_layer(inplace=True)
         self.maxpool = _stem_pool(replace_stem_pool, chs, aa_layer, norm_layer, act_layer)
         self.flow = Flow(stem=[Step("conv1"), Step("bn1"), Step("act1", chs, reduction=2), Step("maxpool")], stages=[])
 
@@ -329,7 +322,6 @@ class ResNet(ImageModel):
         for (name, stage), tap in zip(stages, info):
             self.add_module(name, stage)
             self.flow.stages.append(Step(name, tap["num_chs"], tap["reduction"]))
-
         self.add_classifier(info[-1]["num_chs"], num_classes, global_pool)
 
     def init_weights(self, zero_init_last: bool | None = None) -> None:
@@ -343,8 +335,7 @@ class ResNet(ImageModel):
         self.zero_init_last = built
 
 
-# --- the architectures: what differs from the class's defaults
-
+# The architectures: what differs from the class's defaults
 _LAYERS = {
     10: (1, 1, 1, 1), 14: (1, 1, 1, 1), 18: (2, 2, 2, 2), 26: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3),
     101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 200: (3, 24, 36, 3), 269: (3, 30, 48, 8)}

@@ -46,9 +46,6 @@ _STEM_TYPES = ("", "fixed", "same", "deep", "deep_fixed", "deep_same", "tiered")
 _NORM = partial(GroupNormAct, num_groups=32)
 
 
-# --- blocks
-
-
 class DownsampleConv(nn.Module):
     """What fits a shortcut to the output: a 1x1 convolution, and a norm unless the block's stand before convolutions.
 
@@ -221,9 +218,6 @@ class ResNetStage(Stage):
             block(out_chs, out_chs, first_dilation=dilation, drop_path_rate=rate) for rate in rates[1:]))
 
 
-# --- the model
-
-
 def is_stem_deep(stem_type: str) -> bool:
     """Whether a stem of this type has three convolutions."""
     return "deep" in stem_type or "tiered" in stem_type
@@ -254,9 +248,8 @@ def create_resnetv2_stem(
         in_chs = width
     if stem_type.endswith("fixed"):  # TensorFlow's padding of an even size, for all
         stem.add_module("pad", nn.ConstantPad2d(1, 0.0))
-    pool = MaxPool2dSame(3, 2) if stem_type.endswith("same") else \
-        nn.MaxPool2d(3, 2, padding=0 if stem_type.endswith("fixed") else 1)
-    stem.add_module("pool", pool)
+    stem.add_module("pool", MaxPool2dSame(3, 2) if stem_type.endswith("same") else
+                    nn.MaxPool2d(3, 2, padding=0 if stem_type.endswith("fixed") else 1))
     return stem
 
 
@@ -320,14 +313,11 @@ class ResNetV2(ImageModel):
             self.stages.append(make_stage(chs, out_chs, stride, dilation, len(drop_path), block_dpr=drop_path))
             self.flow.stages.append(Step(f"stages.{i}", out_chs, reduction))
             chs = out_chs
-        self.num_features, self.norm = chs, norm(chs) if preact else nn.Identity()
-        self.head = ClassifierHead(chs, num_classes, global_pool, drop_rate, use_conv=True)
-        self.head_hidden_size = self.head.num_features
-        self.init_weights()
+        self.norm = norm(chs) if preact else nn.Identity()
+        self.add_head(ClassifierHead(chs, num_classes, global_pool, drop_rate, use_conv=True))
 
 
-# --- the architectures: what differs from the class's defaults
-
+# The architectures: what differs from the class's defaults
 _18, _50, _101, _152 = (dict(layers=layers) for layers in ((2, 2, 2, 2), (3, 4, 6, 3), (3, 4, 23, 3), (3, 8, 36, 3)))
 _BIT = dict(stem_type="fixed", conv_layer=partial(StdConv2d, eps=1e-8))
 _PLAIN = dict(conv_layer=create_conv2d, norm_layer="batchnorm2d")
@@ -347,26 +337,18 @@ register_model.variants(__name__, ResNetV2, {
 })
 
 
-# --- foreign checkpoints
-
-
 def block_path(found: re.Match[str]) -> str:
     """Google's names count stages and blocks from 1."""
     return f"stages.{int(found[1]) - 1}.blocks.{int(found[2]) - 1}."
 
 
 _BIT_NAMES: tuple[tuple[str, Any], ...] = (
-    (r"^resnet/", ""),
-    (r"^root_block/standardized_conv2d", "stem.conv"),
-    (r"^group_norm", "norm"),
-    (r"^head/conv2d", "head.fc"),
-    (r"^block(\d+)/unit(\d+)/", block_path),
+    (r"^resnet/", ""), (r"^root_block/standardized_conv2d", "stem.conv"), (r"^group_norm", "norm"),
+    (r"^head/conv2d", "head.fc"), (r"^block(\d+)/unit(\d+)/", block_path),
     (r"a/proj/standardized_conv2d", "downsample.conv"),
     (r"\b([abc])/standardized_conv2d", lambda found: f"conv{'abc'.index(found[1]) + 1}"),
     (r"\b([abc])/group_norm", lambda found: f"norm{'abc'.index(found[1]) + 1}"),
-    (r"/(?:kernel|gamma)$", ".weight"),
-    (r"/(?:bias|beta)$", ".bias"),
-)
+    (r"/(?:kernel|gamma)$", ".weight"), (r"/(?:bias|beta)$", ".bias"))
 
 
 def _from_bit(state_dict: StateDict, model: nn.Module) -> StateDict:

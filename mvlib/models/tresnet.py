@@ -143,9 +143,7 @@ class TResNet(ImageModel):
                 chs = out_chs
             self.body.add_module(f"layer{i + 1}", stage)
             self.flow.stages.append(Step(f"body.layer{i + 1}", chs, 4 * 2**i))
-        self.num_features, self.head = chs, ClassifierHead(chs, num_classes, global_pool, drop_rate)
-        self.head_hidden_size = self.head.num_features
-        self.init_weights()
+        self.add_head(ClassifierHead(chs, num_classes, global_pool, drop_rate))
 
     def init_module(self, name: str, module: nn.Module) -> None:
         super().init_module(name, module)
@@ -163,8 +161,7 @@ register_model.variants(__name__, TResNet, {
 })
 
 
-# --- foreign checkpoints
-
+# Foreign checkpoints
 _LAYER = re.compile(r"(conv\d|downsample\.\d)\.(?:0\.)?([01])\.")  # 0: a convolution, 1: its norm, before the blur
 
 

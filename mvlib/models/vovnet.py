@@ -169,10 +169,7 @@ class VovNet(ImageModel):
             reduction *= 2 if downsample else 1
             self.flow.stages.append(Step(f"stages.{i}", out_chs, reduction))
             chs = out_chs
-
-        self.num_features, self.head = chs, ClassifierHead(chs, num_classes, global_pool, drop_rate)
-        self.head_hidden_size = self.head.num_features
-        self.init_weights()
+        self.add_head(ClassifierHead(chs, num_classes, global_pool, drop_rate))
 
 
 _V1 = dict(residual=False, attn="")
