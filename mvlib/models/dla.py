@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layers.conv import create_conv2d
-from ..layers.helpers import check_choice, placeable
+from ..layers.helpers import placeable
 from ..registry import register_model
 from .base import Flow, ImageModel, Indices, StateDict, Step
 from .res2net import convolve_splits
@@ -220,7 +220,8 @@ class DLA(ImageModel):
         if output_stride != 32:
             raise ValueError(f"output_stride is 32 for a DLA, not {output_stride}")
         if isinstance(block, str):
-            check_choice("block", block, _BLOCKS)
+            if block not in _BLOCKS:
+                raise ValueError(f"unknown block {block!r}; known: {', '.join(_BLOCKS)}")
             block = _BLOCKS[block]
         self.num_classes, self.in_chans = num_classes, in_chans
         self.base_layer = _convs(in_chans, channels[0], kernel_size=7)

@@ -253,6 +253,10 @@ def create_resnetv2_stem(
     return stem
 
 
+def _init(conv: nn.Conv2d) -> None:
+    (init_normal if isinstance(conv, ConvClassifier) else init_kaiming)(conv)
+
+
 class ResNetV2(ImageModel):
     """Stem, four stages of blocks, norm and activation, pooling and a linear classifier (a 1x1 convolution).
 
@@ -277,7 +281,7 @@ class ResNetV2(ImageModel):
     head_path: ClassVar[str] = "head"
     feature_form: ClassVar[str] = "flat"
     tap_norm: ClassVar[str] = "last"
-    inits: ClassVar[Inits] = {nn.Conv2d: init_kaiming, ConvClassifier: init_normal}
+    inits: ClassVar[Inits] = {nn.Conv2d: _init}
 
     def __init__(
         self, layers: Sequence[int], channels: Sequence[int] = (256, 512, 1024, 2048), num_classes: int = 1000,

@@ -19,7 +19,7 @@ from ..layers.activations import ActLayer
 from ..layers.channel_attention import AttnLayer, create_attn
 from ..layers.conv import ConvNormAct, SeparableConvNormAct
 from ..layers.drop import DropPath, drop_path_rates
-from ..layers.helpers import check_choice, placeable
+from ..layers.helpers import placeable
 from ..layers.norm import BatchNormAct2d, NormLayer
 from ..layers.pool import ClassifierHead
 from ..layers.stage import Stage
@@ -144,7 +144,8 @@ class VovNet(ImageModel):
         if lengths != [3, 4, 4, 4]:
             raise ValueError("stem_chs, stage_conv_chs, stage_out_chs and block_per_stage have 3, 4, 4 and 4 numbers, "
                              f"not {', '.join(map(str, lengths))}")
-        check_choice("stem_stride", stem_stride, (2, 4))
+        if stem_stride not in (2, 4):
+            raise ValueError(f"stem_stride is 2 or 4, not {stem_stride}")
         if output_stride != 32:
             raise ValueError(f"output_stride is 32 for a VovNet, not {output_stride}")
         self.num_classes, self.in_chans = num_classes, in_chans
