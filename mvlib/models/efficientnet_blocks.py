@@ -22,7 +22,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -42,26 +42,10 @@ from ..layers.weight_init import fan_out_normal_
 from .base import Flow, ImageModel, StateDict, Step
 
 __all__ = [
-    "BlockArgs",
-    "CondConvResidual",
-    "ConvBnAct",
-    "DepthwiseSeparableConv",
-    "EdgeResidual",
-    "EfficientNetBuilder",
-    "InvertedResidual",
-    "MobileAttention",
-    "MobileInit",
-    "MobileModel",
-    "PooledConvHead",
-    "SqueezeExcite",
-    "UniversalInvertedResidual",
-    "decode_arch_def",
-    "efficientnet_init_weights",
-    "init_mobile_layer",
-    "layer_position",
-    "rename_in_order",
-    "round_channels",
-    "scaled",
+    "BlockArgs", "CondConvResidual", "ConvBnAct", "DepthwiseSeparableConv", "EdgeResidual", "EfficientNetBuilder",
+    "InvertedResidual", "Layers", "MobileAttention", "MobileInit", "MobileModel", "PooledConvHead", "SqueezeExcite",
+    "UniversalInvertedResidual", "arch", "decode_arch_def", "efficientnet_init_weights", "init_mobile_layer",
+    "rename_in_order", "round_channels", "scaled",
 ]
 
 SeLayer = str | Callable[..., nn.Module] | None
@@ -79,10 +63,8 @@ def _parse_kernel_size(text: str) -> KernelSize:
 
 
 _OPTIONS: dict[str, Callable[[str], Any]] = {
-    **dict.fromkeys(("k", "a", "p"), _parse_kernel_size),
-    **dict.fromkeys(("e", "se"), float),
-    **dict.fromkeys(("r", "s", "c", "cc", "gs", "fc", "d", "h", "v"), int),
-}
+    **dict.fromkeys(("k", "a", "p"), _parse_kernel_size), **dict.fromkeys(("e", "se"), float),
+    **dict.fromkeys(("r", "s", "c", "cc", "gs", "fc", "d", "h", "v"), int)}
 _UNLESS_GIVEN = {"a": 1, "p": 1, "se": 0.0, "fc": 0, "d": 0, "v": 1}
 _ACTS = {"nre": "relu", "nr6": "relu6", "nhs": "hard_swish", "nsw": "silu", "nmi": "mish"}
 _SEPARABLE = dict(dw_kernel_size="k", pw_kernel_size="p", se_ratio="se", s2d="d")
@@ -132,12 +114,9 @@ def decode_block(text: str) -> tuple[dict[str, Any], int]:
     unless_given = dict(_UNLESS_GIVEN, a=0, p=0) if kind == "uir" else _UNLESS_GIVEN  # 0 is no convolution
     given = {**unless_given, **options}
     block |= {argument: given[option] for argument, option in _ARGUMENTS[kind].items() if option in given}
+    block |= dict(skip=skip is True) if kind == "cn" else dict(noskip=skip is False or kind == "dsa")
     if "s2d" in block:
         block["s2d"] = block["s2d"] > 0
-    if kind == "cn":
-        block["skip"] = skip is True
-    else:
-        block["noskip"] = skip is False or kind == "dsa"
     if kind in ("ds", "dsa"):
         block["pw_act"] = kind == "dsa"
     if "gs" in options:
@@ -211,7 +190,12 @@ def round_channels(
     return make_divisible(channels * multiplier, divisor, channel_min, round_limit)
 
 
-def scaled(channels: float, depth: float = 1.0) -> dict[str, Any]:
+def arch(*stages: str) -> tuple[tuple[str, ...], ...]:
+    """What `decode_arch_def` reads, of texts of block strings, a text each stage."""
+    return tuple(tuple(stage.split()) for stage in stages)
+
+
+def scaled(channels: float, depth: float | Sequence[float] = 1.0) -> dict[str, Any]:
     """The arguments of a `MobileModel` that is an architecture times these factors."""
     return dict(channel_multiplier=channels, depth_multiplier=depth)
 
@@ -222,16 +206,12 @@ def scaled(channels: float, depth: float = 1.0) -> dict[str, Any]:
 class SqueezeExcite(nn.Module):
     """Squeeze-and-excitation as EfficientNet and MobileNet have it; keys `conv_reduce`, `conv_expand`.
 
-    The squeezed width is given, or `rd_ratio` times the input's; unlike in SE-ResNets it is no multiple of 8.
     Shapes: (B, C, H, W) -> same.
     Source: Hu et al., "Squeeze-and-Excitation Networks", 2018; widths as in the TensorFlow code of MnasNet.
 
     Args:
-        in_chs: Channels.
-        rd_ratio: Squeezed channels per channel.
-        rd_channels: Squeezed channels.
-        act_layer: Activation of the block, used after the squeeze.
-        gate_layer: Activation that makes the gate.
+        rd_ratio, rd_channels: Squeezed channels per channel, or their number.
+        act_layer, gate_layer: The block's activation, used after the squeeze; that which makes the gate.
         force_act_layer: Used instead of the block's activation.
         rd_round_fn: How the squeezed width is rounded; to the nearest integer unless given.
     """
@@ -255,17 +235,20 @@ class SqueezeExcite(nn.Module):
 
 
 class _Residual(nn.Module):
-    """A block that adds its input to what `body` makes of it, where their shapes agree.
+    """A block that adds its input to what `body` makes of it, where their shapes agree, unless `noskip`.
 
-    `projection` is the path of its last convolution but for depthwise ones.
+    `projection` is the path of its last convolution but for depthwise ones. Some begin with a space-to-depth
+    convolution, which belongs to the body.
     """
 
     projection: ClassVar[str] = "conv_pwl"
 
-    def __init__(self, has_skip: bool, drop_path_rate: float) -> None:
+    def __init__(self, in_chs: int, out_chs: int, stride: int, noskip: bool, drop_path_rate: float) -> None:
         super().__init__()
-        self.has_skip = has_skip
+        self.has_skip = not noskip and stride == 1 and in_chs == out_chs
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate else nn.Identity()
+        self.conv_s2d: nn.Module | None = None
+        self.bn_s2d: nn.Module | None = None
 
     def feature_info(self, location: str) -> dict[str, Any]:
         """Where a tap of the block is, and its channels: its output; for "expansion", what the projection takes."""
@@ -274,12 +257,46 @@ class _Residual(nn.Module):
             return dict(module=self.projection, hook_type="forward_pre", num_chs=conv.in_channels)
         return dict(module="", num_chs=conv.out_channels)
 
+    def add_space_to_depth(
+        self, in_chs: int, kernel_size: int, padding: Padding, norm_act: Callable[..., nn.Module]
+    ) -> tuple[int, int, Padding]:
+        """Add a strided 2x2 convolution to four times the channels, and its norm; EfficientNet-X (Li et al., 2021).
+
+        Returns:
+            Channels, kernel size and padding of the spatial convolution behind it, whose kernel is halved with the map.
+        """
+        self.conv_s2d = create_conv2d(in_chs, 4 * in_chs, 2, stride=2, padding="same")
+        self.bn_s2d = norm_act(4 * in_chs)
+        half = (kernel_size + 1) // 2
+        return 4 * in_chs, half, "same" if half == 2 else padding
+
     def body(self, x: Tensor) -> Tensor:
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.body(x)
+        y = self.body(x if self.conv_s2d is None or self.bn_s2d is None else self.bn_s2d(self.conv_s2d(x)))
         return self.drop_path(y) + x if self.has_skip else y
+
+
+def _spatial(
+    in_chs: int, out_chs: int, kernel_size: KernelSize, stride: int, dilation: int, groups: int, padding: Padding,
+    norm_layer: NormLayer, act_layer: ActLayer, aa_layer: AaLayer, se_layer: SeLayer = None,
+    conv: Callable[..., nn.Module] = create_conv2d,
+) -> tuple[Any, Any, Any, Any]:
+    """A block's spatial convolution, its norm and activation, the downsampling that takes over its stride, and channel
+    attention."""
+    blurs = aa_layer is not None and stride > 1
+    return (
+        conv(in_chs, out_chs, kernel_size, stride=1 if blurs else stride, dilation=dilation, groups=groups,
+             padding=padding),
+        get_norm_act_layer(norm_layer, act_layer)(out_chs, inplace=True),
+        create_aa(aa_layer, channels=out_chs, stride=stride, enable=blurs),
+        _attention(se_layer, out_chs, act_layer))
+
+
+def _attention(se_layer: Any, chs: int, act_layer: ActLayer) -> nn.Module:
+    attn: nn.Module = se_layer(chs, act_layer=act_layer) if se_layer else nn.Identity()
+    return attn
 
 
 class ConvBnAct(_Residual):
@@ -288,15 +305,8 @@ class ConvBnAct(_Residual):
     The arguments that all blocks share:
 
     Args:
-        in_chs: Channels of the input.
-        out_chs: Channels of the output.
-        stride: Stride of the spatial convolution.
-        dilation: Its dilation.
-        group_size: Its group size: 0 is dense, 1 depthwise.
-        pad_type: Its padding, see `resolve_padding`.
+        stride, dilation, group_size, pad_type: Of the spatial convolution; group size 0 is dense, 1 depthwise.
         skip: Whether to add the input where the shapes allow it.
-        act_layer: Activation.
-        norm_layer: Norm.
         aa_layer: Anti-aliased downsampling that takes over the stride.
         se_layer: Channel attention, a class that is given channels and `act_layer`.
         drop_path_rate: Stochastic depth.
@@ -310,13 +320,10 @@ class ConvBnAct(_Residual):
         group_size: int = 0, pad_type: Padding = "", skip: bool = False, act_layer: ActLayer = nn.ReLU,
         norm_layer: NormLayer = nn.BatchNorm2d, aa_layer: AaLayer = None, drop_path_rate: float = 0.0,
     ) -> None:
-        super().__init__(skip and stride == 1 and in_chs == out_chs, drop_path_rate)
-        norm_act = get_norm_act_layer(norm_layer, act_layer)
-        blurs = aa_layer is not None and stride > 1
-        self.conv = create_conv2d(in_chs, out_chs, kernel_size, stride=1 if blurs else stride, dilation=dilation,
-                                  groups=num_groups(group_size, in_chs), padding=pad_type)
-        self.bn1 = norm_act(out_chs, inplace=True)
-        self.aa = create_aa(aa_layer, channels=out_chs, stride=stride, enable=blurs)
+        super().__init__(in_chs, out_chs, stride, not skip, drop_path_rate)
+        self.conv, self.bn1, self.aa, _ = _spatial(
+            in_chs, out_chs, kernel_size, stride, dilation, num_groups(group_size, in_chs), pad_type, norm_layer,
+            act_layer, aa_layer)
 
     def feature_info(self, location: str) -> dict[str, Any]:
         info = super().feature_info("")
@@ -332,9 +339,8 @@ class DepthwiseSeparableConv(_Residual):
     Shapes and arguments as for `ConvBnAct`, besides:
 
     Args:
-        dw_kernel_size: Kernel of the depthwise convolution.
+        dw_kernel_size, pw_kernel_size: Kernels of the depthwise and the pointwise convolution.
         noskip: Never add the input; else, where the shapes allow it.
-        pw_kernel_size: Kernel of the pointwise convolution.
         pw_act: Apply the activation after the pointwise convolution too ("dsa").
         s2d: 1 to start with a space-to-depth convolution, which halves the kernel as it halves the resolution.
     """
@@ -348,26 +354,18 @@ class DepthwiseSeparableConv(_Residual):
         pw_act: bool = False, s2d: int = 0, act_layer: ActLayer = nn.ReLU, norm_layer: NormLayer = nn.BatchNorm2d,
         aa_layer: AaLayer = None, se_layer: SeLayer = None, drop_path_rate: float = 0.0,
     ) -> None:
-        super().__init__(not noskip and stride == 1 and in_chs == out_chs, drop_path_rate)
-        norm_act = get_norm_act_layer(norm_layer, act_layer)
-        dw_padding = pad_type
+        super().__init__(in_chs, out_chs, stride, noskip, drop_path_rate)
+        norm_act, dw_padding = get_norm_act_layer(norm_layer, act_layer), pad_type
         if s2d == 1:
-            self.conv_s2d, self.bn_s2d = _space_to_depth(in_chs, norm_act)
-            in_chs, dw_kernel_size, dw_padding, aa_layer = 4 * in_chs, *_halve_kernel(dw_kernel_size, pad_type), None
-        else:
-            self.conv_s2d = self.bn_s2d = None
-        blurs = aa_layer is not None and stride > 1
-        self.conv_dw = create_conv2d(in_chs, in_chs, dw_kernel_size, stride=1 if blurs else stride, dilation=dilation,
-                                     groups=num_groups(group_size, in_chs), padding=dw_padding)
-        self.bn1 = norm_act(in_chs, inplace=True)
-        self.aa = create_aa(aa_layer, channels=in_chs, stride=stride, enable=blurs)
-        self.se = se_layer(in_chs, act_layer=act_layer) if se_layer else nn.Identity()
+            in_chs, dw_kernel_size, dw_padding = self.add_space_to_depth(in_chs, dw_kernel_size, pad_type, norm_act)
+            aa_layer = None
+        self.conv_dw, self.bn1, self.aa, self.se = _spatial(
+            in_chs, in_chs, dw_kernel_size, stride, dilation, num_groups(group_size, in_chs), dw_padding, norm_layer,
+            act_layer, aa_layer, se_layer)
         self.conv_pw = create_conv2d(in_chs, out_chs, pw_kernel_size, padding=pad_type)
         self.bn2 = norm_act(out_chs, inplace=True, apply_act=pw_act)
 
     def body(self, x: Tensor) -> Tensor:
-        if self.conv_s2d is not None:
-            x = self.bn_s2d(self.conv_s2d(x))
         x = self.se(self.aa(self.bn1(self.conv_dw(x))))
         return self.bn2(self.conv_pw(x))
 
@@ -378,8 +376,7 @@ class InvertedResidual(_Residual):
     Shapes and arguments as for `DepthwiseSeparableConv`, besides:
 
     Args:
-        exp_ratio: Channels of the expansion per input channel.
-        exp_kernel_size: Kernel of the expansion.
+        exp_ratio, exp_kernel_size: Channels of the expansion per input channel, and its kernel.
         conv_kwargs: Further arguments of the three convolutions (`num_experts`, see `CondConvResidual`).
 
     Source: Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", 2018.
@@ -393,33 +390,25 @@ class InvertedResidual(_Residual):
         norm_layer: NormLayer = nn.BatchNorm2d, aa_layer: AaLayer = None, se_layer: SeLayer = None,
         conv_kwargs: Mapping[str, Any] | None = None, drop_path_rate: float = 0.0,
     ) -> None:
-        super().__init__(not noskip and stride == 1 and in_chs == out_chs, drop_path_rate)
-        norm_act = get_norm_act_layer(norm_layer, act_layer)
+        super().__init__(in_chs, out_chs, stride, noskip, drop_path_rate)
+        norm_act, dw_padding = get_norm_act_layer(norm_layer, act_layer), pad_type
         conv: Callable[..., nn.Module] = partial(create_conv2d, **(conv_kwargs or {}))
-        dw_padding = pad_type
         if s2d == 1:
-            self.conv_s2d, self.bn_s2d = _space_to_depth(in_chs, norm_act)
-            in_chs, dw_kernel_size, dw_padding, aa_layer = 4 * in_chs, *_halve_kernel(dw_kernel_size, pad_type), None
-        else:
-            self.conv_s2d = self.bn_s2d = None
-        blurs = aa_layer is not None and stride > 1
+            in_chs, dw_kernel_size, dw_padding = self.add_space_to_depth(in_chs, dw_kernel_size, pad_type, norm_act)
+            aa_layer = None
         mid_chs = make_divisible(in_chs * exp_ratio)
         self.conv_pw = conv(in_chs, mid_chs, exp_kernel_size, padding=pad_type)
         self.bn1 = norm_act(mid_chs, inplace=True)
-        self.conv_dw = conv(mid_chs, mid_chs, dw_kernel_size, stride=1 if blurs else stride, dilation=dilation,
-                            groups=num_groups(group_size, mid_chs), padding=dw_padding)
-        self.bn2 = norm_act(mid_chs, inplace=True)
-        self.aa = create_aa(aa_layer, channels=mid_chs, stride=stride, enable=blurs)
-        self.se = se_layer(mid_chs, act_layer=act_layer) if se_layer else nn.Identity()
+        self.conv_dw, self.bn2, self.aa, self.se = _spatial(
+            mid_chs, mid_chs, dw_kernel_size, stride, dilation, num_groups(group_size, mid_chs), dw_padding, norm_layer,
+            act_layer, aa_layer, se_layer, conv)
         self.conv_pwl = conv(mid_chs, out_chs, pw_kernel_size, padding=pad_type)
         self.bn3 = norm_act(out_chs, apply_act=False)
 
-    def body(self, x: Tensor) -> Tensor:
-        if self.conv_s2d is not None:
-            x = self.bn_s2d(self.conv_s2d(x))
-        x = self.bn1(self.conv_pw(x))
-        x = self.se(self.aa(self.bn2(self.conv_dw(x))))
-        return self.bn3(self.conv_pwl(x))
+    def body(self, x: Tensor, *routing: Tensor) -> Tensor:
+        x = self.bn1(self.conv_pw(x, *routing))
+        x = self.se(self.aa(self.bn2(self.conv_dw(x, *routing))))
+        return self.bn3(self.conv_pwl(x, *routing))
 
 
 class CondConvResidual(InvertedResidual):
@@ -442,21 +431,15 @@ class CondConvResidual(InvertedResidual):
             conv_kwargs=dict(num_experts=num_experts), drop_path_rate=drop_path_rate)
         self.routing_fn = nn.Linear(in_chs, num_experts)
 
-    def body(self, x: Tensor) -> Tensor:
-        routing = torch.sigmoid(self.routing_fn(x.mean((2, 3))))
-        x = self.bn1(self.conv_pw(x, routing))
-        x = self.se(self.aa(self.bn2(self.conv_dw(x, routing))))
-        return self.bn3(self.conv_pwl(x, routing))
+    def body(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return super().body(x, torch.sigmoid(self.routing_fn(x.mean((2, 3)))))
 
 
 class EdgeResidual(_Residual):
     """Expansion by a full convolution, then linear pointwise projection: Fused-MBConv ("er").
 
-    Shapes and arguments as for `InvertedResidual`, besides:
-
-    Args:
-        force_in_chs: Compute the expansion from this many channels instead of the input's.
-
+    Shapes and arguments as for `InvertedResidual`; `force_in_chs`, where it is not 0, is what the expansion is computed
+    from instead of the input's channels.
     Source: Gupta and Akin, "Accelerator-aware Neural Network Design using AutoML" (EfficientNet-EdgeTPU), 2020.
     """
 
@@ -468,17 +451,13 @@ class EdgeResidual(_Residual):
         norm_layer: NormLayer = nn.BatchNorm2d, aa_layer: AaLayer = None, se_layer: SeLayer = None,
         drop_path_rate: float = 0.0,
     ) -> None:
-        super().__init__(not noskip and stride == 1 and in_chs == out_chs, drop_path_rate)
-        norm_act = get_norm_act_layer(norm_layer, act_layer)
-        blurs = aa_layer is not None and stride > 1
+        super().__init__(in_chs, out_chs, stride, noskip, drop_path_rate)
         mid_chs = make_divisible((force_in_chs or in_chs) * exp_ratio)
-        self.conv_exp = create_conv2d(in_chs, mid_chs, exp_kernel_size, stride=1 if blurs else stride,
-                                      dilation=dilation, groups=num_groups(group_size, mid_chs), padding=pad_type)
-        self.bn1 = norm_act(mid_chs, inplace=True)
-        self.aa = create_aa(aa_layer, channels=mid_chs, stride=stride, enable=blurs)
-        self.se = se_layer(mid_chs, act_layer=act_layer) if se_layer else nn.Identity()
+        self.conv_exp, self.bn1, self.aa, self.se = _spatial(
+            in_chs, mid_chs, exp_kernel_size, stride, dilation, num_groups(group_size, mid_chs), pad_type, norm_layer,
+            act_layer, aa_layer, se_layer)
         self.conv_pwl = create_conv2d(mid_chs, out_chs, pw_kernel_size, padding=pad_type)
-        self.bn2 = norm_act(out_chs, apply_act=False)
+        self.bn2 = get_norm_act_layer(norm_layer, act_layer)(out_chs, apply_act=False)
 
     def body(self, x: Tensor) -> Tensor:
         x = self.se(self.aa(self.bn1(self.conv_exp(x))))
@@ -492,7 +471,7 @@ class UniversalInvertedResidual(_Residual):
     the middle one, else the first, else the last. Shapes and arguments as for `InvertedResidual`, besides:
 
     Args:
-        dw_kernel_size_start: Kernel of the first depthwise convolution, 0 for none; likewise `mid` and `end`.
+        dw_kernel_size_start, dw_kernel_size_mid, dw_kernel_size_end: Kernels of the three, 0 for none.
         conv_kwargs: Further arguments of `ConvNormAct`.
         layer_scale_init_value: Initial value of a scale on the branch, None for none.
 
@@ -513,7 +492,7 @@ class UniversalInvertedResidual(_Residual):
         conv_kwargs: Mapping[str, Any] | None = None, drop_path_rate: float = 0.0,
         layer_scale_init_value: float | None = 1e-5,
     ) -> None:
-        super().__init__(not noskip and stride == 1 and in_chs == out_chs, drop_path_rate)
+        super().__init__(in_chs, out_chs, stride, noskip, drop_path_rate)
         kernels = {"mid": dw_kernel_size_mid, "start": dw_kernel_size_start, "end": dw_kernel_size_end}
         strided = next((place for place, kernel in kernels.items() if kernel), None)
         if stride > 1 and strided is None:
@@ -531,7 +510,7 @@ class UniversalInvertedResidual(_Residual):
         self.dw_start = depthwise("start", in_chs, apply_act=False)
         self.pw_exp = conv(in_chs, mid_chs, 1)
         self.dw_mid = depthwise("mid", mid_chs, apply_act=True)
-        self.se = se_layer(mid_chs, act_layer=act_layer) if se_layer else nn.Identity()
+        self.se = _attention(se_layer, mid_chs, act_layer)
         self.pw_proj = conv(mid_chs, out_chs, 1, apply_act=False)
         self.dw_end = depthwise("end", out_chs, apply_act=False)
         self.layer_scale = _layer_scale(out_chs, layer_scale_init_value)
@@ -549,20 +528,16 @@ class MobileAttention(_Residual):
 
     Args:
         stride: Other than 1 it forbids the shortcut; nothing is strided by it.
-        dw_kernel_size: Kernel of the convolution of `kv_stride`.
         group_size, aa_layer: Without effect: all blocks are given them.
         num_heads: Heads; None for as many as there are keys in the channels.
-        key_dim: Channels of a key; multi-query attention only, else in_chs / num_heads.
-        value_dim: Channels of a value, likewise.
         use_multi_query: Share one key and one value among the heads.
+        key_dim, value_dim: Channels of a key and a value; multi-query attention only, else in_chs / num_heads.
         query_strides: At which queries are pooled, vertical and horizontal; multi-query attention only.
-        kv_stride: Stride of a depthwise convolution on keys and values; multi-query attention only.
-        cpe_dw_kernel_size: Kernel of the convolution of `use_cpe`.
-        attn_drop: Dropout of the attention weights.
-        proj_drop: Dropout of the attention's output.
+        kv_stride, dw_kernel_size: Of a depthwise convolution on keys and values; multi-query attention only.
+        use_cpe, cpe_dw_kernel_size: Add a depthwise convolution of the input to it, which tells positions; its kernel.
+        attn_drop, proj_drop: Dropout of the attention weights and of the attention's output.
         layer_scale_init_value: Initial value of a scale on the branch, None for none.
         use_bias: Whether the projections of multi-head attention have a bias.
-        use_cpe: Add a depthwise convolution of the input to it, which tells positions.
 
     Raises:
         ValueError: `num_heads` is None, and a key's channels do not divide the input's.
@@ -580,7 +555,7 @@ class MobileAttention(_Residual):
         attn_drop: float = 0.0, proj_drop: float = 0.0, layer_scale_init_value: float | None = 1e-5,
         use_bias: bool = False, use_cpe: bool = False,
     ) -> None:
-        super().__init__(not noskip and stride == 1 and in_chs == out_chs, drop_path_rate)
+        super().__init__(in_chs, out_chs, stride, noskip, drop_path_rate)
         if num_heads is None:
             if in_chs % key_dim:
                 raise ValueError(f"{in_chs} channels cannot be divided into heads of {key_dim}; give num_heads")
@@ -605,16 +580,6 @@ class MobileAttention(_Residual):
         return super().forward(x if self.conv_cpe_dw is None else x + self.conv_cpe_dw(x))
 
 
-def _space_to_depth(in_chs: int, norm_act: Callable[..., nn.Module]) -> tuple[nn.Module, nn.Module]:
-    """A strided 2x2 convolution to four times the channels, and its norm; EfficientNet-X (Li et al., 2021)."""
-    return create_conv2d(in_chs, 4 * in_chs, 2, stride=2, padding="same"), norm_act(4 * in_chs)
-
-
-def _halve_kernel(kernel_size: int, padding: Padding) -> tuple[int, Padding]:
-    half = (kernel_size + 1) // 2
-    return half, "same" if half == 2 else padding
-
-
 def _layer_scale(chs: int, init_value: float | None) -> nn.Module:
     return nn.Identity() if init_value is None else LayerScale2d(chs, init_value)
 
@@ -632,15 +597,11 @@ class EfficientNetBuilder:
     """Makes a network's stages of blocks, which it gives strides, dilations and stochastic depth by their places.
 
     Args:
-        output_stride: Strides beyond it become dilation.
-        pad_type: Padding of the convolutions.
+        pad_type, norm_layer, aa_layer: Of the blocks.
         round_chs_fn: Scales and rounds a number of channels.
         se_from_exp: The ratios of channel attention refer to the expanded channels, not to the block's input.
         act_layer: Activation of blocks that name none.
-        norm_layer: Norm.
-        aa_layer: Anti-aliased downsampling.
         se_layer: Channel attention of blocks that have a ratio, as `get_attn` takes it; None for none.
-        drop_path_rate: Stochastic depth of the last block; earlier ones have proportionally less.
         layer_scale_init_value: Initial layer scale of "uir" and attention blocks, None for none.
         feature_location: Where taps are: "" or "bottleneck", a stage's output; "expansion", what the projection of its
             last block takes.
@@ -674,12 +635,7 @@ class EfficientNetBuilder:
         self.features: list[dict[str, Any]] = []
 
     def __call__(self, in_chs: int, model_block_args: Sequence[Sequence[Mapping[str, Any]]]) -> list[nn.Sequential]:
-        """Make the stages.
-
-        Args:
-            in_chs: Channels of the stem, which has a stride of 2.
-            model_block_args: What `decode_arch_def` gives.
-        """
+        """The stages behind a stem of `in_chs` channels and stride 2, of what `decode_arch_def` gives."""
         self.in_chs, self.features = in_chs, []
         reduction, dilation, s2d = 2, 1, 0  # s2d: 0 outside a space-to-depth region, 1 where it begins, 2 within it
         first = model_block_args[0][0]
@@ -789,9 +745,8 @@ def init_mobile_layer(module: nn.Module, name: str = "") -> None:
 def efficientnet_init_weights(model: nn.Module, init_fn: Callable[[nn.Module, str], Any] | None = None) -> None:
     """Initialise a model of these blocks.
 
-    Args:
-        model: The model. Its modules that have `init_weights` do that in the end, inner ones first, but not it itself.
-        init_fn: (module, its path) -> None, in place of `init_mobile_layer`.
+    Modules that have `init_weights` do that in the end, inner ones first, but not the model itself.
+    `init_fn`: (module, its path) -> None, in place of `init_mobile_layer`.
     """
     modules = dict(model.named_modules())
     for name, module in modules.items():
@@ -799,6 +754,21 @@ def efficientnet_init_weights(model: nn.Module, init_fn: Callable[[nn.Module, st
     for name, module in reversed(modules.items()):
         if name and hasattr(module, "init_weights"):
             module.init_weights()
+
+
+class Layers(NamedTuple):
+    """What a model's layers have in common: padding of convolutions, norm, activation."""
+
+    pad_type: Padding
+    norm_layer: Callable[..., nn.Module]
+    act_layer: Callable[..., nn.Module]
+
+    def conv(self, in_chs: int, out_chs: int, kernel_size: int = 1, **kwargs: Any) -> nn.Module:
+        return create_conv2d(in_chs, out_chs, kernel_size, padding=self.pad_type, **kwargs)
+
+    def norm_act(self, chs: int, **kwargs: Any) -> nn.Module:
+        norm: nn.Module = get_norm_act_layer(self.norm_layer, self.act_layer)(chs, **kwargs)
+        return norm
 
 
 class MobileModel(MobileInit):
@@ -809,24 +779,18 @@ class MobileModel(MobileInit):
     Args:
         block_args: Block strings of each stage, or what `decode_arch_def` made of them.
         num_features: Channels of the head convolution; 0 for none, in families that can do without.
-        stem_size: Channels of the stem.
-        stem_kernel_size: Kernel of the stem.
+        stem_size, stem_kernel_size: Channels and kernel of the stem.
         fix_stem: Do not scale the stem.
-        output_stride: 8, 16 or 32; strides beyond it become dilation.
         pad_type: "" for symmetric padding, "same" for TensorFlow's.
-        act_layer: Activation of blocks that name none; ReLU if None.
-        norm_layer: Norm; batch norm if None.
+        act_layer, norm_layer: Activation of blocks that name none, and norm; ReLU and batch norm if None.
         aa_layer: Anti-aliased downsampling instead of strided convolutions: "blur", "blurpc", "avg" or a class.
         se_layer: Channel attention of blocks that have a ratio, by class or name ("gc" for global context); None for
             `SqueezeExcite`.
         round_chs_fn: Scales and rounds a number of channels, in place of the three arguments for that below.
-        global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
-        bn_eps: The norm's epsilon, its own default if None. TensorFlow's is 1e-3.
-        bn_momentum: Batch norm's momentum, its own default if None.
+        bn_eps, bn_momentum: The norm's epsilon (TensorFlow's is 1e-3) and momentum, its own defaults if None.
         se_from_exp: These ratios refer to the expanded channels, not to the block's input.
         channel_multiplier: Factor on all channel counts; on the head convolution's where `head_scaling` says so.
-        channel_divisor: Scaled channel counts are multiples of it.
-        channel_round_limit: Smallest share of a channel count that rounding leaves.
+        channel_divisor, channel_round_limit: Scaled counts are multiples of it, and no smaller than this share.
         head_scaling: "fixed" head convolution, "scale" it with the channels, or let it only "grow".
         depth_multiplier: Factor on the number of blocks, or one for each stage.
         depth_trunc: Whether scaled depths are rounded up ("ceil") or to the nearest integer ("round").
@@ -860,21 +824,17 @@ class MobileModel(MobileInit):
             raise ValueError(f"output_stride is 8, 16 or 32, not {output_stride}")
         if head_scaling not in _HEAD_SCALING:
             raise ValueError(f"unknown head_scaling '{head_scaling}'; known: {', '.join(_HEAD_SCALING)}")
-        self.num_classes = num_classes
-        self.in_chans = in_chans
-        self.drop_rate = drop_rate
+        self.num_classes, self.in_chans, self.drop_rate = num_classes, in_chans, drop_rate
         round_chs = round_chs_fn or partial(
             round_channels, multiplier=channel_multiplier, divisor=channel_divisor, round_limit=channel_round_limit)
         bn_args = {key: value for key, value in (("eps", bn_eps), ("momentum", bn_momentum)) if value is not None}
-        act_layer = get_act_layer(act_layer or "relu")
-        norm_layer = partial(get_norm_layer(norm_layer) or nn.BatchNorm2d, **bn_args)
-        norm_act = get_norm_act_layer(norm_layer, act_layer)
-
+        layers = Layers(pad_type, partial(get_norm_layer(norm_layer) or nn.BatchNorm2d, **bn_args),
+                        get_act_layer(act_layer or "relu"))
         chs = stem_size if fix_stem else round_chs(stem_size)
-        self.make_stem(in_chans, chs, stem_kernel_size, pad_type, norm_layer, act_layer)
+        self.make_stem(in_chans, chs, stem_kernel_size, layers)
         builder = EfficientNetBuilder(
-            output_stride, pad_type, round_chs, se_from_exp, act_layer, norm_layer, aa_layer, se_layer or SqueezeExcite,
-            drop_path_rate, layer_scale_init_value)
+            output_stride, pad_type, round_chs, se_from_exp, layers.act_layer, layers.norm_layer, aa_layer,
+            se_layer or SqueezeExcite, drop_path_rate, layer_scale_init_value)
         self.blocks = nn.Sequential(*builder(chs, decode_arch_def(
             block_args, depth_multiplier, depth_trunc, experts_multiplier, fix_first_last, group_size)))
         taps = {tap["stage"]: (tap["num_chs"], tap["reduction"]) for tap in builder.features}
@@ -882,14 +842,10 @@ class MobileModel(MobileInit):
         chs, reduction = taps.get(0, (None, None))
         self.flow = Flow(stem=[*map(Step, stem), Step(last, chs, reduction, "bn1")],  # timm's name, even of no module
                          stages=[Step(f"blocks.{i}", *taps.get(i + 1, ())) for i in range(len(self.blocks))])
-        chs = builder.in_chs
-
-        self.num_features = chs
+        self.num_features = builder.in_chs
         if num_features > 0 and head_scaling != "fixed":
-            least = num_features if head_scaling == "grow" else 0
-            num_features = max(least, round_chs(num_features))
-        self.make_head(num_features, global_pool, partial(create_conv2d, kernel_size=1, padding=pad_type), norm_act,
-                       act_layer)
+            num_features = max(num_features if head_scaling == "grow" else 0, round_chs(num_features))
+        self.make_head(num_features, global_pool, layers)
         self.classifier = self.make_classifier(num_classes)
         self.init_weights()
 
@@ -898,28 +854,16 @@ class MobileModel(MobileInit):
         """One dict a tap, as every model's, and `stage`: the number of its stage, counted from 1; the stem's is 0."""
         return [{**info, "stage": int(info["module"].partition(".")[2] or -1) + 1} for info in super().feature_info]
 
-    def make_stem(
-        self, in_chans: int, chs: int, kernel_size: int, pad_type: Padding, norm_layer: NormLayer, act_layer: ActLayer
-    ) -> None:
+    def make_stem(self, in_chans: int, chs: int, kernel_size: int, layers: Layers) -> None:
         """Make what gives, of the image, `chs` channels with a stride of 2. Called by the constructor."""
-        self.conv_stem: nn.Module = create_conv2d(in_chans, chs, kernel_size, stride=2, padding=pad_type)
-        self.bn1 = get_norm_act_layer(norm_layer, act_layer)(chs, inplace=True)
+        self.conv_stem: nn.Module = layers.conv(in_chans, chs, kernel_size, stride=2)
+        self.bn1 = layers.norm_act(chs, inplace=True)
 
-    def make_head(
-        self, num_features: int, global_pool: str, conv: Callable[..., nn.Module], norm_act: Callable[..., nn.Module],
-        act_layer: Callable[..., nn.Module],
-    ) -> None:
+    def make_head(self, num_features: int, global_pool: str, layers: Layers) -> None:
         """Make what stands between the stages, whose width is `self.num_features`, and the classifier.
 
         Called by the constructor. Sets `global_pool`, `head_hidden_size` (the classifier's width) and, where a
-        convolution comes before the pooling, `num_features`.
-
-        Args:
-            num_features: Channels of the head convolution.
-            global_pool: Kind of pooling.
-            conv: (in_chs, out_chs) -> a pointwise convolution, with the model's padding.
-            norm_act: (channels) -> the model's norm and activation.
-            act_layer: The activation alone.
+        convolution to `num_features` channels comes before the pooling, `self.num_features`.
         """
         raise NotImplementedError
 
@@ -963,22 +907,21 @@ class PooledConvHead(ImageModel):
 # --- foreign checkpoints
 
 
-def layer_position(path: str) -> list[tuple[int, int, str]]:
-    """Sorts paths of layers by the numbers in them: "features.2.0" before "features.10.0"."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in path.split(".")]
+def _position(path: str) -> list[tuple[int, int, str]]:
+    """Sorts paths of layers by the numbers in them, "features.2.0" before "features.10.0", and a classifier last."""
+    return [(int(path.startswith("classifier")), 0, ""), *(
+        (0, int(part), "") if part.isdigit() else (1, 0, part) for part in path.split("."))]
 
 
 def rename_in_order(
-    state_dict: StateDict, model: nn.Module, head: str, order: Callable[[str], Any] = layer_position
+    state_dict: StateDict, model: nn.Module, head: str, order: Callable[[str], Any] = _position
 ) -> StateDict:
     """Give the layers of a foreign state dict our names, one after the other; for networks that run in one order.
 
     A checkpoint of another architecture keeps the names for which we have no layer, and shapes that do not fit: loading
-    reports both.
+    reports both. Ours stand in the order in which they run, but for the classifier.
 
     Args:
-        state_dict: The foreign state dict.
-        model: Our model; its layers stand in the order in which they run, but for the classifier.
         head: Path of the foreign classifier.
         order: Sorts the paths of the foreign layers into the order in which they run.
     """

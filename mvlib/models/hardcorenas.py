@@ -6,12 +6,11 @@ budget grows from a to f. All have the same stages; the search chose each block'
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..registry import register_model
-from .efficientnet_blocks import SqueezeExcite, round_channels
-from .mobilenetv3 import MobileNetV3
+from .efficientnet_blocks import arch
+from .mobilenetv3 import V3_SE, MobileNetV3
 
 if TYPE_CHECKING:
     from ._variants.hardcorenas import *
@@ -19,17 +18,15 @@ if TYPE_CHECKING:
 __all__: list[str] = []
 
 _STAGES = ((2, 24, "_nre"), (2, 40, "_nre"), (2, 80, ""), (1, 112, ""), (2, 192, ""))  # stride, channels, ReLU
-_SE = partial(SqueezeExcite, gate_layer="hard_sigmoid", force_act_layer="relu", rd_round_fn=round_channels)
 
 
 def _searched(*stages: str) -> dict[str, Any]:
     """Arguments of MobileNetV3 for each stage's blocks: kernel, expansion, and "s" for squeeze-and-excitation."""
-    rows: list[tuple[str, ...]] = [("ds_r1_k3_s1_e1_c16_nre",)]
-    for (stride, chs, act), blocks in zip(_STAGES, stages):
-        rows.append(tuple(
-            f"ir_r1_k{block[0]}_s{1 if i else stride}_e{block[1]}_c{chs}{act}{'_se0.25' if block.endswith('s') else ''}"
-            for i, block in enumerate(blocks.split())))
-    return dict(block_args=(*rows, ("cn_r1_k1_s1_c960",)), stem_size=32, act_layer="hard_swish", se_layer=_SE)
+    rows = [" ".join(
+        f"ir_r1_k{block[0]}_s{1 if i else stride}_e{block[1]}_c{chs}{act}{'_se0.25' if block.endswith('s') else ''}"
+        for i, block in enumerate(blocks.split())) for (stride, chs, act), blocks in zip(_STAGES, stages)]
+    return dict(block_args=arch("ds_r1_k3_s1_e1_c16_nre", *rows, "cn_r1_k1_s1_c960"), stem_size=32,
+                act_layer="hard_swish", se_layer=V3_SE)
 
 
 register_model.variants(__name__, MobileNetV3, {

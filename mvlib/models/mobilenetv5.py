@@ -7,7 +7,7 @@ Ecosystem", 2024, arXiv:2404.10518, in block strings that efficientnet_blocks ex
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,8 +22,8 @@ from ..layers.helpers import placeable, to_2tuple
 from ..layers.norm import NormLayer, RmsNorm2d, get_norm_layer
 from ..layers.padding import Padding
 from ..registry import register_model
-from .base import Flow, KeyMap, Step, rename_keys, take_indices
-from .efficientnet_blocks import MobileModel, PooledConvHead, UniversalInvertedResidual
+from .base import Flow, KeyMap, Step, take_indices
+from .efficientnet_blocks import Layers, MobileModel, PooledConvHead, UniversalInvertedResidual, arch
 
 if TYPE_CHECKING:
     from ._variants.mobilenetv5 import *
@@ -37,11 +37,9 @@ _GELU = partial(nn.GELU, approximate="tanh")
 def _concatenate(maps: list[Tensor], mode: str) -> Tensor:
     """Maps (B, C_i, H_i, W_i) as one (B, sum of C_i, H, W) of the first's size, to which smaller ones are resized."""
     height, width = maps[0].shape[2], maps[0].shape[3]
-    resized = [maps[0]]
-    for x in maps[1:]:
-        is_smaller = x.shape[2] < height or x.shape[3] < width
-        resized.append(F.interpolate(x, size=[height, width], mode=mode) if is_smaller else x)
-    return torch.cat(resized, dim=1)
+    return torch.cat([
+        F.interpolate(x, size=[height, width], mode=mode) if x.shape[2] < height or x.shape[3] < width else x
+        for x in maps], dim=1)
 
 
 @torch.fx.wrap
@@ -60,7 +58,6 @@ class MobileNetV5MultiScaleFusionAdapter(nn.Module):
 
     Args:
         in_chs: Channels of the maps, of each or of all together.
-        out_chs: Channels of the result.
         output_resolution: Rows and columns of the result, one number for a square.
         expansion_ratio: Channels within the inverted residual per channel of the maps.
         interpolation_mode: How smaller maps are resized to the first's size.
@@ -134,22 +131,17 @@ class MobileNetV5(PooledConvHead, MobileModel):
             fix_stem=channel_multiplier < 1.0 if fix_stem is None else fix_stem, act_layer=act_layer,
             norm_layer=norm_layer, channel_multiplier=channel_multiplier, **kwargs)
 
-    def make_stem(
-        self, in_chans: int, chs: int, kernel_size: int, pad_type: Padding, norm_layer: NormLayer, act_layer: ActLayer
-    ) -> None:
-        self.conv_stem = ConvNormAct(in_chans, chs, kernel_size, 2, pad_type, bias=self.stem_bias,
-                                     norm_layer=norm_layer, act_layer=act_layer)
+    def make_stem(self, in_chans: int, chs: int, kernel_size: int, layers: Layers) -> None:
+        self.conv_stem = ConvNormAct(in_chans, chs, kernel_size, 2, layers.pad_type, bias=self.stem_bias,
+                                     norm_layer=layers.norm_layer, act_layer=layers.act_layer)
 
-    def make_head(
-        self, num_features: int, global_pool: str, conv: Callable[..., nn.Module], norm_act: Callable[..., nn.Module],
-        act_layer: Callable[..., nn.Module],
-    ) -> None:
+    def make_head(self, num_features: int, global_pool: str, layers: Layers) -> None:
         self.conv_head = self.norm_head = self.act2 = nn.Identity()
         self.global_pool = GlobalPool2d(global_pool, flatten=False)
         self.head_hidden_size = num_features
         if not self.use_msfa:
-            self.conv_head = conv(self.num_features * self.global_pool.out_factor, num_features)
-            self.norm_head = norm_act(num_features)
+            self.conv_head = layers.conv(self.num_features * self.global_pool.out_factor, num_features)
+            self.norm_head = layers.norm_act(num_features)
             return
         taps = self.flow.taps
         self.msfa_indices = tuple(take_indices(len(taps), self.msfa_indices))
@@ -217,31 +209,21 @@ class MobileNetV5Encoder(MobileNetV5):
         super().reset_classifier(0, global_pool, reset_other)
 
 
-def _attentive(mqa: str, chs: int, repeats: int) -> tuple[str, ...]:
-    """Multi-query attention and a feed-forward block, in turns."""
-    return (f"mqa_r1_k3_{mqa}_c{chs}", f"uir_r1_a0_k0_s1_e2_c{chs}") * repeats
+def _encoder(chs: tuple[int, int], more: str, heads: tuple[str, str], repeats: tuple[int, int]) -> dict[str, Any]:
+    """Arguments of a network whose third and fourth stage have these channels; `more` blocks of the third, then
+    multi-query attention of these heads and a feed-forward block, in turns, so often."""
+    attentive = [f" mqa_r1_k3_{mqa}_c{width} uir_r1_a0_k0_s1_e2_c{width}" * count
+                 for mqa, width, count in zip(heads, chs, repeats)]
+    c2, c3 = chs
+    return dict(stem_size=64, layer_scale_init_value=1e-5, block_args=arch(
+        "er_r1_k3_s2_e4_c128 er_r2_k3_s1_e4_c128",
+        "uir_r1_a3_k5_s2_e6_c256" + " uir_r1_a5_k0_s1_e4_c256 uir_r1_a3_k0_s1_e4_c256" * 2,
+        f"uir_r1_a5_k5_s2_e6_c{c2} {more}_c{c2} uir_r1_a0_k0_s1_e1_c{c2}{attentive[0]}",
+        f"uir_r1_a5_k5_s2_e6_c{c3}{attentive[1]}"))
 
 
-_FIRST_STAGES = (
-    ("er_r1_k3_s2_e4_c128", "er_r2_k3_s1_e4_c128"),
-    ("uir_r1_a3_k5_s2_e6_c256", *("uir_r1_a5_k0_s1_e4_c256", "uir_r1_a3_k0_s1_e4_c256") * 2),
-)
-
-_COMMON = dict(stem_size=64, layer_scale_init_value=1e-5)
-
-_BASE = dict(_COMMON, block_args=(
-    *_FIRST_STAGES,
-    ("uir_r1_a5_k5_s2_e6_c512", "uir_r2_a5_k0_s1_e4_c512", "uir_r1_a0_k0_s1_e1_c512",
-     *_attentive("h8_s2_d64", 512, 6)),
-    ("uir_r1_a5_k5_s2_e6_c1024", *_attentive("h16_s1_d64", 1024, 7)),
-))
-
-_300M = dict(_COMMON, block_args=(
-    *_FIRST_STAGES,
-    ("uir_r1_a5_k5_s2_e6_c640", "uir_r7_a5_k0_s1_e4_c640", "uir_r1_a0_k0_s1_e1_c640",
-     *_attentive("h12_v2_s1_d64", 640, 14)),
-    ("uir_r1_a5_k5_s2_e6_c1280", *_attentive("h16_s1_d96", 1280, 19)),
-))
+_BASE = _encoder((512, 1024), "uir_r2_a5_k0_s1_e4", ("h8_s2_d64", "h16_s1_d64"), (6, 7))
+_300M = _encoder((640, 1280), "uir_r7_a5_k0_s1_e4", ("h12_v2_s1_d64", "h16_s1_d96"), (14, 19))
 
 register_model.variants(__name__, MobileNetV5, {
     "mobilenetv5_300m": ("Gemma 3n's encoder, with pooling and a classifier.", _300M),
@@ -251,9 +233,7 @@ register_model.variants(__name__, MobileNetV5Encoder, {
     "mobilenetv5_300m_enc": ("Gemma 3n's encoder, which pads as TensorFlow does.", _300M, dict(pad_type="same")),
 })
 
-_IN_GEMMA = "model.vision_tower.timm_model."
-
 MobileNetV5.key_maps = (
-    KeyMap("gemma3n", lambda keys: f"{_IN_GEMMA}conv_stem.conv.weight" in keys,
-           lambda state_dict, model: rename_keys(state_dict, prefix=_IN_GEMMA)),
+    KeyMap.renaming("gemma3n", "model.vision_tower.timm_model.conv_stem.conv.weight",
+                    prefix="model.vision_tower.timm_model."),
 )
