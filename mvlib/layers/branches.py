@@ -11,7 +11,7 @@ merged layer is, and `spread(weight, bias)`, the state of branches that do what 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 import torch
@@ -24,7 +24,7 @@ from .drop import DropBlock2d
 
 __all__ = [
     "BranchedBlock", "RepVggBlock", "identity_kernel", "merge_branches", "merge_norm", "norm_as_scale_and_shift",
-    "one_branch", "reparameterize", "spread_merged",
+    "one_branch", "reparameterize", "spread_merged", "sum_branches",
 ]
 
 _SILENT = (nn.Identity, nn.Dropout, DropBlock2d, nn.Sequential)  # what changes nothing in inference
@@ -171,6 +171,15 @@ def one_branch(
             f"{norm}.weight": torch.full_like(bias, math.sqrt(1 + eps))}
 
 
+def sum_branches(branches: Iterable[Callable[[Tensor], Tensor]], x: Tensor) -> Tensor:
+    """The sum of what modules side by side give; the first one's output is overwritten with it."""
+    first, *others = branches
+    total = first(x)
+    for branch in others:
+        total += branch(x)
+    return total
+
+
 class BranchedBlock(nn.Module):
     """The sum of convolutions side by side and of the input, each with its norm; then attention and an activation.
 
@@ -205,10 +214,7 @@ class BranchedBlock(nn.Module):
         if self.reparam_conv is not None:
             total = self.reparam_conv(x)
         else:
-            first, *others = self.branches
-            total = first(x)
-            for branch in others:
-                total += branch(x)
+            total = sum_branches(self.branches, x)
             if self.drop_path is not None:
                 total = self.drop_path(total)
             if self.identity is not None:

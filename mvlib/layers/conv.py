@@ -18,8 +18,8 @@ from .padding import IntPair, Padding, pad_same, resolve_padding
 
 __all__ = [
     "CondConv2d", "Conv2dSame", "ConvBnAct", "ConvNormAct", "KernelSize", "MixedConv2d", "SeparableConv2d",
-    "SeparableConvNormAct", "conv2d_same", "create_conv2d", "create_conv2d_pad", "get_condconv_initializer",
-    "num_groups",
+    "SeparableConvNormAct", "conv2d_same", "conv_norm", "create_conv2d", "create_conv2d_pad",
+    "get_condconv_initializer", "num_groups",
 ]
 
 KernelSize = int | tuple[int, int] | list[int]  # a list is one kernel size for each group of channels
@@ -241,6 +241,15 @@ def num_groups(group_size: int | None, channels: int) -> int:
     if channels % group_size:
         raise ValueError(f"{channels} channels cannot be divided into groups of {group_size}")
     return channels // group_size
+
+
+def conv_norm(
+    in_chs: int, out_chs: int, kernel_size: KernelSize = 1, stride: int = 1,
+    act_layer: Callable[..., nn.Module] | None = None, **kwargs: Any,
+) -> list[nn.Module]:
+    """What an `nn.Sequential` takes: a convolution (`create_conv2d`), a batch norm and, unless None, an activation."""
+    layers = [create_conv2d(in_chs, out_chs, kernel_size, stride, **kwargs), nn.BatchNorm2d(out_chs)]
+    return layers if act_layer is None else [*layers, act_layer(inplace=True)]
 
 
 class ConvNormAct(nn.Module):

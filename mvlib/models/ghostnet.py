@@ -19,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers.branches import merge_branches, reparameterize
+from ..layers.branches import merge_branches, reparameterize, sum_branches
+from ..layers.conv import conv_norm
 from ..layers.helpers import make_divisible, placeable
 from ..layers.pool import GlobalPool2d
 from ..registry import register_model
@@ -29,29 +30,13 @@ from .efficientnet_blocks import ConvBnAct, PooledConvHead, SqueezeExcite
 if TYPE_CHECKING:
     from ._variants.ghostnet import *
 
-__all__ = [
-    "GhostBottleneck", "GhostBottleneckV3", "GhostModule", "GhostModuleV2", "GhostModuleV3", "GhostNet",
-]
+__all__ = ["GhostBottleneck", "GhostBottleneckV3", "GhostModule", "GhostModuleV2", "GhostModuleV3", "GhostNet"]
 
 Layer = Callable[..., nn.Module]
 
 _BRANCHES = 3  # of V3, of the same shape
 
 _SqueezeExcite = partial(SqueezeExcite, gate_layer="hard_sigmoid", rd_round_fn=partial(make_divisible, divisor=4))
-
-
-def conv_norm(in_chs: int, out_chs: int, kernel: int | tuple[int, int] = 1, **kwargs: Any) -> list[nn.Module]:
-    """Convolution, padded to keep the size, and batch norm."""
-    padding = kernel // 2 if isinstance(kernel, int) else (kernel[0] // 2, kernel[1] // 2)
-    return [nn.Conv2d(in_chs, out_chs, kernel, padding=padding, bias=False, **kwargs), nn.BatchNorm2d(out_chs)]
-
-
-def _sum(branches: Iterable[nn.Module], x: Tensor) -> Tensor:
-    first, *others = branches
-    total = first(x)
-    for branch in others:
-        total += branch(x)
-    return total
 
 
 def _merge(branches: Iterable[Any]) -> nn.Conv2d:
@@ -68,8 +53,7 @@ class RowColumnAttention(nn.Sequential):
 
     def __init__(self, in_chs: int, out_chs: int, kernel_size: int = 1, stride: int = 1) -> None:
         depthwise = partial(conv_norm, out_chs, out_chs, groups=out_chs)
-        super().__init__(*conv_norm(in_chs, out_chs, kernel_size, stride=stride),
-                         *depthwise((1, 5)), *depthwise((5, 1)))
+        super().__init__(*conv_norm(in_chs, out_chs, kernel_size, stride), *depthwise((1, 5)), *depthwise((5, 1)))
 
     def forward(self, x: Tensor, values: Tensor) -> Tensor:  # type: ignore[override]
         gate = F.avg_pool2d(x, 2)
@@ -84,14 +68,13 @@ class GhostModule(nn.Module):
     Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride); keys `primary_conv`, `cheap_operation`.
 
     Args:
-        in_chs: Channels of the input.
-        out_chs: Channels of the output.
-        kernel_size: Kernel of the first convolution.
+        kernel_size, stride: Of the first convolution.
         ratio: Channels of the output for each one that the first convolution makes.
         dw_size: Kernel of the depthwise convolution.
-        stride: Stride of the first.
         act_layer: Activation behind both.
     """
+
+    gated: ClassVar[bool] = False
 
     @placeable
     def __init__(
@@ -99,31 +82,22 @@ class GhostModule(nn.Module):
         act_layer: Layer = nn.ReLU,
     ) -> None:
         super().__init__()
-        self.out_chs = out_chs
-        chs = math.ceil(out_chs / ratio)
-        self.primary_conv = nn.Sequential(
-            *conv_norm(in_chs, chs, kernel_size, stride=stride), act_layer(inplace=True))
+        self.out_chs, chs = out_chs, math.ceil(out_chs / ratio)
+        self.primary_conv = nn.Sequential(*conv_norm(in_chs, chs, kernel_size, stride, act_layer))
         self.cheap_operation = nn.Sequential(
-            *conv_norm(chs, chs * (ratio - 1), dw_size, groups=chs), act_layer(inplace=True))
+            *conv_norm(chs, chs * (ratio - 1), dw_size, act_layer=act_layer, groups=chs))
+        self.short_conv = RowColumnAttention(in_chs, out_chs, kernel_size, stride) if self.gated else None
 
     def forward(self, x: Tensor) -> Tensor:
         primary = self.primary_conv(x)
-        return torch.cat((primary, self.cheap_operation(primary)), dim=1)[:, :self.out_chs]
+        out = torch.cat((primary, self.cheap_operation(primary)), dim=1)[:, :self.out_chs]
+        return out if self.short_conv is None else self.short_conv(x, out)
 
 
 class GhostModuleV2(GhostModule):
     """A `GhostModule` whose output is gated: `RowColumnAttention`, key `short_conv`. Shapes and arguments as there."""
 
-    @placeable
-    def __init__(
-        self, in_chs: int, out_chs: int, kernel_size: int = 1, ratio: int = 2, dw_size: int = 3, stride: int = 1,
-        act_layer: Layer = nn.ReLU,
-    ) -> None:
-        super().__init__(in_chs, out_chs, kernel_size, ratio, dw_size, stride, act_layer)
-        self.short_conv = RowColumnAttention(in_chs, out_chs, kernel_size, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.short_conv(x, super().forward(x))
+    gated: ClassVar[bool] = True
 
 
 class GhostModuleV3(nn.Module):
@@ -139,8 +113,7 @@ class GhostModuleV3(nn.Module):
         act_layer: Layer = nn.ReLU, mode: str = "original",
     ) -> None:
         super().__init__()
-        self.out_chs = out_chs
-        chs = math.ceil(out_chs / ratio)
+        self.out_chs, chs = out_chs, math.ceil(out_chs / ratio)
         primary = partial(ConvBnAct, in_chs, chs, kernel_size, stride, pad_type=kernel_size // 2, act_layer=None)
         depthwise = partial(ConvBnAct, chs, chs * (ratio - 1), group_size=1, act_layer=None)
         self.primary_conv: nn.Module = nn.Identity()  # this and the next are what is merged
@@ -151,8 +124,7 @@ class GhostModuleV3(nn.Module):
         self.cheap_rpr_conv = nn.ModuleList(depthwise(dw_size, pad_type=dw_size // 2) for _ in range(_BRANCHES))
         self.cheap_rpr_scale: nn.Module | None = depthwise(1)
         self.cheap_activation = act_layer(inplace=True)
-        gated = mode == "shortcut"
-        self.short_conv = RowColumnAttention(in_chs, out_chs, kernel_size, stride) if gated else None
+        self.short_conv = RowColumnAttention(in_chs, out_chs, kernel_size, stride) if mode == "shortcut" else None
 
     @property
     def is_reparameterized(self) -> bool:
@@ -167,8 +139,8 @@ class GhostModuleV3(nn.Module):
             primary = self.primary_conv(x)
             cheap = self.cheap_operation(primary)
         else:
-            primary = self.primary_activation(_sum(self.primary_rpr_conv, x))
-            cheap = self.cheap_activation(_sum(self.cheap_branches, primary))
+            primary = self.primary_activation(sum_branches(self.primary_rpr_conv, x))
+            cheap = self.cheap_activation(sum_branches(self.cheap_branches, primary))
         out = torch.cat((primary, cheap), dim=1)[:, :self.out_chs]
         return out if self.short_conv is None else self.short_conv(x, out)
 
@@ -202,13 +174,13 @@ class Bottleneck(nn.Module):
         self.ghost2 = ghost2
         self.shortcut = nn.Sequential()
         if stride > 1 or in_chs != out_chs:
-            self.shortcut.extend([*conv_norm(in_chs, in_chs, dw_kernel_size, stride=stride, groups=in_chs),
-                                  *conv_norm(in_chs, out_chs)])
+            self.shortcut.extend([
+                *conv_norm(in_chs, in_chs, dw_kernel_size, stride, groups=in_chs), *conv_norm(in_chs, out_chs)])
 
     def add_depthwise(self, chs: int, kernel_size: int, stride: int) -> None:
         self.conv_dw, self.bn_dw = nn.Identity(), nn.Identity()
         if stride > 1:
-            self.conv_dw, self.bn_dw = conv_norm(chs, chs, kernel_size, stride=stride, groups=chs)
+            self.conv_dw, self.bn_dw = conv_norm(chs, chs, kernel_size, stride, groups=chs)
 
     def depthwise(self, x: Tensor) -> Tensor:
         return self.bn_dw(self.conv_dw(x))
@@ -225,11 +197,8 @@ class GhostBottleneck(Bottleneck):
     Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride).
 
     Args:
-        in_chs: Channels of the input.
         mid_chs: Channels between the two modules.
-        out_chs: Channels of the output.
-        dw_kernel_size: Kernel of the depthwise convolution, and of the shortcut's.
-        stride: Stride of these.
+        dw_kernel_size, stride: Of the depthwise convolution, and of the shortcut's.
         act_layer: Activation of the first module.
         se_ratio: Squeezed channels of a squeeze-and-excitation between the modules, in `mid_chs`; 0 for none.
         mode: The first module is gated unless this is "original".
@@ -266,7 +235,7 @@ class GhostBottleneckV3(GhostBottleneck):
         self.dw_rpr_scale = branch(kernel_size=1) if count else nn.Identity()
 
     def depthwise(self, x: Tensor) -> Tensor:
-        return self.conv_dw(_sum([self.dw_rpr_scale, *self.dw_rpr_conv], x))
+        return self.conv_dw(sum_branches([self.dw_rpr_scale, *self.dw_rpr_conv], x))
 
     @property
     def is_reparameterized(self) -> bool:
@@ -282,15 +251,10 @@ class GhostBottleneckV3(GhostBottleneck):
 
 # Of each stage, its blocks: kernel size, channels between, channels, ratio of squeeze-and-excitation, stride.
 _CFGS = (
-    ((3, 16, 16, 0, 1),),
-    ((3, 48, 24, 0, 2),),
-    ((3, 72, 24, 0, 1),),
-    ((5, 72, 40, 0.25, 2),),
-    ((5, 120, 40, 0.25, 1),),
+    ((3, 16, 16, 0, 1),), ((3, 48, 24, 0, 2),), ((3, 72, 24, 0, 1),), ((5, 72, 40, 0.25, 2),), ((5, 120, 40, 0.25, 1),),
     ((3, 240, 80, 0, 2),),
     ((3, 200, 80, 0, 1), (3, 184, 80, 0, 1), (3, 184, 80, 0, 1), (3, 480, 112, 0.25, 1), (3, 672, 112, 0.25, 1)),
-    ((5, 672, 160, 0.25, 2),),
-    ((5, 960, 160, 0, 1), (5, 960, 160, 0.25, 1), (5, 960, 160, 0, 1), (5, 960, 160, 0.25, 1)),
+    ((5, 672, 160, 0.25, 2),), ((5, 960, 160, 0, 1), (5, 960, 160, 0.25, 1)) * 2,
 )
 
 
@@ -309,7 +273,7 @@ class GhostBackbone(PooledConvHead):
         Args:
             block_of: Place of a block -> what makes it, with `GhostBottleneck`'s arguments.
             last_width: Channels of the last convolution, in those between the last block's modules.
-            cfgs, num_classes, width, in_chans, output_stride, global_pool, drop_rate: As `GhostNet`'s.
+            others: As `GhostNet`'s.
         """
         if output_stride != 32:
             raise ValueError(f"output_stride is 32 for a {type(self).__name__}, not {output_stride}")
@@ -367,7 +331,6 @@ class GhostNet(GhostBackbone):
             ratio of squeeze-and-excitation, stride.
         width: Factor on all channels, which are made multiples of 4; but on the classifier's input.
         output_stride: 32 alone.
-        global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
         version: "v1"; "v2" with attention in all blocks but the first two; "v3" with that and branches.
 
     Raises:

@@ -7,19 +7,21 @@ first PP-LCNet (`lcnet_*`) is among the MobileNetV3s. Attention and shortcuts ar
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
 from ..layers.activations import ActLayer, create_act_layer
-from ..layers.branches import merge_branches
+from ..layers.branches import merge_branches, sum_branches
 from ..layers.channel_attention import SqueezeExcite
 from ..layers.conv import ConvNormAct, create_conv2d
 from ..layers.helpers import make_divisible, placeable
 from ..layers.norm import NormLayer
 from ..layers.pool import GlobalPool2d
+from ..layers.weight_init import init_kaiming, init_zero_bias
 from ..registry import register_model
-from .base import Flow, Step
+from .base import Flow, Inits, Step
 from .efficientnet_blocks import PooledConvHead
 
 if TYPE_CHECKING:
@@ -35,15 +37,11 @@ class RepDepthwiseSeparable(nn.Module):
     which `reparameterize()` makes one convolution `dw_conv`; `se`, `pw_conv`.
 
     Args:
-        in_chs, out_chs: Channels.
-        stride: Of the depthwise convolution.
-        dw_kernel_size: Its kernel.
+        stride, dw_kernel_size: Of the depthwise convolution.
         split_pw: Two pointwise convolutions, the first to `pw_ratio` of `out_chs`.
         use_rep: Branches with all odd kernels up to `dw_kernel_size`; 1x1 only where the stride is 1.
         use_se: Squeeze-and-excitation to `se_ratio` of `in_chs`.
         use_shortcut: Add the input, where the shapes allow it.
-        pw_ratio, se_ratio: See there.
-        act_layer, norm_layer: Of the convolutions.
         inference_mode: Branches are merged already.
     """
 
@@ -59,34 +57,24 @@ class RepDepthwiseSeparable(nn.Module):
     ) -> None:
         super().__init__()
         self.use_shortcut = use_shortcut and stride == 1 and in_chs == out_chs
-
-        def conv(ins: int, outs: int, kernel_size: int = 1, **kwargs: Any) -> ConvNormAct:
-            return ConvNormAct(ins, outs, kernel_size, act_layer=act_layer, norm_layer=norm_layer, **kwargs)
-
+        conv = partial(ConvNormAct, act_layer=act_layer, norm_layer=norm_layer)
+        depthwise = partial(conv, in_chs, in_chs, stride=stride, groups=in_chs)
         self.dw_conv = self.dw_conv_list = None
         if not use_rep:
-            self.dw_conv = conv(in_chs, in_chs, dw_kernel_size, stride=stride, groups=in_chs)
+            self.dw_conv = depthwise(dw_kernel_size)
         elif inference_mode:
             self.dw_conv = create_conv2d(in_chs, in_chs, dw_kernel_size, stride, groups=in_chs, bias=True)
         else:
             self.dw_conv_list = nn.ModuleList(
-                conv(in_chs, in_chs, k, stride=stride, groups=in_chs, apply_act=False)
-                for k in range(dw_kernel_size, 0, -2) if k > 1 or stride == 1)
+                depthwise(k, apply_act=False) for k in range(dw_kernel_size, 0, -2) if k > 1 or stride == 1)
         self.dw_act: Any = create_act_layer(act_layer, inplace=True) if use_rep else nn.Identity()
         self.se = SqueezeExcite(in_chs, rd_channels=int(in_chs * se_ratio), act_layer=act_layer) if use_se else \
             nn.Identity()
-        mid_chs = int(out_chs * pw_ratio)
-        self.pw_conv = nn.Sequential(conv(in_chs, mid_chs), conv(mid_chs, out_chs)) if split_pw else \
-            conv(in_chs, out_chs)
+        mid = int(out_chs * pw_ratio)
+        self.pw_conv = nn.Sequential(conv(in_chs, mid), conv(mid, out_chs)) if split_pw else conv(in_chs, out_chs)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.dw_conv_list is not None:
-            first, *others = self.dw_conv_list
-            out = first(x)
-            for branch in others:
-                out = out + branch(x)
-        else:
-            out = self.dw_conv(x)
+        out = self.dw_conv(x) if self.dw_conv_list is None else sum_branches(self.dw_conv_list, x)
         out = self.pw_conv(self.se(self.dw_act(out)))
         return out + x if self.use_shortcut else out
 
@@ -103,8 +91,7 @@ class RepDepthwiseSeparable(nn.Module):
 
 
 _STAGES: tuple[tuple[int, dict[str, Any]], ...] = (  # channels, and the blocks' arguments
-    (128, dict(dw_kernel_size=3)),
-    (256, dict(dw_kernel_size=3)),
+    (128, {}), (256, {}),
     (512, dict(dw_kernel_size=5, split_pw=True, use_rep=True, use_se=True)),
     (1024, dict(dw_kernel_size=5, use_rep=True, use_shortcut=True)),
 )
@@ -120,7 +107,6 @@ class LCNetV2(PooledConvHead):
         depths: Blocks of each stage.
         global_pool: "avg", "max", "avgmax" or "" for none.
         head_hidden_size: Channels of the head's convolution; none for None.
-        act_layer, norm_layer: Of all convolutions.
         inference_mode: Branches are merged already.
 
     Raises:
@@ -130,6 +116,7 @@ class LCNetV2(PooledConvHead):
     classifier_path: ClassVar[str] = "classifier"
     feature_form: ClassVar[str] = "flat"
     hidden_paths: ClassVar[tuple[str, ...]] = ("conv_head", "act2")
+    inits: ClassVar[Inits] = {nn.Conv2d: init_kaiming, (nn.Conv2d, nn.Linear): init_zero_bias}
 
     def __init__(
         self, scale: float = 1.0, depths: Sequence[int] = (2, 2, 6, 2), in_chans: int = 3, num_classes: int = 1000,
@@ -156,8 +143,7 @@ class LCNetV2(PooledConvHead):
         self.num_features, self.head_hidden_size = chs, head_hidden_size or chs
         self.norm_head = nn.Identity()
         self.conv_head = nn.Conv2d(chs, head_hidden_size, 1, bias=False) if head_hidden_size else nn.Identity()
-        act: Any = create_act_layer(act_layer, inplace=True)
-        self.act2 = act if head_hidden_size else nn.Identity()
+        self.act2: Any = create_act_layer(act_layer, inplace=True) if head_hidden_size else nn.Identity()
         self.set_global_pool(global_pool)
         self.classifier = self.make_classifier(num_classes)
         self.init_weights()
@@ -166,13 +152,6 @@ class LCNetV2(PooledConvHead):
         if GlobalPool2d(pool_type).out_factor != 1:
             raise ValueError(f"global_pool '{pool_type}' changes the width, which this head does not fit")
         super().set_global_pool(pool_type)
-
-    def init_module(self, name: str, module: nn.Module) -> None:
-        super().init_module(name, module)
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        if isinstance(module, (nn.Conv2d, nn.Linear)) and module.bias is not None:
-            nn.init.zeros_(module.bias)
 
 
 register_model.variants(__name__, LCNetV2, {

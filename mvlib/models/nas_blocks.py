@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, ClassVar
@@ -77,11 +78,9 @@ class BranchSeparables(nn.Sequential):
 
 def factorized_paths(in_chs: int, out_chs: int) -> tuple[nn.Module, nn.Module, nn.Module]:
     """Two 1x1 convolutions of every other pixel, the second shifted by one, and the norm of both; see `join_paths`."""
-    path_1, path_2 = nn.Sequential(), nn.Sequential()
-    path_2.add_module("pad", nn.ZeroPad2d((-1, 1, -1, 1)))
-    for path in (path_1, path_2):
-        path.add_module("avgpool", nn.AvgPool2d(1, stride=2))
-        path.add_module("conv", nn.Conv2d(in_chs, out_chs // 2, 1, bias=False))
+    path_1, path_2 = (nn.Sequential(OrderedDict(
+        **shift, avgpool=nn.AvgPool2d(1, stride=2), conv=nn.Conv2d(in_chs, out_chs // 2, 1, bias=False)))
+        for shift in ({}, dict(pad=nn.ZeroPad2d((-1, 1, -1, 1)))))
     return path_1, path_2, _Norm(2 * (out_chs // 2))
 
 
@@ -98,12 +97,8 @@ def _operation(name: str, in_chs: int, out_chs: int, stride: int, pad_type: str)
     if name == "avg":
         return create_pool2d("avg", 3, stride, padding=pad_type, count_include_pad=False)
     pool = create_pool2d("max", 3, stride, padding=pad_type)
-    if name == "max":
-        return pool
-    widen = nn.Sequential()
-    for key, module in dict(max_pool=pool, conv=nn.Conv2d(in_chs, out_chs, 1, bias=False), bn=_Norm(out_chs)).items():
-        widen.add_module(key, module)
-    return widen
+    return pool if name == "max" else nn.Sequential(OrderedDict(
+        max_pool=pool, conv=nn.Conv2d(in_chs, out_chs, 1, bias=False), bn=_Norm(out_chs)))
 
 
 class Cell(nn.Module):
@@ -112,6 +107,13 @@ class Cell(nn.Module):
     A branch is a source, "x", "prev" or the number of an earlier sum, and an operation on it: "sep3", "sep5", "sep7"
     (`BranchSeparables` of that kernel), "max", "avg" (pools of 3x3), "conv" (`ActConvBn`), "maxconv" (a pool and a 1x1
     convolution), or "" for none. The same pool of the same source is computed once.
+
+    Args of the cells of both families:
+        x_chs, prev_chs: Channels of what the cell before gives, and the one before that.
+        chs: Channels of each sum.
+        reduces: Whether it is a reduction cell, which halves the size.
+        shrinks_prev: Whether "prev" is twice as large.
+        pad_type: "same" for TensorFlow's padding, "" for PyTorch's.
     """
 
     sums: Sums
@@ -120,16 +122,7 @@ class Cell(nn.Module):
     def add_branches(
         self, sums: Sums, outputs: Sequence[Source], prev_chs: int, chs: int, stride: int, pad_type: str
     ) -> None:
-        """Make the branches.
-
-        Args:
-            sums: Pairs of branches.
-            outputs: What is concatenated.
-            prev_chs: Channels of "prev".
-            chs: Channels of all else.
-            stride: Of what reads "x" or "prev".
-            pad_type: "same" for TensorFlow's padding, "" for PyTorch's.
-        """
+        """Make the branches, and those that read "x" or "prev" of this stride; `outputs` are what is concatenated."""
         self.sums, self.outputs = sums, outputs
         self.out_chs = len(outputs) * chs
         for i, pair in enumerate(sums):
@@ -174,22 +167,19 @@ class CellNet(ImageModel):
     """Base class of networks of cells that read what the two cells before gave.
 
     A family's constructor calls `begin`, adds its cells with `add_cell`, and ends with `finish`.
+
+    Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of 32, and `output_stride` is no other.
     """
 
     classifier_path: ClassVar[str] = "last_linear"
     feature_form: ClassVar[str] = "hook"
 
     def begin(self, num_classes: int, in_chans: int, output_stride: int, conv: str, stem_size: int) -> None:
-        """Make the first convolution, under the name `conv`.
-
-        Raises:
-            ValueError: The output stride is not 32.
-        """
+        """Make the first convolution, under the name `conv`."""
         if output_stride != 32:
             raise ValueError(f"output_stride is 32 for a network of cells, not {output_stride}")
         self.num_classes, self.in_chans = num_classes, in_chans
-        self.add_module(conv, ConvNormAct(
-            in_chans, stem_size, 3, stride=2, padding=0, norm_layer=_Norm, apply_act=False))
+        self.add_module(conv, ConvNormAct(in_chans, stem_size, 3, 2, padding=0, norm_layer=_Norm, apply_act=False))
         self.flow = Flow(stem=[Step(conv, stem_size, 2)], stages=[])
 
     def add_cell(self, name: str, cell: nn.Module) -> None:

@@ -18,34 +18,19 @@ if TYPE_CHECKING:
 __all__ = ["NASNetALarge"]
 
 _NORMAL: Sums = (
-    (("x", "sep5"), ("prev", "sep3")),
-    (("prev", "sep5"), ("prev", "sep3")),
-    (("x", "avg"), ("prev", "")),
-    (("prev", "avg"), ("prev", "avg")),
-    (("x", "sep3"), ("x", "")),
-)
+    (("x", "sep5"), ("prev", "sep3")), (("prev", "sep5"), ("prev", "sep3")), (("x", "avg"), ("prev", "")),
+    (("prev", "avg"), ("prev", "avg")), (("x", "sep3"), ("x", "")))
 _REDUCTION: Sums = (
-    (("x", "sep5"), ("prev", "sep7")),
-    (("x", "max"), ("prev", "sep7")),
-    (("x", "avg"), ("prev", "sep5")),
-    ((1, ""), (0, "avg")),
-    ((0, "sep3"), ("x", "max")),
-)
+    (("x", "sep5"), ("prev", "sep7")), (("x", "max"), ("prev", "sep7")), (("x", "avg"), ("prev", "sep5")),
+    ((1, ""), (0, "avg")), ((0, "sep3"), ("x", "max")))
 
 
 class NasCell(Cell):
-    """The paper's figure 4: a normal cell, or a reduction cell, which halves the size.
+    """The paper's figure 4: a normal or a reduction cell. `keeps_prev`: The next cell gets this one's second input, not
+    its first.
 
     Shapes: (B, x_chs, H, W) of the cell before and (B, prev_chs, H, W) of the one before that -> the output, and what
     the next cell gets of an earlier one.
-
-    Args:
-        x_chs, prev_chs: Channels of the inputs.
-        chs: Channels of each sum.
-        reduces: Whether it is a reduction cell.
-        shrinks_prev: Whether the second input is twice as large.
-        keeps_prev: The next cell gets this one's second input instead of the first.
-        pad_type: See `Cell`.
     """
 
     def __init__(
@@ -63,25 +48,21 @@ class NasCell(Cell):
         self.add_branches(sums, outputs, chs, chs, 2 if reduces else 1, pad_type)
 
     def forward(self, x: Tensor, prev: Tensor) -> tuple[Tensor, Tensor]:
-        if self.shrinks_prev:
-            left = join_paths(self.act(prev), self.path_1, self.path_2, self.final_path_bn)
-        else:
-            left = self.conv_prev_1x1(prev)
+        left = join_paths(self.act(prev), self.path_1, self.path_2, self.final_path_bn) if self.shrinks_prev else \
+            self.conv_prev_1x1(prev)
         return self.combine(self.conv_1x1(x), left), prev if self.keeps_prev else x
 
 
 class NASNetALarge(CellNet):
     """A convolution, two reduction cells, three times six normal cells with reduction cells between, a classifier.
 
-    Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of 32.
+    Shapes as `CellNet`'s.
 
     Args:
         stem_size: Channels of the first convolution.
         channel_multiplier: By which the channels of the stem's cells grow.
         num_features: Channels of the last cell's output, 24 times those of the first cells' sums.
-        output_stride: 32 alone.
-        global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
-        pad_type: "same" for TensorFlow's padding, "" for PyTorch's.
+        pad_type: See `Cell`.
 
     Raises:
         ValueError: An option has an unknown value.

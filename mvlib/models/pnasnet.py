@@ -26,12 +26,8 @@ _OUTPUTS = (0, 1, 2, 3, 4)
 def cell_sums(first: str, last: str) -> Sums:
     """The paper's figure 1, right; `first` acts on the first sum's second "prev", `last` on the last one's "x"."""
     return (
-        (("prev", "sep5"), ("prev", first)),
-        (("x", "sep7"), ("x", "max")),
-        (("x", "sep5"), ("x", "sep3")),
-        ((2, "sep3"), ("x", "max")),
-        (("prev", "sep3"), ("x", last)),
-    )
+        (("prev", "sep5"), ("prev", first)), (("x", "sep7"), ("x", "max")), (("x", "sep5"), ("x", "sep3")),
+        ((2, "sep3"), ("x", "max")), (("prev", "sep3"), ("x", last)))
 
 
 class FactorizedReduction(nn.Module):
@@ -66,13 +62,6 @@ class PnasCell(Cell):
 
     Shapes: (B, x_chs, H, W) of the cell before and (B, prev_chs, H, W) of the one before that -> the output, and the
     first input.
-
-    Args:
-        x_chs, prev_chs: Channels of the inputs.
-        chs: Channels of each sum.
-        reduces: Whether it is a reduction cell.
-        shrinks_prev: Whether the second input is twice as large.
-        pad_type: See `Cell`.
     """
 
     def __init__(self, x_chs: int, prev_chs: int, chs: int, reduces: bool, shrinks_prev: bool, pad_type: str) -> None:
@@ -89,12 +78,7 @@ class PnasCell(Cell):
 class PNASNet5Large(CellNet):
     """A convolution, two reduction cells, twelve cells, of which two are reduction cells, a classifier.
 
-    Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of 32.
-
-    Args:
-        output_stride: 32 alone.
-        global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
-        pad_type: "same" for TensorFlow's padding, "" for PyTorch's.
+    Shapes as `CellNet`'s; `pad_type` as `Cell`'s.
 
     Raises:
         ValueError: An option has an unknown value.

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ..layers.branches import merge_branches, one_branch, reparameterize, spread_merged
+from ..layers.branches import merge_branches, one_branch, reparameterize, spread_merged, sum_branches
+from ..layers.conv import conv_norm
 from ..layers.helpers import placeable
 from ..registry import register_model
 from .base import KeyMap, StateDict
-from .ghostnet import Bottleneck, GhostBackbone, conv_norm
+from .ghostnet import Bottleneck, GhostBackbone
 
 if TYPE_CHECKING:
     from ._variants.repghost import *
@@ -39,11 +40,8 @@ class RepGhostModule(nn.Module):
     `cheap_operation`. `reparameterize()` makes one convolution of the sum, in the place of `cheap_operation`.
 
     Args:
-        in_chs: Channels of the input.
-        out_chs: Channels of the output.
-        kernel_size: Kernel of the first convolution.
+        kernel_size, stride: Of the first convolution.
         dw_size: Kernel of the depthwise convolution.
-        stride: Stride of the first.
         relu: Whether there are activations, behind the first convolution and behind the sum.
         reparam: Whether the depthwise convolution's input is added.
     """
@@ -56,18 +54,14 @@ class RepGhostModule(nn.Module):
         super().__init__()
         self.out_chs = out_chs
         self.primary_conv = nn.Sequential(
-            *conv_norm(in_chs, out_chs, kernel_size, stride=stride), nn.ReLU(inplace=True) if relu else nn.Identity())
+            *conv_norm(in_chs, out_chs, kernel_size, stride), nn.ReLU(inplace=True) if relu else nn.Identity())
         self.fusion_conv = nn.Sequential(*[nn.Identity()] * reparam)  # timm's, without effect
         self.fusion_bn = nn.Sequential(*[nn.BatchNorm2d(out_chs) for _ in range(reparam)])
         self.cheap_operation: nn.Module = nn.Sequential(*conv_norm(out_chs, out_chs, dw_size, groups=out_chs))
         self.relu = nn.ReLU() if relu else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.primary_conv(x)
-        total = self.cheap_operation(x)
-        for norm in self.fusion_bn:
-            total = total + norm(x)
-        return self.relu(total)
+        return self.relu(sum_branches([self.cheap_operation, *self.fusion_bn], self.primary_conv(x)))
 
     @property
     def is_reparameterized(self) -> bool:
@@ -110,30 +104,18 @@ class RepGhostBottleneck(Bottleneck):
 
 # Of each stage, its blocks: kernel size, channels between, channels, ratio of squeeze-and-excitation, stride.
 _CFGS = (
-    ((3, 8, 16, 0, 1),),
-    ((3, 24, 24, 0, 2),),
-    ((3, 36, 24, 0, 1),),
-    ((5, 36, 40, 0.25, 2),),
-    ((5, 60, 40, 0.25, 1),),
+    ((3, 8, 16, 0, 1),), ((3, 24, 24, 0, 2),), ((3, 36, 24, 0, 1),), ((5, 36, 40, 0.25, 2),), ((5, 60, 40, 0.25, 1),),
     ((3, 120, 80, 0, 2),),
     ((3, 100, 80, 0, 1), (3, 120, 80, 0, 1), (3, 120, 80, 0, 1), (3, 240, 112, 0.25, 1), (3, 336, 112, 0.25, 1)),
-    ((5, 336, 160, 0.25, 2),),
-    ((5, 480, 160, 0, 1), (5, 480, 160, 0.25, 1), (5, 480, 160, 0, 1), (5, 480, 160, 0.25, 1)),
+    ((5, 336, 160, 0.25, 2),), ((5, 480, 160, 0, 1), (5, 480, 160, 0.25, 1)) * 2,
 )
 
 
 class RepGhostNet(GhostBackbone):
     """GhostNet's stem and head, stages of RepGhost bottlenecks.
 
-    Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of 32, the classifier's input 1280
-    channels.
-
-    Args:
-        cfgs, num_classes, width, in_chans, output_stride, global_pool, drop_rate: As `GhostNet`'s.
-        reparam: Whether modules have branches; without them they are not what the merged ones are.
-
-    Raises:
-        ValueError: An option has an unknown value.
+    Shapes, arguments and errors as `GhostNet`'s; `reparam`, whether modules have branches: without them they are not
+    what the merged ones are.
     """
 
     def __init__(

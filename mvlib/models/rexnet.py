@@ -38,16 +38,12 @@ class LinearBottleneck(nn.Module):
     Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride).
 
     Args:
-        in_chs: Channels of the input.
-        out_chs: Channels of the output.
-        stride: Stride of the depthwise convolution.
-        dilation: Its dilation.
+        stride, dilation: Of the depthwise convolution.
         exp_ratio: Expanded channels per input channel; 1 for no expansion.
         se_ratio: Squeezed channels of a squeeze-and-excitation per expanded channel; 0 for none.
         ch_div: Expanded and squeezed channels are multiples of it.
         act_layer: Activation behind the expansion.
         dw_act_layer: Activation behind the depthwise convolution, or the squeeze-and-excitation.
-        drop_path: Stochastic depth.
         use_shortcut: Add the input where the shapes allow it.
     """
 
@@ -63,8 +59,7 @@ class LinearBottleneck(nn.Module):
         if exp_ratio != 1.0:
             dw_chs = make_divisible(round(in_chs * exp_ratio), ch_div)
             self.conv_exp = ConvNormAct(in_chs, dw_chs, act_layer=act_layer)
-        self.conv_dw = ConvNormAct(
-            dw_chs, dw_chs, 3, stride=stride, dilation=dilation, groups=dw_chs, apply_act=False)
+        self.conv_dw = ConvNormAct(dw_chs, dw_chs, 3, stride, dilation=dilation, groups=dw_chs, apply_act=False)
         self.se: nn.Module = nn.Identity()
         if se_ratio > 0.0:
             rd_channels = make_divisible(int(dw_chs * se_ratio), ch_div)
@@ -87,15 +82,11 @@ class RexNet(MobileInit):
     Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of `output_stride`.
 
     Args:
-        global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
-        output_stride: 8, 16 or 32; strides beyond it become dilation.
-        initial_chs: Channels of the first block.
-        final_chs: What is added to these on the way through all blocks.
+        initial_chs, final_chs: Channels of the first block, and what is added to these on the way through all blocks.
         width_mult: Factor on all channels; one below 1 leaves those of stem and first block.
         depth_mult: Factor on the number of blocks of each stage, which is rounded up.
         se_ratio: Ratio of the squeeze-and-excitations, which the first two stages do without.
         ch_div: Channels are multiples of it.
-        act_layer: Activation.
         dw_act_layer: Activation behind depthwise convolutions.
 
     Raises:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ..layers import GlobalPool2d
+from ..layers.conv import conv_norm
 from ..registry import register_model
 from .base import Flow, ImageModel, Step
 
@@ -16,13 +17,6 @@ if TYPE_CHECKING:
     from ._variants.shufflenetv2 import *
 
 __all__ = ["ShuffleNetV2"]
-
-
-def _conv_norm(in_chs: int, out_chs: int, kernel_size: int = 1, act: bool = True, **kwargs: Any) -> list[nn.Module]:
-    """Convolution (padded to keep the size), batch norm and, unless declined, ReLU."""
-    padding = kernel_size // 2 * kwargs.get("dilation", 1)
-    layers = [nn.Conv2d(in_chs, out_chs, kernel_size, padding=padding, bias=False, **kwargs), nn.BatchNorm2d(out_chs)]
-    return [*layers, nn.ReLU(inplace=True)] if act else layers
 
 
 def shuffle_channels(x: Tensor, groups: int = 2) -> Tensor:
@@ -39,17 +33,15 @@ class ShuffleBlock(nn.Module):
 
     def __init__(self, in_chs: int, out_chs: int, stride: int = 1, dilation: int = 1) -> None:
         super().__init__()
-        chs = out_chs // 2
-        spatial = dict(kernel_size=3, act=False, stride=stride, dilation=dilation)
-        self.splits = stride == 1 and in_chs == out_chs
+        chs, self.splits = out_chs // 2, stride == 1 and in_chs == out_chs
+        spatial = dict(kernel_size=3, stride=stride, dilation=dilation)
         self.branch1 = nn.Sequential()
         if not self.splits:
-            self.branch1.extend([*_conv_norm(in_chs, in_chs, groups=in_chs, **spatial), *_conv_norm(in_chs, chs)])
+            self.branch1.extend([
+                *conv_norm(in_chs, in_chs, groups=in_chs, **spatial), *conv_norm(in_chs, chs, act_layer=nn.ReLU)])
         self.branch2 = nn.Sequential(
-            *_conv_norm(chs if self.splits else in_chs, chs),
-            *_conv_norm(chs, chs, groups=chs, **spatial),
-            *_conv_norm(chs, chs),
-        )
+            *conv_norm(chs if self.splits else in_chs, chs, act_layer=nn.ReLU),
+            *conv_norm(chs, chs, groups=chs, **spatial), *conv_norm(chs, chs, act_layer=nn.ReLU))
 
     def forward(self, x: Tensor) -> Tensor:
         left, right = x.chunk(2, dim=1) if self.splits else (x, x)
@@ -64,8 +56,6 @@ class ShuffleNetV2(ImageModel):
     Args:
         layers: Blocks of the three stages.
         channels: Channels of the stem, of the three stages and of the last convolution.
-        output_stride: 8, 16 or 32; strides beyond it become dilation.
-        global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
 
     Raises:
         ValueError: There are not three stages and five channel counts, or an option has an unknown value.
@@ -85,14 +75,11 @@ class ShuffleNetV2(ImageModel):
             raise ValueError(f"ShuffleNetV2 has 3 stages and 5 channel counts, not {len(layers)} and {len(channels)}")
         if output_stride not in (8, 16, 32):
             raise ValueError(f"output_stride is 8, 16 or 32, not {output_stride}")
-        self.num_classes = num_classes
-        self.in_chans = in_chans
-        self.drop_rate = drop_rate
+        self.num_classes, self.in_chans, self.drop_rate = num_classes, in_chans, drop_rate
         chs, *stage_chs, self.num_features = channels
-        self.conv1 = nn.Sequential(*_conv_norm(in_chans, chs, kernel_size=3, stride=2))
+        self.conv1 = nn.Sequential(*conv_norm(in_chans, chs, 3, 2, nn.ReLU))
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.flow = Flow(
-            stem=[Step("conv1", chs, 2), Step("maxpool", chs, 4)], stages=[], neck=[Step("conv5")])
+        self.flow = Flow(stem=[Step("conv1", chs, 2), Step("maxpool", chs, 4)], stages=[], neck=[Step("conv5")])
         reduction, dilation = 4, 1
         for name, depth, out_chs in zip(("stage2", "stage3", "stage4"), layers, stage_chs):
             stride = 2 if reduction < output_stride else 1
@@ -103,7 +90,7 @@ class ShuffleNetV2(ImageModel):
             self.add_module(name, nn.Sequential(*blocks))
             self.flow.stages.append(Step(name, out_chs, reduction))
             chs = out_chs
-        self.conv5 = nn.Sequential(*_conv_norm(chs, self.num_features))
+        self.conv5 = nn.Sequential(*conv_norm(chs, self.num_features, act_layer=nn.ReLU))
         self.global_pool = GlobalPool2d(global_pool)
         self.head_hidden_size = self.num_features * self.global_pool.out_factor
         self.fc = self.make_classifier(num_classes)

@@ -26,10 +26,7 @@ __all__ = ["Block", "SeparableConv2d", "Xception"]
 
 
 class SeparableConv2d(nn.Sequential):
-    """Depthwise convolution, then a 1x1 convolution; keys `conv1`, `pointwise`. Arguments are the first one's.
-
-    Shapes: (B, in_channels, H, W) -> (B, out_channels, H', W').
-    """
+    """Depthwise convolution, then a 1x1 convolution; keys `conv1`, `pointwise`. Arguments are the first one's."""
 
     @placeable
     def __init__(
@@ -47,9 +44,8 @@ class Block(nn.Module):
 
     Shapes: (B, in_channels, H, W) -> (B, out_channels, H / strides, W / strides).
 
-    Args:
-        start_with_relu: Whether there is an activation in front of the first convolution.
-        grow_first: The first convolution changes the number of channels, else the last.
+    `start_with_relu`: There is an activation in front of the first convolution; `grow_first`: that changes the number
+    of channels, else the last does.
     """
 
     @placeable
@@ -92,9 +88,6 @@ class Xception(InnerTaps):
     """A stem of two convolutions without padding, twelve blocks, two separable convolutions and a linear classifier.
 
     Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of 32 and 2048 channels.
-
-    Args:
-        global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
     """
 
     classifier_path: ClassVar[str] = "fc"
@@ -143,6 +136,5 @@ register_model.variants(__name__, Xception, {"legacy_xception": {}})
 # --- foreign checkpoints
 
 Xception.key_maps = (
-    KeyMap("cadene", lambda keys: "last_linear.weight" in keys and "block1.rep.0.pointwise.weight" in keys,
-           lambda state_dict, model: {key.replace("last_linear.", "fc."): x for key, x in state_dict.items()}),
+    KeyMap.renaming("cadene", "last_linear.weight", (r"^last_linear\.", "fc.")),
 )

@@ -33,10 +33,8 @@ __all__ = ["PreSeparableConv2d", "PreXceptionModule", "SeparableConv2d", "Xcepti
 
 
 class SeparableConv2d(nn.Sequential):
-    """Depthwise and 1x1 convolution, each with norm and (unless None) activation.
-
-    Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride). Keys `conv_dw`, `bn_dw`, `conv_pw`, `bn_pw`.
-    """
+    """Depthwise and 1x1 convolution, each with norm and (unless None) activation; keys `conv_dw`, `bn_dw`, `conv_pw`,
+    `bn_pw`. Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride)."""
 
     @placeable
     def __init__(
@@ -51,10 +49,8 @@ class SeparableConv2d(nn.Sequential):
 
 
 class PreSeparableConv2d(nn.Sequential):
-    """Norm and activation (where `first_act`), then depthwise and 1x1 convolution.
-
-    Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride). Keys `norm`, `conv_dw`, `conv_pw`.
-    """
+    """Norm and activation (where `first_act`), then depthwise and 1x1 convolution; keys `norm`, `conv_dw`, `conv_pw`.
+    Shapes as above."""
 
     @placeable
     def __init__(
@@ -75,29 +71,21 @@ class _Module(nn.Module):
     Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride).
 
     Args:
-        in_chs: Channels of the input.
         out_chs: Channels of each convolution's output, one number or three.
-        stride: Stride of the last convolution and of the shortcut.
-        dilation: Dilation of the convolutions.
-        pad_type: Padding of the depthwise convolutions.
+        stride, dilation, pad_type: Of the last convolution and the shortcut; of the depthwise convolutions.
         no_skip: No shortcut.
-        act_layer: Activation.
         norm_layer: Norm; batch norm unless given.
         drop_path: Stochastic depth, a layer.
     """
-
-    norm: nn.Module
-    shortcut: nn.Module
-    stack: nn.Sequential
 
     def __init__(
         self, in_chs: int, out_chs: int | Sequence[int], stride: int, no_skip: bool, drop_path: nn.Module | None
     ) -> None:
         super().__init__()
-        self.out_chs = to_3tuple(out_chs)
-        self.no_skip = no_skip
+        self.out_chs, self.no_skip = to_3tuple(out_chs), no_skip
         self.has_conv = not no_skip and (self.out_chs[-1] != in_chs or stride != 1)
-        self.shortcut = self.norm = nn.Identity()
+        self.shortcut: nn.Module = nn.Identity()
+        self.norm: nn.Module = nn.Identity()
         self.stack = nn.Sequential()
         self.drop_path = drop_path or nn.Identity()
 
@@ -122,12 +110,8 @@ class _Module(nn.Module):
 
 
 class XceptionModule(_Module):
-    """Norm and activation behind the convolutions.
-
-    Args:
-        start_with_relu: An activation in front of each separable convolution, instead of two within.
-        others: See above.
-    """
+    """Norm and activation behind the convolutions. Shapes and arguments as above; `start_with_relu`: an activation in
+    front of each separable convolution, instead of two within."""
 
     @placeable
     def __init__(
@@ -138,8 +122,7 @@ class XceptionModule(_Module):
         super().__init__(in_chs, out_chs, stride, no_skip, drop_path)
         norm_layer = norm_layer or nn.BatchNorm2d
         if self.has_conv:
-            self.shortcut = ConvNormAct(
-                in_chs, self.out_chs[-1], 1, stride, norm_layer=norm_layer, apply_act=False)
+            self.shortcut = ConvNormAct(in_chs, self.out_chs[-1], 1, stride, norm_layer=norm_layer, apply_act=False)
         for i, chs in enumerate(self.out_chs):
             if start_with_relu:
                 self.stack.add_module(f"act{i + 1}", get_act_layer(act_layer)(inplace=i > 0))
@@ -150,7 +133,7 @@ class XceptionModule(_Module):
 
 
 class PreXceptionModule(_Module):
-    """Norm and activation in front of the convolutions; the shortcut begins behind the first. Arguments: see above."""
+    """Norm and activation in front of the convolutions; the shortcut begins behind the first. Else as above."""
 
     @placeable
     def __init__(
@@ -177,11 +160,7 @@ class XceptionAligned(InnerTaps):
     Args:
         block_cfg: Of each block, arguments of its class (`XceptionModule`, or `PreXceptionModule` for `preact`):
             `in_chs`, `out_chs`, `stride` and others.
-        output_stride: 8, 16 or 32; strides beyond it become dilation.
         preact: Norm and activation in front of the convolutions.
-        act_layer: Activation.
-        norm_layer: Norm.
-        global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
 
     Raises:
         ValueError: An option has an unknown value.
@@ -240,8 +219,7 @@ def _blocks(middle: int, chs: Sequence[int], strides: Sequence[int], preact: boo
     return dict(preact=preact, block_cfg=[
         *entry, *[dict(in_chs=728, out_chs=728, stride=1)] * middle,
         dict(in_chs=728, out_chs=(728, 1024, 1024), stride=2),
-        dict(in_chs=1024, out_chs=(1536, 1536, 2048), stride=1, no_skip=True, **last),
-    ])
+        dict(in_chs=1024, out_chs=(1536, 1536, 2048), stride=1, no_skip=True, **last)])
 
 
 _FLOW = ((128, 256, 728), (2, 2, 2))
