@@ -22,8 +22,7 @@ from ..layers.norm import LayerNorm, NormLayer, get_norm_layer
 from ..layers.patch_embed import PatchEmbed
 from ..layers.rel_pos import RelPosTable
 from ..registry import register_model
-from .base import StateDict
-from .tokens import TokenModel
+from .tokens import LARGE, TokenModel, sized_by_name
 
 if TYPE_CHECKING:
     from ._variants.beit import *
@@ -34,15 +33,13 @@ Grid = tuple[int, int]
 
 
 class Attention(RelPosTable, KeylessBias):
-    """Self-attention with a bias for the offset of query from key.
+    """Self-attention with a bias for the offset of query from key; N is a class token and the window.
 
-    Shapes: (B, N, dim) -> same; N is a class token and the window. Keys `q_bias`, `v_bias`,
-    `relative_position_bias_table`, `qkv`, `proj`.
+    Shapes: (B, N, dim) -> same. Keys `q_bias`, `v_bias`, `relative_position_bias_table`, `qkv`, `proj`.
 
     Args:
         qkv_bias_separate: Add the bias behind the linear layer rather than in it.
         window_size: Rows and columns of the patches; no bias of this block's own where None.
-        attn_head_dim: Channels of a head; `dim` / `num_heads` unless given.
     """
 
     window_size: Any
@@ -54,10 +51,8 @@ class Attention(RelPosTable, KeylessBias):
         attn_head_dim: int | None = None,
     ) -> None:
         super().__init__()
-        self.num_heads = num_heads
         head_dim = attn_head_dim or dim // num_heads
-        self.scale = head_dim ** -0.5
-        self.fused_attn = use_fused_attn()
+        self.num_heads, self.scale, self.fused_attn = num_heads, head_dim ** -0.5, use_fused_attn()
         self.qkv = nn.Linear(dim, 3 * head_dim * num_heads, bias=False)
         self.add_keyless_bias(head_dim * num_heads if qkv_bias else None, qkv_bias_separate)
         if window_size:
@@ -98,12 +93,7 @@ class Attention(RelPosTable, KeylessBias):
 class Block(nn.Module):
     """Attention, then a feed-forward block, each behind a norm and around a residual. Shapes: (B, N, dim) -> same.
 
-    Args:
-        mlp_ratio: Hidden channels of the feed-forward block per channel.
-        scale_mlp: Another norm inside it.
-        swiglu_mlp: A gated one.
-        init_values: Initial layer scale; none where 0 or None.
-        window_size, attn_head_dim: As `Attention` takes them.
+    `scale_mlp`: Another norm inside the feed-forward block; `swiglu_mlp`: a gated one; `window_size`: see `Attention`.
     """
 
     @placeable
@@ -163,20 +153,12 @@ class Beit(TokenModel):
     """BEiT. Shapes: (B, in_chans, H, W) -> (B, num_classes); features are (B, 1 + patches, embed_dim).
 
     Args:
-        img_size: Side, or (height, width), in pixels; biases and position embedding are of this size.
-        patch_size: Side, or (height, width), of a patch.
-        global_pool: "avg" over patches, "token" for the class token, or "" for none.
-        embed_dim, depth, num_heads: Channels of a token, blocks, attention heads.
         qkv_bias: Whether queries and values have a bias.
-        mlp_ratio, swiglu_mlp, scale_mlp: As `Block` takes them.
-        drop_rate, pos_drop_rate, proj_drop_rate, attn_drop_rate: Dropout before the classifier, after the position
-            embedding, and in the blocks.
-        init_values: Initial layer scale; none where None.
+        swiglu_mlp, scale_mlp: As `Block` takes them.
         use_abs_pos_emb: A learned position embedding.
-        use_rel_pos_bias: Each block has a bias for offsets.
-        use_shared_rel_pos_bias: There is one for all blocks.
-        head_init_scale: Factor on the classifier's initial weights.
+        use_rel_pos_bias: Each block has a bias for offsets; use_shared_rel_pos_bias: there is one for all blocks.
         use_fc_norm: The final norm stands behind the pooling; by default where patches are pooled.
+        others: As `SequenceModel` explains them.
 
     Raises:
         ValueError: The pooling is unknown.
@@ -216,45 +198,17 @@ class Beit(TokenModel):
         assert self.rel_pos_bias is not None  # or nothing is shared
         return x, self.rel_pos_bias()
 
-    def init_module(self, name: str, module: nn.Module) -> None:
-        super().init_module(name, module)
-        if name == "head" and isinstance(module, nn.Linear) and self.head_init_scale:
-            module.weight.mul_(self.head_init_scale)
-            module.bias.mul_(self.head_init_scale)
-
     def no_weight_decay(self) -> set[str]:
         tables = {name for name, _ in self.named_parameters() if name.endswith("relative_position_bias_table")}
         return {"pos_embed", "cls_token", *tables}
 
-    def set_input_size(self, img_size: int | Grid | None = None, patch_size: int | Grid | None = None) -> None:
-        """Change image and patch size, in place; position embedding, biases and patch weights are resampled."""
-        super().set_input_size(img_size, patch_size)
-        for module in self.modules():
-            if isinstance(module, RelPosTable):
-                module.set_window_size(self.patch_embed.grid_size)
-
-    def fit_state_dict(self, state_dict: StateDict) -> StateDict:
-        owners = {name: module for name, module in self.named_modules() if isinstance(module, RelPosTable)}
-        fitted = {}
-        for key, value in super().fit_state_dict(state_dict).items():
-            path, _, leaf = key.rpartition(".")
-            if leaf == "relative_position_index":
-                continue  # we compute it
-            if leaf == "relative_position_bias_table" and path in owners:
-                value = owners[path].fit_table(value)
-            fitted[key] = value
-        return fitted
-
 
 _BIASES = dict(use_abs_pos_emb=False, use_rel_pos_bias=True, init_values=1e-5)
-_LARGE = dict(_BIASES, embed_dim=1024, depth=24, num_heads=16)
+_LARGE = dict(_BIASES, **LARGE)
 
-register_model.variants(__name__, Beit, {
-    "beit_base_patch16_224": (_BIASES, dict(init_values=0.1)),
-    "beit_base_patch16_384": (_BIASES, dict(init_values=0.1, img_size=384)),
-    "beit_large_patch16_224": _LARGE,
-    "beit_large_patch16_384": (_LARGE, dict(img_size=384)),
-    "beit_large_patch16_512": (_LARGE, dict(img_size=512)),
+register_model.variants(__name__, Beit, sized_by_name({
+    "beit_base_patch16_224 beit_base_patch16_384": (_BIASES, dict(init_values=0.1)),
+    "beit_large_patch16_224 beit_large_patch16_384 beit_large_patch16_512": _LARGE,
     "beitv2_base_patch16_224": _BIASES,
     "beitv2_large_patch16_224": _LARGE,
-})
+}))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..registry import register_model
 from .distilled import Distilled
+from .tokens import BASE, HUGE, LARGE, MEDIUM, SMALL, TINY, sized_by_name
 from .vision_transformer import VisionTransformer
 
 if TYPE_CHECKING:
@@ -44,32 +45,20 @@ class VisionTransformerDistilled(Distilled, VisionTransformer):
         return self.head_drop(x[:, 0]), self.head_drop(x[:, 1])
 
 
-_TINY = dict(embed_dim=192, depth=12, num_heads=3)
-_SMALL = dict(embed_dim=384, depth=12, num_heads=6)
-_MEDIUM = dict(embed_dim=512, depth=12, num_heads=8)
-_BASE = dict(embed_dim=768, depth=12, num_heads=12)
-_LARGE = dict(embed_dim=1024, depth=24, num_heads=16)
-_HUGE = dict(embed_dim=1280, depth=32, num_heads=16)
-_384 = dict(img_size=384)
 _DEIT3 = dict(no_embed_class=True, init_values=1e-6)
 
-register_model.variants(__name__, VisionTransformer, {
-    "deit_tiny_patch16_224": _TINY,
-    "deit_small_patch16_224": _SMALL,
-    "deit_base_patch16_224": _BASE,
-    "deit_base_patch16_384": (_BASE, _384),
-    "deit3_small_patch16_224": (_SMALL, _DEIT3),
-    "deit3_small_patch16_384": (_SMALL, _DEIT3, _384),
-    "deit3_medium_patch16_224": (_MEDIUM, _DEIT3),
-    "deit3_base_patch16_224": (_BASE, _DEIT3),
-    "deit3_base_patch16_384": (_BASE, _DEIT3, _384),
-    "deit3_large_patch16_224": (_LARGE, _DEIT3),
-    "deit3_large_patch16_384": (_LARGE, _DEIT3, _384),
-    "deit3_huge_patch14_224": (_HUGE, _DEIT3, dict(patch_size=14)),
-})
-register_model.variants(__name__, VisionTransformerDistilled, {
-    "deit_tiny_distilled_patch16_224": _TINY,
-    "deit_small_distilled_patch16_224": _SMALL,
-    "deit_base_distilled_patch16_224": _BASE,
-    "deit_base_distilled_patch16_384": (_BASE, _384),
-})
+register_model.variants(__name__, VisionTransformer, sized_by_name({
+    "deit_tiny_patch16_224": TINY,
+    "deit_small_patch16_224": SMALL,
+    "deit_base_patch16_224 deit_base_patch16_384": BASE,
+    "deit3_small_patch16_224 deit3_small_patch16_384": (SMALL, _DEIT3),
+    "deit3_medium_patch16_224": (MEDIUM, _DEIT3),
+    "deit3_base_patch16_224 deit3_base_patch16_384": (BASE, _DEIT3),
+    "deit3_large_patch16_224 deit3_large_patch16_384": (LARGE, _DEIT3),
+    "deit3_huge_patch14_224": (HUGE, _DEIT3),
+}))
+register_model.variants(__name__, VisionTransformerDistilled, sized_by_name({
+    "deit_tiny_distilled_patch16_224": TINY,
+    "deit_small_distilled_patch16_224": SMALL,
+    "deit_base_distilled_patch16_224 deit_base_distilled_patch16_384": BASE,
+}))

@@ -30,7 +30,7 @@ from ..layers.rope import apply_keep_indices_nlc, create_rope_embed
 from ..registry import register_model
 from .base import KeyMap, StateDict, Step, rename_keys
 from .eva_blocks import EvaBlock, EvaBlockPostNorm
-from .tokens import MaskedTokenModel
+from .tokens import BASE, BETWIXT, LARGE, MEDIUM, SMALL, TINY, MaskedTokenModel, sized_by_name
 from .vision_transformer import begins, clip_keys, from_open_clip_trunk, has
 
 if TYPE_CHECKING:
@@ -221,28 +221,20 @@ class Eva(MaskedTokenModel):
 
 # --- the architectures: presets, and what else differs from the class's defaults
 
-_TINY = dict(embed_dim=192, depth=12, num_heads=3)
-_SMALL = dict(embed_dim=384, depth=12, num_heads=6)
-_MEDIUM = dict(embed_dim=512, depth=12, num_heads=8)
-_BETWIXT = dict(embed_dim=640, depth=12, num_heads=10)
-_BASE = dict(embed_dim=768, depth=12, num_heads=12)
-_LARGE = dict(embed_dim=1024, depth=24, num_heads=16)
-
-_GIANT = dict(patch_size=14, embed_dim=1408, depth=40, num_heads=16, mlp_ratio=6144 / 1408)
+_GIANT = dict(embed_dim=1408, depth=40, num_heads=16, mlp_ratio=6144 / 1408)
 _ROTARY = dict(use_rot_pos_emb=True, ref_feat_shape=(16, 16))
-_EVA02 = dict(_ROTARY, patch_size=14, mlp_ratio=4 * 2 / 3, swiglu_mlp=True)
+_EVA02 = dict(_ROTARY, mlp_ratio=4 * 2 / 3, swiglu_mlp=True)
 _EVA02_NORMED = dict(_EVA02, qkv_fused=False, scale_mlp=True)
 _CLIP = dict(_EVA02_NORMED, scale_attn_inner=True, global_pool="token")
 _REG1_GAP = dict(
-    _ROTARY, img_size=256, init_values=1e-5, class_token=False, num_reg_tokens=1, use_abs_pos_emb=False)
+    _ROTARY, init_values=1e-5, class_token=False, num_reg_tokens=1, use_abs_pos_emb=False)
 
 _PE = dict(
     attn_type="rope", use_pre_transformer_norm=True, use_rot_pos_emb=True, rope_grid_indexing="xy",
     norm_layer=partial(LayerNorm, eps=1e-5))
 _PE_CLASS = dict(_PE, rope_grid_offset=1.0)
 _PE_GIGANTIC = dict(
-    _PE, img_size=448, patch_size=14, embed_dim=1536, depth=50, num_heads=16, mlp_ratio=8960 / 1536, class_token=False,
-    ref_feat_shape=(32, 32))
+    _PE, embed_dim=1536, depth=50, num_heads=16, mlp_ratio=8960 / 1536, class_token=False, ref_feat_shape=(32, 32))
 _PE_CORE = dict(global_pool="map", attn_pool_num_heads=8, attn_pool_mlp_ratio=4.0)
 _PE_MAPS = dict(use_post_transformer_norm=False, use_fc_norm=False, ref_feat_shape=(32, 32))
 _LANG = dict(_PE_MAPS, init_values=0.1)
@@ -261,7 +253,7 @@ _DINOV3 = dict(_DINO, img_size=256, init_values=1e-5, num_reg_tokens=4, norm_lay
 _NO_BIAS = dict(qkv_bias=False)
 _GATED = dict(swiglu_mlp=True, swiglu_align_to=8)
 _DINOV3_SIZES: dict[str, tuple[dict[str, Any], ...]] = {
-    "small": (_SMALL,), "small_plus": (_SMALL, _GATED), "base": (_BASE,), "large": (_LARGE,),
+    "small": (SMALL,), "small_plus": (SMALL, _GATED), "base": (BASE,), "large": (LARGE,),
     "huge_plus": (dict(embed_dim=1280, depth=32, num_heads=20), _GATED),
 }
 _LINGBOT = dict(_DINOV3, img_size=512, global_pool="token")
@@ -276,63 +268,54 @@ def _sapiens2(embed_dim: int, depth: int, num_heads: int) -> dict[str, Any]:
         attn_only_layer_scale=True, rope_rescale_coords=2.0, num_reg_tokens=8, norm_layer=partial(RmsNorm, eps=1e-6))
 
 
-register_model.variants(__name__, Eva, {
-    "eva_giant_patch14_224": _GIANT,
-    "eva_giant_patch14_336": (_GIANT, dict(img_size=336)),
-    "eva_giant_patch14_560": (_GIANT, dict(img_size=560)),
+register_model.variants(__name__, Eva, sized_by_name({
+    "eva_giant_patch14_224 eva_giant_patch14_336 eva_giant_patch14_560": _GIANT,
     "eva_giant_patch14_clip_224": (_GIANT, dict(global_pool="token")),
-    "eva02_tiny_patch14_224": (_TINY, _EVA02),
-    "eva02_tiny_patch14_336": (_TINY, _EVA02, dict(img_size=336)),
-    "eva02_small_patch14_224": (_SMALL, _EVA02),
-    "eva02_small_patch14_336": (_SMALL, _EVA02, dict(img_size=336)),
-    "eva02_base_patch14_224": (_BASE, _EVA02_NORMED),
-    "eva02_base_patch14_448": (_BASE, _EVA02_NORMED, dict(img_size=448)),
-    "eva02_large_patch14_224": (_LARGE, _EVA02_NORMED),
-    "eva02_large_patch14_448": (_LARGE, _EVA02_NORMED, dict(img_size=448)),
-    "eva02_base_patch16_clip_224": (_BASE, _CLIP, dict(patch_size=16)),
-    "eva02_large_patch14_clip_224": (_LARGE, _CLIP),
-    "eva02_large_patch14_clip_336": (_LARGE, _CLIP, dict(img_size=336)),
+    "eva02_tiny_patch14_224 eva02_tiny_patch14_336": (TINY, _EVA02),
+    "eva02_small_patch14_224 eva02_small_patch14_336": (SMALL, _EVA02),
+    "eva02_base_patch14_224 eva02_base_patch14_448": (BASE, _EVA02_NORMED),
+    "eva02_large_patch14_224 eva02_large_patch14_448": (LARGE, _EVA02_NORMED),
+    "eva02_base_patch16_clip_224": (BASE, _CLIP),
+    "eva02_large_patch14_clip_224 eva02_large_patch14_clip_336": (LARGE, _CLIP),
     "eva02_enormous_patch14_clip_224": dict(
-        patch_size=14, embed_dim=1792, depth=64, num_heads=16, mlp_ratio=15360 / 1792, use_post_norm=True,
-        global_pool="token"),
-    "vit_medium_patch16_rope_reg1_gap_256": (_MEDIUM, _REG1_GAP),
-    "vit_mediumd_patch16_rope_reg1_gap_256": (_MEDIUM, _REG1_GAP, _NO_BIAS, dict(depth=20)),
-    "vit_betwixt_patch16_rope_reg4_gap_256": (_BETWIXT, _REG1_GAP, dict(num_reg_tokens=4)),
-    "vit_base_patch16_rope_reg1_gap_256": (_BASE, _REG1_GAP),
-    "vit_pe_core_tiny_patch16_384": (_TINY, _PE_CLASS, _PE_CORE, dict(img_size=384, ref_feat_shape=(24, 24))),
-    "vit_pe_core_small_patch16_384": (_SMALL, _PE_CLASS, _PE_CORE, dict(img_size=384, ref_feat_shape=(24, 24))),
-    "vit_pe_core_base_patch16_224": (_BASE, _PE_CLASS, _PE_CORE, dict(ref_feat_shape=(14, 14))),
-    "vit_pe_core_large_patch14_336": (
-        _LARGE, _PE_CLASS, _PE_CORE, dict(img_size=336, patch_size=14, ref_feat_shape=(24, 24))),
+        embed_dim=1792, depth=64, num_heads=16, mlp_ratio=15360 / 1792, use_post_norm=True, global_pool="token"),
+    "vit_medium_patch16_rope_reg1_gap_256": (MEDIUM, _REG1_GAP),
+    "vit_mediumd_patch16_rope_reg1_gap_256": (MEDIUM, _REG1_GAP, _NO_BIAS, dict(depth=20)),
+    "vit_betwixt_patch16_rope_reg4_gap_256": (BETWIXT, _REG1_GAP, dict(num_reg_tokens=4)),
+    "vit_base_patch16_rope_reg1_gap_256": (BASE, _REG1_GAP),
+    "vit_pe_core_tiny_patch16_384": (TINY, _PE_CLASS, _PE_CORE, dict(ref_feat_shape=(24, 24))),
+    "vit_pe_core_small_patch16_384": (SMALL, _PE_CLASS, _PE_CORE, dict(ref_feat_shape=(24, 24))),
+    "vit_pe_core_base_patch16_224": (BASE, _PE_CLASS, _PE_CORE, dict(ref_feat_shape=(14, 14))),
+    "vit_pe_core_large_patch14_336": (LARGE, _PE_CLASS, _PE_CORE, dict(ref_feat_shape=(24, 24))),
     "vit_pe_core_gigantic_patch14_448": (_PE_GIGANTIC, _PE_CORE),
-    "vit_pe_lang_large_patch14_448": (_LARGE, _PE_CLASS, _LANG, dict(img_size=448, patch_size=14, depth=23)),
+    "vit_pe_lang_large_patch14_448": (LARGE, _PE_CLASS, _LANG, dict(depth=23)),
     "vit_pe_lang_gigantic_patch14_448": (_PE_GIGANTIC, _LANG, dict(depth=47)),
-    "vit_pe_spatial_tiny_patch16_512": (_TINY, _PE_CLASS, _PE_MAPS, dict(img_size=512)),
-    "vit_pe_spatial_small_patch16_512": (_SMALL, _PE_CLASS, _PE_MAPS, dict(img_size=512)),
-    "vit_pe_spatial_base_patch16_512": (_BASE, _PE_CLASS, _PE_MAPS, dict(img_size=512)),
-    "vit_pe_spatial_large_patch14_448": (_LARGE, _PE_CLASS, _PE_MAPS, dict(img_size=448, patch_size=14)),
+    "vit_pe_spatial_tiny_patch16_512": (TINY, _PE_CLASS, _PE_MAPS),
+    "vit_pe_spatial_small_patch16_512": (SMALL, _PE_CLASS, _PE_MAPS),
+    "vit_pe_spatial_base_patch16_512": (BASE, _PE_CLASS, _PE_MAPS),
+    "vit_pe_spatial_large_patch14_448": (LARGE, _PE_CLASS, _PE_MAPS),
     "vit_pe_spatial_gigantic_patch14_448": (_PE_GIGANTIC, _LANG),
     **{f"vit_{name}_patch16_rope{turn}{position}_224": (size, _ROPE_VIT, _TURNS[turn], _POSITIONS[position])
-       for name, size in (("small", _SMALL), ("large", _LARGE)) for turn in _TURNS for position in _POSITIONS},
-    "vit_base_patch16_rope_224": (_BASE, _ROPE_VIT, _TURNS[""], _POSITIONS[""], dict(use_fc_norm=False)),
-    **{f"vit_base_patch16_rope{turn}{position}_224": (_BASE, _ROPE_VIT, _TURNS[turn], _POSITIONS[position])
+       for name, size in (("small", SMALL), ("large", LARGE)) for turn in _TURNS for position in _POSITIONS},
+    "vit_base_patch16_rope_224": (BASE, _ROPE_VIT, _TURNS[""], _POSITIONS[""], dict(use_fc_norm=False)),
+    **{f"vit_base_patch16_rope{turn}{position}_224": (BASE, _ROPE_VIT, _TURNS[turn], _POSITIONS[position])
        for turn, position in (("_mixed", ""), ("", "_ape"), ("_mixed", "_ape"))},
-    "vit_tiny_patch16_dinov3_qkvb": (_TINY, _DINOV3),
+    "vit_tiny_patch16_dinov3_qkvb": (TINY, _DINOV3),
     **{f"vit_{name}_patch16_dinov3{suffix}": (*size, _DINOV3, bias)
        for name, size in _DINOV3_SIZES.items() for suffix, bias in (("", _NO_BIAS), ("_qkvb", {}))},
     "vit_7b_patch16_dinov3": (_DINOV3, _NO_BIAS, dict(
         embed_dim=4096, depth=40, num_heads=32, mlp_ratio=2, swiglu_mlp=True, swiglu_align_to=64)),
-    "vit_small_patch16_lingbot": (_SMALL, _LINGBOT),
-    "vit_base_patch16_lingbot": (_BASE, _LINGBOT),
-    "vit_large_patch16_lingbot": (_LARGE, _LINGBOT),
-    "vit_giant_patch16_lingbot": (_LINGBOT, _GATED, _NO_BIAS, dict(
-        embed_dim=1536, depth=40, num_heads=24, mlp_ratio=4 * 2 / 3)),
+    "vit_small_patch16_lingbot": (SMALL, _LINGBOT),
+    "vit_base_patch16_lingbot": (BASE, _LINGBOT),
+    "vit_large_patch16_lingbot": (LARGE, _LINGBOT),
+    "vit_giant_patch16_lingbot": (
+        _LINGBOT, _GATED, _NO_BIAS, dict(embed_dim=1536, depth=40, num_heads=24, mlp_ratio=4 * 2 / 3)),
     "vit_base_patch16_sapiens2": _sapiens2(768, 12, 12),
     "vit_large_patch16_sapiens2": _sapiens2(1024, 24, 16),
     "vit_huge_patch16_sapiens2": _sapiens2(1280, 32, 16),
     "vit_giant_patch16_sapiens2": _sapiens2(1536, 40, 24),
     "vit_5b_patch16_sapiens2": _sapiens2(2432, 56, 32),
-})
+}))
 
 
 # --- foreign checkpoints

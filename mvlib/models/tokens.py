@@ -19,20 +19,36 @@ from ..layers.helpers import computed, to_2tuple
 from ..layers.patch_embed import resample_patch_embed
 from ..layers.pool import global_pool_nlc
 from ..layers.pos_embed import resample_abs_pos_embed
+from ..layers.rel_pos import RelPosMlp, RelPosTable
 from ..layers.weight_init import init_vit_module
 from .base import Flow, ImageModel, Indices, StateDict, Step
 
-__all__ = ["MaskedTokenModel", "SequenceModel", "TokenModel", "masks_given"]
+__all__ = ["MaskedTokenModel", "SequenceModel", "TokenModel", "masks_given", "sized_by_name"]
 
 torch.fx.wrap("resample_abs_pos_embed")  # one node in a traced graph: what it does depends on the image's size
 
+TINY, SMALL, MEDIUM, BETWIXT, BASE, LARGE, HUGE = (  # the usual sizes
+    dict(embed_dim=dim, depth=depth, num_heads=heads) for dim, depth, heads in (
+        (192, 12, 3), (384, 12, 6), (512, 12, 8), (640, 12, 10), (768, 12, 12), (1024, 24, 16), (1280, 32, 16)))
 _WITH_WEIGHTS = ("map", "prr")  # pooling by a module, which is there from the beginning or not at all
 
 
 class SequenceModel(ImageModel):
     """Base class of transformers that keep a sequence of tokens of one width from the patches to the head.
 
-    A family sets `embed_dim`, `num_prefix_tokens`, `has_class_token`, makes its `blocks`, and calls `add_head`.
+    A family sets `embed_dim`, `num_prefix_tokens`, `has_class_token`, makes its `blocks`, and calls `add_head`. A block
+    whose norms have an initial weight of their own says it in its attribute `norm_weight`.
+
+    Arguments of these names mean the same in all families: `img_size`, side, or (height, width), in pixels, that
+    positions are made for; `patch_size`, side, or (height, width), of a patch; `global_pool`, "token" (the class
+    token), "avg", "max", "avgmax" (over patches), "map" (attention from a learned query) or "" for none, as far as
+    `pools` has them; `embed_dim`, `depth`, `num_heads`, channels of a token, blocks, attention heads; `mlp_ratio`,
+    hidden channels of the feed-forward blocks per channel; `class_token`, whether there is one; `no_embed_class`,
+    prefix tokens have no position embedding; `fix_init` and `weight_init`, as below; `init_values`, initial layer
+    scale, none where None; `pos_drop_rate`, `patch_drop_rate`, `proj_drop_rate`, `attn_drop_rate`, dropout after the
+    position embedding, of whole patches, and in the blocks; `dynamic_img_size`, take images of any size that patches
+    divide, positions are resampled, and `dynamic_img_pad`, pad images to a multiple of the patch size;
+    `head_init_scale`, factor on the classifier's initial weights.
 
     Class attributes:
         fc_norm_name: The constructor's argument that says whether the final norm stands behind the pooling; "" where it
@@ -51,6 +67,7 @@ class SequenceModel(ImageModel):
     pools: ClassVar[tuple[str, ...]] = ("", "avg", "avgmax", "max", "token")
     fc_norm_name: ClassVar[str] = "fc_norm"
     fix_init: bool = False
+    head_init_scale: float = 0.0  # none
     shared: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     pool_include_prefix: bool = False
@@ -69,13 +86,10 @@ class SequenceModel(ImageModel):
 
         Args:
             norm: Makes the final norm.
-            num_classes: Classes; 0 for pooled features.
-            global_pool: One of `pools`.
             fc_norm: Whether the final norm stands behind the pooling; by default where patches are pooled by mean or
                 maximum.
             final_norm: Whether there is a final norm.
             attn_pool: What pools where `global_pool` is "map" or "prr": (B, N, embed_dim) -> (B, embed_dim).
-            drop_rate: Dropout before the classifier.
 
         Raises:
             ValueError: The pooling is unknown, or needs a class token that is not there.
@@ -89,11 +103,9 @@ class SequenceModel(ImageModel):
         self.head_drop = nn.Dropout(drop_rate)
         self.head = self.make_classifier(num_classes)
         stem, stride = self.stem()
-        self.flow = Flow(
-            stem=stem,
-            stages=[Step(f"blocks.{i}", self.embed_dim, stride, takes=self.taken_by_block(i), options=self.options)
-                    for i in range(len(self.blocks))],
-            tail=[Step("norm")])
+        self.flow = Flow(stem, tail=[Step("norm")], stages=[
+            Step(f"blocks.{i}", self.embed_dim, stride, takes=self.taken_by_block(i), options=self.options)
+            for i in range(len(self.blocks))])
 
     def stem(self) -> tuple[list[Step], int]:
         """What makes tokens of an image, and its stride."""
@@ -142,6 +154,12 @@ class SequenceModel(ImageModel):
         init_vit_module(name, module, self.weight_init_mode, self.num_classes)
         if self.fix_init:
             self._scale_output(name, module)
+        norm = re.fullmatch(r"blocks\.(\d+)\.norm[12]", name)
+        weight = getattr(self.blocks[int(norm[1])], "norm_weight", None) if norm else None
+        if weight is not None:
+            nn.init.constant_(module.weight, weight)  # type: ignore[arg-type]
+        if name == "head" and self.head_init_scale and isinstance(module, nn.Linear):
+            module.weight.mul_(self.head_init_scale)
 
     def fix_init_weight(self) -> None:
         """Scale the blocks' output projections down with depth (BEiT)."""
@@ -195,12 +213,9 @@ class TokenModel(SequenceModel):
         Args:
             patch_embed: Image (B, in_chans, H, W) -> patches (B, N, embed_dim), or (B, rows, columns, embed_dim) with
                 `dynamic_img_size`.
-            embed_dim: Channels of a token.
-            class_token: Whether there is a class token.
             reg_tokens: Number of register tokens.
             positions: Whether there is a learned position embedding.
-            no_embed_class: Prefix tokens have no position embedding.
-            pos_drop_rate, patch_drop_rate: Dropout after the position embedding, and of whole patches.
+            others: As of the models.
         """
         self.num_features = self.head_hidden_size = self.embed_dim = embed_dim
         self.has_class_token, self.num_reg_tokens, self.no_embed_class = class_token, reg_tokens, no_embed_class
@@ -266,13 +281,16 @@ class TokenModel(SequenceModel):
     def set_input_size(
         self, img_size: int | tuple[int, int] | None = None, patch_size: int | tuple[int, int] | None = None
     ) -> None:
-        """Change image and patch size, in place; position embedding and patch weights are resampled."""
+        """Change image and patch size, in place; positions, biases for offsets and patch weights are resampled."""
         old = self.patch_embed.grid_size
         self.patch_embed.set_input_size(img_size, patch_size)
         if self.pos_embed is not None and self.patch_embed.grid_size != old:
             with torch.no_grad():
                 resized = self.resample_positions(self.pos_embed, self.patch_embed.grid_size, old)
             self.pos_embed = nn.Parameter(resized, self.pos_embed.requires_grad)
+        for module in self.modules():
+            if isinstance(module, (RelPosMlp, RelPosTable)):
+                module.set_window_size(self.patch_embed.grid_size)
         self.note_arguments(img_size=self.img_size, **({"patch_size": to_2tuple(patch_size)} if patch_size else {}))
 
     def no_weight_decay(self) -> set[str]:
@@ -289,7 +307,11 @@ class TokenModel(SequenceModel):
 
     def fit_state_dict(self, state_dict: StateDict) -> StateDict:
         """Weights of a model that is pooled otherwise, or has other sizes, as this one's."""
-        return self.fit_sizes(super().fit_state_dict(state_dict), **self.resampling)
+        fitted = self.fit_sizes(super().fit_state_dict(state_dict), **self.resampling)
+        tables = {f"{path}.relative_position_bias_table": module for path, module in self.named_modules()
+                  if isinstance(module, RelPosTable)}
+        return {key: tables[key].fit_table(value) if key in tables else value for key, value in fitted.items()
+                if not (tables and key.endswith("relative_position_index"))}  # which we compute
 
     def fit_sizes(
         self, state_dict: StateDict, interpolation: str, antialias: bool, align_corners: bool | None = None
@@ -354,19 +376,26 @@ class MaskedTokenModel(TokenModel):
         return features
 
     def forward_intermediates(  # type: ignore[override]  # timm's order, with prefix tokens first
-        self,
-        x: Tensor,
-        indices: Indices = None,
-        return_prefix_tokens: bool = False,
-        norm: bool = False,
-        stop_early: bool = False,
-        output_fmt: str = "NCHW",
-        intermediates_only: bool = False,
-        output_dict: bool = False,
-        attn_mask: Tensor | None = None,
-        is_causal: bool = False,
+        self, x: Tensor, indices: Indices = None, return_prefix_tokens: bool = False, norm: bool = False,
+        stop_early: bool = False, output_fmt: str = "NCHW", intermediates_only: bool = False, output_dict: bool = False,
+        attn_mask: Tensor | None = None, is_causal: bool = False,
     ) -> Any:
         """As every model's; masks as `forward` takes them."""
         return self.run_to_taps(
             x, indices, norm, stop_early, output_fmt, intermediates_only, return_prefix_tokens, output_dict,
             **masks_given(attn_mask, is_causal))
+
+
+def sized_by_name(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Rows of architectures that share presets, {"a name and another": presets}, with the sizes that their names say.
+
+    "patch14" is a `patch_size`, a number at the end the `img_size`; 16 and 224, everyone's defaults, are left out.
+    """
+    rows: dict[str, Any] = {}
+    for names, presets in table.items():
+        for name in names.split():
+            patch, image = re.search(r"_patch(\d+)", name), re.search(r"_(\d+)$", name)
+            said = {key: int(found[1]) for key, found in (("patch_size", patch), ("img_size", image))
+                    if found and found[1] not in ("16", "224")}
+            rows[name] = (said, *presets) if isinstance(presets, tuple) else (said, presets)
+    return rows

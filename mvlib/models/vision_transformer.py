@@ -35,7 +35,7 @@ from ..layers.patch_embed import PatchEmbed
 from ..layers.pos_embed import resample_grid
 from ..registry import register_model
 from .base import KeyMap, StateDict, rename_keys
-from .tokens import MaskedTokenModel, masks_given
+from .tokens import BASE, BETWIXT, HUGE, LARGE, MEDIUM, SMALL, TINY, MaskedTokenModel, masks_given, sized_by_name
 
 if TYPE_CHECKING:
     from ._variants.vision_transformer import *
@@ -48,7 +48,7 @@ ATTN_LAYERS = {"": Attention, "attn": Attention, "diff": DiffAttention}
 # --- blocks
 
 
-def _attention(attn_layer: str | type[nn.Module], dim: int, depth: int, **kwargs: Any) -> nn.Module:
+def _attention(attn_layer: str | Callable[..., nn.Module], dim: int, depth: int, **kwargs: Any) -> nn.Module:
     if isinstance(attn_layer, str):
         if attn_layer not in ATTN_LAYERS:
             raise ValueError(f"unknown attn_layer {attn_layer!r}; known: {', '.join(map(repr, ATTN_LAYERS))}")
@@ -58,22 +58,16 @@ def _attention(attn_layer: str | type[nn.Module], dim: int, depth: int, **kwargs
     return attn_layer(dim, **kwargs)
 
 
-def _scale(dim: int, init_values: float | None) -> nn.Module:
-    return LayerScale(dim, init_values) if init_values else nn.Identity()
-
-
-def _path(rate: float) -> nn.Module:
-    return DropPath(rate) if rate > 0.0 else nn.Identity()
+def _end(dim: int, init_values: float | None, drop_path: float) -> tuple[nn.Module, nn.Module]:
+    """Layer scale and stochastic depth of a branch."""
+    return (LayerScale(dim, init_values) if init_values else nn.Identity(),
+            DropPath(drop_path) if drop_path > 0.0 else nn.Identity())
 
 
 class Block(nn.Module):
     """Attention, then a feed-forward block, each behind a norm and around a residual. Shapes: (B, N, dim) -> same.
 
-    Args:
-        mlp_ratio: Hidden channels of the feed-forward block per channel.
-        scale_attn_norm, scale_mlp_norm: Another norm inside attention and feed-forward block.
-        init_values: Initial layer scale; none where 0 or None.
-        depth: Index of the block.
+    `scale_attn_norm`, `scale_mlp_norm`: Another norm inside either. `depth`: Index of the block.
     """
 
     def __init__(
@@ -81,7 +75,7 @@ class Block(nn.Module):
         scale_attn_norm: bool = False, scale_mlp_norm: bool = False, proj_bias: bool = True, proj_drop: float = 0.0,
         attn_drop: float = 0.0, init_values: float | None = None, drop_path: float = 0.0, act_layer: ActLayer = nn.GELU,
         norm_layer: NormLayer = LayerNorm, mlp_layer: Callable[..., nn.Module] = Mlp,
-        attn_layer: str | type[nn.Module] = "", depth: int = 0,
+        attn_layer: str | Callable[..., nn.Module] = "", depth: int = 0,
     ) -> None:
         super().__init__()
         self.norm1 = norm_layer(dim)
@@ -89,14 +83,12 @@ class Block(nn.Module):
             attn_layer, dim, depth, num_heads=num_heads, qkv_bias=qkv_bias, qk_norm=qk_norm,
             scale_norm=scale_attn_norm, proj_bias=proj_bias, attn_drop=attn_drop, proj_drop=proj_drop,
             norm_layer=norm_layer)
-        self.ls1 = _scale(dim, init_values)
-        self.drop_path1 = _path(drop_path)
+        self.ls1, self.drop_path1 = _end(dim, init_values, drop_path)
         self.norm2 = norm_layer(dim)
         self.mlp = mlp_layer(
             dim, int(dim * mlp_ratio), act_layer=act_layer, norm_layer=norm_layer if scale_mlp_norm else None,
             bias=proj_bias, drop=proj_drop)
-        self.ls2 = _scale(dim, init_values)
-        self.drop_path2 = _path(drop_path)
+        self.ls2, self.drop_path2 = _end(dim, init_values, drop_path)
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
         """The mask as `Attention` takes it, which gets it only if there is one."""
@@ -107,10 +99,13 @@ class Block(nn.Module):
 class ResPostBlock(Block):
     """A block whose norms follow attention and feed-forward block; `init_values` is their initial weight."""
 
-    def __init__(self, dim: int, num_heads: int, *, init_values: float | None = None, **kwargs: Any) -> None:
-        super().__init__(dim, num_heads, init_values=None, **kwargs)
-        self.init_values = init_values
+    def __init__(self, dim: int, num_heads: int, *args: Any, init_values: float | None = None, **kwargs: Any) -> None:
+        super().__init__(dim, num_heads, *args, init_values=None, **kwargs)  # type: ignore[misc]
+        self.init_values = self.norm_weight = init_values
         move_to_end(self, "norm1", "drop_path1", "mlp", "norm2", "drop_path2")
+        for norm in (self.norm1, self.norm2):
+            if init_values is not None and not norm.weight.is_meta:
+                nn.init.constant_(norm.weight, init_values)
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
         x = x + self.drop_path1(self.norm1(self.attn(x, **masks_given(attn_mask, is_causal))))
@@ -142,11 +137,9 @@ class ParallelThingsBlock(nn.Module):
 class ParallelScalingBlock(nn.Module):
     """Attention and feed-forward block side by side, with one joint input projection (ViT-22B).
 
-    Shapes: (B, N, dim) -> same. Takes `Block`'s arguments; those of norms inside, of other attentions and of other
-    feed-forward blocks, and `depth`, do not apply.
-
-    Args:
-        fuse_out_proj: One joint output projection too, key `out_proj`, instead of `attn_out_proj`, `mlp_out_proj`.
+    Shapes: (B, N, dim) -> same. `Block`'s arguments of norms inside, of other attentions and feed-forward blocks, and
+    `depth`, do not apply. `fuse_out_proj`: A joint output projection, too, key `out_proj`, instead of `attn_out_proj`,
+    `mlp_out_proj`.
     """
 
     def __init__(
@@ -159,9 +152,7 @@ class ParallelScalingBlock(nn.Module):
     ) -> None:
         super().__init__()
         hidden = int(mlp_ratio * dim)
-        self.num_heads = num_heads
-        self.fused_attn = use_fused_attn()
-        self.in_split = [hidden, dim, dim, dim]
+        self.num_heads, self.in_split, self.fused_attn = num_heads, [hidden, dim, dim, dim], use_fused_attn()
         self.head_dim = head_dim = head_dim or dim // num_heads
         self.scale = head_dim ** -0.5
         self.in_norm = norm_layer(dim)
@@ -169,14 +160,13 @@ class ParallelScalingBlock(nn.Module):
         self.mlp_bias = None if qkv_bias else nn.Parameter(torch.empty(hidden))
         self.q_norm = norm_layer(head_dim) if qk_norm else nn.Identity()
         self.k_norm = norm_layer(head_dim) if qk_norm else nn.Identity()
-        self.attn_drop = nn.Dropout(attn_drop)
-        self.mlp_drop = nn.Dropout(proj_drop)
+        self.attn_drop, self.mlp_drop = nn.Dropout(attn_drop), nn.Dropout(proj_drop)
         self.mlp_act = get_act_layer(act_layer)()
         self.out_proj = nn.Linear(dim + hidden, dim, bias=proj_bias) if fuse_out_proj else None
         self.attn_out_proj = None if fuse_out_proj else nn.Linear(dim, dim, bias=proj_bias)
         self.mlp_out_proj = None if fuse_out_proj else nn.Linear(hidden, dim, bias=proj_bias)
         self.ls = LayerScale(dim, init_values) if init_values is not None else nn.Identity()
-        self.drop_path = _path(drop_path)
+        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -194,10 +184,8 @@ class ParallelScalingBlock(nn.Module):
             hidden = hidden + self.mlp_bias
         attended = self.attention(q, k, v, self_mask(x, attn_mask, is_causal))
         hidden = self.mlp_drop(self.mlp_act(hidden))
-        if self.out_proj is not None:
-            y = self.out_proj(torch.cat((attended, hidden), dim=-1))
-        else:
-            y = self.attn_out_proj(attended) + self.mlp_out_proj(hidden)
+        y = self.attn_out_proj(attended) + self.mlp_out_proj(hidden) if self.out_proj is None else \
+            self.out_proj(torch.cat((attended, hidden), dim=-1))
         return x + self.drop_path(self.ls(y))
 
 
@@ -227,35 +215,20 @@ class VisionTransformer(MaskedTokenModel):
     Shapes: (B, in_chans, H, W) -> (B, num_classes); features are (B, prefix tokens + patches, embed_dim).
 
     Args:
-        img_size: Side, or (height, width), in pixels; it determines the position embedding.
-        patch_size: Side, or (height, width), of a patch.
-        global_pool: "token" (the class token), "avg", "max", "avgmax" (over patches), "map" (attention from a learned
-            query), "prr" (attention without parameters), or "" for none.
-        embed_dim: Channels of a token.
-        depth: Number of blocks.
-        num_heads: Attention heads.
-        mlp_ratio: Hidden channels of the feed-forward blocks per channel.
+        global_pool: "prr" (attention without parameters), too.
         qkv_bias, proj_bias: Whether the blocks' linear layers have a bias.
         qk_norm: Normalise queries and keys.
         scale_attn_norm, scale_mlp_norm: Further norms inside the blocks (BEiT-3).
-        init_values: Initial layer scale; no layer scale where None.
-        class_token: Whether there is a class token.
         pos_embed: "learn", or "" for no position embedding.
-        no_embed_class: Prefix tokens have no position embedding.
         reg_tokens: Number of register tokens.
         pre_norm: Norm before the first block (CLIP); the patch embedding has no bias then.
         final_norm: Norm after the last block.
         fc_norm: Move the final norm behind the pooling; by default where patches are pooled by mean or maximum.
         pool_include_prefix: Pool over prefix tokens too.
-        dynamic_img_size: Take images of any size that patches divide; position embeddings are resampled.
-        dynamic_img_pad: Pad images to a multiple of the patch size.
-        pos_drop_rate, patch_drop_rate: Dropout after the position embedding, and of whole patches.
-        proj_drop_rate, attn_drop_rate: Dropout in the blocks.
-        weight_init: Initial weights, see `init_vit_module`.
-        fix_init: Scale the blocks' output projections down with depth (BEiT).
         embed_norm_layer: Norm in the patch embedding.
-        norm_layer, act_layer, block_fn, mlp_layer, attn_layer: What the blocks are made of.
+        embed_layer, norm_layer, act_layer, block_fn, mlp_layer, attn_layer: What the model is made of.
         resampling: How weights of another size are resampled, see `fit_sizes`; bicubic and antialiased unless given.
+        others: As `SequenceModel` explains them.
 
     Raises:
         ValueError: An option has an unknown value, or token pooling is asked for without a class token.
@@ -281,10 +254,8 @@ class VisionTransformer(MaskedTokenModel):
         super().__init__()
         norm = get_norm_layer(norm_layer) or LayerNorm
         act = get_act_layer(act_layer) or nn.GELU
-        self.in_chans = in_chans
-        self.dynamic_img_size = dynamic_img_size
-        self.weight_init_mode = weight_init
-        self.fix_init = fix_init
+        self.in_chans, self.dynamic_img_size = in_chans, dynamic_img_size
+        self.weight_init_mode, self.fix_init = weight_init, fix_init
         self.resampling = resampling or self.resampling
         self.pool_include_prefix = pool_include_prefix or global_pool == "prr"
         if pos_embed not in ("", "none", "learn"):
@@ -304,8 +275,7 @@ class VisionTransformer(MaskedTokenModel):
                 dim=embed_dim, num_heads=num_heads, mlp_ratio=mlp_ratio, qkv_bias=qkv_bias, qk_norm=qk_norm,
                 scale_attn_norm=scale_attn_norm, scale_mlp_norm=scale_mlp_norm, proj_bias=proj_bias,
                 init_values=init_values, proj_drop=proj_drop_rate, attn_drop=attn_drop_rate, drop_path=rate,
-                norm_layer=norm, act_layer=act, mlp_layer=mlp_layer,
-                attn_layer=attn_layer, depth=i)
+                norm_layer=norm, act_layer=act, mlp_layer=mlp_layer, attn_layer=attn_layer, depth=i)
             for i, rate in enumerate(drop_path_rates(drop_path_rate, depth))))
         attn_pool: nn.Module | None = None
         if global_pool == "map":
@@ -322,11 +292,7 @@ class VisionTransformer(MaskedTokenModel):
     ) -> list[Any]:
         """DINO's name for `forward_intermediates`: outputs of the last `n` blocks, or of those named.
 
-        Args:
-            reshape: (B, C, rows, columns) instead of (B, N, C).
-            return_prefix_tokens: Pairs of patches and prefix tokens.
-            norm: Apply the final norm.
-            attn_mask: As `forward` takes it.
+        `reshape`: (B, C, rows, columns) instead of (B, N, C).
         """
         return cast(list[Any], self.forward_intermediates(
             x, n, return_prefix_tokens, norm, output_fmt="NCHW" if reshape else "NLC", intermediates_only=True,
@@ -338,10 +304,6 @@ class VisionTransformer(MaskedTokenModel):
             nn.init.normal_(module.weight, std=1e-6)
             if module.bias is not None:
                 nn.init.ones_(module.bias)
-        block = re.fullmatch(r"blocks\.(\d+)\.norm[12]", name)
-        owner = self.blocks[int(block[1])] if block else None
-        if isinstance(owner, ResPostBlock) and owner.init_values is not None:
-            nn.init.constant_(module.weight, owner.init_values)
 
     def fit_state_dict(self, state_dict: StateDict) -> StateDict:
         # "pre_logits" is a layer of the first ViT's pretraining, without use in a classifier; gamma_1 and gamma_2 are
@@ -352,30 +314,22 @@ class VisionTransformer(MaskedTokenModel):
 
 # --- the architectures: presets, and what else differs from the class's defaults
 
-_PACKED_SWIGLU = partial(GluMlp, gate_last=False)
 _BILINEAR = dict(interpolation="bilinear", antialias=False)  # how Google's JAX code, FlexiViT and RADIO resample
 
 # sizes
-_TINY = dict(embed_dim=192, depth=12, num_heads=3)
-_SMALL = dict(embed_dim=384, depth=12, num_heads=6)
-_MEDIUM = dict(embed_dim=512, depth=12, num_heads=8)
-_MEDIUM_DEEP = dict(embed_dim=512, depth=20, num_heads=8)
-_BETWIXT = dict(embed_dim=640, depth=12, num_heads=10)
-_BASE = dict(embed_dim=768, depth=12, num_heads=12)
+_MEDIUM_DEEP = dict(MEDIUM, depth=20)
 _BASE_PLUS = dict(embed_dim=896, depth=12, num_heads=14)
 _SO150M = dict(embed_dim=896, depth=18, num_heads=14, mlp_ratio=2.572)
 _SO150M2 = dict(embed_dim=832, depth=21, num_heads=13, mlp_ratio=34 / 13)
-_LARGE = dict(embed_dim=1024, depth=24, num_heads=16)
 _SO400M = dict(embed_dim=1152, depth=27, num_heads=16, mlp_ratio=3.7362)
-_HUGE = dict(embed_dim=1280, depth=32, num_heads=16)
 _GIANT = dict(embed_dim=1408, depth=40, num_heads=16, mlp_ratio=48 / 11)
 _GIGANTIC = dict(embed_dim=1664, depth=48, num_heads=16, mlp_ratio=64 / 13)
 _GIANT_DINO = dict(
-    embed_dim=1536, depth=40, num_heads=24, mlp_ratio=2.66667 * 2, mlp_layer=_PACKED_SWIGLU, act_layer=nn.SiLU,
-)
+    embed_dim=1536, depth=40, num_heads=24, mlp_ratio=2.66667 * 2, mlp_layer=partial(GluMlp, gate_last=False),
+    act_layer=nn.SiLU)
 _GIANT_OPT = dict(embed_dim=1536, depth=40, num_heads=16)
 _WEE = dict(embed_dim=256, depth=14, num_heads=4, init_values=1e-5, mlp_ratio=5)
-_WEE_DEEP = {**_WEE, "depth": 16}
+_WEE_DEEP = dict(_WEE, depth=16)
 _LITTLE = dict(embed_dim=320, depth=14, num_heads=5, init_values=1e-5, mlp_ratio=5.6)
 
 # kinds
@@ -390,217 +344,139 @@ _SO150M2_GAP = dict(_NO_CLASS, init_values=1e-5, qkv_bias=False, reg_tokens=1)
 _CLIP = dict(pre_norm=True, norm_layer=partial(LayerNorm, eps=1e-5))
 _QUICK, _TANH = dict(act_layer="quick_gelu"), dict(act_layer="gelu_tanh")
 _XP = dict(
-    pre_norm=True, no_embed_class=True, norm_layer=RmsNorm, block_fn=ParallelScalingBlock, qkv_bias=False, qk_norm=True,
-)
+    pre_norm=True, no_embed_class=True, norm_layer=RmsNorm, block_fn=ParallelScalingBlock, qkv_bias=False, qk_norm=True)
 _FLEXI = dict(img_size=240, no_embed_class=True, resampling=_BILINEAR)
-_DINOV2 = dict(img_size=518, patch_size=14, init_values=1e-5)
-_TIPS = dict(img_size=448, patch_size=14, init_values=1.0, **_REG1)
+_DINOV2 = dict(img_size=518, init_values=1e-5)
+_TIPS = dict(img_size=448, init_values=1.0, **_REG1)
 _AIMV2 = dict(
-    _GAP, patch_size=14, depth=24, qkv_bias=False, proj_bias=False, act_layer="silu", mlp_layer=SwiGLU,
-    norm_layer=partial(RmsNorm, eps=1e-5), embed_norm_layer=partial(RmsNorm, eps=1e-5),
-)
+    _GAP, depth=24, qkv_bias=False, proj_bias=False, act_layer="silu", mlp_layer=SwiGLU,
+    norm_layer=partial(RmsNorm, eps=1e-5), embed_norm_layer=partial(RmsNorm, eps=1e-5))
 _AIM_LARGE = dict(_AIMV2, embed_dim=1024, num_heads=8, mlp_ratio=2.75)
 _AIM_HUGE = dict(_AIMV2, embed_dim=1536, num_heads=12, mlp_ratio=2.6667)
 _AIM_1B = dict(_AIMV2, embed_dim=2048, num_heads=16, mlp_ratio=2.75)
 _AIM_3B = dict(_AIMV2, embed_dim=3072, num_heads=24, mlp_ratio=2.6667)
 _BEIT3 = dict(
-    scale_attn_norm=True, scale_mlp_norm=True, global_pool="avg", norm_layer=partial(LayerNorm, eps=1e-5),
-)
-_BEIT3_GIANT = dict(_BEIT3, patch_size=14, embed_dim=1408, depth=40, num_heads=16, mlp_ratio=4.3637)
+    scale_attn_norm=True, scale_mlp_norm=True, global_pool="avg", norm_layer=partial(LayerNorm, eps=1e-5))
+_BEIT3_GIANT = dict(_BEIT3, embed_dim=1408, depth=40, num_heads=16, mlp_ratio=4.3637)
 _RADIO = dict(
-    img_size=512, no_embed_class=True, final_norm=False, resampling={**_BILINEAR, "align_corners": False},
-)
+    img_size=512, no_embed_class=True, final_norm=False, resampling={**_BILINEAR, "align_corners": False})
 _RADIO_CORNERS = dict(_RADIO, resampling={**_BILINEAR, "align_corners": True})
 _TEST = dict(embed_dim=64, depth=6, num_heads=2, mlp_ratio=3, dynamic_img_size=True)
 _TEST_GAP = dict(_TEST, **_NO_CLASS, reg_tokens=1, init_values=1e-5)
 
-register_model.variants(__name__, VisionTransformer, {
-    "vit_tiny_patch16_224": _TINY,
-    "vit_tiny_patch16_384": (_TINY, dict(img_size=384)),
-    "vit_small_patch32_224": (_SMALL, dict(patch_size=32)),
-    "vit_small_patch32_384": (_SMALL, dict(img_size=384, patch_size=32)),
-    "vit_small_patch16_224": _SMALL,
-    "vit_small_patch16_384": (_SMALL, dict(img_size=384)),
-    "vit_small_patch8_224": (_SMALL, dict(patch_size=8)),
-    "vit_base_patch32_224": (_BASE, dict(patch_size=32)),
-    "vit_base_patch32_384": (_BASE, dict(img_size=384, patch_size=32)),
-    "vit_base_patch16_224": _BASE,
-    "vit_base_patch16_384": (_BASE, dict(img_size=384)),
-    "vit_base_patch8_224": (_BASE, dict(patch_size=8)),
-    "vit_large_patch32_224": (_LARGE, dict(patch_size=32)),
-    "vit_large_patch32_384": (_LARGE, dict(img_size=384, patch_size=32)),
-    "vit_large_patch16_224": _LARGE,
-    "vit_large_patch16_384": (_LARGE, dict(img_size=384)),
-    "vit_large_patch14_224": (_LARGE, dict(patch_size=14)),
-    "vit_huge_patch14_224": (_HUGE, dict(patch_size=14)),
-    "vit_giant_patch14_224": (_GIANT, dict(patch_size=14)),
-    "vit_gigantic_patch14_224": (_GIGANTIC, dict(patch_size=14)),
-    "vit_base_patch16_224_miil": (_BASE, dict(qkv_bias=False)),
-    "vit_medium_patch16_gap_240": (_MEDIUM, _SCALED_GAP, dict(img_size=240)),
-    "vit_medium_patch16_gap_256": (_MEDIUM, _SCALED_GAP, dict(img_size=256)),
-    "vit_medium_patch16_gap_384": (_MEDIUM, _SCALED_GAP, dict(img_size=384)),
-    "vit_betwixt_patch16_gap_256": (_BETWIXT, _SCALED_GAP, dict(img_size=256)),
-    "vit_base_patch16_gap_224": (_BASE, _GAP, dict(num_heads=16)),
-    "vit_huge_patch14_gap_224": (_HUGE, _GAP, dict(patch_size=14)),
-    "vit_huge_patch16_gap_448": (_HUGE, _GAP, dict(img_size=448)),
+register_model.variants(__name__, VisionTransformer, sized_by_name({
+    "vit_tiny_patch16_224 vit_tiny_patch16_384": TINY,
+    "vit_small_patch32_224 vit_small_patch32_384 vit_small_patch16_224 vit_small_patch16_384 "
+    "vit_small_patch8_224": SMALL,
+    "vit_base_patch32_224 vit_base_patch32_384 vit_base_patch16_224 vit_base_patch16_384 vit_base_patch8_224": BASE,
+    "vit_large_patch32_224 vit_large_patch32_384 vit_large_patch16_224 vit_large_patch16_384 "
+    "vit_large_patch14_224": LARGE,
+    "vit_huge_patch14_224": HUGE,
+    "vit_giant_patch14_224": _GIANT,
+    "vit_gigantic_patch14_224": _GIGANTIC,
+    "vit_base_patch16_224_miil": (BASE, dict(qkv_bias=False)),
+    "vit_medium_patch16_gap_240 vit_medium_patch16_gap_256 vit_medium_patch16_gap_384": (MEDIUM, _SCALED_GAP),
+    "vit_betwixt_patch16_gap_256": (BETWIXT, _SCALED_GAP),
+    "vit_base_patch16_gap_224": (BASE, _GAP, dict(num_heads=16)),
+    "vit_huge_patch14_gap_224 vit_huge_patch16_gap_448": (HUGE, _GAP),
     "vit_giant_patch16_gap_224": (_GIANT, _GAP),
     "vit_xsmall_patch16_clip_224": (_CLIP, dict(embed_dim=256, depth=10, num_heads=4)),
-    "vit_medium_patch32_clip_224": (_MEDIUM, _CLIP, dict(patch_size=32)),
-    "vit_medium_patch16_clip_224": (_MEDIUM, _CLIP),
-    "vit_betwixt_patch32_clip_224": (_BETWIXT, _CLIP, dict(patch_size=32)),
-    "vit_base_patch32_clip_224": (_BASE, _CLIP, dict(patch_size=32)),
-    "vit_base_patch32_clip_256": (_BASE, _CLIP, dict(img_size=256, patch_size=32)),
-    "vit_base_patch32_clip_384": (_BASE, _CLIP, dict(img_size=384, patch_size=32)),
-    "vit_base_patch32_clip_448": (_BASE, _CLIP, dict(img_size=448, patch_size=32)),
-    "vit_base_patch16_clip_224": (_BASE, _CLIP),
-    "vit_base_patch16_clip_384": (_BASE, _CLIP, dict(img_size=384)),
-    "vit_base_patch16_plus_clip_240": (_BASE_PLUS, _CLIP, dict(img_size=240)),
-    "vit_large_patch14_clip_224": (_LARGE, _CLIP, dict(patch_size=14)),
-    "vit_large_patch14_clip_336": (_LARGE, _CLIP, dict(img_size=336, patch_size=14)),
-    "vit_huge_patch14_clip_224": (_HUGE, _CLIP, dict(patch_size=14)),
-    "vit_huge_patch14_clip_336": (_HUGE, _CLIP, dict(img_size=336, patch_size=14)),
-    "vit_huge_patch14_clip_378": (_HUGE, _CLIP, dict(img_size=378, patch_size=14)),
-    "vit_giant_patch14_clip_224": (_GIANT, _CLIP, dict(patch_size=14)),
-    "vit_gigantic_patch14_clip_224": (_GIGANTIC, _CLIP, dict(patch_size=14)),
-    "vit_gigantic_patch14_clip_378": (_GIGANTIC, _CLIP, dict(img_size=378, patch_size=14)),
-    "vit_base_patch32_clip_quickgelu_224": (_BASE, _CLIP, _QUICK, dict(patch_size=32)),
-    "vit_base_patch16_clip_quickgelu_224": (_BASE, _CLIP, _QUICK),
-    "vit_large_patch14_clip_quickgelu_224": (_LARGE, _CLIP, _QUICK, dict(patch_size=14)),
-    "vit_large_patch14_clip_quickgelu_336": (_LARGE, _CLIP, _QUICK, dict(img_size=336, patch_size=14)),
-    "vit_huge_patch14_clip_quickgelu_224": (_HUGE, _CLIP, _QUICK, dict(patch_size=14)),
-    "vit_huge_patch14_clip_quickgelu_378": (_HUGE, _CLIP, _QUICK, dict(img_size=378, patch_size=14)),
-    "vit_gigantic_patch14_clip_quickgelu_224": (_GIGANTIC, _CLIP, _QUICK, dict(patch_size=14)),
-    "vit_base_patch32_plus_256": (_BASE_PLUS, _SCALED, dict(img_size=256, patch_size=32)),
-    "vit_base_patch16_plus_240": (_BASE_PLUS, _SCALED, dict(img_size=240)),
-    "vit_base_patch16_rpn_224": (_BASE, _SCALED, _NO_CLASS, dict(qkv_bias=False, block_fn=ResPostBlock)),
-    "vit_small_patch16_36x1_224": (_SMALL, _SCALED, dict(depth=36)),
-    "vit_small_patch16_18x2_224": (_SMALL, _SCALED, dict(depth=18, block_fn=ParallelThingsBlock)),
-    "vit_base_patch16_18x2_224": (_BASE, _SCALED, dict(depth=18, block_fn=ParallelThingsBlock)),
-    "eva_large_patch14_196": (_LARGE, dict(img_size=196, patch_size=14, global_pool="avg")),
-    "eva_large_patch14_336": (_LARGE, dict(img_size=336, patch_size=14, global_pool="avg")),
-    "flexivit_small": (_SMALL, _FLEXI),
-    "flexivit_base": (_BASE, _FLEXI),
-    "flexivit_large": (_LARGE, _FLEXI),
-    "vit_base_patch16_xp_224": (_BASE, _XP),
-    "vit_large_patch14_xp_224": (_LARGE, _XP, dict(patch_size=14)),
-    "vit_huge_patch14_xp_224": (_HUGE, _XP, dict(patch_size=14)),
-    "vit_small_patch14_dinov2": (_SMALL, _DINOV2),
-    "vit_base_patch14_dinov2": (_BASE, _DINOV2),
-    "vit_large_patch14_dinov2": (_LARGE, _DINOV2),
+    "vit_medium_patch32_clip_224 vit_medium_patch16_clip_224": (MEDIUM, _CLIP),
+    "vit_betwixt_patch32_clip_224": (BETWIXT, _CLIP),
+    "vit_base_patch32_clip_224 vit_base_patch32_clip_256 vit_base_patch32_clip_384 vit_base_patch32_clip_448 "
+    "vit_base_patch16_clip_224 vit_base_patch16_clip_384": (BASE, _CLIP),
+    "vit_base_patch16_plus_clip_240": (_BASE_PLUS, _CLIP),
+    "vit_large_patch14_clip_224 vit_large_patch14_clip_336": (LARGE, _CLIP),
+    "vit_huge_patch14_clip_224 vit_huge_patch14_clip_336 vit_huge_patch14_clip_378": (HUGE, _CLIP),
+    "vit_giant_patch14_clip_224": (_GIANT, _CLIP),
+    "vit_gigantic_patch14_clip_224 vit_gigantic_patch14_clip_378": (_GIGANTIC, _CLIP),
+    "vit_base_patch32_clip_quickgelu_224 vit_base_patch16_clip_quickgelu_224": (BASE, _CLIP, _QUICK),
+    "vit_large_patch14_clip_quickgelu_224 vit_large_patch14_clip_quickgelu_336": (LARGE, _CLIP, _QUICK),
+    "vit_huge_patch14_clip_quickgelu_224 vit_huge_patch14_clip_quickgelu_378": (HUGE, _CLIP, _QUICK),
+    "vit_gigantic_patch14_clip_quickgelu_224": (_GIGANTIC, _CLIP, _QUICK),
+    "vit_base_patch32_plus_256 vit_base_patch16_plus_240": (_BASE_PLUS, _SCALED),
+    "vit_base_patch16_rpn_224": (BASE, _SCALED, _NO_CLASS, dict(qkv_bias=False, block_fn=ResPostBlock)),
+    "vit_small_patch16_36x1_224": (SMALL, _SCALED, dict(depth=36)),
+    "vit_small_patch16_18x2_224": (SMALL, _SCALED, dict(depth=18, block_fn=ParallelThingsBlock)),
+    "vit_base_patch16_18x2_224": (BASE, _SCALED, dict(depth=18, block_fn=ParallelThingsBlock)),
+    "eva_large_patch14_196 eva_large_patch14_336": (LARGE, dict(global_pool="avg")),
+    "flexivit_small": (SMALL, _FLEXI),
+    "flexivit_base": (BASE, _FLEXI),
+    "flexivit_large": (LARGE, _FLEXI),
+    "vit_base_patch16_xp_224": (BASE, _XP),
+    "vit_large_patch14_xp_224": (LARGE, _XP),
+    "vit_huge_patch14_xp_224": (HUGE, _XP),
+    "vit_small_patch14_dinov2": (SMALL, _DINOV2),
+    "vit_base_patch14_dinov2": (BASE, _DINOV2),
+    "vit_large_patch14_dinov2": (LARGE, _DINOV2),
     "vit_giant_patch14_dinov2": (_GIANT_DINO, _DINOV2),
-    "vit_small_patch14_reg4_dinov2": (_SMALL, _DINOV2, _REG4),
-    "vit_base_patch14_reg4_dinov2": (_BASE, _DINOV2, _REG4),
-    "vit_large_patch14_reg4_dinov2": (_LARGE, _DINOV2, _REG4),
+    "vit_small_patch14_reg4_dinov2": (SMALL, _DINOV2, _REG4),
+    "vit_base_patch14_reg4_dinov2": (BASE, _DINOV2, _REG4),
+    "vit_large_patch14_reg4_dinov2": (LARGE, _DINOV2, _REG4),
     "vit_giant_patch14_reg4_dinov2": (_GIANT_DINO, _DINOV2, _REG4),
-    "vit_base_patch14_reg1_tipsv2": (_BASE, _TIPS),
-    "vit_large_patch14_reg1_tipsv2": (_LARGE, _TIPS),
+    "vit_base_patch14_reg1_tipsv2": (BASE, _TIPS),
+    "vit_large_patch14_reg1_tipsv2": (LARGE, _TIPS),
     "vit_so400m_patch14_reg1_tipsv2": (_SO400M, _TIPS),
     "vit_giant_patch14_reg1_tipsv2": (_GIANT_DINO, _TIPS),
-    "vit_base_patch32_siglip_256": (_BASE, _MAP, _TANH, dict(img_size=256, patch_size=32)),
-    "vit_base_patch16_siglip_224": (_BASE, _MAP),
-    "vit_base_patch16_siglip_256": (_BASE, _MAP, dict(img_size=256)),
-    "vit_base_patch16_siglip_384": (_BASE, _MAP, dict(img_size=384)),
-    "vit_base_patch16_siglip_512": (_BASE, _MAP, dict(img_size=512)),
-    "vit_large_patch16_siglip_256": (_LARGE, _MAP, dict(img_size=256)),
-    "vit_large_patch16_siglip_384": (_LARGE, _MAP, dict(img_size=384)),
-    "vit_large_patch16_siglip_512": (_LARGE, _MAP, _TANH, dict(img_size=512)),
-    "vit_so400m_patch14_siglip_224": (_SO400M, _MAP, dict(patch_size=14)),
-    "vit_so400m_patch14_siglip_378": (_SO400M, _MAP, dict(img_size=378, patch_size=14)),
-    "vit_so400m_patch14_siglip_384": (_SO400M, _MAP, dict(img_size=384, patch_size=14)),
-    "vit_so400m_patch16_siglip_256": (_SO400M, _MAP, _TANH, dict(img_size=256)),
-    "vit_so400m_patch16_siglip_384": (_SO400M, _MAP, _TANH, dict(img_size=384)),
-    "vit_so400m_patch16_siglip_512": (_SO400M, _MAP, _TANH, dict(img_size=512)),
-    "vit_giantopt_patch16_siglip_256": (_GIANT_OPT, _MAP, _TANH, dict(img_size=256)),
-    "vit_giantopt_patch16_siglip_384": (_GIANT_OPT, _MAP, _TANH, dict(img_size=384)),
-    "vit_base_patch32_siglip_gap_256": (_BASE, _GAP, _TANH, dict(img_size=256, patch_size=32)),
-    "vit_base_patch16_siglip_gap_224": (_BASE, _GAP),
-    "vit_base_patch16_siglip_gap_256": (_BASE, _GAP, dict(img_size=256)),
-    "vit_base_patch16_siglip_gap_384": (_BASE, _GAP, dict(img_size=384)),
-    "vit_base_patch16_siglip_gap_512": (_BASE, _GAP, dict(img_size=512)),
-    "vit_large_patch16_siglip_gap_256": (_LARGE, _GAP, dict(img_size=256)),
-    "vit_large_patch16_siglip_gap_384": (_LARGE, _GAP, dict(img_size=384)),
-    "vit_large_patch16_siglip_gap_512": (_LARGE, _GAP, _TANH, dict(img_size=512)),
-    "vit_so400m_patch14_siglip_gap_224": (_SO400M, _GAP, dict(patch_size=14)),
-    "vit_so400m_patch14_siglip_gap_378": (_SO400M, _GAP, dict(img_size=378, patch_size=14)),
-    "vit_so400m_patch14_siglip_gap_384": (_SO400M, _GAP, dict(img_size=384, patch_size=14)),
-    "vit_so400m_patch14_siglip_gap_448": (_SO400M, _GAP, dict(img_size=448, patch_size=14)),
-    "vit_so400m_patch14_siglip_gap_896": (_SO400M, _GAP, dict(img_size=896, patch_size=14)),
-    "vit_so400m_patch16_siglip_gap_256": (_SO400M, _GAP, _TANH, dict(img_size=256)),
-    "vit_so400m_patch16_siglip_gap_384": (_SO400M, _GAP, _TANH, dict(img_size=384)),
-    "vit_so400m_patch16_siglip_gap_512": (_SO400M, _GAP, _TANH, dict(img_size=512)),
-    "vit_giantopt_patch16_siglip_gap_256": (_GIANT_OPT, _GAP, _TANH, dict(img_size=256)),
-    "vit_giantopt_patch16_siglip_gap_384": (_GIANT_OPT, _GAP, _TANH, dict(img_size=384)),
-    "vit_wee_patch16_reg1_gap_256": (_WEE, _REG1_GAP, dict(img_size=256)),
-    "vit_dwee_patch16_reg1_gap_256": (_WEE, _REG1_GAP, dict(img_size=256, attn_layer="diff")),
-    "vit_pwee_patch16_reg1_gap_256": (_WEE_DEEP, _REG1_GAP, dict(img_size=256, block_fn=ParallelScalingBlock)),
-    "vit_dpwee_patch16_reg1_gap_256": (_WEE_DEEP, _REG1_GAP, dict(img_size=256, block_fn=DiffParallelScalingBlock)),
-    "vit_little_patch16_reg1_gap_256": (_LITTLE, _REG1_GAP, dict(img_size=256)),
-    "vit_dlittle_patch16_reg1_gap_256": (_LITTLE, _REG1_GAP, dict(img_size=256, attn_layer="diff")),
-    "vit_little_patch16_reg4_gap_256": (_LITTLE, _REG4_GAP, dict(img_size=256)),
-    "vit_medium_patch16_reg1_gap_256": (_MEDIUM, _REG1_GAP, _SCALED, dict(img_size=256)),
-    "vit_medium_patch16_reg4_gap_256": (_MEDIUM, _REG4_GAP, _SCALED, dict(img_size=256)),
-    "vit_mediumd_patch16_reg4_gap_256": (_MEDIUM_DEEP, _REG4_GAP, _SCALED, dict(img_size=256)),
-    "vit_mediumd_patch16_reg4_gap_384": (_MEDIUM_DEEP, _REG4_GAP, _SCALED, dict(img_size=384)),
-    "vit_betwixt_patch16_reg1_gap_256": (_BETWIXT, _REG1_GAP, _SCALED, dict(img_size=256)),
-    "vit_betwixt_patch16_reg4_gap_256": (_BETWIXT, _REG4_GAP, _SCALED, dict(img_size=256)),
-    "vit_betwixt_patch16_reg4_gap_384": (_BETWIXT, _REG4_GAP, _SCALED, dict(img_size=384)),
-    "vit_base_patch16_reg4_gap_256": (_BASE, _REG4_GAP, dict(img_size=256)),
-    "vit_so150m_patch16_reg4_map_256": (_SO150M, _MAP, dict(img_size=256, reg_tokens=4)),
-    "vit_so150m_patch16_reg4_gap_256": (_SO150M, _GAP, dict(img_size=256, reg_tokens=4)),
-    "vit_so150m_patch16_reg4_gap_384": (_SO150M, _GAP, dict(img_size=384, reg_tokens=4)),
-    "vit_so150m2_patch16_reg1_gap_256": (_SO150M2, _SO150M2_GAP, dict(img_size=256)),
-    "vit_so150m2_patch16_reg1_gap_384": (_SO150M2, _SO150M2_GAP, dict(img_size=384)),
-    "vit_so150m2_patch16_reg1_gap_448": (_SO150M2, _SO150M2_GAP, dict(img_size=448)),
+    "vit_base_patch32_siglip_256": (BASE, _MAP, _TANH),
+    "vit_base_patch16_siglip_224 vit_base_patch16_siglip_256 vit_base_patch16_siglip_384 vit_base_patch16_siglip_512": (
+        BASE, _MAP),
+    "vit_large_patch16_siglip_256 vit_large_patch16_siglip_384": (LARGE, _MAP),
+    "vit_large_patch16_siglip_512": (LARGE, _MAP, _TANH),
+    "vit_so400m_patch14_siglip_224 vit_so400m_patch14_siglip_378 vit_so400m_patch14_siglip_384": (_SO400M, _MAP),
+    "vit_so400m_patch16_siglip_256 vit_so400m_patch16_siglip_384 vit_so400m_patch16_siglip_512": (_SO400M, _MAP, _TANH),
+    "vit_giantopt_patch16_siglip_256 vit_giantopt_patch16_siglip_384": (_GIANT_OPT, _MAP, _TANH),
+    "vit_base_patch32_siglip_gap_256": (BASE, _GAP, _TANH),
+    "vit_base_patch16_siglip_gap_224 vit_base_patch16_siglip_gap_256 vit_base_patch16_siglip_gap_384 "
+    "vit_base_patch16_siglip_gap_512": (BASE, _GAP),
+    "vit_large_patch16_siglip_gap_256 vit_large_patch16_siglip_gap_384": (LARGE, _GAP),
+    "vit_large_patch16_siglip_gap_512": (LARGE, _GAP, _TANH),
+    "vit_so400m_patch14_siglip_gap_224 vit_so400m_patch14_siglip_gap_378 vit_so400m_patch14_siglip_gap_384 "
+    "vit_so400m_patch14_siglip_gap_448 vit_so400m_patch14_siglip_gap_896": (_SO400M, _GAP),
+    "vit_so400m_patch16_siglip_gap_256 vit_so400m_patch16_siglip_gap_384 vit_so400m_patch16_siglip_gap_512": (
+        _SO400M, _GAP, _TANH),
+    "vit_giantopt_patch16_siglip_gap_256 vit_giantopt_patch16_siglip_gap_384": (_GIANT_OPT, _GAP, _TANH),
+    "vit_wee_patch16_reg1_gap_256": (_WEE, _REG1_GAP),
+    "vit_dwee_patch16_reg1_gap_256": (_WEE, _REG1_GAP, dict(attn_layer="diff")),
+    "vit_pwee_patch16_reg1_gap_256": (_WEE_DEEP, _REG1_GAP, dict(block_fn=ParallelScalingBlock)),
+    "vit_dpwee_patch16_reg1_gap_256": (_WEE_DEEP, _REG1_GAP, dict(block_fn=DiffParallelScalingBlock)),
+    "vit_little_patch16_reg1_gap_256": (_LITTLE, _REG1_GAP),
+    "vit_dlittle_patch16_reg1_gap_256": (_LITTLE, _REG1_GAP, dict(attn_layer="diff")),
+    "vit_little_patch16_reg4_gap_256": (_LITTLE, _REG4_GAP),
+    "vit_medium_patch16_reg1_gap_256": (MEDIUM, _REG1_GAP, _SCALED),
+    "vit_medium_patch16_reg4_gap_256": (MEDIUM, _REG4_GAP, _SCALED),
+    "vit_mediumd_patch16_reg4_gap_256 vit_mediumd_patch16_reg4_gap_384": (_MEDIUM_DEEP, _REG4_GAP, _SCALED),
+    "vit_betwixt_patch16_reg1_gap_256": (BETWIXT, _REG1_GAP, _SCALED),
+    "vit_betwixt_patch16_reg4_gap_256 vit_betwixt_patch16_reg4_gap_384": (BETWIXT, _REG4_GAP, _SCALED),
+    "vit_base_patch16_reg4_gap_256": (BASE, _REG4_GAP),
+    "vit_so150m_patch16_reg4_map_256": (_SO150M, _MAP, dict(reg_tokens=4)),
+    "vit_so150m_patch16_reg4_gap_256 vit_so150m_patch16_reg4_gap_384": (_SO150M, _GAP, dict(reg_tokens=4)),
+    "vit_so150m2_patch16_reg1_gap_256 vit_so150m2_patch16_reg1_gap_384 vit_so150m2_patch16_reg1_gap_448": (
+        _SO150M2, _SO150M2_GAP),
     "vit_intern300m_patch14_448": (
-        _LARGE, dict(patch_size=14, init_values=0.1, final_norm=False, dynamic_img_size=True)),
-    "aimv2_large_patch14_224": _AIM_LARGE,
-    "aimv2_huge_patch14_224": _AIM_HUGE,
-    "aimv2_1b_patch14_224": _AIM_1B,
-    "aimv2_3b_patch14_224": _AIM_3B,
-    "aimv2_large_patch14_336": (_AIM_LARGE, dict(img_size=336)),
-    "aimv2_huge_patch14_336": (_AIM_HUGE, dict(img_size=336)),
-    "aimv2_1b_patch14_336": (_AIM_1B, dict(img_size=336)),
-    "aimv2_3b_patch14_336": (_AIM_3B, dict(img_size=336)),
-    "aimv2_large_patch14_448": (_AIM_LARGE, dict(img_size=448)),
-    "aimv2_huge_patch14_448": (_AIM_HUGE, dict(img_size=448)),
-    "aimv2_1b_patch14_448": (_AIM_1B, dict(img_size=448)),
-    "aimv2_3b_patch14_448": (_AIM_3B, dict(img_size=448)),
+        LARGE, dict(img_size=224, init_values=0.1, final_norm=False, dynamic_img_size=True)),  # 448 is for the weights
+    "aimv2_large_patch14_224 aimv2_large_patch14_336 aimv2_large_patch14_448": _AIM_LARGE,
+    "aimv2_huge_patch14_224 aimv2_huge_patch14_336 aimv2_huge_patch14_448": _AIM_HUGE,
+    "aimv2_1b_patch14_224 aimv2_1b_patch14_336 aimv2_1b_patch14_448": _AIM_1B,
+    "aimv2_3b_patch14_224 aimv2_3b_patch14_336 aimv2_3b_patch14_448": _AIM_3B,
     "test_vit": _TEST,
     "test_vit2": (_TEST_GAP, dict(depth=8)),
     "test_vit3": (_MAP, _SCALED, dict(
         img_size=160, embed_dim=96, depth=9, num_heads=3, mlp_ratio=2, reg_tokens=1, pool_include_prefix=True)),
     "test_vit4": (_TEST_GAP, dict(embed_dim=96, depth=9, num_heads=3, norm_layer="rmsnorm")),
-    "beit3_base_patch16_224": (_BASE, _BEIT3),
-    "beit3_large_patch16_224": (_LARGE, _BEIT3),
-    "beit3_giant_patch14_224": _BEIT3_GIANT,
-    "beit3_giant_patch14_336": (_BEIT3_GIANT, dict(img_size=336)),
-    "vit_base_patch16_radio_v3": (_BASE, _RADIO_CORNERS, _SCALED, dict(reg_tokens=7)),
-    "vit_large_patch16_radio_v3": (_LARGE, _RADIO, _SCALED, dict(reg_tokens=7)),
-    "vit_huge_patch16_radio_v3": (_HUGE, _RADIO_CORNERS, dict(reg_tokens=7)),
+    "beit3_base_patch16_224": (BASE, _BEIT3),
+    "beit3_large_patch16_224": (LARGE, _BEIT3),
+    "beit3_giant_patch14_224 beit3_giant_patch14_336": _BEIT3_GIANT,
+    "vit_base_patch16_radio_v3": (BASE, _RADIO_CORNERS, _SCALED, dict(reg_tokens=7)),
+    "vit_large_patch16_radio_v3": (LARGE, _RADIO, _SCALED, dict(reg_tokens=7)),
+    "vit_huge_patch16_radio_v3": (HUGE, _RADIO_CORNERS, dict(reg_tokens=7)),
     "vit_giant_patch16_radio_v3": (_RADIO, dict(embed_dim=1536, depth=40, num_heads=24, reg_tokens=7)),
     "vit_so400m_patch16_radio_v4": (_SO400M, _RADIO, dict(reg_tokens=9)),
-    "vit_huge_patch16_radio_v4": (_HUGE, _RADIO, dict(reg_tokens=9)),
-})
+    "vit_huge_patch16_radio_v4": (HUGE, _RADIO, dict(reg_tokens=9)),
+}))
 
 
 # --- foreign checkpoints
-
-
-def _from_torchvision(state_dict: StateDict, model: nn.Module) -> StateDict:
-    return rename_keys(
-        state_dict,
-        (r"^conv_proj\.", "patch_embed.proj."),
-        (r"^class_token$", "cls_token"),
-        (r"^encoder\.pos_embedding$", "pos_embed"),
-        (r"^encoder\.layers\.encoder_layer_(\d+)\.", r"blocks.\1."),
-        (r"\.ln_(\d)\.", r".norm\1."),
-        (r"\.self_attention\.in_proj_", ".attn.qkv."),
-        (r"\.self_attention\.out_proj\.", ".attn.proj."),
-        (r"\.mlp\.(?:0|linear_1)\.", ".mlp.fc1."),
-        (r"\.mlp\.(?:3|linear_2)\.", ".mlp.fc2."),
-        (r"^encoder\.ln\.", "norm."),
-        (r"^heads\.(?:head|0)\.", "head."),
-    )
 
 
 def _from_clip(state_dict: StateDict, model: nn.Module) -> StateDict:
@@ -610,39 +486,29 @@ def _from_clip(state_dict: StateDict, model: nn.Module) -> StateDict:
 def clip_keys(state_dict: StateDict, prefix: str) -> StateDict:
     """OpenAI's and OpenCLIP's own image tower; its projection becomes a classifier without bias."""
     out = rename_keys(
-        state_dict,
-        (r"^conv1\.", "patch_embed.proj."),
-        (r"^class_embedding$", "cls_token"),
-        (r"^positional_embedding$", "pos_embed"),
-        (r"^ln_pre\.", "norm_pre."),
-        (r"^ln_post\.", "norm."),
-        (r"^transformer\.resblocks\.", "blocks."),
-        (r"\.ln_(\d)\.", r".norm\1."),
-        (r"\.attn\.in_proj_", ".attn.qkv."),
-        (r"\.attn\.out_proj\.", ".attn.proj."),
-        (r"\.mlp\.c_fc\.", ".mlp.fc1."),
-        (r"\.mlp\.c_proj\.", ".mlp.fc2."),
-        prefix=prefix,
-    )
+        state_dict, (r"^conv1\.", "patch_embed.proj."), (r"^class_embedding$", "cls_token"),
+        (r"^positional_embedding$", "pos_embed"), (r"^ln_pre\.", "norm_pre."), (r"^ln_post\.", "norm."),
+        (r"^transformer\.resblocks\.", "blocks."), (r"\.ln_(\d)\.", r".norm\1."), (r"\.attn\.in_proj_", ".attn.qkv."),
+        (r"\.attn\.out_proj\.", ".attn.proj."), (r"\.mlp\.c_fc\.", ".mlp.fc1."), (r"\.mlp\.c_proj\.", ".mlp.fc2."),
+        prefix=prefix)
     if "cls_token" in out:
         out["cls_token"] = out["cls_token"].reshape(1, 1, -1)
     out["pos_embed"] = out["pos_embed"][None]
-    projection = out.pop("proj", None)
-    if projection is not None:
-        out["head.weight"] = projection.T
-        out["head.bias"] = torch.zeros(projection.shape[1])
-    return out
+    return out if "proj" not in out else out | as_classifier(out.pop("proj").T)
+
+
+def as_classifier(projection: Tensor) -> StateDict:
+    """A classifier without bias: the projection (out, in) of an image tower."""
+    return {"head.weight": projection, "head.bias": torch.zeros(projection.shape[0])}
 
 
 def from_open_clip_trunk(state_dict: StateDict, model: nn.Module) -> StateDict:
     """OpenCLIP around a tower of timm's."""
-    is_wrapped = any(key.startswith("module.") for key in state_dict)
-    prefix = "module.visual.trunk." if is_wrapped else "visual.trunk."
-    out = rename_keys(state_dict, prefix=prefix)
+    wrapper = "module." if any(key.startswith("module.") for key in state_dict) else ""
+    out = rename_keys(state_dict, prefix=f"{wrapper}visual.trunk.")
     projection = state_dict.get("visual.head.proj.weight")
-    if projection is not None and isinstance(model.get_classifier(), nn.Linear):
-        out["head.weight"], out["head.bias"] = projection, torch.zeros(projection.shape[0])
-    return out
+    is_wanted = projection is not None and isinstance(model.get_classifier(), nn.Linear)
+    return out | as_classifier(projection) if is_wanted else out  # type: ignore[arg-type]
 
 
 def _from_dinov2(state_dict: StateDict, model: nn.Module) -> StateDict:
@@ -658,37 +524,15 @@ def _from_dinov2(state_dict: StateDict, model: nn.Module) -> StateDict:
     return out
 
 
-def _from_aimv2(state_dict: StateDict, model: nn.Module) -> StateDict:
-    return rename_keys(
-        state_dict,
-        (r"^preprocessor\.patchifier\.", "patch_embed."),
-        (r"^preprocessor\.pos_embed", "pos_embed"),
-        (r"^trunk\.", ""),
-        (r"^post_trunk_norm\.", "norm."),
-        (r"norm_(\d)", r"norm\1"),
-        (r"\.mlp\.fc1\.", ".mlp.fc1_g."),
-        (r"\.mlp\.fc3\.", ".mlp.fc1_x."),
-    )
-
-
 def _from_beit3(state_dict: StateDict, model: nn.Module) -> StateDict:
     """BEiT-3's image part: the vision experts of its encoder, with separate projections joined."""
     renamed = rename_keys(
-        state_dict,
-        (r"^vision_embed\.proj\.", "patch_embed.proj."),
-        (r"^vision_embed\.cls_token$", "cls_token"),
-        (r"^encoder\.embed_positions\.A\.weight$", "pos_embed"),
-        (r"^encoder\.layer_norm\.A\.", "norm."),
-        (r"^encoder\.layers\.", "blocks."),
-        (r"\.self_attn_layer_norm\.A\.", ".norm1."),
-        (r"\.final_layer_norm\.A\.", ".norm2."),
-        (r"\.self_attn\.inner_attn_ln\.A\.", ".attn.norm."),
-        (r"\.self_attn\.out_proj\.A\.", ".attn.proj."),
-        (r"\.self_attn\.([qkv])_proj\.A\.", r".attn.\1."),
-        (r"\.ffn\.A\.ffn_layernorm\.", ".mlp.norm."),
-        (r"\.ffn\.A\.", ".mlp."),
-        prefix="beit3.",
-    )
+        state_dict, (r"^vision_embed\.proj\.", "patch_embed.proj."), (r"^vision_embed\.cls_token$", "cls_token"),
+        (r"^encoder\.embed_positions\.A\.weight$", "pos_embed"), (r"^encoder\.layer_norm\.A\.", "norm."),
+        (r"^encoder\.layers\.", "blocks."), (r"\.self_attn_layer_norm\.A\.", ".norm1."),
+        (r"\.final_layer_norm\.A\.", ".norm2."), (r"\.self_attn\.inner_attn_ln\.A\.", ".attn.norm."),
+        (r"\.self_attn\.out_proj\.A\.", ".attn.proj."), (r"\.self_attn\.([qkv])_proj\.A\.", r".attn.\1."),
+        (r"\.ffn\.A\.ffn_layernorm\.", ".mlp.norm."), (r"\.ffn\.A\.", ".mlp."), prefix="beit3.")
     out = {key: value for key, value in renamed.items()
            if ".B." not in key and not key.startswith(("text_embed", "vision_embed"))}
     for key in [key for key in out if ".attn.q." in key]:
@@ -698,10 +542,7 @@ def _from_beit3(state_dict: StateDict, model: nn.Module) -> StateDict:
     if "norm.weight" in out and isinstance(model.norm, nn.Identity):
         for kind in ("weight", "bias"):
             out[f"fc_norm.{kind}"] = out.pop(f"norm.{kind}")
-    for key, value in state_dict.items():
-        if key.startswith(("head.", "fc_norm.")):
-            out[key] = value
-    return out
+    return out | {key: value for key, value in state_dict.items() if key.startswith(("head.", "fc_norm."))}
 
 
 def _from_radio(state_dict: StateDict, model: nn.Module) -> StateDict:
@@ -746,25 +587,14 @@ def jax_keys(state_dict: StateDict) -> StateDict:
             arrays[key.replace("encoderblock", f"encoderblock_{index}")] = value
     arrays = {key: _from_jax_array(key, value) for key, value in arrays.items()}
     renamed = rename_keys(
-        arrays,
-        (r"^embedding/", "patch_embed.proj/"),
-        (r"^cls$", "cls_token"),
-        (r"^(?:Transformer/posembed_input/)?pos_embedding$", "pos_embed"),
-        (r"^Transformer/encoder_norm/", "norm/"),
-        (r"^Transformer/encoderblock_(\d+)/", r"blocks.\1."),
-        (r"^MAPHead_0/probe$", "attn_pool.latent"),
-        (r"^MAPHead_0/MultiHeadDotProductAttention_0/", "attn_pool."),
-        (r"^MAPHead_0/LayerNorm_0/", "attn_pool.norm/"),
-        (r"^MAPHead_0/", "attn_pool."),
-        (r"MultiHeadDotProductAttention_\d/", "attn."),
+        arrays, (r"^embedding/", "patch_embed.proj/"), (r"^cls$", "cls_token"),
+        (r"^(?:Transformer/posembed_input/)?pos_embedding$", "pos_embed"), (r"^Transformer/encoder_norm/", "norm/"),
+        (r"^Transformer/encoderblock_(\d+)/", r"blocks.\1."), (r"^MAPHead_0/probe$", "attn_pool.latent"),
+        (r"^MAPHead_0/MultiHeadDotProductAttention_0/", "attn_pool."), (r"^MAPHead_0/LayerNorm_0/", "attn_pool.norm/"),
+        (r"^MAPHead_0/", "attn_pool."), (r"MultiHeadDotProductAttention_\d/", "attn."),
         (r"MlpBlock_\d/Dense_0/", "mlp.fc1/"),  # Flax numbers submodules by their kind, or all together
-        (r"MlpBlock_\d/Dense_1/", "mlp.fc2/"),
-        (r"LayerNorm_0/", "norm1/"),
-        (r"LayerNorm_\d/", "norm2/"),
-        (r"\bout/", "proj/"),
-        (r"/(?:kernel|scale)$", ".weight"),
-        (r"/bias$", ".bias"),
-    )
+        (r"MlpBlock_\d/Dense_1/", "mlp.fc2/"), (r"LayerNorm_0/", "norm1/"), (r"LayerNorm_\d/", "norm2/"),
+        (r"\bout/", "proj/"), (r"/(?:kernel|scale)$", ".weight"), (r"/bias$", ".bias"))
     own = ("patch_embed.", "cls_token", "pos_embed", "blocks.", "norm.", "attn_pool.", "head.")  # not a text tower's
     out = {key: value for key, value in renamed.items() if key.startswith(own)}
     for key in [key for key in out if ".query." in key]:
@@ -798,12 +628,20 @@ def begins(*prefixes: str) -> Callable[[Mapping[str, Any]], bool]:
 
 
 VisionTransformer.key_maps = (
-    KeyMap("torchvision", has("encoder.pos_embedding"), _from_torchvision),
+    KeyMap.renaming(
+        "torchvision", "encoder.pos_embedding", (r"^conv_proj\.", "patch_embed.proj."), (r"^class_token$", "cls_token"),
+        (r"^encoder\.pos_embedding$", "pos_embed"), (r"^encoder\.layers\.encoder_layer_(\d+)\.", r"blocks.\1."),
+        (r"\.ln_(\d)\.", r".norm\1."), (r"\.self_attention\.in_proj_", ".attn.qkv."),
+        (r"\.self_attention\.out_proj\.", ".attn.proj."), (r"\.mlp\.(?:0|linear_1)\.", ".mlp.fc1."),
+        (r"\.mlp\.(?:3|linear_2)\.", ".mlp.fc2."), (r"^encoder\.ln\.", "norm."), (r"^heads\.(?:head|0)\.", "head.")),
     KeyMap("clip", has("visual.class_embedding", "module.visual.class_embedding"), _from_clip),
     KeyMap("open_clip", begins("visual.trunk.", "module.visual.trunk."), from_open_clip_trunk),
     KeyMap("dinov2", has("mask_token", "vision_encoder.mask_token"), _from_dinov2),
     KeyMap("beit3", begins("beit3."), _from_beit3),
-    KeyMap("aimv2", has("preprocessor.patchifier.proj.weight"), _from_aimv2),
+    KeyMap.renaming(
+        "aimv2", "preprocessor.patchifier.proj.weight", (r"^preprocessor\.patchifier\.", "patch_embed."),
+        (r"^preprocessor\.pos_embed", "pos_embed"), (r"^trunk\.", ""), (r"^post_trunk_norm\.", "norm."),
+        (r"norm_(\d)", r"norm\1"), (r"\.mlp\.fc1\.", ".mlp.fc1_g."), (r"\.mlp\.fc3\.", ".mlp.fc1_x.")),
     KeyMap("radio", begins("radio_model.model."), _from_radio),
     KeyMap("jax", lambda keys: any(key.endswith("embedding/kernel") for key in keys), _from_jax),
 )

@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 from ..layers.activations import ActLayer
@@ -28,7 +27,8 @@ from ..registry import register_model
 from .base import ImageModel, KeyMap, StateDict, Step, rename_keys
 from .resnet import Bottleneck, ResNet
 from .resnetv2 import ResNetV2, block_path, create_resnetv2_stem
-from .vision_transformer import VisionTransformer, _from_jax
+from .tokens import LARGE, SMALL, TINY, sized_by_name
+from .vision_transformer import VisionTransformer, _from_jax, as_classifier
 
 if TYPE_CHECKING:
     from ._variants.vision_transformer_hybrid import *
@@ -45,12 +45,9 @@ class ConvStem(nn.Sequential):
     Shapes: (B, in_chans, H, W) -> (B, channels[-1], H', W').
 
     Args:
-        in_chans: Channels of the image.
         depth: Number of convolutions.
         channels: Of each; one number is the last's, and each has half of the next.
-        kernel_size, padding: Of each, or of all.
-        stride: Of each.
-        norm_layer, act_layer: What stands between them.
+        kernel_size, padding: Of each, or of all; stride: of each.
 
     Raises:
         ValueError: There is not a number for each convolution.
@@ -139,28 +136,21 @@ _STEM, _R26, _R50_3, _R50 = (
     dict(backbone=partial(_resnetv2, layers=layers)) for layers in ((), (2, 2, 2, 2), (3, 4, 9), (3, 4, 6, 3)))
 _R26D, _R50D, _R50D_3 = (
     dict(backbone=partial(_resnet, layers=layers)) for layers in ((2, 2, 2, 2), (3, 4, 6, 3), (3, 4, 6)))
-_TINY = dict(patch_size=8, embed_dim=192, depth=12, num_heads=3)
-_SMALL = dict(embed_dim=384, depth=12, num_heads=6)
+_TINY = dict(TINY, patch_size=8)
 _SHALLOW = dict(depth=8, num_heads=8, mlp_ratio=3)
-_LARGE = dict(embed_dim=1024, depth=24, num_heads=16)
-_384 = dict(img_size=384)
 
-register_model.variants(__name__, HybridVisionTransformer, {
-    "vit_tiny_r_s16_p8_224": (_TINY, _STEM),
-    "vit_tiny_r_s16_p8_384": (_TINY, _STEM, _384),
-    "vit_small_r26_s32_224": (_SMALL, _R26),
-    "vit_small_r26_s32_384": (_SMALL, _R26, _384),
+register_model.variants(__name__, HybridVisionTransformer, sized_by_name({
+    "vit_tiny_r_s16_p8_224 vit_tiny_r_s16_p8_384": (_TINY, _STEM),
+    "vit_small_r26_s32_224 vit_small_r26_s32_384": (SMALL, _R26),
     "vit_base_r26_s32_224": _R26,
-    "vit_base_r50_s16_224": _R50_3,
-    "vit_base_r50_s16_384": (_R50_3, _384),
-    "vit_large_r50_s32_224": (_LARGE, _R50),
-    "vit_large_r50_s32_384": (_LARGE, _R50, _384),
+    "vit_base_r50_s16_224 vit_base_r50_s16_384": _R50_3,
+    "vit_large_r50_s32_224 vit_large_r50_s32_384": (LARGE, _R50),
     "vit_small_resnet26d_224": (_SHALLOW, _R26D),
     "vit_small_resnet50d_s16_224": (_SHALLOW, _R50D_3),
     "vit_base_resnet26d_224": _R26D,
     "vit_base_resnet50d_224": _R50D,
     "vit_base_mci_224": dict(no_embed_class=True, embed_args=dict(proj=False), backbone=_mobileclip),
-})
+}))
 
 
 # --- foreign checkpoints
@@ -169,32 +159,23 @@ register_model.variants(__name__, HybridVisionTransformer, {
 def _from_mobileclip(state_dict: StateDict, model: nn.Module) -> StateDict:
     """MobileCLIP's image tower; its projection becomes a classifier without bias."""
     out = rename_keys(
-        state_dict,
-        (r"^patch_emb\.", "patch_embed.backbone."), (r"\.block\.conv\.", ".conv."), (r"\.block\.norm\.", ".bn."),
+        state_dict, (r"^patch_emb\.", "patch_embed.backbone."),
+        (r"\.block\.conv\.", ".conv."), (r"\.block\.norm\.", ".bn."),
         (r"^pos_embed\.pos_embed\.pos_embed$", "pos_embed"), (r"^post_transformer_norm\.", "norm."),
         (r"^transformer\.", "blocks."), (r"\.qkv_proj\.", ".qkv."), (r"\.out_proj\.", ".proj."),
         (r"\.pre_norm_mha\.0\.", ".norm1."), (r"\.pre_norm_mha\.1\.", ".attn."), (r"\.pre_norm_ffn\.0\.", ".norm2."),
-        (r"\.pre_norm_ffn\.1\.", ".mlp.fc1."), (r"\.pre_norm_ffn\.4\.", ".mlp.fc2."),
-        prefix="image_encoder.model.",
-    )
+        (r"\.pre_norm_ffn\.1\.", ".mlp.fc1."), (r"\.pre_norm_ffn\.4\.", ".mlp.fc2."), prefix="image_encoder.model.")
     out["pos_embed"] = out["pos_embed"].squeeze(0)
-    projection = out.pop("classifier.proj")
-    out["head.weight"], out["head.bias"] = projection.T, torch.zeros(projection.shape[1])
-    return out
+    return out | as_classifier(out.pop("classifier.proj").T)
 
 
 def _from_jax_hybrid(state_dict: StateDict, model: Any) -> StateDict:
     """vision_transformer's arrays of R+ViT: those of the ResNet beside the transformer's."""
     stem = "patch_embed.backbone." + ("stem." if isinstance(model.patch_embed.backbone, ImageModel) else "")
     return _from_jax(rename_keys(
-        state_dict,
-        (r"\bconv_root/", f"{stem}conv/"),
-        (r"\bgn_root/", f"{stem}norm/"),
+        state_dict, (r"\bconv_root/", f"{stem}conv/"), (r"\bgn_root/", f"{stem}norm/"),
         (r"\bblock(\d+)/unit(\d+)/", lambda found: f"patch_embed.backbone.{block_path(found)}"),
-        (r"\bconv_proj/", "downsample.conv/"),
-        (r"\bgn_proj/", "downsample.norm/"),
-        (r"\bgn(\d)/", r"norm\1/"),
-    ), model)
+        (r"\bconv_proj/", "downsample.conv/"), (r"\bgn_proj/", "downsample.norm/"), (r"\bgn(\d)/", r"norm\1/")), model)
 
 
 HybridVisionTransformer.key_maps = (

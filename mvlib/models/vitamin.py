@@ -19,6 +19,7 @@ from ..layers.helpers import make_divisible, placeable
 from ..layers.norm import LayerNorm2d, NormLayer, get_norm_act_layer, get_norm_layer
 from ..layers.weight_init import fan_out_normal_
 from ..registry import register_model
+from .tokens import sized_by_name
 from .vision_transformer_hybrid import HybridVisionTransformer
 
 if TYPE_CHECKING:
@@ -216,20 +217,11 @@ def _preset(dims: tuple[int, int, int], depth: int, num_heads: int, **others: An
 
 _LARGE = _preset((160, 320, 1024), 31, 16)
 _XLARGE = _preset((192, 384, 1152), 32, 16, pos_embed="none")
-_256, _336, _384 = (dict(img_size=size) for size in (256, 336, 384))
 
-register_model.variants(__name__, ViTamin, {
+register_model.variants(__name__, ViTamin, sized_by_name({
     "vitamin_small_224": _preset((64, 128, 384), 14, 6),
     "vitamin_base_224": _preset((128, 256, 768), 14, 12),
-    "vitamin_large_224": _LARGE,
-    "vitamin_large_256": (_LARGE, _256),
-    "vitamin_large_336": (_LARGE, _336),
-    "vitamin_large_384": (_LARGE, _384),
-    "vitamin_large2_224": _LARGE,
-    "vitamin_large2_256": (_LARGE, _256),
-    "vitamin_large2_336": (_LARGE, _336),
-    "vitamin_large2_384": (_LARGE, _384),
-    "vitamin_xlarge_256": (_XLARGE, _256),
-    "vitamin_xlarge_336": (_XLARGE, _336),
-    "vitamin_xlarge_384": (_XLARGE, _384),
-})
+    "vitamin_large_224 vitamin_large_256 vitamin_large_336 vitamin_large_384": _LARGE,
+    "vitamin_large2_224 vitamin_large2_256 vitamin_large2_336 vitamin_large2_384": _LARGE,
+    "vitamin_xlarge_256 vitamin_xlarge_336 vitamin_xlarge_384": _XLARGE,
+}))
