@@ -20,7 +20,25 @@ __all__ = [
 ]
 
 
-class PatchEmbed(nn.Module):
+class PatchGrid(nn.Module):
+    """What cuts images into patches of `patch_size` (height, width), and with `dynamic_img_pad` pads them."""
+
+    patch_size: tuple[int, int]
+    dynamic_img_pad: bool = False
+
+    def feat_ratio(self, as_scalar: bool = True) -> int | tuple[int, int]:
+        """Stride of the patch grid with respect to the image; of rows and columns unless `as_scalar`."""
+        return max(self.patch_size) if as_scalar else self.patch_size
+
+    def dynamic_feat_size(self, img_size: Sequence[int]) -> tuple[int, int]:
+        """Rows and columns of the patch grid for an image of (height, width)."""
+        height, width = img_size[0], img_size[1]
+        if self.dynamic_img_pad:
+            return -(-height // self.patch_size[0]), -(-width // self.patch_size[1])
+        return height // self.patch_size[0], width // self.patch_size[1]
+
+
+class PatchEmbed(PatchGrid):
     """Cut an image into patches and embed each linearly; keys `proj`, `norm` (if given).
 
     Shapes: (B, in_chans, H, W) -> (B, rows * columns, embed_dim), or (B, rows, columns, embed_dim) for "NHWC".
@@ -92,17 +110,6 @@ class PatchEmbed(nn.Module):
             old.weight = nn.Parameter(weight, old.weight.requires_grad)
             old.kernel_size = old.stride = self.patch_size
         self._set_img_size(self.img_size if img_size is None else img_size)
-
-    def feat_ratio(self, as_scalar: bool = True) -> int | tuple[int, int]:
-        """Stride of the patch grid with respect to the image; of rows and columns unless `as_scalar`."""
-        return max(self.patch_size) if as_scalar else self.patch_size
-
-    def dynamic_feat_size(self, img_size: Sequence[int]) -> tuple[int, int]:
-        """Rows and columns of the patch grid for an image of (height, width)."""
-        height, width = img_size[0], img_size[1]
-        if self.dynamic_img_pad:
-            return -(-height // self.patch_size[0]), -(-width // self.patch_size[1])
-        return height // self.patch_size[0], width // self.patch_size[1]
 
     def forward(self, x: Tensor) -> Tensor:
         expected = self.img_size if self.strict_img_size else None

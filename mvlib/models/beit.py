@@ -22,7 +22,7 @@ from ..layers.norm import LayerNorm, NormLayer, get_norm_layer
 from ..layers.patch_embed import PatchEmbed
 from ..layers.rel_pos import RelPosTable
 from ..registry import register_model
-from .tokens import LARGE, TokenModel, sized_by_name
+from .tokens import TokenModel, sized_by_name
 
 if TYPE_CHECKING:
     from ._variants.beit import *
@@ -204,11 +204,9 @@ class Beit(TokenModel):
 
 
 _BIASES = dict(use_abs_pos_emb=False, use_rel_pos_bias=True, init_values=1e-5)
-_LARGE = dict(_BIASES, **LARGE)
 
 register_model.variants(__name__, Beit, sized_by_name({
     "beit_base_patch16_224 beit_base_patch16_384": (_BIASES, dict(init_values=0.1)),
-    "beit_large_patch16_224 beit_large_patch16_384 beit_large_patch16_512": _LARGE,
-    "beitv2_base_patch16_224": _BIASES,
-    "beitv2_large_patch16_224": _LARGE,
+    "beit_large_patch16_224 beit_large_patch16_384 beit_large_patch16_512": _BIASES,
+    "beitv2_base_patch16_224 beitv2_large_patch16_224": _BIASES,
 }))

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..registry import register_model
 from .distilled import Distilled
-from .tokens import BASE, HUGE, LARGE, MEDIUM, SMALL, TINY, sized_by_name
+from .tokens import sized_by_name
 from .vision_transformer import VisionTransformer
 
 if TYPE_CHECKING:
@@ -48,17 +48,11 @@ class VisionTransformerDistilled(Distilled, VisionTransformer):
 _DEIT3 = dict(no_embed_class=True, init_values=1e-6)
 
 register_model.variants(__name__, VisionTransformer, sized_by_name({
-    "deit_tiny_patch16_224": TINY,
-    "deit_small_patch16_224": SMALL,
-    "deit_base_patch16_224 deit_base_patch16_384": BASE,
-    "deit3_small_patch16_224 deit3_small_patch16_384": (SMALL, _DEIT3),
-    "deit3_medium_patch16_224": (MEDIUM, _DEIT3),
-    "deit3_base_patch16_224 deit3_base_patch16_384": (BASE, _DEIT3),
-    "deit3_large_patch16_224 deit3_large_patch16_384": (LARGE, _DEIT3),
-    "deit3_huge_patch14_224": (HUGE, _DEIT3),
+    "deit_tiny_patch16_224 deit_small_patch16_224 deit_base_patch16_224 deit_base_patch16_384": {},
+    "deit3_small_patch16_224 deit3_small_patch16_384 deit3_medium_patch16_224 deit3_base_patch16_224 "
+    "deit3_base_patch16_384 deit3_large_patch16_224 deit3_large_patch16_384 deit3_huge_patch14_224": _DEIT3,
 }))
 register_model.variants(__name__, VisionTransformerDistilled, sized_by_name({
-    "deit_tiny_distilled_patch16_224": TINY,
-    "deit_small_distilled_patch16_224": SMALL,
-    "deit_base_distilled_patch16_224 deit_base_distilled_patch16_384": BASE,
+    "deit_tiny_distilled_patch16_224 deit_small_distilled_patch16_224 deit_base_distilled_patch16_224 "
+    "deit_base_distilled_patch16_384": {},
 }))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,14 +23,13 @@ from torch import Tensor, nn
 from .. import registry
 from ..layers.attention_pool import AttentionPoolLatent
 from ..layers.drop import PatchDropoutWithIndices, drop_path_rates
-from ..layers.helpers import to_2tuple
 from ..layers.norm import LayerNorm, NormLayer, RmsNorm, get_norm_layer
 from ..layers.patch_embed import PatchEmbed
-from ..layers.rope import apply_keep_indices_nlc, create_rope_embed
+from ..layers.rope import apply_keep_indices_nlc
 from ..registry import register_model
 from .base import KeyMap, StateDict, Step, rename_keys
-from .eva_blocks import EvaBlock, EvaBlockPostNorm
-from .tokens import BASE, BETWIXT, LARGE, MEDIUM, SMALL, TINY, MaskedTokenModel, sized_by_name
+from .eva_blocks import EvaBlock, EvaBlockPostNorm, make_rope
+from .tokens import SIZES, MaskedTokenModel, sized_by_name
 from .vision_transformer import begins, clip_keys, from_open_clip_trunk, has
 
 if TYPE_CHECKING:
@@ -45,22 +44,12 @@ class Eva(MaskedTokenModel):
     Shapes: (B, in_chans, H, W) -> (B, num_classes); features are (B, prefix tokens + patches, embed_dim).
 
     Args:
-        img_size: Side, or (height, width), in pixels; it determines the position embedding.
-        patch_size: Side, or (height, width), of a patch.
-        global_pool: "avg", "max", "avgmax" (over patches), "token" (the class token), "map" (attention from a learned
-            query to all tokens), or "" for none.
-        embed_dim: Channels of a token.
-        depth: Number of blocks.
-        num_heads: Attention heads.
+        global_pool: "map" pools the prefix, too.
         num_kv_heads: Heads of keys and values, or those of each block; needs `attn_type` "rope" and no `qkv_fused`.
-        qkv_bias, qkv_fused, qk_norm, mlp_ratio, swiglu_mlp, swiglu_align_to, scale_mlp, scale_attn_inner, attn_type,
-            init_values, attn_only_layer_scale: See `EvaBlock`.
-        pos_drop_rate, patch_drop_rate: Dropout after the position embedding, and of whole patches.
-        proj_drop_rate, attn_drop_rate: Dropout in the blocks.
+        qkv_bias, qkv_fused, qk_norm, swiglu_mlp, swiglu_align_to, scale_mlp, scale_attn_inner, attn_type,
+            attn_only_layer_scale: See `EvaBlock`.
         norm_layer: Norm of the blocks and of the final features.
-        class_token: Whether there is a class token.
         num_reg_tokens: Number of register tokens.
-        no_embed_class: Prefix tokens have no learned position.
         use_abs_pos_emb, use_rot_pos_emb: Whether positions are learned, and rotary.
         rope_type: "cat" (rows and columns), "mixed" (learned), "dinov3", or "mrope", see `create_rope_embed`.
         rope_grid_offset, rope_grid_indexing, rope_temperature, rope_rotate_half, rope_shift_coords,
@@ -70,9 +59,7 @@ class Eva(MaskedTokenModel):
         use_post_transformer_norm: Norm after the last block; by default where there is no `use_fc_norm`.
         use_fc_norm: Norm behind the pooling; by default where patches are pooled by mean.
         attn_pool_num_heads, attn_pool_mlp_ratio: Of the pooling by attention; the blocks' unless given.
-        dynamic_img_size: Take images of any size that patches divide; position embeddings are resampled.
-        dynamic_img_pad: Pad images to a multiple of the patch size.
-        head_init_scale: Factor on the classifier's initial weights.
+        others: As `SequenceModel` explains them.
 
     Raises:
         ValueError: An option has an unknown value, or one that does not fit another's.
@@ -106,9 +93,7 @@ class Eva(MaskedTokenModel):
         super().__init__()
         norm = get_norm_layer(norm_layer) or LayerNorm
         rotate_half = rope_rotate_half or rope_type == "mrope"
-        self.in_chans = in_chans
-        self.dynamic_img_size = dynamic_img_size
-        self.head_init_scale = head_init_scale
+        self.in_chans, self.dynamic_img_size, self.head_init_scale = in_chans, dynamic_img_size, head_init_scale
         patch_embed = PatchEmbed(
             img_size, patch_size, in_chans, embed_dim, bias=not use_pre_transformer_norm,
             output_fmt="NHWC" if dynamic_img_size else "NLC", strict_img_size=not dynamic_img_size,
@@ -119,21 +104,11 @@ class Eva(MaskedTokenModel):
         self.patch_drop = PatchDropoutWithIndices(  # type: ignore[assignment]
             patch_drop_rate, self.num_prefix_tokens) if patch_drop_rate > 0 else None
         self.rope_mixed = use_rot_pos_emb and rope_type == "mixed"
-        self.rope: Any = None
-        if use_rot_pos_emb:
-            own: dict[Any, dict[str, Any]] = {
-                "cat": dict(in_pixels=False, grid_offset=rope_grid_offset,
-                            ref_feat_shape=None if ref_feat_shape is None else to_2tuple(ref_feat_shape)),
-                "dinov3": dict(grid_offset=rope_grid_offset),
-                "mixed": dict(depth=depth),
-                "mrope": {} if rope_mrope_section is None else dict(mrope_section=rope_mrope_section)}
-            if rope_type not in own:
-                raise ValueError(f"unknown rope_type {rope_type!r}; known: {', '.join(own)}")
-            self.rope = create_rope_embed(
-                str(rope_type), embed_dim, num_heads, temperature=rope_temperature,
-                feat_shape=None if dynamic_img_size else patch_embed.grid_size, grid_indexing=rope_grid_indexing,
-                rotate_half=rotate_half, shift_coords=rope_shift_coords, jitter_coords=rope_jitter_coords,
-                rescale_coords=rope_rescale_coords, **own[rope_type])
+        self.rope: Any = make_rope(
+            str(rope_type), embed_dim, num_heads, depth, ref_feat_shape, rope_grid_offset, rope_mrope_section,
+            temperature=rope_temperature, feat_shape=None if dynamic_img_size else patch_embed.grid_size,
+            grid_indexing=rope_grid_indexing, rotate_half=rotate_half, shift_coords=rope_shift_coords,
+            jitter_coords=rope_jitter_coords, rescale_coords=rope_rescale_coords) if use_rot_pos_emb else None
         self.shared = tuple(f"rope_{i}" for i in range(depth)) if self.rope_mixed else ("rope",)
         del self.norm_pre  # it follows the rotary embedding
         self.norm_pre = norm(embed_dim) if use_pre_transformer_norm else nn.Identity()
@@ -162,9 +137,9 @@ class Eva(MaskedTokenModel):
         self.init_weights()
 
     def stem(self) -> tuple[list[Step], int]:
-        steps = [Step("patch_embed"), Step("_pos_embed", gives=("rope",)), Step("norm_pre")]
         each = [Step("_of_each_block", takes=("rope",), gives=self.shared)] if self.rope_mixed else []
-        return steps[:2] + each + steps[2:], super().stem()[1]
+        steps = [Step("patch_embed"), Step("_pos_embed", gives=("rope",)), *each, Step("norm_pre")]
+        return steps, super().stem()[1]
 
     def taken_by_block(self, index: int) -> tuple[str, ...]:
         return self.shared[index:index + 1] if self.rope_mixed else self.shared
@@ -207,11 +182,6 @@ class Eva(MaskedTokenModel):
     def init_weights(self, needs_reset: bool = True) -> None:  # type: ignore[override]  # there is one scheme
         super().init_weights(needs_reset=needs_reset)
 
-    def init_module(self, name: str, module: nn.Module) -> None:
-        super().init_module(name, module)
-        if name == "head" and self.head_init_scale and isinstance(module, nn.Linear):
-            module.weight.mul_(self.head_init_scale)
-
     def fit_state_dict(self, state_dict: StateDict) -> StateDict:
         """As every token model's, without the tables of rotary embeddings, which are computed."""
         return super().fit_state_dict({
@@ -236,6 +206,7 @@ _PE_CLASS = dict(_PE, rope_grid_offset=1.0)
 _PE_GIGANTIC = dict(
     _PE, embed_dim=1536, depth=50, num_heads=16, mlp_ratio=8960 / 1536, class_token=False, ref_feat_shape=(32, 32))
 _PE_CORE = dict(global_pool="map", attn_pool_num_heads=8, attn_pool_mlp_ratio=4.0)
+_PE_CORE_CLASS = dict(_PE_CLASS, **_PE_CORE, ref_feat_shape=(24, 24))
 _PE_MAPS = dict(use_post_transformer_norm=False, use_fc_norm=False, ref_feat_shape=(32, 32))
 _LANG = dict(_PE_MAPS, init_values=0.1)
 
@@ -252,10 +223,8 @@ _DINO = dict(
 _DINOV3 = dict(_DINO, img_size=256, init_values=1e-5, num_reg_tokens=4, norm_layer=partial(LayerNorm, eps=1e-5))
 _NO_BIAS = dict(qkv_bias=False)
 _GATED = dict(swiglu_mlp=True, swiglu_align_to=8)
-_DINOV3_SIZES: dict[str, tuple[dict[str, Any], ...]] = {
-    "small": (SMALL,), "small_plus": (SMALL, _GATED), "base": (BASE,), "large": (LARGE,),
-    "huge_plus": (dict(embed_dim=1280, depth=32, num_heads=20), _GATED),
-}
+_DINOV3_SIZES: dict[str, dict[str, Any]] = {
+    "small": {}, "small_plus": _GATED, "base": {}, "large": {}, "huge_plus": dict(_GATED, num_heads=20)}
 _LINGBOT = dict(_DINOV3, img_size=512, global_pool="token")
 
 
@@ -271,43 +240,31 @@ def _sapiens2(embed_dim: int, depth: int, num_heads: int) -> dict[str, Any]:
 register_model.variants(__name__, Eva, sized_by_name({
     "eva_giant_patch14_224 eva_giant_patch14_336 eva_giant_patch14_560": _GIANT,
     "eva_giant_patch14_clip_224": (_GIANT, dict(global_pool="token")),
-    "eva02_tiny_patch14_224 eva02_tiny_patch14_336": (TINY, _EVA02),
-    "eva02_small_patch14_224 eva02_small_patch14_336": (SMALL, _EVA02),
-    "eva02_base_patch14_224 eva02_base_patch14_448": (BASE, _EVA02_NORMED),
-    "eva02_large_patch14_224 eva02_large_patch14_448": (LARGE, _EVA02_NORMED),
-    "eva02_base_patch16_clip_224": (BASE, _CLIP),
-    "eva02_large_patch14_clip_224 eva02_large_patch14_clip_336": (LARGE, _CLIP),
+    "eva02_tiny_patch14_224 eva02_tiny_patch14_336 eva02_small_patch14_224 eva02_small_patch14_336": _EVA02,
+    "eva02_base_patch14_224 eva02_base_patch14_448 eva02_large_patch14_224 eva02_large_patch14_448": _EVA02_NORMED,
+    "eva02_base_patch16_clip_224 eva02_large_patch14_clip_224 eva02_large_patch14_clip_336": _CLIP,
     "eva02_enormous_patch14_clip_224": dict(
         embed_dim=1792, depth=64, num_heads=16, mlp_ratio=15360 / 1792, use_post_norm=True, global_pool="token"),
-    "vit_medium_patch16_rope_reg1_gap_256": (MEDIUM, _REG1_GAP),
-    "vit_mediumd_patch16_rope_reg1_gap_256": (MEDIUM, _REG1_GAP, _NO_BIAS, dict(depth=20)),
-    "vit_betwixt_patch16_rope_reg4_gap_256": (BETWIXT, _REG1_GAP, dict(num_reg_tokens=4)),
-    "vit_base_patch16_rope_reg1_gap_256": (BASE, _REG1_GAP),
-    "vit_pe_core_tiny_patch16_384": (TINY, _PE_CLASS, _PE_CORE, dict(ref_feat_shape=(24, 24))),
-    "vit_pe_core_small_patch16_384": (SMALL, _PE_CLASS, _PE_CORE, dict(ref_feat_shape=(24, 24))),
-    "vit_pe_core_base_patch16_224": (BASE, _PE_CLASS, _PE_CORE, dict(ref_feat_shape=(14, 14))),
-    "vit_pe_core_large_patch14_336": (LARGE, _PE_CLASS, _PE_CORE, dict(ref_feat_shape=(24, 24))),
+    "vit_medium_patch16_rope_reg1_gap_256 vit_base_patch16_rope_reg1_gap_256": _REG1_GAP,
+    "vit_mediumd_patch16_rope_reg1_gap_256": (SIZES["medium"], _REG1_GAP, _NO_BIAS, dict(depth=20)),
+    "vit_betwixt_patch16_rope_reg4_gap_256": (_REG1_GAP, dict(num_reg_tokens=4)),
+    "vit_pe_core_tiny_patch16_384 vit_pe_core_small_patch16_384 vit_pe_core_large_patch14_336": _PE_CORE_CLASS,
+    "vit_pe_core_base_patch16_224": (_PE_CORE_CLASS, dict(ref_feat_shape=(14, 14))),
     "vit_pe_core_gigantic_patch14_448": (_PE_GIGANTIC, _PE_CORE),
-    "vit_pe_lang_large_patch14_448": (LARGE, _PE_CLASS, _LANG, dict(depth=23)),
+    "vit_pe_lang_large_patch14_448": (_PE_CLASS, _LANG, dict(depth=23)),
     "vit_pe_lang_gigantic_patch14_448": (_PE_GIGANTIC, _LANG, dict(depth=47)),
-    "vit_pe_spatial_tiny_patch16_512": (TINY, _PE_CLASS, _PE_MAPS),
-    "vit_pe_spatial_small_patch16_512": (SMALL, _PE_CLASS, _PE_MAPS),
-    "vit_pe_spatial_base_patch16_512": (BASE, _PE_CLASS, _PE_MAPS),
-    "vit_pe_spatial_large_patch14_448": (LARGE, _PE_CLASS, _PE_MAPS),
+    "vit_pe_spatial_tiny_patch16_512 vit_pe_spatial_small_patch16_512 vit_pe_spatial_base_patch16_512 "
+    "vit_pe_spatial_large_patch14_448": (_PE_CLASS, _PE_MAPS),
     "vit_pe_spatial_gigantic_patch14_448": (_PE_GIGANTIC, _LANG),
-    **{f"vit_{name}_patch16_rope{turn}{position}_224": (size, _ROPE_VIT, _TURNS[turn], _POSITIONS[position])
-       for name, size in (("small", SMALL), ("large", LARGE)) for turn in _TURNS for position in _POSITIONS},
-    "vit_base_patch16_rope_224": (BASE, _ROPE_VIT, _TURNS[""], _POSITIONS[""], dict(use_fc_norm=False)),
-    **{f"vit_base_patch16_rope{turn}{position}_224": (BASE, _ROPE_VIT, _TURNS[turn], _POSITIONS[position])
-       for turn, position in (("_mixed", ""), ("", "_ape"), ("_mixed", "_ape"))},
-    "vit_tiny_patch16_dinov3_qkvb": (TINY, _DINOV3),
-    **{f"vit_{name}_patch16_dinov3{suffix}": (*size, _DINOV3, bias)
-       for name, size in _DINOV3_SIZES.items() for suffix, bias in (("", _NO_BIAS), ("_qkvb", {}))},
+    **{f"vit_{size}_patch16_rope{turn}{position}_224": (_ROPE_VIT, _TURNS[turn], _POSITIONS[position])
+       for size in ("small", "base", "large") for turn in _TURNS for position in _POSITIONS},
+    "vit_base_patch16_rope_224": (_ROPE_VIT, _TURNS[""], _POSITIONS[""], dict(use_fc_norm=False)),
+    "vit_tiny_patch16_dinov3_qkvb": _DINOV3,
+    **{f"vit_{size}_patch16_dinov3{suffix}": (_DINOV3, mlp, bias)
+       for size, mlp in _DINOV3_SIZES.items() for suffix, bias in (("", _NO_BIAS), ("_qkvb", {}))},
     "vit_7b_patch16_dinov3": (_DINOV3, _NO_BIAS, dict(
         embed_dim=4096, depth=40, num_heads=32, mlp_ratio=2, swiglu_mlp=True, swiglu_align_to=64)),
-    "vit_small_patch16_lingbot": (SMALL, _LINGBOT),
-    "vit_base_patch16_lingbot": (BASE, _LINGBOT),
-    "vit_large_patch16_lingbot": (LARGE, _LINGBOT),
+    "vit_small_patch16_lingbot vit_base_patch16_lingbot vit_large_patch16_lingbot": _LINGBOT,
     "vit_giant_patch16_lingbot": (
         _LINGBOT, _GATED, _NO_BIAS, dict(embed_dim=1536, depth=40, num_heads=24, mlp_ratio=4 * 2 / 3)),
     "vit_base_patch16_sapiens2": _sapiens2(768, 12, 12),
@@ -346,12 +303,8 @@ def _from_pe(state_dict: StateDict, model: nn.Module) -> StateDict:
     """Perception Encoder, alone or beside its text tower."""
     prefix = next(prefix for prefix in _PE_PREFIXES if f"{prefix}conv1.weight" in state_dict)
     out = rename_keys(
-        clip_keys(state_dict, prefix),
-        (r"\.ls_(\d)\.gamma$", r".gamma_\1"),
-        (r"^attn_pool\.attn\.", "attn_pool."),
-        (r"^attn_pool\.layernorm\.", "attn_pool.norm."),
-        (r"^attn_pool\.probe$", "attn_pool.latent"),
-    )
+        clip_keys(state_dict, prefix), (r"\.ls_(\d)\.gamma$", r".gamma_\1"), (r"^attn_pool\.attn\.", "attn_pool."),
+        (r"^attn_pool\.layernorm\.", "attn_pool.norm."), (r"^attn_pool\.probe$", "attn_pool.latent"))
     for kind in ("weight", "bias"):
         joint = out.pop(f"attn_pool.qkv.{kind}", None)
         if joint is not None:
@@ -379,30 +332,19 @@ def _from_dinov3(state_dict: StateDict, model: nn.Module) -> StateDict:
 
 def _from_sapiens2(state_dict: StateDict, model: nn.Module) -> StateDict:
     return rename_keys(
-        _without(state_dict, r"^mask_token$"), *_MLPS,
-        (r"^storage_tokens$", "reg_token"),
-        (r"^patch_embed\.projection\.", "patch_embed.proj."),
-        (r"\.attn\.w([qkv])\.", r".attn.\1_proj."),
-        (r"\.attn\.gamma\.weight$", ".gamma_1"),
-        (r"\.ln([12])\.", r".norm\1."),
-        (r"^ln1\.", "norm."),
-    )
+        _without(state_dict, r"^mask_token$"), *_MLPS, (r"^storage_tokens$", "reg_token"),
+        (r"^patch_embed\.projection\.", "patch_embed.proj."), (r"\.attn\.w([qkv])\.", r".attn.\1_proj."),
+        (r"\.attn\.gamma\.weight$", ".gamma_1"), (r"\.ln([12])\.", r".norm\1."), (r"^ln1\.", "norm."))
 
 
-_THEIRS = ("visual.pos_embed", "mask_token", "lm_head.weight", "blocks.0.mlp.w1.weight", "blocks.0.mlp.w12.weight",
-           "blocks.0.mlp.ffn_ln.weight", "blocks.0.attn.inner_attn_ln.weight")
-
-
-def _has_loose_biases(keys: Any) -> bool:
-    return "blocks.0.attn.q_proj.weight" in keys and "blocks.0.attn.q_bias" in keys
-
-
-is_of_eva: Callable[[Any], bool] = has(*_THEIRS)
+_of_eva = has("visual.pos_embed", "mask_token", "lm_head.weight", "blocks.0.mlp.w1.weight", "blocks.0.mlp.w12.weight",
+              "blocks.0.mlp.ffn_ln.weight", "blocks.0.attn.inner_attn_ln.weight")
+_LOOSE_BIASES = ("blocks.0.attn.q_proj.weight", "blocks.0.attn.q_bias")
 
 Eva.key_maps = (
     KeyMap("pe", has(*(f"{prefix}conv1.weight" for prefix in _PE_PREFIXES)), _from_pe),
     KeyMap("open_clip", begins("visual.trunk.", "module.visual.trunk."), _from_open_clip),
     KeyMap("sapiens2", has("blocks.0.ffn.w12.weight"), _from_sapiens2),
     KeyMap("dinov3", has("storage_tokens"), _from_dinov3),
-    KeyMap("eva", lambda keys: is_of_eva(keys) or _has_loose_biases(keys), _from_eva),
+    KeyMap("eva", lambda keys: _of_eva(keys) or all(key in keys for key in _LOOSE_BIASES), _from_eva),
 )

@@ -1,8 +1,6 @@
-"""The block of EVA, and of what came of it (DINOv3, Perception Encoder, ROPE-ViT).
+"""The block of EVA-02 (https://arxiv.org/abs/2303.11331) and what came of it: DINOv3, Perception Encoder, ROPE-ViT.
 
 Rotary positions, gated feed-forward blocks, norms within them.
-
-EVA-02 (https://arxiv.org/abs/2303.11331).
 """
 
 from __future__ import annotations
@@ -15,20 +13,18 @@ from torch import Tensor, nn
 from ..layers.activations import ActLayer
 from ..layers.attention import AttentionRope, KeylessBias
 from ..layers.drop import DropPath
-from ..layers.helpers import move_to_end, placeable
+from ..layers.helpers import move_to_end, placeable, to_2tuple
 from ..layers.mlp import GluMlp, Mlp, SwiGLU
 from ..layers.norm import LayerNorm, NormLayer
+from ..layers.rope import create_rope_embed
 
-__all__ = ["EvaAttention", "EvaBlock", "EvaBlockPostNorm"]
+__all__ = ["EvaAttention", "EvaBlock", "EvaBlockPostNorm", "make_rope"]
 
 
 class EvaAttention(AttentionRope, KeylessBias):
     """`AttentionRope` whose keys have no bias; keys `q_bias`, `v_bias` beside a `qkv` without.
 
-    Shapes: (B, N, dim) -> same. Arguments as there, and:
-
-    Args:
-        qkv_bias_separate: Add the bias behind the linear layer rather than in it.
+    Shapes: (B, N, dim) -> same. `qkv_bias_separate`: Add the bias behind the linear layer rather than in it.
     """
 
     @placeable
@@ -63,17 +59,10 @@ class EvaBlock(nn.Module):
     """Attention, then a feed-forward block, each behind a norm and around a residual. Shapes: (B, N, dim) -> same.
 
     Args:
-        qkv_fused: One linear layer for queries, keys and values.
-        mlp_ratio: Hidden channels of the feed-forward block per channel.
-        swiglu_mlp: A gated feed-forward block.
-        swiglu_align_to: Its hidden channels are rounded up to a multiple of this.
+        swiglu_mlp: A gated feed-forward block, whose hidden channels are rounded up to a multiple of `swiglu_align_to`.
         scale_mlp, scale_attn_inner: Another norm inside feed-forward block and attention.
-        num_prefix_tokens: Leading tokens that have no position.
-        attn_type: "eva", or "rope" for `AttentionRope`.
-        rotate_half: How the pairs lie that are turned, see `apply_rot_embed`.
-        gated_attn: A gate for each channel of attention's output.
-        num_kv_heads: Heads of keys and values, for "rope".
-        init_values: Initial layer scale; none where None.
+        attn_type: "eva", or "rope" for `AttentionRope`, which alone knows `num_kv_heads`.
+        qkv_fused, num_prefix_tokens, rotate_half, gated_attn, num_kv_heads: As `AttentionRope` takes them.
         attn_only_layer_scale: No layer scale for the feed-forward block.
         others: Arguments of other blocks, without effect.
 
@@ -101,8 +90,8 @@ class EvaBlock(nn.Module):
             attn_drop=attn_drop, proj_drop=proj_drop, attn_head_dim=attn_head_dim, norm_layer=norm, qk_norm=qk_norm,
             scale_norm=scale_attn_inner, rotate_half=rotate_half, gated=gated_attn)
         self.norm1 = norm(dim)
-        self.attn = (AttentionRope(dim, num_kv_heads=num_kv_heads, **common) if attn_type == "rope" else
-                     EvaAttention(dim, **common))
+        self.attn = AttentionRope(dim, num_kv_heads=num_kv_heads, **common) if attn_type == "rope" else \
+            EvaAttention(dim, **common)
         self.init_values = init_values
         self.gamma_1 = nn.Parameter(torch.empty(dim)) if init_values is not None else None
         self.drop_path1 = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
@@ -138,8 +127,8 @@ class EvaBlock(nn.Module):
 class EvaBlockPostNorm(EvaBlock):
     """A block whose norms follow attention and feed-forward block; it has no layer scale.
 
-    Arguments as `EvaBlock`'s; those of layer scale, of `qk_norm` and of `num_kv_heads` are without effect, and
-    `swiglu_align_to` without `scale_mlp`.
+    `EvaBlock`'s arguments of layer scale, `qk_norm` and `num_kv_heads` are without effect, and `swiglu_align_to`
+    without `scale_mlp`.
     """
 
     @placeable
@@ -155,3 +144,18 @@ class EvaBlockPostNorm(EvaBlock):
     ) -> Tensor:
         x = x + self.drop_path1(self.norm1(self.attn(x, rope, attn_mask, is_causal)))
         return x + self.drop_path2(self.norm2(self.mlp(x)))
+
+
+def make_rope(
+    kind: str, dim: int, num_heads: int, depth: int, ref_feat_shape: int | tuple[int, int] | None, grid_offset: float,
+    mrope_section: tuple[int, int, int] | None, **common: Any,
+) -> nn.Module:
+    """`create_rope_embed` of the kinds that models of these blocks take, each with what concerns it."""
+    own: dict[str, dict[str, Any]] = {
+        "cat": dict(grid_offset=grid_offset, in_pixels=False,
+                    ref_feat_shape=None if ref_feat_shape is None else to_2tuple(ref_feat_shape)),
+        "dinov3": dict(grid_offset=grid_offset), "mixed": dict(depth=depth),
+        "mrope": {} if mrope_section is None else dict(mrope_section=mrope_section)}
+    if kind not in own:
+        raise ValueError(f"unknown rope_type {kind!r}; known: {', '.join(own)}")
+    return create_rope_embed(kind, dim, num_heads, **common, **own[kind])

@@ -21,13 +21,13 @@ from torch import Tensor, nn
 from ..layers.attention import attend
 from ..layers.config import use_fused_attn
 from ..layers.drop import DropPath, drop_path_rates
-from ..layers.helpers import placeable, to_2tuple
+from ..layers.helpers import ndgrid, placeable, to_2tuple
 from ..layers.norm import RmsNorm
 from ..layers.rope import rope_rotate_half
 from ..layers.weight_init import trunc_normal_tf_
 from ..registry import register_model
 from .base import Flow, ImageModel, Indices, KeyMap, StateDict, Step, rename_keys
-from .naflexvit import batch_patchify
+from .naflexvit import batch_patchify, global_pool_naflex, take_patches
 
 if TYPE_CHECKING:
     from ._variants.gemma4_vit import *
@@ -37,18 +37,16 @@ __all__ = ["Gemma4VitClassifier", "Gemma4VitEncoder"]
 Size = tuple[int, int]
 Act = Callable[[], nn.Module] | None
 
-torch.fx.wrap("_positions_of")  # one node in a traced graph each: what they do depends on the image's size
-torch.fx.wrap("_check_blocks")
-torch.fx.wrap("_members")
 
 
+@torch.fx.wrap  # one node in a traced graph each: what they do depends on the image's size
 def _positions_of(x: Tensor, rows: int, columns: int) -> Tensor:
     """(column, row) of each patch of images: (B, N, 2)."""
-    y, x_ = torch.meshgrid(
-        torch.arange(rows, device=x.device), torch.arange(columns, device=x.device), indexing="ij")
-    return torch.stack((x_, y), dim=-1).flatten(0, 1).expand(x.shape[0], -1, -1)
+    row, column = ndgrid(torch.arange(rows, device=x.device), torch.arange(columns, device=x.device))
+    return torch.stack((column, row), dim=-1).flatten(0, 1).expand(x.shape[0], -1, -1)
 
 
+@torch.fx.wrap
 def _check_blocks(x: Tensor, sides: Size) -> Tensor:
     if x.shape[2] % sides[0] or x.shape[3] % sides[1]:
         raise ValueError(f"the pool takes images of multiples of {sides[0]} x {sides[1]} pixels, not "
@@ -56,6 +54,7 @@ def _check_blocks(x: Tensor, sides: Size) -> Tensor:
     return x
 
 
+@torch.fx.wrap
 def _members(positions: Tensor, side: int) -> Tensor:
     """Which of a grid's blocks, row by row, each patch is of: (B, N, N / side ** 2)."""
     count = positions.shape[1]
@@ -70,10 +69,9 @@ def _members(positions: Tensor, side: int) -> Tensor:
 
 
 class Gemma4ClippableLinear(nn.Module):
-    """A linear layer without bias, key `linear`, with bounds of its input and output. Shapes: (..., in) -> (..., out).
+    """A linear layer without bias, key `linear`. Shapes: (..., in) -> (..., out).
 
-    Args:
-        use_clipped: Whether there are bounds: keys `input_min`, `input_max`, `output_min`, `output_max`.
+    `use_clipped`: It has bounds of input and output: keys `input_min`, `input_max`, `output_min`, `output_max`.
     """
 
     input_min: Tensor
@@ -110,8 +108,7 @@ def apply_multidimensional_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 class Gemma4RotaryEmbedding2D(nn.Module):
     """Rotary embedding of columns and rows; no keys. Shapes: positions (B, N, 2) -> two of (B, N, head_dim).
 
-    Args:
-        rope_theta: The frequencies fall from 1 towards 1 / this.
+    The frequencies fall from 1 towards 1 / `rope_theta`.
     """
 
     inv_freq: Tensor
@@ -140,15 +137,12 @@ class Gemma4PatchEmbed(nn.Module):
     """Images or patches to tokens with positions; keys `position_embedding_table`, `input_proj`.
 
     Shapes: as the module's docstring -> tokens (B, N, embed_dim), positions (B, N, 2), padding (B, N) or None.
-
-    Args:
-        position_embedding_size: Columns, and rows, that there are positions for.
+    `position_embedding_size`: Columns, and rows, that there are positions for.
     """
 
     @placeable
     def __init__(
-        self, patch_size: int | Size = 16, in_chans: int = 3, embed_dim: int = 768,
-        position_embedding_size: int = 10240,
+        self, patch_size: int | Size = 16, in_chans: int = 3, embed_dim: int = 768, position_embedding_size: int = 10240
     ) -> None:
         super().__init__()
         self.patch_size = to_2tuple(patch_size)
@@ -177,9 +171,9 @@ class Gemma4PatchEmbed(nn.Module):
             x = patches.permute(0, 1, 4, 2, 3).flatten(2)
         else:
             raise ValueError(f"patches are (B, N, numbers) or (B, N, height, width, channels), not {tuple(x.shape)}")
-        x = self.input_proj((2 * (x - 0.5)).to(self.input_proj.weight.dtype))
-        columns, rows = positions.clamp(min=0).unbind(-1)
         table = self.position_embedding_table
+        x = self.input_proj((2 * (x - 0.5)).to(table.dtype))  # the layer's type: a packed one shows no weight
+        columns, rows = positions.clamp(min=0).unbind(-1)
         embedding = table[0][columns] + table[1][rows]
         if valid is None:
             return x + embedding, positions, None
@@ -201,7 +195,6 @@ class Gemma4Attention(nn.Module):
     """Attention with norms of queries, keys and values, and a scale of 1. Shapes: (B, N, dim) -> same.
 
     Args:
-        head_dim: Channels of a head.
         num_kv_heads: Heads of keys and values; `num_heads` unless given.
         use_clipped_linears: See `Gemma4ClippableLinear`.
 
@@ -240,7 +233,7 @@ class Gemma4Attention(nn.Module):
 
 
 class Gemma4GatedMlp(nn.Module):
-    """A gated feed-forward block. Shapes: (..., in_features) -> same. Arguments as everywhere."""
+    """A gated feed-forward block. Shapes: (..., in_features) -> same."""
 
     @placeable
     def __init__(
@@ -261,9 +254,7 @@ class Gemma4GatedMlp(nn.Module):
 class Gemma4Block(nn.Module):
     """Attention and a feed-forward block, each between two norms. Shapes: (B, N, dim) -> same.
 
-    Args:
-        intermediate_size: Hidden channels of the feed-forward block.
-        Others: As `Gemma4Attention`.
+    `intermediate_size`: Hidden channels of the feed-forward block. Others: As of `Gemma4Attention`.
     """
 
     @placeable
@@ -313,23 +304,8 @@ _NAMES = ("patch_coord", "patch_valid")
 
 
 def _given(x: Any, *values: Tensor | None) -> tuple[Any, dict[str, Any]]:
-    """The images or the patches, and what is given with them; a dict's own come first.
-
-    A graph that torch.fx traces is of images: for all that a forward takes it has a symbol.
-
-    Raises:
-        ValueError: There are patches without coordinates.
-    """
-    given = {name: value for name, value in zip(_NAMES, values)
-             if value is not None and not isinstance(value, torch.fx.Proxy)}
-    if isinstance(x, dict):
-        given.update((name, x[name]) for name in _NAMES if x.get(name) is not None)
-        x = x["patches"]
-    if "patch_coord" not in given:
-        if isinstance(x, Tensor) and x.ndim != 4:
-            raise ValueError("patches need patch_coord, the row and column of each")
-        given = {}  # images have no padding
-    return x, given
+    x, given = take_patches(x, _NAMES, values)
+    return x, given if "patch_coord" in given else {}  # images have no padding
 
 
 class _Tower(ImageModel):
@@ -373,15 +349,8 @@ class _Tower(ImageModel):
                 module.use_clipped = enabled and bool(module._buffers)
 
     def forward_intermediates(  # type: ignore[override]  # timm's order
-        self,
-        x: Any,
-        patch_coord: Tensor | None = None,
-        patch_valid: Tensor | None = None,
-        indices: Indices = None,
-        norm: bool = False,
-        stop_early: bool = False,
-        output_fmt: str = "NCHW",
-        intermediates_only: bool = False,
+        self, x: Any, patch_coord: Tensor | None = None, patch_valid: Tensor | None = None, indices: Indices = None,
+        norm: bool = False, stop_early: bool = False, output_fmt: str = "NCHW", intermediates_only: bool = False,
         output_dict: bool = False,
     ) -> Any:
         """As every model's, of images or of patches; `norm` is without effect. `output_dict` adds "patch_valid".
@@ -400,6 +369,9 @@ class _Tower(ImageModel):
             found["patch_valid"] = torch.ones_like(positions[..., 0], dtype=torch.bool) if valid is None else valid
         return found
 
+    def init_weights(self, mode: str = "", needs_reset: bool = True) -> None:
+        self._init_as(mode, needs_reset)
+
     def no_weight_decay(self) -> set[str]:
         return {"patch_embed.position_embedding_table"}
 
@@ -410,7 +382,7 @@ class Gemma4VitEncoder(_Tower):
     Shapes: images, or patches -> (B, N / 9, embed_dim), or as `global_pool` has it; features are (B, N, embed_dim).
 
     Args:
-        img_size: Without effect: any size is taken.
+        img_size, num_classes: Without effect, as in timm: any size is taken.
         patch_size: Side, or (height, width), of a patch.
         global_pool: "soft" (a token for each block of patches), "avg" (one vector for all), "none" or "".
         embed_dim, depth, num_heads, head_dim, num_kv_heads, intermediate_size, norm_eps, use_clipped_linears: See
@@ -421,7 +393,6 @@ class Gemma4VitEncoder(_Tower):
         proj_drop_rate, attn_drop_rate: Dropout in the blocks.
         act_layer: Activation; GELU by its tanh approximation unless given.
         weight_init: "reset" and "skip" leave linear layers as torch initialises them.
-        num_classes: Without effect, as in timm.
 
     Raises:
         ValueError: The pooling is unknown; from `forward`, blocks do not divide the patches.
@@ -484,19 +455,14 @@ class Gemma4VitEncoder(_Tower):
         x, given = _given(x, patch_coord, patch_valid)
         return self.pool(self.run_flow(x, **given), *self.patch_embed.places(x, **given))
 
-    def pool(  # type: ignore[override]
-        self, x: Tensor, positions: Tensor, valid: Tensor | None = None
-    ) -> Tensor:
+    def pool(self, x: Tensor, positions: Tensor, valid: Tensor | None = None) -> Tensor:  # type: ignore[override]
         """Features (B, N, embed_dim), their positions and which are no padding -> as `global_pool` has it."""
         if self.global_pool == "avg":
-            return _mean(x, valid)
+            return global_pool_naflex(x, valid, "avg", 0)
         if self.global_pool != "soft":
             return x
         x = self.pooler(x, positions, None if valid is None else ~valid)[0]
         return x if self.std_bias is None else (x - self.std_bias) * self.std_scale
-
-    def forward_image(self, x: Tensor) -> Tensor:
-        return self.forward(x)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         raise NotImplementedError("an encoder has no head: its pool needs the patches' positions, which forward knows")
@@ -516,9 +482,6 @@ class Gemma4VitEncoder(_Tower):
         if global_pool is not None:
             self.set_global_pool(global_pool)
 
-    def init_weights(self, mode: str = "", needs_reset: bool = True) -> None:
-        self._init_as(mode, needs_reset)
-
     def reset_parameters(self) -> None:
         if self.std_bias is not None:
             nn.init.zeros_(self.std_bias)
@@ -532,14 +495,6 @@ class Gemma4VitEncoder(_Tower):
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         return dict(stem=r"^patch_embed|^rotary_emb", blocks=[
             (r"^blocks\.(\d+)", None), (r"^pooler|^std_", (99999,))])
-
-
-def _mean(x: Tensor, valid: Tensor | None) -> Tensor:
-    """The mean (B, C) of those tokens (B, N, C) that are no padding."""
-    if valid is None:
-        return x.mean(dim=1)
-    valid = valid.bool()
-    return x.masked_fill(~valid.unsqueeze(-1), 0.0).sum(dim=1) / valid.sum(dim=1, keepdim=True).clamp(min=1)
 
 
 class Gemma4VitClassifier(_Tower):
@@ -608,13 +563,10 @@ class Gemma4VitClassifier(_Tower):
         valid = self.encoder.patch_embed.places(x, **given)[1] if given else None
         return self.forward_head(self.forward_features(x, **given), valid)
 
-    def forward_image(self, x: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x))
-
     def pool(self, x: Tensor, patch_valid: Tensor | None = None) -> Tensor:
         """Features -> (B, embed_dim), normed; (B, N, embed_dim) where there is no pooling."""
         if self.global_pool == "avg":
-            x = _mean(x, None if self.encoder_pool == "soft" else patch_valid)
+            x = global_pool_naflex(x, None if self.encoder_pool == "soft" else patch_valid, "avg", 0)
         return self.norm(x)
 
     def forward_head(  # type: ignore[override]  # timm's order
@@ -622,9 +574,6 @@ class Gemma4VitClassifier(_Tower):
     ) -> Tensor:
         x = self.head_drop(self.pool(x, patch_valid))
         return x if pre_logits else self.head(x)
-
-    def init_weights(self, mode: str = "", needs_reset: bool = True) -> None:
-        self._init_as(mode, needs_reset)
 
     def init_module(self, name: str, module: nn.Module) -> None:
         if name == "head":
@@ -680,8 +629,7 @@ def _is_theirs(keys: Any) -> bool:
 
 Gemma4VitEncoder.key_maps = (
     KeyMap("huggingface", _is_theirs, lambda state_dict, model: _from_hugging_face(state_dict)),
-    KeyMap("classifier", lambda keys: "encoder.patch_embed.input_proj.weight" in keys,
-           lambda state_dict, model: rename_keys(state_dict, prefix="encoder.")),
+    KeyMap.renaming("classifier", "encoder.patch_embed.input_proj.weight", prefix="encoder."),
 )
 Gemma4VitClassifier.key_maps = (
     KeyMap("huggingface", _is_theirs, lambda state_dict, model: _within(_from_hugging_face(state_dict))),

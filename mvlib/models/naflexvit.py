@@ -29,15 +29,15 @@ from ..layers.drop import PatchDropoutWithIndices, drop_path_rates
 from ..layers.helpers import placeable, to_2tuple
 from ..layers.mlp import Mlp
 from ..layers.norm import LayerNorm, NormLayer, get_norm_layer
-from ..layers.patch_embed import PatchEmbedInterpolator, fit_patches, resample_patch_embed
+from ..layers.patch_embed import PatchEmbedInterpolator, PatchGrid, fit_patches, resample_patch_embed
 from ..layers.pool import global_pool_nlc
 from ..layers.pos_embed import resample_grid
-from ..layers.rope import apply_keep_indices_nlc, create_rope_embed
+from ..layers.rope import apply_keep_indices_nlc
 from ..registry import register_model
 from .base import Indices, KeyMap, StateDict, Step
-from .eva_blocks import EvaBlock
+from .eva_blocks import EvaBlock, make_rope
 from .tokens import SequenceModel
-from .vision_transformer import Block, VisionTransformer, jax_keys, radio_keys
+from .vision_transformer import Block, VisionTransformer, has, jax_keys, radio_keys
 
 if TYPE_CHECKING:
     from ._variants.naflexvit import *
@@ -47,6 +47,7 @@ __all__ = ["NaFlexVit", "NaFlexVitCfg"]
 torch.fx.wrap("fit_patches")  # one node in a traced graph: what it does depends on the image's size
 
 Grid = tuple[int, int]
+_NAMES = ("patch_coord", "patch_valid", "attn_mask")
 
 
 @dataclass
@@ -162,12 +163,8 @@ def _uncompiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 def batch_patchify(x: Tensor, patch_size: Grid, pad: bool = True, channels_last: bool = True) -> tuple[Tensor, Grid]:
     """Images (B, C, H, W) cut into flat patches, row by row: (B, rows * columns, P * P * C), and (rows, columns).
 
-    Args:
-        pad: Pad images to a multiple of the patch size, with zeros below and to the right.
-        channels_last: Whether a patch runs over (height, width, channels) or (channels, height, width).
-
-    Raises:
-        ValueError: Patches do not divide the image, and it may not be padded.
+    `pad`: With zeros below and to the right, where patches do not divide the image; otherwise that is a `ValueError`.
+    `channels_last`: Whether a patch runs over (height, width, channels) or (channels, height, width).
     """
     x = fit_patches(x, None, patch_size, pad, False, False)
     height, width = patch_size
@@ -177,6 +174,24 @@ def batch_patchify(x: Tensor, patch_size: Grid, pad: bool = True, channels_last:
     return x.flatten(3).flatten(1, 2), (rows, columns)
 
 
+def take_patches(x: Any, names: Iterable[str], values: Iterable[Tensor | None]) -> tuple[Any, dict[str, Tensor]]:
+    """The images or the patches, and what is given with them, by these names; a dict's own come first.
+
+    A graph that torch.fx traces is of images: for all that a forward takes it has a symbol.
+
+    Raises:
+        ValueError: There are patches without coordinates.
+    """
+    given = {name: value for name, value in zip(names, values)
+             if value is not None and not isinstance(value, torch.fx.Proxy)}
+    if isinstance(x, dict):
+        given.update((name, x[name]) for name in names if x.get(name) is not None)
+        x = x["patches"]
+    if "patch_coord" not in given and isinstance(x, Tensor) and x.ndim != 4:
+        raise ValueError("patches need patch_coord, the row and column of each")
+    return x, given
+
+
 def calculate_naflex_grid_sizes(_coord: Tensor) -> list[Grid]:
     """Rows and columns of each image, from its patches' coordinates (B, N, 2)."""
     rows, columns = (_coord.amax(dim=1) + 1).T.tolist()
@@ -184,10 +199,7 @@ def calculate_naflex_grid_sizes(_coord: Tensor) -> list[Grid]:
 
 
 def embed_grids(patch_coord: Tensor, embed: Callable[[Grid], Tensor]) -> Tensor:
-    """What `embed` gives for the grid of each image, (..., rows * columns, C), in one batch: (B, ..., N, C).
-
-    Images of one grid share the computation. Padding gets zeros.
-    """
+    """What `embed` gives for each image's grid, (..., rows * columns, C), with zeros for padding: (B, ..., N, C)."""
     grids, count = calculate_naflex_grid_sizes(patch_coord), patch_coord.shape[1]
     index = {grid: i for i, grid in enumerate(dict.fromkeys(grids))}
     tables = [embed(grid) for grid in index]
@@ -205,18 +217,13 @@ def create_attention_mask(
         patch_valid: (B, N), True for patches.
         num_prefix_tokens: Tokens before them, always seen.
         symmetric: Padding sees nothing either: (B, 1, tokens, tokens). Otherwise the mask is of keys alone,
-            (B, 1, q_len, tokens).
-        q_len: Number of queries; that of all tokens unless given.
-        dtype: Of the mask.
+            (B, 1, q_len, tokens), for `q_len` queries; as many as tokens unless given.
     """
     if patch_valid is None:
         return None
     valid = F.pad(patch_valid.bool(), (num_prefix_tokens, 0), value=True)
     seen = valid[:, None, None, :]
-    if symmetric:
-        seen = seen & valid[:, None, :, None]
-    else:
-        seen = seen.expand(-1, 1, q_len or valid.shape[1], -1)
+    seen = seen & valid[:, None, :, None] if symmetric else seen.expand(-1, 1, q_len or valid.shape[1], -1)
     return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, torch.finfo(dtype).min)
 
 
@@ -277,7 +284,7 @@ def _read_at(table: Tensor, places: Tensor, mode: str, align_corners: bool) -> T
     return values.squeeze(-1).transpose(1, 2)
 
 
-class NaFlexEmbeds(nn.Module):
+class NaFlexEmbeds(PatchGrid):
     """Images or patches to tokens with positions; keys `cls_token`, `reg_token`, `pos_embed` (or `pos_embed_y`,
     `pos_embed_x`), `norm_input`, `proj`, `norm`, as far as there are.
 
@@ -285,11 +292,9 @@ class NaFlexEmbeds(nn.Module):
     embed_dim), and (rows, columns) for images, None for patches.
 
     Args:
-        proj_type: "linear", or a convolution, for images alone.
         default_img_size: What the position embedding is for where there is no `pos_embed_grid_size`.
         input_norm_layer: Norm of flat patches, or True for `norm_layer`; `proj_norm_layer`: of embedded ones.
-        channels_last: Whether flat patches run over (height, width, channels) or (channels, height, width).
-        Others: As `NaFlexVitCfg`.
+        others: As of `NaFlexVitCfg`, some by shorter names.
 
     Raises:
         ValueError: Positions are learned for no grid, or a convolution shall have a norm of flat patches.
@@ -336,10 +341,9 @@ class NaFlexEmbeds(nn.Module):
             in_chans, embed_dim, self.patch_size, self.patch_size, bias=proj_bias)
         self.enable_patch_interpolator = enable_patch_interpolator
         self.patch_interpolator = PatchEmbedInterpolator(
-            self.patch_size, in_chans, embed_dim, pos_embed_interp_mode, channels_last=channels_last,
-        ) if enable_patch_interpolator else None
-        self.supports_patch_interpolation = (
-            enable_patch_interpolator and self.is_linear and self.norm_input is None)
+            self.patch_size, in_chans, embed_dim, pos_embed_interp_mode,
+            channels_last=channels_last) if enable_patch_interpolator else None
+        self.supports_patch_interpolation = enable_patch_interpolator and self.is_linear and self.norm_input is None
         self.norm = cast(Any, second)(embed_dim) if second else nn.Identity()
         self.pos_drop = nn.Dropout(pos_drop_rate)
         self.reset_parameters()
@@ -379,15 +383,6 @@ class NaFlexEmbeds(nn.Module):
         """Channels and stride, wherever."""
         return dict(num_chs=self.embed_dim, reduction=self.patch_size)
 
-    def feat_ratio(self, as_scalar: bool = True) -> int | Grid:
-        """Stride of the patch grid with respect to the image; of rows and columns unless `as_scalar`."""
-        return max(self.patch_size) if as_scalar else self.patch_size
-
-    def dynamic_feat_size(self, img_size: Grid) -> Grid:
-        """Rows and columns of the patch grid for an image of (height, width)."""
-        height, width = (-(-s // p) if self.dynamic_img_pad else s // p for s, p in zip(img_size, self.patch_size))
-        return height, width
-
     def positions(self, rows: int, columns: int) -> Tensor:
         """What is added to the patches of a grid: (1, rows * columns, embed_dim)."""
         if self.pos_embed is None:
@@ -419,9 +414,8 @@ class NaFlexEmbeds(nn.Module):
         sides = patch_coord.amax(dim=1, keepdim=True) + 1
         if self.pos_embed_ar_preserving:
             sides = sides.amax(dim=2, keepdim=True)
-        places = 2.0 * patch_coord.float() / (sides - 1).clamp(min=1) if align_corners else (
-            (2.0 * patch_coord.float() + 1.0) / sides)
-        places = places - 1.0
+        twice = 2.0 * patch_coord.float()
+        places = (twice / (sides - 1).clamp(min=1) if align_corners else (twice + 1.0) / sides) - 1.0
         if self.pos_embed is not None:
             return _read_at(self.pos_embed, places, self.pos_embed_interp_mode, align_corners)
         tables = cast(Tensor, self.pos_embed_y).unsqueeze(2), cast(Tensor, self.pos_embed_x).unsqueeze(1)
@@ -473,10 +467,9 @@ class NaFlexEmbeds(nn.Module):
 
 def get_block_fn(cfg: NaFlexVitCfg, block_idx: int = 0) -> Callable[..., nn.Module]:
     """What makes the block of this index: EVA's where something needs it, else a vision transformer's."""
-    has_rope = cfg.rope_type not in ("", "none")
-    if (cfg.attn_type in ("eva", "rope") or has_rope or cfg.swiglu_mlp or cfg.attn_gated
-            or cfg.attn_only_layer_scale or cfg.num_kv_heads is not None):
-        kv_heads = cfg.num_kv_heads
+    has_rope, kv_heads = cfg.rope_type not in ("", "none"), cfg.num_kv_heads
+    if (cfg.attn_type in ("eva", "rope") or has_rope or cfg.swiglu_mlp or cfg.attn_gated or cfg.attn_only_layer_scale
+            or kv_heads is not None):
         return partial(
             EvaBlock, attn_type="rope" if cfg.attn_type == "standard" and has_rope else cfg.attn_type,
             swiglu_mlp=cfg.swiglu_mlp, swiglu_align_to=cfg.swiglu_align_to, scale_mlp=cfg.scale_mlp_norm,
@@ -493,26 +486,17 @@ def get_block_fn(cfg: NaFlexVitCfg, block_idx: int = 0) -> Callable[..., nn.Modu
 
 
 def _rotary(cfg: NaFlexVitCfg) -> nn.Module:
-    """The rotary embedding.
-
-    Raises:
-        ValueError: It is not one of those that there are, or lacks what it needs.
-    """
-    own: dict[str, dict[str, Any]] = {
-        "axial": dict(in_pixels=False, ref_feat_shape=cfg.rope_ref_feat_shape, grid_offset=cfg.rope_grid_offset),
-        "dinov3": dict(grid_offset=cfg.rope_grid_offset),
-        "mixed": dict(depth=cfg.depth),
-        "mrope": dict(mrope_section=cfg.rope_mrope_section),
-    }
-    if cfg.rope_type not in own:
-        raise ValueError(f"unknown rope_type {cfg.rope_type!r}; known: {', '.join(own)}")
+    """The rotary embedding; a `ValueError` where there is none of the name, or it lacks what it needs."""
+    if cfg.rope_type not in ("axial", "dinov3", "mixed", "mrope"):
+        raise ValueError(f"unknown rope_type {cfg.rope_type!r}; known: axial, dinov3, mixed, mrope")
     if cfg.rope_type == "mrope" and cfg.rope_mrope_section is None:
         raise ValueError("rope_type='mrope' needs rope_mrope_section=(time, rows, columns)")
-    return create_rope_embed(
-        "cat" if cfg.rope_type == "axial" else cfg.rope_type, cfg.embed_dim, cfg.num_heads,
-        temperature=cfg.rope_temperature, grid_indexing=cfg.rope_grid_indexing,
-        rotate_half=cfg.rope_rotate_half or cfg.rope_type == "mrope", shift_coords=cfg.rope_shift_coords,
-        jitter_coords=cfg.rope_jitter_coords, rescale_coords=cfg.rope_rescale_coords, **own[cfg.rope_type])
+    return make_rope(
+        "cat" if cfg.rope_type == "axial" else cfg.rope_type, cfg.embed_dim, cfg.num_heads, cfg.depth,
+        cfg.rope_ref_feat_shape, cfg.rope_grid_offset, cfg.rope_mrope_section, temperature=cfg.rope_temperature,
+        grid_indexing=cfg.rope_grid_indexing, rotate_half=cfg.rope_rotate_half or cfg.rope_type == "mrope",
+        shift_coords=cfg.rope_shift_coords, jitter_coords=cfg.rope_jitter_coords,
+        rescale_coords=cfg.rope_rescale_coords)
 
 
 class NaFlexVit(SequenceModel):
@@ -646,53 +630,31 @@ class NaFlexVit(SequenceModel):
         Args:
             x: Images (B, in_chans, H, W); or patches (B, N, P * P * in_chans), or (B, N, P, P, in_chans); or a dict of
                 those as "patches", and of what follows by its names.
-            patch_coord: Row and column of each patch, (B, N, 2).
-            patch_valid: Which are patches and no padding, (B, N).
+            patch_coord, patch_valid: Row and column of each patch, (B, N, 2); which are no padding, (B, N).
             attn_mask: Who sees whom of all tokens, the prefix among them, instead of what `patch_valid` comes to.
 
         Raises:
             ValueError: There are patches without coordinates, or without `patch_valid`.
         """
-        patches, given = self._given(x, patch_coord, patch_valid, attn_mask)
-        if "patch_coord" not in given:
-            return self.forward_head(cast(Tensor, self.forward_features(patches, **given)))
-        if "patch_valid" not in given:
+        patches, given = take_patches(x, _NAMES, (patch_coord, patch_valid, attn_mask))
+        if "patch_coord" in given and "patch_valid" not in given:
             raise ValueError("patches need patch_valid, which says which are patches and no padding")
-        return self.forward_head(**cast(dict[str, Any], self.forward_features(patches, **given)))
+        features = self.forward_features(patches, **given)
+        return self.forward_head(**features) if isinstance(features, dict) else self.forward_head(features)
 
     def forward_image(self, x: Tensor) -> Tensor:
         return self.forward_head(self.run_flow(x))
 
-    @staticmethod
-    def _given(x: Any, *values: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
-        """The image or the patches, and what is given with them; a dict's own come first.
-
-        A graph that torch.fx traces is of images: for all that a forward takes it has a symbol.
-        """
-        given = {name: value for name, value in zip(_NAMES, values)
-                 if value is not None and not isinstance(value, torch.fx.Proxy)}
-        if isinstance(x, dict):
-            if x.get("patch_coord", given.get("patch_coord")) is None:
-                raise ValueError("patches need patch_coord, the row and column of each")
-            given.update((name, value) for name, value in x.items() if name in _NAMES and value is not None)
-            x = x["patches"]
-        return x, given
-
     def forward_features(  # type: ignore[override]
-        self,
-        patches: Tensor,
-        patch_coord: Tensor | None = None,
-        patch_valid: Tensor | None = None,
+        self, patches: Tensor, patch_coord: Tensor | None = None, patch_valid: Tensor | None = None,
         attn_mask: Tensor | None = None,
     ) -> Tensor | dict[str, Any]:
         """Final features (B, tokens, embed_dim); of patches with coordinates {"patches": these, "patch_valid": ...},
         without those that patch dropout took away."""
-        patches, given = self._given(patches, patch_coord, patch_valid, attn_mask)
-        if "patch_coord" not in given:
-            return cast(Tensor, self.run_flow(patches, **given))
+        patches, given = take_patches(patches, _NAMES, (patch_coord, patch_valid, attn_mask))
         left: dict[str, Any] = {}
-        features = self.run_flow(patches, **given, left=left)
-        return {"patches": features, **left}
+        features: Tensor = self.run_flow(patches, **given, left=left)
+        return {"patches": features, **left} if "patch_coord" in given else features
 
     def pool(self, x: Tensor, pool_type: str | None = None, patch_valid: Tensor | None = None) -> Tensor:
         """Tokens (B, N, embed_dim) -> (B, embed_dim), without padding; unchanged where there is no pooling."""
@@ -712,17 +674,9 @@ class NaFlexVit(SequenceModel):
         return x if pre_logits else self.head(x)
 
     def forward_intermediates(  # type: ignore[override]  # timm's order, with prefix tokens first
-        self,
-        x: Tensor | dict[str, Tensor],
-        indices: Indices = None,
-        return_prefix_tokens: bool = False,
-        norm: bool = False,
-        stop_early: bool = False,
-        output_fmt: str = "NCHW",
-        intermediates_only: bool = False,
-        output_dict: bool = False,
-        patch_coord: Tensor | None = None,
-        patch_valid: Tensor | None = None,
+        self, x: Tensor | dict[str, Tensor], indices: Indices = None, return_prefix_tokens: bool = False,
+        norm: bool = False, stop_early: bool = False, output_fmt: str = "NCHW", intermediates_only: bool = False,
+        output_dict: bool = False, patch_coord: Tensor | None = None, patch_valid: Tensor | None = None,
         attn_mask: Tensor | None = None,
     ) -> Any:
         """As every model's, of an image or of patches as `forward` takes them.
@@ -732,7 +686,7 @@ class NaFlexVit(SequenceModel):
         Raises:
             ValueError: Patches are to become maps, or patch dropout takes some away and the answer could not say which.
         """
-        patches, given = self._given(x, patch_coord, patch_valid, attn_mask)
+        patches, given = take_patches(x, _NAMES, (patch_coord, patch_valid, attn_mask))
         left: dict[str, Any] = {}
         if "patch_coord" in given:
             if output_fmt != "NLC":
@@ -760,11 +714,7 @@ class NaFlexVit(SequenceModel):
         return cast(Grid, self.embeds.patch_size)
 
     def prewarm_patch_interpolator(self, patch_sizes: Iterable[int | Grid]) -> None:
-        """Compute now, where the weights are, what patches of these sizes need; before `torch.compile`, say.
-
-        Raises:
-            RuntimeError: Only patches of one size are taken.
-        """
+        """As `NaFlexEmbeds`; before `torch.compile`, say."""
         self.embeds.prewarm_patch_interpolator(patch_sizes)
 
     def no_weight_decay(self) -> set[str]:
@@ -793,9 +743,6 @@ def _spell_out(init: Callable[..., None]) -> inspect.Signature:
 
 
 NaFlexVit.__init__.__signature__ = _spell_out(NaFlexVit.__init__)  # type: ignore[attr-defined]
-
-_NAMES = ("patch_coord", "patch_valid", "attn_mask")
-
 
 # --- the architectures
 
@@ -844,9 +791,8 @@ def naflex_entrypoint(entrypoint: Callable[..., nn.Module]) -> Callable[..., NaF
     Raises:
         ConfigError: The architecture is another family's.
     """
-    kind = getattr(entrypoint.__annotations__.get("return"), "__name__", "")
     translators: dict[str, Any] = {"VisionTransformer": _classic_arguments, "Eva": _eva_arguments, "NaFlexVit": dict}
-    translate = translators.get(kind)
+    translate = translators.get(getattr(entrypoint.__annotations__.get("return"), "__name__", ""))
     given = getattr(entrypoint, "arguments", {})
     if translate is None:
         raise ConfigError(f"use_naflex=True is for vision transformers and EVA; {entrypoint.__name__} is none")
@@ -859,9 +805,7 @@ def naflex_entrypoint(entrypoint: Callable[..., nn.Module]) -> Callable[..., NaF
 
 def _classic_arguments(given: dict[str, Any]) -> dict[str, Any]:
     """Arguments of a `VisionTransformer`, and perhaps of a `NaFlexVit` over them, as a `NaFlexVit` takes them."""
-    taken = dict(given)
-    for name in ("no_embed_class", "dynamic_img_size"):
-        taken.pop(name, None)
+    taken = {name: value for name, value in given.items() if name not in ("no_embed_class", "dynamic_img_size")}
     resampling = taken.pop("resampling", None)
     own: dict[str, Any] = dict(img_size=224, pos_embed_grid_size=None, class_token=True, global_pool="token")
     if resampling is not None and "align_corners" in resampling:  # RADIO's, whose positions stay those of 2048 pixels
@@ -897,8 +841,7 @@ def _eva_arguments(given: dict[str, Any]) -> dict[str, Any]:
         kind = "mixed" if is_mixed else "axial"
     own["rope_type"] = kind or "none"
     own["pos_embed"] = "learned" if taken.pop("use_abs_pos_emb", True) else "none"
-    is_behind = taken.pop("use_fc_norm", None)
-    is_behind = taken.pop("fc_norm", is_behind)
+    is_behind = taken.pop("fc_norm", taken.pop("use_fc_norm", None))
     is_behind = taken.get("global_pool", "avg") == "avg" if is_behind is None else is_behind
     is_before = taken.pop("use_post_transformer_norm", None)
     is_before = not is_behind if is_before is None else is_before
@@ -935,9 +878,7 @@ def _from_vit(state_dict: StateDict, model: Any, interpolation: str = "bicubic",
     return out
 
 
-def _by_way_of_vit(
-    convert: Callable[[StateDict, nn.Module], StateDict], state_dict: StateDict, model: nn.Module
-) -> StateDict:
+def _by_way_of_vit(convert: Callable[..., StateDict], state_dict: StateDict, model: nn.Module) -> StateDict:
     return _from_vit(convert(state_dict, model), model)
 
 
@@ -968,11 +909,11 @@ def _positions_as_grid(table: Tensor, state_dict: StateDict) -> StateDict:
 
 
 NaFlexVit.key_maps = (
-    KeyMap("radio", lambda keys: "radio_model.model.patch_generator.embedder.weight" in keys,
+    KeyMap("radio", has("radio_model.model.patch_generator.embedder.weight"),
            lambda state_dict, model: _from_vit(radio_keys(state_dict), model)),
     KeyMap("jax", lambda keys: any(key.endswith("embedding/kernel") for key in keys),
            lambda state_dict, model: _from_vit(jax_keys(state_dict), model, "bilinear", False)),
     *(KeyMap(known.name, known.matches, partial(_by_way_of_vit, known.convert)) for known in VisionTransformer.key_maps
       if known.name not in ("radio", "jax")),
-    KeyMap("vit", lambda keys: "patch_embed.proj.weight" in keys, _from_vit),
+    KeyMap("vit", has("patch_embed.proj.weight"), _from_vit),
 )

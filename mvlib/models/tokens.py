@@ -23,13 +23,13 @@ from ..layers.rel_pos import RelPosMlp, RelPosTable
 from ..layers.weight_init import init_vit_module
 from .base import Flow, ImageModel, Indices, StateDict, Step
 
-__all__ = ["MaskedTokenModel", "SequenceModel", "TokenModel", "masks_given", "sized_by_name"]
+__all__ = ["SIZES", "MaskedTokenModel", "SequenceModel", "TokenModel", "masks_given", "sized_by_name"]
 
 torch.fx.wrap("resample_abs_pos_embed")  # one node in a traced graph: what it does depends on the image's size
 
-TINY, SMALL, MEDIUM, BETWIXT, BASE, LARGE, HUGE = (  # the usual sizes
-    dict(embed_dim=dim, depth=depth, num_heads=heads) for dim, depth, heads in (
-        (192, 12, 3), (384, 12, 6), (512, 12, 8), (640, 12, 10), (768, 12, 12), (1024, 24, 16), (1280, 32, 16)))
+SIZES = {name: dict(embed_dim=dim, depth=depth, num_heads=heads) for name, dim, depth, heads in (
+    ("tiny", 192, 12, 3), ("small", 384, 12, 6), ("medium", 512, 12, 8), ("betwixt", 640, 12, 10),
+    ("base", 768, 12, 12), ("large", 1024, 24, 16), ("huge", 1280, 32, 16))}
 _WITH_WEIGHTS = ("map", "prr")  # pooling by a module, which is there from the beginning or not at all
 
 
@@ -387,15 +387,16 @@ class MaskedTokenModel(TokenModel):
 
 
 def sized_by_name(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Rows of architectures that share presets, {"a name and another": presets}, with the sizes that their names say.
+    """Rows of architectures that share presets, {"a name and another": presets}, each with what its name says.
 
-    "patch14" is a `patch_size`, a number at the end the `img_size`; 16 and 224, everyone's defaults, are left out.
+    A word of `SIZES` is that size, "patch14" the `patch_size`, a number at the end the `img_size`; 16 and 224, the
+    defaults of all, are left out. Presets have the last word.
     """
     rows: dict[str, Any] = {}
     for names, presets in table.items():
         for name in names.split():
-            patch, image = re.search(r"_patch(\d+)", name), re.search(r"_(\d+)$", name)
-            said = {key: int(found[1]) for key, found in (("patch_size", patch), ("img_size", image))
-                    if found and found[1] not in ("16", "224")}
-            rows[name] = (said, *presets) if isinstance(presets, tuple) else (said, presets)
+            numbers = {"patch_size": re.search(r"_patch(\d+)", name), "img_size": re.search(r"_(\d+)$", name)}
+            said = {key: int(found[1]) for key, found in numbers.items() if found and found[1] not in ("16", "224")}
+            size = next((SIZES[word] for word in name.split("_") if word in SIZES), {})
+            rows[name] = ({**size, **said}, *(presets if isinstance(presets, tuple) else (presets,)))
     return rows

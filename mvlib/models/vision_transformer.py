@@ -35,7 +35,7 @@ from ..layers.patch_embed import PatchEmbed
 from ..layers.pos_embed import resample_grid
 from ..registry import register_model
 from .base import KeyMap, StateDict, rename_keys
-from .tokens import BASE, BETWIXT, HUGE, LARGE, MEDIUM, SMALL, TINY, MaskedTokenModel, masks_given, sized_by_name
+from .tokens import SIZES, MaskedTokenModel, masks_given, sized_by_name
 
 if TYPE_CHECKING:
     from ._variants.vision_transformer import *
@@ -317,7 +317,7 @@ class VisionTransformer(MaskedTokenModel):
 _BILINEAR = dict(interpolation="bilinear", antialias=False)  # how Google's JAX code, FlexiViT and RADIO resample
 
 # sizes
-_MEDIUM_DEEP = dict(MEDIUM, depth=20)
+_MEDIUM_DEEP = dict(SIZES["medium"], depth=20)
 _BASE_PLUS = dict(embed_dim=896, depth=12, num_heads=14)
 _SO150M = dict(embed_dim=896, depth=18, num_heads=14, mlp_ratio=2.572)
 _SO150M2 = dict(embed_dim=832, depth=21, num_heads=13, mlp_ratio=34 / 13)
@@ -365,72 +365,53 @@ _TEST = dict(embed_dim=64, depth=6, num_heads=2, mlp_ratio=3, dynamic_img_size=T
 _TEST_GAP = dict(_TEST, **_NO_CLASS, reg_tokens=1, init_values=1e-5)
 
 register_model.variants(__name__, VisionTransformer, sized_by_name({
-    "vit_tiny_patch16_224 vit_tiny_patch16_384": TINY,
-    "vit_small_patch32_224 vit_small_patch32_384 vit_small_patch16_224 vit_small_patch16_384 "
-    "vit_small_patch8_224": SMALL,
-    "vit_base_patch32_224 vit_base_patch32_384 vit_base_patch16_224 vit_base_patch16_384 vit_base_patch8_224": BASE,
-    "vit_large_patch32_224 vit_large_patch32_384 vit_large_patch16_224 vit_large_patch16_384 "
-    "vit_large_patch14_224": LARGE,
-    "vit_huge_patch14_224": HUGE,
+    "vit_tiny_patch16_224 vit_tiny_patch16_384 vit_small_patch32_224 vit_small_patch32_384 vit_small_patch16_224 "
+    "vit_small_patch16_384 vit_small_patch8_224 vit_base_patch32_224 vit_base_patch32_384 vit_base_patch16_224 "
+    "vit_base_patch16_384 vit_base_patch8_224 vit_large_patch32_224 vit_large_patch32_384 vit_large_patch16_224 "
+    "vit_large_patch16_384 vit_large_patch14_224 vit_huge_patch14_224": {},
     "vit_giant_patch14_224": _GIANT,
     "vit_gigantic_patch14_224": _GIGANTIC,
-    "vit_base_patch16_224_miil": (BASE, dict(qkv_bias=False)),
-    "vit_medium_patch16_gap_240 vit_medium_patch16_gap_256 vit_medium_patch16_gap_384": (MEDIUM, _SCALED_GAP),
-    "vit_betwixt_patch16_gap_256": (BETWIXT, _SCALED_GAP),
-    "vit_base_patch16_gap_224": (BASE, _GAP, dict(num_heads=16)),
-    "vit_huge_patch14_gap_224 vit_huge_patch16_gap_448": (HUGE, _GAP),
+    "vit_base_patch16_224_miil": dict(qkv_bias=False),
+    "vit_medium_patch16_gap_240 vit_medium_patch16_gap_256 vit_medium_patch16_gap_384 "
+    "vit_betwixt_patch16_gap_256": _SCALED_GAP,
+    "vit_base_patch16_gap_224": (_GAP, dict(num_heads=16)),
+    "vit_huge_patch14_gap_224 vit_huge_patch16_gap_448 vit_base_patch16_siglip_gap_224 "
+    "vit_base_patch16_siglip_gap_256 vit_base_patch16_siglip_gap_384 vit_base_patch16_siglip_gap_512 "
+    "vit_large_patch16_siglip_gap_256 vit_large_patch16_siglip_gap_384": _GAP,
     "vit_giant_patch16_gap_224": (_GIANT, _GAP),
     "vit_xsmall_patch16_clip_224": (_CLIP, dict(embed_dim=256, depth=10, num_heads=4)),
-    "vit_medium_patch32_clip_224 vit_medium_patch16_clip_224": (MEDIUM, _CLIP),
-    "vit_betwixt_patch32_clip_224": (BETWIXT, _CLIP),
-    "vit_base_patch32_clip_224 vit_base_patch32_clip_256 vit_base_patch32_clip_384 vit_base_patch32_clip_448 "
-    "vit_base_patch16_clip_224 vit_base_patch16_clip_384": (BASE, _CLIP),
+    "vit_medium_patch32_clip_224 vit_medium_patch16_clip_224 vit_betwixt_patch32_clip_224 vit_base_patch32_clip_224 "
+    "vit_base_patch32_clip_256 vit_base_patch32_clip_384 vit_base_patch32_clip_448 vit_base_patch16_clip_224 "
+    "vit_base_patch16_clip_384 vit_large_patch14_clip_224 vit_large_patch14_clip_336 vit_huge_patch14_clip_224 "
+    "vit_huge_patch14_clip_336 vit_huge_patch14_clip_378": _CLIP,
     "vit_base_patch16_plus_clip_240": (_BASE_PLUS, _CLIP),
-    "vit_large_patch14_clip_224 vit_large_patch14_clip_336": (LARGE, _CLIP),
-    "vit_huge_patch14_clip_224 vit_huge_patch14_clip_336 vit_huge_patch14_clip_378": (HUGE, _CLIP),
     "vit_giant_patch14_clip_224": (_GIANT, _CLIP),
     "vit_gigantic_patch14_clip_224 vit_gigantic_patch14_clip_378": (_GIGANTIC, _CLIP),
-    "vit_base_patch32_clip_quickgelu_224 vit_base_patch16_clip_quickgelu_224": (BASE, _CLIP, _QUICK),
-    "vit_large_patch14_clip_quickgelu_224 vit_large_patch14_clip_quickgelu_336": (LARGE, _CLIP, _QUICK),
-    "vit_huge_patch14_clip_quickgelu_224 vit_huge_patch14_clip_quickgelu_378": (HUGE, _CLIP, _QUICK),
+    "vit_base_patch32_clip_quickgelu_224 vit_base_patch16_clip_quickgelu_224 vit_large_patch14_clip_quickgelu_224 "
+    "vit_large_patch14_clip_quickgelu_336 vit_huge_patch14_clip_quickgelu_224 vit_huge_patch14_clip_quickgelu_378": (
+        _CLIP, _QUICK),
     "vit_gigantic_patch14_clip_quickgelu_224": (_GIGANTIC, _CLIP, _QUICK),
     "vit_base_patch32_plus_256 vit_base_patch16_plus_240": (_BASE_PLUS, _SCALED),
-    "vit_base_patch16_rpn_224": (BASE, _SCALED, _NO_CLASS, dict(qkv_bias=False, block_fn=ResPostBlock)),
-    "vit_small_patch16_36x1_224": (SMALL, _SCALED, dict(depth=36)),
-    "vit_small_patch16_18x2_224": (SMALL, _SCALED, dict(depth=18, block_fn=ParallelThingsBlock)),
-    "vit_base_patch16_18x2_224": (BASE, _SCALED, dict(depth=18, block_fn=ParallelThingsBlock)),
-    "eva_large_patch14_196 eva_large_patch14_336": (LARGE, dict(global_pool="avg")),
-    "flexivit_small": (SMALL, _FLEXI),
-    "flexivit_base": (BASE, _FLEXI),
-    "flexivit_large": (LARGE, _FLEXI),
-    "vit_base_patch16_xp_224": (BASE, _XP),
-    "vit_large_patch14_xp_224": (LARGE, _XP),
-    "vit_huge_patch14_xp_224": (HUGE, _XP),
-    "vit_small_patch14_dinov2": (SMALL, _DINOV2),
-    "vit_base_patch14_dinov2": (BASE, _DINOV2),
-    "vit_large_patch14_dinov2": (LARGE, _DINOV2),
+    "vit_base_patch16_rpn_224": (_SCALED, _NO_CLASS, dict(qkv_bias=False, block_fn=ResPostBlock)),
+    "vit_small_patch16_36x1_224": (_SCALED, dict(depth=36)),
+    "vit_small_patch16_18x2_224 vit_base_patch16_18x2_224": (_SCALED, dict(depth=18, block_fn=ParallelThingsBlock)),
+    "eva_large_patch14_196 eva_large_patch14_336": dict(global_pool="avg"),
+    "flexivit_small flexivit_base flexivit_large": _FLEXI,
+    "vit_base_patch16_xp_224 vit_large_patch14_xp_224 vit_huge_patch14_xp_224": _XP,
+    "vit_small_patch14_dinov2 vit_base_patch14_dinov2 vit_large_patch14_dinov2": _DINOV2,
     "vit_giant_patch14_dinov2": (_GIANT_DINO, _DINOV2),
-    "vit_small_patch14_reg4_dinov2": (SMALL, _DINOV2, _REG4),
-    "vit_base_patch14_reg4_dinov2": (BASE, _DINOV2, _REG4),
-    "vit_large_patch14_reg4_dinov2": (LARGE, _DINOV2, _REG4),
+    "vit_small_patch14_reg4_dinov2 vit_base_patch14_reg4_dinov2 vit_large_patch14_reg4_dinov2": (_DINOV2, _REG4),
     "vit_giant_patch14_reg4_dinov2": (_GIANT_DINO, _DINOV2, _REG4),
-    "vit_base_patch14_reg1_tipsv2": (BASE, _TIPS),
-    "vit_large_patch14_reg1_tipsv2": (LARGE, _TIPS),
+    "vit_base_patch14_reg1_tipsv2 vit_large_patch14_reg1_tipsv2": _TIPS,
     "vit_so400m_patch14_reg1_tipsv2": (_SO400M, _TIPS),
     "vit_giant_patch14_reg1_tipsv2": (_GIANT_DINO, _TIPS),
-    "vit_base_patch32_siglip_256": (BASE, _MAP, _TANH),
-    "vit_base_patch16_siglip_224 vit_base_patch16_siglip_256 vit_base_patch16_siglip_384 vit_base_patch16_siglip_512": (
-        BASE, _MAP),
-    "vit_large_patch16_siglip_256 vit_large_patch16_siglip_384": (LARGE, _MAP),
-    "vit_large_patch16_siglip_512": (LARGE, _MAP, _TANH),
+    "vit_base_patch32_siglip_256 vit_large_patch16_siglip_512": (_MAP, _TANH),
+    "vit_base_patch16_siglip_224 vit_base_patch16_siglip_256 vit_base_patch16_siglip_384 vit_base_patch16_siglip_512 "
+    "vit_large_patch16_siglip_256 vit_large_patch16_siglip_384": _MAP,
     "vit_so400m_patch14_siglip_224 vit_so400m_patch14_siglip_378 vit_so400m_patch14_siglip_384": (_SO400M, _MAP),
     "vit_so400m_patch16_siglip_256 vit_so400m_patch16_siglip_384 vit_so400m_patch16_siglip_512": (_SO400M, _MAP, _TANH),
     "vit_giantopt_patch16_siglip_256 vit_giantopt_patch16_siglip_384": (_GIANT_OPT, _MAP, _TANH),
-    "vit_base_patch32_siglip_gap_256": (BASE, _GAP, _TANH),
-    "vit_base_patch16_siglip_gap_224 vit_base_patch16_siglip_gap_256 vit_base_patch16_siglip_gap_384 "
-    "vit_base_patch16_siglip_gap_512": (BASE, _GAP),
-    "vit_large_patch16_siglip_gap_256 vit_large_patch16_siglip_gap_384": (LARGE, _GAP),
-    "vit_large_patch16_siglip_gap_512": (LARGE, _GAP, _TANH),
+    "vit_base_patch32_siglip_gap_256 vit_large_patch16_siglip_gap_512": (_GAP, _TANH),
     "vit_so400m_patch14_siglip_gap_224 vit_so400m_patch14_siglip_gap_378 vit_so400m_patch14_siglip_gap_384 "
     "vit_so400m_patch14_siglip_gap_448 vit_so400m_patch14_siglip_gap_896": (_SO400M, _GAP),
     "vit_so400m_patch16_siglip_gap_256 vit_so400m_patch16_siglip_gap_384 vit_so400m_patch16_siglip_gap_512": (
@@ -443,18 +424,17 @@ register_model.variants(__name__, VisionTransformer, sized_by_name({
     "vit_little_patch16_reg1_gap_256": (_LITTLE, _REG1_GAP),
     "vit_dlittle_patch16_reg1_gap_256": (_LITTLE, _REG1_GAP, dict(attn_layer="diff")),
     "vit_little_patch16_reg4_gap_256": (_LITTLE, _REG4_GAP),
-    "vit_medium_patch16_reg1_gap_256": (MEDIUM, _REG1_GAP, _SCALED),
-    "vit_medium_patch16_reg4_gap_256": (MEDIUM, _REG4_GAP, _SCALED),
+    "vit_medium_patch16_reg1_gap_256 vit_betwixt_patch16_reg1_gap_256": (_REG1_GAP, _SCALED),
+    "vit_medium_patch16_reg4_gap_256 vit_betwixt_patch16_reg4_gap_256 vit_betwixt_patch16_reg4_gap_384": (
+        _REG4_GAP, _SCALED),
     "vit_mediumd_patch16_reg4_gap_256 vit_mediumd_patch16_reg4_gap_384": (_MEDIUM_DEEP, _REG4_GAP, _SCALED),
-    "vit_betwixt_patch16_reg1_gap_256": (BETWIXT, _REG1_GAP, _SCALED),
-    "vit_betwixt_patch16_reg4_gap_256 vit_betwixt_patch16_reg4_gap_384": (BETWIXT, _REG4_GAP, _SCALED),
-    "vit_base_patch16_reg4_gap_256": (BASE, _REG4_GAP),
+    "vit_base_patch16_reg4_gap_256": _REG4_GAP,
     "vit_so150m_patch16_reg4_map_256": (_SO150M, _MAP, dict(reg_tokens=4)),
     "vit_so150m_patch16_reg4_gap_256 vit_so150m_patch16_reg4_gap_384": (_SO150M, _GAP, dict(reg_tokens=4)),
     "vit_so150m2_patch16_reg1_gap_256 vit_so150m2_patch16_reg1_gap_384 vit_so150m2_patch16_reg1_gap_448": (
         _SO150M2, _SO150M2_GAP),
-    "vit_intern300m_patch14_448": (
-        LARGE, dict(img_size=224, init_values=0.1, final_norm=False, dynamic_img_size=True)),  # 448 is for the weights
+    "vit_intern300m_patch14_448": (  # 448 is for its weights alone
+        SIZES["large"], dict(img_size=224, init_values=0.1, final_norm=False, dynamic_img_size=True)),
     "aimv2_large_patch14_224 aimv2_large_patch14_336 aimv2_large_patch14_448": _AIM_LARGE,
     "aimv2_huge_patch14_224 aimv2_huge_patch14_336 aimv2_huge_patch14_448": _AIM_HUGE,
     "aimv2_1b_patch14_224 aimv2_1b_patch14_336 aimv2_1b_patch14_448": _AIM_1B,
@@ -464,15 +444,14 @@ register_model.variants(__name__, VisionTransformer, sized_by_name({
     "test_vit3": (_MAP, _SCALED, dict(
         img_size=160, embed_dim=96, depth=9, num_heads=3, mlp_ratio=2, reg_tokens=1, pool_include_prefix=True)),
     "test_vit4": (_TEST_GAP, dict(embed_dim=96, depth=9, num_heads=3, norm_layer="rmsnorm")),
-    "beit3_base_patch16_224": (BASE, _BEIT3),
-    "beit3_large_patch16_224": (LARGE, _BEIT3),
+    "beit3_base_patch16_224 beit3_large_patch16_224": _BEIT3,
     "beit3_giant_patch14_224 beit3_giant_patch14_336": _BEIT3_GIANT,
-    "vit_base_patch16_radio_v3": (BASE, _RADIO_CORNERS, _SCALED, dict(reg_tokens=7)),
-    "vit_large_patch16_radio_v3": (LARGE, _RADIO, _SCALED, dict(reg_tokens=7)),
-    "vit_huge_patch16_radio_v3": (HUGE, _RADIO_CORNERS, dict(reg_tokens=7)),
+    "vit_base_patch16_radio_v3": (_RADIO_CORNERS, _SCALED, dict(reg_tokens=7)),
+    "vit_large_patch16_radio_v3": (_RADIO, _SCALED, dict(reg_tokens=7)),
+    "vit_huge_patch16_radio_v3": (_RADIO_CORNERS, dict(reg_tokens=7)),
     "vit_giant_patch16_radio_v3": (_RADIO, dict(embed_dim=1536, depth=40, num_heads=24, reg_tokens=7)),
     "vit_so400m_patch16_radio_v4": (_SO400M, _RADIO, dict(reg_tokens=9)),
-    "vit_huge_patch16_radio_v4": (HUGE, _RADIO, dict(reg_tokens=9)),
+    "vit_huge_patch16_radio_v4": (_RADIO, dict(reg_tokens=9)),
 }))
 
 

@@ -27,7 +27,7 @@ from ..registry import register_model
 from .base import ImageModel, KeyMap, StateDict, Step, rename_keys
 from .resnet import Bottleneck, ResNet
 from .resnetv2 import ResNetV2, block_path, create_resnetv2_stem
-from .tokens import LARGE, SMALL, TINY, sized_by_name
+from .tokens import sized_by_name
 from .vision_transformer import VisionTransformer, _from_jax, as_classifier
 
 if TYPE_CHECKING:
@@ -136,15 +136,13 @@ _STEM, _R26, _R50_3, _R50 = (
     dict(backbone=partial(_resnetv2, layers=layers)) for layers in ((), (2, 2, 2, 2), (3, 4, 9), (3, 4, 6, 3)))
 _R26D, _R50D, _R50D_3 = (
     dict(backbone=partial(_resnet, layers=layers)) for layers in ((2, 2, 2, 2), (3, 4, 6, 3), (3, 4, 6)))
-_TINY = dict(TINY, patch_size=8)
-_SHALLOW = dict(depth=8, num_heads=8, mlp_ratio=3)
+_SHALLOW = dict(embed_dim=768, depth=8, num_heads=8, mlp_ratio=3)
 
 register_model.variants(__name__, HybridVisionTransformer, sized_by_name({
-    "vit_tiny_r_s16_p8_224 vit_tiny_r_s16_p8_384": (_TINY, _STEM),
-    "vit_small_r26_s32_224 vit_small_r26_s32_384": (SMALL, _R26),
-    "vit_base_r26_s32_224": _R26,
+    "vit_tiny_r_s16_p8_224 vit_tiny_r_s16_p8_384": (dict(patch_size=8), _STEM),
+    "vit_small_r26_s32_224 vit_small_r26_s32_384 vit_base_r26_s32_224": _R26,
     "vit_base_r50_s16_224 vit_base_r50_s16_384": _R50_3,
-    "vit_large_r50_s32_224 vit_large_r50_s32_384": (LARGE, _R50),
+    "vit_large_r50_s32_224 vit_large_r50_s32_384": _R50,
     "vit_small_resnet26d_224": (_SHALLOW, _R26D),
     "vit_small_resnet50d_s16_224": (_SHALLOW, _R50D_3),
     "vit_base_resnet26d_224": _R26D,

@@ -21,7 +21,7 @@ from ..layers.norm import LayerNorm, NormLayer, get_norm_layer
 from ..layers.patch_embed import PatchEmbed
 from ..layers.rel_pos import RelPosBias, RelPosMlp
 from ..registry import register_model
-from .tokens import MEDIUM, SMALL, TokenModel, sized_by_name
+from .tokens import TokenModel, sized_by_name
 from .vision_transformer import Block, ResPostBlock
 
 if TYPE_CHECKING:
@@ -141,8 +141,7 @@ class VisionTransformerRelPos(TokenModel):
         return {"cls_token"}
 
 
-_BASE = dict(qkv_bias=False)
-_SMALL, _MEDIUM = dict(SMALL, **_BASE), dict(MEDIUM, **_BASE)
+_NO_BIAS = dict(qkv_bias=False)
 _PLUS = dict(embed_dim=896, num_heads=14)
 _FC = dict(fc_norm=True)
 _TOKEN = dict(class_token=True, global_pool="token")
@@ -151,16 +150,13 @@ _POST = dict(block_fn=ResPostRelPosBlock)
 register_model.variants(__name__, VisionTransformerRelPos, sized_by_name({
     "vit_relpos_base_patch32_plus_rpn_256": (_PLUS, _POST),
     "vit_relpos_base_patch16_plus_240": _PLUS,
-    "vit_relpos_small_patch16_224": (_SMALL, _FC),
-    "vit_relpos_medium_patch16_224": (_MEDIUM, _FC),
-    "vit_relpos_base_patch16_224": (_BASE, _FC),
-    "vit_srelpos_small_patch16_224": (_SMALL, dict(rel_pos_dim=384, shared_rel_pos=True)),
-    "vit_srelpos_medium_patch16_224": (_MEDIUM, dict(rel_pos_dim=512, shared_rel_pos=True)),
-    "vit_relpos_medium_patch16_cls_224": (_MEDIUM, _TOKEN, dict(rel_pos_dim=256)),
-    "vit_relpos_base_patch16_cls_224": (_BASE, _TOKEN),
-    "vit_relpos_base_patch16_clsgap_224": (_BASE, _FC, dict(class_token=True)),
-    "vit_relpos_small_patch16_rpn_224": (_SMALL, _POST),
-    "vit_relpos_medium_patch16_rpn_224": (_MEDIUM, _POST),
-    "vit_relpos_base_patch16_rpn_224": (_BASE, _POST),
+    "vit_relpos_small_patch16_224 vit_relpos_medium_patch16_224 vit_relpos_base_patch16_224": (_NO_BIAS, _FC),
+    "vit_srelpos_small_patch16_224": (_NO_BIAS, dict(rel_pos_dim=384, shared_rel_pos=True)),
+    "vit_srelpos_medium_patch16_224": (_NO_BIAS, dict(rel_pos_dim=512, shared_rel_pos=True)),
+    "vit_relpos_medium_patch16_cls_224": (_NO_BIAS, _TOKEN, dict(rel_pos_dim=256)),
+    "vit_relpos_base_patch16_cls_224": (_NO_BIAS, _TOKEN),
+    "vit_relpos_base_patch16_clsgap_224": (_NO_BIAS, _FC, dict(class_token=True)),
+    "vit_relpos_small_patch16_rpn_224 vit_relpos_medium_patch16_rpn_224 vit_relpos_base_patch16_rpn_224": (
+        _NO_BIAS, _POST),
     "test_vit_relpos": (_FC, dict(img_size=160, embed_dim=96, depth=9, num_heads=3, mlp_ratio=2, qkv_bias=False)),
 }))
