@@ -157,11 +157,8 @@ class Gemma4PatchEmbed(nn.Module):
     def forward(
         self, x: Any, patch_coord: Tensor | None = None, patch_valid: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Coordinates (-1, -1) are those of padding where no `patch_valid` is given.
-
-        Raises:
-            ValueError: The input is neither images, nor patches with coordinates.
-        """
+        """Coordinates (-1, -1) are those of padding where no `patch_valid` is given; otherwise a ValueError says what
+        is neither an image nor a patch with coordinates."""
         x, given = _given(x, patch_coord, patch_valid)
         positions, valid = self.places(x, **given)
         if "patch_coord" not in given or x.ndim == 4:
@@ -325,10 +322,6 @@ class _Tower(ImageModel):
             stages=[Step(f"{path}blocks.{i}", embed_dim, max(self.patch_size), f"blocks.{i}", takes=("cos", "sin"),
                          options=("attn_mask",)) for i in range(depth)])
 
-    @property
-    def tower(self) -> Gemma4VitEncoder:
-        raise NotImplementedError
-
     def cut_head(self) -> None:
         """The norm has no weights, and stays."""
 
@@ -365,7 +358,7 @@ class _Tower(ImageModel):
         found = self.run_to_taps(
             x, indices, norm, stop_early, output_fmt, intermediates_only, False, output_dict, **given)
         if output_dict:
-            positions, valid = self.tower.patch_embed.places(x, **given)
+            positions, valid = getattr(self, "encoder", self).patch_embed.places(x, **given)
             found["patch_valid"] = torch.ones_like(positions[..., 0], dtype=torch.bool) if valid is None else valid
         return found
 
@@ -428,10 +421,6 @@ class Gemma4VitEncoder(_Tower):
             self.register_buffer(name, torch.empty(embed_dim) if standardize else None)
         self.follow("", depth, embed_dim)
         self.init_weights()
-
-    @property
-    def tower(self) -> Gemma4VitEncoder:
-        return self
 
     def _embed(self, x: Tensor, patch_coord: Tensor | None = None, patch_valid: Tensor | None = None) -> Any:
         """Images or patches -> tokens, cosines and sines, and a mask (B, 1, 1, N) where there is padding."""
@@ -541,10 +530,6 @@ class Gemma4VitClassifier(_Tower):
         self.follow("encoder.", depth, embed_dim)
         self.init_weights()
 
-    @property
-    def tower(self) -> Gemma4VitEncoder:
-        return self.encoder
-
     def forward_features(self, x: Any, patch_coord: Tensor | None = None, patch_valid: Tensor | None = None) -> Tensor:
         """Images or patches -> (B, N, embed_dim), padding among them; or the encoder's pooled tokens."""
         x, given = _given(x, patch_coord, patch_valid)
@@ -554,11 +539,7 @@ class Gemma4VitClassifier(_Tower):
         return self.encoder.pool(features, *self.encoder.patch_embed.places(x, **given))
 
     def forward(self, x: Any, patch_coord: Tensor | None = None, patch_valid: Tensor | None = None) -> Tensor:
-        """Images or patches, a dict of the latter as "patches", "patch_coord", "patch_valid" -> logits.
-
-        Raises:
-            ValueError: As `Gemma4VitEncoder.forward`.
-        """
+        """Images or patches -> logits; arguments and errors as `Gemma4VitEncoder.forward`."""
         x, given = _given(x, patch_coord, patch_valid)
         valid = self.encoder.patch_embed.places(x, **given)[1] if given else None
         return self.forward_head(self.forward_features(x, **given), valid)

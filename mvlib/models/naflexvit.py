@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import inspect
 import math
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from functools import partial, wraps
@@ -34,9 +33,9 @@ from ..layers.pool import global_pool_nlc
 from ..layers.pos_embed import resample_grid
 from ..layers.rope import apply_keep_indices_nlc
 from ..registry import register_model
-from .base import Indices, KeyMap, StateDict, Step
+from .base import Indices, KeyMap, StateDict, Step, rename_keys
 from .eva_blocks import EvaBlock, make_rope
-from .tokens import SequenceModel
+from .tokens import SequenceModel, sized_by_name
 from .vision_transformer import Block, VisionTransformer, has, jax_keys, radio_keys
 
 if TYPE_CHECKING:
@@ -746,7 +745,7 @@ NaFlexVit.__init__.__signature__ = _spell_out(NaFlexVit.__init__)  # type: ignor
 
 # --- the architectures
 
-_BASE = dict(init_values=1e-5)
+_SCALED = dict(init_values=1e-5)
 _GAP = dict(global_pool="avg", fc_norm=True)
 _REG4_GAP = dict(_GAP, reg_tokens=4)
 _SO150M2 = dict(
@@ -757,40 +756,34 @@ _SO400M = dict(embed_dim=1152, depth=27, num_heads=16)
 _RADIO_POSITIONS = dict(
     pos_embed_grid_size=(128, 128), pos_embed_interp_mode="bilinear", pos_embed_ar_preserving=True,
     pos_embed_antialias=False)
-_RADIO = dict(_RADIO_POSITIONS, class_token=True, global_pool="token", final_norm=False)
-_RADIO_V3 = dict(_RADIO, reg_tokens=7)
-_RADIO_V4 = dict(_RADIO, reg_tokens=9)
+_RADIO_V3, _RADIO_V4 = (
+    dict(_RADIO_POSITIONS, class_token=True, global_pool="token", final_norm=False, reg_tokens=n) for n in (7, 9))
 _CORNERS = dict(pos_embed_align_corners=True)
-_HUGE = dict(embed_dim=1280, depth=32, num_heads=16)
+_KEPT_RATIO = dict(pos_embed_ar_preserving=True)
 
-register_model.variants(__name__, NaFlexVit, {
-    "naflexvit_base_patch16_gap": (_BASE, _REG4_GAP),
-    "naflexvit_base_patch16_par_gap": (_BASE, _REG4_GAP, dict(pos_embed_ar_preserving=True)),
-    "naflexvit_base_patch16_parfac_gap": (
-        _BASE, _REG4_GAP, dict(pos_embed_ar_preserving=True, pos_embed="factorized")),
-    "naflexvit_base_patch16_map": (_BASE, dict(reg_tokens=1)),
+register_model.variants(__name__, NaFlexVit, sized_by_name({
+    "naflexvit_base_patch16_gap": (_SCALED, _REG4_GAP),
+    "naflexvit_base_patch16_par_gap": (_SCALED, _REG4_GAP, _KEPT_RATIO),
+    "naflexvit_base_patch16_parfac_gap": (_SCALED, _REG4_GAP, _KEPT_RATIO, dict(pos_embed="factorized")),
+    "naflexvit_base_patch16_map": (_SCALED, dict(reg_tokens=1)),
     "naflexvit_so150m2_patch16_reg1_gap": (_SO150M2, _GAP),
     "naflexvit_so150m2_patch16_reg1_map": _SO150M2,
     "naflexvit_base_patch16_siglip": _SIGLIP,
     "naflexvit_so400m_patch16_siglip": (_SIGLIP, _SO400M, dict(mlp_ratio=3.7362)),
-    "naflexvit_base_patch16_radio_v3": (_RADIO_V3, _BASE, _CORNERS),
-    "naflexvit_large_patch16_radio_v3": (_RADIO_V3, _BASE, dict(embed_dim=1024, depth=24, num_heads=16)),
-    "naflexvit_huge_patch16_radio_v3": (_RADIO_V3, _HUGE, _CORNERS),
+    "naflexvit_base_patch16_radio_v3": (_RADIO_V3, _SCALED, _CORNERS),
+    "naflexvit_large_patch16_radio_v3": (_RADIO_V3, _SCALED),
+    "naflexvit_huge_patch16_radio_v3": (_RADIO_V3, _CORNERS),
     "naflexvit_giant_patch16_radio_v3": (_RADIO_V3, dict(embed_dim=1536, depth=40, num_heads=24)),
     "naflexvit_so400m_patch16_radio_v4": (_RADIO_V4, _SO400M, dict(mlp_ratio=4304 / 1152)),
-    "naflexvit_huge_patch16_radio_v4": (_RADIO_V4, _HUGE),
-})
+    "naflexvit_huge_patch16_radio_v4": _RADIO_V4,
+}))
 
 
 # --- models of other families, for images of any size
 
 
 def naflex_entrypoint(entrypoint: Callable[..., nn.Module]) -> Callable[..., NaFlexVit]:
-    """What builds an architecture of vision transformers, or of EVA, as a `NaFlexVit`; its weights fit, too.
-
-    Raises:
-        ConfigError: The architecture is another family's.
-    """
+    """What builds an architecture of vision transformers, or of EVA, as a `NaFlexVit`; its weights fit, too."""
     translators: dict[str, Any] = {"VisionTransformer": _classic_arguments, "Eva": _eva_arguments, "NaFlexVit": dict}
     translate = translators.get(getattr(entrypoint.__annotations__.get("return"), "__name__", ""))
     given = getattr(entrypoint, "arguments", {})
@@ -821,16 +814,11 @@ def _classic_arguments(given: dict[str, Any]) -> dict[str, Any]:
 
 _EVA_NAMES = {
     "num_reg_tokens": "reg_tokens", "use_pre_transformer_norm": "pre_norm", "ref_feat_shape": "rope_ref_feat_shape",
-    "scale_mlp": "scale_mlp_norm", "scale_attn_inner": "scale_attn_inner_norm",
-}
+    "scale_mlp": "scale_mlp_norm", "scale_attn_inner": "scale_attn_inner_norm"}
 
 
 def _eva_arguments(given: dict[str, Any]) -> dict[str, Any]:
-    """The same of an `Eva`.
-
-    Raises:
-        ConfigError: It has a norm before the pooling and one behind.
-    """
+    """The same of an `Eva`."""
     taken = {_EVA_NAMES.get(name, name): value for name, value in given.items()
              if name not in ("no_embed_class", "dynamic_img_size")}
     own: dict[str, Any] = dict(img_size=224, pos_embed_grid_size=None, class_token=True, global_pool="avg",
@@ -857,9 +845,9 @@ def _eva_arguments(given: dict[str, Any]) -> dict[str, Any]:
 def _from_vit(state_dict: StateDict, model: Any, interpolation: str = "bicubic", antialias: bool = True) -> StateDict:
     """A vision transformer whose tokens, positions and patches are the model's own, or as `jax_keys` gives it."""
     embeds: Any = model.embeds
-    layer_scale = "" if isinstance(model.blocks[0], EvaBlock) else r"\bgamma_(\d)$"  # DeiT-III's name of it
-    out = {_own_key(re.sub(layer_scale, r"ls\1.gamma", key) if layer_scale else key): value
-           for key, value in state_dict.items() if "pre_logits" not in key}
+    deit3 = [] if isinstance(model.blocks[0], EvaBlock) else [(r"\bgamma_(\d)$", r"ls\1.gamma")]  # its layer scale
+    out = rename_keys({key: value for key, value in state_dict.items() if "pre_logits" not in key}, *deit3,
+                      (r"^patch_embed\.", "embeds."), (r"^(cls_token|reg_token|pos_embed)$", r"embeds.\1"))
     weight = out.get("embeds.proj.weight")
     if weight is not None:
         if weight.ndim == 2:  # of flat patches, channels last
@@ -882,21 +870,13 @@ def _by_way_of_vit(convert: Callable[..., StateDict], state_dict: StateDict, mod
     return _from_vit(convert(state_dict, model), model)
 
 
-def _own_key(key: str) -> str:
-    """A vision transformer's key as this family's."""
-    if key.startswith("patch_embed."):
-        return f"embeds.{key.removeprefix('patch_embed.')}"
-    return f"embeds.{key}" if key in ("cls_token", "reg_token", "pos_embed") else key
-
-
 def _positions_as_grid(table: Tensor, state_dict: StateDict) -> StateDict:
     """Positions (1, N, C) as a grid; those of class and register tokens are added to these."""
     if table.shape[0] != 1:  # (rows, columns, C)
         return {"embeds.pos_embed": table[None]}
     tokens = {key: state_dict[key] for key in ("embeds.cls_token", "embeds.reg_token") if key in state_dict}
     count = sum(token.shape[1] for token in tokens.values())
-    side = math.isqrt(table.shape[1])
-    if side * side == table.shape[1]:
+    if math.isqrt(table.shape[1]) ** 2 == table.shape[1]:
         count = 0
     side = math.isqrt(table.shape[1] - count)
     if side * side != table.shape[1] - count:

@@ -17,7 +17,7 @@ from ..layers.activations import ActLayer, create_act_layer
 from ..layers.drop import DropPath
 from ..layers.helpers import make_divisible, placeable
 from ..layers.norm import LayerNorm2d, NormLayer, get_norm_act_layer, get_norm_layer
-from ..layers.weight_init import fan_out_normal_
+from ..layers.weight_init import fan_out_normal_, init_zero_bias
 from ..registry import register_model
 from .tokens import sized_by_name
 from .vision_transformer_hybrid import HybridVisionTransformer
@@ -113,9 +113,8 @@ class StridedConv(nn.Module):
 class MbConvLNBlock(nn.Module):
     """An inverted bottleneck behind a layer norm, around a shortcut. Shapes: (B, in_chs, H, W) -> (B, out_chs, H', W').
 
-    Args:
-        stride: Of the depthwise convolution; with 2 the shortcut is pooled.
-        expand_ratio: Hidden channels for each of `out_chs`.
+    `stride`: Of the depthwise convolution; with 2 the shortcut is pooled. `expand_ratio`: Hidden channels for each of
+    `out_chs`.
     """
 
     @placeable
@@ -127,9 +126,8 @@ class MbConvLNBlock(nn.Module):
         super().__init__()
         self.stride, self.in_chs, self.out_chs = stride, in_chs, out_chs
         hidden = make_divisible(out_chs * expand_ratio)
-        self.shortcut: nn.Module = nn.Conv2d(in_chs, out_chs, 1) if in_chs != out_chs else nn.Identity()
-        if stride == 2:
-            self.shortcut = Downsample2d(in_chs, out_chs)
+        self.shortcut = Downsample2d(in_chs, out_chs) if stride == 2 else \
+            nn.Conv2d(in_chs, out_chs, 1) if in_chs != out_chs else nn.Identity()
         self.pre_norm = get_norm_act_layer(norm_layer, act_layer)(in_chs, eps=norm_eps, apply_act=False)
         self.conv1_1x1 = nn.Conv2d(in_chs, hidden, 1)
         self.act1: Any = create_act_layer(act_layer, inplace=True)
@@ -150,8 +148,7 @@ class MbConvStages(nn.Module):
     def __init__(self, cfg: VitCfg, img_size: int | tuple[int, int] = 224, in_chans: int = 3) -> None:
         super().__init__()
         self.stem = Stem(in_chans, cfg.stem_width)
-        self.num_stages = len(cfg.embed_dim)
-        self.stages, before = nn.Sequential(), cfg.stem_width
+        self.num_stages, self.stages, before = len(cfg.embed_dim), nn.Sequential(), cfg.stem_width
         for dim, depth in zip(cfg.embed_dim[:2], cfg.depths):
             self.stages.append(nn.Sequential(*(
                 MbConvLNBlock(dim if i else before, dim, stride=1 if i else 2) for i in range(depth))))
@@ -186,11 +183,7 @@ class GeGluMlp(nn.Module):
 
 
 class ViTamin(HybridVisionTransformer):
-    """ViTamin. Shapes and further arguments as `VisionTransformer`'s.
-
-    Args:
-        embed_cfg: The convolutions; `embed_cfg.embed_dim[2]` has to be `embed_dim`.
-    """
+    """ViTamin. Shapes and arguments as `VisionTransformer`'s, and `embed_cfg`, whose `embed_dim[2]` is `embed_dim`."""
 
     def __init__(self, embed_cfg: VitCfg, **kwargs: Any) -> None:
         super().__init__(partial(_convolutions, embed_cfg), embed_args=dict(proj=False), **kwargs)
@@ -198,11 +191,9 @@ class ViTamin(HybridVisionTransformer):
     def init_module(self, name: str, module: nn.Module) -> None:
         super().init_module(name, module)
         if isinstance(module, nn.Conv2d) and re.match(r"patch_embed\.backbone\.(?:stem|stages)\.", name):
-            is_stem = ".stem." in name
-            if is_stem or self.weight_init_mode not in ("reset", "skip"):  # timm's stem is so whatever the scheme
+            if ".stem." in name or self.weight_init_mode not in ("reset", "skip"):  # timm's stem whatever the scheme
                 fan_out_normal_(module.weight, module.groups)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+                init_zero_bias(module)
 
 
 def _convolutions(cfg: VitCfg, in_chans: int) -> nn.Module:

@@ -53,6 +53,18 @@ def test_patches_with_padding_are_as_in_timm(name, options):
 
 
 @torch.no_grad()
+@pytest.mark.filterwarnings("ignore:.*torch.ao.quantization is deprecated", "ignore:torch.quantize_per_tensor")
+def test_linear_layers_may_be_packed():
+    model, x = pair("gemma4_vit_167m")[0], torch.rand(2, 3, 96, 96)
+    expected = model(x)
+    packed = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
+    torch.testing.assert_close(packed(x), expected, rtol=0.2, atol=0.2 * expected.abs().max().item())
+    optimized, report = mvlib.optimize(model, x, compile="off")
+    torch.testing.assert_close(optimized(x), expected, rtol=1e-3, atol=1e-3)
+    assert report["prepack"].done
+
+
+@torch.no_grad()
 def test_padding_changes_nothing():
     model, given = pair("gemma4_vit_167m")[0], patches()
     alone = {key: value[1:, :9] for key, value in given.items()}
