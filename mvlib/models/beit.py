@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layers.activations import ActLayer
-from ..layers.attention import KeylessBias, attend
-from ..layers.config import use_fused_attn
+from ..layers.attention import KeylessBias
 from ..layers.drop import DropPath, drop_path_rates
 from ..layers.helpers import placeable
 from ..layers.mlp import Mlp, SwiGLU
@@ -22,6 +21,7 @@ from ..layers.norm import LayerNorm, NormLayer, get_norm_layer
 from ..layers.patch_embed import PatchEmbed
 from ..layers.rel_pos import RelPosTable
 from ..registry import register_model
+from .eva_blocks import EvaAttention
 from .tokens import TokenModel, sized_by_name
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ __all__ = ["Beit"]
 Grid = tuple[int, int]
 
 
-class Attention(RelPosTable, KeylessBias):
-    """Self-attention with a bias for the offset of query from key; N is a class token and the window.
+class Attention(RelPosTable, EvaAttention):
+    """EVA's attention with a bias for the offset of query from key; N is a class token and the window.
 
     Shapes: (B, N, dim) -> same. Keys `q_bias`, `v_bias`, `relative_position_bias_table`, `qkv`, `proj`.
 
@@ -50,30 +50,25 @@ class Attention(RelPosTable, KeylessBias):
         attn_drop: float = 0.0, proj_drop: float = 0.0, window_size: Grid | None = None,
         attn_head_dim: int | None = None,
     ) -> None:
-        super().__init__()
-        head_dim = attn_head_dim or dim // num_heads
-        self.num_heads, self.scale, self.fused_attn = num_heads, head_dim ** -0.5, use_fused_attn()
-        self.qkv = nn.Linear(dim, 3 * head_dim * num_heads, bias=False)
-        self.add_keyless_bias(head_dim * num_heads if qkv_bias else None, qkv_bias_separate)
+        super().__init__(  # type: ignore[call-arg]  # EVA's
+            dim, num_heads, qkv_bias, qkv_bias_separate=qkv_bias_separate, attn_drop=attn_drop, proj_drop=proj_drop,
+            attn_head_dim=attn_head_dim, scale_norm=False)
         if window_size:
             self.add_rel_pos_table(window_size, num_heads, prefix_tokens=1)
         else:
             self.window_size = self.relative_position_bias_table = self.relative_position_index = None  # type: ignore
-        self.attn_drop = nn.Dropout(attn_drop)
-        self.proj = nn.Linear(head_dim * num_heads, dim)
-        self.proj_drop = nn.Dropout(proj_drop)
         self.reset_parameters()
         if self.relative_position_index is None or not self.relative_position_index.is_meta:
             self.init_non_persistent_buffers()
 
     def reset_parameters(self) -> None:
         self.reset_keyless_bias()
-        if self.relative_position_bias_table is not None:
+        if getattr(self, "relative_position_bias_table", None) is not None:
             nn.init.zeros_(self.relative_position_bias_table)
 
     def init_non_persistent_buffers(self) -> None:
         KeylessBias.init_non_persistent_buffers(self)
-        if self.window_size is not None:
+        if getattr(self, "window_size", None) is not None:
             RelPosTable.init_non_persistent_buffers(self)
 
     def set_window_size(self, window_size: Any) -> None:
@@ -85,9 +80,7 @@ class Attention(RelPosTable, KeylessBias):
         bias = shared_rel_pos_bias
         if self.relative_position_bias_table is not None:
             bias = self.get_bias() if bias is None else self.get_bias() + bias
-        q, k, v = self.project_qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        x = attend(q, k, v, self.fused_attn, self.attn_drop, bias, self.scale)
-        return self.proj_drop(self.proj(x.transpose(1, 2).flatten(2)))
+        return EvaAttention.forward(self, x, attn_mask=bias)
 
 
 class Block(nn.Module):
