@@ -103,7 +103,7 @@ class Eva(MaskedTokenModel):
             patch_embed, embed_dim, class_token, num_reg_tokens, use_abs_pos_emb, no_embed_class, pos_drop_rate)
         self.patch_drop = PatchDropoutWithIndices(  # type: ignore[assignment]
             patch_drop_rate, self.num_prefix_tokens) if patch_drop_rate > 0 else None
-        self.rope_mixed = use_rot_pos_emb and rope_type == "mixed"
+        self.rope_mixed = self.one_each = use_rot_pos_emb and rope_type == "mixed"
         self.rope: Any = make_rope(
             str(rope_type), embed_dim, num_heads, depth, ref_feat_shape, rope_grid_offset, rope_mrope_section,
             temperature=rope_temperature, feat_shape=None if dynamic_img_size else patch_embed.grid_size,
@@ -140,9 +140,6 @@ class Eva(MaskedTokenModel):
         each = [Step("_of_each_block", takes=("rope",), gives=self.shared)] if self.rope_mixed else []
         steps = [Step("patch_embed"), Step("_pos_embed", gives=("rope",)), *each, Step("norm_pre")]
         return steps, super().stem()[1]
-
-    def taken_by_block(self, index: int) -> tuple[str, ...]:
-        return self.shared[index:index + 1] if self.rope_mixed else self.shared
 
     def _pos_embed(self, x: Tensor) -> Any:
         """Patches -> tokens with prefix and position, and their rotary embedding; None where there is none.
@@ -196,8 +193,7 @@ _ROTARY = dict(use_rot_pos_emb=True, ref_feat_shape=(16, 16))
 _EVA02 = dict(_ROTARY, mlp_ratio=4 * 2 / 3, swiglu_mlp=True)
 _EVA02_NORMED = dict(_EVA02, qkv_fused=False, scale_mlp=True)
 _CLIP = dict(_EVA02_NORMED, scale_attn_inner=True, global_pool="token")
-_REG1_GAP = dict(
-    _ROTARY, init_values=1e-5, class_token=False, num_reg_tokens=1, use_abs_pos_emb=False)
+_REG1_GAP = dict(_ROTARY, init_values=1e-5, class_token=False, num_reg_tokens=1, use_abs_pos_emb=False)
 
 _PE = dict(
     attn_type="rope", use_pre_transformer_norm=True, use_rot_pos_emb=True, rope_grid_indexing="xy",

@@ -551,7 +551,7 @@ class NaFlexVit(SequenceModel):
             enable_patch_interpolator=cfg.enable_patch_interpolator, channels_last=cfg.patchify_channels_last)
         self.supports_patch_interpolation = self.embeds.supports_patch_interpolation
         self.norm_pre = norm(cfg.embed_dim) if cfg.pre_norm else nn.Identity()
-        self.rope_is_mixed = cfg.rope_type == "mixed"
+        self.rope_is_mixed = self.one_each = cfg.rope_type == "mixed"
         self.rope: Any = _rotary(cfg) if cfg.rope_type not in ("", "none") else None
         if self.rope is not None:
             self.shared = tuple(f"rope_{i}" for i in range(cfg.depth)) if self.rope_is_mixed else ("rope",)
@@ -576,9 +576,6 @@ class NaFlexVit(SequenceModel):
         given = ("patch_coord", "patch_valid", "attn_mask", "left")
         first = Step("_embed", gives=(*self.shared, "attn_mask"), options=given)
         return [first, Step("norm_pre")], cast(int, self.embeds.feat_ratio())
-
-    def taken_by_block(self, index: int) -> tuple[str, ...]:
-        return self.shared[index:index + 1] if self.rope_is_mixed else self.shared
 
     def tap_grid(self, tap: Any, image_size: Any) -> Grid | None:
         return self.embeds.dynamic_feat_size(image_size)

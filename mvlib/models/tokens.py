@@ -55,7 +55,7 @@ class SequenceModel(ImageModel):
             never does.
         weight_init_mode: Initial weights, see `init_vit_module`.
         fix_init: Whether the blocks' output projections are scaled down with depth (BEiT).
-        shared: Names of the values that the blocks take besides tokens.
+        shared: Names of the values that the blocks take besides tokens; with `one_each`, each block its own of them.
         options: Names of what they take besides, as keyword arguments, where a caller gave it.
         pool_include_prefix: Whether prefix tokens are pooled too.
     """
@@ -69,6 +69,7 @@ class SequenceModel(ImageModel):
     fix_init: bool = False
     head_init_scale: float = 0.0  # none
     shared: tuple[str, ...] = ()
+    one_each: bool = False
     options: tuple[str, ...] = ()
     pool_include_prefix: bool = False
     has_class_token: bool
@@ -104,16 +105,12 @@ class SequenceModel(ImageModel):
         self.head = self.make_classifier(num_classes)
         stem, stride = self.stem()
         self.flow = Flow(stem, tail=[Step("norm")], stages=[
-            Step(f"blocks.{i}", self.embed_dim, stride, takes=self.taken_by_block(i), options=self.options)
-            for i in range(len(self.blocks))])
+            Step(f"blocks.{i}", self.embed_dim, stride, options=self.options,
+                 takes=self.shared[i:i + 1] if self.one_each else self.shared) for i in range(len(self.blocks))])
 
     def stem(self) -> tuple[list[Step], int]:
         """What makes tokens of an image, and its stride."""
         raise NotImplementedError
-
-    def taken_by_block(self, index: int) -> tuple[str, ...]:
-        """Names of shared values that this block takes."""
-        return self.shared
 
     # head
 
