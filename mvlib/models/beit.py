@@ -50,7 +50,7 @@ class Attention(RelPosTable, EvaAttention):
         attn_drop: float = 0.0, proj_drop: float = 0.0, window_size: Grid | None = None,
         attn_head_dim: int | None = None,
     ) -> None:
-        super().__init__(  # type: ignore[call-arg]  # EVA's
+        super().__init__(
             dim, num_heads, qkv_bias, qkv_bias_separate=qkv_bias_separate, attn_drop=attn_drop, proj_drop=proj_drop,
             attn_head_dim=attn_head_dim, scale_norm=False)
         if window_size:
@@ -75,7 +75,7 @@ class Attention(RelPosTable, EvaAttention):
         if self.window_size is not None:
             super().set_window_size(window_size)
 
-    def forward(self, x: Tensor, shared_rel_pos_bias: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, shared_rel_pos_bias: Tensor | None = None) -> Tensor:  # type: ignore[override]
         """`shared_rel_pos_bias` (heads, N, N) is added to this block's own."""
         bias = shared_rel_pos_bias
         if self.relative_position_bias_table is not None:

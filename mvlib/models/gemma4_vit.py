@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from ..layers.attention import attend
 from ..layers.config import use_fused_attn
 from ..layers.drop import DropPath, drop_path_rates
-from ..layers.helpers import ndgrid, placeable, to_2tuple
+from ..layers.helpers import placeable, to_2tuple
 from ..layers.norm import RmsNorm
 from ..layers.rope import rope_rotate_half
 from ..layers.weight_init import trunc_normal_tf_
@@ -42,7 +42,8 @@ Act = Callable[[], nn.Module] | None
 @torch.fx.wrap  # one node in a traced graph each: what they do depends on the image's size
 def _positions_of(x: Tensor, rows: int, columns: int) -> Tensor:
     """(column, row) of each patch of images: (B, N, 2)."""
-    row, column = ndgrid(torch.arange(rows, device=x.device), torch.arange(columns, device=x.device))
+    row, column = torch.meshgrid(
+        torch.arange(rows, device=x.device), torch.arange(columns, device=x.device), indexing="ij")
     return torch.stack((column, row), dim=-1).flatten(0, 1).expand(x.shape[0], -1, -1)
 
 
@@ -358,7 +359,8 @@ class _Tower(ImageModel):
         found = self.run_to_taps(
             x, indices, norm, stop_early, output_fmt, intermediates_only, False, output_dict, **given)
         if output_dict:
-            positions, valid = getattr(self, "encoder", self).patch_embed.places(x, **given)
+            tower: Any = getattr(self, "encoder", self)
+            positions, valid = tower.patch_embed.places(x, **given)
             found["patch_valid"] = torch.ones_like(positions[..., 0], dtype=torch.bool) if valid is None else valid
         return found
 

@@ -707,7 +707,7 @@ class NaFlexVit(SequenceModel):
 
     def get_patch_size(self) -> Grid:
         """(height, width) of a patch: what loaders of patches ask for."""
-        return cast(Grid, self.embeds.patch_size)
+        return self.embeds.patch_size
 
     def prewarm_patch_interpolator(self, patch_sizes: Iterable[int | Grid]) -> None:
         """As `NaFlexEmbeds`; before `torch.compile`, say."""
