@@ -33,6 +33,7 @@ from .patch_embed import *
 from .pool import *
 from .pos_embed import *
 from .rel_pos import *
+from .residual import *
 from .rope import *
 from .self_attention2d import *
 from .space_to_depth import *

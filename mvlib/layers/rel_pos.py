@@ -13,9 +13,10 @@ from .helpers import placeable, to_2tuple
 from .mlp import Mlp
 
 __all__ = [
-    "OffsetBiases", "RelPosBias", "RelPosBiasTf", "RelPosMlp", "RelPosTable", "fit_offset_biases", "gen_offset_index",
-    "gen_relative_log_coords", "gen_relative_position_index", "resize_rel_pos_bias_table",
-    "resize_rel_pos_bias_table_levit", "resize_rel_pos_bias_table_simple",
+    "OffsetBiases", "RelPosBias", "RelPosBiasTf", "RelPosMlp", "RelPosTable", "decomposed_bias", "fit_offset_biases",
+    "gen_axis_index", "gen_offset_index", "gen_relative_log_coords", "gen_relative_position_index",
+    "resize_offset_vectors", "resize_rel_pos_bias_table", "resize_rel_pos_bias_table_levit",
+    "resize_rel_pos_bias_table_simple",
 ]
 
 Size = Sequence[int]
@@ -91,6 +92,33 @@ def gen_relative_log_coords(
     coords = torch.stack(torch.meshgrid(*sides, indexing="ij"), dim=-1)
     log = torch.log2(1.0 + coords.abs()) / math.log2(8) if mode == "swin" else torch.log(1.0 + coords.abs())
     return (coords.sign() * log).to(dtype)
+
+
+def gen_axis_index(queries: int, keys: int, device: torch.device | None = None) -> Tensor:
+    """Row of a table of 2 * max(queries, keys) - 1 offsets for each query and key along one side of a map.
+
+    Those that are fewer stand further apart. Returns integers (queries, keys).
+    """
+    q_step, k_step = max(keys / queries, 1.0), max(queries / keys, 1.0)
+    query = torch.arange(queries, dtype=torch.float32, device=device)[:, None] * q_step
+    key = torch.arange(keys, dtype=torch.float32, device=device) * k_step
+    return (query - key + (keys - 1) * k_step).long()
+
+
+def decomposed_bias(q: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """What MViTv2 adds to logits: the products of queries with the vectors of their offsets from keys.
+
+    Shapes: `q` (B, h, w, C), `rows` (h, keys' rows, C), `columns` (w, keys' columns, C) -> (B, queries, keys).
+    """
+    down, across = torch.einsum("bhwc,hkc->bhwk", q, rows), torch.einsum("bhwc,wkc->bhwk", q, columns)
+    return (down.unsqueeze(-1) + across.unsqueeze(-2)).flatten(3).flatten(1, 2)
+
+
+def resize_offset_vectors(vectors: Tensor, count: int) -> Tensor:
+    """Vectors of `count` offsets along a side, between those there are: (L, C) -> (count, C)."""
+    if len(vectors) == count:
+        return vectors
+    return F.interpolate(vectors.T.unsqueeze(0), size=count, mode="linear")[0].T
 
 
 # tables and modules

@@ -181,9 +181,9 @@ class KeyMap:
     convert: Callable[[StateDict, nn.Module], StateDict]
 
     @classmethod
-    def renaming(cls, name: str, key: str, *pairs: tuple[str, Any], prefix: str = "") -> KeyMap:
+    def renaming(cls, name: str, key: str, *pairs: tuple[str, Any], **options: str) -> KeyMap:
         """The map of a layout that the presence of `key` tells, and that is ours after `rename_keys`."""
-        return cls(name, lambda keys: key in keys, lambda state_dict, _: rename_keys(state_dict, *pairs, prefix=prefix))
+        return cls(name, lambda keys: key in keys, lambda state_dict, _: rename_keys(state_dict, *pairs, **options))
 
     def apply(self, state_dict: StateDict, model: nn.Module) -> StateDict:
         """`convert`, for a model that loads the result; warns where torchvision's model is ours by other arguments than
@@ -203,11 +203,12 @@ class KeyMap:
         return self.convert(state_dict, model)
 
 
-def rename_keys(state_dict: StateDict, *pairs: tuple[str, Any], prefix: str = "") -> StateDict:
-    """Keys that begin with `prefix`, without it, with each pattern of `pairs` replaced in turn (as `re.sub`)."""
+def rename_keys(state_dict: StateDict, *pairs: tuple[str, Any], prefix: str = "", without: str = "") -> StateDict:
+    """Keys that begin with `prefix`, without it, with each pattern of `pairs` replaced in turn (as `re.sub`), but for
+    those in which the pattern `without` is found."""
     renamed = {}
     for key, value in state_dict.items():
-        if not key.startswith(prefix):
+        if not key.startswith(prefix) or (without and re.search(without, key)):
             continue
         key = key[len(prefix):]
         for pattern, replacement in pairs:

@@ -28,7 +28,7 @@ from ..layers.stage import Stage
 from ..layers.weight_init import init_trunc_normal
 from ..layers.window import pad_to_multiple, window_partition, window_reverse
 from ..registry import register_model
-from .base import Flow, ImageModel, Inits, KeyMap, StateDict, Step, rename_keys
+from .base import Flow, ImageModel, Inits, KeyMap, Step
 
 if TYPE_CHECKING:
     from ._variants.davit import *
@@ -88,8 +88,7 @@ class Downsample(nn.Module):
         super().__init__()
         self.in_chs, self.out_chs, self.even_k = in_chs, out_chs, kernel_size % 2 == 0
         self.norm = norm_layer(in_chs)
-        self.conv = nn.Conv2d(
-            in_chs, out_chs, kernel_size, stride=2, padding=0 if self.even_k else kernel_size // 2)
+        self.conv = nn.Conv2d(in_chs, out_chs, kernel_size, stride=2, padding=0 if self.even_k else kernel_size // 2)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm(x)
@@ -152,11 +151,8 @@ class _Block(nn.Module):
         self, dim: int, attn: nn.Module, mlp_ratio: float, drop_path: float, act_layer: ActLayer, norm_layer: Norm,
         ffn: bool, cpe_act: bool,
     ) -> None:
-        self.ffn = ffn
-        self.cpe1 = ConvPosEnc(dim, act=cpe_act)
-        self.norm1 = norm_layer(dim)
-        self.attn = attn
-        self.drop_path1 = DropPath(drop_path)
+        self.ffn, self.cpe1 = ffn, ConvPosEnc(dim, act=cpe_act)
+        self.norm1, self.attn, self.drop_path1 = norm_layer(dim), attn, DropPath(drop_path)
         self.cpe2 = ConvPosEnc(dim, act=cpe_act)
         self.norm2 = norm_layer(dim) if ffn else None
         self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer) if ffn else None
@@ -219,18 +215,13 @@ class SpatialBlock(_Block):
 class DaVitStage(Stage):
     """Downsampling, where there is some, then blocks that are a block of each of `attn_types`; keys as `Stage`'s.
 
-    Shapes: (B, in_chs, H, W) -> (B, out_chs, H / 2, W / 2), or of the same size without `downsample`.
+    Shapes: (B, in_chs, H, W) -> (B, out_chs, H / 2, W / 2), or the same without `downsample`.
 
     Args:
-        in_chs, out_chs: Channels; the same without `downsample`.
-        depth: Blocks.
         attn_types: "spatial" and "channel", in this order or another.
-        drop_path_rates: Stochastic depth of each block.
         norm_layer, norm_layer_cl: Norm of the downsampling, and of the blocks, whose channels are last.
-        down_kernel_size: Of the downsampling.
         named_blocks: The keys are "spatial_block" and "channel_block", not 0 and 1.
         channel_attn_v2: The channels attend as Florence's.
-        others: As of the blocks.
 
     Raises:
         ValueError: A type of attention is unknown.
@@ -267,11 +258,7 @@ class DaVit(ImageModel):
 
     Args:
         depths, embed_dims, num_heads: Blocks, channels and heads (groups of channels) of each stage.
-        window_size: Side of the windows.
-        mlp_ratio: Hidden width of the MLPs, per channel.
-        qkv_bias: Whether queries, keys and values have biases.
-        norm_layer, norm_layer_cl: Norm of maps, and of the blocks, whose channels are last.
-        norm_eps: Their epsilon.
+        norm_layer, norm_layer_cl, norm_eps: Norm of maps, and of the blocks, whose channels are last; their epsilon.
         attn_types: Blocks of a pair: "spatial", "channel".
         ffn: Whether the blocks have MLPs.
         cpe_act: Whether the convolutions of positions have activations.
@@ -284,10 +271,7 @@ class DaVit(ImageModel):
         ValueError: An option has an unknown value, or not one for each stage.
     """
 
-    head_path: ClassVar[str] = "head"
-    feature_form: ClassVar[str] = "flat"
-    tap_norm: ClassVar[str] = "last"
-    norm_path: ClassVar[str] = "norm_pre"
+    head_path, feature_form, tap_norm, norm_path = "head", "flat", "last", "norm_pre"
     inits: ClassVar[Inits] = {nn.Linear: init_trunc_normal}
 
     def __init__(
@@ -304,8 +288,7 @@ class DaVit(ImageModel):
                              f"{len(depths)}, {len(embed_dims)} and {len(num_heads)}")
         self.num_classes, self.in_chans, self.num_features = num_classes, in_chans, embed_dims[-1]
         self.named_blocks = named_blocks
-        norm = partial(get_norm_layer(norm_layer), eps=norm_eps)
-        norm_last = partial(get_norm_layer(norm_layer_cl), eps=norm_eps)
+        norm, norm_last = (partial(get_norm_layer(name), eps=norm_eps) for name in (norm_layer, norm_layer_cl))
         self.stem = Stem(in_chans, embed_dims[0], norm_layer=norm)
         self.stages = nn.Sequential()
         self.flow = Flow(stem=[Step("stem")], stages=[], tail=[Step("norm_pre")])
@@ -344,30 +327,21 @@ register_model.variants(__name__, DaVit, {
     "davit_huge_fl": (_HUGE, _FLORENCE, "The image tower of Florence-2-large."),
 })
 
-_STEM = (r"^stages\.0\.downsample\.", "stem.")
-
-
-def _from_authors(state_dict: StateDict, model: nn.Module) -> StateDict:
-    return rename_keys(
-        state_dict, (r"^patch_embeds\.(\d)\.(?:proj\.)?", _downsample), (r"^main_blocks\.(\d)\.", r"stages.\1.blocks."),
-        _STEM, (r"\.cpe\.0\.", ".cpe1."), (r"\.cpe\.1\.", ".cpe2."), (r"^head\.", "head.fc."),
-        (r"^norms\.", "head.norm."))
-
-
-def _from_florence(state_dict: StateDict, model: nn.Module) -> StateDict:
-    """The tower's part of all weights; what the norm and function of each branch are called follows from the branch."""
-    return rename_keys(
-        state_dict, (r"^convs\.(\d)\.(?:proj\.)?", _downsample), (r"^blocks\.(\d)\.", r"stages.\1.blocks."), _STEM,
-        (r"\.(?:window|channel)_attn\.norm\.", ".norm1."), (r"\.(?:window|channel)_attn\.fn\.", ".attn."),
-        (r"\.ffn\.norm\.", ".norm2."), (r"\.ffn\.fn\.net\.", ".mlp."),
-        (r"\.conv([12])\.fn\.dw\.", r".cpe\1.proj."), prefix="vision_tower.")
-
 
 def _downsample(match: Any) -> str:
     return f"stages.{match[1]}.downsample." + ("conv." if match[0].endswith("proj.") else "")
 
 
+_STEM = (r"^stages\.0\.downsample\.", "stem.")
+
 DaVit.key_maps = (
-    KeyMap("authors", lambda keys: "patch_embeds.0.proj.weight" in keys, _from_authors),
-    KeyMap("florence2", lambda keys: "vision_tower.convs.0.proj.weight" in keys, _from_florence),
+    KeyMap.renaming(
+        "authors", "patch_embeds.0.proj.weight", (r"^patch_embeds\.(\d)\.(?:proj\.)?", _downsample), _STEM,
+        (r"^main_blocks\.(\d)\.", r"stages.\1.blocks."), (r"\.cpe\.0\.", ".cpe1."), (r"\.cpe\.1\.", ".cpe2."),
+        (r"^head\.", "head.fc."), (r"^norms\.", "head.norm.")),
+    KeyMap.renaming(  # the tower's part of all weights; what norm and function of a branch are called follows from it
+        "florence2", "vision_tower.convs.0.proj.weight", (r"^convs\.(\d)\.(?:proj\.)?", _downsample), _STEM,
+        (r"^blocks\.(\d)\.", r"stages.\1.blocks."), (r"\.(?:window|channel)_attn\.norm\.", ".norm1."),
+        (r"\.(?:window|channel)_attn\.fn\.", ".attn."), (r"\.ffn\.norm\.", ".norm2."), (r"\.ffn\.fn\.net\.", ".mlp."),
+        (r"\.conv([12])\.fn\.dw\.", r".cpe\1.proj."), prefix="vision_tower."),
 )

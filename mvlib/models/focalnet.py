@@ -14,13 +14,14 @@ from torch import Tensor, nn
 
 from ..layers.activations import ActLayer
 from ..layers.drop import DropPath, drop_path_rates
-from ..layers.helpers import placeable
+from ..layers.helpers import placeable, to_ntuple
 from ..layers.mlp import LayerScale2d, Mlp
 from ..layers.norm import LayerNorm2d
 from ..layers.pool import ClassifierHead, NormMlpClassifierHead
 from ..layers.stage import Stage
+from ..layers.weight_init import init_trunc_normal
 from ..registry import register_model
-from .base import Flow, ImageModel, KeyMap, StateDict, Step, rename_keys
+from .base import Flow, ImageModel, Inits, KeyMap, StateDict, Step, rename_keys
 
 if TYPE_CHECKING:
     from ._variants.focalnet import *
@@ -37,15 +38,11 @@ class FocalModulation(nn.Module):
     Shapes: (B, dim, H, W) -> same.
 
     Args:
-        dim: Channels.
-        focal_window: Kernel of the first level's convolution.
+        focal_window, focal_factor: Kernel of the first level's convolution, and what each further one's has more.
         focal_level: Levels, beside the mean of the map.
-        focal_factor: What each level's kernel has more than the one before.
         bias: Whether the projection has biases.
         use_post_norm: Normalise what was modulated; key `norm`.
         normalize_modulator: Divide by the number of levels.
-        proj_drop: Dropout of the output.
-        norm_layer: Norm.
     """
 
     @placeable
@@ -86,10 +83,9 @@ class FocalNetBlock(nn.Module):
     Shapes: (B, dim, H, W) -> same.
 
     Args:
-        mlp_ratio: Hidden width of the MLP, per channel.
         use_post_norm_in_modulation: `FocalModulation`'s `use_post_norm`.
         layerscale_value: Initial scale of the branches; None for no scale.
-        others: As of `FocalModulation`, or everywhere.
+        Others: As of `FocalModulation`, or everywhere.
     """
 
     @placeable
@@ -155,12 +151,7 @@ class Downsample(nn.Module):
 class FocalNetStage(Stage):
     """Downsampling, where there is some, then blocks. Shapes: (B, dim, H, W) -> (B, out_dim, H / 2, W / 2).
 
-    Args:
-        dim, out_dim: Channels of input and output; the same without `downsample`, as are the sizes.
-        depth: Blocks.
-        use_overlap_down: The downsampling overlaps.
-        drop_path: Stochastic depth of all blocks, or of each.
-        others: As of `FocalNetBlock`.
+    Without `downsample` channels and sizes stay; `use_overlap_down` is its `overlap`; `drop_path` is of all or each.
     """
 
     @placeable
@@ -174,12 +165,11 @@ class FocalNetStage(Stage):
         super().__init__()
         self.dim, self.depth = dim, depth
         self.downsample = Downsample(dim, out_dim, 2, use_overlap_down, norm_layer) if downsample else nn.Identity()
-        rates = [drop_path] * depth if isinstance(drop_path, (int, float)) else drop_path
         self.blocks = nn.Sequential(*(
             FocalNetBlock(
                 out_dim, mlp_ratio, focal_level, focal_window, use_post_norm, use_post_norm_in_modulation,
-                normalize_modulator, layerscale_value, proj_drop, rates[i], norm_layer=norm_layer)
-            for i in range(depth)))
+                normalize_modulator, layerscale_value, proj_drop, rate, norm_layer=norm_layer)
+            for rate in to_ntuple(depth)(drop_path)))
 
 
 class FocalNet(ImageModel):
@@ -190,23 +180,18 @@ class FocalNet(ImageModel):
     Args:
         global_pool: "avg", "max", "avgmax" or "" for none; "catavgmax" too without `head_hidden_size`.
         embed_dim: Channels of the first stage; each other has twice as many as the one before.
-        depths: Blocks of each stage.
-        mlp_ratio: Hidden width of the MLPs, per channel.
-        focal_levels, focal_windows: Levels, and the first one's kernel, of each stage.
+        depths, focal_levels, focal_windows: Blocks, levels, and the first one's kernel, of each stage.
         use_overlap_down: Stem and downsampling overlap.
         use_post_norm, use_post_norm_in_modulation, normalize_modulator, layerscale_value: As of `FocalNetBlock`.
         head_hidden_size: Width of a hidden layer in the head, whose norm then follows the pooling; none unless given.
         head_init_scale: Factor on the classifier's initial weights.
-        proj_drop_rate: Dropout in the blocks.
-        norm_layer: Norm of maps.
 
     Raises:
         ValueError: An option has an unknown value.
     """
 
-    head_path: ClassVar[str] = "head"
-    feature_form: ClassVar[str] = "flat"
-    tap_norm: ClassVar[str] = "last"
+    head_path, feature_form, tap_norm = "head", "flat", "last"
+    inits: ClassVar[Inits] = {(nn.Conv2d, nn.Linear): init_trunc_normal}
 
     def __init__(
         self, in_chans: int = 3, num_classes: int = 1000, global_pool: str = "avg", embed_dim: int = 96,
@@ -244,18 +229,13 @@ class FocalNet(ImageModel):
 
     def init_module(self, name: str, module: nn.Module) -> None:
         super().init_module(name, module)
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            scale = self.head_init_scale if isinstance(module, nn.Linear) and name == "head.fc" else 1.0
-            nn.init.trunc_normal_(module.weight, std=0.02)
-            module.weight.mul_(scale)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+        if isinstance(module, nn.Linear) and name == "head.fc":
+            module.weight.mul_(self.head_init_scale)
 
 
-_SMALL, _BASE = dict(depths=(2, 2, 18, 2)), dict(depths=(2, 2, 18, 2), embed_dim=128)
-_FAR = dict(focal_levels=(3, 3, 3, 3))
+_SMALL, _BASE, _FAR = dict(depths=(2, 2, 18, 2)), dict(depths=(2, 2, 18, 2), embed_dim=128), dict(focal_levels=(3,) * 4)
 _WIDE = dict(depths=(2, 2, 18, 2), use_post_norm=True, use_overlap_down=True, layerscale_value=1e-4)
-_FL3, _FL4 = dict(focal_levels=(3, 3, 3, 3), focal_windows=(5, 5, 5, 5)), dict(focal_levels=(4, 4, 4, 4))
+_FL3, _FL4 = dict(_FAR, focal_windows=(5,) * 4), dict(focal_levels=(4,) * 4)
 _HUGE = dict(_WIDE, embed_dim=352, use_post_norm_in_modulation=True)
 
 register_model.variants(__name__, FocalNet, {
@@ -265,10 +245,8 @@ register_model.variants(__name__, FocalNet, {
     "focalnet_tiny_lrf": _FAR,
     "focalnet_small_lrf": (_SMALL, _FAR),
     "focalnet_base_lrf": (_BASE, _FAR),
-    "focalnet_large_fl3": (_WIDE, _FL3, dict(embed_dim=192)),
-    "focalnet_large_fl4": (_WIDE, _FL4, dict(embed_dim=192)),
-    "focalnet_xlarge_fl3": (_WIDE, _FL3, dict(embed_dim=256)),
-    "focalnet_xlarge_fl4": (_WIDE, _FL4, dict(embed_dim=256)),
+    **{f"focalnet_{name}_{levels}": (_WIDE, row, dict(embed_dim=dim)) for name, dim in (("large", 192), ("xlarge", 256))
+       for levels, row in (("fl3", _FL3), ("fl4", _FL4))},
     "focalnet_huge_fl3": (_HUGE, _FAR),
     "focalnet_huge_fl4": (_HUGE, _FL4),
 })

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from ..layers.activations import ActLayer, get_act_layer
 from ..layers.attention import attention_logits
 from ..layers.channel_attention import AttnLayer, create_attn
-from ..layers.drop import DropPath, drop_path_rates
+from ..layers.drop import drop_path_rates
 from ..layers.helpers import placeable, to_2tuple, to_ntuple
-from ..layers.mlp import LayerScale, Mlp
+from ..layers.mlp import Mlp
 from ..layers.norm import LayerNorm2d, NormLayer, get_norm_layer
 from ..layers.pool import ClassifierHead
 from ..layers.rel_pos import RelPosBias
+from ..layers.residual import ResidualBlock
 from ..layers.stage import run_blocks
 from ..layers.window import check_map, window_partition, window_reverse
 from ..registry import register_model
@@ -143,7 +144,7 @@ class WindowAttentionGlobal(nn.Module):
         return self.proj_drop(self.proj((attn @ v).transpose(1, 2).flatten(2)))
 
 
-class GlobalContextVitBlock(nn.Module):
+class GlobalContextVitBlock(ResidualBlock):
     """Attention within windows and an MLP: (B, H, W, dim) -> same; `feat_size` is (H, W)."""
 
     @placeable
@@ -156,20 +157,15 @@ class GlobalContextVitBlock(nn.Module):
         super().__init__()
         self.window_size = to_2tuple(window_size)
         self.num_windows = math.prod(a // b for a, b in zip(to_2tuple(feat_size), self.window_size))
-        self.norm1 = norm_layer(dim)
-        self.attn = attn_layer(
+        attn = attn_layer(
             dim, num_heads=num_heads, window_size=self.window_size, use_global=use_global, qkv_bias=qkv_bias,
             attn_drop=attn_drop, proj_drop=proj_drop)
-        scale = nn.Identity if layer_scale is None else partial(LayerScale, dim, layer_scale)
-        self.ls1, self.drop_path1 = scale(), DropPath(drop_path)
-        self.norm2 = norm_layer(dim)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop)
-        self.ls2, self.drop_path2 = scale(), DropPath(drop_path)
+        mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop)
+        self.add_branches(dim, norm_layer, attn, mlp, layer_scale, drop_path)
 
-    def forward(self, x: Tensor, q_global: Tensor | None = None) -> Tensor:
-        windows = self.attn(window_partition(self.norm1(x), self.window_size).flatten(1, 2), q_global)
-        x = x + self.drop_path1(self.ls1(window_reverse(windows, self.window_size, x.shape[1], x.shape[2])))
-        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+    def attend(self, x: Tensor, q_global: Tensor | None = None) -> Tensor:
+        windows = self.attn(window_partition(x, self.window_size).flatten(1, 2), q_global)
+        return window_reverse(windows, self.window_size, x.shape[1], x.shape[2])
 
 
 class GlobalContextVitStage(nn.Module):
@@ -224,8 +220,7 @@ class GlobalContextVit(ImageModel):
         ValueError: An option has an unknown value; windows do not fit the maps; from `forward`, images of another size.
     """
 
-    head_path: ClassVar[str] = "head"
-    feature_form: ClassVar[str] = "flat"
+    head_path, feature_form = "head", "flat"
 
     def __init__(
         self, in_chans: int = 3, num_classes: int = 1000, global_pool: str = "avg", img_size: Size = 224,

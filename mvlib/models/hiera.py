@@ -24,14 +24,15 @@ from ..layers.activations import ActLayer
 from ..layers.attention import attend
 from ..layers.classifier import ClNormMlpClassifierHead
 from ..layers.config import use_fused_attn
-from ..layers.drop import DropPath, drop_path_rates
+from ..layers.drop import drop_path_rates
 from ..layers.helpers import computed, placeable, to_2tuple
-from ..layers.mlp import LayerScale, Mlp
+from ..layers.mlp import Mlp
 from ..layers.norm import NormLayer, get_norm_layer
+from ..layers.residual import ResidualBlock
 from ..layers.weight_init import init_weight_jax, init_weight_vit
 from ..layers.window import check_map
 from ..registry import register_model
-from .base import Flow, ImageModel, Indices, KeyMap, StateDict, Step, rename_keys, take_indices
+from .base import Flow, ImageModel, Indices, KeyMap, Step, take_indices
 
 if TYPE_CHECKING:
     from ._variants.hiera import *
@@ -125,7 +126,6 @@ class MaskUnitAttention(nn.Module):
     Shapes: (B, N, dim) -> (B, N / q_stride, dim_out).
 
     Args:
-        heads: Heads.
         q_stride: How many queries a maximum joins.
         window_size: Queries of a unit, after that.
         use_mask_unit_attn: Attend within units.
@@ -159,13 +159,13 @@ class MaskUnitAttention(nn.Module):
         return self.proj(x.permute(0, 3, 1, 2, 4).flatten(1, 2).flatten(2))
 
 
-class HieraBlock(nn.Module):
+class HieraBlock(ResidualBlock):
     """Attention, which may pool and widen, then an MLP. Shapes: (B, N, dim) -> (B, N / q_stride, dim_out).
 
     Args:
         init_values: Initial layer scale; none unless given.
         use_expand_proj: Widen the shortcut by a linear layer; otherwise by its mean, beside its maximum.
-        Others: As everywhere, and as of `MaskUnitAttention`.
+        Others: As of `MaskUnitAttention`.
 
     Raises:
         ValueError: Mean and maximum do not make `dim_out` channels.
@@ -178,36 +178,27 @@ class HieraBlock(nn.Module):
         q_stride: int = 1, window_size: int = 0, use_expand_proj: bool = True, use_mask_unit_attn: bool = False,
     ) -> None:
         super().__init__()
-        norm: Any = get_norm_layer(norm_layer)
         self.dim, self.dim_out, self.do_expand = dim, dim_out, dim != dim_out
-        self.norm1 = norm(dim)
+        self.norm1 = nn.Identity()  # its place: state dicts begin with it
         self.proj = nn.Linear(dim, dim_out) if self.do_expand and use_expand_proj else None
         if self.do_expand and self.proj is None and dim_out != 2 * dim:
             raise ValueError(f"mean and maximum make {2 * dim} channels, not {dim_out}; set use_expand_proj=True")
-        self.attn = MaskUnitAttention(dim, dim_out, heads, q_stride, window_size, use_mask_unit_attn)
-        self.ls1 = nn.Identity() if init_values is None else LayerScale(dim_out, init_values)
-        self.drop_path1 = DropPath(drop_path)
-        self.norm2 = norm(dim_out)
-        self.mlp = Mlp(dim_out, int(dim_out * mlp_ratio), act_layer=act_layer)
-        self.ls2 = nn.Identity() if init_values is None else LayerScale(dim_out, init_values)
-        self.drop_path2 = DropPath(drop_path)
+        attn = MaskUnitAttention(dim, dim_out, heads, q_stride, window_size, use_mask_unit_attn)
+        mlp = Mlp(dim_out, int(dim_out * mlp_ratio), act_layer=act_layer)
+        self.add_branches(dim_out, get_norm_layer(norm_layer), attn, mlp, init_values, drop_path, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        normed = self.norm1(x)
-        if self.do_expand:  # and the shortcut is pooled as the queries are
-            joined = (x if self.proj is None else self.proj(normed)).unflatten(1, (self.attn.q_stride, -1))
-            x = joined.amax(1)
-            if self.proj is None:
-                x = torch.cat((x, joined.mean(1)), dim=-1)
-        x = x + self.drop_path1(self.ls1(self.attn(normed)))
-        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+    def skip(self, x: Tensor, normed: Tensor) -> Tensor:
+        if not self.do_expand:
+            return x
+        joined = (x if self.proj is None else self.proj(normed)).unflatten(1, (self.attn.q_stride, -1))
+        pooled = joined.amax(1)  # as the queries are
+        return torch.cat((pooled, joined.mean(1)), dim=-1) if self.proj is None else pooled
 
 
 class PatchEmbed(nn.Module):
-    """Patches, overlapping. Shapes: (B, dim_in, *sides) -> (B, N, dim_out), or (B, dim_out, *sides) without `reshape`.
+    """Patches, overlapping, by a convolution of as many dimensions as kernel, stride and padding have values.
 
-    Args:
-        kernel, stride, padding: Of a convolution of as many dimensions as they have values.
+    Shapes: (B, dim_in, *sides) -> (B, N, dim_out), or (B, dim_out, *sides) without `reshape`.
     """
 
     @placeable
@@ -244,8 +235,7 @@ class BlockPyramid(ImageModel):
         self, num_classes: int, global_pool: str, drop_rate: float, norm_layer: NormLayer, input_fmt: str
     ) -> None:
         """Make what follows the blocks, and the flow."""
-        self.num_classes = num_classes
-        self.num_features = self.blocks[-1].dim_out
+        self.num_classes, self.num_features = num_classes, self.blocks[-1].dim_out
         self.head = ClNormMlpClassifierHead(
             self.num_features, num_classes, pool_type=global_pool, drop_rate=drop_rate, norm_layer=norm_layer,
             input_fmt=input_fmt)
@@ -338,27 +328,23 @@ class Hiera(BlockPyramid):
         use_expand_proj: See `HieraBlock`.
         dim_mul, head_mul: Factors on channels and heads from stage to stage.
         patch_kernel, patch_stride, patch_padding: Of the patches' convolution.
-        mlp_ratio: Hidden channels of an MLP per channel.
         init_values: Initial layer scale; none unless given.
         fix_init: Scale the blocks' outputs down with depth, initially.
         weight_init: Initial weights: "" (truncated normal), "jax", "skip" (torch's).
-        norm_layer: Norm of blocks and head.
         patch_drop_rate: Share of mask units that are left out in training.
         head_init_scale: Factor on the initial classifier.
         sep_pos_embed: Position embeddings of time and place are separate, of videos.
         abs_win_pos_embed: A position embedding of `global_pos_size`, resampled, and one of a unit, repeated.
-        global_pos_size: See there.
 
     Raises:
         ValueError: Units do not divide the image; there are not values for each stage, or no stage follows a pool.
     """
 
     img_size: Any  # as many sides as images have
-    pos_embed: Any  # parameters, or None
+    pos_embed: Any  # a parameter or None, as those below
     pos_embed_win: Any
     pos_embed_spatial: Any
     pos_embed_temporal: Any
-
     tap_layout: ClassVar[str] = "NLC"
     stem: ClassVar[tuple[Step, ...]] = (Step("embed", options=("mask",)),)
 
@@ -475,16 +461,8 @@ class Hiera(BlockPyramid):
         return self.run_flow(x, mask=mask) if isinstance(mask, Tensor) else self.run_flow(x)
 
     def forward_intermediates(  # type: ignore[override]  # timm's order, with the mask first
-        self,
-        x: Tensor,
-        mask: Tensor | Indices = None,
-        indices: Indices = None,
-        norm: bool = False,
-        stop_early: bool = True,
-        output_fmt: str = "NCHW",
-        intermediates_only: bool = False,
-        coarse: bool = True,
-        *,
+        self, x: Tensor, mask: Tensor | Indices = None, indices: Indices = None, norm: bool = False,
+        stop_early: bool = True, output_fmt: str = "NCHW", intermediates_only: bool = False, coarse: bool = True, *,
         output_dict: bool = False,
     ) -> Any:
         """As every model's, by default of the ends of stages and without what follows the last that was asked for.
@@ -532,12 +510,8 @@ register_model.variants(__name__, Hiera, {
 })
 
 
-def _from_meta(state_dict: StateDict, model: nn.Module) -> StateDict:
-    """Meta's classifier is a projection, and the norm before it the model's, or the encoder's."""
-    return rename_keys(state_dict, (r"^head\.projection\.", "head.fc."), (r"^(?:encoder_)?norm\.", "head.norm."),
-                       (r"^pos_embed_abs$", "pos_embed"))
-
-
-Hiera.key_maps = (
-    KeyMap("meta", lambda keys: "norm.weight" in keys or "encoder_norm.weight" in keys, _from_meta),
-)
+# Meta's classifier is a projection, and the norm before it the model's, or the encoder's.
+Hiera.key_maps = tuple(
+    KeyMap.renaming("meta", key, (r"^head\.projection\.", "head.fc."), (r"^(?:encoder_)?norm\.", "head.norm."),
+                    (r"^pos_embed_abs$", "pos_embed"))
+    for key in ("norm.weight", "encoder_norm.weight"))

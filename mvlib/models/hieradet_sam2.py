@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from ..layers.activations import ActLayer
 from ..layers.attention import attend
 from ..layers.config import use_fused_attn
-from ..layers.drop import DropPath, drop_path_rates
+from ..layers.drop import drop_path_rates
 from ..layers.helpers import placeable, to_2tuple
-from ..layers.mlp import LayerScale, Mlp
+from ..layers.mlp import Mlp
 from ..layers.norm import NormLayer, get_norm_layer
 from ..layers.patch_embed import PatchEmbed
+from ..layers.residual import ResidualBlock
 from ..layers.window import pad_to_multiple, window_partition, window_reverse
 from ..registry import register_model
 from .base import Indices, KeyMap, StateDict, Step, rename_keys
@@ -83,14 +84,13 @@ class MultiScaleAttention(nn.Module):
         return self.proj(x.transpose(1, 2).flatten(2).unflatten(1, grid))
 
 
-class MultiScaleBlock(nn.Module):
+class MultiScaleBlock(ResidualBlock):
     """Attention within windows or in the whole map, then an MLP. Shapes: (B, H, W, dim) -> (B, H', W', dim_out).
 
     Args:
         q_stride: Strides of a pool of queries and shortcut, where the number of channels changes; none unless given.
         window_size: Side of the windows; 0 for the whole map.
         init_values: Initial layer scale; none unless given.
-        Others: As everywhere.
 
     Raises:
         ValueError: The heads do not divide the channels.
@@ -103,46 +103,32 @@ class MultiScaleBlock(nn.Module):
         init_values: float | None = None, drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        norm: Any = get_norm_layer(norm_layer)
         self.dim, self.dim_out, self.q_stride, self.window_size = dim, dim_out, q_stride, to_2tuple(window_size)
         self.proj = nn.Linear(dim, dim_out) if dim != dim_out else nn.Identity()
-        self.pool = nn.MaxPool2d(q_stride, q_stride) if q_stride else None
-        self.norm1 = norm(dim)
-        self.attn = MultiScaleAttention(dim, dim_out, num_heads, nn.MaxPool2d(q_stride, q_stride) if q_stride else None)
-        self.ls1 = nn.Identity() if init_values is None else LayerScale(dim_out, init_values)
-        self.drop_path1 = DropPath(drop_path)
-        self.norm2 = norm(dim_out)
-        self.mlp = Mlp(dim_out, int(dim_out * mlp_ratio), act_layer=act_layer)
-        self.ls2 = nn.Identity() if init_values is None else LayerScale(dim_out, init_values)
-        self.drop_path2 = DropPath(drop_path)
+        self.pool, q_pool = (nn.MaxPool2d(q_stride, q_stride) if q_stride else None for _ in range(2))
+        attn = MultiScaleAttention(dim, dim_out, num_heads, q_pool)
+        mlp = Mlp(dim_out, int(dim_out * mlp_ratio), act_layer=act_layer)
+        self.add_branches(dim_out, get_norm_layer(norm_layer), attn, mlp, init_values, drop_path, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        normed = self.norm1(x)
-        if self.dim != self.dim_out:
-            x = self.proj(normed)
-            x = x if self.pool is None else self.pool(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        x = x + self.drop_path1(self.ls1(self._attend(normed, x.shape[1], x.shape[2])))
-        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+    def skip(self, x: Tensor, normed: Tensor) -> Tensor:
+        if self.dim == self.dim_out:
+            return x
+        x = self.proj(normed)
+        return x if self.pool is None else self.pool(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
 
-    def _attend(self, x: Tensor, height: int, width: int) -> Tensor:
-        """(B, H, W, dim) -> (B, height, width, dim_out)."""
+    def attend(self, x: Tensor) -> Tensor:
         if not any(self.window_size):
             return self.attn(x)
-        x, window = pad_to_multiple(x, self.window_size), self.window_size
-        rows, columns = x.shape[1:3]
+        (height, width), window, (down, across) = x.shape[1:3], self.window_size, self.q_stride or (1, 1)
+        x = pad_to_multiple(x, window)
+        rows, columns = x.shape[1] // down, x.shape[2] // across
         x = self.attn(window_partition(x, window))
-        if self.q_stride is not None:
-            down, across = self.q_stride
-            window, rows, columns = (window[0] // down, window[1] // across), rows // down, columns // across
-        return window_unpartition(x, window, (rows, columns))[:, :height, :width]
+        x = window_unpartition(x, (window[0] // down, window[1] // across), (rows, columns))
+        return x[:, :height // down, :width // across]
 
 
 class HieraPatchEmbed(nn.Module):
-    """Patches that may overlap. Shapes: (B, in_chans, H, W) -> (B, rows, columns, embed_dim).
-
-    Args:
-        kernel_size, stride, padding: Of the convolution.
-    """
+    """Patches that may overlap. Shapes: (B, in_chans, H, W) -> (B, rows, columns, embed_dim)."""
 
     @placeable
     def __init__(
@@ -168,24 +154,19 @@ class HieraDet(BlockPyramid):
         patch_kernel, patch_stride, patch_padding: Of the patches' convolution.
         patch_size: Sides of patches that do not overlap, instead.
         q_pool, q_stride: How many stages are followed by a pool, and its strides.
-        stages: Blocks of each stage.
+        stages, window_spec: Blocks, and side of the windows, of each stage.
         dim_mul, head_mul: Factors on channels and heads from stage to stage.
         global_pos_size: Rows and columns of the position embedding, which is resampled.
-        window_spec: Side of the windows of each stage.
         global_att_blocks: Indices of blocks that attend in the whole map.
         init_values: Initial layer scale; none unless given.
-        weight_init: Initial weights: "" (truncated normal), "jax", "skip" (torch's).
-        fix_init: Scale the blocks' outputs down with depth, initially.
-        head_init_scale: Factor on the initial classifier.
-        norm_layer, act_layer: Norm of blocks and head; activation.
+        weight_init, fix_init, head_init_scale: As `Hiera`'s.
 
     Raises:
         ValueError: Windows are not one for each stage, more pools than stages behind the first; from `forward`, windows
             do not divide the patches.
     """
 
-    tap_layout: ClassVar[str] = "NHWC"
-    output_fmt: ClassVar[str] = "NHWC"  # timm's name of the layout of features
+    tap_layout = output_fmt = "NHWC"  # the latter is timm's name of it
     stem: ClassVar[tuple[Step, ...]] = (Step("patch_embed"), Step("_pos_embed"))
 
     def __init__(
@@ -230,22 +211,10 @@ class HieraDet(BlockPyramid):
         return x + (resized + repeated).permute(0, 2, 3, 1)
 
     def forward_intermediates(  # type: ignore[override]
-        self,
-        x: Tensor,
-        indices: Indices = None,
-        norm: bool = False,
-        stop_early: bool = True,
-        output_fmt: str = "NCHW",
-        intermediates_only: bool = False,
-        coarse: bool = True,
-        *,
-        output_dict: bool = False,
+        self, x: Tensor, indices: Indices = None, norm: bool = False, stop_early: bool = True, output_fmt: str = "NCHW",
+        intermediates_only: bool = False, coarse: bool = True, *, output_dict: bool = False,
     ) -> Any:
-        """As every model's, by default of the ends of stages and without what follows the last that was asked for.
-
-        Args:
-            coarse: Otherwise `indices` count blocks.
-        """
+        """As `Hiera`'s: of the ends of stages, or unless `coarse` of blocks."""
         return self.tap(x, coarse, indices, norm, stop_early, output_fmt, intermediates_only, False, output_dict)
 
     @property
@@ -260,8 +229,8 @@ register_model.variants(__name__, HieraDet, {
     "sam2_hiera_tiny": dict(stages=(1, 2, 7, 2), global_att_blocks=(5, 7, 9)),
     "sam2_hiera_small": _SMALL,
     "sam2_hiera_base_plus": dict(embed_dim=112, num_heads=2, global_pos_size=(14, 14)),
-    "sam2_hiera_large": (_WINDOWS, dict(
-        embed_dim=144, num_heads=2, stages=(2, 6, 36, 4), global_att_blocks=(23, 33, 43))),
+    "sam2_hiera_large": dict(
+        _WINDOWS, embed_dim=144, num_heads=2, stages=(2, 6, 36, 4), global_att_blocks=(23, 33, 43)),
     "hieradet_small": (_SMALL, _WINDOWS, dict(init_values=1e-5)),
 })
 

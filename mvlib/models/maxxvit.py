@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import inspect
 import math
-import re
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
@@ -28,34 +28,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..layers import (
-    ClassifierHead,
-    ConvMlp,
-    DropPath,
-    LayerNorm,
-    LayerScale,
-    LayerScale2d,
-    Mlp,
-    NormMlpClassifierHead,
-    SEModule,
-    create_conv2d,
-    drop_path_rates,
-    extend_tuple,
-    get_attn,
-    get_norm_act_layer,
-    get_norm_layer,
-    make_divisible,
-    pad_same,
-    to_2tuple,
-)
 from ..layers.activations import ActLayer
 from ..layers.attention import attend
-from ..layers.channel_attention import AttnLayer
+from ..layers.channel_attention import AttnLayer, SEModule, get_attn
 from ..layers.config import use_fused_attn
-from ..layers.conv import num_groups
-from ..layers.helpers import computed, placeable
-from ..layers.norm import NormLayer
-from ..layers.padding import resolve_padding
+from ..layers.conv import create_conv2d, num_groups
+from ..layers.drop import DropPath, drop_path_rates
+from ..layers.helpers import computed, extend_tuple, make_divisible, placeable, to_2tuple
+from ..layers.mlp import ConvMlp, LayerScale, LayerScale2d, Mlp
+from ..layers.norm import LayerNorm, NormLayer, get_norm_act_layer, get_norm_layer
+from ..layers.padding import pad_same, resolve_padding
+from ..layers.pool import ClassifierHead, NormMlpClassifierHead
 from ..layers.rel_pos import RelPosBias, RelPosBiasTf, RelPosMlp, RelPosTable
 from ..layers.stage import run_blocks
 from ..layers.weight_init import fan_out_normal_
@@ -71,15 +54,13 @@ __all__ = ["ConvConfig", "MaxxVit", "TransformerConfig"]
 Size = tuple[int, int]
 
 
-
 @dataclass
 class ConvConfig:
     """What convolution blocks (and the stem) are like. Arguments of the model begin with "conv_".
 
     Attributes:
         block_type: "mbconv" or "convnext".
-        expand_ratio: Hidden channels per channel.
-        expand_output: MBConv: widen the output's channels; otherwise the input's.
+        expand_ratio: Hidden channels per channel, of MBConv's output with `expand_output`, else of its input.
         kernel_size: MBConv: side of the kernel; ConvNeXt's is 7.
         group_size: MBConv: channels of a group of the inner convolution; 1 is depthwise, 0 ungrouped.
         pre_norm_act: MBConv: an activation after the first norm.
@@ -90,13 +71,11 @@ class ConvConfig:
         padding: "" for PyTorch's symmetric padding, "same" for TensorFlow's.
         attn_early: Channel attention before the second norm instead of after it.
         attn_layer: Channel attention by name, see `layers.get_attn`; "" for none.
-        attn_act_layer: Activation inside squeeze-and-excitation.
-        attn_ratio: Its squeezed channels per output channel (per hidden channel unless `expand_output`).
+        attn_act_layer, attn_ratio: Squeeze-and-excitation's activation, and its squeezed channels per output channel
+            (per hidden channel unless `expand_output`).
         init_values: ConvNeXt: initial layer scale; None for none.
-        act_layer: Activation.
-        norm_layer: Norm; batch norm for MBConv and layer norm for ConvNeXt unless given.
+        norm_layer, norm_eps: Batch norm with 1e-5 for MBConv, layer norm with 1e-6 for ConvNeXt unless given.
         norm_layer_cl: timm's, without effect: the blocks' maps are (B, C, H, W).
-        norm_eps: The norm's epsilon; 1e-5 and 1e-6 unless given.
         shortcut_proj: MBConv: project a pooled shortcut even where the width stays.
     """
 
@@ -125,11 +104,10 @@ class ConvConfig:
     def __post_init__(self) -> None:
         _check("conv_block_type", self.block_type, ("mbconv", "convnext"))
         _check("conv_stride_mode", self.stride_mode, ("dw", "pool") + ("1x1",) * (self.block_type == "mbconv"))
-        norm_layer, norm_layer_cl, norm_eps = (
-            ("batchnorm2d", "", 1e-5) if self.block_type == "mbconv" else ("layernorm2d", "layernorm", 1e-6))
-        self.norm_layer = self.norm_layer or norm_layer
-        self.norm_layer_cl = self.norm_layer_cl or norm_layer_cl
-        self.norm_eps = norm_eps if self.norm_eps is None else self.norm_eps
+        norm, norm_cl, eps = ("batchnorm2d", "", 1e-5) if self.block_type == "mbconv" else \
+            ("layernorm2d", "layernorm", 1e-6)
+        self.norm_layer, self.norm_layer_cl = self.norm_layer or norm, self.norm_layer_cl or norm_cl
+        self.norm_eps = eps if self.norm_eps is None else self.norm_eps
         self.downsample_pool_type = self.downsample_pool_type or self.pool_type
 
     @property
@@ -156,23 +134,16 @@ class TransformerConfig:
         head_first: Windows: each head's query, key and value stand together; otherwise all queries come first.
         expand_ratio: Hidden channels of the MLP per channel.
         expand_first: T blocks: widen in the projection to queries, keys and values; otherwise in that of the output.
-        shortcut_bias: T blocks: whether the shortcut's projection has a bias.
-        attn_bias: Whether the projections of attention have one.
-        attn_drop: Dropout of the attention weights.
-        proj_drop: Dropout of the outputs of attention and MLP.
+        shortcut_bias, attn_bias: Whether the projections of T blocks' shortcuts, and those of attention, have a bias.
+        attn_drop, proj_drop: Dropout of the attention weights, and of the outputs of attention and MLP.
         pool_type: T blocks: pooling, see `Downsample2d`.
-        rel_pos_type: "bias", "bias_tf" (tables), "mlp" (`RelPosMlp`), or "" for none.
-        rel_pos_dim: Hidden channels of `RelPosMlp`.
+        rel_pos_type: "bias", "bias_tf" (tables), "mlp" (`RelPosMlp` of `rel_pos_dim` hidden channels), or "" for none.
         partition_ratio: Pixels of the image per row (column) of a window and of the grid, where these are not given.
-        window_size: Rows and columns of a window.
-        grid_size: Rows and columns of the grid; those of the window unless given.
+        window_size, grid_size: Rows and columns of a window, and of the grid; those of the window unless given.
         no_block_attn: M blocks: attention on the grid alone.
         use_nchw_attn: M blocks: 1x1 convolutions on (B, C, H, W) instead of linear layers.
         init_values: Initial layer scale; None for none.
-        act_layer: Activation of the MLP.
-        norm_layer: Norm of (B, C, H, W) maps, and of the final features.
-        norm_layer_cl: Norm of channels-last maps.
-        norm_eps: Epsilon of both.
+        norm_layer: Norm of (B, C, H, W) maps, and of the final features; `norm_layer_cl`: of channels-last maps.
         scale_dim: Windows: attention logits are divided by the root of all channels, not of a head's.
     """
 
@@ -207,8 +178,7 @@ class TransformerConfig:
             self.grid_size = self.grid_size or self.window_size
 
     def make_norm(self, dim: int, layout: str = "NCHW") -> nn.Module:
-        norm = self.norm_layer if layout == "NCHW" else self.norm_layer_cl
-        return get_norm_layer(norm)(dim, eps=self.norm_eps)
+        return get_norm_layer(self.norm_layer if layout == "NCHW" else self.norm_layer_cl)(dim, eps=self.norm_eps)
 
 
 def cfg_window_size(cfg: TransformerConfig, img_size: Size) -> TransformerConfig:
@@ -242,29 +212,20 @@ def get_rel_pos_cls(cfg: TransformerConfig, window_size: Size) -> Callable[..., 
 # convolution blocks
 
 class Downsample2d(nn.Module):
-    """Halve a map by pooling, then project it to another width; key `expand`.
+    """Halve a map by pooling, then project it to another width, if it is another or always; key `expand`.
 
     Shapes: (B, dim, H, W) -> (B, dim_out, H', W'); H' is ceil(H / 2), or floor(H / 2) for kernels of 2 without padding.
-
-    Args:
-        dim: Channels of the input.
-        dim_out: Channels of the output.
-        pool_type: "max" or "avg" over 3 x 3 pixels, "avg_zeros" (the zeros around the map count for the mean),
-            "max2" or "avg2" over 2 x 2.
-        padding: "" for PyTorch's symmetric padding, "same" for TensorFlow's.
-        bias: Whether the projection has a bias.
-        always_project: Project even where the width stays.
+    `pool_type`: "max" or "avg" over 3 x 3 pixels, "avg_zeros" (the zeros around the map count for the mean), "max2" or
+    "avg2" over 2 x 2. `padding`: as `ConvConfig`'s.
 
     Raises:
         ValueError: The pooling is unknown.
     """
 
     _pools = {
-        "max": (nn.MaxPool2d, 3, {}),
-        "max2": (nn.MaxPool2d, 2, {}),
-        "avg": (nn.AvgPool2d, 3, {"count_include_pad": False}),
-        "avg_zeros": (nn.AvgPool2d, 3, {}),
-        "avg2": (nn.AvgPool2d, 2, {}),
+        "max": (nn.MaxPool2d, 3, -math.inf, {}), "max2": (nn.MaxPool2d, 2, -math.inf, {}),
+        "avg": (nn.AvgPool2d, 3, 0.0, {"count_include_pad": False}), "avg_zeros": (nn.AvgPool2d, 3, 0.0, {}),
+        "avg2": (nn.AvgPool2d, 2, 0.0, {}),
     }
 
     @placeable
@@ -274,12 +235,10 @@ class Downsample2d(nn.Module):
     ) -> None:
         super().__init__()
         _check("pool_type", pool_type, tuple(self._pools))
-        pool, self.kernel_size, options = self._pools[pool_type]
-        self.pad_value = -math.inf if pool is nn.MaxPool2d else 0.0
+        pool, self.kernel_size, self.pad_value, options = self._pools[pool_type]
         amount, self.pads_input = resolve_padding(padding or (self.kernel_size - 1) // 2, self.kernel_size, stride=2)
         self.pool = pool(self.kernel_size, stride=2, padding=amount, **options)
-        projects = dim != dim_out or always_project
-        self.expand = nn.Conv2d(dim, dim_out, 1, bias=bias) if projects else nn.Identity()
+        self.expand = nn.Conv2d(dim, dim_out, 1, bias=bias) if dim != dim_out or always_project else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         if self.pads_input:
@@ -291,15 +250,8 @@ class MbConvBlock(nn.Module):
     """Inverted bottleneck with a norm in front: 1x1 convolution that widens, 3x3, channel attention, 1x1.
 
     Shapes: (B, in_chs, H, W) -> (B, out_chs, H', W'). Keys `shortcut`, `pre_norm`, `down`, `conv1_1x1`, `norm1`,
-    `conv2_kxk`, `se_early`, `norm2`, `se`, `conv3_1x1`.
-
-    Args:
-        in_chs: Channels of the input.
-        out_chs: Channels of the output.
-        stride: 1 or 2.
-        dilation: Of the inner convolution: the first where that one strides, or would, otherwise the second.
-        cfg: What the block is like.
-        drop_path: Stochastic depth rate.
+    `conv2_kxk`, `se_early`, `norm2`, `se`, `conv3_1x1`. `dilation` is of the inner convolution: the first where that
+    one strides, or would, otherwise the second.
     """
 
     @placeable
@@ -313,13 +265,11 @@ class MbConvBlock(nn.Module):
         norm_act, padding, bias = cfg.norm_act, cfg.padding, cfg.output_bias
         attn = _make_channel_attention(cfg, mid_chs, out_chs)
 
-        self.shortcut: nn.Module = nn.Identity()
-        if stride == 2:
-            self.shortcut = Downsample2d(in_chs, out_chs, cfg.pool_type, padding, bias, cfg.shortcut_proj)
+        self.shortcut = Downsample2d(in_chs, out_chs, cfg.pool_type, padding, bias, cfg.shortcut_proj) \
+            if stride == 2 else nn.Identity()
         self.pre_norm = norm_act(in_chs, apply_act=cfg.pre_norm_act)
-        self.down: nn.Module = nn.Identity()
-        if strides["pool"] == 2:
-            self.down = Downsample2d(in_chs, in_chs, cfg.downsample_pool_type, padding)
+        self.down = Downsample2d(in_chs, in_chs, cfg.downsample_pool_type, padding) if strides["pool"] == 2 else \
+            nn.Identity()
         self.conv1_1x1 = create_conv2d(in_chs, mid_chs, 1, stride=strides["1x1"])
         self.norm1 = norm_act(mid_chs)
         self.conv2_kxk = create_conv2d(
@@ -329,7 +279,7 @@ class MbConvBlock(nn.Module):
         self.norm2 = norm_act(mid_chs)
         self.se = nn.Identity() if cfg.attn_early else attn
         self.conv3_1x1 = create_conv2d(mid_chs, out_chs, 1, bias=bias)
-        self.drop_path = _make_drop_path(drop_path)
+        self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = self.shortcut(x)
@@ -354,14 +304,8 @@ class ConvNeXtBlock(nn.Module):
     Shapes: (B, in_chs, H, W) -> (B, out_chs, H', W'). Keys `shortcut`, `down`, `conv_dw`, `norm`, `mlp`, `ls`.
 
     Args:
-        in_chs: Channels of the input.
-        out_chs: Channels of the output; as many unless given.
-        kernel_size: Side of the depthwise convolution.
-        stride: 1 or 2.
         dilation: Of the depthwise convolution; the second counts.
-        cfg: What the block is like.
         conv_mlp: The MLP is of 1x1 convolutions; otherwise of linear layers, behind layer norm.
-        drop_path: Stochastic depth rate.
 
     Raises:
         ValueError: An MLP of linear layers, and the norm is not a layer norm.
@@ -389,15 +333,12 @@ class ConvNeXtBlock(nn.Module):
         self.norm = (cfg.norm if conv_mlp else LayerNorm)(out_chs)
         self.mlp = _make_mlp(out_chs, cfg.expand_ratio, self.layout, act_layer=cfg.act_layer, bias=bias)
         self.ls = _make_layer_scale(out_chs, cfg.init_values, self.layout)
-        self.drop_path = _make_drop_path(drop_path)
+        self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
-        branch = self.conv_dw(self.down(x))
-        if self.layout == "NHWC":
-            branch = self.ls(self.mlp(self.norm(branch.permute(0, 2, 3, 1)))).permute(0, 3, 1, 2)
-        else:
-            branch = self.ls(self.mlp(self.norm(branch)))
-        return self.drop_path(branch) + self.shortcut(x)
+        branch, is_last = self.conv_dw(self.down(x)), self.layout == "NHWC"
+        branch = self.ls(self.mlp(self.norm(branch.permute(0, 2, 3, 1) if is_last else branch)))
+        return self.drop_path(branch.permute(0, 3, 1, 2) if is_last else branch) + self.shortcut(x)
 
 
 def _make_conv(in_chs: int, out_chs: int, stride: int, cfg: ConvConfig, drop_path: float) -> nn.Module:
@@ -405,14 +346,9 @@ def _make_conv(in_chs: int, out_chs: int, stride: int, cfg: ConvConfig, drop_pat
     return block(in_chs, out_chs, stride=stride, cfg=cfg, drop_path=drop_path)
 
 
-def _make_drop_path(rate: float) -> nn.Module:
-    return DropPath(rate) if rate > 0.0 else nn.Identity()
-
-
 def _make_layer_scale(dim: int, init_values: float | None, layout: str) -> nn.Module:
-    if not init_values:
-        return nn.Identity()
-    return (LayerScale2d if layout == "NCHW" else LayerScale)(dim, init_values)
+    scale = LayerScale2d if layout == "NCHW" else LayerScale
+    return scale(dim, init_values) if init_values else nn.Identity()
 
 
 def _make_mlp(dim: int, expand_ratio: float, layout: str, **kwargs: Any) -> nn.Module:
@@ -428,42 +364,34 @@ def grid_partition(x: Tensor, grid_size: Size) -> Tensor:
 
     Shapes: (B, H, W, C) -> (B * sets, gh, gw, C); the grid's sides gh and gw must divide H and W.
     """
-    return _split_sides(x, 1, (grid_size[0], -1), (grid_size[1], -1)).permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
+    cells = x.unflatten(2, (grid_size[1], -1)).unflatten(1, (grid_size[0], -1))
+    return cells.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
 
 
 def grid_reverse(windows: Tensor, grid_size: Size, img_size: Size) -> Tensor:
     """Put the sets of `grid_partition` together again. Shapes: (B * sets, gh, gw, C) -> (B, *img_size, C)."""
-    return _gather(windows, grid_size, img_size).permute(0, 3, 1, 4, 2, 5).flatten(3, 4).flatten(1, 2)
+    cells = windows.unflatten(0, (-1, img_size[0] // grid_size[0], img_size[1] // grid_size[1]))
+    return cells.permute(0, 3, 1, 4, 2, 5).flatten(3, 4).flatten(1, 2)
 
 
 def window_partition_nchw(x: Tensor, window_size: Size) -> Tensor:
     """Cut a map into windows, row by row. Shapes: (B, C, H, W) -> (B * windows, C, wh, ww)."""
-    return _split_sides(x, 2, (-1, window_size[0]), (-1, window_size[1])).permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
+    return window_partition(x.permute(0, 2, 3, 1), window_size).permute(0, 3, 1, 2)
 
 
 def window_reverse_nchw(windows: Tensor, window_size: Size, img_size: Size) -> Tensor:
     """Put the windows of a map together again. Shapes: (B * windows, C, wh, ww) -> (B, C, *img_size)."""
-    return _gather(windows, window_size, img_size).permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+    return window_reverse(windows.permute(0, 2, 3, 1), window_size, *img_size).permute(0, 3, 1, 2)
 
 
 def grid_partition_nchw(x: Tensor, grid_size: Size) -> Tensor:
     """As `grid_partition`. Shapes: (B, C, H, W) -> (B * sets, C, gh, gw)."""
-    return _split_sides(x, 2, (grid_size[0], -1), (grid_size[1], -1)).permute(0, 3, 5, 1, 2, 4).flatten(0, 2)
+    return grid_partition(x.permute(0, 2, 3, 1), grid_size).permute(0, 3, 1, 2)
 
 
 def grid_reverse_nchw(windows: Tensor, grid_size: Size, img_size: Size) -> Tensor:
     """As `grid_reverse`. Shapes: (B * sets, C, gh, gw) -> (B, C, *img_size)."""
-    return _gather(windows, grid_size, img_size).permute(0, 3, 4, 1, 5, 2).flatten(4, 5).flatten(2, 3)
-
-
-def _split_sides(x: Tensor, dim: int, rows: Size, columns: Size) -> Tensor:
-    """Height, which is dimension `dim`, and width each in two dimensions."""
-    return x.unflatten(dim + 1, columns).unflatten(dim, rows)
-
-
-def _gather(parts: Tensor, size: Size, img_size: Size) -> Tensor:
-    """(B * parts, ...) -> (B, parts in a column, parts in a row, ...)."""
-    return parts.unflatten(0, (-1, img_size[0] // size[0], img_size[1] // size[1]))
+    return grid_reverse(windows.permute(0, 2, 3, 1), grid_size, img_size).permute(0, 3, 1, 2)
 
 
 @torch.fx.wrap  # one node in a traced graph: the number of parts depends on the input's size
@@ -479,11 +407,10 @@ def _cut_into_parts(x: Tensor, size: Size, in_windows: bool, layout: str) -> Ten
 
 @torch.fx.wrap
 def _join_parts(parts: Tensor, size: Size, in_windows: bool, layout: str, like: Tensor) -> Tensor:
-    img_size = _sides(like, layout)
+    height, width = _sides(like, layout)
     if layout == "NHWC":
-        return window_reverse(parts, size, img_size[0], img_size[1]) if in_windows else \
-            grid_reverse(parts, size, img_size)
-    return window_reverse_nchw(parts, size, img_size) if in_windows else grid_reverse_nchw(parts, size, img_size)
+        return window_reverse(parts, size, height, width) if in_windows else grid_reverse(parts, size, (height, width))
+    return (window_reverse_nchw if in_windows else grid_reverse_nchw)(parts, size, (height, width))
 
 
 def _sides(x: Tensor, layout: str) -> Size:
@@ -498,16 +425,10 @@ class Attention(nn.Module):
     Derived classes say how maps lie.
 
     Args:
-        dim: Channels of the input.
-        dim_out: Channels of the output; as many unless given.
-        dim_head: Channels of a head.
-        bias: Whether the projections have one.
+        dim_out: Channels of the output; `dim` unless given.
         expand_first: Queries, keys and values have the output's channels; otherwise the input's.
-        head_first: Order of the channels, see `TransformerConfig`.
         rel_pos_cls: What makes the biases for relative positions of `num_heads`; None for none.
-        attn_drop: Dropout of the attention weights.
-        proj_drop: Dropout of the output.
-        scale_dim: Divide logits by the root of all channels, not of a head's.
+        Others: As in `TransformerConfig`.
 
     Raises:
         ValueError: The heads do not divide the channels.
@@ -527,9 +448,7 @@ class Attention(nn.Module):
         if attn_dim % dim_head:
             raise ValueError(f"{attn_dim} channels cannot be divided into heads of {dim_head}")
         project = partial(nn.Conv2d, kernel_size=1) if self.layout == "NCHW" else nn.Linear
-        self.head_first = head_first
-        self.dim_head = dim_head
-        self.num_heads = attn_dim // dim_head
+        self.head_first, self.dim_head, self.num_heads = head_first, dim_head, attn_dim // dim_head
         self.fused_attn = use_fused_attn()
         self.scale = (attn_dim if scale_dim else dim_head) ** -0.5
         self.qkv = project(dim, 3 * attn_dim, bias=bias)
@@ -561,10 +480,8 @@ class Attention(nn.Module):
     def _split_heads(self, qkv: Tensor) -> tuple[Tensor, ...]:
         """Queries, keys and values, each (B, num_heads, N, dim_head)."""
         qkv = qkv.flatten(2).transpose(1, 2) if self.layout == "NCHW" else qkv.flatten(1, -2)
-        if self.head_first:
-            qkv = qkv.unflatten(-1, (self.num_heads, 3, self.dim_head)).permute(3, 0, 2, 1, 4)
-        else:
-            qkv = qkv.unflatten(-1, (3, self.num_heads, self.dim_head)).permute(2, 0, 3, 1, 4)
+        qkv = qkv.unflatten(-1, (self.num_heads, 3, self.dim_head)).permute(3, 0, 2, 1, 4) if self.head_first else \
+            qkv.unflatten(-1, (3, self.num_heads, self.dim_head)).permute(2, 0, 3, 1, 4)
         # The fused kernels want a head's channels side by side.
         return (qkv.contiguous() if self.layout == "NCHW" else qkv).unbind(0)
 
@@ -605,11 +522,11 @@ class TransformerBlock(nn.Module):
         for name, module in attn.items():
             self.add_module(name, module)
         self.ls1 = _make_layer_scale(dim_out, cfg.init_values, self.layout)
-        self.drop_path1 = _make_drop_path(drop_path)
+        self.drop_path1 = DropPath(drop_path)
         self.norm2 = cfg.make_norm(dim_out, self.layout)
         self.mlp = _make_mlp(dim_out, cfg.expand_ratio, self.layout, act_layer=cfg.act_layer, drop=cfg.proj_drop)
         self.ls2 = _make_layer_scale(dim_out, cfg.init_values, self.layout)
-        self.drop_path2 = _make_drop_path(drop_path)
+        self.drop_path2 = DropPath(drop_path)
 
     def attend(self, x: Tensor, shared_rel_pos: Tensor | None) -> Tensor:
         raise NotImplementedError
@@ -623,15 +540,7 @@ class TransformerBlock(nn.Module):
 class TransformerBlock2d(TransformerBlock):
     """CoAtNet's transformer block: attends to the whole map, which pooling halves before where `stride` is 2.
 
-    Shapes: (B, dim, H, W) -> (B, dim_out, H', W').
-
-    Args:
-        dim: Channels of the input.
-        dim_out: Channels of the output.
-        stride: 1 or 2.
-        rel_pos_cls: See `Attention`; its window is the output's map.
-        cfg: What the block is like.
-        drop_path: Stochastic depth rate of both branches.
+    Shapes: (B, dim, H, W) -> (B, dim_out, H', W'). `rel_pos_cls` as `Attention`'s, whose window is the output's map.
 
     Raises:
         ValueError: The width changes without a stride, or a map does not fit the biases.
@@ -649,9 +558,7 @@ class TransformerBlock2d(TransformerBlock):
         super().__init__(dim, dim_out, cfg, {"attn": attn}, drop_path)
         if stride == 2:
             self.shortcut = Downsample2d(dim, dim_out, cfg.pool_type, bias=cfg.shortcut_bias)
-            norm, self.norm1 = self.norm1, nn.Sequential()
-            self.norm1.add_module("norm", norm)
-            self.norm1.add_module("down", Downsample2d(dim, dim, cfg.pool_type))
+            self.norm1 = nn.Sequential(OrderedDict(norm=self.norm1, down=Downsample2d(dim, dim, cfg.pool_type)))
 
     def set_input_size(self, feat_size: Size, window_size: Size | None = None, grid_size: Size | None = None) -> None:
         """Change the size of the map."""
@@ -666,13 +573,8 @@ class TransformerBlock2d(TransformerBlock):
 class PartitionAttention(TransformerBlock):
     """MaxViT's attention within the windows of a map, or across them, on a grid (see `grid_partition`).
 
-    Derived classes say how maps lie. Keys as `TransformerBlock`.
-
-    Args:
-        dim: Channels.
-        partition_type: "block" for windows, "grid" to attend across them.
-        cfg: What the block is like, and the size of windows and grid.
-        drop_path: Stochastic depth rate of both branches.
+    Derived classes say how maps lie. Keys as `TransformerBlock`. `partition_type` is "block" for windows, "grid" to
+    attend across them; their size is the config's.
 
     Raises:
         ValueError: The config has no size, or a map cannot be cut into parts of it.
@@ -714,8 +616,7 @@ class PartitionAttention2d(PartitionAttention):
 class ParallelPartitionAttention(TransformerBlock):
     """Attention within windows and across them side by side, each giving half of the channels, then one MLP.
 
-    Shapes: (B, H, W, dim) -> same. Keys as `TransformerBlock`, but `attn_block` and `attn_grid`. Arguments as
-    `PartitionAttention`.
+    Shapes: (B, H, W, dim) -> same. Keys as `TransformerBlock`, but `attn_block` and `attn_grid`.
 
     Raises:
         ValueError: Windows and grid are not of one size, or have none, or the channels are odd.
@@ -787,14 +688,6 @@ class MaxxVitBlock(nn.Module):
     """M: a convolution block, attention within windows, attention across them; keys `conv`, `attn_block`, `attn_grid`.
 
     Shapes: (B, dim, H, W) -> (B, dim_out, H', W').
-
-    Args:
-        dim: Channels of the input.
-        dim_out: Channels of the output.
-        stride: 1 or 2.
-        conv_cfg: What the convolution block is like.
-        transformer_cfg: What the attention blocks are like.
-        drop_path: Stochastic depth rate.
     """
 
     @placeable
@@ -806,9 +699,8 @@ class MaxxVitBlock(nn.Module):
         self.nchw_attn = transformer_cfg.use_nchw_attn
         attention = PartitionAttention2d if self.nchw_attn else PartitionAttentionCl
         self.conv = _make_conv(dim, dim_out, stride, conv_cfg, drop_path)
-        self.attn_block: nn.Module = nn.Identity()
-        if not transformer_cfg.no_block_attn:
-            self.attn_block = attention(dim_out, "block", transformer_cfg, drop_path)
+        self.attn_block = nn.Identity() if transformer_cfg.no_block_attn else \
+            attention(dim_out, "block", transformer_cfg, drop_path)
         self.attn_grid = attention(dim_out, "grid", transformer_cfg, drop_path)
 
     def set_input_size(self, feat_size: Size, window_size: Size, grid_size: Size) -> None:
@@ -827,16 +719,8 @@ class MaxxVitBlock(nn.Module):
 class ParallelMaxxVitBlock(nn.Module):
     """PM: two convolution blocks, then both attentions side by side; keys `conv.0`, `conv.1`, `attn`.
 
-    Shapes: (B, dim, H, W) -> (B, dim_out, H', W').
-
-    Args:
-        dim: Channels of the input.
-        dim_out: Channels of the output.
-        stride: 1 or 2.
-        num_conv: Convolution blocks. As timm's, the second is also all that follow; a single one has key `conv`.
-        conv_cfg: What they are like.
-        transformer_cfg: What attention is like.
-        drop_path: Stochastic depth rate.
+    Shapes: (B, dim, H, W) -> (B, dim_out, H', W'). As timm's, the second of `num_conv` blocks is also all that follow;
+    a single one has key `conv`.
     """
 
     @placeable
@@ -867,14 +751,9 @@ class MaxxVitStage(nn.Module):
     Shapes: (B, in_chs, H, W) -> (B, out_chs, *feat_size).
 
     Args:
-        in_chs: Channels of the input.
-        out_chs: Channels of the output.
         stride: Of the first block, 1 or 2.
-        depth: Blocks.
         feat_size: Rows and columns of the output.
         block_types: The letter of each block; the last is repeated.
-        transformer_cfg: What attention blocks are like.
-        conv_cfg: What convolution blocks are like.
         drop_path: Stochastic depth rate, of all blocks or each.
 
     Raises:
@@ -915,17 +794,7 @@ class MaxxVitStage(nn.Module):
 class Stem(nn.Module):
     """Two 3x3 convolutions, the first of stride 2, with norm and activation between; keys `conv1`, `norm1`, `conv2`.
 
-    Shapes: (B, in_chs, H, W) -> (B, out_chs, ceil(H / 2), ceil(W / 2)).
-
-    Args:
-        in_chs: Channels of the image.
-        out_chs: Channels of the convolutions, for both or each.
-        kernel_size: Side of the convolutions.
-        padding: "" for PyTorch's symmetric padding, "same" for TensorFlow's.
-        bias: Whether they have a bias, for both or each.
-        act_layer: Activation.
-        norm_layer: Norm.
-        norm_eps: Its epsilon.
+    Shapes: (B, in_chs, H, W) -> (B, out_chs, ceil(H / 2), ceil(W / 2)). `out_chs` and `bias` are for both or each.
     """
 
     stride = 2
@@ -947,7 +816,10 @@ class Stem(nn.Module):
         return self.conv2(self.norm1(self.conv1(x)))
 
 
-_WEIGHT_INITS = ("", "normal", "normal_all", "trunc_normal", "xavier_normal", "vit_eff")
+_NORMAL = partial(nn.init.normal_, std=0.02)
+_INITS: dict[str, Callable[[Tensor], Any] | None] = {  # by name; "vit_eff" is EfficientNet's and Xavier's
+    "": None, "normal": _NORMAL, "normal_all": _NORMAL, "xavier_normal": nn.init.xavier_normal_, "vit_eff": None,
+    "trunc_normal": partial(nn.init.trunc_normal_, std=0.02, a=-0.04, b=0.04)}
 
 
 class MaxxVit(ImageModel):
@@ -957,14 +829,10 @@ class MaxxVit(ImageModel):
 
     Args:
         img_size: Height and width of the image, in pixels; windows and biases for relative positions are made for it.
-        num_classes: Outputs of the classifier; 0 for none.
         global_pool: "avg", "max", "avgmax", "catavgmax" (not with `head_hidden_size`) or "".
-        drop_path_rate: Stochastic depth rate of the last block; it grows linearly from 0 at the first.
-        embed_dim: Channels of each stage.
-        depths: Blocks of each stage.
+        embed_dim, depths: Channels and blocks of each stage.
         block_type: Letter of each stage's blocks, or of each of its blocks (the last letter is repeated).
-        stem_width: Channels of the stem's convolutions, for both or each.
-        stem_bias: Whether they have a bias, for both or each.
+        stem_width, stem_bias: Channels of the stem's convolutions, and whether they have a bias, for both or each.
         head_hidden_size: Width of a hidden layer in the head, which then also holds the final norm; None for none.
         head_bias: Whether the classifier has a bias where there is a hidden layer.
         weight_init: Initial weights of convolutions and linear layers but the head's: "vit_eff" (EfficientNet's for
@@ -977,9 +845,7 @@ class MaxxVit(ImageModel):
         ValueError: The stages' arguments differ in length, a name is unknown, or sizes do not fit.
     """
 
-    head_path = "head"
-    feature_form = "flat"
-    tap_norm = "last"
+    head_path, feature_form, tap_norm = "head", "flat", "last"
 
     def __init__(
         self, img_size: int | Size = 224, in_chans: int = 3, num_classes: int = 1000, global_pool: str = "avg",
@@ -992,16 +858,13 @@ class MaxxVit(ImageModel):
         if not len(embed_dim) == len(depths) == len(block_type):
             raise ValueError(f"embed_dim {tuple(embed_dim)}, depths {tuple(depths)} and block_type "
                              f"{tuple(block_type)} must have one entry for each stage")
-        _check("weight_init", weight_init, _WEIGHT_INITS)
+        _check("weight_init", weight_init, tuple(_INITS))
         configs = _make_configs(options)
         self.img_size = to_2tuple(img_size)
         conv, transformer = configs["conv"], cfg_window_size(configs["transformer"], self.img_size)
-        self.partition_ratio = transformer.partition_ratio
-        self.num_classes = num_classes
-        self.in_chans = in_chans
-        self.embed_dim = self.num_features = embed_dim[-1]
-        self.weight_init_mode = weight_init
-
+        self.partition_ratio, self.weight_init_mode = transformer.partition_ratio, weight_init
+        self.num_classes, self.in_chans, self.embed_dim = num_classes, in_chans, embed_dim[-1]
+        self.num_features = self.embed_dim
         self.stem = Stem(in_chans, stem_width, padding=conv.padding, bias=stem_bias, act_layer=conv.act_layer,
                          norm_layer=conv.norm_layer, norm_eps=conv.norm_eps)
         stem_chs = self.stem.out_chs
@@ -1022,8 +885,7 @@ class MaxxVit(ImageModel):
         self.flow = Flow(
             stem=[Step("stem", chs=stem_chs, reduction=2)],
             stages=[Step(f"stages.{i}", chs=chs, reduction=4 * 2**i) for i, chs in enumerate(embed_dim)],
-            tail=[Step("norm")],
-        )
+            tail=[Step("norm")])
         self.init_weights()
 
     @computed
@@ -1039,8 +901,7 @@ class MaxxVit(ImageModel):
 
         Args:
             img_size: Height and width of the image; unchanged if None.
-            window_size: Rows and columns of a window; the image's size / `partition_ratio` if None.
-            grid_size: Rows and columns of the grid; likewise.
+            window_size, grid_size: Rows and columns of a window, of the grid; image / `partition_ratio` if None.
             partition_ratio: Pixels of the image per row or column of a window; unchanged if None.
 
         Raises:
@@ -1049,11 +910,12 @@ class MaxxVit(ImageModel):
         img_size = self.img_size if img_size is None else to_2tuple(img_size)
         ratio = partition_ratio or self.partition_ratio
         sizes = [_partition(img_size, ratio) if size is None else to_2tuple(size) for size in (window_size, grid_size)]
-        if any(isinstance(m, (PartitionAttention, ParallelPartitionAttention)) for m in self.modules()):
-            for size in sizes:
-                _check_partition(size)
-        if any(isinstance(module, ParallelPartitionAttention) for module in self.modules()):
-            _check_partition(*sizes)
+        for module in self.modules():
+            if isinstance(module, PartitionAttention):
+                for size in sizes:
+                    _check_partition(size)
+            elif isinstance(module, ParallelPartitionAttention):
+                _check_partition(*sizes)
         self.img_size, self.partition_ratio = img_size, ratio
         for stage, feat_size in zip(self.stages, _feat_sizes(img_size, len(self.stages))):
             stage.set_input_size(feat_size, *sizes)
@@ -1065,13 +927,9 @@ class MaxxVit(ImageModel):
         kind = self._init_kind(name) if isinstance(module, (nn.Conv2d, nn.Linear)) else None
         if kind is None or not self.weight_init_mode:
             return
-        bias_std = 0.0
-        if self.weight_init_mode in ("normal", "normal_all"):
-            nn.init.normal_(module.weight, std=0.02)
-        elif self.weight_init_mode == "trunc_normal":
-            nn.init.trunc_normal_(module.weight, std=0.02, a=-0.04, b=0.04)
-        elif self.weight_init_mode == "xavier_normal":
-            nn.init.xavier_normal_(module.weight)
+        init, bias_std = _INITS[self.weight_init_mode], 0.0
+        if init is not None:
+            init(module.weight)
         elif kind == "conv":
             fan_out_normal_(module.weight, module.groups)
         else:
@@ -1098,11 +956,9 @@ class MaxxVit(ImageModel):
 
     def fit_state_dict(self, state_dict: StateDict) -> StateDict:
         """Resample tables of biases for other windows, and give linear layers' weights a 1x1 convolution's shape."""
-        modules, expected = dict(self.named_modules()), self.state_dict()
-        fitted = {}
+        modules, expected, fitted = dict(self.named_modules()), self.state_dict(), {}
         for key, value in state_dict.items():
-            owner = modules.get(key.rpartition(".")[0])
-            like = expected.get(key)
+            owner, like = modules.get(key.rpartition(".")[0]), expected.get(key)
             if isinstance(owner, RelPosTable):
                 value = owner.fit_table(value)
             elif like is not None and value.ndim != like.ndim and value.numel() == like.numel():
@@ -1152,7 +1008,7 @@ _SMALL = dict(embed_dim=(96, 192, 384, 768), stem_width=(32, 64))
 _BASE = dict(embed_dim=(128, 256, 512, 1024), stem_width=(64, 128))
 _LARGE = dict(embed_dim=(192, 384, 768, 1536), stem_width=(96, 192))
 _TEST = dict(embed_dim=(32, 64, 96, 128), stem_width=(16, 32), img_size=160)
-_256, _384, _512 = (dict(img_size=size) for size in (256, 384, 512))  # pixels; 224 by default
+_256, _384 = (dict(img_size=size) for size in (256, 384))  # pixels; 224 by default
 
 
 def _depths(*depths: int) -> dict[str, Any]:
@@ -1190,11 +1046,13 @@ _MAXVIT_TINY = {**_NANO, **_M, **_RW_MAX, **_depths(2, 2, 5, 2)}
 _MAXVIT_RMLP_SMALL = {**_SMALL, **_M, **_RW_MAX, **_RMLP, **_depths(2, 2, 5, 2), "transformer_init_values": 1e-6}
 _MAXVIT_RMLP_BASE = {**_SMALL, **_M, **_RW_MAX, **_RMLP, **_depths(2, 6, 14, 2), "head_hidden_size": 768}
 _MAXXVIT_V2_BASE = {**_BASE, **_M, **_NEXT_V2, **_depths(2, 6, 12, 2)}
-_TINY_TF = {**_NANO, **_TF, **_depths(2, 2, 5, 2), **_head(64, 512)}
-_SMALL_TF = {**_SMALL, **_TF, **_depths(2, 2, 5, 2), **_head(64, 768)}
-_BASE_TF = {**_SMALL, **_TF, **_depths(2, 6, 14, 2), **_head(64, 768)}
-_LARGE_TF = {**_BASE, **_TF, **_depths(2, 6, 14, 2), **_head(128, 1024)}
-_XLARGE_TF = {**_LARGE, **_TF, **_depths(2, 6, 14, 2), **_head(192, 1536)}
+_TF_SIZES = {
+    "tiny": (_NANO, _depths(2, 2, 5, 2), _head(64, 512)),
+    "small": (_SMALL, _depths(2, 2, 5, 2), _head(64, 768)),
+    "base": (_SMALL, _depths(2, 6, 14, 2), _head(64, 768)),
+    "large": (_BASE, _depths(2, 6, 14, 2), _head(128, 1024)),
+    "xlarge": (_LARGE, _depths(2, 6, 14, 2), _head(192, 1536)),
+}
 
 register_model.variants(__name__, MaxxVit, {
     "coatnet_pico_rw_224": (_NANO, _RW_MAX_COAT, _depths(2, 3, 5, 2)),
@@ -1217,13 +1075,11 @@ register_model.variants(__name__, MaxxVit, {
     "coatnext_nano_rw_224": (_NANO, _NEXT, _depths(3, 4, 6, 3), dict(
         weight_init="normal", conv_init_values=1e-5, transformer_init_values=None, transformer_rel_pos_type="bias")),
 
-    "coatnet_0_224": (_SMALL, _depths(2, 3, 5, 2), _head(64, 768), "As in the paper."),
-    "coatnet_1_224": (_SMALL, _depths(2, 6, 14, 2), _head(64, 768), "As in the paper."),
-    "coatnet_2_224": (_BASE, _depths(2, 6, 14, 2), _head(128, 1024), "As in the paper."),
-    "coatnet_3_224": (_LARGE, _depths(2, 6, 14, 2), _head(192, 1536), "As in the paper."),
-    "coatnet_4_224": (_LARGE, _depths(2, 12, 28, 2), _head(192, 1536), "As in the paper."),
-    "coatnet_5_224": (dict(embed_dim=(256, 512, 1280, 2048)), _depths(2, 12, 28, 2), _head(192, 2048),
-                      "As in the paper."),
+    **{f"coatnet_{i}_224": (*rows, "As in the paper.") for i, rows in enumerate((
+        (_SMALL, _depths(2, 3, 5, 2), _head(64, 768)), (_SMALL, _depths(2, 6, 14, 2), _head(64, 768)),
+        (_BASE, _depths(2, 6, 14, 2), _head(128, 1024)), (_LARGE, _depths(2, 6, 14, 2), _head(192, 1536)),
+        (_LARGE, _depths(2, 12, 28, 2), _head(192, 1536)),
+        (dict(embed_dim=(256, 512, 1280, 2048)), _depths(2, 12, 28, 2), _head(192, 2048))))},
 
     "maxvit_pico_rw_256": (_PICO, _M, _RW_MAX, _depths(2, 2, 5, 2), _256),
     "maxvit_nano_rw_256": (_NANO, _M, _RW_MAX, _depths(1, 2, 3, 1), _256),
@@ -1248,21 +1104,8 @@ register_model.variants(__name__, MaxxVit, {
     "maxxvitv2_rmlp_large_rw_224": (_M, _NEXT_V2, _depths(2, 6, 16, 2), dict(
         embed_dim=(160, 320, 640, 1280), stem_width=(80, 160), head_hidden_size=1280)),
 
-    "maxvit_tiny_tf_224": _TINY_TF,
-    "maxvit_tiny_tf_384": (_TINY_TF, _384),
-    "maxvit_tiny_tf_512": (_TINY_TF, _512),
-    "maxvit_small_tf_224": _SMALL_TF,
-    "maxvit_small_tf_384": (_SMALL_TF, _384),
-    "maxvit_small_tf_512": (_SMALL_TF, _512),
-    "maxvit_base_tf_224": _BASE_TF,
-    "maxvit_base_tf_384": (_BASE_TF, _384),
-    "maxvit_base_tf_512": (_BASE_TF, _512),
-    "maxvit_large_tf_224": _LARGE_TF,
-    "maxvit_large_tf_384": (_LARGE_TF, _384),
-    "maxvit_large_tf_512": (_LARGE_TF, _512),
-    "maxvit_xlarge_tf_224": _XLARGE_TF,
-    "maxvit_xlarge_tf_384": (_XLARGE_TF, _384),
-    "maxvit_xlarge_tf_512": (_XLARGE_TF, _512),
+    **{f"maxvit_{name}_tf_{size}": (_TF, *rows, dict(img_size=size)) for name, rows in _TF_SIZES.items()
+       for size in (224, 384, 512)},
 
     # It differs from `maxvit_tiny_tf_224` in padding (symmetric, and zeros count in the shortcut's average over 3 x 3
     # pixels), the exact GELU, batch norm's momentum, attention logits that are divided by the root of all channels,
@@ -1279,58 +1122,18 @@ register_model.variants(__name__, MaxxVit, {
 })
 
 
-# --- torchvision's checkpoints
-
-_TORCHVISION_NAMES = {
-    "stem.0.0": "stem.conv1",
-    "stem.0.1": "stem.norm1",
-    "stem.1.0": "stem.conv2",
-    "classifier.2": "head.norm",
-    "classifier.3": "head.pre_logits.fc",
-    "classifier.5": "head.fc",
-    # in blocks
-    "MBconv.proj.1": "conv.shortcut.expand",
-    "MBconv.layers.pre_norm": "conv.pre_norm",
-    "MBconv.layers.conv_a.0": "conv.conv1_1x1",
-    "MBconv.layers.conv_a.1": "conv.norm1",
-    "MBconv.layers.conv_b.0": "conv.conv2_kxk",
-    "MBconv.layers.conv_b.1": "conv.norm2",
-    "MBconv.layers.squeeze_excitation.fc1": "conv.se.fc1",
-    "MBconv.layers.squeeze_excitation.fc2": "conv.se.fc2",
-    "MBconv.layers.conv_c": "conv.conv3_1x1",
-    # in attention
-    "attn_layer.0": "norm1",
-    "attn_layer.1": "attn.rel_pos",
-    "attn_layer.1.to_qkv": "attn.qkv",
-    "attn_layer.1.merge": "attn.proj",
-    "mlp_layer.0": "norm2",
-    "mlp_layer.1": "mlp.fc1",
-    "mlp_layer.3": "mlp.fc2",
-}
-
-
-def _from_torchvision(state_dict: StateDict, model: nn.Module) -> StateDict:
-    """torchvision's modules have other names; its index of relative positions we compute."""
-    def rename(path: str) -> str:
-        in_block = re.match(r"blocks\.(\d+)\.layers\.(\d+)\.layers\.(.*)", path)
-        if in_block is None:
-            return _TORCHVISION_NAMES.get(path, path)
-        stage, block, path = in_block.groups()
-        in_attention = re.match(r"(window|grid)_attention\.(.*)", path)
-        name = _TORCHVISION_NAMES.get(in_attention[2] if in_attention else path, path)
-        if in_attention:
-            name = ("attn_block." if in_attention[1] == "window" else "attn_grid.") + name
-        return f"stages.{stage}.blocks.{block}.{name}"
-
-    converted = {}
-    for key, value in state_dict.items():
-        path, _, leaf = key.rpartition(".")
-        if leaf != "relative_position_index":
-            converted[f"{rename(path)}.{leaf}"] = value
-    return converted
-
-
 MaxxVit.key_maps = (
-    KeyMap("torchvision", lambda keys: "blocks.0.layers.0.layers.MBconv.layers.pre_norm.weight" in keys,
-           _from_torchvision),
+    KeyMap.renaming(
+        "torchvision", "blocks.0.layers.0.layers.MBconv.layers.pre_norm.weight",
+        (r"^stem\.0\.0\.", "stem.conv1."), (r"^stem\.0\.1\.", "stem.norm1."), (r"^stem\.1\.0\.", "stem.conv2."),
+        (r"^classifier\.2\.", "head.norm."), (r"^classifier\.3\.", "head.pre_logits.fc."),
+        (r"^classifier\.5\.", "head.fc."), (r"^blocks\.(\d+)\.layers\.(\d+)\.layers\.", r"stages.\1.blocks.\2."),
+        (r"\.MBconv\.proj\.1\.", ".conv.shortcut.expand."), (r"\.MBconv\.layers\.", ".conv."),
+        (r"\.conv_a\.0\.", ".conv1_1x1."), (r"\.conv_b\.0\.", ".conv2_kxk."), (r"\.conv_c\.", ".conv3_1x1."),
+        (r"\.conv_a\.1\.", ".norm1."), (r"\.conv_b\.1\.", ".norm2."), (r"\.squeeze_excitation\.", ".se."),
+        (r"\.window_attention\.", ".attn_block."), (r"\.grid_attention\.", ".attn_grid."),
+        (r"\.attn_layer\.0\.", ".norm1."), (r"\.attn_layer\.1\.to_qkv\.", ".attn.qkv."),
+        (r"\.attn_layer\.1\.merge\.", ".attn.proj."), (r"\.attn_layer\.1\.", ".attn.rel_pos."),
+        (r"\.mlp_layer\.0\.", ".norm2."), (r"\.mlp_layer\.1\.", ".mlp.fc1."), (r"\.mlp_layer\.3\.", ".mlp.fc2."),
+        without=r"\.relative_position_index$"),  # which we compute
 )

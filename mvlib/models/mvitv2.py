@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -25,10 +26,11 @@ from ..layers.helpers import placeable, to_2tuple, to_ntuple
 from ..layers.mlp import Mlp
 from ..layers.norm import NormLayer, get_norm_layer
 from ..layers.pool import global_pool_nlc
+from ..layers.rel_pos import decomposed_bias, gen_axis_index, resize_offset_vectors
 from ..layers.stage import run_blocks
-from ..layers.weight_init import trunc_normal_tf_
+from ..layers.weight_init import init_zero_bias, trunc_normal_tf_
 from ..registry import register_model
-from .base import Flow, ImageModel, Indices, KeyMap, StateDict, Step, rename_keys
+from .base import Flow, ImageModel, Indices, Inits, KeyMap, StateDict, Step, rename_keys
 
 if TYPE_CHECKING:
     from ._variants.mvitv2 import *
@@ -59,18 +61,10 @@ def _position_bias(
     q: Tensor, q_size: list[int], k_size: list[int], rows: Tensor, columns: Tensor, prefix: int
 ) -> Tensor:
     """Logits (B, heads, queries, keys) of positions; 0 of prefix tokens. `rows`, `columns`: (distances, channels)."""
-    grid = q[:, :, prefix:].unflatten(2, (q_size[0], q_size[1]))
-    by_row = torch.einsum("byhwc,hkc->byhwk", grid, rows[_distances(q_size[0], k_size[0], q.device)])
-    by_column = torch.einsum("byhwc,wkc->byhwk", grid, columns[_distances(q_size[1], k_size[1], q.device)])
-    bias = by_row.unsqueeze(-1) + by_column.unsqueeze(-2)
-    return F.pad(bias.flatten(4, 5).flatten(2, 3), [prefix, 0, prefix, 0])
-
-
-def _distances(queries: int, keys: int, device: torch.device) -> Tensor:
-    """Row of the table for each query and key of a side, of which the fewer stand further apart."""
-    q_step, k_step = max(keys / queries, 1.0), max(queries / keys, 1.0)
-    q, k = torch.arange(queries, device=device) * q_step, torch.arange(keys, device=device) * k_step
-    return (q[:, None] - k + (keys - 1) * k_step).long()
+    grid = q[:, :, prefix:].flatten(0, 1).unflatten(1, (q_size[0], q_size[1]))
+    down, across = (gen_axis_index(q_size[i], k_size[i], q.device) for i in range(2))
+    bias = decomposed_bias(grid, rows[down], columns[across]).unflatten(0, (-1, q.shape[1]))
+    return F.pad(bias, [prefix, 0, prefix, 0])
 
 
 class MultiScaleAttention(nn.Module):
@@ -80,9 +74,7 @@ class MultiScaleAttention(nn.Module):
 
     Args:
         feat_size: Rows and columns of the input, which positions are made for.
-        mode: How to pool each head: "conv" (depthwise, with a norm), "avg" or "max".
-        kernel_q, stride_q, kernel_kv, stride_kv: Of the pools; none where all are 1.
-        has_cls_token: Whether the first token is of no position.
+        mode: How to pool each head: "conv" (depthwise, with a norm), "avg" or "max"; not where kernel and stride are 1.
         rel_pos_type: "spatial", or another word for no relative positions.
         residual_pooling: Add the pooled queries to what is attended to.
 
@@ -112,13 +104,12 @@ class MultiScaleAttention(nn.Module):
             kernel, stride = (kernel_q, stride_q) if name == "q" else (kernel_kv, stride_kv)
             pool: Any = None
             norm: Any = None
-            size, step, pad = tuple(kernel), tuple(stride), tuple(n // 2 for n in kernel)
-            if math.prod((*kernel, *stride)) > 1:
-                if mode == "conv":
-                    pool = nn.Conv2d(head_dim, head_dim, size, step, pad, groups=head_dim, bias=False)
-                    norm = norm_layer(head_dim)
-                else:
-                    pool = (nn.MaxPool2d if mode == "max" else nn.AvgPool2d)(size, step, pad)
+            window = tuple(kernel), tuple(stride), tuple(n // 2 for n in kernel)
+            if math.prod((*kernel, *stride)) > 1 and mode == "conv":
+                pool = nn.Conv2d(head_dim, head_dim, *window, groups=head_dim, bias=False)
+                norm = norm_layer(head_dim)
+            elif math.prod((*kernel, *stride)) > 1:
+                pool = (nn.MaxPool2d if mode == "max" else nn.AvgPool2d)(*window)
             self.add_module(f"pool_{name}", pool)
             self.add_module(f"norm_{name}", norm)
         if rel_pos_type == "spatial":
@@ -165,7 +156,7 @@ class MultiScaleBlock(nn.Module):
     Args:
         expand_attn: The attention widens, rather than the MLP.
         pool_first: Has to be false.
-        Others: As everywhere, and as of the attention.
+        Others: As of the attention.
 
     Raises:
         ValueError: Pooling is to come first, which timm's attention cannot compute; or as the attention says.
@@ -243,6 +234,11 @@ class MultiScaleVitStage(nn.Module):
         return x, feat_size
 
 
+def _init(module: nn.Linear) -> None:
+    trunc_normal_tf_(module.weight, std=0.02)
+    init_zero_bias(module)
+
+
 class MultiScaleVit(ImageModel):
     """MViT v2.
 
@@ -257,16 +253,14 @@ class MultiScaleVit(ImageModel):
         kernel_qkv, stride_q, stride_kv: Kernel of the pools, and strides in each stage;
         stride_kv_adaptive: strides of keys and values in the first stage, divided as the queries' map shrinks.
         patch_kernel, patch_stride, patch_padding: Of the patches' convolution.
-        norm_layer, norm_eps: Norm everywhere.
-        others: As of the blocks.
+        Others: As of the blocks.
 
     Raises:
         ValueError: Not a value a stage; the pooling is unknown, or needs a class token; or as the blocks say.
     """
 
-    tap_layout: ClassVar[str] = "NLC"
-    tap_norm: ClassVar[str] = "last"
-    pools: ClassVar[tuple[str, ...]] = ("avg", "token", "")
+    tap_layout, tap_norm, pools = "NLC", "last", ("avg", "token", "")
+    inits: ClassVar[Inits] = {nn.Linear: _init}
     classifier_path: ClassVar[str | tuple[str, ...]] = "head.fc"
     default_out_indices: ClassVar[Indices] = 4
 
@@ -295,9 +289,8 @@ class MultiScaleVit(ImageModel):
         for name, values in by_stage.items():
             if len(values) < count:
                 raise ValueError(f"{name} has {len(values)} values for the {count} stages of depths")
-        self.num_classes, self.in_chans = num_classes, in_chans
+        self.num_classes, self.in_chans, self.img_size = num_classes, in_chans, to_2tuple(img_size)
         self.depths, self.expand_attn = tuple(depths), expand_attn
-        self.img_size = to_2tuple(img_size)
         self.patch_embed = PatchEmbed(in_chans, dims[0], patch_kernel, patch_stride, patch_padding)
         self.num_prefix_tokens = int(use_cls_token)
         grid = tuple(n // s for n, s in zip(self.img_size, patch_stride))
@@ -318,9 +311,7 @@ class MultiScaleVit(ImageModel):
         self.num_features = self.head_hidden_size = dim
         self.norm = norm(dim)
         self.set_global_pool(("token" if use_cls_token else "avg") if global_pool is None else global_pool)
-        self.head = nn.Sequential()
-        self.head.add_module("drop", nn.Dropout(drop_rate))
-        self.head.add_module("fc", self.make_classifier(num_classes))
+        self.head = nn.Sequential(OrderedDict(drop=nn.Dropout(drop_rate), fc=self.make_classifier(num_classes)))
         self.init_weights()
 
     def add_tokens(self, x: Tensor) -> Tensor:
@@ -358,20 +349,11 @@ class MultiScaleVit(ImageModel):
             if parameter is not None:
                 trunc_normal_tf_(parameter, std=0.02)
 
-    def init_module(self, name: str, module: nn.Module) -> None:
-        super().init_module(name, module)
-        if isinstance(module, nn.Linear):
-            trunc_normal_tf_(module.weight, std=0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-
     def fit_state_dict(self, state_dict: StateDict) -> StateDict:
         """Relative positions of another size, interpolated."""
-        own, fitted = self.state_dict(), dict(state_dict)
-        for key, value in state_dict.items():
-            if key.endswith((".rel_pos_h", ".rel_pos_w")) and key in own and len(own[key]) != len(value):
-                fitted[key] = F.interpolate(value.t()[None], size=len(own[key]), mode="linear")[0].t()
-        return fitted
+        own = self.state_dict()
+        return {key: resize_offset_vectors(value, len(own[key])) if key in own and ".rel_pos_" in key else value
+                for key, value in state_dict.items()}
 
 
 _SMALL, _BASE = dict(depths=(1, 2, 11, 2)), dict(depths=(2, 3, 16, 3))

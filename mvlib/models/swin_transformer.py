@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..layers import ClassifierHead, DropPath, Mlp, drop_path_rates, get_norm_layer, to_2tuple, to_ntuple
+from ..layers import ClassifierHead, Mlp, ResidualBlock, drop_path_rates, get_norm_layer, to_2tuple, to_ntuple
 from ..layers.activations import ActLayer
 from ..layers.attention import attend, attention_logits
 from ..layers.config import use_fused_attn
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PatchMerging", "SwinTransformer", "SwinTransformerBlock", "SwinTransformerStage", "WindowAttention",
-    "WindowPyramid", "from_microsoft", "stage_input", "torchvision_key",
+    "WindowPyramid",
 ]
 
 torch.fx.wrap("pad_to_multiple")  # one node in a traced graph: what it does depends on the map's size
@@ -50,16 +50,8 @@ WindowSize = int | Sequence[int | Sequence[int]]
 class WindowAttention(RelPosTable):
     """Multi-head self-attention inside windows, with a learned bias for each relative position.
 
-    Shapes: (B * windows, wh * ww, dim) -> same. Keys `qkv`, `proj`, `relative_position_bias_table`.
-
-    Args:
-        dim: Channels.
-        num_heads: Heads.
-        head_dim: Channels of a head; `dim` / `num_heads` unless given.
-        window_size: Rows and columns of a window.
-        qkv_bias: Whether the query, key and value projection has a bias.
-        attn_drop: Dropout of the attention weights.
-        proj_drop: Dropout of the output.
+    Shapes: (B * windows, wh * ww, dim) -> same. Keys `qkv`, `proj`, `relative_position_bias_table`. `head_dim` are the
+    channels of a head, `dim` / `num_heads` unless given.
     """
 
     def __init__(
@@ -67,20 +59,22 @@ class WindowAttention(RelPosTable):
         attn_drop: float = 0.0, proj_drop: float = 0.0,
     ) -> None:
         super().__init__()
-        self.dim = dim
         self.add_rel_pos_table(window_size, num_heads)
         head_dim = head_dim or dim // num_heads
-        attn_dim = num_heads * head_dim
         self.scale = head_dim ** -0.5
-        self.fused_attn = use_fused_attn()
+        self.add_projections(dim, num_heads * head_dim, qkv_bias, attn_drop, proj_drop)
+        if not self.relative_position_index.is_meta:
+            self.reset_parameters()
+            self.init_non_persistent_buffers()
+
+    def add_projections(self, dim: int, attn_dim: int, qkv_bias: bool, attn_drop: float, proj_drop: float) -> None:
+        """Make all but the biases; query, key and value have `attn_dim` channels."""
+        self.dim, self.fused_attn = dim, use_fused_attn()
         self.qkv = nn.Linear(dim, 3 * attn_dim, bias=qkv_bias)
         self.attn_drop = nn.Dropout(attn_drop)
         self.proj = nn.Linear(attn_dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
         self.softmax = nn.Softmax(dim=-1)
-        if not self.relative_position_index.is_meta:
-            self.reset_parameters()
-            self.init_non_persistent_buffers()
 
     def project(self, x: Tensor) -> Tensor:
         """Query, key and value of each head, one after another: (..., dim) -> (..., 3 * attention channels)."""
@@ -139,10 +133,8 @@ def shifted_window_mask(
 ) -> Tensor:
     """Attention mask of the windows of a map that was rolled by `shift`: who was not a neighbour before stays unseen.
 
-    Args:
-        grid: Rows and columns of the map (any pair), multiples of the window's sides.
-        window: Rows and columns of a window.
-        shift: How far the map was rolled up and to the left; 0 where it was not.
+    `grid` are the rows and columns of the map (any pair), multiples of the window's sides; `shift` says how far it was
+    rolled up and to the left, 0 where it was not.
 
     Returns:
         (windows, wh * ww, wh * ww): 0 for a pair that sees each other, -100 for one that does not.
@@ -162,27 +154,16 @@ def _origin(size: int, window: int, shift: int, device: torch.device | None) -> 
     return (position >= size - window).long() + (position >= size - shift).long()
 
 
-class SwinTransformerBlock(nn.Module):
+class SwinTransformerBlock(ResidualBlock):
     """Window attention, then an MLP, each on a pre-normalised residual branch. Shapes: (B, H, W, dim) -> same.
 
     A window that is larger than the map shrinks to the map, and does not shift along that side then.
 
     Args:
-        dim: Channels.
         input_resolution: Rows and columns of the map that windows and mask are made for.
-        num_heads: Heads.
-        head_dim: Channels of a head; `dim` / `num_heads` unless given.
-        window_size: Rows and columns of a window.
-        shift_size: How far the map is rolled before it is cut into windows.
+        window_size, shift_size: Rows and columns of a window, and how far the map is rolled before it is cut into them.
         always_partition: Keep window and shift where the map is smaller; the map is padded.
         dynamic_mask: Compute the mask of shifted windows for the map at hand in each forward pass.
-        mlp_ratio: Hidden channels of the MLP per channel.
-        qkv_bias: Whether the query, key and value projection has a bias.
-        proj_drop: Dropout of the outputs of attention and MLP.
-        attn_drop: Dropout of the attention weights.
-        drop_path: Stochastic depth rate of both branches.
-        act_layer: Activation of the MLP.
-        norm_layer: Norm of attention and MLP.
         fixed_window: Keep the window; pad before the map is rolled, and roll it along sides of several windows alone.
         attn_kwargs: Further arguments of the attention.
     """
@@ -197,23 +178,16 @@ class SwinTransformerBlock(nn.Module):
         norm_layer: NormLayer = nn.LayerNorm, fixed_window: bool = False, **attn_kwargs: Any,
     ) -> None:
         super().__init__()
-        norm = get_norm_layer(norm_layer)
         if head_dim is not None:
             attn_kwargs["head_dim"] = head_dim
         self.dim, self.num_heads, self.mlp_ratio = dim, num_heads, mlp_ratio
-        self.input_resolution = input_resolution
-        self.target_shift_size = to_2tuple(shift_size)
-        self.always_partition = always_partition
-        self.fixed_window = fixed_window
-        self.dynamic_mask = dynamic_mask
+        self.input_resolution, self.target_shift_size = input_resolution, to_2tuple(shift_size)
+        self.always_partition, self.fixed_window, self.dynamic_mask = always_partition, fixed_window, dynamic_mask
         self.window_size, self.shift_size = self._fit_window(to_2tuple(window_size), self.target_shift_size)
-        self.norm1 = norm(dim)
-        self.attn = self.attn_layer(dim=dim, num_heads=num_heads, window_size=self.window_size, qkv_bias=qkv_bias,
-                                    attn_drop=attn_drop, proj_drop=proj_drop, **attn_kwargs)
-        self.drop_path1 = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
-        self.norm2 = norm(dim)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop)
-        self.drop_path2 = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+        attn = self.attn_layer(dim=dim, num_heads=num_heads, window_size=self.window_size, qkv_bias=qkv_bias,
+                               attn_drop=attn_drop, proj_drop=proj_drop, **attn_kwargs)
+        mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop)
+        self.add_branches(dim, get_norm_layer(norm_layer), attn, mlp, drop_path=drop_path)
         self.register_buffer("attn_mask", None, persistent=False)
         self.init_non_persistent_buffers()
 
@@ -251,11 +225,7 @@ class SwinTransformerBlock(nn.Module):
         self.attn.set_window_size(self.window_size)
         self.init_non_persistent_buffers()
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path1(self._attend(self.norm1(x)))
-        return x + self.drop_path2(self.mlp(self.norm2(x)))
-
-    def _attend(self, x: Tensor) -> Tensor:
+    def attend(self, x: Tensor) -> Tensor:
         height, width = x.shape[1:3]
         is_shifted, shift = any(self.shift_size), self.shift_size
         if self.fixed_window:
@@ -310,15 +280,8 @@ class SwinTransformerStage(Stage):
 
     Shapes: (B, H, W, dim) -> (B, H', W', out_dim); H' is ceil(H / 2) with `downsample`, else H.
 
-    Args:
-        dim: Channels of the input.
-        out_dim: Channels of the output.
-        input_resolution: Rows and columns of the input.
-        depth: Number of blocks.
-        downsample: Begin with patch merging.
-        drop_path: Stochastic depth rate of each block.
-        norm_layer: Norm of patch merging and blocks.
-        Others, and `block_kwargs`: As the blocks take them; every second one shifts by half a window.
+    `input_resolution` are the rows and columns of the input. Other arguments, and `block_kwargs`, are as the blocks
+    take them; every second one shifts by half a window.
     """
 
     block_layer: type[SwinTransformerBlock] = SwinTransformerBlock
@@ -332,8 +295,7 @@ class SwinTransformerStage(Stage):
         **block_kwargs: Any,
     ) -> None:
         super().__init__()
-        self.dim, self.depth = dim, depth
-        self.input_resolution = input_resolution
+        self.dim, self.depth, self.input_resolution = dim, depth, input_resolution
         self.downsample = self.merging_layer(dim, out_dim, norm_layer) if downsample else nn.Identity()
         window = to_2tuple(window_size)
         half = tuple(w // 2 for w in window)
@@ -365,50 +327,49 @@ class WindowPyramid(ImageModel):
     Image (B, in_chans, H, W) -> logits (B, num_classes); features (B, H', W', num_features).
     """
 
-    stage_layer: type[SwinTransformerStage] = SwinTransformerStage
     stages_name = "layers"
+    head_path, feature_form, tap_norm = "head", "flat", "last"
+    tap_layout = feature_layout = output_fmt = "NHWC"  # the last is timm's name of it
 
-    head_path = "head"
-    feature_form = "flat"
-    tap_layout = "NHWC"
-    feature_layout = "NHWC"
-    output_fmt = "NHWC"  # timm's name of the layout of features
-    tap_norm = "last"
+    def make_patch_embed(
+        self, embed_layer: Callable[..., nn.Module], img_size: int | Size, in_chans: int, strict_img_size: bool,
+        dynamic_img_size: bool, dynamic_img_pad: bool, fixed_windows: bool, **kwargs: Any,
+    ) -> nn.Module:
+        """The patch embedding."""
+        self.in_chans, self.fixed_windows = in_chans, fixed_windows
+        self.dynamic_img_size = dynamic_img_size or dynamic_img_pad or fixed_windows or not strict_img_size
+        if dynamic_img_pad or fixed_windows:  # other patch embeddings may not know of it
+            kwargs["dynamic_img_pad" if dynamic_img_pad else "cut_remainder"] = True
+        patch_embed: Any = embed_layer(img_size=img_size, in_chans=in_chans, output_fmt="NHWC",
+                                       strict_img_size=not self.dynamic_img_size, **kwargs)
+        patch_embed.may_be_dynamic = True
+        return patch_embed
 
     def assemble(
-        self, patch_embed: nn.Module, embed_dim: int, depths: Sequence[int], window_size: WindowSize, num_classes: int,
-        global_pool: str, drop_rate: float, drop_path_rate: float, norm_layer: NormLayer,
-        by_stage: Sequence[dict[str, Any]], **stage_kwargs: Any,
+        self, patch_embed: nn.Module, embed_dim: int, depths: Sequence[int], windows: Sequence[Size], num_classes: int,
+        global_pool: str, drop_rate: float, drop_path_rate: float, make_stage: Callable[..., SwinTransformerStage],
+        norm_layer: Callable[[int], nn.Module] | None = None,
     ) -> None:
-        """Make the parts, from the patch embedding on; `by_stage` are arguments of each stage, the others of all."""
-        count = len(depths)
-        dims = [embed_dim * 2**i for i in range(count)]
-        self.num_classes = num_classes
-        self.num_layers = count
-        self.fixed_windows = stage_kwargs["fixed_window"]
-        self.embed_dim = embed_dim
-        self.num_features = dims[-1]
-        self.patch_embed = patch_embed
+        """Make the parts, from the patch embedding on.
+
+        Args:
+            windows: Rows and columns of each stage's window.
+            make_stage: Makes a stage of its number, channels and size of its input, its window, and its rates of
+                stochastic depth.
+            norm_layer: Final norm; none unless given.
+        """
+        dims = [embed_dim * 2**i for i in range(len(depths))]
+        self.num_classes, self.num_layers, self.embed_dim = num_classes, len(depths), embed_dim
+        self.num_features, self.patch_embed = dims[-1], patch_embed
         # What `set_input_size` scales the windows from.
-        self._ref_grid = tuple(self.patch_embed.grid_size)
-        self._ref_windows = resolve_stage_window_sizes(window_size, count)
-        rates = drop_path_rates(drop_path_rate, depths)
-        self.layers = nn.Sequential(*(
-            self.stage_layer(
-                dim=dims[max(i - 1, 0)],
-                out_dim=dims[i],
-                input_resolution=stage_input(self._ref_grid, i),
-                depth=depths[i],
-                downsample=i > 0,
-                window_size=self._ref_windows[i],
-                drop_path=rates[i],
-                norm_layer=norm_layer,
-                **by_stage[i],
-                **stage_kwargs,
-            )
-            for i in range(count)))
-        self.norm = norm_layer(self.num_features)
-        self.head = ClassifierHead(self.num_features, num_classes, global_pool, drop_rate, input_fmt="NHWC")
+        self._ref_grid, self._ref_windows = tuple(self.patch_embed.grid_size), windows
+        self.add_module(self.stages_name, nn.Sequential(*(
+            make_stage(i, dims[max(i - 1, 0)], stage_input(self._ref_grid, i), window, rates)
+            for i, (window, rates) in enumerate(zip(windows, drop_path_rates(drop_path_rate, depths))))))
+        if norm_layer is not None:
+            self.norm = norm_layer(self.num_features)
+        self.head = ClassifierHead(
+            self.num_features, num_classes, global_pool, drop_rate, input_fmt=self.tap_layout)
         self.head_hidden_size = self.head.num_features
         self.flow = self._make_flow(dims)
 
@@ -434,8 +395,7 @@ class WindowPyramid(ImageModel):
         """Change the image's size, the patch's and the windows', in place; weights that depend on them are resampled.
 
         Args:
-            img_size: Height and width of the image; unchanged if None.
-            patch_size: Side of a patch; unchanged if None.
+            img_size, patch_size: Height and width of the image, side of a patch; unchanged if None.
             window_size: As in the constructor. Unless it or `window_ratio` is given, each stage's window keeps its
                 proportion to the patch grid, and fixed windows stay as they are.
             window_ratio: Sides of the patch grid per side of a window, for all stages or each.
@@ -466,16 +426,15 @@ class WindowPyramid(ImageModel):
 
     def fit_state_dict(self, state_dict: StateDict) -> StateDict:
         """Resample bias tables for other windows, and the patch embedding for another patch size."""
-        attentions = {name: module for name, module in self.named_modules() if isinstance(module, WindowAttention)}
-        fitted = {}
+        modules, fitted = dict(self.named_modules()), {}
         for key, value in state_dict.items():
             path, _, leaf = key.rpartition(".")
             if leaf in ("relative_position_index", "relative_coords_table", "attn_mask"):
                 continue  # we compute them
             if key == "patch_embed.proj.weight":
                 value = resample_patch_embed(value, self.patch_embed.patch_size)
-            elif leaf == "relative_position_bias_table" and path in attentions:
-                value = attentions[path].fit_table(value)
+            elif leaf == "relative_position_bias_table" and isinstance(modules.get(path), WindowAttention):
+                value = modules[path].fit_table(value)
             fitted[key] = value
         return fitted
 
@@ -488,11 +447,9 @@ class SwinTransformer(WindowPyramid):
     Args:
         img_size: Height and width of the image, in pixels.
         patch_size: Side of a patch, in pixels.
-        num_classes: Outputs of the classifier; 0 for none.
         global_pool: "avg", "max", "avgmax", "catavgmax" or "".
         embed_dim: Channels of the first stage; each further stage doubles them.
-        depths: Blocks of each stage.
-        num_heads: Heads in each stage.
+        depths, num_heads: Blocks and heads of each stage.
         head_dim: Channels of a head, for all stages or each; channels / heads unless given.
         window_size: Side of a window or (rows, columns), for all stages, or one for each; in tokens. Two integers are
             rows and columns.
@@ -500,12 +457,8 @@ class SwinTransformer(WindowPyramid):
         strict_img_size: Refuse images of another size.
         dynamic_img_size: Take images of any size that patches divide; the same as `strict_img_size=False`.
         mlp_ratio: Hidden channels of an MLP per channel, for all stages or each.
-        qkv_bias: Whether the query, key and value projections have a bias.
-        proj_drop_rate: Dropout of the outputs of attention and MLP.
-        attn_drop_rate: Dropout of the attention weights.
-        drop_path_rate: Stochastic depth rate of the last block; it grows linearly from 0 at the first.
-        embed_layer: Patch embedding.
-        norm_layer: Norm everywhere.
+        proj_drop_rate, attn_drop_rate: Dropout of the outputs of attention and MLP, and of the attention weights.
+        embed_layer, norm_layer: Patch embedding; norm everywhere.
         weight_init: Initial weights: "" (truncated normal), "jax", "jax_nlhb", "moco", or "reset" and "skip" (torch's).
         dynamic_img_pad: Pad images to a multiple of the patch size; takes images of any size.
         fixed_windows: Take images of any size as torchvision does: windows keep their size, a side that is one window
@@ -526,22 +479,20 @@ class SwinTransformer(WindowPyramid):
         dynamic_img_pad: bool = False, fixed_windows: bool = False,
     ) -> None:
         super().__init__()
-        norm_layer, count = get_norm_layer(norm_layer), len(depths)
-        self.in_chans = in_chans
-        self.dynamic_img_size = dynamic_img_size or dynamic_img_pad or fixed_windows or not strict_img_size
-        self.weight_init_mode = weight_init
-        patch_embed: Any = embed_layer(
-            img_size=img_size, patch_size=patch_size, in_chans=in_chans, embed_dim=embed_dim, norm_layer=norm_layer,
-            strict_img_size=not self.dynamic_img_size, output_fmt="NHWC",
-            **({"dynamic_img_pad": True} if dynamic_img_pad else {"cut_remainder": True} if fixed_windows else {}))
-        patch_embed.may_be_dynamic = True
-        heads_dim, ratios = to_ntuple(count)(head_dim), to_ntuple(count)(mlp_ratio)
-        self.assemble(
-            patch_embed, embed_dim, depths, window_size, num_classes, global_pool, drop_rate, drop_path_rate,
-            norm_layer,
-            by_stage=[dict(num_heads=num_heads[i], head_dim=heads_dim[i], mlp_ratio=ratios[i]) for i in range(count)],
-            always_partition=always_partition, fixed_window=fixed_windows, dynamic_mask=self.dynamic_img_size,
-            qkv_bias=qkv_bias, proj_drop=proj_drop_rate, attn_drop=attn_drop_rate)
+        norm_layer, count, self.weight_init_mode = get_norm_layer(norm_layer), len(depths), weight_init
+        head_dims, ratios = to_ntuple(count)(head_dim), to_ntuple(count)(mlp_ratio)
+
+        def make_stage(i: int, dim: int, size: Size, window: Size, rates: list[float]) -> SwinTransformerStage:
+            return SwinTransformerStage(
+                dim, embed_dim * 2**i, size, depths[i], i > 0, num_heads[i], head_dims[i], window, always_partition,
+                self.dynamic_img_size, ratios[i], qkv_bias, proj_drop_rate, attn_drop_rate, rates, norm_layer,
+                fixed_window=fixed_windows)
+
+        patch_embed = self.make_patch_embed(
+            embed_layer, img_size, in_chans, strict_img_size, dynamic_img_size, dynamic_img_pad, fixed_windows,
+            patch_size=patch_size, embed_dim=embed_dim, norm_layer=norm_layer)
+        self.assemble(patch_embed, embed_dim, depths, resolve_stage_window_sizes(window_size, count), num_classes,
+                      global_pool, drop_rate, drop_path_rate, make_stage, norm_layer)
         self.init_weights()
 
     def init_module(self, name: str, module: nn.Module) -> None:
@@ -618,10 +569,9 @@ def calc_stage_window_sizes(
                  for height, width in ref_window_sizes)
 
 
-_SWIN_T = dict(embed_dim=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24))
-_SWIN_S = dict(embed_dim=96, depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24))
-_SWIN_B = dict(embed_dim=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32))
-_SWIN_L = dict(embed_dim=192, depths=(2, 2, 18, 2), num_heads=(6, 12, 24, 48))
+SIZES = [dict(embed_dim=dim, depths=(2, 2, depth, 2), num_heads=tuple(dim // 32 * 2**i for i in range(4)))
+         for dim, depth in ((96, 6), (96, 18), (128, 18), (192, 18))]
+_SWIN_T, _SWIN_S, _SWIN_B, _SWIN_L = SIZES
 
 # Windows of 12 x 12 are for images of 384 pixels; S3's are what a search found.
 register_model.variants(__name__, SwinTransformer, {
@@ -637,41 +587,22 @@ register_model.variants(__name__, SwinTransformer, {
 })
 
 
-def from_microsoft(state_dict: StateDict, model: nn.Module) -> StateDict:
-    """Microsoft's layout ends a stage with patch merging, ours begins the next with it; the classifier is `head`."""
-    def rename(key: str) -> str:
-        key = re.sub(r"^layers\.(\d+)\.downsample", lambda match: f"layers.{int(match[1]) + 1}.downsample", key)
-        return re.sub(r"^head\.(?!fc\.)", "head.fc.", key)
-
-    return {rename(key): value for key, value in state_dict.items()}
+# Microsoft's layout ends a stage with patch merging, ours begins the next with it; the classifier is `head`.
+MICROSOFT = KeyMap.renaming(
+    "microsoft", "layers.0.downsample.reduction.weight", (r"^head\.(?!fc\.)", "head.fc."),
+    (r"^layers\.(\d+)\.downsample", lambda match: f"layers.{int(match[1]) + 1}.downsample"))
 
 
-_TORCHVISION_NAMES = (
-    (r"^features\.0\.0\.", "patch_embed.proj."),
-    (r"^features\.0\.2\.", "patch_embed.norm."),
-    (r"\.mlp\.0\.", ".mlp.fc1."),
-    (r"\.mlp\.3\.", ".mlp.fc2."),
-    (r"^head\.", "head.fc."),
-)
+def _torchvision_stage(match: re.Match[str]) -> str:
+    stage, is_stage = divmod(int(match[1]), 2)
+    return f"layers.{stage}.{'blocks' if is_stage else 'downsample'}."
 
 
-def torchvision_key(key: str) -> str:
-    """Our name of torchvision's: its `features` alternate, patch embedding, then stages (odd) and merging (even)."""
-    for pattern, name in _TORCHVISION_NAMES:
-        key = re.sub(pattern, name, key)
-    part = re.match(r"features\.(\d+)\.(.*)", key)
-    if part is None:
-        return key
-    stage, is_stage = divmod(int(part[1]), 2)
-    return f"layers.{stage}.blocks.{part[2]}" if is_stage else f"layers.{stage}.downsample.{part[2]}"
+# torchvision's `features` alternate: patch embedding, then stages (odd) and merging (even).
+TORCHVISION_NAMES: tuple[tuple[str, Any], ...] = (
+    (r"^features\.0\.0\.", "patch_embed.proj."), (r"^features\.0\.2\.", "patch_embed.norm."),
+    (r"^features\.(\d+)\.", _torchvision_stage), (r"\.mlp\.0\.", ".mlp.fc1."), (r"\.mlp\.3\.", ".mlp.fc2."),
+    (r"^head\.", "head.fc."))
 
-
-def _from_torchvision(state_dict: StateDict, model: nn.Module) -> StateDict:
-    return {torchvision_key(key): value for key, value in state_dict.items()
-            if not key.endswith("relative_position_index")}
-
-
-SwinTransformer.key_maps = (
-    KeyMap("microsoft", lambda keys: "layers.0.downsample.reduction.weight" in keys, from_microsoft),
-    KeyMap("torchvision", lambda keys: "features.1.0.attn.qkv.weight" in keys, _from_torchvision),
-)
+SwinTransformer.key_maps = (MICROSOFT, KeyMap.renaming(
+    "torchvision", "features.1.0.attn.qkv.weight", *TORCHVISION_NAMES, without="relative_position_index$"))

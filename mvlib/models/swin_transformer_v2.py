@@ -18,25 +18,15 @@ from torch import Tensor, nn
 
 from ..layers import get_norm_layer, to_2tuple
 from ..layers.activations import ActLayer
-from ..layers.config import use_fused_attn
 from ..layers.helpers import move_to_end, placeable
 from ..layers.norm import NormLayer
 from ..layers.patch_embed import PatchEmbed
 from ..layers.rel_pos import gen_relative_log_coords, gen_relative_position_index
 from ..layers.weight_init import init_vit_module
 from ..registry import register_model
-from .base import KeyMap, StateDict
-from .swin_transformer import PatchMerging as PreNormPatchMerging
-from .swin_transformer import (
-    Size,
-    SwinTransformerBlock,
-    SwinTransformerStage,
-    WindowPyramid,
-    WindowSize,
-    from_microsoft,
-    torchvision_key,
-)
-from .swin_transformer import WindowAttention as TableWindowAttention
+from . import swin_transformer
+from .base import KeyMap, StateDict, rename_keys
+from .swin_transformer import SIZES, Size, SwinTransformerBlock, SwinTransformerStage, WindowPyramid, WindowSize
 
 if TYPE_CHECKING:
     from ._variants.swin_transformer_v2 import *
@@ -47,7 +37,7 @@ _MAX_SCALE = 100.0  # of the cosine of query and key
 _MAX_BIAS = 16.0
 
 
-class WindowAttention(TableWindowAttention):
+class WindowAttention(swin_transformer.WindowAttention):
     """Self-attention inside windows by the cosine of query and key, with a computed bias for relative positions.
 
     Shapes: (B * windows, wh * ww, dim) -> same. Keys `logit_scale`, `cpb_mlp`, `qkv`, `q_bias`, `v_bias`, `proj`.
@@ -63,19 +53,17 @@ class WindowAttention(TableWindowAttention):
         attn_drop: float = 0.0, proj_drop: float = 0.0, pretrained_window_size: int | Size = 0,
     ) -> None:
         nn.Module.__init__(self)  # Swin's own has a table of biases
-        self.dim, self.num_heads, self.qkv_bias_separate = dim, num_heads, qkv_bias_separate
-        self.fused_attn = use_fused_attn()
-        self.window_size = to_2tuple(window_size)
+        self.num_heads, self.qkv_bias_separate = num_heads, qkv_bias_separate
         self.pretrained_window_size = to_2tuple(pretrained_window_size)
-        self.logit_scale = nn.Parameter(torch.empty(num_heads, 1, 1))
         self.cpb_mlp = nn.Sequential(nn.Linear(2, 512), nn.ReLU(inplace=True), nn.Linear(512, num_heads, bias=False))
-        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
-        self.q_bias = nn.Parameter(torch.empty(dim)) if qkv_bias else None
-        self.v_bias = nn.Parameter(torch.empty(dim)) if qkv_bias else None
-        self.attn_drop = nn.Dropout(attn_drop)
-        self.proj = nn.Linear(dim, dim)
-        self.proj_drop = nn.Dropout(proj_drop)
-        self.softmax = nn.Softmax(dim=-1)
+        self.add_projections(dim, dim, False, attn_drop, proj_drop)
+        self.add_scales((num_heads, 1, 1), window_size, dim if qkv_bias else None)
+
+    def add_scales(self, shape: tuple[int, ...], window_size: int | Size, bias: int | None) -> None:
+        """Make scales and positions, and biases of so many channels."""
+        self.window_size = to_2tuple(window_size)
+        self.logit_scale = nn.Parameter(torch.empty(shape))
+        self.q_bias, self.v_bias = (nn.Parameter(torch.empty(bias)) if bias else None for _ in range(2))
         self._register_positions(torch.empty(0).device)  # which torch 2.5 says of a context, too
         if not self.logit_scale.is_meta:
             self.reset_parameters()
@@ -87,7 +75,7 @@ class WindowAttention(TableWindowAttention):
                 nn.init.zeros_(bias)
 
     def init_non_persistent_buffers(self) -> None:
-        self._register_positions(self.relative_coords_table.device)
+        self._register_positions(next(self.buffers()).device)
 
     def _register_positions(self, device: torch.device) -> None:
         (height, width), dtype = self.window_size, self.logit_scale.dtype
@@ -117,12 +105,8 @@ class WindowAttention(TableWindowAttention):
         bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))  # the key's would change nothing
         return F.linear(x, self.qkv.weight, bias)
 
-    def head_scales(self) -> Tensor:
-        """Logarithms of the scales, (num_heads, 1, 1)."""
-        return self.logit_scale
-
     def scale_query_key(self, q: Tensor, k: Tensor, windows: int) -> tuple[Tensor, Tensor, float]:
-        scale = self.head_scales().clamp(max=math.log(_MAX_SCALE)).exp().repeat(windows, 1, 1)
+        scale = self.logit_scale.view(-1, 1, 1).clamp(max=math.log(_MAX_SCALE)).exp().repeat(windows, 1, 1)
         return F.normalize(q, dim=-1) * scale, F.normalize(k, dim=-1), 1.0
 
 
@@ -144,11 +128,11 @@ class SwinTransformerV2Block(SwinTransformerBlock):
         move_to_end(self, "norm1", "drop_path1", "mlp", "norm2", "drop_path2")
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path1(self.norm1(self._attend(x)))
+        x = x + self.drop_path1(self.norm1(self.attend(x)))
         return x + self.drop_path2(self.norm2(self.mlp(x)))
 
 
-class PatchMerging(PreNormPatchMerging):
+class PatchMerging(swin_transformer.PatchMerging):
     """Halve the resolution: 2 x 2 tokens are concatenated, projected and normalised. Shapes as Swin's own."""
 
     def __init__(self, dim: int, out_dim: int | None = None, norm_layer: NormLayer = nn.LayerNorm) -> None:
@@ -190,33 +174,14 @@ class SwinTransformerV2(WindowPyramid):
     Image (B, in_chans, H, W) -> logits (B, num_classes); features (B, H', W', num_features).
 
     Args:
-        img_size: Height and width of the image, in pixels.
-        patch_size: Side of a patch, in pixels.
-        num_classes: Outputs of the classifier; 0 for none.
-        global_pool: "avg", "max", "avgmax", "catavgmax" or "".
-        embed_dim: Channels of the first stage; each further stage doubles them.
-        depths: Blocks of each stage.
-        num_heads: Heads in each stage.
-        window_size: Side of a window or (rows, columns), for all stages, or one for each; in tokens.
-        always_partition: Keep windows and shifts where a map is smaller than the window.
-        strict_img_size: Refuse images of another size.
-        dynamic_img_size: Take images of any size that patches divide; the same as `strict_img_size=False`.
-        mlp_ratio: Hidden channels of an MLP per channel.
         qkv_bias: Whether the query and value projections have a bias.
-        proj_drop_rate: Dropout of the outputs of attention and MLP.
-        attn_drop_rate: Dropout of the attention weights.
-        drop_path_rate: Stochastic depth rate of the last block; it grows linearly from 0 at the first.
         act_layer: Activation of the MLPs, by name or class.
-        norm_layer: Norm everywhere.
         pretrained_window_sizes: Windows that each stage was pretrained with, 0 where they are its own.
-        dynamic_img_pad: Pad images to a multiple of the patch size; takes images of any size.
-        fixed_windows: Take images of any size as torchvision does, see `SwinTransformer`.
+        Others: As `SwinTransformer`'s.
 
     Raises:
         ValueError: The window sizes are not one for each stage, or not positive.
     """
-
-    stage_layer = SwinTransformerV2Stage
 
     def __init__(
         self, img_size: int | Size = 224, patch_size: int | Size = 4, in_chans: int = 3, num_classes: int = 1000,
@@ -230,21 +195,19 @@ class SwinTransformerV2(WindowPyramid):
     ) -> None:
         super().__init__()
         norm_layer = get_norm_layer(norm_layer)
-        self.in_chans = in_chans
-        self.dynamic_img_size = dynamic_img_size or dynamic_img_pad or fixed_windows or not strict_img_size
-        patch_embed = PatchEmbed(
-            img_size=img_size, patch_size=patch_size, in_chans=in_chans, embed_dim=embed_dim, norm_layer=norm_layer,
-            strict_img_size=not self.dynamic_img_size, dynamic_img_pad=dynamic_img_pad, cut_remainder=fixed_windows,
-            output_fmt="NHWC")
-        patch_embed.may_be_dynamic = True
+
+        def make_stage(i: int, dim: int, size: Size, window: Size, rates: list[float]) -> SwinTransformerStage:
+            return SwinTransformerV2Stage(
+                dim, embed_dim * 2**i, size, depths[i], num_heads[i], window, always_partition, self.dynamic_img_size,
+                i > 0, mlp_ratio, qkv_bias, proj_drop_rate, attn_drop_rate, rates, act_layer, norm_layer,
+                pretrained_window_sizes[i], fixed_window=fixed_windows)
+
+        patch_embed = self.make_patch_embed(
+            PatchEmbed, img_size, in_chans, strict_img_size, dynamic_img_size, dynamic_img_pad, fixed_windows,
+            patch_size=patch_size, embed_dim=embed_dim, norm_layer=norm_layer)
         self.assemble(
-            patch_embed, embed_dim, depths, window_size, num_classes, global_pool, drop_rate, drop_path_rate,
-            norm_layer,
-            by_stage=[dict(num_heads=heads, pretrained_window_size=pretrained)
-                      for heads, pretrained in zip(num_heads, pretrained_window_sizes)],
-            always_partition=always_partition, fixed_window=fixed_windows, dynamic_mask=self.dynamic_img_size,
-            mlp_ratio=mlp_ratio, qkv_bias=qkv_bias, proj_drop=proj_drop_rate, attn_drop=attn_drop_rate,
-            act_layer=act_layer)
+            patch_embed, embed_dim, depths, swin_transformer.resolve_stage_window_sizes(window_size, len(depths)),
+            num_classes, global_pool, drop_rate, drop_path_rate, make_stage, norm_layer)
         self.init_weights()
 
     def init_module(self, name: str, module: nn.Module) -> None:
@@ -260,10 +223,7 @@ class SwinTransformerV2(WindowPyramid):
 
 # --- the architectures: "window8_256" has windows of 8 x 8, for images of 256 pixels; "12to16" had others at first
 
-_SWIN_T = dict(embed_dim=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24))
-_SWIN_S = dict(embed_dim=96, depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24))
-_SWIN_B = dict(embed_dim=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32))
-_SWIN_L = dict(embed_dim=192, depths=(2, 2, 18, 2), num_heads=(6, 12, 24, 48))
+_SWIN_T, _SWIN_S, _SWIN_B, _SWIN_L = SIZES
 _FROM_192 = dict(pretrained_window_sizes=(12, 12, 12, 6))
 _8, _12, _16, _24 = (dict(window_size=size) for size in (8, 12, 16, 24))
 
@@ -285,20 +245,15 @@ register_model.variants(__name__, SwinTransformerV2, {
 
 def _from_torchvision(state_dict: StateDict, model: nn.Module) -> StateDict:
     """As Swin's; one bias for query, key and value becomes two, and the key's, which torchvision zeroes, goes."""
-    converted = {}
-    for key, value in state_dict.items():
-        if key.endswith(("relative_position_index", "relative_coords_table")):
-            continue
-        name = torchvision_key(key)
-        if name.endswith(".attn.qkv.bias"):
-            path = name.removesuffix("qkv.bias")
-            converted[f"{path}q_bias"], _, converted[f"{path}v_bias"] = value.chunk(3)
-        else:
-            converted[name] = value
+    converted = rename_keys(state_dict, *swin_transformer.TORCHVISION_NAMES,
+                            without="relative_position_index$|relative_coords_table$")
+    for key in [key for key in converted if key.endswith(".attn.qkv.bias")]:
+        path = key.removesuffix("qkv.bias")
+        converted[f"{path}q_bias"], _, converted[f"{path}v_bias"] = converted.pop(key).chunk(3)
     return converted
 
 
 SwinTransformerV2.key_maps = (
-    KeyMap("microsoft", lambda keys: "layers.0.downsample.reduction.weight" in keys, from_microsoft),
+    swin_transformer.MICROSOFT,
     KeyMap("torchvision", lambda keys: "features.1.0.attn.logit_scale" in keys, _from_torchvision),
 )

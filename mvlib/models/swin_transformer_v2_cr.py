@@ -17,8 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import layers
-from ..layers import ClassifierHead, Mlp, drop_path_rates, get_norm_layer, to_2tuple, to_ntuple
-from ..layers.config import use_fused_attn
+from ..layers import Mlp, get_norm_layer, to_2tuple, to_ntuple
 from ..layers.helpers import move_to_end, placeable
 from ..layers.norm import NormLayer
 from ..layers.rel_pos import gen_relative_log_coords, gen_relative_position_index
@@ -27,15 +26,7 @@ from ..layers.weight_init import init_vit_module
 from ..registry import register_model
 from . import swin_transformer
 from .base import KeyMap, StateDict, rename_keys
-from .swin_transformer import (
-    Size,
-    SwinTransformerStage,
-    WindowPyramid,
-    WindowSize,
-    resolve_stage_window_sizes,
-    stage_input,
-    window_sizes_from_ratio,
-)
+from .swin_transformer import SIZES, Size, SwinTransformerStage, WindowPyramid, WindowSize
 from .swin_transformer_v2 import SwinTransformerV2Block, WindowAttention
 
 if TYPE_CHECKING:
@@ -75,13 +66,8 @@ def init_weights_swin(module: nn.Module, name: str = "", needs_reset: bool = Tru
 class WindowMultiHeadAttention(WindowAttention):
     """Self-attention inside windows by the cosine of query and key, with a bias that a network computes for each pair.
 
-    Shapes: (B * windows, wh * ww, dim) -> same. Keys `logit_scale`, `qkv`, `proj`, `meta_mlp`.
-
-    Args:
-        window_size: Rows and columns of a window.
-        drop_attn, drop_proj: Dropout of the attention weights and of the output.
-        meta_hidden_dim: Hidden channels of the network.
-        sequential_attn: Without effect, as in timm.
+    Shapes: (B * windows, wh * ww, dim) -> same. Keys `logit_scale`, `qkv`, `proj`, `meta_mlp`; the network has
+    `meta_hidden_dim` hidden channels. `sequential_attn` is without effect here and elsewhere, as in timm.
 
     Raises:
         ValueError: The heads do not divide the channels.
@@ -98,23 +84,9 @@ class WindowMultiHeadAttention(WindowAttention):
         if dim % num_heads:
             raise ValueError(f"{dim} channels cannot be divided among {num_heads} heads")
         self.in_features, self.num_heads, self.sequential_attn = dim, num_heads, sequential_attn
-        self.fused_attn, self.window_size = use_fused_attn(), to_2tuple(window_size)
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.attn_drop = nn.Dropout(drop_attn)
-        self.proj = nn.Linear(dim, dim)
-        self.proj_drop = nn.Dropout(drop_proj)
-        self.softmax = nn.Softmax(dim=-1)
+        self.add_projections(dim, dim, True, drop_attn, drop_proj)
         self.meta_mlp = Mlp(2, meta_hidden_dim, num_heads, act_layer=nn.ReLU, drop=(0.125, 0.0))
-        self.logit_scale = nn.Parameter(torch.empty(num_heads))
-        self._register_positions(torch.empty(0).device)  # parameters may be elsewhere
-        if not self.logit_scale.is_meta:
-            self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        nn.init.constant_(self.logit_scale, math.log(10))
-
-    def init_non_persistent_buffers(self) -> None:
-        self._register_positions(self.relative_coordinates_log.device)
+        self.add_scales((num_heads,), window_size, None)
 
     def _register_positions(self, device: torch.device) -> None:
         area, dtype = math.prod(self.window_size), self.logit_scale.dtype
@@ -129,12 +101,6 @@ class WindowMultiHeadAttention(WindowAttention):
         area = math.prod(self.window_size)
         return self.meta_mlp(self.relative_coordinates_log).t().contiguous().view(1, self.num_heads, area, area)
 
-    def project(self, x: Tensor) -> Tensor:
-        return self.qkv(x)
-
-    def head_scales(self) -> Tensor:
-        return self.logit_scale.view(-1, 1, 1)
-
 
 def _make_attention(qkv_bias: bool, attn_drop: float, proj_drop: float, **kwargs: Any) -> WindowMultiHeadAttention:
     """The attention, of the arguments that Swin's blocks give."""
@@ -148,9 +114,7 @@ class SwinTransformerV2CrBlock(SwinTransformerV2Block):
         feat_size: Rows and columns of the map that windows and mask are made for.
         shift_size: Not 0 for a block that rolls the map, by half a window.
         init_values: Initial scale of the branches' norms; 1 if None.
-        drop_attn: Dropout of the attention weights.
         extra_norm: A norm of the main branch, at the end.
-        sequential_attn: Without effect, as in timm.
         Others: As Swin's block.
     """
 
@@ -176,9 +140,8 @@ class SwinTransformerV2CrBlock(SwinTransformerV2Block):
 
     def scale_norms(self) -> None:
         """Give the norms of the branches their initial scale."""
-        norm: Any
-        for norm in (self.norm1, self.norm2):
-            if self.init_values is not None:
+        if self.init_values is not None:
+            for norm in (self.norm1, self.norm2):
                 nn.init.constant_(norm.weight, self.init_values)
 
     @property
@@ -260,23 +223,12 @@ class SwinTransformerV2Cr(WindowPyramid):
     Shapes: (B, in_chans, H, W) -> (B, num_classes); features (B, num_features, H / 32, W / 32).
 
     Args:
-        img_size: Side, or (height, width), in pixels.
-        patch_size: Side of a patch.
         window_size: Side of a window or (rows, columns), for all stages, or one for each; goes before `window_ratio`.
         window_ratio: How many windows a side of the patch grid is, for all stages or each.
-        always_partition: Keep windows and shifts where a map is smaller than the window.
-        strict_img_size: Refuse images of another size.
-        dynamic_img_size: Take images of any size that patches divide; the same as `strict_img_size=False`.
-        embed_dim: Channels of the first stage; each further stage doubles them.
-        depths, num_heads: Blocks and heads of each stage.
-        mlp_ratio: Hidden channels of an MLP per channel.
         init_values: Initial scale of the branches' norms; 1 if None.
-        proj_drop_rate, attn_drop_rate: Dropout in the blocks.
-        norm_layer: Norm everywhere.
         extra_norm_period, extra_norm_stage: See the stage; the last stage always ends with a norm.
-        sequential_attn: Without effect, as in timm.
-        global_pool: "avg", "max", "avgmax", "catavgmax" or "".
         weight_init: Initial weights: "reset", "skip" (torch's), or "" (Xavier, a classifier of zeros).
+        Others: As `SwinTransformer`'s.
 
     Raises:
         ValueError: Windows are not one for each stage, or not positive; the heads do not divide the channels.
@@ -297,35 +249,28 @@ class SwinTransformerV2Cr(WindowPyramid):
         global_pool: str = "avg", weight_init: str = "reset",
     ) -> None:
         super().__init__()
-        count = len(depths)
-        self.num_classes, self.in_chans, self.weight_init_mode = num_classes, in_chans, weight_init
-        self.dynamic_img_size, self.fixed_windows = dynamic_img_size or not strict_img_size, False
-        self.patch_embed = PatchEmbed(
+        count, self.weight_init_mode = len(depths), weight_init
+        self.in_chans, self.fixed_windows = in_chans, False
+        self.dynamic_img_size = dynamic_img_size or not strict_img_size
+        patch_embed = PatchEmbed(
             img_size, patch_size, in_chans, embed_dim, norm_layer, strict_img_size=not self.dynamic_img_size)
-        grid: Any = self.patch_embed.grid_size
-        self._ref_grid = grid
-        self._ref_windows = window_sizes_from_ratio(grid, window_ratio, count) if window_size is None \
-            else resolve_stage_window_sizes(window_size, count)
-        rates = drop_path_rates(drop_path_rate, depths)
-        self.stages = nn.Sequential(*(
-            SwinTransformerV2CrStage(
-                embed_dim * 2 ** max(i - 1, 0), depth, i > 0, heads, stage_input(grid, i), self._ref_windows[i],
-                always_partition, self.dynamic_img_size, mlp_ratio, init_values, proj_drop_rate, attn_drop_rate,
-                rates[i], norm_layer, extra_norm_period, extra_norm_stage or i == count - 1, sequential_attn)
-            for i, (depth, heads) in enumerate(zip(depths, num_heads))))
-        dims = [embed_dim * 2**i for i in range(count)]
-        self.num_features = dims[-1]
-        self.head = ClassifierHead(self.num_features, num_classes, global_pool, drop_rate)
-        self.head_hidden_size = self.head.num_features
-        self.flow = self._make_flow(dims)
+        grid: Any = patch_embed.grid_size
+        windows = swin_transformer.window_sizes_from_ratio(grid, window_ratio, count) if window_size is None else \
+            swin_transformer.resolve_stage_window_sizes(window_size, count)
+
+        def make_stage(i: int, dim: int, size: Size, window: Size, rates: list[float]) -> SwinTransformerStage:
+            return SwinTransformerV2CrStage(
+                dim, depths[i], i > 0, num_heads[i], size, window, always_partition, self.dynamic_img_size, mlp_ratio,
+                init_values, proj_drop_rate, attn_drop_rate, rates, norm_layer, extra_norm_period,
+                extra_norm_stage or i == count - 1, sequential_attn)
+
+        self.assemble(patch_embed, embed_dim, depths, windows, num_classes, global_pool, drop_rate, drop_path_rate,
+                      make_stage)
         self.init_weights()
 
     def set_input_size(  # type: ignore[override]  # timm's order
-        self,
-        img_size: int | Size | None = None,
-        window_size: WindowSize | None = None,
-        window_ratio: int | Sequence[int] | None = None,
-        always_partition: bool | None = None,
+        self, img_size: int | Size | None = None, window_size: WindowSize | None = None,
+        window_ratio: int | Sequence[int] | None = None, always_partition: bool | None = None,
         patch_size: int | Size | None = None,
     ) -> None:
         """As Swin's."""
@@ -341,10 +286,7 @@ class SwinTransformerV2Cr(WindowPyramid):
             block.scale_norms()
 
 
-_TINY = dict(embed_dim=96, depths=(2, 2, 6, 2), num_heads=(3, 6, 12, 24))
-_SMALL = dict(embed_dim=96, depths=(2, 2, 18, 2), num_heads=(3, 6, 12, 24))
-_BASE = dict(embed_dim=128, depths=(2, 2, 18, 2), num_heads=(4, 8, 16, 32))
-_LARGE = dict(embed_dim=192, depths=(2, 2, 18, 2), num_heads=(6, 12, 24, 48))
+_TINY, _SMALL, _BASE, _LARGE = SIZES
 _HUGE = dict(embed_dim=352, depths=(2, 2, 18, 2), num_heads=(8, 16, 32, 64), extra_norm_period=6)
 _GIANT = dict(embed_dim=512, depths=(2, 2, 42, 2), num_heads=(16, 32, 64, 128), extra_norm_period=6)
 _NS = dict(extra_norm_stage=True)

@@ -15,24 +15,25 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers.activations import ActLayer, get_act_layer
 from ..layers.attention import attend
 from ..layers.config import use_fused_attn
-from ..layers.drop import DropPath, drop_path_rates
+from ..layers.drop import drop_path_rates
 from ..layers.helpers import computed, placeable, to_2tuple
-from ..layers.mlp import LayerScale, Mlp
+from ..layers.mlp import Mlp
 from ..layers.norm import LayerNorm, LayerNorm2d, NormLayer, get_norm_layer
 from ..layers.patch_embed import PatchEmbed, resample_patch_embed
 from ..layers.pool import ClassifierHead, NormMlpClassifierHead
 from ..layers.pos_embed import resample_abs_pos_embed_nhwc
+from ..layers.rel_pos import decomposed_bias, gen_axis_index, resize_offset_vectors
+from ..layers.residual import ResidualBlock
 from ..layers.rope import RotaryEmbeddingCat, apply_rot_embed_cat
 from ..layers.window import pad_to_multiple, window_reverse
 from ..layers.window import window_partition as cut_windows
 from ..registry import register_model
-from .base import Flow, ImageModel, Indices, KeyMap, StateDict, Step, rename_keys, take_indices
+from .base import Flow, ImageModel, Indices, KeyMap, StateDict, Step, take_indices
 
 if TYPE_CHECKING:
     from ._variants.vision_transformer_sam import *
@@ -47,46 +48,24 @@ Size = tuple[int, int]
 _MAP_EMBED = partial(PatchEmbed, output_fmt="NHWC", strict_img_size=False)
 
 
-def _resize(rel_pos: Tensor, count: int) -> Tensor:
-    """Vectors of `count` offsets, between those there are: (L, C) -> (count, C)."""
-    if rel_pos.shape[0] == count:
-        return rel_pos
-    return F.interpolate(rel_pos.T.unsqueeze(0), size=count, mode="linear")[0].T
-
-
 @torch.fx.wrap  # one node in a traced graph: it depends on the map's size
 def get_rel_pos(q_size: int, k_size: int, rel_pos: Tensor) -> Tensor:
-    """The vector for each query and key along one side of the map; the shorter side is stretched.
+    """The vector for each query and key along one side of the map, (q_size, k_size, C); the shorter side is stretched.
 
-    Args:
-        q_size, k_size: Positions of queries and keys.
-        rel_pos: Vectors (L, C) of the offsets; interpolated unless L is that of the longer side.
-
-    Returns:
-        (q_size, k_size, C).
+    `rel_pos` are vectors (L, C) of the offsets, interpolated unless L is that of the longer side.
     """
-    rel_pos = _resize(rel_pos, 2 * max(q_size, k_size) - 1)
-    q_step, k_step = max(k_size / q_size, 1.0), max(q_size / k_size, 1.0)
-    query = torch.arange(q_size, dtype=torch.float32, device=rel_pos.device)[:, None] * q_step
-    key = torch.arange(k_size, dtype=torch.float32, device=rel_pos.device) * k_step
-    return rel_pos[(query - key + (k_size - 1) * k_step).long()]
+    index = gen_axis_index(q_size, k_size, rel_pos.device)
+    return resize_offset_vectors(rel_pos, 2 * max(q_size, k_size) - 1)[index]
 
 
 def get_decomposed_rel_pos_bias(q: Tensor, rel_pos_h: Tensor, rel_pos_w: Tensor, q_size: Size, k_size: Size) -> Tensor:
-    """What is added to the logits: the products of queries with the vectors of their offsets from keys (MViTv2).
+    """What is added to the logits (B, queries, keys) of queries (B, rows * columns, C), see `decomposed_bias`.
 
-    Args:
-        q: (B, rows * columns, C) of `q_size`.
-        rel_pos_h, rel_pos_w: Vectors of vertical and horizontal offsets, as `get_rel_pos` takes them.
-        q_size, k_size: Rows and columns of the maps of queries and keys.
-
-    Returns:
-        (B, queries, keys).
+    `q_size` and `k_size` are the maps of queries and keys; vectors of vertical and horizontal offsets are as
+    `get_rel_pos` takes them.
     """
-    maps = q.unflatten(1, (q_size[0], q_size[1]))
-    down = torch.einsum("bhwc,hkc->bhwk", maps, get_rel_pos(q_size[0], k_size[0], rel_pos_h))
-    across = torch.einsum("bhwc,wkc->bhwk", maps, get_rel_pos(q_size[1], k_size[1], rel_pos_w))
-    return (down.unsqueeze(-1) + across.unsqueeze(-2)).flatten(3).flatten(1, 2)
+    rows, columns = get_rel_pos(q_size[0], k_size[0], rel_pos_h), get_rel_pos(q_size[1], k_size[1], rel_pos_w)
+    return decomposed_bias(q.unflatten(1, (q_size[0], q_size[1])), rows, columns)
 
 
 def window_partition(x: Tensor, window_size: int) -> tuple[Tensor, Size]:
@@ -130,15 +109,14 @@ class Attention(nn.Module):
         self.scale = self.head_dim ** -0.5
         self.fused_attn = use_fused_attn()
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
-        self.q_norm = norm(self.head_dim) if qk_norm else nn.Identity()
-        self.k_norm = norm(self.head_dim) if qk_norm else nn.Identity()
+        self.q_norm, self.k_norm = (norm(self.head_dim) if qk_norm else nn.Identity() for _ in range(2))
         self.attn_drop = nn.Dropout(attn_drop)
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
         self.use_rel_pos = use_rel_pos
         if input_size is not None and use_rel_pos:
-            self.rel_pos_h = nn.Parameter(torch.empty(2 * input_size[0] - 1, self.head_dim))
-            self.rel_pos_w = nn.Parameter(torch.empty(2 * input_size[1] - 1, self.head_dim))
+            self.rel_pos_h, self.rel_pos_w = (
+                nn.Parameter(torch.empty(2 * side - 1, self.head_dim)) for side in input_size)
         self.rope: Any = rope
         self.reset_parameters()
 
@@ -163,13 +141,10 @@ class Attention(nn.Module):
         return self.proj_drop(self.proj(x)).unflatten(1, (rows, columns))
 
 
-class Block(nn.Module):
-    """Attention in windows or the whole map, then a feed-forward block, each behind a norm and around a residual.
-
-    Shapes: (B, H, W, dim) -> same.
+class Block(ResidualBlock):
+    """Attention in windows or the whole map, then a feed-forward block. Shapes: (B, H, W, dim) -> same.
 
     Args:
-        mlp_ratio: Hidden channels of the feed-forward block per channel.
         init_values: Initial layer scale; none where 0 or None.
         window_size: Side of the windows; 0 for the whole map, of `input_size`.
         Others: As `Attention` takes them.
@@ -185,26 +160,17 @@ class Block(nn.Module):
         super().__init__()
         norm: Any = get_norm_layer(norm_layer)
         self.window_size = window_size
-        self.norm1 = norm(dim)
-        self.attn = Attention(
+        attn = Attention(
             dim, num_heads, qkv_bias, qk_norm, attn_drop, proj_drop, norm, use_rel_pos,
             (window_size, window_size) if window_size else input_size, rope)
-        self.ls1 = LayerScale(dim, init_values) if init_values else nn.Identity()
-        self.drop_path1 = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
-        self.norm2 = norm(dim)
-        self.mlp = mlp_layer(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop)
-        self.ls2 = LayerScale(dim, init_values) if init_values else nn.Identity()
-        self.drop_path2 = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+        mlp = mlp_layer(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop)
+        self.add_branches(dim, norm, attn, mlp, init_values or None, drop_path)
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.norm1(x)
-        if self.window_size > 0:
-            y, padded = window_partition(y, self.window_size)
-            y = window_unpartition(self.attn(y), self.window_size, (x.shape[1], x.shape[2]), padded)
-        else:
-            y = self.attn(y)
-        x = x + self.drop_path1(self.ls1(y))
-        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+    def attend(self, x: Tensor) -> Tensor:
+        if not self.window_size:
+            return self.attn(x)
+        windows, padded = window_partition(x, self.window_size)
+        return window_unpartition(self.attn(windows), self.window_size, (x.shape[1], x.shape[2]), padded)
 
 
 class VisionTransformerSAM(ImageModel):
@@ -215,31 +181,23 @@ class VisionTransformerSAM(ImageModel):
 
     Args:
         img_size: Side, or (height, width), in pixels, that position embedding and offsets are learned for.
-        patch_size: Side, or (height, width), of a patch.
-        embed_dim, depth, num_heads: Channels of a token, blocks, attention heads.
-        mlp_ratio, qkv_bias, qk_norm, init_values: As `Block` takes them.
         pre_norm: Norm before the first block; the patch embedding has no bias then.
-        drop_rate, pos_drop_rate, proj_drop_rate, attn_drop_rate: Dropout before the classifier, after the position
-            embedding, and in the blocks.
+        pos_drop_rate: Dropout after the position embedding.
         patch_drop_rate: Has to be 0: windows need all patches.
         weight_init: Without effect, as in timm.
         embed_layer, norm_layer, act_layer, block_fn, mlp_layer: What the model is made of.
         use_abs_pos, use_rel_pos, use_rope: Position embedding, offsets, rotary embeddings.
-        window_size: Side of the windows.
         global_attn_indexes: Indices of the blocks that attend in the whole map.
         neck_chans: Channels of the neck; without it a norm stands in its place.
-        global_pool: Pooling of the neck's map.
         head_hidden_size: Hidden channels of a head with a norm, which then stands for that in the neck's place.
         ref_feat_shape: Grids, of the whole map and of a window, that rotary positions are counted in.
+        Others: As `Block` takes them.
 
     Raises:
         ValueError: Offsets and rotary embeddings are both asked for, or patches are to be dropped.
     """
 
-    head_path: ClassVar[str] = "head"
-    tap_layout: ClassVar[str] = "NHWC"
-    tap_norm: ClassVar[str] = "all"
-    norm_path: ClassVar[str] = "neck"
+    head_path, norm_path, tap_layout, tap_norm = "head", "neck", "NHWC", "all"
     default_out_indices: ClassVar[Indices] = 3
     patch_embed: Any  # a `PatchEmbed`, or what has its attributes
 
@@ -346,7 +304,7 @@ class VisionTransformerSAM(ImageModel):
         own, fitted = self.state_dict(), dict(state_dict)
         for key in own.keys() & fitted.keys():
             if key.endswith(("attn.rel_pos_h", "attn.rel_pos_w")):
-                fitted[key] = _resize(fitted[key], len(own[key]))
+                fitted[key] = resize_offset_vectors(fitted[key], len(own[key]))
             elif key == "pos_embed":
                 fitted[key] = resample_abs_pos_embed_nhwc(fitted[key], list(own[key].shape[1:3]))
             elif key == "patch_embed.proj.weight":
@@ -359,19 +317,10 @@ _BASE = dict(_SAM, global_attn_indexes=(2, 5, 8, 11))
 
 register_model.variants(__name__, VisionTransformerSAM, {
     "samvit_base_patch16": _BASE,
-    "samvit_large_patch16": (_SAM, dict(
-        embed_dim=1024, depth=24, num_heads=16, global_attn_indexes=(5, 11, 17, 23))),
-    "samvit_huge_patch16": (_SAM, dict(
-        embed_dim=1280, depth=32, num_heads=16, global_attn_indexes=(7, 15, 23, 31))),
+    "samvit_large_patch16": dict(_SAM, embed_dim=1024, depth=24, num_heads=16, global_attn_indexes=(5, 11, 17, 23)),
+    "samvit_huge_patch16": dict(_SAM, embed_dim=1280, depth=32, num_heads=16, global_attn_indexes=(7, 15, 23, 31)),
     "samvit_base_patch16_224": (_BASE, dict(img_size=224, use_abs_pos=False, neck_chans=None)),
 })
 
-
-def _from_meta(state_dict: StateDict, model: nn.Module) -> StateDict:
-    """Of a whole SAM its image encoder."""
-    return rename_keys(state_dict, (r"\.mlp\.lin", ".mlp.fc"), prefix="image_encoder.")
-
-
-VisionTransformerSAM.key_maps = (
-    KeyMap("meta", lambda keys: "image_encoder.patch_embed.proj.weight" in keys, _from_meta),
-)
+VisionTransformerSAM.key_maps = (KeyMap.renaming(  # of a whole SAM its image encoder
+    "meta", "image_encoder.patch_embed.proj.weight", (r"\.mlp\.lin", ".mlp.fc"), prefix="image_encoder."),)
