@@ -272,6 +272,7 @@ class ImageModel(nn.Module):
         pruned_pool: Pooling of a model whose head `prune_intermediate_layers` removed; None for that which it had.
         key_maps: Foreign state-dict layouts that the family reads.
         inits: What initialises layers of a type, or of a tuple of types, after their own `reset_parameters()`.
+        undecayed: Pattern of the names of parameters that take no weight decay besides biases and norms; "" for none.
         structure: Whose modules it is made of: "mvlib", or "torchvision" where a builder of `mvlib.models` gave one of
             torchvision's own classes, which derive from nn.Module alone.
     """
@@ -294,6 +295,7 @@ class ImageModel(nn.Module):
     pruned_pool: ClassVar[str | None] = ""
     key_maps: ClassVar[tuple[KeyMap, ...]] = ()
     inits: ClassVar[Inits] = MappingProxyType({})
+    undecayed: ClassVar[str] = ""
     pools: ClassVar[tuple[str, ...]] = ()
 
     num_classes: int
@@ -754,7 +756,8 @@ class ImageModel(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         """Names, or wildcards, of parameters that take no weight decay besides biases and norms."""
-        return set()
+        names = (name for name, _ in self.named_parameters()) if self.undecayed else ()
+        return {name for name in names if re.search(self.undecayed, name)}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Regular expressions that sort parameter names into layers, for layer-wise learning rates.

@@ -220,7 +220,7 @@ class GlobalContextVit(ImageModel):
         ValueError: An option has an unknown value; windows do not fit the maps; from `forward`, images of another size.
     """
 
-    head_path, feature_form = "head", "flat"
+    head_path, feature_form, undecayed = "head", "flat", "relative_position_bias_table"
 
     def __init__(
         self, in_chans: int = 3, num_classes: int = 1000, global_pool: str = "avg", img_size: Size = 224,
@@ -255,9 +255,6 @@ class GlobalContextVit(ImageModel):
 
     def check_size(self, x: Tensor) -> Tensor:
         return check_map(x, self.img_size, True) if self.img_size is not None else x
-
-    def no_weight_decay(self) -> set[str]:
-        return {name for name, _ in self.named_parameters() if name.endswith("relative_position_bias_table")}
 
     def init_module(self, name: str, module: nn.Module) -> None:
         super().init_module(name, module)

@@ -40,6 +40,7 @@ from ..layers.norm import LayerNorm, NormLayer, get_norm_act_layer, get_norm_lay
 from ..layers.padding import pad_same, resolve_padding
 from ..layers.pool import ClassifierHead, NormMlpClassifierHead
 from ..layers.rel_pos import RelPosBias, RelPosBiasTf, RelPosMlp, RelPosTable
+from ..layers.residual import ResidualBlock
 from ..layers.stage import run_blocks
 from ..layers.weight_init import fan_out_normal_
 from ..layers.window import window_partition, window_reverse
@@ -322,11 +323,8 @@ class ConvNeXtBlock(nn.Module):
         out_chs = out_chs or in_chs
         bias, pools = cfg.output_bias, stride == 2 and cfg.stride_mode == "pool"
         self.layout = "NCHW" if conv_mlp else "NHWC"
-        self.shortcut: nn.Module = nn.Identity()
-        if stride == 2:
-            self.shortcut = Downsample2d(in_chs, out_chs)
-        elif in_chs != out_chs:
-            self.shortcut = nn.Conv2d(in_chs, out_chs, 1, bias=bias)
+        self.shortcut = Downsample2d(in_chs, out_chs) if stride == 2 else \
+            nn.Conv2d(in_chs, out_chs, 1, bias=bias) if in_chs != out_chs else nn.Identity()
         self.down = Downsample2d(in_chs, in_chs, cfg.downsample_pool_type) if pools else nn.Identity()
         self.conv_dw = create_conv2d(in_chs, out_chs, kernel_size, stride=1 if pools else stride, dilation=dilation[1],
                                      depthwise=True, bias=bias)
@@ -395,26 +393,18 @@ def grid_reverse_nchw(windows: Tensor, grid_size: Size, img_size: Size) -> Tenso
 
 
 @torch.fx.wrap  # one node in a traced graph: the number of parts depends on the input's size
-def _cut_into_parts(x: Tensor, size: Size, in_windows: bool, layout: str) -> Tensor:
-    height, width = _sides(x, layout)
+def _cut_into_parts(x: Tensor, size: Size, in_windows: bool) -> Tensor:
+    height, width = x.shape[1:3]
     if height % size[0] or width % size[1]:
         raise ValueError(f"a map of {height} x {width} cannot be cut into {'windows' if in_windows else 'a grid'} of "
                          f"{size[0]} x {size[1]}: build the model with the image's img_size, or call set_input_size")
-    if layout == "NHWC":
-        return window_partition(x, size) if in_windows else grid_partition(x, size)
-    return window_partition_nchw(x, size) if in_windows else grid_partition_nchw(x, size)
+    return window_partition(x, size) if in_windows else grid_partition(x, size)
 
 
 @torch.fx.wrap
-def _join_parts(parts: Tensor, size: Size, in_windows: bool, layout: str, like: Tensor) -> Tensor:
-    height, width = _sides(like, layout)
-    if layout == "NHWC":
-        return window_reverse(parts, size, height, width) if in_windows else grid_reverse(parts, size, (height, width))
-    return (window_reverse_nchw if in_windows else grid_reverse_nchw)(parts, size, (height, width))
-
-
-def _sides(x: Tensor, layout: str) -> Size:
-    return (x.shape[1], x.shape[2]) if layout == "NHWC" else (x.shape[2], x.shape[3])
+def _join_parts(parts: Tensor, size: Size, in_windows: bool, like: Tensor) -> Tensor:
+    height, width = like.shape[1:3]
+    return window_reverse(parts, size, height, width) if in_windows else grid_reverse(parts, size, (height, width))
 
 
 # attention blocks
@@ -426,7 +416,8 @@ class Attention(nn.Module):
 
     Args:
         dim_out: Channels of the output; `dim` unless given.
-        expand_first: Queries, keys and values have the output's channels; otherwise the input's.
+        expand_first: Queries, keys and values have the output's channels (of linear layers, if more); otherwise the
+            input's.
         rel_pos_cls: What makes the biases for relative positions of `num_heads`; None for none.
         Others: As in `TransformerConfig`.
 
@@ -444,7 +435,7 @@ class Attention(nn.Module):
     ) -> None:
         super().__init__()
         dim_out = dim_out or dim
-        attn_dim = self._inner_dim(dim, dim_out) if expand_first else dim
+        attn_dim = (dim_out if self.layout == "NCHW" else max(dim, dim_out)) if expand_first else dim
         if attn_dim % dim_head:
             raise ValueError(f"{attn_dim} channels cannot be divided into heads of {dim_head}")
         project = partial(nn.Conv2d, kernel_size=1) if self.layout == "NCHW" else nn.Linear
@@ -457,10 +448,6 @@ class Attention(nn.Module):
         self.proj = project(attn_dim, dim_out, bias=bias)
         self.proj_drop = nn.Dropout(proj_drop)
 
-    @staticmethod
-    def _inner_dim(dim: int, dim_out: int) -> int:
-        return dim_out
-
     def set_window_size(self, window_size: Size) -> None:
         """Change the window that the bias for relative positions is for."""
         if self.rel_pos is not None:
@@ -471,10 +458,8 @@ class Attention(nn.Module):
         q, k, v = self._split_heads(self.qkv(x))
         bias = self.rel_pos.get_bias() if self.rel_pos is not None else shared_rel_pos  # fused if of rank 4
         out = attend(q, k, v, self.fused_attn, self.attn_drop, bias, self.scale)
-        if self.layout == "NCHW":
-            out = out.transpose(2, 3).reshape(x.shape[0], -1, x.shape[2], x.shape[3])
-        else:
-            out = out.transpose(1, 2).reshape(x.shape[:-1] + (-1,))
+        out = out.transpose(2, 3).reshape(x.shape[0], -1, x.shape[2], x.shape[3]) if self.layout == "NCHW" else \
+            out.transpose(1, 2).reshape(x.shape[:-1] + (-1,))
         return self.proj_drop(self.proj(out))
 
     def _split_heads(self, qkv: Tensor) -> tuple[Tensor, ...]:
@@ -497,18 +482,11 @@ class AttentionCl(Attention):
 
     layout = "NHWC"
 
-    @staticmethod
-    def _inner_dim(dim: int, dim_out: int) -> int:
-        return max(dim, dim_out)
 
+class TransformerBlock(ResidualBlock):
+    """Attention, then an MLP; `attend` is for derived classes to define, `attn` are the modules that it uses, by name.
 
-class TransformerBlock(nn.Module):
-    """Attention, then an MLP, each on a pre-normalised residual branch; `attend` is for derived classes to define.
-
-    `attn` are the modules that it uses, by name.
-
-    Shapes: (B, dim, H, W) -> (B, dim_out, H', W'), or channels last for layout "NHWC". Keys `shortcut`, `norm1`,
-    `attn`, `ls1`, `norm2`, `mlp`, `ls2`.
+    Shapes: (B, dim, H, W) -> (B, dim_out, H', W'), or channels last for layout "NHWC". Key `shortcut` beside the usual.
     """
 
     layout = "NCHW"
@@ -528,13 +506,15 @@ class TransformerBlock(nn.Module):
         self.ls2 = _make_layer_scale(dim_out, cfg.init_values, self.layout)
         self.drop_path2 = DropPath(drop_path)
 
-    def attend(self, x: Tensor, shared_rel_pos: Tensor | None) -> Tensor:
-        raise NotImplementedError
+    def skip(self, x: Tensor, normed: Tensor) -> Tensor:
+        return self.shortcut(x)
 
-    def forward(self, x: Tensor, shared_rel_pos: Tensor | None = None) -> Tensor:
-        """`shared_rel_pos` as `Attention`'s."""
-        x = self.shortcut(x) + self.drop_path1(self.ls1(self.attend(self.norm1(x), shared_rel_pos)))
-        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+    def set_partition_size(self, partition_size: int | Size) -> None:
+        """Change the rows and columns of the windows and of the grid that are attended to."""
+        self.partition_size = to_2tuple(partition_size)
+        for module in self.children():
+            if isinstance(module, Attention):
+                module.set_window_size(self.partition_size)
 
 
 class TransformerBlock2d(TransformerBlock):
@@ -564,7 +544,7 @@ class TransformerBlock2d(TransformerBlock):
         """Change the size of the map."""
         self.attn.set_window_size(feat_size)
 
-    def attend(self, x: Tensor, shared_rel_pos: Tensor | None) -> Tensor:
+    def attend(self, x: Tensor, shared_rel_pos: Tensor | None = None) -> Tensor:
         if self.attn.rel_pos is not None:
             x = _expect_size(x, self.attn.rel_pos.window_size)
         return self.attn(x, shared_rel_pos)
@@ -589,15 +569,9 @@ class PartitionAttention(TransformerBlock):
         in_windows = partition_type == "block"
         size = _check_partition(cfg.window_size if in_windows else cfg.grid_size)
         super().__init__(dim, dim, cfg, {"attn": _make_attention(self.attention, dim, dim, size, cfg)}, drop_path)
-        self.partition_size = size
-        self.partition_block = in_windows
+        self.partition_size, self.partition_block = size, in_windows
 
-    def set_partition_size(self, partition_size: int | Size) -> None:
-        """Change the rows and columns of the windows, or of the grid."""
-        self.partition_size = to_2tuple(partition_size)
-        self.attn.set_window_size(self.partition_size)
-
-    def attend(self, x: Tensor, shared_rel_pos: Tensor | None) -> Tensor:
+    def attend(self, x: Tensor, shared_rel_pos: Tensor | None = None) -> Tensor:
         return _attend_in_parts(self.attn, x, self.partition_size, self.partition_block, shared_rel_pos)
 
 
@@ -633,14 +607,7 @@ class ParallelPartitionAttention(TransformerBlock):
         super().__init__(dim, dim, cfg, attn, drop_path)
         self.partition_size = size
 
-    def set_partition_size(self, partition_size: int | Size) -> None:
-        """Change the rows and columns of windows and grid."""
-        self.partition_size = to_2tuple(partition_size)
-        for module in self.children():
-            if isinstance(module, Attention):
-                module.set_window_size(self.partition_size)
-
-    def attend(self, x: Tensor, shared_rel_pos: Tensor | None) -> Tensor:
+    def attend(self, x: Tensor, shared_rel_pos: Tensor | None = None) -> Tensor:
         within = _attend_in_parts(self.attn_block, x, self.partition_size, True, shared_rel_pos)
         across = _attend_in_parts(self.attn_grid, x, self.partition_size, False, shared_rel_pos)
         return torch.cat((within, across), dim=-1)
@@ -655,8 +622,11 @@ def _make_attention(
 
 def _attend_in_parts(attn: Attention, x: Tensor, size: Size, in_windows: bool, bias: Tensor | None) -> Tensor:
     """Attend to each window, or to each set of positions that a grid joins."""
-    parts = attn(_cut_into_parts(x, size, in_windows, attn.layout), bias)
-    return _join_parts(parts, size, in_windows, attn.layout, x)
+    if attn.layout == "NHWC":
+        return _join_parts(attn(_cut_into_parts(x, size, in_windows), bias), size, in_windows, x)
+    x = x.permute(0, 2, 3, 1)
+    parts = attn(_cut_into_parts(x, size, in_windows).permute(0, 3, 1, 2), bias)
+    return _join_parts(parts.permute(0, 2, 3, 1), size, in_windows, x).permute(0, 3, 1, 2)
 
 
 @torch.fx.wrap
@@ -846,6 +816,7 @@ class MaxxVit(ImageModel):
     """
 
     head_path, feature_form, tap_norm = "head", "flat", "last"
+    undecayed = r"relative_position_bias_table|rel_pos\.mlp"
 
     def __init__(
         self, img_size: int | Size = 224, in_chans: int = 3, num_classes: int = 1000, global_pool: str = "avg",
@@ -859,8 +830,7 @@ class MaxxVit(ImageModel):
             raise ValueError(f"embed_dim {tuple(embed_dim)}, depths {tuple(depths)} and block_type "
                              f"{tuple(block_type)} must have one entry for each stage")
         _check("weight_init", weight_init, tuple(_INITS))
-        configs = _make_configs(options)
-        self.img_size = to_2tuple(img_size)
+        configs, self.img_size = _make_configs(options), to_2tuple(img_size)
         conv, transformer = configs["conv"], cfg_window_size(configs["transformer"], self.img_size)
         self.partition_ratio, self.weight_init_mode = transformer.partition_ratio, weight_init
         self.num_classes, self.in_chans, self.embed_dim = num_classes, in_chans, embed_dim[-1]
@@ -873,19 +843,14 @@ class MaxxVit(ImageModel):
             MaxxVitStage(in_chs, out_chs, 2, depth, feat_size, letters, transformer, conv, stage_rates)
             for in_chs, out_chs, letters, depth, feat_size, stage_rates in zip(
                 (stem_chs, *embed_dim), embed_dim, block_type, depths, feat_sizes, rates)))
-        if head_hidden_size:
-            self.norm: nn.Module = nn.Identity()
-            self.head: nn.Module = NormMlpClassifierHead(
-                self.num_features, num_classes, head_hidden_size, global_pool, drop_rate,
-                norm_layer=transformer.make_norm, bias=head_bias)
-        else:
-            self.norm = transformer.make_norm(self.num_features)
-            self.head = ClassifierHead(self.num_features, num_classes, global_pool, drop_rate)
+        self.norm = nn.Identity() if head_hidden_size else transformer.make_norm(self.num_features)
+        self.head = NormMlpClassifierHead(
+            self.num_features, num_classes, head_hidden_size, global_pool, drop_rate, transformer.make_norm,
+            bias=head_bias) if head_hidden_size else \
+            ClassifierHead(self.num_features, num_classes, global_pool, drop_rate)
         self.head_hidden_size = self.head.num_features
-        self.flow = Flow(
-            stem=[Step("stem", chs=stem_chs, reduction=2)],
-            stages=[Step(f"stages.{i}", chs=chs, reduction=4 * 2**i) for i, chs in enumerate(embed_dim)],
-            tail=[Step("norm")])
+        stages = [Step(f"stages.{i}", chs, 4 * 2**i) for i, chs in enumerate(embed_dim)]
+        self.flow = Flow([Step("stem", stem_chs, 2)], stages, tail=[Step("norm")])
         self.init_weights()
 
     @computed
@@ -949,10 +914,6 @@ class MaxxVit(ImageModel):
         if isinstance(block, ConvNeXtBlock):  # by itself it keeps torch's
             return None
         return "conv" if isinstance(block, MbConvBlock) or path[3] == "conv" else "transformer"
-
-    def no_weight_decay(self) -> set[str]:
-        return {name for name, _ in self.named_parameters()
-                if "relative_position_bias_table" in name or "rel_pos.mlp" in name}
 
     def fit_state_dict(self, state_dict: StateDict) -> StateDict:
         """Resample tables of biases for other windows, and give linear layers' weights a 1x1 convolution's shape."""

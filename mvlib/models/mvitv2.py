@@ -9,7 +9,6 @@ each stage. A position's bias is the product of the query with an embedding of i
 from __future__ import annotations
 
 import math
-import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -260,6 +259,7 @@ class MultiScaleVit(ImageModel):
     """
 
     tap_layout, tap_norm, pools = "NLC", "last", ("avg", "token", "")
+    undecayed = "pos_embed|cls_token|rel_pos_h|rel_pos_w"
     inits: ClassVar[Inits] = {nn.Linear: _init}
     classifier_path: ClassVar[str | tuple[str, ...]] = "head.fc"
     default_out_indices: ClassVar[Indices] = 4
@@ -334,10 +334,6 @@ class MultiScaleVit(ImageModel):
 
     def _format_tap(self, x: Tensor, grid: Any, output_fmt: str, prefix: bool) -> Any:
         return x if output_fmt == "NLC" else super()._format_tap(x, grid, output_fmt, prefix)  # with the class token
-
-    def no_weight_decay(self) -> set[str]:
-        return {name for name, _ in self.named_parameters()
-                if re.search("pos_embed|cls_token|rel_pos_h|rel_pos_w", name)}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         return dict(stem=r"^(?:cls_token|pos_embed|patch_embed)",

@@ -468,6 +468,8 @@ class SwinTransformer(WindowPyramid):
         ValueError: The window sizes are not one for each stage, or not positive; `weight_init` is unknown.
     """
 
+    undecayed = "relative_position_bias_table"
+
     def __init__(
         self, img_size: int | Size = 224, patch_size: int | Size = 4, in_chans: int = 3, num_classes: int = 1000,
         global_pool: str = "avg", embed_dim: int = 96, depths: Sequence[int] = (2, 2, 6, 2),
@@ -502,9 +504,6 @@ class SwinTransformer(WindowPyramid):
     def init_weights(self, mode: str = "", needs_reset: bool = True) -> None:
         """As every model's; `mode` is another scheme for this once, see `init_vit_module`."""
         self._init_as(mode, needs_reset)
-
-    def no_weight_decay(self) -> set[str]:
-        return {name for name, _ in self.named_parameters() if name.endswith("relative_position_bias_table")}
 
 
 def stage_input(grid: Size, stage: int) -> Size:

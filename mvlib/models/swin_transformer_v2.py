@@ -183,6 +183,8 @@ class SwinTransformerV2(WindowPyramid):
         ValueError: The window sizes are not one for each stage, or not positive.
     """
 
+    undecayed = "cpb_mlp|logit_scale"
+
     def __init__(
         self, img_size: int | Size = 224, patch_size: int | Size = 4, in_chans: int = 3, num_classes: int = 1000,
         global_pool: str = "avg", embed_dim: int = 96, depths: Sequence[int] = (2, 2, 6, 2),
@@ -216,9 +218,6 @@ class SwinTransformerV2(WindowPyramid):
         if ".blocks." in name and name.endswith((".norm1", ".norm2")):  # each branch begins as nothing
             nn.init.zeros_(module.weight)
             nn.init.zeros_(module.bias)
-
-    def no_weight_decay(self) -> set[str]:
-        return {name for name, _ in self.named_parameters() if "cpb_mlp" in name or "logit_scale" in name}
 
 
 # --- the architectures: "window8_256" has windows of 8 x 8, for images of 256 pixels; "12to16" had others at first
