@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 __all__ = [
     "VIT_INITS", "fan_out_normal_", "init_fan_out", "init_kaiming", "init_normal", "init_trunc_normal",
     "init_vit_module", "init_weight_jax", "init_weight_vit", "init_zero_bias", "is_meta_device", "lecun_normal_",
-    "trunc_normal_", "trunc_normal_tf_", "variance_scaling_",
+    "scale_output", "trunc_normal_", "trunc_normal_tf_", "variance_scaling_",
 ]
 
 VIT_INITS = ("", "jax", "jax_nlhb", "moco", "reset", "skip")
@@ -147,6 +148,13 @@ def init_fan_out(module: nn.Conv2d) -> None:
 def init_kaiming(module: nn.Conv2d, mode: str = "fan_out") -> None:
     """A weight from He's normal that keeps the variance of gradients ("fan_in": of values); a bias is left as it is."""
     nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")
+
+
+def scale_output(name: str, module: nn.Module) -> None:
+    """Scale the output projections of a model's `blocks` down with depth (BEiT); other modules stay."""
+    block = re.fullmatch(r"blocks\.(\d+)\.(?:attn\.proj|mlp\.fc2|attn_out_proj|mlp_out_proj)", name)
+    if block and isinstance(module, nn.Linear):
+        module.weight.div_(math.sqrt(2.0 * (int(block[1]) + 1)))
 
 
 def init_vit_module(name: str, module: nn.Module, scheme: str = "", num_classes: int = 0) -> None:

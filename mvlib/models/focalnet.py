@@ -96,27 +96,19 @@ class FocalNetBlock(nn.Module):
         act_layer: ActLayer = nn.GELU, norm_layer: Norm = LayerNorm2d,
     ) -> None:
         super().__init__()
-
-        def norm(is_here: bool) -> nn.Module:
-            return norm_layer(dim) if is_here else nn.Identity()
-
-        def scale() -> nn.Module:
-            return nn.Identity() if layerscale_value is None else LayerScale2d(dim, layerscale_value)
-
+        norm, no_norm = partial(norm_layer, dim), nn.Identity
+        before, behind = (no_norm, norm) if use_post_norm else (norm, no_norm)
+        scale = nn.Identity if layerscale_value is None else partial(LayerScale2d, dim, layerscale_value)
         self.dim, self.mlp_ratio, self.use_post_norm = dim, mlp_ratio, use_post_norm
         self.focal_window, self.focal_level = focal_window, focal_level
-        self.norm1 = norm(not use_post_norm)
+        self.norm1 = before()
         self.modulation = FocalModulation(
             dim, focal_window, focal_level, use_post_norm=use_post_norm_in_modulation,
             normalize_modulator=normalize_modulator, proj_drop=proj_drop, norm_layer=norm_layer)
-        self.norm1_post = norm(use_post_norm)
-        self.ls1 = scale()
-        self.drop_path1 = DropPath(drop_path)
-        self.norm2 = norm(not use_post_norm)
+        self.norm1_post, self.ls1, self.drop_path1 = behind(), scale(), DropPath(drop_path)
+        self.norm2 = before()
         self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop, use_conv=True)
-        self.norm2_post = norm(use_post_norm)
-        self.ls2 = scale()
-        self.drop_path2 = DropPath(drop_path)
+        self.norm2_post, self.ls2, self.drop_path2 = behind(), scale(), DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path1(self.ls1(self.norm1_post(self.modulation(self.norm1(x)))))

@@ -12,8 +12,8 @@ units say by their length how many dimensions there are: (height, width), or (ti
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -29,7 +29,7 @@ from ..layers.helpers import computed, placeable, to_2tuple
 from ..layers.mlp import Mlp
 from ..layers.norm import NormLayer, get_norm_layer
 from ..layers.residual import ResidualBlock
-from ..layers.weight_init import init_weight_jax, init_weight_vit
+from ..layers.weight_init import init_weight_jax, init_weight_vit, scale_output
 from ..layers.window import check_map
 from ..registry import register_model
 from .base import Flow, ImageModel, Indices, KeyMap, Step, take_indices
@@ -69,9 +69,7 @@ class Unroll(nn.Module):
 
     Behind it, `x.view(B, 4, N // 4, C).amax(1)` is the first pool if it is 2 x 2, and so on.
 
-    Args:
-        input_size, patch_stride: Sides of the image and strides of its patches.
-        unroll_schedule: Strides of the pools, first to last.
+    `input_size` and `patch_stride` give the map's sides, `unroll_schedule` the strides of the pools, first to last.
     """
 
     def __init__(self, input_size: Sides, patch_stride: Sides, unroll_schedule: Sequence[Sides]) -> None:
@@ -91,11 +89,9 @@ class Unroll(nn.Module):
 
 
 class Reroll(nn.Module):
-    """What undoes `Unroll` behind any block. Arguments as there, and:
+    """What undoes `Unroll` behind any block.
 
-    Args:
-        stage_ends: Indices of the last block of each stage.
-        q_pool: How many stages are followed by a pool.
+    `stage_ends` are the indices of the stages' last blocks, of which `q_pool` are followed by a pool.
     """
 
     def __init__(
@@ -143,8 +139,7 @@ class MaskUnitAttention(nn.Module):
         if dim_out % heads:
             raise ValueError(f"{dim_out} channels cannot be divided among {heads} heads")
         self.heads, self.q_stride, self.window_size = heads, q_stride, window_size
-        self.use_mask_unit_attn = use_mask_unit_attn
-        self.fused_attn = use_fused_attn()
+        self.use_mask_unit_attn, self.fused_attn = use_mask_unit_attn, use_fused_attn()
         self.qkv = nn.Linear(dim, 3 * dim_out)
         self.proj = nn.Linear(dim_out, dim_out)
 
@@ -165,7 +160,6 @@ class HieraBlock(ResidualBlock):
     Args:
         init_values: Initial layer scale; none unless given.
         use_expand_proj: Widen the shortcut by a linear layer; otherwise by its mean, beside its maximum.
-        Others: As of `MaskUnitAttention`.
 
     Raises:
         ValueError: Mean and maximum do not make `dim_out` channels.
@@ -225,6 +219,7 @@ class BlockPyramid(ImageModel):
 
     head_path: ClassVar[str] = "head"
     default_out_indices: ClassVar[Indices] = 4
+    global_pool = computed(attrgetter("head.pool_type"))
     stem: ClassVar[tuple[Step, ...]]
     blocks: Any  # a sequence of `HieraBlock`s, or what has their `dim_out`
     stage_ends: list[int]
@@ -248,11 +243,6 @@ class BlockPyramid(ImageModel):
             is_tap, stage = not coarse or i in self.stage_ends, sum(i > end for end in self.stage_ends)
             stages.append(Step(f"blocks.{i}", *((block.dim_out, 4 * 2**stage) if is_tap else ())))
         return Flow(list(self.stem), stages)
-
-    @computed
-    def global_pool(self) -> str:
-        """The head's pooling."""
-        return self.head.pool_type
 
     def tap(self, x: Tensor, coarse: bool, *args: Any, **shared: Any) -> Any:
         """`run_to_taps`, whose taps are the ends of stages, or unless `coarse` all blocks."""
@@ -286,13 +276,7 @@ class BlockPyramid(ImageModel):
         """Scale the blocks' output projections down with depth."""
         with torch.no_grad():
             for name, module in self.named_modules():
-                self._scale_output(name, module)
-
-    @staticmethod
-    def _scale_output(name: str, module: nn.Module) -> None:
-        block = re.fullmatch(r"blocks\.(\d+)\.(?:attn\.proj|mlp\.fc2)", name)
-        if block and isinstance(module, nn.Linear):
-            module.weight.div_(math.sqrt(2.0 * (int(block[1]) + 1)))
+                scale_output(name, module)
 
     def init_module(self, name: str, module: nn.Module) -> None:
         super().init_module(name, module)
@@ -300,10 +284,9 @@ class BlockPyramid(ImageModel):
             init = init_weight_jax if self.weight_init_mode == "jax" else init_weight_vit
             init(module, name, classifier_name="head.fc")
         if self.fix_init:
-            self._scale_output(name, module)
-        if name == "head.fc" and isinstance(module, nn.Linear):
-            for parameter in module.parameters():
-                parameter.mul_(self.head_init_scale)
+            scale_output(name, module)
+        for parameter in module.parameters() if name == "head.fc" and isinstance(module, nn.Linear) else ():
+            parameter.mul_(self.head_init_scale)
 
     def reset_parameters(self) -> None:
         """Initialise the position embeddings."""
@@ -319,16 +302,12 @@ class Hiera(BlockPyramid):
 
     Args:
         img_size: Height and width, or time, height and width; a side.
-        embed_dim, num_heads: Channels and heads of the first stage.
+        embed_dim, num_heads, dim_mul, head_mul: Channels and heads of the first stage, and their factors to the next.
         global_pool: "avg", "max", "avgmax" or "".
         stages: Blocks of each stage.
         q_pool, q_stride: How many stages are followed by a pool, and its strides.
-        mask_unit_size: Sides of a mask unit, in patches.
-        mask_unit_attn: Whether a stage attends within units.
-        use_expand_proj: See `HieraBlock`.
-        dim_mul, head_mul: Factors on channels and heads from stage to stage.
-        patch_kernel, patch_stride, patch_padding: Of the patches' convolution.
-        init_values: Initial layer scale; none unless given.
+        mask_unit_size, mask_unit_attn: Sides of a mask unit, in patches; whether a stage attends within units.
+        use_expand_proj, init_values: As of `HieraBlock`.
         fix_init: Scale the blocks' outputs down with depth, initially.
         weight_init: Initial weights: "" (truncated normal), "jax", "skip" (torch's).
         patch_drop_rate: Share of mask units that are left out in training.
@@ -361,8 +340,7 @@ class Hiera(BlockPyramid):
         global_pos_size: Sides = (14, 14),
     ) -> None:
         super().__init__()
-        size = self.img_size = to_2tuple(img_size)
-        schedule = [q_stride] * (len(stages) - 1)
+        size, schedule = to_2tuple(img_size), [q_stride] * (len(stages) - 1)
         if q_pool >= len(stages):
             raise ValueError(f"q_pool={q_pool} pools need as many stages behind the first: there are {len(stages)}")
         if len(mask_unit_attn) < len(stages):
@@ -370,7 +348,7 @@ class Hiera(BlockPyramid):
         units = tuple(p * math.lcm(m, s ** len(schedule)) for p, m, s in zip(patch_stride, mask_unit_size, q_stride))
         if any(side % unit for side, unit in zip(size, units)):
             raise ValueError(f"img_size {size} is not a multiple of {units}, which mask units and pools divide")
-        self.in_chans, self.weight_init_mode, self.fix_init = in_chans, weight_init, fix_init
+        self.img_size, self.in_chans, self.weight_init_mode, self.fix_init = size, in_chans, weight_init, fix_init
         self.head_init_scale, self.patch_drop_rate = head_init_scale, patch_drop_rate
         self.tokens_spatial_shape = [n // s for n, s in zip(size, patch_stride)]
         self.mask_spatial_shape = [n // s for n, s in zip(self.tokens_spatial_shape, mask_unit_size)]
@@ -379,8 +357,8 @@ class Hiera(BlockPyramid):
         shapes: dict[str, tuple[int, ...]] = {"pos_embed": (1, math.prod(self.tokens_spatial_shape), embed_dim)}
         if sep_pos_embed:
             frames, *area = self.tokens_spatial_shape
-            shapes = {"pos_embed_spatial": (1, math.prod(area), embed_dim),
-                      "pos_embed_temporal": (1, frames, embed_dim)}
+            shapes = {f"pos_embed_{name}": (1, count, embed_dim)
+                      for name, count in (("spatial", math.prod(area)), ("temporal", frames))}
         elif abs_win_pos_embed:
             shapes = {"pos_embed": (1, embed_dim, *global_pos_size), "pos_embed_win": (1, embed_dim, *mask_unit_size)}
         for name in ("pos_embed", "pos_embed_win", "pos_embed_spatial", "pos_embed_temporal"):
@@ -486,9 +464,8 @@ class Hiera(BlockPyramid):
         maps = [self.reroll(tokens, ends[i], mask) for i, tokens in zip(
             take_indices(len(ends), indices), found["image_intermediates"])]
         maps = [x.permute(0, 3, 1, 2) for x in maps] if output_fmt == "NCHW" else maps
-        if output_dict:
-            return found | {"image_intermediates": maps}
-        return maps if intermediates_only else (found["image_features"], maps)
+        found["image_intermediates"] = maps
+        return found if output_dict else maps if intermediates_only else (found["image_features"], maps)
 
     def tap_grid(self, tap: Any, image_size: Any) -> None:
         """None: tokens are unrolled, and as maps only when `reroll` has sorted them."""

@@ -150,16 +150,12 @@ class HieraDet(BlockPyramid):
 
     Args:
         global_pool: "avg", "max", "avgmax" or "".
-        embed_dim, num_heads: Channels and heads of the first stage.
-        patch_kernel, patch_stride, patch_padding: Of the patches' convolution.
-        patch_size: Sides of patches that do not overlap, instead.
-        q_pool, q_stride: How many stages are followed by a pool, and its strides.
+        patch_size: Sides of patches that do not overlap, instead of those of kernel, stride and padding.
         stages, window_spec: Blocks, and side of the windows, of each stage.
-        dim_mul, head_mul: Factors on channels and heads from stage to stage.
         global_pos_size: Rows and columns of the position embedding, which is resampled.
         global_att_blocks: Indices of blocks that attend in the whole map.
         init_values: Initial layer scale; none unless given.
-        weight_init, fix_init, head_init_scale: As `Hiera`'s.
+        Others: As `Hiera`'s.
 
     Raises:
         ValueError: Windows are not one for each stage, more pools than stages behind the first; from `forward`, windows

@@ -23,6 +23,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -62,13 +63,12 @@ class ConvConfig:
     Attributes:
         block_type: "mbconv" or "convnext".
         expand_ratio: Hidden channels per channel, of MBConv's output with `expand_output`, else of its input.
-        kernel_size: MBConv: side of the kernel; ConvNeXt's is 7.
-        group_size: MBConv: channels of a group of the inner convolution; 1 is depthwise, 0 ungrouped.
+        kernel_size, group_size: MBConv: of the inner convolution, side of the kernel (ConvNeXt's is 7) and channels of
+            a group; 1 is depthwise, 0 ungrouped.
         pre_norm_act: MBConv: an activation after the first norm.
         output_bias: Whether the last convolution and the shortcut's have a bias.
-        stride_mode: What halves the map: "dw" the inner convolution, "1x1" the first one, "pool" pooling before it.
-        pool_type: Pooling of MBConv's shortcut, see `Downsample2d`.
-        downsample_pool_type: Pooling of `stride_mode` "pool"; "" for `pool_type`.
+        stride_mode: What halves the map: "dw" the inner convolution, "1x1" the first one, "pool" pooling before it, of
+            `downsample_pool_type`; "" for `pool_type`, which is that of MBConv's shortcut, see `Downsample2d`.
         padding: "" for PyTorch's symmetric padding, "same" for TensorFlow's.
         attn_early: Channel attention before the second norm instead of after it.
         attn_layer: Channel attention by name, see `layers.get_attn`; "" for none.
@@ -110,16 +110,6 @@ class ConvConfig:
         self.norm_layer, self.norm_layer_cl = self.norm_layer or norm, self.norm_layer_cl or norm_cl
         self.norm_eps = eps if self.norm_eps is None else self.norm_eps
         self.downsample_pool_type = self.downsample_pool_type or self.pool_type
-
-    @property
-    def norm(self) -> Callable[..., nn.Module]:
-        """The norm with its epsilon bound."""
-        return partial(get_norm_layer(self.norm_layer), eps=self.norm_eps)
-
-    @property
-    def norm_act(self) -> Callable[..., nn.Module]:
-        """The norm followed by the activation."""
-        return _norm_act(self.norm_layer, self.act_layer, self.norm_eps)
 
 
 def _norm_act(norm_layer: NormLayer, act_layer: ActLayer, eps: float | None) -> Callable[..., nn.Module]:
@@ -263,7 +253,8 @@ class MbConvBlock(nn.Module):
         super().__init__()
         mid_chs = make_divisible((out_chs if cfg.expand_output else in_chs) * cfg.expand_ratio)
         strides = {mode: stride if mode == cfg.stride_mode else 1 for mode in ("pool", "1x1", "dw")}
-        norm_act, padding, bias = cfg.norm_act, cfg.padding, cfg.output_bias
+        norm_act = _norm_act(cfg.norm_layer, cfg.act_layer, cfg.norm_eps)
+        padding, bias = cfg.padding, cfg.output_bias
         attn = _make_channel_attention(cfg, mid_chs, out_chs)
 
         self.shortcut = Downsample2d(in_chs, out_chs, cfg.pool_type, padding, bias, cfg.shortcut_proj) \
@@ -328,7 +319,7 @@ class ConvNeXtBlock(nn.Module):
         self.down = Downsample2d(in_chs, in_chs, cfg.downsample_pool_type) if pools else nn.Identity()
         self.conv_dw = create_conv2d(in_chs, out_chs, kernel_size, stride=1 if pools else stride, dilation=dilation[1],
                                      depthwise=True, bias=bias)
-        self.norm = (cfg.norm if conv_mlp else LayerNorm)(out_chs)
+        self.norm = get_norm_layer(cfg.norm_layer)(out_chs, eps=cfg.norm_eps) if conv_mlp else LayerNorm(out_chs)
         self.mlp = _make_mlp(out_chs, cfg.expand_ratio, self.layout, act_layer=cfg.act_layer, bias=bias)
         self.ls = _make_layer_scale(out_chs, cfg.init_values, self.layout)
         self.drop_path = DropPath(drop_path)
@@ -816,6 +807,7 @@ class MaxxVit(ImageModel):
     """
 
     head_path, feature_form, tap_norm = "head", "flat", "last"
+    global_pool = computed(attrgetter("head.global_pool.pool_type"))
     undecayed = r"relative_position_bias_table|rel_pos\.mlp"
 
     def __init__(
@@ -852,11 +844,6 @@ class MaxxVit(ImageModel):
         stages = [Step(f"stages.{i}", chs, 4 * 2**i) for i, chs in enumerate(embed_dim)]
         self.flow = Flow([Step("stem", stem_chs, 2)], stages, tail=[Step("norm")])
         self.init_weights()
-
-    @computed
-    def global_pool(self) -> str:
-        """The head's pooling."""
-        return self.head.global_pool.pool_type
 
     def set_input_size(
         self, img_size: int | Size | None = None, window_size: int | Size | None = None,
@@ -942,10 +929,9 @@ def _make_configs(options: dict[str, Any]) -> dict[str, Any]:
 def _spell_out(init: Callable[..., None]) -> inspect.Signature:
     """The signature with `options` spelled out, for callers who want to know what a model takes."""
     own = [p for p in inspect.signature(init).parameters.values() if p.kind is not p.VAR_KEYWORD]
-    options = [
-        inspect.Parameter(f"{section}_{option.name}", inspect.Parameter.KEYWORD_ONLY, default=option.default,
-                          annotation=option.type)
-        for section, config in _SECTIONS.items() for option in fields(config)]
+    options = [inspect.Parameter(f"{section}_{option.name}", inspect.Parameter.KEYWORD_ONLY, default=option.default,
+                                 annotation=option.type)
+               for section, config in _SECTIONS.items() for option in fields(config)]
     return inspect.Signature(own + options)
 
 
@@ -1008,10 +994,8 @@ _MAXVIT_RMLP_SMALL = {**_SMALL, **_M, **_RW_MAX, **_RMLP, **_depths(2, 2, 5, 2),
 _MAXVIT_RMLP_BASE = {**_SMALL, **_M, **_RW_MAX, **_RMLP, **_depths(2, 6, 14, 2), "head_hidden_size": 768}
 _MAXXVIT_V2_BASE = {**_BASE, **_M, **_NEXT_V2, **_depths(2, 6, 12, 2)}
 _TF_SIZES = {
-    "tiny": (_NANO, _depths(2, 2, 5, 2), _head(64, 512)),
-    "small": (_SMALL, _depths(2, 2, 5, 2), _head(64, 768)),
-    "base": (_SMALL, _depths(2, 6, 14, 2), _head(64, 768)),
-    "large": (_BASE, _depths(2, 6, 14, 2), _head(128, 1024)),
+    "tiny": (_NANO, _depths(2, 2, 5, 2), _head(64, 512)), "small": (_SMALL, _depths(2, 2, 5, 2), _head(64, 768)),
+    "base": (_SMALL, _depths(2, 6, 14, 2), _head(64, 768)), "large": (_BASE, _depths(2, 6, 14, 2), _head(128, 1024)),
     "xlarge": (_LARGE, _depths(2, 6, 14, 2), _head(192, 1536)),
 }
 

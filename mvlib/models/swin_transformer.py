@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -155,7 +156,7 @@ def _origin(size: int, window: int, shift: int, device: torch.device | None) -> 
 
 
 class SwinTransformerBlock(ResidualBlock):
-    """Window attention, then an MLP, each on a pre-normalised residual branch. Shapes: (B, H, W, dim) -> same.
+    """Window attention, then an MLP. Shapes: (B, H, W, dim) -> same.
 
     A window that is larger than the map shrinks to the map, and does not shift along that side then.
 
@@ -178,8 +179,7 @@ class SwinTransformerBlock(ResidualBlock):
         norm_layer: NormLayer = nn.LayerNorm, fixed_window: bool = False, **attn_kwargs: Any,
     ) -> None:
         super().__init__()
-        if head_dim is not None:
-            attn_kwargs["head_dim"] = head_dim
+        attn_kwargs |= {} if head_dim is None else {"head_dim": head_dim}
         self.dim, self.num_heads, self.mlp_ratio = dim, num_heads, mlp_ratio
         self.input_resolution, self.target_shift_size = input_resolution, to_2tuple(shift_size)
         self.always_partition, self.fixed_window, self.dynamic_mask = always_partition, fixed_window, dynamic_mask
@@ -235,9 +235,8 @@ class SwinTransformerBlock(ResidualBlock):
             x = torch.roll(x, (-shift[0], -shift[1]), dims=(1, 2))
         x = pad_to_multiple(x, self.window_size)
         grid = x.shape[1:3]
-        mask = self.attn_mask
-        if is_shifted and self.dynamic_mask:
-            mask = shifted_window_mask(grid, self.window_size, shift, x.device, x.dtype)
+        mask = shifted_window_mask(grid, self.window_size, shift, x.device, x.dtype) \
+            if is_shifted and self.dynamic_mask else self.attn_mask
         x = self.attn(window_partition(x, self.window_size).flatten(1, 2), mask)
         x = window_reverse(x, self.window_size, grid[0], grid[1])
         if not self.fixed_window:
@@ -299,8 +298,7 @@ class SwinTransformerStage(Stage):
         self.downsample = self.merging_layer(dim, out_dim, norm_layer) if downsample else nn.Identity()
         window = to_2tuple(window_size)
         half = tuple(w // 2 for w in window)
-        if head_dim is not None:
-            block_kwargs["head_dim"] = head_dim
+        block_kwargs |= {} if head_dim is None else {"head_dim": head_dim}
         self.blocks = nn.Sequential(*(
             self.block_layer(
                 out_dim, self.output_resolution, num_heads, window_size=window, shift_size=half if i % 2 else 0,
@@ -327,9 +325,11 @@ class WindowPyramid(ImageModel):
     Image (B, in_chans, H, W) -> logits (B, num_classes); features (B, H', W', num_features).
     """
 
-    stages_name = "layers"
+    stages_name, fixed_windows = "layers", False
     head_path, feature_form, tap_norm = "head", "flat", "last"
     tap_layout = feature_layout = output_fmt = "NHWC"  # the last is timm's name of it
+    img_size = computed(attrgetter("patch_embed.img_size"))
+    global_pool = computed(attrgetter("head.global_pool.pool_type"))
 
     def make_patch_embed(
         self, embed_layer: Callable[..., nn.Module], img_size: int | Size, in_chans: int, strict_img_size: bool,
@@ -350,37 +350,22 @@ class WindowPyramid(ImageModel):
         global_pool: str, drop_rate: float, drop_path_rate: float, make_stage: Callable[..., SwinTransformerStage],
         norm_layer: Callable[[int], nn.Module] | None = None,
     ) -> None:
-        """Make the parts, from the patch embedding on.
+        """Make the parts, from the patch embedding on, with a window for each stage.
 
-        Args:
-            windows: Rows and columns of each stage's window.
-            make_stage: Makes a stage of its number, channels and size of its input, its window, and its rates of
-                stochastic depth.
-            norm_layer: Final norm; none unless given.
+        `make_stage` takes a stage's number, channels and size of its input, its window and rates of stochastic depth.
         """
         dims = [embed_dim * 2**i for i in range(len(depths))]
         self.num_classes, self.num_layers, self.embed_dim = num_classes, len(depths), embed_dim
         self.num_features, self.patch_embed = dims[-1], patch_embed
-        # What `set_input_size` scales the windows from.
-        self._ref_grid, self._ref_windows = tuple(self.patch_embed.grid_size), windows
+        self._ref_grid, self._ref_windows = tuple(patch_embed.grid_size), windows  # what windows are scaled from
         self.add_module(self.stages_name, nn.Sequential(*(
             make_stage(i, dims[max(i - 1, 0)], stage_input(self._ref_grid, i), window, rates)
             for i, (window, rates) in enumerate(zip(windows, drop_path_rates(drop_path_rate, depths))))))
         if norm_layer is not None:
             self.norm = norm_layer(self.num_features)
-        self.head = ClassifierHead(
-            self.num_features, num_classes, global_pool, drop_rate, input_fmt=self.tap_layout)
+        self.head = ClassifierHead(self.num_features, num_classes, global_pool, drop_rate, input_fmt=self.tap_layout)
         self.head_hidden_size = self.head.num_features
         self.flow = self._make_flow(dims)
-
-    @computed
-    def img_size(self) -> Size | None:
-        return self.patch_embed.img_size
-
-    @computed
-    def global_pool(self) -> str:
-        """The head's pooling."""
-        return self.head.global_pool.pool_type
 
     def _make_flow(self, dims: Sequence[int]) -> Flow:
         patch = max(to_2tuple(self.patch_embed.patch_size))
@@ -445,8 +430,7 @@ class SwinTransformer(WindowPyramid):
     Image (B, in_chans, H, W) -> logits (B, num_classes); features (B, H', W', num_features).
 
     Args:
-        img_size: Height and width of the image, in pixels.
-        patch_size: Side of a patch, in pixels.
+        img_size, patch_size: Height and width of the image, side of a patch, in pixels.
         global_pool: "avg", "max", "avgmax", "catavgmax" or "".
         embed_dim: Channels of the first stage; each further stage doubles them.
         depths, num_heads: Blocks and heads of each stage.

@@ -48,9 +48,7 @@ def bhwc_to_bchw(x: Tensor) -> Tensor:
 def init_weights_swin(module: nn.Module, name: str = "", needs_reset: bool = True) -> None:
     """Initialise one layer: Xavier, query, key and value by themselves, a classifier of zeros; others by themselves.
 
-    Args:
-        name: The module's path.
-        needs_reset: Call `reset_parameters` of what is no linear layer.
+    `name` is the module's path; `needs_reset`: call `reset_parameters` of what is no linear layer.
     """
     layer: Any = module
     if isinstance(module, nn.Linear):
@@ -111,7 +109,6 @@ class SwinTransformerV2CrBlock(SwinTransformerV2Block):
     """Window attention and an MLP, each with its norm at the end of the branch. Shapes: (B, H, W, dim) -> same.
 
     Args:
-        feat_size: Rows and columns of the map that windows and mask are made for.
         shift_size: Not 0 for a block that rolls the map, by half a window.
         init_values: Initial scale of the branches' norms; 1 if None.
         extra_norm: A norm of the main branch, at the end.
@@ -134,8 +131,7 @@ class SwinTransformerV2CrBlock(SwinTransformerV2Block):
             proj_drop=proj_drop, attn_drop=drop_attn, drop_path=drop_path, norm_layer=norm_layer,
             sequential_attn=sequential_attn)
         move_to_end(self, "norm1", "drop_path1", "mlp", "norm2", "drop_path2")
-        self.norm3 = get_norm_layer(norm_layer)(dim) if extra_norm else nn.Identity()
-        self.init_values = init_values
+        self.norm3, self.init_values = get_norm_layer(norm_layer)(dim) if extra_norm else nn.Identity(), init_values
         self.scale_norms()
 
     def scale_norms(self) -> None:
@@ -199,9 +195,8 @@ class SwinTransformerV2CrStage(SwinTransformerStage):
         Stage.__init__(self)
         self.downscale, self.input_resolution = downscale, feat_size
         self.downsample = PatchMerging(embed_dim, norm_layer) if downscale else nn.Identity()
-        dim = embed_dim * 2 if downscale else embed_dim
-        ends = {i for i in range(1, depth + 1) if (extra_norm_period and i % extra_norm_period == 0) or
-                (extra_norm_stage and i == depth)}
+        dim, period = embed_dim * 2 if downscale else embed_dim, extra_norm_period or depth + 1
+        ends = {*range(period, depth + 1, period), *((depth,) if extra_norm_stage else ())}
         self.blocks = nn.Sequential(*(
             SwinTransformerV2CrBlock(
                 dim, num_heads, self.output_resolution, window_size, i % 2, always_partition, dynamic_mask, mlp_ratio,
@@ -249,8 +244,7 @@ class SwinTransformerV2Cr(WindowPyramid):
         global_pool: str = "avg", weight_init: str = "reset",
     ) -> None:
         super().__init__()
-        count, self.weight_init_mode = len(depths), weight_init
-        self.in_chans, self.fixed_windows = in_chans, False
+        count, self.in_chans, self.weight_init_mode = len(depths), in_chans, weight_init
         self.dynamic_img_size = dynamic_img_size or not strict_img_size
         patch_embed = PatchEmbed(
             img_size, patch_size, in_chans, embed_dim, norm_layer, strict_img_size=not self.dynamic_img_size)
@@ -280,9 +274,8 @@ class SwinTransformerV2Cr(WindowPyramid):
         super().init_module(name, module)
         if self.weight_init_mode not in ("reset", "skip") and isinstance(module, nn.Linear):
             init_weights_swin(module, name)
-        path, _, leaf = name.rpartition(".")
-        block: Any = self.get_submodule(path)
-        if leaf == "norm2":  # both are initialised now
+        if name.endswith(".norm2"):  # both are initialised now
+            block: Any = self.get_submodule(name.removesuffix(".norm2"))
             block.scale_norms()
 
 
@@ -292,22 +285,14 @@ _GIANT = dict(embed_dim=512, depths=(2, 2, 42, 2), num_heads=(16, 32, 64, 128), 
 _NS = dict(extra_norm_stage=True)
 
 register_model.variants(__name__, SwinTransformerV2Cr, {  # "ns": a norm at each stage's end
-    "swinv2_cr_tiny_384": _TINY,
-    "swinv2_cr_tiny_224": _TINY,
+    **{f"swinv2_cr_{name}_{size}": row for name, row in dict(
+        tiny=_TINY, small=_SMALL, base=_BASE, large=_LARGE, giant=_GIANT).items() for size in (224, 384)},
+    "swinv2_cr_huge_224": _HUGE,
+    "swinv2_cr_huge_384": (_HUGE, dict(num_heads=(11, 22, 44, 88))),
     "swinv2_cr_tiny_ns_224": (_TINY, _NS),
-    "swinv2_cr_small_384": _SMALL,
-    "swinv2_cr_small_224": _SMALL,
     "swinv2_cr_small_ns_224": (_SMALL, _NS),
     "swinv2_cr_small_ns_256": (_SMALL, _NS),
-    "swinv2_cr_base_384": _BASE,
-    "swinv2_cr_base_224": _BASE,
     "swinv2_cr_base_ns_224": (_BASE, _NS),
-    "swinv2_cr_large_384": _LARGE,
-    "swinv2_cr_large_224": _LARGE,
-    "swinv2_cr_huge_384": (_HUGE, dict(num_heads=(11, 22, 44, 88))),
-    "swinv2_cr_huge_224": _HUGE,
-    "swinv2_cr_giant_384": _GIANT,
-    "swinv2_cr_giant_224": _GIANT,
 })
 
 

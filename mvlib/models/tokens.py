@@ -20,7 +20,7 @@ from ..layers.patch_embed import resample_patch_embed
 from ..layers.pool import global_pool_nlc
 from ..layers.pos_embed import resample_abs_pos_embed
 from ..layers.rel_pos import RelPosMlp, RelPosTable
-from ..layers.weight_init import init_vit_module
+from ..layers.weight_init import init_vit_module, scale_output
 from .base import Flow, ImageModel, Indices, StateDict, Step
 
 __all__ = ["SIZES", "MaskedTokenModel", "SequenceModel", "TokenModel", "masks_given", "sized_by_name"]
@@ -150,7 +150,7 @@ class SequenceModel(ImageModel):
         super().init_module(name, module)
         init_vit_module(name, module, self.weight_init_mode, self.num_classes)
         if self.fix_init:
-            self._scale_output(name, module)
+            scale_output(name, module)
         norm = re.fullmatch(r"blocks\.(\d+)\.norm[12]", name)
         weight = getattr(self.blocks[int(norm[1])], "norm_weight", None) if norm else None
         if weight is not None:
@@ -162,13 +162,7 @@ class SequenceModel(ImageModel):
         """Scale the blocks' output projections down with depth (BEiT)."""
         with torch.no_grad():
             for name, module in self.named_modules():
-                self._scale_output(name, module)
-
-    @staticmethod
-    def _scale_output(name: str, module: nn.Module) -> None:
-        block = re.fullmatch(r"blocks\.(\d+)\.(?:attn\.proj|mlp\.fc2|attn_out_proj|mlp_out_proj)", name)
-        if block and isinstance(module, nn.Linear):
-            module.weight.div_(math.sqrt(2.0 * (int(block[1]) + 1)))
+                scale_output(name, module)
 
     def fit_state_dict(self, state_dict: StateDict) -> StateDict:
         """Weights of a model that is pooled otherwise as this one's."""

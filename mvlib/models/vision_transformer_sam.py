@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -105,15 +106,13 @@ class Attention(nn.Module):
         if use_rel_pos and (input_size is None or rope is not None):
             raise ValueError("use_rel_pos needs input_size, and no rotary embedding beside it")
         norm: Any = get_norm_layer(norm_layer)
-        self.num_heads, self.head_dim = num_heads, dim // num_heads
-        self.scale = self.head_dim ** -0.5
-        self.fused_attn = use_fused_attn()
+        self.num_heads, self.head_dim, self.fused_attn = num_heads, dim // num_heads, use_fused_attn()
+        self.scale, self.use_rel_pos = self.head_dim ** -0.5, use_rel_pos
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.q_norm, self.k_norm = (norm(self.head_dim) if qk_norm else nn.Identity() for _ in range(2))
         self.attn_drop = nn.Dropout(attn_drop)
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
-        self.use_rel_pos = use_rel_pos
         if input_size is not None and use_rel_pos:
             self.rel_pos_h, self.rel_pos_w = (
                 nn.Parameter(torch.empty(2 * side - 1, self.head_dim)) for side in input_size)
@@ -159,10 +158,8 @@ class Block(ResidualBlock):
     ) -> None:
         super().__init__()
         norm: Any = get_norm_layer(norm_layer)
-        self.window_size = window_size
-        attn = Attention(
-            dim, num_heads, qkv_bias, qk_norm, attn_drop, proj_drop, norm, use_rel_pos,
-            (window_size, window_size) if window_size else input_size, rope)
+        self.window_size, size = window_size, (window_size, window_size) if window_size else input_size
+        attn = Attention(dim, num_heads, qkv_bias, qk_norm, attn_drop, proj_drop, norm, use_rel_pos, size, rope)
         mlp = mlp_layer(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop)
         self.add_branches(dim, norm, attn, mlp, init_values or None, drop_path)
 
@@ -200,6 +197,8 @@ class VisionTransformerSAM(ImageModel):
     head_path, norm_path, tap_layout, tap_norm = "head", "neck", "NHWC", "all"
     default_out_indices: ClassVar[Indices] = 3
     patch_embed: Any  # a `PatchEmbed`, or what has its attributes
+    img_size = computed(attrgetter("patch_embed.img_size"))
+    global_pool = computed(attrgetter("head.global_pool.pool_type"))
 
     def __init__(
         self, img_size: int | Size = 1024, patch_size: int | Size = 16, in_chans: int = 3, num_classes: int = 768,
@@ -237,8 +236,7 @@ class VisionTransformerSAM(ImageModel):
                 dim=embed_dim, num_heads=num_heads, mlp_ratio=mlp_ratio, qkv_bias=qkv_bias, qk_norm=qk_norm,
                 init_values=init_values, proj_drop=proj_drop_rate, attn_drop=attn_drop_rate, drop_path=rate,
                 norm_layer=norm, act_layer=get_act_layer(act_layer) or nn.GELU, mlp_layer=mlp_layer,
-                use_rel_pos=use_rel_pos, input_size=grid,
-                window_size=0 if i in global_attn_indexes else window_size,
+                use_rel_pos=use_rel_pos, input_size=grid, window_size=0 if i in global_attn_indexes else window_size,
                 rope=self.rope_global if i in global_attn_indexes else self.rope_window)
             for i, rate in enumerate(drop_path_rates(drop_path_rate, depth))))
         self.num_features = neck_chans or embed_dim
@@ -255,16 +253,6 @@ class VisionTransformerSAM(ImageModel):
             stages=[Step(f"blocks.{i}", embed_dim, patch_embed.feat_ratio()) for i in range(depth)],
             tail=[Step("channels_first"), Step("neck")])
         self.init_weights()
-
-    @computed
-    def img_size(self) -> Size | None:
-        size: Size | None = self.patch_embed.img_size
-        return size
-
-    @computed
-    def global_pool(self) -> str:
-        """The head's pooling."""
-        return self.head.global_pool.pool_type
 
     def _pos_embed(self, x: Tensor) -> Tensor:
         if self.pos_embed is not None:
