@@ -955,6 +955,7 @@ _SMALL = dict(embed_dim=(96, 192, 384, 768), stem_width=(32, 64))
 _BASE = dict(embed_dim=(128, 256, 512, 1024), stem_width=(64, 128))
 _LARGE = dict(embed_dim=(192, 384, 768, 1536), stem_width=(96, 192))
 _TEST = dict(embed_dim=(32, 64, 96, 128), stem_width=(16, 32), img_size=160)
+_PAPER = "As in the paper."
 _256, _384 = (dict(img_size=size) for size in (256, 384))  # pixels; 224 by default
 
 
@@ -1020,11 +1021,12 @@ register_model.variants(__name__, MaxxVit, {
     "coatnext_nano_rw_224": (_NANO, _NEXT, _depths(3, 4, 6, 3), dict(
         weight_init="normal", conv_init_values=1e-5, transformer_init_values=None, transformer_rel_pos_type="bias")),
 
-    **{f"coatnet_{i}_224": (*rows, "As in the paper.") for i, rows in enumerate((
-        (_SMALL, _depths(2, 3, 5, 2), _head(64, 768)), (_SMALL, _depths(2, 6, 14, 2), _head(64, 768)),
-        (_BASE, _depths(2, 6, 14, 2), _head(128, 1024)), (_LARGE, _depths(2, 6, 14, 2), _head(192, 1536)),
-        (_LARGE, _depths(2, 12, 28, 2), _head(192, 1536)),
-        (dict(embed_dim=(256, 512, 1280, 2048)), _depths(2, 12, 28, 2), _head(192, 2048))))},
+    "coatnet_0_224": (_SMALL, _depths(2, 3, 5, 2), _head(64, 768), _PAPER),
+    "coatnet_1_224": (_SMALL, _depths(2, 6, 14, 2), _head(64, 768), _PAPER),
+    "coatnet_2_224": (_BASE, _depths(2, 6, 14, 2), _head(128, 1024), _PAPER),
+    "coatnet_3_224": (_LARGE, _depths(2, 6, 14, 2), _head(192, 1536), _PAPER),
+    "coatnet_4_224": (_LARGE, _depths(2, 12, 28, 2), _head(192, 1536), _PAPER),
+    "coatnet_5_224": (dict(embed_dim=(256, 512, 1280, 2048)), _depths(2, 12, 28, 2), _head(192, 2048), _PAPER),
 
     "maxvit_pico_rw_256": (_PICO, _M, _RW_MAX, _depths(2, 2, 5, 2), _256),
     "maxvit_nano_rw_256": (_NANO, _M, _RW_MAX, _depths(1, 2, 3, 1), _256),

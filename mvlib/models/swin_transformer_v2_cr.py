@@ -136,9 +136,9 @@ class SwinTransformerV2CrBlock(SwinTransformerV2Block):
 
     def scale_norms(self) -> None:
         """Give the norms of the branches their initial scale."""
-        if self.init_values is not None:
-            for norm in (self.norm1, self.norm2):
-                nn.init.constant_(norm.weight, self.init_values)
+        norm: Any
+        for norm in (self.norm1, self.norm2) if self.init_values is not None else ():
+            nn.init.constant_(norm.weight, self.init_values)
 
     @property
     def feat_size(self) -> Size:
