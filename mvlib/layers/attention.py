@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import use_fused_attn
-from .helpers import move_to_end, placeable
+from .helpers import Module, move_to_end, placeable
 from .norm import NormLayer, RmsNorm, get_norm_layer
 from .rope import apply_rot_embed_cat
 
@@ -127,7 +127,7 @@ class KeylessBias(nn.Module):
         return self.qkv(x) + bias if self.qkv_bias_separate else F.linear(x, self.qkv.weight, bias)
 
 
-class Attention(nn.Module):
+class Attention(Module):
     """Multi-head self-attention; keys `qkv`, `q_norm`, `k_norm`, `norm`, `gate` (where asked for), `proj`.
 
     Shapes: (B, N, dim) -> (B, N, dim_out).

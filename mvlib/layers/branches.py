@@ -10,6 +10,7 @@ merged layer is, and `spread(weight, bias)`, the state of branches that do what 
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
@@ -21,10 +22,12 @@ from torch import Tensor, nn
 from .activations import ActLayer, get_act_layer
 from .conv import ConvNormAct
 from .drop import DropBlock2d
+from .helpers import Module, Sequential
 
 __all__ = [
-    "BranchedBlock", "RepVggBlock", "identity_kernel", "merge_branches", "merge_norm", "norm_as_scale_and_shift",
-    "one_branch", "reparameterize", "spread_merged", "sum_branches",
+    "BranchedBlock", "ConvNormPair", "Fusable", "NormPair", "RepVggBlock", "identity_kernel", "merge_branches",
+    "merge_norm", "neutral_norm", "norm_as_scale_and_shift", "one_branch", "reparameterize", "spread_merged",
+    "sum_branches",
 ]
 
 _SILENT = (nn.Identity, nn.Dropout, DropBlock2d, nn.Sequential)  # what changes nothing in inference
@@ -180,7 +183,64 @@ def sum_branches(branches: Iterable[Callable[[Tensor], Tensor]], x: Tensor) -> T
     return total
 
 
-class BranchedBlock(nn.Module):
+def neutral_norm(norm: Any, name: str) -> dict[str, Tensor]:
+    """The state of a batch norm `name` that changes nothing."""
+    values = dict(weight=math.sqrt(1 + norm.eps), running_var=1)
+    return {f"{name}.{key}": torch.full_like(value, values.get(key, 0)) for key, value in norm.state_dict().items()}
+
+
+class Fusable(Module):
+    """A module that `reparameterize()` makes one layer, in its place; timm's name for that is `fuse`."""
+
+    merged_path: ClassVar[str] = ""
+
+    def reparameterize(self) -> nn.Module:
+        raise NotImplementedError(f"{type(self).__name__} has no `reparameterize`")
+
+    def fuse(self) -> nn.Module:
+        return self.reparameterize()
+
+
+class NormPair(Fusable, Sequential):
+    """A layer and a batch norm `bn` behind it, or before it where `norm_first`; a subclass's constructor adds both."""
+
+    layer_name: ClassVar[str] = "conv"
+    norm_first: ClassVar[bool] = False
+    bn: nn.Module
+
+    @property
+    def layer(self) -> Any:
+        return getattr(self, self.layer_name)
+
+    def reparameterize(self) -> Any:
+        return merge_norm(copy.deepcopy(self.layer), self.bn, self.norm_first)
+
+    def spread(self, weight: Tensor, bias: Tensor) -> dict[str, Tensor]:
+        """For `spread_merged`."""
+        state = {**neutral_norm(self.bn, "bn"), f"{self.layer_name}.weight": weight}
+        return {**state, f"{self.layer_name if self.norm_first else 'bn'}.bias": bias}
+
+
+class ConvNormPair(NormPair):
+    """A convolution without bias and a batch norm whose weight begins with `bn_weight_init`; keys `layer_name`, `bn`.
+
+    Shapes as `nn.Conv2d`, whose arguments it takes; families have it by other names of theirs.
+    """
+
+    def __init__(
+        self, in_chs: int, out_chs: int, kernel_size: int = 1, stride: int = 1, padding: int = 0, dilation: int = 1,
+        groups: int = 1, bn_weight_init: float = 1,
+    ) -> None:
+        super().__init__()
+        self.add_module(self.layer_name, nn.Conv2d(
+            in_chs, out_chs, kernel_size, stride, padding, dilation, groups, bias=False))
+        bn: Any = nn.BatchNorm2d(out_chs)
+        bn.initial_weight = bn_weight_init  # for `init_module` of models
+        nn.init.constant_(bn.weight, bn_weight_init)
+        self.bn = bn
+
+
+class BranchedBlock(Module):
     """The sum of convolutions side by side and of the input, each with its norm; then attention and an activation.
 
     `reparameterize()` makes one convolution of the branches, key `reparam_conv`. A subclass adds its branches and

@@ -14,10 +14,10 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 __all__ = [
-    "LayerType", "check_choice", "check_layer", "computed", "disable_compiler", "extend_tuple", "get_device_dtype",
-    "is_exporting", "is_recording", "make_divisible", "meshgrid", "move_to_end", "named_parameters", "ndgrid",
-    "nullwrap", "owns_meta", "placeable", "plain_name", "to_1tuple", "to_2tuple", "to_3tuple", "to_4tuple", "to_ntuple",
-    "unwrap",
+    "LayerType", "Module", "Sequential", "check_choice", "check_layer", "computed", "disable_compiler", "extend_tuple",
+    "get_device_dtype", "is_exporting", "is_recording", "make_divisible", "meshgrid", "move_to_end", "named_parameters",
+    "ndgrid", "nullwrap", "owns_meta", "placeable", "plain_name", "to_1tuple", "to_2tuple", "to_3tuple", "to_4tuple",
+    "to_ntuple", "unwrap",
 ]
 
 LayerType = str | Callable[..., nn.Module]
@@ -58,6 +58,9 @@ class computed(Generic[T]):
 
 def placeable(init: Callable[P, None]) -> Callable[P, None]:
     """Decorator of a layer's `__init__`, which then takes torch's keyword arguments `device` and `dtype`, too."""
+    signature = inspect.signature(init)
+    if "device" in signature.parameters:  # it takes them
+        return init
 
     @wraps(init)
     def placed(self: nn.Module, *args: Any, device: Any = None, dtype: Any = None, **kwargs: Any) -> None:
@@ -66,13 +69,25 @@ def placeable(init: Callable[P, None]) -> Callable[P, None]:
         if dtype is not None:
             self.to(dtype)
 
-    signature = inspect.signature(init)
     named, rest = [], []
     for parameter in signature.parameters.values():
         (rest if parameter.kind is parameter.VAR_KEYWORD else named).append(parameter)
     added = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in ("device", "dtype")]
     placed.__signature__ = signature.replace(parameters=[*named, *added, *rest])
     return placed
+
+
+class Module(nn.Module):
+    """An `nn.Module`, and what derives from it, whose constructor is `placeable`, without saying so."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            cls.__init__ = placeable(cls.__init__)  # type: ignore[method-assign]
+
+
+class Sequential(Module, nn.Sequential):
+    """The same of an `nn.Sequential`."""
 
 
 def check_choice(option: str, value: Any, known: Iterable[Any]) -> None:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .activations import ActLayer, get_act_layer
-from .helpers import placeable, to_2tuple
+from .helpers import Module, placeable, to_2tuple
 from .norm import NormLayer, get_norm_layer
 
 __all__ = ["ConvMlp", "GatedMlp", "GluMlp", "LayerScale", "LayerScale2d", "Linear", "Mlp", "SwiGLU", "SwiGLUPacked"]
@@ -232,7 +232,7 @@ class GatedMlp(nn.Module):
         return self.drop2(self.fc2(self.norm(x)))
 
 
-class LayerScale(nn.Module):
+class LayerScale(Module):
     """A learned factor per channel on a residual branch; key `gamma`. Shapes: (..., C) -> same.
 
     Source: Touvron et al., "Going deeper with Image Transformers", 2021.

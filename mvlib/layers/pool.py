@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .activations import ActLayer, get_act_layer
 from .format import get_channel_dim, get_spatial_dim
-from .helpers import get_device_dtype, placeable, to_2tuple
+from .helpers import Module, get_device_dtype, placeable, to_2tuple
 from .norm import NormLayer, get_norm_layer
 from .padding import Padding, pad_same, resolve_padding
 
@@ -298,7 +298,7 @@ class GlobalPool2d(SelectAdaptivePool2d):
         return self.feat_mult()
 
 
-class Head(nn.Module):
+class Head(Module):
     """What `ImageModel` asks of a head, where a family has one module for it: pooling, dropout `drop`, classifier `fc`.
 
     Shapes: feature map -> (B, num_classes), or the pooled features where `num_classes` is 0.

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .helpers import placeable, to_2tuple
+from .helpers import Module, placeable, to_2tuple
 from .mlp import Mlp
 
 __all__ = [
@@ -124,7 +124,7 @@ def resize_offset_vectors(vectors: Tensor, count: int) -> Tensor:
 # tables and modules
 
 
-class OffsetBiases(nn.Module):
+class OffsetBiases(Module):
     """A bias for each head and each distance of query from key, in rows and in columns; key `attention_biases` (LeViT).
 
     To be derived from, by an attention whose constructor calls `add_offset_biases`.

@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from .config import use_reentrant_ckpt
+from .helpers import Module
 
 __all__ = ["BlockStage", "Stage", "dilate_strides", "run_blocks", "runs_by_itself"]
 
@@ -72,7 +73,7 @@ def dilate_strides(strides: Iterable[int], reduction: int, output_stride: int) -
     return dilated
 
 
-class Stage(nn.Module):
+class Stage(Module):
     """Downsampling, then blocks; keys `downsample`, `blocks`. What is shared goes to the blocks alone.
 
     A family derives its stage from this one, whose constructor adds the two.
@@ -81,6 +82,15 @@ class Stage(nn.Module):
     grad_checkpointing: bool = False
     downsample: nn.Module
     blocks: nn.Sequential
+
+    @staticmethod
+    def check_channels(dim: int, dim_out: int, downsample: object) -> None:
+        """
+        Raises:
+            ValueError: Channels are to change without downsampling.
+        """
+        if dim != dim_out and not downsample:
+            raise ValueError(f"a stage without downsample keeps its {dim} channels, they cannot become {dim_out}")
 
     def forward(self, x: Any, *shared: Any) -> Any:
         return run_blocks(self.blocks, self.downsample(x), *shared, recompute=self.grad_checkpointing)

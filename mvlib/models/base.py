@@ -34,7 +34,7 @@ from torch import Tensor, nn
 
 from .. import registry
 from ..errors import CheckpointError
-from ..layers.helpers import computed, owns_meta, placeable
+from ..layers.helpers import Module, computed, owns_meta
 from ..layers.pool import ConvClassifier, GlobalPool2d, Head
 from ..layers.stage import Stage, run_blocks, runs_by_itself
 from .scripting import scriptable
@@ -131,6 +131,12 @@ class Flow:
     stages: list[Step]
     tail: list[Step] = field(default_factory=list)
     neck: list[Step] = field(default_factory=list)
+
+    @classmethod
+    def of_stages(cls, chs: Sequence[int], reduction: int = 4, stem: str = "stem", tail: Sequence[str] = ()) -> Flow:
+        """The flow of a stem and of `stages`, each of half the size of the one before; `reduction` is the first's."""
+        stages = [Step(f"stages.{i}", dim, reduction * 2**i) for i, dim in enumerate(chs)]
+        return cls([Step(stem)], stages, [Step(name) for name in tail])
 
     @property
     def container(self) -> str:
@@ -237,11 +243,12 @@ def take_indices(count: int, indices: Indices) -> list[int]:
     return sorted(set(absolute))
 
 
-class ImageModel(nn.Module):
+class ImageModel(Module):
     """Base class of all models.
 
-    A family's constructor sets `num_classes`, `in_chans`, `num_features`, `head_hidden_size`, `flow`, and `drop_rate`
-    where the head has no dropout module; it ends with `self.init_weights()`, which does nothing on the meta device.
+    A family's constructor sets `num_classes`, `in_chans`, `num_features`, `flow`, and, where the head is no module of
+    its own, `head_hidden_size` and `drop_rate`; it ends with `self.init_weights()`, which does nothing on the meta
+    device.
 
     Arguments of these names mean the same in all families, and their docstrings do not repeat it: `in_chans`, channels
     of the image; `num_classes`, classes, 0 for pooled features; `drop_rate`, dropout before the classifier;
@@ -258,7 +265,8 @@ class ImageModel(nn.Module):
         conv_classifier: Whether the classifier is a 1x1 convolution, which without pooling gives a map of logits.
         dropout_paths: Paths of the head's dropout modules, those that there are; `drop_rate` is theirs.
         pool_path: Path of the `GlobalPool2d`; a family that pools differently gives `pools` and overrides `pool`.
-        pools: Names of the poolings, of which the attribute `global_pool` is one.
+        pools: Names of the poolings, of which the attribute `global_pool` is one: a map's mean, or "" for none, unless
+            the family overrides `pool`.
         hidden_paths: What else between the features and the classifier fits the final features alone; it is cut with
             them.
         tap_layout: Layout of what a tap holds: "NCHW", "NHWC" or "NLC".
@@ -336,8 +344,6 @@ class ImageModel(nn.Module):
             cls.pool_path = f"{cls.head_path}.global_pool"
             if "classifier_path" not in vars(cls):
                 cls.classifier_path = f"{cls.head_path}.fc"
-        if "__init__" in vars(cls):
-            cls.__init__ = placeable(cls.__init__)  # type: ignore[method-assign]
 
     # forward
 
@@ -449,6 +455,8 @@ class ImageModel(nn.Module):
 
     def pool(self, x: Tensor) -> Tensor:
         """Final features -> one vector per image (B, head_hidden_size): the classifier's input, but for dropout."""
+        if self.pools:
+            return x.mean(dim=(2, 3)) if self.global_pool else x
         return self._at(self.pool_path)(x) if self._head is None else self._head.pool(x)
 
     def forward_intermediates(
@@ -801,6 +809,8 @@ class ImageModel(nn.Module):
 
     def init_weights(self) -> None:
         """Initialise all weights; does nothing while the model is on the meta device."""
+        if self.head_path and isinstance(self._head, Head):
+            self.head_hidden_size = self._head.num_features
         self.init_modules()
 
     def init_modules(self, paths: Iterable[str] | None = None) -> None:
@@ -863,6 +873,9 @@ class ImageModel(nn.Module):
             if any(getattr(self._at(".".join(parts[:i])), "last_norm", None) == ".".join(parts[i:])
                    for i in range(1, len(parts))):
                 nn.init.zeros_(weight)
+        norm: Any = module
+        if hasattr(norm, "initial_weight"):  # see `layers.branches.ConvNormPair`
+            nn.init.constant_(norm.weight, norm.initial_weight)
         init_others = getattr(module, "init_non_persistent_buffers", None)
         if init_others is not None:
             init_others()

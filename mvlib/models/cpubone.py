@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -17,22 +18,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers.activations import ActLayer, get_act_layer
-from ..layers.drop import drop_path_rates
-from ..layers.helpers import placeable
+from ..layers.helpers import Sequential
 from ..layers.norm import GroupNorm1, NormLayer, get_norm_layer
 from ..layers.pool import GlobalPool2d, Head
 from ..registry import register_model
 from . import lowformer
-from .base import Flow, ImageModel, KeyMap, StateDict, Step, rename_keys
+from .base import KeyMap, StateDict, rename_keys
 from .lowformer import ResidualBlock
 
 if TYPE_CHECKING:
     from ._variants.cpubone import *
 
-__all__ = [
-    "CPUBone", "CPUBoneBlock", "ClsHead", "ConvAttention", "ConvLayer", "FusedMBConv", "LinearLayer", "MBConv",
-    "ResidualBlock", "get_same_padding", "remap_legacy_state_dict",
-]
+__all__ = ["CPUBone"]
 
 _NORMS = {"proj": (False, False, True), "depth_proj": (False, True, True), "all": (True, True, True)}
 
@@ -43,11 +40,7 @@ def _check(name: str, value: str, known: Sequence[str]) -> None:
 
 
 def get_same_padding(kernel_size: int, stride: int = 1) -> int:
-    """Padding on all sides of an odd kernel; of a kernel of 2 none where the stride is 2, else -1: above and left.
-
-    Raises:
-        ValueError: The kernel is another even one.
-    """
+    """Padding of an odd kernel; of one of 2 none where the stride is 2, else -1: above and left; else a ValueError."""
     if kernel_size == 2:
         return 0 if stride == 2 else -1
     if kernel_size % 2 == 0:
@@ -55,10 +48,9 @@ def get_same_padding(kernel_size: int, stride: int = 1) -> int:
     return kernel_size // 2
 
 
-class LinearLayer(nn.Module):
+class LinearLayer(Sequential):
     """Dropout, linear layer, norm and activation, those that are given; keys `linear`, `norm`."""
 
-    @placeable
     def __init__(
         self, in_features: int, out_features: int, use_bias: bool = True, dropout: float = 0.0,
         norm_layer: NormLayer = None, act_layer: ActLayer = None,
@@ -70,14 +62,10 @@ class LinearLayer(nn.Module):
         self.norm = norm(out_features) if norm is not None else nn.Identity()
         self.act = act() if act is not None else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.norm(self.linear(self.dropout(x))))
-
 
 class ConvLayer(lowformer.ConvLayer):
     """LowFormer's, where kernels may be 2x2 (`get_same_padding`); the key is `conv.1` for such that do not stride."""
 
-    @placeable
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1, groups: int = 1,
         use_bias: bool = False, norm_layer: NormLayer = nn.BatchNorm2d, act_layer: ActLayer = nn.ReLU,
@@ -90,14 +78,9 @@ class ConvLayer(lowformer.ConvLayer):
             self.conv = nn.Sequential(nn.ZeroPad2d((1, 0, 1, 0)), conv)
 
 
-class MBConv(nn.Module):
-    """1x1, depthwise and 1x1 convolution, each with its own bias, norm and activation or none.
+class MBConv(Sequential):
+    """1x1, depthwise and 1x1 convolution, each with its own bias, norm and activation or none; else as LowFormer's."""
 
-    Shapes: (B, in_channels, H, W) -> (B, out_channels, H / stride, W / stride). `expand_groups` groups of the first;
-    `mid_channels` channels between, or `expand_ratio` of the input's.
-    """
-
-    @placeable
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1,
         mid_channels: int | None = None, expand_ratio: float = 6, expand_groups: int = 1,
@@ -112,14 +95,10 @@ class MBConv(nn.Module):
         self.depth_conv = ConvLayer(mid, mid, kernel_size, stride, mid, *second)
         self.point_conv = ConvLayer(mid, out_channels, 1, 1, 1, *third)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.point_conv(self.depth_conv(self.inverted_conv(x)))
 
-
-class FusedMBConv(nn.Module):
+class FusedMBConv(Sequential):
     """`MBConv` with one convolution, of `expand_groups` groups, for its first two."""
 
-    @placeable
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1,
         mid_channels: int | None = None, expand_ratio: float = 6, expand_groups: int = 1,
@@ -132,9 +111,6 @@ class FusedMBConv(nn.Module):
         self.spatial_conv = ConvLayer(in_channels, mid, kernel_size, stride, expand_groups, *first)
         self.point_conv = ConvLayer(mid, out_channels, 1, 1, 1, *second)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.point_conv(self.spatial_conv(x))
-
 
 @torch.fx.wrap  # it depends on the map's size
 def _pad_to_multiple(x: Tensor, divisor: int) -> Tensor:
@@ -143,17 +119,8 @@ def _pad_to_multiple(x: Tensor, divisor: int) -> Tensor:
 
 
 class ConvAttention(lowformer.ConvAttention):
-    """LowFormer's, and:
+    """LowFormer's; `small_kernels`: 2x2 ones; `upsample_mode`: "transpose" to convolve, "nearest" to repeat."""
 
-    Args:
-        small_kernels: The depthwise convolution has a 2x2 kernel.
-        upsample_mode: "transpose" for a transposed convolution, "nearest" to repeat.
-
-    Raises:
-        ValueError: The mode is another.
-    """
-
-    @placeable
     def __init__(
         self, input_dim: int, head_dim_mul: float = 1.0, att_stride: int = 4, att_kernel: int = 7,
         fuse_out_proj: bool = False, small_kernels: bool = False, upsample_mode: str = "transpose",
@@ -173,14 +140,13 @@ class ConvAttention(lowformer.ConvAttention):
         return super().forward(_pad_to_multiple(x, self.divisor))[..., :height, :width]
 
 
-class CPUBoneBlock(nn.Module):
-    """`ConvAttention`, an MLP and a mobile convolution, with shortcuts; key `total`.
+class CPUBoneBlock(Sequential):
+    """`ConvAttention`, an MLP and a mobile convolution, with shortcuts. Shapes: (B, in_channels, H, W) -> same.
 
-    Shapes: (B, in_channels, H, W) -> same. The convolution is fused where `fused_conv` and there are less than 256
-    channels, and has its norms where `local_mbconv_norm` says ("proj", "depth_proj" or "all") otherwise.
+    The convolution is fused where `fused_conv` and there are less than 256 channels; otherwise `local_mbconv_norm`
+    says where its norms are: "proj", "depth_proj" or "all".
     """
 
-    @placeable
     def __init__(
         self, in_channels: int, expand_ratio: float = 4, norm_layer: NormLayer = nn.BatchNorm2d,
         act_layer: ActLayer = nn.Hardswish, fused_conv: bool = False, expand_groups: int = 1, att_stride: int = 1,
@@ -191,40 +157,29 @@ class CPUBoneBlock(nn.Module):
         _check("local_mbconv_norm", local_mbconv_norm, tuple(_NORMS))
         attention = ConvAttention(
             in_channels, 0.5, att_stride, 5 if att_stride > 1 else 3, fused_conv, small_kernels, attn_upsample)
-        mlp = nn.Sequential(
-            GroupNorm1(in_channels), nn.Conv2d(in_channels, in_channels * mlp_ratio, 1), nn.GELU(),
-            nn.Conv2d(in_channels * mlp_ratio, in_channels, 1), nn.Dropout(proj_drop))
         same: dict[str, Any] = dict(
             kernel_size=2 if small_kernels else 3, expand_ratio=expand_ratio, expand_groups=expand_groups)
         if fused_conv and in_channels < 256:
             conv: nn.Module = FusedMBConv(
-                in_channels, in_channels, use_bias=(True, False), norm_layer=(norm_layer, norm_layer),
+                in_channels, in_channels, use_bias=(True, False), norm_layer=(norm_layer,) * 2,
                 act_layer=(act_layer, None), **same)
         else:
             normed = _NORMS[local_mbconv_norm]
             conv = MBConv(
-                in_channels, in_channels, use_bias=[not has for has in normed],
-                norm_layer=[norm_layer if has else None for has in normed], act_layer=(act_layer, act_layer, None),
-                **same)
+                in_channels, in_channels, use_bias=[not has for has in normed], act_layer=(act_layer, act_layer, None),
+                norm_layer=[norm_layer if has else None for has in normed], **same)
         self.total = nn.Sequential(
             nn.Sequential(ResidualBlock(nn.Sequential(GroupNorm1(in_channels), attention), nn.Identity(), drop_path),
-                          ResidualBlock(mlp, nn.Identity(), drop_path)),
+                          lowformer.make_mlp(in_channels, mlp_ratio, proj_drop, drop_path)),
             ResidualBlock(conv, nn.Identity(), drop_path))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.total(x)
 
 
 class ClsHead(Head):
-    """1x1 convolution, pooling, hidden layer, dropout, classifier; keys `in_conv`, `pre_classifier`, `classifier`.
+    """1x1 convolution, pooling ("avg", or "" for none, else a ValueError), hidden layer, dropout, classifier.
 
     Shapes: (B, in_channels, H, W) -> (B, num_classes); without pooling each position has its logits.
-
-    Raises:
-        ValueError: The pooling is neither "avg" nor "".
     """
 
-    @placeable
     def __init__(
         self, in_channels: int, width_list: Sequence[int], num_classes: int = 1000, global_pool: str = "avg",
         dropout: float = 0.0, norm_layer: NormLayer = nn.BatchNorm2d, act_layer: ActLayer = nn.Hardswish,
@@ -262,8 +217,8 @@ class ClsHead(Head):
         return x if self.global_pool.pool_type else x.permute(0, 3, 1, 2).contiguous()
 
 
-class CPUBone(ImageModel):
-    """A stem of stride 2, two stages of convolutions, two of `CPUBoneBlock`s, and a head of three layers.
+class CPUBone(lowformer.LowFormerLike):
+    """A stem of stride 2, stages of convolutions and of `CPUBoneBlock`s, and a head of three layers.
 
     Shapes: (B, in_chans, H, W) -> (B, num_classes); arguments as `lowformer.LowFormer`'s, and:
 
@@ -271,14 +226,14 @@ class CPUBone(ImageModel):
         global_pool: "avg", or "" for none.
         fused_downsample: Fused convolutions at the beginning of the stages with attention; `fused_conv` elsewhere.
         small_kernels: 2x2 kernels in those stages.
-        attn_upsample: "transpose" or "nearest", see `ConvAttention`.
-        local_mbconv_norm: See `CPUBoneBlock`.
+        attn_upsample, local_mbconv_norm: See `ConvAttention` and `CPUBoneBlock`.
 
     Raises:
         ValueError: An option has an unknown value, or there is not a ratio for each stage.
     """
 
     head_path: ClassVar[str] = "head"
+    classifier_path: ClassVar[str | tuple[str, ...]] = "head.classifier"
     feature_form: ClassVar[str] = "flat"
 
     def __init__(
@@ -293,41 +248,26 @@ class CPUBone(ImageModel):
         super().__init__()
         self.num_classes, self.in_chans, self.local_mbconv_norm = num_classes, in_chans, local_mbconv_norm
         layers: dict[str, Any] = dict(norm_layer=norm_layer, act_layer=act_layer)
-        chs, *widths = width_list
-        ratios = downsample_expand_ratios or [expand_ratio] * len(widths)
-        if len(ratios) != len(widths):
-            raise ValueError(f"downsample_expand_ratios has one for each of {len(widths)} stages, not {len(ratios)}")
 
-        def conv(in_chs: int, out_chs: int, stride: int, ratio: float, fused: bool, rate: float = 0.0) -> nn.Module:
+        def conv(
+            in_chs: int, out_chs: int, stride: int, ratio: float, rate: float, fused: bool = fused_conv
+        ) -> ResidualBlock:
             same: dict[str, Any] = dict(stride=stride, expand_ratio=ratio, expand_groups=expand_groups)
             norms, acts = (norm_layer,) * 2, (act_layer, None)
             block = FusedMBConv(in_chs, out_chs, norm_layer=norms, act_layer=acts, **same) if fused else MBConv(
                 in_chs, out_chs, norm_layer=(None, None, norm_layer), act_layer=(act_layer, *acts), **same)
             return ResidualBlock(block, nn.Identity() if stride == 1 else None, rate)
 
-        rates = drop_path_rates(drop_path_rate, list(depth_list))
-        self.stem = nn.Sequential(ConvLayer(in_chans, chs, stride=2, **layers))
-        self.stem.extend(conv(chs, chs, 1, stem_expand_ratio, fused_conv, rate) for rate in rates[0])
-        self.flow = Flow(stem=[Step("stem")], stages=[])
-        self.stages = nn.Sequential()
-        for i, (width, drop_path, ratio) in enumerate(zip(widths, rates[1:], ratios)):
-            stage = nn.Sequential()
-            if i < 2:
-                for j, rate in enumerate(drop_path):
-                    stage.append(conv(width if j else chs, width, 1 if j else 2, expand_ratio if j else ratio,
-                                      fused_conv, rate))
-            else:
-                stage.append(conv(chs, width, 2, ratio, fused_downsample))
-                stage.extend(CPUBoneBlock(
-                    width, expand_ratio, norm_layer, act_layer, fused_conv, expand_groups, 2 if i == 2 else 1,
-                    attn_mlp_ratio, small_kernels, attn_upsample, proj_drop_rate, rate, local_mbconv_norm)
-                    for rate in drop_path)
-            self.stages.append(stage)
-            chs = width
-            self.flow.stages.append(Step(f"stages.{i}", chs, 4 * 2**i))
-        self.num_features = chs
-        self.head = ClsHead(chs, head_widths, num_classes, global_pool, drop_rate, **layers)
-        self.head_hidden_size = self.head.num_features
+        def make_block(width: int, stride: int, drop_path: float) -> nn.Module:
+            return CPUBoneBlock(
+                width, expand_ratio, norm_layer, act_layer, fused_conv, expand_groups, stride, attn_mlp_ratio,
+                small_kernels, attn_upsample, proj_drop_rate, drop_path, local_mbconv_norm)
+
+        self.add_body(
+            ConvLayer(in_chans, width_list[0], stride=2, **layers), width_list, depth_list, drop_path_rate,
+            stem_expand_ratio, expand_ratio, downsample_expand_ratios, conv, partial(conv, fused=fused_downsample),
+            make_block)
+        self.head = ClsHead(self.num_features, head_widths, num_classes, global_pool, drop_rate, **layers)
         self.init_weights()
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
@@ -335,13 +275,10 @@ class CPUBone(ImageModel):
         return super().group_matcher(coarse=True)
 
 
-CPUBone.classifier_path = "head.classifier"
-
-
 def _sizes(width: int, *depths: int, **kwargs: Any) -> dict[str, Any]:
-    return dict(width_list=[width * 2**i for i in range(5)], depth_list=list(depths), fused_conv=True,
-                fused_downsample=True, attn_mlp_ratio=4, expand_groups=2, small_kernels=True, attn_upsample="nearest",
-                **kwargs)
+    return dict(
+        width_list=[width * 2**i for i in range(5)], depth_list=list(depths), fused_conv=True, fused_downsample=True,
+        attn_mlp_ratio=4, expand_groups=2, small_kernels=True, attn_upsample="nearest", **kwargs)
 
 
 _ALL, _DEPTH = dict(local_mbconv_norm="all"), dict(local_mbconv_norm="depth_proj")
@@ -360,16 +297,11 @@ register_model.variants(__name__, CPUBone, {
 })
 
 
-# --- foreign checkpoints
-
-
 def remap_legacy_state_dict(state_dict: StateDict) -> StateDict:
     """A state dict in the authors' layout, where lists are "op_list", with our keys."""
     return rename_keys(
-        state_dict, (r"\.conv_proj\.0\.", ".conv_proj.conv."), (r"\.conv_proj\.1\.", ".conv_proj.norm."),
-        (r"\.pwise\.0\.", ".pwise."), (r"^head\.op_list\.0\.", "head.in_conv."),
-        (r"^head\.op_list\.2\.", "head.pre_classifier."), (r"^head\.op_list\.3\.", "head.classifier."),
-        (r"^backbone\.input_stem\.", "stem."), (r"^backbone\.stages\.", "stages."), (r"\.op_list\.", "."))
+        state_dict, (r"^head\.op_list\.0\.", "head.in_conv."), (r"^head\.op_list\.2\.", "head.pre_classifier."),
+        (r"^head\.op_list\.3\.", "head.classifier."), *lowformer.AUTHORS_NAMES)
 
 
 def _from_authors(state_dict: StateDict, model: nn.Module) -> StateDict:
@@ -384,5 +316,4 @@ def _from_authors(state_dict: StateDict, model: nn.Module) -> StateDict:
 
 
 CPUBone.key_maps = (
-    KeyMap("cpubone", lambda keys: any(key.startswith("backbone.input_stem.") for key in keys), _from_authors),
-)
+    KeyMap("cpubone", lambda keys: any(key.startswith("backbone.input_stem.") for key in keys), _from_authors),)

@@ -35,6 +35,8 @@ class Distilled(ImageModel):
         return x, x
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        if self._modules["head_dist"] is None:  # a family may do without
+            return super().forward_head(x, pre_logits)
         own, distilled = self.classifier_inputs(x)
         if pre_logits:
             return own if distilled is own else (own + distilled) / 2

@@ -17,15 +17,15 @@ from torch import Tensor, nn
 from ..layers.activations import ActLayer, get_act_layer
 from ..layers.conv import create_conv2d
 from ..layers.drop import DropPath, drop_path_rates
-from ..layers.helpers import placeable
+from ..layers.helpers import Module
 from ..layers.mlp import Mlp
 from ..layers.norm import LayerNorm2d
 from ..layers.pool import ClassifierHead, NormMlpClassifierHead
 from ..layers.stage import Stage
-from ..layers.weight_init import trunc_normal_tf_
+from ..layers.weight_init import init_zero_bias, trunc_normal_tf_
 from ..registry import register_model
 from . import xcit
-from .base import Flow, ImageModel, KeyMap, StateDict, Step, rename_keys
+from .base import Flow, ImageModel, KeyMap, StateDict
 
 if TYPE_CHECKING:
     from ._variants.edgenext import *
@@ -50,7 +50,7 @@ class CrossCovarianceAttn(xcit.XCA):
         return {"temperature"}
 
 
-class _Scaled(nn.Module):
+class _Scaled(Module):
     """A block whose own parameters, those that it has, are scales of branches."""
 
     ls_init_value: float
@@ -73,12 +73,8 @@ def _scale(x: Tensor, gamma: Any) -> Tensor:
 
 
 class ConvBlock(_Scaled):
-    """Depthwise convolution, norm and MLP, with a shortcut: that is of what is convolved where the shape changes.
+    """Depthwise convolution, norm and MLP; the shortcut is of what is convolved, where that has another shape."""
 
-    Shapes: (B, dim, H, W) -> (B, dim_out, H / stride, W / stride). Keys `gamma`, `conv_dw`, `norm`, `mlp`.
-    """
-
-    @placeable
     def __init__(
         self, dim: int, dim_out: int | None = None, kernel_size: int = 7, stride: int = 1, conv_bias: bool = True,
         expand_ratio: float = 4, ls_init_value: float = 1e-6, norm_layer: Layer = _LayerNorm,
@@ -88,8 +84,7 @@ class ConvBlock(_Scaled):
         out = dim_out or dim
         self.shortcut_after_dw = stride > 1 or dim != out
         self.conv_dw = create_conv2d(dim, out, kernel_size, stride=stride, depthwise=True, bias=conv_bias)
-        self.norm = norm_layer(out)
-        self.mlp = Mlp(out, int(expand_ratio * out), act_layer=act_layer)
+        self.norm, self.mlp = norm_layer(out), Mlp(out, int(expand_ratio * out), act_layer=act_layer)
         self.add_scales(ls_init_value, out, "gamma")
         self.drop_path = DropPath(drop_path)
 
@@ -100,12 +95,8 @@ class ConvBlock(_Scaled):
 
 
 class SplitTransposeBlock(_Scaled):
-    """Groups of channels, convolved one after the other (Res2Net), then attention across channels, and an MLP.
+    """Groups of channels, convolved in turn (Res2Net), attention across channels, MLP: (B, dim, H, W) -> same."""
 
-    Shapes: (B, dim, H, W) -> same. Keys `gamma_xca`, `gamma`, `convs`, `pos_embd`, `norm_xca`, `xca`, `norm`, `mlp`.
-    """
-
-    @placeable
     def __init__(
         self, dim: int, num_scales: int = 1, num_heads: int = 8, expand_ratio: float = 4, use_pos_emb: bool = True,
         conv_bias: bool = True, qkv_bias: bool = True, ls_init_value: float = 1e-6, norm_layer: Layer = _LayerNorm,
@@ -120,8 +111,7 @@ class SplitTransposeBlock(_Scaled):
         self.pos_embd = PositionalEncodingFourier(dim=dim) if use_pos_emb else None
         self.norm_xca = norm_layer(dim)
         self.xca = CrossCovarianceAttn(dim, num_heads, qkv_bias, attn_drop, proj_drop)
-        self.norm = norm_layer(dim, eps=1e-6)
-        self.mlp = Mlp(dim, int(expand_ratio * dim), act_layer=act_layer)
+        self.norm, self.mlp = norm_layer(dim, eps=1e-6), Mlp(dim, int(expand_ratio * dim), act_layer=act_layer)
         self.add_scales(ls_init_value, dim, "gamma_xca", "gamma")
         self.drop_path = DropPath(drop_path)
 
@@ -140,12 +130,8 @@ class SplitTransposeBlock(_Scaled):
 
 
 class EdgeNeXtStage(Stage):
-    """Downsampling, unless the first block does it, `ConvBlock`s, and `num_global_blocks` of the other kind.
+    """Downsampling, unless the first block does it, `ConvBlock`s, and `num_global_blocks` of the other kind."""
 
-    Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride).
-    """
-
-    @placeable
     def __init__(
         self, in_chs: int, out_chs: int, stride: int = 2, depth: int = 2, num_global_blocks: int = 1,
         num_heads: int = 4, scales: int = 2, kernel_size: int = 7, expand_ratio: float = 4, use_pos_emb: bool = False,
@@ -185,10 +171,8 @@ class EdgeNeXt(ImageModel):
         head_init_scale: Factor on the head's initial weights.
         expand_ratio: Hidden channels of the MLPs per channel.
         downsample_block: The first block of a stage downsamples.
-        conv_bias: Biases of convolutions.
         stem_type: "patch" (4 x 4) or "overlap" (9 x 9).
         head_norm_first: Normalise before pooling instead of after.
-        act_layer: Activation.
 
     Raises:
         ValueError: Unknown stem or pooling, not a number for each stage, or one group of channels.
@@ -220,36 +204,31 @@ class EdgeNeXt(ImageModel):
         norm, act = partial(LayerNorm2d, eps=1e-6), get_act_layer(act_layer)
         side, padding = (4, 0) if stem_type == "patch" else (9, 4)
         self.stem = nn.Sequential(nn.Conv2d(in_chans, dims[0], side, 4, padding, bias=conv_bias), norm(dims[0]))
-        self.stages = nn.Sequential()
-        for i, rates in enumerate(drop_path_rates(drop_path_rate, depths)):
-            self.stages.append(EdgeNeXtStage(
+        self.stages = nn.Sequential(*(
+            EdgeNeXtStage(
                 dims[max(i - 1, 0)], dims[i], 2 if i else 1, depths[i], global_block_counts[i], heads[i], d2_scales[i],
                 kernel_sizes[i], expand_ratio, use_pos_emb[i], downsample_block, conv_bias, ls_init_value, rates, norm,
-                _LayerNorm, act))
-        self.flow = Flow(stem=[Step("stem")], tail=[Step("norm_pre")],
-                         stages=[Step(f"stages.{i}", dim, 4 * 2**i) for i, dim in enumerate(dims)])
+                _LayerNorm, act)
+            for i, rates in enumerate(drop_path_rates(drop_path_rate, depths))))
+        self.flow = Flow.of_stages(dims, tail=["norm_pre"])
         self.num_features = dims[-1]
         self.norm_pre = norm(dims[-1]) if head_norm_first else nn.Identity()
         self.head = ClassifierHead(dims[-1], num_classes, global_pool, drop_rate) if head_norm_first else \
             NormMlpClassifierHead(dims[-1], num_classes, None, global_pool, drop_rate, norm)
-        self.head_hidden_size = self.head.num_features
         self.init_weights()
 
     def init_module(self, name: str, module: nn.Module) -> None:
         super().init_module(name, module)
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             scale = self.head_init_scale if isinstance(module, nn.Linear) and name.startswith("head.") else 1.0
-            trunc_normal_tf_(module.weight, std=0.02)
-            module.weight.mul_(scale)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+            trunc_normal_tf_(module.weight, std=0.02).mul_(scale)
+            init_zero_bias(module)
 
     def fit_state_dict(self, state_dict: StateDict) -> StateDict:
         """Linear layers of other code that are 1x1 convolutions here, or the reverse."""
         own = self.state_dict()
         return {key: value.reshape(own[key].shape) if key in own and own[key].numel() == value.numel() else value
                 for key, value in state_dict.items()}
-
 
 
 register_model.variants(__name__, EdgeNeXt, {
@@ -261,12 +240,8 @@ register_model.variants(__name__, EdgeNeXt, {
 })
 
 
-def _from_authors(state_dict: StateDict, model: nn.Module) -> StateDict:
-    """ConvNeXt's names."""
-    return rename_keys(
-        state_dict, (r"^downsample_layers\.0\.", "stem."), (r"^downsample_layers\.(\d+)\.", r"stages.\1.downsample."),
-        (r"^stages\.(\d+)\.(\d+)\.", r"stages.\1.blocks.\2."), (r"\.dwconv\.", ".conv_dw."),
-        (r"\.pwconv(\d)\.", r".mlp.fc\1."), (r"^head\.", "head.fc."), (r"^norm\.", "head.norm."))
-
-
-EdgeNeXt.key_maps = (KeyMap("authors", lambda keys: "downsample_layers.0.0.weight" in keys, _from_authors),)
+EdgeNeXt.key_maps = (KeyMap.renaming(  # ConvNeXt's names
+    "authors", "downsample_layers.0.0.weight", (r"^downsample_layers\.0\.", "stem."),
+    (r"^downsample_layers\.(\d+)\.", r"stages.\1.downsample."), (r"^stages\.(\d+)\.(\d+)\.", r"stages.\1.blocks.\2."),
+    (r"\.dwconv\.", ".conv_dw."), (r"\.pwconv(\d)\.", r".mlp.fc\1."), (r"^head\.", "head.fc."),
+    (r"^norm\.", "head.norm.")),)

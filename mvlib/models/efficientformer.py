@@ -9,7 +9,8 @@ teacher, by a second classifier, see `Distilled`. Attention knows maps of 7 x 7:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Sequence, Sized
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -17,14 +18,14 @@ from torch import Tensor, nn
 
 from ..layers.activations import ActLayer, get_act_layer
 from ..layers.drop import DropPath, drop_path_rates
-from ..layers.helpers import placeable, to_2tuple
+from ..layers.helpers import Module, Sequential, extend_tuple, to_2tuple
 from ..layers.mlp import LayerScale, LayerScale2d, Mlp
 from ..layers.norm import NormLayer, get_norm_layer
 from ..layers.rel_pos import OffsetBiases
 from ..layers.stage import Stage
 from ..layers.weight_init import init_trunc_normal
 from ..registry import register_model
-from .base import Flow, Inits, KeyMap, StateDict, Step, Tap
+from .base import Flow, Inits, KeyMap, StateDict, Step, Tap, rename_keys
 from .distilled import Distilled
 
 if TYPE_CHECKING:
@@ -39,13 +40,8 @@ EfficientFormer_depth = {"l1": (3, 2, 6, 4), "l3": (4, 4, 12, 6), "l7": (6, 6, 1
 
 
 class Attention(OffsetBiases):
-    """Attention with a bias for each distance. Shapes: (B, N, dim) -> same, N tokens on a map of `resolution`.
+    """Attention with a bias for each distance: (B, N, dim) -> same; ValueError where N is not that of `resolution`."""
 
-    Raises:
-        ValueError: There are more or fewer tokens.
-    """
-
-    @placeable
     def __init__(
         self, dim: int = 384, key_dim: int = 32, num_heads: int = 8, attn_ratio: float = 4,
         resolution: int | tuple[int, int] = 7,
@@ -72,10 +68,9 @@ def _check_count(x: Tensor, size: tuple[int, int]) -> Tensor:
     return x
 
 
-class Stem4(nn.Sequential):
+class Stem4(Sequential):
     """Two strided convolutions. Shapes: (B, in_chs, H, W) -> (B, out_chs, H / 4, W / 4)."""
 
-    @placeable
     def __init__(
         self, in_chs: int, out_chs: int, act_layer: Layer = nn.ReLU, norm_layer: Layer = nn.BatchNorm2d
     ) -> None:
@@ -87,10 +82,9 @@ class Stem4(nn.Sequential):
             self.add_module(f"act{i}", act_layer())
 
 
-class Downsample(nn.Module):
+class Downsample(Sequential):
     """A strided convolution and a norm. Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride)."""
 
-    @placeable
     def __init__(
         self, in_chs: int, out_chs: int, kernel_size: int = 3, stride: int = 2, padding: int | None = None,
         norm_layer: Layer = nn.BatchNorm2d,
@@ -98,9 +92,6 @@ class Downsample(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(in_chs, out_chs, kernel_size, stride, kernel_size // 2 if padding is None else padding)
         self.norm = norm_layer(out_chs)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.conv(x))
 
 
 class Flat(nn.Module):
@@ -121,42 +112,34 @@ class Pooling(nn.Module):
         return self.pool(x) - x
 
 
-class ConvMlpWithNorm(nn.Module):
+class ConvMlpWithNorm(Module):
     """Two 1x1 convolutions, each with a norm. Shapes: (B, in_features, H, W) -> (B, out_features, H, W)."""
 
-    @placeable
     def __init__(
         self, in_features: int, hidden_features: int | None = None, out_features: int | None = None,
         act_layer: Layer = nn.GELU, norm_layer: Layer | None = nn.BatchNorm2d, drop: float = 0.0,
     ) -> None:
         super().__init__()
-        out_features, hidden_features = out_features or in_features, hidden_features or in_features
-        self.fc1 = nn.Conv2d(in_features, hidden_features, 1)
-        self.norm1 = norm_layer(hidden_features) if norm_layer else nn.Identity()
-        self.act = act_layer()
-        self.fc2 = nn.Conv2d(hidden_features, out_features, 1)
-        self.norm2 = norm_layer(out_features) if norm_layer else nn.Identity()
-        self.drop = nn.Dropout(drop)
+        norm, out, hidden = norm_layer or nn.Identity, out_features or in_features, hidden_features or in_features
+        self.fc1, self.norm1, self.act = nn.Conv2d(in_features, hidden, 1), norm(hidden), act_layer()
+        self.fc2, self.norm2, self.drop = nn.Conv2d(hidden, out, 1), norm(out), nn.Dropout(drop)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.drop(self.act(self.norm1(self.fc1(x))))
         return self.drop(self.norm2(self.fc2(x)))
 
 
-class MetaBlock1d(nn.Module):
+class MetaBlock1d(Module):
     """Attention and an MLP, each with norm, scale and shortcut. Shapes: (B, 49, dim) -> same."""
 
-    @placeable
     def __init__(
         self, dim: int, mlp_ratio: float = 4.0, act_layer: Layer = nn.GELU, norm_layer: Layer = nn.LayerNorm,
         proj_drop: float = 0.0, drop_path: float = 0.0, layer_scale_init_value: float = 1e-5,
     ) -> None:
         super().__init__()
-        self.norm1 = norm_layer(dim)
-        self.token_mixer = Attention(dim)
+        self.norm1, self.token_mixer = norm_layer(dim), Attention(dim)
         self.ls1, self.drop_path1 = LayerScale(dim, layer_scale_init_value), DropPath(drop_path)
-        self.norm2 = norm_layer(dim)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop)
+        self.norm2, self.mlp = norm_layer(dim), Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop)
         self.ls2, self.drop_path2 = LayerScale(dim, layer_scale_init_value), DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -164,10 +147,9 @@ class MetaBlock1d(nn.Module):
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
 
 
-class MetaBlock2d(nn.Module):
+class MetaBlock2d(Module):
     """Pooling and an MLP, each with scale and shortcut. Shapes: (B, dim, H, W) -> same."""
 
-    @placeable
     def __init__(
         self, dim: int, pool_size: int = 3, mlp_ratio: float = 4.0, act_layer: Layer = nn.GELU,
         norm_layer: Layer = nn.BatchNorm2d, proj_drop: float = 0.0, drop_path: float = 0.0,
@@ -185,12 +167,8 @@ class MetaBlock2d(nn.Module):
 
 
 class EfficientFormerStage(Stage):
-    """Downsampling and blocks, the last `num_vit` of them of attention: those take and give tokens.
+    """Downsampling, and blocks of maps, the last `num_vit` of attention among tokens, which these take and give."""
 
-    Shapes: (B, dim, H, W) -> (B, dim_out, H / 2, W / 2), or (B, H / 2 * W / 2, dim_out).
-    """
-
-    @placeable
     def __init__(
         self, dim: int, dim_out: int, depth: int, downsample: bool = True, num_vit: int = 1, pool_size: int = 3,
         mlp_ratio: float = 4.0, act_layer: Layer = nn.GELU, norm_layer: Layer = nn.BatchNorm2d,
@@ -198,12 +176,10 @@ class EfficientFormerStage(Stage):
         layer_scale_init_value: float = 1e-5,
     ) -> None:
         super().__init__()
-        if dim != dim_out and not downsample:
-            raise ValueError(f"a stage without downsample keeps its {dim} channels, they cannot become {dim_out}")
+        self.check_channels(dim, dim_out, downsample)
         self.downsample = Downsample(dim, dim_out, norm_layer=norm_layer) if downsample else nn.Identity()
-        rates = drop_path if isinstance(drop_path, Sequence) else (drop_path,) * depth
         self.blocks = nn.Sequential()
-        for i, rate in enumerate(rates[:depth]):
+        for i, rate in enumerate(extend_tuple(drop_path, depth)):
             if i == max(depth - num_vit, 0):
                 self.blocks.append(Flat())
             end = (proj_drop, rate, layer_scale_init_value)
@@ -211,7 +187,36 @@ class EfficientFormerStage(Stage):
                                else MetaBlock2d(dim_out, pool_size, mlp_ratio, act_layer, norm_layer, *end))
 
 
-class EfficientFormer(Distilled):
+class BaseEfficientFormer(Distilled):
+    """What both versions have in common: stages of a stem, a norm, and two classifiers."""
+
+    tap_norm: ClassVar[str] = "last"
+    pools: ClassVar[tuple[str, ...]] = ("avg", "")
+    inits: ClassVar[Inits] = {nn.Linear: init_trunc_normal}
+    undecayed: ClassVar[str] = r"attention_biases$"
+
+    def begin(self, num_classes: int, in_chans: int, global_pool: str, dims: Sequence[int], *others: Sized) -> None:
+        """What the constructor of a version begins with; `others` have a value for each stage, too."""
+        super(Distilled, self).__init__()  # not its own, which adds a classifier to a model that is complete
+        if any(len(values) != len(dims) for values in others):
+            raise ValueError(f"depths, embed_dims, downsamples and mlp_ratios are one for each stage, not {dims} and "
+                             f"{', '.join(map(str, others))}")
+        self.num_classes, self.in_chans, self.num_stages = num_classes, in_chans, len(dims)
+        self.num_features = self.head_hidden_size = dims[-1]
+        self.set_global_pool(global_pool)
+
+    def end(self, norm: nn.Module, drop_rate: float, distillation: bool = True) -> None:
+        """What it ends with."""
+        self.norm, self.head_drop = norm, nn.Dropout(drop_rate)
+        self.head = self.make_classifier(self.num_classes)
+        self.register_module("head_dist", self.make_classifier(self.num_classes) if distillation else None)
+        self.init_weights()
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        return dict(stem=r"^stem", blocks=[(r"^stages\.(\d+)", None), (r"^norm", (99999,))])
+
+
+class EfficientFormer(BaseEfficientFormer):
     """A stem of stride 4, stages of pooling, the last with attention, and two classifiers.
 
     Shapes: (B, in_chans, 224, 224) -> (B, num_classes); features (B, 49, embed_dims[-1]), taps are maps.
@@ -221,21 +226,15 @@ class EfficientFormer(Distilled):
         global_pool: "avg", or "" for none.
         downsamples: Whether a stage begins with downsampling; all but the first unless given.
         num_vit: Blocks of attention, the last ones of the last stage.
-        mlp_ratios: Hidden channels of the MLPs per channel.
+        mlp_ratios: Hidden channels of the MLPs per channel; `proj_drop_rate` is their dropout.
         pool_size: Side of the neighbourhood that is pooled.
         layer_scale_init_value: Initial value of the branches' scales.
-        act_layer, norm_layer, norm_layer_cl: Activation, norm of maps, norm of tokens.
-        drop_rate: Dropout before the classifiers.
-        proj_drop_rate: Dropout in the MLPs.
+        norm_layer, norm_layer_cl: Norm of maps, and of tokens.
         img_size: Taken as timm takes it, and without effect.
 
     Raises:
         ValueError: Unknown pooling, or not a number for each stage; from `forward`, images of another size.
     """
-
-    tap_norm: ClassVar[str] = "last"
-    pools: ClassVar[tuple[str, ...]] = ("avg", "")
-    inits: ClassVar[Inits] = {nn.Linear: init_trunc_normal}
 
     def __init__(
         self, depths: Sequence[int] = (3, 2, 6, 4), embed_dims: Sequence[int] = (48, 96, 224, 448), in_chans: int = 3,
@@ -244,38 +243,25 @@ class EfficientFormer(Distilled):
         norm_layer: NormLayer = nn.BatchNorm2d, norm_layer_cl: NormLayer = nn.LayerNorm, drop_rate: float = 0.0,
         proj_drop_rate: float = 0.0, drop_path_rate: float = 0.0, img_size: int | tuple[int, int] | None = None,
     ) -> None:
-        super(Distilled, self).__init__()  # not its own, which adds a classifier to a model that is complete
         downsamples = downsamples or (False,) + (True,) * (len(depths) - 1)
-        if not len(depths) == len(embed_dims) == len(downsamples):
-            raise ValueError(f"depths {depths}, embed_dims {embed_dims} and downsamples are one for each stage")
-        self.num_classes, self.in_chans, self.num_stages = num_classes, in_chans, len(depths)
-        self.num_features = self.head_hidden_size = embed_dims[-1]
-        self.set_global_pool(global_pool)
+        self.begin(num_classes, in_chans, global_pool, embed_dims, depths, downsamples)
         act, norm, norm_cl = get_act_layer(act_layer), get_norm_layer(norm_layer), get_norm_layer(norm_layer_cl)
         self.stem = Stem4(in_chans, embed_dims[0], norm_layer=norm)
-        self.stages = nn.Sequential()
-        self.flow = Flow(stem=[Step("stem")], stages=[], tail=[Step("norm")])
-        for i, rates in enumerate(drop_path_rates(drop_path_rate, depths)):
-            is_last = i == len(depths) - 1
-            self.stages.append(EfficientFormerStage(
-                embed_dims[max(i - 1, 0)], embed_dims[i], depths[i], downsamples[i], num_vit if is_last else 0,
-                pool_size, mlp_ratios, act, norm, norm_cl, proj_drop_rate, rates, layer_scale_init_value))
-            self.flow.stages.append(Step(f"stages.{i}", embed_dims[i], 4 * 2**i))
-        if num_vit == 0:
-            self.flow.tail.insert(0, Step("to_tokens"))
-        self.norm = norm_cl(embed_dims[-1])
-        self.head_drop = nn.Dropout(drop_rate)
-        self.head = self.make_classifier(num_classes)
-        self.head_dist = self.make_classifier(num_classes)
-        self.init_weights()
+        self.stages = nn.Sequential(*(
+            EfficientFormerStage(
+                embed_dims[max(i - 1, 0)], embed_dims[i], depths[i], downsamples[i],
+                num_vit if i == len(depths) - 1 else 0, pool_size, mlp_ratios, act, norm, norm_cl, proj_drop_rate,
+                rates, layer_scale_init_value)
+            for i, rates in enumerate(drop_path_rates(drop_path_rate, depths))))
+        self.flow = Flow.of_stages(embed_dims, tail=["norm"] if num_vit else ["to_tokens", "norm"])
+        self.end(norm_cl(embed_dims[-1]), drop_rate)
 
     def to_tokens(self, x: Tensor) -> Tensor:
         return x.flatten(2).transpose(1, 2)
 
     def pool(self, x: Tensor) -> Tensor:
-        if not self.global_pool:
-            return x
-        return x.mean(dim=1) if len(self.flow.stages) == self.num_stages else x.mean(dim=(2, 3))  # pruned: it is a map
+        is_map = len(self.flow.stages) < self.num_stages and self.flow.tail[:1] != [Step("to_tokens")]  # pruned
+        return x.mean(dim=(2, 3) if is_map else 1) if self.global_pool else x
 
     def tap_grid(self, tap: Tap, image_size: Sequence[int] | None) -> tuple[int, int] | None:
         return None if image_size is None else to_2tuple(-(-side // tap.reduction) for side in image_size)
@@ -285,12 +271,6 @@ class EfficientFormer(Distilled):
             x = x.transpose(1, 2).unflatten(2, grid)
         return super()._format_tap(x, grid, output_fmt, prefix)
 
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        return dict(stem=r"^stem", blocks=[(r"^stages\.(\d+)", None), (r"^norm", (99999,))])
-
-    def no_weight_decay(self) -> set[str]:
-        return {name for name, _ in self.named_parameters() if name.endswith("attention_biases")}
-
 
 register_model.variants(__name__, EfficientFormer, {
     f"efficientformer_{size}": dict(
@@ -299,25 +279,28 @@ register_model.variants(__name__, EfficientFormer, {
 })
 
 
+def split_network(state_dict: StateDict, names: dict[str, str]) -> StateDict:
+    """Our keys for those of files in which blocks and downsampling, which has a `proj`, are one list, `network`.
+
+    `names` are ours for parts of it that are no blocks; all end with a dot.
+    """
+    found = (re.match(r"network\.(\d+)\.proj\.", key) for key in state_dict)
+    ends = sorted({int(match[1]) for match in found if match})
+
+    def rename(match: re.Match[str]) -> str:
+        return f"stages.{bisect_right(ends, int(match[1]))}." + names.get(match[2], f"blocks.{match[2]}")
+
+    return rename_keys(state_dict, (rf"^network\.(\d+)\.({'|'.join(map(re.escape, names))}|\d+\.)", rename))
+
+
+_STEM = {"0": "conv1", "1": "norm1", "3": "conv2", "4": "norm2"}
+
+
 def _from_authors(state_dict: StateDict, model: nn.Module) -> StateDict:
-    """Theirs have blocks and downsampling in one list."""
-    found = (re.match(r"network\.(\d+)\.proj\.weight", key) for key in state_dict)
-    downsampling = sorted(int(match[1]) for match in found if match)
-
-    def rename(key: str) -> str:
-        match = re.match(r"network\.(\d+)\.(.*)", key)
-        if match:
-            stage = sum(index <= int(match[1]) for index in downsampling)
-            part = match[2]
-            for theirs, ours in ((r"^proj\.", "downsample.conv."), (r"^norm\.", "downsample.norm."),
-                                 (r"^(\d)", r"blocks.\1")):
-                part = re.sub(theirs, ours, part)
-            key = f"stages.{stage}.{part}"
-        for theirs, ours in (("0", "conv1"), ("1", "norm1"), ("3", "conv2"), ("4", "norm2")):
-            key = key.replace(f"patch_embed.{theirs}.", f"stem.{ours}.")
-        return re.sub(r"layer_scale_(\d)", r"ls\1.gamma", key).replace("dist_head.", "head_dist.")
-
-    return {rename(key): value for key, value in state_dict.items()}
+    return rename_keys(
+        split_network(state_dict, {"proj.": "downsample.conv.", "norm.": "downsample.norm."}),
+        (r"^patch_embed\.(\d)\.", lambda match: f"stem.{_STEM[match[1]]}."), (r"layer_scale_(\d)", r"ls\1.gamma"),
+        (r"^dist_head\.", "head_dist."))
 
 
 EfficientFormer.key_maps = (KeyMap("authors", lambda keys: "patch_embed.0.weight" in keys, _from_authors),)

@@ -19,16 +19,15 @@ from torch import Tensor, nn
 from ..layers.activations import ActLayer, get_act_layer
 from ..layers.conv import ConvNormAct, create_conv2d
 from ..layers.drop import DropPath, drop_path_rates
-from ..layers.helpers import placeable, to_2tuple, to_ntuple
+from ..layers.helpers import Module, Sequential, to_2tuple, to_ntuple
 from ..layers.mlp import LayerScale2d
 from ..layers.norm import NormLayer, create_norm_layer, get_norm_layer
 from ..layers.rel_pos import OffsetBiases
 from ..layers.stage import Stage
-from ..layers.weight_init import init_trunc_normal
 from ..layers.window import check_map
 from ..registry import register_model
-from .base import Flow, Inits, Step
-from .distilled import Distilled
+from .base import Flow, Step
+from .efficientformer import BaseEfficientFormer
 
 if TYPE_CHECKING:
     from ._variants.efficientformer_v2 import *
@@ -51,14 +50,12 @@ EfficientFormer_expansion_ratios = {  # of stages, or of each block
 }
 
 
-class ConvNorm(nn.Module):
+class ConvNorm(Sequential):
     """A convolution and a norm; keys `conv`, `bn`. Shapes: (B, in_channels, H, W) -> (B, out_channels, H', W')."""
 
-    @placeable
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int] = 1,
-        stride: int | tuple[int, int] = 1, padding: int | tuple[int, int] | str = "", dilation: int = 1,
-        groups: int = 1, bias: bool = True, norm_layer: NormLayer = "batchnorm2d",
+        self, in_channels: int, out_channels: int, kernel_size: Size = 1, stride: Size = 1, padding: Size | str = "",
+        dilation: int = 1, groups: int = 1, bias: bool = True, norm_layer: NormLayer = "batchnorm2d",
         norm_kwargs: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -66,20 +63,13 @@ class ConvNorm(nn.Module):
                                   dilation=dilation, groups=groups, bias=bias)
         self.bn = create_norm_layer(norm_layer, out_channels, **(norm_kwargs or {}))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.bn(self.conv(x))
-
 
 class Attention2d(OffsetBiases):
     """Attention of a map, whose heads are mixed before and after the softmax, plus a convolution of the values.
 
-    Shapes: (B, dim, *resolution) -> same; with `stride` the map is that many times smaller within.
-
-    Raises:
-        ValueError: From `forward`, a map of another size.
+    Shapes: (B, dim, *resolution) -> same, else a ValueError; with `stride` the map is that many times smaller within.
     """
 
-    @placeable
     def __init__(
         self, dim: int = 384, key_dim: int = 32, num_heads: int = 8, attn_ratio: float = 4, resolution: Size = 7,
         act_layer: Layer = nn.GELU, stride: int | None = None,
@@ -89,14 +79,10 @@ class Attention2d(OffsetBiases):
         keys, values = key_dim * num_heads, int(attn_ratio * key_dim) * num_heads
         self.stride_conv = ConvNorm(dim, dim, 3, stride, groups=dim) if stride else None
         self.upsample = nn.Upsample(scale_factor=stride, mode="bilinear") if stride else None
-        self.q = ConvNorm(dim, keys)
-        self.k = ConvNorm(dim, keys)
-        self.v = ConvNorm(dim, values)
+        self.q, self.k, self.v = (ConvNorm(dim, width) for width in (keys, keys, values))
         self.v_local = ConvNorm(values, values, 3, groups=values)
-        self.talking_head1 = nn.Conv2d(num_heads, num_heads, 1)
-        self.talking_head2 = nn.Conv2d(num_heads, num_heads, 1)
-        self.act = act_layer()
-        self.proj = ConvNorm(values, dim)
+        self.talking_head1, self.talking_head2 = (nn.Conv2d(num_heads, num_heads, 1) for _ in range(2))
+        self.act, self.proj = act_layer(), ConvNorm(values, dim)
         self.add_offset_biases(num_heads, _half(self.map_size, stride or 1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -122,13 +108,9 @@ def _half(size: tuple[int, int], stride: int = 2) -> tuple[int, int]:
     return math.ceil(size[0] / stride), math.ceil(size[1] / stride)
 
 
-class LocalGlobalQuery(nn.Module):
-    """Queries of every second pixel and what is around it.
+class LocalGlobalQuery(Module):
+    """Queries of every second pixel and what is around it: (B, in_dim, H, W) -> (B, out_dim, H / 2, W / 2)."""
 
-    Shapes: (B, in_dim, H, W) -> (B, out_dim, H / 2, W / 2).
-    """
-
-    @placeable
     def __init__(self, in_dim: int, out_dim: int) -> None:
         super().__init__()
         self.pool = nn.AvgPool2d(1, 2, 0)
@@ -140,13 +122,8 @@ class LocalGlobalQuery(nn.Module):
 
 
 class Attention2dDownsample(OffsetBiases):
-    """Attention of queries that lie half as dense. Shapes: (B, dim, *resolution) -> (B, out_dim, half of each side).
+    """Attention of queries half as dense: (B, dim, *resolution), else a ValueError -> (B, out_dim, half of each)."""
 
-    Raises:
-        ValueError: From `forward`, a map of another size.
-    """
-
-    @placeable
     def __init__(
         self, dim: int = 384, key_dim: int = 16, num_heads: int = 8, attn_ratio: float = 4, resolution: Size = 7,
         out_dim: int | None = None, act_layer: Layer = nn.GELU,
@@ -155,11 +132,9 @@ class Attention2dDownsample(OffsetBiases):
         keys, values = key_dim * num_heads, int(attn_ratio * key_dim) * num_heads
         self.num_heads, self.scale, self.resolution2 = num_heads, key_dim**-0.5, _half(to_2tuple(resolution))
         self.q = LocalGlobalQuery(dim, keys)
-        self.k = ConvNorm(dim, keys)
-        self.v = ConvNorm(dim, values)
+        self.k, self.v = ConvNorm(dim, keys), ConvNorm(dim, values)
         self.v_local = ConvNorm(values, values, 3, stride=2, groups=values)
-        self.act = act_layer()
-        self.proj = ConvNorm(values, out_dim or dim)
+        self.act, self.proj = act_layer(), ConvNorm(values, out_dim or dim)
         self.add_offset_biases(num_heads, resolution, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -171,13 +146,9 @@ class Attention2dDownsample(OffsetBiases):
         return self.proj(self.act(x + self.v_local(values)))
 
 
-class Downsample(nn.Module):
-    """A strided convolution, and attention beside it where `use_attn`; `resolution` is the map's size before it.
+class Downsample(Module):
+    """A strided convolution, and attention beside it where `use_attn`: (B, C, *resolution) -> (B, C', half)."""
 
-    Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride).
-    """
-
-    @placeable
     def __init__(
         self, in_chs: int, out_chs: int, kernel_size: Size = 3, stride: Size = 2, padding: Size = 1,
         resolution: Size = 7, use_attn: bool = False, act_layer: Layer = nn.GELU,
@@ -193,10 +164,9 @@ class Downsample(nn.Module):
         return self.conv(x) if self.attn is None else self.attn(x) + self.conv(x)
 
 
-class ConvMlpWithNorm(nn.Module):
+class ConvMlpWithNorm(Sequential):
     """Two 1x1 convolutions with norms, a depthwise one between them where `mid_conv`. Shapes: (B, C, H, W) -> same."""
 
-    @placeable
     def __init__(
         self, in_features: int, hidden_features: int | None = None, out_features: int | None = None,
         act_layer: Layer = nn.GELU, norm_layer: Layer = nn.BatchNorm2d, drop: float = 0.0, mid_conv: bool = False,
@@ -210,14 +180,10 @@ class ConvMlpWithNorm(nn.Module):
         self.fc2 = ConvNorm(width, out_features or in_features, norm_layer=norm_layer)
         self.drop2 = nn.Dropout(drop)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.drop2(self.fc2(self.drop1(self.mid(self.fc1(x)))))
 
-
-class EfficientFormerV2Block(nn.Module):
+class EfficientFormerV2Block(Module):
     """Attention where `use_attn`, and an MLP, each with scale and shortcut. Shapes: (B, dim, *resolution) -> same."""
 
-    @placeable
     def __init__(
         self, dim: int, mlp_ratio: float = 4.0, act_layer: Layer = nn.GELU, norm_layer: Layer = nn.BatchNorm2d,
         proj_drop: float = 0.0, drop_path: float = 0.0, layer_scale_init_value: float | None = 1e-5,
@@ -241,10 +207,9 @@ class EfficientFormerV2Block(nn.Module):
         return x + self.drop_path2(self.ls2(self.mlp(x)))
 
 
-class Stem4(nn.Sequential):
+class Stem4(Sequential):
     """Two strided convolutions. Shapes: (B, in_chs, H, W) -> (B, out_chs, H / 4, W / 4)."""
 
-    @placeable
     def __init__(
         self, in_chs: int, out_chs: int, act_layer: Layer = nn.GELU, norm_layer: Layer = nn.BatchNorm2d
     ) -> None:
@@ -256,12 +221,8 @@ class Stem4(nn.Sequential):
 
 
 class EfficientFormerV2Stage(Stage):
-    """Downsampling and blocks, the last `num_vit` with attention where `block_use_attn`.
+    """Downsampling and blocks, the last `num_vit` with attention where `block_use_attn`. Shapes as `Downsample`'s."""
 
-    Shapes: (B, dim, *resolution) -> (B, dim_out, half of each side).
-    """
-
-    @placeable
     def __init__(
         self, dim: int, dim_out: int, depth: int, resolution: Size = 7, downsample: bool = True,
         block_stride: int | None = None, downsample_use_attn: bool = False, block_use_attn: bool = False,
@@ -270,8 +231,7 @@ class EfficientFormerV2Stage(Stage):
         act_layer: Layer = nn.GELU, norm_layer: Layer = nn.BatchNorm2d,
     ) -> None:
         super().__init__()
-        if dim != dim_out and not downsample:
-            raise ValueError(f"a stage without downsample keeps its {dim} channels, they cannot become {dim_out}")
+        self.check_channels(dim, dim_out, downsample)
         size = to_2tuple(resolution)
         self.downsample = Downsample(dim, dim_out, resolution=size, use_attn=downsample_use_attn, act_layer=act_layer,
                                      norm_layer=norm_layer) if downsample else nn.Identity()
@@ -283,7 +243,7 @@ class EfficientFormerV2Stage(Stage):
             for i in range(depth)))
 
 
-class EfficientFormerV2(Distilled):
+class EfficientFormerV2(BaseEfficientFormer):
     """A stem of stride 4, four stages, and two classifiers.
 
     Shapes: (B, in_chans, *img_size) -> (B, num_classes); features (B, embed_dims[-1], H / 32, W / 32).
@@ -293,10 +253,8 @@ class EfficientFormerV2(Distilled):
         img_size: Side of the images, or (height, width): biases are made for it.
         global_pool: "avg", or "" for none.
         downsamples: Whether a stage begins with downsampling; all but the first unless given.
-        mlp_ratios: Hidden channels of the MLPs per channel, of all, of each stage, or of each block of it.
-        norm_layer, norm_eps, act_layer: Norm, its epsilon, and activation.
-        drop_rate: Dropout before the classifiers.
-        proj_drop_rate: Dropout in the MLPs.
+        mlp_ratios: Hidden channels of the MLPs per channel, of all, of each stage, or of each block of it;
+            `proj_drop_rate` is their dropout.
         layer_scale_init_value: Initial value of the branches' scales; None for no scales.
         num_vit: Blocks with attention, the last ones of the third and of each later stage.
         distillation: Whether there is a second classifier, that learns from a teacher.
@@ -306,9 +264,6 @@ class EfficientFormerV2(Distilled):
     """
 
     feature_form: ClassVar[str] = "flat"
-    tap_norm: ClassVar[str] = "last"
-    pools: ClassVar[tuple[str, ...]] = ("avg", "")
-    inits: ClassVar[Inits] = {nn.Linear: init_trunc_normal}
 
     def __init__(
         self, depths: Sequence[int], in_chans: int = 3, img_size: Size = 224, global_pool: str = "avg",
@@ -318,15 +273,10 @@ class EfficientFormerV2(Distilled):
         drop_path_rate: float = 0.0, layer_scale_init_value: float | None = 1e-5, num_vit: int = 0,
         distillation: bool = True,
     ) -> None:
-        super(Distilled, self).__init__()  # not its own, which adds a classifier to a model that is complete
         dims, count = embed_dims or (), len(depths)
         downsamples, ratios = downsamples or (False,) + (True,) * (count - 1), to_ntuple(count)(mlp_ratios)
-        if not count == len(dims) == len(downsamples) == len(ratios):
-            raise ValueError(f"depths {depths}, embed_dims {embed_dims}, downsamples and mlp_ratios are one for each "
-                             f"stage")
-        self.num_classes, self.in_chans, self.img_size = num_classes, in_chans, to_2tuple(img_size)
-        self.num_features = self.head_hidden_size = dims[-1]
-        self.set_global_pool(global_pool)
+        self.begin(num_classes, in_chans, global_pool, dims, depths, downsamples, ratios)
+        self.img_size = to_2tuple(img_size)
         norm, act = partial(get_norm_layer(norm_layer), eps=norm_eps), get_act_layer(act_layer)
         self.stem = Stem4(in_chans, dims[0], act, norm)
         self.stages = nn.Sequential()
@@ -339,30 +289,9 @@ class EfficientFormerV2(Distilled):
                 layer_scale_init_value, act, norm))
             reduction *= 2 if downsamples[i] else 1
             self.flow.stages.append(Step(f"stages.{i}", dims[i], reduction))
-        self.norm = norm(dims[-1])
-        self.head_drop = nn.Dropout(drop_rate)
-        self.head = self.make_classifier(num_classes)
-        if distillation:
-            self.head_dist = self.make_classifier(num_classes)
-        else:
-            self.register_module("head_dist", None)
+        self.end(norm(dims[-1]), drop_rate, distillation)
+        if not distillation:
             self.classifier_path = "head"  # type: ignore[assignment,misc]  # the class's are of both
-        self.init_weights()
-
-    def pool(self, x: Tensor) -> Tensor:
-        return x.mean(dim=(2, 3)) if self.global_pool else x
-
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Any:
-        if self._modules["head_dist"] is not None:
-            return super().forward_head(x, pre_logits)
-        x = self.head_drop(self.pool(x))
-        return x if pre_logits else self.head(x)
-
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        return dict(stem=r"^stem", blocks=[(r"^stages\.(\d+)", None), (r"^norm", (99999,))])
-
-    def no_weight_decay(self) -> set[str]:
-        return {name for name, _ in self.named_parameters() if name.endswith("attention_biases")}
 
 
 register_model.variants(__name__, EfficientFormerV2, {

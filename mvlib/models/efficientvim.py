@@ -15,14 +15,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..layers.branches import merge_norm, reparameterize
+from ..layers.branches import Fusable, merge_norm, reparameterize
 from ..layers.channel_attention import SqueezeExcite
 from ..layers.drop import DropPath, drop_path_rates
-from ..layers.helpers import placeable
+from ..layers.helpers import Module, Sequential
 from ..layers.norm import LayerNorm, LayerNorm2d
+from ..layers.weight_init import init_trunc_normal
 from ..registry import register_model
-from .base import Flow, ImageModel, Indices, StateDict, Step, take_indices
+from .base import Flow, ImageModel, Indices, Inits, StateDict, Step, take_indices
 
 if TYPE_CHECKING:
     from ._variants.efficientvim import *
@@ -32,25 +34,30 @@ __all__ = ["EfficientViM", "EfficientViMDistilled"]
 Layer = Callable[..., nn.Module]
 
 
-class _ConvLayer(nn.Module):
+class ConvLayer2d(Fusable):
     """Convolution without bias, norm and activation, those that there are; keys `conv`, `norm`.
 
-    `reparameterize()`, timm's `fuse`, makes a batch norm part of the convolution, in place.
+    Shapes: (B, in_dim, H, W) -> (B, out_dim, H', W'). A batch norm, whose weight begins with `bn_weight_init`, becomes
+    a part of the convolution by `reparameterize()`, timm's `fuse`, in place.
     """
 
-    def assemble(self, conv: nn.Module, norm: nn.Module | None, act_layer: Layer | None, weight: float) -> None:
-        """Add the parts; `weight` is the initial one of a batch norm."""
-        self.conv, self.norm = conv, norm
-        self.act = act_layer() if act_layer else None
-        if isinstance(norm, nn.modules.batchnorm._BatchNorm):
-            nn.init.constant_(norm.weight, weight)
+    conv_layer: ClassVar[Layer] = nn.Conv2d
+
+    def __init__(
+        self, in_dim: int, out_dim: int, kernel_size: int = 3, stride: int = 1, padding: int = 0, dilation: int = 1,
+        groups: int = 1, norm: Layer | None = nn.BatchNorm2d, act_layer: Layer | None = nn.ReLU,
+        bn_weight_init: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.conv = self.conv_layer(in_dim, out_dim, kernel_size, stride, padding, dilation, groups, bias=False)
+        self.norm, self.act = norm(out_dim) if norm else None, act_layer() if act_layer else None
+        if isinstance(self.norm, _BatchNorm):
+            nn.init.constant_(self.norm.weight, bn_weight_init)
 
     def reparameterize(self) -> nn.Module:
-        if isinstance(self.norm, nn.modules.batchnorm._BatchNorm):
+        if isinstance(self.norm, _BatchNorm):
             self.conv, self.norm = merge_norm(self.conv, self.norm), None
         return self
-
-    fuse = reparameterize
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv(x)
@@ -58,70 +65,45 @@ class _ConvLayer(nn.Module):
         return x if self.act is None else self.act(x)
 
 
-class ConvLayer1d(_ConvLayer):
-    """Of tokens, see `_ConvLayer`. Shapes: (B, in_dim, N) -> (B, out_dim, N')."""
+class ConvLayer1d(ConvLayer2d):
+    """The same of tokens: (B, in_dim, N) -> (B, out_dim, N')."""
 
-    @placeable
+    conv_layer: ClassVar[Layer] = nn.Conv1d
+
     def __init__(
         self, in_dim: int, out_dim: int, kernel_size: int = 3, stride: int = 1, padding: int = 0, dilation: int = 1,
         groups: int = 1, norm: Layer | None = nn.BatchNorm1d, act_layer: Layer | None = nn.ReLU,
         bn_weight_init: float = 1.0,
     ) -> None:
-        super().__init__()
-        self.assemble(nn.Conv1d(in_dim, out_dim, kernel_size, stride, padding, dilation, groups, bias=False),
-                      norm(out_dim) if norm else None, act_layer, bn_weight_init)
-
-
-class ConvLayer2d(_ConvLayer):
-    """Of maps, see `_ConvLayer`. Shapes: (B, in_dim, H, W) -> (B, out_dim, H', W')."""
-
-    @placeable
-    def __init__(
-        self, in_dim: int, out_dim: int, kernel_size: int = 3, stride: int = 1, padding: int = 0, dilation: int = 1,
-        groups: int = 1, norm: Layer | None = nn.BatchNorm2d, act_layer: Layer | None = nn.ReLU,
-        bn_weight_init: float = 1.0,
-    ) -> None:
-        super().__init__()
-        self.assemble(nn.Conv2d(in_dim, out_dim, kernel_size, stride, padding, dilation, groups, bias=False),
-                      norm(out_dim) if norm else None, act_layer, bn_weight_init)
+        super().__init__(
+            in_dim, out_dim, kernel_size, stride, padding, dilation, groups, norm, act_layer, bn_weight_init)
 
 
 def _depthwise(dim: int, weight: float = 1.0) -> ConvLayer2d:
     return ConvLayer2d(dim, dim, 3, padding=1, groups=dim, act_layer=None, bn_weight_init=weight)
 
 
-class Stem(nn.Module):
+class Stem(Sequential):
     """Four strided convolutions. Shapes: (B, in_dim, H, W) -> (B, dim, H / 16, W / 16)."""
 
-    @placeable
     def __init__(self, in_dim: int, dim: int) -> None:
         super().__init__()
         widths = (in_dim, dim // 8, dim // 4, dim // 2, dim)
         self.conv = nn.Sequential(*(
             ConvLayer2d(widths[i], widths[i + 1], 3, 2, 1, act_layer=nn.ReLU if i < 3 else None) for i in range(4)))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(x)
 
-
-class FFN(nn.Module):
+class FFN(Sequential):
     """Two 1x1 convolutions, `dim` channels between them. Shapes: (B, in_dim, H, W) -> same."""
 
-    @placeable
     def __init__(self, in_dim: int, dim: int) -> None:
         super().__init__()
         self.fc1 = ConvLayer2d(in_dim, dim, 1)
         self.fc2 = ConvLayer2d(dim, in_dim, 1, act_layer=None, bn_weight_init=0)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.fc1(x))
 
-
-class _Gated(nn.Module):
-    """Has depthwise convolutions `dwconv1` and `dwconv2` with a shortcut, which `reparameterize()` makes part of them.
-
-    `fused` says whether that is done; it is for evaluation.
-    """
+class _Gated(Fusable):
+    """Has depthwise convolutions with a shortcut, which `reparameterize()` makes part of them: then it is `fused`."""
 
     fused: bool = False
     dwconv1: ConvLayer2d
@@ -137,11 +119,7 @@ class _Gated(nn.Module):
 
     @torch.no_grad()
     def reparameterize(self) -> nn.Module:
-        """Merge all that can be merged, in place.
-
-        Raises:
-            RuntimeError: The module is in training.
-        """
+        """Merge all that can be merged, in place; RuntimeError where the module is in training."""
         if self.training:
             raise RuntimeError(f"{type(self).__name__} is merged for evaluation: call eval() first")
         if not self.fused:
@@ -155,13 +133,10 @@ class _Gated(nn.Module):
             reparameterize(self)
         return self
 
-    fuse = reparameterize
-
 
 class PatchMerging(_Gated):
     """Inverted bottleneck between depthwise convolutions. Shapes: (B, in_dim, H, W) -> (B, out_dim, H / 2, W / 2)."""
 
-    @placeable
     def __init__(self, in_dim: int, out_dim: int, ratio: float = 4.0) -> None:
         super().__init__()
         hidden = int(out_dim * ratio)
@@ -175,13 +150,12 @@ class PatchMerging(_Gated):
         return self.dwconv2(x) if self.fused else x + self.dwconv2(x)
 
 
-class HSMSSD(nn.Module):
+class HSMSSD(Module):
     """Mixer: pixels are summed up in `state_dim` hidden states, channels mixed among those, and pixels made of them.
 
-    Shapes: (B, dim, H, W) -> (B, dim, H, W), and the hidden states (B, dim, state_dim). `a_init_range` is that of `A`.
+    Shapes: (B, dim, H, W) -> same, and the hidden states (B, dim, state_dim). `a_init_range` is that of `A`.
     """
 
-    @placeable
     def __init__(
         self, dim: int, ssd_expand: float = 1.0, state_dim: int = 64, a_init_range: tuple[float, float] = (1.0, 16.0)
     ) -> None:
@@ -192,9 +166,8 @@ class HSMSSD(nn.Module):
         self.dw = ConvLayer2d(3 * state_dim, 3 * state_dim, 3, 1, 1, groups=3 * state_dim, **plain)
         self.hz_proj = ConvLayer1d(dim, 2 * self.d_inner, 1, **plain)
         self.out_proj = ConvLayer1d(self.d_inner, dim, 1, **plain)
-        self.A = nn.Parameter(torch.empty(state_dim))
+        self.A, self.D = nn.Parameter(torch.empty(state_dim)), nn.Parameter(torch.empty(1))
         self.act = nn.SiLU()
-        self.D = nn.Parameter(torch.empty(1))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -212,22 +185,16 @@ class HSMSSD(nn.Module):
 
 
 class EfficientViMBlock(_Gated):
-    """Convolution, mixer, convolution, MLP, each blended with its input by a gate for each channel; key `alpha`.
+    """Convolution, mixer, convolution, MLP, each blended with its input by a gate a channel. Shapes as `HSMSSD`'s."""
 
-    Shapes: (B, dim, H, W) -> same, and the mixer's hidden states (B, dim, state_dim).
-    """
-
-    @placeable
     def __init__(
         self, dim: int, mlp_ratio: float = 4.0, ssd_expand: float = 1.0, state_dim: int = 64, drop_path: float = 0.0
     ) -> None:
         super().__init__()
-        self.mixer = HSMSSD(dim, ssd_expand, state_dim)
-        self.norm = LayerNorm2d(dim, eps=1e-5)
+        self.mixer, self.norm = HSMSSD(dim, ssd_expand, state_dim), LayerNorm2d(dim, eps=1e-5)
         self.dwconv1, self.dwconv2 = _depthwise(dim, 0.0), _depthwise(dim, 0.0)
         self.ffn = FFN(dim, int(dim * mlp_ratio))
-        self.alpha = nn.Parameter(torch.empty(4, dim))
-        self.drop_path = DropPath(drop_path)
+        self.alpha, self.drop_path = nn.Parameter(torch.empty(4, dim)), DropPath(drop_path)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -249,13 +216,12 @@ class EfficientViMBlock(_Gated):
         return x + self.drop_path(gate * (new - x))
 
 
-class EfficientViMStage(nn.Module):
+class EfficientViMStage(Module):
     """Blocks, then downsampling. Shapes: (B, in_dim, H, W) -> three: as the input, (B, out_dim, H / 2, W / 2), hidden.
 
     The hidden states (B, in_dim, state_dim) are the last block's. Without `downsample` the second is the first.
     """
 
-    @placeable
     def __init__(
         self, in_dim: int, out_dim: int, depth: int, mlp_ratio: float = 4.0, downsample: Layer | None = None,
         ssd_expand: float = 1.0, state_dim: int = 64, drop_path: Sequence[float] | None = None,
@@ -288,10 +254,8 @@ class EfficientViM(ImageModel):
 
     Args:
         embed_dim, depths, state_dim: Channels, blocks and number of hidden states of each stage.
-        mlp_ratio: Hidden channels of the MLPs per channel.
-        ssd_expand: Channels that are mixed in the hidden states per channel.
+        mlp_ratio, ssd_expand: Hidden channels of the MLPs, and those that are mixed in the hidden states, per channel.
         global_pool: "avg", or "" for none, without a classifier.
-        drop_rate: Dropout before the classifiers.
 
     Raises:
         ValueError: Unknown pooling, a classifier without pooling, or not a number for each stage.
@@ -299,6 +263,9 @@ class EfficientViM(ImageModel):
 
     tap_norm: ClassVar[str] = "all"
     pools: ClassVar[tuple[str, ...]] = ("avg", "")
+    inits: ClassVar[Inits] = {nn.Linear: init_trunc_normal}
+    undecayed: ClassVar[str] = r"\.D$"
+    head_lists: ClassVar[tuple[str, ...]] = ("heads",)  # names of the lists of classifiers
 
     def __init__(
         self, in_chans: int = 3, num_classes: int = 1000, embed_dim: Sequence[int] = (128, 256, 512),
@@ -332,8 +299,7 @@ class EfficientViM(ImageModel):
         self.num_features = self.head_hidden_size = sum(embed_dim) + embed_dim[-1]
         stages: list[Step] = []
         for i, dim in enumerate(embed_dim):
-            if i:
-                stages.append(Step(f"stages.{i - 1}.downsample"))
+            stages += [Step(f"stages.{i - 1}.downsample")] if i else []
             stages.append(Step(f"stages.{i}", dim, 16 * 2**i, takes=("hidden",), gives=("hidden",), method="advance"))
         self.flow = Flow(stem=[Step("patch_embed"), Step("begin", gives=("hidden",))], stages=stages,
                          tail=[Step("gather", takes=("hidden",))])
@@ -375,11 +341,6 @@ class EfficientViM(ImageModel):
             raise ValueError("a classifier needs pooled features: global_pool '' goes with num_classes=0")
 
     @property
-    def head_lists(self) -> tuple[str, ...]:
-        """Names of the lists of classifiers."""
-        return ("heads",)
-
-    @property
     def classifier_paths(self) -> tuple[str, ...]:
         return tuple(f"{name}.{i}" for name in self.head_lists for i in range(len(self.embed_dim) + 1))
 
@@ -406,11 +367,7 @@ class EfficientViM(ImageModel):
     def prune_intermediate_layers(
         self, indices: Indices = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """As every model's; norms that no named feature needs go with the head.
-
-        Raises:
-            ValueError: Stages are to go, and the classifiers, which read all of them, to stay.
-        """
+        """As every model's; norms that no named feature needs go with the head, which cannot stay where stages go."""
         taken = take_indices(len(self.stages), indices)
         count = max(taken) + 1
         if count < len(self.stages):
@@ -436,9 +393,6 @@ class EfficientViM(ImageModel):
             (r"^stages\.(\d+)\.blocks\.(\d+)", None), (r"^stages\.(\d+)\.downsample", (99999,)), (r"^norm", (99999,))]
         return dict(stem=r"^patch_embed", blocks=blocks)
 
-    def no_weight_decay(self) -> set[str]:
-        return {name for name, _ in self.named_parameters() if name.endswith(".D")}
-
     def reset_parameters(self) -> None:
         for weights in self._parameters.values():
             if weights is not None:
@@ -446,10 +400,7 @@ class EfficientViM(ImageModel):
 
     def init_module(self, name: str, module: nn.Module) -> None:
         super().init_module(name, module)
-        if isinstance(module, nn.Linear):
-            nn.init.trunc_normal_(module.weight, std=0.02)
-            nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.modules.batchnorm._BatchNorm):  # all begin with 1, unlike those of single blocks
+        if isinstance(module, _BatchNorm):  # all begin with 1, unlike those of single blocks
             nn.init.ones_(module.weight)
 
     def fit_state_dict(self, state_dict: StateDict) -> StateDict:
@@ -466,11 +417,9 @@ class EfficientViM(ImageModel):
 
 
 class EfficientViMDistilled(EfficientViM):
-    """An EfficientViM with classifiers that learn from a teacher, `heads_dist`. Arguments as its base's.
+    """An EfficientViM with classifiers that learn from a teacher, `heads_dist`, too. Shapes as `Distilled`'s."""
 
-    Shapes: as its base's, the mean of both; in training after `set_distilled_training()`, a pair of both.
-    """
-
+    head_lists: ClassVar[tuple[str, ...]] = ("heads", "heads_dist")
     distilled_training: bool = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -478,10 +427,6 @@ class EfficientViMDistilled(EfficientViM):
         self.weights_dist = nn.Parameter(torch.empty_like(self.weights), requires_grad=self.num_classes > 0)
         self.heads_dist = self.make_heads(self.num_classes)
         self.init_modules(["", *(path for path in self.classifier_paths if path.startswith("heads_dist"))])
-
-    @property
-    def head_lists(self) -> tuple[str, ...]:
-        return ("heads", "heads_dist")
 
     def set_distilled_training(self, enable: bool = True) -> None:
         """Whether training returns both logits, for a loss of each."""

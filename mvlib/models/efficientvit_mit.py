@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from ..layers.activations import ActLayer, GELUTanh, get_act_layer
 from ..layers.conv import create_conv2d
-from ..layers.helpers import placeable
+from ..layers.helpers import Module, Sequential
 from ..layers.norm import NormLayer, get_norm_layer
 from ..layers.pool import GlobalPool2d, Head
 from ..layers.stage import BlockStage
 from ..registry import register_model
-from .base import Flow, ImageModel, Step
+from .base import Flow, ImageModel
 
 if TYPE_CHECKING:
     from ._variants.efficientvit_mit import *
@@ -31,6 +31,7 @@ __all__ = ["EfficientVit", "EfficientVitLarge"]
 
 Layer = Callable[..., nn.Module]
 Each = Layer | None | tuple[Layer | None, ...]  # of all layers of a block, or of each
+Biases = bool | tuple[bool, ...]  # the same
 
 
 def val2list(x: Any, repeat_time: int = 1) -> list[Any]:
@@ -46,11 +47,7 @@ def val2tuple(x: Any, min_len: int = 1, idx_repeat: int = -1) -> tuple[Any, ...]
 
 
 def get_same_padding(kernel_size: Any) -> Any:
-    """Padding that keeps a map's size, for the side of a kernel or for each of them.
-
-    Raises:
-        ValueError: A side is even.
-    """
+    """Padding that keeps a map's size, for a kernel's side or each of them; ValueError for an even one."""
     if isinstance(kernel_size, tuple):
         return tuple(get_same_padding(side) for side in kernel_size)
     if kernel_size % 2 == 0:
@@ -58,10 +55,9 @@ def get_same_padding(kernel_size: Any) -> Any:
     return kernel_size // 2
 
 
-class ConvNormAct(nn.Module):
+class ConvNormAct(Sequential):
     """Dropout, convolution, norm and activation; keys `conv`, `norm`. Shapes: (B, C, H, W) -> (B, C', H', W')."""
 
-    @placeable
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int | tuple[int, int] = 3, stride: int = 1,
         dilation: int = 1, groups: int = 1, bias: bool = False, dropout: float = 0.0,
@@ -74,24 +70,19 @@ class ConvNormAct(nn.Module):
         self.norm = norm_layer(out_channels) if norm_layer else nn.Identity()
         self.act = act_layer(inplace=True) if act_layer else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.norm(self.conv(self.dropout(x))))
 
-
-def _options(count: int, use_bias: bool | tuple[bool, ...], norm_layer: Each, act_layer: Each) -> list[dict[str, Any]]:
+def _options(count: int, use_bias: Biases, norm_layer: Each, act_layer: Each) -> list[dict[str, Any]]:
     """Arguments of each of a block's layers; the last of a tuple is that of all that follow."""
     values = zip(*(val2tuple(value, count) for value in (use_bias, norm_layer, act_layer)))
     return [dict(bias=bias, norm_layer=norm, act_layer=act) for bias, norm, act in values]
 
 
-class DSConv(nn.Sequential):
+class DSConv(Sequential):
     """Depthwise and 1x1 convolution. Shapes: (B, in_channels, H, W) -> (B, out_channels, H / stride, W / stride)."""
 
-    @placeable
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1,
-        use_bias: bool | tuple[bool, ...] = False, norm_layer: Each = nn.BatchNorm2d,
-        act_layer: Each = (nn.ReLU6, None),
+        self, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1, use_bias: Biases = False,
+        norm_layer: Each = nn.BatchNorm2d, act_layer: Each = (nn.ReLU6, None),
     ) -> None:
         super().__init__()
         first, last = _options(2, use_bias, norm_layer, act_layer)
@@ -99,13 +90,12 @@ class DSConv(nn.Sequential):
         self.point_conv = ConvNormAct(in_channels, out_channels, 1, **last)
 
 
-class ConvBlock(nn.Sequential):
+class ConvBlock(Sequential):
     """Two convolutions with `kernel_size`. Shapes as `DSConv`'s."""
 
-    @placeable
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1,
-        mid_channels: int | None = None, expand_ratio: float = 1, use_bias: bool | tuple[bool, ...] = False,
+        mid_channels: int | None = None, expand_ratio: float = 1, use_bias: Biases = False,
         norm_layer: Each = nn.BatchNorm2d, act_layer: Each = (nn.ReLU6, None),
     ) -> None:
         super().__init__()
@@ -115,13 +105,12 @@ class ConvBlock(nn.Sequential):
         self.conv2 = ConvNormAct(mid, out_channels, kernel_size, **last)
 
 
-class MBConv(nn.Sequential):
+class MBConv(Sequential):
     """Inverted bottleneck: wider, depthwise, narrower. Shapes as `DSConv`'s."""
 
-    @placeable
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1,
-        mid_channels: int | None = None, expand_ratio: float = 6, use_bias: bool | tuple[bool, ...] = False,
+        mid_channels: int | None = None, expand_ratio: float = 6, use_bias: Biases = False,
         norm_layer: Each = nn.BatchNorm2d, act_layer: Each = (nn.ReLU6, nn.ReLU6, None),
     ) -> None:
         super().__init__()
@@ -132,15 +121,13 @@ class MBConv(nn.Sequential):
         self.point_conv = ConvNormAct(mid, out_channels, 1, **last)
 
 
-class FusedMBConv(nn.Sequential):
+class FusedMBConv(Sequential):
     """Inverted bottleneck whose first two convolutions are one. Shapes as `DSConv`'s."""
 
-    @placeable
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1,
-        mid_channels: int | None = None, expand_ratio: float = 6, groups: int = 1,
-        use_bias: bool | tuple[bool, ...] = False, norm_layer: Each = nn.BatchNorm2d,
-        act_layer: Each = (nn.ReLU6, None),
+        mid_channels: int | None = None, expand_ratio: float = 6, groups: int = 1, use_bias: Biases = False,
+        norm_layer: Each = nn.BatchNorm2d, act_layer: Each = (nn.ReLU6, None),
     ) -> None:
         super().__init__()
         first, last = _options(2, use_bias, norm_layer, act_layer)
@@ -149,36 +136,29 @@ class FusedMBConv(nn.Sequential):
         self.point_conv = ConvNormAct(mid, out_channels, 1, **last)
 
 
-class LiteMLA(nn.Module):
+class LiteMLA(Module):
     """Multi-scale linear attention: queries, keys and values of each pixel, and of its surroundings at each scale.
 
-    Shapes: (B, in_channels, H, W) -> (B, out_channels, H, W). Keys `qkv`, `aggreg`, `proj`.
+    Shapes: (B, in_channels, H, W) -> (B, out_channels, H, W).
 
     Args:
-        in_channels, out_channels: Channels of input and output.
-        heads: Number of heads of each scale; `heads_ratio` times `in_channels` / `dim` unless given.
-        dim: Channels of a head.
+        heads, dim: Heads of each scale, `heads_ratio` times `in_channels` / `dim` unless given, and their channels.
         use_bias, norm_layer, act_layer: Of the convolutions for qkv and for the output; a pair, or one for both.
         kernel_func: What makes queries and keys positive.
-        scales: Sides of the surroundings, odd numbers.
+        scales: Sides of the surroundings, odd numbers, else a ValueError.
         eps: Added to what the output is divided by.
-
-    Raises:
-        ValueError: A scale is even.
     """
 
-    @placeable
     def __init__(
         self, in_channels: int, out_channels: int, heads: int | None = None, heads_ratio: float = 1.0, dim: int = 8,
-        use_bias: bool | tuple[bool, ...] = False, norm_layer: Each = (None, nn.BatchNorm2d),
-        act_layer: Each = (None, None), kernel_func: Layer = nn.ReLU, scales: tuple[int, ...] = (5,), eps: float = 1e-5,
+        use_bias: Biases = False, norm_layer: Each = (None, nn.BatchNorm2d), act_layer: Each = (None, None),
+        kernel_func: Layer = nn.ReLU, scales: tuple[int, ...] = (5,), eps: float = 1e-5,
     ) -> None:
         super().__init__()
         heads = heads or int(in_channels // dim * heads_ratio)
         first, last = _options(2, use_bias, norm_layer, act_layer)
         width, bias = 3 * heads * dim, first["bias"]
-        self.dim, self.eps = dim, eps
-        self.qkv = ConvNormAct(in_channels, width, 1, **first)
+        self.dim, self.eps, self.qkv = dim, eps, ConvNormAct(in_channels, width, 1, **first)
         self.aggreg = nn.ModuleList([
             nn.Sequential(nn.Conv2d(width, width, scale, padding=get_same_padding(scale), groups=width, bias=bias),
                           nn.Conv2d(width, width, 1, groups=3 * heads, bias=bias))
@@ -196,10 +176,7 @@ class LiteMLA(nn.Module):
 
 @torch.fx.wrap  # one node in a traced graph: it leaves autocast
 def attend_linearly(q: Tensor, k: Tensor, v: Tensor, eps: float) -> Tensor:
-    """Attention with weights q * k, which are not negative, over their sum; in float32 at least, as sums can be large.
-
-    Shapes: all (B, heads, d, N) -> same.
-    """
+    """Attention with weights q * k, not negative, over their sum, in float32 at least; all (B, heads, d, N) -> same."""
     if not torch.jit.is_scripting():  # type: ignore[attr-defined]
         with torch.autocast(v.device.type if v.device.type != "meta" else "cpu", enabled=False):
             return _divide_sums(q.float(), k.float(), v.float(), eps).to(v.dtype)
@@ -223,18 +200,16 @@ class ResidualBlock(nn.Module):
         return branch if self.shortcut is None else branch + self.shortcut(x)
 
 
-class EfficientVitBlock(nn.Sequential):
+class EfficientVitBlock(Sequential):
     """Attention, then an inverted bottleneck, each with a shortcut. Shapes: (B, in_channels, H, W) -> same."""
 
-    @placeable
     def __init__(
         self, in_channels: int, heads_ratio: float = 1.0, head_dim: int = 32, expand_ratio: float = 4,
         norm_layer: Layer = nn.BatchNorm2d, act_layer: Layer = nn.Hardswish,
     ) -> None:
         super().__init__()
-        self.context_module = ResidualBlock(LiteMLA(
-            in_channels, in_channels, heads_ratio=heads_ratio, dim=head_dim, norm_layer=(None, norm_layer)),
-            nn.Identity())
+        mla = LiteMLA(in_channels, in_channels, heads_ratio=heads_ratio, dim=head_dim, norm_layer=(None, norm_layer))
+        self.context_module = ResidualBlock(mla, nn.Identity())
         self.local_module = ResidualBlock(build_local_block(
             in_channels, in_channels, 1, expand_ratio, norm_layer, act_layer, fewer_norm=True), nn.Identity())
 
@@ -243,16 +218,9 @@ def build_local_block(
     in_channels: int, out_channels: int, stride: int, expand_ratio: float, norm_layer: Layer, act_layer: Layer,
     fewer_norm: bool = False, block_type: str = "default", device: Any = None, dtype: Any = None,
 ) -> nn.Module:
-    """A block of convolutions.
+    """A block of convolutions: depthwise ones ("default"), or full ones ("large", "fused"); else a ValueError.
 
-    Args:
-        expand_ratio: Hidden channels per channel; with 1 the block has two layers.
-        fewer_norm: Biases in place of norms, but for the last layer.
-        block_type: "default": depthwise convolutions; "large", "fused": full ones.
-        device, dtype: Of its weights; torch's defaults unless given.
-
-    Raises:
-        ValueError: The type is unknown.
+    With `expand_ratio` 1 it has two layers; `fewer_norm`: biases in place of norms, but for the last layer.
     """
     if block_type not in ("default", "large", "fused"):
         raise ValueError(f"unknown block_type {block_type!r}; known: 'default', 'large', 'fused'")
@@ -265,10 +233,9 @@ def build_local_block(
                 act_layer=(act_layer,) * inner + (None,), device=device, dtype=dtype, **more)
 
 
-class Stem(nn.Sequential):
+class Stem(Sequential):
     """A strided convolution and `depth` blocks. Shapes: (B, in_chs, H, W) -> (B, out_chs, H / 2, W / 2)."""
 
-    @placeable
     def __init__(
         self, in_chs: int, out_chs: int, depth: int, norm_layer: Layer, act_layer: Layer, block_type: str = "default"
     ) -> None:
@@ -283,7 +250,6 @@ class Stem(nn.Sequential):
 class EfficientVitStage(BlockStage):
     """A strided block, then others: of convolutions, or `EfficientVitBlock`. Shapes: (B, C, H, W) -> half the size."""
 
-    @placeable
     def __init__(
         self, in_chs: int, out_chs: int, depth: int, norm_layer: Layer, act_layer: Layer, expand_ratio: float,
         head_dim: int, vit_stage: bool = False,
@@ -301,7 +267,6 @@ class EfficientVitStage(BlockStage):
 class EfficientVitLargeStage(BlockStage):
     """As `EfficientVitStage`, of the "l" models; with `fewer_norm` convolutions are depthwise."""
 
-    @placeable
     def __init__(
         self, in_chs: int, out_chs: int, depth: int, norm_layer: Layer, act_layer: Layer, head_dim: int,
         vit_stage: bool = False, fewer_norm: bool = False,
@@ -318,15 +283,11 @@ class EfficientVitLargeStage(BlockStage):
 
 
 class ClassifierHead(Head):
-    """A 1x1 convolution, pooling, a hidden layer with a norm, and the classifier; keys `in_conv`, `classifier`.
+    """A 1x1 convolution, pooling that keeps channels, a hidden layer, both of `widths`, and the classifier.
 
-    Shapes: (B, in_channels, H, W) -> (B, num_classes); `widths` are those of the convolution and of the hidden layer.
-
-    Raises:
-        ValueError: There is to be no pooling, or one that changes the number of channels.
+    Shapes: (B, in_channels, H, W) -> (B, num_classes). Raises ValueError for no or another pooling.
     """
 
-    @placeable
     def __init__(
         self, in_channels: int, widths: Sequence[int], num_classes: int = 1000, dropout: float = 0.0,
         norm_layer: Layer = nn.BatchNorm2d, act_layer: Layer | None = nn.Hardswish, pool_type: str = "avg",
@@ -371,36 +332,26 @@ class _EfficientVit(ImageModel):
     """What both have in common."""
 
     head_path: ClassVar[str] = "head"
+    classifier_path: ClassVar[str | tuple[str, ...]] = "head.classifier.4"
     dropout_paths: ClassVar[tuple[str, ...]] = ("head.classifier.3",)
     feature_form: ClassVar[str] = "flat"
     pruned_pool: ClassVar[str | None] = None
 
-    def add_stages(
-        self, stem: nn.Module, make_stage: Callable[[int, int, int, int], nn.Module], widths: Sequence[int],
-        depths: Sequence[int],
+    def assemble(
+        self, in_chans: int, num_classes: int, widths: Sequence[int], depths: Sequence[int],
+        head_widths: Sequence[int], make_stem: Layer, make_stage: Layer, **head: Any,
     ) -> None:
-        """Add stem and stages; `make_stage` takes a stage's number, channels before it and of it, and its depth."""
-        self.stem, self.stages = stem, nn.Sequential()
-        self.flow = Flow(stem=[Step("stem")], stages=[])
-        for i, depth in enumerate(depths[1:]):
-            self.stages.append(make_stage(i, widths[i], widths[i + 1], depth))
-            self.flow.stages.append(Step(f"stages.{i}", widths[i + 1], 4 * 2**i))
-        self.num_features = widths[-1]
-
-    def add_head(self, *args: Any, **kwargs: Any) -> None:
-        """Add the head that `ClassifierHead` makes of these arguments."""
-        self.head = ClassifierHead(self.num_features, *args, **kwargs)
-        self.head_hidden_size = self.head.num_features
+        """Add all; `make_stage` takes a stage's number, channels before it and of it, and its depth."""
+        if len(widths) != len(depths) or len(widths) < 2 or len(head_widths) != 2:
+            raise ValueError(f"widths {tuple(widths)} and depths {tuple(depths)} are a number for the stem and for "
+                             f"each stage, head_widths {tuple(head_widths)} are two numbers")
+        self.num_classes, self.in_chans, self.num_features = num_classes, in_chans, widths[-1]
+        self.stem = make_stem(in_chans, widths[0], depths[0])
+        self.stages = nn.Sequential(*(
+            make_stage(i, widths[i], widths[i + 1], depth) for i, depth in enumerate(depths[1:])))
+        self.flow = Flow.of_stages(widths[1:])
+        self.head = ClassifierHead(widths[-1], head_widths, num_classes, **head)
         self.init_weights()
-
-
-_EfficientVit.classifier_path = "head.classifier.4"
-
-
-def _check(widths: Sequence[int], depths: Sequence[int], head_widths: Sequence[int]) -> None:
-    if len(widths) != len(depths) or len(widths) < 2 or len(head_widths) != 2:
-        raise ValueError(f"widths {tuple(widths)} and depths {tuple(depths)} are a number for the stem and for each "
-                         f"stage, head_widths {tuple(head_widths)} are two numbers")
 
 
 class EfficientVit(_EfficientVit):
@@ -412,10 +363,8 @@ class EfficientVit(_EfficientVit):
         widths, depths: Channels and blocks of the stem and of each stage.
         head_dim: Channels of an attention head.
         expand_ratio: Hidden channels of the blocks per channel.
-        norm_layer, act_layer: Norm and activation.
         global_pool: "avg", "max" or "avgmax".
         head_widths: Channels of the head's convolution and of its hidden layer.
-        num_classes: Classes; 0 for the hidden layer's features.
 
     Raises:
         ValueError: Not a number for each stage, or what `ClassifierHead` refuses.
@@ -427,21 +376,18 @@ class EfficientVit(_EfficientVit):
         global_pool: str = "avg", head_widths: Sequence[int] = (), drop_rate: float = 0.0, num_classes: int = 1000,
     ) -> None:
         super().__init__()
-        _check(widths, depths, head_widths)
-        self.num_classes, self.in_chans = num_classes, in_chans
-        layers = get_norm_layer(norm_layer), get_act_layer(act_layer)
-        self.add_stages(
-            Stem(in_chans, widths[0], depths[0], *layers),
-            lambda i, before, dim, depth: EfficientVitStage(
-                before, dim, depth, *layers, expand_ratio, head_dim, vit_stage=i >= 2), widths, depths)
-        self.add_head(head_widths, num_classes, drop_rate, pool_type=global_pool)
+        layers: dict[str, Any] = dict(norm_layer=get_norm_layer(norm_layer), act_layer=get_act_layer(act_layer))
+
+        def stage(index: int, in_chs: int, out_chs: int, depth: int) -> nn.Module:
+            return EfficientVitStage(
+                in_chs, out_chs, depth, **layers, expand_ratio=expand_ratio, head_dim=head_dim, vit_stage=index >= 2)
+
+        self.assemble(in_chans, num_classes, widths, depths, head_widths, partial(Stem, **layers), stage,
+                      dropout=drop_rate, pool_type=global_pool)
 
 
 class EfficientVitLarge(_EfficientVit):
-    """The "l" models: a stage of attention, the last. Shapes and arguments as `EfficientVit`'s.
-
-    `norm_eps` is the epsilon of all norms, but for that behind the head's convolution.
-    """
+    """The "l" models: one stage attends, the last; else as `EfficientVit`. `norm_eps`: not of the norm of `in_conv`."""
 
     def __init__(
         self, in_chans: int = 3, widths: Sequence[int] = (), depths: Sequence[int] = (), head_dim: int = 32,
@@ -449,15 +395,15 @@ class EfficientVitLarge(_EfficientVit):
         head_widths: Sequence[int] = (), drop_rate: float = 0.0, num_classes: int = 1000, norm_eps: float = 1e-7,
     ) -> None:
         super().__init__()
-        _check(widths, depths, head_widths)
-        self.num_classes, self.in_chans, self.norm_eps = num_classes, in_chans, norm_eps
-        act = get_act_layer(act_layer)
-        layers = partial(get_norm_layer(norm_layer), eps=norm_eps), act
-        self.add_stages(
-            Stem(in_chans, widths[0], depths[0], *layers, block_type="large"),
-            lambda i, before, dim, depth: EfficientVitLargeStage(
-                before, dim, depth, *layers, head_dim, vit_stage=i >= 3, fewer_norm=i >= 2), widths, depths)
-        self.add_head(head_widths, num_classes, drop_rate, act_layer=act, pool_type=global_pool, norm_eps=norm_eps)
+        self.norm_eps, act = norm_eps, get_act_layer(act_layer)
+        layers: dict[str, Any] = dict(norm_layer=partial(get_norm_layer(norm_layer), eps=norm_eps), act_layer=act)
+
+        def stage(index: int, in_chs: int, out_chs: int, depth: int) -> nn.Module:
+            return EfficientVitLargeStage(
+                in_chs, out_chs, depth, **layers, head_dim=head_dim, vit_stage=index >= 3, fewer_norm=index >= 2)
+
+        self.assemble(in_chans, num_classes, widths, depths, head_widths, partial(Stem, **layers, block_type="large"),
+                      stage, dropout=drop_rate, act_layer=act, pool_type=global_pool, norm_eps=norm_eps)
 
 
 _32, _64 = (dict(widths=tuple(width * 2**i for i in range(5))) for width in (32, 64))

@@ -8,7 +8,6 @@ Every head attends with channels of its own, to which what the head before gave 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,14 +16,15 @@ from torch import Tensor, nn
 
 from ..layers.channel_attention import SqueezeExcite
 from ..layers.drop import drop_path
-from ..layers.helpers import placeable, to_2tuple
-from ..layers.rel_pos import OffsetBiases, fit_offset_biases
+from ..layers.helpers import Module, Sequential, to_2tuple
+from ..layers.rel_pos import OffsetBiases
 from ..layers.stage import Stage
+from ..layers.weight_init import init_trunc_normal
 from ..layers.window import pad_to_multiple, window_partition, window_reverse
 from ..registry import register_model
-from .base import Flow, ImageModel, StateDict, Step
+from .base import Flow, Inits, Step
 from .levit import NormLinear
-from .tiny_vit import ConvNorm
+from .tiny_vit import ConvNorm, OffsetBiased
 
 if TYPE_CHECKING:
     from ._variants.efficientvit_msra import *
@@ -34,20 +34,14 @@ __all__ = ["EfficientVitMsra"]
 torch.fx.wrap("pad_to_multiple")  # one node in a traced graph: what it does depends on the map's size
 
 
-class PatchMerging(nn.Module):
+class PatchMerging(Sequential):
     """Inverted bottleneck of stride 2. Shapes: (B, dim, H, W) -> (B, out_dim, H / 2, W / 2)."""
 
-    @placeable
     def __init__(self, dim: int, out_dim: int) -> None:
         super().__init__()
-        self.conv1 = ConvNorm(dim, 4 * dim)
-        self.act = nn.ReLU()
-        self.conv2 = ConvNorm(4 * dim, 4 * dim, 3, 2, 1, groups=4 * dim)
-        self.se = SqueezeExcite(4 * dim, 0.25)
-        self.conv3 = ConvNorm(4 * dim, out_dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv3(self.se(self.act(self.conv2(self.act(self.conv1(x))))))
+        self.conv1, self.act = ConvNorm(dim, 4 * dim), nn.ReLU()
+        self.conv2, self.act2 = ConvNorm(4 * dim, 4 * dim, 3, 2, 1, groups=4 * dim), nn.ReLU()
+        self.se, self.conv3 = SqueezeExcite(4 * dim, 0.25), ConvNorm(4 * dim, out_dim)
 
 
 class ResidualDrop(nn.Module):
@@ -61,28 +55,26 @@ class ResidualDrop(nn.Module):
         return x + drop_path(self.m(x), self.drop, self.training)
 
 
-class ConvMlp(nn.Module):
+class ConvMlp(Sequential):
     """Two 1x1 convolutions with norms, `h` channels between them; keys `pw1`, `pw2`. Shapes: (B, ed, H, W) -> same."""
 
-    @placeable
     def __init__(self, ed: int, h: int) -> None:
         super().__init__()
-        self.pw1 = ConvNorm(ed, h)
-        self.act = nn.ReLU()
-        self.pw2 = ConvNorm(h, ed, bn_weight_init=0)
+        self.pw1, self.act, self.pw2 = ConvNorm(ed, h), nn.ReLU(), ConvNorm(h, ed, bn_weight_init=0)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.pw2(self.act(self.pw1(x)))
+
+def _mix(dim: int, bn_weight_init: float = 1.0) -> tuple[ResidualDrop, ResidualDrop]:
+    """Depthwise convolution and MLP."""
+    conv = ConvNorm(dim, dim, 3, 1, 1, groups=dim, bn_weight_init=bn_weight_init)
+    return ResidualDrop(conv), ResidualDrop(ConvMlp(dim, 2 * dim))
 
 
 class CascadedGroupAttention(OffsetBiases):
     """Attention whose heads follow one another: each reads a group of channels and what the one before it gave.
 
-    Shapes: (B, dim, resolution, resolution) -> same. `kernels` are sides of depthwise convolutions of the heads'
-    queries; values are `attn_ratio` times as wide as keys.
+    Shapes: (B, dim, *resolution) -> same. `kernels`: sides of depthwise convolutions of each head's queries.
     """
 
-    @placeable
     def __init__(
         self, dim: int, key_dim: int, num_heads: int = 8, attn_ratio: float = 4, resolution: int = 14,
         kernels: Sequence[int] = (5, 5, 5, 5),
@@ -92,8 +84,8 @@ class CascadedGroupAttention(OffsetBiases):
             raise ValueError(f"kernels {tuple(kernels)} are a number for each of the {num_heads} heads")
         self.key_dim, self.val_dim, self.scale = key_dim, int(attn_ratio * key_dim), key_dim**-0.5
         if num_heads > 1 and num_heads * self.val_dim != dim:
-            raise ValueError(f"{num_heads} heads that give {self.val_dim} channels each cannot read {dim} in groups of "
-                             f"as many")
+            raise ValueError(
+                f"{num_heads} heads that give {self.val_dim} channels each cannot read {dim} in groups of as many")
         self.qkvs = nn.ModuleList([ConvNorm(dim // num_heads, 2 * key_dim + self.val_dim) for _ in range(num_heads)])
         self.dws = nn.ModuleList([
             ConvNorm(key_dim, key_dim, side, 1, side // 2, groups=key_dim) for side in kernels[:num_heads]])
@@ -112,13 +104,9 @@ class CascadedGroupAttention(OffsetBiases):
         return self.proj(torch.cat(found, dim=1))
 
 
-class LocalWindowAttention(nn.Module):
-    """`CascadedGroupAttention` within windows; zeros fill up the last ones. Shapes: (B, dim, H, W) -> same.
+class LocalWindowAttention(Module):
+    """`CascadedGroupAttention` within windows, no larger than `resolution`, the map's; zeros fill up the last ones."""
 
-    Windows have sides of `window_resolution`, or of `resolution`, the map's, where that is smaller.
-    """
-
-    @placeable
     def __init__(
         self, dim: int, key_dim: int, num_heads: int = 8, attn_ratio: float = 4, resolution: int = 14,
         window_resolution: int = 7, kernels: Sequence[int] = (5, 5, 5, 5),
@@ -143,29 +131,18 @@ class LocalWindowAttention(nn.Module):
         return x.permute(0, 3, 1, 2)
 
 
-class EfficientVitBlock(nn.Module):
+class EfficientVitBlock(Sequential):
     """Convolution, MLP, attention, convolution, MLP. Shapes: (B, dim, H, W) -> same."""
 
-    @placeable
     def __init__(
         self, dim: int, key_dim: int, num_heads: int = 8, attn_ratio: float = 4, resolution: int = 14,
         window_resolution: int = 7, kernels: Sequence[int] = [5, 5, 5, 5],
     ) -> None:
         super().__init__()
-        self.dw0 = ResidualDrop(ConvNorm(dim, dim, 3, 1, 1, groups=dim, bn_weight_init=0.0))
-        self.ffn0 = ResidualDrop(ConvMlp(dim, 2 * dim))
+        self.dw0, self.ffn0 = _mix(dim, 0.0)
         self.mixer = ResidualDrop(LocalWindowAttention(
             dim, key_dim, num_heads, attn_ratio, resolution, window_resolution, kernels))
-        self.dw1 = ResidualDrop(ConvNorm(dim, dim, 3, 1, 1, groups=dim, bn_weight_init=0.0))
-        self.ffn1 = ResidualDrop(ConvMlp(dim, 2 * dim))
-
-    def set_input_size(self, resolution: int) -> None:
-        """Change the map's size."""
-        attention: Any = self.mixer.m
-        attention.set_input_size(resolution)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.ffn1(self.dw1(self.mixer(self.ffn0(self.dw0(x)))))
+        self.dw1, self.ffn1 = _mix(dim, 0.0)
 
 
 class EfficientVitStage(Stage):
@@ -174,7 +151,6 @@ class EfficientVitStage(Stage):
     `downsample` is ("subsample", 2), or ("", 1) for none; `resolution` is the side of the map before it.
     """
 
-    @placeable
     def __init__(
         self, in_dim: int, out_dim: int, key_dim: int, downsample: tuple[str, int] = ("", 1), num_heads: int = 8,
         attn_ratio: float = 4, resolution: int = 14, window_resolution: int = 7,
@@ -182,13 +158,13 @@ class EfficientVitStage(Stage):
     ) -> None:
         super().__init__()
         self.downsample, self.stride = nn.Identity(), 1
-        if downsample[0] == "subsample":
+        shrinks = downsample[0] == "subsample"
+        self.check_channels(in_dim, out_dim, shrinks)
+        if shrinks:
             self.downsample, self.stride = nn.Sequential(), downsample[1]
-            self.downsample.add_module("res1", _mix(in_dim))
+            self.downsample.add_module("res1", nn.Sequential(*_mix(in_dim)))
             self.downsample.add_module("patchmerge", PatchMerging(in_dim, out_dim))
-            self.downsample.add_module("res2", _mix(out_dim))
-        elif in_dim != out_dim:
-            raise ValueError(f"a stage without downsample keeps its {in_dim} channels, they cannot become {out_dim}")
+            self.downsample.add_module("res2", nn.Sequential(*_mix(out_dim)))
         self.resolution = (resolution - 1) // self.stride + 1
         self.blocks = nn.Sequential(*(
             EfficientVitBlock(out_dim, key_dim, num_heads, attn_ratio, self.resolution, window_resolution, kernels)
@@ -199,20 +175,14 @@ class EfficientVitStage(Stage):
         self.resolution = (resolution - 1) // self.stride + 1
         block: Any
         for block in self.blocks:
-            block.set_input_size(self.resolution)
+            block.mixer.m.set_input_size(self.resolution)
 
 
-def _mix(dim: int) -> nn.Sequential:
-    """Depthwise convolution and MLP."""
-    return nn.Sequential(ResidualDrop(ConvNorm(dim, dim, 3, 1, 1, groups=dim)), ResidualDrop(ConvMlp(dim, 2 * dim)))
-
-
-class PatchEmbedding(nn.Sequential):
+class PatchEmbedding(Sequential):
     """Four strided convolutions. Shapes: (B, in_chans, H, W) -> (B, dim, H / 16, W / 16)."""
 
     patch_size: ClassVar[int] = 16
 
-    @placeable
     def __init__(self, in_chans: int, dim: int) -> None:
         super().__init__()
         widths = [in_chans, dim // 8, dim // 4, dim // 2, dim]
@@ -222,7 +192,7 @@ class PatchEmbedding(nn.Sequential):
                 self.add_module(f"relu{i}", nn.ReLU())
 
 
-class EfficientVitMsra(ImageModel):
+class EfficientVitMsra(OffsetBiased):
     """A stem of stride 16, three stages, and a classifier with a norm in front.
 
     Shapes: (B, in_chans, H, W) -> (B, num_classes); features (B, embed_dim[-1], H / 64, W / 64).
@@ -242,6 +212,7 @@ class EfficientVitMsra(ImageModel):
 
     feature_form: ClassVar[str] = "flat"
     dropout_paths: ClassVar[tuple[str, ...]] = ("head.drop",)
+    inits: ClassVar[Inits] = {nn.Linear: init_trunc_normal}
 
     def __init__(
         self, img_size: int | tuple[int, int] = 224, in_chans: int = 3, num_classes: int = 1000,
@@ -295,22 +266,6 @@ class EfficientVitMsra(ImageModel):
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         x = self.pool(x)  # dropout is the classifier's
         return x if pre_logits else self.head(x)
-
-    def init_module(self, name: str, module: nn.Module) -> None:
-        super().init_module(name, module)
-        if isinstance(module, nn.BatchNorm2d) and re.search(
-                r"\.blocks\.\d+\.dw[01]\.m\.bn$|\.pw2\.bn$|\.attn\.proj\.1\.bn$", name):  # branches begin with 0
-            nn.init.zeros_(module.weight)
-        elif isinstance(module, nn.Linear):
-            nn.init.trunc_normal_(module.weight, std=0.02)
-            nn.init.zeros_(module.bias)
-
-    def no_weight_decay(self) -> set[str]:
-        return {name for name, _ in self.named_parameters() if name.endswith("attention_biases")}
-
-    def fit_state_dict(self, state_dict: StateDict) -> StateDict:
-        """Resample the biases of other windows, and leave out the index of biases, which we compute."""
-        return fit_offset_biases(state_dict, self.state_dict())
 
 
 _7533 = dict(kernels=(7, 5, 3, 3))

@@ -7,8 +7,6 @@ classifier. `mvlib.optimize` (or `reparameterize()`) leaves one convolution of e
 
 from __future__ import annotations
 
-import bisect
-import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -22,20 +20,20 @@ from ..layers.branches import BranchedBlock, merge_branches, norm_as_scale_and_s
 from ..layers.channel_attention import SEModule
 from ..layers.conv import ConvNormAct, num_groups
 from ..layers.drop import DropPath, drop_path_rates
-from ..layers.helpers import placeable, to_2tuple
+from ..layers.helpers import Module, Sequential, extend_tuple, to_2tuple
+from ..layers.mlp import LayerScale
 from ..layers.norm import LayerNorm2d, NormLayer, get_norm_layer
 from ..layers.pool import ClassifierHead
 from ..layers.stage import Stage, run_blocks
+from ..layers.weight_init import init_trunc_normal
 from ..registry import register_model
 from .base import Flow, ImageModel, KeyMap, StateDict, Step, rename_keys
+from .efficientformer import split_network
 
 if TYPE_CHECKING:
     from ._variants.fastvit import *
 
-__all__ = [
-    "Attention", "AttentionBlock", "ConvMlp", "FastVit", "FastVitStage", "LayerScale2d", "MobileOneBlock", "PatchEmbed",
-    "RepConditionalPosEnc", "RepMixer", "RepMixerBlock", "ReparamLargeKernelConv", "convolutional_stem",
-]
+__all__ = ["FastVit"]
 
 Layer = Callable[..., Any]
 
@@ -61,20 +59,17 @@ class _Branched(BranchedBlock):
 class MobileOneBlock(_Branched):
     """The sum of k x k convolutions, a 1x1 one and the input, each with a norm; attention, activation.
 
-    Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride). Keys `se`, `identity`, `conv_kxk`, `conv_scale`;
-    `reparam_conv` once merged.
+    Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride).
 
     Args:
         group_size: Channels in a group of the convolutions, 0 for one group.
         inference_mode: Made as it is once merged; `dilation` is of that alone.
-        use_se, use_act: Whether there are squeeze-and-excitation and an activation.
         use_scale_branch: Whether there is a 1x1 convolution, where k > 1.
         num_conv_branches: Convolutions; with none, and no 1x1 one, the norm of the input alone, which does not merge.
     """
 
     branch_names: ClassVar[tuple[str, ...]] = ("conv_scale", "conv_kxk")
 
-    @placeable
     def __init__(
         self, in_chs: int, out_chs: int, kernel_size: int, stride: int = 1, dilation: int = 1, group_size: int = 0,
         inference_mode: bool = False, use_se: bool = False, use_act: bool = True, use_scale_branch: bool = True,
@@ -82,8 +77,8 @@ class MobileOneBlock(_Branched):
     ) -> None:
         super().__init__()
         self.se = SEModule(out_chs, rd_divisor=1) if use_se else nn.Identity()
-        conv = self.begin(in_chs, out_chs, kernel_size, stride, dilation, num_groups(group_size, in_chs),
-                          inference_mode)
+        groups = num_groups(group_size, in_chs)
+        conv = self.begin(in_chs, out_chs, kernel_size, stride, dilation, groups, inference_mode)
         self.conv_kxk = self.conv_scale = None
         if not inference_mode:
             self.identity = nn.BatchNorm2d(in_chs) if out_chs == in_chs and stride == 1 else None
@@ -99,15 +94,10 @@ class MobileOneBlock(_Branched):
 
 
 class ReparamLargeKernelConv(_Branched):
-    """The sum of a convolution of a large and one of a small kernel, each with a norm; attention, activation.
-
-    Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride). Keys `large_conv`, `small_conv`, `se`;
-    `reparam_conv` once merged. Source: Ding et al., "Scaling Up Your Kernels to 31x31", 2022, arXiv:2203.06717.
-    """
+    """Convolutions of a large and a small kernel, added (arXiv:2203.06717), attention, activation. Shapes as above."""
 
     branch_names: ClassVar[tuple[str, ...]] = ("small_conv", "large_conv")
 
-    @placeable
     def __init__(
         self, in_chs: int, out_chs: int, kernel_size: int, stride: int, group_size: int,
         small_kernel: int | None = None, use_se: bool = False, act_layer: Layer | None = None,
@@ -136,7 +126,6 @@ def convolutional_stem(
 class Attention(attention.Attention):
     """Multi-head self-attention of the positions of a map; keys `qkv`, `proj`. Shapes: (B, dim, H, W) -> same."""
 
-    @placeable
     def __init__(
         self, dim: int, head_dim: int = 32, qkv_bias: bool = False, attn_drop: float = 0.0, proj_drop: float = 0.0
     ) -> None:
@@ -148,13 +137,9 @@ class Attention(attention.Attention):
         return super().forward(x.flatten(2).transpose(1, 2)).transpose(1, 2).reshape_as(x)
 
 
-class PatchEmbed(nn.Module):
-    """Downsampling: a strided depthwise convolution of a large kernel, and a 1x1 block.
+class PatchEmbed(Sequential):
+    """A strided depthwise convolution of a large kernel, and a 1x1 block: (B, C, H, W) -> (B, C', H/stride, ...)."""
 
-    Shapes: (B, in_chs, H, W) -> (B, embed_dim, H / stride, W / stride).
-    """
-
-    @placeable
     def __init__(
         self, patch_size: int, stride: int, in_chs: int, embed_dim: int, act_layer: Layer = nn.GELU,
         lkc_use_act: bool = False, use_se: bool = False, inference_mode: bool = False,
@@ -165,25 +150,13 @@ class PatchEmbed(nn.Module):
                                    act_layer if lkc_use_act else None, inference_mode),
             MobileOneBlock(embed_dim, embed_dim, 1, act_layer=act_layer, inference_mode=inference_mode))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.proj(x)
 
-
-class LayerScale2d(nn.Module):
+class LayerScale2d(LayerScale):
     """A factor for each channel; key `gamma`, (dim, 1, 1). Shapes: (B, dim, H, W) -> same."""
 
-    @placeable
     def __init__(self, dim: int, init_values: float = 1e-5, inplace: bool = False) -> None:
-        super().__init__()
-        self.init_values, self.inplace = init_values, inplace
-        self.gamma = nn.Parameter(torch.empty(dim, 1, 1))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        nn.init.constant_(self.gamma, self.init_values)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.mul_(self.gamma) if self.inplace else x * self.gamma
+        super().__init__(dim, init_values, inplace)
+        self.gamma = nn.Parameter(self.gamma.detach().view(dim, 1, 1))
 
 
 def _scale(dim: int, init_values: float | None) -> nn.Module:
@@ -197,7 +170,7 @@ def _add_input(kernel: Tensor, factor: Any = 1.0) -> Tensor:
     return kernel
 
 
-class _Merging(nn.Module):
+class _Merging(Module):
     """A module that may become its `reparam_conv`, a depthwise convolution."""
 
     merged_path: ClassVar[str] = "reparam_conv"
@@ -222,14 +195,10 @@ class _Merging(nn.Module):
 
 
 class RepMixer(_Merging):
-    """Mixes positions: x + scale * (branches(x) - norm(x)); `reparameterize()` makes a depthwise convolution of it.
-
-    Shapes: (B, dim, H, W) -> same. Keys `norm`, `mixer`, `layer_scale`; `reparam_conv` once merged.
-    """
+    """Mixes positions: x + scale * (branches(x) - norm(x)), which may become a depthwise convolution."""
 
     names: ClassVar[tuple[str, ...]] = ("norm", "mixer", "layer_scale")
 
-    @placeable
     def __init__(
         self, dim: int, kernel_size: int = 3, layer_scale_init_value: float | None = 1e-5, inference_mode: bool = False
     ) -> None:
@@ -238,8 +207,7 @@ class RepMixer(_Merging):
             self.reparam_conv = nn.Conv2d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
             return
         block = partial(MobileOneBlock, dim, dim, kernel_size, group_size=1, use_act=False)
-        self.norm = block(use_scale_branch=False, num_conv_branches=0)
-        self.mixer = block()
+        self.norm, self.mixer = block(use_scale_branch=False, num_conv_branches=0), block()
         self.layer_scale = _scale(dim, layer_scale_init_value)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -267,13 +235,9 @@ class RepMixer(_Merging):
                             for key, value in self.layer_scale.state_dict().items()}}
 
 
-class ConvMlp(nn.Module):
-    """A depthwise 7x7 convolution with a norm, then two 1x1 ones around an activation; keys `conv`, `fc1`, `fc2`.
+class ConvMlp(Module):
+    """A depthwise 7x7 convolution with a norm, two 1x1 ones around an activation: (B, C, H, W) -> (B, C', H, W)."""
 
-    Shapes: (B, in_chs, H, W) -> (B, out_chs, H, W).
-    """
-
-    @placeable
     def __init__(
         self, in_chs: int, hidden_channels: int | None = None, out_chs: int | None = None, act_layer: Layer = nn.GELU,
         drop: float = 0.0,
@@ -281,44 +245,30 @@ class ConvMlp(nn.Module):
         super().__init__()
         out_chs, hidden = out_chs or in_chs, hidden_channels or in_chs
         self.conv = ConvNormAct(in_chs, out_chs, 7, groups=in_chs, apply_act=False)
-        self.fc1 = nn.Conv2d(in_chs, hidden, 1)
-        self.act = act_layer()
-        self.fc2 = nn.Conv2d(hidden, out_chs, 1)
+        self.fc1, self.act, self.fc2 = nn.Conv2d(in_chs, hidden, 1), act_layer(), nn.Conv2d(hidden, out_chs, 1)
         self.drop = nn.Dropout(drop)
+        module: Any
         for module in (self.conv.conv, self.fc1, self.fc2):
-            _init_conv(module)
+            init_trunc_normal(module)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.drop(self.fc2(self.drop(self.act(self.fc1(self.conv(x))))))
 
 
-def _init_conv(conv: Any) -> None:
-    nn.init.trunc_normal_(conv.weight, std=0.02)
-    if conv.bias is not None:
-        nn.init.zeros_(conv.bias)
-
-
 class RepConditionalPosEnc(_Merging):
-    """Positions by a depthwise convolution, added to the input, into which `reparameterize()` merges that.
-
-    Shapes: (B, dim, H, W) -> (B, dim_out, H, W). Key `pos_enc`; `reparam_conv` once merged.
-    Source: Chu et al., "Conditional Positional Encodings for Vision Transformers", 2021, arXiv:2102.10882.
-    """
+    """A depthwise convolution of positions, added to the input, which `reparameterize()` merges (arXiv:2102.10882)."""
 
     names: ClassVar[tuple[str, ...]] = ("pos_enc",)
+    pos_enc: Any
 
-    @placeable
     def __init__(
         self, dim: int, dim_out: int | None = None, spatial_shape: int | tuple[int, int] = (7, 7),
         inference_mode: bool = False,
     ) -> None:
         super().__init__()
         sides = to_2tuple(spatial_shape)
-        conv: Any = nn.Conv2d(dim, dim_out or dim, sides, padding=sides[0] // 2, groups=dim)
-        if inference_mode:
-            self.reparam_conv = conv
-        else:
-            self.pos_enc = conv
+        conv = nn.Conv2d(dim, dim_out or dim, sides, padding=sides[0] // 2, groups=dim)
+        setattr(self, "reparam_conv" if inference_mode else "pos_enc", conv)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.pos_enc(x) + x if self.reparam_conv is None else self.reparam_conv(x)
@@ -334,14 +284,9 @@ class RepConditionalPosEnc(_Merging):
         return {"pos_enc.weight": _add_input(weight, -1), "pos_enc.bias": bias}
 
 
-def _drop_path(rate: float) -> nn.Module:
-    return DropPath(rate) if rate > 0.0 else nn.Identity()
-
-
-class RepMixerBlock(nn.Module):
+class RepMixerBlock(Module):
     """`RepMixer`, then a `ConvMlp` with a shortcut. Shapes: (B, dim, H, W) -> same."""
 
-    @placeable
     def __init__(
         self, dim: int, kernel_size: int = 3, mlp_ratio: float = 4.0, act_layer: Layer = nn.GELU,
         proj_drop: float = 0.0, drop_path: float = 0.0, layer_scale_init_value: float | None = 1e-5,
@@ -350,30 +295,25 @@ class RepMixerBlock(nn.Module):
         super().__init__()
         self.token_mixer = RepMixer(dim, kernel_size, layer_scale_init_value, inference_mode)
         self.mlp = ConvMlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop)
-        self.layer_scale = _scale(dim, layer_scale_init_value)
-        self.drop_path = _drop_path(drop_path)
+        self.layer_scale, self.drop_path = _scale(dim, layer_scale_init_value), DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.token_mixer(x)
         return x + self.drop_path(self.layer_scale(self.mlp(x)))
 
 
-class AttentionBlock(nn.Module):
+class AttentionBlock(Module):
     """Attention behind a norm, then a `ConvMlp`, each with a shortcut. Shapes: (B, dim, H, W) -> same."""
 
-    @placeable
     def __init__(
         self, dim: int, mlp_ratio: float = 4.0, act_layer: Layer = nn.GELU, norm_layer: Layer = nn.BatchNorm2d,
         proj_drop: float = 0.0, drop_path: float = 0.0, layer_scale_init_value: float | None = 1e-5,
     ) -> None:
         super().__init__()
-        self.norm = norm_layer(dim)
-        self.token_mixer = Attention(dim)
-        self.layer_scale_1 = _scale(dim, layer_scale_init_value)
-        self.drop_path1 = _drop_path(drop_path)
+        self.norm, self.token_mixer = norm_layer(dim), Attention(dim)
+        self.layer_scale_1, self.drop_path1 = _scale(dim, layer_scale_init_value), DropPath(drop_path)
         self.mlp = ConvMlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop)
-        self.layer_scale_2 = _scale(dim, layer_scale_init_value)
-        self.drop_path2 = _drop_path(drop_path)
+        self.layer_scale_2, self.drop_path2 = _scale(dim, layer_scale_init_value), DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path1(self.layer_scale_1(self.token_mixer(self.norm(x))))
@@ -381,18 +321,14 @@ class AttentionBlock(nn.Module):
 
 
 class FastVitStage(Stage):
-    """Downsampling, where asked for, positions, blocks; keys `downsample`, `pos_emb`, `blocks`.
+    """Downsampling, where asked for, positions, which `pos_emb_layer` makes of so many channels, and blocks.
 
-    Args:
-        token_mixer_type: "repmixer" or "attention".
-        pos_emb_layer: Makes positions, of so many channels; None for none.
-        drop_path_rate: A rate for each block, or one.
+    Keys `downsample`, `pos_emb`, `blocks`. `drop_path_rate` is a rate for each block, or one.
 
     Raises:
-        ValueError: The token mixer is unknown.
+        ValueError: The token mixer is neither "repmixer" nor "attention".
     """
 
-    @placeable
     def __init__(
         self, dim: int, dim_out: int, depth: int, token_mixer_type: str, downsample: bool = True,
         se_downsample: bool = False, down_patch_size: int = 7, down_stride: int = 2,
@@ -408,14 +344,11 @@ class FastVitStage(Stage):
             "attention": partial(AttentionBlock, norm_layer=norm_layer)}
         if token_mixer_type not in kinds:
             raise ValueError(f"unknown token mixer {token_mixer_type!r}; known: 'repmixer', 'attention'")
-        self.downsample = PatchEmbed(
-            down_patch_size, down_stride, dim, dim_out, act_layer, lkc_use_act, se_downsample, inference_mode) \
-            if downsample else nn.Identity()
-        self.pos_emb = nn.Identity() if pos_emb_layer is None else \
-            pos_emb_layer(dim_out, inference_mode=inference_mode)
-        rates = drop_path_rate if isinstance(drop_path_rate, (list, tuple)) else [drop_path_rate] * depth
+        down = (down_patch_size, down_stride, dim, dim_out, act_layer, lkc_use_act, se_downsample, inference_mode)
+        self.downsample = PatchEmbed(*down) if downsample else nn.Identity()
+        self.pos_emb = pos_emb_layer(dim_out, inference_mode=inference_mode) if pos_emb_layer else nn.Identity()
         self.blocks = nn.Sequential(*(
-            kinds[token_mixer_type](dim_out, drop_path=rate, **common) for rate in rates[:depth]))
+            kinds[token_mixer_type](dim_out, drop_path=rate, **common) for rate in extend_tuple(drop_path_rate, depth)))
 
     def forward(self, x: Tensor) -> Tensor:
         return run_blocks(self.blocks, self.pos_emb(self.downsample(x)), recompute=self.grad_checkpointing)
@@ -427,15 +360,12 @@ class FastVit(ImageModel):
     Shapes: (B, in_chans, H, W) -> (B, num_classes); the stem has a stride of 4, each stage that downsamples 2.
 
     Args:
-        layers: Blocks of each stage.
-        token_mixers: "repmixer" or "attention", of each stage; so the next ones.
-        embed_dims: Channels.
-        mlp_ratios: Hidden channels of MLPs per channel.
-        downsamples: Whether it downsamples; it does, too, where channels change.
-        se_downsamples: Whether that has squeeze-and-excitation.
-        repmixer_kernel_size: Kernel of the token mixers.
+        layers, embed_dims, mlp_ratios: Blocks, channels, and hidden channels of MLPs per channel, of each stage.
+        token_mixers: "repmixer" or "attention", of each stage.
+        downsamples, se_downsamples: Whether a stage downsamples, as it does, too, where channels change, and whether
+            that has squeeze-and-excitation.
+        repmixer_kernel_size, down_patch_size, down_stride: Kernel of the token mixers; that and stride of downsampling.
         pos_embs: What makes positions, of so many channels, for each stage; None for none.
-        down_patch_size, down_stride: Kernel and stride of downsampling.
         proj_drop_rate: Dropout in MLPs.
         layer_scale_init_value: Initial scale of residual branches; None for no scale.
         lkc_use_act: An activation behind the large kernels.
@@ -443,7 +373,6 @@ class FastVit(ImageModel):
         cls_ratio: Channels of the last convolution per channel of the last stage.
         global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
         norm_layer: Norm before attention.
-        act_layer: Activation.
         inference_mode: Made as it is once merged.
 
     Raises:
@@ -486,7 +415,6 @@ class FastVit(ImageModel):
         self.final_conv = MobileOneBlock(chs, self.num_features, 3, group_size=1, inference_mode=inference_mode,
                                          use_se=True, act_layer=act)
         self.head = ClassifierHead(self.num_features, num_classes, global_pool, drop_rate)
-        self.head_hidden_size = self.head.num_features
         self.init_weights()
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
@@ -495,12 +423,8 @@ class FastVit(ImageModel):
 
     def init_module(self, name: str, module: nn.Module) -> None:
         super().init_module(name, module)
-        if isinstance(module, nn.Linear):
-            nn.init.trunc_normal_(module.weight, std=0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Conv2d) and ".mlp." in name:
-            _init_conv(module)
+        if isinstance(module, nn.Linear) or isinstance(module, nn.Conv2d) and ".mlp." in name:
+            init_trunc_normal(module)
 
 
 _POS = partial(RepConditionalPosEnc, spatial_shape=(7, 7))
@@ -527,9 +451,6 @@ register_model.variants(__name__, FastVit, {
     "fastvit_mci4": (_MCI5, dict(layers=(2, 12, 24, 4, 4), embed_dims=(128, 256, 512, 1024, 2048))),
 })
 
-
-# --- foreign checkpoints
-
 _CLIP, _TOWER = "module.visual.trunk.", "image_encoder.model."
 _RENAMED = (
     ("patch_embed", "stem"), ("rbr_conv", "conv_kxk"), ("rbr_scale", "conv_scale"), ("rbr_skip", "identity"),
@@ -538,23 +459,11 @@ _RENAMED = (
 )
 
 
-def _from_clip(state_dict: StateDict, model: nn.Module) -> StateDict:
-    """OpenCLIP's image tower, which has timm's keys."""
-    return spread_merged(rename_keys(state_dict, prefix=_CLIP), model)
-
-
 def _from_authors(state_dict: StateDict, model: nn.Module) -> StateDict:
-    """Apple's FastViT and MobileCLIP: stages are one list; a projection becomes a classifier without bias."""
+    """Apple's FastViT and MobileCLIP; a projection becomes a classifier without bias."""
     prefix = _TOWER if any(key.startswith(_TOWER) for key in state_dict) else ""
-    converted = rename_keys(state_dict, *_RENAMED, prefix=prefix)
-    ends = sorted({int(match[1]) for key in converted if (match := re.match(r"network\.(\d+)\.proj\.", key))})
-
-    def to_stages(match: re.Match[str]) -> str:
-        place, part = int(match[1]), match[2]
-        names = {"proj.": "downsample.proj.", "pe.": "pos_emb.pos_enc.", "reparam_conv.": "pos_emb.reparam_conv."}
-        return f"stages.{bisect.bisect_right(ends, place)}." + names.get(part, f"blocks.{part}")
-
-    converted = rename_keys(converted, (r"^network\.(\d+)\.(proj\.|pe\.|reparam_conv\.|\d+\.)", to_stages))
+    converted = split_network(rename_keys(state_dict, *_RENAMED, prefix=prefix), {
+        "proj.": "downsample.proj.", "pe.": "pos_emb.pos_enc.", "reparam_conv.": "pos_emb.reparam_conv."})
     if "head.proj" in converted:
         projection = converted.pop("head.proj")
         converted["head.fc.weight"], converted["head.fc.bias"] = projection.T, torch.zeros(projection.shape[1])
@@ -562,7 +471,8 @@ def _from_authors(state_dict: StateDict, model: nn.Module) -> StateDict:
 
 
 FastVit.key_maps = (
-    KeyMap("clip", lambda keys: any(key.startswith(_CLIP) for key in keys), _from_clip),
+    KeyMap("clip", lambda keys: any(key.startswith(_CLIP) for key in keys),  # OpenCLIP's image tower, of timm's keys
+           lambda state_dict, model: spread_merged(rename_keys(state_dict, prefix=_CLIP), model)),
     KeyMap("authors", lambda keys: any(key.startswith(("patch_embed.", f"{_TOWER}patch_embed.")) for key in keys),
            _from_authors),
     KeyMap("merged", lambda keys: any(key.endswith(".reparam_conv.weight") for key in keys), spread_merged),

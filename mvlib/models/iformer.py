@@ -10,31 +10,32 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers.activations import ActLayer, get_act_layer
 from ..layers.attention import attend
-from ..layers.branches import merge_branches
+from ..layers.branches import Fusable, merge_branches
 from ..layers.config import use_fused_attn
 from ..layers.drop import DropPath, drop_path_rates
-from ..layers.helpers import placeable
+from ..layers.helpers import Module, Sequential
 from ..layers.stage import Stage
-from ..layers.window import window_partition, window_reverse
+from ..layers.weight_init import init_trunc_normal
+from ..layers.window import pad_to_multiple, window_partition, window_reverse
 from ..registry import register_model
 from . import repvit
-from .base import Flow, ImageModel, KeyMap, StateDict, Step, rename_keys
+from .base import Flow, ImageModel, Inits, KeyMap
 
 if TYPE_CHECKING:
     from ._variants.iformer import *
 
 __all__ = ["IFormer"]
 
+torch.fx.wrap("pad_to_multiple")  # one node in a traced graph: what it does depends on the map's size
+
 
 class ConvNorm(repvit.ConvNorm):
     """RepViT's, by the names of arguments that timm has here."""
 
-    @placeable
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, padding: int = 0,
         groups: int = 1, bn_weight_init: float = 1,
@@ -42,28 +43,19 @@ class ConvNorm(repvit.ConvNorm):
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, 1, groups, bn_weight_init)
 
 
-class SHMA(nn.Module):
-    """Single-head modulation attention: what attention gives is gated by the position's own channels, then projected.
+class SHMA(Module):
+    """Single-head modulation attention: what it gives is gated by the position's own channels, then projected.
 
-    Shapes: (B, dim, H, W) -> same. Keys `q`, `k`, `v_gate`, `proj`.
-
-    Args:
-        dim: Channels.
-        ratio: Width of values and gates, in `dim`.
-        head_dim_reduction_ratio: `dim` per channel of queries and keys.
-        window_size: Side of windows within which positions attend; 0 for the whole map.
+    Shapes: (B, dim, H, W) -> same. Values and gates have `ratio` * `dim` channels, queries and keys a
+    `head_dim_reduction_ratio`-th of `dim`; positions attend in windows of `window_size`, 0 for the map.
     """
 
-    @placeable
     def __init__(self, dim: int, ratio: float = 1, head_dim_reduction_ratio: int = 2, window_size: int = 0) -> None:
         super().__init__()
         hidden, width = int(dim * ratio), dim // head_dim_reduction_ratio
         self.scale, self.fused_attn, self.window_size = width**-0.5, use_fused_attn(), window_size
-        self.q = ConvNorm(dim, width)
-        self.k = ConvNorm(dim, width)
-        self.v_gate = ConvNorm(dim, 2 * hidden)
-        self.gate_act = nn.Sigmoid()
-        self.attn_drop = nn.Dropout(0.0)
+        self.q, self.k, self.v_gate = (ConvNorm(dim, chs) for chs in (width, width, 2 * hidden))
+        self.gate_act, self.attn_drop = nn.Sigmoid(), nn.Dropout(0.0)
         self.proj = ConvNorm(hidden, dim)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -71,7 +63,7 @@ class SHMA(nn.Module):
             return self.mix(x)
         rows, columns = x.shape[-2:]
         side = self.window_size, self.window_size
-        padded = F.pad(x, (0, -columns % side[1], 0, -rows % side[0])).permute(0, 2, 3, 1)
+        padded = pad_to_multiple(x.permute(0, 2, 3, 1), side)
         windows = self.mix(window_partition(padded, side).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         whole = window_reverse(windows, side, padded.shape[1], padded.shape[2])
         return whole.permute(0, 3, 1, 2)[:, :, :rows, :columns]
@@ -83,16 +75,15 @@ class SHMA(nn.Module):
         return self.proj(mixed.squeeze(1).transpose(1, 2).reshape(values.shape) * gates)
 
 
-class Residual(nn.Module):
+class Residual(Module):
     """x + gamma * module(x); a scale (1, dim, 1, 1) only where `layer_scale_init_value` and `dim` are given."""
 
-    @placeable
     def __init__(
         self, module: nn.Module, drop_path: float = 0.0, layer_scale_init_value: float = 0, dim: int | None = None
     ) -> None:
         super().__init__()
         self.module, self.layer_scale_init_value = module, layer_scale_init_value
-        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+        self.drop_path = DropPath(drop_path)
         is_scaled = layer_scale_init_value > 0 and dim is not None
         self.gamma = nn.Parameter(torch.empty(1, dim, 1, 1)) if is_scaled else None  # type: ignore[arg-type]
         self.reset_parameters()
@@ -106,19 +97,9 @@ class Residual(nn.Module):
         return x + (branch if self.gamma is None else self.gamma * branch)
 
 
-class _Mixer(nn.Module):
-    """A `Residual` by itself; key `mixer`. Shapes: (B, dim, H, W) -> same."""
+class SHMABlock(Sequential):
+    """`SHMA` beside a shortcut; key `mixer`, as of the next two. Shapes: (B, dim, H, W) -> same."""
 
-    mixer: Residual
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.mixer(x)
-
-
-class SHMABlock(_Mixer):
-    """`SHMA` beside a shortcut."""
-
-    @placeable
     def __init__(
         self, dim: int, ratio: float = 1, head_dim_reduction_ratio: int = 2, drop_path: float = 0.0,
         layer_scale_init_value: float = 1e-6,
@@ -127,10 +108,9 @@ class SHMABlock(_Mixer):
         self.mixer = Residual(SHMA(dim, ratio, head_dim_reduction_ratio), drop_path, layer_scale_init_value, dim)
 
 
-class FFN(_Mixer):
+class FFN(Sequential):
     """Two 1x1 convolutions beside a shortcut, `ratio` times as wide between them."""
 
-    @placeable
     def __init__(
         self, dim: int, ratio: int = 4, drop_path: float = 0.0, layer_scale_init_value: float = 1e-6,
         act_layer: ActLayer = nn.GELU,
@@ -140,10 +120,9 @@ class FFN(_Mixer):
         self.mixer = Residual(layers, drop_path, layer_scale_init_value, dim)
 
 
-class ConvBlock(_Mixer):
+class ConvBlock(Sequential):
     """A depthwise convolution and two of 1x1 beside a shortcut, `ratio` times as wide between them."""
 
-    @placeable
     def __init__(
         self, dim: int, kernel_size: int = 7, ratio: int = 4, drop_path: float = 0.0,
         layer_scale_init_value: float = 1e-6, act_layer: ActLayer = nn.GELU,
@@ -155,32 +134,21 @@ class ConvBlock(_Mixer):
         self.mixer = Residual(layers, drop_path, layer_scale_init_value, dim)
 
 
-class RepCPE(nn.Module):
+class RepCPE(Fusable, Sequential):
     """Positions, by a depthwise convolution beside a shortcut, which `reparameterize()` makes one; key `cpe`."""
 
-    @placeable
     def __init__(self, dim: int, kernel_size: int = 7) -> None:
         super().__init__()
         self.cpe = Residual(ConvNorm(dim, dim, kernel_size, 1, kernel_size // 2, groups=dim))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.cpe(x)
-
     def reparameterize(self) -> nn.Conv2d:
         conv: Any = self.cpe.module
-        return merge_branches([conv, nn.Identity()], like=conv.c)
-
-    fuse = reparameterize
+        return merge_branches([conv, nn.Identity()], like=conv.layer)
 
 
 class StageBlock(Stage):
-    """A strided convolution where the width changes; convolution blocks, attention in threes, a convolution block.
+    """A strided convolution where the width changes; convolution blocks, attention in threes, a convolution block."""
 
-    Raises:
-        ValueError: There are fewer blocks than three for each of `num_attn` groups.
-    """
-
-    @placeable
     def __init__(
         self, in_dim: int, dim: int, depth: int, num_attn: int, hdrr: int, conv_ratio: int, ffn_ratio: int,
         attn_ratio: float, drop_path_rates: Sequence[float], layer_scale_init_value: float, act_layer: ActLayer,
@@ -201,17 +169,14 @@ class StageBlock(Stage):
                 ConvBlock(dim, 7, conv_ratio, rate, layer_scale_init_value, act_layer))
 
 
-class Stem(nn.Module):
+class Stem(Module):
     """Two 5x5 convolutions of stride 2 and one of 1x1. Shapes: (B, in_chans, H, W) -> (B, out_chs, H / 4, W / 4)."""
 
-    @placeable
     def __init__(self, in_chans: int, out_chs: int, act_layer: ActLayer = nn.GELU) -> None:
         super().__init__()
         half, act = out_chs // 2, get_act_layer(act_layer)
-        self.conv1 = ConvNorm(in_chans, half, 5, 2, 2)
-        self.act1 = act()
-        self.conv2 = ConvNorm(half, 4 * half, 5, 2, 2)
-        self.act2 = act()
+        self.conv1, self.act1 = ConvNorm(in_chans, half, 5, 2, 2), act()
+        self.conv2, self.act2 = ConvNorm(half, 4 * half, 5, 2, 2), act()
         self.conv3 = ConvNorm(4 * half, out_chs)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -219,9 +184,7 @@ class Stem(nn.Module):
 
 
 class IFormer(repvit.RepVit):
-    """Stem, stages, average pooling, classifiers.
-
-    Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of 32 with four stages.
+    """As `RepVit`; the features have a stride of 32 with four stages.
 
     Args:
         global_pool: "avg", or "" for none.
@@ -230,14 +193,13 @@ class IFormer(repvit.RepVit):
         attn_head_dim_reduction: Channels per channel of queries and keys, by stage.
         conv_ratio, ffn_ratio, attn_ratio: Width within convolution blocks, MLPs and attention, in channels.
         layer_scale_init_value: Initial value of the branches' scale; 0 for none.
-        act_layer: Activation.
         distillation: Whether there is a second classifier.
 
     Raises:
         ValueError: The lists are not of one length, or an option has an unknown value.
     """
 
-    feature_form: ClassVar[str] = "flat"
+    inits: ClassVar[Inits] = {(nn.Linear, nn.Conv2d): init_trunc_normal}
 
     def __init__(
         self, in_chans: int = 3, num_classes: int = 1000, global_pool: str = "avg",
@@ -253,24 +215,16 @@ class IFormer(repvit.RepVit):
         self.num_classes, self.in_chans = num_classes, in_chans
         self.set_global_pool(global_pool)
         self.stem: Any = Stem(in_chans, dims[0], act_layer)
-        self.stages = nn.Sequential()
-        self.flow = Flow(stem=[Step("stem")], stages=[])
-        chs, rates = dims[0], drop_path_rates(drop_path_rate, depths)
-        for i, (dim, drop_path) in enumerate(zip(dims, rates)):
-            self.stages.append(StageBlock(
-                chs, dim, depths[i], attn_groups[i], attn_head_dim_reduction[i], conv_ratio, ffn_ratio, attn_ratio,
-                drop_path, layer_scale_init_value, act_layer))
-            self.flow.stages.append(Step(f"stages.{i}", dim, 4 * 2**i))
-            chs = dim
-        self.num_features = self.head_hidden_size = chs
+        self.stages = nn.Sequential(*(
+            StageBlock(
+                dims[max(i - 1, 0)], dims[i], depths[i], attn_groups[i], attn_head_dim_reduction[i], conv_ratio,
+                ffn_ratio, attn_ratio, rates, layer_scale_init_value, act_layer)
+            for i, rates in enumerate(drop_path_rates(drop_path_rate, depths))))
+        self.flow = Flow.of_stages(dims)
+        self.num_features = self.head_hidden_size = dims[-1]
         self.head_drop = nn.Dropout(drop_rate)
         self.set_head(distillation)
         self.init_weights()
-
-    def init_module(self, name: str, module: nn.Module) -> None:
-        super().init_module(name, module)
-        if isinstance(module, nn.Conv2d):
-            nn.init.trunc_normal_(module.weight, std=0.02)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         matcher = super().group_matcher(coarse)
@@ -298,15 +252,11 @@ register_model.variants(__name__, IFormer, {
 })
 
 
-def _from_authors(state_dict: StateDict, model: nn.Module) -> StateDict:
-    return rename_keys(
-        state_dict, (r"^classifier\.classifier_dist\.", "head.head_dist."),
-        (r"^classifier\.(classifier\.)?", "head.head."), (r"^downsample_layers\.0\.0\.", "stem.conv1."),
-        (r"^downsample_layers\.0\.2\.conv_exp_bn1\.", "stem.conv2."),
-        (r"^downsample_layers\.0\.2\.conv_pwl_bn2\.", "stem.conv3."),
-        (r"^downsample_layers\.(\d+)\.(0\.)?", r"stages.\1.downsample."),
-        (r"^stages\.(\d+)\.(\d+)\.(block\.)?", r"stages.\1.blocks.\2."),
-        (r"(token_)?channel_mixer", "mixer"), (r"\.m\.", ".module."))
-
-
-IFormer.key_maps = (KeyMap("authors", lambda keys: "downsample_layers.0.0.c.weight" in keys, _from_authors),)
+IFormer.key_maps = (KeyMap.renaming(
+    "authors", "downsample_layers.0.0.c.weight", (r"^classifier\.classifier_dist\.", "head.head_dist."),
+    (r"^classifier\.(classifier\.)?", "head.head."), (r"^downsample_layers\.0\.0\.", "stem.conv1."),
+    (r"^downsample_layers\.0\.2\.conv_exp_bn1\.", "stem.conv2."),
+    (r"^downsample_layers\.0\.2\.conv_pwl_bn2\.", "stem.conv3."),
+    (r"^downsample_layers\.(\d+)\.(0\.)?", r"stages.\1.downsample."),
+    (r"^stages\.(\d+)\.(\d+)\.(block\.)?", r"stages.\1.blocks.\2."),
+    (r"(token_)?channel_mixer", "mixer"), (r"\.m\.", ".module.")),)

@@ -9,7 +9,7 @@ A strided depthwise convolution projects the map, a transposed convolution bring
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
@@ -18,17 +18,19 @@ from ..layers.activations import ActLayer, get_act_layer
 from ..layers.attention import attend
 from ..layers.config import use_fused_attn
 from ..layers.drop import DropPath, drop_path_rates
-from ..layers.helpers import placeable
+from ..layers.helpers import Module, Sequential
 from ..layers.norm import GroupNorm1, NormLayer, get_norm_layer
-from ..layers.pool import GlobalPool2d
+from ..layers.pool import make_narrow_pool
 from ..layers.weight_init import init_trunc_normal
 from ..registry import register_model
-from .base import Flow, ImageModel, Inits, KeyMap, StateDict, Step, rename_keys
+from .base import Flow, ImageModel, Inits, KeyMap, Step
 
 if TYPE_CHECKING:
     from ._variants.lowformer import *
 
-__all__ = ["ConvAttention", "ConvLayer", "FusedMBConv", "LowFormer", "LowFormerBlock", "MBConv", "ResidualBlock"]
+__all__ = ["LowFormer"]
+
+Layer = Callable[..., nn.Module]
 
 
 class ResidualBlock(nn.Module):
@@ -36,20 +38,15 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, main: nn.Module, shortcut: nn.Module | None = None, drop_path: float = 0.0) -> None:
         super().__init__()
-        self.main, self.shortcut = main, shortcut
-        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+        self.main, self.shortcut, self.drop_path = main, shortcut, DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.main(x) if self.shortcut is None else self.drop_path(self.main(x)) + self.shortcut(x)
 
 
-class ConvLayer(nn.Module):
-    """Convolution, norm and activation, those that are given; keys `conv`, `norm`.
+class ConvLayer(Sequential):
+    """Convolution, and norm and activation, those that are given; keys `conv`, `norm`. Shapes as `nn.Conv2d`."""
 
-    Shapes: (B, in_channels, H, W) -> (B, out_channels, H / stride, W / stride).
-    """
-
-    @placeable
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1, groups: int = 1,
         use_bias: bool = False, norm_layer: NormLayer = nn.BatchNorm2d, act_layer: ActLayer = nn.ReLU,
@@ -61,18 +58,10 @@ class ConvLayer(nn.Module):
         self.norm = norm(out_channels) if norm is not None else nn.Identity()
         self.act = act() if act is not None else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.norm(self.conv(x)))
 
+class MBConv(Sequential):
+    """1x1, depthwise and 1x1 convolution, a norm behind the last alone; `expand_groups` of both 1x1 convolutions."""
 
-class MBConv(nn.Module):
-    """1x1, depthwise and 1x1 convolution; a norm behind the last alone, activations behind the others.
-
-    Shapes: (B, in_channels, H, W) -> (B, out_channels, H / stride, W / stride). `expand_groups` of both 1x1
-    convolutions; `mid_channels` channels between, or `expand_ratio` of the input's.
-    """
-
-    @placeable
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1,
         mid_channels: int | None = None, expand_ratio: float = 6, expand_groups: int = 1, use_bias: bool = False,
@@ -84,14 +73,10 @@ class MBConv(nn.Module):
         self.depth_conv = ConvLayer(mid, mid, kernel_size, stride, mid, use_bias, None, act_layer)
         self.point_conv = ConvLayer(mid, out_channels, 1, 1, expand_groups, False, norm_layer, None)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.point_conv(self.depth_conv(self.inverted_conv(x)))
 
-
-class FusedMBConv(nn.Module):
+class FusedMBConv(Sequential):
     """`MBConv` with one convolution, of `expand_groups` groups, for its first two, and a norm behind both."""
 
-    @placeable
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1,
         mid_channels: int | None = None, expand_ratio: float = 6, expand_groups: int = 1, use_bias: bool = False,
@@ -103,23 +88,14 @@ class FusedMBConv(nn.Module):
             in_channels, mid, kernel_size, stride, expand_groups, use_bias, norm_layer, act_layer)
         self.point_conv = ConvLayer(mid, out_channels, 1, 1, 1, False, norm_layer, None)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.point_conv(self.spatial_conv(x))
 
-
-class ConvAttention(nn.Module):
+class ConvAttention(Module):
     """Attention of a map that a strided depthwise convolution made smaller, and a transposed one to the map's size.
 
-    Shapes: (B, input_dim, H, W) -> same.
-
-    Args:
-        input_dim: Channels.
-        head_dim_mul: Channels of all heads, in `input_dim`; heads have about 30 in the map's.
-        att_stride, att_kernel: Of the depthwise convolution.
-        fuse_out_proj: The transposed convolution is the projection, too; otherwise it is depthwise.
+    Shapes: (B, input_dim, H, W) -> same. Heads have about 30 channels in the map's, `head_dim_mul` times as many in
+    attention; with `fuse_out_proj` the transposed convolution is the projection, too, otherwise it is depthwise.
     """
 
-    @placeable
     def __init__(
         self, input_dim: int, head_dim_mul: float = 0.5, att_stride: int = 4, att_kernel: int = 7,
         fuse_out_proj: bool = False,
@@ -144,14 +120,12 @@ class ConvAttention(nn.Module):
         return self.upsampling(self.o_proj(x))[..., :height, :width]
 
 
-class LowFormerBlock(nn.Module):
+class LowFormerBlock(Sequential):
     """`ConvAttention`, an MLP and a mobile convolution, those that are asked for, with shortcuts.
 
-    Shapes: (B, in_channels, H, W) -> same. `expand_ratio` and `expand_groups` are the convolution's, which is fused
-    where `fused_conv` and there are less than 256 channels; `att_stride` the attention's.
+    Shapes: (B, in_channels, H, W) -> same. The convolution is fused where `fused_conv` and of less than 256 channels.
     """
 
-    @placeable
     def __init__(
         self, in_channels: int, expand_ratio: float = 4, norm_layer: NormLayer = nn.BatchNorm2d,
         act_layer: ActLayer = nn.Hardswish, fused_conv: bool = False, expand_groups: int = 1, attn: bool = True,
@@ -168,21 +142,58 @@ class LowFormerBlock(nn.Module):
                 attention = nn.Sequential(GroupNorm1(in_channels), attention)
             self.attn = ResidualBlock(attention, nn.Identity(), drop_path)
         if attn_mlp:
-            hidden = in_channels * attn_mlp_ratio
-            self.mlp = ResidualBlock(nn.Sequential(
-                GroupNorm1(in_channels), nn.Conv2d(in_channels, hidden, 1), nn.GELU(),
-                nn.Conv2d(hidden, in_channels, 1), nn.Dropout(proj_drop)), nn.Identity(), drop_path)
+            self.mlp = make_mlp(in_channels, attn_mlp_ratio, proj_drop, drop_path)
         conv = FusedMBConv if fused_conv and in_channels < 256 else MBConv
         self.local = ResidualBlock(conv(
             in_channels, in_channels, expand_ratio=expand_ratio, expand_groups=expand_groups, use_bias=True,
             norm_layer=norm_layer, act_layer=act_layer), nn.Identity(), drop_path)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.local(self.mlp(self.attn(x)))
+
+def make_mlp(dim: int, ratio: int, drop: float, drop_path: float) -> ResidualBlock:
+    """A norm and two 1x1 convolutions, with a shortcut."""
+    return ResidualBlock(nn.Sequential(
+        GroupNorm1(dim), nn.Conv2d(dim, dim * ratio, 1), nn.GELU(), nn.Conv2d(dim * ratio, dim, 1), nn.Dropout(drop)),
+        nn.Identity(), drop_path)
 
 
-class LowFormer(ImageModel):
-    """A stem of stride 2, two stages of convolutions, two of `LowFormerBlock`s, pooling and a head of three layers.
+class LowFormerLike(ImageModel):
+    """What LowFormer and CPUBone have in common: a stem, two stages of convolutions, two of blocks with attention."""
+
+    def add_body(
+        self, stem: nn.Module, width_list: Sequence[int], depth_list: Sequence[int], drop_path_rate: float,
+        stem_ratio: float, expand_ratio: float, down_ratios: Sequence[float] | None, conv: Layer, down: Layer,
+        block: Layer,
+    ) -> None:
+        """Add stem, stages and flow.
+
+        `conv` makes a convolution, of channels before and behind it, stride, expansion and stochastic depth, `down` the
+        first of a stage with attention; `block` makes one with attention, of channels, its stride, stochastic depth.
+        """
+        chs, *widths = width_list
+        ratios = down_ratios or [expand_ratio] * len(widths)
+        if len(ratios) != len(widths):
+            raise ValueError(f"downsample_expand_ratios has one for each of {len(widths)} stages, not {len(ratios)}")
+        rates = drop_path_rates(drop_path_rate, list(depth_list))
+        self.stem = nn.Sequential(stem, *(conv(chs, chs, 1, stem_ratio, rate) for rate in rates[0]))
+        self.flow = Flow(stem=[Step("stem")], stages=[])
+        self.stages, reduction = nn.Sequential(), 2
+        for i, (width, drop_path, ratio) in enumerate(zip(widths, rates[1:], ratios)):
+            stage = nn.Sequential()
+            if i < 2:
+                for j, rate in enumerate(drop_path):
+                    stage.append(conv(width if j else chs, width, 1 if j else 2, expand_ratio if j else ratio, rate))
+            else:
+                stage.append(down(chs, width, 2, ratio, 0.0))
+                stage.extend(block(width, 2 if i == 2 else 1, rate) for rate in drop_path)
+            if len(stage):
+                chs, reduction = width, 2 * reduction
+            self.stages.append(stage)
+            self.flow.stages.append(Step(f"stages.{i}", chs, reduction))
+        self.num_features = chs
+
+
+class LowFormer(LowFormerLike):
+    """A stem of stride 2, stages of convolutions and of `LowFormerBlock`s, pooling and a head of three layers.
 
     Shapes: (B, in_chans, H, W) -> (B, num_classes). Without pooling the head is applied to each position.
 
@@ -192,12 +203,9 @@ class LowFormer(ImageModel):
         global_pool: "avg", "max", "avgmax" or "" for none.
         head_widths: Channels of the head's convolution, and of its hidden layer.
         proj_drop_rate: Dropout at the end of MLPs.
-        expand_ratio: Of mobile convolutions.
-        norm_layer, act_layer: Of all convolutions.
+        expand_ratio, stem_expand_ratio: Of mobile convolutions, and of the stem's.
         fused_conv: Fused mobile convolutions; the attention's projection is in its upsampling.
-        attn, attn_mlp: Whether blocks have attention, and MLPs.
-        attn_mlp_ratio: Hidden width of the MLPs.
-        stem_expand_ratio: Of the stem's mobile convolutions.
+        attn, attn_mlp, attn_mlp_ratio: Whether blocks have attention, and MLPs, and their hidden width.
         downsample_expand_ratios: Of each stage's first; as `expand_ratio` unless given.
         expand_groups: Groups of the mobile convolutions' expansion.
 
@@ -221,40 +229,23 @@ class LowFormer(ImageModel):
         super().__init__()
         self.num_classes, self.in_chans, self.drop_rate = num_classes, in_chans, drop_rate
         layers: dict[str, Any] = dict(norm_layer=norm_layer, act_layer=act_layer)
-        chs, *widths = width_list
-        ratios = downsample_expand_ratios or [expand_ratio] * len(widths)
-        if len(ratios) != len(widths):
-            raise ValueError(f"downsample_expand_ratios has one for each of {len(widths)} stages, not {len(ratios)}")
 
-        def conv(in_chs: int, out_chs: int, stride: int, ratio: float, drop_path: float = 0.0) -> ResidualBlock:
+        def conv(in_chs: int, out_chs: int, stride: int, ratio: float, drop_path: float) -> ResidualBlock:
             block = (FusedMBConv if fused_conv else MBConv)(
                 in_chs, out_chs, stride=stride, expand_ratio=ratio, expand_groups=expand_groups, **layers)
             return ResidualBlock(block, nn.Identity() if stride == 1 else None, drop_path)
 
-        rates = drop_path_rates(drop_path_rate, list(depth_list))
-        self.stem = nn.Sequential(ConvLayer(in_chans, chs, stride=2, **layers))
-        self.stem.extend(conv(chs, chs, 1, stem_expand_ratio, rate) for rate in rates[0])
-        self.flow = Flow(stem=[Step("stem")], stages=[])
-        self.stages, reduction = nn.Sequential(), 2
-        for i, (width, drop_path, ratio) in enumerate(zip(widths, rates[1:], ratios)):
-            stage = nn.Sequential()
-            if i < 2:
-                for j, rate in enumerate(drop_path):
-                    stage.append(conv(width if j else chs, width, 1 if j else 2, expand_ratio if j else ratio, rate))
-            else:
-                stage.append(conv(chs, width, 2, ratio))
-                stage.extend(LowFormerBlock(
-                    width, expand_ratio, fused_conv=fused_conv, expand_groups=expand_groups, attn=attn,
-                    attn_mlp=attn_mlp, attn_mlp_ratio=attn_mlp_ratio, att_stride=2 if i == 2 else 1,
-                    proj_drop=proj_drop_rate, drop_path=rate, **layers) for rate in drop_path)
-            if len(stage):
-                chs, reduction = width, 2 * reduction
-            self.stages.append(stage)
-            self.flow.stages.append(Step(f"stages.{i}", chs, reduction))
+        def make_block(width: int, stride: int, drop_path: float) -> LowFormerBlock:
+            return LowFormerBlock(
+                width, expand_ratio, norm_layer, act_layer, fused_conv, expand_groups, attn, attn_mlp, attn_mlp_ratio,
+                stride, proj_drop_rate, drop_path)
 
-        self.num_features, self.head_hidden_size = chs, head_widths[1]
+        self.add_body(
+            ConvLayer(in_chans, width_list[0], stride=2, **layers), width_list, depth_list, drop_path_rate,
+            stem_expand_ratio, expand_ratio, downsample_expand_ratios, conv, conv, make_block)
+        self.head_hidden_size = head_widths[1]
         self.set_global_pool(global_pool)
-        self.in_conv = ConvLayer(chs, head_widths[0], 1, **layers)
+        self.in_conv = ConvLayer(self.num_features, head_widths[0], 1, **layers)
         self.pre_classifier = nn.Sequential(
             nn.Linear(head_widths[0], head_widths[1], bias=False), nn.LayerNorm(head_widths[1]),
             get_act_layer(act_layer)())
@@ -262,10 +253,7 @@ class LowFormer(ImageModel):
         self.init_weights()
 
     def set_global_pool(self, pool_type: str) -> None:
-        pool = GlobalPool2d(pool_type)
-        if pool.out_factor != 1:
-            raise ValueError(f"global_pool '{pool_type}' changes the width, which the layers in this head do not fit")
-        self.global_pool = pool
+        self.global_pool = make_narrow_pool(pool_type, flatten=True)
 
     def pool(self, x: Tensor) -> Tensor:
         x = self.global_pool(self.in_conv(x))
@@ -296,21 +284,13 @@ register_model.variants(__name__, LowFormer, {
 })
 
 
-# --- foreign checkpoints
-
-
-def _from_authors(state_dict: StateDict, model: nn.Module) -> StateDict:
-    """In the authors' layout lists are "op_list", and a block is the "total" of context and convolution."""
-    return rename_keys(
-        state_dict, (r"^backbone\.input_stem\.", "stem."), (r"^backbone\.stages\.", "stages."),
-        (r"^head\.opseq\.", "head."), (r"^head\.op_list\.0\.", "in_conv."),
-        (r"^head\.op_list\.2\.linear\.", "pre_classifier.0."), (r"^head\.op_list\.2\.norm\.", "pre_classifier.1."),
-        (r"^head\.op_list\.3\.linear\.", "classifier."), (r"\.op_list\.", "."), (r"\.total\.0\.0\.", ".attn."),
-        (r"\.total\.0\.1\.", ".mlp."), (r"\.total\.0\.", ".attn."), (r"\.total\.1\.", ".local."),
-        (r"\.conv_proj\.0\.", ".conv_proj.conv."), (r"\.conv_proj\.1\.", ".conv_proj.norm."),
-        (r"\.pwise\.0\.", ".pwise."))
-
-
-LowFormer.key_maps = (
-    KeyMap("lowformer", lambda keys: any(key.startswith("backbone.input_stem.") for key in keys), _from_authors),
-)
+# In the authors' layout lists are "op_list", and a block is the "total" of context and convolution.
+AUTHORS_NAMES = (
+    (r"^backbone\.input_stem\.", "stem."), (r"^backbone\.stages\.", "stages."), (r"\.op_list\.", "."),
+    (r"\.conv_proj\.0\.", ".conv_proj.conv."), (r"\.conv_proj\.1\.", ".conv_proj.norm."), (r"\.pwise\.0\.", ".pwise."))
+LowFormer.key_maps = (KeyMap.renaming(
+    "lowformer", "backbone.input_stem.op_list.0.conv.weight", (r"^head\.opseq\.", "head."),
+    (r"^head\.op_list\.0\.", "in_conv."), (r"^head\.op_list\.2\.linear\.", "pre_classifier.0."),
+    (r"^head\.op_list\.2\.norm\.", "pre_classifier.1."), (r"^head\.op_list\.3\.linear\.", "classifier."),
+    *AUTHORS_NAMES, (r"\.total\.0\.0\.", ".attn."), (r"\.total\.0\.1\.", ".mlp."), (r"\.total\.0\.", ".attn."),
+    (r"\.total\.1\.", ".local.")),)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..layers.conv import num_groups
 from ..layers.drop import DropPath
-from ..layers.helpers import make_divisible, placeable, to_2tuple
+from ..layers.helpers import Module, make_divisible, to_2tuple
 from ..layers.mlp import ConvMlp
 from ..layers.norm import GroupNorm1
 from ..registry import register_model
@@ -37,51 +37,43 @@ Layer = Callable[..., nn.Module]
 def resize_for_patches(x: Tensor, patch: tuple[int, int], align_corners: bool) -> Tensor:
     """A map, (B, C, H, W), resampled to the next size that patches divide; as it is where they do."""
     height, width = x.shape[2] + -x.shape[2] % patch[0], x.shape[3] + -x.shape[3] % patch[1]
-    if height == x.shape[2] and width == x.shape[3]:
-        return x
-    return F.interpolate(x, size=(height, width), mode="bilinear", align_corners=align_corners)
+    same = height == x.shape[2] and width == x.shape[3]
+    return x if same else F.interpolate(x, size=(height, width), mode="bilinear", align_corners=align_corners)
 
 
 @torch.fx.wrap  # as above
 def resize_like(x: Tensor, like: Tensor) -> Tensor:
     """A map with rows and columns of another one."""
-    if x.shape[2] == like.shape[2] and x.shape[3] == like.shape[3]:
-        return x
-    return F.interpolate(x, size=(like.shape[2], like.shape[3]), mode="bilinear", align_corners=False)
+    size = like.shape[2:]
+    return x if x.shape[2:] == size else F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
 @torch.fx.wrap  # as above
 def unfold_patches(x: Tensor, patch: tuple[int, int]) -> Tensor:
     """A map as positions in a patch and patches: (B, C, H, W) -> (B, C, ph * pw, patches)."""
-    batch, chans, height, width = x.shape
-    x = x.reshape(batch, chans, height // patch[0], patch[0], width // patch[1], patch[1])
-    return x.permute(0, 1, 3, 5, 2, 4).reshape(batch, chans, patch[0] * patch[1], -1)
+    x = x.unflatten(3, (-1, patch[1])).unflatten(2, (-1, patch[0]))
+    return x.permute(0, 1, 3, 5, 2, 4).flatten(4).flatten(2, 3)
 
 
 @torch.fx.wrap  # as above
 def fold_patches(x: Tensor, patch: tuple[int, int], like: Tensor) -> Tensor:
     """What `unfold_patches` was given, of the size of a map: (B, C, ph * pw, patches) -> (B, C, H, W)."""
-    rows, columns = like.shape[2] // patch[0], like.shape[3] // patch[1]
-    x = x.reshape(x.shape[0], x.shape[1], patch[0], patch[1], rows, columns).permute(0, 1, 4, 2, 5, 3)
-    return x.reshape(x.shape[0], x.shape[1], like.shape[2], like.shape[3])
+    x = x.unflatten(3, (like.shape[2] // patch[0], -1)).unflatten(2, patch)
+    return x.permute(0, 1, 4, 2, 5, 3).flatten(4).flatten(2, 3)
 
 
-class MobileVitBlock(nn.Module):
+class MobileVitBlock(Module):
     """Convolutions, transformer blocks over the patches, a convolution of both what came in and what these gave.
 
     Shapes: (B, in_chs, H, W) -> (B, out_chs, H, W). Maps that patches do not divide are resampled on the way.
 
     Args:
-        in_chs, out_chs, kernel_size, stride, group_size, dilation, layers: As of `ResidualBlock`.
         bottle_ratio: Channels of the transformer per input channel, unless `transformer_dim` is given.
         mlp_ratio, num_heads, attn_drop, drop, drop_path_rate: Of the transformer's blocks.
-        transformer_dim, transformer_depth: Its channels and blocks.
         patch_size: Side of the patches, or (height, width).
         no_fusion: Without the last convolution.
-        transformer_norm_layer: Its norms.
     """
 
-    @placeable
     def __init__(
         self, in_chs: int, out_chs: int | None = None, kernel_size: int = 3, stride: int = 1, bottle_ratio: float = 1.0,
         group_size: int | None = None, dilation: tuple[int, int] = (1, 1), mlp_ratio: float = 2.0,
@@ -100,8 +92,7 @@ class MobileVitBlock(nn.Module):
             Block(dim, num_heads, mlp_ratio, qkv_bias=True, attn_drop=attn_drop, proj_drop=drop,
                   drop_path=drop_path_rate, act_layer=layers.act, norm_layer=transformer_norm_layer)
             for _ in range(transformer_depth)))
-        self.norm = transformer_norm_layer(dim)
-        self.conv_proj = layers.conv_norm_act(dim, out_chs, 1)
+        self.norm, self.conv_proj = transformer_norm_layer(dim), layers.conv_norm_act(dim, out_chs, 1)
         self.conv_fusion = None if no_fusion else layers.conv_norm_act(in_chs + out_chs, out_chs, kernel_size)
         self.patch_size: tuple[int, int] = to_2tuple(patch_size)
 
@@ -115,20 +106,14 @@ class MobileVitBlock(nn.Module):
         return mixed if self.conv_fusion is None else self.conv_fusion(torch.cat((x, mixed), dim=1))
 
 
-class LinearSelfAttention(nn.Module):
-    """Attention of linear cost: a weighted mean of the keys scales all values. Keys `qkv_proj`, `out_proj`.
+class LinearSelfAttention(Module):
+    """A weighted mean of the keys scales all values. Shapes: (B, embed_dim, positions in a patch, patches) -> same."""
 
-    Shapes: (B, embed_dim, positions in a patch, patches) -> same.
-    """
-
-    @placeable
     def __init__(self, embed_dim: int, attn_drop: float = 0.0, proj_drop: float = 0.0, bias: bool = True) -> None:
         super().__init__()
-        self.embed_dim = embed_dim
-        self.qkv_proj = nn.Conv2d(embed_dim, 1 + 2 * embed_dim, 1, bias=bias)
-        self.attn_drop = nn.Dropout(attn_drop)
+        self.embed_dim, self.qkv_proj = embed_dim, nn.Conv2d(embed_dim, 1 + 2 * embed_dim, 1, bias=bias)
         self.out_proj = nn.Conv2d(embed_dim, embed_dim, 1, bias=bias)
-        self.out_drop = nn.Dropout(proj_drop)
+        self.attn_drop, self.out_drop = nn.Dropout(attn_drop), nn.Dropout(proj_drop)
 
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = self.qkv_proj(x).split([1, self.embed_dim, self.embed_dim], dim=1)
@@ -137,35 +122,28 @@ class LinearSelfAttention(nn.Module):
         return self.out_drop(self.out_proj(F.relu(value) * context))
 
 
-class LinearTransformerBlock(nn.Module):
+class LinearTransformerBlock(Module):
     """Linear attention, then an MLP, each behind a norm and around a residual. Shapes: as `LinearSelfAttention`'s."""
 
-    @placeable
     def __init__(
         self, embed_dim: int, mlp_ratio: float = 2.0, drop: float = 0.0, attn_drop: float = 0.0, drop_path: float = 0.0,
         act_layer: Layer | None = None, norm_layer: Layer | None = None,
     ) -> None:
         super().__init__()
         norm = norm_layer or GroupNorm1
-        self.norm1 = norm(embed_dim)
-        self.attn = LinearSelfAttention(embed_dim, attn_drop, drop)
-        self.drop_path1 = DropPath(drop_path)
-        self.norm2 = norm(embed_dim)
-        self.mlp = ConvMlp(embed_dim, int(embed_dim * mlp_ratio), act_layer=act_layer or nn.SiLU, drop=drop)
-        self.drop_path2 = DropPath(drop_path)
+        self.norm1, self.attn = norm(embed_dim), LinearSelfAttention(embed_dim, attn_drop, drop)
+        self.norm2, hidden = norm(embed_dim), int(embed_dim * mlp_ratio)
+        self.mlp = ConvMlp(embed_dim, hidden, act_layer=act_layer or nn.SiLU, drop=drop)
+        self.drop_path1, self.drop_path2 = DropPath(drop_path), DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path1(self.attn(self.norm1(x)))
         return x + self.drop_path2(self.mlp(self.norm2(x)))
 
 
-class MobileVitV2Block(nn.Module):
-    """Convolutions, blocks of linear attention over the patches, a 1x1 convolution.
+class MobileVitV2Block(Module):
+    """As `MobileVitBlock`, of linear attention and without fusion; a map that patches do not divide stays resampled."""
 
-    Shapes and arguments: as `MobileVitBlock`'s. A map that patches do not divide is resampled, and stays so.
-    """
-
-    @placeable
     def __init__(
         self, in_chs: int, out_chs: int | None = None, kernel_size: int = 3, bottle_ratio: float = 1.0,
         group_size: int | None = 1, dilation: tuple[int, int] = (1, 1), mlp_ratio: float = 2.0,
@@ -182,8 +160,7 @@ class MobileVitV2Block(nn.Module):
         self.transformer = nn.Sequential(*(
             LinearTransformerBlock(dim, mlp_ratio, drop, attn_drop, drop_path_rate, layers.act, transformer_norm_layer)
             for _ in range(transformer_depth)))
-        self.norm = transformer_norm_layer(dim)
-        self.conv_proj = layers.conv_norm_act(dim, out_chs, 1, apply_act=False)
+        self.norm, self.conv_proj = transformer_norm_layer(dim), layers.conv_norm_act(dim, out_chs, 1, apply_act=False)
         self.patch_size: tuple[int, int] = to_2tuple(patch_size)
 
     def forward(self, x: Tensor) -> Tensor:

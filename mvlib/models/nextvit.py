@@ -20,7 +20,7 @@ from ..layers.attention import attend
 from ..layers.branches import merge_norm
 from ..layers.config import use_fused_attn
 from ..layers.drop import DropPath, drop_path_rates
-from ..layers.helpers import make_divisible, placeable
+from ..layers.helpers import Module, Sequential, extend_tuple, make_divisible
 from ..layers.mlp import ConvMlp
 from ..layers.norm import NormLayer, get_norm_layer
 from ..layers.pool import ClassifierHead, shortcut_pool
@@ -33,10 +33,7 @@ from .efficientnet_blocks import rename_in_order
 if TYPE_CHECKING:
     from ._variants.nextvit import *
 
-__all__ = [
-    "ConvAttention", "ConvNormAct", "EfficientAttention", "NextConvBlock", "NextStage", "NextTransformerBlock",
-    "NextViT", "PatchEmbed", "merge_pre_bn",
-]
+__all__ = ["NextViT"]
 
 
 def merge_pre_bn(module: nn.Module, pre_bn_1: nn.Module, pre_bn_2: nn.Module | None = None) -> None:
@@ -46,10 +43,9 @@ def merge_pre_bn(module: nn.Module, pre_bn_1: nn.Module, pre_bn_2: nn.Module | N
             merge_norm(module, norm, before=True)
 
 
-class ConvNormAct(nn.Module):
+class ConvNormAct(Sequential):
     """Convolution padded by 1, norm, activation; keys `conv`, `norm`: (B, in_chs, H, W) -> (B, out_chs, ...)."""
 
-    @placeable
     def __init__(
         self, in_chs: int, out_chs: int, kernel_size: int = 3, stride: int = 1, groups: int = 1,
         norm_layer: NormLayer = nn.BatchNorm2d, act_layer: ActLayer = nn.ReLU,
@@ -58,17 +54,10 @@ class ConvNormAct(nn.Module):
         self.conv = nn.Conv2d(in_chs, out_chs, kernel_size, stride, 1, groups=groups, bias=False)
         self.norm, self.act = get_norm_layer(norm_layer)(out_chs), get_act_layer(act_layer)()
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.norm(self.conv(x)))
 
+class PatchEmbed(Sequential):
+    """2x2 average pool where `stride` is 2, 1x1 convolution, norm; nothing where neither stride nor width changes."""
 
-class PatchEmbed(nn.Module):
-    """2x2 average pool where `stride` is 2, 1x1 convolution, norm; nothing where neither stride nor width changes.
-
-    Shapes: (B, in_chs, H, W) -> (B, out_chs, ceil(H / stride), ceil(W / stride)).
-    """
-
-    @placeable
     def __init__(self, in_chs: int, out_chs: int, stride: int = 1, norm_layer: NormLayer = nn.BatchNorm2d) -> None:
         super().__init__()
         self.pool = shortcut_pool(stride)
@@ -76,36 +65,24 @@ class PatchEmbed(nn.Module):
         self.conv = nn.Conv2d(in_chs, out_chs, 1, bias=False) if changes else nn.Identity()
         self.norm = get_norm_layer(norm_layer)(out_chs) if changes else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.conv(self.pool(x)))
 
-
-class ConvAttention(nn.Module):
+class ConvAttention(Sequential):
     """Multi-head convolutional attention: a 3x3 convolution, a group a head, and a 1x1: (B, C, H, W) -> same."""
 
-    @placeable
     def __init__(
-        self, out_chs: int, head_dim: int, norm_layer: NormLayer = nn.BatchNorm2d, act_layer: ActLayer = nn.ReLU,
+        self, out_chs: int, head_dim: int, norm_layer: NormLayer = nn.BatchNorm2d, act_layer: ActLayer = nn.ReLU
     ) -> None:
         super().__init__()
         self.group_conv3x3 = nn.Conv2d(out_chs, out_chs, 3, padding=1, groups=out_chs // head_dim, bias=False)
         self.norm, self.act = get_norm_layer(norm_layer)(out_chs), get_act_layer(act_layer)()
         self.projection = nn.Conv2d(out_chs, out_chs, 1, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.projection(self.act(self.norm(self.group_conv3x3(x))))
 
-
-class NextConvBlock(nn.Module):
-    """`PatchEmbed`, convolutional attention and an MLP, with shortcuts. Shapes: (B, in_chs, H, W) -> (B, out_chs, ...).
-
-    Raises:
-        ValueError: The channels are no multiple of a head's.
-    """
+class NextConvBlock(Module):
+    """`PatchEmbed`, convolutional attention, whose heads have to divide the channels, and an MLP, with shortcuts."""
 
     is_reparameterized: bool = False
 
-    @placeable
     def __init__(
         self, in_chs: int, out_chs: int, stride: int = 1, drop_path: float = 0.0, drop: float = 0.0, head_dim: int = 32,
         mlp_ratio: float = 3.0, norm_layer: NormLayer = nn.BatchNorm2d, act_layer: ActLayer = nn.ReLU,
@@ -114,8 +91,7 @@ class NextConvBlock(nn.Module):
         if out_chs % head_dim:
             raise ValueError(f"{out_chs} channels cannot be divided into heads of {head_dim}")
         self.patch_embed = PatchEmbed(in_chs, out_chs, stride, norm_layer)
-        self.mhca = ConvAttention(out_chs, head_dim, norm_layer, act_layer)
-        self.attn_drop_path = DropPath(drop_path)
+        self.mhca, self.attn_drop_path = ConvAttention(out_chs, head_dim, norm_layer, act_layer), DropPath(drop_path)
         self.norm = get_norm_layer(norm_layer)(out_chs)
         self.mlp = ConvMlp(out_chs, int(out_chs * mlp_ratio), act_layer=act_layer, drop=drop)
         self.mlp_drop_path = DropPath(drop_path)
@@ -133,13 +109,9 @@ class NextConvBlock(nn.Module):
         return x + self.mlp_drop_path(self.mlp(self.norm(x)))
 
 
-class EfficientAttention(nn.Module):
-    """Attention to means of `sr_ratio` ** 2 tokens each, which have a norm `norm` then.
+class EfficientAttention(Module):
+    """Attention to means of `sr_ratio` ** 2 tokens each, which have a norm then: (B, N, dim) -> (B, N, out_dim)."""
 
-    Shapes: (B, N, dim) -> (B, N, out_dim). Keys `q`, `k`, `v`, `proj`, `norm`.
-    """
-
-    @placeable
     def __init__(
         self, dim: int, out_dim: int | None = None, head_dim: int = 32, qkv_bias: bool = True, attn_drop: float = 0.0,
         proj_drop: float = 0.0, sr_ratio: int = 1, norm_layer: NormLayer = nn.BatchNorm1d,
@@ -149,10 +121,8 @@ class EfficientAttention(nn.Module):
         self.q, self.k, self.v = (nn.Linear(dim, dim, bias=qkv_bias) for _ in range(3))
         self.proj = nn.Linear(dim, out_dim or dim)
         self.attn_drop, self.proj_drop = nn.Dropout(attn_drop), nn.Dropout(proj_drop)
-        self.sr: nn.Module | None = None
-        self.norm: nn.Module | None = None
-        if sr_ratio > 1:
-            self.sr, self.norm = nn.AvgPool1d(sr_ratio**2, sr_ratio**2), get_norm_layer(norm_layer)(dim)
+        self.sr = nn.AvgPool1d(sr_ratio**2, sr_ratio**2) if sr_ratio > 1 else None
+        self.norm = get_norm_layer(norm_layer)(dim) if sr_ratio > 1 else None
 
     def forward(self, x: Tensor) -> Tensor:
         q = self._split_heads(self.q(x))
@@ -166,15 +136,11 @@ class EfficientAttention(nn.Module):
         return x.unflatten(2, (self.num_heads, self.head_dim)).transpose(1, 2)
 
 
-class NextTransformerBlock(nn.Module):
-    """Attention in `mix_block_ratio` of the channels, convolutional attention of it in the rest, an MLP of both.
-
-    Shapes: (B, in_chs, H, W) -> (B, out_chs, ceil(H / stride), ceil(W / stride)).
-    """
+class NextTransformerBlock(Module):
+    """Attention in `mix_block_ratio` of the channels, convolutional attention of it in the rest, an MLP of both."""
 
     is_reparameterized: bool = False
 
-    @placeable
     def __init__(
         self, in_chs: int, out_chs: int, drop_path: float, stride: int = 1, sr_ratio: int = 1, mlp_ratio: float = 2,
         head_dim: int = 32, mix_block_ratio: float = 0.75, attn_drop: float = 0.0, drop: float = 0.0,
@@ -184,8 +150,7 @@ class NextTransformerBlock(nn.Module):
         norm = get_norm_layer(norm_layer)
         attn_chs = make_divisible(int(out_chs * mix_block_ratio), 32)
         conv_chs = out_chs - attn_chs
-        self.patch_embed = PatchEmbed(in_chs, attn_chs, stride)
-        self.norm1 = norm(attn_chs)
+        self.patch_embed, self.norm1 = PatchEmbed(in_chs, attn_chs, stride), norm(attn_chs)
         self.e_mhsa = EfficientAttention(
             attn_chs, head_dim=head_dim, sr_ratio=sr_ratio, attn_drop=attn_drop, proj_drop=drop)
         self.mhsa_drop_path = DropPath(drop_path * mix_block_ratio)
@@ -219,13 +184,8 @@ class NextTransformerBlock(nn.Module):
 
 
 class NextStage(Stage):
-    """Blocks of `block_types`, with the channels of `block_chs`; the first one has the stride.
+    """Blocks of `block_types`, with the channels of `block_chs`; the first one has the stride."""
 
-    Shapes: (B, in_chs, H, W) -> (B, block_chs[-1], ceil(H / stride), ceil(W / stride)). `drop_path` is a rate, or one
-    for each block.
-    """
-
-    @placeable
     def __init__(
         self, in_chs: int, block_chs: Sequence[int], block_types: Sequence[Any], stride: int = 2, sr_ratio: int = 1,
         mix_block_ratio: float = 1.0, drop: float = 0.0, attn_drop: float = 0.0,
@@ -233,7 +193,7 @@ class NextStage(Stage):
         act_layer: ActLayer = nn.ReLU,
     ) -> None:
         super().__init__()
-        rates = drop_path if isinstance(drop_path, Sequence) else [drop_path] * len(block_types)
+        rates = extend_tuple(drop_path, len(block_types))
         self.downsample, self.blocks = nn.Identity(), nn.Sequential()
         for i, (kind, out_chs, rate) in enumerate(zip(block_types, block_chs, rates)):
             attention = dict(sr_ratio=sr_ratio, mix_block_ratio=mix_block_ratio, attn_drop=attn_drop)
@@ -254,14 +214,12 @@ class NextViT(ImageModel):
     Args:
         global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
         stem_chs: Channels of the stem: of the first, the second, and the last two convolutions.
-        depths: Blocks of each stage; the third has a multiple of 5.
-        strides: Stride of each stage.
+        depths, strides: Blocks and stride of each stage; the third has a multiple of 5 blocks.
         sr_ratios: Square root of the tokens that attention takes for one, by stage.
-        attn_drop_rate: Dropout of attention maps.
-        proj_drop_rate: Dropout behind attention and in the MLPs.
+        attn_drop_rate, proj_drop_rate: Dropout of attention maps; behind attention and in the MLPs.
         head_dim: Channels of a head.
         mix_block_ratio: Part of the channels that attention has.
-        norm_layer, act_layer: Norm, and activation (ReLU unless given).
+        act_layer: Activation; ReLU unless given.
     """
 
     head_path: ClassVar[str] = "head"
@@ -295,10 +253,8 @@ class NextViT(ImageModel):
                 mix_block_ratio, proj_drop_rate, attn_drop_rate, rates[i], head_dim, **layers))
             in_chs, reduction = widths[1], reduction * stride
             self.flow.stages.append(Step(f"stages.{i}", in_chs, reduction))
-        self.num_features = in_chs
-        self.norm = layers["norm_layer"](in_chs)
+        self.num_features, self.norm = in_chs, layers["norm_layer"](in_chs)
         self.head = ClassifierHead(in_chs, num_classes, global_pool, drop_rate)
-        self.head_hidden_size = self.head.num_features
         self.init_weights()
 
 
@@ -307,9 +263,6 @@ register_model.variants(__name__, NextViT, {
     "nextvit_base": dict(depths=(3, 4, 20, 3), drop_path_rate=0.2),
     "nextvit_large": dict(depths=(3, 4, 30, 3), drop_path_rate=0.2),
 })
-
-
-# --- foreign checkpoints
 
 
 def _from_authors(state_dict: StateDict, model: nn.Module) -> StateDict:

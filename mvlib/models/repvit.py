@@ -10,104 +10,59 @@ mixers' branches instead of behind them.
 
 from __future__ import annotations
 
-import copy
-import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from ..layers import branches
 from ..layers.activations import ActLayer, get_act_layer
-from ..layers.branches import merge_branches, merge_norm, one_branch, reparameterize, spread_merged
 from ..layers.channel_attention import SEModule
-from ..layers.helpers import get_device_dtype, placeable, to_ntuple
+from ..layers.helpers import Module, Sequential, get_device_dtype, to_ntuple
 from ..layers.stage import Stage
+from ..layers.weight_init import init_trunc_normal
 from ..registry import register_model
-from .base import Flow, ImageModel, KeyMap, StateDict, Step
+from .base import Flow, ImageModel, Inits, KeyMap, StateDict
 
 if TYPE_CHECKING:
     from ._variants.repvit import *
 
-__all__ = [
-    "ConvNorm", "NormLinear", "RepVggDw", "RepViTBlock", "RepVit", "RepVitClassifier", "RepVitDownsample", "RepVitMlp",
-    "RepVitStage", "RepVitStem",
-]
+__all__ = ["RepVit"]
 
 Layer = Callable[..., nn.Module]
 
 
-class ConvNorm(nn.Sequential):
-    """Convolution and batch norm, which `reparameterize()` merges; keys `c`, `bn`. Shapes as `nn.Conv2d`."""
+class ConvNorm(branches.ConvNormPair):
+    """Convolution and batch norm, see `ConvNormPair`; keys `c`, `bn`. Shapes as `nn.Conv2d`."""
 
-    merged_path: ClassVar[str] = ""
+    layer_name: ClassVar[str] = "c"
 
-    @placeable
     def __init__(
         self, in_dim: int, out_dim: int, ks: int = 1, stride: int = 1, pad: int = 0, dilation: int = 1,
         groups: int = 1, bn_weight_init: float = 1,
     ) -> None:
-        super().__init__()
-        self.c = nn.Conv2d(in_dim, out_dim, ks, stride, pad, dilation, groups, bias=False)
-        self.bn = nn.BatchNorm2d(out_dim)
-        nn.init.constant_(self.bn.weight, bn_weight_init)
-
-    def reparameterize(self) -> nn.Conv2d:
-        merged: nn.Conv2d = merge_norm(copy.deepcopy(self.c), self.bn)
-        return merged
-
-    fuse = reparameterize
-
-    def spread(self, weight: Tensor, bias: Tensor) -> StateDict:
-        """For `spread_merged`."""
-        return one_branch(self, ("c", "bn"), "c", "bn", weight, bias)
+        super().__init__(in_dim, out_dim, ks, stride, pad, dilation, groups, bn_weight_init)
 
 
-class NormLinear(nn.Sequential):
-    """Batch norm and linear layer, which `reparameterize()` merges; keys `bn`, `l`. Shapes as `nn.Linear`.
+class NormLinear(branches.NormPair):
+    """Batch norm and linear layer, of initial weights of the deviation `std`; keys `bn`, `l`. Shapes as `nn.Linear`."""
 
-    `std` is the deviation of the initial weights.
-    """
+    layer_name: ClassVar[str] = "l"
+    norm_first: ClassVar[bool] = True
 
-    merged_path: ClassVar[str] = ""
-
-    @placeable
     def __init__(self, in_dim: int, out_dim: int, bias: bool = True, std: float = 0.02) -> None:
         super().__init__()
-        self.bn = nn.BatchNorm1d(in_dim)
-        self.l = nn.Linear(in_dim, out_dim, bias=bias)
-        nn.init.trunc_normal_(self.l.weight, std=std)
-        if bias:
-            nn.init.zeros_(self.l.bias)
-
-    def reparameterize(self) -> nn.Linear:
-        merged: nn.Linear = merge_norm(copy.deepcopy(self.l), self.bn, before=True)
-        return merged
-
-    fuse = reparameterize
-
-    def spread(self, weight: Tensor, bias: Tensor) -> StateDict:
-        """For `spread_merged`."""
-        return {**_neutral(self.bn, "bn"), "l.weight": weight, "l.bias": bias}
+        self.bn, self.l = nn.BatchNorm1d(in_dim), nn.Linear(in_dim, out_dim, bias=bias)
+        init_trunc_normal(self.l, std)
 
 
-def _neutral(norm: nn.Module, name: str) -> StateDict:
-    """The state of a batch norm that changes nothing."""
-    eps: Any = norm.eps
-    values = dict(weight=math.sqrt(1 + eps), running_var=1)
-    return {f"{name}.{key}": torch.full_like(value, values.get(key, 0)) for key, value in norm.state_dict().items()}
-
-
-class RepVggDw(nn.Module):
+class RepVggDw(branches.Fusable):
     """A depthwise convolution, a 1x1 one and the input, added; `reparameterize()` makes one convolution of them.
 
-    Shapes: (B, ed, H, W) -> same. Keys `conv`, `conv1`, `bn`; with `legacy` the 1x1 convolution has a norm of its own,
-    instead of the one behind the sum.
+    Shapes: (B, ed, H, W) -> same. `legacy`: the 1x1 convolution has a norm of its own, instead of one behind the sum.
     """
 
-    merged_path: ClassVar[str] = ""
-
-    @placeable
     def __init__(self, ed: int, kernel_size: int, legacy: bool = False) -> None:
         super().__init__()
         self.conv = ConvNorm(ed, ed, kernel_size, 1, (kernel_size - 1) // 2, groups=ed)
@@ -118,40 +73,29 @@ class RepVggDw(nn.Module):
         return self.bn(self.conv(x) + self.conv1(x) + x)
 
     def reparameterize(self) -> nn.Conv2d:
-        merged = merge_branches([self.conv, self.conv1, nn.Identity()], like=self.conv.c)
-        return merged if isinstance(self.bn, nn.Identity) else merge_norm(merged, self.bn)
-
-    fuse = reparameterize
+        merged = branches.merge_branches([self.conv, self.conv1, nn.Identity()], like=self.conv.layer)
+        return merged if isinstance(self.bn, nn.Identity) else branches.merge_norm(merged, self.bn)
 
     def spread(self, weight: Tensor, bias: Tensor) -> StateDict:
         """For `spread_merged`."""
         kernel, middle = weight.clone(), weight.shape[-1] // 2
         kernel[..., middle, middle] -= 1  # which the input adds
-        state = one_branch(self, ("conv", "conv1"), "conv.c", "conv.bn", kernel, bias)
-        return state if isinstance(self.bn, nn.Identity) else {**state, **_neutral(self.bn, "bn")}
+        state = branches.one_branch(self, ("conv", "conv1"), "conv.c", "conv.bn", kernel, bias)
+        return state if isinstance(self.bn, nn.Identity) else {**state, **branches.neutral_norm(self.bn, "bn")}
 
 
-class RepVitMlp(nn.Module):
+class RepVitMlp(Sequential):
     """Two 1x1 convolutions, an activation between them; keys `conv1`, `conv2`. Shapes: (B, in_dim, H, W) -> same."""
 
-    @placeable
     def __init__(self, in_dim: int, hidden_dim: float, act_layer: Layer) -> None:
         super().__init__()
-        self.conv1 = ConvNorm(in_dim, int(hidden_dim))
-        self.act = act_layer()
+        self.conv1, self.act = ConvNorm(in_dim, int(hidden_dim)), act_layer()
         self.conv2 = ConvNorm(int(hidden_dim), in_dim, bn_weight_init=0)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv2(self.act(self.conv1(x)))
 
+class RepViTBlock(Module):
+    """Token mixer, squeeze-and-excitation where `use_se`, MLP with a shortcut. Shapes: (B, in_dim, H, W) -> same."""
 
-class RepViTBlock(nn.Module):
-    """Token mixer, squeeze-and-excitation where `use_se`, and an MLP with a shortcut.
-
-    Shapes: (B, in_dim, H, W) -> same. Keys `token_mixer`, `se`, `channel_mixer`.
-    """
-
-    @placeable
     def __init__(
         self, in_dim: int, mlp_ratio: float, kernel_size: int, use_se: bool, act_layer: Layer, legacy: bool = False
     ) -> None:
@@ -165,29 +109,24 @@ class RepViTBlock(nn.Module):
         return x + self.channel_mixer(x)
 
 
-class RepVitStem(nn.Module):
+class RepVitStem(Module):
     """Two strided convolutions; keys `conv1`, `conv2`. Shapes: (B, in_chs, H, W) -> (B, out_chs, H / 4, W / 4)."""
 
     stride: ClassVar[int] = 4
+    conv_norm: ClassVar[type[branches.ConvNormPair]] = ConvNorm
 
-    @placeable
     def __init__(self, in_chs: int, out_chs: int, act_layer: Layer) -> None:
         super().__init__()
-        self.conv1 = ConvNorm(in_chs, out_chs // 2, 3, 2, 1)
-        self.act1 = act_layer()
-        self.conv2 = ConvNorm(out_chs // 2, out_chs, 3, 2, 1)
+        self.conv1, self.act1 = self.conv_norm(in_chs, out_chs // 2, 3, 2, 1), act_layer()
+        self.conv2 = self.conv_norm(out_chs // 2, out_chs, 3, 2, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv2(self.act1(self.conv1(x)))
 
 
-class RepVitDownsample(nn.Module):
-    """A block, a strided depthwise convolution, a 1x1 one that widens, and an MLP with a shortcut.
+class RepVitDownsample(Module):
+    """A block, strided depthwise and 1x1 convolution, MLP: (B, in_dim, H, W) -> (B, out_dim, H / 2, W / 2)."""
 
-    Shapes: (B, in_dim, H, W) -> (B, out_dim, H / 2, W / 2).
-    """
-
-    @placeable
     def __init__(
         self, in_dim: int, mlp_ratio: float, out_dim: int, kernel_size: int, act_layer: Layer, legacy: bool = False
     ) -> None:
@@ -205,7 +144,6 @@ class RepVitDownsample(nn.Module):
 class RepVitStage(Stage):
     """Downsampling, where asked for, and blocks, the first, third, ... with squeeze-and-excitation."""
 
-    @placeable
     def __init__(
         self, in_dim: int, out_dim: int, depth: int, mlp_ratio: float, act_layer: Layer, kernel_size: int = 3,
         downsample: bool = True, legacy: bool = False,
@@ -217,17 +155,12 @@ class RepVitStage(Stage):
             RepViTBlock(out_dim, mlp_ratio, kernel_size, i % 2 == 0, act_layer, legacy) for i in range(depth)))
 
 
-class RepVitClassifier(nn.Module):
-    """A classifier, or with `distillation` the mean of two; in training both, where `distilled_training` is set.
+class RepVitClassifier(branches.Fusable):
+    """A classifier, or with `distillation` the mean of two; in training both, where `distilled_training` is set."""
 
-    Shapes: (B, dim) -> (B, num_classes). Keys `head`, `head_dist`. `reparameterize()` makes a linear layer of it.
-    """
-
-    merged_path: ClassVar[str] = ""
     head: Any
     head_dist: Any
 
-    @placeable
     def __init__(self, dim: int, num_classes: int, distillation: bool = False, drop: float = 0.0) -> None:
         super().__init__()
         self.head_drop = nn.Dropout(drop)
@@ -258,8 +191,6 @@ class RepVitClassifier(nn.Module):
             merged.bias.add_(other.bias).div_(2)
         return merged
 
-    fuse = reparameterize
-
     def spread(self, weight: Tensor, bias: Tensor) -> StateDict:
         """For `spread_merged`."""
         return {f"{name}.{key}": value for name in self.names
@@ -273,15 +204,11 @@ class RepVit(ImageModel):
 
     Args:
         img_size: Without effect: images may have any size.
-        embed_dim: Channels of each stage.
-        depth: Blocks of each stage.
+        embed_dim, depth: Channels and blocks of each stage.
         mlp_ratio: Hidden channels of MLPs per channel, one number or one for each stage.
         global_pool: "avg", or "" for none.
-        kernel_size: Of the token mixers.
-        act_layer: Activation.
+        kernel_size, legacy: Of the token mixers, see `RepVggDw`.
         distillation: Whether there is a second classifier.
-        drop_rate: Dropout before the classifiers.
-        legacy: See `RepVggDw`.
 
     Raises:
         ValueError: An option has an unknown value, or not a number for each stage.
@@ -290,6 +217,7 @@ class RepVit(ImageModel):
     feature_form: ClassVar[str] = "flat"
     classifier_path: ClassVar[str | tuple[str, ...]] = ("head.head", "head.head_dist")
     pools: ClassVar[tuple[str, ...]] = ("avg", "")
+    inits: ClassVar[Inits] = {nn.Linear: init_trunc_normal}
 
     def __init__(
         self, in_chans: int = 3, img_size: int = 224, embed_dim: Sequence[int] = (48,), depth: Sequence[int] = (2,),
@@ -299,31 +227,27 @@ class RepVit(ImageModel):
         super().__init__()
         ratios = to_ntuple(len(embed_dim))(mlp_ratio)
         if not len(embed_dim) == len(depth) == len(ratios):
-            raise ValueError(f"depth and mlp_ratio are for {len(depth)} and {len(ratios)} stages, embed_dim for "
-                             f"{len(embed_dim)}")
+            raise ValueError(
+                f"depth and mlp_ratio are for {len(depth)} and {len(ratios)} stages, embed_dim for {len(embed_dim)}")
         self.num_classes, self.in_chans, self.embed_dim = num_classes, in_chans, embed_dim
         self.set_global_pool(global_pool)
         act = get_act_layer(act_layer) or nn.Identity
         self.stem = RepVitStem(in_chans, embed_dim[0], act)
-        self.flow = Flow(stem=[Step("stem")], stages=[])
-        self.stages = nn.Sequential()
-        for i, (dim, blocks, ratio) in enumerate(zip(embed_dim, depth, ratios)):
-            self.stages.append(RepVitStage(
-                embed_dim[max(i - 1, 0)], dim, blocks, ratio, act, kernel_size, i > 0, legacy))
-            self.flow.stages.append(Step(f"stages.{i}", dim, self.stem.stride * 2**i))
+        self.stages = nn.Sequential(*(
+            RepVitStage(embed_dim[max(i - 1, 0)], dim, depth[i], ratios[i], act, kernel_size, i > 0, legacy)
+            for i, dim in enumerate(embed_dim)))
+        self.flow = Flow.of_stages(embed_dim)
         self.num_features = self.head_hidden_size = embed_dim[-1]
         self.head_drop = nn.Dropout(drop_rate)
-        self.head: Any = None
         self.set_head(distillation)
         self.init_weights()
 
     def set_head(self, distillation: bool) -> None:
-        names: tuple[str, ...] = ("head",)
-        self.head = nn.Identity()
+        self.head: Any = nn.Identity()
+        self.classifier_path = ("head",)  # type: ignore[misc]  # of this model
         if self.num_classes > 0:
             self.head = RepVitClassifier(self.num_features, self.num_classes, distillation)
-            names = tuple(f"head.{name}" for name in self.head.names)
-        self.classifier_path = names  # type: ignore[misc]  # of this model
+            self.classifier_path = tuple(f"head.{name}" for name in self.head.names)  # type: ignore[misc]
 
     def get_classifier(self, name_only: bool = False) -> Any:
         """The classifiers, one module; or its path."""
@@ -346,21 +270,9 @@ class RepVit(ImageModel):
         """Whether training returns both classifiers' logits, for a loss of each."""
         self.head.distilled_training = enable
 
-    def pool(self, x: Tensor) -> Tensor:
-        return x.mean((2, 3)) if self.global_pool else x
-
-    def init_module(self, name: str, module: nn.Module) -> None:
-        super().init_module(name, module)
-        if name.endswith(("_mixer.conv2.bn", "ffn.conv2.bn")):  # branches begin with 0
-            assert isinstance(module, nn.BatchNorm2d)
-            nn.init.zeros_(module.weight)
-        elif isinstance(module, nn.Linear):
-            nn.init.trunc_normal_(module.weight, std=0.02)
-            nn.init.zeros_(module.bias)
-
     def fuse(self) -> RepVit:
         """Merge, in place, what can be: timm's name for `layers.reparameterize`. Returns the model."""
-        reparameterize(self)
+        branches.reparameterize(self)
         return self
 
 
@@ -379,7 +291,4 @@ register_model.variants(__name__, RepVit, {
     "repvit_m2_3": dict(embed_dim=(80, 160, 320, 640), depth=(6, 6, 34, 2)),
 })
 
-
-# --- foreign checkpoints
-
-RepVit.key_maps = (KeyMap("merged", lambda keys: "stem.conv1.weight" in keys, spread_merged),)
+RepVit.key_maps = (KeyMap("merged", lambda keys: "stem.conv1.weight" in keys, branches.spread_merged),)

@@ -17,15 +17,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..layers.activations import ActLayer, get_act_layer
-from ..layers.branches import merge_branches, reparameterize
+from ..layers.branches import Fusable, merge_branches, reparameterize
 from ..layers.channel_attention import SEModule
-from ..layers.helpers import placeable
+from ..layers.helpers import Module, Sequential
 from ..layers.norm import GroupNorm1, NormLayer, get_norm_layer
 from ..layers.pool import make_narrow_pool
 from ..layers.stage import Stage
+from ..layers.weight_init import init_trunc_normal
 from ..registry import register_model
 from . import repvit
-from .base import Flow, ImageModel, Step
+from .base import Flow, ImageModel, Inits
 
 if TYPE_CHECKING:
     from ._variants.shvit import *
@@ -36,27 +37,23 @@ __all__ = ["SHViT"]
 class Conv2dNorm(repvit.ConvNorm):
     """RepViT's convolution and norm, by timm's arguments here; `bn_weight_init` of 0 makes a silent branch."""
 
-    @placeable
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: int = 1, stride: int = 1, padding: int = 0,
         bn_weight_init: float = 1, dilation: int = 1, groups: int = 1,
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bn_weight_init)
-        self.bn_weight_init = bn_weight_init
 
 
 class NormLinear(repvit.NormLinear):
     """RepViT's norm and linear layer, by timm's arguments here."""
 
-    @placeable
     def __init__(self, in_features: int, out_features: int, bias: bool = True, std: float = 0.02) -> None:
         super().__init__(in_features, out_features, bias, std)
 
 
-class Residual(nn.Module):
+class Residual(Fusable):
     """x + m(x); around a depthwise `Conv2dNorm`, `reparameterize()` makes one convolution of all."""
 
-    @placeable
     def __init__(self, m: nn.Module) -> None:
         super().__init__()
         self.m = m
@@ -66,54 +63,43 @@ class Residual(nn.Module):
 
     def reparameterize(self) -> nn.Module:
         if isinstance(self.m, Conv2dNorm):
-            return merge_branches([self.m, nn.Identity()], like=self.m.c)
+            return merge_branches([self.m, nn.Identity()], like=self.m.layer)
         reparameterize(self.m)
         return self
 
-    fuse = reparameterize
 
-
-class PatchMerging(nn.Sequential):
+class PatchMerging(Sequential):
     """Inverted bottleneck of stride 2 with squeeze-and-excitation. Shapes: (B, dim, H, W) -> (B, out_dim, H/2, W/2)."""
 
-    @placeable
     def __init__(self, dim: int, out_dim: int, act_layer: ActLayer = nn.ReLU) -> None:
         super().__init__()
         hidden, act = 4 * dim, get_act_layer(act_layer)
-        self.conv1 = Conv2dNorm(dim, hidden)
-        self.act1 = act()
-        self.conv2 = Conv2dNorm(hidden, hidden, 3, 2, 1, groups=hidden)
-        self.act2 = act()
-        self.se = SEModule(hidden, 0.25)
-        self.conv3 = Conv2dNorm(hidden, out_dim)
+        self.conv1, self.act1 = Conv2dNorm(dim, hidden), act()
+        self.conv2, self.act2 = Conv2dNorm(hidden, hidden, 3, 2, 1, groups=hidden), act()
+        self.se, self.conv3 = SEModule(hidden, 0.25), Conv2dNorm(hidden, out_dim)
 
 
-class FFN(nn.Sequential):
+class FFN(Sequential):
     """Two 1x1 convolutions, with `embed_dim` channels between them. Shapes: (B, dim, H, W) -> same."""
 
-    @placeable
     def __init__(self, dim: int, embed_dim: int, act_layer: ActLayer = nn.ReLU) -> None:
         super().__init__()
-        self.pw1 = Conv2dNorm(dim, embed_dim)
-        self.act = get_act_layer(act_layer)()
+        self.pw1, self.act = Conv2dNorm(dim, embed_dim), get_act_layer(act_layer)()
         self.pw2 = Conv2dNorm(embed_dim, dim, bn_weight_init=0)
 
 
-class SHSA(nn.Module):
+class SHSA(Module):
     """Single-head attention over the first `pdim` channels, then a projection of all. Shapes: (B, dim, H, W) -> same.
 
     Queries and keys have `qk_dim` channels, values `pdim`; `norm_layer` stands before attention.
     """
 
-    @placeable
     def __init__(
         self, dim: int, qk_dim: int, pdim: int, norm_layer: NormLayer = GroupNorm1, act_layer: ActLayer = nn.ReLU
     ) -> None:
         super().__init__()
-        self.scale = qk_dim**-0.5
-        self.qk_dim, self.dim, self.pdim = qk_dim, dim, pdim
-        self.pre_norm = get_norm_layer(norm_layer)(pdim)
-        self.qkv = Conv2dNorm(pdim, qk_dim * 2 + pdim)
+        self.scale, self.qk_dim, self.dim, self.pdim = qk_dim**-0.5, qk_dim, dim, pdim
+        self.pre_norm, self.qkv = get_norm_layer(norm_layer)(pdim), Conv2dNorm(pdim, qk_dim * 2 + pdim)
         self.proj = nn.Sequential(get_act_layer(act_layer)(), Conv2dNorm(dim, dim, bn_weight_init=0))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -124,28 +110,22 @@ class SHSA(nn.Module):
         return self.proj(torch.cat((attended, rest), dim=1))
 
 
-class BasicBlock(nn.Sequential):
+class BasicBlock(Sequential):
     """Depthwise convolution, `SHSA` where `type` is "s", feed-forward, each beside a shortcut. Shapes as `SHSA`."""
 
-    @placeable
     def __init__(
         self, dim: int, qk_dim: int, pdim: int, type: str, norm_layer: NormLayer = GroupNorm1,
         act_layer: ActLayer = nn.ReLU,
     ) -> None:
         super().__init__()
-        attends = type == "s"
         self.conv = Residual(Conv2dNorm(dim, dim, 3, 1, 1, groups=dim, bn_weight_init=0))
-        self.mixer = Residual(SHSA(dim, qk_dim, pdim, norm_layer, act_layer)) if attends else nn.Identity()
+        self.mixer = Residual(SHSA(dim, qk_dim, pdim, norm_layer, act_layer)) if type == "s" else nn.Identity()
         self.ffn = Residual(FFN(dim, 2 * dim))  # of ReLU, as timm's, whatever the others' activation
 
 
 class StageBlock(Stage):
-    """Where the width changes, downsampling between two pairs of convolution and feed-forward; then `depth` blocks.
+    """Downsampling between two pairs of convolution and feed-forward, where the width changes, and `depth` blocks."""
 
-    Shapes: (B, prev_dim, H, W) -> (B, dim, H / 2, W / 2); arguments as `BasicBlock`'s.
-    """
-
-    @placeable
     def __init__(
         self, prev_dim: int, dim: int, qk_dim: int, pdim: int, type: str, depth: int,
         norm_layer: NormLayer = GroupNorm1, act_layer: ActLayer = nn.ReLU,
@@ -167,21 +147,18 @@ class SHViT(ImageModel):
     Shapes: (B, in_chans, H, W) -> (B, num_classes); the features have a stride of 64 with three stages.
 
     Args:
-        in_chans, num_classes, drop_rate: As of every model.
         global_pool: "avg", "max", "avgmax", or "" for none.
-        embed_dim: Channels of each stage; a stage as wide as the one before does not shrink the map.
-        partial_dim: Channels that attend, by stage.
-        qk_dim: Width of queries and keys, by stage.
-        depth: Blocks of each stage.
+        embed_dim, depth: Channels and blocks of each stage; one as wide as the one before does not shrink the map.
+        partial_dim, qk_dim: Channels that attend, and width of queries and keys, by stage.
         types: "s" for a stage with attention, "i" for one without.
         norm_layer: Norm before attention.
-        act_layer: Activation.
 
     Raises:
         ValueError: The pooling is unknown, or changes the number of channels.
     """
 
     feature_form: ClassVar[str] = "flat"
+    inits: ClassVar[Inits] = {nn.Linear: init_trunc_normal}
 
     def __init__(
         self, in_chans: int = 3, num_classes: int = 1000, global_pool: str = "avg",
@@ -197,24 +174,14 @@ class SHViT(ImageModel):
             self.patch_embed.extend([
                 get_act_layer(act_layer)(), Conv2dNorm(chs // (2 * share), chs // share, 3, 2, 1)])
         self.stages = nn.Sequential()
-        self.flow = Flow(stem=[Step("patch_embed")], stages=[])
-        for i, (dim, qk, pdim, kind, count) in enumerate(zip(embed_dim, qk_dim, partial_dim, types, depth)):
+        for dim, qk, pdim, kind, count in zip(embed_dim, qk_dim, partial_dim, types, depth):
             self.stages.append(StageBlock(chs, dim, qk, pdim, kind, count, norm_layer, act_layer))
-            self.flow.stages.append(Step(f"stages.{i}", dim, 16 * 2**i))
             chs = dim
+        self.flow = Flow.of_stages(embed_dim, 16, "patch_embed")
         self.num_features = self.head_hidden_size = chs
         self.global_pool = make_narrow_pool(global_pool, flatten=True)
         self.head = self.make_classifier(num_classes)
         self.init_weights()
-
-    def init_module(self, name: str, module: nn.Module) -> None:
-        super().init_module(name, module)
-        parent = self.get_submodule(name.rpartition(".")[0])
-        if isinstance(module, nn.BatchNorm2d) and isinstance(parent, Conv2dNorm):
-            nn.init.constant_(module.weight, parent.bn_weight_init)
-        elif isinstance(module, nn.Linear):
-            nn.init.trunc_normal_(module.weight, std=0.02)
-            nn.init.zeros_(module.bias)
 
     def make_classifier(self, num_classes: int) -> nn.Module:
         return NormLinear(self.head_hidden_size, num_classes) if num_classes > 0 else nn.Identity()
@@ -231,7 +198,7 @@ class SHViT(ImageModel):
         return x if pre_logits else self.head(x)
 
     def fuse(self) -> SHViT:
-        """Merge all norms, in place, as timm's method does. Returns the model."""
+        """Merge all norms, in place: timm's name for `layers.reparameterize`. Returns the model."""
         reparameterize(self)
         return self
 

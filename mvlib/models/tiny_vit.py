@@ -8,8 +8,6 @@ The first stage is of inverted bottlenecks; in the others, blocks attend within 
 
 from __future__ import annotations
 
-import copy
-import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar
@@ -19,17 +17,19 @@ from torch import Tensor, nn
 
 from ..layers.activations import ActLayer, get_act_layer
 from ..layers.attention import attend
-from ..layers.branches import merge_norm
+from ..layers.branches import ConvNormPair
 from ..layers.config import use_fused_attn
 from ..layers.drop import DropPath, drop_path_rates
-from ..layers.helpers import placeable
+from ..layers.helpers import Module, Sequential, extend_tuple
 from ..layers.norm import LayerNorm2d
 from ..layers.pool import NormMlpClassifierHead
 from ..layers.rel_pos import OffsetBiases, fit_offset_biases
 from ..layers.stage import BlockStage, Stage, run_blocks
+from ..layers.weight_init import init_trunc_normal
 from ..layers.window import pad_to_multiple, window_partition, window_reverse
 from ..registry import register_model
-from .base import Flow, ImageModel, StateDict, Step
+from . import repvit
+from .base import Flow, ImageModel, Inits, StateDict
 
 if TYPE_CHECKING:
     from ._variants.tiny_vit import *
@@ -41,56 +41,31 @@ Layer = Callable[..., nn.Module]
 torch.fx.wrap("pad_to_multiple")  # one node in a traced graph: what it does depends on the map's size
 
 
-class ConvNorm(nn.Sequential):
-    """A convolution and a batch norm, which `reparameterize()`, timm's `fuse`, merges; keys `conv`, `bn`."""
+class ConvNorm(ConvNormPair):
+    """A convolution and a batch norm, see `ConvNormPair`; keys `conv`, `bn`. Shapes as `nn.Conv2d`."""
 
-    @placeable
     def __init__(
         self, in_chs: int, out_chs: int, ks: int = 1, stride: int = 1, pad: int = 0, dilation: int = 1,
         groups: int = 1, bn_weight_init: float = 1,
     ) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(in_chs, out_chs, ks, stride, pad, dilation, groups, bias=False)
-        self.bn = nn.BatchNorm2d(out_chs)
-        nn.init.constant_(self.bn.weight, bn_weight_init)
-
-    def reparameterize(self) -> nn.Conv2d:
-        return merge_norm(copy.deepcopy(self.conv), self.bn)
-
-    fuse = reparameterize
+        super().__init__(in_chs, out_chs, ks, stride, pad, dilation, groups, bn_weight_init)
 
 
-class PatchEmbed(nn.Module):
-    """Two strided convolutions. Shapes: (B, in_chs, H, W) -> (B, out_chs, H / 4, W / 4)."""
+class PatchEmbed(repvit.RepVitStem):
+    """RepViT's stem, of this module's convolutions."""
 
-    @placeable
-    def __init__(self, in_chs: int, out_chs: int, act_layer: Layer) -> None:
-        super().__init__()
-        self.stride = 4
-        self.conv1 = ConvNorm(in_chs, out_chs // 2, 3, 2, 1)
-        self.act = act_layer()
-        self.conv2 = ConvNorm(out_chs // 2, out_chs, 3, 2, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv2(self.act(self.conv1(x)))
+    conv_norm: ClassVar[type[ConvNormPair]] = ConvNorm
 
 
-class MBConv(nn.Module):
-    """Inverted bottleneck; its last activation follows the shortcut. Shapes: (B, C, H, W) -> same.
+class MBConv(Module):
+    """Inverted bottleneck; its last activation follows the shortcut. Shapes: (B, in_chs, H, W) -> same."""
 
-    Channels stay, `in_chs` and `out_chs` are the same number.
-    """
-
-    @placeable
     def __init__(self, in_chs: int, out_chs: int, expand_ratio: float, act_layer: Layer, drop_path: float) -> None:
         super().__init__()
         mid_chs = int(in_chs * expand_ratio)
-        self.conv1 = ConvNorm(in_chs, mid_chs)
-        self.act1 = act_layer()
-        self.conv2 = ConvNorm(mid_chs, mid_chs, 3, 1, 1, groups=mid_chs)
-        self.act2 = act_layer()
-        self.conv3 = ConvNorm(mid_chs, out_chs, bn_weight_init=0.0)
-        self.act3 = act_layer()
+        self.conv1, self.act1 = ConvNorm(in_chs, mid_chs), act_layer()
+        self.conv2, self.act2 = ConvNorm(mid_chs, mid_chs, 3, 1, 1, groups=mid_chs), act_layer()
+        self.conv3, self.act3 = ConvNorm(mid_chs, out_chs, bn_weight_init=0.0), act_layer()
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -98,39 +73,31 @@ class MBConv(nn.Module):
         return self.act3(x + self.drop_path(branch))
 
 
-class PatchMerging(nn.Module):
+class PatchMerging(Sequential):
     """Half the rows and columns, and other channels. Shapes: (B, dim, H, W) -> (B, out_dim, H / 2, W / 2)."""
 
-    @placeable
     def __init__(self, dim: int, out_dim: int, act_layer: Layer) -> None:
         super().__init__()
-        self.conv1 = ConvNorm(dim, out_dim)
-        self.act1 = act_layer()
-        self.conv2 = ConvNorm(out_dim, out_dim, 3, 2, 1, groups=out_dim)
-        self.act2 = act_layer()
+        self.conv1, self.act1 = ConvNorm(dim, out_dim), act_layer()
+        self.conv2, self.act2 = ConvNorm(out_dim, out_dim, 3, 2, 1, groups=out_dim), act_layer()
         self.conv3 = ConvNorm(out_dim, out_dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv3(self.act2(self.conv2(self.act1(self.conv1(x)))))
 
 
 class ConvLayer(BlockStage):
     """The first stage: `MBConv` blocks. Shapes: (B, dim, H, W) -> same."""
 
-    @placeable
     def __init__(
         self, dim: int, depth: int, act_layer: Layer, drop_path: float | Sequence[float] = 0.0,
         conv_expand_ratio: float = 4.0,
     ) -> None:
         super().__init__()
         self.blocks = nn.Sequential(*(
-            MBConv(dim, dim, conv_expand_ratio, act_layer, rate) for rate in _rate_each(drop_path, depth)))
+            MBConv(dim, dim, conv_expand_ratio, act_layer, rate) for rate in extend_tuple(drop_path, depth)))
 
 
-class NormMlp(nn.Module):
+class NormMlp(Sequential):
     """A norm and an MLP; keys `norm`, `fc1`, `fc2`. Shapes: (..., in_features) -> (..., out_features)."""
 
-    @placeable
     def __init__(
         self, in_features: int, hidden_features: int | None = None, out_features: int | None = None,
         norm_layer: Layer = nn.LayerNorm, act_layer: Layer = nn.GELU, drop: float = 0.0,
@@ -138,20 +105,13 @@ class NormMlp(nn.Module):
         super().__init__()
         hidden_features = hidden_features or in_features
         self.norm = norm_layer(in_features)
-        self.fc1 = nn.Linear(in_features, hidden_features)
-        self.act = act_layer()
-        self.drop1 = nn.Dropout(drop)
-        self.fc2 = nn.Linear(hidden_features, out_features or in_features)
-        self.drop2 = nn.Dropout(drop)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.drop2(self.fc2(self.drop1(self.act(self.fc1(self.norm(x))))))
+        self.fc1, self.act, self.drop1 = nn.Linear(in_features, hidden_features), act_layer(), nn.Dropout(drop)
+        self.fc2, self.drop2 = nn.Linear(hidden_features, out_features or in_features), nn.Dropout(drop)
 
 
 class Attention(OffsetBiases):
     """Norm, and attention with a bias for each distance. Shapes: (B, rows * columns of `resolution`, dim) -> same."""
 
-    @placeable
     def __init__(
         self, dim: int, key_dim: int, num_heads: int = 8, attn_ratio: float = 4, resolution: tuple[int, int] = (14, 14)
     ) -> None:
@@ -169,14 +129,12 @@ class Attention(OffsetBiases):
         return self.proj(attend(q, k, v, self.fused_attn, mask=self.get_bias()).transpose(1, 2).flatten(2))
 
 
-class TinyVitBlock(nn.Module):
-    """Attention within windows, a depthwise convolution of the map, and an MLP. Shapes: (B, H, W, dim) -> same.
+class TinyVitBlock(Module):
+    """Attention within windows, a depthwise convolution of the map, an MLP. Shapes: (B, H, W, dim) -> same.
 
-    Raises:
-        ValueError: Windows without rows, or heads that do not divide the channels.
+    Raises ValueError for windows without rows, or heads that do not divide the channels.
     """
 
-    @placeable
     def __init__(
         self, dim: int, num_heads: int, window_size: int = 7, mlp_ratio: float = 4.0, drop: float = 0.0,
         drop_path: float = 0.0, local_conv_size: int = 3, act_layer: Layer = nn.GELU,
@@ -205,31 +163,34 @@ class TinyVitBlock(nn.Module):
 class TinyVitStage(Stage):
     """Merging of patches, unless `downsample` is None, and blocks. Shapes: (B, dim, H, W) -> (B, out_dim, H/2, W/2)."""
 
-    @placeable
     def __init__(
         self, dim: int, out_dim: int, depth: int, num_heads: int, window_size: int, mlp_ratio: float = 4.0,
         drop: float = 0.0, drop_path: float | Sequence[float] = 0.0, downsample: Layer | None = None,
         local_conv_size: int = 3, act_layer: Layer = nn.GELU,
     ) -> None:
         super().__init__()
-        if downsample is None and dim != out_dim:
-            raise ValueError(f"a stage without downsample keeps its {dim} channels, they cannot become {out_dim}")
+        self.check_channels(dim, out_dim, downsample)
         self.downsample = downsample(dim=dim, out_dim=out_dim, act_layer=act_layer) if downsample else nn.Identity()
         self.blocks = nn.Sequential(*(
             TinyVitBlock(out_dim, num_heads, window_size, mlp_ratio, drop, rate, local_conv_size, act_layer)
-            for rate in _rate_each(drop_path, depth)))
+            for rate in extend_tuple(drop_path, depth)))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.downsample(x).permute(0, 2, 3, 1)
         return run_blocks(self.blocks, x, recompute=self.grad_checkpointing).permute(0, 3, 1, 2)
 
 
-def _rate_each(rates: float | Sequence[float], depth: int) -> Sequence[float]:
-    """Stochastic depth of each block."""
-    return rates[:depth] if isinstance(rates, Sequence) else (rates,) * depth
+class OffsetBiased(ImageModel):
+    """What models have in common whose attention has `OffsetBiases` of windows."""
+
+    undecayed: ClassVar[str] = r"attention_biases$"
+
+    def fit_state_dict(self, state_dict: StateDict) -> StateDict:
+        """Resample the biases of other windows, and leave out the index of biases, which we compute."""
+        return fit_offset_biases(state_dict, self.state_dict())
 
 
-class TinyVit(ImageModel):
+class TinyVit(OffsetBiased):
     """A stem of stride 4, a stage of convolutions, stages of attention in windows, and a head with a norm.
 
     Shapes: (B, in_chans, H, W) -> (B, num_classes); features (B, embed_dims[-1], H / 32, W / 32).
@@ -238,12 +199,10 @@ class TinyVit(ImageModel):
         global_pool: "avg", "max", "avgmax", or "" for none.
         embed_dims, depths: Channels and blocks of each stage.
         num_heads, window_sizes: Heads and side of the windows, of each stage; the first has none.
-        mlp_ratio: Hidden channels of the MLPs per channel.
+        mlp_ratio, mbconv_expand_ratio: Hidden channels of the MLPs, and of the first stage's blocks, per channel.
         proj_drop_rate: Dropout in the MLPs.
         use_checkpoint: Gradient checkpointing from the beginning.
-        mbconv_expand_ratio: Hidden channels of the first stage's blocks per channel.
         local_conv_size: Side of the blocks' depthwise kernels.
-        act_layer: Activation.
 
     Raises:
         ValueError: Unknown pooling, not a number for each stage, or what `TinyVitBlock` refuses.
@@ -251,6 +210,7 @@ class TinyVit(ImageModel):
 
     head_path: ClassVar[str] = "head"
     feature_form: ClassVar[str] = "flat"
+    inits: ClassVar[Inits] = {nn.Linear: init_trunc_normal}
 
     def __init__(
         self, in_chans: int = 3, num_classes: int = 1000, global_pool: str = "avg",
@@ -272,31 +232,12 @@ class TinyVit(ImageModel):
                 embed_dims[i - 1], embed_dims[i], depths[i], num_heads[i], window_sizes[i], mlp_ratio, proj_drop_rate,
                 rates, PatchMerging, local_conv_size, act,
             ) if i else ConvLayer(embed_dims[0], depths[0], act, rates, mbconv_expand_ratio))
-        self.flow = Flow(stem=[Step("patch_embed")],
-                         stages=[Step(f"stages.{i}", dim, 4 * 2**i) for i, dim in enumerate(embed_dims)])
+        self.flow = Flow.of_stages(embed_dims, stem="patch_embed")
         self.head = NormMlpClassifierHead(self.num_features, num_classes, pool_type=global_pool, drop_rate=drop_rate,
                                           norm_layer=partial(LayerNorm2d, eps=1e-5))
-        self.head_hidden_size = self.head.num_features
         self.init_weights()
         if use_checkpoint:
             self.set_grad_checkpointing()
-
-    def init_module(self, name: str, module: nn.Module) -> None:
-        super().init_module(name, module)
-        if isinstance(module, nn.Linear):
-            nn.init.trunc_normal_(module.weight, std=0.02)
-            nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.BatchNorm2d) and re.fullmatch(r"stages\.0\..*\.conv3\.bn", name):
-            # branches begin with 0
-            nn.init.zeros_(module.weight)
-
-    def no_weight_decay(self) -> set[str]:
-        return {name for name, _ in self.named_parameters() if name.endswith("attention_biases")}
-
-    def fit_state_dict(self, state_dict: StateDict) -> StateDict:
-        """Resample the biases of other windows, and leave out the index of biases, which we compute."""
-        return fit_offset_biases(state_dict, self.state_dict())
-
 
 _21M = dict(embed_dims=(96, 192, 384, 576), num_heads=(3, 6, 12, 18))
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..layers.activations import ActLayer, get_act_layer
 from ..layers.drop import DropPath
-from ..layers.helpers import placeable, to_2tuple
+from ..layers.helpers import Module, placeable, to_2tuple
 from ..layers.mlp import Mlp
 from ..layers.norm import LayerNorm, NormLayer, get_norm_layer
 from ..layers.stage import run_blocks
@@ -130,7 +130,7 @@ class LPI(nn.Module):
         return self.conv2(self.bn(self.act(self.conv1(x)))).flatten(2).transpose(1, 2)
 
 
-class XCA(nn.Module):
+class XCA(Module):
     """Attention of channels to channels within a head, over normalised tokens. Shapes: (B, N, dim) -> same."""
 
     @placeable
