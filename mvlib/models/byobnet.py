@@ -59,11 +59,10 @@ from .byobnet_blocks import (
 if TYPE_CHECKING:
     from ._variants.byobnet import *
 
-__all__ = [
-    "BasicBlock", "BottleneckBlock", "ByoBlockCfg", "ByobNet", "DarkBlock", "DownsampleAvg", "EdgeBlock",
-    "MobileOneBlock", "RepVggBlock", "SelfAttnBlock", "Stem", "create_block", "create_byob_stem", "create_shortcut",
-    "drop_blocks", "expand_blocks_cfg", "interleave_blocks", "reduce_feat_size", "register_block",
-]
+__all__ = ["BasicBlock", "BottleneckBlock", "ByoBlockCfg", "ByobNet", "DarkBlock", "DownsampleAvg", "EdgeBlock",
+           "MobileOneBlock", "RepVggBlock", "SelfAttnBlock", "Stem", "create_block", "create_byob_stem",
+           "create_shortcut", "drop_blocks", "expand_blocks_cfg", "interleave_blocks", "reduce_feat_size",
+           "register_block"]
 
 Options = Mapping[str, Any]
 
@@ -78,15 +77,13 @@ class ByoBlockCfg:
 
     Attributes:
         type: Name of the block, see `create_block`, or what makes it.
-        d: Blocks.
-        c: Their output channels; rounded once the model's `width_factor` is known.
+        d, c: Blocks, and their output channels; rounded once the model's `width_factor` is known.
         s: Stride of the first; the first entry of a stage has the stage's.
         gs: Channels in a group of their k x k convolutions, 1 for depthwise ones, 0 or None for one group; or a
             function (channels, index in the stage) -> that.
         br: Ratio of inner channels.
-        attn_layer, attn_kwargs: Channel attention ("" for none) and its options.
-        self_attn_layer, self_attn_kwargs: The same of self-attention, in blocks that have it.
-        block_kwargs: Options of the blocks.
+        attn_layer, attn_kwargs: Channel attention ("" for none) and its options; likewise `self_attn_layer`,
+            `self_attn_kwargs` of self-attention, in blocks that have it.
     """
 
     type: str | Layer
@@ -149,8 +146,8 @@ class ByobNet(ImageModel):
         global_pool: "avg", "max", "avgmax", "catavgmax", or "" for none; of attention "token", or "". The head's first
             unless given.
         img_size: Side of the images, or (height, width): what learned positions are made for.
-        drop_block_rate: Share of activations that is dropped in squares, in the last two stages.
-        drop_block_size: Side of these squares in the last stage.
+        drop_block_rate, drop_block_size: Share of activations that is dropped in squares, in the last two stages, and
+            side of these squares in the last stage.
 
     Raises:
         ValueError: An option has an unknown value, or the image's size is needed.
@@ -182,7 +179,6 @@ class ByobNet(ImageModel):
         layers = LayerFn(conv_norm_act, get_norm_act_layer(norm_layer, act_layer), get_act_layer(act_layer),
                          _attn_fn(attn_layer, attn_kwargs), _attn_fn(self_attn_layer, self_attn_kwargs))
         entries = [expand_blocks_cfg(stage) for stage in blocks]
-
         chs = stem_chs or entries[0][0].c
         widths = round(chs * width_factor) if isinstance(chs, (int, float)) else [round(c * width_factor) for c in chs]
         self.stem, taps = create_byob_stem(in_chans, widths, stem_type, stem_pool, layers=layers)
@@ -221,7 +217,6 @@ class ByobNet(ImageModel):
             self.stages.append(nn.Sequential(*made))
             self.flow.stages.append(Step(f"stages.{i}"))
             steps = self.flow.stages
-
         self.num_features = round(width_factor * num_features) or chs
         self.final_conv = layers.conv_norm_act(chs, self.num_features, 1) if num_features else nn.Identity()
         self.flow.stages.append(Step("final_conv", self.num_features, reduction))
@@ -279,9 +274,8 @@ class ByobNet(ImageModel):
         super().init_modules(paths)
         if paths is None and not any(map(owns_meta, self.modules())):
             for module in [self.stem, *(block for stage in self.stages for block in stage.children())]:
-                init: Any = getattr(module, "init_weights", None)
-                if init is not None:  # a block's
-                    init(zero_init_last=self.zero_init_last)
+                if hasattr(module, "init_weights"):  # a block's
+                    module.init_weights(zero_init_last=self.zero_init_last)
             if self.classifier_path == "head.proj":
                 self.head.reset_parameters()
 

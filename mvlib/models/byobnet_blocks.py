@@ -21,10 +21,8 @@ from ..layers.norm import BatchNormAct2d
 from ..layers.padding import get_padding
 from ..layers.pool import shortcut_pool
 
-__all__ = [
-    "BasicBlock", "BottleneckBlock", "DarkBlock", "EdgeBlock", "LayerFn", "MobileOneBlock", "RepVggBlock",
-    "ResidualBlock", "SelfAttnBlock", "Stem", "create_block", "create_byob_stem", "register_block",
-]
+__all__ = ["BasicBlock", "BottleneckBlock", "DarkBlock", "EdgeBlock", "LayerFn", "MobileOneBlock", "RepVggBlock",
+           "ResidualBlock", "SelfAttnBlock", "Stem", "create_block", "create_byob_stem", "register_block"]
 
 Layer = Callable[..., Any]
 
@@ -38,30 +36,17 @@ _POOLS.update(maxpool=_POOLS["max"], avgpool=_POOLS["avg"])
 
 @dataclass
 class LayerFn:
-    """What makes the layers of a block.
-
-    Attributes:
-        conv_norm_act: A `ConvNormAct`.
-        norm_act: A norm with activation, of so many channels.
-        act: An activation.
-        attn: Channel attention, of so many channels; None for none.
-        self_attn: Attention between positions, (channels, stride=, feat_size=).
-    """
+    """What makes the layers of a block."""
 
     conv_norm_act: Layer = ConvNormAct
-    norm_act: Layer = BatchNormAct2d
+    norm_act: Layer = BatchNormAct2d  # of so many channels
     act: Layer = nn.ReLU
-    attn: Layer | None = None
-    self_attn: Layer | None = None
+    attn: Layer | None = None  # channel attention, of so many channels
+    self_attn: Layer | None = None  # attention between positions, (channels, stride=, feat_size=)
 
 
 class Plan:
-    """Numbers and layers of which a residual block makes its branch; arguments as of `ResidualBlock`.
-
-    Attributes:
-        mid_chs: Channels within the branch.
-        groups: Of convolutions of so many channels.
-    """
+    """Numbers and layers of which a residual block makes its branch, of `mid_chs` channels within."""
 
     def __init__(
         self, in_chs: int, out_chs: int, kernel_size: int, stride: int, dilation: tuple[int, int],
@@ -208,8 +193,7 @@ class BottleneckBlock(ResidualBlock):
         plan = Plan(in_chs, out_chs, kernel_size, stride, dilation, group_size, bottle_ratio, layers, bottle_in)
         mid_chs, groups = plan.mid_chs, plan.groups
         super().__init__(
-            plan, downsample, linear_out, drop_path_rate,
-            conv1_1x1=plan.conv(in_chs, mid_chs),
+            plan, downsample, linear_out, drop_path_rate, conv1_1x1=plan.conv(in_chs, mid_chs),
             conv2_kxk=plan.strided(mid_chs, mid_chs, groups=groups, drop_layer=drop_block),
             conv2b_kxk=plan.kxk(mid_chs, mid_chs, groups=groups) if extra_conv else None,
             attn=plan.attn(mid_chs, not attn_last), conv3_1x1=plan.conv(mid_chs, out_chs, apply_act=False),
@@ -268,8 +252,7 @@ class SelfAttnBlock(ResidualBlock):
         plan = Plan(in_chs, out_chs, kernel_size, stride, dilation, group_size, bottle_ratio, layers, bottle_in)
         mid_chs, size = plan.mid_chs, {} if feat_size is None else dict(feat_size=feat_size)
         super().__init__(
-            plan, downsample, linear_out, drop_path_rate,
-            conv1_1x1=plan.conv(in_chs, mid_chs),
+            plan, downsample, linear_out, drop_path_rate, conv1_1x1=plan.conv(in_chs, mid_chs),
             conv2_kxk=plan.strided(mid_chs, mid_chs, groups=plan.groups, drop_layer=drop_block) if extra_conv else None,
             self_attn=layers.self_attn(mid_chs, stride=1 if extra_conv else stride, **size),
             post_attn=layers.norm_act(mid_chs) if post_attn_na else None,
@@ -286,26 +269,28 @@ class ByoBranchedBlock(BranchedBlock):
         num_conv_branches: So many k x k convolutions.
     """
 
-    def begin(
+    def __init__(
         self, in_chs: int, out_chs: int, kernel_size: int, stride: int, dilation: tuple[int, int],
-        group_size: int | None, layers: LayerFn, drop_path_rate: float, inference_mode: bool,
-    ) -> Layer | None:
-        """Add what comes before the branches of convolutions; what makes these, None where there are none."""
-        groups = num_groups(group_size, in_chs)
+        group_size: int | None, layers: LayerFn | None, drop_path_rate: float, inference_mode: bool, *options: Any,
+    ) -> None:
+        super().__init__()
+        layers, groups = layers or LayerFn(), num_groups(group_size, in_chs)
         if inference_mode:
             padding = get_padding(kernel_size, stride, dilation[0])
             self.reparam_conv = nn.Conv2d(in_chs, out_chs, kernel_size, stride, padding, dilation[0], groups)
-            return None
-        if in_chs == out_chs and stride == 1 and dilation[0] == dilation[1]:
-            self.identity = layers.norm_act(out_chs, apply_act=False)
-            self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0.0 else None
-        return partial(layers.conv_norm_act, in_chs, out_chs, stride=stride, groups=groups, apply_act=False)
-
-    def end(self, out_chs: int, layers: LayerFn) -> None:
-        """Add what comes behind them."""
+        else:
+            if in_chs == out_chs and stride == 1 and dilation[0] == dilation[1]:
+                self.identity = layers.norm_act(out_chs, apply_act=False)
+                self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0.0 else None
+            conv = partial(layers.conv_norm_act, in_chs, out_chs, stride=stride, groups=groups, apply_act=False)
+            self.add_convs(conv, kernel_size, *options)
         if layers.attn is not None:
             self.attn = layers.attn(out_chs)
         self.act = layers.act(inplace=True)
+
+    def add_convs(self, conv: Layer, kernel_size: int, *options: Any) -> None:
+        """Add the branches; `conv` makes one of a kernel size."""
+        raise NotImplementedError
 
     def init_weights(self, zero_init_last: bool = False) -> None:
         """Nothing besides what each module does."""
@@ -322,14 +307,12 @@ class RepVggBlock(ByoBranchedBlock):
         bottle_ratio: float = 1.0, group_size: int | None = None, downsample: str = "", layers: LayerFn | None = None,
         drop_block: Layer | None = None, drop_path_rate: float = 0.0, inference_mode: bool = False,
     ) -> None:
-        super().__init__()
-        layers = layers or LayerFn()
-        conv = self.begin(
-            in_chs, out_chs, kernel_size, stride, dilation, group_size, layers, drop_path_rate, inference_mode)
-        if conv is not None:
-            self.conv_kxk = conv(kernel_size, dilation=dilation[0], drop_layer=drop_block)
-            self.conv_1x1 = conv(1)
-        self.end(out_chs, layers)
+        super().__init__(in_chs, out_chs, kernel_size, stride, dilation, group_size, layers, drop_path_rate,
+                         inference_mode, dict(dilation=dilation[0], drop_layer=drop_block))
+
+    def add_convs(self, conv: Layer, kernel_size: int, kxk: dict[str, Any]) -> None:
+        self.conv_kxk = conv(kernel_size, **kxk)
+        self.conv_1x1 = conv(1)
 
     def init_weights(self, zero_init_last: bool = False) -> None:
         """Norms begin with random values, and attention as it says."""
@@ -337,9 +320,8 @@ class RepVggBlock(ByoBranchedBlock):
             if isinstance(module, nn.BatchNorm2d):
                 nn.init.normal_(module.weight, 0.1, 0.1)
                 nn.init.normal_(module.bias, 0.0, 0.1)
-        reset: Any = getattr(self.attn, "reset_parameters", None)
-        if reset is not None:
-            reset()
+        if hasattr(self.attn, "reset_parameters"):
+            self.attn.reset_parameters()
 
 
 class MobileOneBlock(ByoBranchedBlock):
@@ -357,14 +339,12 @@ class MobileOneBlock(ByoBranchedBlock):
         num_conv_branches: int = 1, layers: LayerFn | None = None, drop_block: Layer | None = None,
         drop_path_rate: float = 0.0,
     ) -> None:
-        super().__init__()
-        layers = layers or LayerFn()
-        conv = self.begin(in_chs, out_chs, kernel_size, stride, dilation, group_size, layers, drop_path_rate,
-                          inference_mode)
-        if conv is not None:
-            self.conv_kxk = nn.ModuleList(conv(kernel_size) for _ in range(num_conv_branches))
-            self.conv_scale = conv(1) if kernel_size > 1 else None
-        self.end(out_chs, layers)
+        super().__init__(in_chs, out_chs, kernel_size, stride, dilation, group_size, layers, drop_path_rate,
+                         inference_mode, num_conv_branches)
+
+    def add_convs(self, conv: Layer, kernel_size: int, count: int) -> None:
+        self.conv_kxk = nn.ModuleList(conv(kernel_size) for _ in range(count))
+        self.conv_scale = conv(1) if kernel_size > 1 else None
 
 
 _BLOCKS: dict[str, Layer] = dict(

@@ -104,8 +104,7 @@ class DarkBlock(nn.Module):
         pointwise: Layer = partial(ConvNormAct, kernel_size=1, act_layer=act_layer, norm_layer=norm_layer)
         spatial: Layer = partial(pointwise, kernel_size=3, dilation=dilation, groups=groups, drop_layer=drop_block)
         first, second = (spatial, pointwise) if self.spatial_first else (pointwise, spatial)
-        self.conv1 = first(in_chs, width)
-        self.attn = _attention(attn_layer, width, act_layer)
+        self.conv1, self.attn = first(in_chs, width), _attention(attn_layer, width, act_layer)
         self.conv2 = second(width, out_chs)
         self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
 
@@ -129,11 +128,6 @@ def _downsample(
         pool = nn.AvgPool2d(2) if stride == 2 else nn.Identity()
         return nn.Sequential(pool, ConvNormAct(in_chs, out_chs, 1, groups=groups, **layer_args))
     return ConvNormAct(in_chs, out_chs, 3, stride, "", dilation, groups, aa_layer=aa_layer, **layer_args)
-
-
-def _layer_args(block_kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """What a stage's own convolutions share with its blocks; what is not said is none, as in timm."""
-    return {key: block_kwargs.get(key) for key in ("act_layer", "norm_layer")}
 
 
 def _make_blocks(
@@ -174,7 +168,8 @@ class CrossStage(nn.Module):
         self.width = width = round(out_chs * block_ratio)
         if width != round(out_chs * expand_ratio) // 2:
             raise ValueError(f"block_ratio {block_ratio} is not half of expand_ratio {expand_ratio}, of two paths")
-        layer_args, first_dilation = _layer_args(block_kwargs), first_dilation or dilation
+        layer_args = {key: block_kwargs.get(key) for key in ("act_layer", "norm_layer")}  # none by default, as timm's
+        first_dilation = first_dilation or dilation
         conv: Layer = partial(ConvNormAct, kernel_size=1, **layer_args)
         shrinks = stride != 1 or first_dilation != dilation
         down_chs = out_chs if shrinks and (down_growth or avg_down) else in_chs
@@ -219,7 +214,7 @@ class DarkStage(nn.Sequential):
             raise ValueError(f"block_ratio is 1 for a stage without a second path, not {block_ratio}")
         super().__init__()
         self.conv_down = _downsample(in_chs, out_chs, stride, first_dilation or dilation, groups, avg_down, aa_layer,
-                                     **_layer_args(block_kwargs))
+                                     act_layer=block_kwargs.get("act_layer"), norm_layer=block_kwargs.get("norm_layer"))
         self.blocks = _make_blocks(out_chs, depth, block_fn, block_dpr, dilation=dilation, bottle_ratio=bottle_ratio,
                                    groups=groups, **block_kwargs)
 
@@ -282,12 +277,10 @@ class CspNet(ImageModel):
             the last standing for those that are missing.
         out_chs, stride: Channels of each stage's output; stride of each stage.
         groups: Of its 3x3 convolutions.
-        block_ratio: Channels of a block per channel of the stage's output.
-        bottle_ratio: Channels within a block per channel of its output.
+        block_ratio, bottle_ratio: Channels of a block per channel of the stage's output; within it, of its own output.
         avg_down: Downsample by an average pool and a 1x1 convolution.
         attn_layer, attn_kwargs: Channel attention in the blocks, "se", "eca", ... or a class; further arguments of it.
-        stage_type: "csp", "cs3" (see `CrossStage3`) or "dark" (one path).
-        block_type: "bottle", "dark" or "edge".
+        stage_type, block_type: "csp", "cs3" (see `CrossStage3`) or "dark" (one path); "bottle", "dark" or "edge".
         expand_ratio: Channels of both paths per channel of the output.
         cross_linear: The convolution that makes the paths carries no activation.
         down_growth: The downsampling has as many channels as the stage's output.
@@ -330,7 +323,6 @@ class CspNet(ImageModel):
             raise ValueError(f"depth and out_chs have a number for each stage, not {len(depth)} and {len(out_chs)}")
         self.num_classes, self.in_chans, self.zero_init_last = num_classes, in_chans, zero_init_last
         layer_args: dict[str, Any] = dict(act_layer=act_layer, norm_layer=norm_layer)
-
         self.stem, taps = create_csp_stem(in_chans, stem_out_chs, stem_kernel_size, stem_stride, stem_pool,
                                           stem_padding, aa_layer=aa_layer, **layer_args)
         chs, reduction, dilation = taps[-1]["num_chs"], taps[-1]["reduction"], 1
@@ -339,7 +331,6 @@ class CspNet(ImageModel):
         named = {tap["module"]: (tap["num_chs"], tap["reduction"]) for tap in taps}
         self.flow = Flow(stages=[], stem=[
             Step(f"stem.{name}", *named.get(f"stem.{name}", ())) for name in self.stem._modules])
-
         self.stages = nn.Sequential()
         for i, (own, rates) in enumerate(zip(stages, drop_path_rates(drop_path_rate, list(depth)))):
             if reduction >= output_stride and own["stride"] > 1:

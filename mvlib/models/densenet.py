@@ -147,14 +147,24 @@ class DenseNet(ImageModel):
         check_choice("stem_type", stem_type, _STEM_TYPES)
         self.num_classes, self.in_chans = num_classes, in_chans
         norm_act = get_norm_act_layer(norm_layer, act_layer)
-
         chs = growth_rate * 2
         self.features = nn.Sequential()
-        stem = self._add_stem(stem_type, growth_rate, chs, norm_act)
-        self.features.add_module("pool0", _stem_pool(chs, aa_layer))
+        widths, kernel_size = [chs], 7
+        if stem_type:
+            first = second = growth_rate
+            if "tiered" in stem_type:
+                first, second = 3 * (growth_rate // 4), 6 * (growth_rate // 4)
+            widths, kernel_size = [first, chs if "narrow" in stem_type else second, chs], 3
+        stem: list[Step] = []
+        for i, (in_chs, width) in enumerate(zip([in_chans, *widths], widths)):
+            conv = nn.Conv2d(in_chs, width, kernel_size, 1 if i else 2, padding=kernel_size // 2, bias=False)
+            self.features.add_module(f"conv{i}", conv)
+            self.features.add_module(f"norm{i}", norm_act(width))
+            stem += [Step(f"features.conv{i}"), Step(f"features.norm{i}")]
+        self.features.add_module("pool0", nn.MaxPool2d(3, stride=2, padding=1) if not aa_layer else nn.Sequential(
+            nn.MaxPool2d(3, stride=1, padding=1), create_aa(aa_layer, chs, stride=2)))
         # The pool counts as a stage, because the stem's feature is taken before it.
         self.flow = Flow(stem=[*stem[:-1], Step(stem[-1].name, chs, reduction=2)], stages=[Step("features.pool0")])
-
         reduction = 4
         for i, num_layers in enumerate(block_config, start=1):
             if i > 1:
@@ -171,24 +181,6 @@ class DenseNet(ImageModel):
         self.flow.stages.append(Step("features.norm5", chs, reduction))
         self.add_classifier(chs, num_classes, global_pool, nn.Dropout(drop_rate))
 
-    def _add_stem(
-        self, stem_type: str, growth_rate: int, out_chs: int, norm_act: Callable[[int], nn.Module]
-    ) -> list[Step]:
-        """Add the stem's convolutions and norms to `features`."""
-        widths, kernel_size = [out_chs], 7
-        if stem_type:
-            first = second = growth_rate
-            if "tiered" in stem_type:
-                first, second = 3 * (growth_rate // 4), 6 * (growth_rate // 4)
-            widths, kernel_size = [first, out_chs if "narrow" in stem_type else second, out_chs], 3
-        steps = []
-        for i, (in_chs, width) in enumerate(zip([self.in_chans, *widths], widths)):
-            conv = nn.Conv2d(in_chs, width, kernel_size, 1 if i else 2, padding=kernel_size // 2, bias=False)
-            self.features.add_module(f"conv{i}", conv)
-            self.features.add_module(f"norm{i}", norm_act(width))
-            steps += [Step(f"features.conv{i}"), Step(f"features.norm{i}")]
-        return steps
-
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute the layers' concatenations in the backward pass instead of storing them."""
         for module in self.modules():
@@ -196,17 +188,10 @@ class DenseNet(ImageModel):
                 module.grad_checkpointing = enable
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        if coarse:
-            blocks = [(r"^features\.(?:denseblock|transition)(\d+)", None)]
-        else:  # a transition joins its block's last layer
-            blocks = [(r"^features\.denseblock(\d+)\.denselayer(\d+)", None), (r"^features\.transition(\d+)", (99999,))]
+        blocks = [(r"^features\.(?:denseblock|transition)(\d+)", None)] if coarse else [
+            (r"^features\.denseblock(\d+)\.denselayer(\d+)", None),
+            (r"^features\.transition(\d+)", (99999,))]  # a transition joins its block's last layer
         return dict(stem=r"^features\.(?:conv|norm|pool)[012]", blocks=blocks)
-
-
-def _stem_pool(chs: int, aa_layer: AaLayer) -> nn.Module:
-    if not aa_layer:
-        return nn.MaxPool2d(3, stride=2, padding=1)
-    return nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1), create_aa(aa_layer, chs, stride=2))
 
 
 # The architectures

@@ -91,8 +91,7 @@ class NormFreeBlock(nn.Module):
         out_chs: As many as the input's unless given.
         stride: Of the (first) 3x3 convolution.
         dilation, first_dilation: Of the 3x3 convolutions; of the first, where a stride before it became dilation.
-        alpha: Scale of the branch.
-        beta: Scale of the branch's input; the shortcut has it too where it changes shape.
+        alpha, beta: Scales of the branch and of its input; the shortcut has the latter too where it changes shape.
         bottle_ratio: Channels of the 3x3 convolutions per channel of the output, or of the input where `reg`.
         group_size, ch_div: Channels of their groups, None for one group; what divides their channels.
         reg: As a RegNet: attention behind the 3x3 convolutions instead of the last.
@@ -202,20 +201,17 @@ class NormFreeNet(ImageModel):
 
     Args:
         depths, channels: Of each stage: blocks and their channels.
-        alpha: Scale of each branch.
         stem_type: "3x3" or "7x7" for one convolution, "deep" for three 3x3, "deep_tiered" for three whose first is
             narrower, "deep_quad" for four; a max pool follows where "_pool" is added, but to the last two.
         stem_chs: Channels of the stem; those of the first stage unless given.
         attn_layer, attn_kwargs, attn_gain: Channel attention: "se", "eca", ... or a class; arguments of it; scale
             behind it.
         width_factor: Factor on all channels, which are multiples of `ch_div`.
-        bottle_ratio, group_size, reg, extra_conv, skipinit: As of `NormFreeBlock`.
+        alpha, bottle_ratio, group_size, reg, extra_conv, skipinit: As of `NormFreeBlock`.
         num_features: Channels of the convolution behind the last stage; 0 for none.
-        gamma_in_act: Activations are scaled instead of kernels.
+        gamma_in_act, std_conv_eps: Activations are scaled instead of kernels; what is added to the kernels' variance.
         same_padding: TensorFlow's padding.
-        std_conv_eps: Added to the kernels' variance.
         zero_init_fc: The classifier begins with zeros.
-        act_layer: Name of the activation.
 
     Raises:
         ValueError: An option has an unknown value, or the activation is one whose effect on the variance is unknown.
@@ -242,13 +238,11 @@ class NormFreeNet(ImageModel):
         conv = partial(ScaledStdConv2dSame if same_padding else ScaledStdConv2d, eps=std_conv_eps)
         act, conv = (act_with_gamma(act_layer, gamma), conv) if gamma_in_act else (act, partial(conv, gamma=gamma))
         attn = partial(get_attn(attn_layer), **(attn_kwargs or {})) if attn_layer else None
-
         chs = make_divisible((stem_chs or channels[0]) * width_factor, ch_div)
         self.stem, reduction, feature = create_stem(in_chans, chs, stem_type, conv, act)
         self.flow = Flow(stages=[], stem=[
             Step(name, *((feature["num_chs"], 2) if name == feature["module"] else ()))
             for name in (f"stem.{layer}" for layer in self.stem._modules)])
-
         variance = 1.0
         self.stages = nn.Sequential()
         strides = [1 if reduction > 2 else 2] + [2] * (len(channels) - 1)

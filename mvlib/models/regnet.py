@@ -40,10 +40,8 @@ from .base import Flow, ImageModel, Inits, KeyMap, StateDict, Step
 if TYPE_CHECKING:
     from ._variants.regnet import *
 
-__all__ = [
-    "Bottleneck", "PreBottleneck", "RegNet", "RegStage", "adjust_widths_groups_comp", "create_shortcut",
-    "downsample_avg", "downsample_conv", "generate_regnet", "quantize_float",
-]
+__all__ = ["Bottleneck", "PreBottleneck", "RegNet", "RegStage", "adjust_widths_groups_comp", "create_shortcut",
+           "downsample_avg", "downsample_conv", "generate_regnet", "quantize_float"]
 
 Layer = Callable[..., nn.Module]
 
@@ -226,8 +224,7 @@ class RegStage(nn.Sequential):
 
     def __init__(
         self, depth: int, in_chs: int, out_chs: int, stride: int, dilation: int,
-        drop_path_rates: Sequence[float] | None = None, block_fn: Layer = Bottleneck,
-        **block_kwargs: Any,
+        drop_path_rates: Sequence[float] | None = None, block_fn: Layer = Bottleneck, **block_kwargs: Any,
     ) -> None:
         super().__init__()
         first_dilation = 1 if dilation <= 2 else 2
@@ -281,7 +278,6 @@ class RegNet(ImageModel):
         conv = partial(ConvNormAct, norm_layer=norm_layer, act_layer=act_layer)
         self.stem = (create_conv2d if preact else conv)(in_chans, stem_width, 3, stride=2)
         self.flow = Flow(stem=[Step("stem", stem_width, reduction=2)], stages=[])
-
         make_stage = partial(
             RegStage, block_fn=PreBottleneck if preact else Bottleneck, bottle_ratio=bottle_ratio, se_ratio=se_ratio,
             downsample=downsample, linear_out=linear_out, act_layer=act_layer, norm_layer=norm_layer)

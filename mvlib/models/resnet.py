@@ -45,10 +45,8 @@ from .pruning import prune_to_widths
 if TYPE_CHECKING:
     from ._variants.resnet import *
 
-__all__ = [
-    "BasicBlock", "Bottleneck", "ResNet", "ResidualBlock", "downsample_avg", "downsample_conv", "drop_blocks",
-    "make_blocks",
-]
+__all__ = ["BasicBlock", "Bottleneck", "ResNet", "ResidualBlock", "downsample_avg", "downsample_conv", "drop_blocks",
+           "make_blocks"]
 
 Layer = Callable[..., nn.Module]
 
@@ -306,15 +304,12 @@ class ResNet(ImageModel):
         check_choice("stem_type", stem_type, _STEM_TYPES)
         self.num_classes, self.in_chans, self.drop_rate = num_classes, in_chans, drop_rate
         self.zero_init_last = zero_init_last
-        act_layer = get_act_layer(act_layer) or nn.Identity
-        norm_layer = get_norm_layer(norm_layer) or nn.BatchNorm2d
-
+        act_layer, norm_layer = get_act_layer(act_layer) or nn.Identity, get_norm_layer(norm_layer) or nn.BatchNorm2d
         chs = stem_width * 2 if stem_type else 64
         self.conv1 = _stem(stem_type, in_chans, stem_width, chs, norm_layer, act_layer)
         self.bn1, self.act1 = norm_layer(chs), act_layer(inplace=True)
         self.maxpool = _stem_pool(replace_stem_pool, chs, aa_layer, norm_layer, act_layer)
         self.flow = Flow(stem=[Step("conv1"), Step("bn1"), Step("act1", chs, reduction=2), Step("maxpool")], stages=[])
-
         stages, info = make_blocks(
             to_ntuple(len(channels))(block), channels, layers, chs, block_reduce_first, output_stride, down_kernel_size,
             avg_down, drop_block_rate, drop_path_rate, cardinality=cardinality, base_width=base_width,

@@ -35,10 +35,8 @@ from .base import Flow, ImageModel, Inits, KeyMap, StateDict, Step, rename_keys
 if TYPE_CHECKING:
     from ._variants.resnetv2 import *
 
-__all__ = [
-    "Bottleneck", "DownsampleAvg", "DownsampleConv", "PreActBasic", "PreActBottleneck", "ResNetStage", "ResNetV2",
-    "create_resnetv2_stem", "is_stem_deep",
-]
+__all__ = ["Bottleneck", "DownsampleAvg", "DownsampleConv", "PreActBasic", "PreActBottleneck", "ResNetStage",
+           "ResNetV2", "create_resnetv2_stem", "is_stem_deep"]
 
 Layer = Callable[..., nn.Module]
 
@@ -300,7 +298,6 @@ class ResNetV2(ImageModel):
             ResNetStage, bottle_ratio=bottle_ratio, avg_down=avg_down, act_layer=get_act_layer(act_layer),
             block_fn=PreActBasic if basic else PreActBottleneck if preact else Bottleneck, conv_layer=conv_layer,
             norm_layer=norm)
-
         chs = make_divisible(stem_chs * width_factor)
         self.stem = create_resnetv2_stem(in_chans, chs, stem_type, preact, conv_layer, norm)
         names = list(self.stem._modules)
@@ -308,7 +305,6 @@ class ResNetV2(ImageModel):
         self.flow = Flow(
             stem=[Step(f"stem.{name}", *((chs, 2) if name == tap else ())) for name in names], stages=[],
             tail=[Step("norm")])
-
         self.stages = nn.Sequential()
         strides = dilate_strides([1] + [2] * (len(layers) - 1), 4, output_stride)
         rows = zip(channels, drop_path_rates(drop_path_rate, list(layers)), strides)

@@ -104,7 +104,6 @@ class SelecSls(ImageModel):
         chs, reduction = 32, 2
         self.stem = conv_bn(in_chans, chs, stride=2)
         self.flow = Flow(stem=[Step("stem", chs, reduction, module="stem.2")], stages=[])
-
         self.features = nn.Sequential()
         for mid_chs, last_chs, depth in features:
             reduction *= 2
@@ -115,7 +114,6 @@ class SelecSls(ImageModel):
                 self.flow.stages.append(step)
                 chs = out_chs
             self.flow.stages[-1] = replace(step, chs=chs, reduction=reduction)
-
         self.head = nn.Sequential()
         for i, out_chs in enumerate(head):
             kernel_size, stride = last_kernel_size if i == len(head) - 1 else 3, 1 if i % 2 else 2
@@ -123,7 +121,6 @@ class SelecSls(ImageModel):
             reduction *= stride
             self.flow.stages.append(Step(f"head.{i}", out_chs, reduction) if i % 2 else Step(f"head.{i}"))
             chs = out_chs
-
         self.add_classifier(chs, num_classes, global_pool, nn.Dropout(drop_rate))
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:

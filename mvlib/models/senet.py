@@ -21,9 +21,8 @@ from .base import Flow, ImageModel, Inits, Step
 if TYPE_CHECKING:
     from ._variants.senet import *
 
-__all__ = [
-    "Bottleneck", "SEBottleneck", "SEModule", "SENet", "SEResNeXtBottleneck", "SEResNetBlock", "SEResNetBottleneck",
-]
+__all__ = ["Bottleneck", "SEBottleneck", "SEModule", "SENet", "SEResNeXtBottleneck", "SEResNetBlock",
+           "SEResNetBottleneck"]
 
 
 class SEModule(channel_attention.SEModule):
@@ -175,7 +174,6 @@ class SENet(ImageModel):
             chs = out_chs
         self.pool0 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
         self.flow = Flow(stem=[Step("layer0", chs, 2), Step("pool0")], stages=[])
-
         for i, depth in enumerate(layers):
             planes, stride = 64 * 2**i, 2 if i else 1
             out_chs, downsample = planes * block.expansion, None

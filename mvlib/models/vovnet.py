@@ -117,9 +117,8 @@ class VovNet(ImageModel):
         stage_conv_chs, stage_out_chs, block_per_stage: Of each stage: channels of the 3x3 convolutions and of the
             output, blocks.
         layer_per_block: 3x3 convolutions of each block.
-        residual: Shortcuts around the blocks, but for each stage's first.
+        residual, attn: Shortcuts around the blocks, but for each stage's first; channel attention at its end.
         depthwise: Separable 3x3 convolutions, but for the first.
-        attn: Channel attention at each stage's end.
         stem_stride: 4, or 2 with a max pool before the first stage.
 
     Raises:
@@ -158,7 +157,6 @@ class VovNet(ImageModel):
         self.flow = Flow(stem=[Step("stem.0"), Step("stem.1"), Step("stem.2")], stages=[])
         tap = 1 if stem_stride == 4 else 2  # the last map of stride 2
         self.flow.stem[tap] = Step(f"stem.{tap}", stem_chs[tap], 2)
-
         self.stages = nn.Sequential()
         chs, reduction = stem_chs[-1], stem_stride
         rates = drop_path_rates(drop_path_rate, list(block_per_stage))
