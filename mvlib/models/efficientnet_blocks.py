@@ -783,7 +783,6 @@ class MobileModel(MobileInit):
         fix_stem: Do not scale the stem.
         pad_type: "" for symmetric padding, "same" for TensorFlow's.
         act_layer, norm_layer: Activation of blocks that name none, and norm; ReLU and batch norm if None.
-        aa_layer: Anti-aliased downsampling instead of strided convolutions: "blur", "blurpc", "avg" or a class.
         se_layer: Channel attention of blocks that have a ratio, by class or name ("gc" for global context); None for
             `SqueezeExcite`.
         round_chs_fn: Scales and rounds a number of channels, in place of the three arguments for that below.

@@ -365,9 +365,6 @@ register_model.variants(__name__, GhostNet, {
 })
 
 
-# --- foreign checkpoints
-
-
 def _from_authors(state_dict: StateDict, model: nn.Module) -> StateDict:
     """The authors' V3 names the norms of its branches "bn"; a profiler's totals are in their files."""
     return {key.replace(".bn.", ".bn1."): value for key, value in state_dict.items() if "total_" not in key}

@@ -195,9 +195,6 @@ register_model.variants(__name__, MobileNetV3, {
 })
 
 
-# --- foreign checkpoints
-
-
 def _from_torchvision(state_dict: StateDict, model: nn.Module) -> StateDict:
     """torchvision's layers stand in our order under other names; its head convolution is a linear layer."""
     renamed = rename_in_order(state_dict, model, head="classifier.3")

@@ -61,9 +61,8 @@ class MobileNetV5MultiScaleFusionAdapter(nn.Module):
         output_resolution: Rows and columns of the result, one number for a square.
         expansion_ratio: Channels within the inverted residual per channel of the maps.
         interpolation_mode: How smaller maps are resized to the first's size.
-        layer_scale_init_value: Initial scale of the inverted residual's result, None for none.
+        layer_scale_init_value, act_layer, norm_layer: As `MobileNetV5`'s.
         noskip: Without a shortcut, which there could be where channels stay as they are.
-        act_layer, norm_layer: GELU (tanh) and RMS norm unless given.
     """
 
     @placeable

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..layers.conv import ConvNormAct, create_conv2d
 from ..layers.helpers import placeable
 from ..layers.padding import Padding
-from ..layers.pool import GlobalPool2d, create_pool2d
+from ..layers.pool import create_pool2d
 from .base import Flow, ImageModel, Step
 
 __all__ = [
@@ -196,11 +196,6 @@ class CellNet(ImageModel):
 
     def finish(self, num_features: int, global_pool: str, drop_rate: float) -> None:
         """Make the last activation and the head."""
-        self.num_features = num_features
         self.act = nn.ReLU(inplace=True)
         self.flow.stages.append(Step("act", num_features, 32))
-        self.global_pool = GlobalPool2d(global_pool)
-        self.head_hidden_size = num_features * self.global_pool.out_factor
-        self.head_drop = nn.Dropout(drop_rate)
-        self.last_linear = self.make_classifier(self.num_classes)
-        self.init_weights()
+        self.add_classifier(num_features, self.num_classes, global_pool, nn.Dropout(drop_rate))

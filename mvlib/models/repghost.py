@@ -150,9 +150,6 @@ register_model.variants(__name__, RepGhostNet, {
     "repghostnet_200": dict(width=2.0),
 })
 
-
-# --- foreign checkpoints
-
 RepGhostNet.key_maps = (
     KeyMap("merged", lambda keys: any(key.endswith(".cheap_operation.weight") for key in keys), spread_merged),
 )

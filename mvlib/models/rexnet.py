@@ -19,6 +19,7 @@ from ..layers.conv import ConvNormAct
 from ..layers.drop import DropPath, drop_path_rates
 from ..layers.helpers import make_divisible
 from ..layers.pool import ClassifierHead
+from ..layers.stage import dilate_strides
 from ..registry import register_model
 from .base import Flow, Step
 from .efficientnet_blocks import MobileInit
@@ -103,8 +104,6 @@ class RexNet(MobileInit):
         drop_rate: float = 0.2, drop_path_rate: float = 0.0,
     ) -> None:
         super().__init__()
-        if output_stride not in (8, 16, 32):
-            raise ValueError(f"output_stride is 8, 16 or 32, not {output_stride}")
         self.num_classes, self.in_chans = num_classes, in_chans
         scaled = partial(make_divisible, divisor=ch_div)
 
@@ -112,25 +111,22 @@ class RexNet(MobileInit):
         self.stem = ConvNormAct(in_chans, chs, 3, stride=2, act_layer=act_layer)
         self.flow = Flow(stem=[Step("stem")], stages=[])
         depths = [math.ceil(depth * depth_mult) for depth in _DEPTHS]
-        blocks = [(stage, stride if i == 0 else 1) for stage, (depth, stride) in enumerate(zip(depths, _STRIDES))
-                  for i in range(depth)]
-        rates = drop_path_rates(drop_path_rate, len(blocks))
+        stages = [stage for stage, depth in enumerate(depths) for _ in range(depth)]
+        strides = [stride if i == 0 else 1 for depth, stride in zip(depths, _STRIDES) for i in range(depth)]
+        rows = zip(stages, dilate_strides(strides, 2, output_stride), drop_path_rates(drop_path_rate, len(stages)))
         self.features = nn.Sequential()
-        width, reduction, dilation = initial_chs / min(width_mult, 1.0), 2, 1  # the width before it is scaled
-        for i, (stage, stride) in enumerate(blocks):
-            out_chs, next_dilation = scaled(round(width * width_mult)), dilation
-            if reduction * stride > output_stride:
-                stride, next_dilation = 1, dilation * stride
+        width = initial_chs / min(width_mult, 1.0)  # before it is scaled
+        for i, (stage, (stride, dilation, next_dilation, reduction), rate) in enumerate(rows):
+            out_chs = scaled(round(width * width_mult))
             self.features.append(LinearBottleneck(
                 chs, out_chs, stride, dilation, exp_ratio=6.0 if stage > 0 else 1.0,
                 se_ratio=se_ratio if stage > 1 else 0.0, ch_div=ch_div, act_layer=act_layer, dw_act_layer=dw_act_layer,
-                drop_path=rates[i], use_shortcut=dilation == next_dilation))
-            chs, reduction, dilation = out_chs, reduction * stride, next_dilation
-            width += final_chs / len(blocks)
-            is_tap = i == len(blocks) - 1 or blocks[i + 1][1] > 1  # the last block of its resolution
+                drop_path=rate, use_shortcut=dilation == next_dilation))
+            chs, width = out_chs, width + final_chs / len(stages)
+            is_tap = i == len(stages) - 1 or strides[i + 1] > 1  # the last block of its resolution
             self.flow.stages.append(Step(f"features.{i}", *((chs, reduction) if is_tap else ())))
         self.num_features = scaled(1280 * width_mult)
-        self.flow.neck.append(Step(f"features.{len(blocks)}"))
+        self.flow.neck.append(Step(f"features.{len(stages)}"))
         self.features.append(ConvNormAct(chs, self.num_features, act_layer=act_layer))
         self.head = ClassifierHead(self.num_features, num_classes, global_pool, drop_rate)
         self.head_hidden_size = self.head.num_features

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..layers import GlobalPool2d
 from ..layers.conv import conv_norm
+from ..layers.stage import dilate_strides
 from ..registry import register_model
 from .base import Flow, ImageModel, Step
 
@@ -73,28 +73,19 @@ class ShuffleNetV2(ImageModel):
         super().__init__()
         if len(layers) != 3 or len(channels) != 5:
             raise ValueError(f"ShuffleNetV2 has 3 stages and 5 channel counts, not {len(layers)} and {len(channels)}")
-        if output_stride not in (8, 16, 32):
-            raise ValueError(f"output_stride is 8, 16 or 32, not {output_stride}")
         self.num_classes, self.in_chans, self.drop_rate = num_classes, in_chans, drop_rate
-        chs, *stage_chs, self.num_features = channels
+        chs, *stage_chs, num_features = channels
         self.conv1 = nn.Sequential(*conv_norm(in_chans, chs, 3, 2, nn.ReLU))
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         self.flow = Flow(stem=[Step("conv1", chs, 2), Step("maxpool", chs, 4)], stages=[], neck=[Step("conv5")])
-        reduction, dilation = 4, 1
-        for name, depth, out_chs in zip(("stage2", "stage3", "stage4"), layers, stage_chs):
-            stride = 2 if reduction < output_stride else 1
-            blocks = [ShuffleBlock(chs, out_chs, stride, dilation)]
-            reduction *= stride
-            dilation *= 2 // stride
-            blocks += [ShuffleBlock(out_chs, out_chs, dilation=dilation) for _ in range(depth - 1)]
-            self.add_module(name, nn.Sequential(*blocks))
-            self.flow.stages.append(Step(name, out_chs, reduction))
+        rows = zip(layers, stage_chs, dilate_strides((2, 2, 2), 4, output_stride))
+        for i, (depth, out_chs, (stride, dilation, next_dilation, reduction)) in enumerate(rows, start=2):
+            self.add_module(f"stage{i}", nn.Sequential(ShuffleBlock(chs, out_chs, stride, dilation), *(
+                ShuffleBlock(out_chs, out_chs, dilation=next_dilation) for _ in range(depth - 1))))
+            self.flow.stages.append(Step(f"stage{i}", out_chs, reduction))
             chs = out_chs
-        self.conv5 = nn.Sequential(*conv_norm(chs, self.num_features, act_layer=nn.ReLU))
-        self.global_pool = GlobalPool2d(global_pool)
-        self.head_hidden_size = self.num_features * self.global_pool.out_factor
-        self.fc = self.make_classifier(num_classes)
-        self.init_weights()
+        self.conv5 = nn.Sequential(*conv_norm(chs, num_features, act_layer=nn.ReLU))
+        self.add_classifier(num_features, num_classes, global_pool)
 
 
 register_model.variants(__name__, ShuffleNetV2, {

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor, nn
 
 from ..layers.helpers import placeable
-from ..layers.pool import GlobalPool2d
 from ..layers.weight_init import init_kaiming
 from ..registry import register_model
 from .base import Flow, Inits, KeyMap, StateDict, Step
@@ -116,10 +115,7 @@ class Xception(InnerTaps):
         self.conv4 = SeparableConv2d(1536, self.num_features, 3, padding=1)
         self.bn4, self.act4 = nn.BatchNorm2d(self.num_features), nn.ReLU(inplace=True)
         self.flow.stages += [*map(Step, ("conv3", "bn3", "act3", "conv4", "bn4")), Step("act4", self.num_features, 32)]
-        self.global_pool = GlobalPool2d(global_pool)
-        self.head_hidden_size = self.num_features * self.global_pool.out_factor
-        self.fc = self.make_classifier(num_classes)
-        self.init_weights()
+        self.add_classifier(self.num_features, num_classes, global_pool)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         return dict(stem=r"^(?:conv|bn)[12]", blocks=[(r"^block(\d+)", None), (r"^(?:conv|bn)[34]", (99,))])
@@ -131,9 +127,6 @@ class Xception(InnerTaps):
 
 
 register_model.variants(__name__, Xception, {"legacy_xception": {}})
-
-
-# --- foreign checkpoints
 
 Xception.key_maps = (
     KeyMap.renaming("cadene", "last_linear.weight", (r"^last_linear\.", "fc.")),

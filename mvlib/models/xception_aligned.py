@@ -22,6 +22,7 @@ from ..layers.helpers import placeable, to_3tuple
 from ..layers.norm import NormLayer, create_norm_act_layer
 from ..layers.padding import Padding
 from ..layers.pool import ClassifierHead
+from ..layers.stage import dilate_strides
 from ..registry import register_model
 from .base import Flow, Step
 from .inner_taps import InnerTaps, inner_tap
@@ -176,8 +177,6 @@ class XceptionAligned(InnerTaps):
         global_pool: str = "avg",
     ) -> None:
         super().__init__()
-        if output_stride not in (8, 16, 32):
-            raise ValueError(f"output_stride is 8, 16 or 32, not {output_stride}")
         self.num_classes, self.in_chans = num_classes, in_chans
         layer_args: dict[str, Any] = dict(act_layer=act_layer, norm_layer=norm_layer)
         self.stem = nn.Sequential(
@@ -185,21 +184,16 @@ class XceptionAligned(InnerTaps):
             create_conv2d(32, 64, 3) if preact else ConvNormAct(32, 64, 3, **layer_args))
         self.flow = Flow(stem=[Step("stem")], stages=[], tail=[Step("act")])
         self.blocks = nn.Sequential()
-        reduction, dilation = 2, 1
-        for i, (cfg, drop_path) in enumerate(zip(block_cfg, drop_path_rates(drop_path_rate, len(block_cfg)))):
-            name, stride, next_dilation = f"blocks.{i}", cfg["stride"], dilation
-            if stride > 1:
-                chs = to_3tuple(cfg["out_chs"])[1]
-                self.flow.stages += inner_tap(name, chs, reduction, f"{name}.stack.{'conv2' if preact else 'act3'}")
-                if reduction * stride > output_stride:
-                    stride, next_dilation = 1, dilation * stride
-                reduction *= stride
-            else:
-                self.flow.stages.append(Step(name))
+        strides = dilate_strides([cfg["stride"] for cfg in block_cfg], 2, output_stride)
+        rates = drop_path_rates(drop_path_rate, len(block_cfg))
+        before = 2
+        for i, (cfg, (stride, dilation, _, reduction), rate) in enumerate(zip(block_cfg, strides, rates)):
+            tap = to_3tuple(cfg["out_chs"])[1], before, f"blocks.{i}.stack.{'conv2' if preact else 'act3'}"
+            self.flow.stages += inner_tap(f"blocks.{i}", *tap) if cfg["stride"] > 1 else [Step(f"blocks.{i}")]
             self.blocks.append((PreXceptionModule if preact else XceptionModule)(**{
                 **cfg, "stride": stride, "dilation": dilation, **layer_args,
-                "drop_path": DropPath(drop_path) if drop_path > 0.0 else None}))
-            dilation = next_dilation
+                "drop_path": DropPath(rate) if rate > 0.0 else None}))
+            before = reduction
         self.num_features = to_3tuple(cfg["out_chs"])[-1]
         self.flow.stages[-1] = replace(self.flow.stages[-1], chs=self.num_features, reduction=reduction)
         self.act = get_act_layer(act_layer)() if preact else nn.Identity()
@@ -212,25 +206,25 @@ class XceptionAligned(InnerTaps):
         return [step for step in self.flow.body[position + 1:position + 2] if step.method == "finish"]
 
 
-def _blocks(middle: int, chs: Sequence[int], strides: Sequence[int], preact: bool = False) -> dict[str, Any]:
-    """Entry flow of these channels and strides, `middle` blocks that change nothing, exit flow."""
-    entry = [dict(in_chs=a, out_chs=b, stride=stride) for a, b, stride in zip((64, *chs), chs, strides)]
+_ENTRY = ((128, 2), (256, 2), (728, 2))
+
+
+def _blocks(middle: int, entry: Sequence[tuple[int, int]] = _ENTRY, preact: bool = False) -> dict[str, Any]:
+    """Entry flow of blocks of these channels and strides, `middle` blocks that change nothing, exit flow."""
     last = {} if preact else dict(start_with_relu=False)
     return dict(preact=preact, block_cfg=[
-        *entry, *[dict(in_chs=728, out_chs=728, stride=1)] * middle,
+        *(dict(in_chs=a, out_chs=b, stride=stride) for (a, _), (b, stride) in zip([(64, 1), *entry], entry)),
+        *[dict(in_chs=728, out_chs=728, stride=1)] * middle,
         dict(in_chs=728, out_chs=(728, 1024, 1024), stride=2),
         dict(in_chs=1024, out_chs=(1536, 1536, 2048), stride=1, no_skip=True, **last)])
 
 
-_FLOW = ((128, 256, 728), (2, 2, 2))
-_41, _65 = _blocks(8, *_FLOW), _blocks(16, *_FLOW)
-_71 = _blocks(16, (128, 256, 256, 728, 728), (2, 1, 2, 1, 2))
 _EPS = dict(norm_layer=partial(nn.BatchNorm2d, eps=1e-3))  # TensorFlow's
 
 register_model.variants(__name__, XceptionAligned, {
-    "xception41": (_41, _EPS),
-    "xception65": (_65, _EPS),
-    "xception71": (_71, _EPS),
-    "xception41p": _blocks(8, *_FLOW, preact=True),
-    "xception65p": (_blocks(16, *_FLOW, preact=True), _EPS),
+    "xception41": (_blocks(8), _EPS),
+    "xception65": (_blocks(16), _EPS),
+    "xception71": (_blocks(16, ((128, 2), (256, 1), (256, 2), (728, 1), (728, 2))), _EPS),
+    "xception41p": _blocks(8, preact=True),
+    "xception65p": (_blocks(16, preact=True), _EPS),
 })
