@@ -13,9 +13,43 @@ from torch import Tensor, nn
 from ..layers.weight_init import init_trunc_normal
 from .base import Flow, ImageModel, Indices, Inits, StateDict, Step, rename_keys
 
-__all__ = ["EncoderClassifier", "VisionEncoder"]
+__all__ = ["EncoderClassifier", "Headless", "OverEncoder", "VisionEncoder"]
 
 Size = tuple[int, int]
+
+
+class Headless(ImageModel):
+    """Mixin of encoders, which have no classifier; it stands first among the bases, as `OverEncoder`."""
+
+    classifier_path: ClassVar[tuple[str, ...]] = ()
+
+    def get_classifier(self, name_only: bool = False) -> Any:
+        """There is none."""
+        return "" if name_only else nn.Identity()
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None, reset_other: bool = False) -> None:
+        """Change the pooling.
+
+        Raises:
+            ValueError: Classes are asked for, or a pooling that is unknown or has weights.
+        """
+        if num_classes:
+            raise ValueError("an encoder classifies nothing: build the model of the same name without '_enc'")
+        if global_pool is not None:
+            self.set_global_pool(global_pool)
+
+
+class OverEncoder(ImageModel):
+    """Mixin of classifiers over their `encoder`."""
+
+    encoder: Any
+
+    @property
+    def optional_parts(self) -> tuple[str, ...]:
+        return ("head",)  # the published encoders classify nothing
+
+    def no_weight_decay(self) -> set[str]:
+        return {f"encoder.{name}" for name in self.encoder.no_weight_decay()}
 
 
 class _Tower(ImageModel):
@@ -62,7 +96,7 @@ class _Tower(ImageModel):
         return taken
 
 
-class VisionEncoder(_Tower):
+class VisionEncoder(Headless, _Tower):
     """An encoder, which classifies nothing.
 
     A family sets `in_chans`, `num_classes`, makes its modules, and calls `end`.
@@ -72,7 +106,6 @@ class VisionEncoder(_Tower):
         pools: The last is the projector's.
     """
 
-    classifier_path: ClassVar[tuple[str, ...]] = ()
     output_fmt: ClassVar[str] = "NHWC"  # timm's name of the layout of features
     inits: ClassVar[Inits] = {nn.Linear: init_trunc_normal}
     projector: ClassVar[str]
@@ -96,21 +129,6 @@ class VisionEncoder(_Tower):
     def pool(self, x: Tensor) -> Tensor:
         return self.forward_head(x)
 
-    def get_classifier(self, name_only: bool = False) -> Any:
-        """There is none."""
-        return "" if name_only else nn.Identity()
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None, reset_other: bool = False) -> None:
-        """Change the pooling.
-
-        Raises:
-            ValueError: Classes are asked for, or a pooling that is unknown or has weights.
-        """
-        if num_classes:
-            raise ValueError("an encoder classifies nothing: build the model of the same name without '_enc'")
-        if global_pool is not None:
-            self.set_global_pool(global_pool)
-
     def set_global_pool(self, pool_type: str) -> None:
         self.check_pool(pool_type)
         if pool_type != self.pools[-1]:
@@ -130,7 +148,7 @@ class VisionEncoder(_Tower):
         return {key: value for key, value in state_dict.items() if not key.startswith(unused)}
 
 
-class EncoderClassifier(_Tower):
+class EncoderClassifier(OverEncoder, _Tower):
     """A classifier of the mean of an encoder's patches, or of its projector's tokens.
 
     Shapes: (B, in_chans, H, W) -> (B, num_classes); features are the encoder's, or (B, N, out_features) with the
@@ -198,13 +216,6 @@ class EncoderClassifier(_Tower):
             self.encoder.init_module("head", module)  # there is one scheme
         elif self._began_empty is not None:  # otherwise the encoder has just been made, and initialised
             self.encoder.init_module(name.removeprefix("encoder").removeprefix("."), module)
-
-    @property
-    def optional_parts(self) -> tuple[str, ...]:
-        return ("head",)  # the published encoders classify nothing
-
-    def no_weight_decay(self) -> set[str]:
-        return {f"encoder.{name}" for name in self.encoder.no_weight_decay()}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         return dict(stem=r"^encoder\.(?:patch_embed|pos_embed|rope)", blocks=[

@@ -27,6 +27,7 @@ from ..layers.rope import rope_rotate_half
 from ..layers.weight_init import trunc_normal_tf_
 from ..registry import register_model
 from .base import Flow, ImageModel, Indices, KeyMap, StateDict, Step, rename_keys
+from .encoders import Headless, OverEncoder
 from .naflexvit import batch_patchify, global_pool_naflex, take_patches
 
 if TYPE_CHECKING:
@@ -367,11 +368,8 @@ class _Tower(ImageModel):
     def init_weights(self, mode: str = "", needs_reset: bool = True) -> None:
         self._init_as(mode, needs_reset)
 
-    def no_weight_decay(self) -> set[str]:
-        return {"patch_embed.position_embedding_table"}
 
-
-class Gemma4VitEncoder(_Tower):
+class Gemma4VitEncoder(Headless, _Tower):
     """The encoder, which classifies nothing.
 
     Shapes: images, or patches -> (B, N / 9, embed_dim), or as `global_pool` has it; features are (B, N, embed_dim).
@@ -393,7 +391,6 @@ class Gemma4VitEncoder(_Tower):
         ValueError: The pooling is unknown; from `forward`, blocks do not divide the patches.
     """
 
-    classifier_path: ClassVar[tuple[str, ...]] = ()
     pools: ClassVar[tuple[str, ...]] = ("soft", "avg", "none", "")
     std_bias: Any
     std_scale: Any
@@ -458,21 +455,6 @@ class Gemma4VitEncoder(_Tower):
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         raise NotImplementedError("an encoder has no head: its pool needs the patches' positions, which forward knows")
 
-    def get_classifier(self, name_only: bool = False) -> Any:
-        """There is none."""
-        return "" if name_only else nn.Identity()
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None, reset_other: bool = False) -> None:
-        """Change the pooling.
-
-        Raises:
-            ValueError: Classes are asked for, or the pooling is unknown.
-        """
-        if num_classes:
-            raise ValueError("an encoder classifies nothing: build the model of the same name without '_enc'")
-        if global_pool is not None:
-            self.set_global_pool(global_pool)
-
     def reset_parameters(self) -> None:
         if self.std_bias is not None:
             nn.init.zeros_(self.std_bias)
@@ -483,12 +465,15 @@ class Gemma4VitEncoder(_Tower):
         if isinstance(module, nn.Linear) and self.weight_init_mode not in ("reset", "skip"):
             trunc_normal_tf_(module.weight, std=0.02)
 
+    def no_weight_decay(self) -> set[str]:
+        return {"patch_embed.position_embedding_table"}
+
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         return dict(stem=r"^patch_embed|^rotary_emb", blocks=[
             (r"^blocks\.(\d+)", None), (r"^pooler|^std_", (99999,))])
 
 
-class Gemma4VitClassifier(_Tower):
+class Gemma4VitClassifier(OverEncoder, _Tower):
     """A classifier of the mean of the encoder's patches, or of its pooled tokens.
 
     Shapes: images, or patches -> (B, num_classes); features are (B, N, embed_dim).
@@ -566,13 +551,6 @@ class Gemma4VitClassifier(_Tower):
         elif self._began_empty is not None and name.startswith("encoder"):  # otherwise it has just been initialised
             self.encoder.weight_init_mode = self.weight_init_mode
             self.encoder.init_module(name.removeprefix("encoder").removeprefix("."), module)
-
-    @property
-    def optional_parts(self) -> tuple[str, ...]:
-        return ("head",)  # the published encoders classify nothing
-
-    def no_weight_decay(self) -> set[str]:
-        return {f"encoder.{name}" for name in super().no_weight_decay()}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         return dict(stem=r"^encoder\.patch_embed|^encoder\.rotary_emb", blocks=[(r"^encoder\.blocks\.(\d+)", None)])
