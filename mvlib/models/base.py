@@ -313,6 +313,7 @@ class ImageModel(Module):
     num_prefix_tokens: int = 0
     zero_init_last: bool = False  # of a block, what its `last_norm` (a path) names
     head_drop: nn.Module  # in some families
+    global_pool: Any  # a module, or one of `pools`
     weight_init_mode: str = ""  # in families with several schemes
     _drop_rate: float = 0.0
     _began_empty: bool | None = None  # built on the meta device; None while it's being built
@@ -734,7 +735,7 @@ class ImageModel(Module):
         """Change the pooling, in place."""
         if self.pools:
             self.check_pool(pool_type)
-            self.global_pool: Any = pool_type
+            self.global_pool = pool_type
             return
         if self._head is not None:
             self._head.set_global_pool(pool_type)

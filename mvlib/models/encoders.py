@@ -176,7 +176,9 @@ class EncoderClassifier(OverEncoder, _Tower):
             raise ValueError(f"unknown encoder_pool {encoder_pool!r}; known: {', '.join(map(repr, known))}")
         self.global_pool, self.encoder_pool = global_pool, encoder_pool
 
-    def add_head(self, num_classes: int, drop_rate: float, norm_eps: float | None) -> None:
+    def add_head(  # type: ignore[override]  # one of tokens
+        self, num_classes: int, drop_rate: float, norm_eps: float | None
+    ) -> None:
         """Make what follows the encoder, and the flow; an eps of None is for no norm."""
         encoder = self.encoder
         self.in_chans, self.num_classes, self.embed_dim = encoder.in_chans, num_classes, encoder.embed_dim

@@ -79,7 +79,7 @@ class SequenceModel(ImageModel):
 
     # what a constructor calls
 
-    def add_head(
+    def add_head(  # type: ignore[override]  # one of tokens
         self, norm: Callable[[int], nn.Module], num_classes: int, global_pool: str, fc_norm: bool | None = None,
         final_norm: bool = True, attn_pool: nn.Module | None = None, drop_rate: float = 0.0,
     ) -> None:
