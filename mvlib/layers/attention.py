@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +16,8 @@ from .norm import NormLayer, RmsNorm, get_norm_layer
 from .rope import apply_rot_embed_cat
 
 __all__ = [
-    "Attention", "AttentionRope", "DiffAttention", "DifferentialWeights", "KeylessBias", "attend", "attention_logits",
-    "causal_mask", "maybe_add_mask", "resolve_self_attn_mask", "self_mask",
+    "Attention", "AttentionRope", "DiffAttention", "DifferentialWeights", "HeadsAttention", "KeylessBias", "attend",
+    "attention_logits", "causal_mask", "maybe_add_mask", "resolve_self_attn_mask", "self_mask",
 ]
 
 
@@ -92,6 +93,61 @@ def resolve_self_attn_mask(
     if mask is None or mask.dtype != torch.bool:
         return mask
     return torch.zeros_like(mask, dtype=attn.dtype).masked_fill(~mask, -math.inf)
+
+
+class HeadsAttention(Module):
+    """Base class of attentions that differ in their projections (`inputs`, `project`) or in how they mix tokens.
+
+    Keys: those of `inputs`, `proj`. Shapes: (B, N, dim) -> same.
+
+    Class attributes:
+        inputs: The linear layers that make queries, keys and values, with their outputs per channel of the heads.
+
+    Args:
+        head_dim: Channels of a head; `dim` / `num_heads` unless given.
+
+    Raises:
+        ValueError: The heads do not divide the channels.
+    """
+
+    inputs: ClassVar[Mapping[str, int]] = {"qkv": 3}
+
+    def __init__(
+        self, dim: int, num_heads: int = 8, qkv_bias: bool = False, attn_drop: float = 0.0, proj_drop: float = 0.0,
+        head_dim: int | None = None,
+    ) -> None:
+        super().__init__()
+        if head_dim is None and dim % num_heads:
+            raise ValueError(f"{dim} channels cannot be divided among {num_heads} heads")
+        self.num_heads, self.head_dim, self.fused_attn = num_heads, head_dim or dim // num_heads, use_fused_attn()
+        self.scale, width = self.head_dim ** -0.5, num_heads * self.head_dim
+        for name, parts in self.inputs.items():
+            self.add_module(name, nn.Linear(dim, parts * width, bias=qkv_bias))
+        self.attn_drop = nn.Dropout(attn_drop)
+        self.proj = nn.Linear(width, dim)
+        self.proj_drop = nn.Dropout(proj_drop)
+        self.add_parts()
+
+    def add_parts(self) -> None:
+        """Add what a subclass has besides; the end of the constructor."""
+
+    def split_heads(self, x: Tensor, parts: int = 1) -> tuple[Tensor, ...]:
+        """(B, N, parts * channels of all heads) -> the parts, each (B, heads, N, channels of a head)."""
+        heads = x.unflatten(2, (parts, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        return tuple(heads[i] for i in range(parts))
+
+    def project(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Queries, keys and values, each (B, heads, N, channels of a head)."""
+        made = [self.split_heads(getattr(self, name)(x), parts) for name, parts in self.inputs.items()]
+        return tuple(part for parts in made for part in parts)
+
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, *shared: Any) -> Tensor:
+        """What the projections give, and what is shared with the attention, -> (B, heads, N, channels of a head)."""
+        return attend(q, k, v, self.fused_attn, self.attn_drop)
+
+    def forward(self, x: Tensor, *shared: Any) -> Tensor:
+        x = self.mix(*self.project(x), *shared)
+        return self.proj_drop(self.proj(x.transpose(1, 2).flatten(2)))
 
 
 class KeylessBias(nn.Module):

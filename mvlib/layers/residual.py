@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from .drop import DropPath
+from .helpers import Module
 from .mlp import LayerScale
 
-__all__ = ["ResidualBlock"]
+__all__ = ["PreNormBlock", "ResidualBlock"]
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(Module):
     """Attention, then an MLP, each on a residual branch behind a norm, with layer scale and stochastic depth.
 
-    Keys `norm1`, `attn`, `ls1`, `norm2`, `mlp`, `ls2`. What is shared goes to the attention alone. A family derives its
-    block from this one, whose constructor calls `add_branches`.
+    Keys `norm1`, `attn`, `ls1`, `norm2`, `mlp`, `ls2`; a family may have other `names` for attention and MLP. What is
+    shared goes to the attention alone. A family derives its block from this one, whose constructor calls
+    `add_branches`.
     """
+
+    names: ClassVar[tuple[str, str]] = ("attn", "mlp")
 
     def add_branches(
         self, dim: int, norm_layer: Callable[[int], nn.Module], attn: nn.Module, mlp: nn.Module,
@@ -29,10 +33,10 @@ class ResidualBlock(nn.Module):
             return nn.Identity() if init_values is None else LayerScale(dim, init_values)
 
         self.norm1 = norm_layer(dim_in or dim)
-        self.attn = attn
+        self.add_module(self.names[0], attn)
         self.ls1, self.drop_path1 = scale(), DropPath(drop_path)
         self.norm2 = norm_layer(dim)
-        self.mlp = mlp
+        self.add_module(self.names[1], mlp)
         self.ls2, self.drop_path2 = scale(), DropPath(drop_path)
 
     def skip(self, x: Tensor, normed: Tensor) -> Tensor:
@@ -41,9 +45,19 @@ class ResidualBlock(nn.Module):
 
     def attend(self, x: Tensor, *shared: Any, **options: Any) -> Tensor:
         """The attention of what is normed."""
-        return self.attn(x, *shared, **options)
+        return getattr(self, self.names[0])(x, *shared, **options)
 
     def forward(self, x: Tensor, *shared: Any, **options: Any) -> Tensor:
         normed = self.norm1(x)
         x = self.skip(x, normed) + self.drop_path1(self.ls1(self.attend(normed, *shared, **options)))
-        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+        return x + self.drop_path2(self.ls2(getattr(self, self.names[1])(self.norm2(x))))
+
+
+class PreNormBlock(ResidualBlock):
+    """The same without layer scale, of parts that a subclass gives to the constructor."""
+
+    def __init__(
+        self, dim: int, attn: nn.Module, mlp: nn.Module, norm_layer: Callable[[int], nn.Module], drop_path: float
+    ) -> None:
+        super().__init__()
+        self.add_branches(dim, norm_layer, attn, mlp, drop_path=drop_path)

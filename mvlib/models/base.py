@@ -35,7 +35,7 @@ from torch import Tensor, nn
 from .. import registry
 from ..errors import CheckpointError
 from ..layers.helpers import Module, computed, owns_meta
-from ..layers.pool import ConvClassifier, GlobalPool2d, Head
+from ..layers.pool import ConvClassifier, GlobalPool2d, Head, global_pool_nlc
 from ..layers.stage import Stage, run_blocks, runs_by_itself
 from .scripting import scriptable
 
@@ -265,8 +265,8 @@ class ImageModel(Module):
         conv_classifier: Whether the classifier is a 1x1 convolution, which without pooling gives a map of logits.
         dropout_paths: Paths of the head's dropout modules, those that there are; `drop_rate` is theirs.
         pool_path: Path of the `GlobalPool2d`; a family that pools differently gives `pools` and overrides `pool`.
-        pools: Names of the poolings, of which the attribute `global_pool` is one: a map's mean, or "" for none, unless
-            the family overrides `pool`.
+        pools: Names of the poolings, of which the attribute `global_pool` is one; as `global_pool_nlc` has them, of
+            tokens or of a map's positions, unless the family overrides `pool`.
         hidden_paths: What else between the features and the classifier fits the final features alone; it is cut with
             them.
         tap_layout: Layout of what a tap holds: "NCHW", "NHWC" or "NLC".
@@ -457,7 +457,9 @@ class ImageModel(Module):
     def pool(self, x: Tensor) -> Tensor:
         """Final features -> one vector per image (B, head_hidden_size): the classifier's input, but for dropout."""
         if self.pools:
-            return x.mean(dim=(2, 3)) if self.global_pool else x
+            if self.tap_layout == "NCHW":
+                return x.mean(dim=(2, 3)) if self.global_pool else x
+            return global_pool_nlc(x, self.global_pool, self.num_prefix_tokens)
         return self._at(self.pool_path)(x) if self._head is None else self._head.pool(x)
 
     def forward_intermediates(
@@ -632,8 +634,9 @@ class ImageModel(Module):
         self, num_features: int, num_classes: int, global_pool: str, head_drop: nn.Module | None = None
     ) -> None:
         """Add pooling, dropout if given, and classifier of a family without a `Head`; initialise all weights."""
-        self.num_features, self.global_pool = num_features, GlobalPool2d(global_pool)
-        self.head_hidden_size = num_features * self.global_pool.out_factor
+        self.num_features = self.head_hidden_size = num_features
+        self.num_classes = num_classes
+        self.set_global_pool(global_pool)
         if head_drop is not None:
             self.head_drop = head_drop
         self.add_module(self.classifier_paths[0], self.make_classifier(num_classes))

@@ -8,22 +8,16 @@ channels; the numbers are depth and image size.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from ..layers.activations import ActLayer, get_act_layer
-from ..layers.attention import attend, attention_logits
-from ..layers.config import use_fused_attn
-from ..layers.drop import DropPath
-from ..layers.helpers import placeable
-from ..layers.mlp import Mlp
+from ..layers import ActLayer, Mlp, PatchEmbed, PreNormBlock, get_act_layer, run_blocks
+from ..layers.attention import HeadsAttention, attention_logits
 from ..layers.norm import LayerNorm, NormLayer, get_norm_layer
-from ..layers.patch_embed import PatchEmbed
-from ..layers.stage import run_blocks
 from ..registry import register_model
 from .base import Step
 from .tokens import TokenModel
@@ -44,77 +38,41 @@ class HeadsLinear(nn.Linear):
         return mixed.unflatten(2, attn.shape[2:])
 
 
-class TalkingHeadAttn(nn.Module):
+class TalkingHeadAttn(HeadsAttention):
     """Attention whose heads are mixed before and after the softmax. Shapes: (B, N, dim) -> same."""
 
-    @placeable
-    def __init__(
-        self, dim: int, num_heads: int = 8, qkv_bias: bool = False, attn_drop: float = 0.0, proj_drop: float = 0.0
-    ) -> None:
-        super().__init__()
-        self.num_heads, self.scale = num_heads, (dim // num_heads) ** -0.5
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
-        self.attn_drop = nn.Dropout(attn_drop)
-        self.proj = nn.Linear(dim, dim)
-        self.proj_l, self.proj_w = HeadsLinear(num_heads, num_heads), HeadsLinear(num_heads, num_heads)
-        self.proj_drop = nn.Dropout(proj_drop)
+    def add_parts(self) -> None:
+        self.proj_l, self.proj_w = (HeadsLinear(self.num_heads, self.num_heads) for _ in range(2))
 
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        attn = self.proj_w(self.proj_l(attention_logits(q, k, scale=self.scale)).softmax(dim=-1))
-        return self.proj_drop(self.proj((self.attn_drop(attn) @ v).transpose(1, 2).flatten(2)))
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, *shared: Any) -> Tensor:
+        return self.attn_drop(self.proj_w(self.proj_l(attention_logits(q, k)).softmax(dim=-1))) @ v
 
 
-class ClassAttn(nn.Module):
-    """The class token attends to all tokens. Shapes: (B, N, dim) -> (B, 1, dim)."""
+class ClassAttn(HeadsAttention):
+    """The class token attends to all tokens. Shapes: (B, N, dim) -> (B, 1, dim). Keys as `inputs` has them, `proj`."""
 
-    @placeable
-    def __init__(
-        self, dim: int, num_heads: int = 8, qkv_bias: bool = False, attn_drop: float = 0.0, proj_drop: float = 0.0
-    ) -> None:
-        super().__init__()
-        self.num_heads, self.scale, self.fused_attn = num_heads, (dim // num_heads) ** -0.5, use_fused_attn()
-        self.q, self.k, self.v = (nn.Linear(dim, dim, bias=qkv_bias) for _ in range(3))
-        self.attn_drop = nn.Dropout(attn_drop)
-        self.proj = nn.Linear(dim, dim)
-        self.proj_drop = nn.Dropout(proj_drop)
+    inputs: ClassVar[Mapping[str, int]] = {"q": 1, "k": 1, "v": 1}
 
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (t.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
-                   for t in (self.q(x[:, :1]), self.k(x), self.v(x)))
-        x = attend(q, k, v, self.fused_attn, self.attn_drop, scale=self.scale)
-        return self.proj_drop(self.proj(x.transpose(1, 2).flatten(2)))
+    def project(self, x: Tensor) -> tuple[Tensor, ...]:
+        q, k, v = (getattr(self, name) for name in self.inputs)
+        return *self.split_heads(q(x[:, :1])), *self.split_heads(k(x)), *self.split_heads(v(x))
 
 
-class LayerScaleBlock(nn.Module):
-    """Attention and an MLP, each with norm, scale and residual. Shapes: (B, N, dim) -> same.
+class LayerScaleBlock(PreNormBlock):
+    """Attention and an MLP, each with norm, scale, which begins as `init_values`, and residual.
 
-    Args:
-        dim: Channels of a token.
-        num_heads: Attention heads.
-        mlp_ratio: Hidden channels of the MLP per channel.
-        qkv_bias: Whether projections to queries, keys and values have a bias.
-        proj_drop, attn_drop, drop_path: Rates of dropout and of stochastic depth.
-        act_layer, norm_layer: What it is made of.
-        attn_block: Makes the attention, by the arguments of `TalkingHeadAttn`.
-        mlp_block: Makes the MLP, by those of `Mlp`.
-        init_values: Initial scale of the branches.
+    `attn_block` makes the attention, by `TalkingHeadAttn`'s arguments, `mlp_block` the MLP, by those of `Mlp`.
     """
 
-    @placeable
     def __init__(
         self, dim: int, num_heads: int, mlp_ratio: float = 4.0, qkv_bias: bool = False, proj_drop: float = 0.0,
         attn_drop: float = 0.0, drop_path: float = 0.0, act_layer: Layer = nn.GELU, norm_layer: Layer = nn.LayerNorm,
         attn_block: Layer = TalkingHeadAttn, mlp_block: Layer = Mlp, init_values: float = 1e-4,
     ) -> None:
-        super().__init__()
+        attn = attn_block(dim, num_heads=num_heads, qkv_bias=qkv_bias, attn_drop=attn_drop, proj_drop=proj_drop)
+        mlp = mlp_block(in_features=dim, hidden_features=int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop)
+        super().__init__(dim, attn, mlp, norm_layer, drop_path)
         self.init_values = init_values
-        self.norm1 = norm_layer(dim)
-        self.attn = attn_block(dim, num_heads=num_heads, qkv_bias=qkv_bias, attn_drop=attn_drop, proj_drop=proj_drop)
-        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
-        self.norm2 = norm_layer(dim)
-        self.mlp = mlp_block(
-            in_features=dim, hidden_features=int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop)
         self.gamma_1, self.gamma_2 = (nn.Parameter(torch.empty(dim)) for _ in range(2))
         self.reset_parameters()
 
@@ -122,18 +80,14 @@ class LayerScaleBlock(nn.Module):
         for gamma in (self.gamma_1, self.gamma_2):
             nn.init.constant_(gamma, self.init_values)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.gamma_1 * self.attn(self.norm1(x)))
-        return x + self.drop_path(self.gamma_2 * self.mlp(self.norm2(x)))
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        x = x + self.drop_path1(self.gamma_1 * self.attn(self.norm1(x)))
+        return x + self.drop_path2(self.gamma_2 * self.mlp(self.norm2(x)))
 
 
 class LayerScaleBlockClassAttn(LayerScaleBlock):
-    """The same for a class token, which attends to itself and the patches.
+    """The same for a class token, which reads the patches: (B, N, dim) and itself (B, 1, dim) -> (B, 1, dim)."""
 
-    Shapes: patches (B, N, dim), class token (B, 1, dim) -> (B, 1, dim). Arguments as `LayerScaleBlock`'s.
-    """
-
-    @placeable
     def __init__(
         self, dim: int, num_heads: int, mlp_ratio: float = 4.0, qkv_bias: bool = False, proj_drop: float = 0.0,
         attn_drop: float = 0.0, drop_path: float = 0.0, act_layer: Layer = nn.GELU, norm_layer: Layer = nn.LayerNorm,
@@ -143,8 +97,8 @@ class LayerScaleBlockClassAttn(LayerScaleBlock):
                          attn_block, mlp_block, init_values)
 
     def forward(self, x: Tensor, x_cls: Tensor) -> Tensor:  # type: ignore[override]
-        x_cls = x_cls + self.drop_path(self.gamma_1 * self.attn(self.norm1(torch.cat((x_cls, x), dim=1))))
-        return x_cls + self.drop_path(self.gamma_2 * self.mlp(self.norm2(x_cls)))
+        x_cls = x_cls + self.drop_path1(self.gamma_1 * self.attn(self.norm1(torch.cat((x_cls, x), dim=1))))
+        return x_cls + self.drop_path2(self.gamma_2 * self.mlp(self.norm2(x_cls)))
 
 
 class Cait(TokenModel):
@@ -153,24 +107,12 @@ class Cait(TokenModel):
     Shapes: (B, in_chans, *img_size) -> (B, num_classes); features (B, 1 + N, embed_dim), taps without class token.
 
     Args:
-        img_size: Side, or (height, width), in pixels; it determines the position embedding.
-        patch_size: Side, or (height, width), of a patch.
         global_pool: "token" (the class token), "avg" (over patches), or "" for none.
-        embed_dim: Channels of a token.
-        depth: Blocks without class token.
-        num_heads: Attention heads.
-        mlp_ratio: Hidden channels of their MLPs per channel.
-        qkv_bias: Whether projections to queries, keys and values have a bias.
-        pos_drop_rate: Dropout behind the position embedding.
-        proj_drop_rate, attn_drop_rate: Dropout in the blocks without class token.
-        drop_path_rate: Stochastic depth of these blocks, the same in all.
-        block_layers, block_layers_token: Make the blocks without and with class token.
-        patch_layer: Makes the patch embedding.
-        norm_layer, act_layer, attn_block, mlp_block: What the blocks without class token are made of.
+        drop_path_rate, proj_drop_rate, attn_drop_rate: Of the blocks without class token, the same in all.
+        block_layers, block_layers_token, patch_layer: Make the blocks without and with class token, and the patches.
+        norm_layer, act_layer, attn_block, mlp_block, mlp_ratio, depth: Of the blocks without class token, and
+        attn_block_token_only, mlp_block_token_only, mlp_ratio_token_only, depth_token_only: of those with one.
         init_values: Initial scale of the branches.
-        attn_block_token_only, mlp_block_token_only: What the blocks with a class token are made of.
-        depth_token_only: Blocks with a class token.
-        mlp_ratio_token_only: Hidden channels of their MLPs per channel.
 
     Raises:
         ValueError: The pooling is unknown.
@@ -180,8 +122,8 @@ class Cait(TokenModel):
     pools: ClassVar[tuple[str, ...]] = ("", "avg", "token")
     fc_norm_name: ClassVar[str] = ""
     token_std: ClassVar[float] = 0.02
-    cls_token: Any  # None where the head was cut, as
-    blocks_token_only: Any
+    cls_token: Any  # None where the head was cut
+    blocks_token_only: Any  # as well
 
     def __init__(
         self, img_size: int | tuple[int, int] = 224, patch_size: int | tuple[int, int] = 16, in_chans: int = 3,
@@ -218,9 +160,8 @@ class Cait(TokenModel):
 
     def attend_to_class(self, x: Tensor) -> Tensor:
         """Let the class token read the patches (B, N, embed_dim), and put it before them."""
-        token = self.cls_token.expand(x.shape[0], -1, -1)
         readers = [partial(block, x) for block in self.blocks_token_only]
-        token = run_blocks(readers, token, recompute=self.grad_checkpointing)
+        token = run_blocks(readers, self.cls_token.expand(x.shape[0], -1, -1), recompute=self.grad_checkpointing)
         return torch.cat((token, x), dim=1)
 
     def cut_head(self) -> None:
@@ -238,20 +179,16 @@ class Cait(TokenModel):
                     blocks=[(r"^blocks\.(\d+)", None), *readers, (r"^norm\.", (99999,))])
 
 
-_XXS = dict(embed_dim=192, num_heads=4, init_values=1e-5)
-_XS = dict(embed_dim=288, num_heads=6, init_values=1e-5)
-_S = dict(embed_dim=384, num_heads=8, init_values=1e-5)
+_XXS = dict(embed_dim=192, num_heads=4, init_values=1e-5, depth=24)
+_XS = dict(embed_dim=288, num_heads=6, init_values=1e-5, depth=24)
+_S = dict(embed_dim=384, num_heads=8, init_values=1e-5, depth=24)
 _M = dict(embed_dim=768, num_heads=16, init_values=1e-6)
+_36, _384 = dict(depth=36), dict(img_size=384)
 
 register_model.variants(__name__, Cait, {
-    "cait_xxs24_224": (_XXS, dict(depth=24)),
-    "cait_xxs24_384": (_XXS, dict(depth=24, img_size=384)),
-    "cait_xxs36_224": (_XXS, dict(depth=36)),
-    "cait_xxs36_384": (_XXS, dict(depth=36, img_size=384)),
-    "cait_xs24_384": (_XS, dict(depth=24, img_size=384)),
-    "cait_s24_224": (_S, dict(depth=24)),
-    "cait_s24_384": (_S, dict(depth=24, img_size=384)),
-    "cait_s36_384": (_S, dict(depth=36, img_size=384, init_values=1e-6)),
-    "cait_m36_384": (_M, dict(depth=36, img_size=384)),
-    "cait_m48_448": (_M, dict(depth=48, img_size=448)),
+    "cait_xxs24_224": _XXS, "cait_xxs24_384": (_XXS, _384),
+    "cait_xxs36_224": (_XXS, _36), "cait_xxs36_384": (_XXS, _36, _384),
+    "cait_xs24_384": (_XS, _384),
+    "cait_s24_224": _S, "cait_s24_384": (_S, _384), "cait_s36_384": (_S, _36, _384, dict(init_values=1e-6)),
+    "cait_m36_384": (_M, _36, _384), "cait_m48_448": (_M, dict(depth=48, img_size=448)),
 })

@@ -17,15 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers.drop import DropPath
-from ..layers.helpers import placeable, to_2tuple
-from ..layers.mlp import Mlp
+from ..layers import DropPath, HeadsAttention, Mlp, PatchEmbed, PreNormBlock, init_trunc_normal, run_blocks
+from ..layers.helpers import Module, move_to_end, to_2tuple
 from ..layers.norm import LayerNorm, NormLayer, get_norm_layer
-from ..layers.patch_embed import PatchEmbed
-from ..layers.stage import run_blocks
-from ..layers.weight_init import init_vit_module
 from ..registry import register_model
-from .base import Flow, ImageModel, Indices, StateDict, Step
+from .base import Flow, ImageModel, Indices, Inits, StateDict, Step
 
 if TYPE_CHECKING:
     from ._variants.coat import *
@@ -80,10 +76,9 @@ class TokenEmbed(PatchEmbed):
         return insert_cls(super().forward(x if grid is None else _to_map(x, grid)), cls_token), self.grid_size
 
 
-class ConvPosEnc(nn.Module):
+class ConvPosEnc(Module):
     """A depthwise convolution with a shortcut, of patches. Shapes: (B, 1 + H * W, dim), (H, W) -> first."""
 
-    @placeable
     def __init__(self, dim: int, k: int = 3) -> None:
         super().__init__()
         self.proj = nn.Conv2d(dim, dim, k, padding=k // 2, groups=dim)
@@ -93,30 +88,21 @@ class ConvPosEnc(nn.Module):
         return _to_tokens(x[:, :1], self.proj(patches) + patches)
 
 
-class ConvRelPosEnc(nn.Module):
+class ConvRelPosEnc(Module):
     """Queries times values that are convolved, by each of the convolutions those of some heads; 0 for the class token.
 
-    Shapes: queries and values (B, num_heads, 1 + H * W, head_chs), (H, W) -> first.
-
-    Args:
-        head_chs: Channels of a head.
-        num_heads: Attention heads.
-        window: {kernel size: number of heads}, or one size for all.
-
-    Raises:
-        ValueError: `window` is for another number of heads.
+    Shapes: queries and values (B, num_heads, 1 + H * W, head_chs), (H, W) -> first. `window` is {kernel size: number of
+    heads}, `num_heads` in all, or one size for all.
     """
 
-    @placeable
     def __init__(self, head_chs: int, num_heads: int, window: int | Mapping[int, int]) -> None:
         super().__init__()
         windows = {window: num_heads} if isinstance(window, int) else dict(window)
         if sum(windows.values()) != num_heads:
             raise ValueError(f"crpe_window has windows for {sum(windows.values())} heads, there are {num_heads}")
         self.channels = [heads * head_chs for heads in windows.values()]
-        self.conv_list = nn.ModuleList(
-            nn.Conv2d(chs, chs, int(size), padding=int(size) // 2, groups=chs)
-            for size, chs in zip(windows, self.channels))
+        self.conv_list = nn.ModuleList(nn.Conv2d(chs, chs, int(size), padding=int(size) // 2, groups=chs)
+                                       for size, chs in zip(windows, self.channels))
 
     def forward(self, q: Tensor, v: Tensor, size: Grid) -> Tensor:
         maps = v[:, :, 1:].transpose(2, 3).flatten(1, 2).unflatten(2, (size[0], size[1])).split(self.channels, dim=1)
@@ -125,68 +111,52 @@ class ConvRelPosEnc(nn.Module):
         return F.pad(q[:, :, 1:] * position, (0, 0, 1, 0))
 
 
-class FactorAttnConvRelPosEnc(nn.Module):
+class FactorAttnConvRelPosEnc(HeadsAttention):
     """Queries read a matrix of keys and values; what `shared_crpe` says of positions is added.
 
     Shapes: (B, 1 + H * W, dim), (H, W) -> first. `attn_drop` is without effect: there is no map to drop from.
     """
 
-    @placeable
     def __init__(
         self, dim: int, num_heads: int = 8, qkv_bias: bool = False, attn_drop: float = 0.0, proj_drop: float = 0.0,
         shared_crpe: Any = None,
     ) -> None:
-        super().__init__()
-        self.num_heads, self.scale = num_heads, (dim // num_heads) ** -0.5
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
-        self.proj = nn.Linear(dim, dim)
-        self.proj_drop = nn.Dropout(proj_drop)
+        super().__init__(dim, num_heads, qkv_bias, attn_drop, proj_drop)
         self.crpe = shared_crpe
 
-    def forward(self, x: Tensor, size: Grid) -> Tensor:
-        q, k, v = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        context = (k.softmax(dim=2).transpose(2, 3) @ v) * self.scale
-        x = q @ context + self.crpe(q, v, size)
-        return self.proj_drop(self.proj(x.transpose(1, 2).flatten(2)))
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, *shared: Any) -> Tensor:
+        return q @ ((k.softmax(dim=2).transpose(2, 3) @ v) * self.scale) + self.crpe(q, v, *shared)
 
 
-class SerialBlock(nn.Module):
+class SerialBlock(PreNormBlock):
     """Position, attention, MLP, for one scale. Shapes: (B, 1 + H * W, dim), (H, W) -> first.
 
     `shared_cpe` and `shared_crpe` are a `ConvPosEnc` and a `ConvRelPosEnc`, of all blocks of the scale.
     """
 
-    @placeable
+    names: ClassVar[tuple[str, str]] = ("factoratt_crpe", "mlp")
+
     def __init__(
         self, dim: int, num_heads: int, mlp_ratio: float = 4.0, qkv_bias: bool = False, proj_drop: float = 0.0,
         attn_drop: float = 0.0, drop_path: float = 0.0, act_layer: Layer = nn.GELU, norm_layer: Layer = nn.LayerNorm,
         shared_cpe: Any = None, shared_crpe: Any = None,
     ) -> None:
-        super().__init__()
+        super().__init__(dim, FactorAttnConvRelPosEnc(dim, num_heads, qkv_bias, attn_drop, proj_drop, shared_crpe),
+                         Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop), norm_layer, drop_path)
         self.cpe = shared_cpe
-        self.norm1 = norm_layer(dim)
-        self.factoratt_crpe = FactorAttnConvRelPosEnc(dim, num_heads, qkv_bias, attn_drop, proj_drop, shared_crpe)
-        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
-        self.norm2 = norm_layer(dim)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop)
+        move_to_end(self, "norm1", "factoratt_crpe", "norm2", "mlp")
 
-    def forward(self, x: Tensor, size: Grid) -> Tensor:
-        x = self.cpe(x, size)
-        x = x + self.drop_path(self.factoratt_crpe(self.norm1(x), size))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+    def forward(self, x: Tensor, size: Grid) -> Tensor:  # type: ignore[override]
+        return super().forward(self.cpe(x, size), size)
 
 
-class ParallelBlock(nn.Module):
+class ParallelBlock(Module):
     """Attention within scales 2 to 4, whose answers each takes from all, resized; then an MLP that they share.
 
     Shapes: anything for scale 1, three of (B, 1 + H * W, dim), and the (H, W) of all four -> the four. `dims`,
-    `mlp_ratios` and `shared_crpes` are of all four scales, too.
-
-    Raises:
-        ValueError: Channels or ratios of scales 2 to 4 differ.
+    `mlp_ratios` and `shared_crpes` are of all four scales, too; the first two are the same for scales 2 to 4.
     """
 
-    @placeable
     def __init__(
         self, dims: Sequence[int], num_heads: int, mlp_ratios: Sequence[float] | None = None, qkv_bias: bool = False,
         proj_drop: float = 0.0, attn_drop: float = 0.0, drop_path: float = 0.0, act_layer: Layer = nn.GELU,
@@ -196,7 +166,7 @@ class ParallelBlock(nn.Module):
         ratios, crpes = mlp_ratios or (), shared_crpes or (None,) * len(_SCALES)
         if not len(set(dims[1:])) == len(set(ratios[1:])) == 1:
             raise ValueError("parallel blocks share an MLP: embed_dims and mlp_ratios must be one for scales 2 to 4")
-        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+        self.drop_path = DropPath(drop_path)
         attentions = [FactorAttnConvRelPosEnc(dims[1], num_heads, qkv_bias, attn_drop, proj_drop, crpe)
                       for crpe in crpes[1:]]
         norms1, norms2 = ([norm_layer(dims[1]) for _ in _COARSE] for _ in range(2))
@@ -226,16 +196,11 @@ class CoaT(ImageModel):
     blocks a list of those of scales 2 to 4. Taps are maps of strides `patch_size` * (1, 2, 4, 8).
 
     Args:
-        img_size, patch_size: Sides, or (height, width), of images and of the first scale's patches, in pixels.
-        embed_dims, serial_depths, mlp_ratios: Of each scale: channels, serial blocks, and hidden channels of their
-            MLPs per channel.
+        patch_size: Side of the first scale's patches.
+        embed_dims, serial_depths, mlp_ratios: Of each scale: channels, serial blocks, hidden channels of their MLPs.
         parallel_depth: Parallel blocks; where there are some, scales 2 to 4 have the same channels and ratios.
-        num_heads: Attention heads.
-        qkv_bias: Whether projections to queries, keys and values have a bias.
-        drop_rate, proj_drop_rate: Dropout before the classifier, and in the blocks.
         attn_drop_rate: Without effect, as in timm: there is no map to drop from.
         drop_path_rate: Stochastic depth, the same in all blocks.
-        norm_layer: Norm.
         crpe_window: {kernel size: number of heads} of the convolutions of values, or one size for all heads.
         global_pool: "token" (class tokens), "avg" (over patches), or "" for none.
 
@@ -247,6 +212,7 @@ class CoaT(ImageModel):
     tap_layout: ClassVar[str] = "NLC"
     default_out_indices: ClassVar[Indices] = 4
     pools: ClassVar[tuple[str, ...]] = ("", "avg", "token")
+    inits: ClassVar[Inits] = {nn.Linear: init_trunc_normal}
     num_prefix_tokens = 1
 
     def __init__(
@@ -262,9 +228,7 @@ class CoaT(ImageModel):
             if len(values) != len(_SCALES):
                 raise ValueError(f"{name} has a value for each of {len(_SCALES)} scales, not {len(values)}")
         norm, window = get_norm_layer(norm_layer) or LayerNorm, crpe_window or {3: 2, 5: 3, 7: 3}
-        self.num_classes, self.in_chans, self.img_size = num_classes, in_chans, to_2tuple(img_size)
-        self.num_features = self.head_hidden_size = embed_dims[-1]
-        self.set_global_pool(global_pool)
+        self.in_chans, self.img_size = in_chans, to_2tuple(img_size)
         size, patch, chs = self.img_size, patch_size, in_chans
         for i, dim in zip(_SCALES, embed_dims):
             setattr(self, f"cls_token{i}", nn.Parameter(torch.empty(1, 1, dim)))
@@ -287,9 +251,8 @@ class CoaT(ImageModel):
         for i in _COARSE if parallel_depth else (4,):
             self.add_module(f"norm{i}", norm(embed_dims[i - 1]))
         self.aggregate = nn.Conv1d(3, 1, 1) if parallel_depth else None
-        self.head_drop, self.head = nn.Dropout(drop_rate), self.make_classifier(num_classes)
         self._make_flow(embed_dims, [patch_size * 2**i for i in range(4)], parallel_depth)
-        self.init_weights()
+        self.add_classifier(embed_dims[-1], num_classes, global_pool, nn.Dropout(drop_rate))
 
     def _make_flow(self, chs: Sequence[int], strides: Sequence[int], parallel_depth: int) -> None:
         steps = [Step("share", gives=tuple(f"cls{i}" for i in _SCALES))]
@@ -325,12 +288,10 @@ class CoaT(ImageModel):
         return self._at(name)(x) if name in self._modules else x
 
     def pool(self, x: Any) -> Any:
-        if not self.global_pool:
-            return x
-        if isinstance(x, list):
-            scales = torch.stack([self.pool(scale) for scale in x], dim=1)
-            return scales[:, -1] if self.aggregate is None else self.aggregate(scales).squeeze(1)
-        return x[:, 1:].mean(dim=1) if self.global_pool == "avg" else x[:, 0]
+        if not isinstance(x, list) or not self.global_pool:
+            return super().pool(x)
+        scales = torch.stack([self.pool(scale) for scale in x], dim=1)
+        return scales[:, -1] if self.aggregate is None else self.aggregate(scales).squeeze(1)
 
     def cut_head(self) -> None:
         super().cut_head()
@@ -363,10 +324,6 @@ class CoaT(ImageModel):
         for token in self.parameters(recurse=False):
             nn.init.trunc_normal_(token, std=0.02)
 
-    def init_module(self, name: str, module: nn.Module) -> None:
-        super().init_module(name, module)
-        init_vit_module(name, module)
-
     def fit_state_dict(self, state_dict: StateDict) -> StateDict:
         """Without norms that the authors' files have besides, and with every name of what blocks share, if any."""
         own = self.state_dict(keep_vars=True)
@@ -385,8 +342,6 @@ register_model.variants(__name__, CoaT, {
     "coat_mini": (_TINY, dict(embed_dims=(152, 216, 216, 216))),
     "coat_small": (_TINY, dict(embed_dims=(152, 320, 320, 320))),
     "coat_lite_tiny": (_LITE, dict(embed_dims=(64, 128, 256, 320), serial_depths=(2, 2, 2, 2))),
-    "coat_lite_mini": (_LITE, dict(serial_depths=(2, 2, 2, 2))),
-    "coat_lite_small": _LITE,
-    "coat_lite_medium": _MEDIUM,
-    "coat_lite_medium_384": (_MEDIUM, dict(img_size=384)),
+    "coat_lite_mini": (_LITE, dict(serial_depths=(2, 2, 2, 2))), "coat_lite_small": _LITE,
+    "coat_lite_medium": _MEDIUM, "coat_lite_medium_384": (_MEDIUM, dict(img_size=384)),
 })

@@ -9,7 +9,7 @@ one over columns, and is used as these two: nothing of it is as large as tokens 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -18,13 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers.attention import Attention, attend, attention_logits
-from ..layers.config import use_fused_attn
-from ..layers.drop import DropPath, drop_path_rates
-from ..layers.helpers import placeable
-from ..layers.mlp import Mlp
-from ..layers.norm import LayerNorm, NormLayer, get_norm_layer
-from ..layers.patch_embed import HybridEmbed, PatchEmbed
+from ..layers import HybridEmbed, LayerNorm, Mlp, NormLayer, PatchEmbed, PreNormBlock, drop_path_rates, get_norm_layer
+from ..layers.attention import HeadsAttention, attend, attention_logits
 from ..registry import register_model
 from .base import Indices, Step, take_indices
 from .tokens import TokenModel
@@ -43,38 +38,30 @@ def _offsets(like: Tensor, count: int) -> Tensor:
     return torch.stack((distance, distance.square()), dim=2)
 
 
-class GPSA(nn.Module):
+class GPSA(HeadsAttention):
     """Gated positional self-attention: by content and by distance, mixed by a gate for each head.
 
     Shapes: tokens (B, H * W, dim), offsets of rows (H, H, 2) and columns (W, W, 2), see `_offsets` -> (B, H * W, dim).
     Without offsets, tokens are those of a square. `locality_strength` is for who initialises it.
     """
 
-    @placeable
+    inputs: ClassVar[Mapping[str, int]] = {"qk": 2, "v": 1}
+
     def __init__(
         self, dim: int, num_heads: int = 8, qkv_bias: bool = False, attn_drop: float = 0.0, proj_drop: float = 0.0,
         locality_strength: float = 1.0,
     ) -> None:
-        super().__init__()
-        self.dim, self.num_heads, self.scale = dim, num_heads, (dim // num_heads) ** -0.5
-        self.locality_strength, self.fused_attn = locality_strength, use_fused_attn()
-        self.qk = nn.Linear(dim, 2 * dim, bias=qkv_bias)
-        self.v = nn.Linear(dim, dim, bias=qkv_bias)
-        self.attn_drop = nn.Dropout(attn_drop)
-        self.proj = nn.Linear(dim, dim)
+        super().__init__(dim, num_heads, qkv_bias, attn_drop, proj_drop)
+        self.dim, self.locality_strength = dim, locality_strength
         self.pos_proj = nn.Linear(3, num_heads)  # of column distance, row distance, squared distance
-        self.proj_drop = nn.Dropout(proj_drop)
         self.gating_param = nn.Parameter(torch.empty(num_heads))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         nn.init.ones_(self.gating_param)
 
-    def forward(self, x: Tensor, rows: Tensor | None = None, columns: Tensor | None = None) -> Tensor:
-        if rows is None or columns is None:
-            rows = columns = _offsets(x, math.isqrt(x.shape[1]))
-        q, k = self.qk(x).unflatten(2, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        v = self.v(x).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, *shared: Any) -> Tensor:
+        rows, columns = shared or (_offsets(v, math.isqrt(v.shape[2])),) * 2
         gate = self.gating_param.sigmoid()[:, None, None]
         weight = self.pos_proj.weight
         rows = F.linear(rows, weight[:, 1:], self.pos_proj.bias).permute(2, 0, 1).softmax(dim=-1)  # (heads, H, H)
@@ -83,48 +70,28 @@ class GPSA(nn.Module):
             content = attend(q, k, v, True)
             grid = v.unflatten(2, (rows.shape[1], columns.shape[1]))
             position = columns[:, None] @ (rows @ grid.flatten(3)).view_as(grid)
-            x = content + gate * (position.flatten(2, 3) - content)
-        else:
-            content = attention_logits(q, k).softmax(dim=-1)
-            position = (rows[:, :, None, :, None] * columns[:, None, :, None]).flatten(3).flatten(1, 2)
-            x = self.attn_drop(content + gate * (position - content)) @ v
-        return self.proj_drop(self.proj(x.transpose(1, 2).flatten(2)))
+            return content + gate * (position.flatten(2, 3) - content)
+        content = attention_logits(q, k).softmax(dim=-1)
+        position = (rows[:, :, None, :, None] * columns[:, None, :, None]).flatten(3).flatten(1, 2)
+        return self.attn_drop(content + gate * (position - content)) @ v
 
 
-class MHSA(Attention):
+class MHSA(HeadsAttention):
     """Plain attention, with the arguments of `GPSA`. Shapes: (B, N, dim) -> same."""
 
-    @placeable
-    def __init__(
-        self, dim: int, num_heads: int = 8, qkv_bias: bool = False, attn_drop: float = 0.0, proj_drop: float = 0.0
-    ) -> None:
-        super().__init__(dim, num_heads, qkv_bias=qkv_bias, attn_drop=attn_drop, proj_drop=proj_drop)
 
+class Block(PreNormBlock):
+    """`GPSA`, or without `use_gpsa` `MHSA`, and an MLP. Shapes: (B, N, dim), and what attention takes -> first."""
 
-class Block(nn.Module):
-    """Attention and an MLP, each with norm and residual. Shapes: (B, N, dim), and what attention takes -> first.
-
-    `use_gpsa`: attention is `GPSA`, else `MHSA`.
-    """
-
-    @placeable
     def __init__(
         self, dim: int, num_heads: int, mlp_ratio: float = 4.0, qkv_bias: bool = False, proj_drop: float = 0.0,
         attn_drop: float = 0.0, drop_path: float = 0.0, act_layer: Callable[..., nn.Module] = nn.GELU,
         norm_layer: Callable[..., nn.Module] = LayerNorm, use_gpsa: bool = True, locality_strength: float = 1.0,
     ) -> None:
-        super().__init__()
-        self.use_gpsa = use_gpsa
         attention = partial(GPSA, locality_strength=locality_strength) if use_gpsa else MHSA
-        self.norm1 = norm_layer(dim)
-        self.attn = attention(dim, num_heads, qkv_bias, attn_drop, proj_drop)
-        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
-        self.norm2 = norm_layer(dim)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop)
-
-    def forward(self, x: Tensor, *offsets: Tensor) -> Tensor:
-        x = x + self.drop_path(self.attn(self.norm1(x), *offsets))
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        super().__init__(dim, attention(dim, num_heads, qkv_bias, attn_drop, proj_drop),
+                         Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop), norm_layer, drop_path)
+        self.use_gpsa = use_gpsa
 
 
 class ConVit(TokenModel):
@@ -133,17 +100,9 @@ class ConVit(TokenModel):
     Shapes: (B, in_chans, *img_size) -> (B, num_classes); features (B, 1 + N, channels), taps without class token.
 
     Args:
-        img_size, patch_size: Sides, or (height, width), in pixels.
         global_pool: "token" (the class token), "avg" (over patches), or "" for none.
         embed_dim: Channels of a head.
-        depth: Number of blocks.
-        num_heads: Attention heads.
-        mlp_ratio: Hidden channels of the MLPs per channel.
-        qkv_bias: Whether projections to queries, keys and values have a bias.
-        drop_rate, pos_drop_rate: Dropout before the classifier, and behind the position embedding.
-        proj_drop_rate, attn_drop_rate: Dropout in the blocks.
         hybrid_backbone: A network whose map is cut into patches of 1x1; the image's own patches unless given.
-        norm_layer: Norm.
         local_up_to_layer: Blocks of gated attention; the class token comes behind them.
         locality_strength: How narrow their initial attention by distance is.
         use_pos_embed: Whether there is a position embedding.

@@ -7,22 +7,20 @@ branch of large patches sees them smaller); "dagger" models have convolutions fo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers.activations import ActLayer, get_act_layer
-from ..layers.attention import attend
-from ..layers.config import use_fused_attn
-from ..layers.drop import DropPath, drop_path_rates
-from ..layers.helpers import computed, placeable, to_2tuple
-from ..layers.norm import NormLayer, get_norm_layer
+from .. import layers
+from ..layers import ActLayer, DropPath, NormLayer, drop_path_rates, get_act_layer, get_norm_layer
+from ..layers.helpers import Module, computed, placeable, to_2tuple
 from ..layers.weight_init import init_trunc_normal, trunc_normal_
 from ..registry import register_model
-from .base import Flow, ImageModel, Indices, Inits, KeyMap, Step, Tap, rename_keys, take_indices
+from .base import Flow, ImageModel, Indices, Inits, KeyMap, Step, Tap, take_indices
+from .cait import ClassAttn
 from .vision_transformer import Block
 
 if TYPE_CHECKING:
@@ -34,13 +32,10 @@ Size = tuple[int, int]
 _STEPS = {12: ((4, 7), (3, 3), (1, 3)), 16: ((4, 7), (2, 3), (2, 3))}  # patch size: strides and kernels of convolutions
 
 
-class PatchEmbed(nn.Module):
-    """Patches to tokens, by one convolution or, with `multi_conv`, by three; key `proj`.
+class PatchEmbed(layers.PatchEmbed):
+    """Patches to tokens, by one convolution or, with `multi_conv` for patches of 12 or 16 pixels, by three; key `proj`.
 
     Shapes: (B, in_chans, *img_size) -> (B, num_patches, embed_dim).
-
-    Raises:
-        ValueError: Three convolutions are made for patches of 12 and 16 pixels alone.
     """
 
     @placeable
@@ -48,50 +43,28 @@ class PatchEmbed(nn.Module):
         self, img_size: int | Size = 224, patch_size: int = 16, in_chans: int = 3, embed_dim: int = 768,
         multi_conv: bool = False,
     ) -> None:
-        super().__init__()
-        self.img_size, self.patch_size = to_2tuple(img_size), to_2tuple(patch_size)
-        self.grid_size = self.img_size[0] // self.patch_size[0], self.img_size[1] // self.patch_size[1]
-        self.num_patches = self.grid_size[0] * self.grid_size[1]
-        self.proj: nn.Module = nn.Sequential()
+        super().__init__(img_size, patch_size, in_chans, embed_dim)
         if not multi_conv:
-            self.proj = nn.Conv2d(in_chans, embed_dim, self.patch_size, self.patch_size)
             return
         if self.patch_size[0] not in _STEPS:
             raise ValueError(f"multi_conv is for patches of 12 and 16 pixels, not {self.patch_size[0]}")
         chs = [in_chans, embed_dim // 4, embed_dim // 2, embed_dim]
+        self.proj: Any = nn.Sequential()
         for i, (stride, kernel) in enumerate(_STEPS[self.patch_size[0]]):
             padding = 0 if stride == kernel else kernel // 2
             self.proj.extend([nn.Conv2d(chs[i], chs[i + 1], kernel, stride, padding), nn.ReLU(inplace=True)])
         del self.proj[-1]
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.proj(x).flatten(2).transpose(1, 2)
 
-
-class CrossAttention(nn.Module):
+class CrossAttention(ClassAttn):
     """The first token attends to all. Shapes: (B, N, dim) -> (B, 1, dim). Keys `wq`, `wk`, `wv`, `proj`."""
 
-    @placeable
-    def __init__(
-        self, dim: int, num_heads: int = 8, qkv_bias: bool = False, attn_drop: float = 0.0, proj_drop: float = 0.0,
-    ) -> None:
-        super().__init__()
-        self.num_heads, self.fused_attn = num_heads, use_fused_attn()
-        self.wq, self.wk, self.wv = (nn.Linear(dim, dim, bias=qkv_bias) for _ in range(3))
-        self.attn_drop = nn.Dropout(attn_drop)
-        self.proj, self.proj_drop = nn.Linear(dim, dim), nn.Dropout(proj_drop)
-
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (tokens.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
-                   for tokens in (self.wq(x[:, :1]), self.wk(x), self.wv(x)))
-        x = attend(q, k, v, self.fused_attn, self.attn_drop)
-        return self.proj_drop(self.proj(x.transpose(1, 2).flatten(2)))
+    inputs: ClassVar[Mapping[str, int]] = {"wq": 1, "wk": 1, "wv": 1}
 
 
-class CrossAttentionBlock(nn.Module):
+class CrossAttentionBlock(Module):
     """`CrossAttention` with a norm and a shortcut: (B, N, dim) -> (B, 1, dim). As in timm, without an MLP."""
 
-    @placeable
     def __init__(
         self, dim: int, num_heads: int, mlp_ratio: float = 4.0, qkv_bias: bool = False, proj_drop: float = 0.0,
         attn_drop: float = 0.0, drop_path: float = 0.0, act_layer: ActLayer = nn.GELU,
@@ -100,27 +73,24 @@ class CrossAttentionBlock(nn.Module):
         super().__init__()
         self.norm1 = get_norm_layer(norm_layer)(dim)
         self.attn = CrossAttention(dim, num_heads, qkv_bias, attn_drop, proj_drop)
-        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+        self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         return x[:, :1] + self.drop_path(self.attn(self.norm1(x)))
 
 
-class MultiScaleBlock(nn.Module):
+class MultiScaleBlock(Module):
     """Blocks of each branch; then its class token attends to the next branch's patches, in their width.
 
     Shapes: tokens of each branch (B, 1 + N, C), in a list -> same.
 
     Args:
-        dim, num_heads, mlp_ratio: Of each branch.
-        patches: Without effect.
+        dim, num_heads, mlp_ratio: Of each branch; `patches` are without effect.
         depth: Blocks of each branch, and then how often the class tokens attend, at least once.
-        qkv_bias, proj_drop, attn_drop, norm_layer: As `vision_transformer.Block`'s.
         drop_path: Rate of each block.
         act_layer: Activation between the norms and projections to the other branch's width and back.
     """
 
-    @placeable
     def __init__(
         self, dim: Sequence[int], patches: Sequence[int], depth: Sequence[int], num_heads: Sequence[int],
         mlp_ratio: Sequence[float], qkv_bias: bool = False, proj_drop: float = 0.0, attn_drop: float = 0.0,
@@ -128,21 +98,18 @@ class MultiScaleBlock(nn.Module):
     ) -> None:
         super().__init__()
         norm, act, self.num_branches = get_norm_layer(norm_layer), get_act_layer(act_layer), len(dim)
-        same: dict[str, Any] = dict(
-            qkv_bias=qkv_bias, proj_drop=proj_drop, attn_drop=attn_drop, norm_layer=norm)
+        same: dict[str, Any] = dict(qkv_bias=qkv_bias, proj_drop=proj_drop, attn_drop=attn_drop, norm_layer=norm)
         others = [*dim[1:], dim[0]]
         self.blocks = nn.ModuleList(nn.Sequential(*(
             Block(dim[i], num_heads[i], mlp_ratio[i], drop_path=rate, **same) for rate in drop_path[:depth[i]]))
             for i in range(len(dim)) if depth[i])
-        self.projs = nn.ModuleList(
-            nn.Sequential(norm(a), act(), nn.Linear(a, b)) for a, b in zip(dim, others))
+        self.projs = nn.ModuleList(nn.Sequential(norm(a), act(), nn.Linear(a, b)) for a, b in zip(dim, others))
         self.fusion = nn.ModuleList()
         for i, other in enumerate(others):
             visits = [CrossAttentionBlock(other, num_heads[(i + 1) % len(dim)], mlp_ratio[i], drop_path=drop_path[-1],
                                           **same) for _ in range(depth[-1] or 1)]
             self.fusion.append(nn.Sequential(*visits) if depth[-1] else visits[0])
-        self.revert_projs = nn.ModuleList(
-            nn.Sequential(norm(b), act(), nn.Linear(b, a)) for a, b in zip(dim, others))
+        self.revert_projs = nn.ModuleList(nn.Sequential(norm(b), act(), nn.Linear(b, a)) for a, b in zip(dim, others))
 
     def forward(self, xs: list[Tensor]) -> list[Tensor]:
         xs = [block(x) for block, x in zip(self.blocks, xs)]
@@ -181,17 +148,10 @@ class CrossVit(ImageModel):
     Taps are the first branch's after each block, then the second's.
 
     Args:
-        img_size: Side of the images, or (height, width).
-        img_scale: Factor on it, of each branch; as with all tuples here.
-        patch_size, embed_dim, num_heads, mlp_ratio: Side of patches; channels; heads; hidden width of MLPs.
-        in_chans, num_classes: Channels of the image; classes, 0 for pooled features, side by side.
+        img_scale: Factor on `img_size`, of each branch; as with `patch_size`, `embed_dim`, `num_heads`, `mlp_ratio`.
         depth: Of each block: blocks within for each branch, and the class tokens' visits, see `MultiScaleBlock`.
         multi_conv: Patch embedding by three convolutions.
         crop_scale: Cut images for a smaller branch rather than scale them.
-        qkv_bias: Whether projections to queries, keys and values have a bias.
-        drop_rate, pos_drop_rate, proj_drop_rate, attn_drop_rate: Dropout before the classifiers, of positions, behind
-            attention and in MLPs, of attention maps.
-        norm_layer: Norm.
         global_pool: "token" (class tokens), "avg" (over patches), or "" for none.
 
     Raises:
@@ -341,23 +301,15 @@ def _sizes(dim: int, heads: int, depth: int, ratio: int) -> dict[str, Any]:
 
 _9, _15, _18 = _sizes(128, 4, 3, 3), _sizes(192, 6, 5, 3), _sizes(224, 7, 6, 3)
 _DAGGER = dict(multi_conv=True)
-_408 = dict(img_size=408, img_scale=(1.0, 384 / 408))
+_408 = dict(_DAGGER, img_size=408, img_scale=(1.0, 384 / 408))
 
 register_model.variants(__name__, CrossVit, {
-    "crossvit_tiny_240": _sizes(96, 3, 4, 4),
-    "crossvit_small_240": _sizes(192, 6, 4, 4),
+    "crossvit_tiny_240": _sizes(96, 3, 4, 4), "crossvit_small_240": _sizes(192, 6, 4, 4),
     "crossvit_base_240": _sizes(384, 12, 4, 4),
-    "crossvit_9_240": _9,
-    "crossvit_15_240": _15,
-    "crossvit_18_240": _18,
-    "crossvit_9_dagger_240": (_9, _DAGGER),
-    "crossvit_15_dagger_240": (_15, _DAGGER),
-    "crossvit_15_dagger_408": (_15, _DAGGER, _408),
-    "crossvit_18_dagger_240": (_18, _DAGGER),
-    "crossvit_18_dagger_408": (_18, _DAGGER, _408),
+    "crossvit_9_240": _9, "crossvit_9_dagger_240": (_9, _DAGGER),
+    "crossvit_15_240": _15, "crossvit_15_dagger_240": (_15, _DAGGER), "crossvit_15_dagger_408": (_15, _408),
+    "crossvit_18_240": _18, "crossvit_18_dagger_240": (_18, _DAGGER), "crossvit_18_dagger_408": (_18, _408),
 })
 
 CrossVit.key_maps = (  # the authors' lists of parameters
-    KeyMap("ibm", lambda keys: any(key.startswith("pos_embed.") for key in keys),
-           lambda state_dict, model: rename_keys(state_dict, (r"^(pos_embed|cls_token)\.", r"\1_"))),
-)
+    KeyMap.renaming("ibm", "pos_embed.0", (r"^(pos_embed|cls_token)\.", r"\1_")),)

@@ -11,17 +11,14 @@ larger of timm's own ("512", "d" for deep, "s8" for a stem of stride 8) have a s
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
-from ..layers.activations import ActLayer, get_act_layer
-from ..layers.branches import merge_norm
-from ..layers.drop import DropPath
-from ..layers.helpers import placeable, to_2tuple, to_ntuple
-from ..layers.rel_pos import OffsetBiases
-from ..layers.stage import Stage
+from ..layers import ActLayer, DropPath, OffsetBiases, PreNormBlock, Stage, get_act_layer, merge_norm
+from ..layers.helpers import Module, Sequential, placeable, to_2tuple, to_ntuple
 from ..registry import register_model
 from .base import Flow, ImageModel, StateDict, Step, Tap
 from .distilled import Distilled
@@ -30,27 +27,15 @@ if TYPE_CHECKING:
     from ._variants.levit import *
 
 __all__ = [
-    "Attention",
-    "AttentionDownsample",
-    "ConvNorm",
-    "Downsample",
-    "Levit",
-    "LevitBlock",
-    "LevitDistilled",
-    "LevitDownsample",
-    "LevitMlp",
-    "LevitStage",
-    "LinearNorm",
-    "NormLinear",
-    "Stem8",
-    "Stem16",
+    "Attention", "AttentionDownsample", "ConvNorm", "Downsample", "Levit", "LevitBlock", "LevitDistilled",
+    "LevitDownsample", "LevitMlp", "LevitStage", "LinearNorm", "NormLinear", "Stem8", "Stem16",
 ]
 
 Layer = Callable[..., nn.Module]
 Size = tuple[int, int]
 
 
-class Mergeable(nn.Module):
+class Mergeable(Module):
     """A layer and its batch norm; `reparameterize()`, which timm calls `fuse`, gives one layer that does the same."""
 
     norm_first: ClassVar[bool] = False
@@ -64,7 +49,6 @@ class Mergeable(nn.Module):
 class ConvNorm(Mergeable):
     """Convolution and batch norm, which `reparameterize()` merges; keys `linear`, `bn`. Shapes as `nn.Conv2d`."""
 
-    @placeable
     def __init__(
         self, in_chs: int, out_chs: int, kernel_size: int = 1, stride: int = 1, padding: int = 0, dilation: int = 1,
         groups: int = 1, bn_weight_init: float = 1,
@@ -81,7 +65,6 @@ class ConvNorm(Mergeable):
 class LinearNorm(Mergeable):
     """Linear layer and batch norm, which `reparameterize()` merges; keys `linear`, `bn`. Shapes: (B, N, C) -> same."""
 
-    @placeable
     def __init__(self, in_features: int, out_features: int, bn_weight_init: float = 1) -> None:
         super().__init__()
         self.linear = nn.Linear(in_features, out_features, bias=False)
@@ -101,7 +84,6 @@ class NormLinear(Mergeable):
 
     norm_first = True
 
-    @placeable
     def __init__(
         self, in_features: int, out_features: int, bias: bool = True, std: float = 0.02, drop: float = 0.0
     ) -> None:
@@ -117,15 +99,12 @@ class NormLinear(Mergeable):
         return self.linear(self.drop(self.bn(x)))
 
 
-class Stem16(nn.Sequential):
-    """Four strided convolutions, with activations between them.
-
-    Shapes: (B, in_chs, H, W) -> (B, out_chs, H / 16, W / 16).
+class Stem16(Sequential):
+    """Four strided convolutions, activations between them. Shapes: (B, in_chs, H, W) -> (B, out_chs, H / 16, W / 16).
     """
 
     stride: ClassVar[int] = 16
 
-    @placeable
     def __init__(self, in_chs: int, out_chs: int, act_layer: Layer) -> None:
         super().__init__()
         count = self.stride.bit_length() - 1
@@ -142,13 +121,10 @@ class Stem8(Stem16):
     stride: ClassVar[int] = 8
 
 
-class Downsample(nn.Module):
-    """Every `stride`-th row and column of a grid of tokens, or means of 3x3 around them.
-
-    Shapes: (B, rows * columns, C) -> (B, fewer, C).
+class Downsample(Module):
+    """Every `stride`-th row and column of a grid of tokens, or means of 3x3 there. Shapes: (B, N, C) -> (B, fewer, C).
     """
 
-    @placeable
     def __init__(self, stride: int, resolution: int | Size, use_pool: bool = False) -> None:
         super().__init__()
         self.stride, self.resolution = stride, to_2tuple(resolution)
@@ -186,9 +162,7 @@ class BiasedAttention(OffsetBiases):
 
     def add_end(self, out_dim: int, act_layer: Layer, **options: Any) -> None:
         """Add the output's projection, for which `options` are, and the biases."""
-        self.proj = nn.Sequential()
-        self.proj.add_module("act", act_layer())
-        self.proj.add_module("ln", self.layer(self.val_attn_dim, out_dim, **options))
+        self.proj = nn.Sequential(OrderedDict(act=act_layer(), ln=self.layer(self.val_attn_dim, out_dim, **options)))
         self.add_offset_biases(self.num_heads, self.resolution, self.stride)
 
     def project(self, x: Tensor) -> Sequence[Tensor]:
@@ -226,9 +200,9 @@ class Attention(BiasedAttention):
 
 
 class AttentionDownsample(BiasedAttention):
-    """Attention whose queries are every `stride`-th row and column: (B, N, in_dim) -> (B, about N / 4, out_dim).
+    """Attention whose queries are every `stride`-th row and column, of means of 3x3 with `use_pool`.
 
-    `use_pool`: they are of means of 3x3.
+    Shapes: (B, N, in_dim) -> (B, about N / 4, out_dim).
     """
 
     @placeable
@@ -239,10 +213,9 @@ class AttentionDownsample(BiasedAttention):
         super().__init__(key_dim, num_heads, attn_ratio, stride, resolution, use_conv)
         side = 3 if use_pool else 1
         self.kv = self.layer(in_dim, self.val_attn_dim + self.key_attn_dim)
-        self.q = nn.Sequential()
-        self.q.add_module("down", Downsample(stride, self.resolution, use_pool) if not use_conv else
-                          nn.AvgPool2d(side, stride, padding=side // 2, count_include_pad=False))
-        self.q.add_module("ln", self.layer(in_dim, self.key_attn_dim))
+        down = nn.AvgPool2d(side, stride, padding=side // 2, count_include_pad=False) if use_conv else \
+            Downsample(stride, self.resolution, use_pool)
+        self.q = nn.Sequential(OrderedDict(down=down, ln=self.layer(in_dim, self.key_attn_dim)))
         self.add_end(out_dim, act_layer)
 
     def project(self, x: Tensor) -> Sequence[Tensor]:
@@ -250,10 +223,9 @@ class AttentionDownsample(BiasedAttention):
         return self.split_heads(self.q(x)), k, v
 
 
-class LevitMlp(nn.Module):
+class LevitMlp(Module):
     """Two layers with norms, an activation between them; keys `ln1`, `ln2`. Shapes: as `BiasedAttention`'s."""
 
-    @placeable
     def __init__(
         self, in_features: int, hidden_features: int | None = None, out_features: int | None = None,
         use_conv: bool = False, act_layer: Layer = nn.SiLU, drop: float = 0.0,
@@ -269,14 +241,9 @@ class LevitMlp(nn.Module):
         return self.ln2(self.drop(self.act(self.ln1(x))))
 
 
-def _drop_path(rate: float) -> nn.Module:
-    return DropPath(rate) if rate > 0.0 else nn.Identity()
-
-
-class LevitDownsample(nn.Module):
+class LevitDownsample(Module):
     """Attention to fewer tokens, without a shortcut, and an MLP with one. Shapes: as `AttentionDownsample`'s."""
 
-    @placeable
     def __init__(
         self, in_dim: int, out_dim: int, key_dim: int, num_heads: int = 8, attn_ratio: float = 4.0,
         mlp_ratio: float = 2.0, act_layer: Layer = nn.SiLU, attn_act_layer: Layer | None = None,
@@ -287,31 +254,24 @@ class LevitDownsample(nn.Module):
             in_dim, out_dim, key_dim, num_heads, attn_ratio, resolution=resolution, use_conv=use_conv,
             use_pool=use_pool, act_layer=attn_act_layer or act_layer)
         self.mlp = LevitMlp(out_dim, int(out_dim * mlp_ratio), use_conv=use_conv, act_layer=act_layer)
-        self.drop_path = _drop_path(drop_path)
+        self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.attn_downsample(x)
         return x + self.drop_path(self.mlp(x))
 
 
-class LevitBlock(nn.Module):
+class LevitBlock(PreNormBlock):
     """Attention and an MLP, each with a shortcut. Shapes: as `Attention`'s."""
 
-    @placeable
     def __init__(
         self, dim: int, key_dim: int, num_heads: int = 8, attn_ratio: float = 4.0, mlp_ratio: float = 2.0,
         resolution: int | Size = 14, use_conv: bool = False, act_layer: Layer = nn.SiLU,
         attn_act_layer: Layer | None = None, drop_path: float = 0.0,
     ) -> None:
-        super().__init__()
-        self.attn = Attention(dim, key_dim, num_heads, attn_ratio, resolution, use_conv, attn_act_layer or act_layer)
-        self.drop_path1 = _drop_path(drop_path)
-        self.mlp = LevitMlp(dim, int(dim * mlp_ratio), use_conv=use_conv, act_layer=act_layer)
-        self.drop_path2 = _drop_path(drop_path)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path1(self.attn(x))
-        return x + self.drop_path2(self.mlp(x))
+        attn = Attention(dim, key_dim, num_heads, attn_ratio, resolution, use_conv, attn_act_layer or act_layer)
+        mlp = LevitMlp(dim, int(dim * mlp_ratio), use_conv=use_conv, act_layer=act_layer)
+        super().__init__(dim, attn, mlp, nn.Identity, drop_path)  # norms are within
 
 
 class LevitStage(Stage):
@@ -334,8 +294,7 @@ class LevitStage(Stage):
             raise ValueError(f"a stage without downsampling has out_dim {in_dim} as in_dim, not {out_dim}")
         self.blocks = nn.Sequential(*(
             LevitBlock(out_dim, key_dim, num_heads, attn_ratio, mlp_ratio, resolution, use_conv, act_layer,
-                       attn_act_layer, drop_path)
-            for _ in range(depth)))
+                       attn_act_layer, drop_path) for _ in range(depth)))
 
 
 _STEMS: dict[str, type[Stem16]] = {"s16": Stem16, "s8": Stem8}
@@ -348,16 +307,12 @@ class Levit(ImageModel):
 
     Args:
         img_size: Side of the images, or (height, width): positions are made for it.
-        embed_dim: Channels of each stage.
+        embed_dim, depth, num_heads, attn_ratio, mlp_ratio: Of each stage, the last four one number for all, too:
+            channels, blocks, heads, channels of a head's values in `key_dim`, hidden channels of the MLPs per channel.
         key_dim: Channels of a head's queries and keys.
-        depth: Blocks of each stage.
-        num_heads: Heads of their attention, one number or one for each stage; so `attn_ratio` and `mlp_ratio`.
-        attn_ratio: Channels of a head's values, in `key_dim`.
-        mlp_ratio: Hidden width of the MLPs, in `embed_dim`.
         stem_backbone, stem_stride: A stem of one's own, and its stride.
         stem_type: "s16" or "s8": the stem's stride, where there is no other.
         down_op: Whether later stages shrink: any word but "".
-        act_layer: Activation.
         attn_act_layer: Activation behind attention, as `act_layer` unless given.
         use_conv: Maps and 1x1 convolutions instead of tokens and linear layers.
         global_pool: "avg", or "" for none.
@@ -385,12 +340,9 @@ class Levit(ImageModel):
         if (stem_backbone is None) != (stem_stride is None):
             raise ValueError("stem_backbone and stem_stride go together")
         self.img_size = to_2tuple(img_size)
-        self.num_classes, self.in_chans, self.use_conv, self.drop_rate = num_classes, in_chans, use_conv, drop_rate
-        self.num_features = self.head_hidden_size = embed_dim[-1]
-        self.embed_dim = tuple(embed_dim)
+        self.in_chans, self.use_conv, self.drop_rate, self.embed_dim = in_chans, use_conv, drop_rate, tuple(embed_dim)
         self.tap_layout = "NCHW" if use_conv else "NLC"  # type: ignore[misc]  # the class's is its default's
         self.feature_form = "flat" if use_conv else "getter"  # type: ignore[misc]
-        self.set_global_pool(global_pool)
         act = get_act_layer(act_layer) or nn.Identity
 
         stem, reduction = stem_backbone, stem_stride or _STEMS[stem_type].stride
@@ -410,8 +362,7 @@ class Levit(ImageModel):
             if i > 0:
                 resolution, reduction = (-(-resolution[0] // 2), -(-resolution[1] // 2)), 2 * reduction
             self.flow.stages.append(Step(f"stages.{i}", dim, reduction))
-        self.head = self.make_classifier(num_classes)
-        self.init_weights()
+        self.add_classifier(embed_dim[-1], num_classes, global_pool)
 
     def to_tokens(self, x: Tensor) -> Tensor:
         return x.flatten(2).transpose(1, 2)
@@ -420,11 +371,6 @@ class Levit(ImageModel):
         if image_size is None:
             return None
         return -(-image_size[0] // tap.reduction), -(-image_size[1] // tap.reduction)
-
-    def pool(self, x: Tensor) -> Tensor:
-        if not self.global_pool:
-            return x
-        return x.mean(dim=(2, 3)) if self.use_conv else x.mean(dim=1)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         x = self.pool(x)  # dropout is the classifier's
@@ -467,15 +413,14 @@ _384 = dict(embed_dim=(384, 512, 768), key_dim=32, num_heads=(6, 9, 12), depth=(
 _512 = dict(embed_dim=(512, 768, 1024), key_dim=64, num_heads=(8, 12, 16), depth=(4, 4, 4))
 _TIMM = dict(act_layer="silu", distilled=False)
 _S8 = dict(act_layer="silu", stem_type="s8")
+_ROWS: dict[str, tuple[dict[str, Any], ...]] = {
+    "128s": (_128S,), "128": (_128,), "192": (_192,), "256": (_256,), "384": (_384,), "512": (_512, _TIMM),
+    "256d": (_256, _TIMM, dict(depth=(4, 8, 6))),
+    "512d": (_512, _TIMM, dict(embed_dim=(512, 640, 768), num_heads=(8, 10, 12), depth=(4, 8, 6))),
+    "384_s8": (_384, _S8), "512_s8": (_512, _TIMM, _S8, dict(embed_dim=(512, 640, 896), num_heads=(8, 10, 14))),
+}
 
 register_model.variants(__name__, _levit, {
-    f"levit{conv}_{name}": (row, dict(use_conv=True)) if conv else row
-    for conv in ("", "_conv") for name, row in {
-        "128s": _128S, "128": _128, "192": _192, "256": _256, "384": _384,
-        "384_s8": {**_384, **_S8},
-        "512_s8": {**_512, **_TIMM, **_S8, "embed_dim": (512, 640, 896), "num_heads": (8, 10, 14)},
-        "512": {**_512, **_TIMM},
-        "256d": {**_256, **_TIMM, "depth": (4, 8, 6)},
-        "512d": {**_512, **_TIMM, "embed_dim": (512, 640, 768), "num_heads": (8, 10, 12), "depth": (4, 8, 6)},
-    }.items()
+    f"levit{conv}_{name}": (*row, dict(use_conv=True)) if conv else row
+    for conv in ("", "_conv") for name, row in _ROWS.items()
 })

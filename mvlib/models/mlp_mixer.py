@@ -12,20 +12,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from ..layers import DropPath, GatedMlp, GluMlp, Mlp, PatchEmbed, PreNormBlock, init_vit_module, to_2tuple
 from ..layers.activations import ActLayer, get_act_layer
-from ..layers.drop import DropPath
-from ..layers.helpers import placeable, to_2tuple
-from ..layers.mlp import GatedMlp, GluMlp, Mlp
 from ..layers.norm import LayerNorm, NormLayer, get_norm_layer
-from ..layers.patch_embed import PatchEmbed
-from ..layers.weight_init import init_vit_module
 from ..registry import register_model
-from .base import Flow, ImageModel, Indices, KeyMap, StateDict, Step, Tap
+from .base import Flow, ImageModel, Indices, KeyMap, StateDict, Step, Tap, rename_keys
 
 if TYPE_CHECKING:
     from ._variants.mlp_mixer import *
@@ -35,34 +31,24 @@ __all__ = ["MixerBlock", "MlpMixer"]
 Layer = Callable[..., nn.Module]
 
 
-class MixerBlock(nn.Module):
+class MixerBlock(PreNormBlock):
     """Mixer: an MLP over the patches, and one over the channels. Shapes: (B, seq_len, dim) -> same.
 
-    Args:
-        dim: Channels of a patch.
-        seq_len: Number of patches.
-        mlp_ratio: Hidden widths of the first and the second MLP, both per channel.
-        mlp_layer, norm_layer, act_layer: What the block is made of.
-        drop: Dropout in the MLPs.
-        drop_path: Stochastic depth.
+    `mlp_ratio`: Hidden widths of the first and the second MLP, both per channel.
     """
 
-    @placeable
+    names: ClassVar[tuple[str, str]] = ("mlp_tokens", "mlp_channels")
+
     def __init__(
         self, dim: int, seq_len: int, mlp_ratio: float | tuple[float, float] = (0.5, 4.0), mlp_layer: Layer = Mlp,
         norm_layer: Layer = LayerNorm, act_layer: Layer = nn.GELU, drop: float = 0.0, drop_path: float = 0.0,
     ) -> None:
-        super().__init__()
         tokens_dim, channels_dim = (int(ratio * dim) for ratio in to_2tuple(mlp_ratio))
-        self.norm1 = norm_layer(dim)
-        self.mlp_tokens = mlp_layer(seq_len, tokens_dim, act_layer=act_layer, drop=drop)
-        self.drop_path = DropPath(drop_path)
-        self.norm2 = norm_layer(dim)
-        self.mlp_channels = mlp_layer(dim, channels_dim, act_layer=act_layer, drop=drop)
+        super().__init__(dim, mlp_layer(seq_len, tokens_dim, act_layer=act_layer, drop=drop),
+                         mlp_layer(dim, channels_dim, act_layer=act_layer, drop=drop), norm_layer, drop_path)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.mlp_tokens(self.norm1(x).transpose(1, 2)).transpose(1, 2))
-        return x + self.drop_path(self.mlp_channels(self.norm2(x)))
+    def attend(self, x: Tensor, *shared: Any, **options: Any) -> Tensor:
+        return self.mlp_tokens(x.transpose(1, 2)).transpose(1, 2)
 
 
 class Affine(nn.Module):
@@ -82,27 +68,21 @@ class Affine(nn.Module):
         return torch.addcmul(self.beta, self.alpha, x)
 
 
-class ResBlock(nn.Module):
+class ResBlock(PreNormBlock):
     """ResMLP: a linear layer over the patches, an MLP over the channels. Shapes: (B, seq_len, dim) -> same.
 
-    Arguments as `MixerBlock`, besides:
-
-    Args:
-        mlp_ratio: Hidden width of the MLP per channel.
-        init_values: Initial scale of each branch.
+    Arguments as `MixerBlock`'s, but `mlp_ratio` is one number; `init_values` is the initial scale of each branch.
     """
+
+    names: ClassVar[tuple[str, str]] = ("linear_tokens", "mlp_channels")
 
     def __init__(
         self, dim: int, seq_len: int, mlp_ratio: float = 4, mlp_layer: Layer = Mlp, norm_layer: Layer = Affine,
         act_layer: Layer = nn.GELU, init_values: float = 1e-4, drop: float = 0.0, drop_path: float = 0.0,
     ) -> None:
-        super().__init__()
+        mlp = mlp_layer(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=drop)
+        super().__init__(dim, nn.Linear(seq_len, seq_len), mlp, norm_layer, drop_path)
         self.init_values = init_values
-        self.norm1 = norm_layer(dim)
-        self.linear_tokens = nn.Linear(seq_len, seq_len)
-        self.drop_path = DropPath(drop_path)
-        self.norm2 = norm_layer(dim)
-        self.mlp_channels = mlp_layer(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=drop)
         self.ls1, self.ls2 = (nn.Parameter(torch.empty(dim)) for _ in range(2))
         self.reset_parameters()
 
@@ -110,10 +90,10 @@ class ResBlock(nn.Module):
         for scale in (self.ls1, self.ls2):
             nn.init.constant_(scale, self.init_values)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         branch = self.linear_tokens(self.norm1(x).transpose(1, 2)).transpose(1, 2)
-        x = torch.addcmul(x, self.ls1, self.drop_path(branch))
-        return torch.addcmul(x, self.ls2, self.drop_path(self.mlp_channels(self.norm2(x))))
+        x = torch.addcmul(x, self.ls1, self.drop_path1(branch))
+        return torch.addcmul(x, self.ls2, self.drop_path2(self.mlp_channels(self.norm2(x))))
 
 
 class SpatialGatingUnit(nn.Module):
@@ -155,14 +135,9 @@ class MlpMixer(ImageModel):
     Shapes: (B, in_chans, *img_size) -> (B, num_classes); features and taps are (B, patches, embed_dim).
 
     Args:
-        img_size: Side, or (height, width), in pixels.
-        patch_size: Side, or (height, width), of a patch.
-        num_blocks: Number of blocks.
-        embed_dim: Channels of a patch.
         mlp_ratio: Hidden widths of the MLPs; a pair for `MixerBlock`.
         block_layer: `MixerBlock`, `ResBlock` or `SpatialGatingBlock`.
         mlp_layer, norm_layer, act_layer: What the blocks are made of.
-        proj_drop_rate: Dropout in the blocks.
         drop_path_rate: Stochastic depth, the same in all blocks.
         nlhb: The classifier's bias begins such that all classes are equally likely under independent sigmoids.
         stem_norm: A norm of the embedded patches.
@@ -186,8 +161,7 @@ class MlpMixer(ImageModel):
         global_pool: str = "avg",
     ) -> None:
         super().__init__()
-        self.num_classes, self.in_chans, self.img_size = num_classes, in_chans, to_2tuple(img_size)
-        self.num_features = self.head_hidden_size = self.embed_dim = embed_dim
+        self.in_chans, self.img_size, self.embed_dim = in_chans, to_2tuple(img_size), embed_dim
         self.weight_init_mode = "jax_nlhb" if nlhb else "jax"
         norm = get_norm_layer(norm_layer)
         self.stem = PatchEmbed(img_size, patch_size, in_chans, embed_dim, norm_layer=norm if stem_norm else None)
@@ -197,20 +171,12 @@ class MlpMixer(ImageModel):
                 act_layer=get_act_layer(act_layer), drop=proj_drop_rate, drop_path=drop_path_rate)
             for _ in range(num_blocks)))
         self.norm = norm(embed_dim)
-        stride = self.stem.feat_ratio()
-        self.flow = Flow(
-            stem=[Step("stem")], stages=[Step(f"blocks.{i}", embed_dim, stride) for i in range(num_blocks)],
-            tail=[Step("norm")])
-        self.set_global_pool(global_pool)
-        self.head_drop = nn.Dropout(drop_rate)
-        self.head = self.make_classifier(num_classes)
-        self.init_weights()
+        stages = [Step(f"blocks.{i}", embed_dim, self.stem.feat_ratio()) for i in range(num_blocks)]
+        self.flow = Flow(stem=[Step("stem")], stages=stages, tail=[Step("norm")])
+        self.add_classifier(embed_dim, num_classes, global_pool, nn.Dropout(drop_rate))
 
     def tap_grid(self, tap: Tap, image_size: Sequence[int] | None) -> tuple[int, int] | None:
         return self.stem.dynamic_feat_size(image_size) if image_size else None
-
-    def pool(self, x: Tensor) -> Tensor:
-        return x.mean(dim=1) if self.global_pool else x
 
     def init_module(self, name: str, module: nn.Module) -> None:
         super().init_module(name, module)
@@ -223,8 +189,6 @@ class MlpMixer(ImageModel):
             if module.bias is not None:
                 nn.init.ones_(module.bias[first:])
 
-
-# --- the architectures: what differs from the class's defaults
 
 _SIZES = {"s": {}, "b": dict(num_blocks=12, embed_dim=768), "l": dict(num_blocks=24, embed_dim=1024)}
 _GLU = dict(embed_dim=384, mlp_ratio=(1.0, 4.0), mlp_layer=GluMlp, act_layer=nn.SiLU)
@@ -248,13 +212,9 @@ register_model.variants(__name__, MlpMixer, {
 
 def _from_facebook(state_dict: StateDict, model: nn.Module) -> StateDict:
     """The authors' ResMLP has other names, and norms whose scales and shifts are vectors."""
-    names = {"patch_embed.": "stem.", "attn.": "linear_tokens.", "mlp.": "mlp_channels.", "gamma_": "ls"}
-    out = {}
-    for key, value in state_dict.items():
-        for theirs, ours in names.items():
-            key = key.replace(theirs, ours)
-        out[key] = value.reshape(1, 1, -1) if key.endswith((".alpha", ".beta")) else value
-    return out
+    out = rename_keys(state_dict, (r"patch_embed\.", "stem."), (r"attn\.", "linear_tokens."),
+                      (r"mlp\.", "mlp_channels."), ("gamma_", "ls"))
+    return {key: value.reshape(1, 1, -1) if key.endswith((".alpha", ".beta")) else value for key, value in out.items()}
 
 
 MlpMixer.key_maps = (KeyMap("facebook", lambda keys: "patch_embed.proj.weight" in keys, _from_facebook),)

@@ -15,22 +15,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..layers import attention
+from ..layers import HeadsAttention, Mlp, PatchEmbed, PreNormBlock, create_conv2d, resample_grid, run_blocks
 from ..layers.activations import ActLayer, get_act_layer
-from ..layers.attention import attend
-from ..layers.conv import create_conv2d
 from ..layers.drop import drop_path_rates
-from ..layers.helpers import placeable, to_2tuple, to_ntuple
+from ..layers.helpers import Module, to_2tuple, to_ntuple
 from ..layers.norm import LayerNorm, NormLayer, get_norm_layer
-from ..layers.patch_embed import PatchEmbed
 from ..layers.pool import GlobalPool2d, MaxPool2dSame
-from ..layers.pos_embed import resample_grid
-from ..layers.stage import run_blocks
-from ..layers.weight_init import init_vit_module
+from ..layers.weight_init import init_trunc_normal
 from ..layers.window import window_partition, window_reverse
 from ..registry import register_model
-from .base import Flow, ImageModel, StateDict, Step
-from .vision_transformer import Block
+from .base import Flow, ImageModel, Inits, StateDict, Step
 
 if TYPE_CHECKING:
     from ._variants.nest import *
@@ -38,46 +32,32 @@ if TYPE_CHECKING:
 __all__ = ["Nest"]
 
 
-class Attention(attention.Attention):
-    """Self-attention within blocks of an image, the heads' outputs interleaved. Shapes: (B, blocks, N, dim) -> same.
+class Attention(HeadsAttention):
+    """Self-attention within blocks of an image, the heads' outputs interleaved. Shapes: (B, blocks, N, dim) -> same."""
 
-    `others` are further arguments of the general `Attention`.
-    """
-
-    @placeable
-    def __init__(
-        self, dim: int, num_heads: int = 8, qkv_bias: bool = False, attn_drop: float = 0.0, proj_drop: float = 0.0,
-        **others: Any,
-    ) -> None:
-        super().__init__(dim, num_heads, qkv_bias=qkv_bias, attn_drop=attn_drop, proj_drop=proj_drop, **others)
-
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # nothing is masked
-        q, k, v = self.qkv(x.flatten(0, 1)).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        attended = attend(q, k, v, self.fused_attn, self.attn_drop).permute(0, 2, 3, 1).flatten(2)
-        return self.proj_drop(self.proj(attended)).view_as(x)
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        attended = self.mix(*self.project(x.flatten(0, 1)))
+        return self.proj_drop(self.proj(attended.permute(0, 2, 3, 1).flatten(2))).view_as(x)
 
 
-class TransformerLayer(Block):
+class TransformerLayer(PreNormBlock):
     """A vision transformer's block within blocks of an image. Shapes: (B, blocks, N, dim) -> same."""
 
-    @placeable
     def __init__(
         self, dim: int, num_heads: int, mlp_ratio: float = 4.0, qkv_bias: bool = False, proj_drop: float = 0.0,
         attn_drop: float = 0.0, drop_path: float = 0.0, act_layer: ActLayer = nn.GELU,
-        norm_layer: NormLayer = nn.LayerNorm,
+        norm_layer: Callable[[int], nn.Module] = nn.LayerNorm,
     ) -> None:
-        super().__init__(
-            dim, num_heads, mlp_ratio, qkv_bias, proj_drop=proj_drop, attn_drop=attn_drop, drop_path=drop_path,
-            act_layer=act_layer, norm_layer=norm_layer, attn_layer=Attention)
+        super().__init__(dim, Attention(dim, num_heads, qkv_bias, attn_drop, proj_drop),
+                         Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop), norm_layer, drop_path)
 
 
-class ConvPool(nn.Module):
+class ConvPool(Module):
     """Convolution, norm and max pooling, which let blocks see each other.
 
     Shapes: (B, in_channels, H, W) -> (B, out_channels, H / 2, W / 2). `pad_type` "same" is TensorFlow's padding.
     """
 
-    @placeable
     def __init__(
         self, in_channels: int, out_channels: int, norm_layer: Callable[[int], nn.Module], pad_type: str = ""
     ) -> None:
@@ -143,14 +123,7 @@ class Nest(ImageModel):
 
     Args:
         img_size: Side of the images, or (height, width), which are the same.
-        patch_size: Side of a patch.
-        num_levels: Levels.
-        embed_dims, num_heads, depths: Channels, heads and layers of each level, or one number for all.
-        mlp_ratio: Hidden channels of the MLPs per channel.
-        qkv_bias: Whether projections to queries, keys and values have a bias.
-        proj_drop_rate, attn_drop_rate: Dropout in the layers.
-        drop_path_rate: Stochastic depth of the last layer; it grows linearly from 0 at the first.
-        norm_layer, act_layer: What the layers are made of.
+        num_levels: Levels, for each of which `embed_dims`, `num_heads` and `depths` have a number, or one for all.
         pad_type: "" or "same", TensorFlow's padding between the levels.
         weight_init: "", or "nlhb": the classifier's bias is such that all classes are equally likely.
         global_pool: "avg", "max", "avgmax", "catavgmax", or "" for none.
@@ -163,6 +136,7 @@ class Nest(ImageModel):
     tap_layout: ClassVar[str] = "NHWC"
     tap_norm: ClassVar[str] = "last"
     feature_form: ClassVar[str] = "flat"
+    inits: ClassVar[Inits] = {(nn.Linear, nn.Conv2d): init_trunc_normal}
 
     def __init__(
         self, img_size: int | tuple[int, int] = 224, in_chans: int = 3, patch_size: int = 4, num_levels: int = 3,
@@ -185,15 +159,12 @@ class Nest(ImageModel):
             raise ValueError(f"img_size {self.img_size} is not a square with sides that are multiples of "
                              f"{patch_size * blocks}, for {blocks} blocks of patches of {patch_size}")
         norm, act = get_norm_layer(norm_layer) or LayerNorm, get_act_layer(act_layer) or nn.GELU
-        self.num_classes, self.in_chans, self.num_features = num_classes, in_chans, dims[-1]
-        self.weight_init_mode = weight_init
+        self.in_chans, self.weight_init_mode = in_chans, weight_init
         self.patch_embed = PatchEmbed(img_size, patch_size, in_chans, dims[0], output_fmt="NHWC")
         self.levels = nn.Sequential()
         for i, rates in enumerate(drop_path_rates(drop_path_rate, depths)):
-            layers = [
-                TransformerLayer(
-                    dims[i], heads[i], mlp_ratio, qkv_bias, proj_drop_rate, attn_drop_rate, rate, act, norm)
-                for rate in rates]
+            layers = [TransformerLayer(dims[i], heads[i], mlp_ratio, qkv_bias, proj_drop_rate, attn_drop_rate, rate,
+                                       act, norm) for rate in rates]
             pool = ConvPool(dims[i - 1], dims[i], norm, pad_type) if i else nn.Identity()
             self.levels.append(NestLevel(pool, dims[i], blocks // 2**i, side // patch_size // blocks, layers))
         self.norm = norm(dims[-1])
@@ -201,10 +172,7 @@ class Nest(ImageModel):
             stem=[Step("patch_embed")],
             stages=[Step(f"levels.{i}", dim, patch_size * 2**i) for i, dim in enumerate(dims)],
             tail=[Step("norm"), Step("early_features")])
-        self.set_global_pool(global_pool)
-        self.head_drop = nn.Dropout(drop_rate)
-        self.head = self.make_classifier(num_classes)
-        self.init_weights()
+        self.add_classifier(dims[-1], num_classes, global_pool, nn.Dropout(drop_rate))
 
     def early_features(self, x: Tensor) -> Tensor:
         return x.permute(0, 3, 1, 2)
@@ -223,10 +191,6 @@ class Nest(ImageModel):
 
     def init_module(self, name: str, module: nn.Module) -> None:
         super().init_module(name, module)
-        init_vit_module(name, module)
-        if isinstance(module, nn.Conv2d) and module.bias is not None:
-            nn.init.trunc_normal_(module.weight, std=0.02)
-            nn.init.zeros_(module.bias)
         if name == "head" and self.weight_init_mode == "nlhb" and isinstance(module, nn.Linear):
             nn.init.constant_(module.bias, -math.log(self.num_classes))
 
@@ -240,8 +204,8 @@ class Nest(ImageModel):
         return fitted
 
 
-_TINY = dict(embed_dims=(96, 192, 384), num_heads=(3, 6, 12), depths=(2, 2, 8))
 _SMALL = dict(embed_dims=(96, 192, 384), num_heads=(3, 6, 12))
+_TINY = dict(_SMALL, depths=(2, 2, 8))
 _JX = dict(pad_type="same")
 
 register_model.variants(__name__, Nest, {

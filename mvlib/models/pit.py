@@ -6,18 +6,13 @@ Heo et al., "Rethinking Spatial Dimensions of Vision Transformers", 2021, arXiv:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from ..layers.drop import drop_path_rates
-from ..layers.helpers import placeable, to_2tuple
-from ..layers.norm import LayerNorm
-from ..layers.pos_embed import resample_grid
-from ..layers.window import check_map
+from ..layers import LayerNorm, Module, check_map, drop_path_rates, resample_grid, to_2tuple
 from ..registry import register_model
 from .base import Flow, ImageModel, KeyMap, StateDict, Step
 from .distilled import Distilled
@@ -33,10 +28,9 @@ Grid = tuple[int, int]
 torch.fx.wrap("check_map")  # one node in a traced graph: what it does depends on the map's size
 
 
-class ConvEmbedding(nn.Module):
+class ConvEmbedding(Module):
     """Overlapping patches of an image; key `conv`. Shapes: (B, in_channels, H, W) -> (B, out_channels, *grid_size)."""
 
-    @placeable
     def __init__(
         self, in_channels: int, out_channels: int, img_size: int | Grid = 224, patch_size: int = 16, stride: int = 8,
         padding: int = 0,
@@ -79,14 +73,8 @@ class PoolingVisionTransformer(ImageModel):
         img_size: Side of the images, or (height, width): positions are made for it.
         patch_size, stride: Side of a patch, and distance from one to the next.
         stem_type: "overlap", the only one that there is.
-        base_dims: Channels of a head, of each stage.
-        depth: Blocks of each stage.
-        heads: Attention heads of each stage.
-        mlp_ratio: Hidden channels of the MLPs per channel.
-        num_classes, in_chans: Classes, 0 for pooled features; channels of the image.
+        base_dims, depth, heads: Of each stage: channels of a head, blocks, attention heads.
         global_pool: "token" (the class token), or "" for none.
-        pos_drop_rate: Dropout of the patches.
-        proj_drop_rate, attn_drop_rate: Dropout in the blocks.
 
     Raises:
         ValueError: Unknown pooling or stem, not a number for each stage, or an image that is smaller than a patch; from
@@ -114,8 +102,7 @@ class PoolingVisionTransformer(ImageModel):
         if min(self.img_size) < patch_size:
             raise ValueError(f"an image of {self.img_size} is smaller than a patch of {patch_size}")
         dims = [dim * count for dim, count in zip(base_dims, heads)]
-        self.num_classes, self.in_chans = num_classes, in_chans
-        self.num_features = self.head_hidden_size = self.embed_dim = dims[-1]
+        self.in_chans, self.embed_dim = in_chans, dims[-1]
         self.patch_embed = ConvEmbedding(in_chans, dims[0], img_size, patch_size, stride)
         self.grid_size = self.patch_embed.grid_size
         self.pos_embed = nn.Parameter(torch.empty(1, dims[0], *self.grid_size))
@@ -137,10 +124,7 @@ class PoolingVisionTransformer(ImageModel):
                 Step(f"transformers.{i}.blocks", dims[i], stride * 2**i, module=f"transformers.{i}"))
             self.transformers.append(stage)
         self.norm = LayerNorm(dims[-1])
-        self.set_global_pool(global_pool)
-        self.head_drop = nn.Dropout(drop_rate)
-        self.head = self.make_classifier(num_classes)
-        self.init_weights()
+        self.add_classifier(dims[-1], num_classes, global_pool, nn.Dropout(drop_rate))
 
     def to_tokens(self, x: Tensor) -> tuple[Tensor, Grid]:
         """Patches with positions behind the class token: (B, 1 + N, C), and their grid."""
@@ -197,11 +181,6 @@ register_model.variants(__name__, _pit, {
     **{f"pit_{size}_distilled_224": (row, dict(distilled=True)) for size, row in _SIZES.items()},
 })
 
-
-def _from_naver(state_dict: StateDict, model: nn.Module) -> StateDict:
-    """The authors' pooling stands beside the stages, ours begins the next one."""
-    return {re.sub(r"^pools\.(\d+)", lambda match: f"transformers.{int(match[1]) + 1}.pool", key): value
-            for key, value in state_dict.items()}
-
-
-PoolingVisionTransformer.key_maps = (KeyMap("naver", lambda keys: "pools.0.conv.weight" in keys, _from_naver),)
+PoolingVisionTransformer.key_maps = (  # the authors' pooling stands beside the stages, ours begins the next one
+    KeyMap.renaming("naver", "pools.0.conv.weight",
+                    (r"^pools\.(\d+)", lambda match: f"transformers.{int(match[1]) + 1}.pool")),)

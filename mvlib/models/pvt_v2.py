@@ -14,14 +14,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
-from ..layers.activations import ActLayer, get_act_layer
-from ..layers.drop import DropPath, drop_path_rates
-from ..layers.helpers import placeable, to_2tuple, to_ntuple
+from ..layers import ActLayer, PreNormBlock, Stage, drop_path_rates, get_act_layer, init_fan_out, init_trunc_normal
+from ..layers.helpers import Module, placeable, to_2tuple, to_ntuple
 from ..layers.norm import LayerNorm, NormLayer, get_norm_layer
-from ..layers.stage import Stage
-from ..layers.weight_init import fan_out_normal_, init_vit_module
 from ..registry import register_model
-from .base import Flow, ImageModel, KeyMap, StateDict, Step, rename_keys
+from .base import Flow, ImageModel, Inits, KeyMap, Step
 from .twins import GlobalSubSampleAttn, OnMap
 
 if TYPE_CHECKING:
@@ -33,7 +30,6 @@ __all__ = ["PyramidVisionTransformerV2"]
 class MlpWithDepthwiseConv(OnMap):
     """An MLP with a depthwise 3x3 convolution before its activation, and with `extra_relu` a ReLU before that."""
 
-    @placeable
     def __init__(
         self, in_features: int, hidden_features: int | None = None, out_features: int | None = None,
         act_layer: ActLayer = nn.GELU, drop: float = 0.0, extra_relu: bool = False,
@@ -53,20 +49,13 @@ class MlpWithDepthwiseConv(OnMap):
 
 
 class Attention(GlobalSubSampleAttn):
-    """Attention to a map made `sr_ratio` times smaller, by a convolution; with `linear_attn` to one of 7 x 7, pooled.
+    """Attention to a map made `sr_ratio` times smaller by a convolution; with `linear_attn` to one of 7 x 7, pooled."""
 
-    Raises:
-        ValueError: The heads do not divide the channels.
-    """
-
-    @placeable
     def __init__(
         self, dim: int, num_heads: int = 8, sr_ratio: int = 1, linear_attn: bool = False, qkv_bias: bool = True,
         attn_drop: float = 0.0, proj_drop: float = 0.0,
     ) -> None:
-        super().__init__(dim, num_heads, attn_drop, proj_drop, 1 if linear_attn else sr_ratio)
-        if not qkv_bias:
-            self.q, self.kv = nn.Linear(dim, dim, bias=False), nn.Linear(dim, 2 * dim, bias=False)
+        super().__init__(dim, num_heads, attn_drop, proj_drop, 1 if linear_attn else sr_ratio, qkv_bias)
         if linear_attn:
             self.sr, self.norm = nn.Conv2d(dim, dim, 1), nn.LayerNorm(dim)
         self.pool = nn.AdaptiveAvgPool2d(7) if linear_attn else nn.Identity()
@@ -77,37 +66,25 @@ class Attention(GlobalSubSampleAttn):
         return self.act(self.norm(x))
 
 
-class Block(OnMap):
+class Block(OnMap, PreNormBlock):
     """Attention, then an MLP, each with norm and residual. Arguments as of its parts."""
 
-    @placeable
     def __init__(
         self, dim: int, num_heads: int, mlp_ratio: float = 4.0, sr_ratio: int = 1, linear_attn: bool = False,
         qkv_bias: bool = False, proj_drop: float = 0.0, attn_drop: float = 0.0, drop_path: float = 0.0,
         act_layer: ActLayer = nn.GELU, norm_layer: Callable[[int], nn.Module] = LayerNorm,
     ) -> None:
-        super().__init__()
-        self.norm1 = norm_layer(dim)
-        self.attn = Attention(dim, num_heads, sr_ratio, linear_attn, qkv_bias, attn_drop, proj_drop)
-        self.drop_path1 = DropPath(drop_path)
-        self.norm2 = norm_layer(dim)
-        self.mlp = MlpWithDepthwiseConv(
+        attn = Attention(dim, num_heads, sr_ratio, linear_attn, qkv_bias, attn_drop, proj_drop)
+        mlp = MlpWithDepthwiseConv(
             dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop, extra_relu=linear_attn)
-        self.drop_path2 = DropPath(drop_path)
+        super().__init__(dim, attn, mlp, norm_layer, drop_path)
 
-    def on_map(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path1(self.attn(self.norm1(x)))
-        return x + self.drop_path2(self.mlp(self.norm2(x)))
+    on_map = PreNormBlock.forward
 
 
-class OverlapPatchEmbed(nn.Module):
-    """Patches that overlap, normalised. Shapes: (B, in_chans, H, W) -> (B, H / stride, W / stride, embed_dim).
+class OverlapPatchEmbed(Module):
+    """Patches that overlap, normalised. Shapes: (B, in_chans, H, W) -> (B, H / stride, W / stride, embed_dim)."""
 
-    Raises:
-        ValueError: Patches of this size do not overlap.
-    """
-
-    @placeable
     def __init__(
         self, patch_size: int | tuple[int, int] = 7, stride: int = 4, in_chans: int = 3, embed_dim: int = 768
     ) -> None:
@@ -123,12 +100,9 @@ class OverlapPatchEmbed(nn.Module):
 
 
 class PyramidVisionTransformerStage(Stage):
-    """Patches of a map with `downsample`, then blocks and a norm.
+    """Patches of a map with `downsample`, without which channels stay the same; then blocks and a norm.
 
     Shapes: (B, dim, H, W), or (B, H, W, dim) without `downsample`, -> (B, dim_out, H', W').
-
-    Raises:
-        ValueError: The number of channels changes without `downsample`.
     """
 
     @placeable
@@ -144,8 +118,7 @@ class PyramidVisionTransformerStage(Stage):
         self.downsample = OverlapPatchEmbed(3, 2, dim, dim_out) if downsample else nn.Identity()
         self.blocks = nn.Sequential(*(
             Block(dim_out, num_heads, mlp_ratio, sr_ratio, linear_attn, qkv_bias, proj_drop, attn_drop, rate,
-                  norm_layer=norm_layer)
-            for rate in to_ntuple(depth)(drop_path)))
+                  norm_layer=norm_layer) for rate in to_ntuple(depth)(drop_path)))
         self.norm = norm_layer(dim_out)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -159,13 +132,9 @@ class PyramidVisionTransformerV2(ImageModel):
 
     Args:
         global_pool: "avg", or "" for none.
-        depths, embed_dims, num_heads, mlp_ratios: Of each stage: blocks, channels, heads, hidden channels of the MLPs
-            per channel; the last two one for all, too.
-        sr_ratios: How many times smaller the map of keys is, in each stage.
-        qkv_bias: Whether queries, keys and values have a bias.
+        depths, embed_dims, num_heads, mlp_ratios, sr_ratios: Of each stage: blocks, channels, heads, hidden channels of
+            the MLPs per channel, and how many times smaller the map of keys is; the last three one for all, too.
         linear: Keys and values come from a map of 7 x 7, whatever the image's size.
-        proj_drop_rate, attn_drop_rate: Dropout in the blocks.
-        norm_layer: Norm of blocks and stages.
 
     Raises:
         ValueError: The heads do not divide the channels; not a number a stage; unknown pooling.
@@ -173,6 +142,7 @@ class PyramidVisionTransformerV2(ImageModel):
 
     feature_form = "flat"
     pools: ClassVar[tuple[str, ...]] = ("avg", "")
+    inits: ClassVar[Inits] = {nn.Linear: init_trunc_normal, nn.Conv2d: init_fan_out}
 
     def __init__(
         self, in_chans: int = 3, num_classes: int = 1000, global_pool: str = "avg",
@@ -190,7 +160,7 @@ class PyramidVisionTransformerV2(ImageModel):
         for name, values in by_stage.items():
             if len(values) != count:
                 raise ValueError(f"{name} has {len(values)} values for the {count} stages of depths")
-        self.num_classes, self.in_chans, self.depths = num_classes, in_chans, depths
+        self.in_chans, self.depths = in_chans, depths
         self.patch_embed = OverlapPatchEmbed(7, 4, in_chans, embed_dims[0])
         dims, rates = (embed_dims[0], *embed_dims), drop_path_rates(drop_path_rate, depths)
         self.stages = nn.Sequential(*(
@@ -201,24 +171,10 @@ class PyramidVisionTransformerV2(ImageModel):
         self.flow = Flow(
             stem=[Step("patch_embed")],
             stages=[Step(f"stages.{i}", dim, 4 * 2**i) for i, dim in enumerate(embed_dims)])
-        self.num_features = self.head_hidden_size = embed_dims[-1]
-        self.set_global_pool(global_pool)
-        self.head_drop = nn.Dropout(drop_rate)
-        self.head = self.make_classifier(num_classes)
-        self.init_weights()
-
-    def pool(self, x: Tensor) -> Tensor:
-        return x.mean(dim=(-1, -2)) if self.global_pool else x
+        self.add_classifier(embed_dims[-1], num_classes, global_pool, nn.Dropout(drop_rate))
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         return dict(stem=r"^patch_embed", blocks=r"^stages\.(\d+)")
-
-    def init_module(self, name: str, module: nn.Module) -> None:
-        super().init_module(name, module)
-        init_vit_module(name, module)
-        if isinstance(module, nn.Conv2d) and module.bias is not None:
-            fan_out_normal_(module.weight, module.groups)
-            nn.init.zeros_(module.bias)
 
 
 _B0 = dict(depths=(2, 2, 2, 2), embed_dims=(32, 64, 160, 256), num_heads=(1, 2, 5, 8))
@@ -235,16 +191,11 @@ register_model.variants(__name__, PyramidVisionTransformerV2, {
 })
 
 
-def _from_authors(state_dict: StateDict, model: nn.Module) -> StateDict:
-    """The authors count stages from 1, and each has its parts at the model itself."""
-    def stage(end: str) -> Callable[[Any], str]:
-        return lambda match: f"stages.{int(match[1]) - 1}.{end}"
-
-    return rename_keys(state_dict, (r"^patch_embed1\.", "patch_embed."), (r"^patch_embed(\d)\.", stage("downsample.")),
-                       (r"^block(\d)\.", stage("blocks.")), (r"^norm(\d)\.", stage("norm.")),
-                       (r"\.dwconv\.dwconv\.", ".dwconv."))
+def _stage(end: str) -> Callable[[Any], str]:
+    return lambda match: f"stages.{int(match[1]) - 1}.{end}"
 
 
-PyramidVisionTransformerV2.key_maps = (
-    KeyMap("pvt", lambda keys: "patch_embed1.proj.weight" in keys, _from_authors),
-)
+PyramidVisionTransformerV2.key_maps = (KeyMap.renaming(  # the authors count stages from 1
+    "pvt", "patch_embed1.proj.weight", (r"^patch_embed1\.", "patch_embed."),
+    (r"^patch_embed(\d)\.", _stage("downsample.")), (r"^block(\d)\.", _stage("blocks.")),
+    (r"^norm(\d)\.", _stage("norm.")), (r"\.dwconv\.dwconv\.", ".dwconv.")),)

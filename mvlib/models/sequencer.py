@@ -6,7 +6,6 @@ last.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,17 +13,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..layers.activations import ActLayer, get_act_layer
-from ..layers.drop import DropPath
-from ..layers.helpers import placeable, to_ntuple
-from ..layers.mlp import Mlp
+from ..layers import ActLayer, ClassifierHead, Mlp, PatchEmbed, PreNormBlock, Stage, get_act_layer, init_vit_module
+from ..layers.helpers import Module, placeable, to_ntuple
 from ..layers.norm import NormLayer, get_norm_layer
-from ..layers.patch_embed import PatchEmbed
-from ..layers.pool import ClassifierHead
-from ..layers.stage import Stage
-from ..layers.weight_init import lecun_normal_
 from ..registry import register_model
-from .base import Flow, ImageModel, KeyMap, StateDict, Step, rename_keys
+from .base import Flow, ImageModel, KeyMap, Step
 
 if TYPE_CHECKING:
     from ._variants.sequencer import *
@@ -45,15 +38,16 @@ class RNNIdentity(nn.Module):
         return x, None
 
 
-class RNN2dBase(nn.Module):
+class RNN2dBase(Module):
     """A recurrent network over each column (`rnn_v`), one over each row (`rnn_h`), and what unites them.
 
-    Shapes: (B, H, W, input_size) -> same. Here both are identities; subclasses have others.
+    Shapes: (B, H, W, input_size) -> same.
+
+    Class attributes:
+        rnn_layer: Makes a network for sequences, as torch's; its output comes first of what it returns.
 
     Args:
-        input_size: Channels.
         hidden_size: Channels of a direction.
-        num_layers, bias, bidirectional: As of torch's recurrent networks.
         union: "cat" or "add" for both; "vertical" or "horizontal" for one alone.
         with_fc: A linear layer back to `input_size` channels.
 
@@ -61,7 +55,8 @@ class RNN2dBase(nn.Module):
         ValueError: The union is another, or without the layer the channels are not `input_size`.
     """
 
-    @placeable
+    rnn_layer: ClassVar[Callable[..., nn.Module]] = RNNIdentity
+
     def __init__(
         self, input_size: int, hidden_size: int, num_layers: int = 1, bias: bool = True, bidirectional: bool = True,
         union: str = "cat", with_fc: bool = True,
@@ -76,12 +71,10 @@ class RNN2dBase(nn.Module):
         if not with_fc and width != input_size:
             raise ValueError(f"without with_fc the output has {width} channels, not the input's {input_size}")
         self.fc = nn.Linear(width, input_size) if with_fc else None
-        self.rnn_v, self.rnn_h = (self.make_rnn(num_layers, bias, bidirectional) if is_there else RNNIdentity()
-                                  for is_there in (self.with_vertical, self.with_horizontal))
-
-    def make_rnn(self, num_layers: int, bias: bool, bidirectional: bool) -> nn.Module:
-        """A network for sequences (batch, length, input_size), which returns (batch, length, output_size) and more."""
-        return RNNIdentity()
+        self.rnn_v, self.rnn_h = (
+            (self.rnn_layer if is_there else RNNIdentity)(
+                input_size, hidden_size, num_layers, bias=bias, batch_first=True, bidirectional=bidirectional)
+            for is_there in (self.with_vertical, self.with_horizontal))
 
     def forward(self, x: Tensor) -> Tensor:
         rows = self.rnn_h(x.flatten(0, 1))[0].unflatten(0, x.shape[:2]) if self.with_horizontal else None
@@ -98,36 +91,27 @@ class RNN2dBase(nn.Module):
 class LSTM2d(RNN2dBase):
     """`RNN2dBase` of long short-term memories; keys `fc`, `rnn_v`, `rnn_h`."""
 
-    def make_rnn(self, num_layers: int, bias: bool, bidirectional: bool) -> nn.Module:
-        return nn.LSTM(
-            self.input_size, self.hidden_size, num_layers, bias=bias, batch_first=True, bidirectional=bidirectional)
+    rnn_layer = nn.LSTM
 
 
-class Sequencer2dBlock(nn.Module):
+class Sequencer2dBlock(PreNormBlock):
     """Norm and recurrent networks, norm and MLP, each beside a shortcut. Shapes: (B, H, W, dim) -> same.
 
     `rnn_layer`, `mlp_layer` and `norm_layer` make the parts; the other arguments are `RNN2dBase`'s, and rates.
     """
 
-    @placeable
+    names: ClassVar[tuple[str, str]] = ("rnn_tokens", "mlp_channels")
+
     def __init__(
         self, dim: int, hidden_size: int, mlp_ratio: float = 3.0, rnn_layer: Callable[..., nn.Module] = LSTM2d,
         mlp_layer: Callable[..., nn.Module] = Mlp, norm_layer: NormLayer = _NORM, act_layer: ActLayer = nn.GELU,
         num_layers: int = 1, bidirectional: bool = True, union: str = "cat", with_fc: bool = True, drop: float = 0.0,
         drop_path: float = 0.0,
     ) -> None:
-        super().__init__()
-        norm = get_norm_layer(norm_layer)
-        self.norm1 = norm(dim)
-        self.rnn_tokens = rnn_layer(
+        rnn = rnn_layer(
             dim, hidden_size, num_layers=num_layers, bidirectional=bidirectional, union=union, with_fc=with_fc)
-        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
-        self.norm2 = norm(dim)
-        self.mlp_channels = mlp_layer(dim, int(mlp_ratio * dim), act_layer=get_act_layer(act_layer), drop=drop)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.rnn_tokens(self.norm1(x)))
-        return x + self.drop_path(self.mlp_channels(self.norm2(x)))
+        mlp = mlp_layer(dim, int(mlp_ratio * dim), act_layer=get_act_layer(act_layer), drop=drop)
+        super().__init__(dim, rnn, mlp, get_norm_layer(norm_layer), drop_path)
 
 
 class Shuffle(nn.Module):
@@ -140,10 +124,9 @@ class Shuffle(nn.Module):
         return x.flatten(1, 2)[:, order].view_as(x)
 
 
-class Downsample2d(nn.Module):
+class Downsample2d(Module):
     """Patches of a map to vectors; key `down`. Shapes: (B, H, W, input_dim) -> (B, H / size, W / size, output_dim)."""
 
-    @placeable
     def __init__(self, input_dim: int, output_dim: int, patch_size: int) -> None:
         super().__init__()
         self.down = nn.Conv2d(input_dim, output_dim, patch_size, patch_size)
@@ -153,11 +136,7 @@ class Downsample2d(nn.Module):
 
 
 class Sequencer2dStage(Stage):
-    """Where asked to, `Downsample2d`; then `depth` blocks, whose other arguments `block_layer` takes.
-
-    Raises:
-        ValueError: The width changes without downsampling.
-    """
+    """Where asked to, `Downsample2d`, without which the width stays; then `depth` blocks of other `block_args`."""
 
     @placeable
     def __init__(
@@ -181,7 +160,6 @@ class Sequencer2d(ImageModel):
     product of `patch_sizes`.
 
     Args:
-        num_classes, in_chans, drop_rate, proj_drop_rate: As of every model.
         img_size: Without effect: images have any size.
         global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
         layers, patch_sizes, embed_dims, hidden_sizes, mlp_ratios: Of each stage: blocks, stride, channels, channels of
@@ -218,7 +196,8 @@ class Sequencer2d(ImageModel):
         super().__init__()
         if len({len(each) for each in (layers, patch_sizes, embed_dims, hidden_sizes, mlp_ratios)}) != 1:
             raise ValueError("layers, patch_sizes, embed_dims, hidden_sizes and mlp_ratios have one value a stage")
-        self.num_classes, self.in_chans, self.nlhb = num_classes, in_chans, nlhb
+        self.num_classes, self.in_chans = num_classes, in_chans
+        self.weight_init_mode = "jax_nlhb" if nlhb else "jax"
         norm, chs, reduction = get_norm_layer(norm_layer), embed_dims[0], 1
         self.stem = PatchEmbed(
             None, patch_sizes[0], in_chans, chs, norm if stem_norm else None, flatten=False, output_fmt="NHWC")
@@ -240,26 +219,12 @@ class Sequencer2d(ImageModel):
 
     def init_module(self, name: str, module: nn.Module) -> None:
         super().init_module(name, module)
-        if isinstance(module, nn.Linear):
-            if name.startswith("head"):
-                nn.init.zeros_(module.weight)
-                nn.init.constant_(module.bias, -math.log(self.num_classes) if self.nlhb else 0.0)
-            else:
-                nn.init.xavier_uniform_(module.weight)
-                if "mlp" in name:
-                    nn.init.normal_(module.bias, std=1e-6)
-                else:
-                    nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Conv2d):
-            lecun_normal_(module.weight)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+        init_vit_module(name, module, self.weight_init_mode, self.num_classes)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        return dict(stem=r"^stem", blocks=[
-            *([(r"^stages\.(\d+)", None)] if coarse else [
-                (r"^stages\.(\d+)\.blocks\.(\d+)", None), (r"^stages\.(\d+)\.downsample", (0,))]),
-            (r"^norm", (99999,))])
+        stage = r"^stages\.(\d+)"
+        blocks = [(stage, None)] if coarse else [(rf"{stage}\.blocks\.(\d+)", None), (rf"{stage}\.downsample", (0,))]
+        return dict(stem=r"^stem", blocks=[*blocks, (r"^norm", (99999,))])
 
 
 _PATCHES = dict(patch_sizes=(7, 2, 1, 1))
@@ -270,12 +235,7 @@ register_model.variants(__name__, Sequencer2d, {
     "sequencer2d_l": (_PATCHES, dict(layers=(8, 8, 16, 4))),
 })
 
-
-def _from_authors(state_dict: StateDict, model: nn.Module) -> StateDict:
-    """The authors' downsampling is the last item of the stage before."""
-    return rename_keys(
-        state_dict, (r"^blocks\.(\d+)\.\d+\.down", lambda match: f"stages.{int(match[1]) + 1}.downsample.down"),
-        (r"^blocks\.(\d+)\.(\d+)", r"stages.\1.blocks.\2"), (r"^head\.", "head.fc."))
-
-
-Sequencer2d.key_maps = (KeyMap("authors", lambda keys: "blocks.0.0.norm1.weight" in keys, _from_authors),)
+Sequencer2d.key_maps = (KeyMap.renaming(  # the authors' downsampling is the last item of the stage before
+    "authors", "blocks.0.0.norm1.weight",
+    (r"^blocks\.(\d+)\.\d+\.down", lambda match: f"stages.{int(match[1]) + 1}.downsample.down"),
+    (r"^blocks\.(\d+)\.(\d+)", r"stages.\1.blocks.\2"), (r"^head\.", "head.fc.")),)

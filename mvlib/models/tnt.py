@@ -7,7 +7,7 @@ are cut out of the embedded image instead of being embedded one by one, and proj
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,13 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers.attention import attend
-from ..layers.config import use_fused_attn
-from ..layers.drop import DropPath, drop_path_rates
-from ..layers.helpers import placeable
-from ..layers.mlp import Mlp
-from ..layers.norm import NormLayer, get_norm_layer
-from ..layers.patch_embed import PatchEmbed
+from ..layers import DropPath, HeadsAttention, Mlp, NormLayer, PatchEmbed, drop_path_rates, get_norm_layer, placeable
 from ..registry import register_model
 from .base import KeyMap, StateDict, Step
 from .tokens import TokenModel
@@ -35,32 +29,23 @@ Layer = Callable[[int], nn.Module]
 Size = int | Sequence[int]
 
 
-class Attention(nn.Module):
+class Attention(HeadsAttention):
     """Self-attention with weights `qk` and `v`; queries and keys have `hidden_dim` channels in all.
 
     Shapes: (B, N, dim) -> same.
     """
 
-    @placeable
+    inputs: ClassVar[Mapping[str, int]] = {"qk": 2, "v": 1}
+
     def __init__(
         self, dim: int, hidden_dim: int, num_heads: int = 8, qkv_bias: bool = False, attn_drop: float = 0.0,
         proj_drop: float = 0.0,
     ) -> None:
-        super().__init__()
-        if dim % num_heads or hidden_dim % num_heads:
-            raise ValueError(f"{dim if dim % num_heads else hidden_dim} channels cannot be divided among {num_heads} "
-                             "heads")
-        self.num_heads, self.fused_attn = num_heads, use_fused_attn()
-        self.qk, self.v = nn.Linear(dim, 2 * hidden_dim, bias=qkv_bias), nn.Linear(dim, dim, bias=qkv_bias)
-        self.attn_drop = nn.Dropout(attn_drop)
-        self.proj = nn.Linear(dim, dim)
-        self.proj_drop = nn.Dropout(proj_drop)
-
-    def forward(self, x: Tensor) -> Tensor:
-        q, k = self.qk(x).unflatten(2, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        v = self.v(x).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
-        x = attend(q, k, v, self.fused_attn, self.attn_drop)
-        return self.proj_drop(self.proj(x.transpose(1, 2).flatten(2)))
+        super().__init__(dim, num_heads, qkv_bias, attn_drop, proj_drop)
+        if hidden_dim % num_heads:
+            raise ValueError(f"{hidden_dim} channels cannot be divided among {num_heads} heads")
+        if hidden_dim != dim:
+            self.qk = nn.Linear(dim, 2 * hidden_dim, bias=qkv_bias)
 
 
 class Block(nn.Module):
@@ -86,7 +71,7 @@ class Block(nn.Module):
         self.norm2_proj = nn.Identity() if legacy else norm_layer(dim_out)
         self.norm_out = norm_layer(dim_out)
         self.attn_out = Attention(dim_out, dim_out, num_heads_out, qkv_bias, attn_drop, proj_drop)
-        self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
+        self.drop_path = DropPath(drop_path)
         self.norm_mlp = norm_layer(dim_out)
         self.mlp = Mlp(dim_out, int(dim_out * mlp_ratio), drop=proj_drop)
 
@@ -142,8 +127,7 @@ class TNT(TokenModel):
     Args:
         img_size: Side, or (height, width), of images in pixels; others are refused.
         global_pool: "token" (the class token), "avg" (patches), or "" for none.
-        embed_dim, inner_dim: Channels of a patch's token and of a pixel's.
-        num_heads_inner, num_heads_outer: Heads of the attention among pixels and among patches.
+        embed_dim, inner_dim, num_heads_outer, num_heads_inner: Channels and heads of patches and of pixels.
         mlp_ratio: Hidden channels of the outer MLPs per channel; the inner ones have 4.
         first_stride: Stride of pixels.
         legacy: As the first release.

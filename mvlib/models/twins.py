@@ -7,25 +7,20 @@ arXiv:2102.10882. Within a stage maps are channels-last.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from .. import layers
-from ..layers.activations import ActLayer
-from ..layers.attention import attend
-from ..layers.config import use_fused_attn
-from ..layers.drop import DropPath, drop_path_rates
-from ..layers.helpers import placeable, to_2tuple
-from ..layers.mlp import Mlp
+from ..layers import ActLayer, HeadsAttention, Mlp, PatchEmbedWithSize, PreNormBlock, drop_path_rates
+from ..layers.helpers import Module, placeable, to_2tuple
 from ..layers.norm import LayerNorm, NormLayer, get_norm_layer
-from ..layers.patch_embed import PatchEmbedWithSize
-from ..layers.weight_init import fan_out_normal_, init_vit_module
+from ..layers.weight_init import init_fan_out, init_trunc_normal
 from ..layers.window import pad_to_multiple, window_partition, window_reverse
 from ..registry import register_model
-from .base import Flow, ImageModel, Indices, Step
+from .base import Flow, ImageModel, Indices, Inits, Step
 
 if TYPE_CHECKING:
     from ._variants.twins import *
@@ -35,7 +30,7 @@ __all__ = ["Twins"]
 torch.fx.wrap("pad_to_multiple")  # one node in a traced graph: what it does depends on the map's size
 
 
-class OnMap(nn.Module):
+class OnMap(Module):
     """A layer of maps. Shapes: (B, H, W, C) -> same; or tokens (B, N, C) of a map of `size`, (H, W) -> same."""
 
     def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
@@ -45,127 +40,78 @@ class OnMap(nn.Module):
         raise NotImplementedError
 
 
-class LocallyGroupedAttn(OnMap):
-    """Self-attention within windows of `ws` x `ws`; zeros fill up the last ones, and are attended to.
+class LocallyGroupedAttn(OnMap, HeadsAttention):
+    """Self-attention within windows of `ws` x `ws`, at least 2 x 2; zeros fill up the last ones."""
 
-    Raises:
-        ValueError: There are no windows, or the heads do not divide the channels.
-    """
-
-    @placeable
     def __init__(
         self, dim: int, num_heads: int = 8, attn_drop: float = 0.0, proj_drop: float = 0.0, ws: int = 1
     ) -> None:
-        super().__init__()
         if ws == 1:
             raise ValueError("windows have sides of 2 or more, not ws=1")
-        self.num_heads, self.window, self.fused_attn = _heads(dim, num_heads), (ws, ws), use_fused_attn()
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.attn_drop = nn.Dropout(attn_drop)
-        self.proj = nn.Linear(dim, dim)
-        self.proj_drop = nn.Dropout(proj_drop)
+        super().__init__(dim, num_heads, True, attn_drop, proj_drop)
+        self.window = (ws, ws)
 
     def on_map(self, x: Tensor) -> Tensor:
         height, width = x.shape[1:3]
         x = pad_to_multiple(x, self.window)
         rows, columns = x.shape[1:3]
-        x = self.qkv(window_partition(x, self.window).flatten(1, 2))
-        q, k, v = x.unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        x = attend(q, k, v, self.fused_attn, self.attn_drop).transpose(1, 2).flatten(2)
-        x = window_reverse(x, self.window, rows, columns)[:, :height, :width]
-        return self.proj_drop(self.proj(x))
+        x = self.mix(*self.project(window_partition(x, self.window).flatten(1, 2))).transpose(1, 2).flatten(2)
+        return self.proj_drop(self.proj(window_reverse(x, self.window, rows, columns)[:, :height, :width]))
 
 
-class GlobalSubSampleAttn(OnMap):
-    """Attention to a map that a convolution makes `sr_ratio` times smaller.
+class GlobalSubSampleAttn(OnMap, HeadsAttention):
+    """Attention to a map that a convolution makes `sr_ratio` times smaller."""
 
-    Raises:
-        ValueError: The heads do not divide the channels.
-    """
+    inputs: ClassVar[Mapping[str, int]] = {"q": 1, "kv": 2}
 
-    @placeable
     def __init__(
-        self, dim: int, num_heads: int = 8, attn_drop: float = 0.0, proj_drop: float = 0.0, sr_ratio: int = 1
+        self, dim: int, num_heads: int = 8, attn_drop: float = 0.0, proj_drop: float = 0.0, sr_ratio: int = 1,
+        qkv_bias: bool = True,
     ) -> None:
-        super().__init__()
-        self.num_heads, self.fused_attn = _heads(dim, num_heads), use_fused_attn()
-        self.q = nn.Linear(dim, dim)
-        self.kv = nn.Linear(dim, 2 * dim)
-        self.attn_drop = nn.Dropout(attn_drop)
-        self.proj = nn.Linear(dim, dim)
-        self.proj_drop = nn.Dropout(proj_drop)
+        super().__init__(dim, num_heads, qkv_bias, attn_drop, proj_drop)
         self.sr = nn.Conv2d(dim, dim, sr_ratio, stride=sr_ratio) if sr_ratio > 1 else nn.Identity()
         self.norm = nn.LayerNorm(dim) if sr_ratio > 1 else nn.Identity()
 
     def on_map(self, x: Tensor) -> Tensor:
-        grid = x.shape[1:3]
-        q = self.q(x).flatten(1, 2).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
-        kv = self.kv(self.reduce(x)).flatten(1, 2).unflatten(2, (2, self.num_heads, -1))
-        k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)
-        x = attend(q, k, v, self.fused_attn, self.attn_drop).transpose(1, 2).flatten(2)
-        return self.proj_drop(self.proj(x)).unflatten(1, grid)
+        q, kv = self.q(x).flatten(1, 2), self.kv(self.reduce(x)).flatten(1, 2)
+        mixed = self.mix(*self.split_heads(q), *self.split_heads(kv, 2)).transpose(1, 2).flatten(2)
+        return self.proj_drop(self.proj(mixed)).view_as(x)
 
     def reduce(self, x: Tensor) -> Tensor:
         """The map that is attended to, of one (B, H, W, C)."""
         return self.norm(self.sr(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
 
 
-def _heads(dim: int, num_heads: int) -> int:
-    if dim % num_heads:
-        raise ValueError(f"{dim} channels cannot be divided among {num_heads} heads")
-    return num_heads
+class Block(OnMap, PreNormBlock):
+    """Attention in windows of side `ws`, which must be given (1: to all, made `sr_ratio` times smaller); an MLP."""
 
-
-class Block(OnMap):
-    """Attention, then an MLP, each with norm and residual.
-
-    Args:
-        ws: Side of the windows to attend in; 1 to attend to all of the map, made `sr_ratio` times smaller.
-        others: As everywhere.
-
-    Raises:
-        ValueError: `ws` is not given, or the heads do not divide the channels.
-    """
-
-    @placeable
     def __init__(
         self, dim: int, num_heads: int, mlp_ratio: float = 4.0, proj_drop: float = 0.0, attn_drop: float = 0.0,
         drop_path: float = 0.0, act_layer: ActLayer = nn.GELU, norm_layer: Callable[[int], nn.Module] = nn.LayerNorm,
         sr_ratio: int = 1, ws: int | None = None,
     ) -> None:
-        super().__init__()
         if ws is None:
             raise ValueError("a block of Twins needs ws: the side of its windows, or 1 for none")
-        self.norm1 = norm_layer(dim)
-        if ws == 1:
-            self.attn: nn.Module = GlobalSubSampleAttn(dim, num_heads, attn_drop, proj_drop, sr_ratio)
-        else:
-            self.attn = LocallyGroupedAttn(dim, num_heads, attn_drop, proj_drop, ws)
-        self.drop_path1 = DropPath(drop_path)
-        self.norm2 = norm_layer(dim)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop)
-        self.drop_path2 = DropPath(drop_path)
+        attn = GlobalSubSampleAttn(dim, num_heads, attn_drop, proj_drop, sr_ratio) if ws == 1 else \
+            LocallyGroupedAttn(dim, num_heads, attn_drop, proj_drop, ws)
+        super().__init__(
+            dim, attn, Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop), norm_layer, drop_path)
 
-    def on_map(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path1(self.attn(self.norm1(x)))
-        return x + self.drop_path2(self.mlp(self.norm2(x)))
+    on_map = PreNormBlock.forward
 
 
-class PosConv(nn.Module):
+class PosConv(OnMap):
     """Depthwise 3x3 convolution, added unless it has a stride; zeros at the border tell where tokens are.
 
-    Shapes: (B, H, W, in_chans) -> (B, H / stride, W / stride, embed_dim); or tokens of a map of `size` -> tokens.
+    Shapes: (B, H, W, in_chans) -> (B, H / stride, W / stride, embed_dim), or tokens as any `OnMap`.
     """
 
-    @placeable
     def __init__(self, in_chans: int, embed_dim: int = 768, stride: int = 1) -> None:
         super().__init__()
         self.proj = nn.Sequential(nn.Conv2d(in_chans, embed_dim, 3, stride, padding=1, groups=embed_dim))
         self.stride = stride
 
-    def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
-        if size is not None:
-            return self.forward(x.unflatten(1, size)).flatten(1, 2)
+    def on_map(self, x: Tensor) -> Tensor:
         encoding = self.proj(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
         return x + encoding if self.stride == 1 else encoding
 
@@ -190,13 +136,9 @@ class Twins(ImageModel):
         img_size: Side, or (height, width), in pixels; images may have other sizes.
         patch_size: Side of the first patches; those between stages are 2 x 2.
         global_pool: "avg", or "" for none.
-        embed_dims, num_heads, mlp_ratios, depths: Of each stage: channels, heads, hidden channels of the MLPs per
-            channel, blocks.
-        sr_ratios: How many times smaller the map of keys is, in each stage.
+        embed_dims, num_heads, mlp_ratios, depths, sr_ratios: Of each stage: channels, heads, hidden channels of the
+            MLPs per channel, blocks, and how many times smaller the map of keys is.
         wss: Side of the windows that every second block, from the first, attends in; 1 or None for the whole map.
-        pos_drop_rate: Dropout of the patches of each stage.
-        proj_drop_rate, attn_drop_rate: Dropout in the blocks.
-        norm_layer: Norm of the blocks and of the final features.
 
     Raises:
         ValueError: Patches do not divide the image, or heads the channels; not a number a stage; unknown pooling.
@@ -206,6 +148,7 @@ class Twins(ImageModel):
     tap_norm: ClassVar[str] = "last"
     default_out_indices: ClassVar[Indices] = 4
     pools: ClassVar[tuple[str, ...]] = ("avg", "")
+    inits: ClassVar[Inits] = {nn.Linear: init_trunc_normal, nn.Conv2d: init_fan_out}
 
     def __init__(
         self, img_size: int | tuple[int, int] = 224, patch_size: int = 4, in_chans: int = 3, num_classes: int = 1000,
@@ -224,8 +167,7 @@ class Twins(ImageModel):
         self.img_size, stride = to_2tuple(img_size), patch_size * 2 ** (len(depths) - 1)
         if any(side % stride for side in self.img_size):
             raise ValueError(f"img_size {self.img_size} is not a multiple of {stride}, the stride of the last stage")
-        self.num_classes, self.in_chans = num_classes, in_chans
-        self.num_features = self.head_hidden_size = embed_dims[-1]
+        self.in_chans = in_chans
         self.patch_embeds, self.pos_drops, self.blocks = (nn.ModuleList() for _ in range(3))
         self.pos_block = nn.ModuleList(PosConv(dim, dim) for dim in embed_dims)
 
@@ -244,11 +186,8 @@ class Twins(ImageModel):
             names = ["to_map", f"patch_embeds.{i}", f"pos_drops.{i}", blocks[0], f"pos_block.{i}", *blocks[1:]]
             steps += [*map(Step, names[:-1]), Step(names[-1], dim, patch_size * 2**i, module=f"block.{i}")]
         self.flow = Flow(stem=steps[1:3], stages=steps[3:], tail=[Step("norm"), Step("to_tokens")])
-        self.norm = norm(self.num_features)
-        self.set_global_pool(global_pool)
-        self.head_drop = nn.Dropout(drop_rate)
-        self.head = self.make_classifier(num_classes)
-        self.init_weights()
+        self.norm = norm(embed_dims[-1])
+        self.add_classifier(embed_dims[-1], num_classes, global_pool, nn.Dropout(drop_rate))
 
     def to_map(self, x: Tensor) -> Tensor:
         return x.permute(0, 3, 1, 2)
@@ -258,9 +197,6 @@ class Twins(ImageModel):
 
     early_features = to_map  # which is what timm gives
 
-    def pool(self, x: Tensor) -> Tensor:
-        return x.mean(dim=1) if self.global_pool else x
-
     def no_weight_decay(self) -> set[str]:
         return {"pos_block.*"}
 
@@ -268,13 +204,6 @@ class Twins(ImageModel):
         of_stages = r"^(?:blocks|patch_embeds|pos_block)\.(\d+)"
         blocks = [(of_stages, None)] if coarse else [(r"^blocks\.(\d+)\.(\d+)", None), (of_stages, (0,))]
         return dict(stem=r"^patch_embeds\.0", blocks=[*blocks, (r"^norm", (99999,))])
-
-    def init_module(self, name: str, module: nn.Module) -> None:
-        super().init_module(name, module)
-        init_vit_module(name, module)
-        if isinstance(module, nn.Conv2d) and module.bias is not None:
-            fan_out_normal_(module.weight, module.groups)
-            nn.init.zeros_(module.bias)
 
 
 _PCPVT = dict(embed_dims=(64, 128, 320, 512), num_heads=(1, 2, 5, 8), mlp_ratios=(8, 8, 4, 4))

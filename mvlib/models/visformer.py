@@ -6,18 +6,17 @@ Chen et al., "Visformer: The Vision-friendly Transformer", 2021, arXiv:2104.1253
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partialmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from ..layers.attention2d import Attention2d
-from ..layers.drop import DropPath, drop_path_rates
-from ..layers.helpers import placeable, to_2tuple
+from ..layers import Attention2d, DropPath, Module, PatchEmbed, drop_path_rates, placeable, to_2tuple
 from ..layers.norm import LayerNorm2d, NormLayer, get_norm_layer
-from ..layers.patch_embed import PatchEmbed
+from ..layers.weight_init import init_kaiming, init_trunc_normal
 from ..registry import register_model
-from .base import Flow, ImageModel, KeyMap, StateDict, Step
+from .base import Flow, ImageModel, Inits, KeyMap, Step
 
 if TYPE_CHECKING:
     from ._variants.visformer import *
@@ -25,13 +24,12 @@ if TYPE_CHECKING:
 __all__ = ["Visformer"]
 
 
-class SpatialMlp(nn.Module):
+class SpatialMlp(Module):
     """1x1 convolutions around an activation, or, for `spatial_conv`, around a grouped 3x3 one, with its own widths.
 
     Shapes: (B, in_features, H, W) -> (B, out_features, H, W); as many unless given.
     """
 
-    @placeable
     def __init__(
         self, in_features: int, hidden_features: int | None = None, out_features: int | None = None,
         act_layer: Callable[[], nn.Module] = nn.GELU, drop: float | tuple[float, float] = 0.0, group: int = 8,
@@ -69,10 +67,9 @@ class Attention(Attention2d):
         self.proj = nn.Conv2d(width, dim, 1, bias=False)
 
 
-class Block(nn.Module):
+class Block(Module):
     """Attention, unless it is disabled, and MLP, each with norm and residual. Shapes: (B, dim, H, W) -> same."""
 
-    @placeable
     def __init__(
         self, dim: int, num_heads: int, head_dim_ratio: float = 1.0, mlp_ratio: float = 4.0, proj_drop: float = 0.0,
         attn_drop: float = 0.0, drop_path: float = 0.0, act_layer: Callable[[], nn.Module] = nn.GELU,
@@ -99,19 +96,12 @@ class Visformer(ImageModel):
     Shapes: (B, in_chans, *img_size) -> (B, num_classes); the features have a stride of `2 * patch_size`.
 
     Args:
-        img_size: Side, or (height, width), in pixels.
         patch_size: Stride of the second stage.
         init_channels: Channels of the stem's 7x7 convolution; None for no stem.
         embed_dim: Channels of the second stage; the first has half, the third twice as many.
         depth: Blocks, in all or of each stage.
-        num_heads: Attention heads.
-        mlp_ratio: Hidden channels of the MLPs per channel, unless they have a 3x3 convolution.
-        pos_drop_rate: Dropout behind the positions.
-        proj_drop_rate, attn_drop_rate: Dropout in the blocks.
-        norm_layer: Norm of the blocks, by name or class.
-        attn_stage: Three digits: which stages have attention.
+        attn_stage, spatial_conv: Three digits: which stages have attention, and which have MLPs with a 3x3 convolution.
         use_pos_embed: Whether positions are learned.
-        spatial_conv: Three digits: which stages' MLPs have a 3x3 convolution.
         vit_stem: Patches as in a ViT, and one width and stride for all stages.
         group: Groups of the 3x3 convolutions.
         global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
@@ -123,10 +113,7 @@ class Visformer(ImageModel):
     """
 
     tap_norm: ClassVar[str] = "last"
-
-    pos_embed1: nn.Parameter
-    pos_embed2: nn.Parameter
-    pos_embed3: nn.Parameter
+    inits: ClassVar[Inits] = {(nn.Linear, nn.Conv2d): init_trunc_normal}
 
     def __init__(
         self, img_size: int | tuple[int, int] = 224, patch_size: int = 16, in_chans: int = 3, num_classes: int = 1000,
@@ -144,7 +131,7 @@ class Visformer(ImageModel):
         if len(depths) != 3:
             raise ValueError(f"depth is one number or one for each of the 3 stages, not {depth}")
         norm = get_norm_layer(norm_layer)
-        self.num_classes, self.in_chans, self.img_size = num_classes, in_chans, to_2tuple(img_size)
+        self.in_chans, self.img_size = in_chans, to_2tuple(img_size)
         self.embed_dim, self.conv_init = embed_dim, conv_init
         self.flow = Flow(stem=[], stages=[])
         size: Any = self.img_size
@@ -176,22 +163,16 @@ class Visformer(ImageModel):
                       spatial_conv=spatial_conv[i] == "1")
                 for rate in rates)))
             self.flow.stages.append(Step(f"stage{i + 1}", dim, reduction))
-        self.num_features = chs
         self.norm = norm(chs)
         self.flow.tail = [Step("norm")]
-        self.set_global_pool(global_pool)
-        self.head_drop = nn.Dropout(drop_rate)
-        self.head = self.make_classifier(num_classes)
-        self.init_weights()
+        self.add_classifier(chs, num_classes, global_pool, nn.Dropout(drop_rate))
 
-    def add_positions1(self, x: Tensor) -> Tensor:
-        return self.pos_drop(x + self.pos_embed1)
+    def add_positions(self, stage: int, x: Tensor) -> Tensor:
+        return self.pos_drop(x + getattr(self, f"pos_embed{stage}"))
 
-    def add_positions2(self, x: Tensor) -> Tensor:
-        return self.pos_drop(x + self.pos_embed2)
-
-    def add_positions3(self, x: Tensor) -> Tensor:
-        return self.pos_drop(x + self.pos_embed3)
+    add_positions1 = partialmethod(add_positions, 1)
+    add_positions2 = partialmethod(add_positions, 2)
+    add_positions3 = partialmethod(add_positions, 3)
 
     def _remove_module(self, path: str) -> None:
         super()._remove_module(path)
@@ -209,13 +190,8 @@ class Visformer(ImageModel):
 
     def init_module(self, name: str, module: nn.Module) -> None:
         super().init_module(name, module)
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            if isinstance(module, nn.Conv2d) and self.conv_init:
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            else:
-                nn.init.trunc_normal_(module.weight, std=0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+        if self.conv_init and isinstance(module, nn.Conv2d):
+            init_kaiming(module)
 
 
 _PUBLISHED = dict(depth=(7, 4, 4), attn_stage="011", spatial_conv="100", norm_layer=nn.BatchNorm2d, conv_init=True,
@@ -226,11 +202,5 @@ register_model.variants(__name__, Visformer, {
     "visformer_small": _PUBLISHED,
 })
 
-
-def _from_authors(state_dict: StateDict, model: nn.Module) -> StateDict:
-    """Their norms are modules within modules."""
-    return {key.replace(".bn.", ".").replace(".ln.", "."): value for key, value in state_dict.items()}
-
-
-Visformer.key_maps = (
-    KeyMap("authors", lambda keys: "norm.bn.weight" in keys or "norm.ln.weight" in keys, _from_authors),)
+Visformer.key_maps = tuple(  # the authors' norms are modules within modules
+    KeyMap.renaming("authors", f"norm.{norm}.weight", (r"\.(?:bn|ln)\.", ".")) for norm in ("bn", "ln"))

@@ -8,7 +8,7 @@ no stochastic depth.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,19 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers import attention
-from ..layers.activations import ActLayer
-from ..layers.attention import attend
-from ..layers.drop import DropPath
-from ..layers.helpers import placeable, to_2tuple, to_ntuple
-from ..layers.mlp import Mlp
+from ..layers import ActLayer, HeadsAttention, Mlp, PreNormBlock, init_trunc_normal, resample_grid, run_blocks
+from ..layers.helpers import Module, to_2tuple, to_ntuple
 from ..layers.norm import NormLayer, get_norm_layer
-from ..layers.pos_embed import resample_grid
-from ..layers.stage import run_blocks
-from ..layers.weight_init import init_trunc_normal
 from ..registry import register_model
 from .base import Flow, ImageModel, Indices, Inits, StateDict, Step
-from .vision_transformer import Block
 
 if TYPE_CHECKING:
     from ._variants.volo import *
@@ -38,14 +30,13 @@ __all__ = ["VOLO"]
 Layer = Callable[..., nn.Module]
 
 
-class OutlookAttention(nn.Module):
+class OutlookAttention(Module):
     """Each position weighs the pairs of positions in its window; windows add up where they overlap.
 
     Weights are a linear function of a window's centre alone, or of a mean for a `stride` above 1; keys `v`, `attn`,
     `proj`. Shapes: (B, H, W, dim) -> same.
     """
 
-    @placeable
     def __init__(
         self, dim: int, num_heads: int, kernel_size: int = 3, padding: int = 1, stride: int = 1,
         qkv_bias: bool = False, attn_drop: float = 0.0, proj_drop: float = 0.0,
@@ -53,8 +44,7 @@ class OutlookAttention(nn.Module):
         super().__init__()
         self.num_heads, self.scale = num_heads, (dim // num_heads) ** -0.5
         self.kernel_size, self.padding, self.stride = kernel_size, padding, stride
-        self.v = nn.Linear(dim, dim, bias=qkv_bias)
-        self.attn = nn.Linear(dim, num_heads * kernel_size**4)
+        self.v, self.attn = nn.Linear(dim, dim, bias=qkv_bias), nn.Linear(dim, num_heads * kernel_size**4)
         self.proj = nn.Linear(dim, dim)
         self.attn_drop, self.proj_drop = nn.Dropout(attn_drop), nn.Dropout(proj_drop)
         self.unfold = nn.Unfold(kernel_size, padding=padding, stride=stride)
@@ -71,108 +61,70 @@ class OutlookAttention(nn.Module):
         return self.proj_drop(self.proj(mixed.permute(0, 2, 3, 1)))
 
 
-class Attention(attention.Attention):
-    """Self-attention of all positions of a map; `others` are the general one's. Shapes: (B, H, W, dim) -> same."""
+class Attention(HeadsAttention):
+    """Self-attention of all positions of a map. Shapes: (B, H, W, dim) -> same."""
 
-    @placeable
-    def __init__(
-        self, dim: int, num_heads: int = 8, qkv_bias: bool = False, attn_drop: float = 0.0, proj_drop: float = 0.0,
-        **others: Any,
-    ) -> None:
-        super().__init__(dim, num_heads, qkv_bias=qkv_bias, attn_drop=attn_drop, proj_drop=proj_drop, **others)
-
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # nothing is masked
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         return super().forward(x.flatten(1, 2)).view_as(x)
 
 
-class Transformer(Block):
+class Transformer(PreNormBlock):
     """A vision transformer's block, on a map. Shapes: (B, H, W, dim) -> same."""
 
-    @placeable
     def __init__(
         self, dim: int, num_heads: int, mlp_ratio: float = 4.0, qkv_bias: bool = False, attn_drop: float = 0.0,
-        drop_path: float = 0.0, act_layer: ActLayer = nn.GELU, norm_layer: NormLayer = nn.LayerNorm,
+        drop_path: float = 0.0, act_layer: ActLayer = nn.GELU, norm_layer: Layer = nn.LayerNorm,
     ) -> None:
-        super().__init__(
-            dim, num_heads, mlp_ratio, qkv_bias, attn_drop=attn_drop, drop_path=drop_path, act_layer=act_layer,
-            norm_layer=norm_layer, attn_layer=Attention)
+        super().__init__(dim, Attention(dim, num_heads, qkv_bias, attn_drop),
+                         Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer), norm_layer, drop_path)
 
 
-class Outlooker(nn.Module):
+class Outlooker(PreNormBlock):
     """Outlook attention and an MLP, each behind a norm and beside a shortcut. Shapes: (B, H, W, dim) -> same."""
 
-    @placeable
     def __init__(
         self, dim: int, kernel_size: int, padding: int, stride: int = 1, num_heads: int = 1, mlp_ratio: float = 3.0,
         attn_drop: float = 0.0, drop_path: float = 0.0, act_layer: Layer = nn.GELU, norm_layer: Layer = nn.LayerNorm,
         qkv_bias: bool = False,
     ) -> None:
-        super().__init__()
-        self.norm1 = norm_layer(dim)
-        self.attn = OutlookAttention(dim, num_heads, kernel_size, padding, stride, qkv_bias, attn_drop)
-        self.norm2 = norm_layer(dim)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer)
-        self.drop_path1, self.drop_path2 = DropPath(drop_path), DropPath(drop_path)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path1(self.attn(self.norm1(x)))
-        return x + self.drop_path2(self.mlp(self.norm2(x)))
+        super().__init__(dim, OutlookAttention(dim, num_heads, kernel_size, padding, stride, qkv_bias, attn_drop),
+                         Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer), norm_layer, drop_path)
 
 
-class ClassAttention(nn.Module):
-    """The class token attends to all tokens; keys `kv`, `q`, `proj`. Shapes: (B, N, dim) -> (B, 1, dim).
+class ClassAttention(HeadsAttention):
+    """The class token attends to all tokens; keys `kv`, `q`, `proj`. Shapes: (B, N, dim) -> (B, 1, dim)."""
 
-    `head_dim` are the channels of a head; `dim` / `num_heads` unless given.
-    """
+    inputs: ClassVar[Mapping[str, int]] = {"kv": 2, "q": 1}
 
-    @placeable
     def __init__(
         self, dim: int, num_heads: int = 8, head_dim: int | None = None, qkv_bias: bool = False,
         attn_drop: float = 0.0, proj_drop: float = 0.0,
     ) -> None:
-        super().__init__()
-        self.num_heads, self.head_dim = num_heads, dim // num_heads if head_dim is None else head_dim
-        self.scale, width = self.head_dim ** -0.5, self.head_dim * num_heads
-        self.kv = nn.Linear(dim, 2 * width, bias=qkv_bias)
-        self.q = nn.Linear(dim, width, bias=qkv_bias)
-        self.proj = nn.Linear(width, dim)
-        self.attn_drop, self.proj_drop = nn.Dropout(attn_drop), nn.Dropout(proj_drop)
+        super().__init__(dim, num_heads, qkv_bias, attn_drop, proj_drop, head_dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        k, v = self.kv(x).unflatten(2, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        q = self.q(x[:, :1]).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
-        x = attend(q, k, v, False, self.attn_drop, scale=self.scale)
-        return self.proj_drop(self.proj(x.transpose(1, 2).flatten(2)))
+    def project(self, x: Tensor) -> tuple[Tensor, ...]:
+        return *self.split_heads(self.q(x[:, :1])), *self.split_heads(self.kv(x), 2)
 
 
-class ClassBlock(nn.Module):
+class ClassBlock(PreNormBlock):
     """Class attention and an MLP of the class token; other tokens stay. Shapes: (B, N, dim) -> same."""
 
-    @placeable
     def __init__(
         self, dim: int, num_heads: int, head_dim: int | None = None, mlp_ratio: float = 4.0, qkv_bias: bool = False,
         drop: float = 0.0, attn_drop: float = 0.0, drop_path: float = 0.0, act_layer: Layer = nn.GELU,
         norm_layer: Layer = nn.LayerNorm,
     ) -> None:
-        super().__init__()
-        self.norm1 = norm_layer(dim)
-        self.attn = ClassAttention(dim, num_heads, head_dim, qkv_bias, attn_drop, drop)
-        self.norm2 = norm_layer(dim)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=drop)
-        self.drop_path1, self.drop_path2 = DropPath(drop_path), DropPath(drop_path)
+        super().__init__(dim, ClassAttention(dim, num_heads, head_dim, qkv_bias, attn_drop, drop),
+                         Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=drop), norm_layer, drop_path)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         token = x[:, :1] + self.drop_path1(self.attn(self.norm1(x)))
         token = token + self.drop_path2(self.mlp(self.norm2(token)))
         return torch.cat((token, x[:, 1:]), dim=1)
 
 
 def get_block(block_type: str, **kwargs: Any) -> nn.Module:
-    """A block of class attention: "ca", the one type there is, with `ClassBlock`'s arguments.
-
-    Raises:
-        ValueError: The type is another.
-    """
+    """A block of class attention with `ClassBlock`'s arguments; raises ValueError for any type but "ca"."""
     if block_type != "ca":
         raise ValueError(f"unknown block_type '{block_type}'; known: ca")
     return ClassBlock(**kwargs)
@@ -191,18 +143,13 @@ def rand_bbox(size: Sequence[int], lam: Tensor, scale: int = 1) -> tuple[int, in
     return int(first[0]), int(first[1]), int(end[0]), int(end[1])
 
 
-class PatchEmbed(nn.Module):
-    """Three convolutions of `stem_stride`, then one of patches; keys `conv`, `proj`.
+class PatchEmbed(Module):
+    """Three convolutions of `stem_stride`, then one of patches with sides of 4, 8 or 16; keys `conv`, `proj`.
 
-    Shapes: (B, in_chans, H, W) -> (B, embed_dim, H / patch_size, W / patch_size).
-
-    Without `stem_conv`, the input has `hidden_dim` channels, and is `stem_stride` smaller.
-
-    Raises:
-        ValueError: The patch size is not 4, 8 or 16.
+    Shapes: (B, in_chans, H, W) -> (B, embed_dim, H / patch_size, W / patch_size). Without `stem_conv`, the input has
+    `hidden_dim` channels, and is `stem_stride` smaller.
     """
 
-    @placeable
     def __init__(
         self, img_size: int | tuple[int, int] = 224, stem_conv: bool = False, stem_stride: int = 1,
         patch_size: int = 8, in_chans: int = 3, hidden_dim: int = 64, embed_dim: int = 384,
@@ -226,10 +173,9 @@ class PatchEmbed(nn.Module):
         return self.proj(x if self.conv is None else self.conv(x))
 
 
-class Downsample(nn.Module):
+class Downsample(Module):
     """Patches of a map to vectors; key `proj`. Shapes: (B, H, W, in) -> (B, H / patch_size, W / patch_size, out)."""
 
-    @placeable
     def __init__(self, in_embed_dim: int, out_embed_dim: int, patch_size: int = 2) -> None:
         super().__init__()
         self.proj = nn.Conv2d(in_embed_dim, out_embed_dim, patch_size, patch_size)
@@ -276,19 +222,13 @@ class VOLO(ImageModel):
     (B, num_classes); features (B, 1 + N, embed_dims[-1]), taps without class token.
 
     Args:
-        layers: Blocks of each stage.
-        img_size: Side, or (height, width), in pixels; it determines the position embedding.
-        in_chans, num_classes, norm_layer: As of every model.
+        layers, embed_dims, num_heads, mlp_ratio: Of each stage: blocks, channels, heads, hidden channels of the MLPs
+            per channel; the last may be one number.
         global_pool: "token" (the first token: the class token, where there is one), "avg" (of all tokens), or "" for
             none, and then without the patches' classifier.
         patch_size: Side of a patch: 4, 8 or 16.
         stem_hidden_dim: Channels of the stem's convolutions.
-        embed_dims, num_heads, mlp_ratio: Of each stage: channels, heads, hidden channels of the MLPs per channel; the
-            last may be one number.
-        downsamples: Which stages end with a downsampling by 2.
-        outlook_attention: Which stages are of outlookers.
-        qkv_bias: Whether projections to queries, keys and values have one.
-        drop_rate, pos_drop_rate, attn_drop_rate: Dropout before the classifiers, of positions, of attention.
+        downsamples, outlook_attention: Which stages end with a downsampling by 2, and which are of outlookers.
         drop_path_rate: Stochastic depth of the last transformer; it grows linearly with depth. Outlookers have none.
         post_layers: Types of the blocks of class attention; None for none, and no class token.
         use_aux_head: Whether there is the patches' classifier.
@@ -356,8 +296,7 @@ class VOLO(ImageModel):
         self.norm = norm(dim)
         self.check_pool(global_pool)
         self.global_pool = global_pool
-        self.head_drop = nn.Dropout(drop_rate)
-        self.head = self.make_classifier(num_classes)
+        self.head_drop, self.head = nn.Dropout(drop_rate), self.make_classifier(num_classes)
         self.init_weights()
 
     def _append(self, module: nn.Module, chs: int | None = None, reduction: int | None = None) -> None:
@@ -396,11 +335,6 @@ class VOLO(ImageModel):
             self.norm = norm
             self.flow.tail = [Step("attend_to_class"), Step("norm")]
         return taken
-
-    def pool(self, x: Tensor) -> Tensor:
-        if self.global_pool == "avg":
-            return x.mean(dim=1)
-        return x[:, 0] if self.global_pool else x
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         pooled, x = self.head_drop(self.pool(x)), self.head_drop(x)
@@ -491,13 +425,12 @@ def _swap(x: Tensor, box: Sequence[int]) -> Tensor:
 _D1 = dict(layers=(4, 4, 8, 2), embed_dims=(192, 384, 384, 384), num_heads=(6, 12, 12, 12))
 _D2 = dict(layers=(6, 4, 10, 4), embed_dims=(256, 512, 512, 512), num_heads=(8, 16, 16, 16))
 _D3 = dict(_D2, layers=(8, 8, 16, 4))
-_D4 = dict(layers=(8, 8, 16, 4), embed_dims=(384, 768, 768, 768), num_heads=(12, 16, 16, 16))
+_D4 = dict(_D3, embed_dims=(384, 768, 768, 768), num_heads=(12, 16, 16, 16))
 _D5 = dict(_D4, layers=(12, 12, 20, 4), mlp_ratio=4.0, stem_hidden_dim=128)
 
 register_model.variants(__name__, VOLO, {
-    "volo_d1_224": _D1, "volo_d1_384": (_D1, dict(img_size=384)),
-    "volo_d2_224": _D2, "volo_d2_384": (_D2, dict(img_size=384)),
-    "volo_d3_224": _D3, "volo_d3_448": (_D3, dict(img_size=448)),
-    "volo_d4_224": _D4, "volo_d4_448": (_D4, dict(img_size=448)),
-    "volo_d5_224": _D5, "volo_d5_448": (_D5, dict(img_size=448)), "volo_d5_512": (_D5, dict(img_size=512)),
+    f"volo_{name}_{side}": row if side == 224 else (row, dict(img_size=side))
+    for name, row, *sides in (("d1", _D1, 384), ("d2", _D2, 384), ("d3", _D3, 448), ("d4", _D4, 448),
+                              ("d5", _D5, 448, 512))
+    for side in (224, *sides)
 })

@@ -14,16 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers.activations import ActLayer, get_act_layer
-from ..layers.drop import DropPath
-from ..layers.helpers import Module, placeable, to_2tuple
-from ..layers.mlp import Mlp
+from ..layers import ActLayer, DropPath, HeadsAttention, Mlp, Module, PreNormBlock, get_act_layer, run_blocks, to_2tuple
 from ..layers.norm import LayerNorm, NormLayer, get_norm_layer
-from ..layers.stage import run_blocks
-from ..layers.weight_init import init_trunc_normal
 from ..registry import register_model
-from .base import Flow, ImageModel, Indices, Inits, KeyMap, StateDict, Step
+from .base import KeyMap, StateDict, Step
 from .cait import ClassAttn
+from .tokens import SequenceModel
 
 if TYPE_CHECKING:
     from ._variants.xcit import *
@@ -50,18 +46,12 @@ def _fourier_angles(like: Tensor, rows: int, columns: int, hidden_dim: int, temp
     return maps.permute(2, 0, 1)[None].to(like.dtype)
 
 
-class PositionalEncodingFourier(nn.Module):
-    """Sines and cosines of rows and columns, projected.
+class PositionalEncodingFourier(Module):
+    """Sines and cosines of rows and columns, projected. Shapes: sizes of batch and grid, B, H, W -> (B, dim, H, W).
 
-    Shapes: sizes of the batch and of the grid, B, H, W -> (B, dim, H, W).
-
-    Args:
-        hidden_dim: Frequencies of rows, and of columns, before the projection.
-        dim: Channels of a token.
-        temperature: Ratio of the highest frequency to the lowest.
+    There are `hidden_dim` frequencies of rows, and of columns; `temperature` is the ratio of the highest to the lowest.
     """
 
-    @placeable
     def __init__(self, hidden_dim: int = 32, dim: int = 768, temperature: float = 10000.0) -> None:
         super().__init__()
         self.hidden_dim, self.dim, self.temperature = hidden_dim, dim, temperature
@@ -77,18 +67,17 @@ class PositionalEncodingFourier(nn.Module):
 def conv3x3(in_planes: int, out_planes: int, stride: int = 1, device: Any = None, dtype: Any = None) -> nn.Sequential:
     """A 3x3 convolution and its batch norm."""
     place = {"device": device, "dtype": dtype}
-    conv = nn.Conv2d(in_planes, out_planes, 3, stride=stride, padding=1, bias=False, **place)
-    return nn.Sequential(conv, nn.BatchNorm2d(out_planes, **place))
+    return nn.Sequential(
+        nn.Conv2d(in_planes, out_planes, 3, stride, padding=1, bias=False, **place),
+        nn.BatchNorm2d(out_planes, **place))
 
 
-class ConvPatchEmbed(nn.Module):
-    """Strided 3x3 convolutions. Shapes: (B, C, H, W) -> (B, rows * columns, embed_dim), and (rows, columns).
+class ConvPatchEmbed(Module):
+    """Strided 3x3 convolutions, for patches of 8 or 16 pixels.
 
-    Raises:
-        ValueError: The patch size is neither 8 nor 16.
+    Shapes: (B, C, H, W) -> (B, rows * columns, embed_dim), and (rows, columns).
     """
 
-    @placeable
     def __init__(
         self, img_size: int | Grid = 224, patch_size: int = 16, in_chans: int = 3, embed_dim: int = 768,
         act_layer: Layer = nn.GELU,
@@ -108,13 +97,9 @@ class ConvPatchEmbed(nn.Module):
         return x.flatten(2).transpose(1, 2), (x.shape[2], x.shape[3])
 
 
-class LPI(nn.Module):
-    """Two depthwise convolutions over the tokens' grid of H rows and W columns.
+class LPI(Module):
+    """Two depthwise convolutions over the tokens' grid. Shapes: (B, N, in_features), H, W -> (B, N, out_features)."""
 
-    Shapes: (B, N, in_features), H, W -> (B, N, out_features).
-    """
-
-    @placeable
     def __init__(
         self, in_features: int, out_features: int | None = None, act_layer: Layer = nn.GELU, kernel_size: int = 3
     ) -> None:
@@ -130,39 +115,27 @@ class LPI(nn.Module):
         return self.conv2(self.bn(self.act(self.conv1(x)))).flatten(2).transpose(1, 2)
 
 
-class XCA(Module):
+class XCA(HeadsAttention):
     """Attention of channels to channels within a head, over normalised tokens. Shapes: (B, N, dim) -> same."""
 
-    @placeable
-    def __init__(
-        self, dim: int, num_heads: int = 8, qkv_bias: bool = False, attn_drop: float = 0.0, proj_drop: float = 0.0
-    ) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.temperature = nn.Parameter(torch.empty(num_heads, 1, 1))
-        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
-        self.attn_drop = nn.Dropout(attn_drop)
-        self.proj = nn.Linear(dim, dim)
-        self.proj_drop = nn.Dropout(proj_drop)
+    def add_parts(self) -> None:
+        self.temperature = nn.Parameter(torch.empty(self.num_heads, 1, 1))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         nn.init.ones_(self.temperature)
 
-    def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 4, 1).unbind(0)
-        attn = (F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).transpose(-2, -1)) * self.temperature
-        x = self.attn_drop(attn.softmax(dim=-1)) @ v
-        return self.proj_drop(self.proj(x.permute(0, 3, 1, 2).flatten(2)))
+    def mix(self, q: Tensor, k: Tensor, v: Tensor, *shared: Any) -> Tensor:
+        attn = F.normalize(q, dim=2).transpose(2, 3) @ F.normalize(k, dim=2) * self.temperature
+        return (self.attn_drop(attn.softmax(dim=-1)) @ v.transpose(2, 3)).transpose(2, 3)
 
 
-class XCABlock(nn.Module):
+class XCABlock(Module):
     """Attention among channels, local interaction, MLP, each with norm, scale and residual.
 
     Shapes: (B, N, dim), rows, columns -> (B, N, dim). `eta` is the initial scale.
     """
 
-    @placeable
     def __init__(
         self, dim: int, num_heads: int, mlp_ratio: float = 4.0, qkv_bias: bool = False, proj_drop: float = 0.0,
         attn_drop: float = 0.0, drop_path: float = 0.0, act_layer: Layer = nn.GELU, norm_layer: Layer = nn.LayerNorm,
@@ -170,15 +143,11 @@ class XCABlock(nn.Module):
     ) -> None:
         super().__init__()
         self.eta = eta
-        self.norm1 = norm_layer(dim)
-        self.attn = XCA(dim, num_heads, qkv_bias, attn_drop, proj_drop)
-        self.drop_path1 = _make_drop_path(drop_path)
-        self.norm3 = norm_layer(dim)
-        self.local_mp = LPI(dim, act_layer=act_layer)
-        self.drop_path3 = _make_drop_path(drop_path)
+        self.norm1, self.attn = norm_layer(dim), XCA(dim, num_heads, qkv_bias, attn_drop, proj_drop)
+        self.norm3, self.local_mp = norm_layer(dim), LPI(dim, act_layer=act_layer)
         self.norm2 = norm_layer(dim)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop)
-        self.drop_path2 = _make_drop_path(drop_path)
+        self.drop_path1, self.drop_path3, self.drop_path2 = (DropPath(drop_path) for _ in range(3))
         self.gamma1, self.gamma3, self.gamma2 = (nn.Parameter(torch.empty(dim)) for _ in range(3))
         self.reset_parameters()
 
@@ -192,30 +161,20 @@ class XCABlock(nn.Module):
         return x + self.drop_path2(self.gamma2 * self.mlp(self.norm2(x)))
 
 
-def _make_drop_path(rate: float) -> nn.Module:
-    return DropPath(rate) if rate > 0.0 else nn.Identity()
-
-
-class ClassAttentionBlock(nn.Module):
+class ClassAttentionBlock(PreNormBlock):
     """Attention of the class token to all tokens, and an MLP on it. Shapes: (B, 1 + N, dim) -> same.
 
     Arguments as `XCABlock`'s, but that `eta` None is for no scale; `tokens_norm`: the second norm is of all tokens.
     """
 
-    @placeable
     def __init__(
         self, dim: int, num_heads: int, mlp_ratio: float = 4.0, qkv_bias: bool = False, proj_drop: float = 0.0,
         attn_drop: float = 0.0, drop_path: float = 0.0, act_layer: Layer = nn.GELU, norm_layer: Layer = nn.LayerNorm,
         eta: float | None = 1.0, tokens_norm: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(dim, ClassAttn(dim, num_heads, qkv_bias, attn_drop, proj_drop),
+                         Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop), norm_layer, drop_path)
         self.eta, self.tokens_norm = eta, tokens_norm
-        self.norm1 = norm_layer(dim)
-        self.attn = ClassAttn(dim, num_heads, qkv_bias, attn_drop, proj_drop)
-        self.drop_path1 = _make_drop_path(drop_path)
-        self.norm2 = norm_layer(dim)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=proj_drop)
-        self.drop_path2 = _make_drop_path(drop_path)
         self.gamma1, self.gamma2 = (1.0 if eta is None else nn.Parameter(torch.empty(dim)) for _ in range(2))
         self.reset_parameters()
 
@@ -223,31 +182,23 @@ class ClassAttentionBlock(nn.Module):
         for gamma in self.parameters(recurse=False):
             nn.init.constant_(gamma, self.eta or 0.0)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         normed = self.norm1(x)
         x = x + self.drop_path1(self.gamma1 * torch.cat((self.attn(normed), normed[:, 1:]), dim=1))
         x = self.norm2(x) if self.tokens_norm else torch.cat((self.norm2(x[:, :1]), x[:, 1:]), dim=1)
         return x + self.drop_path2(torch.cat((self.gamma2 * self.mlp(x[:, :1]), x[:, 1:]), dim=1))
 
 
-class XCiT(ImageModel):
+class XCiT(SequenceModel):
     """Patches, blocks that mix channels, then blocks in which a class token reads the patches.
 
     Shapes: (B, in_chans, H, W) -> (B, num_classes); features (B, 1 + N, embed_dim), taps without class token.
 
     Args:
-        img_size: Side, or (height, width), in pixels; nothing depends on it, images may have any size.
+        img_size: Side, or (height, width); nothing depends on it, images may have any size.
         patch_size: Side of a patch: 8 or 16.
         global_pool: "token" (the class token), "avg" (over patches), or "" for none.
-        embed_dim: Channels of a token.
-        depth: Number of blocks.
-        num_heads: Attention heads.
-        mlp_ratio: Hidden channels of the MLPs per channel.
-        qkv_bias: Whether projections to queries, keys and values have a bias.
-        pos_drop_rate: Dropout behind the position encoding.
-        proj_drop_rate, attn_drop_rate: Dropout in the blocks.
         drop_path_rate: Stochastic depth, the same in all blocks.
-        act_layer, norm_layer: What the blocks are made of.
         cls_attn_layers: Blocks with a class token.
         use_pos_embed: Whether positions are encoded.
         eta: Initial layer scale.
@@ -257,12 +208,12 @@ class XCiT(ImageModel):
         ValueError: The patch size or the pooling is unknown.
     """
 
-    tap_layout: ClassVar[str] = "NLC"
     tap_prefix: ClassVar[bool] = False
-    default_out_indices: ClassVar[Indices] = 3
-    tap_norm: ClassVar[str] = "all"
     pools: ClassVar[tuple[str, ...]] = ("", "avg", "token")
-    inits: ClassVar[Inits] = {nn.Linear: init_trunc_normal}
+    fc_norm_name: ClassVar[str] = ""
+    num_prefix_tokens: int = 1
+    has_class_token: bool = True
+    shared = ("rows", "columns")
 
     def __init__(
         self, img_size: int | Grid = 224, patch_size: int = 16, in_chans: int = 3, num_classes: int = 1000,
@@ -274,29 +225,25 @@ class XCiT(ImageModel):
     ) -> None:
         super().__init__()
         act, norm = get_act_layer(act_layer) or nn.GELU, get_norm_layer(norm_layer) or LayerNorm
-        self.num_classes, self.in_chans, self.img_size = num_classes, in_chans, to_2tuple(img_size)
+        self.in_chans, self.img_size = in_chans, to_2tuple(img_size)
         self.num_features = self.head_hidden_size = self.embed_dim = embed_dim
-        self.num_prefix_tokens = 1
         self.patch_embed = ConvPatchEmbed(self.img_size, patch_size, in_chans, embed_dim, act)
         self.cls_token = nn.Parameter(torch.empty(1, 1, embed_dim))
         self.pos_embed = PositionalEncodingFourier(dim=embed_dim) if use_pos_embed else None
         self.pos_drop = nn.Dropout(pos_drop_rate)
         common: dict[str, Any] = dict(
             dim=embed_dim, num_heads=num_heads, mlp_ratio=mlp_ratio, qkv_bias=qkv_bias, proj_drop=proj_drop_rate,
-            attn_drop=attn_drop_rate, act_layer=act, norm_layer=norm, eta=eta)
-        self.blocks = nn.Sequential(*(XCABlock(**common, drop_path=drop_path_rate) for _ in range(depth)))
-        self.cls_attn_blocks = nn.Sequential(*(
-            ClassAttentionBlock(**common, tokens_norm=tokens_norm) for _ in range(cls_attn_layers)))
-        self.norm = norm(embed_dim)
-        self.flow = Flow(
-            stem=[Step("patch_embed", gives=("grid",)),
-                  Step("add_positions", takes=("grid",), gives=("rows", "columns"))],
-            stages=[Step(f"blocks.{i}", embed_dim, patch_size, takes=("rows", "columns")) for i in range(depth)],
-            tail=[Step("attend_to_class"), Step("norm")])
-        self.set_global_pool(global_pool)
-        self.head_drop = nn.Dropout(drop_rate)
-        self.head = self.make_classifier(num_classes)
+            attn_drop=attn_drop_rate, drop_path=drop_path_rate, act_layer=act, norm_layer=norm, eta=eta)
+        self.blocks = nn.Sequential(*(XCABlock(**common) for _ in range(depth)))
+        common.update(drop_path=0.0, tokens_norm=tokens_norm)
+        self.cls_attn_blocks = nn.Sequential(*(ClassAttentionBlock(**common) for _ in range(cls_attn_layers)))
+        self.add_head(norm, num_classes, global_pool, fc_norm=False, drop_rate=drop_rate)
+        self.flow.tail.insert(0, Step("attend_to_class"))
         self.init_weights()
+
+    def stem(self) -> tuple[list[Step], int]:
+        return [Step("patch_embed", gives=("grid",)), Step("add_positions", takes=("grid",), gives=self.shared)], \
+            self.patch_embed.patch_size
 
     def add_positions(self, x: Tensor, grid: Grid) -> tuple[Tensor, int, int]:
         rows, columns = grid[0], grid[1]
@@ -312,22 +259,17 @@ class XCiT(ImageModel):
     def cut_head(self) -> None:
         super().cut_head()
         self.cls_token = self.cls_attn_blocks = None
-        self.num_prefix_tokens = 0
+        self.has_class_token, self.num_prefix_tokens = False, 0
         self.flow.tail = [step for step in self.flow.tail if step.name == self.norm_path]
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         return dict(stem=r"^cls_token|pos_embed|patch_embed", blocks=r"^blocks\.(\d+)",
                     cls_attn_blocks=[(r"^cls_attn_blocks\.(\d+)", None), (r"^norm", (99999,))])
 
-    def pool(self, x: Tensor) -> Tensor:
-        if self.global_pool == "avg":
-            return x[:, self.num_prefix_tokens:].mean(dim=1)
-        return x[:, 0] if self.global_pool else x
-
     def check_pool(self, pool_type: str) -> None:
-        super().check_pool(pool_type)
-        if pool_type == "token" and not self.num_prefix_tokens:
+        if pool_type == "token" and not self.has_class_token:
             raise ValueError("global_pool 'token' needs the class token, which was cut off with the head")
+        super().check_pool(pool_type)
 
     def no_weight_decay(self) -> set[str]:
         return {"cls_token", "pos_embed.*"}
@@ -341,15 +283,13 @@ class XCiT(ImageModel):
                 if self.pos_embed is not None or not key.startswith("pos_embed.")}
 
 
-_NANO = dict(embed_dim=128, num_heads=4)
-_TINY = dict(embed_dim=192, num_heads=4, tokens_norm=True)
-_SMALL = dict(embed_dim=384, num_heads=8, tokens_norm=True)
-_MEDIUM = dict(embed_dim=512, num_heads=8, tokens_norm=True)
-_LARGE = dict(embed_dim=768, num_heads=16, tokens_norm=True)
+_NORM = dict(tokens_norm=True)
+_TINY, _SMALL = dict(_NORM, embed_dim=192, num_heads=4), dict(_NORM, embed_dim=384, num_heads=8)
+_MEDIUM, _LARGE = dict(_NORM, embed_dim=512, num_heads=8), dict(_NORM, embed_dim=768, num_heads=16)
 _24 = dict(depth=24, eta=1e-5)
 _SIZES: dict[str, tuple[dict[str, Any], ...]] = {
-    "nano_12": (_NANO,), "tiny_12": (_TINY,), "small_12": (_SMALL,), "tiny_24": (_TINY, _24), "small_24": (_SMALL, _24),
-    "medium_24": (_MEDIUM, _24), "large_24": (_LARGE, _24),
+    "nano_12": (dict(embed_dim=128, num_heads=4),), "tiny_12": (_TINY,), "small_12": (_SMALL,),
+    "tiny_24": (_TINY, _24), "small_24": (_SMALL, _24), "medium_24": (_MEDIUM, _24), "large_24": (_LARGE, _24),
 }
 
 register_model.variants(__name__, XCiT, {
