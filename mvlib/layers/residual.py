@@ -23,6 +23,10 @@ class ResidualBlock(Module):
     """
 
     names: ClassVar[tuple[str, str]] = ("attn", "mlp")
+    attn: Any
+    mlp: Any
+    ls1: Any
+    ls2: Any
 
     def add_branches(
         self, dim: int, norm_layer: Callable[[int], nn.Module], attn: nn.Module, mlp: nn.Module,

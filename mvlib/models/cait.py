@@ -80,7 +80,7 @@ class LayerScaleBlock(PreNormBlock):
         for gamma in (self.gamma_1, self.gamma_2):
             nn.init.constant_(gamma, self.init_values)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path1(self.gamma_1 * self.attn(self.norm1(x)))
         return x + self.drop_path2(self.gamma_2 * self.mlp(self.norm2(x)))
 

@@ -146,7 +146,7 @@ class SerialBlock(PreNormBlock):
         self.cpe = shared_cpe
         move_to_end(self, "norm1", "factoratt_crpe", "norm2", "mlp")
 
-    def forward(self, x: Tensor, size: Grid) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, size: Grid) -> Tensor:
         return super().forward(self.cpe(x, size), size)
 
 

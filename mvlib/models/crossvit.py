@@ -185,7 +185,7 @@ class CrossVit(ImageModel):
             if size[0] % patch or size[1] % patch:
                 raise ValueError(f"images of {size[0]}x{size[1]} pixels cannot be divided into patches of {patch}; "
                                  f"they have img_size times img_scale")
-            embed = PatchEmbed(size, patch, in_chans, dim, multi_conv)
+            embed: Any = PatchEmbed(size, patch, in_chans, dim, multi_conv)
             setattr(self, f"pos_embed_{i}", nn.Parameter(torch.empty(1, 1 + embed.num_patches, dim)))
             setattr(self, f"cls_token_{i}", nn.Parameter(torch.empty(1, 1, dim)))
             self.patch_embed.append(embed)

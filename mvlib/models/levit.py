@@ -374,7 +374,7 @@ class Levit(ImageModel):
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         x = self.pool(x)  # dropout is the classifier's
-        return x if pre_logits else self.head(x)
+        return x if pre_logits else self.get_classifier()(x)
 
     def make_classifier(self, num_classes: int) -> nn.Module:
         return NormLinear(self.num_features, num_classes, drop=self.drop_rate) if num_classes > 0 else nn.Identity()

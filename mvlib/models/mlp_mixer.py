@@ -38,6 +38,7 @@ class MixerBlock(PreNormBlock):
     """
 
     names: ClassVar[tuple[str, str]] = ("mlp_tokens", "mlp_channels")
+    mlp_tokens: Any
 
     def __init__(
         self, dim: int, seq_len: int, mlp_ratio: float | tuple[float, float] = (0.5, 4.0), mlp_layer: Layer = Mlp,
@@ -75,6 +76,8 @@ class ResBlock(PreNormBlock):
     """
 
     names: ClassVar[tuple[str, str]] = ("linear_tokens", "mlp_channels")
+    linear_tokens: Any
+    mlp_channels: Any
 
     def __init__(
         self, dim: int, seq_len: int, mlp_ratio: float = 4, mlp_layer: Layer = Mlp, norm_layer: Layer = Affine,
@@ -90,7 +93,7 @@ class ResBlock(PreNormBlock):
         for scale in (self.ls1, self.ls2):
             nn.init.constant_(scale, self.init_values)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         branch = self.linear_tokens(self.norm1(x).transpose(1, 2)).transpose(1, 2)
         x = torch.addcmul(x, self.ls1, self.drop_path1(branch))
         return torch.addcmul(x, self.ls2, self.drop_path2(self.mlp_channels(self.norm2(x))))

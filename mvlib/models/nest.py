@@ -35,7 +35,7 @@ __all__ = ["Nest"]
 class Attention(HeadsAttention):
     """Self-attention within blocks of an image, the heads' outputs interleaved. Shapes: (B, blocks, N, dim) -> same."""
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         attended = self.mix(*self.project(x.flatten(0, 1)))
         return self.proj_drop(self.proj(attended.permute(0, 2, 3, 1).flatten(2))).view_as(x)
 

@@ -63,6 +63,8 @@ class GlobalSubSampleAttn(OnMap, HeadsAttention):
     """Attention to a map that a convolution makes `sr_ratio` times smaller."""
 
     inputs: ClassVar[Mapping[str, int]] = {"q": 1, "kv": 2}
+    q: Any
+    kv: Any
 
     def __init__(
         self, dim: int, num_heads: int = 8, attn_drop: float = 0.0, proj_drop: float = 0.0, sr_ratio: int = 1,

@@ -64,7 +64,7 @@ class OutlookAttention(Module):
 class Attention(HeadsAttention):
     """Self-attention of all positions of a map. Shapes: (B, H, W, dim) -> same."""
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         return super().forward(x.flatten(1, 2)).view_as(x)
 
 
@@ -95,6 +95,8 @@ class ClassAttention(HeadsAttention):
     """The class token attends to all tokens; keys `kv`, `q`, `proj`. Shapes: (B, N, dim) -> (B, 1, dim)."""
 
     inputs: ClassVar[Mapping[str, int]] = {"kv": 2, "q": 1}
+    q: Any
+    kv: Any
 
     def __init__(
         self, dim: int, num_heads: int = 8, head_dim: int | None = None, qkv_bias: bool = False,
@@ -117,7 +119,7 @@ class ClassBlock(PreNormBlock):
         super().__init__(dim, ClassAttention(dim, num_heads, head_dim, qkv_bias, attn_drop, drop),
                          Mlp(dim, int(dim * mlp_ratio), act_layer=act_layer, drop=drop), norm_layer, drop_path)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         token = x[:, :1] + self.drop_path1(self.attn(self.norm1(x)))
         token = token + self.drop_path2(self.mlp(self.norm2(token)))
         return torch.cat((token, x[:, 1:]), dim=1)

@@ -182,7 +182,7 @@ class ClassAttentionBlock(PreNormBlock):
         for gamma in self.parameters(recurse=False):
             nn.init.constant_(gamma, self.eta or 0.0)
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         normed = self.norm1(x)
         x = x + self.drop_path1(self.gamma1 * torch.cat((self.attn(normed), normed[:, 1:]), dim=1))
         x = self.norm2(x) if self.tokens_norm else torch.cat((self.norm2(x[:, :1]), x[:, 1:]), dim=1)
