@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor, nn
 
 from ..layers import ActLayer, DropPath, OffsetBiases, PreNormBlock, Stage, get_act_layer, merge_norm
-from ..layers.helpers import Module, Sequential, placeable, to_2tuple, to_ntuple
+from ..layers.helpers import Module, Sequential, to_2tuple, to_ntuple
 from ..registry import register_model
 from .base import Flow, ImageModel, StateDict, Step, Tap
 from .distilled import Distilled
@@ -186,7 +186,6 @@ class BiasedAttention(OffsetBiases):
 class Attention(BiasedAttention):
     """Self-attention, see `BiasedAttention`; `out_dim` is `dim`."""
 
-    @placeable
     def __init__(
         self, dim: int, key_dim: int, num_heads: int = 8, attn_ratio: float = 4.0, resolution: int | Size = 14,
         use_conv: bool = False, act_layer: Layer = nn.SiLU,
@@ -205,7 +204,6 @@ class AttentionDownsample(BiasedAttention):
     Shapes: (B, N, in_dim) -> (B, about N / 4, out_dim).
     """
 
-    @placeable
     def __init__(
         self, in_dim: int, out_dim: int, key_dim: int, num_heads: int = 8, attn_ratio: float = 2.0, stride: int = 2,
         resolution: int | Size = 14, use_conv: bool = False, use_pool: bool = False, act_layer: Layer = nn.SiLU,
@@ -277,7 +275,6 @@ class LevitBlock(PreNormBlock):
 class LevitStage(Stage):
     """Blocks, behind downsampling from a grid of `resolution` where `downsample` says so: by any word but ""."""
 
-    @placeable
     def __init__(
         self, in_dim: int, out_dim: int, key_dim: int, depth: int = 4, num_heads: int = 8, attn_ratio: float = 4.0,
         mlp_ratio: float = 4.0, act_layer: Layer = nn.SiLU, attn_act_layer: Layer | None = None,

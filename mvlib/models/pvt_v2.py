@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from torch import Tensor, nn
 
 from ..layers import ActLayer, PreNormBlock, Stage, drop_path_rates, get_act_layer, init_fan_out, init_trunc_normal
-from ..layers.helpers import Module, placeable, to_2tuple, to_ntuple
+from ..layers.helpers import Module, to_2tuple, to_ntuple
 from ..layers.norm import LayerNorm, NormLayer, get_norm_layer
 from ..registry import register_model
 from .base import Flow, ImageModel, Inits, KeyMap, Step
@@ -105,7 +105,6 @@ class PyramidVisionTransformerStage(Stage):
     Shapes: (B, dim, H, W), or (B, H, W, dim) without `downsample`, -> (B, dim_out, H', W').
     """
 
-    @placeable
     def __init__(
         self, dim: int, dim_out: int, depth: int, downsample: bool = True, num_heads: int = 8, sr_ratio: int = 1,
         linear_attn: bool = False, mlp_ratio: float = 4.0, qkv_bias: bool = True, proj_drop: float = 0.0,

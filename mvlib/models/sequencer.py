@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layers import ActLayer, ClassifierHead, Mlp, PatchEmbed, PreNormBlock, Stage, get_act_layer, init_vit_module
-from ..layers.helpers import Module, placeable, to_ntuple
+from ..layers.helpers import Module, to_ntuple
 from ..layers.norm import NormLayer, get_norm_layer
 from ..registry import register_model
 from .base import Flow, ImageModel, KeyMap, Step
@@ -138,7 +138,6 @@ class Downsample2d(Module):
 class Sequencer2dStage(Stage):
     """Where asked to, `Downsample2d`, without which the width stays; then `depth` blocks of other `block_args`."""
 
-    @placeable
     def __init__(
         self, dim: int, dim_out: int, depth: int, patch_size: int, hidden_size: int, mlp_ratio: float,
         downsample: bool = False, block_layer: Callable[..., nn.Module] = Sequencer2dBlock,
