@@ -147,10 +147,11 @@ class _Block(nn.Module):
     Shapes: (B, dim, H, W) -> same.
     """
 
-    def _add(
+    def __init__(
         self, dim: int, attn: nn.Module, mlp_ratio: float, drop_path: float, act_layer: ActLayer, norm_layer: Norm,
         ffn: bool, cpe_act: bool,
     ) -> None:
+        super().__init__()
         self.ffn, self.cpe1 = ffn, ConvPosEnc(dim, act=cpe_act)
         self.norm1, self.attn, self.drop_path1 = norm_layer(dim), attn, DropPath(drop_path)
         self.cpe2 = ConvPosEnc(dim, act=cpe_act)
@@ -181,9 +182,8 @@ class ChannelBlock(_Block):
         act_layer: ActLayer = nn.GELU, norm_layer: Norm = nn.LayerNorm, ffn: bool = True, cpe_act: bool = False,
         v2: bool = False,
     ) -> None:
-        super().__init__()
         attn = (ChannelAttentionV2 if v2 else ChannelAttention)(dim, num_heads, qkv_bias)
-        self._add(dim, attn, mlp_ratio, drop_path, act_layer, norm_layer, ffn, cpe_act)
+        super().__init__(dim, attn, mlp_ratio, drop_path, act_layer, norm_layer, ffn, cpe_act)
 
     def mix(self, x: Tensor) -> Tensor:
         return self.attn(x.flatten(1, 2)).unflatten(1, x.shape[1:3])
@@ -198,11 +198,9 @@ class SpatialBlock(_Block):
         qkv_bias: bool = True, drop_path: float = 0.0, act_layer: ActLayer = nn.GELU,
         norm_layer: Norm = nn.LayerNorm, ffn: bool = True, cpe_act: bool = False,
     ) -> None:
-        super().__init__()
-        self.dim, self.num_heads, self.mlp_ratio = dim, num_heads, mlp_ratio
-        self.window_size = to_2tuple(window_size)
-        attn = WindowAttention(dim, self.window_size, num_heads, qkv_bias)
-        self._add(dim, attn, mlp_ratio, drop_path, act_layer, norm_layer, ffn, cpe_act)
+        attn = WindowAttention(dim, to_2tuple(window_size), num_heads, qkv_bias)
+        super().__init__(dim, attn, mlp_ratio, drop_path, act_layer, norm_layer, ffn, cpe_act)
+        self.dim, self.num_heads, self.mlp_ratio, self.window_size = dim, num_heads, mlp_ratio, attn.window_size
 
     def mix(self, x: Tensor) -> Tensor:
         height, width = x.shape[1:3]
@@ -260,9 +258,7 @@ class DaVit(ImageModel):
         depths, embed_dims, num_heads: Blocks, channels and heads (groups of channels) of each stage.
         norm_layer, norm_layer_cl, norm_eps: Norm of maps, and of the blocks, whose channels are last; their epsilon.
         attn_types: Blocks of a pair: "spatial", "channel".
-        ffn: Whether the blocks have MLPs.
-        cpe_act: Whether the convolutions of positions have activations.
-        down_kernel_size: Kernel of the downsampling.
+        ffn, cpe_act: Whether the blocks have MLPs, and the convolutions of positions activations.
         channel_attn_v2, named_blocks: As in Florence 2: attention of channels, keys.
         global_pool: "avg", "max", "avgmax" or "" for none; "catavgmax" too where `head_norm_first`.
         head_norm_first: Normalise before pooling instead of after.

@@ -85,7 +85,6 @@ class FocalNetBlock(nn.Module):
     Args:
         use_post_norm_in_modulation: `FocalModulation`'s `use_post_norm`.
         layerscale_value: Initial scale of the branches; None for no scale.
-        Others: As of `FocalModulation`, or everywhere.
     """
 
     @placeable

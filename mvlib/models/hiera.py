@@ -119,12 +119,8 @@ class Reroll(nn.Module):
 class MaskUnitAttention(nn.Module):
     """Self-attention of unrolled tokens, of all or within mask units, whose queries may be pooled.
 
-    Shapes: (B, N, dim) -> (B, N / q_stride, dim_out).
-
-    Args:
-        q_stride: How many queries a maximum joins.
-        window_size: Queries of a unit, after that.
-        use_mask_unit_attn: Attend within units.
+    Shapes: (B, N, dim) -> (B, N / q_stride, dim_out): a maximum joins `q_stride` queries, after which a unit, within
+    which `use_mask_unit_attn` attends, has `window_size`.
 
     Raises:
         ValueError: The heads do not divide the channels.
@@ -157,9 +153,7 @@ class MaskUnitAttention(nn.Module):
 class HieraBlock(ResidualBlock):
     """Attention, which may pool and widen, then an MLP. Shapes: (B, N, dim) -> (B, N / q_stride, dim_out).
 
-    Args:
-        init_values: Initial layer scale; none unless given.
-        use_expand_proj: Widen the shortcut by a linear layer; otherwise by its mean, beside its maximum.
+    `use_expand_proj` widens the shortcut by a linear layer; otherwise its mean does, beside its maximum.
 
     Raises:
         ValueError: Mean and maximum do not make `dim_out` channels.
@@ -226,7 +220,7 @@ class BlockPyramid(ImageModel):
     fix_init: bool
     head_init_scale: float
 
-    def add_head(
+    def add_end(
         self, num_classes: int, global_pool: str, drop_rate: float, norm_layer: NormLayer, input_fmt: str
     ) -> None:
         """Make what follows the blocks, and the flow."""
@@ -379,7 +373,7 @@ class Hiera(BlockPyramid):
                 dim, dim_out, num_heads, mlp_ratio, rate, init_values, norm_layer, q_stride=stride if pools else 1,
                 window_size=unit, use_expand_proj=use_expand_proj, use_mask_unit_attn=mask_unit_attn[begun - is_first]))
             dim = dim_out
-        self.add_head(num_classes, global_pool, drop_rate, norm_layer, "NLC")
+        self.add_end(num_classes, global_pool, drop_rate, norm_layer, "NLC")
         self.init_weights()
 
     def no_weight_decay(self) -> set[str]:

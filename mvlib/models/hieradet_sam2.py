@@ -197,7 +197,7 @@ class HieraDet(BlockPyramid):
                 dim, embed_dim, num_heads, q_stride=q_stride if is_first and stage <= q_pool else None,
                 norm_layer=norm_layer, act_layer=act_layer, init_values=init_values, drop_path=rate,
                 window_size=0 if i in (global_att_blocks or ()) else window_spec[stage - is_first]))
-        self.add_head(num_classes, global_pool, drop_rate, norm_layer, "NHWC")
+        self.add_end(num_classes, global_pool, drop_rate, norm_layer, "NHWC")
         self.init_weights()
 
     def _pos_embed(self, x: Tensor) -> Tensor:

@@ -347,9 +347,7 @@ def _make_mlp(dim: int, expand_ratio: float, layout: str, **kwargs: Any) -> nn.M
 # windows and grids
 
 def grid_partition(x: Tensor, grid_size: Size) -> Tensor:
-    """The sets of positions that a grid joins: those at the same place of each of its cells.
-
-    The grid divides the map into as many cells as it has places.
+    """The sets of positions that a grid joins: those at the same place of each of its cells, as many as it has places.
 
     Shapes: (B, H, W, C) -> (B * sets, gh, gw, C); the grid's sides gh and gw must divide H and W.
     """
@@ -711,11 +709,7 @@ class MaxxVitStage(nn.Module):
 
     Shapes: (B, in_chs, H, W) -> (B, out_chs, *feat_size).
 
-    Args:
-        stride: Of the first block, 1 or 2.
-        feat_size: Rows and columns of the output.
-        block_types: The letter of each block; the last is repeated.
-        drop_path: Stochastic depth rate, of all blocks or each.
+    `stride` is the first block's; `block_types` are the letters of the blocks, the last is repeated.
 
     Raises:
         ValueError: A letter is unknown.
@@ -794,8 +788,8 @@ class MaxxVit(ImageModel):
         embed_dim, depths: Channels and blocks of each stage.
         block_type: Letter of each stage's blocks, or of each of its blocks (the last letter is repeated).
         stem_width, stem_bias: Channels of the stem's convolutions, and whether they have a bias, for both or each.
-        head_hidden_size: Width of a hidden layer in the head, which then also holds the final norm; None for none.
-        head_bias: Whether the classifier has a bias where there is a hidden layer.
+        head_hidden_size, head_bias: Width of a hidden layer in the head, which then also holds the final norm (None for
+            none), and whether the classifier behind it has a bias.
         weight_init: Initial weights of convolutions and linear layers but the head's: "vit_eff" (EfficientNet's for
             convolution blocks, Xavier for attention blocks), "normal", "trunc_normal" (deviation 0.02),
             "xavier_normal", "" (torch's); "normal_all" is "normal" for the head, too.

@@ -249,9 +249,8 @@ class MultiScaleVit(ImageModel):
         depths: Blocks of each stage.
         embed_dim, num_heads: Channels and heads of each stage, or of the first: each further stage doubles them.
         use_cls_token, use_abs_pos: Whether there are a class token and a learned position embedding.
-        kernel_qkv, stride_q, stride_kv: Kernel of the pools, and strides in each stage;
-        stride_kv_adaptive: strides of keys and values in the first stage, divided as the queries' map shrinks.
-        patch_kernel, patch_stride, patch_padding: Of the patches' convolution.
+        kernel_qkv, stride_q, stride_kv: Kernel of the pools, and strides in each stage.
+        stride_kv_adaptive: Strides of keys and values in the first stage, divided as the queries' map shrinks.
         Others: As of the blocks.
 
     Raises:

@@ -252,7 +252,5 @@ def _from_torchvision(state_dict: StateDict, model: nn.Module) -> StateDict:
     return converted
 
 
-SwinTransformerV2.key_maps = (
-    swin_transformer.MICROSOFT,
-    KeyMap("torchvision", lambda keys: "features.1.0.attn.logit_scale" in keys, _from_torchvision),
-)
+SwinTransformerV2.key_maps = (swin_transformer.MICROSOFT, KeyMap(
+    "torchvision", lambda keys: "features.1.0.attn.logit_scale" in keys, _from_torchvision))

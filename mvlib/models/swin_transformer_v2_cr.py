@@ -108,11 +108,8 @@ def _make_attention(qkv_bias: bool, attn_drop: float, proj_drop: float, **kwargs
 class SwinTransformerV2CrBlock(SwinTransformerV2Block):
     """Window attention and an MLP, each with its norm at the end of the branch. Shapes: (B, H, W, dim) -> same.
 
-    Args:
-        shift_size: Not 0 for a block that rolls the map, by half a window.
-        init_values: Initial scale of the branches' norms; 1 if None.
-        extra_norm: A norm of the main branch, at the end.
-        Others: As Swin's block.
+    Not as Swin's: `shift_size`, not 0 for a block that rolls the map, by half a window; `init_values`, the initial
+    scale of the branches' norms, 1 if None; `extra_norm`, a norm of the main branch, at the end.
     """
 
     attn_layer: Any = staticmethod(_make_attention)
@@ -137,8 +134,9 @@ class SwinTransformerV2CrBlock(SwinTransformerV2Block):
     def scale_norms(self) -> None:
         """Give the norms of the branches their initial scale."""
         norm: Any
-        for norm in (self.norm1, self.norm2) if self.init_values is not None else ():
-            nn.init.constant_(norm.weight, self.init_values)
+        for norm in (self.norm1, self.norm2):
+            if self.init_values is not None:
+                nn.init.constant_(norm.weight, self.init_values)
 
     @property
     def feat_size(self) -> Size:
@@ -177,11 +175,8 @@ class SwinTransformerV2CrStage(SwinTransformerStage):
 
     Shapes: (B, embed_dim, H, W) -> same, or (B, 2 * embed_dim, ceil(H / 2), ceil(W / 2)) with `downscale`.
 
-    Args:
-        feat_size: Rows and columns of the input.
-        extra_norm_period: Every so-manieth block ends with a norm of the main branch; 0 for none.
-        extra_norm_stage: The last block does.
-        Others: As the blocks take them.
+    `feat_size` are the input's rows and columns. Every `extra_norm_period`-th block ends with a norm of the main
+    branch, none if 0, and the last one with `extra_norm_stage`.
     """
 
     @placeable
@@ -302,7 +297,6 @@ def _from_first_release(state_dict: StateDict, model: nn.Module) -> StateDict:
     return rename_keys(scaled, (r"\.tau$", ".logit_scale"), (r"^head\.(?!fc\.)", "head.fc."))
 
 
-SwinTransformerV2Cr.key_maps = (
-    KeyMap("first_release", lambda keys: "head.weight" in keys or any(key.endswith(".attn.tau") for key in keys),
-           _from_first_release),
-)
+SwinTransformerV2Cr.key_maps = (KeyMap(
+    "first_release", lambda keys: "head.weight" in keys or any(key.endswith(".attn.tau") for key in keys),
+    _from_first_release),)
