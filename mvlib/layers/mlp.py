@@ -13,7 +13,10 @@ from .activations import ActLayer, get_act_layer
 from .helpers import Module, placeable, to_2tuple
 from .norm import NormLayer, get_norm_layer
 
-__all__ = ["ConvMlp", "GatedMlp", "GluMlp", "LayerScale", "LayerScale2d", "Linear", "Mlp", "SwiGLU", "SwiGLUPacked"]
+__all__ = [
+    "ConvMlp", "GatedMlp", "GluMlp", "LayerScale", "LayerScale2d", "Linear", "Mlp", "ScaledBlock", "SwiGLU",
+    "SwiGLUPacked", "scaled",
+]
 
 
 def _linear(use_conv: bool) -> Callable[..., nn.Module]:
@@ -259,3 +262,27 @@ class LayerScale2d(LayerScale):
     def forward(self, x: Tensor) -> Tensor:
         gamma = self.gamma.view(1, -1, 1, 1)
         return x.mul_(gamma) if self.inplace else x * gamma
+
+
+class ScaledBlock(nn.Module):
+    """A block that owns the scales of its residual branches, where `LayerScale` would give them longer keys.
+
+    Its scales are all the parameters that it owns itself.
+    """
+
+    def add_scales(self, init_value: float | None, dim: int, *names: str) -> None:
+        """Add scales of these names, (dim,) each; None where there is no initial value."""
+        self.ls_init_value = init_value
+        for name in names:
+            setattr(self, name, None if init_value is None else nn.Parameter(torch.empty(dim)))
+        ScaledBlock.reset_parameters(self)
+
+    def reset_parameters(self) -> None:
+        for scale in self._parameters.values():
+            if scale is not None:
+                nn.init.constant_(scale, self.ls_init_value)
+
+
+def scaled(x: Tensor, scale: Tensor | None) -> Tensor:
+    """A branch (B, C, H, W), times its scale (C,) where there is one."""
+    return x if scale is None else x * scale.view(-1, 1, 1)

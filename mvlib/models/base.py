@@ -42,7 +42,7 @@ from .scripting import scriptable
 if TYPE_CHECKING:
     from ..weights import WeightsConfig
 
-__all__ = ["Flow", "ImageModel", "KeyMap", "Step", "rename_keys", "take_indices"]
+__all__ = ["Flow", "ImageModel", "KeyMap", "Step", "rename_keys", "reshape_alike", "take_indices"]
 
 StateDict = dict[str, Tensor]
 Inits = Mapping[Any, Callable[[Any], Any]]
@@ -221,6 +221,14 @@ def rename_keys(state_dict: StateDict, *pairs: tuple[str, Any], prefix: str = ""
             key = re.sub(pattern, replacement, key)
         renamed[key] = value
     return renamed
+
+
+def reshape_alike(state_dict: StateDict, model: nn.Module) -> StateDict:
+    """Values in the shapes that the model has, where these differ in dimensions of 1: a linear layer's weight for a 1x1
+    convolution, or the reverse; a number for each channel that is stored so as to broadcast."""
+    own = model.state_dict()
+    return {key: value.reshape(own[key].shape) if key in own and value.squeeze().shape == own[key].squeeze().shape
+            else value for key, value in state_dict.items()}
 
 
 def take_indices(count: int, indices: Indices) -> list[int]:

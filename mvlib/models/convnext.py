@@ -10,12 +10,10 @@ last, or 1x1 convolutions (`conv_mlp`): the same arithmetic on weights of anothe
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from ..layers.activations import ActLayer, get_act_layer
@@ -23,21 +21,13 @@ from ..layers.conv import create_conv2d
 from ..layers.drop import DropPath, drop_path_rates
 from ..layers.grn import GlobalResponseNormMlp
 from ..layers.helpers import make_divisible, placeable, to_2tuple, to_ntuple
-from ..layers.mlp import ConvMlp, Mlp
-from ..layers.norm import (
-    LayerNorm,
-    LayerNorm2d,
-    NormLayer,
-    RmsNorm,
-    RmsNorm2d,
-    SimpleNorm,
-    SimpleNorm2d,
-    get_norm_layer,
-)
+from ..layers.mlp import ConvMlp, Mlp, ScaledBlock, scaled
+from ..layers.norm import LayerNorm, LayerNorm2d, NormLayer, get_norm_layer
 from ..layers.pool import ClassifierHead, NormMlpClassifierHead, shortcut_pool
 from ..layers.stage import Stage
+from ..layers.weight_init import init_trunc_normal
 from ..registry import register_model
-from .base import Flow, ImageModel, KeyMap, StateDict, Step
+from .base import Flow, ImageModel, KeyMap, StateDict, Step, rename_keys, reshape_alike
 
 if TYPE_CHECKING:
     from ._variants.convnext import *
@@ -46,6 +36,7 @@ __all__ = ["ConvNeXt", "ConvNeXtBlock", "ConvNeXtStage", "Downsample"]
 
 _STEM_TYPES = ("patch", "overlap", "overlap_tiered", "overlap_act")
 _OUTPUT_STRIDES = (8, 16, 32)
+_NORMS = ("layernorm", "rmsnorm", "simplenorm")  # which there are with channels first ("2d") and last
 
 
 class Downsample(nn.Module):
@@ -64,24 +55,21 @@ class Downsample(nn.Module):
         return self.conv(self.pool(x))
 
 
-class ConvNeXtBlock(nn.Module):
+class ConvNeXtBlock(ScaledBlock):
     """Depthwise convolution, norm and MLP, scaled per channel, beside a shortcut.
 
     Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride).
     Keys `conv_dw`, `norm`, `mlp`, `gamma`, `shortcut`.
 
     Args:
-        in_chs: Channels of the input.
-        out_chs: Channels of the output; as many unless given, else a multiple of them.
-        kernel_size: Of the depthwise convolution.
-        stride: Of the depthwise convolution.
-        dilation: Of the depthwise convolution; two that differ stand where a stride became dilation.
+        in_chs, out_chs: Channels; as many unless given, else a multiple.
+        kernel_size, stride, dilation: Of the depthwise convolution; two dilations that differ stand where a stride
+            became dilation.
         mlp_ratio: Hidden width of the MLP, in `out_chs`.
         conv_mlp: The MLP's layers are 1x1 convolutions.
         conv_bias: The depthwise convolution has a bias.
         use_grn: Global response normalisation in the MLP.
         ls_init_value: Initial value of the scale; None for no scale.
-        act_layer: Activation.
         norm_layer: Norm over the channels; of a feature map where `conv_mlp`, else of the last dimension.
         drop_path: Stochastic depth: rate of the residual branch.
     """
@@ -97,22 +85,16 @@ class ConvNeXtBlock(nn.Module):
         out_chs = out_chs or in_chs
         first, last = to_2tuple(dilation)
         self.use_conv_mlp = conv_mlp
-        self.ls_init_value = ls_init_value
         norm_layer = norm_layer or (LayerNorm2d if conv_mlp else LayerNorm)
         mlp = partial(GlobalResponseNormMlp, use_conv=conv_mlp) if use_grn else ConvMlp if conv_mlp else Mlp
         self.conv_dw = create_conv2d(
             in_chs, out_chs, kernel_size, stride=stride, dilation=first, depthwise=True, bias=conv_bias)
         self.norm = norm_layer(out_chs)
         self.mlp = mlp(out_chs, int(mlp_ratio * out_chs), act_layer=act_layer)
-        self.gamma = nn.Parameter(torch.empty(out_chs)) if ls_init_value is not None else None
+        self.add_scales(ls_init_value, out_chs, "gamma")
         fits = in_chs == out_chs and stride == 1 and first == last
         self.shortcut = nn.Identity() if fits else Downsample(in_chs, out_chs, stride, first)
         self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        if self.gamma is not None:
-            nn.init.constant_(self.gamma, self.ls_init_value)
 
     def forward(self, x: Tensor) -> Tensor:
         branch = self.conv_dw(x)
@@ -120,9 +102,7 @@ class ConvNeXtBlock(nn.Module):
             branch = self.mlp(self.norm(branch))
         else:
             branch = self.mlp(self.norm(branch.permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
-        if self.gamma is not None:
-            branch = branch * self.gamma.view(-1, 1, 1)
-        return self.drop_path(branch) + self.shortcut(x)
+        return self.drop_path(scaled(branch, self.gamma)) + self.shortcut(x)
 
 
 class ConvNeXtStage(Stage):
@@ -131,18 +111,12 @@ class ConvNeXtStage(Stage):
     Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride).
 
     Args:
-        in_chs: Channels of the input.
-        out_chs: Channels of the output.
-        kernel_size: Of the depthwise convolutions.
-        stride: Downsampling.
-        depth: Number of blocks.
         dilation: Of the downsampling convolution, and of the blocks; they differ in the first stage whose stride became
             dilation.
         drop_path_rates: Rate of each block's stochastic depth; 0 unless given.
-        conv_bias: The convolutions have biases.
-        norm_layer: Norm over the channels of a feature map.
-        norm_layer_cl: Norm over the last dimension, for the blocks unless `conv_mlp`.
-        ls_init_value, conv_mlp, use_grn, act_layer: As of `ConvNeXtBlock`.
+        norm_layer, norm_layer_cl: Norm over the channels of a feature map; and over the last dimension, for the blocks
+            unless `conv_mlp`.
+        others: As of `ConvNeXtBlock`.
     """
 
     @placeable
@@ -160,34 +134,22 @@ class ConvNeXtStage(Stage):
             self.downsample = nn.Sequential((norm_layer or LayerNorm2d)(in_chs), create_conv2d(
                 in_chs, out_chs, 2 if resamples else 1, stride=stride, dilation=dilation[0], bias=conv_bias,
                 padding="same" if dilation[1] > 1 else 0))
+        block_norm = norm_layer if conv_mlp else norm_layer_cl
         self.blocks = nn.Sequential(*(
-            ConvNeXtBlock(
-                out_chs, kernel_size=kernel_size, dilation=dilation[1], conv_mlp=conv_mlp, conv_bias=conv_bias,
-                use_grn=use_grn, ls_init_value=ls_init_value, act_layer=act_layer,
-                norm_layer=norm_layer if conv_mlp else norm_layer_cl, drop_path=rate)
+            ConvNeXtBlock(out_chs, None, kernel_size, 1, dilation[1], 4.0, conv_mlp, conv_bias, use_grn, ls_init_value,
+                          act_layer, block_norm, rate)
             for rate in (drop_path_rates or [0.0] * depth)[:depth]))
-
-
-# Norms over the channels of a feature map (B, C, H, W), and of the same with channels last.
-_NORMS = {
-    "layernorm": (LayerNorm2d, LayerNorm),
-    "rmsnorm": (RmsNorm2d, RmsNorm),
-    "simplenorm": (SimpleNorm2d, SimpleNorm),
-}
-_NORMS.update({f"{name}2d": norms for name, norms in tuple(_NORMS.items())})
 
 
 def _get_norms(norm_layer: NormLayer, conv_mlp: bool, eps: float | None) -> tuple[Callable[..., nn.Module], ...]:
     """The norm of the stem, the downsampling and the head, and that of the blocks."""
     norm_layer = norm_layer or "layernorm"
-    if isinstance(norm_layer, str) and norm_layer in _NORMS:
-        norm, norm_last = _NORMS[norm_layer]
-        norms = (norm, norm if conv_mlp else norm_last)
-    elif conv_mlp:
-        norms = (get_norm_layer(norm_layer),) * 2
-    else:
+    name = norm_layer.removesuffix("2d") if isinstance(norm_layer, str) else ""
+    if name not in _NORMS and not conv_mlp:
         raise ValueError(f"norm_layer {norm_layer!r} needs conv_mlp=True: with channels last there are "
                          f"{', '.join(_NORMS)}")
+    norm = get_norm_layer(f"{name}2d" if name in _NORMS else norm_layer)
+    norms = norm, norm if conv_mlp else get_norm_layer(name)
     return norms if eps is None else tuple(partial(norm, eps=eps) for norm in norms)
 
 
@@ -200,8 +162,7 @@ class ConvNeXt(ImageModel):
     Args:
         global_pool: "avg", "max", "avgmax", "" for none; "catavgmax" too where `head_norm_first`.
         output_stride: 8, 16 or 32: later strides become dilation.
-        depths: Blocks of each stage.
-        dims: Channels of each stage.
+        depths, dims: Blocks and channels of each stage.
         kernel_sizes: Of the depthwise convolutions, one number or one a stage.
         ls_init_value: Initial value of the residual branches' scale; None for no scale.
         stem_type: "patch" for one convolution of size and stride `patch_size`; "overlap" for two 3x3 convolutions of
@@ -213,10 +174,8 @@ class ConvNeXt(ImageModel):
         conv_mlp: 1x1 convolutions in place of linear layers.
         conv_bias: Biases of all other convolutions.
         use_grn: Global response normalisation (V2).
-        act_layer: Activation.
         norm_layer: "layernorm", "rmsnorm" or "simplenorm"; any norm of feature maps where `conv_mlp`.
         norm_eps: The norms' epsilon; their own unless given.
-        drop_path_rate: Stochastic depth: rate of the last block, the others' grow to it.
 
     Raises:
         ValueError: An option has an unknown value, or two do not go together.
@@ -241,9 +200,7 @@ class ConvNeXt(ImageModel):
             raise ValueError(f"output_stride {output_stride} is not one of {', '.join(map(str, _OUTPUT_STRIDES))}")
         if head_norm_first and head_hidden_size:
             raise ValueError("head_hidden_size needs the norm in the head: head_norm_first has to be False")
-        self.num_classes = num_classes
-        self.in_chans = in_chans
-        self.head_init_scale = head_init_scale
+        self.num_classes, self.in_chans, self.head_init_scale = num_classes, in_chans, head_init_scale
         norm, block_norm = _get_norms(norm_layer, conv_mlp, norm_eps)
 
         self.stem = make_stem(stem_type, in_chans, dims[0], patch_size, conv_bias, act_layer, norm)
@@ -272,20 +229,16 @@ class ConvNeXt(ImageModel):
     def init_module(self, name: str, module: nn.Module) -> None:
         super().init_module(name, module)
         if isinstance(module, (nn.Conv2d, nn.Linear)):
-            scale = self.head_init_scale if isinstance(module, nn.Linear) and name.startswith("head.") else 1.0
-            nn.init.trunc_normal_(module.weight, std=0.02 * scale)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+            is_head = isinstance(module, nn.Linear) and name.startswith("head.")
+            init_trunc_normal(module, std=0.02 * (self.head_init_scale if is_head else 1.0))
 
     def fit_state_dict(self, state_dict: StateDict) -> StateDict:
         """Make linear layers 1x1 convolutions, or the reverse; give an encoder that has no final norm a fresh one."""
-        own = self.state_dict()
-        fitted = {key: value.reshape(own[key].shape) if _is_reshaped(own.get(key), value) else value
-                  for key, value in state_dict.items()}
+        fitted = reshape_alike(state_dict, self)
         stem = state_dict.get("stem.0.weight")
         if stem is not None and not any(key.startswith(("head.", "norm_pre.")) for key in state_dict):  # FCMAE's
             fitted.update((key, stem.new_full(value.shape, float(key.endswith("weight"))))
-                          for key, value in own.items() if key.startswith(("head.norm.", "norm_pre.")))
+                          for key, value in self.state_dict().items() if key.startswith(("head.norm.", "norm_pre.")))
         return fitted
 
 
@@ -301,13 +254,7 @@ def make_stem(
     return nn.Sequential(
         nn.Conv2d(in_chans, mid_chs, 3, stride=2, padding=1, bias=bias),
         *([get_act_layer(act_layer)()] if stem_type == "overlap_act" else []),
-        nn.Conv2d(mid_chs, dim, 3, stride=2, padding=1, bias=bias),
-        norm_layer(dim))
-
-
-def _is_reshaped(own: Tensor | None, given: Tensor) -> bool:
-    """Whether two weights are those of a linear layer and of a 1x1 convolution."""
-    return own is not None and own.ndim + given.ndim == 6 and own.ndim != given.ndim and own.numel() == given.numel()
+        nn.Conv2d(mid_chs, dim, 3, stride=2, padding=1, bias=bias), norm_layer(dim))
 
 
 # --- the architectures: what differs from the class's defaults
@@ -361,69 +308,34 @@ register_model.variants(__name__, ConvNeXt, {
 
 # --- foreign checkpoints
 
-_Rules = Sequence[tuple[str, str]]
-
-_FACEBOOK: _Rules = (
-    (r"^downsample_layers\.0\.", "stem."),
-    (r"^downsample_layers\.(\d+)\.", r"stages.\1.downsample."),
-    (r"^stages\.(\d+)\.(\d+)\.", r"stages.\1.blocks.\2."),
-    (r"\.dwconv\.", ".conv_dw."),
-    (r"\.pwconv(\d)\.", r".mlp.fc\1."),
-    (r"\.grn\.gamma$", ".mlp.grn.weight"),
-    (r"\.grn\.beta$", ".mlp.grn.bias"),
-    (r"^head\.", "head.fc."),
-    (r"^norm\.", "head.norm."),
-)
-_TORCHVISION: _Rules = (
-    (r"\.layer_scale$", ".gamma"),
-    (r"\.block\.0\.", ".conv_dw."),
-    (r"\.block\.2\.", ".norm."),
-    (r"\.block\.3\.", ".mlp.fc1."),
-    (r"\.block\.5\.", ".mlp.fc2."),
-    (r"^classifier\.0\.", "head.norm."),
-    (r"^classifier\.2\.", "head.fc."),
-)
-_OPEN_CLIP: _Rules = (
-    (r"^visual\.trunk\.", ""),
-    (r"^visual\.head\.proj\.", "head.fc."),
-    (r"^visual\.head\.mlp\.fc1\.", "head.pre_logits.fc."),
-    (r"^visual\.head\.mlp\.fc2\.", "head.fc."),
-)
-
-
-def _rename(key: str, rules: _Rules) -> str:
-    for pattern, replacement in rules:
-        key = re.sub(pattern, replacement, key)
-    return key
-
-
-def _flatten(value: Tensor, key: str) -> Tensor:
-    """A vector of one number a channel, which other code stores with dimensions to broadcast."""
-    return value.flatten() if key.endswith((".gamma", ".grn.weight", ".grn.bias")) else value
-
-
 def _from_facebook(state_dict: StateDict, model: nn.Module) -> StateDict:
     """The original repositories, V1 and V2, DINOv3 and EUPE, whose projectors and norms of taps are not used."""
-    renamed = {_rename(key, _FACEBOOK): value for key, value in state_dict.items()
-               if not key.startswith(("projectors.", "norms."))}
-    return {key: _flatten(value, key) for key, value in renamed.items()}
+    used = {key: value for key, value in state_dict.items() if not key.startswith(("projectors.", "norms."))}
+    return reshape_alike(rename_keys(
+        used, (r"^downsample_layers\.0\.", "stem."), (r"^downsample_layers\.(\d+)\.", r"stages.\1.downsample."),
+        (r"^stages\.(\d+)\.(\d+)\.", r"stages.\1.blocks.\2."), (r"\.dwconv\.", ".conv_dw."),
+        (r"\.pwconv(\d)\.", r".mlp.fc\1."), (r"\.grn\.gamma$", ".mlp.grn.weight"), (r"\.grn\.beta$", ".mlp.grn.bias"),
+        (r"^head\.", "head.fc."), (r"^norm\.", "head.norm.")), model)
 
 
 def _from_torchvision(state_dict: StateDict, model: nn.Module) -> StateDict:
     """torchvision counts stem, stages and downsampling in one sequence; the latter have the even numbers."""
-    def rename(key: str) -> str:
-        match = re.match(r"features\.(\d+)\.(.*)", key)
-        if match:
-            i, rest = int(match[1]), match[2]
-            key = f"stem.{rest}" if i == 0 else f"stages.{i // 2}.{'blocks' if i % 2 else 'downsample'}.{rest}"
-        return _rename(key, _TORCHVISION)
+    return reshape_alike(rename_keys(
+        state_dict, (r"^features\.0\.", "stem."), (r"^features\.(\d*[02468])\.", _stage_of("downsample")),
+        (r"^features\.(\d+)\.", _stage_of("blocks")), (r"\.layer_scale$", ".gamma"), (r"\.block\.0\.", ".conv_dw."),
+        (r"\.block\.2\.", ".norm."), (r"\.block\.3\.", ".mlp.fc1."), (r"\.block\.5\.", ".mlp.fc2."),
+        (r"^classifier\.0\.", "head.norm."), (r"^classifier\.2\.", "head.fc.")), model)
 
-    return {rename(key): _flatten(value, rename(key)) for key, value in state_dict.items()}
+
+def _stage_of(part: str) -> Callable[[Any], str]:
+    return lambda match: f"stages.{int(match[1]) // 2}.{part}."
 
 
 def _from_open_clip(state_dict: StateDict, model: nn.Module) -> StateDict:
     """The image tower of a CLIP model; its projection becomes the classifier, without a bias there."""
-    converted = {_rename(key, _OPEN_CLIP): value for key, value in state_dict.items() if key.startswith("visual.")}
+    converted = rename_keys(
+        state_dict, (r"^head\.(?:proj|mlp\.fc2)\.", "head.fc."), (r"^head\.mlp\.fc1\.", "head.pre_logits.fc."),
+        (r"^trunk\.", ""), prefix="visual.")
     if "head.fc.weight" in converted:
         weight = converted["head.fc.weight"]
         converted.setdefault("head.fc.bias", weight.new_zeros(weight.shape[0]))

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..layers.activations import ActLayer, get_act_layer
 from ..layers.drop import DropPath, drop_path_rates
 from ..layers.helpers import placeable, to_1tuple
+from ..layers.mlp import ScaledBlock, scaled
 from ..layers.norm import NormLayer, get_norm_layer
 from ..layers.pool import make_narrow_pool
 from ..layers.stage import Stage
@@ -54,7 +55,7 @@ class Partial_conv3(nn.Module):
         return torch.cat((self.partial_conv3(convolved), same), dim=1)
 
 
-class MLPBlock(nn.Module):
+class MLPBlock(ScaledBlock):
     """`Partial_conv3` and an MLP of 1x1 convolutions with a norm, beside a shortcut. Shapes: (B, dim, H, W) -> same.
 
     `layer_scale_init_value` of 0: there is no scale per channel on the branch.
@@ -66,27 +67,19 @@ class MLPBlock(nn.Module):
         act_layer: ActLayer = _RELU, norm_layer: NormLayer = nn.BatchNorm2d, pconv_fw_type: str = "split_cat",
     ) -> None:
         super().__init__()
-        hidden, self.init_value = int(dim * mlp_ratio), layer_scale_init_value
+        hidden = int(dim * mlp_ratio)
         self.mlp = nn.Sequential(
             nn.Conv2d(dim, hidden, 1, bias=False), get_norm_layer(norm_layer)(hidden), get_act_layer(act_layer)(),
             nn.Conv2d(hidden, dim, 1, bias=False))
         self.spatial_mixing = Partial_conv3(dim, n_div, pconv_fw_type)
-        self.layer_scale = nn.Parameter(torch.empty(dim)) if layer_scale_init_value > 0 else None
+        self.add_scales(layer_scale_init_value if layer_scale_init_value > 0 else None, dim, "layer_scale")
         self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        if self.layer_scale is not None:
-            nn.init.constant_(self.layer_scale, self.init_value)
 
     def forward(self, x: Tensor) -> Tensor:
-        branch = self.mlp(self.spatial_mixing(x))
-        if self.layer_scale is not None:
-            branch = branch * self.layer_scale.view(-1, 1, 1)
-        return x + self.drop_path(branch)
+        return x + self.drop_path(scaled(self.mlp(self.spatial_mixing(x)), self.layer_scale))
 
 
-class PatchEmbed(nn.Module):
+class PatchEmbed(nn.Sequential):
     """Patches of the image to vectors: a strided convolution and a norm; keys `proj`, `norm`."""
 
     @placeable
@@ -98,11 +91,8 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(in_chans, embed_dim, patch_size, patch_size, bias=False)
         self.norm = get_norm_layer(norm_layer)(embed_dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.proj(x))
 
-
-class PatchMerging(nn.Module):
+class PatchMerging(nn.Sequential):
     """The same between stages, for twice as many channels; keys `reduction`, `norm`."""
 
     @placeable
@@ -110,9 +100,6 @@ class PatchMerging(nn.Module):
         super().__init__()
         self.reduction = nn.Conv2d(dim, 2 * dim, patch_size, patch_size, bias=False)
         self.norm = get_norm_layer(norm_layer)(2 * dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.reduction(x))
 
 
 class Block(Stage):

@@ -9,10 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers import GlobalPool2d
 from ..registry import register_model
 from .base import Flow, Step
-from .inception_blocks import AuxiliaryModel, ConvNorm
+from .inception_blocks import AuxiliaryModel, unpadded_conv
 
 __all__ = ["GoogLeNet", "GoogLeNetOutputs"]
 
@@ -20,6 +19,8 @@ GoogLeNetOutputs = namedtuple("GoogLeNetOutputs", ["logits", "aux_logits2", "aux
 
 if TYPE_CHECKING:
     from ._variants.googlenet import *
+
+_conv = unpadded_conv()
 
 # Channels of the branches 1 x 1; 3 x 3, before and after; 5 x 5, before and after; pool. A number: a max pool's side.
 _BODY: dict[str, tuple[int, ...] | int] = {
@@ -46,10 +47,10 @@ class Inception(nn.Module):
 
     def __init__(self, in_chs: int, chs: tuple[int, ...]) -> None:
         super().__init__()
-        self.branch1 = ConvNorm(in_chs, chs[0])
-        self.branch2 = nn.Sequential(ConvNorm(in_chs, chs[1]), ConvNorm(chs[1], chs[2], kernel_size=3, padding=1))
-        self.branch3 = nn.Sequential(ConvNorm(in_chs, chs[3]), ConvNorm(chs[3], chs[4], kernel_size=3, padding=1))
-        self.branch4 = nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1), ConvNorm(in_chs, chs[5]))
+        self.branch1 = _conv(in_chs, chs[0])
+        self.branch2 = nn.Sequential(_conv(in_chs, chs[1]), _conv(chs[1], chs[2], 3, padding=1))
+        self.branch3 = nn.Sequential(_conv(in_chs, chs[3]), _conv(chs[3], chs[4], 3, padding=1))
+        self.branch4 = nn.Sequential(nn.MaxPool2d(3, stride=1, padding=1), _conv(in_chs, chs[5]))
         self.out_chs = chs[0] + chs[2] + chs[4] + chs[5]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -61,7 +62,7 @@ class AuxiliaryHead(nn.Module):
 
     def __init__(self, in_chs: int, num_classes: int, drop_rate: float) -> None:
         super().__init__()
-        self.conv = ConvNorm(in_chs, 128)
+        self.conv = _conv(in_chs, 128)
         self.fc1 = nn.Linear(128 * 4 * 4, 1024)
         self.dropout = nn.Dropout(drop_rate)
         self.fc2 = nn.Linear(1024, num_classes) if num_classes > 0 else nn.Identity()
@@ -89,47 +90,34 @@ class GoogLeNet(AuxiliaryModel):
     Source: Szegedy et al., "Going Deeper with Convolutions", 2014; with batch norm, as torchvision has it.
     """
 
-    aux_heads: ClassVar[dict[str, tuple[str, str]]] = {
-        "inception4a": ("aux1", "aux1.fc2"), "inception4d": ("aux2", "aux2.fc2")}
+    aux_heads = {"inception4a": ("aux1", "aux1.fc2"), "inception4d": ("aux2", "aux2.fc2")}
     aux_chs: ClassVar[int] = 1024
 
     def __init__(
         self, num_classes: int = 1000, in_chans: int = 3, drop_rate: float = 0.2, aux_drop_rate: float = 0.7,
         global_pool: str = "avg", aux_logits: bool = False, transform_input: bool = False,
     ) -> None:
-        super().__init__()
-        if transform_input and in_chans != 3:
-            raise ValueError(f"transform_input knows the statistics of 3 channels, not of {in_chans}")
-        self.num_classes = num_classes
-        self.in_chans = in_chans
+        super().__init__(num_classes, in_chans, aux_logits, transform_input)
         self.drop_rate = drop_rate
-        self.aux_logits = aux_logits
-        self.transform_input = transform_input
-
-        self.conv1 = ConvNorm(in_chans, 64, kernel_size=7, stride=2, padding=3)
+        self.conv1 = _conv(in_chans, 64, 7, stride=2, padding=3)
         self.maxpool1 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
-        self.conv2 = ConvNorm(64, 64)
-        self.conv3 = ConvNorm(64, 192, kernel_size=3, padding=1)
+        self.conv2 = _conv(64, 64)
+        self.conv3 = _conv(64, 192, 3, padding=1)
         self.maxpool2 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
         self.flow = Flow(
             stem=[Step("renormalize"), Step("conv1", 64, 2)],
-            stages=[Step("maxpool1"), Step("conv2"), Step("conv3", 192, 4), Step("maxpool2")],
-        )
+            stages=[Step("maxpool1"), Step("conv2"), Step("conv3", 192, 4), Step("maxpool2")])
         chs, aux_chs = 192, []
         for name, spec in _BODY.items():
-            if isinstance(spec, int):
-                self.add_module(name, nn.MaxPool2d(spec, stride=2, ceil_mode=True))
-            else:
-                self.add_module(name, Inception(chs, spec))
-                chs = getattr(self, name).out_chs
+            is_pool = isinstance(spec, int)
+            self.add_module(name, nn.MaxPool2d(spec, stride=2, ceil_mode=True) if is_pool else Inception(chs, spec))
+            chs = chs if is_pool else getattr(self, name).out_chs
             self.flow.stages.append(Step(name, chs, _TAPS[name]) if name in _TAPS else Step(name))
-            if name in self.aux_heads:
-                aux_chs.append(chs)
-        heads = [AuxiliaryHead(chs, num_classes, aux_drop_rate) if aux_logits else None for chs in aux_chs]
-        self.aux1, self.aux2 = heads
+            aux_chs += [chs] if name in self.aux_heads else []
+        self.aux1, self.aux2 = (
+            AuxiliaryHead(chs, num_classes, aux_drop_rate) if aux_logits else None for chs in aux_chs)
         self.num_features = chs
-        self.global_pool = GlobalPool2d(global_pool)
-        self.head_hidden_size = self.num_features * self.global_pool.out_factor
+        self.set_global_pool(global_pool)
         self.fc = self.make_classifier(num_classes)
         self.init_weights()
 
@@ -146,6 +134,5 @@ class GoogLeNet(AuxiliaryModel):
         return dict(stem=r"^conv\d", blocks=[(rf"^{name}\.", (i,)) for i, name in enumerate(blocks)])
 
 
-register_model.variants(__name__, GoogLeNet, {
-    "googlenet": "GoogLeNet (Szegedy et al., 2014) with batch norm, torchvision's.",
-})
+register_model.variants(
+    __name__, GoogLeNet, {"googlenet": "GoogLeNet (Szegedy et al., 2014) with batch norm, torchvision's."})

@@ -16,7 +16,7 @@ from ..layers.activations import ActLayer, get_act_layer
 from ..layers.conv import create_conv2d
 from ..layers.drop import DropPath, drop_path_rates
 from ..layers.helpers import placeable, to_ntuple
-from ..layers.mlp import ConvMlp
+from ..layers.mlp import ConvMlp, ScaledBlock, scaled
 from ..layers.norm import LayerNorm, NormLayer, get_norm_layer
 from ..layers.pool import GlobalPool2d, Head
 from ..layers.stage import Stage
@@ -74,8 +74,8 @@ class MlpClassifierHead(Head):
         self.in_features, self.use_bias = in_features, bias
         self.fc1: nn.Module = nn.Identity()
         self.set_global_pool(pool_type)
-        self.fc1 = nn.Linear(self.num_features, int(mlp_ratio * in_features), bias=bias)
-        self.num_features = int(mlp_ratio * in_features)
+        width, self.num_features = self.num_features, int(mlp_ratio * in_features)
+        self.fc1 = nn.Linear(width, self.num_features, bias=bias)
         self.act = get_act_layer(act_layer)()
         self.norm = get_norm_layer(norm_layer)(self.num_features)
         self.fc2 = self.make_classifier(num_classes)
@@ -111,7 +111,7 @@ class MlpClassifierHead(Head):
         return self.norm(self.act(self.fc1(self.global_pool(x))))
 
 
-class MetaNeXtBlock(nn.Module):
+class MetaNeXtBlock(ScaledBlock):
     """Token mixer, norm and MLP of 1x1 convolutions, scaled per channel (`gamma`), beside a shortcut.
 
     Shapes: (B, dim, H, W) -> same. `token_mixer`, `norm_layer` and `mlp_layer` make layers for `dim` channels.
@@ -124,23 +124,14 @@ class MetaNeXtBlock(nn.Module):
         act_layer: ActLayer = nn.GELU, ls_init_value: float | None = 1e-6, drop_path: float = 0.0,
     ) -> None:
         super().__init__()
-        self.ls_init_value = ls_init_value
         self.token_mixer = token_mixer(dim, dilation=dilation)
         self.norm = get_norm_layer(norm_layer)(dim)
         self.mlp = mlp_layer(dim, int(mlp_ratio * dim), act_layer=get_act_layer(act_layer))
-        self.gamma = nn.Parameter(torch.empty(dim)) if ls_init_value else None
+        self.add_scales(ls_init_value or None, dim, "gamma")
         self.drop_path = DropPath(drop_path) if drop_path > 0.0 else nn.Identity()
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        if self.gamma is not None and self.ls_init_value is not None:
-            nn.init.constant_(self.gamma, self.ls_init_value)
 
     def forward(self, x: Tensor) -> Tensor:
-        branch = self.mlp(self.norm(self.token_mixer(x)))
-        if self.gamma is not None:
-            branch = branch * self.gamma.view(-1, 1, 1)
-        return self.drop_path(branch) + x
+        return self.drop_path(scaled(self.mlp(self.norm(self.token_mixer(x))), self.gamma)) + x
 
 
 class MetaNeXtStage(Stage):
@@ -164,8 +155,8 @@ class MetaNeXtStage(Stage):
             self.downsample = nn.Sequential(get_norm_layer(norm_layer)(in_chs), create_conv2d(
                 in_chs, out_chs, 2, stride=stride, dilation=dilation[0], padding=padding, bias=True))
         self.blocks = nn.Sequential(*(
-            MetaNeXtBlock(out_chs, dilation[1], token_mixer, norm_layer, mlp_ratio=mlp_ratio, act_layer=act_layer,
-                          ls_init_value=ls_init_value, drop_path=rate)
+            MetaNeXtBlock(out_chs, dilation[1], token_mixer, norm_layer, ConvMlp, mlp_ratio, act_layer, ls_init_value,
+                          rate)
             for rate in (drop_path_rates or [0.0] * depth)[:depth]))
 
 
@@ -177,11 +168,9 @@ class MetaNeXt(ImageModel):
     Args:
         global_pool: "avg", "max", "avgmax" or "catavgmax"; the head takes vectors.
         output_stride: 8, 16 or 32: later strides become dilation.
-        depths: Blocks of each stage.
-        dims: Channels of each stage.
+        depths, dims: Blocks and channels of each stage.
         token_mixers: What mixes positions: (dim, dilation=...) -> a module; one, or one for each stage.
-        norm_layer: Norm of feature maps.
-        act_layer: Activation of the blocks.
+        norm_layer, act_layer: Norm of feature maps; activation of the blocks.
         mlp_ratios: Hidden width of the MLPs in channels, one number or one a stage.
         ls_init_value: Initial value of the residual branches' scale; None for no scale.
 

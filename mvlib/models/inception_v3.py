@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections import namedtuple
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers import ConvNormAct, GlobalPool2d, placeable
+from ..layers import ConvNormAct, placeable
 from ..registry import register_model
 from .base import Flow, Step
-from .inception_blocks import AuxiliaryModel, ConvLayer, ConvNorm, Mixed
+from .inception_blocks import AuxiliaryModel, ConvLayer, Mixed, unpadded_conv
 
 __all__ = [
     "InceptionA", "InceptionAux", "InceptionB", "InceptionC", "InceptionD", "InceptionE", "InceptionOutputs",
@@ -47,8 +46,7 @@ class InceptionB(Mixed):
     def __init__(self, in_channels: int, conv_block: ConvLayer | None = None) -> None:
         super().__init__(in_channels, [
             [("branch3x3", 384, 3, 2)],
-            [("branch3x3dbl_1", 64, 1), ("branch3x3dbl_2", 96, 3), ("branch3x3dbl_3", 96, 3, 2)],
-            ["max"],
+            [("branch3x3dbl_1", 64, 1), ("branch3x3dbl_2", 96, 3), ("branch3x3dbl_3", 96, 3, 2)], ["max"],
         ], conv_block)
 
 
@@ -125,9 +123,7 @@ class InceptionV3(AuxiliaryModel):
         global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
         aux_logits: Whether there is an auxiliary head, `AuxLogits`, which works in training alone.
         transform_input: Whether images arrive with ImageNet's normalisation and get that of mean and deviation 0.5.
-        norm_layer: Batch norm, by name or class.
-        norm_eps: Its epsilon.
-        act_layer: Activation, by name or class.
+        norm_layer, norm_eps, act_layer: Batch norm, by name or class, and its epsilon; activation, by name or class.
 
     Raises:
         ValueError: `transform_input` with other than 3 channels.
@@ -143,30 +139,22 @@ class InceptionV3(AuxiliaryModel):
         aux_logits: bool = False, norm_layer: Any = "batchnorm2d", norm_eps: float = 1e-3, act_layer: Any = "relu",
         transform_input: bool = False,
     ) -> None:
-        super().__init__()
-        if transform_input and in_chans != 3:
-            raise ValueError(f"transform_input knows the statistics of 3 channels, not of {in_chans}")
-        self.num_classes = num_classes
-        self.in_chans = in_chans
-        self.aux_logits = aux_logits
-        self.transform_input = transform_input
-        conv = partial(ConvNorm, norm_layer=norm_layer, norm_eps=norm_eps, act_layer=act_layer)
+        super().__init__(num_classes, in_chans, aux_logits, transform_input)
+        conv = unpadded_conv(norm_layer, norm_eps, act_layer)
 
-        self.Conv2d_1a_3x3 = conv(in_chans, 32, kernel_size=3, stride=2)
-        self.Conv2d_2a_3x3 = conv(32, 32, kernel_size=3)
-        self.Conv2d_2b_3x3 = conv(32, 64, kernel_size=3, padding=1)
+        self.Conv2d_1a_3x3 = conv(in_chans, 32, 3, stride=2)
+        self.Conv2d_2a_3x3 = conv(32, 32, 3)
+        self.Conv2d_2b_3x3 = conv(32, 64, 3, padding=1)
         self.Pool1 = nn.MaxPool2d(3, stride=2)
-        self.Conv2d_3b_1x1 = conv(64, 80, kernel_size=1)
-        self.Conv2d_4a_3x3 = conv(80, 192, kernel_size=3)
+        self.Conv2d_3b_1x1 = conv(64, 80, 1)
+        self.Conv2d_4a_3x3 = conv(80, 192, 3)
         self.Pool2 = nn.MaxPool2d(3, stride=2)
         blocks = {
             "Mixed_5b": InceptionA(192, 32, conv), "Mixed_5c": InceptionA(256, 64, conv),
-            "Mixed_5d": InceptionA(288, 64, conv),
-            "Mixed_6a": InceptionB(288, conv), "Mixed_6b": InceptionC(768, 128, conv),
-            "Mixed_6c": InceptionC(768, 160, conv), "Mixed_6d": InceptionC(768, 160, conv),
-            "Mixed_6e": InceptionC(768, 192, conv),
-            "Mixed_7a": InceptionD(768, conv), "Mixed_7b": InceptionE(1280, conv), "Mixed_7c": InceptionE(2048, conv),
-        }
+            "Mixed_5d": InceptionA(288, 64, conv), "Mixed_6a": InceptionB(288, conv),
+            "Mixed_6b": InceptionC(768, 128, conv), "Mixed_6c": InceptionC(768, 160, conv),
+            "Mixed_6d": InceptionC(768, 160, conv), "Mixed_6e": InceptionC(768, 192, conv),
+            "Mixed_7a": InceptionD(768, conv), "Mixed_7b": InceptionE(1280, conv), "Mixed_7c": InceptionE(2048, conv)}
         for name, block in blocks.items():
             self.add_module(name, block)
         self.AuxLogits = InceptionAux(768, num_classes, conv) if aux_logits else None
@@ -175,11 +163,9 @@ class InceptionV3(AuxiliaryModel):
             stem=[Step("renormalize"), Step("Conv2d_1a_3x3"), Step("Conv2d_2a_3x3"), Step("Conv2d_2b_3x3", 64, 2)],
             stages=[Step("Pool1"), Step("Conv2d_3b_1x1"), Step("Conv2d_4a_3x3", 192, 4), Step("Pool2"),
                     *(Step(name, block.out_chs, taps[name]) if name in taps else Step(name)
-                      for name, block in blocks.items())],
-        )
+                      for name, block in blocks.items())])
         self.num_features = 2048
-        self.global_pool = GlobalPool2d(global_pool)
-        self.head_hidden_size = self.num_features * self.global_pool.out_factor
+        self.set_global_pool(global_pool)
         self.head_drop = nn.Dropout(drop_rate)
         self.fc = self.make_classifier(num_classes)
         self.init_weights()

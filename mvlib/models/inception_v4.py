@@ -6,15 +6,13 @@ arXiv:1602.07261.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, ClassVar
 
 from torch import nn
 
-from ..layers import ConvNormAct, GlobalPool2d, placeable
 from ..registry import register_model
 from .base import Flow, ImageModel, Step
-from .inception_blocks import ConvLayer, ConvNorm, Mixed
+from .inception_blocks import FixedMixed, unpadded_conv
 
 __all__ = [
     "InceptionA", "InceptionB", "InceptionC", "InceptionV4", "Mixed3a", "Mixed4a", "Mixed5a", "ReductionA",
@@ -24,101 +22,63 @@ __all__ = [
 _WIDE, _TALL = (1, 7), (7, 1)
 
 
-class Mixed3a(Mixed):
+class Mixed3a(FixedMixed):
     """The first fork of the stem, the paper's figure 3."""
 
-    @placeable
-    def __init__(self, conv_block: ConvLayer = ConvNormAct) -> None:
-        super().__init__(64, [
-            ["max"],
-            [("conv", 96, 3, 2)],
-        ], conv_block)
+    table = 64, [["max"], [("conv", 96, 3, 2)]]
 
 
-class Mixed4a(Mixed):
+class Mixed4a(FixedMixed):
     """The second, whose branches shrink maps at the border."""
 
-    @placeable
-    def __init__(self, conv_block: ConvLayer = ConvNormAct) -> None:
-        super().__init__(160, [
-            [(64, 1), (96, 3, 1)],
-            [(64, 1), (64, _WIDE), (64, _TALL), (96, 3, 1)],
-        ], conv_block)
+    table = 160, [[(64, 1), (96, 3, 1)], [(64, 1), (64, _WIDE), (64, _TALL), (96, 3, 1)]]
 
 
-class Mixed5a(Mixed):
+class Mixed5a(FixedMixed):
     """The third: from maps of 71 x 71 to 35 x 35."""
 
-    @placeable
-    def __init__(self, conv_block: ConvLayer = ConvNormAct) -> None:
-        super().__init__(192, [
-            [("conv", 192, 3, 2)],
-            ["max"],
-        ], conv_block)
+    table = 192, [[("conv", 192, 3, 2)], ["max"]]
 
 
-class InceptionA(Mixed):
+class InceptionA(FixedMixed):
     """The paper's figure 4, Inception-A."""
 
-    @placeable
-    def __init__(self, conv_block: ConvLayer = ConvNormAct) -> None:
-        super().__init__(384, [
-            [(96, 1)],
-            [(64, 1), (96, 3)],
-            [(64, 1), (96, 3), (96, 3)],
-            ["inner", (96, 1)],
-        ], conv_block)
+    table = 384, [[(96, 1)], [(64, 1), (96, 3)], [(64, 1), (96, 3), (96, 3)], ["inner", (96, 1)]]
 
 
-class ReductionA(Mixed):
+class ReductionA(FixedMixed):
     """From maps of 35 x 35 to 17 x 17: figure 7, Reduction-A."""
 
-    @placeable
-    def __init__(self, conv_block: ConvLayer = ConvNormAct) -> None:
-        super().__init__(384, [
-            [(384, 3, 2)],
-            [(192, 1), (224, 3), (256, 3, 2)],
-            ["max"],
-        ], conv_block)
+    table = 384, [[(384, 3, 2)], [(192, 1), (224, 3), (256, 3, 2)], ["max"]]
 
 
-class InceptionB(Mixed):
+class InceptionB(FixedMixed):
     """Figure 5, Inception-B."""
 
-    @placeable
-    def __init__(self, conv_block: ConvLayer = ConvNormAct) -> None:
-        super().__init__(1024, [
-            [(384, 1)],
-            [(192, 1), (224, _WIDE), (256, _TALL)],
-            [(192, 1), (192, _TALL), (224, _WIDE), (224, _TALL), (256, _WIDE)],
-            ["inner", (128, 1)],
-        ], conv_block)
+    table = 1024, [
+        [(384, 1)],
+        [(192, 1), (224, _WIDE), (256, _TALL)],
+        [(192, 1), (192, _TALL), (224, _WIDE), (224, _TALL), (256, _WIDE)],
+        ["inner", (128, 1)],
+    ]
 
 
-class ReductionB(Mixed):
+class ReductionB(FixedMixed):
     """From maps of 17 x 17 to 8 x 8: figure 8, Reduction-B."""
 
-    @placeable
-    def __init__(self, conv_block: ConvLayer = ConvNormAct) -> None:
-        super().__init__(1024, [
-            [(192, 1), (192, 3, 2)],
-            [(256, 1), (256, _WIDE), (320, _TALL), (320, 3, 2)],
-            ["max"],
-        ], conv_block)
+    table = 1024, [[(192, 1), (192, 3, 2)], [(256, 1), (256, _WIDE), (320, _TALL), (320, 3, 2)], ["max"]]
 
 
-class InceptionC(Mixed):
+class InceptionC(FixedMixed):
     """Figure 6, Inception-C: branches that fork into 1 x 3 and 3 x 1."""
 
-    @placeable
-    def __init__(self, conv_block: ConvLayer = ConvNormAct) -> None:
-        super().__init__(1536, [
-            [(256, 1)],
-            [("branch1_0", 384, 1), [("branch1_1a", 256, (1, 3)), ("branch1_1b", 256, (3, 1))]],
-            [("branch2_0", 384, 1), ("branch2_1", 448, (3, 1)), ("branch2_2", 512, (1, 3)),
-             [("branch2_3a", 256, (1, 3)), ("branch2_3b", 256, (3, 1))]],
-            ["inner", (256, 1)],
-        ], conv_block)
+    table = 1536, [
+        [(256, 1)],
+        [("branch1_0", 384, 1), [("branch1_1a", 256, (1, 3)), ("branch1_1b", 256, (3, 1))]],
+        [("branch2_0", 384, 1), ("branch2_1", 448, (3, 1)), ("branch2_2", 512, (1, 3)),
+         [("branch2_3a", 256, (1, 3)), ("branch2_3b", 256, (3, 1))]],
+        ["inner", (256, 1)],
+    ]
 
 
 class InceptionV4(ImageModel):
@@ -131,9 +91,7 @@ class InceptionV4(ImageModel):
         output_stride: 32 alone.
         drop_rate: Dropout before the classifier; the paper's is 0.2.
         global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
-        norm_layer: Batch norm, by name or class.
-        norm_eps: Its epsilon.
-        act_layer: Activation, by name or class.
+        norm_layer, norm_eps, act_layer: Batch norm, by name or class, and its epsilon; activation, by name or class.
 
     Raises:
         ValueError: An option has an unknown value.
@@ -150,11 +108,9 @@ class InceptionV4(ImageModel):
         if output_stride != 32:
             raise ValueError(f"output_stride is 32 for an Inception, not {output_stride}")
         self.num_classes, self.in_chans, self.num_features = num_classes, in_chans, 1536
-        conv = partial(ConvNorm, norm_layer=norm_layer, norm_eps=norm_eps, act_layer=act_layer)
+        conv = unpadded_conv(norm_layer, norm_eps, act_layer)
         self.features = nn.Sequential(
-            conv(in_chans, 32, kernel_size=3, stride=2),
-            conv(32, 32, kernel_size=3),
-            conv(32, 64, kernel_size=3, padding=1),
+            conv(in_chans, 32, 3, stride=2), conv(32, 32, 3), conv(32, 64, 3, padding=1),
             Mixed3a(conv), Mixed4a(conv), Mixed5a(conv),
             *(InceptionA(conv) for _ in range(4)), ReductionA(conv),
             *(InceptionB(conv) for _ in range(7)), ReductionB(conv),
@@ -162,8 +118,7 @@ class InceptionV4(ImageModel):
         taps = {2: (64, 2), 3: (160, 4), 9: (384, 8), 17: (1024, 16), 21: (1536, 32)}
         steps = [Step(f"features.{i}", *taps.get(i, ())) for i in range(len(self.features))]
         self.flow = Flow(stem=steps[:3], stages=steps[3:])
-        self.global_pool = GlobalPool2d(global_pool)
-        self.head_hidden_size = self.num_features * self.global_pool.out_factor
+        self.set_global_pool(global_pool)
         self.head_drop = nn.Dropout(drop_rate)
         self.last_linear = self.make_classifier(num_classes)
         self.init_weights()

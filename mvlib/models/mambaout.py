@@ -21,7 +21,7 @@ from ..layers.norm import LayerNorm, NormLayer, get_norm_layer
 from ..layers.stage import Stage
 from ..layers.weight_init import init_trunc_normal
 from ..registry import register_model
-from .base import Flow, ImageModel, Inits, KeyMap, StateDict, Step, rename_keys
+from .base import Flow, ImageModel, Inits, KeyMap, Step
 
 if TYPE_CHECKING:
     from ._variants.mambaout import *
@@ -59,19 +59,6 @@ class Stem(nn.Module):
         return self.norm2(self.conv2(self.act(x)).permute(0, 2, 3, 1))
 
 
-class DownsampleNormFirst(nn.Module):
-    """Norm, then a convolution of stride 2. Shapes: (B, H, W, in_chs) -> (B, H / 2, W / 2, out_chs)."""
-
-    @placeable
-    def __init__(self, in_chs: int = 96, out_chs: int = 198, norm_layer: NormLayer = LayerNorm) -> None:
-        super().__init__()
-        self.norm = get_norm_layer(norm_layer)(in_chs)
-        self.conv = nn.Conv2d(in_chs, out_chs, 3, stride=2, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return _on_channels_first(self.conv, self.norm(x))
-
-
 class Downsample(nn.Module):
     """A convolution of stride 2, then a norm. Shapes: (B, H, W, in_chs) -> (B, H / 2, W / 2, out_chs)."""
 
@@ -83,6 +70,19 @@ class Downsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.norm(_on_channels_first(self.conv, x))
+
+
+class DownsampleNormFirst(nn.Module):
+    """Norm, then a convolution of stride 2. Shapes as `Downsample`."""
+
+    @placeable
+    def __init__(self, in_chs: int = 96, out_chs: int = 198, norm_layer: NormLayer = LayerNorm) -> None:
+        super().__init__()
+        self.norm = get_norm_layer(norm_layer)(in_chs)
+        self.conv = nn.Conv2d(in_chs, out_chs, 3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _on_channels_first(self.conv, self.norm(x))
 
 
 class MlpHead(ClNormMlpClassifierHead):
@@ -115,13 +115,9 @@ class GatedConvBlock(nn.Module):
     Shapes: (B, H, W, dim) -> same.
 
     Args:
-        dim: Channels.
-        expansion_ratio: Width of gates and of values, in `dim`.
-        kernel_size: Of the convolution.
-        conv_ratio: Width of the values that it takes, in `dim`.
+        expansion_ratio, conv_ratio: Width of gates and of values, and of the values that are convolved, in `dim`.
         ls_init_value: None for no scale on the branch; else it begins with 1e-5, as timm's, whatever the value.
         norm_layer, act_layer: Norm of channels; activation of the gates.
-        drop_path: Stochastic depth: rate of the residual branch.
     """
 
     @placeable
@@ -249,12 +245,9 @@ register_model.variants(__name__, MambaOut, {
 })
 
 
-def _from_authors(state_dict: StateDict, model: nn.Module) -> StateDict:
-    """The authors' downsampling stands beside the stages, and their norm before the head."""
-    return rename_keys(
-        state_dict, (r"^head\.fc1\.", "head.pre_logits.fc."), (r"^head\.norm\.", "head.pre_logits.norm."),
-        (r"^head\.fc2\.", "head.fc."), (r"^norm\.", "head.norm."), (r"^downsample_layers\.0\.", "stem."),
-        (r"^stages\.(\d+)\.(\d+)", r"stages.\1.blocks.\2"), (r"^downsample_layers\.(\d+)", r"stages.\1.downsample"))
-
-
-MambaOut.key_maps = (KeyMap("authors", lambda keys: "downsample_layers.0.conv1.weight" in keys, _from_authors),)
+# The authors' downsampling stands beside the stages, and their norm before the head.
+MambaOut.key_maps = (KeyMap.renaming(
+    "authors", "downsample_layers.0.conv1.weight", (r"^head\.fc1\.", "head.pre_logits.fc."),
+    (r"^head\.norm\.", "head.pre_logits.norm."), (r"^head\.fc2\.", "head.fc."), (r"^norm\.", "head.norm."),
+    (r"^downsample_layers\.0\.", "stem."), (r"^stages\.(\d+)\.(\d+)", r"stages.\1.blocks.\2"),
+    (r"^downsample_layers\.(\d+)", r"stages.\1.downsample")),)

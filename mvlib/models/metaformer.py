@@ -27,7 +27,7 @@ from ..layers.pool import NormMlpClassifierHead
 from ..layers.stage import Stage, run_blocks
 from ..layers.weight_init import init_trunc_normal
 from ..registry import register_model
-from .base import Flow, ImageModel, Inits, KeyMap, StateDict, Step, rename_keys
+from .base import Flow, ImageModel, Inits, KeyMap, StateDict, Step, rename_keys, reshape_alike
 
 if TYPE_CHECKING:
     from ._variants.metaformer import *
@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["MetaFormer"]
 
 Layer = Callable[..., nn.Module]
-
-
-# norms and activations
 
 
 class _NoBias(nn.Module):
@@ -168,21 +165,14 @@ class Attention(attention.Attention):
             attn_drop=attn_drop, proj_drop=proj_drop)
 
 
-# blocks
-
-
 class MetaFormerBlock(nn.Module):
     """What mixes positions, then an MLP, each with norm and shortcut; branches and shortcuts may have learned factors.
 
     Shapes: (B, dim, H, W) -> same, or (B, N, dim) unless `use_nchw`.
 
     Args:
-        dim: Channels.
         token_mixer: What mixes positions, from `dim`, `proj_drop` and the further arguments.
-        mlp_act, mlp_bias: Activation and biases of the MLP.
-        norm_layer: Norm.
         proj_drop: Dropout in the MLP and of what is mixed.
-        drop_path: Stochastic depth.
         use_nchw: Whether channels come first.
         layer_scale_init_value, res_scale_init_value: Initial factors of branches and of shortcuts; None for none.
     """
@@ -212,7 +202,7 @@ class MetaFormerBlock(nn.Module):
         return self.res_scale2(x) + self.layer_scale2(self.drop_path2(self.mlp(self.norm2(x))))
 
 
-class Stem(nn.Module):
+class Stem(nn.Sequential):
     """A 7x7 convolution of stride 4, and a norm, where there is one; keys `conv`, `norm`."""
 
     @placeable
@@ -221,11 +211,8 @@ class Stem(nn.Module):
         self.conv = nn.Conv2d(in_channels, out_channels, 7, stride=4, padding=2)
         self.norm = norm_layer(out_channels) if norm_layer else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.norm(self.conv(x))
 
-
-class Downsampling(nn.Module):
+class Downsampling(nn.Sequential):
     """A norm, where there is one, and a convolution; keys `norm`, `conv`."""
 
     @placeable
@@ -237,21 +224,14 @@ class Downsampling(nn.Module):
         self.norm = norm_layer(in_channels) if norm_layer else nn.Identity()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride=stride, padding=padding)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(self.norm(x))
-
 
 class MetaFormerStage(Stage):
     """Downsampling, where the width changes, then blocks; those that attend take a map as a sequence.
 
     Shapes: (B, in_chs, H, W) -> (B, out_chs, H / 2, W / 2), or (B, out_chs, H, W) of the same width.
 
-    Args:
-        in_chs, out_chs: Channels.
-        depth: Blocks.
-        downsample_norm: Norm before the downsampling; None for none.
-        dp_rates: Stochastic depth of each block.
-        token_mixer, mlp_act, mlp_bias, norm_layer, proj_drop: As of `MetaFormerBlock`, as all further arguments.
+    `downsample_norm` comes before the downsampling, None for none; `dp_rates` is the stochastic depth of each block;
+    all else as `MetaFormerBlock`.
     """
 
     @placeable
@@ -329,8 +309,7 @@ class MetaFormer(ImageModel):
 
     Args:
         global_pool: "avg", "max", "avgmax" or "" for none, with which the logits are a map.
-        depths: Blocks of each stage.
-        dims: Channels of each stage; one that is as wide as the one before does not downsample.
+        depths, dims: Blocks and channels of each stage; one that is as wide as the one before does not downsample.
         token_mixers: What mixes positions, one or one a stage.
         mlp_act, mlp_bias: Activation and biases of the MLPs.
         proj_drop_rate: Dropout in the blocks.
@@ -416,30 +395,21 @@ register_model.variants(__name__, MetaFormer, {
 })
 
 
-def _fitted(state_dict: StateDict, model: nn.Module) -> StateDict:
-    """Theirs have linear layers where ours may have 1x1 convolutions."""
-    own = model.state_dict()
-    return {key: value.reshape(own[key].shape) if key in own and own[key].numel() == value.numel() else value
-            for key, value in state_dict.items()}
-
-
 _ENDS = ((r"^head\.", "head.fc."), (r"^norm\.", "head.norm."))
 
 
 def _from_poolformer(state_dict: StateDict, model: nn.Module) -> StateDict:
     """Stages have even numbers in one list, downsampling odd ones."""
-    renamed = rename_keys(
+    return reshape_alike(rename_keys(
         state_dict, (r"^network\.([135])\.proj\.", lambda m: f"stages.{(int(m[1]) + 1) // 2}.downsample.conv."),
         (r"^network\.(\d)\.", lambda m: f"stages.{int(m[1]) // 2}.blocks."),
-        (r"layer_scale_(\d)", r"layer_scale\1.scale"), (r"^patch_embed\.proj\.", "stem.conv."), *_ENDS)
-    return _fitted(renamed, model)
+        (r"layer_scale_(\d)", r"layer_scale\1.scale"), (r"^patch_embed\.proj\.", "stem.conv."), *_ENDS), model)
 
 
 def _from_baselines(state_dict: StateDict, model: nn.Module) -> StateDict:
-    renamed = rename_keys(
+    return reshape_alike(rename_keys(
         state_dict, (r"^stages\.(\d)\.", r"stages.\1.blocks."), (r"^downsample_layers\.0\.", "stem."),
-        (r"^downsample_layers\.(\d)\.", r"stages.\1.downsample."), (r"\.(?:pre|post)_norm\.", ".norm."), *_ENDS)
-    return _fitted(renamed, model)
+        (r"^downsample_layers\.(\d)\.", r"stages.\1.downsample."), (r"\.(?:pre|post)_norm\.", ".norm."), *_ENDS), model)
 
 
 MetaFormer.key_maps = (
