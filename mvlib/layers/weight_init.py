@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 __all__ = [
     "VIT_INITS", "fan_out_normal_", "init_fan_out", "init_kaiming", "init_normal", "init_trunc_normal",
-    "init_vit_module", "init_weight_jax", "init_weight_vit", "init_zero_bias", "is_meta_device", "lecun_normal_",
-    "scale_output", "trunc_normal_", "trunc_normal_tf_", "variance_scaling_",
+    "init_trunc_weight", "init_vit_module", "init_weight_jax", "init_weight_vit", "init_zero_bias", "is_meta_device",
+    "lecun_normal_", "scale_output", "trunc_normal_", "trunc_normal_tf_", "variance_scaling_",
 ]
 
 VIT_INITS = ("", "jax", "jax_nlhb", "moco", "reset", "skip")
@@ -129,8 +129,13 @@ def init_zero_bias(module: nn.Linear | nn.Conv2d) -> None:
 
 def init_trunc_normal(module: nn.Linear | nn.Conv2d, std: float = 0.02) -> None:
     """A weight from a truncated normal, a bias of zeros."""
-    nn.init.trunc_normal_(module.weight, std=std)
+    init_trunc_weight(module, std)
     init_zero_bias(module)
+
+
+def init_trunc_weight(module: nn.Linear | nn.Conv2d, std: float = 0.02) -> None:
+    """A weight from a truncated normal; a bias is left as it is."""
+    nn.init.trunc_normal_(module.weight, std=std)
 
 
 def init_normal(module: nn.Linear | nn.Conv2d, std: float = 0.01) -> None:

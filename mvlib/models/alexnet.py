@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..layers.pool import SelectAdaptivePool2d
 from ..registry import register_model
 from .base import Flow, ImageModel, Indices, Step
 
@@ -23,7 +23,7 @@ _GRID = 6  # side of the final map of a 224x224 image
 _POOL_TYPES = ("avg", "max", "avgmax", "")
 
 
-class GridPool(nn.Module):
+class GridPool(SelectAdaptivePool2d):
     """Pool a feature map to (side, side), whatever its size.
 
     Shapes: (B, C, H, W) -> (B, C, side, side); unchanged where `pool_type` is "".
@@ -33,23 +33,9 @@ class GridPool(nn.Module):
     """
 
     def __init__(self, side: int, pool_type: str = "avg") -> None:
-        super().__init__()
         if pool_type not in _POOL_TYPES:
             raise ValueError(f"global_pool '{pool_type}' is not one of {', '.join(map(repr, _POOL_TYPES))}")
-        self.side = side
-        self.pool_type = pool_type
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.pool_type == "avg":
-            return F.adaptive_avg_pool2d(x, self.side)
-        if self.pool_type == "max":
-            return F.adaptive_max_pool2d(x, self.side)
-        if self.pool_type == "avgmax":
-            return 0.5 * F.adaptive_avg_pool2d(x, self.side) + 0.5 * F.adaptive_max_pool2d(x, self.side)
-        return x
-
-    def extra_repr(self) -> str:
-        return f"{self.side}, pool_type={self.pool_type!r}"
+        super().__init__(side, pool_type)
 
 
 class AlexNet(ImageModel):
@@ -80,30 +66,24 @@ class AlexNet(ImageModel):
         self, num_classes: int = 1000, in_chans: int = 3, drop_rate: float = 0.5, global_pool: str = "avg"
     ) -> None:
         super().__init__()
-        self.num_classes = num_classes
-        self.in_chans = in_chans
+        self.num_classes, self.in_chans = num_classes, in_chans
         self.features = nn.Sequential(
             nn.Conv2d(in_chans, 64, 11, stride=4, padding=2), nn.ReLU(inplace=True),
             nn.MaxPool2d(3, stride=2), nn.Conv2d(64, 192, 5, padding=2), nn.ReLU(inplace=True),
             nn.MaxPool2d(3, stride=2), nn.Conv2d(192, 384, 3, padding=1), nn.ReLU(inplace=True),
             nn.Conv2d(384, 256, 3, padding=1), nn.ReLU(inplace=True),
-            nn.Conv2d(256, 256, 3, padding=1), nn.ReLU(inplace=True),
-            nn.MaxPool2d(3, stride=2),
-        )
+            nn.Conv2d(256, 256, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(3, stride=2))
         self.flow = Flow(stem=[], stages=[
-            Step("features[0:2]", 64, 4, module="features.1"),
-            Step("features[2:5]", 192, 8, module="features.4"),
+            Step("features[0:2]", 64, 4, module="features.1"), Step("features[2:5]", 192, 8, module="features.4"),
             Step("features[5:12]", 256, 16, module="features.11"),
-            Step("features[12:13]", 256, 32, module="features.12"),
-        ])
+            Step("features[12:13]", 256, 32, module="features.12")])
         self.num_features = 256
         self.grid, self.hidden_chs = _GRID, _HIDDEN_CHS
         self.set_global_pool(global_pool)
         self.classifier = nn.Sequential(
             nn.Dropout(drop_rate), nn.Linear(256 * _GRID**2, _HIDDEN_CHS), nn.ReLU(inplace=True),
             nn.Dropout(drop_rate), nn.Linear(_HIDDEN_CHS, _HIDDEN_CHS), nn.ReLU(inplace=True),
-            self.make_classifier(num_classes),
-        )
+            self.make_classifier(num_classes))
         self.init_weights()
 
     def pool(self, x: Tensor) -> Tensor:

@@ -57,12 +57,10 @@ class ConvMixer(ImageModel):
     Shapes: (B, in_chans, H, W) -> (B, num_classes); the features are (B, dim, H // patch_size, W // patch_size).
 
     Args:
-        dim: Channels.
-        depth: Blocks.
+        dim, depth: Channels and blocks.
         kernel_size: Of the depthwise convolutions.
         patch_size: Size and stride of the patches.
         global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
-        act_layer: Activation.
 
     Raises:
         ValueError: The pooling or the activation is unknown.
@@ -78,11 +76,9 @@ class ConvMixer(ImageModel):
         super().__init__()
         self.num_classes, self.in_chans, self.num_features = num_classes, in_chans, dim
         act = get_act_layer(act_layer)
-        self.stem = nn.Sequential(
-            nn.Conv2d(in_chans, dim, patch_size, stride=patch_size), act(), nn.BatchNorm2d(dim))
+        self.stem = nn.Sequential(nn.Conv2d(in_chans, dim, patch_size, stride=patch_size), act(), nn.BatchNorm2d(dim))
         self.blocks = nn.Sequential(*(_Block(dim, kernel_size, act) for _ in range(depth)))
-        self.flow = Flow(
-            stem=[Step("stem")], stages=[Step(f"blocks.{i}", dim, patch_size) for i in range(depth)])
+        self.flow = Flow(stem=[Step("stem")], stages=[Step(f"blocks.{i}", dim, patch_size) for i in range(depth)])
         self.set_global_pool(global_pool)
         self.head_drop = nn.Dropout(drop_rate)
         self.head = self.make_classifier(num_classes)

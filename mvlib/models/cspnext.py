@@ -24,7 +24,7 @@ from ..layers.helpers import placeable
 from ..layers.norm import NormLayer
 from ..layers.pool import ClassifierHead
 from ..registry import register_model
-from .base import Flow, ImageModel, KeyMap, StateDict, Step, rename_keys
+from .base import Flow, ImageModel, KeyMap, Step, rename_keys
 
 if TYPE_CHECKING:
     from ._variants.cspnext import *
@@ -52,7 +52,7 @@ class SPPBottleneck(nn.Module):
         return self.conv2(torch.cat([x, *(pool(x) for pool in self.poolings)], dim=1))
 
 
-class DepthwiseSeparableConv(nn.Module):
+class DepthwiseSeparableConv(nn.Sequential):
     """Depthwise and pointwise convolution, with norm and activation each. Shapes: (B, in, H, W) -> (B, out, H', W')."""
 
     @placeable
@@ -65,9 +65,6 @@ class DepthwiseSeparableConv(nn.Module):
         self.depthwise_conv = ConvNormAct(in_channels, in_channels, kernel_size, padding=padding, dilation=dilation,
                                           groups=in_channels, **layers)
         self.pointwise_conv = ConvNormAct(in_channels, out_channels, 1, **layers)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.pointwise_conv(self.depthwise_conv(x))
 
 
 class CspNextBlock(nn.Module):
@@ -100,15 +97,9 @@ class CspNextLayer(nn.Module):
     Shapes: (B, in_channels, H, W) -> (B, out_channels, H, W).
 
     Args:
-        in_channels: Channels of the input.
-        out_channels: Channels of the output.
         expand_ratio: Channels of each half, in `out_channels`.
-        num_blocks: Blocks.
-        add_identity: Whether they have shortcuts.
+        add_identity, dilation, drop_path_rates: Of the blocks: whether they have shortcuts; stochastic depth of each.
         channel_attention: Attention of the two halves before the last convolution.
-        dilation: Of the blocks.
-        drop_path_rates: Rate of each block's stochastic depth.
-        norm_layer, act_layer: Of all convolutions.
     """
 
     @placeable
@@ -146,8 +137,7 @@ class CspNext(ImageModel):
         global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
         output_stride: 32, 16 or 8; strides beyond become dilation.
         drop_path_rate: Stochastic depth of the last block with a shortcut; earlier ones have proportionally less.
-        depths: Blocks of each stage.
-        channels: Channels of each stage.
+        depths, channels: Blocks and channels of each stage.
         deepen_factor, widen_factor: Factors on `depths` and `channels`.
         expand_ratio: Channels of each half of a stage, in the stage's.
         channel_attention: Whether there is any.
@@ -209,9 +199,7 @@ class CspNext(ImageModel):
         """As the base's; a stage's convolutions and its blocks are layers, what ends it goes with its last block."""
         blocks: Any = r"^stages\.(\d+)" if coarse else [
             (r"^stages\.(\d+)\.\d+\.blocks\.(\d+)", None),
-            (r"^stages\.(\d+)\.\d+\.(?:attention|final_conv)", (99999,)),
-            (r"^stages\.(\d+)", (0,)),
-        ]
+            (r"^stages\.(\d+)\.\d+\.(?:attention|final_conv)", (99999,)), (r"^stages\.(\d+)", (0,))]
         return dict(stem=r"^stem", blocks=blocks)
 
 
@@ -224,15 +212,8 @@ register_model.variants(__name__, CspNext, {
 })
 
 
-# --- foreign checkpoints
-
-
-def _from_openmmlab(state_dict: StateDict, model: nn.Module) -> StateDict:
-    """Stages are "stage1" to "stage4", in a detector or classifier below "backbone"; the rest of that has no place."""
-    return rename_keys(state_dict, (r"^backbone\.", ""), (r"^stage(\d+)\.", lambda m: f"stages.{int(m[1]) - 1}."))
-
-
-CspNext.key_maps = (
-    KeyMap("openmmlab", lambda keys: any(key.removeprefix("backbone.").startswith("stage1.") for key in keys),
-           _from_openmmlab),
-)
+# Stages are "stage1" to "stage4", in a detector or classifier below "backbone"; the rest of that has no place.
+CspNext.key_maps = (KeyMap(
+    "openmmlab", lambda keys: any(key.removeprefix("backbone.").startswith("stage1.") for key in keys),
+    lambda state_dict, _: rename_keys(
+        state_dict, (r"^backbone\.", ""), (r"^stage(\d+)\.", lambda m: f"stages.{int(m[1]) - 1}."))),)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import namedtuple
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..layers.weight_init import init_trunc_weight
 from ..registry import register_model
-from .base import Flow, Step
+from .base import Flow, Inits, Step
 from .inception_blocks import AuxiliaryModel, unpadded_conv
 
 __all__ = ["GoogLeNet", "GoogLeNetOutputs"]
@@ -92,6 +94,7 @@ class GoogLeNet(AuxiliaryModel):
 
     aux_heads = {"inception4a": ("aux1", "aux1.fc2"), "inception4d": ("aux2", "aux2.fc2")}
     aux_chs: ClassVar[int] = 1024
+    inits: ClassVar[Inits] = {(nn.Conv2d, nn.Linear): partial(init_trunc_weight, std=0.01)}
 
     def __init__(
         self, num_classes: int = 1000, in_chans: int = 3, drop_rate: float = 0.2, aux_drop_rate: float = 0.7,
@@ -123,11 +126,6 @@ class GoogLeNet(AuxiliaryModel):
 
     def outputs(self, logits: Tensor, auxiliary: list[Tensor]) -> GoogLeNetOutputs:
         return GoogLeNetOutputs(logits, *reversed(auxiliary))
-
-    def init_module(self, name: str, module: nn.Module) -> None:
-        super().init_module(name, module)
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            nn.init.trunc_normal_(module.weight, std=0.01)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         blocks = [name for name in _BODY if name.startswith("inception")]

@@ -21,7 +21,7 @@ from ..layers.conv import ConvNormAct
 from ..layers.drop import DropPath, drop_path_rates
 from ..layers.helpers import placeable
 from ..layers.padding import Padding
-from ..layers.pool import GlobalPool2d, Head
+from ..layers.pool import Head, make_narrow_pool
 from ..layers.stage import Stage
 from ..layers.weight_init import init_kaiming, init_zero_bias
 from ..registry import register_model
@@ -73,7 +73,7 @@ class ConvBNAct(ConvNormAct):
         return self.lab(super().forward(x))
 
 
-class LightConvBNAct(nn.Module):
+class LightConvBNAct(nn.Sequential):
     """A 1x1 convolution, then a depthwise one with the activation. Shapes: (B, in_chs, H, W) -> (B, out_chs, H, W)."""
 
     @placeable
@@ -81,9 +81,6 @@ class LightConvBNAct(nn.Module):
         super().__init__()
         self.conv1 = ConvBNAct(in_chs, out_chs, 1, use_act=False, use_lab=use_lab)
         self.conv2 = ConvBNAct(out_chs, out_chs, kernel_size, groups=out_chs, use_lab=use_lab)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv2(self.conv1(x))
 
 
 class EseModule(nn.Module):
@@ -98,7 +95,7 @@ class EseModule(nn.Module):
         return x * self.conv(x.mean((2, 3), keepdim=True)).sigmoid()
 
 
-class StemV1(nn.Module):
+class StemV1(nn.Sequential):
     """3x3 convolutions, the first strided, and a max pool. Shapes: (B, first, H, W) -> (B, last, H / 4, W / 4)."""
 
     @placeable
@@ -107,9 +104,6 @@ class StemV1(nn.Module):
         self.stem = nn.Sequential(*(
             ConvBNAct(*chs, 3, stride=1 if i else 2) for i, chs in enumerate(zip(stem_chs, stem_chs[1:]))))
         self.pool = nn.MaxPool2d(3, stride=2, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.pool(self.stem(x))
 
 
 class StemV2(nn.Module):
@@ -141,16 +135,11 @@ class HighPerfGpuBlock(nn.Module):
     Shapes: (B, in_chs, H, W) -> (B, out_chs, H, W).
 
     Args:
-        in_chs: Channels of the input.
-        mid_chs: Channels of each layer.
-        out_chs: Channels of the output; where there is a shortcut, those of the input.
-        layer_num: Layers.
-        kernel_size: Their kernel.
-        residual: Add the input to the output.
+        mid_chs, layer_num, kernel_size: Channels, number and kernel of the layers.
+        residual: Add the input, of as many channels, to the output.
         light_block: Layers are `LightConvBNAct`.
         use_lab: Affine maps behind activations.
         agg: "se" for two convolutions, anything else for one with an `EseModule`.
-        drop_path: Stochastic depth of what is added to the input.
     """
 
     @placeable
@@ -227,10 +216,7 @@ class ClassifierHead(Head):
         self.fc = self.make_classifier(num_classes)
 
     def set_global_pool(self, pool_type: str) -> None:
-        pool = GlobalPool2d(pool_type, flatten=False)
-        if pool.out_factor != 1:
-            raise ValueError(f"global_pool '{pool_type}' changes the width, which the layers in this head do not fit")
-        self.global_pool = pool.train(self.training)
+        self.global_pool = make_narrow_pool(pool_type).train(self.training)
         self.flatten = (nn.Flatten(1) if pool_type else nn.Identity()).train(self.training)
 
     def make_classifier(self, num_classes: int) -> nn.Module:
@@ -321,5 +307,4 @@ model_cfgs = {
 _WITH_LAB = ("hgnetv2_b0", "hgnetv2_b1", "hgnetv2_b2", "hgnetv2_b3")
 
 register_model.variants(__name__, HighPerfGpuNet, {
-    name: dict(cfg=cfg, use_lab=True) if name in _WITH_LAB else dict(cfg=cfg) for name, cfg in model_cfgs.items()
-})
+    name: dict(cfg=cfg, use_lab=True) if name in _WITH_LAB else dict(cfg=cfg) for name, cfg in model_cfgs.items()})

@@ -5,6 +5,7 @@ The classifier is a convolution: it scores every position, and the scores are po
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from ..layers import GlobalPool2d
 from ..registry import register_model
-from .base import Flow, ImageModel, Step
+from .base import Flow, ImageModel, Inits, Step
 
 if TYPE_CHECKING:
     from ._variants.squeezenet import *
@@ -44,6 +45,11 @@ _FIRES = ((16, 64), (16, 64), (32, 128), (32, 128), (48, 192), (48, 192), (64, 2
 _VERSIONS = {"1_0": (96, 7, (3, 4, 1)), "1_1": (64, 3, (2, 2, 4))}
 
 
+def _init_uniform(conv: nn.Conv2d) -> None:
+    nn.init.kaiming_uniform_(conv.weight)
+    nn.init.zeros_(conv.bias)
+
+
 class SqueezeNet(ImageModel):
     """A stem convolution, eight fire modules between three max pools, and a convolution as classifier.
 
@@ -64,6 +70,7 @@ class SqueezeNet(ImageModel):
     classifier_path: ClassVar[str] = "classifier.1"
     dropout_paths: ClassVar[tuple[str, ...]] = ("classifier.0",)
     pool_path: ClassVar[str] = "classifier.3"
+    inits: ClassVar[Inits] = {nn.Conv2d: _init_uniform}
 
     def __init__(
         self, version: str = "1_0", num_classes: int = 1000, in_chans: int = 3, drop_rate: float = 0.5,
@@ -72,22 +79,19 @@ class SqueezeNet(ImageModel):
         super().__init__()
         if version not in _VERSIONS:
             raise ValueError(f"unknown SqueezeNet version '{version}'; known: {', '.join(_VERSIONS)}")
-        self.num_classes = num_classes
-        self.in_chans = in_chans
+        self.num_classes, self.in_chans = num_classes, in_chans
         chs, kernel_size, counts = _VERSIONS[version]
         self.features = nn.Sequential(nn.Conv2d(in_chans, chs, kernel_size, stride=2), nn.ReLU(inplace=True))
         self.flow = Flow(stem=[Step("features.0"), Step("features.1", chs, 2)], stages=[])
-        fires, reduction = iter(_FIRES), 2
-        for count in counts:
-            reduction *= 2
+        fires = iter(_FIRES)
+        for i, count in enumerate(counts):
             self.features.append(nn.MaxPool2d(3, stride=2, ceil_mode=True))
-            for _ in range(count):
-                squeeze_chs, expand_chs = next(fires)
+            for squeeze_chs, expand_chs in islice(fires, count):
                 self.features.append(Fire(chs, squeeze_chs, expand_chs))
                 chs = 2 * expand_chs
-            first = len(self.features) - count - 1
-            self.flow.stages += [Step(f"features.{i}") for i in range(first, first + count)]
-            self.flow.stages.append(Step(f"features.{first + count}", chs, reduction))
+            last = len(self.features) - 1
+            self.flow.stages += [*(Step(f"features.{j}") for j in range(last - count, last)),
+                                 Step(f"features.{last}", chs, 4 * 2**i)]
         self.num_features = self.head_hidden_size = chs
         self.classifier = nn.Sequential(
             nn.Dropout(drop_rate), self.make_classifier(num_classes), nn.ReLU(), _make_pool(global_pool))
@@ -111,14 +115,9 @@ class SqueezeNet(ImageModel):
         self.head_hidden_size = self.num_features
 
     def init_module(self, name: str, module: nn.Module) -> None:
-        if not isinstance(module, nn.Conv2d):
-            super().init_module(name, module)
-            return
-        if name == self.classifier_path:
+        super().init_module(name, module)
+        if name == self.classifier_path and isinstance(module, nn.Conv2d):
             nn.init.normal_(module.weight, std=0.01)
-        else:
-            nn.init.kaiming_uniform_(module.weight)
-        nn.init.zeros_(module.bias)
 
 
 def _make_pool(pool_type: str) -> GlobalPool2d:

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from ..layers.activations import ActLayer, get_act_layer
 from ..layers.drop import DropPath, drop_path_rates
 from ..layers.helpers import placeable
-from ..layers.pool import GlobalPool2d
+from ..layers.weight_init import init_trunc_weight, init_zero_bias
 from ..registry import register_model
-from .base import Flow, ImageModel, Step
+from .base import Flow, ImageModel, Inits, Step
 
 if TYPE_CHECKING:
     from ._variants.starnet import *
@@ -41,13 +41,7 @@ class ConvBN(nn.Sequential):
 class Block(nn.Module):
     """The star between depthwise convolutions: x + dwconv2(g(act(f1(y)) * f2(y))) where y = dwconv(x).
 
-    Shapes: (B, dim, H, W) -> same.
-
-    Args:
-        dim: Channels.
-        mlp_ratio: Channels of the two factors, in `dim`.
-        drop_path: Stochastic depth: rate of the residual branch.
-        act_layer: Activation of the first factor.
+    Shapes: (B, dim, H, W) -> same. `mlp_ratio` is the width of the two factors, in `dim`.
     """
 
     @placeable
@@ -76,8 +70,6 @@ class StarNet(ImageModel):
         base_dim: Channels of the first stage; each further one has twice as many.
         depths: Blocks of each stage.
         mlp_ratio: Channels of the star's factors, in those of the stage.
-        drop_path_rate: Stochastic depth: rate of the last block, the others' grow to it.
-        act_layer: Activation.
         global_pool: "avg", "max", "avgmax", "catavgmax" or "" for none.
         output_stride: 32 alone.
 
@@ -87,6 +79,7 @@ class StarNet(ImageModel):
 
     feature_form: ClassVar[str] = "flat"
     tap_norm: ClassVar[str] = "last"
+    inits: ClassVar[Inits] = {(nn.Conv2d, nn.Linear): init_trunc_weight, nn.Linear: init_zero_bias}
 
     def __init__(
         self, base_dim: int = 32, depths: Sequence[int] = (3, 3, 12, 5), mlp_ratio: int = 4, drop_rate: float = 0.0,
@@ -109,17 +102,9 @@ class StarNet(ImageModel):
             chs = dim
         self.num_features = chs
         self.norm = nn.BatchNorm2d(chs)
-        self.global_pool = GlobalPool2d(global_pool)
-        self.head_hidden_size = chs * self.global_pool.out_factor
+        self.set_global_pool(global_pool)
         self.head = self.make_classifier(num_classes)
         self.init_weights()
-
-    def init_module(self, name: str, module: nn.Module) -> None:
-        super().init_module(name, module)
-        if isinstance(module, (nn.Linear, nn.Conv2d)):
-            nn.init.trunc_normal_(module.weight, std=0.02)
-        if isinstance(module, nn.Linear):
-            nn.init.zeros_(module.bias)
 
 
 register_model.variants(__name__, StarNet, {

@@ -18,8 +18,9 @@ from ..layers.activations import ActLayer, get_act_layer
 from ..layers.helpers import placeable
 from ..layers.norm import NormLayer, get_norm_layer
 from ..layers.pool import ClassifierHead
+from ..layers.weight_init import init_kaiming, init_normal, init_zero_bias
 from ..registry import register_model
-from .base import Flow, ImageModel, KeyMap, StateDict, Step
+from .base import Flow, ImageModel, Inits, KeyMap, StateDict, Step, rename_keys
 
 if TYPE_CHECKING:
     from ._variants.vgg import *
@@ -30,7 +31,7 @@ _HIDDEN_CHS = 4096
 _GRID = 7  # side of the final map of a 224x224 image
 
 # Channels of the convolutions; "M" is a max pool. The paper's configurations A, B, D and E.
-cfgs: dict[str, tuple[int | str, ...]] = {  # channels of convolutions, "M" for a max pool
+cfgs: dict[str, tuple[int | str, ...]] = {
     "vgg11": (64, "M", 128, "M", *[256] * 2, "M", *[512] * 2, "M", *[512] * 2, "M"),
     "vgg13": (64, 64, "M", 128, 128, "M", *[256] * 2, "M", *[512] * 2, "M", *[512] * 2, "M"),
     "vgg16": (64, 64, "M", 128, 128, "M", *[256] * 3, "M", *[512] * 3, "M", *[512] * 3, "M"),
@@ -85,9 +86,7 @@ class VGG(ImageModel):
         num_classes: Classes; 0 for the pooled output of the hidden layers (B, 4096).
         output_stride: 32 alone.
         mlp_ratio: Width of the first hidden layer, in that of the second.
-        act_layer: Activation.
-        conv_layer: Convolution class.
-        norm_layer: Norm behind each convolution; none unless given.
+        conv_layer, norm_layer: Convolution class; norm behind each convolution, none unless given.
         global_pool: "avg", "max", "avgmax", "catavgmax", or "" for none: pools what the hidden layers give.
         drop_rate: Dropout behind each hidden layer.
         fixed_grid: Pool the features to 7x7 for every size of image, as torchvision does, instead of only enlarging
@@ -101,6 +100,7 @@ class VGG(ImageModel):
     feature_form: ClassVar[str] = "flat"
     dropout_paths: ClassVar[tuple[str, ...]] = ("pre_logits.drop", "head.drop")
     hidden_paths: ClassVar[tuple[str, ...]] = ("pre_logits",)
+    inits: ClassVar[Inits] = {nn.Conv2d: init_kaiming, (nn.Conv2d, nn.Linear): init_zero_bias, nn.Linear: init_normal}
 
     def __init__(
         self, cfg: Sequence[int | str] = cfgs["vgg16"], num_classes: int = 1000, in_chans: int = 3,
@@ -111,8 +111,7 @@ class VGG(ImageModel):
         super().__init__()
         if output_stride != 32:
             raise ValueError(f"output_stride is 32 for a VGG, not {output_stride}")
-        self.num_classes = num_classes
-        self.in_chans = in_chans
+        self.num_classes, self.in_chans = num_classes, in_chans
         norm, act = get_norm_layer(norm_layer), get_act_layer(act_layer)
 
         self.features = nn.Sequential()
@@ -123,10 +122,8 @@ class VGG(ImageModel):
                 self.features.append(nn.MaxPool2d(2))
                 reduction *= 2
                 continue
-            self.features.append(conv_layer(chs, width, kernel_size=3, padding=1))
-            if norm is not None:
-                self.features.append(norm(width))
-            self.features.append(act(inplace=True))
+            layers = [conv_layer(chs, width, kernel_size=3, padding=1), act(inplace=True)]
+            self.features.extend(layers if norm is None else [layers[0], norm(width), layers[1]])
             chs = width
         stages.append((len(self.features), chs, reduction))
         starts = [0, *(stop for stop, *_ in stages)]
@@ -136,8 +133,7 @@ class VGG(ImageModel):
 
         self.num_features = chs
         self.pre_logits: nn.Module = ConvMlp(
-            chs, mlp_ratio=mlp_ratio, drop_rate=drop_rate, act_layer=act_layer, conv_layer=conv_layer,
-            fixed_grid=fixed_grid)
+            chs, _HIDDEN_CHS, _GRID, mlp_ratio, drop_rate, act_layer, conv_layer, fixed_grid)
         self.head = ClassifierHead(_HIDDEN_CHS, num_classes, global_pool, drop_rate)
         self.head_hidden_size = self.head.num_features
         self.init_weights()
@@ -148,48 +144,25 @@ class VGG(ImageModel):
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         return self.head(self.pre_logits(x), pre_logits=pre_logits)
 
-    def init_module(self, name: str, module: nn.Module) -> None:
-        super().init_module(name, module)
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.Linear):
-            nn.init.normal_(module.weight, std=0.01)
-            nn.init.zeros_(module.bias)
-
 
 # --- the architectures, all of them torchvision's too
 
-_BN = dict(norm_layer="batchnorm2d")
-
 register_model.variants(__name__, VGG, {
-    "vgg11": (dict(cfg=cfgs["vgg11"]), "The paper's configuration A."),
-    "vgg11_bn": (dict(cfg=cfgs["vgg11"]), _BN),
-    "vgg13": (dict(cfg=cfgs["vgg13"]), "The paper's configuration B."),
-    "vgg13_bn": (dict(cfg=cfgs["vgg13"]), _BN),
-    "vgg16": (dict(cfg=cfgs["vgg16"]), "The paper's configuration D."),
-    "vgg16_bn": (dict(cfg=cfgs["vgg16"]), _BN),
-    "vgg19": (dict(cfg=cfgs["vgg19"]), "The paper's configuration E."),
-    "vgg19_bn": (dict(cfg=cfgs["vgg19"]), _BN),
-})
+    f"{name}{suffix}": (dict(cfg=cfg, **norm), f"The paper's configuration {letter}.")
+    for (name, cfg), letter in zip(cfgs.items(), "ABDE")
+    for suffix, norm in (("", {}), ("_bn", dict(norm_layer="batchnorm2d")))})
 
 
 # --- foreign checkpoints
 
-_FROM_TORCHVISION = {"classifier.0": "pre_logits.fc1", "classifier.3": "pre_logits.fc2", "classifier.6": "head.fc"}
-
 
 def _from_torchvision(state_dict: StateDict, model: nn.Module) -> StateDict:
     """torchvision's hidden layers are linear, the first on the flattened 7x7 map: the same numbers as our kernels."""
-    converted = {}
-    for key, value in state_dict.items():
-        path, _, name = key.rpartition(".")
-        path = _FROM_TORCHVISION.get(path, path)
-        if path.startswith("pre_logits") and name == "weight":
-            side = _GRID if path.endswith("fc1") else 1
-            value = value.reshape(value.shape[0], -1, side, side)
-        converted[f"{path}.{name}"] = value
+    converted = rename_keys(state_dict, (r"^classifier\.0\.", "pre_logits.fc1."),
+                            (r"^classifier\.3\.", "pre_logits.fc2."), (r"^classifier\.6\.", "head.fc."))
+    for key, side in (("pre_logits.fc1.weight", _GRID), ("pre_logits.fc2.weight", 1)):
+        if key in converted:
+            converted[key] = converted[key].unflatten(1, (-1, side, side))
     return converted
 
 
