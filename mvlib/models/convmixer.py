@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
-from ..layers.activations import ActLayer, get_act_layer
-from ..layers.stage import run_blocks
+from ..layers import ActLayer, get_act_layer, run_blocks
 from ..registry import register_model
 from .base import Flow, ImageModel, Indices, Step
 

@@ -16,16 +16,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
-from ..layers.activations import ActLayer, get_act_layer
-from ..layers.conv import create_conv2d
+from ..layers import ActLayer, GlobalResponseNormMlp, Stage, create_conv2d, get_act_layer, init_trunc_normal
 from ..layers.drop import DropPath, drop_path_rates
-from ..layers.grn import GlobalResponseNormMlp
 from ..layers.helpers import make_divisible, placeable, to_2tuple, to_ntuple
 from ..layers.mlp import ConvMlp, Mlp, ScaledBlock, scaled
 from ..layers.norm import LayerNorm, LayerNorm2d, NormLayer, get_norm_layer
 from ..layers.pool import ClassifierHead, NormMlpClassifierHead, shortcut_pool
-from ..layers.stage import Stage
-from ..layers.weight_init import init_trunc_normal
 from ..registry import register_model
 from .base import Flow, ImageModel, KeyMap, StateDict, Step, rename_keys, reshape_alike
 
@@ -259,47 +255,35 @@ def make_stem(
 
 # --- the architectures: what differs from the class's defaults
 
-_ATTO, _FEMTO, _PICO, _NANO = (
-    dict(depths=(2, 2, depth, 2), dims=(dim, 2 * dim, 4 * dim, 8 * dim), conv_mlp=True)
-    for dim, depth in ((40, 6), (48, 6), (64, 6), (80, 8)))
-_TINY, _SMALL, _BASE, _LARGE, _XLARGE, _HUGE = (
-    dict(depths=(3, 3, depth, 3), dims=(dim, 2 * dim, 4 * dim, 8 * dim))
-    for dim, depth in ((96, 9), (96, 27), (128, 27), (192, 27), (256, 27), (352, 27)))
+def _size(depth: int, dim: int) -> dict[str, Any]:
+    """Arguments of a size, by the blocks of its third stage and the channels of its first; timm's own are small."""
+    sizes = dict(depths=(3, 3, depth, 3), dims=(dim, 2 * dim, 4 * dim, 8 * dim))
+    return sizes if dim >= 96 else dict(sizes, depths=(2, 2, depth, 2), conv_mlp=True)
+
+
+_SIZES: dict[str, tuple[dict[str, Any], str]] = {
+    "atto": (_size(6, 40), "3.7M parameters."), "femto": (_size(6, 48), "5.2M parameters."),
+    "pico": (_size(6, 64), "9M parameters."), "nano": (_size(8, 80), "16M parameters."),
+    "tiny": (_size(9, 96), "29M parameters."), "small": (_size(27, 96), "50M parameters."),
+    "base": (_size(27, 128), "89M parameters."), "large": (_size(27, 192), "198M parameters."),
+    "xlarge": (_size(27, 256), "350M parameters."), "huge": (_size(27, 352), "660M parameters.")}
 _ZEPTO_RMS = dict(depths=(2, 2, 4, 2), dims=(32, 64, 128, 256), conv_mlp=True, norm_layer="simplenorm")
 _TEST, _TEST2 = dict(norm_eps=1e-5, act_layer="gelu_tanh"), dict(depths=(1, 1, 1, 1), dims=(32, 64, 96, 128))
 _OLS = dict(stem_type="overlap_tiered")
-_V2 = dict(use_grn=True, ls_init_value=None)
 
 register_model.variants(__name__, ConvNeXt, {
     "convnext_zepto_rms": (_ZEPTO_RMS, "2M parameters."),
     "convnext_zepto_rms_ols": (_ZEPTO_RMS, dict(stem_type="overlap_act")),
-    "convnext_atto": (_ATTO, "3.7M parameters."),
-    "convnext_atto_ols": (_ATTO, _OLS),
-    "convnext_atto_rms": (_ATTO, dict(norm_layer="rmsnorm2d")),
-    "convnext_femto": (_FEMTO, "5.2M parameters."),
-    "convnext_femto_ols": (_FEMTO, _OLS),
-    "convnext_pico": (_PICO, "9M parameters."),
-    "convnext_pico_ols": (_PICO, _OLS),
-    "convnext_nano": (_NANO, "16M parameters."),
-    "convnext_nano_ols": (_NANO, dict(stem_type="overlap"), "The stem is of full width."),
-    "convnext_tiny_hnf": (_TINY, dict(head_norm_first=True, conv_mlp=True)),
-    "convnext_tiny": (_TINY, "The paper's and torchvision's ConvNeXt-T, 29M parameters."),
-    "convnext_small": (_SMALL, "The paper's and torchvision's ConvNeXt-S, 50M parameters."),
-    "convnext_base": (_BASE, "The paper's and torchvision's ConvNeXt-B, 89M parameters."),
-    "convnext_large": (_LARGE, "The paper's and torchvision's ConvNeXt-L, 198M parameters."),
-    "convnext_large_mlp": (_LARGE, dict(head_hidden_size=1536), "A hidden layer in the head, as in LAION's CLIP."),
-    "convnext_xlarge": (_XLARGE, "The paper's ConvNeXt-XL, 350M parameters."),
+    **{f"convnext_{size}": row for size, row in _SIZES.items() if size != "huge"},
+    **{f"convnext_{size}_ols": (_SIZES[size][0], _OLS) for size in ("atto", "femto", "pico")},
+    "convnext_nano_ols": (_size(8, 80), dict(stem_type="overlap"), "The stem is of full width."),
+    "convnext_atto_rms": (_size(6, 40), dict(norm_layer="rmsnorm2d")),
+    "convnext_tiny_hnf": (_size(9, 96), dict(head_norm_first=True, conv_mlp=True)),
+    "convnext_large_mlp": (_size(27, 192), dict(head_hidden_size=1536), "A hidden layer in the head, as LAION's CLIP."),
     "convnext_xxlarge": (dict(depths=(3, 4, 30, 3), dims=(384, 768, 1536, 3072), norm_eps=1e-5),
                          "The image tower of LAION's largest CLIP, 847M parameters."),
-    "convnextv2_atto": (_ATTO, _V2, "3.7M parameters."),
-    "convnextv2_femto": (_FEMTO, _V2, "5.2M parameters."),
-    "convnextv2_pico": (_PICO, _V2, "9M parameters."),
-    "convnextv2_nano": (_NANO, _V2, "16M parameters."),
-    "convnextv2_tiny": (_TINY, _V2, "29M parameters."),
-    "convnextv2_small": (_SMALL, _V2, "50M parameters."),
-    "convnextv2_base": (_BASE, _V2, "89M parameters."),
-    "convnextv2_large": (_LARGE, _V2, "198M parameters."),
-    "convnextv2_huge": (_HUGE, _V2, "660M parameters."),
+    **{f"convnextv2_{size}": (args, dict(use_grn=True, ls_init_value=None), about)
+       for size, (args, about) in _SIZES.items() if size != "xlarge"},
     "test_convnext": (_TEST, dict(depths=(1, 2, 4, 2), dims=(24, 32, 48, 64))),
     "test_convnext2": (_TEST, _TEST2),
     "test_convnext3": (_TEST, _TEST2, dict(kernel_sizes=(7, 5, 5, 3), act_layer="silu")),

@@ -19,14 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers.attention import Attention
+from ..layers import Attention, GlobalResponseNorm, LayerNorm2d, NormMlpClassifierHead, init_trunc_normal, placeable
 from ..layers.drop import DropPath, drop_path_rates
-from ..layers.grn import GlobalResponseNorm
-from ..layers.helpers import placeable
 from ..layers.mlp import LayerScale, LayerScale2d, Mlp
-from ..layers.norm import LayerNorm2d
-from ..layers.pool import NormMlpClassifierHead
-from ..layers.weight_init import init_trunc_normal
 from ..registry import register_model
 from .base import Flow, ImageModel, Inits, KeyMap, StateDict, Step, rename_keys
 
@@ -202,8 +197,8 @@ class LearnableDct2d(_Frequencies):
         self.conv_y = nn.Conv2d(kernel_size**2, 6 * unit, 1)
         self.conv_cb = nn.Conv2d(kernel_size**2, unit, 1)
         self.conv_cr = nn.Conv2d(kernel_size**2, unit, 1)
-        for name, shape in (("mean", (3, 64)), ("var", (3, 64)), ("imagenet_mean", (3, 1, 1)),
-                            ("imagenet_std", (3, 1, 1))):
+        for name in ("mean", "var", "imagenet_mean", "imagenet_std"):
+            shape = (3, 1, 1) if "_" in name else (3, 64)
             self.register_buffer(name, torch.empty(shape), persistent=False)
         if not self.mean.is_meta:
             self.init_non_persistent_buffers()
@@ -278,10 +273,6 @@ class SpatialAttention(nn.Module):
         return self.attn(self.conv(self.avgpool(x)))
 
 
-def _drop_path(rate: float) -> nn.Module:
-    return DropPath(rate) if rate > 0.0 else nn.Identity()
-
-
 class Block(nn.Module):
     """ConvNeXt V2's block with a spatial gate at its branch's end. Shapes: (B, dim, H, W) -> same."""
 
@@ -294,7 +285,7 @@ class Block(nn.Module):
         self.grn = GlobalResponseNorm(4 * dim)
         self.pwconv2 = nn.Linear(4 * dim, dim)
         self.ls = LayerScale2d(dim, ls_init_value) if ls_init_value else nn.Identity()
-        self.drop_path = _drop_path(drop_path)
+        self.drop_path = DropPath(drop_path)
         self.attn = SpatialAttention()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -323,11 +314,11 @@ class TransformerBlock(nn.Module):
         self.norm1 = nn.LayerNorm(inp)
         self.attn = Attention(inp, num_heads, attn_head_dim, oup, attn_drop=attn_drop, proj_drop=proj_drop)
         self.ls1 = LayerScale(oup, ls_init_value) if ls_init_value else nn.Identity()
-        self.drop_path1 = _drop_path(drop_path)
+        self.drop_path1 = DropPath(drop_path)
         self.norm2 = nn.LayerNorm(oup)
         self.mlp = Mlp(oup, 4 * inp, oup, drop=proj_drop)
         self.ls2 = LayerScale(oup, ls_init_value) if ls_init_value else nn.Identity()
-        self.drop_path2 = _drop_path(drop_path)
+        self.drop_path2 = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.pool1(x)
@@ -346,8 +337,7 @@ class CSATv2(ImageModel):
     Args:
         in_chans: 3 alone.
         dims: Channels of each stage, the first a multiple of 8.
-        depths: Blocks of each stage,
-        transformer_depths: and how many of them, at its end, are transformers'.
+        depths, transformer_depths: Blocks of each stage, and how many of them, at its end, are transformers'.
         transformer_drop_path: Transformers' blocks have it, too.
         ls_init_value: Layer scale's initial value; none for None.
         global_pool: "avg", "max", "avgmax", or "" for none.

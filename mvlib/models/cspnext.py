@@ -16,13 +16,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..layers.activations import ActLayer
-from ..layers.channel_attention import EffectiveSEModule
-from ..layers.conv import ConvNormAct
+from ..layers import ActLayer, ClassifierHead, ConvNormAct, EffectiveSEModule, NormLayer, placeable
 from ..layers.drop import DropPath, drop_path_rates
-from ..layers.helpers import placeable
-from ..layers.norm import NormLayer
-from ..layers.pool import ClassifierHead
 from ..registry import register_model
 from .base import Flow, ImageModel, KeyMap, Step, rename_keys
 

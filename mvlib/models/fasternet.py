@@ -12,14 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..layers.activations import ActLayer, get_act_layer
+from ..layers import ActLayer, ScaledBlock, Stage, get_act_layer, init_trunc_normal, placeable, scaled, to_1tuple
 from ..layers.drop import DropPath, drop_path_rates
-from ..layers.helpers import placeable, to_1tuple
-from ..layers.mlp import ScaledBlock, scaled
 from ..layers.norm import NormLayer, get_norm_layer
 from ..layers.pool import make_narrow_pool
-from ..layers.stage import Stage
-from ..layers.weight_init import init_trunc_normal
 from ..registry import register_model
 from .base import Flow, Inits, Step
 from .efficientnet_blocks import PooledConvHead

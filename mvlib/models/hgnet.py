@@ -17,13 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers.conv import ConvNormAct
-from ..layers.drop import DropPath, drop_path_rates
-from ..layers.helpers import placeable
-from ..layers.padding import Padding
+from ..layers import ConvNormAct, DropPath, Padding, Stage, drop_path_rates, init_kaiming, init_zero_bias, placeable
 from ..layers.pool import Head, make_narrow_pool
-from ..layers.stage import Stage
-from ..layers.weight_init import init_kaiming, init_zero_bias
 from ..registry import register_model
 from .base import Flow, ImageModel, Inits, Step
 

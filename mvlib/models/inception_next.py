@@ -12,15 +12,11 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ..layers import GlobalPool2d, Head, Stage, create_conv2d, init_trunc_normal, placeable, to_ntuple
 from ..layers.activations import ActLayer, get_act_layer
-from ..layers.conv import create_conv2d
 from ..layers.drop import DropPath, drop_path_rates
-from ..layers.helpers import placeable, to_ntuple
 from ..layers.mlp import ConvMlp, ScaledBlock, scaled
 from ..layers.norm import LayerNorm, NormLayer, get_norm_layer
-from ..layers.pool import GlobalPool2d, Head
-from ..layers.stage import Stage
-from ..layers.weight_init import init_trunc_normal
 from ..registry import register_model
 from .base import Flow, ImageModel, Inits, Step
 

@@ -12,14 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ..layers.activations import ActLayer, get_act_layer
-from ..layers.classifier import ClNormMlpClassifierHead
+from ..layers import ActLayer, ClNormMlpClassifierHead, LayerScale, Stage, get_act_layer, init_trunc_normal
 from ..layers.drop import DropPath, drop_path_rates
 from ..layers.helpers import placeable, to_1tuple, to_ntuple
-from ..layers.mlp import LayerScale
 from ..layers.norm import LayerNorm, NormLayer, get_norm_layer
-from ..layers.stage import Stage
-from ..layers.weight_init import init_trunc_normal
 from ..registry import register_model
 from .base import Flow, ImageModel, Inits, KeyMap, Step
 

@@ -17,15 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers import attention
+from ..layers import Mlp, NormMlpClassifierHead, Stage, attention, init_trunc_normal, placeable, run_blocks, to_ntuple
 from ..layers.activations import ActLayer, get_act_layer
 from ..layers.drop import DropPath, drop_path_rates
-from ..layers.helpers import placeable, to_ntuple
-from ..layers.mlp import Mlp
 from ..layers.norm import GroupNorm1, LayerNorm, LayerNorm2d
-from ..layers.pool import NormMlpClassifierHead
-from ..layers.stage import Stage, run_blocks
-from ..layers.weight_init import init_trunc_normal
 from ..registry import register_model
 from .base import Flow, ImageModel, Inits, KeyMap, StateDict, Step, rename_keys, reshape_alike
 

@@ -51,18 +51,10 @@ def pruned_widths(name: str) -> Widths:
 
 
 def prune_to_widths(model: Model, name: str, widths: Widths | None = None) -> Model:
-    """Narrow a model, in place, to the widths that `_pruned` has under `name`, unless they are given.
+    """Narrow a model, not yet trained, in place, to the widths that `_pruned` has under `name`, unless they are given.
 
     The channels of its features, `num_features` and the classifier follow; all weights are initialised again. Layers
     that the widths do not depend on (an ECA's convolution over channels) stay as they are.
-
-    Args:
-        model: The architecture before pruning, not yet trained or loaded.
-        name: The pruned architecture.
-        widths: By layer, in the model's order, as a file of `_pruned` has them.
-
-    Returns:
-        The same model.
 
     Raises:
         ValueError: The model has a layer that these widths do not fit; the message names it.
@@ -119,5 +111,5 @@ def _narrow_flow(model: ImageModel, widths: Widths) -> Flow:
     def narrow(steps: list[Step]) -> list[Step]:
         return [replace(step, chs=chs[step.module or step.name]) if step.taps else step for step in steps]
 
-    return Flow(narrow(model.flow.stem), narrow(model.flow.stages), narrow(model.flow.tail),
-                narrow(model.flow.neck))
+    flow = model.flow
+    return Flow(narrow(flow.stem), narrow(flow.stages), narrow(flow.tail), narrow(flow.neck))

@@ -5,10 +5,8 @@ and only the same modules give the same numbers. What is added here are the habi
 costs a small image instead of a 299x299 one, and the loading of files whose state dict holds more than tensors.
 
 An int8 model runs on the CPU and is not trained: build with `quantize=True`, load int8 weights. The float model
-(`quantize=False`) takes the float weights of the architecture's plain namesake.
-
-Names that are not here are those of torchvision.models.quantization: `resnet50`, `ResNet50_QuantizedWeights`,
-`QuantizableResNet`, as `mvlib.models` has them.
+(`quantize=False`) takes the float weights of the architecture's plain namesake. Names that are not here are those of
+torchvision.models.quantization, as `mvlib.models` has them.
 
 Integer arithmetic: Jacob et al., 2017, https://arxiv.org/abs/1712.05877.
 """
@@ -16,12 +14,12 @@ Integer arithmetic: Jacob et al., 2017, https://arxiv.org/abs/1712.05877.
 from __future__ import annotations
 
 import contextlib
-import functools
-import inspect
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, TypeVar
+from functools import partial
+from itertools import takewhile
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -34,7 +32,9 @@ from torchvision.models.quantization.mobilenetv3 import QuantizableInvertedResid
 from torchvision.models.quantization.resnet import QuantizableBasicBlock, QuantizableBottleneck
 from torchvision.models.quantization.utils import _replace_relu
 
+from ..arguments import parameters_of
 from ..errors import CheckpointError, ConfigError
+from ..layers.weight_init import init_normal, init_trunc_weight
 from ..registry import register_model
 
 __path__: list[str] = []  # torchvision has a package of this name, whose modules are found through this
@@ -51,18 +51,22 @@ Check = Callable[[StateDict, StateDict], None]
 class _Quantizable:
     """What is common to the classes below; each has one of torchvision's for its second base.
 
+    Arguments of all: `in_chans` is 3, as in all of torchvision's models; `norm_layer` makes the norms, batch norms
+    unless given (nothing else can be made int8); `dropout` is that of the features before the classifier.
+
     Attributes:
         is_quantized: Whether the model is int8.
         backend: The engine that an int8 model was made for; `default_backend` that of torchvision's int8 weights.
         classifier_path: Path of the classifier; `classifier_paths` also has those of the auxiliary heads, if any.
         auxiliary_heads: Modules that help training, None in a model built without them: {name: path of classifier}.
-        body: Paths of the modules from the image to the final feature map.
+        inits: What refines the initial weights of classifiers, by path.
+        body: Names of the modules from image to final feature map: those before `avgpool`, or before the classifier.
         calibration_size: Side in pixels of the random image that sets the first quantisation ranges.
     """
 
     classifier_path: ClassVar[str] = "fc"
     auxiliary_heads: ClassVar[dict[str, str]] = {}
-    body: ClassVar[tuple[str, ...]]
+    inits: ClassVar[dict[str, Callable[[Any], None]]] = {}
     calibration_size: ClassVar[int] = 64
     default_backend: ClassVar[str] = "fbgemm"
 
@@ -70,10 +74,14 @@ class _Quantizable:
     backend = ""
     in_chans = 3
 
-    def _adopt(self, num_classes: int) -> None:
+    def _adopt(self, num_classes: int, in_chans: int) -> None:
         """Make what torchvision's constructor built one of our models; the last line of every constructor."""
+        if in_chans != 3:
+            raise ConfigError(f"torchvision's quantizable models take images of 3 channels, not in_chans={in_chans}")
         _replace_relu(self)
         self.num_classes = num_classes
+        names = takewhile(lambda name: name not in ("avgpool", "classifier", "fc"), self._modules)
+        self.body = tuple(name for name in names if name not in self.auxiliary_heads)
         auxiliary = [path for name, path in self.auxiliary_heads.items() if getattr(self, name) is not None]
         self.classifier_paths = (self.classifier_path, *auxiliary)
         self._head_inputs = {path: self.get_submodule(path).in_features for path in self.classifier_paths}
@@ -86,8 +94,8 @@ class _Quantizable:
     def forward_features(self, x: Tensor) -> Tensor:
         """Image (B, 3, H, W) -> final feature map (B, num_features, h, w), a quantized tensor in an int8 model."""
         x = self.quant(self._transform_input(x) if hasattr(self, "_transform_input") else x)
-        for path in self.body:
-            x = self.get_submodule(path)(x)
+        for name in self.body:
+            x = self.get_submodule(name)(x)
         return x
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
@@ -132,6 +140,8 @@ class _Quantizable:
 
     def _init_classifier(self, path: str, linear: nn.Linear) -> None:
         linear.reset_parameters()
+        if path in self.inits:
+            self.inits[path](linear)
 
     # weights
 
@@ -262,14 +272,11 @@ class QuantizedResNet(_Quantizable, tv.QuantizableResNet):
     Args:
         block: `QuantizableBasicBlock` or `QuantizableBottleneck`.
         layers: Blocks per stage.
-        in_chans: 3, as in all of torchvision's models.
         zero_init_residual: Start with blocks that are identities.
         groups, width_per_group: Groups of the 3x3 convolutions, and channels of each in the first stage.
         replace_stride_with_dilation: For each of the last three stages, whether to dilate instead of stride.
-        norm_layer: Makes the norms, `nn.BatchNorm2d` if None; nothing else can be made int8.
     """
 
-    body = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
 
     def __init__(
         self, block: type[QuantizableBasicBlock | QuantizableBottleneck], layers: Sequence[int], /,
@@ -277,29 +284,20 @@ class QuantizedResNet(_Quantizable, tv.QuantizableResNet):
         width_per_group: int = 64, replace_stride_with_dilation: Sequence[bool] | None = None,
         norm_layer: Callable[..., nn.Module] | None = None,
     ) -> None:
-        _check_channels(in_chans)
         super().__init__(block, layers, num_classes or 1, zero_init_residual, groups, width_per_group,
                          replace_stride_with_dilation, norm_layer)
-        self._adopt(num_classes)
+        self._adopt(num_classes, in_chans)
 
     def _pool(self, x: Tensor) -> Tensor:
         return torch.flatten(self.avgpool(x), 1)
 
 
 class QuantizedShuffleNetV2(_Quantizable, tv.QuantizableShuffleNetV2):
-    """ShuffleNet V2 (Ma et al., 2018, arXiv 1807.11164).
-
-    Args:
-        channels: Of the stem, the three stages and the last convolution.
-        in_chans: 3, as in all of torchvision's models.
-    """
-
-    body = ("conv1", "maxpool", "stage2", "stage3", "stage4", "conv5")
+    """ShuffleNet V2 (Ma et al., 2018, arXiv 1807.11164); `channels` of stem, stages and last convolution."""
 
     def __init__(self, channels: Sequence[int], /, num_classes: int = 1000, in_chans: int = 3) -> None:
-        _check_channels(in_chans)
         super().__init__([4, 8, 4], list(channels), num_classes or 1)
-        self._adopt(num_classes)
+        self._adopt(num_classes, in_chans)
 
     def _forward_impl(self, x: Tensor) -> Tensor:
         x = self.conv5(self.stage4(self.stage3(self.stage2(self.maxpool(self.conv1(x))))))
@@ -313,34 +311,26 @@ class QuantizedMobileNetV2(_Quantizable, tv.QuantizableMobileNetV2):
     """MobileNetV2 (Sandler et al., 2018, arXiv 1801.04381), ReLU in place of ReLU6.
 
     Args:
-        in_chans: 3, as in all of torchvision's models.
         width_mult: Factor of all channels.
         inverted_residual_setting: (expansion, channels, blocks, stride) per stage, the paper's if None.
         round_nearest: Channels are rounded to a multiple of this.
-        norm_layer: Makes the norms, `nn.BatchNorm2d` if None; nothing else can be made int8.
-        dropout: Share of the pooled features that training drops.
     """
 
     classifier_path = "classifier.1"
     default_backend = "qnnpack"
-    body = ("features",)
+    inits: ClassVar = {"classifier.1": init_normal}
 
     def __init__(
         self, num_classes: int = 1000, in_chans: int = 3, width_mult: float = 1.0,
         inverted_residual_setting: list[list[int]] | None = None, round_nearest: int = 8,
         norm_layer: Callable[..., nn.Module] | None = None, dropout: float = 0.2,
     ) -> None:
-        _check_channels(in_chans)
         super().__init__(num_classes or 1, width_mult, inverted_residual_setting, round_nearest, MobileNetV2Block,
                          norm_layer, dropout)
-        self._adopt(num_classes)
+        self._adopt(num_classes, in_chans)
 
     def _pool(self, x: Tensor) -> Tensor:
         return self.classifier[0](torch.flatten(F.adaptive_avg_pool2d(x, (1, 1)), 1))
-
-    def _init_classifier(self, path: str, linear: nn.Linear) -> None:
-        nn.init.normal_(linear.weight, std=0.01)
-        nn.init.zeros_(linear.bias)
 
 
 class QuantizedMobileNetV3(_Quantizable, tv.QuantizableMobileNetV3):
@@ -351,48 +341,33 @@ class QuantizedMobileNetV3(_Quantizable, tv.QuantizableMobileNetV3):
     as those of the other models do.
 
     Args:
-        num_classes: Outputs; 0 gives the features before the classifier, 1280.
-        in_chans: 3, as in all of torchvision's models.
         width_mult: Factor of all channels.
         reduced_tail: Half the channels in the last stage.
         dilated: Dilate in the last stage instead of striding.
-        norm_layer: Makes the norms, `nn.BatchNorm2d` with epsilon 0.001 if None; nothing else can be made int8.
-        dropout: Share of the features that training drops before the classifier.
     """
 
     classifier_path = "classifier.3"
     default_backend = "qnnpack"
-    body = ("features",)
+    inits: ClassVar = {"classifier.3": init_normal}
 
     def __init__(
         self, num_classes: int = 1000, in_chans: int = 3, width_mult: float = 1.0, reduced_tail: bool = False,
         dilated: bool = False, norm_layer: Callable[..., nn.Module] | None = None, dropout: float = 0.2,
     ) -> None:
-        _check_channels(in_chans)
         blocks, last_chs = _mobilenet_v3_conf("mobilenet_v3_large", width_mult, reduced_tail, dilated)
         super().__init__(blocks, last_chs, num_classes or 1, MobileNetV3Block, norm_layer, dropout)
-        self._adopt(num_classes)
+        self._adopt(num_classes, in_chans)
         self.num_features = self.classifier[0].in_features
-        self._build_again = functools.partial(type(self), num_classes, in_chans, width_mult, reduced_tail, dilated,
-                                              norm_layer, dropout)
+        self._build_again = partial(
+            type(self), num_classes, in_chans, width_mult, reduced_tail, dilated, norm_layer, dropout)
 
     def _pool(self, x: Tensor) -> Tensor:
         return self.classifier[:3](torch.flatten(self.avgpool(x), 1))
 
-    def _init_classifier(self, path: str, linear: nn.Linear) -> None:
-        nn.init.normal_(linear.weight, std=0.01)
-        nn.init.zeros_(linear.bias)
-
     def quantize(self, backend: str) -> None:
-        """Turn the float model into an int8 one, in place, by way of quantisation-aware training without training.
+        """As of the others, by way of quantisation-aware training without training.
 
         The engine of torch.backends.quantized stays as it is, as with torchvision.
-
-        Args:
-            backend: "fbgemm", "x86", "onednn" or "qnnpack".
-
-        Raises:
-            ConfigError: This build of torch, or this processor, does not have the backend.
         """
         _check_backend(backend)
         self._prepare(backend)
@@ -433,189 +408,76 @@ class QuantizedGoogLeNet(_Quantizable, tv.QuantizableGoogLeNet):
     """GoogLeNet (Szegedy et al., 2014, arXiv 1409.4842), with batch norm.
 
     Args:
-        in_chans: 3, as in all of torchvision's models.
         aux_logits: Build the two auxiliary classifiers, whose logits a model in training returns besides its own.
         transform_input: Take images normalised for ImageNet and normalise them as the weights' first owner did.
         init_weights: Draw convolutions from a truncated normal (slow) instead of torch's usual distribution.
-        dropout, dropout_aux: Share of the features that training drops before the classifier and the auxiliary ones.
+        dropout_aux: As `dropout`, before the auxiliary classifiers.
     """
 
     auxiliary_heads = {"aux1": "aux1.fc2", "aux2": "aux2.fc2"}
-    body = ("conv1", "maxpool1", "conv2", "conv3", "maxpool2", "inception3a", "inception3b", "maxpool3", "inception4a",
-            "inception4b", "inception4c", "inception4d", "inception4e", "maxpool4", "inception5a", "inception5b")
+    inits: ClassVar = dict.fromkeys(("fc", "aux1.fc2", "aux2.fc2"), partial(init_trunc_weight, std=0.01))
 
     def __init__(
         self, num_classes: int = 1000, in_chans: int = 3, aux_logits: bool = False, transform_input: bool = False,
         init_weights: bool = True, dropout: float = 0.2, dropout_aux: float = 0.7,
     ) -> None:
-        _check_channels(in_chans)
         super().__init__(num_classes or 1, aux_logits, transform_input, init_weights, dropout=dropout,
                          dropout_aux=dropout_aux)
-        self._adopt(num_classes)
-
-    def _init_classifier(self, path: str, linear: nn.Linear) -> None:
-        linear.reset_parameters()
-        nn.init.trunc_normal_(linear.weight, std=0.01)
+        self._adopt(num_classes, in_chans)
 
 
 class QuantizedInception3(_Quantizable, tv.QuantizableInception3):
     """Inception v3 (Szegedy et al., 2015, arXiv 1512.00567).
 
-    Args:
-        in_chans: 3, as in all of torchvision's models.
-        aux_logits: Build the auxiliary classifier, whose logits a model in training returns besides its own.
-        transform_input: Take images normalised for ImageNet and normalise them as the weights' first owner did.
-        init_weights: Draw convolutions from a truncated normal (slow) instead of torch's usual distribution.
-        dropout: Share of the features that training drops before the classifier.
+    Arguments as of `QuantizedGoogLeNet`; there is one auxiliary classifier.
     """
 
     auxiliary_heads = {"AuxLogits": "AuxLogits.fc"}
-    body = ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "maxpool1", "Conv2d_3b_1x1", "Conv2d_4a_3x3", "maxpool2",
-            "Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e", "Mixed_7a",
-            "Mixed_7b", "Mixed_7c")
+    inits: ClassVar = {
+        "fc": partial(init_trunc_weight, std=0.1), "AuxLogits.fc": partial(init_trunc_weight, std=0.001)}
     calibration_size = 75  # the smallest image that it takes
 
     def __init__(
         self, num_classes: int = 1000, in_chans: int = 3, aux_logits: bool = False, transform_input: bool = False,
         init_weights: bool = True, dropout: float = 0.5,
     ) -> None:
-        _check_channels(in_chans)
         super().__init__(num_classes or 1, aux_logits, transform_input, init_weights=init_weights, dropout=dropout)
-        self._adopt(num_classes)
-
-    def _init_classifier(self, path: str, linear: nn.Linear) -> None:
-        linear.reset_parameters()
-        nn.init.trunc_normal_(linear.weight, std=0.1 if path == "fc" else 0.001)
+        self._adopt(num_classes, in_chans)
 
 
-def _check_channels(in_chans: int) -> None:
-    if in_chans != 3:
-        raise ConfigError(f"torchvision's quantizable models take images of 3 channels, not in_chans={in_chans}")
+def _architecture(name: str, about: str, model_class: type[Any], *structure: Any, **presets: Any) -> None:
+    """Register an architecture, which becomes a function of this module: float, or int8 for the backend."""
+
+    def create(quantize: bool = False, backend: str | None = None, num_classes: int = 1000, **kwargs: Any) -> Any:
+        known = parameters_of(model_class.__init__)
+        if unknown := [key for key in kwargs if key not in known]:
+            raise ConfigError(f"'{model_class.__name__}' does not know the argument {', '.join(map(repr, unknown))}. "
+                              f"It takes: {', '.join(sorted(known))}")
+        backend = backend or model_class.default_backend
+        if quantize:
+            _check_backend(backend)  # before the time is spent
+        model = model_class(*structure, num_classes=num_classes, **{**presets, **kwargs})
+        if quantize:
+            model.quantize(backend)
+        return model
+
+    create.__name__ = create.__qualname__ = name
+    create.__doc__ = f"{about}; int8 for {model_class.default_backend} unless asked otherwise."
+    create.__annotations__["return"] = model_class
+    globals()[name] = register_model(create)
 
 
-Model = TypeVar("Model", bound=_Quantizable)
-
-
-def _create(model_class: type[Model], *structure: Any, quantize: bool, backend: str | None, **kwargs: Any) -> Model:
-    """A model with random weights: float, or int8 for the backend."""
-    parameters = inspect.signature(model_class.__init__).parameters.values()
-    known = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
-    unknown = [key for key in kwargs if key not in known]
-    if unknown:
-        raise ConfigError(f"'{model_class.__name__}' does not know the argument {', '.join(map(repr, unknown))}. "
-                          f"It takes: {', '.join(sorted(known))}")
-    backend = backend or model_class.default_backend
-    if quantize:
-        _check_backend(backend)  # before the time is spent
-    model = model_class(*structure, **kwargs)
-    if quantize:
-        model.quantize(backend)
-    return model
-
-
-@register_model
-def quantized_googlenet(
-    quantize: bool = False, backend: str | None = None, num_classes: int = 1000, **kwargs: Any
-) -> QuantizedGoogLeNet:
-    """GoogLeNet (Inception v1); int8 for fbgemm unless asked otherwise."""
-    return _create(QuantizedGoogLeNet, quantize=quantize, backend=backend,
-                   num_classes=num_classes, **kwargs)
-
-
-@register_model
-def quantized_inception_v3(
-    quantize: bool = False, backend: str | None = None, num_classes: int = 1000, **kwargs: Any
-) -> QuantizedInception3:
-    """Inception v3; int8 for fbgemm unless asked otherwise."""
-    return _create(QuantizedInception3, quantize=quantize, backend=backend,
-                   num_classes=num_classes, **kwargs)
-
-
-@register_model
-def quantized_mobilenet_v2(
-    quantize: bool = False, backend: str | None = None, num_classes: int = 1000, **kwargs: Any
-) -> QuantizedMobileNetV2:
-    """MobileNetV2; int8 for qnnpack unless asked otherwise."""
-    return _create(QuantizedMobileNetV2, quantize=quantize, backend=backend,
-                   num_classes=num_classes, **kwargs)
-
-
-@register_model
-def quantized_mobilenet_v3_large(
-    quantize: bool = False, backend: str | None = None, num_classes: int = 1000, **kwargs: Any
-) -> QuantizedMobileNetV3:
-    """MobileNetV3-Large; int8 for qnnpack unless asked otherwise."""
-    return _create(QuantizedMobileNetV3, quantize=quantize, backend=backend,
-                   num_classes=num_classes, **kwargs)
-
-
-@register_model
-def quantized_resnet18(
-    quantize: bool = False, backend: str | None = None, num_classes: int = 1000, **kwargs: Any
-) -> QuantizedResNet:
-    """ResNet-18; int8 for fbgemm unless asked otherwise."""
-    return _create(QuantizedResNet, QuantizableBasicBlock, (2, 2, 2, 2), quantize=quantize, backend=backend,
-                   num_classes=num_classes, **kwargs)
-
-
-@register_model
-def quantized_resnet50(
-    quantize: bool = False, backend: str | None = None, num_classes: int = 1000, **kwargs: Any
-) -> QuantizedResNet:
-    """ResNet-50, strides in the 3x3 convolutions (V1.5); int8 for fbgemm unless asked otherwise."""
-    return _create(QuantizedResNet, QuantizableBottleneck, (3, 4, 6, 3), quantize=quantize, backend=backend,
-                   num_classes=num_classes, **kwargs)
-
-
-@register_model
-def quantized_resnext101_32x8d(
-    quantize: bool = False, backend: str | None = None, num_classes: int = 1000, **kwargs: Any
-) -> QuantizedResNet:
-    """ResNeXt-101, 32 groups of 8 channels; int8 for fbgemm unless asked otherwise."""
-    return _create(QuantizedResNet, QuantizableBottleneck, (3, 4, 23, 3), quantize=quantize, backend=backend,
-                   num_classes=num_classes, **{"groups": 32, "width_per_group": 8, **kwargs})
-
-
-@register_model
-def quantized_resnext101_64x4d(
-    quantize: bool = False, backend: str | None = None, num_classes: int = 1000, **kwargs: Any
-) -> QuantizedResNet:
-    """ResNeXt-101, 64 groups of 4 channels; int8 for fbgemm unless asked otherwise."""
-    return _create(QuantizedResNet, QuantizableBottleneck, (3, 4, 23, 3), quantize=quantize, backend=backend,
-                   num_classes=num_classes, **{"groups": 64, "width_per_group": 4, **kwargs})
-
-
-@register_model
-def quantized_shufflenet_v2_x0_5(
-    quantize: bool = False, backend: str | None = None, num_classes: int = 1000, **kwargs: Any
-) -> QuantizedShuffleNetV2:
-    """ShuffleNet V2 of 0.5 times the base width; int8 for fbgemm unless asked otherwise."""
-    return _create(QuantizedShuffleNetV2, (24, 48, 96, 192, 1024), quantize=quantize, backend=backend,
-                   num_classes=num_classes, **kwargs)
-
-
-@register_model
-def quantized_shufflenet_v2_x1_0(
-    quantize: bool = False, backend: str | None = None, num_classes: int = 1000, **kwargs: Any
-) -> QuantizedShuffleNetV2:
-    """ShuffleNet V2 of 1.0 times the base width; int8 for fbgemm unless asked otherwise."""
-    return _create(QuantizedShuffleNetV2, (24, 116, 232, 464, 1024), quantize=quantize, backend=backend,
-                   num_classes=num_classes, **kwargs)
-
-
-@register_model
-def quantized_shufflenet_v2_x1_5(
-    quantize: bool = False, backend: str | None = None, num_classes: int = 1000, **kwargs: Any
-) -> QuantizedShuffleNetV2:
-    """ShuffleNet V2 of 1.5 times the base width; int8 for fbgemm unless asked otherwise."""
-    return _create(QuantizedShuffleNetV2, (24, 176, 352, 704, 1024), quantize=quantize, backend=backend,
-                   num_classes=num_classes, **kwargs)
-
-
-@register_model
-def quantized_shufflenet_v2_x2_0(
-    quantize: bool = False, backend: str | None = None, num_classes: int = 1000, **kwargs: Any
-) -> QuantizedShuffleNetV2:
-    """ShuffleNet V2 of 2.0 times the base width; int8 for fbgemm unless asked otherwise."""
-    return _create(QuantizedShuffleNetV2, (24, 244, 488, 976, 2048), quantize=quantize, backend=backend,
-                   num_classes=num_classes, **kwargs)
+_architecture("quantized_googlenet", "GoogLeNet (Inception v1)", QuantizedGoogLeNet)
+_architecture("quantized_inception_v3", "Inception v3", QuantizedInception3)
+_architecture("quantized_mobilenet_v2", "MobileNetV2", QuantizedMobileNetV2)
+_architecture("quantized_mobilenet_v3_large", "MobileNetV3-Large", QuantizedMobileNetV3)
+_architecture("quantized_resnet18", "ResNet-18", QuantizedResNet, QuantizableBasicBlock, (2, 2, 2, 2))
+_architecture("quantized_resnet50", "ResNet-50, strides in the 3x3 convolutions (V1.5)", QuantizedResNet,
+              QuantizableBottleneck, (3, 4, 6, 3))
+for _groups, _width in ((32, 8), (64, 4)):
+    _architecture(f"quantized_resnext101_{_groups}x{_width}d", f"ResNeXt-101, {_groups} groups of {_width} channels",
+                  QuantizedResNet, QuantizableBottleneck, (3, 4, 23, 3), groups=_groups, width_per_group=_width)
+for _factor, _channels in (("0.5", (24, 48, 96, 192, 1024)), ("1.0", (24, 116, 232, 464, 1024)),
+                           ("1.5", (24, 176, 352, 704, 1024)), ("2.0", (24, 244, 488, 976, 2048))):
+    _architecture(f"quantized_shufflenet_v2_x{_factor.replace('.', '_')}",
+                  f"ShuffleNet V2 of {_factor} times the base width", QuantizedShuffleNetV2, _channels)

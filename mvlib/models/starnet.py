@@ -11,10 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor, nn
 
-from ..layers.activations import ActLayer, get_act_layer
-from ..layers.drop import DropPath, drop_path_rates
-from ..layers.helpers import placeable
-from ..layers.weight_init import init_trunc_weight, init_zero_bias
+from ..layers import ActLayer, DropPath, drop_path_rates, get_act_layer, init_trunc_weight, init_zero_bias, placeable
 from ..registry import register_model
 from .base import Flow, ImageModel, Inits, Step
 

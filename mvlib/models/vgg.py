@@ -14,10 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers.activations import ActLayer, get_act_layer
-from ..layers.helpers import placeable
-from ..layers.norm import NormLayer, get_norm_layer
-from ..layers.pool import ClassifierHead
+from ..layers import ActLayer, ClassifierHead, NormLayer, get_act_layer, get_norm_layer, placeable
 from ..layers.weight_init import init_kaiming, init_normal, init_zero_bias
 from ..registry import register_model
 from .base import Flow, ImageModel, Inits, KeyMap, StateDict, Step, rename_keys
