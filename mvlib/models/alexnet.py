@@ -24,9 +24,7 @@ _POOL_TYPES = ("avg", "max", "avgmax", "")
 
 
 class GridPool(SelectAdaptivePool2d):
-    """Pool a feature map to (side, side), whatever its size.
-
-    Shapes: (B, C, H, W) -> (B, C, side, side); unchanged where `pool_type` is "".
+    """Pool a feature map: (B, C, H, W) -> (B, C, side, side); unchanged where `pool_type` is "".
 
     Raises:
         ValueError: The pooling is unknown.
@@ -101,11 +99,6 @@ class AlexNet(ImageModel):
         return x if pre_logits else classifier(x)
 
     def set_global_pool(self, pool_type: str) -> None:
-        """Change the pooling, in place.
-
-        Raises:
-            ValueError: The pooling is unknown, or there are classes but no pooling.
-        """
         if not pool_type and self.num_classes > 0:
             raise ValueError(f"global_pool '' goes with num_classes=0: without pooling there are no hidden layers, and "
                              f"{self.num_classes} classes cannot be scored")

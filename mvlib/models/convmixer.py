@@ -32,10 +32,7 @@ class Residual(nn.Module):
 
 
 class _Block(nn.Sequential):
-    """Depthwise convolution beside a shortcut, then a 1x1 convolution, each with activation and norm behind it.
-
-    Shapes: (B, dim, H, W) -> same.
-    """
+    """Depthwise convolution beside a shortcut, then a 1x1 one, each activated and normed. (B, dim, H, W) -> same."""
 
     grad_checkpointing: bool = False
 

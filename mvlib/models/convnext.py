@@ -36,10 +36,7 @@ _NORMS = ("layernorm", "rmsnorm", "simplenorm")  # which there are with channels
 
 
 class Downsample(nn.Module):
-    """A shortcut that pools where it has to shrink, and projects where it has to widen; key `conv`.
-
-    Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride).
-    """
+    """A shortcut that pools to shrink, projects to widen. (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride)."""
 
     @placeable
     def __init__(self, in_chs: int, out_chs: int, stride: int = 1, dilation: int = 1) -> None:
@@ -55,7 +52,6 @@ class ConvNeXtBlock(ScaledBlock):
     """Depthwise convolution, norm and MLP, scaled per channel, beside a shortcut.
 
     Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride).
-    Keys `conv_dw`, `norm`, `mlp`, `gamma`, `shortcut`.
 
     Args:
         in_chs, out_chs: Channels; as many unless given, else a multiple.
@@ -252,8 +248,6 @@ def make_stem(
         *([get_act_layer(act_layer)()] if stem_type == "overlap_act" else []),
         nn.Conv2d(mid_chs, dim, 3, stride=2, padding=1, bias=bias), norm_layer(dim))
 
-
-# --- the architectures: what differs from the class's defaults
 
 def _size(depth: int, dim: int) -> dict[str, Any]:
     """Arguments of a size, by the blocks of its third stage and the channels of its first; timm's own are small."""

@@ -235,10 +235,7 @@ class PosConv(nn.Module):
 
 
 class SpatialTransformerBlock(nn.Module):
-    """A transformer block of one channel, in which the images of a batch attend to each other, not their positions.
-
-    Shapes: (B, 1, H, W) -> same.
-    """
+    """A block of one channel, whose images, not positions, attend to each other. Shapes: (B, 1, H, W) -> same."""
 
     @placeable
     def __init__(self) -> None:
@@ -387,9 +384,6 @@ register_model.variants(__name__, CSATv2, {
     "csatv2": {},
     "csatv2_21m": dict(dims=(48, 96, 224, 448), depths=(3, 3, 10, 8), transformer_depths=(0, 0, 4, 3)),
 })
-
-
-# --- foreign checkpoints
 
 
 def _from_authors(state_dict: StateDict, model: nn.Module) -> StateDict:

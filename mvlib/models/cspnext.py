@@ -63,10 +63,7 @@ class DepthwiseSeparableConv(nn.Sequential):
 
 
 class CspNextBlock(nn.Module):
-    """A 3x3 convolution, a depthwise-separable one, and a shortcut where `add_identity` and the widths allow.
-
-    Shapes: (B, in_channels, H, W) -> (B, out_channels, H, W).
-    """
+    """A 3x3 and a depthwise-separable convolution; a shortcut if `add_identity`. (B, in, H, W) -> (B, out, H, W)."""
 
     @placeable
     def __init__(

@@ -52,10 +52,7 @@ class Partial_conv3(nn.Module):
 
 
 class MLPBlock(ScaledBlock):
-    """`Partial_conv3` and an MLP of 1x1 convolutions with a norm, beside a shortcut. Shapes: (B, dim, H, W) -> same.
-
-    `layer_scale_init_value` of 0: there is no scale per channel on the branch.
-    """
+    """`Partial_conv3` and an MLP of 1x1 convolutions, scaled (unless by 0), beside a shortcut. (B, dim, H, W) -> same."""
 
     @placeable
     def __init__(

@@ -50,10 +50,7 @@ class LearnableAffineBlock(nn.Module):
 
 
 class ConvBNAct(ConvNormAct):
-    """Convolution, batch norm, ReLU where `use_act`, and then an affine map where `use_lab`; keys `conv`, `bn`, `lab`.
-
-    Shapes: (B, in_chs, H, W) -> (B, out_chs, H / stride, W / stride).
-    """
+    """`ConvNormAct` with an affine map `lab` behind its activation, where both are asked for."""
 
     @placeable
     def __init__(

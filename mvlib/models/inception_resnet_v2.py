@@ -21,10 +21,7 @@ __all__ = ["Block8", "Block17", "Block35", "InceptionResnetV2", "Mixed_5b", "Mix
 
 
 class ResidualMixed(FixedMixed):
-    """Branches side by side, a 1x1 convolution `conv2d` of what they give, times `scale`, beside a shortcut; ReLU.
-
-    Shapes: (B, chs, H, W) -> same.
-    """
+    """A 1x1 convolution of what branches give, times `scale`, beside a shortcut; ReLU. (B, chs, H, W) -> same."""
 
     @placeable
     def __init__(self, scale: float = 1.0, conv_block: ConvLayer | None = None) -> None:
@@ -81,10 +78,7 @@ class Block8(ResidualMixed):
 
 
 class InceptionResnetV2(ImageModel):
-    """A stem of convolutions, 43 blocks of parallel branches, a convolution, a linear classifier.
-
-    Shapes, arguments and errors as `InceptionV4`.
-    """
+    """A stem, 43 blocks of parallel branches, a convolution, a linear classifier; the rest as `InceptionV4`."""
 
     classifier_path: ClassVar[str] = "classif"
     feature_form: ClassVar[str] = "list"

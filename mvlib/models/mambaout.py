@@ -30,10 +30,7 @@ def _on_channels_first(conv: nn.Module, x: Tensor) -> Tensor:
 
 
 class Stem(nn.Module):
-    """Two convolutions of stride 2, each with a norm (the first only where `mid_norm`), an activation between them.
-
-    Shapes: (B, in_chs, H, W) -> (B, H / 4, W / 4, out_chs).
-    """
+    """Two strided convolutions, a norm (between only where `mid_norm`). (B, C, H, W) -> (B, H / 4, W / 4, C')."""
 
     @placeable
     def __init__(

@@ -123,11 +123,8 @@ class Pooling(nn.Module):
         return self.pool(x) - x
 
 
-class SepConv(nn.Module):
-    """MobileNet V2's inverted separable convolution; keys `pwconv1`, `act1`, `dwconv`, `act2`, `pwconv2`.
-
-    Shapes: (B, dim, H, W) -> same.
-    """
+class SepConv(nn.Sequential):
+    """MobileNet V2's inverted separable convolution. Shapes: (B, dim, H, W) -> same."""
 
     @placeable
     def __init__(
@@ -141,10 +138,6 @@ class SepConv(nn.Module):
         self.dwconv = nn.Conv2d(chs, chs, kernel_size, padding=padding, groups=chs, bias=bias)
         self.act2 = get_act_layer(act2_layer)()
         self.pwconv2 = nn.Conv2d(chs, dim, 1, bias=bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.act1(self.pwconv1(x))
-        return self.pwconv2(self.act2(self.dwconv(x)))
 
 
 class Attention(attention.Attention):
@@ -255,7 +248,7 @@ class MetaFormerStage(Stage):
         return x if self.use_nchw else x.transpose(1, 2).unflatten(2, (height, width))
 
 
-class MlpHead(nn.Module):
+class MlpHead(nn.Sequential):
     """A classifier with a hidden layer, normalised; keys `fc1`, `norm`, `fc2`. (..., dim) -> (..., num_classes)."""
 
     @placeable
@@ -268,11 +261,8 @@ class MlpHead(nn.Module):
         self.fc1 = nn.Linear(dim, hidden, bias=bias)
         self.act = act_layer()
         self.norm = norm_layer(hidden)
-        self.fc2 = nn.Linear(hidden, num_classes, bias=bias)
         self.head_drop = nn.Dropout(drop_rate)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.head_drop(self.norm(self.act(self.fc1(x)))))
+        self.fc2 = nn.Linear(hidden, num_classes, bias=bias)
 
 
 class _Head(NormMlpClassifierHead):

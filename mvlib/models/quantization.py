@@ -277,7 +277,6 @@ class QuantizedResNet(_Quantizable, tv.QuantizableResNet):
         replace_stride_with_dilation: For each of the last three stages, whether to dilate instead of stride.
     """
 
-
     def __init__(
         self, block: type[QuantizableBasicBlock | QuantizableBottleneck], layers: Sequence[int], /,
         num_classes: int = 1000, in_chans: int = 3, zero_init_residual: bool = False, groups: int = 1,

@@ -22,10 +22,7 @@ __all__ = ["SqueezeNet"]
 
 
 class Fire(nn.Module):
-    """A 1x1 convolution that squeezes the channels, then 1x1 and 3x3 convolutions side by side that expand them.
-
-    Shapes: (B, in_chs, H, W) -> (B, 2 * expand_chs, H, W).
-    """
+    """A 1x1 convolution, then 1x1 and 3x3 side by side. Shapes: (B, in_chs, H, W) -> (B, 2 * expand_chs, H, W)."""
 
     def __init__(self, in_chs: int, squeeze_chs: int, expand_chs: int) -> None:
         super().__init__()
@@ -106,11 +103,6 @@ class SqueezeNet(ImageModel):
         return nn.Conv2d(self.head_hidden_size, num_classes, 1) if num_classes > 0 else nn.Identity()
 
     def set_global_pool(self, pool_type: str) -> None:
-        """Change the pooling, in place.
-
-        Raises:
-            ValueError: The pooling is unknown.
-        """
         self.classifier[3] = _make_pool(pool_type)
         self.head_hidden_size = self.num_features
 

@@ -36,10 +36,7 @@ class ConvBN(nn.Sequential):
 
 
 class Block(nn.Module):
-    """The star between depthwise convolutions: x + dwconv2(g(act(f1(y)) * f2(y))) where y = dwconv(x).
-
-    Shapes: (B, dim, H, W) -> same. `mlp_ratio` is the width of the two factors, in `dim`.
-    """
+    """x + dwconv2(g(act(f1(y)) * f2(y))) where y = dwconv(x); factors of `mlp_ratio` * dim. (B, dim, H, W) -> same."""
 
     @placeable
     def __init__(self, dim: int, mlp_ratio: int = 3, drop_path: float = 0.0, act_layer: ActLayer = nn.ReLU6) -> None:

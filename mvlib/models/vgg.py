@@ -142,15 +142,10 @@ class VGG(ImageModel):
         return self.head(self.pre_logits(x), pre_logits=pre_logits)
 
 
-# --- the architectures, all of them torchvision's too
-
 register_model.variants(__name__, VGG, {
     f"{name}{suffix}": (dict(cfg=cfg, **norm), f"The paper's configuration {letter}.")
     for (name, cfg), letter in zip(cfgs.items(), "ABDE")
     for suffix, norm in (("", {}), ("_bn", dict(norm_layer="batchnorm2d")))})
-
-
-# --- foreign checkpoints
 
 
 def _from_torchvision(state_dict: StateDict, model: nn.Module) -> StateDict:
