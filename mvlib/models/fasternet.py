@@ -52,7 +52,7 @@ class Partial_conv3(nn.Module):
 
 
 class MLPBlock(ScaledBlock):
-    """`Partial_conv3` and an MLP of 1x1 convolutions, scaled (unless by 0), beside a shortcut. (B, dim, H, W) -> same."""
+    """`Partial_conv3` and an MLP, scaled unless by 0, beside a shortcut; (B, dim, H, W) -> same."""
 
     @placeable
     def __init__(
