@@ -478,14 +478,12 @@ class ImageModel(Module):
         """The features named by `feature_info`, and the final features.
 
         Args:
-            x: Image (B, in_chans, H, W).
             indices: Which taps: None for all, an int for the last n, or a sequence (negative counts from the end), in
                 any order.
             norm: Apply the final norm to the intermediates that it fits.
             stop_early: Stop after the last tap that was asked for; the final features are then that tap's, or the
                 stem's where the tap lies within it.
             output_fmt: "NCHW", "NHWC", or "NLC" for token models.
-            intermediates_only: Return the intermediates alone.
             return_prefix_tokens: Token models only: each intermediate becomes a pair (spatial, prefix tokens).
             output_dict: Return a dict: "image_features", "image_intermediates" and, for prefix tokens that were asked
                 for, "image_intermediates_prefix".
@@ -713,7 +711,6 @@ class ImageModel(Module):
         """Replace the classifier with a fresh one, initialised; 0 classes removes it.
 
         Args:
-            num_classes: Outputs of the new classifier.
             global_pool: New pooling, unchanged if None.
             reset_other: Remove the head's norms and hidden layers as well.
         """
@@ -747,15 +744,13 @@ class ImageModel(Module):
         if self.pools:
             self.check_pool(pool_type)
             self.global_pool = pool_type
-            return
-        if self._head is not None:
+        elif self._head is not None:
             self._head.set_global_pool(pool_type)
             self.head_hidden_size = self._head.num_features
-            return
-        layout = self.tap_layout if self.tap_layout == "NHWC" else "NCHW"
-        pool = GlobalPool2d(pool_type, layout=layout)
-        self.set_submodule(self.pool_path, pool)
-        self.head_hidden_size = self.num_features * pool.out_factor
+        else:
+            pool = GlobalPool2d(pool_type, layout="NHWC" if self.tap_layout == "NHWC" else "NCHW")
+            self.set_submodule(self.pool_path, pool)
+            self.head_hidden_size = self.num_features * pool.out_factor
 
     def check_pool(self, pool_type: str) -> None:
         """
@@ -826,10 +821,8 @@ class ImageModel(Module):
         self.init_modules()
 
     def init_modules(self, paths: Iterable[str] | None = None) -> None:
-        """Initialise every module that owns parameters, or those of these paths ("" is the model itself).
-
-        Does nothing while they are on the meta device.
-        """
+        """Initialise every module that owns parameters, or those of these paths ("" is the model itself); none while
+        they are on the meta device."""
         named = dict(self.named_modules())
         paths = list(named) if paths is None else list(paths)
         if any(owns_meta(named[path]) for path in paths):
@@ -843,12 +836,8 @@ class ImageModel(Module):
         self._began_empty = bool(self._began_empty)
 
     def _init_as(self, mode: str, needs_reset: bool) -> None:
-        """What `init_weights(mode, needs_reset)` of a family with several schemes does.
-
-        Args:
-            mode: Scheme; as the model was built where it is "".
-            needs_reset: Otherwise layers that the scheme says nothing of keep their values.
-        """
+        """What `init_weights(mode, needs_reset)` of a family with several schemes does; "" is that of the constructor.
+        Layers that the scheme says nothing of keep their values unless `needs_reset`."""
         built, self.weight_init_mode = self.weight_init_mode, mode or self.weight_init_mode
         kinds = (nn.Linear, nn.Conv2d) if self.weight_init_mode.startswith("jax") else nn.Linear
         try:
@@ -910,8 +899,6 @@ class ImageModel(Module):
         return fits if len(fits) == len(state_dict) else {**self.fit_state_dict(state_dict), **fits}
 
     def fit_state_dict(self, state_dict: StateDict) -> StateDict:
-        """Fit a state dict in our layout to this model's sizes (position embeddings, bias tables); base: unchanged.
-
-        May drop keys of buffers that other code saves and we compute.
-        """
+        """A state dict in our layout, fitted to this model's sizes (position embeddings, bias tables); base: unchanged.
+        It may lack buffers that other code saves and we compute."""
         return state_dict

@@ -97,6 +97,16 @@ class ConvNeXtBlock(ScaledBlock):
         return self.drop_path(scaled(branch, self.gamma)) + self.shortcut(x)
 
 
+def make_downsample(
+    in_chs: int, out_chs: int, stride: int, dilation: tuple[int, int], norm: Callable[[int], nn.Module], bias: bool
+) -> nn.Module:
+    """Norm and a convolution, where the size, the width or the dilation changes, which is here's and the blocks'."""
+    resamples = stride > 1 or dilation[0] != dilation[1]
+    return nn.Identity() if not resamples and in_chs == out_chs else nn.Sequential(norm(in_chs), create_conv2d(
+        in_chs, out_chs, 2 if resamples else 1, stride=stride, dilation=dilation[0], bias=bias,
+        padding="same" if dilation[1] > 1 else 0))
+
+
 class ConvNeXtStage(Stage):
     """Norm and a strided convolution, where the size or the width changes, then blocks; keys `downsample`, `blocks`.
 
@@ -120,12 +130,7 @@ class ConvNeXtStage(Stage):
         norm_layer_cl: Callable[[int], nn.Module] | None = None,
     ) -> None:
         super().__init__()
-        self.downsample: nn.Module = nn.Identity()
-        resamples = stride > 1 or dilation[0] != dilation[1]
-        if resamples or in_chs != out_chs:
-            self.downsample = nn.Sequential((norm_layer or LayerNorm2d)(in_chs), create_conv2d(
-                in_chs, out_chs, 2 if resamples else 1, stride=stride, dilation=dilation[0], bias=conv_bias,
-                padding="same" if dilation[1] > 1 else 0))
+        self.downsample = make_downsample(in_chs, out_chs, stride, dilation, norm_layer or LayerNorm2d, conv_bias)
         block_norm = norm_layer if conv_mlp else norm_layer_cl
         self.blocks = nn.Sequential(*(
             ConvNeXtBlock(out_chs, None, kernel_size, 1, dilation[1], 4.0, conv_mlp, conv_bias, use_grn, ls_init_value,

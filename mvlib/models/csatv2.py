@@ -23,7 +23,7 @@ from ..layers import Attention, GlobalResponseNorm, LayerNorm2d, NormMlpClassifi
 from ..layers.drop import DropPath, drop_path_rates
 from ..layers.mlp import LayerScale, LayerScale2d, Mlp
 from ..registry import register_model
-from .base import Flow, ImageModel, Inits, KeyMap, StateDict, Step, rename_keys
+from .base import Flow, ImageModel, Inits, KeyMap, StateDict, Step, rename_keys, reshape_alike
 
 if TYPE_CHECKING:
     from ._variants.csatv2 import *
@@ -194,9 +194,8 @@ class LearnableDct2d(_Frequencies):
         unit, rest = divmod(out_chs, 8)
         if rest or not unit:
             raise ValueError(f"out_chs is a multiple of 8, six parts luma and one of each chroma, not {out_chs}")
-        self.conv_y = nn.Conv2d(kernel_size**2, 6 * unit, 1)
-        self.conv_cb = nn.Conv2d(kernel_size**2, unit, 1)
-        self.conv_cr = nn.Conv2d(kernel_size**2, unit, 1)
+        self.conv_y, self.conv_cb, self.conv_cr = (
+            nn.Conv2d(kernel_size**2, chs, 1) for chs in (6 * unit, unit, unit))
         for name in ("mean", "var", "imagenet_mean", "imagenet_std"):
             shape = (3, 1, 1) if "_" in name else (3, 64)
             self.register_buffer(name, torch.empty(shape), persistent=False)
@@ -295,8 +294,7 @@ class Block(nn.Module):
 class TransformerBlock(nn.Module):
     """Attention with positions by a convolution, and an MLP; `downsample` pools the map before, and projects it.
 
-    Shapes: (B, inp, H, W) -> (B, oup, H, W), or half the rows and columns. Attention has `num_heads` heads of
-    `attn_head_dim` channels, whatever the map's.
+    Shapes: (B, inp, H, W) -> (B, oup, H, W), or half the rows and columns.
     """
 
     @placeable
@@ -396,14 +394,14 @@ def _from_authors(state_dict: StateDict, model: nn.Module) -> StateDict:
             return f"stages.{stage + 1}.0."
         return f"stages.{stage}.{item + (stage > 0)}."
 
-    renamed = rename_keys(
+    return reshape_alike(rename_keys(
         state_dict, (r"^dct\.", "stem_dct."), (r"\.(Y|Cb|Cr)_Conv\.", lambda m: f".conv_{m[1].lower()}."),
         (r"^stages([1-4])\.(\d+)\.", place), (r"grn\.gamma", "grn.weight"), (r"grn\.beta", "grn.bias"),
         (r"\.ff\.net\.0\.", ".mlp.fc1."), (r"\.ff\.net\.3\.", ".mlp.fc2."), (r"\.ff_norm\.", ".norm2."),
         (r"\.attn_norm\.", ".norm1."), (r"\.attention\.attention\.(attn\.)?", ".attn.attn."),
         (r"\.attention\.", ".attn."), (r"\.attn\.to_qkv\.", ".attn.qkv."), (r"\.attn\.to_out\.0\.", ".attn.proj."),
-        (r"(?<!\.attn)\.attn\.pos_embed\.", ".pos_embed."), (r"^head\.", "head.fc."), (r"^norm\.", "head.norm."))
-    return {key: value.reshape(-1) if ".grn." in key else value for key, value in renamed.items()}
+        (r"(?<!\.attn)\.attn\.pos_embed\.", ".pos_embed."), (r"^head\.", "head.fc."),
+        (r"^norm\.", "head.norm.")), model)
 
 
 CSATv2.key_maps = (KeyMap("csatv2", lambda keys: any(key.startswith("stages1.") for key in keys), _from_authors),)

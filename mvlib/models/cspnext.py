@@ -164,7 +164,6 @@ class CspNext(ImageModel):
             ConvNormAct(in_chans, half_chs, 3, stride=2, **layers), ConvNormAct(half_chs, half_chs, 3, **layers),
             ConvNormAct(half_chs, chs, 3, **layers))
         self.flow = Flow(stem=[Step("stem", chs, 2)], stages=[])
-
         self.stages = nn.Sequential()
         rates = [*drop_path_rates(drop_path_rate, depths[:-1]), None]  # the last stage has no shortcuts
         reduction, dilation = 2, 1

@@ -19,6 +19,7 @@ from ..layers.mlp import ConvMlp, ScaledBlock, scaled
 from ..layers.norm import LayerNorm, NormLayer, get_norm_layer
 from ..registry import register_model
 from .base import Flow, ImageModel, Inits, Step
+from .convnext import make_downsample
 
 if TYPE_CHECKING:
     from ._variants.inception_next import *
@@ -145,11 +146,7 @@ class MetaNeXtStage(Stage):
         mlp_ratio: float = 4,
     ) -> None:
         super().__init__()
-        self.downsample: nn.Module = nn.Identity()
-        if stride > 1 or dilation[0] != dilation[1]:
-            padding = "same" if dilation[1] > 1 else 0
-            self.downsample = nn.Sequential(get_norm_layer(norm_layer)(in_chs), create_conv2d(
-                in_chs, out_chs, 2, stride=stride, dilation=dilation[0], padding=padding, bias=True))
+        self.downsample = make_downsample(in_chs, out_chs, stride, dilation, get_norm_layer(norm_layer), bias=True)
         self.blocks = nn.Sequential(*(
             MetaNeXtBlock(out_chs, dilation[1], token_mixer, norm_layer, ConvMlp, mlp_ratio, act_layer, ls_init_value,
                           rate)
