@@ -72,7 +72,7 @@ class MLPBlock(ScaledBlock):
         return x + self.drop_path(scaled(self.mlp(self.spatial_mixing(x)), self.layer_scale))
 
 
-class PatchEmbed(nn.Sequential):
+class PatchEmbed(nn.Module):
     """Patches of the image to vectors: a strided convolution and a norm; keys `proj`, `norm`."""
 
     @placeable
@@ -83,6 +83,9 @@ class PatchEmbed(nn.Sequential):
         super().__init__()
         self.proj = nn.Conv2d(in_chans, embed_dim, patch_size, patch_size, bias=False)
         self.norm = get_norm_layer(norm_layer)(embed_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.proj(x))
 
 
 class PatchMerging(nn.Sequential):

@@ -87,7 +87,7 @@ class EseModule(nn.Module):
         return x * self.conv(x.mean((2, 3), keepdim=True)).sigmoid()
 
 
-class StemV1(nn.Sequential):
+class StemV1(nn.Module):
     """3x3 convolutions, the first strided, and a max pool. Shapes: (B, first, H, W) -> (B, last, H / 4, W / 4)."""
 
     @placeable
@@ -96,6 +96,9 @@ class StemV1(nn.Sequential):
         self.stem = nn.Sequential(*(
             ConvBNAct(*chs, 3, stride=1 if i else 2) for i, chs in enumerate(zip(stem_chs, stem_chs[1:]))))
         self.pool = nn.MaxPool2d(3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pool(self.stem(x))
 
 
 class StemV2(nn.Module):

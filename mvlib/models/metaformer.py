@@ -190,7 +190,7 @@ class MetaFormerBlock(nn.Module):
         return self.res_scale2(x) + self.layer_scale2(self.drop_path2(self.mlp(self.norm2(x))))
 
 
-class Stem(nn.Sequential):
+class Stem(nn.Module):
     """A 7x7 convolution of stride 4, and a norm, where there is one; keys `conv`, `norm`."""
 
     @placeable
@@ -198,6 +198,9 @@ class Stem(nn.Sequential):
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, 7, stride=4, padding=2)
         self.norm = norm_layer(out_channels) if norm_layer else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x))
 
 
 class Downsampling(nn.Sequential):
