@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -272,7 +273,7 @@ class ScaledBlock(nn.Module):
 
     def add_scales(self, init_value: float | None, dim: int, *names: str) -> None:
         """Add scales of these names, (dim,) each; None where there is no initial value."""
-        self.ls_init_value = init_value
+        self.ls_init_value: Any = init_value
         for name in names:
             setattr(self, name, None if init_value is None else nn.Parameter(torch.empty(dim)))
         ScaledBlock.reset_parameters(self)
@@ -283,6 +284,6 @@ class ScaledBlock(nn.Module):
                 nn.init.constant_(scale, self.ls_init_value)
 
 
-def scaled(x: Tensor, scale: Tensor | None) -> Tensor:
+def scaled(x: Tensor, scale: Any) -> Tensor:
     """A branch (B, C, H, W), times its scale (C,) where there is one."""
     return x if scale is None else x * scale.view(-1, 1, 1)

@@ -112,9 +112,9 @@ class GoogLeNet(AuxiliaryModel):
             stages=[Step("maxpool1"), Step("conv2"), Step("conv3", 192, 4), Step("maxpool2")])
         chs, aux_chs = 192, []
         for name, spec in _BODY.items():
-            is_pool = isinstance(spec, int)
-            self.add_module(name, nn.MaxPool2d(spec, stride=2, ceil_mode=True) if is_pool else Inception(chs, spec))
-            chs = chs if is_pool else getattr(self, name).out_chs
+            self.add_module(name, nn.MaxPool2d(spec, stride=2, ceil_mode=True) if isinstance(spec, int) else
+                            Inception(chs, spec))
+            chs = getattr(getattr(self, name), "out_chs", chs)
             self.flow.stages.append(Step(name, chs, _TAPS[name]) if name in _TAPS else Step(name))
             aux_chs += [chs] if name in self.aux_heads else []
         self.aux1, self.aux2 = (

@@ -14,6 +14,7 @@ Integer arithmetic: Jacob et al., 2017, https://arxiv.org/abs/1712.05877.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,7 +33,6 @@ from torchvision.models.quantization.mobilenetv3 import QuantizableInvertedResid
 from torchvision.models.quantization.resnet import QuantizableBasicBlock, QuantizableBottleneck
 from torchvision.models.quantization.utils import _replace_relu
 
-from ..arguments import parameters_of
 from ..errors import CheckpointError, ConfigError
 from ..layers.weight_init import init_normal, init_trunc_weight
 from ..registry import register_model
@@ -80,7 +80,7 @@ class _Quantizable:
             raise ConfigError(f"torchvision's quantizable models take images of 3 channels, not in_chans={in_chans}")
         _replace_relu(self)
         self.num_classes = num_classes
-        names = takewhile(lambda name: name not in ("avgpool", "classifier", "fc"), self._modules)
+        names = takewhile(lambda name: name not in ("avgpool", "classifier", "fc"), vars(self)["_modules"])
         self.body = tuple(name for name in names if name not in self.auxiliary_heads)
         auxiliary = [path for name, path in self.auxiliary_heads.items() if getattr(self, name) is not None]
         self.classifier_paths = (self.classifier_path, *auxiliary)
@@ -448,7 +448,8 @@ def _architecture(name: str, about: str, model_class: type[Any], *structure: Any
     """Register an architecture, which becomes a function of this module: float, or int8 for the backend."""
 
     def create(quantize: bool = False, backend: str | None = None, num_classes: int = 1000, **kwargs: Any) -> Any:
-        known = parameters_of(model_class.__init__)
+        parameters = inspect.signature(model_class.__init__).parameters.values()
+        known = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD and p.name != "self"]
         if unknown := [key for key in kwargs if key not in known]:
             raise ConfigError(f"'{model_class.__name__}' does not know the argument {', '.join(map(repr, unknown))}. "
                               f"It takes: {', '.join(sorted(known))}")
