@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -150,7 +150,7 @@ def init_fan_out(module: nn.Conv2d) -> None:
     init_zero_bias(module)
 
 
-def init_kaiming(module: nn.Conv2d, mode: str = "fan_out") -> None:
+def init_kaiming(module: nn.Conv2d, mode: Literal["fan_in", "fan_out"] = "fan_out") -> None:
     """A weight from He's normal that keeps the variance of gradients ("fan_in": of values); a bias is left as it is."""
     nn.init.kaiming_normal_(module.weight, mode=mode, nonlinearity="relu")
 
@@ -179,11 +179,12 @@ def init_vit_module(name: str, module: nn.Module, scheme: str = "", num_classes:
     """
     if scheme not in VIT_INITS:
         raise ValueError(f"weight_init {scheme!r} is not one of {', '.join(map(repr, VIT_INITS))}")
-    is_linear, is_conv = isinstance(module, nn.Linear), isinstance(module, nn.Conv2d)
-    if scheme in ("reset", "skip") or not (is_linear or (is_conv and scheme.startswith("jax"))):
+    if scheme in ("reset", "skip") or not isinstance(module, (nn.Linear, nn.Conv2d)):
         return
-    bias = 0.0
-    if is_conv:
+    is_linear, bias = isinstance(module, nn.Linear), 0.0
+    if isinstance(module, nn.Conv2d):
+        if not scheme.startswith("jax"):
+            return
         lecun_normal_(module.weight)
     elif not scheme:
         nn.init.trunc_normal_(module.weight, std=0.02)

@@ -274,8 +274,9 @@ class ByobNet(ImageModel):
         super().init_modules(paths)
         if paths is None and not any(map(owns_meta, self.modules())):
             for module in [self.stem, *(block for stage in self.stages for block in stage.children())]:
-                if hasattr(module, "init_weights"):  # a block's
-                    module.init_weights(zero_init_last=self.zero_init_last)
+                init: Any = getattr(module, "init_weights", None)
+                if init is not None:  # a block's
+                    init(zero_init_last=self.zero_init_last)
             if self.classifier_path == "head.proj":
                 self.head.reset_parameters()
 

@@ -320,8 +320,9 @@ class RepVggBlock(ByoBranchedBlock):
             if isinstance(module, nn.BatchNorm2d):
                 nn.init.normal_(module.weight, 0.1, 0.1)
                 nn.init.normal_(module.bias, 0.0, 0.1)
-        if hasattr(self.attn, "reset_parameters"):
-            self.attn.reset_parameters()
+        reset: Any = getattr(self.attn, "reset_parameters", None)
+        if reset is not None:
+            reset()
 
 
 class MobileOneBlock(ByoBranchedBlock):

@@ -168,7 +168,7 @@ class CrossStage(nn.Module):
         self.width = width = round(out_chs * block_ratio)
         if width != round(out_chs * expand_ratio) // 2:
             raise ValueError(f"block_ratio {block_ratio} is not half of expand_ratio {expand_ratio}, of two paths")
-        layer_args = {key: block_kwargs.get(key) for key in ("act_layer", "norm_layer")}  # none by default, as timm's
+        layer_args: dict[str, Any] = {key: block_kwargs.get(key) for key in ("act_layer", "norm_layer")}  # or none
         first_dilation = first_dilation or dilation
         conv: Layer = partial(ConvNormAct, kernel_size=1, **layer_args)
         shrinks = stride != 1 or first_dilation != dilation

@@ -162,7 +162,7 @@ class DenseNet(ImageModel):
             self.features.add_module(f"norm{i}", norm_act(width))
             stem += [Step(f"features.conv{i}"), Step(f"features.norm{i}")]
         self.features.add_module("pool0", nn.MaxPool2d(3, stride=2, padding=1) if not aa_layer else nn.Sequential(
-            nn.MaxPool2d(3, stride=1, padding=1), create_aa(aa_layer, chs, stride=2)))
+            nn.MaxPool2d(3, stride=1, padding=1), create_aa(aa_layer, chs, stride=2) or nn.Identity()))
         # The pool counts as a stage, because the stem's feature is taken before it.
         self.flow = Flow(stem=[*stem[:-1], Step(stem[-1].name, chs, reduction=2)], stages=[Step("features.pool0")])
         reduction = 4
@@ -211,5 +211,5 @@ register_model.variants(__name__, DenseNet, {
 _OLD_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.(?=[12]\.)")
 DenseNet.key_maps = (
     KeyMap("torchvision", lambda keys: any(_OLD_NAME.search(key) for key in keys),
-           lambda state_dict, model: rename_keys(state_dict, (_OLD_NAME, r"\1"))),
+           lambda state_dict, model: rename_keys(state_dict, (_OLD_NAME.pattern, r"\1"))),
 )

@@ -154,6 +154,9 @@ class Bottleneck(nn.Module):
 
     preact: ClassVar[bool] = False
     last_norm: ClassVar[str] = "conv3.bn"
+    conv1: nn.Module
+    conv2: nn.Module
+    conv3: nn.Module
 
     @placeable
     def __init__(
@@ -171,7 +174,7 @@ class Bottleneck(nn.Module):
         self.drop_path = DropPath(drop_path_rate) if drop_path_rate > 0.0 else nn.Identity()
 
     def add_branch(
-        self, in_chs: int, inner: int, out_chs: int, middle: dict[str, int], se: nn.Module, norm_layer: NormLayer,
+        self, in_chs: int, inner: int, out_chs: int, middle: dict[str, Any], se: nn.Module, norm_layer: NormLayer,
         act_layer: ActLayer, linear_out: bool, drop_block: Layer | None,
     ) -> None:
         conv = partial(ConvNormAct, norm_layer=norm_layer, act_layer=act_layer)
@@ -200,7 +203,7 @@ class PreBottleneck(Bottleneck):
     preact: ClassVar[bool] = True
 
     def add_branch(
-        self, in_chs: int, inner: int, out_chs: int, middle: dict[str, int], se: nn.Module, norm_layer: NormLayer,
+        self, in_chs: int, inner: int, out_chs: int, middle: dict[str, Any], se: nn.Module, norm_layer: NormLayer,
         act_layer: ActLayer, linear_out: bool, drop_block: Layer | None,
     ) -> None:
         norm_act = get_norm_act_layer(norm_layer, act_layer)
@@ -320,7 +323,7 @@ def _size(depth: int, w0: int, wa: float, wm: float, group_size: int, **more: An
     return dict(depth=depth, w0=w0, wa=wa, wm=wm, group_size=group_size, **more)
 
 
-_SE = dict(se_ratio=0.25)
+_SE: dict[str, Any] = dict(se_ratio=0.25)
 _TORCHVISION = dict(group_min_ratio=0.9)
 _Z = dict(_SE, bottle_ratio=4.0, downsample=None, linear_out=True, act_layer="silu", zero_init_last=False)
 _V = dict(_SE, preact=True, act_layer="silu")
@@ -364,7 +367,7 @@ def _rename(key: str) -> str:
     return f"{_OTHERS.get(layer, layer)}.{leaf}"
 
 
-def _from_classy(state_dict: StateDict, model: nn.Module) -> StateDict:
+def _from_classy(state_dict: Any, model: nn.Module) -> StateDict:
     """A training checkpoint, or its trunk and heads as one state dict; what only pre-training needs is left out."""
     if "classy_state_dict" in state_dict:
         state_dict = state_dict["classy_state_dict"]["base_model"]["model"]
