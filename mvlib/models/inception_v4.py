@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from ..layers import ConvNormAct, placeable
 from ..registry import register_model
 from .base import Flow, ImageModel, Step
-from .inception_blocks import FixedMixed, unpadded_conv
+from .inception_blocks import ConvLayer, FixedMixed, unpadded_conv
 
 __all__ = [
     "InceptionA", "InceptionB", "InceptionC", "InceptionV4", "Mixed3a", "Mixed4a", "Mixed5a", "ReductionA",
@@ -22,37 +23,43 @@ __all__ = [
 _WIDE, _TALL = (1, 7), (7, 1)
 
 
-class Mixed3a(FixedMixed):
+class _Mixed(FixedMixed):
+    @placeable
+    def __init__(self, conv_block: ConvLayer = ConvNormAct) -> None:
+        super().__init__(conv_block)
+
+
+class Mixed3a(_Mixed):
     """The first fork of the stem, the paper's figure 3."""
 
     table = 64, [["max"], [("conv", 96, 3, 2)]]
 
 
-class Mixed4a(FixedMixed):
+class Mixed4a(_Mixed):
     """The second, whose branches shrink maps at the border."""
 
     table = 160, [[(64, 1), (96, 3, 1)], [(64, 1), (64, _WIDE), (64, _TALL), (96, 3, 1)]]
 
 
-class Mixed5a(FixedMixed):
+class Mixed5a(_Mixed):
     """The third: from maps of 71 x 71 to 35 x 35."""
 
     table = 192, [[("conv", 192, 3, 2)], ["max"]]
 
 
-class InceptionA(FixedMixed):
+class InceptionA(_Mixed):
     """The paper's figure 4, Inception-A."""
 
     table = 384, [[(96, 1)], [(64, 1), (96, 3)], [(64, 1), (96, 3), (96, 3)], ["inner", (96, 1)]]
 
 
-class ReductionA(FixedMixed):
+class ReductionA(_Mixed):
     """From maps of 35 x 35 to 17 x 17: figure 7, Reduction-A."""
 
     table = 384, [[(384, 3, 2)], [(192, 1), (224, 3), (256, 3, 2)], ["max"]]
 
 
-class InceptionB(FixedMixed):
+class InceptionB(_Mixed):
     """Figure 5, Inception-B."""
 
     table = 1024, [
@@ -63,13 +70,13 @@ class InceptionB(FixedMixed):
     ]
 
 
-class ReductionB(FixedMixed):
+class ReductionB(_Mixed):
     """From maps of 17 x 17 to 8 x 8: figure 8, Reduction-B."""
 
     table = 1024, [[(192, 1), (192, 3, 2)], [(256, 1), (256, _WIDE), (320, _TALL), (320, 3, 2)], ["max"]]
 
 
-class InceptionC(FixedMixed):
+class InceptionC(_Mixed):
     """Figure 6, Inception-C: branches that fork into 1 x 3 and 3 x 1."""
 
     table = 1536, [

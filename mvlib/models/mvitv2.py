@@ -238,6 +238,29 @@ def _init(module: nn.Linear) -> None:
     init_zero_bias(module)
 
 
+def by_stage(
+    count: int, embed_dim: int | Sequence[int], num_heads: int | Sequence[int], stride_q: Sequence[Size],
+    stride_kv: Sequence[Size] | None, stride_kv_adaptive: Size | None,
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[Size, ...]]:
+    """Channels, heads, and strides of keys and values of `count` stages, from `MultiScaleVit`'s arguments.
+
+    Raises:
+        ValueError: One of them has fewer values than there are stages.
+    """
+    dims, heads = (tuple(n * 2**i for i in range(count)) if isinstance(n, int) else tuple(n)
+                   for n in (embed_dim, num_heads))
+    strides: list[Size] = list(stride_kv or ())
+    if stride_kv is None:
+        last = stride_kv_adaptive or (1, 1)
+        for q in stride_q:
+            last = (max(last[0] // q[0], 1), max(last[1] // q[1], 1)) if min(q) > 1 else (last[0], last[1])
+            strides.append(last)
+    for name, values in dict(embed_dim=dims, num_heads=heads, stride_q=stride_q, stride_kv=strides).items():
+        if len(values) < count:
+            raise ValueError(f"{name} has {len(values)} values for the {count} stages of depths")
+    return dims, heads, tuple(strides)
+
+
 class MultiScaleVit(ImageModel):
     """MViT v2.
 
@@ -276,18 +299,7 @@ class MultiScaleVit(ImageModel):
     ) -> None:
         super().__init__()
         count, norm = len(depths), partial(get_norm_layer(norm_layer), eps=norm_eps)
-        dims, heads = ([n * 2**i for i in range(count)] if isinstance(n, int) else list(n)
-                       for n in (embed_dim, num_heads))
-        if stride_kv is None:
-            strides = stride_kv_adaptive or (1, 1)
-            stride_kv = []
-            for q in stride_q:
-                strides = tuple(max(s // n, 1) for s, n in zip(strides, q)) if min(q) > 1 else tuple(strides)
-                stride_kv.append(strides)
-        by_stage = dict(embed_dim=dims, num_heads=heads, stride_q=stride_q, stride_kv=stride_kv)
-        for name, values in by_stage.items():
-            if len(values) < count:
-                raise ValueError(f"{name} has {len(values)} values for the {count} stages of depths")
+        dims, heads, stride_kv = by_stage(count, embed_dim, num_heads, stride_q, stride_kv, stride_kv_adaptive)
         self.num_classes, self.in_chans, self.img_size = num_classes, in_chans, to_2tuple(img_size)
         self.depths, self.expand_attn = tuple(depths), expand_attn
         self.patch_embed = PatchEmbed(in_chans, dims[0], patch_kernel, patch_stride, patch_padding)

@@ -14,7 +14,7 @@ import mvlib
 import mvlib.timm as timm
 from tests.models import pairs
 
-FAMILIES = "byoanet byobnet cspnet hrnet levit maxxvit nfnet regnet vovnet".split()
+FAMILIES = "byoanet byobnet cspnet hrnet levit maxxvit mvitv2 nfnet regnet vovnet".split()
 
 
 def configs(family, root="timm"):

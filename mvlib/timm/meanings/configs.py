@@ -170,6 +170,8 @@ _KINDS = {
                                _spell_out_hrnet, dict(output_stride=32)),
     "MaxxVit": _Kind("maxxvit", "img_size in_chans num_classes global_pool drop_rate drop_path_rate",
                      _spell_out_maxxvit),
+    "MultiScaleVit": _Kind("mvitv2", "img_size in_chans global_pool num_classes drop_path_rate drop_rate",
+                           _same("MultiScaleVitCfg", "pool_type", "act_layer")),  # timm's reads neither
     "NormFreeNet": _Kind("nfnet", "num_classes in_chans global_pool output_stride drop_rate drop_path_rate",
                          _same("NfCfg")),
     "RegNet": _Kind("regnet", _IN_FIRST, _same("RegNetCfg")),
@@ -198,9 +200,14 @@ def _make_config(name: str) -> type:
             rows.append((key, annotation, argument.default))
     doc = f"What timm's `{model}` is made of, see mvlib's."
     namespace: dict[str, Any] = {"__module__": __name__, "__doc__": doc}
-    if name == "CspStagesCfg":
-        namespace["__post_init__"] = _pad_to_stages
+    if name in _FILLED:
+        namespace["__post_init__"] = _FILLED[name]
     return dataclasses.make_dataclass(name, rows, namespace=namespace)
+
+
+def _spread_over_stages(self: Any) -> None:
+    self.embed_dim, self.num_heads, self.stride_kv = _home("mvitv2").by_stage(
+        len(self.depths), self.embed_dim, self.num_heads, self.stride_q, self.stride_kv, self.stride_kv_adaptive)
 
 
 def _pad_to_stages(self: Any) -> None:
@@ -228,6 +235,10 @@ _CONFIGS = {  # the class, what its arguments begin with, and timm's names of th
     "MaxxVitCfg": (
         "MaxxVit", "", "embed_dim depths block_type stem_width stem_bias conv_cfg transformer_cfg head_hidden_size "
         "weight_init"),
+    "MultiScaleVitCfg": (
+        "MultiScaleVit", "", "depths embed_dim num_heads mlp_ratio pool_first expand_attn qkv_bias use_cls_token "
+        "use_abs_pos residual_pooling mode kernel_qkv stride_q stride_kv stride_kv_adaptive patch_kernel patch_stride "
+        "patch_padding pool_type rel_pos_type act_layer norm_layer norm_eps"),
     "NfCfg": (
         "NormFreeNet", "", "depths channels alpha stem_type stem_chs group_size attn_layer attn_kwargs attn_gain "
         "width_factor bottle_ratio num_features ch_div reg extra_conv gamma_in_act same_padding std_conv_eps "
@@ -236,8 +247,10 @@ _CONFIGS = {  # the class, what its arguments begin with, and timm's names of th
         "RegNet", "", "depth w0 wa wm group_size bottle_ratio se_ratio group_min_ratio stem_width downsample "
         "linear_out preact num_features act_layer norm_layer"),
 }
+_FILLED = {"CspStagesCfg": _pad_to_stages, "MultiScaleVitCfg": _spread_over_stages}  # what a stage's value follows from
 _OTHER = {  # defaults that are not the argument's
     "ByoModelCfg": dict(aa_layer="", attn_kwargs=_new(""), self_attn_kwargs=_new(""), block_kwargs=_new("")),
+    "MultiScaleVitCfg": dict(pool_type="max", act_layer="gelu"),
     "MaxxVitCfg": dict(conv_cfg=_new("MaxxVitConvCfg"), transformer_cfg=_new("MaxxVitTransformerCfg")),
 }
 _OURS = {"MaxxVitConvCfg": ("maxxvit", "ConvConfig"), "MaxxVitTransformerCfg": ("maxxvit", "TransformerConfig")}
@@ -313,6 +326,7 @@ _MAKERS: dict[str, Callable[[Arguments], Any]] = {  # family: (an architecture's
     "levit": _levit_config,
     "maxxvit": _maxxvit_config,
     "mobilevit": lambda row: _regnet_like("ByoModelCfg", row),
+    "mvitv2": lambda row: _regnet_like("MultiScaleVitCfg", row),
     "nfnet": lambda row: _regnet_like("NfCfg", row),
     "regnet": lambda row: _regnet_like("RegNetCfg", row),
     "vovnet": _vovnet_config,

@@ -93,6 +93,7 @@ _CONFIGURED: dict[str, str] = {  # classes that take a config, and configs; `tim
     "cspnet": "CspNet",
     "hrnet": "HighResolutionNet",
     "maxxvit": "MaxxVit MaxxVitCfg MaxxVitConvCfg MaxxVitTransformerCfg",
+    "mvitv2": "MultiScaleVit MultiScaleVitCfg",
     "nfnet": "NfCfg NormFreeNet",
     "regnet": "RegNet RegNetCfg",
     "selecsls": "SelecSls",
@@ -100,7 +101,7 @@ _CONFIGURED: dict[str, str] = {  # classes that take a config, and configs; `tim
 }
 _ONLY_CONFIGURED: dict[str, str] = {  # what only the family's module has
     **{family: f"model_cfgs={family}.model_cfgs" for family in (
-        "byoanet", "byobnet", "levit", "maxxvit", "mobilevit", "nfnet", "regnet", "vovnet")},
+        "byoanet", "byobnet", "levit", "maxxvit", "mobilevit", "mvitv2", "nfnet", "regnet", "vovnet")},
     "cspnet": "CspModelCfg CspStagesCfg CspStemCfg model_cfgs=cspnet.model_cfgs",
     "hrnet": "cfg_cls=hrnet.cfg_cls",
 }
@@ -430,10 +431,8 @@ IMPORTED: dict[str, tuple[str, ...]] = {  # from other families
 }
 
 ABSENT: dict[str, dict[str, str]] = {
-    "mvlib's class takes what timm's config says as arguments, by the same names": {
-        "models": "MultiScaleVit MultiScaleVitCfg",
-        "models.mvitv2": "MultiScaleVit MultiScaleVitCfg cal_rel_pos_type model_cfgs prod reshape_post_pool "
-                         "reshape_pre_pool"},
+    "a line of timm's own computation, which is done otherwise here": {
+        "models.mvitv2": "cal_rel_pos_type prod reshape_post_pool reshape_pre_pool"},
     "timm's multiplies matrices that do not fit, and no architecture has it": {
         "models.mvitv2": "MultiScaleAttentionPoolFirst"},
     "rotary embeddings of each block come to it with the model's flow": {"models.naflexvit": "NaFlexRopeIterator"},

@@ -4,6 +4,7 @@ from torch import nn
 
 from .case import Case, From
 
+_MVIT = dict(depths=(1, 1, 2, 1), embed_dim=8)
 _HEAD = dict(num_classes=3)
 
 
@@ -61,6 +62,11 @@ CASES = [
     Case("models.MaxxVit", (_made("MaxxVitCfg", **_MAXXVIT, head_hidden_size=16, conv_cfg=_made(
         "MaxxVitConvCfg", "convnext", stride_mode="pool"), transformer_cfg=_made(
             "MaxxVitTransformerCfg", 16, window_size=4, init_values=1e-3)), 64), _HEAD, [(2, 3, 64, 64)]),
+    Case("models.mvitv2.MultiScaleVit", (_made("mvitv2.MultiScaleVitCfg", **_MVIT), 64), {}, [(2, 3, 64, 64)]),
+    Case("models.MultiScaleVit", (_made(
+        "MultiScaleVitCfg", **_MVIT, use_cls_token=True, use_abs_pos=True, expand_attn=False, stride_kv_adaptive=(2, 2),
+        residual_pooling=False, mode="avg", act_layer="relu"), 64, 1), dict(global_pool="avg", num_classes=5),
+        [(2, 1, 64, 64)]),
     Case("models.nfnet.NormFreeNet", (_NF, 3), {}, [(2, 3, 64, 64)]),
     Case("models.nfnet.NormFreeNet", (_NF,), dict(_HEAD, act_layer="relu", reg=True, width_factor=2.0, num_features=24),
          [(2, 3, 64, 64)]),
@@ -76,6 +82,7 @@ CASES = [
         ("models.byobnet.ByoModelCfg", "", dict(args=((),))),
         ("models.cspnet.CspStemCfg", "", {}),
         ("models.cspnet.CspStagesCfg", "", dict(kwargs=dict(depth=(1, 1, 1), out_chs=(8, 8, 8), stride=(1, 2)))),
+        ("models.mvitv2.MultiScaleVitCfg", "", {}),
         ("models.nfnet.NfCfg", "", dict(args=((1, 2), (3, 4)))),
         ("models.regnet.RegNetCfg", "", {}),
     )),
