@@ -180,7 +180,9 @@ class KeylessBias(nn.Module):
         if self.q_bias is None:
             return self.qkv(x)
         bias = torch.cat((self.q_bias, self.k_bias, self.v_bias))  # type: ignore[arg-type]
-        return self.qkv(x) + bias if self.qkv_bias_separate else F.linear(x, self.qkv.weight, bias)
+        if not self.qkv_bias_separate and (torch.jit.is_scripting() or isinstance(self.qkv, nn.Linear)):
+            return F.linear(x, self.qkv.weight, bias)
+        return self.qkv(x) + bias  # what stands in for a layer (packed, int8, with an adapter) is called
 
 
 class Attention(Module):

@@ -23,6 +23,7 @@ class ResidualBlock(Module):
     """
 
     names: ClassVar[tuple[str, str]] = ("attn", "mlp")
+    one_drop_path: ClassVar[bool] = False  # timm has one module for both branches there, `drop_path`
     attn: Any
     mlp: Any
     ls1: Any
@@ -38,10 +39,13 @@ class ResidualBlock(Module):
 
         self.norm1 = norm_layer(dim_in or dim)
         self.add_module(self.names[0], attn)
-        self.ls1, self.drop_path1 = scale(), DropPath(drop_path)
+        drop = DropPath(drop_path)
+        if self.one_drop_path:
+            self.drop_path = drop
+        self.ls1, self.drop_path1 = scale(), drop
         self.norm2 = norm_layer(dim)
         self.add_module(self.names[1], mlp)
-        self.ls2, self.drop_path2 = scale(), DropPath(drop_path)
+        self.ls2, self.drop_path2 = scale(), drop if self.one_drop_path else DropPath(drop_path)
 
     def skip(self, x: Tensor, normed: Tensor) -> Tensor:
         """What the attention is added to, of the block's input and its norm."""

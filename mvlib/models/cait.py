@@ -64,6 +64,8 @@ class LayerScaleBlock(PreNormBlock):
     `attn_block` makes the attention, by `TalkingHeadAttn`'s arguments, `mlp_block` the MLP, by those of `Mlp`.
     """
 
+    one_drop_path = True
+
     def __init__(
         self, dim: int, num_heads: int, mlp_ratio: float = 4.0, qkv_bias: bool = False, proj_drop: float = 0.0,
         attn_drop: float = 0.0, drop_path: float = 0.0, act_layer: Layer = nn.GELU, norm_layer: Layer = nn.LayerNorm,

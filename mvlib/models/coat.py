@@ -135,6 +135,7 @@ class SerialBlock(PreNormBlock):
     """
 
     names: ClassVar[tuple[str, str]] = ("factoratt_crpe", "mlp")
+    one_drop_path = True
 
     def __init__(
         self, dim: int, num_heads: int, mlp_ratio: float = 4.0, qkv_bias: bool = False, proj_drop: float = 0.0,

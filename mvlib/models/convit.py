@@ -63,9 +63,10 @@ class GPSA(HeadsAttention):
     def mix(self, q: Tensor, k: Tensor, v: Tensor, *shared: Any) -> Tensor:
         rows, columns = shared or (_offsets(v, math.isqrt(v.shape[2])),) * 2
         gate = self.gating_param.sigmoid()[:, None, None]
-        weight = self.pos_proj.weight
-        rows = F.linear(rows, weight[:, 1:], self.pos_proj.bias).permute(2, 0, 1).softmax(dim=-1)  # (heads, H, H)
-        columns = F.linear(columns, weight[:, ::2]).permute(2, 0, 1).softmax(dim=-1)  # (heads, W, W)
+        # The projection of a sum is split among its parts; the bias, which is in both, changes no softmax.
+        rows = self.pos_proj(F.pad(rows, (1, 0))).permute(2, 0, 1).softmax(dim=-1)  # (heads, H, H)
+        columns = torch.stack((columns[:, :, 0], torch.zeros_like(columns[:, :, 0]), columns[:, :, 1]), dim=2)
+        columns = self.pos_proj(columns).permute(2, 0, 1).softmax(dim=-1)
         if self.fused_attn and not (self.training and self.attn_drop.p > 0.0):  # dropout is of the mixed map
             content = attend(q, k, v, True)
             grid = v.unflatten(2, (rows.shape[1], columns.shape[1]))
@@ -82,6 +83,8 @@ class MHSA(HeadsAttention):
 
 class Block(PreNormBlock):
     """`GPSA`, or without `use_gpsa` `MHSA`, and an MLP. Shapes: (B, N, dim), and what attention takes -> first."""
+
+    one_drop_path = True
 
     def __init__(
         self, dim: int, num_heads: int, mlp_ratio: float = 4.0, qkv_bias: bool = False, proj_drop: float = 0.0,

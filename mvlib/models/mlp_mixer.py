@@ -38,6 +38,7 @@ class MixerBlock(PreNormBlock):
     """
 
     names: ClassVar[tuple[str, str]] = ("mlp_tokens", "mlp_channels")
+    one_drop_path = True
     mlp_tokens: Any
 
     def __init__(
@@ -76,6 +77,7 @@ class ResBlock(PreNormBlock):
     """
 
     names: ClassVar[tuple[str, str]] = ("linear_tokens", "mlp_channels")
+    one_drop_path = True
     linear_tokens: Any
     mlp_channels: Any
 

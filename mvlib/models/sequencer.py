@@ -101,6 +101,7 @@ class Sequencer2dBlock(PreNormBlock):
     """
 
     names: ClassVar[tuple[str, str]] = ("rnn_tokens", "mlp_channels")
+    one_drop_path = True
 
     def __init__(
         self, dim: int, hidden_size: int, mlp_ratio: float = 3.0, rnn_layer: Callable[..., nn.Module] = LSTM2d,

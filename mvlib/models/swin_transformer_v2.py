@@ -103,7 +103,9 @@ class WindowAttention(swin_transformer.WindowAttention):
         if self.q_bias is None:
             return self.qkv(x)
         bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))  # the key's would change nothing
-        return F.linear(x, self.qkv.weight, bias)
+        if torch.jit.is_scripting() or isinstance(self.qkv, nn.Linear):
+            return F.linear(x, self.qkv.weight, bias)
+        return self.qkv(x) + bias  # see KeylessBias
 
     def scale_query_key(self, q: Tensor, k: Tensor, windows: int) -> tuple[Tensor, Tensor, float]:
         scale = self.logit_scale.view(-1, 1, 1).clamp(max=math.log(_MAX_SCALE)).exp().repeat(windows, 1, 1)

@@ -383,6 +383,32 @@ def test_half_precision(name):
 # what leaves Python, or is built without memory
 
 
+class StandIn(nn.Module):
+    """As int8 layers and adapters do, it stands where a linear layer stood; its own weight does not say all."""
+
+    def __init__(self, linear):
+        super().__init__()
+        self.base_layer, self.in_features, self.out_features = linear, linear.in_features, linear.out_features
+        self.was_called = False
+
+    weight, bias = (property(lambda self, name=name: getattr(self.base_layer, name)) for name in ("weight", "bias"))
+
+    def forward(self, x):
+        self.was_called = True
+        return self.base_layer(x)
+
+
+@every_family
+@torch.no_grad()
+def test_what_stands_in_for_a_linear_layer_is_called(name):
+    model, x = copy_of(name), images(name)
+    paths = [path for path, module in model.named_modules() if type(module) is nn.Linear]
+    for path in paths:
+        model.set_submodule(path, StandIn(model.get_submodule(path)))
+    torch.testing.assert_close(model(x), built(name)(x), rtol=1e-4, atol=1e-5)
+    assert [path for path in paths if not model.get_submodule(path).was_called] == []
+
+
 @every_family
 @torch.no_grad()
 def test_trace_of_one_image_takes_four(name):
