@@ -183,8 +183,8 @@ class CrossStage(nn.Module):
         self.conv_transition = conv(2 * width, out_chs)
 
     def forward(self, x: Tensor) -> Tensor:
-        halves = self.conv_exp(self.conv_down(x)).split(self.width, dim=1)
-        return self.conv_transition(torch.cat(self.transform(*halves), dim=1))
+        x = self.conv_exp(self.conv_down(x))
+        return self.conv_transition(torch.cat(self.transform(x[:, :self.width], x[:, self.width:]), dim=1))
 
     def transform(self, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
         second = run_blocks(self.blocks, second, recompute=self.grad_checkpointing)

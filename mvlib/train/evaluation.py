@@ -102,7 +102,9 @@ def _place(args: argparse.Namespace) -> tuple[torch.device, Callable[[], Any]]:
     if args.backend not in (None, "torch"):
         check_engine_options(args)
     device = find_device(args.device)
-    return device, autocast_for(device, args.amp_dtype, args.force)[0] if args.amp else contextlib.nullcontext
+    if not args.amp or is_export(args.model or ""):  # which refuses --amp on any processor
+        return device, contextlib.nullcontext
+    return device, autocast_for(device, args.amp_dtype, args.force)[0]
 
 
 def infer(
