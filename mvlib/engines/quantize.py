@@ -246,7 +246,8 @@ class _Quantizer:
                 preset=nncf.QuantizationPreset.MIXED,
                 model_type=nncf.ModelType.TRANSFORMER if self._is_transformer else None,
                 ignored_scope=nncf.IgnoredScope(names=sorted(excluded), validate=False),
-                advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.DISABLE))
+                # Weights of 7 bits: sums of full bytes overflow, without a word, on processors without VNNI.
+                advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE))
 
     def answers(self, model: Any, pictures: Pictures) -> list[np.ndarray]:
         """What a model gives for pictures, whole batches of any number."""
