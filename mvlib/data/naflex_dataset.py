@@ -184,23 +184,11 @@ class NaFlexMapDatasetWrapper(IterableDataset[Any]):
     """
 
     def __init__(
-        self,
-        base_dataset: Any,
-        patch_size: Size | None = None,
-        patch_size_choices: list[int] | None = None,
-        patch_size_choice_probs: list[float] | None = None,
-        seq_lens: tuple[int, ...] = SEQ_LENS,
-        max_tokens_per_batch: int = 4096 * 4,
-        transform_factory: Callable[..., Any] | None = None,
-        mixup_fn: Callable[..., Any] | None = None,
-        seed: int = 42,
-        shuffle: bool = True,
-        distributed: bool = False,
-        rank: int = 0,
-        world_size: int = 1,
-        epoch: int = 0,
-        batch_divisor: int = 8,
-        patchify_channels_last: bool = True,
+        self, base_dataset: Any, patch_size: Size | None = None, patch_size_choices: list[int] | None = None,
+        patch_size_choice_probs: list[float] | None = None, seq_lens: tuple[int, ...] = SEQ_LENS,
+        max_tokens_per_batch: int = 4096 * 4, transform_factory: Callable[..., Any] | None = None,
+        mixup_fn: Callable[..., Any] | None = None, seed: int = 42, shuffle: bool = True, distributed: bool = False,
+        rank: int = 0, world_size: int = 1, epoch: int = 0, batch_divisor: int = 8, patchify_channels_last: bool = True,
     ) -> None:
         super().__init__()
         if not hasattr(base_dataset, "__len__") or not hasattr(base_dataset, "__getitem__"):

@@ -21,11 +21,7 @@ __all__ = ["NaFlexMixup", "mix_batch_variable_size", "pairwise_mixup_target"]
 
 
 def mix_batch_variable_size(
-    imgs: Sequence[Tensor],
-    *,
-    mixup_alpha: float = 0.8,
-    cutmix_alpha: float = 1.0,
-    switch_prob: float = 0.5,
+    imgs: Sequence[Tensor], *, mixup_alpha: float = 0.8, cutmix_alpha: float = 1.0, switch_prob: float = 0.5,
     local_shuffle: int = 4,
 ) -> tuple[list[Tensor], list[float], dict[int, int]]:
     """Mix each image with a partner, in the middle where both lie on each other; of an odd number one stays as it is.
@@ -100,12 +96,7 @@ def _cut_in(image: Tensor, partner: Tensor, share: float) -> tuple[Tensor, float
 
 
 def pairwise_mixup_target(
-    targets: Tensor,
-    pair_to: dict[int, int],
-    lam_list: Sequence[float],
-    *,
-    num_classes: int,
-    smoothing: float = 0.0,
+    targets: Tensor, pair_to: dict[int, int], lam_list: Sequence[float], *, num_classes: int, smoothing: float = 0.0,
     multi_label: bool = False,
 ) -> Tensor:
     """Targets (B, num_classes) of what `mix_batch_variable_size` mixed: of each image and its partner, by the shares.
@@ -135,16 +126,8 @@ class NaFlexMixup:
     """
 
     def __init__(
-        self,
-        *,
-        num_classes: int,
-        mixup_alpha: float = 0.8,
-        cutmix_alpha: float = 1.0,
-        switch_prob: float = 0.5,
-        prob: float = 1.0,
-        local_shuffle: int = 4,
-        label_smoothing: float = 0.0,
-        mixup_off_epoch: int = 0,
+        self, *, num_classes: int, mixup_alpha: float = 0.8, cutmix_alpha: float = 1.0, switch_prob: float = 0.5,
+        prob: float = 1.0, local_shuffle: int = 4, label_smoothing: float = 0.0, mixup_off_epoch: int = 0,
         multi_label: bool = False,
     ) -> None:
         self.num_classes = num_classes

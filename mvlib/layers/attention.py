@@ -22,12 +22,7 @@ __all__ = [
 
 
 def attend(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    fused: bool,
-    drop: nn.Dropout | None = None,
-    mask: Tensor | None = None,
+    q: Tensor, k: Tensor, v: Tensor, fused: bool, drop: nn.Dropout | None = None, mask: Tensor | None = None,
     scale: float | None = None,
 ) -> Tensor:
     """Attention of queries (B, heads, N, d) to keys (B, heads, M, d), with values (B, heads, M, e) -> (B, heads, N, e).
@@ -180,7 +175,8 @@ class KeylessBias(nn.Module):
         if self.q_bias is None:
             return self.qkv(x)
         bias = torch.cat((self.q_bias, self.k_bias, self.v_bias))  # type: ignore[arg-type]
-        if not self.qkv_bias_separate and (torch.jit.is_scripting() or isinstance(self.qkv, nn.Linear)):
+        is_plain = torch.jit.is_scripting() or isinstance(self.qkv, nn.Linear)  # type: ignore[attr-defined]
+        if is_plain and not self.qkv_bias_separate:
             return F.linear(x, self.qkv.weight, bias)
         return self.qkv(x) + bias  # what stands in for a layer (packed, int8, with an adapter) is called
 
@@ -208,19 +204,9 @@ class Attention(Module):
 
     @placeable
     def __init__(
-        self,
-        dim: int,
-        num_heads: int = 8,
-        attn_head_dim: int | None = None,
-        dim_out: int | None = None,
-        qkv_bias: bool = False,
-        qk_norm: bool = False,
-        scale_norm: bool = False,
-        proj_bias: bool = True,
-        gated: bool = False,
-        attn_drop: float = 0.0,
-        proj_drop: float = 0.0,
-        norm_layer: NormLayer = None,
+        self, dim: int, num_heads: int = 8, attn_head_dim: int | None = None, dim_out: int | None = None,
+        qkv_bias: bool = False, qk_norm: bool = False, scale_norm: bool = False, proj_bias: bool = True,
+        gated: bool = False, attn_drop: float = 0.0, proj_drop: float = 0.0, norm_layer: NormLayer = None,
     ) -> None:
         super().__init__()
         if attn_head_dim is None and dim % num_heads:
@@ -272,23 +258,10 @@ class AttentionRope(Attention):
 
     @placeable
     def __init__(
-        self,
-        dim: int,
-        num_heads: int = 8,
-        dim_out: int | None = None,
-        qkv_bias: bool = True,
-        qkv_fused: bool = True,
-        num_prefix_tokens: int = 1,
-        attn_drop: float = 0.0,
-        proj_drop: float = 0.0,
-        attn_head_dim: int | None = None,
-        norm_layer: NormLayer = None,
-        qk_norm: bool = False,
-        scale_norm: bool = False,
-        proj_bias: bool = True,
-        rotate_half: bool = False,
-        gated: bool = False,
-        num_kv_heads: int | None = None,
+        self, dim: int, num_heads: int = 8, dim_out: int | None = None, qkv_bias: bool = True, qkv_fused: bool = True,
+        num_prefix_tokens: int = 1, attn_drop: float = 0.0, proj_drop: float = 0.0, attn_head_dim: int | None = None,
+        norm_layer: NormLayer = None, qk_norm: bool = False, scale_norm: bool = False, proj_bias: bool = True,
+        rotate_half: bool = False, gated: bool = False, num_kv_heads: int | None = None,
     ) -> None:
         super().__init__(dim, num_heads, attn_head_dim, dim_out, qkv_bias, qk_norm, scale_norm, proj_bias, gated,
                          attn_drop, proj_drop, norm_layer)
@@ -408,18 +381,9 @@ class DiffAttention(DifferentialWeights):
 
     @placeable
     def __init__(
-        self,
-        dim: int,
-        num_heads: int = 8,
-        qkv_bias: bool = False,
-        qk_norm: bool = False,
-        scale_norm: bool = False,
-        proj_bias: bool = True,
-        attn_drop: float = 0.0,
-        proj_drop: float = 0.0,
-        norm_layer: NormLayer = None,
-        depth: int = 0,
-        dual_lambda: bool = False,
+        self, dim: int, num_heads: int = 8, qkv_bias: bool = False, qk_norm: bool = False, scale_norm: bool = False,
+        proj_bias: bool = True, attn_drop: float = 0.0, proj_drop: float = 0.0, norm_layer: NormLayer = None,
+        depth: int = 0, dual_lambda: bool = False,
     ) -> None:
         super().__init__()
         norm = get_norm_layer(norm_layer) or RmsNorm

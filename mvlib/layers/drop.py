@@ -102,15 +102,8 @@ class DropBlock2d(nn.Module):
     """
 
     def __init__(
-        self,
-        drop_prob: float = 0.1,
-        block_size: int = 7,
-        gamma_scale: float = 1.0,
-        with_noise: bool = False,
-        inplace: bool = False,
-        couple_channels: bool = True,
-        scale_by_keep: bool = True,
-        batchwise: bool | None = None,
+        self, drop_prob: float = 0.1, block_size: int = 7, gamma_scale: float = 1.0, with_noise: bool = False,
+        inplace: bool = False, couple_channels: bool = True, scale_by_keep: bool = True, batchwise: bool | None = None,
         fast: bool | None = None,
     ) -> None:
         super().__init__()
@@ -134,14 +127,8 @@ class DropBlock2d(nn.Module):
 
 @torch.fx.wrap  # one node in a traced graph: sizes and rate depend on the map's size
 def drop_block_2d(
-    x: Tensor,
-    drop_prob: float = 0.1,
-    block_size: int = 7,
-    gamma_scale: float = 1.0,
-    with_noise: bool = False,
-    inplace: bool = False,
-    couple_channels: bool = True,
-    scale_by_keep: bool = True,
+    x: Tensor, drop_prob: float = 0.1, block_size: int = 7, gamma_scale: float = 1.0, with_noise: bool = False,
+    inplace: bool = False, couple_channels: bool = True, scale_by_keep: bool = True,
 ) -> Tensor:
     """What `DropBlock2d` does in training."""
     batch, chans, height, width = x.shape

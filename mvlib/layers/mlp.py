@@ -265,7 +265,7 @@ class LayerScale2d(LayerScale):
         return x.mul_(gamma) if self.inplace else x * gamma
 
 
-class ScaledBlock(nn.Module):
+class ScaledBlock(Module):
     """A block that owns the scales of its residual branches, where `LayerScale` would give them longer keys.
 
     Its scales are all the parameters that it owns itself.

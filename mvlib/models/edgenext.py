@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from ..layers.activations import ActLayer, get_act_layer
 from ..layers.conv import create_conv2d
 from ..layers.drop import DropPath, drop_path_rates
-from ..layers.helpers import Module
-from ..layers.mlp import Mlp
+from ..layers.mlp import Mlp, ScaledBlock
 from ..layers.norm import LayerNorm2d
 from ..layers.pool import ClassifierHead, NormMlpClassifierHead
 from ..layers.stage import Stage
@@ -50,29 +49,11 @@ class CrossCovarianceAttn(xcit.XCA):
         return {"temperature"}
 
 
-class _Scaled(Module):
-    """A block whose own parameters, those that it has, are scales of branches."""
-
-    ls_init_value: float
-
-    def add_scales(self, ls_init_value: float, dim: int, *names: str) -> None:
-        """Add scales of these names, None unless their initial value is positive."""
-        self.ls_init_value = ls_init_value
-        for name in names:
-            setattr(self, name, nn.Parameter(torch.empty(dim)) if ls_init_value > 0 else None)
-        _Scaled.reset_parameters(self)
-
-    def reset_parameters(self) -> None:
-        for scale in self._parameters.values():
-            if scale is not None:
-                nn.init.constant_(scale, self.ls_init_value)
-
-
 def _scale(x: Tensor, gamma: Any) -> Tensor:
     return x if gamma is None else gamma * x
 
 
-class ConvBlock(_Scaled):
+class ConvBlock(ScaledBlock):
     """Depthwise convolution, norm and MLP; the shortcut is of what is convolved, where that has another shape."""
 
     def __init__(
@@ -85,7 +66,7 @@ class ConvBlock(_Scaled):
         self.shortcut_after_dw = stride > 1 or dim != out
         self.conv_dw = create_conv2d(dim, out, kernel_size, stride=stride, depthwise=True, bias=conv_bias)
         self.norm, self.mlp = norm_layer(out), Mlp(out, int(expand_ratio * out), act_layer=act_layer)
-        self.add_scales(ls_init_value, out, "gamma")
+        self.add_scales(ls_init_value if ls_init_value > 0 else None, out, "gamma")
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -94,7 +75,7 @@ class ConvBlock(_Scaled):
         return (convolved if self.shortcut_after_dw else x) + self.drop_path(branch)
 
 
-class SplitTransposeBlock(_Scaled):
+class SplitTransposeBlock(ScaledBlock):
     """Groups of channels, convolved in turn (Res2Net), attention across channels, MLP: (B, dim, H, W) -> same."""
 
     def __init__(
@@ -112,7 +93,7 @@ class SplitTransposeBlock(_Scaled):
         self.norm_xca = norm_layer(dim)
         self.xca = CrossCovarianceAttn(dim, num_heads, qkv_bias, attn_drop, proj_drop)
         self.norm, self.mlp = norm_layer(dim, eps=1e-6), Mlp(dim, int(expand_ratio * dim), act_layer=act_layer)
-        self.add_scales(ls_init_value, dim, "gamma_xca", "gamma")
+        self.add_scales(ls_init_value if ls_init_value > 0 else None, dim, "gamma_xca", "gamma")
         self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:

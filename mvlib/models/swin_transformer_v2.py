@@ -103,7 +103,7 @@ class WindowAttention(swin_transformer.WindowAttention):
         if self.q_bias is None:
             return self.qkv(x)
         bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))  # the key's would change nothing
-        if torch.jit.is_scripting() or isinstance(self.qkv, nn.Linear):
+        if torch.jit.is_scripting() or isinstance(self.qkv, nn.Linear):  # type: ignore[attr-defined]
             return F.linear(x, self.qkv.weight, bias)
         return self.qkv(x) + bias  # see KeylessBias
 
