@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TextIO
 
 from ..threads import let_waiting_threads_sleep
+from .colours import BOLD_RED, paint, wants_colours
 from .parser import Parser
 
 __all__ = ["guard", "main"]
@@ -33,6 +34,13 @@ _COMMANDS = {
     "export": "a model as a folder that OpenVINO, ONNX Runtime, ... run",
     "cache": "downloaded weights and engines made of them: list, remove, path",
 }
+
+# The first command of each group, in the list of commands, and the group's title.
+_TITLES = {"list": "find a model", "predict": "classify, or take features", "train": "train and measure",
+           "benchmark": "choose and deploy", "cache": "this machine"}
+_EXAMPLES = ("mvlib predict photo.jpg                # what is on a photograph",
+             "mvlib search 'top1>80 params<10M'      # which model",
+             "mvlib help predict                     # what a command takes")
 
 # Of mvlib itself. What runs exports and answers from the catalogs does without, after pip install --no-deps.
 _DEPENDENCIES = ("PIL", "huggingface_hub", "numpy", "safetensors", "torch", "torchvision", "yaml")
@@ -55,7 +63,8 @@ def _run(argv: list[str], is_program: bool) -> int:
     if argv[:1] == ["help"]:
         argv = [*argv[1:], "--help"]
     parser = Parser(prog="mvlib", description="Image models by name.")
-    parser.add_argument("--version", "-V", action="version", version=f"mvlib {_version()}")
+    parser.titles, parser.examples = _TITLES, _EXAMPLES
+    parser.add_argument("--version", "-V", action="version", version=f"mvlib {_version()}", help="the version")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     chosen = next((word for word in argv if not word.startswith("-")), None)
     for name, summary in _COMMANDS.items():
@@ -63,8 +72,12 @@ def _run(argv: list[str], is_program: bool) -> int:
         if name == chosen:  # only the command that runs pays for its arguments
             module = importlib.import_module(f"{__name__}.{name}_command")
             module.add_arguments(command)
+            command.common, command.examples = getattr(module, "COMMON", {}), getattr(module, "EXAMPLES", ())
             command.set_defaults(run=module.run)
     commands.add_parser("help", help="what a command does and takes")
+    if not argv:
+        parser.print_help()
+        return 0
     arguments = parser.parse_args(argv, argparse.Namespace(is_program=is_program))
     return arguments.run(arguments)
 
@@ -110,7 +123,8 @@ def guard(program: str, run: Callable[[], int]) -> int:
         _let_go(sys.stdout)
     if message:
         with contextlib.suppress(OSError):
-            print(f"{program}: {message}", file=sys.stderr)
+            prefix = f"{program}:"
+            print(paint(prefix, BOLD_RED) if wants_colours(sys.stderr) else prefix, message, file=sys.stderr)
     _let_go(sys.stderr)
     return status
 

@@ -22,6 +22,16 @@ if TYPE_CHECKING:
     from ..inference.session import Session, Settings
     from ..inference.sheet import ContactSheet
 
+COMMON = {
+    "what to read": "INPUT --files-from",
+    "model": "--model --checkpoint",
+    "results": "--topk --format --output --sheet",
+    "computation": "--device --precision --batch-size --workers",
+}
+EXAMPLES = (
+    "mvlib predict photo.jpg photos/            # files, and folders searched recursively",
+    "mvlib predict photos/ --output classes.csv",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

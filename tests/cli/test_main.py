@@ -35,7 +35,6 @@ from .command import here
     (["cache", "lits"], "mvlib cache: argument ACTION: 'lits' is unknown; did you mean 'list'?"),
     (["info", "a", "b"], "mvlib info: not understood: b (see mvlib info --help)"),
     (["inference", "--output", "x"], "mvlib inference: ambiguous option: --output could match --output-col, --output-"),
-    ([], "mvlib: the following arguments are required: COMMAND (see mvlib --help)"),
 ])
 def test_errors_of_a_command_line_are_one_line(arguments, line):
     done = here(*arguments)
