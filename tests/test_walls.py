@@ -17,7 +17,8 @@ LIGHT = ("registry", "names", "tasks", "errors", "weights", "hub", "enums", "bui
          "data.pil_transform", "engines.folder", "engines.runtime", "engines.run_openvino", "engines.run_onnx",
          "engines.cache", "engines.choose", "engines.openvino_runtime", "inference.session", "inference.engine_session",
          "inference.pipeline", "inference.fill", "inference.folder", "inference.inputs", "inference.parts",
-         "inference.sheet", "inference.writers", "timm", "timm.finder", "timm.models", "timm.layers", "timm.data")
+         "inference.sheet", "inference.web", "inference.writers", "timm", "timm.finder", "timm.models", "timm.layers",
+         "timm.data")
 LIGHT_COMMANDS = ("cli", "cli.list_command", "cli.info_command", "cli.cache_command", "cli.schedule_command",
                   "cli.train_command", "cli.benchmark_command", "cli.compare_command", "cli.search_command",
                   "cli.output", "cli.export_command")

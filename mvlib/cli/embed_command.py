@@ -26,6 +26,7 @@ from .predict_command import (
 
 if TYPE_CHECKING:
     from ..inference.folder import ResultFolder
+    from ..inference.inputs import Input
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -94,7 +95,7 @@ def _manifest_of(output: Path) -> Path:
     return output.with_name(f"{output.name}.manifest.json")
 
 
-def _refuse_or_report(output: Path, settings: dict[str, Any], files: Iterator[Path]) -> int:
+def _refuse_or_report(output: Path, settings: dict[str, Any], files: Iterator[Input]) -> int:
     """A file that is finished is not made again, nor overwritten by another."""
     from ..inference.folder import list_to, read_manifest_file, refuse_differences
 

@@ -19,6 +19,7 @@ from .checks import check_file, check_folder, check_model, check_new_folder
 from .output import check_output, hang_up
 
 if TYPE_CHECKING:
+    from ..inference.inputs import Input
     from ..inference.session import Session, Settings
     from ..inference.sheet import ContactSheet
 
@@ -32,7 +33,6 @@ EXAMPLES = (
     "mvlib predict photo.jpg photos/            # files, and folders searched recursively",
     "mvlib predict photos/ --output classes.csv",
 )
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_shared_arguments(parser)
@@ -49,7 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
     """What to read, with which model, and how."""
     parser.add_argument("inputs", nargs="*", metavar="INPUT",
-                        help="image files, folders (searched recursively), or - for a list of files on standard input")
+                        help="image files, folders (searched recursively), URLs (http, https), or - for a list of them "
+                             "on standard input")
     parser.add_argument("--files-from", metavar="FILE", help="read names of files from this list, too, one a line")
     parser.add_argument("--model",
                         help=f"name of the model, or the folder of an export, which runs without torch, or of the "
@@ -75,6 +76,10 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
                              "PIL, to the bit what the weights were validated with (default: %(default)s)")
     parser.add_argument("--workers", type=positive, metavar="N",
                         help="threads that decode images (default: one for each core)")
+    parser.add_argument("--max-download", type=positive, default=50, metavar="MB",
+                        help="the largest file that is read from a URL (default: %(default)s MB)")
+    parser.add_argument("--allow-local-urls", action="store_true",
+                        help="read URLs that lead to this machine or into a private network, too")
     parser.add_argument("--shard-size", type=positive, default=1024, metavar="N",
                         help="images in a part of an output folder (default: %(default)s)")
 
@@ -109,15 +114,17 @@ def run(arguments: argparse.Namespace) -> int:
     return status
 
 
-def _write(arguments: argparse.Namespace, session: Session, compute: Any, files: Iterator[Path]) -> int:
+def _write(arguments: argparse.Namespace, session: Session, compute: Any, files: Iterator[Input]) -> int:
     """Predictions to one file, or to standard output."""
     from ..inference.inputs import batched, count_inputs
     from ..inference.pipeline import Job
     from ..inference.writers import WRITERS, format_of, open_output
 
     kind = arguments.format or (format_of(arguments.output) if arguments.output else "table")
-    failures: list[tuple[Path, str]] = []
+    failures: list[tuple[Input, str]] = []
     sheet = _open_sheet(arguments.sheet)
+    if sheet is not None:
+        session.fetched = sheet.keep
     count = 0
     with contextlib.ExitStack() as stack:
         stream = stack.enter_context(open_output(arguments.output)) if arguments.output else sys.stdout
@@ -147,7 +154,7 @@ def _open_sheet(path: str | None) -> ContactSheet | None:
     return ContactSheet(path)
 
 
-def _fill_folder(arguments: argparse.Namespace, session: Session, compute: Any, files: Iterator[Path]) -> int:
+def _fill_folder(arguments: argparse.Namespace, session: Session, compute: Any, files: Iterator[Input]) -> int:
     """Predictions in parts, each done once."""
     from ..inference.fill import fill
     from ..inference.folder import ResultFolder, place_of_process
@@ -175,14 +182,15 @@ def read_begun(*manifests: Path) -> Mapping[str, Any] | None:
 
 
 def settings_of(arguments: argparse.Namespace, begun: Mapping[str, Any] | None = None) -> Settings:
-    from ..inference.inputs import count_inputs, list_inputs
+    from ..inference.inputs import WebRules, count_inputs, list_inputs
     from ..inference.session import Settings
 
     inputs, listed = arguments.inputs, arguments.files_from
     can_be_listed_anew = "-" not in inputs and (listed is None or os.path.isfile(listed))
     names = ("model", "checkpoint", "device", "precision", "force", "compile", "decode", "batch_size", "workers",
              "backend", "calibrate")
-    return Settings(**{name: getattr(arguments, name) for name in names}, count=count_inputs(inputs, listed),
+    web = WebRules(arguments.max_download * 1_000_000, arguments.allow_local_urls)
+    return Settings(**{name: getattr(arguments, name) for name in names}, web=web, count=count_inputs(inputs, listed),
                     files=(lambda: list_inputs(inputs, listed)) if can_be_listed_anew else None, begun=begun)
 
 
@@ -200,12 +208,19 @@ def check_shared_arguments(arguments: argparse.Namespace) -> None:
     from PIL import Image
 
     from ..inference.folder import place_of_process
+    from ..inference.inputs import Url, as_input
 
     if not arguments.inputs and not arguments.files_from:
-        raise ConfigError("no images: name files, folders, or - for a list on standard input")
+        raise ConfigError("no images: name files, folders, URLs, or - for a list on standard input")
     if "-" in arguments.inputs and place_of_process().world > 1:
         raise ConfigError("several processes cannot share standard input: put the list into a file, --files-from FILE")
-    gone = [name for name in arguments.inputs if name != "-" and not os.path.exists(name)]
+    urls = {name for name in arguments.inputs if isinstance(as_input(name), Url)}
+    if urls:
+        from ..inference.web import check_url
+
+        for name in urls:
+            check_url(name)
+    gone = [name for name in arguments.inputs if name != "-" and name not in urls and not os.path.exists(name)]
     if gone and len(gone) == len(arguments.inputs) and not arguments.files_from:  # of some, the others are done
         raise ConfigError(f"there is no file or folder {', '.join(gone[:3])}{', ...' if len(gone) > 3 else ''}")
     check_file(arguments.checkpoint, "--checkpoint")
@@ -216,7 +231,7 @@ def check_shared_arguments(arguments: argparse.Namespace) -> None:
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # such a file is refused with a reason
 
 
-def report_failures(failures: Iterable[tuple[Path | str, str]], count: int) -> int:
+def report_failures(failures: Iterable[tuple[Input | str, str]], count: int) -> int:
     """Say which of `count` images could not be read, and give the exit status."""
     bad = 0
     for path, reason in failures:

@@ -228,7 +228,7 @@ class _Wanted:
 
     @functools.cached_property
     def _pictures(self) -> list[str] | None:
-        """What int8 is calibrated on: the user's choice, or the pictures that are asked about."""
+        """What int8 is calibrated on: the user's choice, or the pictures that are asked about and in files."""
         found = find_images([self.settings.calibrate]) if self.settings.calibrate else \
             self.settings.files() if self.settings.files is not None else None
         return sorted(os.path.abspath(path) for path in found if os.path.exists(path)) if found is not None else None
@@ -249,7 +249,7 @@ class _Wanted:
         if self.precision == "float32":
             return is_installed("torch") and _are(self.settings, _ENOUGH)
         return is_installed("torch") and is_installed("nncf") and (
-            bool(self.settings.calibrate) or _are(self.settings, calibration.LEAST))
+            bool(self.settings.calibrate) or len(self._pictures or ()) >= calibration.LEAST)
 
     # one that is there
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from .folder import ResultFolder
-from .inputs import batched
+from .inputs import as_input, batched
 from .pipeline import Answer, Job
 from .session import Session
 
@@ -29,7 +29,7 @@ def fill(
     folder: ResultFolder, session: Session, compute: Callable[[np.ndarray], Any], open_part: Callable[[Path], Part]
 ) -> Iterator[Answer]:
     """Do the shards of a folder that are not done and that no other process is doing; yields what was answered."""
-    jobs = (Job([Path(name) for name in names], (shard, number * session.batch_size))
+    jobs = (Job([as_input(name) for name in names], (shard, number * session.batch_size))
             for shard in folder.claim() for number, names in enumerate(batched(shard.files, session.batch_size)))
     with ExitStack() as stack:
         part, failures = None, []

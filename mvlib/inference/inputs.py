@@ -1,10 +1,12 @@
-"""What a command is asked to read: files, folders and lists of them, as a stream. Imports no torch."""
+"""What a command is asked to read: files, folders, URLs and lists of them, as a stream. Imports no torch."""
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import TextIO, TypeVar
@@ -12,26 +14,62 @@ from typing import TextIO, TypeVar
 from ..data.images import find_images
 from ..errors import ConfigError
 
-__all__ = ["batched", "count_inputs", "list_inputs"]
+__all__ = ["Input", "Url", "WebRules", "as_input", "batched", "count_inputs", "list_inputs"]
 
 T = TypeVar("T")
 
 
-def list_inputs(inputs: Sequence[str], files_from: str | None = None) -> Iterator[Path]:
-    """Image files, found as they are asked for.
+class Url(str):
+    """Where a picture is on the web; `inference.web` says what can be fetched."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True)
+class WebRules:
+    """What may be fetched.
+
+    Attributes:
+        max_bytes: The largest file.
+        allow_local: Whether addresses of this machine and of private networks may be connected to.
+    """
+
+    max_bytes: int = 50_000_000
+    allow_local: bool = False
+
+
+Input = Path | Url
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+def as_input(name: str) -> Input:
+    """A file's path, or what is written as a URL."""
+    return Url(name) if _URL.match(name) else Path(name)
+
+
+def list_inputs(inputs: Sequence[str], files_from: str | None = None) -> Iterator[Input]:
+    """Image files and URLs, found as they are asked for.
 
     Args:
-        inputs: Files, folders, or "-" for a list on standard input.
+        inputs: Files, folders, URLs, or "-" for a list on standard input.
         files_from: A file that lists further ones, a name a line.
 
     Raises:
         ConfigError: There is not one, or the list cannot be read.
     """
-    files = find_images(_names(inputs, _open(files_from) if files_from else None))
+    files = _find(_names(inputs, _open(files_from) if files_from else None))
     first = next(files, None)
     if first is None:
         raise ConfigError(f"no images in {', '.join([*inputs, *([files_from] if files_from else [])])}")
     return chain([first], files)
+
+
+def _find(names: Iterable[str]) -> Iterator[Input]:
+    for item in map(as_input, names):
+        if isinstance(item, Url):
+            yield item
+        else:
+            yield from find_images(item)
 
 
 def _open(path: str) -> TextIO:

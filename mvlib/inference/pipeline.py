@@ -14,18 +14,18 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import BadImageError
+from .inputs import Input
 
 __all__ = ["Answer", "Job", "lanes_of", "run_pipeline"]
 
 _MAX_LANES = 8  # beyond it, lanes would wait for Python more than cores wait for each other
 
-Read = Callable[[Path], np.ndarray]
+Read = Callable[[Any], np.ndarray]  # of an Input, or what stands for it
 Compute = Callable[[np.ndarray], Any]
 Allocate = Callable[[tuple[int, ...], type], np.ndarray]
 
@@ -34,7 +34,7 @@ Allocate = Callable[[tuple[int, ...], type], np.ndarray]
 class Job:
     """Images of one batch, and whatever tells where they belong."""
 
-    files: Sequence[Path]
+    files: Sequence[Input]
     tag: Any = None
 
 
@@ -125,7 +125,7 @@ def run_pipeline(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _place(read: Read, path: Path, slot: np.ndarray) -> str | None:
+def _place(read: Read, path: Input, slot: np.ndarray) -> str | None:
     """Read an image into its place in a batch; the reason if it cannot be read."""
     try:
         slot[...] = read(path)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -15,7 +15,11 @@ from ..engines.folder import EngineFolder, is_export, read_export
 from ..engines.runtime import backend_of, is_installed
 from ..errors import CheckpointError, ConfigError, MissingPackageError
 from ..threads import cpu_count
+from .inputs import Input, Url, WebRules
 from .pipeline import Allocate, Answer, Job, Read, run_pipeline
+
+if TYPE_CHECKING:
+    from .web import Downloader
 
 __all__ = ["Session", "Settings", "classify", "embed", "open_session"]
 
@@ -34,6 +38,7 @@ class Settings:
         files: What lists the images anew, where that can be done.
         begun: The settings (of a manifest) of results that are gone on with.
         calibrate: A folder of pictures to calibrate an engine in int8 on, instead of `files`.
+        web: What may be fetched, where files are URLs.
     """
 
     model: str | None = None
@@ -47,9 +52,10 @@ class Settings:
     workers: int | None = None
     count: int | None = None
     backend: str = "auto"
-    files: Callable[[], Iterable[Path]] | None = None
+    files: Callable[[], Iterable[Input]] | None = None
     begun: Mapping[str, Any] | None = None
     calibrate: str | None = None
+    web: WebRules = WebRules()
 
 
 class Session:
@@ -62,11 +68,13 @@ class Session:
         class_names: Of its outputs.
         features: What it gives in the place of classes, if so.
         data_config: How its inputs are prepared.
-        read: File to uint8 image (height, width, channels), as the model wants it but for normalisation.
+        read: File, or what was fetched of a URL, to uint8 image (height, width, channels), as the model wants it but
+            for normalisation.
         batch_size: Images in a job, at most.
         lanes: Batches under way at once.
         allocate: What gives the memory of batches.
         after: What can wait until all answers are delivered, if anything can.
+        fetched: Is given each URL and what was fetched of it, in the thread that reads it.
     """
 
     settings: Settings
@@ -80,6 +88,7 @@ class Session:
     lanes: int
     allocate: Allocate = staticmethod(np.empty)
     after: Callable[[], None] | None = None
+    fetched: Callable[[Url, BinaryIO], None] | None = None
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """uint8 images (n, height, width, channels) -> what the model gives for them (n, ...), in float32.
@@ -104,10 +113,14 @@ class Session:
     def answers(self, jobs: Iterable[Job], compute: Callable[[np.ndarray], Any]) -> Iterator[Answer]:
         """Run `compute`, which calls the session, over the images of `jobs`, in order; see `run_pipeline`."""
         channels, height, width = self.data_config["input_size"]
-        return run_pipeline(
-            jobs, self.read, compute, image_shape=(height, width, channels), batch_size=self.batch_size,
-            workers=self.settings.workers or cpu_count(), lanes=self.lanes, allocate=self.allocate,
-            warm_up=self.warm_up)
+        read = _Reader(self)
+        try:
+            yield from run_pipeline(
+                jobs, read, compute, image_shape=(height, width, channels), batch_size=self.batch_size,
+                workers=self.settings.workers or cpu_count(), lanes=self.lanes, allocate=self.allocate,
+                warm_up=self.warm_up)
+        finally:
+            read.close()
 
     def finish(self) -> None:
         """What can wait until all answers are delivered; commands call it at their end. An interrupt (Ctrl-C, SIGTERM)
@@ -115,6 +128,36 @@ class Session:
         if self.after is not None:
             with contextlib.suppress(KeyboardInterrupt):
                 self.after()
+
+
+class _Reader:
+    """A session's `read`, of URLs, too."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self._lock = threading.Lock()
+        self._downloader: Downloader | None = None
+
+    def __call__(self, source: Input) -> np.ndarray:
+        if not isinstance(source, Url):
+            return self.session.read(source)
+        content = self._get_downloader().fetch(source)
+        if self.session.fetched is not None:
+            self.session.fetched(source, content)
+        return self.session.read(content)
+
+    def _get_downloader(self) -> Downloader:
+        """Imported and made for the first URL that comes."""
+        with self._lock:
+            if self._downloader is None:
+                from .web import Downloader
+
+                self._downloader = Downloader(self.session.settings.web)
+            return self._downloader
+
+    def close(self) -> None:
+        if self._downloader is not None:
+            self._downloader.close()
 
 
 def open_session(settings: Settings, features: str | None = None, with_digest: bool = False) -> Session:

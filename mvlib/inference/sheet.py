@@ -6,14 +6,15 @@ import os
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
 from ..data.images import open_image
-from ..data.jpeg import decode_scaled, read_jpeg
+from ..data.jpeg import Source, decode_scaled, read_jpeg
 from ..errors import ConfigError, MvlibError
 from ..files import replacing
+from .inputs import Url
 from .options import SHEETS
 from .writers import Prediction
 
@@ -57,22 +58,26 @@ class ContactSheet:
         self.path = Path(path)
         self.pages: list[Path] = []
         self._tiles: list[_Tile] = []
+        self._small: dict[str, Image.Image | str] = {}
+
+    def keep(self, name: str, content: BinaryIO) -> None:
+        """Keep a small copy of a picture that is in no file until `add` asks for it; from any thread."""
+        self._small[name] = _try_to_read(content, name)
 
     def add(self, path: str | os.PathLike[str], predictions: Sequence[Prediction], reason: str | None = None) -> None:
         """A picture.
 
         Args:
-            path: Its file.
+            path: Its file, or the name under which it is kept.
             predictions: The likeliest classes, best first; three are shown.
             reason: Why the file could not be read, if so.
         """
+        kept = self._small.pop(os.fspath(path), None)
         picture = None
         if reason is None:
-            try:
-                picture = read_small(path)
-            except (MvlibError, OSError) as error:  # gone or changed since it was classified
-                reason = str(error).removeprefix(f"{path}: ")
-        self._tiles.append(_Tile(picture, os.path.basename(path), predictions[:_CLASSES], reason))
+            found = _try_to_read(path, path) if kept is None else kept
+            picture, reason = (None, found) if isinstance(found, str) else (found, None)
+        self._tiles.append(_Tile(picture, _short_name(path), predictions[:_CLASSES], reason))
         if len(self._tiles) == _PAGE:
             self._write()
 
@@ -92,7 +97,21 @@ class ContactSheet:
         self._tiles = []
 
 
-def read_small(path: str | os.PathLike[str]) -> Image.Image:
+def _try_to_read(source: Source, name: str | os.PathLike[str]) -> Image.Image | str:
+    """A small picture, or why it cannot be read: it may be gone or changed since it was classified."""
+    try:
+        return read_small(source)
+    except (MvlibError, OSError) as error:
+        return str(error).removeprefix(f"{os.fspath(name)}: ")
+
+
+def _short_name(path: str | os.PathLike[str]) -> str:
+    if isinstance(path, Url):
+        path = path.partition("?")[0].partition("#")[0].rstrip("/")
+    return os.path.basename(path)
+
+
+def read_small(path: Source) -> Image.Image:
     """An image, upright, no larger than a tile; JPEGs are decoded at the scale that is enough.
 
     Raises:

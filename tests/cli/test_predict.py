@@ -304,7 +304,7 @@ def test_int8_needs_weights_that_can_be_int8(two):
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
-    ([], "mvlib: no images: name files, folders, or - for a list on standard input"),
+    ([], "mvlib: no images: name files, folders, URLs, or - for a list on standard input"),
     (["{photo}", "--files-from", "{tmp}/none.txt"], "mvlib: the list {tmp}/none.txt cannot be read: No such file"),
     (["--files-from", "{tmp}/empty.txt"], "mvlib: no images in {tmp}/empty.txt"),
     (["{photo}", "--output", "{tmp}/nowhere/x.csv"],

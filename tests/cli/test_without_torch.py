@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ..inference.test_web import serving
 from .command import here as mvlib
 
 ROOT = Path(__file__).parents[2]
@@ -53,6 +54,10 @@ def check(run, exports, tmp_path):
     assert done.returncode == 2 and '\n  engine: {"format": "openvino", ' in done.stderr
     done = run("predict", photograph, "--model", exports / "classifier.ov", "--sheet", tmp_path / "sheet.png")
     assert done.returncode == 0 and (tmp_path / "sheet.png").is_file(), done.stderr
+    with serving() as server:
+        server.answers["/0.png"] = 200, {}, photograph.read_bytes()
+        done = run("predict", server.url("/0.png"), "--model", exports / "classifier.ov", "--allow-local-urls")
+        assert done.returncode == 0 and "kind" in done.stdout, done.stderr
 
     assert "resnet50" in run("list", "resnet*").stdout.splitlines()
     assert "25.56 M" in run("info", "resnet50.imagenet1k_v2").stdout
