@@ -3,6 +3,7 @@
 `python -m tests.engines.test_export_families [FAMILY ...]` prints a table of them.
 """
 
+import copy
 import sys
 import tempfile
 from pathlib import Path
@@ -38,8 +39,17 @@ def build(family):
     pytest.param(family, marks=() if family in SOME else pytest.mark.slow) for family in FIRST])
 def test_same_outputs(family, format, tmp_path):
     model, size = build(family)
-    report = mvlib.export(model, tmp_path / "out", format=format, img_size=size)
-    assert report.difference <= 1e-4 and report.measured["batches"] == [1, 5], report
+    report = mvlib.export(model, tmp_path / "out", format=format, img_size=size, force=True)
+    assert report.difference <= 1e-4 or report.difference <= 4 * rounding(model, size), report
+    assert report.measured["batches"] == [1, 5]
+
+
+@torch.no_grad()
+def rounding(model, size):
+    """How far torch's own outputs in float32 are from those in float64: random weights multiply it."""
+    images = torch.from_numpy(examples(5, size, model.pretrained_cfg))
+    outputs, exact = model(images), copy.deepcopy(model).double()(images.double())
+    return ((outputs - exact).abs().max() / exact.abs().max()).item()
 
 
 def main(families):
