@@ -60,6 +60,10 @@ def _position_bias(
     q: Tensor, q_size: list[int], k_size: list[int], rows: Tensor, columns: Tensor, prefix: int
 ) -> Tensor:
     """Logits (B, heads, queries, keys) of positions; 0 of prefix tokens. `rows`, `columns`: (distances, channels)."""
+    for i, table in enumerate((rows, columns)):
+        if 2 * max(q_size[i], k_size[i]) - 1 > len(table):
+            raise ValueError(f"a map of {q_size[0]} x {q_size[1]} is larger than its positions, which are made for "
+                             f"{(len(table) + 1) // 2}; build the model with img_size= the images' size")
     grid = q[:, :, prefix:].flatten(0, 1).unflatten(1, (q_size[0], q_size[1]))
     down, across = (gen_axis_index(q_size[i], k_size[i], q.device) for i in range(2))
     bias = decomposed_bias(grid, rows[down], columns[across]).unflatten(0, (-1, q.shape[1]))

@@ -76,3 +76,10 @@ def test_taps_of_tokens_have_the_class_token():
     model = build("mvitv2_small_cls", img_size=64, num_classes=0)
     tokens = model.forward_intermediates(image(), [0, -1], output_fmt="NLC", intermediates_only=True)
     assert [tuple(each.shape) for each in tokens] == [(2, 257, 96), (2, 5, 768)]
+
+
+def test_images_larger_than_its_positions_are_refused():
+    model = mvlib.create_model("mvitv2_tiny", img_size=64, depths=(1, 1, 1, 1))
+    with pytest.raises(ValueError, match="16 x 24 is larger than its positions, which are made for 16; build the model "
+                                         "with img_size="):
+        model(torch.zeros(1, 3, 64, 96))
