@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from ..precisions import canonical_precision
-
-__all__ = ["Number", "add_precision_argument", "finite", "natural", "nonnegative", "positive", "positive_float", "seed",
-           "share"]
+__all__ = ["Number", "finite", "natural", "nonnegative", "positive", "positive_float", "seed", "share"]
 
 
 @dataclass(frozen=True)
@@ -53,9 +48,3 @@ positive, natural = Number(int, "positive", 2**31 - 1), Number(int, "nonnegative
 seed = Number(int, "nonnegative", 2**63 - 1)
 finite, nonnegative, positive_float = Number(float), Number(float, "nonnegative"), Number(float, "positive")
 share = Number(float, "nonnegative", 1)
-
-
-def add_precision_argument(parser: argparse.ArgumentParser, choices: Sequence[str], help: str, **options: Any) -> None:
-    """`--precision`, in any spelling, and `--force`."""
-    parser.add_argument("--precision", type=canonical_precision, choices=tuple(choices), help=help, **options)
-    parser.add_argument("--force", action="store_true", help="take a precision that is slower here, too")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..engines.runtime import BACKENDS, require_backend
 from ..precisions import PRECISIONS
-from .argument_types import add_precision_argument, positive, positive_float
+from .options import add_option, add_precision_options, group
 from .output import check_output, kind_of, render, write_text
 
 if TYPE_CHECKING:
@@ -27,32 +27,41 @@ _HEADINGS = {"model": "model", "task": "task", "mode": "mode", "backend": "backe
 _TASKS = {"both": ("inference", "training"), "inference": ("inference",), "training": ("training",)}
 
 
+COMMON = {
+    "what to measure": "MODEL --bench --mode --backend --precision --batch-size --img-size",
+    "how": "--device --threads --seconds",
+    "results": "--format --results-file",
+}
+EXAMPLES = (
+    "mvlib benchmark resnet50 efficientnet_b0 --bench inference",
+    "mvlib benchmark resnet18 --mode eager --mode optimized --seconds 5",
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("models", nargs="+", metavar="NAME",
-                        help="models and wildcards, e.g. resnet50 'vit_tiny*', and folders of exports")
-    parser.add_argument("--bench", choices=tuple(_TASKS), default="both",
-                        help="training is forward, backward and an SGD step (default: %(default)s)")
-    parser.add_argument("--mode", action="append", choices=("eager", "compiled", "optimized"),
-                        help="torch.compile, or mvlib.optimize (repeatable; default: eager)")
-    parser.add_argument("--backend", action="append", choices=BACKENDS,
-                        help="what runs models in inference (repeatable; default: torch); modes are torch's")
-    add_precision_argument(parser, PRECISIONS, "of parameters and inputs (repeatable; default: float32)",
-                           action="append")
-    parser.add_argument("--batch-size", "-b", type=positive, default=32, metavar="N",
-                        help="images at once; inference is measured with 1, too (default: %(default)s)")
-    parser.add_argument("--img-size", type=positive, metavar="N", help="height and width instead of the model's own")
-    parser.add_argument("--channels-last", action="store_true", help="channels last in memory")
-    parser.add_argument("--device", help="default: a GPU if there is one")
-    parser.add_argument("--threads", type=positive, metavar="N", help="threads on the CPU (default: torch's choice)")
-    parser.add_argument("--seconds", type=positive_float, default=20.0, metavar="S",
-                        help="time for a model's steps, all configurations together (default: %(default)s)")
+    what = group(parser, "what to measure")
+    what.add_argument("models", nargs="+", metavar="MODEL", help="names, wildcards ('vit_tiny*'), folders of exports")
+    what.add_argument("--bench", choices=tuple(_TASKS), default="both",
+                      help="training is forward, backward and an SGD step (default: %(default)s)")
+    what.add_argument("--mode", action="append", choices=("eager", "compiled", "optimized"),
+                      help="torch.compile, or mvlib.optimize (repeatable; default: eager)")
+    add_option(what, "--backend", action="append", choices=BACKENDS, note="in inference; repeatable",
+               default_is="torch, whose --mode counts")
+    add_precision_options(what, PRECISIONS, note="repeatable", action="append")
+    add_option(what, "--batch-size", default=32, note="inference is measured with 1, too")
+    add_option(what, "--img-size", default_is="the model's")
+    how = group(parser, "how")
+    add_option(how, "--channels-last", action="store_true")
+    add_option(how, "--device", default_is="a GPU, if any")
+    add_option(how, "--threads", default_is="torch's choice")
+    add_option(how, "--seconds", default=20.0, note="all configurations together")
     add_results_arguments(parser)
 
 
 def add_results_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--results-file", metavar="FILE", help="where results go as well: .csv, .json or .md")
-    parser.add_argument("--format", choices=("table", "csv", "json", "markdown"), default="table",
-                        help="on standard output (default: %(default)s)")
+    results = group(parser, "results")
+    add_option(results, "--format", choices=("table", "csv", "json", "markdown"), default="table")
+    add_option(results, "--results-file", note=".csv, .json or .md")
 
 
 def run(arguments: argparse.Namespace) -> int:

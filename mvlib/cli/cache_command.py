@@ -11,11 +11,16 @@ from .. import hub
 from ..engines.cache import engine_entries, engines_dir, remove_engines
 from .output import format_size, format_table
 
+EXAMPLES = (
+    "mvlib cache list                   # what is there, and how large it is",
+    "mvlib cache remove 'resnet50.*'    # it is fetched again when it is needed",
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     listing = actions.add_parser("list", help="what is there, and how large it is")
-    listing.add_argument("patterns", nargs="*", metavar="PATTERN", help="wildcards over names")
+    listing.add_argument("patterns", nargs="*", metavar="PATTERN", help="names or wildcards")
     remove = actions.add_parser("remove", help="delete files; they are fetched or made again when they are needed")
     remove.add_argument("patterns", nargs="+", metavar="PATTERN", help="names or wildcards, as `list` shows them")
     actions.add_parser("path", help="the folders")

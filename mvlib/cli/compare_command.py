@@ -13,39 +13,50 @@ from ..engines.folder import is_export
 from ..engines.runtime import BACKENDS, require_backend
 from ..errors import ConfigError
 from ..precisions import PRECISIONS
-from .argument_types import add_precision_argument, natural, positive, positive_float
 from .benchmark_command import add_results_arguments, check_results_file, results_text, say_disturbed, write_results
 from .checks import check_file
+from .options import add_option, add_precision_options, group
 from .output import check_output, write_text
 
 _HEADINGS = {"top1_err": "top-1 err", "top5_err": "top-5 err", "cpu_ms": "CPU ms", "gpu_ms": "GPU ms",
              "size_mib": "MiB", "params": "M params", "gmacs": "GMACs", "img_size": "px"}
 
 
+COMMON = {
+    "what to compare": "MODEL --data --split",
+    "times": "--batch-size --img-size --precision --backend --threads --seconds",
+    "results": "--sort --plot --html --format --results-file",
+}
+EXAMPLES = (
+    "mvlib compare resnet18 mobilenet_v3_large --plot bubble.png",
+    "mvlib compare tf_efficientnet_lite0.pip_in1k --data DATA  # its own errors",
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("models", nargs="+", metavar="NAME",
-                        help="models, with tags or without (the default weights), wildcards (a dot means tags), and "
-                             "folders of exports")
-    parser.add_argument("--plot", metavar="FILE", help="draw the bubble chart: .png, .svg or .pdf")
-    parser.add_argument("--html", metavar="FILE", help="write a page with a sortable table and the chart")
-    parser.add_argument("--plot-time", choices=("cpu", "gpu"), default="cpu", help="time in the chart (%(default)s)")
-    parser.add_argument("--data", metavar="FOLDER",
-                        help="measure errors on this data set, as `mvlib validate` does, instead of the published ones")
-    parser.add_argument("--split", default="validation", help="split of the data set (default: %(default)s)")
-    parser.add_argument("--class-map", metavar="FILE", help="the data set's class names and their numbers")
-    parser.add_argument("--valid-labels", metavar="FILE", help="the model's outputs that count, one number a line")
-    parser.add_argument("--workers", "-j", type=natural, metavar="N", help="processes that read the data set")
-    parser.add_argument("--batch-size", "-b", type=positive, default=1, metavar="N",
-                        help="images at once, when timed (default: %(default)s)")
-    parser.add_argument("--img-size", type=positive, metavar="N", help="size instead of the weights' own")
-    add_precision_argument(parser, PRECISIONS, "when timed (default: %(default)s)", default="float32")
-    parser.add_argument("--backend", choices=BACKENDS, default="torch",
-                        help="what runs the models on the CPU; exports have their own (default: %(default)s)")
-    parser.add_argument("--threads", type=positive, metavar="N", help="threads on the CPU (default: torch's choice)")
-    parser.add_argument("--seconds", type=positive_float, default=2.0, metavar="S",
-                        help="time for a model's steps on a device (default: %(default)s)")
-    parser.add_argument("--sort", choices=COLUMNS[:-2], default="top1_err", metavar="COLUMN",
-                        help="order of the rows (default: %(default)s)")
+    what = group(parser, "what to compare")
+    what.add_argument("models", nargs="+", metavar="MODEL",
+                      help="names, with tags or without (the default weights), wildcards (a dot means tags), folders "
+                           "of exports")
+    what.add_argument("--data", metavar="FOLDER",
+                      help="measure errors on this data set, as `mvlib validate` does, not the published ones")
+    add_option(what, "--split", default="validation")
+    add_option(what, "--class-map")
+    add_option(what, "--valid-labels")
+    add_option(what, "--workers", note="processes")
+    times = group(parser, "times")
+    add_option(times, "--batch-size", default=1)
+    add_option(times, "--img-size", default_is="the model's")
+    add_precision_options(times, PRECISIONS, default="float32")
+    add_option(times, "--backend", choices=BACKENDS, default="torch", note="on the CPU; exports have their own")
+    add_option(times, "--threads", default_is="torch's choice")
+    add_option(times, "--seconds", default=2.0, note="on each device")
+    results = group(parser, "results")
+    add_option(results, "--sort", choices=COLUMNS[:-2], default="top1_err", metavar="COLUMN")
+    add_option(results, "--plot", note="bubbles: .png, .svg or .pdf")
+    results.add_argument("--plot-time", choices=("cpu", "gpu"), default="cpu",
+                         help="time in the chart (default: %(default)s)")
+    results.add_argument("--html", metavar="FILE", help="write a page with a sortable table and the chart")
     add_results_arguments(parser)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ConfigError
 from ..precisions import canonical_precision
 from .checks import check_new_folder
+from .options import add_option, group
 from .output import check_output
 from .predict_command import (
     Progress,
@@ -29,17 +30,28 @@ if TYPE_CHECKING:
     from ..inference.inputs import Input
 
 
+COMMON = {
+    "what to read": "INPUT --files-from",
+    "model": "--model --checkpoint",
+    "results": "--output --features --level --dtype",
+    "computation": "--device --precision --batch-size",
+}
+EXAMPLES = (
+    "mvlib embed photos/ --output photos.parquet",
+    "mvlib embed photos/ --output tokens.npy --features tokens",
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_shared_arguments(parser)
-    parser.add_argument("--output", required=True, metavar="PATH",
-                        help="NAME.parquet, NAME.npy (the names of its rows go to NAME.json), or a folder (an existing "
-                             "one, or NAME/) for parts in Parquet")
-    parser.add_argument("--features", choices=("pooled", "tokens"),
-                        help="pooled: one vector an image, what the classifier reads; tokens: the final features "
-                             "before pooling (default: pooled; of an export, what it was made for)")
-    parser.add_argument("--level", metavar="N|MODULE", help="the features of a level of the model instead")
-    parser.add_argument("--dtype", type=canonical_precision, choices=("float32", "float16"), default="float32",
-                        help="numbers in the file (default: %(default)s)")
+    results = group(parser, "results")
+    add_option(results, "--output", required=True,
+               note="NAME.parquet; NAME.npy, and names in NAME.json; a folder (NAME/) for parts")
+    add_option(results, "--features", choices=("pooled", "tokens"),
+               note="tokens, those before pooling", default_is="pooled; of an export, its own")
+    add_option(results, "--level")
+    results.add_argument("--dtype", type=canonical_precision, choices=("float32", "float16"), default="float32",
+                         help="numbers in the file (default: %(default)s)")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -8,48 +8,56 @@ import sys
 from ..engines.folder import FORMATS, PRECISIONS, check_place, full_name, refuse_export
 from ..engines.runtime import require_for_export
 from ..errors import ConfigError, ExportError
-from ..precisions import canonical_precision
-from .argument_types import Number, positive, seed, share
+from .argument_types import Number, positive, share
 from .checks import check_file, check_folder, check_model, check_new_folder
+from .options import add_option, group
+
+COMMON = {
+    "model": "MODEL --checkpoint --img-size",
+    "export": "--output --format --features --batch-size",
+    "int8": "--precision --calibrate --labels",
+}
+EXAMPLES = (
+    "mvlib export tf_efficientnet_lite0.pip_in1k --output lite0.ov/",
+    "mvlib export tf_efficientnet_lite0.pip_in1k --format onnx --output lite0.onnx/",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", nargs="?", metavar="MODEL",
-                        help="name of a model, or the folder of one (RUN/export); may be left out beside the "
-                             "--checkpoint of a training run, which says its own")
-    parser.add_argument("--output", required=True, metavar="FOLDER", help="folder to write")
-    parser.add_argument("--format", choices=tuple(FORMATS), default="openvino",
-                        help="openvino: for CPUs, and the one that int8 is made in; onnx: for ONNX Runtime and many "
-                             "other programs; torch-export, torchscript: for programs that have torch; aotinductor: "
-                             "machine code for this kind of CPU or GPU (default: %(default)s)")
-    parser.add_argument("--checkpoint", metavar="FILE", help="weights to load instead of the published ones")
-    parser.add_argument("--img-size", type=positive, metavar="N", help="height and width instead of the weights' own")
-    parser.add_argument("--batch-size", type=positive, metavar="N", help="the only size of batches; any unless given")
-    parser.add_argument("--dynamic-size", action="store_true", help="take images of any size, if the model can")
-    parser.add_argument("--features", choices=("pooled", "tokens", "maps"),
-                        help="in the place of classes: pooled, one vector an image, what the classifier reads; tokens, "
-                             "the final features before pooling; maps, those of several levels")
-    parser.add_argument("--level", metavar="N|MODULE", help="the features of a level of the model instead")
-    parser.add_argument("--out-indices", type=Number(int, most=2**31 - 1), nargs="+", metavar="N",
-                        help="levels of the maps")
-    parser.add_argument("--precision", type=canonical_precision, choices=PRECISIONS, default="float32",
-                        help="numbers that the engine computes with (default: %(default)s)")
-    parser.add_argument("--calibrate", metavar="FOLDER", help="pictures like those to come, 16 or more, for int8")
-    parser.add_argument("--calibrate-count", type=positive, default=100, metavar="N",
-                        help="how many of them are drawn (default: %(default)s)")
-    parser.add_argument("--quantize-exclude", action="append", default=[], metavar="NAME",
-                        help="a module (blocks.0) or a type of operations (MatMul) that stays float32; may be given "
-                             "again")
-    parser.add_argument("--labels", metavar="FOLDER",
-                        help="pictures in one folder a class, for the accuracy before and after int8")
-    parser.add_argument("--least-agreement", type=share, default=0.97, metavar="SHARE",
-                        help="of pictures whose likeliest class int8 has to keep (default: %(default)s)")
-    parser.add_argument("--seed", type=seed, default=0, metavar="N", help="of what is drawn (default: %(default)s)")
-    parser.add_argument("--device", default="cpu",
-                        help="what --format aotinductor compiles for: cpu or cuda, of the kind that is here "
-                             "(default: %(default)s)")
-    parser.add_argument("--force", action="store_true",
-                        help="replace an export that is there, and write one that differs from the model too much")
+    model = group(parser, "model")
+    model.add_argument("model", nargs="?", metavar="MODEL",
+                       help="name of the model, or the folder of one (RUN/export); not needed beside a "
+                            "training run's --checkpoint")
+    add_option(model, "--checkpoint", note="a training checkpoint brings its model and classes")
+    add_option(model, "--img-size", default_is="the model's")
+    out = group(parser, "export")
+    add_option(out, "--output", required=True, note="a folder to write")
+    add_option(out, "--format", choices=tuple(FORMATS), default="openvino",
+               note="openvino: for CPUs, and int8; onnx: for many programs; torch-export, torchscript: for those with "
+                    "torch; aotinductor: for this machine")
+    add_option(out, "--batch-size", note="the engine takes no other", default_is="any")
+    out.add_argument("--dynamic-size", action="store_true", help="take images of any size, if the model can")
+    add_option(out, "--features", choices=("pooled", "tokens", "maps"), default_is="classes",
+               note="tokens, those before pooling; maps, those of several levels")
+    add_option(out, "--level")
+    out.add_argument("--out-indices", type=Number(int, most=2**31 - 1), nargs="+", metavar="N",
+                     help="levels of the maps")
+    add_option(out, "--device", default="cpu", note="of --format aotinductor: cpu or cuda, of the kind that is here")
+    out.add_argument("--force", action="store_true",
+                     help="replace an export that is there, and write one that differs from the model too much")
+    int8 = group(parser, "int8")
+    add_option(int8, "--precision", choices=PRECISIONS, default="float32")
+    add_option(int8, "--calibrate", note="16 or more")
+    int8.add_argument("--calibrate-count", type=positive, default=100, metavar="N",
+                      help="how many of them are drawn (default: %(default)s)")
+    int8.add_argument("--quantize-exclude", action="append", default=[], metavar="NAME",
+                      help="a module (blocks.0) or a type of operations (MatMul) that stays float32; may be given "
+                           "again")
+    int8.add_argument("--labels", metavar="FOLDER",
+                      help="pictures in one folder a class, for the accuracy before and after int8")
+    int8.add_argument("--least-agreement", type=share, default=0.97, metavar="SHARE",
+                      help="of pictures whose likeliest class int8 has to keep (default: %(default)s)")
+    add_option(int8, "--seed", default=0)
 
 
 def run(arguments: argparse.Namespace) -> int:

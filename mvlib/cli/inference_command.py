@@ -16,30 +16,45 @@ from typing import Any
 from ..errors import ConfigError
 from ..files import replacing
 from ..inference.parts import require_parquet
-from .argument_types import positive
 from .checks import check_new_folder
+from .options import add_option, group
 from .output import check_output, write_text
 from .validate_command import add_source_arguments, complete
 
 _FORMATS = ("csv", "json", "json-record", "parquet")
 
 
+COMMON = {
+    "data": "DATA --dataset --split",
+    "model": "--model --checkpoint --num-classes --img-size",
+    "results": "--topk --label-type --results-file --results-dir --results-format",
+    "computation": "--batch-size --workers --device --amp",
+}
+EXAMPLES = (
+    "mvlib inference DATA --model tf_efficientnet_lite0.pip_in1k --topk 5",
+    "mvlib inference DATA --checkpoint last.pth.tar --results-file found.csv",
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_source_arguments(parser)
-    parser.add_argument("--topk", type=positive, default=1, metavar="K", help="classes an image (default: %(default)s)")
-    parser.add_argument("--fullname", action="store_true", help="whole paths instead of those below the data set")
-    parser.add_argument("--filename-col", default="filename", metavar="NAME", help="column of the file (%(default)s)")
-    parser.add_argument("--index-col", default="index", metavar="NAME", help="column of the class (%(default)s)")
-    parser.add_argument("--label-col", default="label", metavar="NAME", help="column of its name (%(default)s)")
-    parser.add_argument("--output-col", default="prob", metavar="NAME", help="column of the output (%(default)s)")
-    parser.add_argument("--output-type", choices=("prob", "logit"), default="prob", help="(default: %(default)s)")
-    parser.add_argument("--label-type", choices=("none", "name"), default="none", help="also write class names")
-    parser.add_argument("--exclude-output", action="store_true", help="do not write the outputs")
-    parser.add_argument("--no-console-results", action="store_true",
-                        help="do not print the rows, as is done unless --results-file or --results-dir is given")
-    parser.add_argument("--results-dir", metavar="DIR", help="folder of the results")
-    parser.add_argument("--results-file", metavar="FILE", help="their name (default: MODEL-SIZE.FORMAT)")
-    parser.add_argument("--results-format", choices=_FORMATS, help="(default: what the file's ending says, else csv)")
+    results = group(parser, "results")
+    add_option(results, "--topk", default=1)
+    results.add_argument("--fullname", action="store_true", help="whole paths, not those below the data set")
+    for option, default, what in (("--filename-col", "filename", "file"), ("--index-col", "index", "class"),
+                                  ("--label-col", "label", "class's name"), ("--output-col", "prob", "output")):
+        results.add_argument(option, default=default, metavar="NAME",
+                             help=f"column of the {what} (default: %(default)s)")
+    results.add_argument("--output-type", choices=("prob", "logit"), default="prob",
+                         help="probabilities or logits (default: %(default)s)")
+    results.add_argument("--label-type", choices=("none", "name"), default="none",
+                         help="also write class names (default: %(default)s)")
+    results.add_argument("--exclude-output", action="store_true", help="do not write the outputs")
+    results.add_argument("--no-console-results", action="store_true",
+                         help="do not print the rows, as is done unless --results-file or --results-dir is given")
+    results.add_argument("--results-dir", metavar="FOLDER", help="folder of the results")
+    add_option(results, "--results-file", default_is="MODEL-SIZE.FORMAT")
+    add_option(results, "--results-format", choices=_FORMATS, default_is="what its ending says, else csv")
 
 
 def run(arguments: argparse.Namespace) -> int:

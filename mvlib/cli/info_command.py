@@ -16,22 +16,28 @@ from ..names import parse_model_name
 from ..query import FIGURES
 from ..tasks import CLASSIFICATION, TASKS
 from ..weights import WeightsConfig
+from .options import add_option
 from .output import format_size, format_table
+
+EXAMPLES = (
+    "mvlib info resnet50                  # the architecture and all its tags",
+    "mvlib info resnet50.a1_in1k          # these weights",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", metavar="NAME",
+    parser.add_argument("name", nargs="?", metavar="MODEL",
                         help="an architecture ('resnet50'), weights ('resnet50.a1_in1k') or the folder of an export")
     parser.add_argument("--compare", nargs=2, metavar=("OLD", "NEW"),
-                        help="top-1 of all models (or of the pattern NAME) that have weights of two versions, 'V1 V2'")
-    parser.add_argument("--json", action="store_true", help="the facts as JSON")
+                        help="top-1 of all models (or of the pattern MODEL) that have weights of two versions, 'V1 V2'")
+    add_option(parser, "--json")
 
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.compare:
         return _compare(*arguments.compare, arguments.name or "*", arguments.json)
     if not arguments.name:
-        raise ConfigError("info needs the NAME of a model, or --compare OLD NEW")
+        raise ConfigError("info needs the name of a MODEL, or --compare OLD NEW")
     if is_export(arguments.name):
         facts = _export_facts(read_export(arguments.name))
         if not arguments.json:

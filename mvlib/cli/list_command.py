@@ -8,17 +8,24 @@ import sys
 from .. import registry
 from ..names import closest
 from ..tasks import TASKS
+from .options import add_option
+
+EXAMPLES = (
+    "mvlib list 'vit_*' --pretrained      # names of weights",
+    "mvlib list --modules                 # families",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("patterns", nargs="*", metavar="PATTERN", help="wildcards, e.g. 'vit_*' or 'resnet50.*'")
     parser.add_argument("--pretrained", action="store_true", help="only names that have weights, with their tags")
     parser.add_argument("--tags", action="store_true", help="with tags, also of models without weights")
-    parser.add_argument("--module", action="append", default=[], help="only models of this family (repeatable)")
-    parser.add_argument("--task", metavar="TASK", help=f"only models for it: {', '.join(TASKS)}")
+    parser.add_argument("--module", action="append", default=[], metavar="FAMILY",
+                        help="only models of this family (repeatable)")
+    add_option(parser, "--task", note=", ".join(TASKS))
     parser.add_argument("--exclude", action="append", default=[], metavar="PATTERN", help="leave these out again")
     parser.add_argument("--modules", action="store_true", help="list the families instead")
-    parser.add_argument("--json", action="store_true", help="a JSON list instead of lines")
+    add_option(parser, "--json")
 
 
 def run(arguments: argparse.Namespace) -> int:

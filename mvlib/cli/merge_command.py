@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import argparse
 
+from .options import add_option
 from .output import check_output
 from .predict_command import report_failures
+
+EXAMPLES = (
+    "mvlib merge parts/ --output classes.csv          # of predict --output parts/",
+    "mvlib merge features/ --output features.parquet  # of embed --output features/",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="FOLDER", help="what 'mvlib predict' or 'mvlib embed' wrote, --output NAME/")
-    parser.add_argument("--output", required=True, metavar="FILE",
-                        help="predictions: .csv, .json, .jsonl or .parquet; features: .parquet or .npy (the names of "
-                             "its rows go to a .json file beside it)")
+    add_option(parser, "--output", required=True,
+               note="of predictions: .csv, .json, .jsonl or .parquet; of features: .parquet or .npy (the names of its "
+                    "rows go to a .json file beside it)")
 
 
 def run(arguments: argparse.Namespace) -> int:

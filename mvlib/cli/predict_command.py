@@ -14,8 +14,9 @@ from ..engines.folder import full_name
 from ..engines.runtime import BACKENDS
 from ..errors import ConfigError
 from ..inference.options import COMPILE, DECODINGS, DEFAULT_MODEL, PRECISIONS, SHEETS
-from .argument_types import add_precision_argument, positive
+from .argument_types import positive
 from .checks import check_file, check_folder, check_model, check_new_folder
+from .options import add_option, add_precision_options, group
 from .output import check_output, hang_up
 
 if TYPE_CHECKING:
@@ -30,58 +31,52 @@ COMMON = {
     "computation": "--device --precision --batch-size --workers",
 }
 EXAMPLES = (
-    "mvlib predict photo.jpg photos/            # files, and folders searched recursively",
+    "mvlib predict photo.jpg photos/    # files, and folders with all below",
     "mvlib predict photos/ --output classes.csv",
 )
 
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_shared_arguments(parser)
-    parser.add_argument("--topk", type=positive, default=5, help="classes to report (default: %(default)s)")
-    parser.add_argument("--format", choices=("table", "json", "jsonl", "csv"),
-                        help="(default: what the ending of --output says, else table)")
-    parser.add_argument("--output", metavar="PATH",
-                        help="file for the predictions instead of standard output; a folder (an existing one, or "
-                             "NAME/) takes them in parts, and goes on where it stopped")
-    parser.add_argument("--sheet", metavar="FILE",
-                        help="draw the pictures with their classes: a contact sheet (.png, .jpg, .webp), 60 to a page")
+    results = group(parser, "results")
+    add_option(results, "--topk", default=5)
+    add_option(results, "--format", choices=("table", "json", "jsonl", "csv"),
+               default_is="what the ending of --output says, else table")
+    add_option(results, "--output", note="a file in the place of standard output; a folder (an existing one, or NAME/) "
+                                         "takes parts, and goes on where it stopped")
+    results.add_argument("--sheet", metavar="FILE", help="contact sheet of the pictures: .png, .jpg, .webp")
 
 
 def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
     """What to read, with which model, and how."""
-    parser.add_argument("inputs", nargs="*", metavar="INPUT",
-                        help="image files, folders (searched recursively), URLs (http, https), or - for a list of them "
-                             "on standard input")
-    parser.add_argument("--files-from", metavar="FILE", help="read names of files from this list, too, one a line")
-    parser.add_argument("--model",
-                        help=f"name of the model, or the folder of an export, which runs without torch, or of the "
-                             f"weights of a training run, RUN/export (default: the checkpoint's, or {DEFAULT_MODEL})")
-    parser.add_argument("--checkpoint", metavar="FILE",
-                        help="weights to load instead of the published ones; a training checkpoint brings its model, "
-                             "preprocessing and class names")
-    parser.add_argument("--batch-size", type=positive, metavar="N",
-                        help="images at once, in each thread of the model (default: 4 on a CPU, 64 on a GPU)")
-    parser.add_argument("--device", default="auto", help="where the model runs (default: the GPU if there is one)")
-    parser.add_argument("--backend", choices=BACKENDS, default="auto",
-                        help="what runs the model (default: auto, on a CPU OpenVINO where it is installed: an engine "
-                             "that is made of the model once, and kept; see mvlib cache, and MVLIB_ENGINES=off)")
-    add_precision_argument(parser, PRECISIONS,
-                           "numbers that the model computes with (default: float32; of an export, its own)")
-    parser.add_argument("--calibrate", metavar="FOLDER",
-                        help="for an engine in int8: pictures like those that the model will see (default: those that "
-                             "it is asked about, the first time)")
-    parser.add_argument("--compile", choices=COMPILE, default="auto",
-                        help="compile the model (default: auto, where the images are many enough to pay for it)")
-    parser.add_argument("--decode", choices=DECODINGS, default="full",
-                        help="full; scaled: large JPEGs at 1/2, 1/4 or 1/8, faster and nearly the same; reference: by "
-                             "PIL, to the bit what the weights were validated with (default: %(default)s)")
-    parser.add_argument("--workers", type=positive, metavar="N",
-                        help="threads that decode images (default: one for each core)")
-    parser.add_argument("--max-download", type=positive, default=50, metavar="MB",
-                        help="the largest file that is read from a URL (default: %(default)s MB)")
-    parser.add_argument("--allow-local-urls", action="store_true",
-                        help="read URLs that lead to this machine or into a private network, too")
-    parser.add_argument("--shard-size", type=positive, default=1024, metavar="N",
-                        help="images in a part of an output folder (default: %(default)s)")
+    read = group(parser, "what to read")
+    read.add_argument("inputs", nargs="*", metavar="INPUT",
+                      help="image files, folders (with all below), URLs, or - for a list on standard input")
+    read.add_argument("--files-from", metavar="FILE", help="a list of files, one a line")
+    read.add_argument("--decode", choices=DECODINGS, default="full",
+                      help="full; scaled: large JPEGs at 1/2, 1/4 or 1/8, faster and nearly the same; reference: by "
+                           "PIL, to the bit what the weights were validated with (default: %(default)s)")
+    read.add_argument("--max-download", type=positive, default=50, metavar="MB",
+                      help="the largest file that is read from a URL (default: %(default)s MB)")
+    read.add_argument("--allow-local-urls", action="store_true",
+                      help="read URLs that lead to this machine or into a private network, too")
+    model = group(parser, "model")
+    add_option(model, "--model", note="or the folder of an export, or of a training run's weights, RUN/export",
+               default_is=f"the checkpoint's, or {DEFAULT_MODEL}")
+    add_option(model, "--checkpoint", note="a training checkpoint brings its model and classes")
+    group(parser, "results").add_argument("--shard-size", type=positive, default=1024, metavar="N",
+                                          help="images in a part of an output folder (default: %(default)s)")
+    computation = group(parser, "computation")
+    add_option(computation, "--device", default="auto", default_is="a GPU, if any")
+    add_precision_options(computation, PRECISIONS, default_is="float32; of an export, its own")
+    add_option(computation, "--calibrate", default_is="those that it is asked about, the first time")
+    add_option(computation, "--batch-size", note="in each thread of the model", default_is="4 on a CPU, 64 on a GPU")
+    add_option(computation, "--workers", type=positive, note="threads", default_is="cores")
+    add_option(computation, "--backend", choices=BACKENDS, default="auto",
+               default_is="auto, on a CPU OpenVINO where it is installed: an engine that is made of the model once, "
+                          "and kept; see mvlib cache, and MVLIB_ENGINES=off")
+    add_option(computation, "--compile", choices=COMPILE, default="auto",
+               default_is="auto, where the images are many enough to pay for it")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -12,9 +12,10 @@ from ..charts import line_panels, need_matplotlib, save_figure
 from ..errors import ConfigError
 from ..scheduler import create_schedule, scale_learning_rate, scheduler_kwargs
 from ..scheduler.schedules import Schedule
-from ..train.arguments import DIALECTS, OPTIONS, add_options
-from ..train.recipes import parse_train_arguments
+from ..train.arguments import OPTIONS, add_options
+from ..train.recipes import add_recipe_arguments, parse_train_arguments
 from .argument_types import natural
+from .options import add_option, group
 from .output import check_output, format_table
 
 _ROWS = 30  # about a screen
@@ -44,14 +45,25 @@ class Plan:
         return self.schedule(t, self.lr) if t else self.schedule.start(self.lr)
 
 
+COMMON = {
+    "recipe": "--config --batch-size --opt",
+    "schedule": "--sched --epochs --lr --lr-base --warmup-epochs --warmup-lr --min-lr --decay-epochs --decay-rate "
+                "--sched-on-updates",
+    "results": "--updates-per-epoch --all --plot",
+}
+EXAMPLES = (
+    "mvlib schedule --sched cosine --epochs 100 --lr 0.5 --plot lr.png",
+    "mvlib schedule --config recipe.yaml --all",
+)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--config", "-c", metavar="FILE", help="recipe (YAML); flags go before what it says")
-    parser.add_argument("--dialect", choices=tuple(DIALECTS), default=None,
-                        help="whose defaults hold (default: seen from the flags)")
-    parser.add_argument("--updates-per-epoch", type=natural, default=0, metavar="N",
-                        help="a learning rate for each update, with so many in an epoch")
-    parser.add_argument("--all", action="store_true", help="a row for every epoch, not only for about a screen of them")
-    parser.add_argument("--plot", metavar="FILE", help="draw them too, as a PNG")
+    add_recipe_arguments(parser)
+    results = group(parser, "results")
+    results.add_argument("--updates-per-epoch", type=natural, default=0, metavar="N",
+                         help="a learning rate for each update, with so many in an epoch")
+    add_option(results, "--all", note="a row for every epoch, not only for about a screen of them")
+    add_option(results, "--plot", note=".png")
     options = [name for name, option in OPTIONS.items() if option.group == "schedule" and name != "start_epoch"]
     add_options(parser, only=[*options, "batch_size", "grad_accum_steps", "opt", "seed"])
     parser.set_defaults(data=None)
@@ -123,8 +135,8 @@ class _Run(NamedTuple):
 def _runs(plan: Plan) -> Iterator[_Run]:
     """Epochs in a row whose first updates have the same learning rate."""
     rates = (plan.at(epoch * plan.updates_per_epoch) for epoch in range(plan.epochs))
-    for lr, group in itertools.groupby(enumerate(rates), key=lambda numbered: numbered[1]):
-        epochs = [epoch for epoch, _ in group]
+    for lr, run in itertools.groupby(enumerate(rates), key=lambda numbered: numbered[1]):
+        epochs = [epoch for epoch, _ in run]
         yield _Run(epochs[0], epochs[-1], lr)
 
 

@@ -11,38 +11,38 @@ from typing import Any
 from ..query import FIELDS, Record, find_field, search
 from ..tasks import CLASSIFICATION, TASKS, find_task
 from .argument_types import positive
+from .options import add_option
 from .output import format_table
 
 _FIGURES = TASKS[CLASSIFICATION].columns
 _COLUMNS = ("name", *_FIGURES, "params", "gmacs", "activations", "input", "license")
 _DESCRIPTION = """\
-Weights that meet conditions, best top-1 first:
-
-    mvlib search "top1>80 params<30M gmacs<5 license=apache-2.0 input=224"
-    mvlib search "resnet* or convnext*" --sort gmacs --limit 10
-    mvlib search "classes=0 dino (license=mit or license=apache-2.0)" --format json
-    mvlib search --task detection "gmacs<50"
+Weights that meet conditions, best first.
 
 Conditions stand side by side and must all hold; `or` and parentheses make alternatives. A word alone is a wildcard for
 the name, or a part of it. Numbers: = != < <= > >=; they are in the unit of the table, or absolute with an ending k, M
 or G. Texts: = != and ~ !~ for wildcards or parts. Weights of which a field is not known meet no condition on it.
 """
+EXAMPLES = (
+    "mvlib search 'top1>80 params<30M gmacs<5 license=apache-2.0 input=224'",
+    "mvlib search 'resnet* or convnext*' --sort gmacs --limit 10",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.description = _DESCRIPTION
     parser.epilog = f"fields: {', '.join(FIELDS)}"
     parser.add_argument("query", nargs="*", metavar="CONDITION", help="quote them: the shell takes < and > for itself")
-    parser.add_argument("--task", metavar="TASK",
-                        help=f"only weights for it, by its own figures: {', '.join(TASKS)}")
-    parser.add_argument("--sort", metavar="FIELD[,FIELD]",
-                        help="best first: accuracies from the highest, costs from the least; --sort=-params turns the "
-                             "order round (default: the task's first figure, top1)")
+    add_option(parser, "--task", note=", ".join(TASKS))
+    add_option(parser, "--sort", metavar="FIELD[,FIELD]",
+               note="accuracies from the highest, costs from the least; --sort=-params turns it round",
+               default_is="the task's first figure, top1")
     parser.add_argument("--limit", type=positive, metavar="N", help="show this many at most")
-    parser.add_argument("--columns", metavar="FIELD[,FIELD]", help=f"(default: {','.join(_COLUMNS)}; JSON: all)")
-    parser.add_argument("--format", choices=("table", "json", "csv"), default="table")
-    parser.add_argument("--all", action="store_true", help="also architectures whose weights nobody publishes")
+    parser.add_argument("--columns", metavar="FIELD[,FIELD]",
+                        help="columns of the table (default: accuracies, params, gmacs, activations, input, license; "
+                             "JSON: all)")
+    add_option(parser, "--format", choices=("table", "json", "csv"), default="table")
+    add_option(parser, "--all", note="also architectures whose weights nobody publishes")
 
 
 def run(arguments: argparse.Namespace) -> int:

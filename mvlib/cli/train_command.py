@@ -9,9 +9,20 @@ from ..errors import ConfigError
 from ..train.recipes import add_train_arguments, parse_train_arguments
 from .checks import check_data, check_file, check_model, check_new_folder
 
+COMMON = {
+    "data and model": "DATA --config --model --pretrained --num-classes --img-size",
+    "recipe": "--batch-size --epochs --lr --sched --warmup-epochs --opt --weight-decay --aa --mixup --model-ema",
+    "run": "--amp --workers --output --experiment --resume",
+}
+EXAMPLES = (
+    "mvlib train DATA --model resnet50 --pretrained --epochs 20 --lr 0.01 --amp",
+    "mvlib train DATA --config recipe.yaml --output runs --experiment first",
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_train_arguments(parser)
+    parser.epilog = "The flags of torchvision's script are taken, too, and bring its defaults."
 
 
 def check_start(args: argparse.Namespace) -> None:

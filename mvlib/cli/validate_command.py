@@ -8,10 +8,11 @@ import os
 from ..engines.folder import full_name, is_export
 from ..engines.runtime import BACKENDS, require, require_backend
 from ..errors import ConfigError
-from ..precisions import PRECISIONS, canonical_precision
+from ..precisions import PRECISIONS
 from ..train.arguments import add_options
 from .argument_types import positive
 from .checks import check_data, check_file, check_folder, check_model, expand_models
+from .options import add_option, group
 from .output import check_output, kind_of
 
 SHARED = ("dataset", "dataset_download", "class_map", "input_img_mode", "input_key", "target_key", "max_bad_samples",
@@ -21,43 +22,62 @@ SHARED = ("dataset", "dataset_download", "class_map", "input_img_mode", "input_k
 NAFLEX = ("naflex_loader", "naflex_max_seq_len", "naflex_patchify_channels_first")
 
 
-def add_source_arguments(parser: argparse.ArgumentParser) -> None:
-    """What model, on what data: arguments of all commands that measure or apply one."""
-    parser.add_argument("data", nargs="?", metavar="DATA", help="folder of the data set")
-    parser.add_argument("--data-dir", metavar="DIR", help="the same")
-    parser.add_argument("--split", default="validation", help="split of the data set (default: %(default)s)")
-    parser.add_argument("--num-samples", type=positive, metavar="N", help="samples of a streamed split")
-    parser.add_argument("--model", "-m", default="", metavar="NAME",
-                        help="a model, or the folder of an export; `validate`: several (a,b), a wildcard, or a text "
-                             "file of names")
-    parser.add_argument("--pretrained", action=argparse.BooleanOptionalAction, default=True,
-                        help="load published weights (default)")
-    parser.add_argument("--checkpoint", metavar="PATH", help="weights file; `validate`: or a folder of them")
-    parser.add_argument("--batch-size", "-b", type=positive, default=256, metavar="N",
-                        help="images at once (%(default)s)")
-    parser.add_argument("--crop-mode", choices=("center", "squash", "border"), help="how images are cropped")
-    parser.add_argument("--use-train-size", action="store_true", help="the size of training, where weights have two")
-    parser.add_argument("--preprocess", choices=("reference", "fast"), default="reference",
-                        help="fast: images decoded and resized by torch, at most a step of 8 bits apart (%(default)s)")
-    parser.add_argument("--backend", choices=BACKENDS,
-                        help="what runs the model; auto: the fastest here (default: torch; of an export, its own)")
-    parser.add_argument("--precision", type=canonical_precision, choices=(*PRECISIONS, "int8"),
-                        help="what an engine computes in (default: float32; of an export, its own)")
-    parser.add_argument("--calibrate", metavar="FOLDER",
-                        help="pictures that --precision int8 is calibrated on (default: a sample of the data set's)")
+COMMON = {
+    "data": "DATA --dataset --split --class-map",
+    "model": "--model --checkpoint --num-classes --img-size",
+    "results": "--results-file",
+    "computation": "--batch-size --workers --device --amp --backend",
+}
+EXAMPLES = (
+    "mvlib validate DATA --model tf_efficientnet_lite0.pip_in1k",
+    "mvlib validate DATA --checkpoint last.pth.tar --results-file results.csv",
+)
+
+
+def add_source_arguments(parser: argparse.ArgumentParser, several: bool = False) -> None:
+    """What model, on what data: arguments of all commands that measure or apply one.
+
+    Args:
+        parser: The command's.
+        several: Whether --model and --checkpoint may name several models.
+    """
+    data = group(parser, "data")
+    data.add_argument("data", nargs="?", metavar="DATA", help="folder of the data set")
+    add_option(data, "--data-dir", note="the same as DATA, or what --dataset needs")
+    add_option(data, "--split", default="validation")
+    data.add_argument("--num-samples", type=positive, metavar="N", help="samples of a streamed split")
+    data.add_argument("--crop-mode", choices=("center", "squash", "border"), help="how images are cropped")
+    data.add_argument("--preprocess", choices=("reference", "fast"), default="reference",
+                      help="fast: images decoded and resized by torch, at most a step of 8 bits apart (default: "
+                           "%(default)s)")
+    model = group(parser, "model")
+    more = "; several (a,b), a wildcard, or a text file of names" if several else ""
+    add_option(model, "--model", default="", note=f"or the folder of an export{more}")
+    add_option(model, "--checkpoint", note="a training checkpoint brings its model and classes"
+                                           f"{'; or a folder of checkpoints' if several else ''}")
+    add_option(model, "--pretrained", action=argparse.BooleanOptionalAction, default=True, default_is="yes")
+    model.add_argument("--use-train-size", action="store_true", help="the size of training, where weights have two")
+    computation = group(parser, "computation")
+    add_option(computation, "--batch-size", default=256)
+    add_option(computation, "--backend", choices=BACKENDS, note="auto: the fastest here",
+               default_is="torch; of an export, its own")
+    add_option(computation, "--precision", choices=(*PRECISIONS, "int8"), note="of an engine; of torch, see --amp",
+               default_is="float32; of an export, its own")
+    add_option(computation, "--calibrate", default_is="a sample of the data set's")
     add_options(parser, SHARED)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_source_arguments(parser)
+    add_source_arguments(parser, several=True)
     add_options(parser, NAFLEX)
-    parser.add_argument("--real-labels", metavar="FILE", help="JSON of the labels that count as right for each image")
-    parser.add_argument("--valid-labels", metavar="FILE",
-                        help="the model's outputs that count, one number a line, in the order of the data set's labels")
-    parser.add_argument("--fold-bn", action=argparse.BooleanOptionalAction, default=True,
-                        help="fold batch norms into convolutions (default)")
-    parser.add_argument("--results-file", metavar="FILE", help="where results go: .csv, .json or .md")
-    parser.add_argument("--results-format", choices=("csv", "json", "md"), help="their format, whatever the ending")
+    group(parser, "data").add_argument("--real-labels", metavar="FILE",
+                                       help="JSON of the labels that count as right for each image")
+    add_option(group(parser, "model"), "--valid-labels")
+    group(parser, "computation").add_argument("--fold-bn", action=argparse.BooleanOptionalAction, default=True,
+                                              help="fold batch norms into convolutions (default: yes)")
+    results = group(parser, "results")
+    add_option(results, "--results-file", note=".csv, .json or .md")
+    add_option(results, "--results-format", choices=("csv", "json", "md"), default_is="what its ending says")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..cli.argument_types import Number, finite, natural, nonnegative, positive, positive_float, seed, share
+from ..cli.options import group, words
 from ..errors import ConfigError
 from ..names import closest
 from ..precisions import canonical_precision
@@ -71,8 +72,8 @@ class _KeyValue(argparse.Action):
 
 
 _group = "data"
-_option("data_dir", "--data-dir", None, "folder of the data set, or what --dataset needs", "--data-path",
-        metavar="DIR")
+_option("data_dir", "--data-dir", None, words("--data-dir", "the same as DATA, or what --dataset needs"), "--data-path",
+        metavar="FOLDER")
 _option("dataset", "--dataset -d", "", "kind of data set, 'hfds/NAME' and the like (default: image folder or tars)",
         metavar="NAME")
 _option("train_split", "", "train", "name of the training split")
@@ -81,21 +82,21 @@ _option("train_num_samples", "", None, "samples of a streamed training split", t
 _option("val_num_samples", "", None, "samples of a streamed validation split", type=positive, metavar="N")
 _option("dataset_download", "", False, "download the data set where its kind can do that")
 _option("dataset_trust_remote_code", "", False, "let a Hugging Face data set run its own code")
-_option("class_map", "", "", "file of class names, one a line, in the order of the labels", metavar="FILE")
+_option("class_map", "", "", words("--class-map"), metavar="FILE")
 _option("input_img_mode", "", None, "PIL mode that images are converted to ('L' for one channel)", metavar="MODE")
 _option("input_key", "", None, "column of the image in data sets with columns", metavar="KEY")
 _option("target_key", "", None, "column of the label in data sets with columns", metavar="KEY")
 _option("max_bad_samples", "", 50, "unreadable images in a row that stop the run", metavar="N")
 
 _group = "model"
-_option("model", "--model", "resnet50", "name of the model", metavar="NAME")
-_option("pretrained", "", False, "begin with the published weights")
+_option("model", "--model -m", "resnet50", words("--model"), metavar="MODEL")
+_option("pretrained", "", False, words("--pretrained", "training begins with them"))
 _option("weights", "", None, "torchvision's name of the published weights to begin with", "--weights", metavar="NAME")
 _option("pretrained_path", "", None, "begin with this file, a head of other classes excepted", metavar="FILE")
 _option("initial_checkpoint", "", "", "begin with the weights of this file", metavar="FILE")
 _option("num_classes", "", None, "classes (default: the data set's)", type=positive, metavar="N")
 _option("gp", "--gp", None, "global pooling", type=str, metavar="POOL")
-_option("img_size", "--img-size", None, "side of the (training) images, in pixels", "--train-crop-size", type=positive,
+_option("img_size", "--img-size", None, words("--img-size"), "--train-crop-size", type=positive,
         metavar="N")
 _option("val_img_size", "--val-img-size", None, "side of the validation images (default: the training images')",
         "--val-crop-size", type=positive, metavar="N")
@@ -119,19 +120,19 @@ _option("head_init_bias", "", None, "the classifier's first bias", type=finite, 
 _option("freeze", "", [], "modules that stay as they are", type=str, nargs="+", metavar="MODULE")
 _option("freeze_stages", "", 0, "freeze the stem and this many stages", metavar="N")
 _option("grad_checkpointing", "", False, "trade time for memory: recompute the blocks in the backward pass")
-_option("channels_last", "--channels-last", None, "memory layout (default: for convolutional models)",
+_option("channels_last", "--channels-last", None, words("--channels-last", default="for convolutional models"),
         action=argparse.BooleanOptionalAction)
-_option("torchcompile", "--torchcompile --compile", None, "compile the model, by this backend", type=str, nargs="?",
-        const="inductor", metavar="BACKEND")
+_option("torchcompile", "--torchcompile --compile", None, words("--compile", "by this backend of torch.compile"),
+        type=str, nargs="?", const="inductor", metavar="BACKEND")
 _option("torchcompile_mode", "", None, "torch.compile's mode", type=str, metavar="MODE")
 _option("fast_norm", "", False, "accepted: torch's fused norms are used in any case")
 
 _group = "batches"
-_option("batch_size", "--batch-size -b", 128, "images a process and step", type=positive, metavar="N")
+_option("batch_size", "--batch-size -b", 128, words("--batch-size", "in each process"), type=positive, metavar="N")
 _option("validation_batch_size", "--validation-batch-size -vb", None, "the same for validation",
         type=positive, metavar="N")
 _option("grad_accum_steps", "", 1, "batches that one update gathers", type=positive, metavar="N")
-_option("workers", "--workers -j", 4, "processes that read images", metavar="N")
+_option("workers", "--workers -j", 4, words("--workers", "processes"), metavar="N")
 _option("pin_mem", "", False, "pinned memory for the way to the GPU")
 _option("no_prefetcher", "", False, "normalise in the workers instead of on the device")
 _option("use_multi_epochs_loader", "", False, "keep the workers between epochs")
@@ -151,7 +152,7 @@ _option("naflex_loss_scale", "", "linear", "how the loss grows with the images o
 _option("naflex_patchify_channels_first", "", False, "patches with the channels first, for models that take these")
 
 _group = "optimizer"
-_option("opt", "--opt", "sgd", "optimizer", metavar="NAME")
+_option("opt", "--opt", "sgd", "optimizer", metavar="OPTIMIZER")
 _option("opt_eps", "", None, "its epsilon", type=nonnegative, metavar="EPS")
 _option("opt_betas", "", None, "its betas", type=finite, nargs="+", metavar="BETA")
 _option("momentum", "", 0.9, "momentum", metavar="M")
@@ -173,7 +174,7 @@ _option("layer_decay_min_scale", "", 0.0, "least such factor", metavar="N")
 _option("layer_decay_no_opt_scale", "", None, "layers below this factor are frozen", type=nonnegative, metavar="N")
 
 _group = "schedule"
-_option("sched", "--sched", "cosine", "learning rate schedule", "--lr-scheduler", metavar="NAME")
+_option("sched", "--sched", "cosine", "learning rate schedule", "--lr-scheduler", metavar="SCHEDULE")
 _option("sched_on_updates", "", False, "a learning rate for each update, not each epoch")
 _option("lr", "--lr", None, "learning rate (default: --lr-base for the batch size)", type=nonnegative)
 _option("lr_base", "", 0.1, "learning rate for --lr-base-size images an update", metavar="LR")
@@ -217,8 +218,8 @@ _option("color_jitter", "", 0.4, "strength of colour jitter", metavar="N")
 _option("color_jitter_prob", "", None, "its probability", type=share, metavar="P")
 _option("grayscale_prob", "", None, "probability of a grey image", type=share, metavar="P")
 _option("gaussian_blur_prob", "", None, "probability of blur", type=share, metavar="P")
-_option("aa", "--aa", None, "policy: 'rand-m9-mstd0.5-inc1', 'original', 'augmix-m5-w4-d2', '3a', 'ta_wide', ...",
-        "--auto-augment", type=str, metavar="POLICY")
+_option("aa", "--aa", None, "augmentation: rand-m9-mstd0.5-inc1, 3a, ta_wide, ...", "--auto-augment",
+        type=str, metavar="POLICY")
 _option("ra_magnitude", "", 9, "magnitude of torchvision's RandAugment", "--ra-magnitude",
         type=Number(int, "nonnegative", 30), metavar="N")
 _option("augmix_severity", "", 3, "severity of torchvision's AugMix", "--augmix-severity",
@@ -244,7 +245,7 @@ _option("mixup_mode", "", "batch", "one draw for each", choices=("batch", "pair"
 _option("mixup_off_epoch", "", 0, "epoch from which neither is done; 0 for none", metavar="N")
 _option("smoothing", "--smoothing", 0.1, "label smoothing", "--label-smoothing", type=share, metavar="N")
 _option("train_interpolation", "", "random", "filter that resizes training images", metavar="NAME")
-_option("teacher", "--teacher --kd-model-name", None, "model whose logits are distilled", type=str, metavar="NAME")
+_option("teacher", "--teacher --kd-model-name", None, "model whose logits are distilled", type=str, metavar="MODEL")
 _option("teacher_checkpoint", "", None, "file of the teacher's weights (default: published ones)", type=str,
         metavar="FILE")
 _option("distill_alpha", "", 0.5, "share of the teacher in the loss", type=share, metavar="N")
@@ -271,24 +272,25 @@ _option("model_ema_adjust", "--model-ema-adjust", False,
         action=argparse.BooleanOptionalAction)
 
 _group = "precision and device"
-_option("device", "--device", None, "where the model is trained (default: cuda if there is one)", type=str)
+_option("device", "--device", None, words("--device", default="a GPU, if any"), type=str, metavar="DEVICE")
 _option("amp", "", False, "mixed precision")
 _option("amp_dtype", "", "float16", "of what type (bfloat16 on a CPU)", type=canonical_precision,
         choices=("float16", "bfloat16"))
-_option("force", "", False, "mixed precision where it is slower than float32, too")
+_option("force", "", False, words("--force"))
 _option("deterministic", "--deterministic", False, "refuse algorithms that are not", "--use-deterministic-algorithms")
 _option("no_ddp_bb", "", False, "do not broadcast buffers between processes")
 _option("skip_nonfinite", "", 0, "updates with a loss that is not finite to leave out before stopping", metavar="N")
 
 _group = "output"
-_option("output", "--output", "", "folder of runs (default: output/train)", "--output-dir", metavar="DIR")
+_option("output", "--output", "", words("--output", "a folder of runs", "output/train"), "--output-dir",
+        metavar="PATH")
 _option("experiment", "", "", "name of this run's folder (default: time, model, size)", metavar="NAME")
 _option("resume", "--resume", "", "go on with the run of this folder, by its args.yaml, or from this checkpoint; "
         "alone, with --experiment's run", type=str, nargs="?", const="auto", metavar="PATH")
 _option("no_resume_opt", "", False, "go on from --resume with a new optimizer")
 _option("eval_metric", "", "top1", "what the best checkpoint is best in", metavar="METRIC")
 _option("test_only", "", False, "validate and stop", "--test-only")
-_option("seed", "", 42, "of everything random", type=seed, metavar="N")
+_option("seed", "", 42, words("--seed"), type=seed, metavar="N")
 _option("log_interval", "--log-interval", 50, "batches from one line to the next", "--print-freq",
         type=positive, metavar="N")
 _option("recovery_interval", "", 0, "updates from one recovery checkpoint to the next; 0 for none", metavar="N")
@@ -327,21 +329,19 @@ def add_options(parser: argparse.ArgumentParser, only: Iterable[str] | None = No
     """Add the options (or `only` those) to a parser. What is not given does not appear in the namespace."""
     parser.set_defaults(foreign_flags=())
     wanted = OPTIONS if only is None else only
-    groups: dict[str, Any] = {}
     for name in wanted:
         option = OPTIONS[name]
-        if option.group not in groups:
-            groups[option.group] = parser.add_argument_group(option.group)
+        place = group(parser, option.group)
         kwargs = dict(option.kwargs)
         shown = "" if option.default in (None, False, "", [], {}, True) else f" (default: {option.default})"
         help = (option.help + shown).replace("%", "%%")
         own = [flag for flag in option.flags if flag not in option.foreign]
         if own:
-            groups[option.group].add_argument(*own, dest=name, default=argparse.SUPPRESS, help=help, **kwargs)
+            place.add_argument(*own, dest=name, default=argparse.SUPPRESS, help=help, **kwargs)
         if option.foreign:
             action = _foreign(kwargs.pop("action", None))
             text = f"torchvision's name of {own[0]}" if own else help
-            groups[option.group].add_argument(*option.foreign, dest=name, default=argparse.SUPPRESS, help=text,
+            place.add_argument(*option.foreign, dest=name, default=argparse.SUPPRESS, help=text,
                                               action=action, **kwargs)
     if only is None:
         for flag in sorted(_IGNORED):

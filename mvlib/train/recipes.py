@@ -11,10 +11,11 @@ from typing import Any
 
 import yaml
 
+from ..cli.options import add_option, group
 from ..errors import ConfigError
 from .arguments import DIALECTS, add_options, find_option, finish_arguments, is_ignored
 
-__all__ = ["Recipe", "add_train_arguments", "parse_train_arguments", "read_recipe"]
+__all__ = ["Recipe", "add_recipe_arguments", "add_train_arguments", "parse_train_arguments", "read_recipe"]
 
 ARGUMENTS_FILE = "args.yaml"  # of a run, in its folder; timm's name
 _ABOUT = ("title", "description", "source", "published", "command", "extends", "dialect", "config")
@@ -115,11 +116,17 @@ def _convert(path: Path, option: Any, value: Any) -> Any:
 
 def add_train_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `mvlib train` and scripts/train.py."""
-    parser.add_argument("data", nargs="?", metavar="DATA", default=None, help="folder of the data set")
-    parser.add_argument("--config", "-c", metavar="FILE", help="recipe (YAML); flags go before what it says")
-    parser.add_argument("--dialect", choices=tuple(DIALECTS), default=None,
-                        help="whose defaults hold (default: seen from the flags)")
+    group(parser, "data").add_argument("data", nargs="?", metavar="DATA", default=None, help="folder of the data set")
+    add_recipe_arguments(parser)
     add_options(parser)
+
+
+def add_recipe_arguments(parser: argparse.ArgumentParser) -> None:
+    """`--config` and `--dialect`."""
+    recipe = group(parser, "recipe")
+    add_option(recipe, "--config")
+    recipe.add_argument("--dialect", choices=tuple(DIALECTS), default=None,
+                        help="whose defaults hold (default: seen from the flags)")
 
 
 def parse_train_arguments(

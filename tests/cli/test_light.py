@@ -99,7 +99,7 @@ def test_compare_as_json_and_by_pattern(capsys):
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--compare", "V1", "V9"], "no model that matches '*' has weights of both 'V1' and 'V9'"),
-    ([], "info needs the NAME of a model, or --compare OLD NEW"),
+    ([], "info needs the name of a MODEL, or --compare OLD NEW"),
 ])
 def test_compare_of_what_is_unknown(arguments, message, capsys):
     status, _, err = run(capsys, "info", *arguments)
@@ -121,9 +121,3 @@ def test_cache(hub, capsys):
     assert status == 0
     assert "1 removed" in out
     assert run(capsys, "cache", "list")[2] == "mvlib: the cache is empty\n"
-
-
-def test_without_a_command(capsys):
-    with pytest.raises(SystemExit, match="2"):
-        main([])
-    assert "COMMAND" in capsys.readouterr().err
