@@ -20,12 +20,21 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["PICTURES", "Box", "bubble_figure", "check_picture", "draw_bubbles", "line_panels", "need_matplotlib",
-           "place_labels", "round_sizes", "save_figure", "style"]
+__all__ = ["DARK", "LIGHT", "PICTURES", "Box", "bubble_figure", "check_picture", "css_colours", "draw_bubbles",
+           "line_panels", "need_matplotlib", "place_labels", "round_sizes", "save_figure", "style"]
 
 PICTURES = (".png", ".svg", ".pdf")
 TIME_LABELS = {"cpu_ms": "CPU time per image (ms)", "gpu_ms": "GPU time per image (ms)"}
-_FRONT, _OTHER, _INK, _QUIET = "#0072b2", "#8d99a6", "#1f2933", "#5b6770"  # told apart without colour vision, too
+# The colours of pictures and pages; front and other are told apart without colour vision, too.
+LIGHT = {
+    "page": "#ffffff", "ink": "#1f2933", "quiet": "#566370", "line": "#e0e5ea", "axis": "#98a3ae", "band": "#f4f6f8",
+    "front": "#0072b2", "other": "#8d99a6", "tip": "#1f2933", "tip-ink": "#ffffff", "mark": "#e8f2f9",
+}
+DARK = {
+    "page": "#14191e", "ink": "#e6ebf0", "quiet": "#9fabb7", "line": "#2b343d", "axis": "#64717d", "band": "#1b2229",
+    "front": "#56b4e9", "other": "#7d8a97", "tip": "#e6ebf0", "tip-ink": "#14191e", "mark": "#1c3140",
+}
+_FRONT, _OTHER, _INK, _QUIET = (LIGHT[name] for name in ("front", "other", "ink", "quiet"))
 _DPI = 160
 _LARGEST = 27.0  # radius of the largest bubble, in points; areas are proportional
 _SMALLEST = 2.2
@@ -34,6 +43,11 @@ _RINGS = (2.0, 5.0, 9.0, 14.0, 20.0, 28.0, 38.0, 50.0, 65.0, 85.0, 110.0, 140.0,
 _DIRECTIONS = 24
 _FEW = 30  # points of a line, up to which each is marked
 _LEADER = 8.0  # gap from which on a line joins label and bubble, in points
+
+
+def css_colours(palette: Mapping[str, str]) -> str:
+    """LIGHT or DARK as the declarations of a style sheet: "--page: #ffffff; --ink: ..."."""
+    return " ".join(f"--{name}: {colour};" for name, colour in palette.items())
 
 
 def check_picture(path: str | os.PathLike[str]) -> None:

@@ -146,7 +146,7 @@ FIELDS = {
     "preprocessing": Field(), "source": Field(), "paper": Field(), "origin": Field(), "recipe": Field(),
     "cached": Field("yes or no", descending=True),
 }
-_OTHER_NAMES = {
+OTHER_NAMES = {
     "acc1": "top1", "acc@1": "top1", "acc5": "top5", "acc@5": "top5", "acts": "activations", "architecture": "arch",
     "dataset": "labels", "img_size": "input", "input_size": "input", "licence": "license", "macs": "gmacs",
     "macts": "activations", "model": "name", "module": "family", "num_classes": "classes", "param_count": "params",
@@ -206,14 +206,14 @@ def find_field(name: str) -> str:
         ConfigError: There is none; the message has those that are close, or all.
     """
     name = name.strip().lower()
-    name = _OTHER_NAMES.get(name, name)
+    name = OTHER_NAMES.get(name, name)
     if name not in FIELDS:
         raise ConfigError(_unknown_field(name))
     return name
 
 
 def _unknown_field(name: str) -> str:
-    return f"there is no field '{name}'" + (closest(name, [*FIELDS, *_OTHER_NAMES]) or f"; fields: {', '.join(FIELDS)}")
+    return f"there is no field '{name}'" + (closest(name, [*FIELDS, *OTHER_NAMES]) or f"; fields: {', '.join(FIELDS)}")
 
 
 def _parse_order(sort: str | Sequence[str]) -> list[tuple[str, bool]]:
@@ -356,13 +356,13 @@ class _Parser:
             self._fail("here a condition is missing, such as top1>80, or a word of the name", token)
         if self.current.kind == "operator":
             return self._comparison(token, self._next())
-        if token.kind == "word" and _OTHER_NAMES.get(token.text.lower(), token.text.lower()) in FIELDS:
+        if token.kind == "word" and OTHER_NAMES.get(token.text.lower(), token.text.lower()) in FIELDS:
             self._fail(f"'{token.text}' is a field: here an operator and a value are missing (quote the whole search: "
                        f"the shell takes < and > for itself)", token)
         return functools.partial(_has_name, matches=_pattern(token.value))
 
     def _comparison(self, left: _Token, sign: _Token) -> Condition:
-        name = _OTHER_NAMES.get(left.value.lower(), left.value.lower())
+        name = OTHER_NAMES.get(left.value.lower(), left.value.lower())
         if name not in FIELDS:
             self._fail(_unknown_field(left.value), left)
         field = FIELDS[name]

@@ -9,12 +9,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from .charts import TIME_LABELS, round_sizes
+from .charts import DARK, LIGHT, TIME_LABELS, css_colours, round_sizes
 from .compare import Candidate, short_names
 
 __all__ = ["render_report"]
 
 _TEMPLATE = Path(__file__).with_suffix(".html")
+_CHART = Path(__file__).with_name("chart.js")  # shared with the zoo of the documentation
 # field, heading, whether it is text
 _COLUMNS = (
     ("model", "model", True), ("top1_err", "top-1 error (%)", False), ("top5_err", "top-5 error (%)", False),
@@ -48,7 +49,10 @@ def render_report(
     if missing:
         lines.append(f"Not in the chart, for want of an error or a time: {', '.join(missing)}.")
     text = json.dumps(data).replace("<", "\\u003c")  # which could end the element that holds the data
-    pieces = {"@TABLE@": _table(candidates, sort), "@DATA@": text,
+    palette = (f":root {{ {css_colours(LIGHT)} }}\n"
+               f"@media (prefers-color-scheme: dark) {{ :root {{ {css_colours(DARK)} }} }}")
+    pieces = {"@PALETTE@": palette, "@CHART@": _CHART.read_text(encoding="utf-8"),
+              "@TABLE@": _table(candidates, sort), "@DATA@": text,
               "@CAPTION@": "\n".join(f'<p class="caption">{escape(line)}</p>' for line in lines)}
     return re.sub("|".join(pieces), lambda mark: pieces[mark[0]], _TEMPLATE.read_text(encoding="utf-8"))
 
