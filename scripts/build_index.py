@@ -1,6 +1,6 @@
 #!/usr/bin/env python
 """Write what the registry reads in place of the families and the YAML catalogs, all in mvlib/catalog; and README's
-list of families.
+number of models.
 
     python scripts/build_index.py              write it; after a change of a family or a catalog
     python scripts/build_index.py --check      write nothing; say what is stale, exit 1 if anything
@@ -23,7 +23,6 @@ import importlib
 import json
 import pkgutil
 import sys
-import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,7 @@ from mvlib.weights import Catalog, load_catalog
 CATALOGS = Path(registry.CATALOG_DIR)
 INDEX = CATALOGS / "index.json"
 README = Path(__file__).resolve().parents[1] / "README.md"
-MARKS = "<!-- families -->\n", "<!-- end of families -->\n"
+MARKS = "<!-- models -->", "<!-- end -->"
 
 
 def main() -> int:
@@ -60,7 +59,7 @@ def main() -> int:
         stale += [f"{path.name} is not {path.stem}.yaml; run scripts/build_index.py"
                   for path, wanted in copies.items() if _text(path) != wanted]
         if _text(README) != with_families(_text(README), index):
-            stale.append("README.md lists other families than there are; run scripts/build_index.py")
+            stale.append("README.md counts other models than there are; run scripts/build_index.py")
         print(*stale or [f"{INDEX.name} is up to date"], sep="\n")
         return int(bool(stale))
     INDEX.write_text(text, encoding="utf-8")
@@ -145,16 +144,17 @@ def render(index: dict[str, dict[str, Any]]) -> str:
 
 
 def with_families(text: str, index: dict[str, dict[str, Any]]) -> str:
-    """README's text, with what is between the marks, the families of classifiers, written anew."""
+    """README's text, with what is between the marks, how many classifiers there are, written anew."""
     before, start, rest = text.partition(MARKS[0])
     _, end, after = rest.partition(MARKS[1])
     if not (start and end):
-        raise SystemExit(f"README.md has no {MARKS[0].strip()} ... {MARKS[1].strip()}")
-    counts = {family: len(entry["models"]) for family, entry in sorted(index.items()) if not entry.get("tasks")}
-    names = ", ".join(f"`{family}` {count}" for family, count in counts.items())
-    paragraph = f"{len(counts)} families with {sum(counts.values())} architectures: {names}."
-    wrapped = textwrap.fill(paragraph, 120, break_on_hyphens=False, break_long_words=False)
-    return f"{before}{start}{wrapped}\n{end}{after}"
+        raise SystemExit(f"README.md has no {MARKS[0]} ... {MARKS[1]}")
+    families = [entry for entry in index.values() if not entry.get("tasks")]
+    models = sum(len(entry["models"]) for entry in families)
+    weights = sum(len(tags) for entry in families for tags in entry["models"].values())
+    without = sum(len(tags) for entry in families for tags in entry["weightless"].values())
+    counted = f"{models:,} architectures of {len(families)} families, with {weights - without:,} sets of weights"
+    return f"{before}{start}{counted}{end}{after}"
 
 
 def _lines(mapping: dict[str, Any], indent: str) -> str:
