@@ -25,6 +25,7 @@ _COMMANDS = {
     "predict": "classify photographs",
     "embed": "photographs to features",
     "merge": "one file of the parts that predict or embed wrote",
+    "finetune": "published weights on your own pictures: a folder with a folder a class",
     "train": "train a model",
     "validate": "accuracy and speed of models on a data set",
     "inference": "the likeliest classes of a data set's images, as a file",

@@ -21,6 +21,8 @@ _NAMES = {
     "model": ("average_model", "build_model", "prepare_model", "wrap_model"),
     "report": ("Report", "draw_curves", "write_text"),
     "run": ("train",),
+    "pictures": ("Pictures", "read_pictures"),
+    "fine_tuning": ("FineTuned", "finetune"),
     "averaging": (
         "average_checkpoints", "choose_checkpoints", "clean_checkpoint", "common_facts", "write_weights",
     ),

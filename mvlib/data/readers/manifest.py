@@ -13,7 +13,7 @@ from .class_map import ClassMap, drop_unmapped, index_labels, load_class_map
 from .fields import IMAGE_FIELDS, LABEL_FIELDS, find_field
 from .splits import find_split, synonyms
 
-__all__ = ["ManifestReader"]
+__all__ = ["ManifestReader", "read_table"]
 
 _SUFFIXES = (".csv", ".tsv", ".parquet")
 
@@ -41,7 +41,7 @@ class ManifestReader(Reader):
                  input_key: str | None = None, target_key: str | None = None) -> None:
         path = self.name = _find(os.fspath(path), split)
         self.root = os.path.dirname(path)
-        columns = _read(path)
+        columns = read_table(path)
         paths = columns[find_field(input_key, IMAGE_FIELDS, columns, "path", path)]
         values = columns[find_field(target_key, LABEL_FIELDS, columns, "label", path)]
         if not paths:
@@ -83,8 +83,13 @@ def _find(path: str, split: str) -> str:
     return os.path.join(path, found)
 
 
-def _read(path: str) -> dict[str, list[Any]]:
-    """Columns by name."""
+def read_table(path: str) -> dict[str, list[Any]]:
+    """The columns of a .csv, .tsv or .parquet file by name.
+
+    Raises:
+        DataError: It cannot be read.
+        MissingPackageError: Parquet without pyarrow.
+    """
     if path.lower().endswith(".parquet"):
         parquet = require_package("pyarrow.parquet", os.path.basename(path), "pyarrow")
         try:
