@@ -12,7 +12,8 @@ PACKAGE = Path(__file__).parents[1] / "mvlib"
 LIGHT = ("registry", "names", "tasks", "errors", "weights", "hub", "enums", "builders", "data.labels",
          "torchvision_modules", "torchvision",
          "scheduler.schedules", "scheduler.factory", "memory", "compare", "charts", "report", "costs", "query",
-         "train.arguments", "train.recipes", "files", "threads", "data.geometry", "data.images", "data.jpeg",
+         "train.arguments", "train.recipes", "train.pictures", "train.fine_tuning", "files", "threads",
+         "data.geometry", "data.images", "data.jpeg",
          "data.dataset_info",
          "data.pil_transform", "engines.folder", "engines.runtime", "engines.run_openvino", "engines.run_onnx",
          "engines.cache", "engines.choose", "engines.openvino_runtime", "inference.session", "inference.engine_session",
@@ -21,7 +22,7 @@ LIGHT = ("registry", "names", "tasks", "errors", "weights", "hub", "enums", "bui
          "timm.data")
 LIGHT_COMMANDS = ("cli", "cli.list_command", "cli.info_command", "cli.cache_command", "cli.schedule_command",
                   "cli.train_command", "cli.benchmark_command", "cli.compare_command", "cli.search_command",
-                  "cli.output", "cli.export_command")
+                  "cli.output", "cli.export_command", "cli.finetune_command")
 
 
 def imports(path: Path) -> set[str]:

@@ -37,7 +37,7 @@ _COMMANDS = {
 }
 
 # The first command of each group, in the list of commands, and the group's title.
-_TITLES = {"list": "find a model", "predict": "classify, or take features", "train": "train and measure",
+_TITLES = {"list": "find a model", "predict": "classify, or take features", "finetune": "train and measure",
            "benchmark": "choose and deploy", "cache": "this machine"}
 _EXAMPLES = ("mvlib predict photo.jpg                # what is on a photograph",
              "mvlib search 'top1>80 params<10M'      # which model",

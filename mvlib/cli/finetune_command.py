@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
+from typing import Any
 
 from ..errors import ConfigError
 from ..train.arguments import OPTIONS, finish_arguments
@@ -11,11 +13,41 @@ from ..train.messages import messages_on_terminal
 from ..train.recipes import add_train_arguments, read_recipe
 from .train_command import check_start
 
+COMMON = {
+    "what to learn": "DATA --model",
+    "how": "--epochs --lr --batch-size --img-size --dry-run --config",
+    "where": "--output --experiment --resume --device --workers",
+}
+EXAMPLES = (
+    "mvlib finetune flowers/                    # flowers/daisy/1.jpg, flowers/rose/7.jpg, ...",
+    "mvlib finetune flowers/ --model resnet50 --epochs 20",
+    "mvlib predict --model output/finetune/flowers/export photo.jpg",
+)
+
+
+# Where train's help says train's default.
+_HELP = {
+    "data": "a folder with a folder a class (a fifth is validated on); or with train, validation and test folders of "
+            "such folders; or a table (.csv, ...) of paths and labels",
+    "model": f"name of a model, whose published weights are taken (default: {DEFAULT_MODEL})",
+    "epochs": "epochs to train (default: by the number of pictures)",
+    "lr": "learning rate (default: 0.001, of AdamW)",
+    "batch_size": "images a step (default: by the number of pictures, and memory)",
+    "img_size": "side of the images, in pixels (default: the model's)",
+    "output": f"folder of runs (default: {OUTPUT})",
+    "experiment": "name of this run's folder (default: the data's, with a number where that holds another run)",
+    "resume": "go on with the run of this folder; the same command as before does so, too",
+}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true",
-                        help="print the line of 'mvlib train' that this stands for, and stop")
+                        help="print the line of 'mvlib train' that this stands for, write the table of pictures that "
+                             "it reads, and stop")
     add_train_arguments(parser)
+    for action in parser._actions:
+        if action.dest in _HELP and not str(action.help).startswith("torchvision's name"):
+            action.help = _HELP[action.dest]
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -23,12 +55,14 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.config:
         given = {**read_recipe(arguments.config).arguments, **given}
     if arguments.dialect == "torchvision":
-        raise ConfigError("finetune has defaults of its own, beside timm's: --dialect torchvision goes with mvlib train")
-    if arguments.data is None and not given.get("resume"):
+        raise ConfigError("finetune has defaults of its own, beside timm's: --dialect torchvision goes with 'mvlib "
+                          "train'")
+    folder = _folder_to_resume(arguments, given.pop("resume", None), given)
+    if arguments.data is None and folder is None:
         raise ConfigError("no pictures: give the folder that holds a folder for each class (mvlib finetune DATA)")
     check_start(finish_arguments({"model": DEFAULT_MODEL, "output": OUTPUT, **given}, "timm"))
     with messages_on_terminal():
-        found = resume(given.pop("resume"), given) if given.get("resume") else plan(arguments.data, given)
+        found = plan(arguments.data, given) if folder is None else resume(folder, given)
         say(found)
     if not found.args.resume:
         found.write()
@@ -39,3 +73,17 @@ def run(arguments: argparse.Namespace) -> int:
     if result.accuracy:
         print(result.summary())
     return result.status
+
+
+def _folder_to_resume(arguments: argparse.Namespace, where: str | None, given: dict[str, Any]) -> Path | None:
+    """The folder that --resume names; None where DATA does, or nothing."""
+    if not where or where == "auto" and arguments.data is not None:
+        return None
+    if where == "auto":
+        if not given.get("experiment"):
+            raise ConfigError("--resume without a path goes on with an --experiment, or with DATA's run")
+        where = str(Path(given.get("output") or OUTPUT, given["experiment"]))
+    path = Path(where)
+    if not path.exists():
+        raise ConfigError(f"there is no run {path}")
+    return path if path.is_dir() else path.parent

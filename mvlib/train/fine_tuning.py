@@ -1,7 +1,8 @@
-"""Fine-tuning on a person's own pictures: a data set and a few wishes -> arguments of `mvlib train`, the run, its result.
+"""Fine-tuning on a person's own pictures: a data set and a few wishes -> arguments of `mvlib train`, the run, what came
+of it.
 
-Nothing is trained here: `plan` chooses the arguments, `train` does as they say, and the same line given to `mvlib train`
-gives the same weights. What the defaults are worth is measured by benchmarks/finetune.py.
+Nothing is trained here: `plan` chooses the arguments, `train` does as they say, and the same line given to
+`mvlib train` gives the same weights. What the defaults are worth is measured by benchmarks/finetune.py.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import math
 import os
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from ..files import read_text
 from .arguments import DIALECTS, OPTIONS, find_option, finish_arguments
 from .messages import messages_on_terminal
 from .pictures import Pictures, read_pictures
-from .recipes import ARGUMENTS_FILE, parse_train_arguments, read_recipe
+from .recipes import ARGUMENTS_FILE, checked_value, parse_train_arguments, read_recipe
 
 __all__ = ["DEFAULT_MODEL", "FineTuned", "Plan", "command_line", "finetune", "plan", "resume", "run_plan", "say"]
 
@@ -75,7 +76,7 @@ class Plan:
         from ..files import replacing
 
         self.folder.mkdir(parents=True, exist_ok=True)
-        classes = self.pictures and self.pictures.class_map()
+        classes = self.pictures.class_map() if self.pictures else None
         for name, text in ((TABLE_FILE, self.table), (CLASSES_FILE, classes)):
             if text is not None:
                 with replacing(self.folder / name) as path:
@@ -133,7 +134,10 @@ def finetune(
     Raises:
         ConfigError, DataError, WeightsError, ...: What cannot be used, and why.
     """
-    given = {find_option(key)[0].dest: value for key, value in arguments.items()}
+    given = {}
+    for key, value in arguments.items():
+        option, _ = find_option(key)
+        given[option.dest] = checked_value("finetune", option, value)
     given.update({"model": model} if model else {})
     with messages_on_terminal():
         found = plan(data, {**given, "output": os.fspath(output), "experiment": experiment})
@@ -202,8 +206,8 @@ def _defaults(images: int, given: Mapping[str, Any], notes: list[str]) -> dict[s
     updates = max(images // (batch_size * given.get("grad_accum_steps", 1)), 1)
     epochs = given.get("epochs") or min(max(round(UPDATES / updates), EPOCHS[0]), EPOCHS[1])
     values.update(
-        epochs=epochs, warmup_epochs=round(min(epochs / 10, 1), 2), sched_on_updates=True,
-        scale=[0.5, 1.0], color_jitter=0.2, smoothing=0.1, head_init_scale=0.0, bn_momentum=0.1,
+        epochs=epochs, warmup_epochs=min(epochs // 4, 1), sched_on_updates=True, eval_metric="loss",
+        scale=[0.5, 1.0], color_jitter=0.2, smoothing=0.1, head_init_scale=0.0,
         use_multi_epochs_loader=True, checkpoint_hist=1)
     if not given.get("opt"):
         values.update(opt="adamw", weight_decay=0.01)
@@ -315,8 +319,8 @@ def resume(folder: str | os.PathLike[str], given: Mapping[str, Any]) -> Plan:
     args = parse_train_arguments(namespace=argparse.Namespace(
         **{**given, "resume": str(folder)}, data=None, config=None, dialect=None, foreign_flags=()))
     if not (folder / TABLE_FILE).is_file():
-        raise ConfigError(f"{folder} is no run of finetune: it holds no {TABLE_FILE}; mvlib train --resume {folder} goes "
-                          f"on with one of train")
+        raise ConfigError(f"{folder} is no run of finetune: it holds no {TABLE_FILE}; 'mvlib train --resume {folder}' "
+                          f"goes on with one of train")
     args.data_dir = str(folder / TABLE_FILE)
     args.class_map = str(folder / CLASSES_FILE) if (folder / CLASSES_FILE).exists() else ""
     args.output, args.experiment = str(folder.parent), folder.name
@@ -424,8 +428,9 @@ def _describe(split: str, confusion: Counter[tuple[str, str]], most: int = 10) -
     shown = [label for label in shares if label in worst]
     right = sum(confusion[label, label] for label in totals)
     mean = sum(shares.values()) / len(shares)
-    lines = [f"{split}: {right} of {confusion.total()} pictures are told right, {100 * right / confusion.total():.1f}%; "
-             f"the mean of the classes is {100 * mean:.1f}%" + (f"; the worst {most}:" if len(shares) > most else "")]
+    total = confusion.total()
+    lines = [f"{split}: {right} of {total} pictures are told right, {100 * right / total:.1f}%; the mean of the "
+             f"classes is {100 * mean:.1f}%" + (f"; the worst {most}:" if len(shares) > most else "")]
     lines += ["  " + line for line in format_table(
         [(label, f"{100 * shares[label]:.1f}%", f"{confusion[label, label]} of {totals[label]}")
          for label in shown]).splitlines()]

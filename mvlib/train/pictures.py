@@ -20,8 +20,8 @@ from pathlib import Path
 
 from ..data.images import IMAGE_EXTENSIONS, find_images, open_image
 from ..data.readers.class_map import index_classes
-from ..data.readers.fields import IMAGE_FIELDS, LABEL_FIELDS, find_field
 from ..data.readers.factory import MANIFESTS
+from ..data.readers.fields import IMAGE_FIELDS, LABEL_FIELDS, find_field
 from ..data.readers.manifest import read_table
 from ..data.readers.splits import EVAL_SPLITS, TRAIN_SPLITS
 from ..errors import BadImageError, DataError
@@ -205,9 +205,9 @@ def _classes_in(root: Path, notes: list[str]) -> list[tuple[str, str]]:
     if loose:
         notes.append(f"{root}: left out {len(loose)} pictures that lie in no class folder, such as {loose[0]}")
     if deep:
-        first = deep[0].relative_to(root)
-        notes.append(f"{root}: {len(deep)} pictures lie deeper than CLASS/picture, such as {first}: their class is the "
-                     f"first folder's, '{first.parts[0]}'")
+        example = deep[0].relative_to(root)
+        notes.append(f"{root}: {len(deep)} pictures lie deeper than CLASS/picture, such as {example}: their class is "
+                     f"the first folder's, '{example.parts[0]}'")
     if empty := [folder.name for folder in _list(root)[0] if folder.name.strip() not in {label for _, label in rows}]:
         notes.append(f"{root}: no pictures in {_listed(empty)}: no class of that name is learned")
     return rows
@@ -294,11 +294,11 @@ def _note_copies(
     several = [found for found in places.values() if len(found) > 1]
     mixed = [found for found in several if len({label for _, label, _ in found}) > 1]
     leaks = [found for found in several if len({split for split, _, _ in found}) > 1]
-    for found, text in ((mixed, "in more than one class"), (leaks, "in more than one split, which flatters the result")):
+    flatters = "in more than one split, which flatters the result"
+    for found, text in ((mixed, "in more than one class"), (leaks, flatters)):
         if found:
-            same = [(split, label, path) for split, label, path in found[0]]
-            notes.append(f"the same content lies {text}: {_number(len(found), 'picture')}, such as {same[0][2]} and "
-                         f"{same[1][2]}")
+            notes.append(f"the same content lies {text}: {_number(len(found), 'picture')}, such as {found[0][0][2]} "
+                         f"and {found[0][1][2]}")
 
 
 def _divided(

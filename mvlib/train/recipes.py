@@ -13,7 +13,7 @@ import yaml
 
 from ..cli.options import add_option, group
 from ..errors import ConfigError
-from .arguments import DIALECTS, add_options, find_option, finish_arguments, is_ignored
+from .arguments import DIALECTS, Option, add_options, find_option, finish_arguments, is_ignored
 
 __all__ = ["Recipe", "add_recipe_arguments", "add_train_arguments", "parse_train_arguments", "read_recipe"]
 
@@ -82,20 +82,30 @@ def _own_arguments(path: Path, data: Mapping[str, Any]) -> tuple[dict[str, Any],
             option, is_foreign = find_option(str(key))
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from None
-        own[option.dest] = _convert(path, option, value)
+        own[option.dest] = checked_value(path, option, value)
         foreign |= is_foreign
     return own, foreign
 
 
-def _convert(path: Path, option: Any, value: Any) -> Any:
-    kind = option.kwargs.get("type")
+def checked_value(where: object, option: Option, value: Any) -> Any:
+    """The value of an argument that comes as data, not as text, of the type that a command line gives it.
+
+    Args:
+        where: What the error begins with.
+        option: The argument.
+        value: Plain data.
+
+    Raises:
+        ConfigError: It is of another kind, or out of range.
+    """
+    kind: Any = option.kwargs.get("type")
     many = option.kwargs.get("nargs")
     choices = option.kwargs.get("choices")
     if value is None or isinstance(option.default, dict):
         return value
     try:
         if many == "+" or isinstance(many, int):
-            values = value if isinstance(value, list) else [value]
+            values = list(value) if isinstance(value, (list, tuple)) else [value]
             if many not in ("+", len(values)):
                 raise argparse.ArgumentTypeError(f"{many} values, not {value!r}")
             return [kind(item) for item in values]
@@ -106,11 +116,11 @@ def _convert(path: Path, option: Any, value: Any) -> Any:
         elif not isinstance(value, bool):
             raise ValueError
     except argparse.ArgumentTypeError as error:
-        raise ConfigError(f"{path}: {option.dest}: {error}") from None
+        raise ConfigError(f"{where}: {option.dest}: {error}") from None
     except ValueError:
-        raise ConfigError(f"{path}: {option.dest}: {value!r} is not {'a text' if kind else 'true or false'}") from None
+        raise ConfigError(f"{where}: {option.dest}: {value!r} is not {'a text' if kind else 'true or false'}") from None
     if choices and value not in choices:
-        raise ConfigError(f"{path}: {option.dest}: {value!r} is none of {', '.join(map(repr, choices))}")
+        raise ConfigError(f"{where}: {option.dest}: {value!r} is none of {', '.join(map(repr, choices))}")
     return value
 
 

@@ -1,0 +1,327 @@
+"""`mvlib finetune`: what it makes of pictures, what it refuses, and that its line of `train` is the same run."""
+
+import csv
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+
+import mvlib
+from mvlib.cli import main
+from mvlib.errors import ConfigError, DataError
+from mvlib.train import finetune, parse_train_arguments, read_checkpoint, read_pictures
+from mvlib.train.fine_tuning import command_line, plan
+
+QUICK = ("--img-size", "32", "--epochs", "2", "-j", "0")  # as flags, and as keywords:
+QUICKLY = dict(img_size=32, epochs=2, workers=0)
+
+
+def picture(path: Path, number: int = 0, mode: str = "RGB", side: int = 8) -> Path:
+    """A picture like no other of another number."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.RandomState(number).randint(0, 255, (side, side, 3), np.uint8)
+    Image.fromarray(pixels).convert(mode).save(path)
+    return path
+
+
+def folder(root: Path, counts: dict[str, int]) -> Path:
+    """So many pictures a class ("train/cat": 3)."""
+    number = 0
+    for name, count in counts.items():
+        (root / name).mkdir(parents=True, exist_ok=True)
+        for index in range(count):
+            number += 1
+            picture(root / name / f"{index}.png", number)
+    return root
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """Two classes of ten handwritten digits each, grey, of 8 x 8 pixels."""
+    root = tmp_path_factory.mktemp("pictures") / "digits"
+    data = load_digits()
+    for label, name in enumerate(("zero", "one")):
+        (root / name).mkdir(parents=True)
+        for index in np.flatnonzero(data.target == label)[:10]:
+            Image.fromarray((data.images[index] * 15.9).astype(np.uint8)).save(root / name / f"{index}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(digits, tmp_path_factory):
+    """A run that was left alone, by Python."""
+    return finetune(digits, output=tmp_path_factory.mktemp("runs"), **QUICKLY)
+
+
+def weights(run: Path) -> dict:
+    return read_checkpoint(run / "last.pth.tar")["state_dict"]
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    ours, theirs = weights(one), weights(other)
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_a_folder_to_predictions(digits, trained, capsys):
+    assert trained.status == 0 and set(trained.accuracy) == {"validation"}
+    assert {"args.yaml", "summary.csv", "curves.png", "pictures.csv", "predictions.csv", "export"} <= \
+        {path.name for path in trained.folder.iterdir()}
+    splits = Counter((row["label"], row["split"]) for row in csv.DictReader(open(trained.folder / "pictures.csv")))
+    assert splits == {(name, split): count for name in ("one", "zero")
+                      for split, count in (("train", 8), ("validation", 2))}
+    rows = list(csv.DictReader(open(trained.folder / "predictions.csv")))
+    assert len(rows) == 4 and {row["split"] for row in rows} == {"validation"}
+    right = sum(row["label"] == row["predicted"] for row in rows)
+    assert trained.accuracy["validation"] == 25 * right
+    model = mvlib.create_model(f"local-dir:{trained.export}").eval()
+    transform = mvlib.create_transform(**mvlib.resolve_data_config(model=model))
+    for row in rows:  # the table is of the exported weights
+        with torch.inference_mode():
+            outputs = model(transform(Image.open(row["path"]).convert("RGB"))[None]).softmax(-1)[0]
+        assert ("one", "zero")[int(outputs.argmax())] == row["predicted"]
+        assert float(outputs.max()) == pytest.approx(float(row["probability"]), abs=2e-3)
+    lines = trained.summary().splitlines()
+    assert lines[0].startswith(f"validation: {right} of 4 pictures are told right, {25 * right}.0%")
+    assert lines[-2] == "next:"
+    words = shlex.split(lines[-1].replace("photo.jpg", str(digits / "one" / "1.png")))
+    assert words[0] == "mvlib" and main(words[1:]) == 0
+    assert set(re.findall(r"%  (\w+)", capsys.readouterr().out)) == {"one", "zero"}
+
+
+def test_the_line_is_the_same_run(digits, trained, tmp_path, capsys):
+    assert main(["finetune", str(digits), *QUICK, "--output", str(tmp_path), "--experiment", "a b", "--dry-run"]) == 0
+    line = capsys.readouterr().out.strip()
+    assert "\n" not in line and line.startswith("mvlib train ")
+    assert {path.name for path in (tmp_path / "a b").iterdir()} == {"pictures.csv"}  # nothing was trained
+    assert main(shlex.split(line)[1:]) == 0
+    assert_same_weights(tmp_path / "a b", trained.folder)
+    assert trained.command.replace(str(trained.folder.parent), str(tmp_path)) \
+        .replace("/digits/", "/a b/").replace("--experiment digits", "--experiment 'a b'") \
+        .replace(f"{tmp_path}/a b/pictures.csv", f"'{tmp_path}/a b/pictures.csv'") == line
+
+
+def test_killed_and_called_again(digits, trained, tmp_path, capsys):
+    flags = [str(digits), *QUICK, "--output", str(tmp_path), "--recovery-interval", "1"]
+    process = subprocess.Popen([sys.executable, "-m", "mvlib", "finetune", *flags], stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    run = tmp_path / "digits"
+    until = time.monotonic() + 300
+    while not list(run.glob("*.pth.tar")) and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    printed = process.communicate()[0].decode()
+    assert list(run.glob("*.pth.tar")), printed
+    assert main(["finetune", *flags]) == 0
+    out, error = capsys.readouterr()
+    assert out.startswith(f"mvlib train --resume {run}\n") and "going on from" in error
+    assert "pictures are told right" in out
+    assert_same_weights(run, trained.folder)
+
+
+def test_a_finished_run_is_told_again(digits, trained, capsys):
+    before = (trained.folder / "last.pth.tar").stat().st_mtime_ns
+    assert main(["finetune", str(digits), *QUICK, "--output", str(trained.folder.parent)]) == 0
+    assert capsys.readouterr().out.endswith(trained.summary() + "\n")
+    assert main(["finetune", "--resume", str(trained.folder)]) == 0
+    assert capsys.readouterr().out.endswith(trained.summary() + "\n")
+    assert (trained.folder / "last.pth.tar").stat().st_mtime_ns == before
+    assert {path.name for path in trained.folder.parent.iterdir()} == {"digits"}
+
+
+def test_another_run_takes_another_folder(digits, trained):
+    output = str(trained.folder.parent)
+    assert plan(digits, {**QUICKLY, "output": output}).folder == trained.folder
+    other = plan(digits, {**QUICKLY, "output": output, "lr": 1e-4})
+    assert (other.folder.name, other.args.lr, other.args.resume) == ("digits-2", 1e-4, "")
+    with pytest.raises(ConfigError, match=r"digits holds another run \(--lr 0.001, not 0.0001\): --experiment NAME"):
+        plan(digits, {**QUICKLY, "output": output, "lr": 1e-4, "experiment": "digits"})
+
+
+def test_more_pictures_are_another_run(digits, trained, tmp_path):
+    data = tmp_path / "digits"
+    shutil.copytree(digits, data)
+    picture(data / "one" / "more.png", 5)
+    output = str(trained.folder.parent)
+    with pytest.raises(ConfigError, match="digits holds another run .of other pictures."):
+        plan(data, {**QUICKLY, "output": output, "experiment": "digits"})
+
+
+def test_flags_go_before_the_defaults(digits, tmp_path):
+    args = plan(digits, {"output": str(tmp_path), "batch_size": 4, "opt": "sgd", "momentum": 0.5, "epochs": 7}).args
+    assert (args.batch_size, args.opt, args.momentum, args.epochs) == (4, "sgd", 0.5, 7)
+    assert (args.weight_decay, args.lr) == (2e-5, None)  # AdamW's are not SGD's
+    with pytest.raises(ConfigError, match="training has no argument 'epoch'; did you mean 'epochs'"):
+        finetune(digits, output=tmp_path, epoch=3)
+    with pytest.raises(ConfigError, match="finetune: epochs: '0.5' is not a whole number"):
+        finetune(digits, output=tmp_path, epochs=0.5)
+
+
+@pytest.mark.parametrize("flags", [
+    "--model resnet50 --model-kwargs block_args={'a':1} act=relu --mean 0.1 -0.2 0.3 --no-channels-last -b 4",
+    "--opt-betas 0.9 0.95 --no-filter-bias-and-bn --torchcompile --scale 0.3 0.9 --dist-bn= --head-init-bias=-3",
+    "--amp --amp-dtype bf16 --freeze stem blocks.0 --weights IMAGENET1K_V1 --dialect timm --class-map 'a b.txt'"])
+def test_arguments_as_flags(flags):
+    args = parse_train_arguments(["data", *shlex.split(flags)])
+    assert vars(parse_train_arguments(["data", *command_line(args)])) == vars(args)
+
+
+# pictures
+
+
+def test_the_split_does_not_depend_on_names_or_other_classes(tmp_path):
+    one = read_pictures(folder(tmp_path / "one", {"a": 20, "b": 5, "c": 2}))
+    assert one.counts("validation") == {"a": 4, "b": 1, "c": 1} and one.counts("train") == {"a": 16, "b": 4, "c": 1}
+    held = {Path(path).read_bytes() for path, _ in one.splits["validation"]}
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    shutil.rmtree(tmp_path / "two" / "c")
+    for path in (tmp_path / "two" / "a").iterdir():
+        path.rename(path.with_name(f"renamed-{path.name}"))
+    picture(tmp_path / "two" / "d" / "0.png", 100)
+    picture(tmp_path / "two" / "d" / "1.png", 101)
+    two = read_pictures(tmp_path / "two")
+    again = {Path(path).read_bytes() for path, label in two.splits["validation"] if label in "ab"}
+    assert again == {content for content in held if content in again} and len(again) == 5
+
+
+def test_copies_stay_together_and_are_told(tmp_path):
+    root = folder(tmp_path / "data", {"a": 6, "b": 6})
+    for path in list((root / "a").iterdir()):
+        for number in range(3):
+            shutil.copy(path, path.with_name(f"{path.stem}-{number}.png"))
+    shutil.copy(root / "a" / "0.png", root / "b" / "same.png")
+    found = read_pictures(root)
+    kinds = {split: {Path(path).stem.partition("-")[0] for path, label in rows if label == "a"}
+             for split, rows in found.splits.items()}
+    assert not kinds["train"] & kinds["validation"] and kinds["validation"]
+    assert any(note.startswith("the same content lies in more than one class: 1 picture") for note in found.notes)
+
+
+@pytest.mark.parametrize("mode, ending", [("L", "png"), ("RGBA", "png"), ("1", "png"), ("P", "gif"), ("CMYK", "jpg"),
+                                          ("I", "tif"), ("LA", "png")])
+def test_pictures_of_any_kind(tmp_path, mode, ending):
+    root = folder(tmp_path / "data", {"a": 3, "b": 3})
+    picture(root / "a" / f"odd.{ending}", 50, mode, side=1)
+    found = read_pictures(root)
+    assert not found.notes and sum(map(len, found.splits.values())) == 7
+
+
+def test_what_cannot_be_read_is_named_and_left_out(tmp_path):
+    root = folder(tmp_path / "data", {"a": 3, "b": 3})
+    (root / "a" / "empty.jpg").touch()
+    (root / "b" / "text.png").write_text("no picture")
+    whole = picture(root / "a" / "cut.png", 60, side=64).read_bytes()
+    (root / "a" / "cut.png").write_bytes(whole[:200])
+    found = read_pictures(root)
+    assert len(found.notes) == 1 and found.notes[0].startswith("left out 3 pictures that cannot be read: a/cut.png (")
+    assert "a/empty.jpg (file is empty); b/text.png (not an image in a format that PIL reads)" in found.notes[0]
+    assert sum(map(len, found.splits.values())) == 6
+
+
+def test_names_that_are_numbers_are_names(tmp_path):
+    root = folder(tmp_path / "data", {"10": 4, "2": 4})
+    found = plan(root, {"output": str(tmp_path / "runs"), **QUICKLY})
+    assert found.pictures.classes == ["2", "10"]
+    found.write()
+    result = finetune(root, output=tmp_path / "runs", **QUICKLY)
+    assert {name for pair in result.confusion["validation"] for name in pair} <= {"2", "10"}
+    assert mvlib.create_model(f"local-dir:{result.export}").weights_config.label_names == ("2", "10")
+
+
+def test_split_folders_of_any_case(tmp_path):
+    root = folder(tmp_path / "data", {"Training/a": 4, "Training/b": 4, "Val/a": 2, "Val/b": 1, "TEST/a": 3})
+    found = read_pictures(root)
+    assert {split: len(rows) for split, rows in found.splits.items()} == {"train": 8, "validation": 3, "test": 3}
+    assert not found.is_divided
+    only = read_pictures(folder(tmp_path / "other", {"train/a": 5, "train/b": 5, "test/a": 2, "test/b": 2}))
+    assert {split: len(rows) for split, rows in only.splits.items()} == {"train": 8, "validation": 2, "test": 4}
+
+
+def test_a_table(tmp_path):
+    folder(tmp_path, {"x": 4, "y": 4})
+    rows = [f"{name}/{index}.png,{name}" for name in "xy" for index in range(4)]
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join(["file,class", *rows]))
+    assert read_pictures(table).counts("validation") == {"x": 1, "y": 1}
+    table.write_text("\n".join(["path,label,split", *(f"{row},{'val' if '3' in row else 'train'}" for row in rows)]))
+    assert [Path(path).name for path, _ in read_pictures(table).splits["validation"]] == ["3.png", "3.png"]
+    table.write_text("path,label,split\nx/0.png,x,training\nx/1.png,x,elsewhere")
+    with pytest.raises(DataError, match="row 2 is of the split 'elsewhere', which is none of train"):
+        read_pictures(table)
+
+
+def test_a_small_class_is_taken_more_often(tmp_path):
+    root = folder(tmp_path / "data", {"a": 50, "b": 5})
+    found = plan(root, {"output": str(tmp_path / "runs"), **QUICKLY})
+    assert any("the largest class has 40 training pictures" in note and "'b' (4) 3 times" in note
+               for note in found.notes)
+    rows = Counter((row["label"], row["split"]) for row in csv.DictReader(found.table.splitlines()))
+    assert rows == {("a", "train"): 40, ("a", "validation"): 10, ("b", "train"): 12, ("b", "validation"): 1}
+
+
+@pytest.mark.parametrize("counts, message", [
+    ({}, "has no pictures: no file in its folders is one by its name"),
+    ({".": 3}, "has no class folders: its 3 pictures lie in it directly, and should lie in data/CLASS/0.png"),
+    ({"a": 5}, "has one class alone, 'a': there is nothing to tell apart"),
+    ({"a": 1, "b": 1, "c": 1}, "a single picture of each of its 3 classes.* Is each picture in a folder of its own"),
+    ({**{f"IMG{i}": 1 for i in range(30)}, "b": 4}, "has 31 classes, and 30 of them a single picture, such as 'IMG0'"),
+    ({"train/a": 2, "train/b": 2, "val/a": 1, "val/bb": 1}, "validation has pictures of 'bb', and train has none"),
+    ({"train/a": 2, "train/b": 2, "training/a": 2}, "has two folders for train: train and training"),
+    ({"val/a": 2, "val/b": 2}, r"has no folder for training \(train, training\); there is val"),
+])
+def test_folders_that_cannot_be_used(tmp_path, counts, message):
+    (tmp_path / "data").mkdir()
+    with pytest.raises(DataError, match=message):
+        read_pictures(folder(tmp_path / "data", counts))
+
+
+@pytest.mark.parametrize("counts, note", [
+    ({"a": 4, "b": 4, "c": 1}, "a single picture of 'c': it is trained on, and nothing measures that class"),
+    ({"a": 4, "b": 4, ".": 2}, "left out 2 pictures that lie in no class folder, such as 0.png"),
+    ({"a": 4, "b": 4, "b/deep": 2}, "2 pictures lie deeper than CLASS/picture, such as b/deep/0.png: their class is "
+                                    "the first folder's, 'b'"),
+    ({"a": 4, "b": 4, "c": 0}, "no pictures in 'c': no class of that name is learned"),
+    ({"train/a": 2, "train/b": 2, "val/a": 1}, "validation has no picture of 'b': nothing measures that class"),
+    ({"train/a": 2, "train/b": 2, "val/a": 1, "val/b": 1, "extra": 1}, "left out 'extra', beside the folders"),
+])
+def test_folders_with_something_to_tell(tmp_path, counts, note):
+    notes = read_pictures(folder(tmp_path / "data", counts)).notes
+    assert len(notes) == 1 and note in notes[0]
+
+
+def test_a_folder_around_the_folder(tmp_path):
+    folder(tmp_path / "data" / "flowers", {"daisy": 3, "rose": 3})
+    assert read_pictures(tmp_path / "data").classes == ["daisy", "rose"]
+
+
+@pytest.mark.parametrize("words, message", [
+    ([], "no pictures: give the folder that holds a folder for each class (mvlib finetune DATA)"),
+    (["nowhere"], "there is no data set nowhere"),
+    (["--resume", "nowhere"], "there is no run nowhere"),
+    ([".", "--model", "resnet5"], "did you mean"),
+    ([".", "--dataset", "hfds/x"], "--dataset goes with mvlib train"),
+    ([".", "--dialect", "torchvision"], "--dialect torchvision goes with 'mvlib train'"),
+])
+def test_wrong_usage_is_a_line(tmp_path, monkeypatch, capsys, words, message):
+    monkeypatch.chdir(tmp_path)
+    assert main(["finetune", *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_several_processes_are_sent_to_train(digits, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="finetune is one process: --dry-run prints the line"):
+        plan(digits, {"output": str(tmp_path)})
