@@ -43,7 +43,7 @@ _NAMES = {
     "optim": ("create_optimizer_v2", "list_optimizers"),
     "scheduler": ("create_scheduler_v2",),
 }
-_SUBMODULES = ("catalog", "hub", "layers", "loss", "timm", "train")  # beyond those that _NAMES names
+_SUBMODULES = ("catalog", "hub", "inference", "layers", "loss", "timm", "train")  # beyond those that _NAMES names
 
 __getattr__, __dir__, __all__ = attach(__name__, _NAMES, _SUBMODULES)
 __all__ += ["__version__"]

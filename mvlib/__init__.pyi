@@ -1,6 +1,6 @@
 # Written by scripts/build_stubs.py.
 # ruff: noqa
-from . import benchmark as benchmark, builders as builders, catalog as catalog, compare as compare, data as data, engines as engines, enums as enums, errors as errors, factory as factory, features as features, hub as hub, layers as layers, loading as loading, loss as loss, models as models, names as names, optim as optim, optimization as optimization, publish as publish, query as query, registry as registry, scheduler as scheduler, timm as timm, train as train, weights as weights
+from . import benchmark as benchmark, builders as builders, catalog as catalog, compare as compare, data as data, engines as engines, enums as enums, errors as errors, factory as factory, features as features, hub as hub, inference as inference, layers as layers, loading as loading, loss as loss, models as models, names as names, optim as optim, optimization as optimization, publish as publish, query as query, registry as registry, scheduler as scheduler, timm as timm, train as train, weights as weights
 from .benchmark import benchmark_models
 from .builders import get_model, get_model_builder, get_model_weights
 from .compare import compare_models

@@ -193,6 +193,9 @@ def _current_config(model: ImageModel) -> WeightsConfig:
             if described == base:  # nothing was changed that can be seen
                 names += ["test_input_size", "test_crop_pct", "test_pool_size"]
             changes.update({name: getattr(base, name) for name in names})
+    if described.label_names and len(described.label_names) == model.num_classes:  # said when the model was created
+        changes.update(label_set=None, label_names=described.label_names,
+                       label_descriptions=described.label_descriptions)
     stride = model.model_args.get("output_stride")
     if stride and described.pool_size:
         changes["pool_size"] = tuple(-(-side // stride) for side in described.input_size[1:])

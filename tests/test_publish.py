@@ -10,6 +10,7 @@ import torch
 
 import mvlib
 from mvlib.errors import ConfigError
+from mvlib.publish import describe_model
 from mvlib.train.averaging import write_weights
 from mvlib.train.checkpoint import write_checkpoint
 
@@ -291,3 +292,13 @@ def test_the_last_map_of_another_output_stride(tmp_path):
     again = mvlib.create_model(f"local-dir:{tmp_path}").eval()
     size = again.weights_config.input_size
     assert again.weights_config.pool_size == tuple(again.forward_features(torch.zeros(1, *size)).shape[2:])
+
+
+def test_class_names_said_when_the_model_is_created_are_kept(tmp_path):
+    names = ["cat", "dog", "cup"]
+    model = mvlib.create_model("test_resnet", num_classes=3, pretrained_cfg_overlay={"label_names": names})
+    assert describe_model(model)["classes"] == names
+    mvlib.save_for_hub(model, tmp_path)
+    assert list(mvlib.create_model(f"local-dir:{tmp_path}").weights_config.label_names) == names
+    model.reset_classifier(2)
+    assert "classes" not in describe_model(model)

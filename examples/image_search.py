@@ -1,0 +1,71 @@
+"""Find the pictures that look most like one: nearest neighbours by cosine over what `mvlib embed` writes.
+
+    python examples/image_search.py                                  # a piece of each photograph finds its photograph
+    python examples/image_search.py QUERY.jpg --folder PICTURES --sheet found.png
+    python examples/image_search.py QUERY.jpg --index photos.parquet # of `mvlib embed PICTURES --output photos.parquet`
+
+The index is made when it is not there yet; the model is the one that made it, as its manifest says.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from demo_data import photographs, run, write_pieces
+
+from mvlib.cli import main as mvlib
+from mvlib.inference import ContactSheet, Settings, embed, open_session
+
+
+class Index:
+    """Pictures and the direction of their features: `files`, n of them, and `vectors` (n, features) of length 1."""
+
+    def __init__(self, path: Path, model: str | None = None) -> None:
+        table = pq.read_table(path)
+        self.files = table["file"].to_pylist()
+        self.vectors = unit(np.stack(table["embedding"].to_numpy()))
+        made = json.loads(path.with_name(f"{path.name}.manifest.json").read_text(encoding="utf-8"))["settings"]
+        self.session = open_session(Settings(model=model or made["model"], count=1), made["features"], with_digest=True)
+        if self.session.describe()["weights"] != made["weights"]:
+            raise SystemExit(f"{path} was made with other weights of {made['model']}: name them with --model")
+
+    def search(self, picture: Path, count: int) -> list[tuple[str, float]]:
+        """The `count` nearest pictures, each with the cosine of its features and the picture's."""
+        query = unit(embed(self.session)(self.session.read(picture)[None]))[0]
+        similar = self.vectors @ query
+        return [(self.files[row], float(similar[row])) for row in np.argsort(-similar)[:count]]
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def main(argv: list[str] | None = None) -> dict[Path, list[tuple[str, float]]]:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("query", nargs="*", type=Path, help="pictures to look for")
+    parser.add_argument("--folder", type=Path, help="pictures to search (default: scikit-image's photographs)")
+    parser.add_argument("--index", type=Path, default=Path("output/examples/photos.parquet"))
+    parser.add_argument("--count", type=int, default=3, help="pictures to find (default: 3)")
+    parser.add_argument("--sheet", type=Path, help="draw what was found for the first query: a contact sheet (.png)")
+    parser.add_argument("--model", help="that made the index, where its name does not say so: an export, RUN/export")
+    args = parser.parse_args(argv)
+    if args.folder or not args.index.exists():
+        args.index.parent.mkdir(parents=True, exist_ok=True)
+        mvlib(["embed", *map(str, [args.folder] if args.folder else photographs()), "--output", str(args.index)])
+    index = Index(args.index, args.model)
+    queries = args.query or write_pieces(args.index.parent / "pieces")
+    found = {query: index.search(query, args.count) for query in queries}
+    for query, pictures in found.items():
+        print(f"{query.name:24}", "  ".join(f"{similar:.3f} {Path(file).name}" for file, similar in pictures))
+    if args.sheet:
+        sheet = ContactSheet(args.sheet)
+        for file, similar in [(queries[0], 1.0), *found[queries[0]]]:
+            sheet.add(file, [(0, "like the query", similar)])
+        print(*sheet.close())
+    return found
+
+
+if __name__ == "__main__":
+    run(main)
