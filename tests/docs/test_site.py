@@ -1,0 +1,133 @@
+"""The site is built without a warning, has all that there is, and fetches nothing from elsewhere."""
+
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from .blocks import ROOT
+
+pytest.importorskip("mkdocs")
+pytest.importorskip("material")
+pytest.importorskip("mkdocstrings")
+
+_FETCHING = {"script": "src", "img": "src", "source": "src", "iframe": "src", "video": "src", "audio": "src",
+             "embed": "src", "object": "data", "link": "href"}
+
+
+class _Fetches(HTMLParser):
+    """What a page fetches when it is opened; links for readers are not among it."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        if tag == "link" and attributes.get("rel") in ("canonical", "prev", "next", "alternate"):
+            return
+        self.found += [attributes[name] for name in (_FETCHING.get(tag), "srcset", "poster") if attributes.get(name)]
+        self.found += re.findall(r"url\(([^)]*)\)", attributes.get("style") or "")
+
+
+def fetches(text):
+    parser = _Fetches()
+    parser.feed(text)
+    return parser.found
+
+
+def is_outside(address):
+    return re.match(r"\s*['\"]?(?:[a-z]+:)?//", address) is not None
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    done = subprocess.run([sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)], cwd=ROOT,
+                          text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          env={**os.environ, "NO_MKDOCS_2_WARNING": "1"})
+    assert done.returncode == 0, done.stdout
+    assert "WARNING" not in done.stdout
+    return folder
+
+
+def read(path):
+    return path.read_text(encoding="utf-8")
+
+
+def test_no_page_fetches_anything_from_elsewhere(site):
+    pages = list(site.rglob("*.html"))
+    assert len(pages) > 30
+    found = {path.relative_to(site): [address for address in fetches(read(path)) if is_outside(address)]
+             for path in pages}
+    assert not {page: addresses for page, addresses in found.items() if addresses}
+    for sheet in site.rglob("*.css"):
+        assert not [address for address in re.findall(r"(?:url\(|@import)([^);]*)", read(sheet)) if is_outside(address)]
+
+
+def test_what_pages_fetch_is_there(site):
+    for path in site.rglob("*.html"):
+        if path.name == "404.html":  # its addresses begin at the server's top
+            continue
+        for address in fetches(read(path)):
+            if not address.startswith("data:"):
+                assert (path.parent / address.partition("#")[0].partition("?")[0]).exists(), f"{path}: {address}"
+
+
+@pytest.mark.parametrize("text, outside", [
+    ('<script src="https://cdn.example/x.js"></script>', True), ('<link rel="stylesheet" href="//cdn.example/x.css">', True),
+    ('<img src="http://x.example/a.png">', True), ('<div style="background: url(https://x.example/a.png)">', True),
+    ('<a href="https://x.example">x</a>', False), ('<img src="data:image/png;base64,AA">', False),
+    ('<script src="../assets/x.js"></script>', False),
+])
+def test_fetching_is_found(text, outside):
+    assert any(map(is_outside, fetches(text))) is outside
+
+
+def test_every_option_is_there(site):
+    from mvlib import cli
+
+    for name in cli._COMMANDS:
+        page = site / "cli" / f"{name}.html"
+        assert page.exists(), name
+    predict = read(site / "cli" / "predict.html")
+    for option in ("--topk", "--sheet", "--output", "--decode"):
+        assert f'id="{option[2:]}"' in predict and option in predict
+    assert all(f'id="{option}"' in read(site / "cli" / "train.html") for option in ("warmup-epochs", "lr-scheduler"))
+
+
+def test_every_public_name_is_there(site):
+    import mvlib
+
+    page = read(site / "api" / "index.html")
+    missing = [name for name in mvlib.__all__ if f"mvlib.{name}</span>" not in page and f">mvlib.{name}<" not in page]
+    assert missing == ["__version__"]
+
+
+def test_recipes_have_their_published_figures(site):
+    import yaml
+
+    page = read(site / "recipes.html")
+    for path in (ROOT / "configs").rglob("*.yaml"):
+        published = yaml.safe_load(read(path)).get("published") or {}
+        row = re.search(rf"<tr>\s*<td><code>{re.escape(path.relative_to(ROOT).as_posix())}</code>.*?</tr>", page, re.DOTALL)
+        assert row, path
+        assert all(f"<td>{figure}</td>" in row[0] for figure in published.values()), row[0]
+
+
+def test_the_search_is_in_a_file(site):
+    assert "create_model" in read(site / "search" / "search_index.js")
+
+
+def test_the_script_builds_it():
+    script = read(ROOT / "scripts" / "docs.sh")
+    assert "setup_env docs" in script and "mkdocs build --strict" in script
+    assert subprocess.run(["bash", "-n", str(ROOT / "scripts" / "docs.sh")]).returncode == 0
+
+
+def test_pictures_from_outside_docs_come_along(site):
+    assert (Path(site) / "outside" / "benchmarks" / "bubble.png").stat().st_size > 10_000
