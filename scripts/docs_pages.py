@@ -12,6 +12,7 @@ import html
 import importlib
 import re
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,15 @@ PACKAGES = {
     "optimization": "Models made ready to answer fast, in torch.",
     "engines": "Exports, and what runs them.",
 }
-PICTURES = (".png", ".jpg", ".svg", ".webp")
+GROUPS = {  # of mvlib's own names: the modules that define them, in the order of the page
+    "Models": ("factory", "models.base", "features"),
+    "Names": ("registry", "names", "query"),
+    "Weights": ("weights", "loading", "publish", "enums", "builders"),
+    "Data": ("data",),
+    "Training": ("optim", "scheduler"),
+    "Speed": ("optimization", "engines.exporter", "benchmark", "compare"),
+    "Errors": ("errors",),
+}
 
 
 def on_config(config: Any) -> Any:
@@ -97,19 +106,24 @@ def _cli_pages() -> list[tuple[str, str]]:
     for name, summary in cli._COMMANDS.items():
         module = importlib.import_module(f"mvlib.cli.{name}_command")
         parser = cli.Parser(prog=f"mvlib {name}", description=summary[0].upper() + summary[1:] + ".")
+        parser.examples = getattr(module, "EXAMPLES", ())
         module.add_arguments(parser)
         pages.append((f"cli/{name}.md", "\n".join(_parser_page(parser))))
         rows.append(f"| [`mvlib {name}`]({name}.md) | {summary} |")
-    head = ("# Command line\n\nEach command says the same itself: `mvlib COMMAND --help`. An option may be shortened as "
+    head = ("# Command line\n\nEach command says the same itself: `mvlib COMMAND --help` what most people use, "
+            "`--help-all` the rest. An option may be shortened as "
             "long as it is clear which one is meant.\n\n| command | what it does |\n| --- | --- |\n")
     return [("cli/index.md", head + "\n".join(rows) + "\n"), *pages]
 
 
-def _parser_page(parser: argparse.ArgumentParser) -> Iterator[str]:
-    yield f"# {parser.prog}\n\n{parser.description}\n"
+def _parser_page(parser: Any) -> Iterator[str]:
+    usage = parser.format_usage().removeprefix("usage: ")
+    yield f"# {parser.prog}\n\n{parser.description}\n\n```text\n{textwrap.dedent(usage)}```\n"
+    if parser.examples:
+        yield "```bash\n" + "\n".join(parser.examples) + "\n```\n"
     for group in parser._action_groups:
         actions = [action for action in group._group_actions
-                   if action.help != argparse.SUPPRESS and not isinstance(action, argparse._HelpAction)]
+                   if action.help != argparse.SUPPRESS and action.dest not in ("help", "help_all")]
         if not actions:
             continue
         title = {"positional arguments": "Arguments", "options": "Options"}.get(group.title or "", group.title or "")
@@ -119,7 +133,7 @@ def _parser_page(parser: argparse.ArgumentParser) -> Iterator[str]:
         for action in actions:
             yield f"`{_usage(action)}`{{ #{_anchor(action)} }}\n:   {_help(parser, action)}\n"
     if parser.epilog:
-        yield f"## Examples\n\n```text\n{parser.epilog.strip()}\n```\n"
+        yield f"{_escape(parser.epilog.strip())}\n"
 
 
 def _usage(action: argparse.Action) -> str:
@@ -156,9 +170,13 @@ def _escape(text: str) -> str:
 def _api_pages() -> list[tuple[str, str]]:
     first = ["# Python\n\nThe public names of `mvlib`, by what they are for. They are resolved on first use: importing "
              "mvlib imports no torch.\n"]
-    for module, names in _public("mvlib").items():
-        for name in names:
-            first.append(f"::: {module}.{name}\n    options:\n      heading: mvlib.{name}\n      toc_label: {name}\n")
+    names_of = _public("mvlib")
+    grouped = [module for modules in GROUPS.values() for module in modules]
+    more = [module.removeprefix("mvlib.") for module in names_of if module.removeprefix("mvlib.") not in grouped]
+    for title, modules in {**GROUPS, "More": more}.items():
+        entries = [f"::: mvlib.{module}.{name}\n    options:\n      heading: mvlib.{name}\n      toc_label: {name}\n"
+                   f"      heading_level: 3\n" for module in modules for name in names_of[f"mvlib.{module}"]]
+        first += [f"## {title}\n", *entries] if entries else []
     pages = [("api/index.md", "\n".join(first))]
     for package, says in PACKAGES.items():
         lines, made = [f"# mvlib.{package}\n\n{says}\n"], []
@@ -180,13 +198,13 @@ def _public(package: str) -> dict[str, list[str]]:
     source = stub if stub.exists() else folder / "__init__.py"
     found: dict[str, list[str]] = {}
     for node in ast.parse(source.read_text(encoding="utf-8")).body:
-        if not isinstance(node, ast.ImportFrom) or not node.level or node.module is None:
+        if not isinstance(node, ast.ImportFrom) or node.level != 1 or node.module is None:
             continue
-        names = [alias.name for alias in node.names]
+        names = [alias.name for alias in node.names if alias.asname is None]  # "as" names modules
         if names == ["*"]:
             names = _all_of(folder / f"{node.module.replace('.', '/')}.py")
-        path = package.split(".")[:1 - node.level or None]
-        found.setdefault(".".join([*path, node.module]), []).extend(names)
+        if names:
+            found.setdefault(f"{package}.{node.module}", []).extend(names)
     return found
 
 

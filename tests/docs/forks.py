@@ -1,7 +1,7 @@
 """Commands without the cost of their imports: a process that has imported torch, and forks for each of them.
 
-`Forks` starts that process and writes programs named `mvlib`, `python` and `torchrun` into a folder. On PATH they are what a shell
-runs; they hand their arguments, folder, environment and streams over, and end with the command's status.
+`Forks` starts that process and writes programs named `mvlib`, `python` and `torchrun` into a folder. On PATH they are
+what a shell runs; they hand their arguments, folder, environment and streams over, and end with the command's status.
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 import re
 import sys
 from functools import cache
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from .blocks import PAGES, ROOT
 
 sys.path.insert(0, str(ROOT / "scripts"))
-import docs_pages  # noqa: E402
+import docs_pages
 
 HOSTS = {"huggingface.co", "pytorch.org", "arxiv.org", "github.com", "docs.pytorch.org", "127.0.0.1:8000"}
 _LINK = re.compile(r"!?\[(?:[^\[\]]|\[[^\]]*\])*\]\(\s*<?([^)>\s]+)>?(?:\s+\"[^\"]*\")?\s*\)|<(https?://[^>\s]+)>|"
@@ -69,7 +68,8 @@ def test_there_are_links():
 
 
 @pytest.mark.parametrize("link, said", [
-    ("nothing.md", "leads nowhere"), ("predict.md#nothing", "has no heading 'nothing'"), ("http://arxiv.org/abs/1", "is no"),
+    ("nothing.md", "leads nowhere"), ("predict.md#nothing", "has no heading 'nothing'"),
+    ("http://arxiv.org/abs/1", "is no"),
     ("https://elsewhere.example/", "HOSTS"), ("../../outside.md", "leads nowhere"),
 ])
 def test_broken_links_are_found(link, said):

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -15,6 +16,7 @@ pytest.importorskip("mkdocs")
 pytest.importorskip("material")
 pytest.importorskip("mkdocstrings")
 
+CHROME = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 _FETCHING = {"script": "src", "img": "src", "source": "src", "iframe": "src", "video": "src", "audio": "src",
              "embed": "src", "object": "data", "link": "href"}
 
@@ -79,7 +81,8 @@ def test_what_pages_fetch_is_there(site):
 
 
 @pytest.mark.parametrize("text, outside", [
-    ('<script src="https://cdn.example/x.js"></script>', True), ('<link rel="stylesheet" href="//cdn.example/x.css">', True),
+    ('<script src="https://cdn.example/x.js"></script>', True),
+    ('<link rel="stylesheet" href="//cdn.example/x.css">', True),
     ('<img src="http://x.example/a.png">', True), ('<div style="background: url(https://x.example/a.png)">', True),
     ('<a href="https://x.example">x</a>', False), ('<img src="data:image/png;base64,AA">', False),
     ('<script src="../assets/x.js"></script>', False),
@@ -114,13 +117,35 @@ def test_recipes_have_their_published_figures(site):
     page = read(site / "recipes.html")
     for path in (ROOT / "configs").rglob("*.yaml"):
         published = yaml.safe_load(read(path)).get("published") or {}
-        row = re.search(rf"<tr>\s*<td><code>{re.escape(path.relative_to(ROOT).as_posix())}</code>.*?</tr>", page, re.DOTALL)
+        name = re.escape(path.relative_to(ROOT).as_posix())
+        row = re.search(rf"<tr>\s*<td><code>{name}</code>.*?</tr>", page, re.DOTALL)
         assert row, path
         assert all(f"<td>{figure}</td>" in row[0] for figure in published.values()), row[0]
 
 
 def test_the_search_is_in_a_file(site):
     assert "create_model" in read(site / "search" / "search_index.js")
+
+
+@pytest.mark.skipif(CHROME is None, reason="no chromium or google-chrome to open the page with")
+def test_the_search_finds_without_a_server(site, tmp_path):
+    """Typed into a page that is a file: browsers start no worker there (see docs/assets/iframe-worker.js)."""
+    page = site / "searching.html"
+    page.write_text(read(site / "index.html").replace("</body>", """<script>addEventListener("load", () => {
+        const box = document.querySelector("input.md-search__input"), tick = setInterval(() => {
+            box.focus()
+            box.value = "create_model"
+            box.dispatchEvent(new KeyboardEvent("keyup", {bubbles: true}))
+            const found = document.querySelectorAll(".md-search-result__item").length
+            if (found) { document.title = `found ${found}`; clearInterval(tick) }
+        }, 100)
+    })</script></body>""", 1), encoding="utf-8")
+    done = subprocess.run(
+        [CHROME, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--dump-dom",
+         "--virtual-time-budget=20000", f"--user-data-dir={tmp_path}", page.as_uri()], capture_output=True, text=True,
+        timeout=300)
+    page.unlink()
+    assert re.search(r"<title>found [1-9]", done.stdout), done.stderr[-2000:]
 
 
 def test_the_script_builds_it():
