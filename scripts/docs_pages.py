@@ -10,6 +10,7 @@ import argparse
 import ast
 import html
 import importlib
+import posixpath
 import re
 import sys
 import textwrap
@@ -60,7 +61,7 @@ def on_files(files: Any, config: Any) -> Any:
              ("changelog.md", _from_top("CHANGELOG.md"))]
     for name, text in pages:
         files.append(File.generated(config, name, content=text))
-    outside = {target for file in files.documentation_pages() for target in _outside_pictures(file.content_string)}
+    outside = {found for file in files.documentation_pages() for found in _outside_pictures(file)}
     for target in sorted(outside):
         files.append(File.generated(config, f"outside/{target}", abs_src_path=str(ROOT / target)))
     return files
@@ -68,32 +69,48 @@ def on_files(files: Any, config: Any) -> Any:
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     markdown = markdown.replace("<!-- recipes -->", "\n".join(_recipes()))
-    return _LINK.sub(_mend_link, markdown)
+    return _LINK.sub(lambda found: _mend_link(found, page.file.src_uri), markdown)
 
 
 # Links out of docs/: pictures come along, what the site has is named as it is here, other files are named alone.
-_LINK = re.compile(r"(!?)\[([^\]]*)\]\((?:\.\./)+([\w./-]+)(#[\w-]*)?\)")
+_LINK = re.compile(r"(!?)\[([^\]]*)\]\((\.\./[\w./-]+)(#[\w-]*)?\)")
 _HERE = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md", "README.md": "index.md"}
 
 
-def _mend_link(found: re.Match[str]) -> str:
-    mark, text, target, anchor = found.groups()
+def _outside(link: str, page: str) -> str | None:
+    """A relative link's target from the repository's top, if it is not in docs/."""
+    path = posixpath.normpath(posixpath.join("docs", posixpath.dirname(page), link))
+    return None if path.startswith("docs/") else path
+
+
+def _mend_link(found: re.Match[str], page: str) -> str:
+    mark, text, link, anchor = found.groups()
+    target = _outside(link, page)
+    if target is None:
+        return found[0]
+    up = "../" * page.count("/")
     if mark:
-        return f"![{text}](outside/{target})"
-    return f"[{text}]({_HERE[target]}{anchor or ''})" if target in _HERE else text
+        return f"![{text}]({up}outside/{target})"
+    return f"[{text}]({up}{_HERE[target]}{anchor or ''})" if target in _HERE else text
 
 
-def _outside_pictures(markdown: str) -> Iterator[str]:
-    return (found[3] for found in _LINK.finditer(markdown) if found[1])
+def _outside_pictures(file: Any) -> Iterator[str]:
+    for found in _LINK.finditer(file.content_string):
+        target = _outside(found[3], file.src_uri)
+        if found[1] and target is not None:
+            yield target
 
 
 def _from_top(name: str) -> str:
     """A page of the repository's top as one of the site: links into docs/ are links beside it."""
-    text = (ROOT / name).read_text(encoding="utf-8")
-    text = re.sub(r"\]\(docs/", "](", text)
-    return re.sub(r"\[([^\]]*)\]\((?!https?:|#)([\w./-]+)\)",
-                  lambda found: found[0] if (ROOT / "docs" / found[2]).exists() else
-                  f"[{found[1]}]({_HERE[found[2]]})" if found[2] in _HERE else found[1], text)
+
+    def mend(found: re.Match[str]) -> str:
+        text, target = found.groups()
+        if target.startswith("docs/"):
+            return f"[{text}]({target.removeprefix('docs/')})"
+        return f"[{text}]({_HERE[target]})" if target in _HERE else text
+
+    return re.sub(r"\[([^\]]*)\]\((?!https?:|#)([\w./-]+)\)", mend, (ROOT / name).read_text(encoding="utf-8"))
 
 
 # The command line

@@ -16,7 +16,7 @@ PAGES = ["README.md", "CONTRIBUTING.md", *sorted(path.relative_to(ROOT).as_posix
                                                  for path in (ROOT / "docs").rglob("*.md"))]
 LANGUAGES = ("bash", "console", "python", "text", "yaml")
 REASONS = ("needs a hub", "needs a GPU", "needs several machines", "minutes of training", "minutes of measuring",
-           "an installation", "names files of yours", "the whole of the tests",
+           "an installation", "names files of yours", "these are the tests",
            "lines of a class")
 
 _BLOCK = re.compile(r"(?: *<!-- (?P<mark>[^\n]*?) -->\n(?:[ \t]*\n)?)?^(?P<indent> *)```(?P<language>\w*)"

@@ -30,7 +30,8 @@ def forks():
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory):
-    """What the pages name: photo.jpg, photos/ (with a folder in it), list.txt, and DATA, a small data set."""
+    """What the pages name: photo.jpg, photos/ (with a folder in it), list.txt; small data sets: DATA, with train and
+    validation, and pets/, without."""
     import skimage
     from PIL import Image
 
@@ -52,6 +53,12 @@ def photographs(tmp_path_factory):
             path = folder / "DATA" / split / kind / f"{number:02d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             pictures[f"{kind}.png"].crop((column * 60, row * 50, column * 60 + 64, row * 50 + 50)).save(path)
+    for name, photograph in (("cat", "chelsea.png"), ("coffee", "coffee.png")):
+        (folder / "pets" / name).mkdir(parents=True)
+        for number in range(6):
+            row, column = divmod(number, 3)
+            part = pictures[photograph].crop((column * 90, row * 90, column * 90 + 100, row * 90 + 100))
+            part.save(folder / "pets" / name / f"{number}.jpg")
     for name in ("configs", "scripts", "benchmarks"):
         (folder / name).symlink_to(ROOT / name)
     return folder
