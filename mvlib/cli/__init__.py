@@ -51,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status.
 
     0: done; 1: done in part, or nothing found; 2: wrong usage or an error, said on standard error; 130: interrupted;
-    141: whoever reads the output has closed it; 143: ended by SIGTERM; 75 (`train` alone): stopped by a signal and
-    saved, to be gone on with.
+    141: whoever reads the output has closed it; 143: ended by SIGTERM; 75 (`train`, `finetune`): stopped by a signal
+    and saved, to be gone on with.
     """
     let_waiting_threads_sleep()
     is_program = argv is None  # or it is called within one, whose streams are its own

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ..engines.folder import full_name
 from ..errors import ConfigError
 from ..train.arguments import OPTIONS, finish_arguments
 from ..train.fine_tuning import DEFAULT_MODEL, OUTPUT, plan, resume, run_plan, say
@@ -31,7 +32,7 @@ _HELP = {
             "such folders; or a table (.csv, ...) of paths and labels",
     "model": f"name of a model, whose published weights are taken (default: {DEFAULT_MODEL})",
     "epochs": "epochs to train (default: by the number of pictures)",
-    "lr": "learning rate (default: 0.001, of AdamW)",
+    "lr": "learning rate (default: 0.002, of AdamW)",
     "batch_size": "images a step (default: by the number of pictures, and memory)",
     "img_size": "side of the images, in pixels (default: the model's)",
     "output": f"folder of runs (default: {OUTPUT})",
@@ -60,6 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
     folder = _folder_to_resume(arguments, given.pop("resume", None), given)
     if arguments.data is None and folder is None:
         raise ConfigError("no pictures: give the folder that holds a folder for each class (mvlib finetune DATA)")
+    if given.get("model"):
+        given["model"] = full_name(given["model"])
     check_start(finish_arguments({"model": DEFAULT_MODEL, "output": OUTPUT, **given}, "timm"))
     with messages_on_terminal():
         found = plan(arguments.data, given) if folder is None else resume(folder, given)

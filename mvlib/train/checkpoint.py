@@ -206,7 +206,7 @@ class CheckpointStore:
     def _ranked(self) -> list[int]:
         def rank(epoch: int) -> tuple[float, int]:
             value = self.metrics[epoch] if self.decreasing else -self.metrics[epoch]
-            return (math.inf if math.isnan(value) else value), epoch
+            return (math.inf if math.isnan(value) else value), -epoch  # of equals the later, which has settled
 
         return sorted(self.metrics, key=rank)
 

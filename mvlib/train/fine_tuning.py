@@ -10,17 +10,19 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import json
 import logging
 import math
 import os
 import shlex
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..data.readers.splits import TRAIN_SPLITS
+from ..engines.folder import CONFIG_FILE, full_name
 from ..errors import ConfigError
 from ..files import read_text
 from .arguments import DIALECTS, OPTIONS, find_option, finish_arguments
@@ -36,7 +38,9 @@ DEFAULT_MODEL = "tf_efficientnet_lite0.pip_in1k"  # whose weights a package of t
 OUTPUT = "output/finetune"
 TABLE_FILE, CLASSES_FILE, PREDICTIONS_FILE = "pictures.csv", "classes.json", "predictions.csv"
 
-UPDATES = 160  # of the weights: with fewer, what is new is not learned yet; more bring small data sets little
+# Updates of the weights for up to 128 pictures of up to 4 classes; more with the square root of either. With fewer,
+# what is new is not learned yet; more bring little.
+UPDATES, OF_IMAGES, OF_CLASSES = 100, 128, 4
 EPOCHS = (3, 40)
 BATCHES = (32, 16, 8)  # those of a large GPU come before
 BATCHES_PER_EPOCH = 6  # at least: statistics and averages want several
@@ -172,7 +176,9 @@ def plan(data: str | os.PathLike[str], given: Mapping[str, Any]) -> Plan:
     repeats = _repeats(pictures, notes)
     table = pictures.table(repeats)
     images = sum(count * repeats[label] for label, count in pictures.counts("train").items())
-    values = {**_defaults(images, given, notes), **given}
+    if given.get("model"):
+        given["model"] = full_name(given["model"])
+    values = {**_defaults(images, pictures.classes, given, notes), **given}
     output = values.pop("output", OUTPUT)
     folder, args = _place(Path(output), given.get("experiment"), pictures, table, values)
     return Plan(args, folder, table, pictures, notes)
@@ -194,7 +200,9 @@ def _repeats(pictures: Pictures, notes: list[str]) -> dict[str, int]:
     return repeats
 
 
-def _defaults(images: int, given: Mapping[str, Any], notes: list[str]) -> dict[str, Any]:
+def _defaults(
+    images: int, classes: Sequence[str], given: Mapping[str, Any], notes: list[str]
+) -> dict[str, Any]:
     """The arguments that suit so many training pictures, as far as the user has not said others."""
     name = given.get("model") or DEFAULT_MODEL
     begins = any(given.get(key) for key in ("pretrained_path", "initial_checkpoint", "weights"))
@@ -203,16 +211,20 @@ def _defaults(images: int, given: Mapping[str, Any], notes: list[str]) -> dict[s
         notes.append(f"no weights are published for {name}: it begins at random, for which few pictures do not suffice")
     batch_size = given.get("batch_size") or _batch_size(images, {**values, **given})
     values["batch_size"] = batch_size
+    wanted = UPDATES * math.sqrt(max(images / OF_IMAGES, len(classes) / OF_CLASSES, 1))
     updates = max(images // (batch_size * given.get("grad_accum_steps", 1)), 1)
-    epochs = given.get("epochs") or min(max(round(UPDATES / updates), EPOCHS[0]), EPOCHS[1])
+    epochs = given.get("epochs") or min(max(round(wanted / updates), EPOCHS[0]), EPOCHS[1])
     values.update(
-        epochs=epochs, warmup_epochs=min(epochs // 4, 1), sched_on_updates=True, eval_metric="loss",
-        scale=[0.5, 1.0], color_jitter=0.2, smoothing=0.1, head_init_scale=0.0,
+        epochs=epochs, warmup_epochs=min(epochs // 4, 1), sched_on_updates=True,
+        scale=[0.5, 1.0], color_jitter=0.2, smoothing=0.1,
         use_multi_epochs_loader=True, checkpoint_hist=1)
+    if not begins and not _knows(name, classes):
+        # A new classifier of few classes begins with large weights, whose gradients undo what the others have learned.
+        values["head_init_scale"] = 0.0
     if not given.get("opt"):
         values.update(opt="adamw", weight_decay=0.01)
         if given.get("lr_base") is None:
-            values["lr"] = 1e-3
+            values["lr"] = 2e-3
     return values
 
 
@@ -221,6 +233,20 @@ def _has_weights(name: str) -> bool:
     from ..registry import is_model_pretrained
 
     return parse_model_name(name).source is not None or is_model_pretrained(name)
+
+
+def _knows(name: str, classes: Sequence[str]) -> bool:
+    """Whether a model is a repository on disk whose classifier is of these classes, and can be learned further."""
+    from ..names import parse_model_name
+
+    source, place, _ = parse_model_name(name)
+    if source != "local-dir":
+        return False
+    try:
+        names = json.loads(read_text(os.path.join(os.path.expanduser(place), CONFIG_FILE))).get("label_names")
+    except (OSError, ValueError):
+        return False  # whoever loads it says so
+    return names is not None and set(names) == set(classes)
 
 
 def _batch_size(images: int, values: Mapping[str, Any]) -> int:

@@ -44,6 +44,15 @@ def test_less_may_be_better_and_nan_is_worst(tmp_path):
     assert store.best_epoch == 1
 
 
+def test_of_equals_the_later_is_the_best(tmp_path):
+    """Where 10 of 10 are right in most epochs, the first of them is not the one to keep."""
+    store = CheckpointStore(tmp_path, keep=1)
+    for epoch, metric in enumerate([90.0, 100.0, 100.0, 90.0]):
+        store.save_epoch(data(epoch), epoch, metric)
+    assert store.best_epoch == 2 and store.best()[0] == 2
+    assert read_checkpoint(tmp_path / "model_best.pth.tar")["state_dict"]["w"][0] == 2
+
+
 def test_recoveries_end_with_their_epoch(tmp_path):
     store = CheckpointStore(tmp_path)
     for batch in (10, 20, 30):

@@ -145,7 +145,7 @@ def test_another_run_takes_another_folder(digits, trained):
     assert plan(digits, {**QUICKLY, "output": output}).folder == trained.folder
     other = plan(digits, {**QUICKLY, "output": output, "lr": 1e-4})
     assert (other.folder.name, other.args.lr, other.args.resume) == ("digits-2", 1e-4, "")
-    with pytest.raises(ConfigError, match=r"digits holds another run \(--lr 0.001, not 0.0001\): --experiment NAME"):
+    with pytest.raises(ConfigError, match=r"digits holds another run \(--lr 0.002, not 0.0001\): --experiment NAME"):
         plan(digits, {**QUICKLY, "output": output, "lr": 1e-4, "experiment": "digits"})
 
 
@@ -175,6 +175,25 @@ def test_flags_go_before_the_defaults(digits, tmp_path):
 def test_arguments_as_flags(flags):
     args = parse_train_arguments(["data", *shlex.split(flags)])
     assert vars(parse_train_arguments(["data", *command_line(args)])) == vars(args)
+
+
+def test_what_was_trained_is_trained_on(digits, trained, tmp_path):
+    other = finetune(digits, str(trained.export), output=tmp_path, **QUICKLY | {"epochs": 1, "lr": 0.0})
+    ours, theirs = (mvlib.create_model(f"local-dir:{run.export}").classifier.weight for run in (other, trained))
+    assert torch.equal(ours, theirs) and ours.any()  # with nothing learned, it is the classifier that it began with
+    assert "--head-init-scale" not in other.command and "--head-init-scale" in trained.command
+
+
+def test_more_pictures_and_classes_take_more_updates(tmp_path):
+    def updates(counts: dict[str, int]) -> int:
+        root = folder(tmp_path / str(len(list(tmp_path.iterdir()))), counts)
+        found = plan(root, {"output": str(tmp_path / "runs")})
+        return found.args.epochs * (len(found.pictures.splits["train"]) // found.args.batch_size)
+
+    small = updates({"a": 40, "b": 40})
+    assert 80 <= small <= 120
+    assert 1.3 * small < updates({"a": 160, "b": 160}) < 3 * small
+    assert 1.3 * small < updates({str(index): 5 for index in range(16)}) < 3 * small
 
 
 # pictures

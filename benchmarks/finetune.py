@@ -1,0 +1,119 @@
+"""Are `mvlib finetune`'s defaults as good as the best flags that were set by hand? Accuracy on pictures held out.
+
+    python benchmarks/finetune.py [--seeds 3] [--sets textures ...] [--configs "defaults" ...] [--work FOLDER]
+
+Three sets of four classes (scripts/make_demo_data.py), 32 pictures a class to train on, 8 to choose the epoch by, 60 to
+measure: textures and scenes from other halves of the photographs than those of training. All runs see the same pictures
+in the same split, at the same size, and as many times, unless a row says otherwise. Each row is what a person may set
+over the defaults; "as timm's train.py" has that script's own defaults for all but the model, batch size and epochs.
+
+Hours on two cores: what was measured is kept in FOLDER/results.jsonl, and the same command goes on with the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from mvlib.train import finetune
+
+SETS = ("textures", "scenes", "lookalikes")
+SIDE = 96  # of the images: the model's own 224 would take five times as long, and the pictures have 8 to 64
+CONFIGS: dict[str, dict] = {
+    "defaults": {},
+    "as timm's train.py": dict(
+        opt="sgd", lr_base=0.1, weight_decay=2e-5, head_init_scale=None, scale=[0.08, 1.0], color_jitter=0.4,
+        sched_on_updates=False, warmup_epochs=5),
+    "first classifier not zero": dict(head_init_scale=None),
+    "lr 0.0005": dict(lr=5e-4),
+    "lr 0.001": dict(lr=1e-3),
+    "lr 0.002": dict(lr=2e-3),
+    "lr 0.004": dict(lr=4e-3),
+    "sgd, lr 0.02": dict(opt="sgd", lr=0.02, weight_decay=1e-4),
+    "sgd, lr 0.05": dict(opt="sgd", lr=0.05, weight_decay=1e-4),
+    "stem and 3 stages frozen": dict(freeze_stages=3),
+    "no augmentation": dict(no_aug=True),
+    "crops from 8%": dict(scale=[0.08, 1.0]),
+    "crops from 25%": dict(scale=[0.25, 1.0]),
+    "crops from 70%, no flip": dict(scale=[0.7, 1.0], hflip=0.0),
+    "no flip": dict(hflip=0.0),
+    "no colour jitter": dict(color_jitter=0.0),
+    "no label smoothing": dict(smoothing=0.0),
+    "averaged weights": dict(model_ema=True, model_ema_decay=0.9),
+    "best by loss": dict(eval_metric="loss"),
+    "twice the epochs": dict(epochs=2),  # a factor
+    "half the epochs": dict(epochs=0.5),
+    "batches of 8": dict(batch_size=8),
+}
+
+
+def measure(data: Path, work: Path, name: str, seed: int) -> dict:
+    config = dict(CONFIGS[name])
+    if "epochs" in config:
+        config["epochs"] = round(config["epochs"] * default_epochs(data, work))
+    started = time.perf_counter()
+    found = finetune(data, output=work / "runs", experiment=f"{data.name}-{name}-{seed}".replace(" ", "_"),
+                     img_size=SIDE, workers=0, seed=seed, **config)
+    seconds = time.perf_counter() - started
+    for path in found.folder.glob("*.pth.tar"):
+        path.unlink()
+    return {"set": data.name, "config": name, "seed": seed, **found.accuracy, "seconds": round(seconds)}
+
+
+def default_epochs(data: Path, work: Path) -> int:
+    from mvlib.train.fine_tuning import plan
+
+    return plan(data, {"img_size": SIDE, "output": str(work / "plans")}).args.epochs
+
+
+def table(rows: list[dict]) -> str:
+    lines = [f"| flags over the defaults | {' | '.join(SETS)} | mean | seeds |",
+             "| --- |" + " ---: |" * (len(SETS) + 2)]
+    for name in CONFIGS:
+        cells = [[row["test"] for row in rows if (row["set"], row["config"]) == (data, name)] for data in SETS]
+        if not any(cells):
+            continue
+        means = [statistics.mean(cell) if cell else None for cell in cells]
+        known = [mean for mean in means if mean is not None]
+        mean = f"{statistics.mean(known):.1f}%" if len(known) == len(SETS) else ""
+        seeds = "/".join(str(len(cell)) for cell in cells)
+        lines.append(f"| {name} | {' | '.join('' if m is None else f'{m:.1f}%' for m in means)} | {mean} | {seeds} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS)
+    parser.add_argument("--configs", nargs="+", choices=tuple(CONFIGS), default=tuple(CONFIGS))
+    parser.add_argument("--work", type=Path, default=Path("output/benchmark-finetune"))
+    arguments = parser.parse_args()
+    results = arguments.work / "results.jsonl"
+    for seed in range(arguments.seeds):
+        for name in arguments.configs:
+            for kind in arguments.sets:
+                data = arguments.work / kind
+                if not data.exists():
+                    script = Path(__file__).parents[1] / "scripts/make_demo_data.py"
+                    subprocess.run([sys.executable, str(script), kind, str(data)], check=True)
+                rows = read(results)
+                if any((row["set"], row["config"], row["seed"]) == (kind, name, seed) for row in rows):
+                    continue
+                row = measure(data, arguments.work, name, seed)
+                with open(results, "a") as stream:
+                    stream.write(json.dumps(row) + "\n")
+                print(row, flush=True)
+    print(table(read(results)))
+
+
+def read(results: Path) -> list[dict]:
+    return [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+
+
+if __name__ == "__main__":
+    main()
