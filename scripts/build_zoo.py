@@ -262,10 +262,10 @@ def family_page(family: str, ending: str = ".html") -> str:
     rows = _of(family)
     home = "../" if ending == "/" else "index.html"
     up = "../" if ending == "/" else ""  # a page is a folder then
-    parts = [f"---\ntitle: {family}\n---", f'<link rel="stylesheet" href="{up}chart.css">\n<link rel="stylesheet" '
-             f'href="{up}zoo.css">', f"# {family}", *_prose(family)]
+    styles = "\n".join(f'<link rel="stylesheet" href="{up}{name}">' for name in ("chart.css", "zoo.css"))
+    parts = [f"---\ntitle: {family}\nhide: [navigation]\n---", styles, f"# {family}", *_prose(family)]
     parts.append(f'<p><a href="{home}#q=family%3D{family}">All of {family} in the zoo</a>, with filter and chart.</p>')
-    papers = [paper for paper in papers_of(family) if paper.id]
+    papers = sorted((paper for paper in papers_of(family) if paper.id), key=lambda paper: paper.id)  # oldest first
     if papers:
         parts += ["## Papers", "\n".join(_paper_item(paper) for paper in papers)]
     parts += ["## Use", _snippet(rows), "## Architectures", _architectures(family, rows)]
@@ -299,7 +299,8 @@ def _linked(text: str) -> str:
     for i, piece in enumerate(pieces):
         if piece.startswith("http"):
             address = piece.rstrip(".")
-            pieces[i] = f"[{address.partition('://')[2]}]({address})" + piece[len(address):]
+            label = re.sub(r"^https?://(arxiv\.org/abs/)?", lambda match: "arXiv:" if match[1] else "", address)
+            pieces[i] = f"[{label}]({address})" + piece[len(address):]
         elif piece.startswith("arXiv:"):
             pieces[i] = f"[{piece}](https://arxiv.org/abs/{piece[6:]})"
         elif not piece.startswith("`"):
@@ -382,7 +383,9 @@ def _table(headings: Sequence[str], body: Iterable[Sequence[str]], texts: int, l
         return "".join(f"<{tag}{'' if i in ends else ' class=text'}>{value}</{tag}>" for i, value in enumerate(values))
 
     lines = "\n".join(f"<tr>{cells('td', row)}</tr>" for row in body)
-    return (f'<div class="zoo-wide" tabindex="0" role="region" aria-label="{headings[0]}"><table>\n'
+    excluded = "" if headings[0] == "architecture" else " data-search-exclude"  # weights are the zoo's to find
+    return (f'<div class="zoo-wide" tabindex="0" role="region" aria-label="{headings[0]}"{excluded}>'
+            '<table class="zoo-list">\n'
             f"<thead><tr>{cells('th', headings)}</tr></thead>\n<tbody>\n{lines}\n</tbody>\n</table></div>")
 
 

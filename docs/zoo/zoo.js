@@ -90,12 +90,17 @@
     if (!order(state.sort).length) state.sort = DEFAULTS.sort;
     if (state.model && !indexOf.has(state.model)) state.model = "";
   }
+  let writing = 0;
   function writeAddress() {
-    const kept = new URLSearchParams();
-    for (const key of Object.keys(DEFAULTS)) if (state[key] !== DEFAULTS[key]) kept.set(key, state[key]);
-    const hash = String(kept);
-    if (hash !== location.hash.slice(1))
-      history.replaceState(null, "", hash ? `#${hash}` : location.pathname + location.search);
+    // Once typing pauses: browsers allow few changes of the address a second, and each is slow.
+    clearTimeout(writing);
+    writing = setTimeout(() => {
+      const kept = new URLSearchParams();
+      for (const key of Object.keys(DEFAULTS)) if (state[key] !== DEFAULTS[key]) kept.set(key, state[key]);
+      const hash = String(kept);
+      if (hash !== location.hash.slice(1))
+        history.replaceState(null, "", hash ? `#${hash}` : location.pathname + location.search);
+    }, 200);
   }
   const indexOf = new Map(columns.name.map((name, i) => [name, i]));
 
@@ -239,15 +244,21 @@
   const headings = COLUMNS.map(([field, heading, title]) =>
     make(
       "th",
-      {scope: "col", role: "columnheader", class: `c-${field}`, "data-field": field},
+      {scope: "col", class: `c-${field}`, "data-field": field},
       make("button", {type: "button", title: `${title}; sort by it`}, heading),
     ),
   );
   const body = make("tbody"),
     grid = make(
       "table",
-      {role: "grid", tabindex: "0", "aria-label": "Models; arrow keys choose a row, Enter shows it", id: "zoo-table"},
-      make("thead", {}, make("tr", {role: "row", "aria-rowindex": "1"}, ...headings)),
+      {
+      role: "grid",
+      class: "zoo-table",  // without a class it would be the theme's
+      id: "zoo-table",
+      tabindex: "0",
+      "aria-label": "Models; arrow keys choose a row, Enter shows it",
+    },
+      make("thead", {}, make("tr", {"aria-rowindex": "1"}, ...headings)),
       body,
     );
   const scroller = make("div", {class: "zoo-scroll"}, grid);
@@ -285,20 +296,16 @@
 
   // The table: only the rows that can be seen are in the page.
   const AROUND = 8;
-  let drawn = "";
   const broken = name => name.split(/(?<=[_./-])(?=\w)/).flatMap(part => [part, document.createElement("wbr")]);
   function line(position) {
     const i = rows[position];
-    const row = make("tr", {
-      role: "row",
+    const made = make("tr", {
       id: `zoo-row-${position}`,
       "data-position": position,
       "aria-rowindex": position + 2,
-      "aria-selected": String(columns.name[i] === state.model),
     });
-    if (position === active) row.className = "active";
     for (const [field] of COLUMNS) {
-      const cell = make("td", {role: "gridcell", class: `c-${field}`});
+      const cell = make("td", {class: `c-${field}`});
       if (field === "name") {
         const more = [`${shown("input", i)} px`, shown("license", i), shown("year", i)]
           .filter(Boolean)
@@ -320,9 +327,9 @@
       else if (field === "top1") cell.append(figureOf(i));
       else cell.append(shown(field, i));
       if (field === "license" || field === "source") cell.title = value(field, i) ?? "";
-      row.append(cell);
+      made.append(cell);
     }
-    return row;
+    return made;
   }
   function figureOf(i) {
     // of another task, its own figure, with its name
@@ -330,32 +337,54 @@
     const text = shown(field, i);
     return field === "top1" || !text ? text : make("span", {title: FIGURES[field]}, text, make("sup", {}, "*"));
   }
-  const rowHeight = () => parseFloat(getComputedStyle(scroller).getPropertyValue("--zoo-row")) || 34;
-  function drawRows(force) {
-    const height = rowHeight(),
-      first = Math.max(0, Math.floor(scroller.scrollTop / height) - AROUND);
-    const last = Math.min(rows.length, Math.ceil((scroller.scrollTop + scroller.clientHeight) / height) + AROUND);
-    const key = `${first} ${last} ${height} ${active} ${state.model}`;
-    if (!force && key === drawn) return;
-    drawn = key;
-    const space = (kind, size) => {
-      const row = make("tr", {role: "presentation", class: "space", "data-side": kind});
-      row.style.height = `${size}px`;
-      return row;
-    };
-    const lines = [];
-    for (let position = first; position < last; position++) lines.push(line(position));
-    body.replaceChildren(space("before", first * height), ...lines, space("after", (rows.length - last) * height));
-    if (body.querySelector(".active")) grid.setAttribute("aria-activedescendant", `zoo-row-${active}`);
+  // Sizes are read before anything changes: a reading between two changes would lay the page out twice.
+  let row = 34,
+    room = 600,
+    width = 1200;
+  function measure() {
+    row = parseFloat(getComputedStyle(scroller).getPropertyValue("--zoo-row")) || 34;
+    room = scroller.clientHeight;
+    width = chart.clientWidth;
+  }
+  function space() {
+    const made = make("tr", {role: "presentation"});
+    made.style.height = "0px";
+    return made;
+  }
+  const before = space(),
+    after = space(),
+    lines = new Map();
+  body.append(before, after);
+  function drawRows(force, top = scroller.scrollTop) {
+    const first = Math.max(0, Math.min(Math.floor(top / row), rows.length - 1) - AROUND);
+    const last = Math.min(rows.length, Math.ceil((top + room) / row) + AROUND);
+    for (const [position, drawn] of lines)
+      if (force || position < first || position >= last) {
+        drawn.remove();
+        lines.delete(position);
+      }
+    let next = after;
+    for (let position = last - 1; position >= first; position--) {
+      if (!lines.has(position)) {
+        lines.set(position, line(position));
+        next.before(lines.get(position));
+      }
+      next = lines.get(position);
+    }
+    before.style.height = `${first * row}px`;
+    after.style.height = `${(rows.length - last) * row}px`;
+    for (const [position, drawn] of lines) {
+      drawn.classList.toggle("active", position === active);
+      drawn.setAttribute("aria-selected", String(columns.name[rows[position]] === state.model));
+    }
+    if (lines.has(active)) grid.setAttribute("aria-activedescendant", `zoo-row-${active}`);
     else grid.removeAttribute("aria-activedescendant");
   }
   function reveal(position) {
-    const height = rowHeight(),
-      head = grid.tHead.offsetHeight,
-      room = scroller.clientHeight - head;
-    const top = position * height;
+    const seen = scroller.clientHeight - grid.tHead.offsetHeight,
+      top = position * row;
     if (top < scroller.scrollTop) scroller.scrollTop = top;
-    else if (top + height > scroller.scrollTop + room) scroller.scrollTop = top + height - room;
+    else if (top + row > scroller.scrollTop + seen) scroller.scrollTop = top + row - seen;
   }
   function go(position) {
     active = Math.max(0, Math.min(rows.length - 1, position));
@@ -365,7 +394,7 @@
   }
   grid.addEventListener("keydown", event => {
     if (event.target !== grid || event.ctrlKey || event.metaKey || event.altKey) return;
-    const page = Math.max(1, Math.floor(scroller.clientHeight / rowHeight()) - 2);
+    const page = Math.max(1, Math.floor(room / row) - 2);
     const step = {ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page, Home: -Infinity, End: Infinity}[
       event.key
     ];
@@ -376,15 +405,15 @@
     event.stopPropagation();
   });
   grid.addEventListener("blur", () => point(null));
+  const positionAt = event => Number(event.target.closest("tr[data-position]")?.dataset.position ?? -1);
   body.addEventListener("click", event => {
-    const row = event.target.closest("tr[data-position]");
-    if (!row || event.target.closest("a")) return;
-    active = Number(row.dataset.position);
+    if (positionAt(event) < 0 || event.target.closest("a")) return;
+    active = positionAt(event);
     show(rows[active]);
   });
   body.addEventListener("pointerover", event => {
-    const row = event.target.closest("tr[data-position]");
-    point(row ? rows[Number(row.dataset.position)] : null);
+    const position = positionAt(event);
+    point(position < 0 ? null : rows[position]);
   });
   body.addEventListener("pointerleave", () => point(null));
   scroller.addEventListener("scroll", () => drawRows(), {passive: true});
@@ -507,6 +536,7 @@
     front = [],
     marker = null,
     onFront = -1;
+  const widthOf = ruler();
   function draw() {
     chart.replaceChildren();
     tip.hidden = true;
@@ -518,13 +548,12 @@
       chart.append(make("p", {}, "No model of this selection has both figures."));
       return;
     }
-    const width = Math.max(chart.clientWidth, 240),
-      height = width < 600 ? 280 : 380;
+    const wide = Math.max(width, 240),
+      height = wide < 600 ? 280 : 380;
     const cost = columns[state.x],
       figure = columns[state.y],
       log = i => Math.log10(Math.max(cost[i], 1e-3));
-    const isUp = Boolean(fields[state.y].descending),
-      measure = ruler();
+    const isUp = Boolean(fields[state.y].descending);
     const span = (values, share) => {
       let low = Infinity,
         high = -Infinity;
@@ -541,8 +570,8 @@
         0.05,
       );
     const rising = ticks(low, high, false).map(tick => [tick, String(Number(tick.toPrecision(6)))]);
-    const frame = {x: 28 + Math.max(...rising.map(([, text]) => measure(text)), 0), y: 8, h: height - 52};
-    frame.w = width - frame.x - 10;
+    const frame = {x: 28 + Math.max(...rising.map(([, text]) => widthOf(text)), 0), y: 8, h: height - 52};
+    frame.w = wide - frame.x - 10;
     const across = i => frame.x + ((log(i) - left) / (right - left)) * frame.w;
     const up = figureValue => frame.y + ((isUp ? high - figureValue : figureValue - low) / (high - low)) * frame.h;
     const label =
@@ -551,7 +580,7 @@
     const svg = node(
       "svg",
       {
-        viewBox: `0 0 ${width} ${height}`,
+        viewBox: `0 0 ${wide} ${height}`,
         height,
         role: "group",
         tabindex: 0,
@@ -605,7 +634,7 @@
     const taken = [];
     for (const p of [...best_].reverse()) {
       const text = columns.arch[p.i],
-        w = measure(text);
+        w = widthOf(text);
       const spotBox = {x: p.x - w - 8, y: isUp ? p.y - 18 : p.y + 5, w, h: 13};
       const meets =
         taken.some(
@@ -620,7 +649,7 @@
         spotBox.x < frame.x + 2 ||
         spotBox.y < frame.y - 4 ||
         spotBox.y + 13 > frame.y + frame.h ||
-        taken.length >= (width < 600 ? 5 : 14)
+        taken.length >= (wide < 600 ? 5 : 14)
       )
         continue;
       taken.push(spotBox);
@@ -735,10 +764,10 @@
     }
   }
   function update({keepScroll = false} = {}) {
+    const top = scroller.scrollTop;
     parse();
     rows = choose();
     active = state.model ? Math.max(rows.indexOf(indexOf.get(state.model)), 0) : 0;
-    if (!keepScroll) scroller.scrollTop = 0;
     grid.setAttribute("aria-rowcount", rows.length + 1);
     const [[field, descending]] = order(state.sort);
     for (const heading of headings)
@@ -757,11 +786,13 @@
     const counted = number => number.toLocaleString("en");
     tally.textContent = `${counted(rows.length)} of ${counted(count)} rows, ${counted(architectures)} architectures`;
     command.textContent = commandOf();
-    drawRows(true);
+    drawRows(true, keepScroll ? top : 0);
     draw();
+    if (top && !keepScroll) scroller.scrollTop = 0;
     writeAddress();
   }
   function fromAddress() {
+    clearTimeout(writing);
     readAddress();
     box.value = state.q;
     update();
@@ -807,15 +838,14 @@
     update();
   });
   addEventListener("hashchange", fromAddress);
-  let lastWidth = 0;
   new ResizeObserver(() => {
-    if (chart.clientWidth === lastWidth) return;
-    if (lastWidth) {
-      draw();
-      drawRows(true);
-    }
-    lastWidth = chart.clientWidth;
+    const known = [width, row, room].join();
+    measure();
+    if (known === [width, row, room].join()) return;
+    draw();
+    drawRows(true);
   }).observe(root);
   root.names = () => rows.map(i => columns.name[i]); // of all rows that are shown, for other scripts
+  measure();
   fromAddress();
 })();

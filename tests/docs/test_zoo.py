@@ -246,6 +246,7 @@ def test_what_is_typed_filters_and_is_kept_in_the_address(zoo, site):
     assert visible(zoo) == wanted[:len(visible(zoo))] and len(visible(zoo)) > 8
     assert zoo.run("document.getElementById('zoo-count').textContent").startswith(f"{len(wanted)} of ")
     assert zoo.run("document.getElementById('zoo-command').textContent") == 'mvlib search "top1>80 params<30M" --all'
+    zoo.run("new Promise(done => setTimeout(done, 400))")  # the address follows when typing pauses
     address = zoo.run("location.href")
     assert "#" in address
     zoo.open(address)
@@ -378,8 +379,8 @@ def test_a_click_shows_the_snippet_and_copies_it(zoo):
     zoo.click(".zoo-snippet button")
     assert zoo.run("[copied, document.querySelector('.zoo-snippet button').textContent]") == \
         ['model = mvlib.create_model("resnet50.a1_in1k")', "Copied"]
-    address = zoo.run("location.href")
-    zoo.open(address)
+    zoo.run("new Promise(done => setTimeout(done, 400))")
+    zoo.open(zoo.run("location.href"))
     assert zoo.run("document.querySelector('.zoo-head b').textContent") == "resnet50.a1_in1k"
 
 
@@ -481,8 +482,11 @@ CONTRAST = """(() => {
   for (const at of document.querySelectorAll("body *")) {
     const own = [...at.childNodes].some(child => child.nodeType === 3 && child.data.trim());
     if (!own || !at.getClientRects().length || ["OPTION", "SCRIPT", "STYLE"].includes(at.tagName)) continue;
+    let shown = 1;
+    for (let over = at; over; over = over.parentElement) shown *= Number(getComputedStyle(over).opacity);
     const style = getComputedStyle(at), ink = rgb(at instanceof SVGElement ? style.fill : style.color);
-    const [a, b] = [light(ink), light(under(at))].sort((p, q) => q - p);
+    const page = under(at), mixed = page.map((part, k) => shown * ink[k] + (1 - shown) * part);
+    const [a, b] = [light(mixed), light(page)].sort((p, q) => q - p);
     found.push([(a + .05) / (b + .05), at.outerHTML.slice(0, 90)]);
   }
   return found;
@@ -514,3 +518,55 @@ def test_nothing_comes_from_elsewhere(zoo, site):
     fetched = [url for url in zoo.requests if url != "about:blank"]
     assert len(fetched) >= 8
     assert [url for url in fetched if not url.startswith(site.as_uri())] == []
+
+
+SITE = """
+site_name: mvlib
+use_directory_urls: {folders}
+theme:
+  name: material
+  font: false
+  palette:
+    - {{media: "(prefers-color-scheme: light)", scheme: default}}
+    - {{media: "(prefers-color-scheme: dark)", scheme: slate}}
+hooks: [{hook}]
+plugins: []
+markdown_extensions: [attr_list, tables, pymdownx.superfences]
+validation: {{omitted_files: warn, absolute_links: warn, unrecognized_links: warn, anchors: warn}}
+nav: [zoo/index.md]
+"""
+
+
+@pytest.mark.parametrize("folders", [False, True])
+def test_the_site_has_it_too(tmp_path, folders):
+    pytest.importorskip("material")
+    (tmp_path / "docs" / "zoo").mkdir(parents=True)
+    for path in build_zoo.SOURCE.iterdir():
+        (tmp_path / "docs" / "zoo" / path.name).write_bytes(path.read_bytes())
+    hook = ROOT / "scripts" / "build_zoo.py"
+    (tmp_path / "mkdocs.yml").write_text(SITE.format(folders=str(folders).lower(), hook=hook))
+    done = subprocess.run([sys.executable, "-m", "mkdocs", "build", "--strict"], cwd=tmp_path, capture_output=True,
+                          text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    zoo = tmp_path / "site" / "zoo"
+    family = zoo / ("resnet/index.html" if folders else "resnet.html")
+    assert "resnet50.a1_in1k" in family.read_text()
+    for page in (zoo / "index.html", family):  # whatever a page names beside it is there
+        links = re.findall(r'(?:href|src)="?([^"#> ]+\.(?:css|js|html)|[a-z0-9_]+/)(?:#[^"]*)?[" >]', page.read_text())
+        missing = [link for link in links if "://" not in link and not (page.parent / link).exists()]
+        assert len(links) > 3 and not missing
+    if CHROME is None or folders:
+        return
+    for width, dark in ((390, False), (1280, True)):
+        with Page(width, 900, dark=dark) as page:
+            page.open(f"{zoo.as_uri()}/index.html#model=resnet50.a1_in1k")
+            assert page.run("document.getElementById('zoo').names().length") == len(EVERYTHING)
+            assert page.run("document.documentElement.scrollWidth") <= width
+            assert (page.run("document.body.dataset.mdColorScheme") == "slate") == dark
+            found = page.run(CONTRAST.replace('"body *"', '"#zoo *"'))
+            assert len(found) > 50 and [entry for entry in found if entry[0] < 4.5] == []
+            cut = page.run("""[...document.querySelectorAll("#zoo-table td:is(.c-top1, .c-params, .c-gmacs)")]
+                .filter(cell => cell.scrollWidth > cell.clientWidth).length""")
+            assert cut == 0
+            assert [url for url in page.requests if not url.startswith(("file:", "data:", "about:"))] == []
+            assert page.errors == []
