@@ -16,7 +16,7 @@ from ..threads import let_waiting_threads_sleep
 from .colours import BOLD_RED, paint, wants_colours
 from .parser import Parser
 
-__all__ = ["guard", "main"]
+__all__ = ["guard", "main", "make_parser"]
 
 _COMMANDS = {
     "list": "names of models",
@@ -34,6 +34,7 @@ _COMMANDS = {
     "compare": "which model: error, time and size side by side, as a table, a chart, a page",
     "export": "a model as a folder that OpenVINO, ONNX Runtime, ... run",
     "cache": "downloaded weights and engines made of them: list, remove, path",
+    "completion": "what bash, zsh or fish need to complete commands and models",
 }
 
 # The first command of each group, in the list of commands, and the group's title.
@@ -63,24 +64,29 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: list[str], is_program: bool) -> int:
     if argv[:1] == ["help"]:
         argv = [*argv[1:], "--help"]
-    parser = Parser(prog="mvlib", description="Image models by name.")
-    parser.titles, parser.examples = _TITLES, _EXAMPLES
-    parser.add_argument("--version", "-V", action="version", version=f"mvlib {_version()}", help="the version")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    chosen = next((word for word in argv if not word.startswith("-")), None)
-    for name, summary in _COMMANDS.items():
-        command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
-        if name == chosen:  # only the command that runs pays for its arguments
-            module = importlib.import_module(f"{__name__}.{name}_command")
-            module.add_arguments(command)
-            command.common, command.examples = getattr(module, "COMMON", {}), getattr(module, "EXAMPLES", ())
-            command.set_defaults(run=module.run)
-    commands.add_parser("help", help="what a command does and takes")
+    parser = make_parser(next((word for word in argv if not word.startswith("-")), None))
     if not argv:
         parser.print_help()
         return 0
     arguments = parser.parse_args(argv, argparse.Namespace(is_program=is_program))
     return arguments.run(arguments)
+
+
+def make_parser(chosen: str | None) -> Parser:
+    """The parser of command lines, with the arguments of one command: only what runs pays for its own."""
+    parser = Parser(prog="mvlib", description="Image models by name.")
+    parser.titles, parser.examples = _TITLES, _EXAMPLES
+    parser.add_argument("--version", "-V", action="version", version=f"mvlib {_version()}", help="the version")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, summary in _COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        if name == chosen:
+            module = importlib.import_module(f"{__name__}.{name}_command")
+            module.add_arguments(command)
+            command.common, command.examples = getattr(module, "COMMON", {}), getattr(module, "EXAMPLES", ())
+            command.set_defaults(run=module.run)
+    commands.add_parser("help", help="what a command does and takes")
+    return parser
 
 
 def guard(program: str, run: Callable[[], int]) -> int:
