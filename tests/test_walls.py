@@ -22,7 +22,8 @@ LIGHT = ("registry", "names", "tasks", "errors", "weights", "hub", "enums", "bui
          "timm.data")
 LIGHT_COMMANDS = ("cli", "cli.list_command", "cli.info_command", "cli.cache_command", "cli.schedule_command",
                   "cli.train_command", "cli.benchmark_command", "cli.compare_command", "cli.search_command",
-                  "cli.output", "cli.export_command", "cli.finetune_command")
+                  "cli.output", "cli.export_command", "cli.finetune_command", "cli.completion_command", "cli.options",
+                  "cli.colours")
 
 
 def imports(path: Path) -> set[str]:
@@ -123,7 +124,7 @@ def test_asking_the_registry_imports_no_torch():
     ["predict", "--help"], ["train", "--help"], ["schedule", "--help"], ["validate", "--help"],
     ["inference", "--help"], ["cache", "path"], ["benchmark", "--help"], ["compare", "--help"],
     ["search", "--help"], ["export", "--help"], ["search", "top1>80 params<30M", "--sort", "gmacs"],
-    ["cache", "list"],
+    ["cache", "list"], ["completion", "zsh"],
 ], ids=" ".join)
 def test_light_commands_import_no_torch(arguments, tmp_path):
     code = """if True:

@@ -21,19 +21,19 @@ __all__ = ["guard", "main", "make_parser"]
 _COMMANDS = {
     "list": "names of models",
     "info": "what is known of a model and its weights",
-    "search": "weights that meet conditions: accuracy, size, cost, licence, ...",
+    "search": "weights that meet conditions: accuracy, size, cost, licence",
     "predict": "classify photographs",
     "embed": "photographs to features",
     "merge": "one file of the parts that predict or embed wrote",
-    "finetune": "published weights on your own pictures: a folder with a folder a class",
+    "finetune": "published weights on your own pictures, in a folder a class",
     "train": "train a model",
     "validate": "accuracy and speed of models on a data set",
     "inference": "the likeliest classes of a data set's images, as a file",
     "schedule": "learning rates of a recipe, as a table or a picture",
     "benchmark": "time and memory of models, in inference and training",
-    "compare": "which model: error, time and size side by side, as a table, a chart, a page",
+    "compare": "error, time and size of models: a table, a chart, a page",
     "export": "a model as a folder that OpenVINO, ONNX Runtime, ... run",
-    "cache": "downloaded weights and engines made of them: list, remove, path",
+    "cache": "downloaded weights and engines: list, remove, path",
     "completion": "what bash, zsh or fish need to complete commands and models",
 }
 

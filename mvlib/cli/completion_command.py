@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 EXAMPLES = (
@@ -133,10 +133,10 @@ def _positional(parser: argparse.ArgumentParser) -> Argument | None:
 
 def _argument(action: argparse.Action) -> Argument:
     kind, words = _kind(action)
-    most = {None: 1, "?": 1, "*": math.inf, "+": math.inf}.get(action.nargs, action.nargs)  # type: ignore[arg-type]
+    most = action.nargs if isinstance(action.nargs, int) else math.inf if action.nargs in ("*", "+") else 1
     name = action.metavar if isinstance(action.metavar, str) else action.dest.upper()
     text = re.split(r"; | \(|: ", (action.help or "") % {"default": action.default, "prog": "mvlib"})[0]
-    return Argument(tuple(action.option_strings), float(most), action.nargs in ("?", "*"), kind, words, name, text)
+    return Argument(tuple(action.option_strings), most, action.nargs in ("?", "*"), kind, words, name, text)
 
 
 def _kind(action: argparse.Action) -> tuple[str, tuple[str, ...]]:
@@ -150,8 +150,9 @@ def _kind(action: argparse.Action) -> tuple[str, tuple[str, ...]]:
     if action.choices is not None:
         return "words", tuple(str(choice) for choice in action.choices if choice != "")
     name = action.metavar if isinstance(action.metavar, str) else ""
-    words = {"TASK": lambda: TASKS, "FAMILY": list_modules, "OPTIMIZER": list_optimizers, "SCHEDULE": list_schedulers,
-             "FIELD[,FIELD]": lambda: FIELDS}
+    words: dict[str, Callable[[], Iterable[str]]] = {
+        "TASK": lambda: TASKS, "FAMILY": list_modules, "OPTIMIZER": list_optimizers,
+        "SCHEDULE": list_schedulers, "FIELD[,FIELD]": lambda: FIELDS}
     if name in words:
         return "words", tuple(words[name]())
     kinds = {"MODEL": "models", "PATTERN": "models", "FILE": "files", "PATH": "files", "INPUT": "files",

@@ -12,6 +12,7 @@ from ..train.arguments import OPTIONS, finish_arguments
 from ..train.fine_tuning import DEFAULT_MODEL, OUTPUT, plan, resume, run_plan, say
 from ..train.messages import messages_on_terminal
 from ..train.recipes import add_train_arguments, read_recipe
+from .options import group, words
 from .train_command import check_start
 
 COMMON = {
@@ -20,7 +21,7 @@ COMMON = {
     "where": "--output --experiment --resume --device --workers",
 }
 EXAMPLES = (
-    "mvlib finetune flowers/                    # flowers/daisy/1.jpg, flowers/rose/7.jpg, ...",
+    "mvlib finetune flowers/     # flowers/daisy/1.jpg, flowers/rose/7.jpg, ...",
     "mvlib finetune flowers/ --model resnet50 --epochs 20",
     "mvlib predict --model output/finetune/flowers/export photo.jpg",
 )
@@ -30,21 +31,21 @@ EXAMPLES = (
 _HELP = {
     "data": "a folder with a folder a class (a fifth is validated on); or with train, validation and test folders of "
             "such folders; or a table (.csv, ...) of paths and labels",
-    "model": f"name of a model, whose published weights are taken (default: {DEFAULT_MODEL})",
+    "model": words("--model", "its published weights are taken", DEFAULT_MODEL),
     "epochs": "epochs to train (default: by the number of pictures)",
     "lr": "learning rate (default: 0.002, of AdamW)",
-    "batch_size": "images a step (default: by the number of pictures, and memory)",
-    "img_size": "side of the images, in pixels (default: the model's)",
-    "output": f"folder of runs (default: {OUTPUT})",
+    "batch_size": words("--batch-size", default="by the number of pictures, and memory"),
+    "img_size": words("--img-size", default="the model's"),
+    "output": words("--output", "a folder of runs", OUTPUT),
     "experiment": "name of this run's folder (default: the data's, with a number where that holds another run)",
     "resume": "go on with the run of this folder; the same command as before does so, too",
 }
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dry-run", action="store_true",
-                        help="print the line of 'mvlib train' that this stands for, write the table of pictures that "
-                             "it reads, and stop")
+    group(parser, "recipe").add_argument("--dry-run", action="store_true",
+                                         help="print the line of 'mvlib train' that this stands for, write the table "
+                                              "of pictures that it reads, and stop")
     add_train_arguments(parser)
     for action in parser._actions:
         if action.dest in _HELP and not str(action.help).startswith("torchvision's name"):

@@ -285,7 +285,7 @@ _group = "output"
 _option("output", "--output", "", words("--output", "a folder of runs", "output/train"), "--output-dir",
         metavar="PATH")
 _option("experiment", "", "", "name of this run's folder (default: time, model, size)", metavar="NAME")
-_option("resume", "--resume", "", "go on with the run of this folder, by its args.yaml, or from this checkpoint; "
+_option("resume", "--resume", "", "go on with the run of this folder; by its args.yaml, or from this checkpoint; "
         "alone, with --experiment's run", type=str, nargs="?", const="auto", metavar="PATH")
 _option("no_resume_opt", "", False, "go on from --resume with a new optimizer")
 _option("eval_metric", "", "top1", "what the best checkpoint is best in", metavar="METRIC")
