@@ -71,7 +71,7 @@ class CatalogWeights(Weights):
         return self.config == other.config if isinstance(other, CatalogWeights) else super().__eq__(other)
 
     def __repr__(self) -> str:
-        return f"Weights({self.config.name!r})"
+        return repr(self.config).replace("WeightsConfig", "Weights", 1)
 
     @property
     def url(self) -> str | None:

@@ -282,6 +282,21 @@ class WeightsConfig:
         """The model name, architecture.tag."""
         return f"{self.architecture}.{self.tag}" if self.tag else str(self.architecture)
 
+    def __repr__(self) -> str:
+        """What tells weights apart; `to_dict` has the rest."""
+        known = {
+            "input_size": self.input_size,
+            "num_classes": self.num_classes,
+            "params": self.num_params and f"{self.num_params / 1e6:.2f} M",
+            "file": self.file_size and f"{self.file_size:.1f} MiB",
+            "metrics": ", ".join(f"{place} {' '.join(f'{name} {value:g}' for name, value in figures.items())}"
+                                 for place, figures in self.metrics.items()) or None,
+            "license": self.license,
+            "source": next(iter(self.sources), "none"),
+        }
+        facts = "".join(f", {name}={value}" for name, value in known.items() if value is not None)
+        return f"{type(self).__name__}({self.name}{facts})"
+
     @property
     def has_weights(self) -> bool:
         """Whether a source is known."""

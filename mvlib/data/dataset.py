@@ -40,6 +40,16 @@ class _Described:
         """Names of the classes by label, None where they have none."""
         return class_names(self.reader.class_to_idx)
 
+    def __repr__(self) -> str:
+        """How many images of how many classes, and where they are."""
+        try:
+            count = f"{len(self)} images"  # type: ignore[arg-type]
+        except TypeError:  # of a stream
+            count = "a stream of images"
+        classes = self.classes
+        labels = f" in {len(classes)} classes" if classes else ""
+        return f"{type(self).__name__}({count}{labels}, {self.name or type(self.reader).__name__})"
+
 
 class ImageDataset(_Described, torch.utils.data.Dataset):
     """Images by their number: `dataset[i]` is (transform(image), label).
@@ -353,6 +363,9 @@ class AugMixDataset(torch.utils.data.Dataset):
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.dataset}, num_splits={self.num_splits})"
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
         image, *rest = self.dataset[index]

@@ -27,6 +27,7 @@ from .random_erasing import TORCHVISION_ERASING, RandomErasing
 from .randomness import sample_seed
 from .samplers import BatchKeys, Epochs, OrderedSampler, RepeatAugSampler, ScheduledBatchKeys, ShuffledSampler
 from .side_stream import SideStream
+from .torch_loader import describe_loader
 from .transform_factory import create_transform
 from .workers import Batch, BatchReader, SampleReader, StreamBatches, end_with_parent, signals_held
 
@@ -194,7 +195,9 @@ def create_loader(
         multiprocessing_context=multiprocessing_context if num_workers else None,
         worker_init_fn=end_with_parent if num_workers else None,
         generator=torch.Generator())  # its own, or it would draw from the training process's
-    return Loader(batches, batch_size, device, normalize, mixup, max_bad)
+    loader = Loader(batches, batch_size, device, normalize, mixup, max_bad)
+    loader.input_sizes = sizes or [image_size(input_size, channels)]
+    return loader
 
 
 def _check(dataset: Any, is_training: bool, **special: Any) -> None:
@@ -247,7 +250,10 @@ class Loader:
     Attributes:
         sampler: Of the keys (epoch, index, copy) that this process reads; of a stream, its epochs.
         mixup: The `Mixup` that is applied, or None.
+        input_sizes: Sizes (channels, height, width) of the images of a batch, as far as they are known.
     """
+
+    input_sizes: Sequence[tuple[int, ...]] = ()
 
     def __init__(self, batches: DataLoader, batch_size: int, device: torch.device,
                  normalize: Normalizer | None = None, mixup: Mixup | None = None, max_bad: int = 50) -> None:
@@ -268,6 +274,12 @@ class Loader:
     def __len__(self) -> int:
         """Batches of a whole epoch. TypeError for a stream whose length is not known."""
         return self._reader.batches()
+
+    def __repr__(self) -> str:
+        """How many batches of what size, by how many workers, and of what."""
+        sizes = {"input_size": " or ".join(map(str, self.input_sizes))} if self.input_sizes else {}
+        return describe_loader(self, self._batches, [self.mixup] if self.mixup is not None else [],
+                               batch_size=self.batch_size, **sizes, device=self.device)
 
     def set_epoch(self, epoch: int, start_batch: int = 0) -> None:
         """Say which epoch comes next, and from which batch on: those before it are not read."""

@@ -45,6 +45,9 @@ class PILTransform:
         self.interpolation = config["interpolation"]
         self.decode = decode
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.geometry}, {self.interpolation}, {self.mode}, decode={self.decode})"
+
     def from_file(self, source: Source) -> np.ndarray:
         """Read a file. Has the process keep memory that it frees, as `FastTransform.from_file` does.
 

@@ -96,6 +96,18 @@ def seed_worker(worker_id: int, worker_seeding: str | Callable[[Any], int]) -> N
     np.random.seed(seed % (2 ** 32 - 1))
 
 
+def describe_loader(loader: Any, batches: DataLoader[Any], parts: Sequence[Any] = (), **facts: Any) -> str:
+    """How a loader of ours is shown: its length, `facts` and workers in one line, its data set and other parts in one
+    each."""
+    try:
+        count = f"{len(loader)} batches"
+    except TypeError:  # of a stream
+        count = "a stream of batches"
+    known = ", ".join(f"{name}={value}" for name, value in {**facts, "num_workers": batches.num_workers}.items())
+    lines = ",".join(f"\n    {part}" for part in (loader.dataset, *parts))
+    return f"{type(loader).__name__}({count}, {known},{lines})"
+
+
 class MultiEpochsDataLoader(DataLoader[Any]):
     """A DataLoader whose workers live on from one epoch to the next."""
 
@@ -133,6 +145,9 @@ class DeviceLoader:
 
     def __len__(self) -> int:
         return len(self.loader)
+
+    def __repr__(self) -> str:
+        return describe_loader(self, self.loader, batch_size=self.loader.batch_size, device=self.device)
 
     @property
     def sampler(self) -> Any:

@@ -86,6 +86,19 @@ class Scheduler(ABC):
             _base_value(group, number, field, initialize) for number, group in enumerate(optimizer.param_groups)]
         self.update_groups([self.schedule.start(base) for base in self.base_values])
 
+    def __repr__(self) -> str:
+        """The schedule, and where it stands."""
+        unit = "epoch" if self.t_in_epochs else "update"
+        field = self.param_group_field
+        now = [group[field] for group in self.optimizer.param_groups]
+        facts = [*self._facts(), f"in {unit}s", f"base {field} {_span(self.base_values)}",
+                 f"now {_span(now)}{f' at {unit} {self.t}' if self.t is not None else ''}"]
+        return f"{type(self).__name__}({', '.join(facts)})"
+
+    def _facts(self) -> Iterable[str]:
+        """What the schedule is, for people."""
+        return self.schedule.differences()
+
     @abstractmethod
     def _get_lr(self, t: int) -> list[float]:
         """The value of each group at `t`, without noise and `lr_scale`."""
@@ -190,6 +203,12 @@ class Scheduler(ABC):
     @classmethod
     def _fields(cls) -> set[str]:
         return {name for kind in cls.__mro__ for name, value in vars(kind).items() if isinstance(value, _Field)}
+
+
+def _span(values: Sequence[Any]) -> str:
+    """One value of all parameter groups, or from the least to the greatest."""
+    least, greatest = float(min(values, default=0)), float(max(values, default=0))
+    return f"{least:.4g}" if least == greatest else f"{least:.4g} to {greatest:.4g}"
 
 
 _SHARED = ("warmup_t", "warmup_lr_init", "warmup_prefix", "t_in_epochs", "noise_range_t", "noise_pct", "noise_std",
@@ -331,6 +350,11 @@ class PlateauLRScheduler(_Following, kind=Schedule):
         except ValueError as error:
             raise ConfigError(f"plateau schedule: {error}") from None
         self.restore_lr: list[float] | None = None  # as they are without the present noise
+
+    def _facts(self) -> Iterable[str]:
+        plateau = self.lr_scheduler
+        return [f"decay_rate={plateau.factor}", f"patience_t={plateau.patience}", f"mode={plateau.mode}",
+                *self.schedule.differences()]
 
     def step(self, epoch: int, metric: float | None = None) -> None:
         """Go to the learning rates of `epoch`, given the metric of the one before."""

@@ -11,8 +11,8 @@ defaults, and values are timm's. Only noise needs torch, for the numbers that it
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from functools import lru_cache
 
 from ..errors import ConfigError
@@ -26,7 +26,7 @@ __all__ = [
 WARMUP_METHODS = ("linear", "constant")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Schedule:
     """Warmup, then the base learning rate; what the others derive from.
 
@@ -71,6 +71,18 @@ class Schedule:
                      f"learning rate noise has one bound or two, not {len(self.noise_range_t)}")
         if self.noise_range_t is not None:
             _require(self.noise_pct > 0, f"learning rate noise has a limit above 0, not {self.noise_pct}")
+
+    def __repr__(self) -> str:
+        """The fields that are not what they are by default."""
+        return f"{type(self).__name__}({', '.join(self.differences())})"
+
+    def differences(self) -> Iterator[str]:
+        """"name=value" of each field that is not what it is by default; those of a kind of schedule first."""
+        shared = {field.name for field in fields(Schedule)}
+        for field in sorted(fields(self), key=lambda field: field.name in shared):
+            value = getattr(self, field.name)
+            if value != field.default and (self.noise_range_t is not None or not field.name.startswith("noise_")):
+                yield f"{field.name}={value}"
 
     def __call__(self, t: float, base_lr: float) -> float:
         """The learning rate at `t`, noise included."""
@@ -123,7 +135,7 @@ class Schedule:
         return _draw((42 if self.noise_seed is None else self.noise_seed) + int(t), std, self.noise_pct)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class _Cyclic(Schedule):
     """A decay that ends at `lr_min` and may start again, longer (`cycle_mul`) and lower (`cycle_decay`) each time.
 
@@ -180,7 +192,7 @@ class _Cyclic(Schedule):
         return cycle, max(t - start, 0.0), power * self.t_initial
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Cosine(_Cyclic):
     """Half a cosine wave (SGDR, arXiv 1608.03983), with the k of k-decay (arXiv 2004.05909)."""
 
@@ -190,7 +202,7 @@ class Cosine(_Cyclic):
         return 0.5 * (1 + math.cos(math.pi * elapsed ** self.k_decay / length ** self.k_decay))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Tanh(_Cyclic):
     """Hyperbolic tangent between `lb` and `ub` (arXiv 1806.01593); it begins and ends near 1 and 0, not at them."""
 
@@ -210,7 +222,7 @@ class Tanh(_Cyclic):
         return base_lr if self.warmup_prefix else self.decay(self.warmup_t, base_lr)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Poly(_Cyclic):
     """A power of the time that is left, with the k of k-decay (arXiv 2004.05909)."""
 
@@ -222,7 +234,7 @@ class Poly(_Cyclic):
         return max(left, 0.0) ** self.power
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Step(Schedule):
     """Times `decay_rate` after every `decay_t`, which need not be whole."""
 
@@ -238,7 +250,7 @@ class Step(Schedule):
         return base_lr * self.decay_rate ** (t // self.decay_t)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class MultiStep(Schedule):
     """Times `decay_rate` at each milestone of `decay_t`.
 
@@ -258,7 +270,7 @@ class MultiStep(Schedule):
         return base_lr * self.decay_rate ** sum(milestone <= t + 1 for milestone in self.decay_t)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Exponential(Schedule):
     """Times `decay_rate` in every `decay_t`, smoothly; torch's ExponentialLR where `decay_t` is 1."""
 
@@ -284,7 +296,7 @@ DECAY_SHAPES: dict[str, Callable[[WarmupStableDecay, float], float]] = {
 _STABLE_POWERS = {"constant": 0.0, "rsqrt": 0.5, "power": None}  # None: the field `stable_power`
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class WarmupStableDecay(Schedule):
     """Warmup, a long plateau, a short decay at the end (WSD, arXiv 2404.06395; 1-sqrt: arXiv 2405.18392).
 
