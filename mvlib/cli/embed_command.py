@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +23,7 @@ from .predict_command import (
     report_failures,
     settings_of,
 )
+from .tally import Tally
 
 if TYPE_CHECKING:
     from ..inference.folder import ResultFolder
@@ -91,13 +91,16 @@ def run(arguments: argparse.Namespace) -> int:
         return _refuse_or_report(output, settings, files)
     with ResultFolder(parts, settings, files, suffix=suffix, shard_size=arguments.shard_size, place=place) as folder:
         with Progress(folder.images_to_do()) as bar:
+            tally = Tally.of_folder(folder)
             part_type = NpyPart if suffix == ".npy" else ParquetPart
             for answer in fill(folder, session, compute, lambda path: part_type(path, shape, arguments.dtype)):
+                tally.add(answer)
                 bar.update(len(answer.job.files))
         failures, count = folder.failures(), folder.image_count
         if not is_folder:
             _finish(folder, output)
     status = report_failures(((failure["file"], failure["error"]) for failure in failures), count)
+    tally.report(arguments.output)
     finish(session, arguments)
     return status
 
@@ -116,9 +119,10 @@ def _refuse_or_report(output: Path, settings: dict[str, Any], files: Iterator[In
     refuse_differences(output, manifest, {"settings": settings, "inputs": now})
     shutil.rmtree(f"{output}.parts", ignore_errors=True)  # of a process that was killed at the very end
     _tidy(output)
-    print(f"mvlib: {output} is complete already", file=sys.stderr)
-    return report_failures(((failure["file"], failure["error"]) for failure in manifest["failures"]),
-                           manifest["inputs"]["count"])
+    status = report_failures(((failure["file"], failure["error"]) for failure in manifest["failures"]),
+                             manifest["inputs"]["count"])
+    Tally(before=manifest["inputs"]["count"], left=0).report(output)
+    return status
 
 
 def _tidy(output: Path) -> None:

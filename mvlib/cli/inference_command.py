@@ -19,6 +19,7 @@ from ..inference.parts import require_parquet
 from .checks import check_new_folder
 from .options import add_option, group
 from .output import check_output, write_text
+from .tally import Tally
 from .validate_command import add_source_arguments, complete
 
 _FORMATS = ("csv", "json", "json-record", "parquet")
@@ -69,14 +70,17 @@ def run(arguments: argparse.Namespace) -> int:
     from ..train.evaluation import infer
     from ..train.messages import messages_on_terminal
 
+    tally = Tally()
     with messages_on_terminal():
-        model, config, found = infer(args)
+        model, config, found, tally.skipped = infer(args)
     rows = [_row(args, *item) for item in found]
     path = Path(args.results_file or f"{model}-{config['input_size'][-1]}.{args.results_format.partition('-')[0]}")
     if args.results_dir:
         path = Path(args.results_dir, path)
     path.parent.mkdir(parents=True, exist_ok=True)
     _write(rows, path, args)
+    tally.done = len(rows)
+    tally.report(path)
     if not (args.no_console_results or args.results_file or args.results_dir):
         print(json.dumps(rows, indent=2))
     return 0

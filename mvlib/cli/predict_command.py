@@ -18,6 +18,7 @@ from .argument_types import positive
 from .checks import check_file, check_folder, check_model, check_new_folder
 from .options import add_option, add_precision_options, group
 from .output import check_output, hang_up
+from .tally import Tally
 
 if TYPE_CHECKING:
     from ..inference.inputs import Input
@@ -120,13 +121,13 @@ def _write(arguments: argparse.Namespace, session: Session, compute: Any, files:
     sheet = _open_sheet(arguments.sheet)
     if sheet is not None:
         session.fetched = sheet.keep
-    count = 0
+    tally = Tally()
     with contextlib.ExitStack() as stack:
         stream = stack.enter_context(open_output(arguments.output)) if arguments.output else sys.stdout
         bar = stack.enter_context(Progress(count_inputs(arguments.inputs, arguments.files_from), arguments))
         writer = WRITERS[kind](stream, None if arguments.output else bar.print)
         for answer in session.answers(map(Job, batched(files, session.batch_size)), compute):
-            count += len(answer.job.files)
+            tally.add(answer)
             bar.update(len(answer.job.files))
             failures += [(answer.job.files[position], reason) for position, reason in answer.failures]
             for position, predictions in zip(answer.read, answer.output or ()):
@@ -138,7 +139,10 @@ def _write(arguments: argparse.Namespace, session: Session, compute: Any, files:
         writer.close()
         if sheet is not None:
             sheet.close()
-    return report_failures(failures, count)
+    status = report_failures(failures, tally.done + tally.skipped)
+    if arguments.output:
+        tally.report(arguments.output)
+    return status
 
 
 def _open_sheet(path: str | None) -> ContactSheet | None:
@@ -158,9 +162,13 @@ def _fill_folder(arguments: argparse.Namespace, session: Session, compute: Any, 
     settings = {"command": "predict", **session.describe(), "topk": arguments.topk}
     with ResultFolder(arguments.output, settings, files, suffix=".jsonl", shard_size=arguments.shard_size,
                       place=place_of_process()) as folder, Progress(folder.images_to_do()) as bar:
+        tally = Tally.of_folder(folder)
         for answer in fill(folder, session, compute, JsonlPart):
+            tally.add(answer)
             bar.update(len(answer.job.files))
-        return report_failures(((item["file"], item["error"]) for item in folder.failures()), folder.image_count)
+        status = report_failures(((item["file"], item["error"]) for item in folder.failures()), folder.image_count)
+    tally.report(arguments.output)
+    return status
 
 
 def is_folder_name(output: str) -> bool:

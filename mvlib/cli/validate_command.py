@@ -14,6 +14,7 @@ from .argument_types import positive
 from .checks import check_data, check_file, check_folder, check_model, expand_models
 from .options import add_option, group
 from .output import check_output, kind_of
+from .tally import Tally
 
 SHARED = ("dataset", "dataset_download", "class_map", "input_img_mode", "input_key", "target_key", "max_bad_samples",
            "num_classes", "in_chans", "img_size", "input_size", "crop_pct", "mean", "std", "interpolation", "gp",
@@ -90,9 +91,14 @@ def run(arguments: argparse.Namespace) -> int:
     from ..train.evaluation import evaluate, write_results
     from ..train.messages import messages_on_terminal
 
+    tally = Tally("model")
     with messages_on_terminal():
         rows = evaluate(args)
     write_results(rows, None)
+    if args.results_file:
+        tally.skipped = sum("error" in row for row in rows)
+        tally.done = len(rows) - tally.skipped
+        tally.report(args.results_file)
     return 1 if any("error" in row for row in rows) else 0
 
 

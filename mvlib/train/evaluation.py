@@ -109,12 +109,12 @@ def _place(args: argparse.Namespace) -> tuple[torch.device, Callable[[], Any]]:
 
 def infer(
     args: argparse.Namespace,
-) -> tuple[str, dict[str, Any], list[tuple[str, list[int], list[float], list[str]]]]:
+) -> tuple[str, dict[str, Any], list[tuple[str, list[int], list[float], list[str]]], int]:
     """The likeliest classes of each image of a data set.
 
     Returns:
-        The architecture, the data config, and (file name, classes, outputs, class names) for each image that can be
-        read, in the data set's order.
+        The architecture, the data config, (file name, classes, outputs, class names) for each image that can be
+        read, in the data set's order, and how many cannot.
     """
     device, autocast = _place(args)
     dataset = _dataset(args)
@@ -137,7 +137,7 @@ def infer(
                 found.append((name, best, row, [names[index] for index in best]))
     for sample, reason in loader.bad_samples:
         _logger.warning("not read: %s: %s", sample, reason)
-    return architecture, config, found
+    return architecture, config, found, len(loader.bad_samples)
 
 
 class _Numbered:
