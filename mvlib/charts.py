@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["DARK", "LIGHT", "PICTURES", "Box", "bubble_figure", "check_picture", "css_colours", "draw_bubbles",
+__all__ = ["DARK", "LIGHT", "LINES", "PICTURES", "Box", "bubble_figure", "check_picture", "css_colours", "draw_bubbles",
            "line_panels", "need_matplotlib", "place_labels", "round_sizes", "save_figure", "style"]
 
 PICTURES = (".png", ".svg", ".pdf")
@@ -35,6 +35,7 @@ DARK = {
     "front": "#56b4e9", "other": "#7d8a97", "tip": "#e6ebf0", "tip-ink": "#14191e", "mark": "#1c3140",
 }
 _FRONT, _OTHER, _INK, _QUIET = (LIGHT[name] for name in ("front", "other", "ink", "quiet"))
+LINES = (_FRONT, "#d55e00", "#009e73", _OTHER)  # of a chart of several
 _DPI = 160
 _LARGEST = 27.0  # radius of the largest bubble, in points; areas are proportional
 _SMALLEST = 2.2
@@ -116,9 +117,7 @@ def bubble_figure(candidates: Sequence[Candidate], *, time: str = "cpu_ms", capt
     figure = _figure(10.6, height)
     axes = figure.add_axes((0.075, below / height, 0.76, (5.6 - 0.72) / height))
     style(axes, "top-1 error (%)", TIME_LABELS[time])
-    figure.text(0.075, 1 - 0.3 / height, "Error, time and size of image models", size=13, weight="bold", color=_INK,
-                va="center")
-    figure.text(0.075, 1 - 0.53 / height, "\u2199 lower left is better", size=9.5, color=_QUIET, va="center")
+    _title(figure, "Error, time and size of image models", "\u2199 lower left is better", 0.075)
     figure.text(0.075, 0.12 / height, "\n".join(lines), size=7.8, color=_QUIET, va="bottom", linespacing=1.35,
                 parse_math=False)
     if shown:
@@ -138,12 +137,14 @@ def _captions(caption: str, missing: Sequence[str]) -> list[str]:
 
 def line_panels(
     title: str, panels: Sequence[tuple[str, Mapping[str, Sequence[tuple[float, float]]]]], *, x: str = "epoch",
-    steps: bool = False,
+    steps: bool = False, subtitle: str = "", colours: Mapping[str, str] | None = None,
 ) -> Figure:
     """Panels of lines side by side, in the style of the bubble chart.
 
     Args:
         title: Of the picture.
+        subtitle: A line below it: of which run, say.
+        colours: Of lines by their labels, where the order in a panel does not give them (`LINES`).
         panels: For each panel what its y axis shows, and {label: points} of its lines; a lone line needs no legend.
         x: What the x axes show.
         steps: Whether each value holds until the next point.
@@ -154,18 +155,36 @@ def line_panels(
     need_matplotlib()
     from matplotlib.ticker import MaxNLocator
 
-    figure = _figure(max(4.6 * len(panels), 7.2), 4.2, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)  # inches
-    figure.suptitle(title, size=13, weight="bold", color=_INK, x=0.01, ha="left")
+    width, height = max(4.6 * len(panels), 7.2), 4.2 + 0.2 * bool(subtitle)
+    figure = _figure(width, height, layout="constrained")
+    top = (0.68 if subtitle else 0.5) / height
+    layout: Any = figure.get_layout_engine()
+    layout.set(w_pad=0.1, h_pad=0.1, rect=(0, 0, 1, 1 - top))  # pads in inches
+    _title(figure, title, subtitle, 0.12 / width)
     for axes, (y, lines) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels):
         style(axes, x, y)
-        for colour, (label, points) in zip((_FRONT, "#d55e00", "#009e73", _OTHER), lines.items()):
-            axes.plot(*zip(*points), label=label, color=colour, linewidth=1.6, drawstyle="steps-post" * steps or None,
-                      marker="." if len(points) < _FEW and not steps else None)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        for colour, (label, points) in zip(LINES, lines.items()):
+            axes.plot(*zip(*points), label=label, color=(colours or {}).get(label, colour), linewidth=1.6,
+                      drawstyle="steps-post" * steps or None, marker="." if len(points) < _FEW and not steps else None)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        known = {x for points in lines.values() for x, _ in points}
+        if len(known) == 1:  # the first epoch
+            axes.set_xlim(min(known) - 0.5, min(known) + 0.5)
         if len(lines) > 1:
             axes.legend(frameon=False, fontsize=9, labelcolor=_INK)
     return figure
+
+
+def _title(figure: Figure, title: str, subtitle: str, left: float) -> None:
+    """What all our pictures have at their top: what is shown, and a quiet line.
+
+    Args:
+        left: Share of the width from which on they are written.
+    """
+    height = figure.get_size_inches()[1]
+    figure.suptitle(title, x=left, y=1 - 0.3 / height, ha="left", va="center", size=13, weight="bold", color=_INK,
+                    parse_math=False)
+    figure.text(left, 1 - 0.53 / height, subtitle, size=9.5, color=_QUIET, va="center", parse_math=False)
 
 
 def _figure(width: float, height: float, **kwargs: Any) -> Figure:

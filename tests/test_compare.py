@@ -566,9 +566,12 @@ def test_curves_have_a_title_and_named_axes_in_the_chart_s_style(tmp_path, monke
     drawn = []
     monkeypatch.setattr(report, "save_figure", lambda figure, path: drawn.append(figure))
     history = [{"epoch": i, "train_loss": 2.0, "eval_loss": math.nan, "eval_top1": 50.0 + i, "lr": 0.1} for i in (0, 1)]
-    report.draw_curves(history, tmp_path / "curves.png", "Training of resnet18")
+    assert report.describe_run(history, "first", "digits") == "run first on digits; best top-1 51.00% at epoch 1"
+    assert report.describe_run([{"epoch": 0, "lr": 0.1}], "first", "digits") == "run first on digits"
+    report.draw_curves(history, tmp_path / "curves.png", "Training of resnet18", "run first on digits")
     figure = drawn[0]
     assert figure.get_suptitle() == "Training of resnet18"
+    assert [text.get_text() for text in figure.texts] == ["Training of resnet18", "run first on digits"]
     assert [axes.get_ylabel() for axes in figure.axes] == ["loss", "accuracy (%)", "learning rate"]
     assert {axes.get_xlabel() for axes in figure.axes} == {"epoch"}
     assert [len(axes.lines) for axes in figure.axes] == [1, 1, 1]  # what was not measured has no line
@@ -578,6 +581,21 @@ def test_curves_have_a_title_and_named_axes_in_the_chart_s_style(tmp_path, monke
             assert (ours.spines[side].get_visible(), ours.spines[side].get_edgecolor()) == \
                 (spine.get_visible(), spine.get_edgecolor())
     assert figure.dpi == bubbles.dpi
+    assert bubbles.get_suptitle() == "Error, time and size of image models"
+
+
+def test_the_same_weights_have_the_same_colour_in_all_panels(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(report, "save_figure", lambda figure, path: drawn.append(figure))
+    columns = ("train_loss", "eval_loss", "ema_loss", "eval_top1", "eval_top5", "ema_top1", "lr")
+    report.draw_curves([{"epoch": 0, **dict.fromkeys(columns, 1.0)}], tmp_path / "curves.png")
+    colours = [{line.get_label(): line.get_color() for line in axes.lines} for axes in drawn[0].axes]
+    assert colours[0]["validation"] == colours[1]["top-1"]
+    assert colours[0]["validation, average"] == colours[1]["top-1, average"]
+    assert len(set(colours[1].values())) == len(set(colours[0].values())) == 3
+    drawn[0].draw_without_rendering()
+    shown = [tick for axes in drawn[0].axes for tick in axes.get_xticks() if abs(tick) <= 0.5]
+    assert shown == [0, 0, 0]  # of the first epoch, no fractions of it
 
 
 def test_learning_rates_have_a_title(tmp_path, monkeypatch):
@@ -586,6 +604,8 @@ def test_learning_rates_have_a_title(tmp_path, monkeypatch):
     assert main(["schedule", "--epochs", "8", "--lr", "0.5", "--plot", str(tmp_path / "lr.png")]) == 0
     figure = drawn[0]
     assert figure.get_suptitle() == "Learning rate"
+    assert figure.texts[1].get_text().startswith("Cosine(t_initial=8") and "base learning rate 0.5" in \
+        figure.texts[1].get_text()
     assert (figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()) == ("epoch", "learning rate")
     figure.draw_without_rendering()
     assert all(float(tick) == int(float(tick)) for tick in figure.axes[0].get_xticks())

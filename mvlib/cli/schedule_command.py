@@ -151,7 +151,7 @@ def draw(plan: Plan, path: str) -> None:
     # Each epoch (or update) keeps its learning rate to its end.
     points = [(t / plan.updates_per_epoch, plan.at(t)) for t in steps]
     figure = line_panels("Learning rate", [("learning rate", {"lr": [*points, (plan.epochs, points[-1][1])]})],
-                         steps=True)
+                         steps=True, subtitle=f"{plan.schedule or 'constant'}, base learning rate {plan.lr:.4g}")
     figure.axes[0].set_xlim(0, plan.epochs)
     figure.axes[0].set_ylim(bottom=0)
     save_figure(figure, path)

@@ -14,7 +14,7 @@ from typing import Any
 import torch.distributed as dist
 import yaml
 
-from ..charts import line_panels, need_matplotlib, save_figure
+from ..charts import LINES, line_panels, need_matplotlib, save_figure
 from ..cli.output import write_text
 from ..errors import MissingPackageError
 from .distributed import is_parallel
@@ -26,8 +26,15 @@ __all__ = ["Report", "draw_curves", "write_text"]
 _logger = logging.getLogger("mvlib")
 
 
-def draw_curves(history: Sequence[Mapping[str, Any]], path: Path, title: str = "Training") -> None:
+def draw_curves(
+    history: Sequence[Mapping[str, Any]], path: Path, title: str = "Training", subtitle: str = ""
+) -> None:
     """Loss, accuracy and learning rate over the epochs, as a PNG.
+
+    Args:
+        history: Rows of summary.csv.
+        path: Of the picture.
+        title, subtitle: What is trained; of which run.
 
     Raises:
         MissingPackageError: matplotlib is not installed.
@@ -36,9 +43,19 @@ def draw_curves(history: Sequence[Mapping[str, Any]], path: Path, title: str = "
     panels = (("loss", (("train_loss", "training"), ("eval_loss", "validation"), ("ema_loss", "validation, average"))),
               ("accuracy (%)", (("eval_top1", "top-1"), ("eval_top5", "top-5"), ("ema_top1", "top-1, average"))),
               ("learning rate", (("lr", "learning rate"),)))
+    training, validation, average, other = LINES
+    colours = {"top-1": validation, "top-5": other, "top-1, average": average, "learning rate": training}
     save_figure(line_panels(title, [
         (y, {label: points for column, label in lines if (points := _points(history, column))})
-        for y, lines in panels]), path)
+        for y, lines in panels], subtitle=subtitle, colours=colours), path)
+
+
+def describe_run(history: Sequence[Mapping[str, Any]], name: str, data: str) -> str:
+    """A line on a run: its name, its data, and the best that it has come to."""
+    found = [(value, -epoch) for column in ("eval_top1", "ema_top1") for epoch, value in _points(history, column)]
+    value, epoch = max(found, default=(None, 0))
+    best = "" if value is None else f"; best top-1 {value:.2f}% at epoch {-epoch}"
+    return f"run {name} on {data}{best}"
 
 
 def _points(history: Sequence[Mapping[str, Any]], column: str) -> list[tuple[int, float]]:
@@ -127,7 +144,9 @@ class Report:
         try:
             write_text(self.folder / "summary.csv", text.getvalue())
             if self._can_draw:
-                draw_curves(history, self.folder / "curves.png", f"Training of {self.args.model}")
+                draw_curves(history, self.folder / "curves.png", f"Training of {self.args.model}",
+                            describe_run(history, self.folder.resolve().name,
+                                         self.args.dataset or Path(self.args.data_dir or "").name))
         except MissingPackageError as error:
             self._can_draw = False
             _logger.info("%s", error)
