@@ -1,4 +1,5 @@
-"""Pages of the site that are made of the code: the command line, Python's names, recipes, CONTRIBUTING.md.
+"""Pages of the site that are made of the code: the command line, Python's names, recipes, and
+what stands elsewhere in the repository (CONTRIBUTING.md, CHANGELOG.md, the examples).
 
 A hook of mkdocs (see mkdocs.yml). It imports no torch: parsers and lists of names need none, docstrings are read from
 the source by mkdocstrings.
@@ -58,7 +59,7 @@ def on_files(files: Any, config: Any) -> Any:
     from mkdocs.structure.files import File
 
     pages = [*_cli_pages(), *_api_pages(), ("contributing.md", _from_top("CONTRIBUTING.md")),
-             ("changelog.md", _from_top("CHANGELOG.md"))]
+             ("changelog.md", _from_top("CHANGELOG.md")), ("examples.md", _from_top("examples/README.md"))]
     for name, text in pages:
         files.append(File.generated(config, name, content=text))
     outside = {found for file in files.documentation_pages() for found in _outside_pictures(file)}
@@ -74,7 +75,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
 
 # Links out of docs/: pictures come along, what the site has is named as it is here, other files are named alone.
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\((\.\./[\w./-]+)(#[\w-]*)?\)")
-_HERE = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md", "README.md": "index.md"}
+_HERE = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md", "README.md": "index.md",
+         "examples/README.md": "examples.md"}
 
 
 def _outside(link: str, page: str) -> str | None:
@@ -108,7 +110,7 @@ def _from_top(name: str) -> str:
         text, target = found.groups()
         if target.startswith("docs/"):
             return f"[{text}]({target.removeprefix('docs/')})"
-        return f"[{text}]({_HERE[target]})" if target in _HERE else text
+        return f"[{text}]({_HERE[target]})" if target in _HERE else f"`{text.strip('`')}`"
 
     return re.sub(r"\[([^\]]*)\]\((?!https?:|#)([\w./-]+)\)", mend, (ROOT / name).read_text(encoding="utf-8"))
 

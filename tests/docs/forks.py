@@ -7,6 +7,7 @@ what a shell runs; they hand their arguments, folder, environment and streams ov
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import runpy
@@ -18,6 +19,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
+_IMPORTS = (  # nothing that starts threads
+    "matplotlib.pyplot", "mvlib.cli.finetune_command", "mvlib.factory", "mvlib.inference.torch_session",
+    "mvlib.models.efficientnet", "mvlib.models.resnet", "mvlib.optimization.pipeline", "mvlib.train.run",
+    "pyarrow.parquet", "torchvision.transforms.v2")
 _CLIENT = """\
 #!{python} -ESs
 import json, os, socket, sys
@@ -50,7 +55,8 @@ class Forks:
             (self.bin / name).chmod(0o755)
         number = self._listener.fileno()
         self._process = subprocess.Popen([sys.executable, "-m", "tests.docs.forks", str(number)], cwd=ROOT,
-                                         pass_fds=[number])
+                                         pass_fds=[number],  # torch reads this once
+                                         env={**os.environ, "OMP_NUM_THREADS": "1"})
 
     def close(self) -> None:
         self._process.terminate()
@@ -59,15 +65,8 @@ class Forks:
 
 
 def _serve(listener: socket.socket) -> None:
-    import numpy  # noqa: F401
-    import PIL.Image  # noqa: F401
-    import torch  # noqa: F401
-    import torchvision.transforms.v2  # noqa: F401
-
-    import mvlib.cli
-    import mvlib.factory
-    import mvlib.train.engine  # noqa: F401
-
+    for module in _IMPORTS:
+        importlib.import_module(module)
     while True:
         connection, _ = listener.accept()
         head, streams, *_ = socket.recv_fds(connection, 4, 3)

@@ -30,7 +30,7 @@ def links(page):
 @cache
 def generated():
     return {name for name, _ in [*docs_pages._cli_pages(), *docs_pages._api_pages()]} | {
-        "contributing.md", "changelog.md"}
+        "contributing.md", "changelog.md", "examples.md"}
 
 
 def anchors(path):
@@ -58,7 +58,7 @@ def problem(page, link):
     return f"has no heading '{anchor}'" if anchor and anchor not in anchors(path) else None
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, "CHANGELOG.md", "examples/README.md"])
 def test_links_lead_somewhere(page):
     assert not [f"{link} {said}" for link in links(page) if (said := problem(page, link))]
 
