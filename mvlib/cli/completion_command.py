@@ -6,6 +6,7 @@ The script knows all of it by itself: nothing is started when the key is pressed
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -183,8 +184,9 @@ def _bash(comment: Sequence[str], models: Sequence[str], weights: Sequence[str],
         cases.append(f"    {command.name or '-'!r}) # {command.name or 'mvlib'}\n" +
                      "".join(f"        {line}\n" for line in lines) + "        ;;\n")
     nested = " ".join(_nested(commands))
-    return _BASH % {"comment": _comment(comment), "models": _lines(models), "weights": _lines(weights),
-                    "cases": "".join(cases), "nested": nested}
+    names = "".join(f"_mvlib_{kind}_{letter}={_lines(group)}\n" for kind, known in (("models", models),
+                    ("weights", weights)) for letter, group in itertools.groupby(sorted(known), lambda name: name[0]))
+    return _BASH % {"comment": _comment(comment), "names": names, "cases": "".join(cases), "nested": nested}
 
 
 def _bash_kind(argument: Argument, prefix: str = "") -> str:
@@ -198,9 +200,8 @@ def _lines(words: Iterable[str]) -> str:
 
 _BASH = """\
 %(comment)s
-_mvlib_models=%(models)s
-_mvlib_weights=%(weights)s
-
+# Names by their first letter: bash takes its time to go through a thousand
+%(names)s
 # What the word under the cursor may be: options, and by the word's place a kind and values.
 _mvlib_facts() {
     case $command in
@@ -209,7 +210,7 @@ _mvlib_facts() {
 
 _mvlib() {
     local IFS=$'\\n' cur=${COMP_WORDS[COMP_CWORD]} command=- before= most=0 distance=0 i word
-    local options= kind= values= of_kind= of_values=
+    local options= kind= values= of_kind= of_values= models=_mvlib_models_${cur:0:1} weights=_mvlib_weights_${cur:0:1}
     COMPREPLY=()
     # bash takes --option=value and hf-hub:name for three words each
     [[ $cur == : || ${COMP_WORDS[COMP_CWORD-1]} == : ]] && return
@@ -239,9 +240,10 @@ _mvlib() {
         words) COMPREPLY=($(compgen -W "$values" -- "$cur")) ;;
         models)
             case $cur in
-                */*) ;;
-                *.*) COMPREPLY=($(compgen -W "$_mvlib_weights" -- "$cur")) ;;
-                *) COMPREPLY=($(compgen -W "$_mvlib_models" -- "$cur"; compgen -W "$_mvlib_weights" -- "$cur.")) ;;
+                "") COMPREPLY=($(for models in ${!_mvlib_models_@}; do echo "${!models}"; done)) ;;
+                [!a-z]* | */*) ;;
+                *.*) COMPREPLY=($(compgen -W "${!weights}" -- "$cur")) ;;
+                *) COMPREPLY=($(compgen -W "${!models}" -- "$cur"; compgen -W "${!weights}" -- "$cur.")) ;;
             esac ;;
     esac
 }

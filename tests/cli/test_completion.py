@@ -15,6 +15,7 @@ import pytest
 import mvlib
 from mvlib.cli import _COMMANDS, make_parser
 from mvlib.cli.completion_command import script
+from mvlib.registry import list_builders
 
 from .command import here
 
@@ -79,6 +80,8 @@ CASES = [
     (["train", "--lr-scheduler", "cos"], {"cosine", "cosineannealinglr"}),
     (["list", "--module", "mobilenet"], {name for name in mvlib.list_modules() if name.startswith("mobilenet")}),
     (["list", "--task", "det"], {"detection"}),
+    (["info", ""], {*mvlib.list_models(), *filter(mvlib.is_model, list_builders())}),
+    (["info", "x_nothing"], set()),
     (["info", "resnet50_cl"], {"resnet50_clip", "resnet50_clip_gap"}),
     (["info", "resnet50.a1_"], {"resnet50.a1_in1k"}),
     (["info", "vit_b_1"], {"vit_b_16"}),  # torchvision's builder
