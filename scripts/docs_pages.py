@@ -142,7 +142,8 @@ def _parser_page(parser: Any) -> Iterator[str]:
         yield "```bash\n" + "\n".join(parser.examples) + "\n```\n"
     for group in parser._action_groups:
         actions = [action for action in group._group_actions
-                   if action.help != argparse.SUPPRESS and action.dest not in ("help", "help_all")]
+                   if action.help != argparse.SUPPRESS and "--help" not in action.option_strings
+                   and "--help-all" not in action.option_strings]
         if not actions:
             continue
         title = {"positional arguments": "Arguments", "options": "Options"}.get(group.title or "", group.title or "")
@@ -262,7 +263,7 @@ def _recipes() -> Iterator[str]:
             published = recipe.get("published") or {}
             figures = " | ".join(f"{published[key]}" if key in published else "" for key in ("top1", "top5"))
             begins = f"`{recipe['extends']}`" if "extends" in recipe else ""
-            yield f"| `{path.relative_to(ROOT).as_posix()}` | {_escape(recipe['title'])} | {figures} | {begins} |"
+            yield f"| `{path.name}` | {_escape(recipe['title'])} | {figures} | {begins} |"
         yield ""
         sources = sorted({recipe["source"] for _, recipe in rows if recipe["source"].startswith("http")})
         if sources:
