@@ -2,6 +2,7 @@
 
     python examples/demo_data.py textures DIR      # or digits: a folder a class, in train/ and validation/
     python examples/demo_data.py pieces DIR        # the middle of each photograph
+    python examples/demo_data.py coins DIR         # crops with coins in images/, where the coins are in masks/
 """
 
 import sys
@@ -26,9 +27,9 @@ def photographs() -> list[Path]:
     return [*(skimages / "data" / name for name in PHOTOGRAPHS), *sorted((sklearns / "datasets/images").glob("*.jpg"))]
 
 
-def save(image: Image.Image, path: Path) -> Path:
+def save(image: Image.Image, path: Path, mode: str = "RGB") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    image.convert("RGB").save(path)
+    image.convert(mode).save(path)
     return path
 
 
@@ -64,6 +65,19 @@ def write_digits(folder: Path, train: int = 30, validation: int = 20, side: int 
     return folder
 
 
+def write_coins(folder: Path, side: int = 96) -> Path:
+    """35 crops of scikit-image's coins, the last 7 of other coins, and masks by a watershed, as in its tutorial."""
+    from scipy.ndimage import binary_fill_holes
+    from skimage import data, filters, segmentation
+
+    seeds = np.where((coins := data.coins()) < 30, 1, np.where(coins > 150, 2, 0))
+    mask = binary_fill_holes(segmentation.watershed(filters.sobel(coins), seeds) == 2).astype(np.uint8)
+    for y, x in ((y, x) for y in (0, 35, 70, 105, 207) for x in range(0, 289, 48)):
+        for kind, pixels in (("images", coins), ("masks", mask)):
+            save(Image.fromarray(pixels[y:y + side, x:x + side]), folder / kind / f"{y:03d}-{x:03d}.png", mode="L")
+    return folder
+
+
 def run(main: Callable[[], object]) -> None:
     """Run an example; what is wrong with its arguments or pictures is one line."""
     try:
@@ -73,7 +87,7 @@ def run(main: Callable[[], object]) -> None:
 
 
 if __name__ == "__main__":
-    writers = {"textures": write_textures, "digits": write_digits, "pieces": write_pieces}
+    writers = {"textures": write_textures, "digits": write_digits, "pieces": write_pieces, "coins": write_coins}
     if len(sys.argv) != 3 or sys.argv[1] not in writers:
         sys.exit(__doc__)
     writers[sys.argv[1]](Path(sys.argv[2]))

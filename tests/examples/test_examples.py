@@ -12,7 +12,7 @@ import pytest
 
 from .conftest import EXAMPLES
 
-SCRIPTS = sorted(EXAMPLES.glob("*.py"))
+SCRIPTS = sorted(path for path in EXAMPLES.glob("*.py") if path.name != "demo_data.py")
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
@@ -117,6 +117,19 @@ def test_a_model_without_maps_says_so(example, tmp_path):
 
     with pytest.raises(mvlib.ConfigError, match="'mixer_s32_224' has neither maps"):
         example("attention_maps").main(["--model", "mixer_s32_224"])
+
+
+def test_a_head_on_features_finds_coins_that_it_has_not_seen(example, tmp_path):
+    data = example("demo_data").write_coins(tmp_path / "coins")
+    background, coins = example("segmentation_head").main([str(data), "--img-size", "64", "--steps", "16"])
+    assert background > 0.8 and coins > 0.6  # a third of the pixels are coins: 0.67 and 0 without a look
+
+
+def test_iou_counts_what_is_known_alone(example):
+    import torch
+
+    found, truth = torch.tensor([0, 0, 1, 1, 1]), torch.tensor([0, 1, 1, -100, 0])
+    assert example("segmentation_head").iou(found, truth, 2) == [pytest.approx(1 / 3), pytest.approx(1 / 3)]
 
 
 @pytest.mark.slow
