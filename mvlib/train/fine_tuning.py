@@ -25,6 +25,7 @@ from ..data.readers.splits import TRAIN_SPLITS
 from ..engines.folder import CONFIG_FILE, full_name
 from ..errors import ConfigError
 from ..files import read_text
+from ..threads import fitting_workers
 from .arguments import DIALECTS, OPTIONS, find_option, finish_arguments
 from .messages import messages_on_terminal
 from .pictures import Pictures, read_pictures
@@ -217,14 +218,14 @@ def _defaults(
     values.update(
         epochs=epochs, warmup_epochs=min(epochs // 4, 1), sched_on_updates=True,
         scale=[0.5, 1.0], color_jitter=0.2, smoothing=0.1,
-        use_multi_epochs_loader=True, checkpoint_hist=1)
+        use_multi_epochs_loader=True, workers=fitting_workers(OPTIONS["workers"].default), checkpoint_hist=1)
     if not begins and not _knows(name, classes):
         # A new classifier of few classes begins with large weights, whose gradients undo what the others have learned.
         values["head_init_scale"] = 0.0
     if not given.get("opt"):
         values.update(opt="adamw", weight_decay=0.01)
         if given.get("lr_base") is None:
-            values["lr"] = 2e-3
+            values["lr"] = 1e-3
     return values
 
 

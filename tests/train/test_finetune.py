@@ -145,7 +145,7 @@ def test_another_run_takes_another_folder(digits, trained):
     assert plan(digits, {**QUICKLY, "output": output}).folder == trained.folder
     other = plan(digits, {**QUICKLY, "output": output, "lr": 1e-4})
     assert (other.folder.name, other.args.lr, other.args.resume) == ("digits-2", 1e-4, "")
-    with pytest.raises(ConfigError, match=r"digits holds another run \(--lr 0.002, not 0.0001\): --experiment NAME"):
+    with pytest.raises(ConfigError, match=r"digits holds another run \(--lr 0.001, not 0.0001\): --experiment NAME"):
         plan(digits, {**QUICKLY, "output": output, "lr": 1e-4, "experiment": "digits"})
 
 
