@@ -29,7 +29,7 @@ def run(script: str, *arguments: str, **options) -> subprocess.CompletedProcess:
                           env={**os.environ, "OMP_NUM_THREADS": "1"}, **options)
 
 
-@pytest.mark.parametrize("name", ["finetune_resume_export", "linear_probe"])
+@pytest.mark.parametrize("name", ["finetune_resume_export", "linear_probe", "distillation"])
 def test_wrong_data_is_one_line(example, name, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", [f"examples/{name}.py"])
     with pytest.raises(SystemExit) as error:
@@ -121,7 +121,7 @@ def test_a_model_without_maps_says_so(example, tmp_path):
 
 def test_a_head_on_features_finds_coins_that_it_has_not_seen(example, tmp_path):
     data = example("demo_data").write_coins(tmp_path / "coins")
-    background, coins = example("segmentation_head").main([str(data), "--img-size", "64", "--steps", "16"])
+    background, coins = example("segmentation_head").main([str(data), "--img-size", "48", "--steps", "16"])
     assert background > 0.8 and coins > 0.6  # a third of the pixels are coins: 0.67 and 0 without a look
 
 
@@ -130,6 +130,14 @@ def test_iou_counts_what_is_known_alone(example):
 
     found, truth = torch.tensor([0, 0, 1, 1, 1]), torch.tensor([0, 1, 1, -100, 0])
     assert example("segmentation_head").iou(found, truth, 2) == [pytest.approx(1 / 3), pytest.approx(1 / 3)]
+
+
+def test_a_taught_student_comes_nearer_to_its_teacher(example, tmp_path):
+    data = example("demo_data").write_textures(tmp_path / "data", train=16, validation=20)
+    arguments = [str(data), "--img-size", "48", "--epochs", "10"]
+    teacher, alone, taught = example("distillation").main(arguments).values()
+    assert teacher[0] > 90 and taught[0] > 40  # 25% by chance
+    assert taught[1] < alone[1]
 
 
 @pytest.mark.slow
