@@ -132,12 +132,18 @@ def test_iou_counts_what_is_known_alone(example):
     assert example("segmentation_head").iou(found, truth, 2) == [pytest.approx(1 / 3), pytest.approx(1 / 3)]
 
 
-def test_a_taught_student_comes_nearer_to_its_teacher(example, tmp_path):
-    data = example("demo_data").write_textures(tmp_path / "data", train=16, validation=20)
-    arguments = [str(data), "--img-size", "48", "--epochs", "10"]
-    teacher, alone, taught = example("distillation").main(arguments).values()
-    assert teacher[0] > 90 and taught[0] > 40  # 25% by chance
-    assert taught[1] < alone[1]
+def test_a_student_learns_from_its_teacher(example, tmp_path):
+    data = example("demo_data").write_textures(tmp_path / "data", train=16, validation=10)
+    arguments = [str(data), "--img-size", "32", "--epochs", "8"]
+    teacher, _, taught = example("distillation").main(arguments).values()
+    assert teacher[0] > 60 and taught[0] > 40  # 25% by chance
+    assert 0 == teacher[1] < taught[1] < 1.0  # that of the same probability for all is 1.35
+
+
+@pytest.mark.slow
+def test_a_taught_student_is_nearer_to_its_teacher_than_one_alone(example):
+    _, alone, taught = example("distillation").main([]).values()
+    assert taught[1] < alone[1] and taught[0] > 80
 
 
 @pytest.mark.slow
