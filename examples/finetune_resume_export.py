@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from demo_data import run, write_textures
+from torch.nn.functional import cross_entropy
 
 import mvlib
 from mvlib.engines import open_engine, read_export
@@ -34,8 +35,8 @@ def train(args: argparse.Namespace) -> tuple[TrainState, mvlib.data.Loader]:
     eval_loader = mvlib.create_loader(eval_set, batch_size=args.batch_size, num_workers=0, **config)
     optimizer = mvlib.create_optimizer_v2(model, opt="adamw", lr=args.lr, weight_decay=0.05)
     scheduler, _ = mvlib.create_scheduler_v2(optimizer, num_epochs=args.epochs, updates_per_epoch=len(loader))
-    state, checkpoint = TrainState(model, optimizer, scheduler), args.output / "last.pth.tar"
-    if checkpoint.exists():
+    state = TrainState(model, optimizer, scheduler)
+    if (checkpoint := args.output / "last.pth.tar").exists():
         state.load_state_dict(read_checkpoint(checkpoint))
         print(f"going on in epoch {state.epoch}, from batch {state.batch}")
 
@@ -46,7 +47,7 @@ def train(args: argparse.Namespace) -> tuple[TrainState, mvlib.data.Loader]:
 
     args.output.mkdir(parents=True, exist_ok=True)
     while state.epoch < args.epochs:
-        loss = train_one_epoch(state, loader, torch.nn.functional.cross_entropy, StepOptions(), on_update)["loss"]
+        loss = train_one_epoch(state, loader, cross_entropy, StepOptions(clip_grad=1.0), on_update)["loss"]
         print(f"epoch {state.epoch}: loss {loss:.3f}, top-1 {validate(model, eval_loader)['top1']:.1f}%")
         scheduler.step(state.epoch)
         write_checkpoint(state.state_dict(), checkpoint)
@@ -61,15 +62,14 @@ def main(argv: list[str] | None = None) -> TrainState:
     parser.add_argument("--img-size", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--lr", type=float, default=3e-4)
+    parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--format", default="openvino", choices=("openvino", "onnx"))
     parser.add_argument("--kill-after", type=int, metavar="N", help="kill this process after N updates")
     args = parser.parse_args(argv)
     state, loader = train(args)
     print(mvlib.export(state.model.eval(), args.output / args.format, format=args.format, force=True))
     engine, (images, _) = open_engine(read_export(args.output / args.format)), next(iter(loader))
-    with torch.inference_mode():
-        ours, theirs = state.model(images).softmax(-1), torch.from_numpy(engine(images.numpy())[0]).softmax(-1)
+    ours, theirs = (logits.softmax(-1) for logits in (state.model(images), torch.from_numpy(engine(images.numpy())[0])))
     print(f"torch and {args.format} agree on {(ours.argmax(1) == theirs.argmax(1)).float().mean():.1%} of pictures; "
           f"probabilities differ by {(ours - theirs).abs().max():.1e} at most")
     return state
