@@ -104,6 +104,8 @@ def bad_paths(command, dest):
 
 def path_options():
     for command in _COMMANDS:
+        if command == "finetune":  # it looks at the pictures as train does, with torch: tests/train/test_finetune.py
+            continue
         parser = Parser(prog=command)
         importlib.import_module(f"mvlib.cli.{command}_command").add_arguments(parser)
         for action in options(parser):
