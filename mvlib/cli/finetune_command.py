@@ -33,7 +33,7 @@ _HELP = {
             "such folders; or a table (.csv, ...) of paths and labels",
     "model": words("--model", "its published weights are taken", DEFAULT_MODEL),
     "epochs": "epochs to train (default: by the number of pictures)",
-    "lr": "learning rate (default: 0.001, of AdamW)",
+    "lr": "learning rate (default: 0.001, of AdamW; 0.0001 for models without batch norms)",
     "batch_size": words("--batch-size", default="by the number of pictures, and memory"),
     "img_size": words("--img-size", default="the model's"),
     "output": words("--output", "a folder of runs", OUTPUT),

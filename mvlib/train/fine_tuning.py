@@ -41,14 +41,17 @@ TABLE_FILE, CLASSES_FILE, PREDICTIONS_FILE = "pictures.csv", "classes.json", "pr
 
 # Updates of the weights for up to 128 pictures of up to 4 classes; more with the square root of either. With fewer,
 # what is new is not learned yet; more bring little.
-UPDATES, OF_IMAGES, OF_CLASSES = 100, 128, 4
+UPDATES, OF_IMAGES, OF_CLASSES = 200, 128, 4
 EPOCHS = (3, 40)
 BATCHES = (32, 16, 8)  # those of a large GPU come before
 BATCHES_PER_EPOCH = 6  # at least: statistics and averages want several
+# Of AdamW. The first is measured (benchmarks/finetune.py); models without batch norms are fine-tuned with rates of this
+# size in the papers that introduce them (DeiT, Swin, ConvNeXt).
+LR, LR_OTHERWISE = 1e-3, 1e-4
 REPEATS = 4  # at most, of a small class's pictures in an epoch
-# A step keeps what each layer gave, its gradient and what lies between: this many bytes for each activation that the
-# catalog counts (those of convolutions and linear layers), and for each parameter with its optimizer's state.
-BYTES_PER_ACTIVATION, BYTES_PER_PARAMETER = 20, 16
+# Memory of a step in float32: about so many bytes for each activation that the catalog counts, of an image (measured:
+# 5 of a ViT, 14 of a small EfficientNet), and so many for each parameter with its gradient and AdamW's state.
+BYTES_PER_ACTIVATION, BYTES_PER_PARAMETER = 10, 16
 
 
 @dataclass
@@ -225,7 +228,7 @@ def _defaults(
     if not given.get("opt"):
         values.update(opt="adamw", weight_decay=0.01)
         if given.get("lr_base") is None:
-            values["lr"] = 1e-3
+            values["lr"] = LR if _has_batch_norm(name) else LR_OTHERWISE
     return values
 
 
@@ -250,11 +253,30 @@ def _knows(name: str, classes: Sequence[str]) -> bool:
     return names is not None and set(names) == set(classes)
 
 
+def _has_batch_norm(name: str) -> bool:
+    """Whether an architecture normalises by batches; False where it is not known before it is fetched."""
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    from ..factory import build_empty
+    from ..names import parse_model_name
+    from ..registry import resolve_name
+
+    source, place, _ = parse_model_name(name)
+    if source == "local-dir":
+        try:
+            name = json.loads(read_text(os.path.join(os.path.expanduser(place), CONFIG_FILE)))["architecture"]
+        except (OSError, ValueError, KeyError):
+            return False
+    elif source is not None:
+        return False
+    return any(isinstance(module, _BatchNorm) for module in build_empty(resolve_name(name)[0], {}).modules())
+
+
 def _batch_size(images: int, values: Mapping[str, Any]) -> int:
     """The largest batch of which an epoch has several, and that memory holds."""
     import torch
 
-    fits = _memory() / 2 / _bytes_per_image(values) if _memory() else math.inf
+    fits = _fitting(values)
     sizes = (128, 64, *BATCHES) if torch.cuda.is_available() else BATCHES
     wanted = next((size for size in sizes if images >= size * BATCHES_PER_EPOCH), min(images, BATCHES[-1]))
     while wanted > 1 and wanted > fits:
@@ -274,21 +296,22 @@ def _memory() -> float:
         return 0
 
 
-def _bytes_per_image(values: Mapping[str, Any]) -> float:
-    """What a training step takes for each image, about; 1 where the model was not measured."""
+def _fitting(values: Mapping[str, Any]) -> float:
+    """Images of a batch that memory holds, about; without end where the model or the memory is not known."""
     from ..costs import read_stats, sides
     from ..names import parse_model_name
     from ..registry import resolve_name
 
-    if parse_model_name(values["model"]).source is not None:
-        return 1
-    name, _ = resolve_name(values["model"])
-    costs = read_stats().get(values["model"]) or read_stats().get(name)
+    memory = _memory()
+    if not memory or parse_model_name(values["model"]).source is not None:
+        return math.inf
+    costs = read_stats().get(values["model"]) or read_stats().get(resolve_name(values["model"])[0])
     if not costs:
-        return 1
+        return math.inf
     height, width = sides(costs["size"])
     side = values.get("img_size") or math.sqrt(height * width)
-    return costs["activations"] * 1e6 * BYTES_PER_ACTIVATION * side * side / (height * width)
+    image = costs["activations"] * 1e6 * BYTES_PER_ACTIVATION * side * side / (height * width)
+    return (0.6 * memory - costs["params"] * BYTES_PER_PARAMETER) / image
 
 
 def _place(
