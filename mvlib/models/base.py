@@ -592,8 +592,12 @@ class ImageModel(Module):
     @computed
     def feature_info(self) -> list[dict[str, Any]]:
         """One dict a tap: `num_chs`, `reduction` (stride), `module` and `index`."""
-        return [dict(num_chs=tap.chs, reduction=tap.reduction, module=tap.module, index=i)
+        return [dict(num_chs=tap.chs, reduction=tap.reduction, module=tap.module, **self.tap_facts(tap.module), index=i)
                 for i, tap in enumerate(self.flow.taps)]
+
+    def tap_facts(self, module: str) -> dict[str, Any]:
+        """What else `feature_info` says, in timm too, of a tap at `module` in this family."""
+        return {}
 
     def prune_intermediate_layers(
         self, indices: Indices = 1, prune_norm: bool = False, prune_head: bool = True

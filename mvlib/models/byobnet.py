@@ -247,11 +247,11 @@ class ByobNet(ImageModel):
         self.head_hidden_size = self.head.num_features
         self.classifier_path = "head.proj" if is_attn else "head.fc"  # type: ignore[misc]  # not the class's
 
-    @property
-    def feature_info(self) -> list[dict[str, Any]]:
-        """One dict a tap, as every model's, and `stage`: the number of its stage, counted from 1; the stem's is 0."""
-        stages = {"final_conv": len(self.stages), **{f"stages.{i}": i + 1 for i in range(len(self.stages))}}
-        return [{**info, "stage": stages.get(info["module"], 0)} for info in super().feature_info]
+    def tap_facts(self, module: str) -> dict[str, Any]:
+        """`stage`: the number of the tap's stage, counted from 1; the stem's is 0."""
+        if module == "final_conv":
+            return {"stage": len(self.stages)}
+        return {"stage": int(module.removeprefix("stages.")) + 1 if module.startswith("stages.") else 0}
 
     def prune_intermediate_layers(
         self, indices: Indices = 1, prune_norm: bool = False, prune_head: bool = True

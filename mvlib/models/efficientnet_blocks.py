@@ -848,10 +848,9 @@ class MobileModel(MobileInit):
         self.classifier = self.make_classifier(num_classes)
         self.init_weights()
 
-    @property
-    def feature_info(self) -> list[dict[str, Any]]:
-        """One dict a tap, as every model's, and `stage`: the number of its stage, counted from 1; the stem's is 0."""
-        return [{**info, "stage": int(info["module"].partition(".")[2] or -1) + 1} for info in super().feature_info]
+    def tap_facts(self, module: str) -> dict[str, Any]:
+        """`stage`: the number of the tap's stage, counted from 1; the stem's is 0."""
+        return {"stage": int(module.partition(".")[2] or -1) + 1}
 
     def make_stem(self, in_chans: int, chs: int, kernel_size: int, layers: Layers) -> None:
         """Make what gives, of the image, `chs` channels with a stride of 2. Called by the constructor."""

@@ -175,6 +175,7 @@ class RDNet(ImageModel):
         norm = get_norm_layer(norm_layer) if norm_eps is None else partial(get_norm_layer(norm_layer), eps=norm_eps)
         chs, reduction = num_init_features, patch_size if stem_type == "patch" else 4
         self.stem = make_stem(stem_type, in_chans, chs, patch_size, conv_bias, act_layer, norm)
+        self.growth_rates = tuple(growth_rates)
         self.dense_stages = nn.Sequential()
         self.flow = Flow(stem=[Step("stem")], stages=[], tail=[Step("norm_pre")])
         shrinks = [*is_downsample_block[1:], True]  # whether the map of a stage is its resolution's last
@@ -200,6 +201,10 @@ class RDNet(ImageModel):
         super().init_module(name, module)
         if isinstance(module, nn.Linear):
             module.weight.mul_(self.head_init_scale)
+
+    def tap_facts(self, module: str) -> dict[str, Any]:
+        """`growth_rate`: channels that each block of the tap's stage adds."""
+        return {"growth_rate": self.growth_rates[int(module.rpartition(".")[2])]}
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         return dict(stem=r"^stem", blocks=r"^dense_stages\.(\d+)")
