@@ -150,6 +150,10 @@ class FeatureExtractor(nn.ModuleDict):
             model.prune_intermediate_layers(None if form == "body" else taken, prune_norm=not norm)
             if form == "getter":
                 self.model = model
+                for tap in self.feature_info.info:
+                    if "num_chs_norm" in tap:  # a norm that has channels of its own, and may have gone just now
+                        tap.update(model.tap_facts(tap["module"]))
+                        tap["num_chs"] = tap["num_chs_norm"] if norm else tap["num_chs"]
             else:
                 self._adopt_children(before, self._own_name(info[taken[-1]]["module"]).partition(".")[0])
         self.left_out = keys - {self._model_name(key) for key in self.state_dict()}

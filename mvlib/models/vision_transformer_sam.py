@@ -259,6 +259,10 @@ class VisionTransformerSAM(ImageModel):
             x = x + resample_abs_pos_embed_nhwc(self.pos_embed, x.shape[1:3])  # type: ignore[arg-type]
         return self.pos_drop(x)
 
+    def tap_facts(self, module: str) -> dict[str, Any]:
+        """`num_chs_norm`: channels behind the neck, or the norm in its place."""
+        return {"num_chs_norm": self.num_features}
+
     def channels_first(self, x: Tensor) -> Tensor:
         """What the blocks give, as the neck takes it: (B, H, W, C) -> (B, C, H, W)."""
         return x.permute(0, 3, 1, 2)
