@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 import types
+import zlib
 
 import pytest
 
@@ -20,6 +21,16 @@ def pytest_configure(config):
     """What a shell starts in the background ignores interrupts, as do its children; tests send some."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(tryfirst=True)  # before those that are not run are taken out
+def pytest_collection_modifyitems(items):
+    """Of the cases of a test marked `sample(n)` one in n is run by default. Which ones, their names say: of a family
+    some tests are run always, and they stay the same when others come."""
+    for item in items:
+        marker = item.get_closest_marker("sample")
+        if marker and zlib.crc32(item.nodeid.encode()) % marker.args[0]:
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_collection_finish(session):

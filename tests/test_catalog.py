@@ -128,6 +128,7 @@ def test_torchvisions_default_comes_first_of_its_tags():
             assert mvlib.get_pretrained_cfg(builder).tag == tags[0]
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("builder", sorted({builder for builder, _ in torchvision_weights()}))
 def test_torchvisions_architecture_is_ours(builder):
     """As many parameters as torchvision counts, the same keys where no map is named, the same norms."""

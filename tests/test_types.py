@@ -83,6 +83,7 @@ def test_the_stubs_are_up_to_date():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_what_a_user_is_told(tmp_path):
     file = tmp_path / "user.py"
     file.write_text(USER)

@@ -269,6 +269,7 @@ def test_decodings(two):
             assert max(abs(other[image][index] - p) for index, p in reference[image].items()) < 0.02
 
 
+@pytest.mark.slow
 def test_compiled_or_not(two, tmp_path):
     library.save_for_hub(library.create_model("test_resnet"), tmp_path)
     command = ("predict", *two, "--model", f"local-dir:{tmp_path}", "--format", "jsonl", "--topk", 1000)

@@ -66,6 +66,7 @@ def test_traced_padding_follows_the_image_size():
         assert torch.equal(traced(image(75)), model(image(75)))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(torch.__version__.startswith("2.5."), reason="this torch mixes no Dim.AUTO with other Dims")
 def test_export_with_dynamic_sizes():
     model = build("test_efficientnet", num_classes=5, pad_type="same")

@@ -53,6 +53,7 @@ def test_an_architecture_is_built_for_its_image_size(name):
 
 # options
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("name", "kwargs"), [
     (MAX, dict(conv_expand_ratio=2.0, conv_expand_output=True, conv_attn_ratio=0.125)),
     (MAX, dict(conv_kernel_size=5, conv_group_size=8, conv_attn_layer="eca")),
@@ -150,6 +151,7 @@ def test_an_image_of_another_size():
 
 # sizes
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(("name", "kwargs"), [
     (MAX, {}), (MAX, dict(transformer_rel_pos_type="bias_tf")), (MAX, dict(transformer_rel_pos_type="mlp")),
     (MAX, dict(block_type=("PM",) * 4)), (COAT, {}), (COAT, dict(transformer_rel_pos_type="mlp")),

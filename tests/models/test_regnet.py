@@ -15,6 +15,7 @@ from tests.skeleton import skeletons
 from .pairs import assert_same_effect, build
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("name", "size", "kwargs"), [
     ("regnetx_002", 75, dict(output_stride=16)),
     ("regnety_002", 64, dict(output_stride=8, global_pool="catavgmax", in_chans=5)),

@@ -95,6 +95,7 @@ def float64():
 # trajectories
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("name", IN_TIMM + WRAPPED)
 @pytest.mark.filterwarnings("ignore:It is highly recommended to have 'opt_einsum'")
 def test_trajectory_is_timms(name, plain_kron):
@@ -112,6 +113,7 @@ def test_trajectory_is_timms_in_float64(name, plain_kron, float64):
     assert distance(trained(optim.create_optimizer_v2, name, torch.float64), theirs) < (1e-6 if in_float32 else 1e-12)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name, kwargs", [
     ("sgd", {"nesterov": False, "momentum": 0.0}),
     ("sgdw", {"dampening": 0.1, "nesterov": False}), ("sgdw", {"momentum": 0.0, "nesterov": False}),
@@ -212,6 +214,7 @@ def test_low_precision_parameters(name):
 # resuming
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", NAMES + WRAPPED + ["lookahead_adahessian", "lookahead_kron"])
 def test_resume_is_exact(name):
     second_order = "adahessian" in name
@@ -359,6 +362,7 @@ def descend(optimizer, params, steps, change=lambda params: None):
     return torch.cat([p.detach().flatten() for p in params])
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("asked", [{}, {"fused": True}], ids=["default", "fused"])
 @pytest.mark.parametrize("memory", MEMORY)
 @pytest.mark.parametrize("name", FUSED)
@@ -514,6 +518,7 @@ OPTIONS = [
 ]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name, kwargs", [
     *((name, {}) for name in [*IN_TIMM, *WRAPPED, "lookahead_lamb", "lookahead_adan"]), *OPTIONS])
 @pytest.mark.filterwarnings("ignore:It is highly recommended to have 'opt_einsum'")

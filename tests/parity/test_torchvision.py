@@ -61,6 +61,7 @@ def difference(ours, theirs):
     return float((ours - theirs).abs().max() / theirs.abs().max())
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(("builder", "weights"), list(cases()))
 def test_classification(builder, weights, hub, monkeypatch, tmp_path):
     options = {"image_size": weights.meta["min_size"][0]} if builder.startswith("vit_") else {}
@@ -85,6 +86,7 @@ def test_classification(builder, weights, hub, monkeypatch, tmp_path):
         assert difference(ours(batches[1]), logits) < harness.TOLERANCE
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("builder", FLOAT)
 def test_keys_become_ours(builder, monkeypatch):
     """Sorted, as safetensors has them, and on the meta device, so that the largest are here too."""
@@ -170,6 +172,7 @@ def pair(builder):
     return harness.Pair(builder, theirs, harness.random_image(side), dict(kwargs, num_classes=1000))
 
 
+@pytest.mark.sample(2)
 @families_alone
 @torch.no_grad()
 def test_images_of_other_sizes(builder, monkeypatch):
@@ -214,6 +217,7 @@ def test_initial_weights_and_settings(builder):
     assert report.ok, report.problems
 
 
+@pytest.mark.sample(2)
 @families_alone
 def test_a_step_of_training(builder):
     """Last, for it turns the pair into float64."""
@@ -223,6 +227,7 @@ def test_a_step_of_training(builder):
     assert report.ok and report.differences, report.problems
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("builder", [pytest.param(b, marks=[pytest.mark.slow] if b.endswith(SLOW_INT8) else [])
                                      for b in QUANTIZED])
 @pytest.mark.filterwarnings("ignore::UserWarning")
