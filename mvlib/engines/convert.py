@@ -97,10 +97,18 @@ def to_onnx(model: nn.Module, example: Tensor, path: Path, axes: Axes, names: Se
     import onnx
     import onnxscript
 
-    program = torch.onnx.export(to_program(model, example, axes), dynamo=True, verbose=False, input_names=["images"],
-                                output_names=list(names))
-    assert program is not None
-    program.save(path)
+    exported = to_program(model, example, axes)
+    for optimize in (True, False):  # its rewriting loses the bounds where one value is clamped twice
+        program = torch.onnx.export(exported, dynamo=True, verbose=False, input_names=["images"],
+                                    output_names=list(names), optimize=optimize)
+        assert program is not None
+        program.save(path)
+        try:
+            onnx.checker.check_model(str(path))  # by its path: there may be more than 2 GB of weights
+            break
+        except onnx.checker.ValidationError:
+            if not optimize:
+                raise
     opset = next(item.version for item in program.model_proto.opset_import if not item.domain)
     return {"onnx": onnx.__version__, "onnxscript": onnxscript.__version__, "opset": str(opset)}
 

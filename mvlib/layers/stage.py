@@ -43,8 +43,9 @@ def runs_by_itself(blocks: Any) -> bool:
         return False
     if blocks._forward_hooks or blocks._forward_pre_hooks or blocks._backward_hooks or blocks._backward_pre_hooks:
         return True
+    kind = type(blocks)  # which a tracer derives from the container's, so that it is none that one knows
     return "forward" in vars(blocks) or (
-        type(blocks) is not nn.Sequential and not type(blocks).__module__.startswith(("mvlib.", "torch.fx")))
+        kind.forward is not nn.Sequential.forward and not kind.__module__.startswith(("mvlib.", "torch.fx")))
 
 
 def dilate_strides(strides: Iterable[int], reduction: int, output_stride: int) -> list[tuple[int, int, int, int]]:

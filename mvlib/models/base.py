@@ -24,7 +24,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -131,6 +131,7 @@ class Flow:
     stages: list[Step]
     tail: list[Step] = field(default_factory=list)
     neck: list[Step] = field(default_factory=list)
+    known_sequences: dict[str, list[str]] | None = field(default=None, init=False, repr=False, compare=False)
 
     @classmethod
     def of_stages(cls, chs: Sequence[int], reduction: int = 4, stem: str = "stem", tail: Sequence[str] = ()) -> Flow:
@@ -145,9 +146,11 @@ class Flow:
         are_items = all(step.name == f"{path}.{i}" and not step.method for i, step in enumerate(self.stages))
         return path if are_items and not any(s.name.startswith(f"{path}.") for s in self.stem + self.end) else ""
 
-    @cached_property
+    @property  # with a place of its own: the lock of Python 3.11's `cached_property` breaks a compiled graph
     def sequences(self) -> dict[str, list[str]]:
         """{path of a module: names of its items} of those whose items are steps, one behind the other, and no more."""
+        if self.known_sequences is not None:
+            return self.known_sequences
         found: dict[str, list[str]] = {}
         last, broken = "", set()
         for step in self.body + self.end:
@@ -157,7 +160,8 @@ class Flow:
                     broken.add(parent)
                 found.setdefault(parent, []).append(name)
                 last = parent
-        return {path: names for path, names in found.items() if path and path not in broken}
+        self.known_sequences = {path: names for path, names in found.items() if path and path not in broken}
+        return self.known_sequences
 
     @property
     def body(self) -> list[Step]:
@@ -400,7 +404,7 @@ class ImageModel(Module):
         if isinstance(container, (nn.Sequential, nn.ModuleList)) and len(container) not in (0, len(stages)):
             stages[len(container):] = [replace(stages[-1], name=f"{path}.{i}", module=None)
                                        for i in range(len(stages), len(container))]
-            vars(self.flow).pop("sequences", None)
+            self.flow.known_sequences = None
         return container
 
     def _follow_sequences(self) -> list[Step]:

@@ -15,10 +15,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from ..layers import ActLayer, DropPath, OffsetBiases, PreNormBlock, Stage, get_act_layer, merge_norm
 from ..layers.helpers import Module, Sequential, to_2tuple, to_ntuple
+from ..layers.window import check_map
 from ..registry import register_model
 from .base import Flow, ImageModel, StateDict, Step, Tap
 from .distilled import Distilled
@@ -30,6 +32,8 @@ __all__ = [
     "Attention", "AttentionDownsample", "ConvNorm", "Downsample", "Levit", "LevitBlock", "LevitDistilled",
     "LevitDownsample", "LevitMlp", "LevitStage", "LinearNorm", "NormLinear", "Stem8", "Stem16",
 ]
+
+torch.fx.wrap("check_map")  # one node in a traced graph: what it does depends on the map's size
 
 Layer = Callable[..., nn.Module]
 Size = tuple[int, int]
@@ -176,7 +180,7 @@ class BiasedAttention(OffsetBiases):
         return x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.project(x)
+        q, k, v = self.project(check_map(x, self.resolution, True) if self.use_conv else x)
         attn = (q @ k.transpose(2, 3)).mul_(self.scale).add_(self.get_bias()).softmax(dim=-1)
         if self.use_conv:
             return self.proj((v.transpose(2, 3) @ attn.transpose(2, 3)).flatten(1, 2).unflatten(2, self.grid))
@@ -346,7 +350,7 @@ class Levit(ImageModel):
         self.stem = _STEMS[stem_type](in_chans, embed_dim[0], act) if stem is None else stem
         self.flow = Flow(stem=[Step("stem")] + ([] if use_conv else [Step("to_tokens")]), stages=[])
 
-        resolution = self.img_size[0] // reduction, self.img_size[1] // reduction
+        self.grid = resolution = self.img_size[0] // reduction, self.img_size[1] // reduction
         numbers = [to_ntuple(len(embed_dim))(value) for value in (depth, num_heads, attn_ratio, mlp_ratio)]
         if any(len(values) != len(embed_dim) for values in numbers):
             raise ValueError(f"depth, num_heads, attn_ratio and mlp_ratio are one number or one for each of the "
@@ -362,7 +366,7 @@ class Levit(ImageModel):
         self.add_classifier(embed_dim[-1], num_classes, global_pool)
 
     def to_tokens(self, x: Tensor) -> Tensor:
-        return x.flatten(2).transpose(1, 2)
+        return check_map(x, self.grid, True).flatten(2).transpose(1, 2)
 
     def tap_grid(self, tap: Tap, image_size: Sequence[int] | None) -> Size | None:
         if image_size is None:

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 import mvlib
 from mvlib.engines import open_engine, read_export
+from mvlib.engines.convert import convert
 from mvlib.engines.folder import FORMATS
 
 from ..cli.command import here
@@ -51,6 +53,27 @@ def expect(model, images):
     with torch.no_grad():
         outputs = model(torch.from_numpy(images))
     return [value.numpy() for value in ([outputs] if isinstance(outputs, torch.Tensor) else outputs)]
+
+
+class Clamped(nn.Module):
+    """One value within two pairs of bounds that are buffers, as in Gemma 4's encoder."""
+
+    def __init__(self):
+        super().__init__()
+        for name, value in (("low", -1.0), ("high", 1.0), ("lower", -2.0), ("higher", 0.5)):
+            self.register_buffer(name, torch.tensor(value))
+
+    def forward(self, x):
+        return x.clamp(self.low, self.high) + 3 * x.clamp(self.lower, self.higher)
+
+
+def test_onnx_of_what_is_clamped_twice(tmp_path):
+    import onnxruntime
+
+    images = torch.linspace(-3, 3, 8).reshape(2, 4)
+    convert("onnx", Clamped(), images, tmp_path / "model.onnx")
+    found, = onnxruntime.InferenceSession(tmp_path / "model.onnx").run(None, {"images": images.numpy()})
+    assert np.allclose(found, Clamped()(images), atol=1e-6)
 
 
 @pytest.mark.parametrize("format", COMPARED)

@@ -147,3 +147,9 @@ def test_older_files_hold_the_index_of_biases():
 def test_bad_arguments_are_named(kwargs, message):
     with torch.device("meta"), pytest.raises(ValueError, match=message):
         Levit(**{**dict(embed_dim=(32, 32, 32), key_dim=16, depth=(1, 1, 1)), **kwargs})
+
+
+@pytest.mark.parametrize("name", ["levit_128s", "levit_conv_128s"])
+def test_images_of_another_size(name):
+    with torch.device("meta"), pytest.raises(ValueError, match="the input is 6 x 6, not 4 x 4; resize the images"):
+        mvlib.model_entrypoint(name)(img_size=64)(torch.zeros(1, 3, 96, 96))
