@@ -109,7 +109,7 @@ class Subject:
         self.data_config = self._data_config(img_size)
         self.size: Any = self.data_config["input_size"][1:]
         resamples = getattr(copy, "resamples_positions", False) or self.classifier.img_size not in (None, self.size)
-        if not dynamic_size and not is_extractor and resamples:
+        if not dynamic_size and not is_extractor and resamples and hasattr(copy, "set_input_size"):
             copy.set_input_size(self.size)  # once, and not as it runs, by an operation that few libraries have
         if features == "maps" and not is_extractor:
             copy = FeatureExtractor(copy, out_indices)

@@ -204,8 +204,8 @@ class RelPosTable(nn.Module):
 
     @property
     def window_area(self) -> int:
-        """Positions of the window."""
-        return math.prod(self.window_size)
+        """Positions of the window; 0 where there is none."""
+        return math.prod(self.window_size or (0,))
 
     def table_shape(self) -> tuple[int, ...]:
         return math.prod(_offsets(self.window_size)) + 3 * self.prefix_tokens, self.num_heads

@@ -96,7 +96,7 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "beit_base_patch16_224": dict(embed_dim=64, depth=2, num_heads=2, img_size=64),
         "beitv2_base_patch16_224": dict(  # one bias for all blocks, positions, gated blocks
             embed_dim=64, depth=2, num_heads=2, img_size=64, use_rel_pos_bias=False, use_shared_rel_pos_bias=True,
-            use_abs_pos_emb=True, swiglu_mlp=True, scale_mlp=True, init_values=None, global_pool="token"),
+            use_abs_pos_emb=True, swiglu_mlp=True, scale_mlp=True, global_pool="token"),
     },
     "byoanet": {
         "botnet26t_256": _ATTENTIVE,
@@ -540,7 +540,7 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
         "samvit_base_patch16": dict(_SAM, img_size=80),  # windows that are padded, the neck
         "samvit_base_patch16_224": dict(_SAM, img_size=64, qk_norm=True, init_values=1e-2),
         "samvit_large_patch16": dict(  # rotary embeddings, another head
-            _SAM, img_size=64, use_rel_pos=False, use_rope=True, neck_chans=None, head_hidden_size=32, pre_norm=True),
+            _SAM, img_size=64, use_rel_pos=False, use_rope=True, head_hidden_size=32, pre_norm=True),
     },
     "visformer": {"visformer_tiny": dict(img_size=64, depth=(1, 1, 1), embed_dim=48)},
     "vitamin": {

@@ -100,6 +100,8 @@ def test_every_family_is_represented():
     assert with_peer <= set(REPRESENTATIVES)
     for family, members in REPRESENTATIVES.items():
         assert set(members) <= set(registry.list_models(module=family))
+        for name, arguments in members.items():
+            assert None not in arguments.values(), f"{name}: create_model passes over what is None, as timm's does"
 
 
 # the harness finds what it is there to find
