@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any
 
@@ -12,6 +13,9 @@ from .readers.factory import split_name
 from .readers.splits import EVAL_SPLITS, TRAIN_SPLITS, synonyms
 
 __all__ = ["create_dataset"]
+
+_logger = logging.getLogger(__name__)
+_undivided: dict[str, str] = {}  # {folder without folders for splits: the first split that it was read for}
 
 
 def create_dataset(
@@ -101,6 +105,9 @@ def _search_split(root: str, split: str) -> str:
     others = sorted(found for found in names if _holds_classes(os.path.join(root, found)))
     if others:
         raise DataError(f"{root} has no folder for the split '{split}'; there is {', '.join(others)}")
+    before = _undivided.setdefault(os.path.realpath(root), split)
+    if (before.partition("[")[0] in TRAIN_SPLITS) != (split.partition("[")[0] in TRAIN_SPLITS):
+        _logger.warning("%s has no folders for splits: '%s' is the same images as '%s'", root, split, before)
     return root
 
 

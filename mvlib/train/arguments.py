@@ -294,7 +294,7 @@ _option("seed", "", 42, words("--seed"), type=seed, metavar="N")
 _option("log_interval", "--log-interval", 50, "batches from one line to the next", "--print-freq",
         type=positive, metavar="N")
 _option("recovery_interval", "", 0, "updates from one recovery checkpoint to the next; 0 for none", metavar="N")
-_option("checkpoint_hist", "", 10, "best checkpoints to keep", type=positive, metavar="N")
+_option("checkpoint_hist", "", 10, "best checkpoints to keep, besides the last two", type=positive, metavar="N")
 _option("save_images", "", False, "write the batch of each logged step as a picture")
 _option("no_export", "", False, "do not write the best epoch's weights as a repository")
 _option("tta", "", 0, "copies of each validation image whose outputs are averaged", metavar="N")

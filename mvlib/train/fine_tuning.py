@@ -117,7 +117,7 @@ class FineTuned:
     def summary(self) -> str:
         """Accuracy by class and the worst confusions, and what to do next, for people."""
         lines = [line for split in self.confusion for line in _describe(split, self.confusion[split])]
-        lines += [f"mistakes, picture by picture: {self.folder / PREDICTIONS_FILE}"]
+        lines += [f"picture by picture, mistakes first: {self.folder / PREDICTIONS_FILE}"]
         if (self.folder / "curves.png").exists():
             lines += [f"curves: {self.folder / 'curves.png'}"]
         return "\n".join([*lines, "next:", f"  mvlib predict --model {shlex.quote(str(self.export))} photo.jpg"])

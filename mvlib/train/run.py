@@ -117,6 +117,9 @@ def _train(args: argparse.Namespace, world: World, stopped: _Stop, after_failure
     about = _describe_run(args, model, classes, eval_config, world, epochs)
     _resume(args, state, store, folder, about, (data_train, data_eval), world, updates_per_epoch)
     if world.is_main:
+        if state.epoch >= epochs:
+            _logger.info("this run is complete; --epochs %d or more goes on with it, another --experiment begins anew",
+                         epochs + 1)
         _logger.info("%s, %.1f M parameters, on %d training and %d validation images of %s classes; %d epochs of %d "
                      "updates in %s", args.model, sum(p.numel() for p in model.parameters()) / 1e6, len(data_train),
                      len(data_eval), model.num_classes, epochs, updates_per_epoch, folder)
@@ -628,7 +631,7 @@ def _take_up(
         store.metrics = {row["epoch"]: row[f"{_exported(row)}_{args.eval_metric}"]  # perhaps another one than before
                          for row in data["history"] if row["epoch"] in kept}
     if world.is_main:
-        _logger.info("going on from %s: epoch %d, batch %d", path, state.epoch, state.batch)
+        _logger.info("going on from %s: epoch %d, batch %d; all weights are its", path, state.epoch, state.batch)
         if with_optimizer and "optimizer" not in data:
             _logger.warning("%s holds no optimizer's state: it begins anew", path)
         if changed and is_ours:

@@ -140,6 +140,14 @@ def test_search_of_splits_is_timms(tmp_path, folders, split, found):
     assert timm.data.create_dataset("", str(tmp_path), split=split).reader.root == str(tmp_path / found)
 
 
+def test_two_splits_of_one_undivided_folder_are_noticed(tmp_path, caplog):
+    make_folder(tmp_path / "all")
+    for split in ("train", "train", "train[:50%]", "validation"):
+        assert not caplog.records
+        create_dataset("", str(tmp_path / "all"), split=split)
+    assert f"{tmp_path / 'all'} has no folders for splits: 'validation' is the same images as 'train'" in caplog.text
+
+
 def test_missing_split_is_not_replaced_by_all_of_them(tmp_path):
     make_folder(tmp_path / "train")
     with pytest.raises(DataError, match="has no folder for the split 'validation'; there is train"):

@@ -133,7 +133,8 @@ def test_killed_and_called_again(digits, trained, tmp_path, capsys):
 def test_a_finished_run_is_told_again(digits, trained, capsys):
     before = (trained.folder / "last.pth.tar").stat().st_mtime_ns
     assert main(["finetune", str(digits), *QUICK, "--output", str(trained.folder.parent)]) == 0
-    assert capsys.readouterr().out.endswith(trained.summary() + "\n")
+    out, error = capsys.readouterr()
+    assert out.endswith(trained.summary() + "\n") and "this run is complete; --epochs" in error
     assert main(["finetune", "--resume", str(trained.folder)]) == 0
     assert capsys.readouterr().out.endswith(trained.summary() + "\n")
     assert (trained.folder / "last.pth.tar").stat().st_mtime_ns == before
