@@ -126,17 +126,18 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         rows, columns = x.shape[1], x.shape[2]
-        q, k, v = self.qkv(x).flatten(1, 2).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).flatten(
-            1, 2).unbind(0)  # (B * heads, H * W, channels of a head) each
+        q, k, v = self.qkv(x).flatten(1, 2).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         q, k = self.q_norm(q), self.k_norm(k)
         bias: Tensor | None = None
         if self.use_rel_pos:
-            bias = get_decomposed_rel_pos_bias(q, self.rel_pos_h, self.rel_pos_w, (rows, columns), (rows, columns))
+            bias = get_decomposed_rel_pos_bias(
+                q.flatten(0, 1), self.rel_pos_h, self.rel_pos_w, (rows, columns), (rows, columns))
+            bias = bias.unflatten(0, (-1, self.num_heads))
         elif self.rope is not None:
             rope = self.rope.get_embed()
             q, k = apply_rot_embed_cat(q, rope).type_as(v), apply_rot_embed_cat(k, rope).type_as(v)
         x = attend(q, k, v, self.fused_attn, self.attn_drop, bias)
-        x = x.unflatten(0, (-1, self.num_heads)).transpose(1, 2).flatten(2)
+        x = x.transpose(1, 2).flatten(2)
         return self.proj_drop(self.proj(x)).unflatten(1, (rows, columns))
 
 
