@@ -5,15 +5,18 @@
     (license=mit or license=bsd-3-clause)     alternatives; `or` binds weaker than what stands side by side
 
 Numbers are compared with = != < <= > >=, texts with = != and ~ !~ (like a word of the name), whatever their case. A
-number is in the field's unit (params in 1e6, gmacs in 1e9) or, with an ending k, M or G, absolute. A value that holds
-spaces is quoted. Weights of which a field is not known meet no condition on it.
+number is in the field's unit (params in 1e6, gmacs in 1e9, accuracies in percent) or, with an ending k, M or G,
+absolute. A value that holds spaces is quoted. Weights of which a field is not known meet no condition on it, `survey`
+says how many those are; license="" finds those without a text.
 """
 
 from __future__ import annotations
 
 import fnmatch
 import functools
+import json
 import operator
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -26,7 +29,7 @@ from .names import closest, natural_key
 from .tasks import CLASSIFICATION, TASKS, find_task
 from .weights import WeightsConfig
 
-__all__ = ["FIELDS", "Field", "Record", "find_field", "search"]
+__all__ = ["FIELDS", "Field", "Record", "Survey", "find_field", "papers", "search", "survey"]
 
 DATA_SET = "ImageNet-1K"  # whose accuracies top1 and top5 are
 # Where published figures stand: {field: (data set, metric)}.
@@ -61,6 +64,7 @@ class Record:
         test: Height and width in evaluation; `test_gmacs` and `test_activations` are at this size.
         classes: Outputs, 0 for weights that give features; `labels` is what they mean.
         license: Its identifier.
+        year: Of the paper that describes the architecture.
         file_size: Of the published file, in MiB.
         preprocessing: Whose pipeline prepares the inputs, "timm" or "torchvision".
         source: Where the weights come from first: "hf-hub:...", "https://...", ...
@@ -92,6 +96,7 @@ class Record:
     classes: int | None = None
     labels: str | None = None
     license: str | None = None
+    year: int | None = None
     file_size: float | None = None
     preprocessing: str | None = None
     source: str | None = None
@@ -120,6 +125,7 @@ class Field:
     Attributes:
         kind: "number", "text" or "yes or no".
         unit: What a number counts; one with an ending is divided by it.
+        percent: Whether a number is a percentage.
         heading: Its column.
         descending: Whether the best is the highest.
         digits: Decimals in a table.
@@ -130,11 +136,12 @@ class Field:
     heading: str = ""
     descending: bool = False
     digits: int = 0
+    percent: bool = False
 
 
 FIELDS = {
     "name": Field(), "arch": Field(), "tag": Field(), "task": Field(), "family": Field(), "builder": Field(),
-    **{name: Field("number", descending=name != "epe", digits=2) for name in FIGURES},
+    **{name: Field("number", descending=name != "epe", digits=2, percent=name != "epe") for name in FIGURES},
     "params": Field("number", 1e6, "params (M)", digits=2),
     "gmacs": Field("number", 1e9, digits=2),
     "activations": Field("number", 1e6, "activations (M)", digits=2),
@@ -142,7 +149,8 @@ FIELDS = {
     "test_gmacs": Field("number", 1e9, digits=2),
     "test_activations": Field("number", 1e6, "test_activations (M)", digits=2),
     "classes": Field("number"), "labels": Field(), "license": Field(),
-    "file_size": Field("number", heading="file (MiB)", digits=1),
+    "year": Field("number", descending=True),
+    "file_size": Field("number", 2**20, "file (MiB)", digits=1),
     "preprocessing": Field(), "source": Field(), "paper": Field(), "origin": Field(), "recipe": Field(),
     "cached": Field("yes or no", descending=True),
 }
@@ -152,6 +160,21 @@ OTHER_NAMES = {
     "macts": "activations", "model": "name", "module": "family", "num_classes": "classes", "param_count": "params",
     "size": "input", "test_size": "test",
 }
+# What people call what is a field here, and what to say to them.
+MEANT = {
+    **dict.fromkeys(("acc", "accuracy", "top-1", "imagenet"), "'top1' or 'top5'"),
+    **dict.fromkeys(("error", "err", "top1_err"), "'top1', which is 100 less the error"),
+    **dict.fromkeys(("flops", "gflops", "mflops", "flop"), "'gmacs'? A multiply-accumulate is two FLOPs"),
+    **dict.fromkeys(("parameters", "num_params", "n_params", "weights"), "'params'"),
+    **dict.fromkeys(("resolution", "image_size", "px", "crop"), "'input' or 'test'"),
+    **dict.fromkeys(("map", "ap"), "'box_map', 'mask_map' or 'kp_map'"),
+    **dict.fromkeys(("iou", "mean_iou"), "'miou'"),
+    **dict.fromkeys(("date", "released", "published"), "'year'"),
+    **dict.fromkeys(("mb", "mib", "disk", "bytes"), "'file_size'"),
+    **dict.fromkeys(("outputs", "nb_classes"), "'classes'"),
+}
+UNITS = {1e6: "millions", 1e9: "billions", 2**20: "MiB"}
+_TOO_MANY = 1e5  # of a unit; no model has as much
 _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq, "==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt,
     ">=": operator.ge,
@@ -160,9 +183,10 @@ _OPERATORS = {"number": tuple(_COMPARISONS), "text": ("=", "==", "!=", "~", "!~"
 _ENDINGS = {"": None, "k": 1e3, "m": 1e6, "g": 1e9}
 _TOKENS = re.compile(r"""(?P<space>\s+) | (?P<paren>[()]) | (?P<operator>[<>!=]= | !~ | [=<>~])
                          | (?P<quoted>"[^"]*" | '[^']*') | (?P<word>(?:[^\s()=<>!~"'] | !(?![=~]))+)""", re.VERBOSE)
-_NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))([a-z]*)%?", re.IGNORECASE)
+_NUMBER = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+))([a-z]*)(%?)", re.IGNORECASE)
+_SEPARATORS = re.compile("[,;&|]")
 
-Condition = Callable[[Record], bool]
+Condition = Callable[[Record], "bool | None"]  # None: that hangs on a field that is not known
 
 
 def search(
@@ -187,16 +211,71 @@ def search(
     Raises:
         ConfigError: The query cannot be read (the message points at the place), or there is no such field or task.
     """
-    task = task and find_task(task)
-    condition, order = _Parser(query).parse(), _parse_order(sort or TASKS[task or CLASSIFICATION].columns[0])
     if limit is not None and limit < 0:
         raise ConfigError(f"limit {limit} is not a number of records")
-    found = [record for record in _records(published, task) if condition(record)]
+    return survey(query, sort=sort, published=published, task=task).found[:limit]
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a search found, and what it could not tell.
+
+    Attributes:
+        found: The records, in order.
+        sort: The field that they are sorted by first.
+        unsorted: How many of them come last because that field is not known.
+        left_out: How many more might meet the conditions, if `unknown` fields of them were known.
+        hints: Lines on what is asked for and nothing has, such as a licence that is spelt otherwise.
+    """
+
+    found: list[Record]
+    sort: str
+    unsorted: int
+    left_out: int
+    unknown: tuple[str, ...]
+    hints: tuple[str, ...]
+
+
+def survey(
+    query: str = "", *, sort: str | Sequence[str] | None = None, published: bool = True, task: str | None = None
+) -> Survey:
+    """As `search`, with what it leaves out because nobody knows it.
+
+    Raises:
+        ConfigError: As `search`.
+    """
+    task = task and find_task(task)
+    parser, order = _Parser(query), _parse_order(sort or TASKS[task or CLASSIFICATION].columns[0])
+    condition = parser.parse()
+    records = list(_records(published, task))
+    met = [condition(record) for record in records]
+    found = [record for record, is_met in zip(records, met) if is_met]
+    uncertain = [record for record, is_met in zip(records, met) if is_met is None]
+    unknown = tuple(name for name in parser.fields if any(_is_unknown(record, name) for record in uncertain))
     found.sort(key=lambda record: natural_key(record.name))
     for name, descending in reversed(order):
         found.sort(key=functools.partial(_sort_key, name=name), reverse=descending)
         found.sort(key=lambda record, name=name: getattr(record, name) is None)
-    return found[:limit]
+    first = order[0][0]
+    return Survey(found, first, sum(getattr(record, first) is None for record in found), len(uncertain), unknown,
+                  tuple(_hints(records, parser.texts)))
+
+
+def _hints(records: Sequence[Record], asked: Iterable[tuple[str, str]]) -> Iterator[str]:
+    """Of texts that a field should be equal to, those that no record has."""
+    for name, wanted in dict.fromkeys(asked):
+        sources = ("name", "arch", "builder") if name == "name" else (name,)
+        known = {value for record in records for source in sources if (value := getattr(record, source)) is not None}
+        if not wanted or wanted.lower() in map(str.lower, known):
+            continue
+        near = sorted(value for value in known if value.lower().startswith(wanted.lower()))[:3]
+        meant = closest(near[0], near) if near else closest(wanted, known)
+        if not meant and len(known) <= _LISTED:
+            meant = f"; known: {', '.join(sorted(known))}"
+        yield f"no weights have the {name} '{wanted}'{meant}"
+
+
+_LISTED = 25  # values of a field, at most, in a hint
 
 
 def find_field(name: str) -> str:
@@ -213,7 +292,19 @@ def find_field(name: str) -> str:
 
 
 def _unknown_field(name: str) -> str:
+    if name.lower() in MEANT:
+        meant = MEANT[name.lower()]
+        return f"there is no field '{name}'; did you mean {meant}{'' if '?' in meant else '?'}"
     return f"there is no field '{name}'" + (closest(name, [*FIELDS, *OTHER_NAMES]) or f"; fields: {', '.join(FIELDS)}")
+
+
+def _is_unknown(record: Record, name: str) -> bool:
+    """Whether the record should have this, and nobody knows it. Of most texts, none means that there is none."""
+    if getattr(record, name) is not None:
+        return False
+    if name in FIGURES:
+        return name in TASKS[record.task].columns  # models of other tasks have other figures
+    return FIELDS[name].kind == "number" or (name == "license" and record.source is not None)
 
 
 def _parse_order(sort: str | Sequence[str]) -> list[tuple[str, bool]]:
@@ -234,6 +325,21 @@ def _sort_key(record: Record, name: str) -> Any:
 
 # records
 
+@functools.cache
+def papers() -> dict[str, str]:
+    """{architecture: arXiv's number of the paper that describes it}, as scripts/build_index.py wrote it."""
+    try:
+        with open(os.path.join(registry.CATALOG_DIR, "papers.json"), encoding="utf-8") as stream:
+            return json.load(stream)
+    except FileNotFoundError:  # a source tree whose index has not been built yet
+        return {}
+
+
+def year_of(paper: str) -> int:
+    """Of a paper's first version: arXiv's number begins with year and month."""
+    return 2000 + int(paper[:2])
+
+
 def _records(published: bool, task: str | None) -> Iterator[Record]:
     for architecture in registry.list_models(task=task):
         configs = registry.get_arch_pretrained_cfgs(architecture).values() or [WeightsConfig(architecture)]
@@ -251,7 +357,7 @@ def _record(config: WeightsConfig, **facts: Any) -> Record:
     test, test_gmacs, test_activations = costs.get("test", (None, None, None))
     if test is None and costs:
         test_gmacs, test_activations = costs["gmacs"], costs["activations"]
-    papers = config.paper_ids
+    cited, described = config.paper_ids, papers().get(str(config.architecture))
     return Record(
         name=config.name, arch=str(config.architecture), tag=config.tag, task=config.task, **facts, **figures,
         params=params and params / 1e6, gmacs=costs.get("gmacs", config.gmacs), activations=costs.get("activations"),
@@ -259,7 +365,8 @@ def _record(config: WeightsConfig, **facts: Any) -> Record:
         test_gmacs=test_gmacs, test_activations=test_activations,
         classes=config.num_classes, labels=config.label_set, license=config.license, file_size=config.file_size,
         preprocessing=config.preprocessing, source=next(iter(config.sources), None),
-        paper=", ".join(papers) if isinstance(papers, tuple) else papers, origin=config.origin_url,
+        year=described and year_of(described),
+        paper=", ".join(cited) if isinstance(cited, tuple) else cited, origin=config.origin_url,
         recipe=config.recipe,
     )
 
@@ -290,6 +397,8 @@ class _Parser:
         self.query = query
         self.tokens = list(self._split())
         self.position = 0
+        self.fields: dict[str, None] = {}  # of conditions
+        self.texts: list[tuple[str, str]] = []  # fields with texts that they should be equal to
 
     def parse(self) -> Condition:
         if self.current.kind == "end":
@@ -306,6 +415,10 @@ class _Parser:
             if match is None:
                 self._fail("this quotation mark has no other that ends the text" if self.query[position] in "\"'"
                            else "this means nothing here", _Token("", "", position, position + 1))
+            comma = _SEPARATORS.search(match.group()) if match.lastgroup == "word" else None
+            if comma is not None:
+                start = position + comma.start()
+                self._fail("conditions are separated by spaces, alternatives by or", _Token("", "", start, start + 1))
             if match.lastgroup != "space":
                 yield _Token(str(match.lastgroup), match.group(), match.start(), match.end())
             position = match.end()
@@ -332,7 +445,7 @@ class _Parser:
         while self._is_word("or"):
             self._next()
             choices.append(self._conditions())
-        return choices[0] if len(choices) == 1 else lambda record: any(choice(record) for choice in choices)
+        return choices[0] if len(choices) == 1 else functools.partial(_join, choices, True)
 
     def _conditions(self) -> Condition:
         conditions = [self._condition()]
@@ -340,7 +453,7 @@ class _Parser:
             if self._is_word("and"):
                 self._next()
             conditions.append(self._condition())
-        return conditions[0] if len(conditions) == 1 else lambda record: all(c(record) for c in conditions)
+        return conditions[0] if len(conditions) == 1 else functools.partial(_join, conditions, False)
 
     def _is_word(self, text: str) -> bool:
         return self.current.kind == "word" and self.current.text.lower() == text
@@ -364,6 +477,7 @@ class _Parser:
     def _comparison(self, left: _Token, sign: _Token) -> Condition:
         name = OTHER_NAMES.get(left.value.lower(), left.value.lower())
         if name not in FIELDS:
+            self._check_order(left, sign)
             self._fail(_unknown_field(left.value), left)
         field = FIELDS[name]
         allowed = _OPERATORS[field.kind]
@@ -373,17 +487,37 @@ class _Parser:
         right = self._next()
         if right.kind not in ("word", "quoted"):
             self._fail(f"here a value for {name} is missing: {_EXPECTED[field.kind]}", right)
+        if field.kind != "text" or right.value:  # whether a text is there is always known
+            self.fields[name] = None
         if field.kind == "text":
+            if "~" not in sign.text:
+                self.texts.append((name, right.value))
             return _compare_text(name, sign.text, right.value)
-        value = self._number(field, right) if field.kind == "number" else self._yes_or_no(right)
+        value = self._number(name, sign, right) if field.kind == "number" else self._yes_or_no(right)
         return _compare_value(name, _COMPARISONS[sign.text], value)
 
-    def _number(self, field: Field, token: _Token) -> float:
+    def _check_order(self, left: _Token, sign: _Token) -> None:
+        """Of "80<top1<82", say how it is written."""
+        field = OTHER_NAMES.get(self.current.value.lower(), self.current.value.lower())
+        if not _NUMBER.fullmatch(left.value) or field not in FIELDS or sign.text not in _COMPARISONS:
+            return
+        said = f"{field}{sign.text.translate(_TURNED)}{left.value}"
+        following = self.tokens[self.position + 1:self.position + 3]
+        if len(following) == 2 and following[0].text in _COMPARISONS and following[1].kind == "word":
+            said += f" {field}{following[0].text}{following[1].text}"
+        self._fail(f"the field stands first: {said}", left)
+
+    def _number(self, name: str, sign: _Token, token: _Token) -> float:
+        field = FIELDS[name]
         match = _NUMBER.fullmatch(token.value)
         ending = match.group(2).lower() if match else ""
         if match is None or ending not in _ENDINGS:
             self._fail(f"'{token.value}' is not {_EXPECTED['number']}", token)
         number, scale = float(match.group(1)), _ENDINGS[ending]
+        if field.unit > 1 and scale is None and abs(number) >= _TOO_MANY:
+            self._fail(f"{name} is in {UNITS[field.unit]}: write {_plain(number / field.unit)}", token)
+        if field.percent and 0 < number < 1 and not match.group(3):
+            self._fail(f"{name} is in percent: write {name}{sign.text}{_plain(100 * number)}", token)
         return number if scale is None else number * scale / field.unit
 
     def _yes_or_no(self, token: _Token) -> bool:
@@ -393,14 +527,33 @@ class _Parser:
         return known[token.value.lower()]
 
 
+def _plain(number: float) -> str:
+    return f"{number:.6f}".rstrip("0").rstrip(".")
+
+
+_TURNED = str.maketrans("<>", "><")
 _EXPECTED = {"number": "a number, which may end in k, M or G", "text": "a text, quoted if it holds spaces",
              "yes or no": "yes or no"}
 
 
+def _join(conditions: Sequence[Condition], is_enough: bool, record: Record) -> bool | None:
+    """Of conditions, one of which decides if it `is_enough`: what they come to, None where that is not known."""
+    answer: bool | None = not is_enough
+    for condition in conditions:
+        met = condition(record)
+        if met is is_enough:
+            return met
+        if met is None:
+            answer = None
+    return answer
+
+
 def _compare_value(name: str, compare: Callable[[Any, Any], bool], wanted: float) -> Condition:
-    def condition(record: Record) -> bool:
+    def condition(record: Record) -> bool | None:
         value = getattr(record, name)
-        return value is not None and compare(value, wanted)
+        if value is None:
+            return None if _is_unknown(record, name) else False
+        return compare(value, wanted)
 
     return condition
 
@@ -411,8 +564,12 @@ def _compare_text(name: str, sign: str, wanted: str) -> Condition:
     def is_like(record: Record) -> bool:
         return _has_name(record, matches) if name == "name" else matches(getattr(record, name).lower())
 
-    def condition(record: Record) -> bool:
-        return getattr(record, name) is not None and is_like(record) != sign.startswith("!")
+    def condition(record: Record) -> bool | None:
+        if not wanted and "~" not in sign:
+            return (getattr(record, name) is None) != sign.startswith("!")
+        if getattr(record, name) is None:
+            return None if _is_unknown(record, name) else False
+        return is_like(record) != sign.startswith("!")
 
     return condition
 

@@ -14,6 +14,8 @@ which architecture, and which tags it has, the default first. Its layout, by fam
     aliases     {other name: architecture or architecture.tag}
     deprecated  {old name: architecture or architecture.tag, or null where the model is gone}
     builders    {torchvision's builder: {weights: name of its Enum}}
+
+papers.json is {architecture: arXiv's number of the paper that describes it}, from the modules and zoo_papers.yaml.
 """
 
 from __future__ import annotations
@@ -29,7 +31,10 @@ from typing import Any
 
 import yaml
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import build_zoo
 
 import mvlib.models
 from mvlib import registry
@@ -39,6 +44,7 @@ from mvlib.weights import Catalog, load_catalog
 
 CATALOGS = Path(registry.CATALOG_DIR)
 INDEX = CATALOGS / "index.json"
+PAPERS = CATALOGS / "papers.json"
 README = Path(__file__).resolve().parents[1] / "README.md"
 MARKS = "<!-- models -->", "<!-- end -->"
 
@@ -54,9 +60,10 @@ def main() -> int:
         return 1
     text = render(index)
     copies = {path.with_suffix(".json"): as_json(path) for path in sorted(CATALOGS.glob("*.yaml"))}
+    copies[PAPERS] = papers(index)
     if args.check:
         stale = list(differences(_text(INDEX), text))
-        stale += [f"{path.name} is not {path.stem}.yaml; run scripts/build_index.py"
+        stale += [f"{path.name} is stale; run scripts/build_index.py"
                   for path, wanted in copies.items() if _text(path) != wanted]
         if _text(README) != with_families(_text(README), index):
             stale.append("README.md counts other models than there are; run scripts/build_index.py")
@@ -81,6 +88,13 @@ def as_json(path: Path) -> str:
     architectures = _lines(catalog.pop("architectures", {}), " ")
     shared = ",\n".join(f"{json.dumps(key)}: {json.dumps(value)}" for key, value in catalog.items())
     return f'{{{shared}{"," if shared else ""}\n"architectures": {architectures}}}\n'
+
+
+def papers(index: dict[str, dict[str, Any]]) -> str:
+    """papers.json of the architectures of an index."""
+    found = {name: paper.id for family, entry in index.items() for name in entry["models"]
+             if (paper := build_zoo.paper_of(family, name)) is not None}
+    return _lines(dict(sorted(found.items())), "") + "\n"
 
 
 def build() -> dict[str, dict[str, Any]]:

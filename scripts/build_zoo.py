@@ -19,7 +19,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +69,8 @@ class Paper:
 
     @property
     def year(self) -> int:
-        """Of its first version: the number begins with year and month."""
-        return 2000 + int(self.id[:2])
+        """Of its first version."""
+        return query.year_of(self.id)
 
 
 def main() -> int:
@@ -126,15 +126,11 @@ def records() -> tuple[query.Record, ...]:
 
 
 def rows() -> dict[str, list[Any]]:
-    """Columns of the table, by field: those of `search`, and
-
-    `described`: arXiv's number of the paper that describes the architecture; `year`: that paper's.
-    """
+    """Columns of the table, by field: those of `search`, and `described`, arXiv's number of the paper that describes
+    the architecture."""
     names = [name for name in query.FIELDS if name != "cached"]  # that is a matter of the reader's machine
     columns = {name: [getattr(record, name) for record in records()] for name in names}
-    papers = [paper_of(record.family, record.arch) for record in records()]
-    return {**columns, "year": [paper and paper.year for paper in papers],
-            "described": [paper and paper.id for paper in papers]}
+    return {**columns, "described": [query.papers().get(record.arch) for record in records()]}
 
 
 def assets(ending: str = ".html") -> dict[str, str]:
@@ -145,16 +141,15 @@ def assets(ending: str = ".html") -> dict[str, str]:
     """
     columns, texts = rows(), {}
     for name, values in columns.items():
-        if name in ("year", "described") or query.FIELDS[name].kind == "text":
-            if name == "year":
-                continue
+        if name == "described" or query.FIELDS[name].kind == "text":
             known = sorted({value for value in values if value is not None}, key=lambda text: (natural_key(text), text))
             codes = {text: code for code, text in enumerate(known)}  # which sort as search sorts the texts
             texts[name], columns[name] = known, [None if value is None else codes[value] for value in values]
     fields = {name: {"kind": field.kind, "unit": field.unit, "heading": field.heading, "descending": field.descending,
-                     "digits": field.digits} for name, field in query.FIELDS.items()}
-    fields["year"] = {"kind": "number", "unit": 1, "heading": "", "descending": True, "digits": 0}
-    data = {"count": len(records()), "fields": fields, "otherNames": query.OTHER_NAMES, "columns": columns,
+                     "digits": field.digits, "percent": field.percent, "figure": name in query.FIGURES}
+              for name, field in query.FIELDS.items()}
+    data = {"count": len(records()), "fields": fields, "otherNames": query.OTHER_NAMES, "meant": query.MEANT,
+            "units": {f"{unit:.0f}": name for unit, name in query.UNITS.items()}, "columns": columns,
             "texts": texts, "tasks": {name: task.columns for name, task in TASKS.items()}, "family": f"*{ending}",
             "version": mvlib.__version__}
     chart = (Path(charts.__file__).with_name("chart.js")).read_text(encoding="utf-8")
@@ -174,17 +169,21 @@ def assets(ending: str = ".html") -> dict[str, str]:
 @functools.cache
 def papers_of(family: str) -> tuple[Paper, ...]:
     """The papers of a family; the first of them whose patterns fit describes an architecture."""
-    given = _given_papers().get(family)
-    text = description(family)
-    titles = {number: re.sub(r"\s+", " ", title) for title, number in _TITLE.findall(text)}
+    titles = {number: re.sub(r"\s+", " ", title) for title, number in _TITLE.findall(description(family))}
     titles.update(_catalog_titles(family))
-    if given is None:
-        cited = list(dict.fromkeys(_ARXIV.findall(text)))
-        if len(cited) > 1:
-            raise SystemExit(f"{PAPERS.name} does not say which of {', '.join(cited)} describes which of '{family}'")
-        return tuple(Paper(number, titles.get(number, ""), ("*",)) for number in cited)
-    return tuple(Paper(str(number or ""), titles.get(str(number), label), tuple(patterns))
-                 for label, number, *patterns in given)
+    return tuple(replace(paper, label=titles.get(paper.id, paper.label)) for paper in _cited(family))
+
+
+@functools.cache
+def _cited(family: str) -> tuple[Paper, ...]:
+    """The papers, before their titles; the registry has no part in it."""
+    given = _given_papers().get(family)
+    if given is not None:
+        return tuple(Paper(str(number or ""), label, tuple(patterns)) for label, number, *patterns in given)
+    cited = list(dict.fromkeys(_ARXIV.findall(description(family))))
+    if len(cited) > 1:
+        raise SystemExit(f"{PAPERS.name} does not say which of {', '.join(cited)} describes which of '{family}'")
+    return tuple(Paper(number, "", ("*",)) for number in cited)
 
 
 @functools.cache
@@ -206,7 +205,7 @@ def paper_of(family: str | None, architecture: str) -> Paper | None:
     """The paper that describes an architecture; None where there is none, or it isn't known."""
     if family is None or architecture.startswith("test_"):  # tiny ones, for tests
         return None
-    for paper in papers_of(family):
+    for paper in _cited(family):
         if any(fnmatch.fnmatchcase(architecture, pattern) for pattern in paper.patterns):
             return paper if paper.id else None
     return None

@@ -14,7 +14,7 @@ import mvlib
 from mvlib import registry
 from mvlib.cli import main
 from mvlib.costs import costs_of
-from mvlib.query import FIELDS, Record, find_field, search
+from mvlib.query import FIELDS, Record, find_field, papers, search, survey
 
 EVERYTHING = [config for name in mvlib.list_models() for config in mvlib.get_arch_pretrained_cfgs(name).values()
               if config.has_weights]
@@ -71,6 +71,12 @@ CONDITIONS = {
     "preprocessing=torchvision source~hf-hub": lambda c: False,
     "source~https://*vit*": lambda c: c.sources[0].startswith("https://") and "vit" in c.sources[0],
     "paper=arxiv:2203.07845": lambda c: c.paper_ids == "arXiv:2203.07845",
+    'license=""': lambda c: c.license is None,
+    'license!="" top1>85': lambda c: c.license is not None and top1(c) > 85,
+    "year<2012": lambda c: False,
+    "year>=2024 arch~vit": lambda c: "vit" in c.architecture and papers().get(c.architecture, "")[:2] >= "24",
+    "file_size<30M": lambda c: (c.file_size or math.inf) * 2**20 < 30e6,
+    "top1<50%": lambda c: top1(c) < 50,
     "builder=vit_b_16": lambda c: c.architecture == "vit_base_patch16_224",
 }
 
@@ -83,7 +89,7 @@ def test_a_query_finds_what_a_loop_over_the_configs_finds(query):
 
 def test_the_conditions_of_these_tests_find_something():
     assert {query for query in CONDITIONS if not names(query)} == {
-        "(arch=resnet18 or arch=resnet34) license=mit", "preprocessing=torchvision source~hf-hub"}
+        "(arch=resnet18 or arch=resnet34) license=mit", "preprocessing=torchvision source~hf-hub", "year<2012"}
 
 
 def test_a_record_says_what_the_config_and_the_measurement_say():
@@ -183,6 +189,18 @@ ERRORS = {
     "or vit": ("^^", "here a condition is missing"),
     "vit and or": ("        ^^", "here a condition is missing"),
     "resnet top1": ("       ^^^^", "'top1' is a field: here an operator and a value are missing (quote the whole "),
+    "params<10000000": ("       ^^^^^^^^", "params is in millions: write 10"),
+    "gmacs<=4100000000": ("       ^^^^^^^^^^", "gmacs is in billions: write 4.1"),
+    "file_size<100000000": ("          ^^^^^^^^^", "file_size is in MiB: write 95.367432"),
+    "top1>0.80": ("     ^^^^", "top1 is in percent: write top1>80"),
+    "miou>=.675": ("      ^^^^", "miou is in percent: write miou>=67.5"),
+    "80<top1<82": ("^^", "the field stands first: top1>80 top1<82"),
+    "vit 5>=macs": ("    ^", "the field stands first: gmacs<=5"),
+    "80<tip1<82": ("^^", "there is no field '80'"),
+    "params<10M, gmacs<2": ("          ^", "conditions are separated by spaces, alternatives by or"),
+    "vit && dino": ("    ^", "conditions are separated by spaces"),
+    "accuracy>80": ("^^^^^^^^", "there is no field 'accuracy'; did you mean 'top1' or 'top5'?"),
+    "FLOPs<2G": ("^^^^^", "there is no field 'FLOPs'; did you mean 'gmacs'? A multiply-accumulate is two FLOPs"),
     "vit\ntop1>x": ("         ^", "'x' is not a number"),
 }
 
@@ -216,7 +234,9 @@ def test_timms_and_torchvisions_names_of_fields():
 
 def test_nothing_found(capsys):
     assert main(["search", "top1>100"]) == 1
-    assert capsys.readouterr() == ("", "mvlib: no weights meet these conditions\n")
+    unknown = sum(math.isnan(top1(config)) for config in CONFIGS)
+    assert capsys.readouterr() == ("", "mvlib: no weights meet these conditions\n"
+                                   f"mvlib: {unknown} more may meet the conditions: their top1 is not known\n")
     assert main(["search", "top1>100", "--format", "json"]) == 1
     assert json.loads(capsys.readouterr().out) == []
 
@@ -227,8 +247,71 @@ def test_table(capsys):
     head, *rows = out.splitlines()
     assert head.split("  ")[0] == "name" and "params (M)" in head
     assert len(rows) == 2 and rows[0].split() == \
-        ["convnext_tiny.imagenet1k_v1", "82.52", "96.15", "28.59", "4.46", "13.44", "224", "bsd-3-clause"]
+        ["convnext_tiny.imagenet1k_v1", "82.52", "96.15", "28.59", "4.46", "224", "4.46", "224", "bsd-3-clause"]
     assert err.startswith("mvlib: 2 of ") and err.endswith(" are shown\n")
+
+
+def test_a_table_says_at_which_size_its_figures_are(capsys):
+    sizes = "mvlib: accuracies are at the test size, gmacs at the input size: ask for test_gmacs<5, or for test=224\n"
+    assert main(["search", "name=convnext_tiny.in12k_ft_in1k"]) == 0
+    out, err = capsys.readouterr()
+    assert out.split()[-9:] == \
+        ["convnext_tiny.in12k_ft_in1k", "84.45", "97.33", "28.59", "4.46", "224", "7.36", "288", "apache-2.0"]
+    assert err == sizes
+    for words in (["name=resnet50.imagenet1k_v2"], ["name=convnext_tiny.in12k_ft_in1k", "--format", "json"],
+                  ["name=convnext_tiny.in12k_ft_in1k", "--columns", "name,top1,test_gmacs"]):
+        assert main(["search", *words]) == 0
+        assert capsys.readouterr().err == ""
+
+
+def test_what_is_not_known_is_counted(capsys):
+    found = survey("params<10M")
+    assert found.unsorted == sum(record.top1 is None for record in found.found) > 0 and not found.left_out
+    known = survey("params<10M top1>0")
+    unknown = [r for r in found.found if r.top1 is None and r.task == "classification"]  # others have other figures
+    assert (known.left_out, known.unknown, known.unsorted) == (len(unknown), ("top1",), 0)
+    assert survey("top1>0 or params<10G").left_out == 0  # the other alternative is met, whatever top1 is
+    assert survey("builder=nosuch or recipe=nosuch or tag=nosuch").left_out == 0  # of these, none means none
+    licensed = survey("license=mit or license!=mit")
+    assert licensed.left_out == len(search('license=""')) > 0 and licensed.unknown == ("license",)
+    assert main(["search", "params<10M", "top1>0", "--format", "csv"]) == 0
+    assert capsys.readouterr().err == f"mvlib: {len(unknown)} more may meet the conditions: their top1 is not known\n"
+    assert main(["search", "params<10M", "--limit", "2"]) == 0
+    assert f"mvlib: {found.unsorted} of {len(found.found)} come last: their top1 is not known\n" \
+        in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text, hint", [
+    ("license=apache", "no weights have the license 'apache'; did you mean 'apache-2.0'?"),
+    ("license!=cc-by", "no weights have the license 'cc-by'; did you mean 'cc-by-4.0' or 'cc-by-nc-4.0'?"),
+    ("license=commercial", "no weights have the license 'commercial'; known: apache-2.0, apple-amlr, "),
+    ("family=resnets", "no weights have the family 'resnets'; did you mean 'resnet', "),
+    ("name=resnet50.a1_in1", "no weights have the name 'resnet50.a1_in1'; did you mean 'resnet50.a1_in1k'?"),
+    ("license=Apache-2.0 license~nosuch", None)])
+def test_a_text_that_nothing_has_is_said(text, hint, capsys):
+    main(["search", text, "--limit", "1"])
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mvlib: no weights have the")]
+    assert len(lines) == (hint is not None) and all(line.startswith(f"mvlib: {hint}") for line in lines)
+
+
+def test_years_are_those_of_the_papers():
+    records = {record.arch: record for record in search(published=False)}
+    assert {name: records[name].year for name in ("resnet50", "convnext_tiny", "raft_large", "csatv2", "test_vit")} == \
+        {"resnet50": 2015, "convnext_tiny": 2022, "raft_large": 2020, "csatv2": None, "test_vit": None}
+    assert all(1990 < r.year < 2100 for r in records.values() if r.year is not None)
+    found = search("lite0 or resnet50", sort="year")
+    assert [r.year for r in found if r.year] == sorted((r.year for r in found if r.year), reverse=True)
+
+
+def test_a_minus_before_the_field_to_sort_by(capsys):
+    wanted = names("arch~resnet1* top1>0", sort="-gmacs,name")
+    for words in (["--sort", "-gmacs,name"], ["--sort=-gmacs,name"]):
+        assert main(["search", "arch~resnet1* top1>0", *words, "--columns", "name", "--format", "csv"]) == 0
+        assert capsys.readouterr().out.splitlines()[1:] == wanted
+    for words in (["--sort"], ["--sort", "--all"]):
+        with pytest.raises(SystemExit):
+            main(["search", *words])
+        assert "argument --sort: expected one argument" in capsys.readouterr().err
 
 
 def test_json(capsys):

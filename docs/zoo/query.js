@@ -1,6 +1,7 @@
 // The language of `mvlib search`, as mvlib/query.py reads it; tests/docs/test_zoo.py compares the two.
-// A table is {fields: {name: {kind, unit}}, otherNames, columns: {name: values}, lowered: {name: texts in lower case}};
-// a value that isn't known is null.
+// A table is {fields: {name: {kind, unit, percent, figure}}, otherNames, meant, units, tasks, columns: {name: values},
+// lowered: {name: texts in lower case}}; a value that isn't known is null. A condition says true, false, or null where
+// that hangs on a value that isn't known; its `fields` are those that it asks for, `texts` what they should be equal to.
 "use strict";
 
 class QueryError extends Error {
@@ -10,7 +11,8 @@ class QueryError extends Error {
 const compileQuery = (() => {
   const TOKENS = new RegExp([/(?<space>\s+)|(?<paren>[()])|(?<operator>[<>!=]=|!~|[=<>~])|(?<quoted>"[^"]*"|'[^']*')/,
                              /(?<word>(?:[^\s()=<>!~"']|!(?![=~]))+)/].map(part => part.source).join("|"), "uy");
-  const NUMBER = /^([+-]?(?:\d+\.?\d*|\.\d+))([a-z]*)%?$/i;
+  const NUMBER = /^([+-]?(?:\d+\.?\d*|\.\d+))([a-z]*)(%?)$/i;
+  const TOO_MANY = 1e5;
   const ENDINGS = {k: 1e3, m: 1e6, g: 1e9};
   const COMPARE = {
     "=": (a, b) => a === b, "==": (a, b) => a === b, "!=": (a, b) => a !== b,
@@ -56,8 +58,21 @@ const compileQuery = (() => {
     return value => matcher.test(value);
   }
 
+  const plain = number => number.toFixed(6).replace(/\.?0+$/, "");
+  // Of conditions, one of which decides if it says `isEnough`: what they come to.
+  const join = (conditions, isEnough) => i => {
+    let answer = !isEnough;
+    for (const condition of conditions) {
+      const met = condition(i);
+      if (met === isEnough) return met;
+      if (met === null) answer = null;
+    }
+    return answer;
+  };
+
   return function compile(query, table) {
-    const {fields, otherNames, columns, lowered} = table;
+    const {fields, otherNames, meant, units, tasks, columns, lowered} = table;
+    const asked = new Set(), texts = [];
     const tokens = [];
     let position = 0;
     TOKENS.lastIndex = 0;
@@ -67,7 +82,9 @@ const compileQuery = (() => {
         throw new QueryError("\"'".includes(query[start]) ? "this quotation mark has no other that ends the text"
                                                            : "this means nothing here", start, start + 1);
       const kind = Object.keys(match.groups).find(name => match.groups[name] !== undefined);
-      const text = match[0];
+      const text = match[0], comma = kind === "word" ? text.search(/[,;&|]/) : -1;
+      if (comma >= 0)
+        throw new QueryError("conditions are separated by spaces, alternatives by or", start + comma, start + comma + 1);
       if (kind !== "space")
         tokens.push({kind, text, start, end: TOKENS.lastIndex, value: kind === "quoted" ? text.slice(1, -1) : text});
     }
@@ -81,6 +98,10 @@ const compileQuery = (() => {
       return Object.hasOwn(otherNames, name) ? otherNames[name] : name;
     };
     const isField = name => Object.hasOwn(fields, name);
+    // Whether a row should have this, and nobody knows it. Of most texts, none means that there is none.
+    const isUnknown = (name, i) => columns[name][i] === null && (
+      fields[name].figure ? tasks[columns.task[i]].includes(name)
+        : fields[name].kind === "number" || (name === "license" && columns.source[i] !== null));
 
     const hasName = matches => i => matches(lowered.name[i]) || matches(lowered.arch[i])
       || Boolean(lowered.builder[i]) && matches(lowered.builder[i]);
@@ -88,7 +109,7 @@ const compileQuery = (() => {
     function alternatives() {
       const choices = [conditions()];
       while (isWord("or")) { next(); choices.push(conditions()); }
-      return choices.length === 1 ? choices[0] : i => choices.some(choice => choice(i));
+      return choices.length === 1 ? choices[0] : join(choices, true);
     }
     function conditions() {
       const all = [condition()];
@@ -96,7 +117,7 @@ const compileQuery = (() => {
         if (isWord("and")) next();
         all.push(condition());
       }
-      return all.length === 1 ? all[0] : i => all.every(one => one(i));
+      return all.length === 1 ? all[0] : join(all, false);
     }
     function condition() {
       const token = next();
@@ -114,34 +135,62 @@ const compileQuery = (() => {
     }
     function comparison(left, sign) {
       const name = named(left.value);
-      if (!isField(name)) fail(`there is no field '${left.value}'; fields: ${Object.keys(fields).join(", ")}`, left);
-      const {kind, unit} = fields[name];
+      if (!isField(name)) {
+        checkOrder(left, sign);
+        const said = meant[left.value.toLowerCase()];
+        fail(`there is no field '${left.value}'; ` + (said ? `did you mean ${said}${said.includes("?") ? "" : "?"}`
+                                                           : `fields: ${Object.keys(fields).join(", ")}`), left);
+      }
+      const {kind, unit, percent} = fields[name];
       if (!OPERATORS[kind].includes(sign.text))
         fail(`${name} is a ${kind}, which is compared with ${OPERATORS[kind].filter(o => o !== "==").join(" ")}`, sign);
       const right = next();
       if (!["word", "quoted"].includes(right.kind))
         fail(`here a value for ${name} is missing: ${EXPECTED[kind]}`, right);
-      if (kind === "text") return compareText(name, sign.text, right.value);
+      if (kind !== "text" || right.value) asked.add(name);  // whether a text is there is always known
+      if (kind === "text") {
+        const isNew = !texts.some(([known, text]) => known === name && text === right.value);
+        if (!sign.text.includes("~") && right.value && isNew) texts.push([name, right.value]);
+        return compareText(name, sign.text, right.value);
+      }
       if (kind !== "number")  // which weights lie in the reader's cache
         fail(`${name} is known on your machine alone: mvlib search "${name}=yes"`, left);
       const match = NUMBER.exec(right.value), ending = match ? match[2].toLowerCase() : "";
       if (!match || (ending && !Object.hasOwn(ENDINGS, ending)))
         fail(`'${right.value}' is not ${EXPECTED.number}`, right);
-      const wanted = ending ? Number(match[1]) * ENDINGS[ending] / unit : Number(match[1]);
+      const given = Number(match[1]);
+      if (unit > 1 && !ending && Math.abs(given) >= TOO_MANY)
+        fail(`${name} is in ${units[unit]}: write ${plain(given / unit)}`, right);
+      if (percent && given > 0 && given < 1 && !match[3])
+        fail(`${name} is in percent: write ${name}${sign.text}${plain(100 * given)}`, right);
+      const wanted = ending ? Number(match[1]) * ENDINGS[ending] / unit : given;
       const values = columns[name], compare = COMPARE[sign.text];
-      return i => values[i] !== null && compare(values[i], wanted);
+      return i => values[i] === null ? (isUnknown(name, i) ? null : false) : compare(values[i], wanted);
+    }
+    function checkOrder(left, sign) {
+      const field = named(current().value);
+      if (!NUMBER.test(left.value) || !isField(field) || !Object.hasOwn(COMPARE, sign.text)) return;
+      const turned = sign.text.replace(/[<>]/, letter => letter === "<" ? ">" : "<");
+      let said = `${field}${turned}${left.value}`;
+      const [operator, value] = tokens.slice(position + 1, position + 3);
+      if (value && Object.hasOwn(COMPARE, operator.text) && value.kind === "word")
+        said += ` ${field}${operator.text}${value.text}`;
+      fail(`the field stands first: ${said}`, left);
     }
     function compareText(name, sign, wanted) {
       const lower = wanted.toLowerCase(), values = lowered[name];
       const matches = sign.includes("~") ? pattern(wanted) : value => value === lower;
       const isLike = name === "name" ? hasName(matches) : i => matches(values[i]);
       const negated = sign.startsWith("!");
-      return i => values[i] !== null && isLike(i) !== negated;
+      if (!wanted && !sign.includes("~")) return i => (values[i] === null) !== negated;
+      return i => values[i] === null ? (isUnknown(name, i) ? null : false) : isLike(i) !== negated;
     }
 
-    if (current().kind === "end") return () => true;
-    const whole = alternatives();
+    const whole = current().kind === "end" ? () => true : alternatives();
     if (current().kind !== "end") fail("this closes no parenthesis that was opened");
+    whole.fields = [...asked];
+    whole.texts = texts;
+    whole.isUnknown = isUnknown;
     return whole;
   };
 })();

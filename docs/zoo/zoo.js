@@ -9,9 +9,10 @@
     ["family", "family", "module that defines the architecture"],
     ["top1", "top-1", "figure of the task, ImageNet-1K's top-1 accuracy in percent"],
     ["params", "params (M)", "parameters, in millions"],
-    ["gmacs", "GMACs", "multiply-accumulates for one image, in 1e9"],
-    ["activations", "acts (M)", "activations for one image, in millions"],
+    ["gmacs", "GMACs", "multiply-accumulates for one image of the input's size, in 1e9"],
+    ["activations", "acts (M)", "activations for one image of the input's size, in millions"],
     ["input", "input", "height and width of the image in training, in pixels"],
+    ["test", "test", "height and width of the image in evaluation, where the accuracies are measured, in pixels"],
     ["license", "licence", "licence of the weights"],
     ["year", "year", "of the architecture's paper"],
     ["source", "source", "where the weights come from"],
@@ -44,7 +45,7 @@
   ];
 
   // The rows. Texts come as numbers that stand for them, in the order in which search sorts them.
-  const {fields, otherNames, tasks, count} = zooData,
+  const {fields, otherNames, meant, units, tasks, count} = zooData,
     codes = zooData.columns,
     columns = {},
     lowered = {};
@@ -56,7 +57,7 @@
       lowered[name] = values.map(code => (code === null ? null : low[code]));
     }
   }
-  const table = {count, fields, otherNames, columns, lowered};
+  const table = {count, fields, otherNames, meant, units, tasks, columns, lowered};
   const value = (field, i) => columns[field][i];
   const shown = (field, i) => {
     const found = value(field, i);
@@ -78,7 +79,8 @@
   const DEFAULTS = {q: "", task: "", sort: "top1", x: "params", y: "top1", weights: "", one: "", model: ""};
   const state = {...DEFAULTS};
   let rows = [],
-    condition = () => true,
+    condition = compileQuery("", table),
+    leftOut = [], // rows that may meet it: what it asks for isn't known of them
     active = 0;
 
   function readAddress() {
@@ -136,17 +138,43 @@
   }
   function choose() {
     const found = [];
+    leftOut = [];
     for (let i = 0; i < count; i++)
       if (
         (!state.task || value("task", i) === state.task) &&
-        (!state.weights || value("source", i) !== null) &&
-        condition(i)
-      )
-        found.push(i);
+        (!state.weights || value("source", i) !== null)
+      ) {
+        const met = condition(i);
+        if (met) found.push(i);
+        else if (met === null) leftOut.push(i);
+      }
     sorted(found);
     if (!state.one) return found;
     const seen = new Set();
     return found.filter(i => !seen.has(codes.arch[i]) && seen.add(codes.arch[i]));
+  }
+  // What the rows do not say, as mvlib search says it.
+  function* remarks() {
+    for (const [name, wanted] of condition.texts) {
+      const low = wanted.toLowerCase(),
+        known = (name === "name" ? ["name", "arch", "builder"] : [name]).flatMap(field => zooData.texts[field]);
+      if (known.some(text => text.toLowerCase() === low)) continue;
+      const near = known.filter(text => text.toLowerCase().startsWith(low)).slice(0, 3);
+      const said = near.length
+        ? `; did you mean ${near.map(text => `'${text}'`).join(" or ")}?`
+        : known.length <= 25
+          ? `; known: ${known.join(", ")}`
+          : "";
+      yield `no weights have the ${name} '${wanted}'${said}`;
+    }
+    const [[first]] = order(state.sort),
+      last = rows.filter(i => value(first, i) === null).length;
+    if (last) yield `${counted(last)} come last: their ${first} is not known`;
+    const unknown = condition.fields.filter(name => leftOut.some(i => condition.isUnknown(name, i)));
+    if (leftOut.length)
+      yield `${counted(leftOut.length)} more may meet the conditions: their ${unknown.join(" or ")} is not known`;
+    if (rows.some(i => value("test", i) !== value("input", i)))
+      yield "accuracies are at the test size, GMACs at the input size (test_gmacs<5 or test=224 asks for one size)";
   }
   // Those that no other beats: at least as good for at most the cost, and better in one of them.
   function paretoFront(found) {
@@ -235,7 +263,8 @@
       ),
       ...fact("license=mit or license=apache-2.0", "alternatives; parentheses group them"),
       ...fact("labels~22k license!=unknown", "texts: = != for the whole, ~ !~ for wildcards and parts"),
-      ...fact(known.join(" "), "the fields; year is this page's own, the others are those of mvlib search"),
+      ...fact('license=""', "those without"),
+      ...fact(known.join(" "), "the fields"),
     ),
   );
   const chart = make("div", {class: "zoo-chart", id: "zoo-chart"}),
@@ -307,7 +336,8 @@
     for (const [field] of COLUMNS) {
       const cell = make("td", {class: `c-${field}`});
       if (field === "name") {
-        const more = [`${shown("input", i)} px`, shown("license", i), shown("year", i)]
+        const tested = value("test", i) === value("input", i) ? "" : `, tested at ${shown("test", i)}`;
+        const more = [`${shown("input", i)} px${tested}`, shown("license", i), shown("year", i)]
           .filter(Boolean)
           .join(" \u00b7 ");
         cell.append(
@@ -732,6 +762,7 @@
   chart.addEventListener("focusout", () => point(null));
 
   // All of it, after a change.
+  const counted = number => number.toLocaleString("en");
   function quoted(text) {
     return /["$`\\!]/.test(text) ? `'${text.replaceAll("'", `'"'"'`)}'` : `"${text}"`;
   }
@@ -742,9 +773,7 @@
     if (state.sort !== (state.task ? tasks[state.task][0] : "top1"))
       parts.push(state.sort.startsWith("-") ? `--sort=${state.sort}` : `--sort ${state.sort}`);
     if (!state.weights) parts.push("--all");
-    return /\byear\b/i.test(`${state.q} ${state.sort}`)
-      ? "none, for mvlib search does not know years"
-      : parts.join(" ");
+    return parts.join(" ");
   }
   function parse() {
     try {
@@ -783,8 +812,10 @@
     weightsBox.checked = Boolean(state.weights);
     oneBox.checked = Boolean(state.one);
     const architectures = new Set(rows.map(i => codes.arch[i])).size;
-    const counted = number => number.toLocaleString("en");
-    tally.textContent = `${counted(rows.length)} of ${counted(count)} rows, ${counted(architectures)} architectures`;
+    tally.textContent = [
+      `${counted(rows.length)} of ${counted(count)} rows, ${counted(architectures)} architectures`,
+      ...remarks(),
+    ].join(". ");
     command.textContent = commandOf();
     drawRows(true, keepScroll ? top : 0);
     draw();

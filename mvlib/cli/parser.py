@@ -81,10 +81,23 @@ class Parser(argparse.ArgumentParser):
             if flag.startswith("--") and " " not in word and \
                     not any(known.startswith(flag) for known in self._option_string_actions):
                 self.error(f"there is no option {flag}{closest(flag, self._flags())}")
-        namespace, left = super().parse_known_args(args, namespace)
+        namespace, left = super().parse_known_args(self._joined(args), namespace)
         if left:
             self.error(f"not understood: {' '.join(left)}")
         return namespace, left
+
+    def _joined(self, args: Sequence[str] | None) -> Sequence[str] | None:
+        """The words, with --sort=-gmacs for --sort -gmacs, of options whose values may begin with a minus."""
+        flags = [f for f, action in self._option_string_actions.items() if getattr(action, "takes_minus", False)]
+        if not flags or args is None:
+            return args
+        words: list[str] = []
+        for word in args:
+            if words and words[-1] in flags and re.match("-[a-z]", word, re.IGNORECASE):
+                words[-1] += f"={word}"
+            else:
+                words.append(word)
+        return words
 
     def _help(self, everything: bool, colours: bool) -> str:
         formatter = self._get_formatter()

@@ -6,22 +6,25 @@ import argparse
 import csv
 import json
 import sys
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ..query import FIELDS, Record, find_field, search
+from ..query import FIELDS, Record, Survey, find_field, survey
 from ..tasks import CLASSIFICATION, TASKS, find_task
 from .argument_types import positive
 from .options import add_option
 from .output import format_table
 
 _FIGURES = TASKS[CLASSIFICATION].columns
-_COLUMNS = ("name", *_FIGURES, "params", "gmacs", "activations", "input", "license")
+# The costs stand beside the size of the images that they are of; accuracies are at the size of the test.
+_COLUMNS = ("name", *_FIGURES, "params", "gmacs", "input", "test_gmacs", "test", "license")
 _DESCRIPTION = """\
 Weights that meet conditions, best first.
 
 Conditions stand side by side and must all hold; `or` and parentheses make alternatives. A word alone is a wildcard for
 the name, or a part of it. Numbers: = != < <= > >=; they are in the unit of the table, or absolute with an ending k, M
-or G. Texts: = != and ~ !~ for wildcards or parts. Weights of which a field is not known meet no condition on it.
+or G. Texts: = != and ~ !~ for wildcards or parts. What is not known meets no condition. Accuracies are at the test
+size (test, test_gmacs), gmacs at the input size.
 """
 EXAMPLES = (
     "mvlib search 'top1>80 params<30M gmacs<5 license=apache-2.0 input=224'",
@@ -35,30 +38,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("query", nargs="*", metavar="CONDITION", help="quote them: the shell takes < and > for itself")
     add_option(parser, "--task", note=", ".join(TASKS))
     add_option(parser, "--sort", metavar="FIELD[,FIELD]",
-               note="accuracies from the highest, costs from the least; --sort=-params turns it round",
-               default_is="the task's first figure, top1")
+               note="accuracies from the highest, costs from the least; -params turns it round",
+               default_is="the task's first figure, top1").takes_minus = True
     parser.add_argument("--limit", type=positive, metavar="N", help="show this many at most")
     parser.add_argument("--columns", metavar="FIELD[,FIELD]",
-                        help="columns of the table (default: accuracies, params, gmacs, activations, input, license; "
-                             "JSON: all)")
+                        help="columns of the table (default: accuracies, costs, sizes, license; JSON: all)")
     add_option(parser, "--format", choices=("table", "json", "csv"), default="table")
     add_option(parser, "--all", note="also architectures whose weights nobody publishes")
 
 
 def run(arguments: argparse.Namespace) -> int:
     columns = [find_field(name) for name in arguments.columns.split(",")] if arguments.columns else None
-    if columns is None and arguments.task and arguments.format != "json":
-        figures = TASKS[find_task(arguments.task)].columns
-        columns = [_COLUMNS[0], *figures, *(name for name in _COLUMNS[1:] if name not in (*_FIGURES, "activations"))]
-    found = search(" ".join(arguments.query), sort=arguments.sort, published=not arguments.all, task=arguments.task)
-    shown = found[:arguments.limit]
+    figures = TASKS[find_task(arguments.task or CLASSIFICATION)].columns
+    if columns is None and figures != _FIGURES and arguments.format != "json":
+        others = {*_FIGURES, "test", "test_gmacs"}  # theirs are tested at one size
+        columns = [_COLUMNS[0], *figures, *(name for name in _COLUMNS[1:] if name not in others)]
+    found = survey(" ".join(arguments.query), sort=arguments.sort, published=not arguments.all, task=arguments.task)
+    shown = found.found[:arguments.limit]
     _WRITERS[arguments.format](shown, columns)
-    if not found:
-        print("mvlib: no weights meet these conditions", file=sys.stderr)
-        return 1
-    if arguments.format == "table" and len(shown) < len(found):
-        print(f"mvlib: {len(shown)} of {len(found)} are shown", file=sys.stderr)
-    return 0
+    for line in _remarks(found, shown, columns or _COLUMNS, arguments.format == "table"):
+        print(f"mvlib: {line}", file=sys.stderr)
+    return 0 if found.found else 1
+
+
+def _remarks(found: Survey, shown: list[Record], columns: Sequence[str], is_table: bool) -> Iterator[str]:
+    """What the rows do not say."""
+    if not found.found:
+        yield "no weights meet these conditions"
+    elif is_table and len(shown) < len(found.found):
+        yield f"{len(shown)} of {len(found.found)} are shown"
+    yield from found.hints
+    if found.unsorted:
+        yield f"{found.unsorted} of {len(found.found)} come last: their {found.sort} is not known"
+    if found.left_out:
+        yield f"{found.left_out} more may meet the conditions: their {' or '.join(found.unknown)} is not known"
+    if is_table and {"top1", "top5"} & {*columns} and {"gmacs", "input"} & {*columns} and \
+            any(record.test != record.input for record in shown):
+        yield "accuracies are at the test size, gmacs at the input size: ask for test_gmacs<5, or for test=224"
 
 
 def _write_json(records: list[Record], columns: list[str] | None) -> None:

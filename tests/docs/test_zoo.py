@@ -71,7 +71,7 @@ def test_all_rows_and_figures_are_those_of_search():
     columns = {name: [None if code is None else data["texts"][name][code] for code in values]
                if name in data["texts"] else values for name, values in data["columns"].items()}
     rows = [dict(zip(columns, values)) for values in zip(*columns.values())]
-    papers = [(row.pop("year"), row.pop("described")) for row in rows]
+    papers = [(row["year"], row.pop("described")) for row in rows]
     wanted = query.search(published=False, sort="name")
     assert rows == [record.as_dict(set(query.FIELDS) - {"cached"}) for record in wanted]
     assert data["count"] == len(wanted) > 2000
@@ -143,10 +143,13 @@ CONDITIONS = ["top1>80", "top1 >= 84.5", "acc1<70%", "params<30M", "params>300",
               "name=resnet50", "arch=resnet50", "tag~*clip*", "builder~vit", "builder!=resnet50", "source~https",
               "source!~hf-hub", "paper~2110*", "origin~pytorch", "recipe~references", "task=detection", "epe<3",
               "box_map>30", "miou>60", "video_top1>70", "preprocessing=torchvision", "license='cc-by-nc-4.0'",
-              "test_gmacs>100", "test_activations<10", "top5>=97"]
+              "test_gmacs>100", "test_activations<10", "top5>=97", "year>2020", "year<=2019", 'license=""',
+              'recipe!=""', "license=apache", "license!=commercial", "top1<0.5%"]
 MISTAKES = ["top1", "top1>", "top1>abc", "top1>80x", "top1~80", "license<mit", "nosuch=1", "(", ")", "()", "or", "and",
             "resnet or", "or resnet", "(resnet", "resnet)", "'resnet", 'license="mit', "=5", "top1>(80)", "a or or b",
-            "a and or b", "and a", "top1=80=", "<", "a (b", "((a)", "license=", "x!", "x!=1", "gmacs > k", "a and"]
+            "a and or b", "and a", "top1=80=", "<", "a (b", "((a)", "license=", "x!", "x!=1", "gmacs > k", "a and",
+            "params<10000000", "gmacs<5000000000", "file_size<100000", "top1>0.845", "miou>.5", "80<top1<82",
+            "5>=gmacs", "80<top1<", "3=x", "params<10M, gmacs<2", "a && b", "a | b", "license=mit;", "accuracy>80", "flops<2G"]
 
 
 def queries():
@@ -173,7 +176,9 @@ def queries():
 def answer(text):
     """Names that search finds, or where it stumbles and why."""
     try:
-        return sorted(record.name for record in query.search(text, published=False))
+        found = query.survey(text, published=False)
+        hints = [hint for hint in found.hints if "the license" in hint]
+        return [sorted(record.name for record in found.found), found.left_out, list(found.unknown), len(hints)]
     except ConfigError as error:
         _, _, marks, reason = str(error).split("\n")
         marks = marks[2:]
@@ -191,13 +196,15 @@ def test_the_filter_reads_what_search_reads(zoo):
         columns[name] = texts ? values.map(code => code === null ? null : texts[code]) : values;
         if (texts) lowered[name] = columns[name].map(text => text && text.toLowerCase());
       }
-      const fields = {...zooData.fields};
-      delete fields.year;  // the page's own
-      const table = {...zooData, fields, columns, lowered};
+      const table = {...zooData, columns, lowered};
       return ASKED.map(text => {
         try {
           const condition = compileQuery(text, table);
-          return columns.name.filter((_, i) => condition(i)).sort();
+          const unknown = columns.name.map((_, i) => i).filter(i => condition(i) === null);
+          const texts = condition.texts.filter(([name, text]) => name === "license"
+            && !lowered[name].includes(text.toLowerCase())).length;
+          return [columns.name.filter((_, i) => condition(i)).sort(), unknown.length,
+                  condition.fields.filter(name => unknown.some(i => condition.isUnknown(name, i))), texts];
         } catch (error) {
           if (!(error instanceof QueryError)) throw error;
           return [error.start, error.end, error.message.split(";")[0]];
@@ -207,8 +214,11 @@ def test_the_filter_reads_what_search_reads(zoo):
     found = zoo.run(script)
     wanted = [answer(text) for text in asked]
     assert [(text, f) for text, f, w in zip(asked, found, wanted) if f != w] == []
-    kinds = [bool(w) and isinstance(w[0], int) for w in wanted]
-    assert kinds.count(True) > 50 and kinds.count(False) > 300 and sum(0 < len(w) < 500 for w in wanted) > 150
+    kinds = [isinstance(w[0], int) for w in wanted]
+    assert kinds.count(True) > 50 and kinds.count(False) > 300
+    read = [w for w in wanted if not isinstance(w[0], int)]
+    assert sum(0 < len(names) < 500 for names, *_ in read) > 150
+    assert sum(left_out > 0 for _, left_out, _, _ in read) > 100 and sum(hints for *_, hints in read) > 2
 
 
 def settle(page):
@@ -286,6 +296,24 @@ def test_every_order_is_that_of_search(zoo, site):
 
 
 @browser
+@pytest.mark.parametrize("text", ["params<10M", "top1>80 params<30M gmacs<5", "license=apache", "license=commercial",
+                                  "lite0 year>2018", "name=resnet5", "arch=resnet18 test=224 top1>0"])
+def test_what_is_not_known_is_said(zoo, text):
+    ask(zoo, text)
+    found = query.survey(text, published=False)
+    said = zoo.run("document.getElementById('zoo-count').textContent").split(". ")[1:]
+    wanted = [hint for hint in found.hints if not hint.startswith("no weights have the name")]
+    wanted += [f"{found.unsorted} come last: their top1 is not known"] * (found.unsorted > 0)
+    wanted += [f"{found.left_out} more may meet the conditions: their {' or '.join(found.unknown)} is not known"] * (
+        found.left_out > 0)
+    wanted += ["accuracies are at the test size, GMACs at the input size (test_gmacs<5 or test=224 asks for one size)"
+               ] * any(record.test != record.input for record in found.found)
+    assert [line for line in said if not line.startswith("no weights have the name")] == wanted
+    assert any(line.startswith("no weights have the name 'resnet5'; did you mean 'resnet5") for line in said) == \
+        (text == "name=resnet5")
+
+
+@browser
 def test_tasks_years_and_one_row_an_architecture(zoo):
     zoo.run("location.hash = 'task=detection&weights=1&sort=box_map&y=box_map'")
     settle(zoo)
@@ -299,7 +327,7 @@ def test_tasks_years_and_one_row_an_architecture(zoo):
     zoo.run("location.hash = 'q=year%3D2015'")
     settle(zoo)
     assert "resnet50.a1_in1k" in names(zoo) and "convnext_tiny.fb_in1k" not in names(zoo)
-    assert "none" in zoo.run("document.getElementById('zoo-command').textContent")
+    assert zoo.run("document.getElementById('zoo-command').textContent") == 'mvlib search "year=2015" --all'
     zoo.run("location.hash = 'sort=nosuch&x=nosuch&y=nosuch&task=nosuch&model=nosuch'")  # an address from elsewhere
     settle(zoo)
     assert names(zoo) == [record.name for record in EVERYTHING]
@@ -398,10 +426,10 @@ def test_all_of_it_by_keyboard(zoo):
             break
     reached = [name for name, _ in seen]
     assert [name for name in reached if name in ("zoo-query", "zoo-table")] == ["zoo-query", "zoo-table"]
-    assert reached[-10:] == ["name", "family", "top1", "params", "gmacs", "activations", "input", "license", "year",
-                             "source"]
+    assert reached[-11:] == ["name", "family", "top1", "params", "gmacs", "activations", "input", "test", "license",
+                             "year", "source"]
     assert all(is_seen for _, is_seen in seen)
-    zoo.press("Tab", 6, shift=True)  # to the parameters' heading
+    zoo.press("Tab", 7, shift=True)  # to the parameters' heading
     sort = "[...document.querySelectorAll('th[aria-sort]')].map(h => [h.dataset.field, h.ariaSort])"
     assert zoo.run(sort) == [["top1", "descending"]]
     zoo.press("Enter")
