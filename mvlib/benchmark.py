@@ -27,6 +27,7 @@ from .engines.module import EngineModule
 from .engines.runtime import BACKENDS, backend_of
 from .errors import ConfigError, MvlibError
 from .factory import create_model, known_arguments
+from .layers.branches import count_mergeable
 from .memory import reuse_freed_memory
 from .optim import create_optimizer_v2
 from .optimization.precision import check_precision
@@ -72,6 +73,7 @@ class Measurement:
         setup_seconds: Building, compiling and the first step.
         error: Why there are no figures.
         backend: What ran it: "torch", "openvino", "onnxruntime".
+        mergeable: Modules whose branches would be merged by the mode "optimized", in the other modes.
     """
 
     model: str
@@ -92,6 +94,7 @@ class Measurement:
     setup_seconds: float | None = None
     error: str | None = None
     backend: str = "torch"
+    mergeable: int = 0
 
     @property
     def what(self) -> str:
@@ -259,6 +262,7 @@ class _Case:
             result.backend = report.backend  # of "auto", what it came to
             # A model that has been optimized takes the images as they come.
         else:
+            result.mergeable = count_mergeable(model)
             layout = torch.channels_last if self.channels_last else torch.contiguous_format
             model = model.to(dtype=dtype, memory_format=layout)
             images = images.to(dtype=dtype, memory_format=layout)

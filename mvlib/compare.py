@@ -23,6 +23,7 @@ COLUMNS = ("model", "top1_err", "top5_err", "cpu_ms", "cpu_iqr_ms", "gpu_ms", "g
            "gmacs", "img_size", "pareto", "disturbed",
            "weights", "size_from", "note")
 _MIB = 2**20
+_AS_TRAINED = "timed as trained: its branches merge with --mode optimized"
 _TOGETHER_BYTES = 2 * 2**30  # of weights that are in memory at once while models take turns
 
 
@@ -77,6 +78,7 @@ def compare_models(
     precision: str = "float32",
     force: bool = False,
     backend: str = "torch",
+    mode: str = "eager",
     seconds: float = 2.0,
     devices: Sequence[str] | None = None,
     measure: Callable[[str], Mapping[str, float]] | None = None,
@@ -96,6 +98,8 @@ def compare_models(
         precision: "float32", "bfloat16" or "float16", in any usual spelling.
         force: Take a precision in which a device is slower than in float32, too.
         backend: What runs the models when they are timed, as `benchmark_models` takes it; exports have their own.
+        mode: "eager", "compiled" or "optimized" (`mvlib.optimize`, which merges the branches of models that were
+            trained with more than inference needs), with the backend "torch".
         seconds: Time for the measurements of a model on a device.
         devices: Of "cpu" and "cuda"; default: both where there is a GPU.
         measure: Measures the errors of a model: {"top1_err": percent, "top5_err": percent}.
@@ -119,7 +123,8 @@ def compare_models(
         for candidate in candidates:
             _take_errors(candidate, measure)
             tell(f"{candidate.model}: " + (candidate.note or f"top-1 error {candidate.top1_err:.2f} %"))
-    _time(candidates, configs, batch_size, img_size, precision, backend, seconds, devices, measure is not None, tell)
+    _time(candidates, configs, batch_size, img_size, precision, backend, mode, seconds, devices, measure is not None,
+          tell)
     pareto_front(candidates)
     return sorted(candidates, key=lambda candidate: _sort_key(getattr(candidate, sort)))
 
@@ -222,7 +227,8 @@ def _devices(devices: Sequence[str] | None, precision: str, force: bool) -> Sequ
 
 def _time(
     candidates: list[Candidate], configs: Mapping[str, WeightsConfig], batch_size: int, img_size: int | None,
-    precision: str, backend: str, seconds: float, devices: Sequence[str], measured: bool, tell: Callable[[str], None],
+    precision: str, backend: str, mode: str, seconds: float, devices: Sequence[str], measured: bool,
+    tell: Callable[[str], None],
 ) -> None:
     """Fill in times, image sizes and multiply-accumulates; weights of one architecture share them."""
     from .benchmark import benchmark_models, count_gmacs, input_size_of
@@ -246,13 +252,13 @@ def _time(
             tell(f"{name}: no multiply-accumulates: {str(error).splitlines()[0] if str(error) else type(error)}")
             gmacs = None
         for candidate in group:
-            candidate.gmacs = None if gmacs is None else round(gmacs, 3)
+            candidate.gmacs = gmacs
     for device in devices:
         kind = "cpu" if device == "cpu" else "gpu"
         for names in _batches(groups):
             found = benchmark_models(
-                names, tasks=("inference",), precisions=(precision,), batch_sizes=(batch_size,), img_size=img_size,
-                device=device, force=True, backends=(backend,), seconds=seconds, together=len(names),
+                names, tasks=("inference",), modes=(mode,), precisions=(precision,), batch_sizes=(batch_size,),
+                img_size=img_size, device=device, force=True, backends=(backend,), seconds=seconds, together=len(names),
                 on_model=lambda results: tell(str(results[0])))
             for result in found:
                 for candidate in groups[result.model]:
@@ -260,6 +266,8 @@ def _time(
                         candidate.remark(f"not timed on {device}: {result.error}")
                         continue
                     _fill_in_size(candidate, result.params)
+                    if result.mergeable and device == devices[0]:
+                        candidate.remark(_AS_TRAINED)
                     candidate.disturbed |= result.disturbed
                     setattr(candidate, f"{kind}_ms", _per_image(result.latency_ms, batch_size))
                     setattr(candidate, f"{kind}_iqr_ms", _per_image(result.latency_iqr_ms, batch_size))

@@ -365,7 +365,7 @@ def _record(config: WeightsConfig, **facts: Any) -> Record:
         test_gmacs=test_gmacs, test_activations=test_activations,
         classes=config.num_classes, labels=config.label_set, license=config.license, file_size=config.file_size,
         preprocessing=config.preprocessing, source=next(iter(config.sources), None),
-        year=described and year_of(described),
+        year=year_of(described) if described else None,
         paper=", ".join(cited) if isinstance(cited, tuple) else cited, origin=config.origin_url,
         recipe=config.recipe,
     )

@@ -84,6 +84,7 @@ def make_parser(chosen: str | None) -> Parser:
             module = importlib.import_module(f"{__name__}.{name}_command")
             module.add_arguments(command)
             command.common, command.examples = getattr(module, "COMMON", {}), getattr(module, "EXAMPLES", ())
+            command.signed = getattr(module, "SIGNED", ())
             command.set_defaults(run=module.run)
     commands.add_parser("help", help="what a command does and takes")
     return parser

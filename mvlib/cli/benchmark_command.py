@@ -43,8 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("models", nargs="+", metavar="MODEL", help="names, wildcards ('vit_tiny*'), folders of exports")
     what.add_argument("--bench", choices=tuple(_TASKS), default="both",
                       help="training is forward, backward and an SGD step (default: %(default)s)")
-    what.add_argument("--mode", action="append", choices=("eager", "compiled", "optimized"),
-                      help="torch.compile, or mvlib.optimize (repeatable; default: eager)")
+    add_option(what, "--mode", action="append", note="repeatable", default_is="eager")
     add_option(what, "--backend", action="append", choices=BACKENDS, note="in inference; repeatable",
                default_is="torch, whose --mode counts")
     add_precision_options(what, PRECISIONS, note="repeatable", action="append")

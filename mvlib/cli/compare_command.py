@@ -24,7 +24,7 @@ _HEADINGS = {"top1_err": "top-1 err", "top5_err": "top-5 err", "cpu_ms": "CPU ms
 
 COMMON = {
     "what to compare": "MODEL --data --split",
-    "times": "--batch-size --img-size --precision --backend --threads --seconds",
+    "times": "--batch-size --img-size --precision --mode --backend --seconds",
     "results": "--sort --plot --html --format --results-file",
 }
 EXAMPLES = (
@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_option(times, "--batch-size", default=1)
     add_option(times, "--img-size", default_is="the model's")
     add_precision_options(times, PRECISIONS, default="float32")
+    add_option(times, "--mode", default="eager", note="with the backend torch")
     add_option(times, "--backend", choices=BACKENDS, default="torch", note="on the CPU; exports have their own")
     add_option(times, "--threads", default_is="torch's choice")
     add_option(times, "--seconds", default=2.0, note="on each device")
@@ -93,8 +94,8 @@ def run(arguments: argparse.Namespace) -> int:
     print(machine_line(machine), file=sys.stderr)
     candidates = compare_models(
         names, batch_size=arguments.batch_size, img_size=arguments.img_size, precision=arguments.precision,
-        backend=arguments.backend, seconds=arguments.seconds, force=arguments.force, measure=measure,
-        sort=arguments.sort, on_progress=lambda line: print(line, file=sys.stderr, flush=True))
+        backend=arguments.backend, mode=arguments.mode, seconds=arguments.seconds, force=arguments.force,
+        measure=measure, sort=arguments.sort, on_progress=lambda line: print(line, file=sys.stderr, flush=True))
     if arguments.plot_time != "cpu":
         from ..compare import pareto_front
 
@@ -145,7 +146,8 @@ def _caption(arguments: argparse.Namespace, machine: str, disturbed: bool) -> st
     batch = f"batches of {arguments.batch_size}" if arguments.batch_size > 1 else "one image at a time"
     size = f"; times at {arguments.img_size} px" if arguments.img_size else ""
     busy = "\n~, hollow: the machine was busy, the time is too long; the front is not certain." if disturbed else ""
-    by = "" if arguments.backend == "torch" else f", {arguments.backend}"
+    by = arguments.mode if arguments.backend == "torch" else arguments.backend
+    by = "" if by == "eager" else f", {by}"
     what = f"Errors: {errors}. Times: median, {batch}, {arguments.precision}{by}{size}. Sizes: weights file."
     return f"{machine}\n{what}{busy}"
 

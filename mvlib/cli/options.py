@@ -34,6 +34,7 @@ _SHARED: dict[str, tuple[str, dict[str, Any]]] = {
     "--img-size": ("side of the images in pixels", dict(type=positive, metavar="N")),
     "--json": ("JSON in the place of text", dict(action="store_true")),
     "--level": ("features of a level of the model, by number or name", dict(metavar="LEVEL")),
+    "--mode": ("as it is, by torch.compile, or by mvlib.optimize", dict(choices=("eager", "compiled", "optimized"))),
     "--model -m": ("name of the model", dict(metavar="MODEL")),
     "--output": ("where the results go", dict(metavar="PATH")),
     "--plot": ("draw a chart", dict(metavar="FILE")),

@@ -25,6 +25,7 @@ class Parser(argparse.ArgumentParser):
     Attributes:
         common: What `--help` shows, {title: "--option --option METAVAR ..."}; empty for all, as they are grouped.
         examples: Command lines that end the help, each with a comment (# ...) or without.
+        signed: Options whose values may begin with a minus and a letter.
         titles: {command: title} of the commands that begin a group of them.
     """
 
@@ -34,6 +35,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**{"formatter_class": _Formatter, **options, "add_help": False})
         self.common: Mapping[str, str] = {}
         self.examples: Sequence[str] = ()
+        self.signed: Sequence[str] = ()
         self.titles: Mapping[str, str] = {}
         self.add_argument("--help", "-h", action=_Help, help="this page")
         self.add_argument("--help-all", action=_Help, const=True, help="all options")
@@ -87,13 +89,12 @@ class Parser(argparse.ArgumentParser):
         return namespace, left
 
     def _joined(self, args: Sequence[str] | None) -> Sequence[str] | None:
-        """The words, with --sort=-gmacs for --sort -gmacs, of options whose values may begin with a minus."""
-        flags = [f for f, action in self._option_string_actions.items() if getattr(action, "takes_minus", False)]
-        if not flags or args is None:
+        """The words, with --sort=-gmacs for --sort -gmacs."""
+        if not self.signed or args is None:
             return args
         words: list[str] = []
         for word in args:
-            if words and words[-1] in flags and re.match("-[a-z]", word, re.IGNORECASE):
+            if words and words[-1] in self.signed and re.match("-[a-z]", word, re.IGNORECASE):
                 words[-1] += f"={word}"
             else:
                 words.append(word)

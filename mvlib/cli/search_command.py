@@ -26,6 +26,7 @@ the name, or a part of it. Numbers: = != < <= > >=; they are in the unit of the 
 or G. Texts: = != and ~ !~ for wildcards or parts. What is not known meets no condition. Accuracies are at the test
 size (test, test_gmacs), gmacs at the input size.
 """
+SIGNED = ("--sort",)
 EXAMPLES = (
     "mvlib search 'top1>80 params<30M gmacs<5 license=apache-2.0 input=224'",
     "mvlib search 'resnet* or convnext*' --sort gmacs --limit 10",
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_option(parser, "--task", note=", ".join(TASKS))
     add_option(parser, "--sort", metavar="FIELD[,FIELD]",
                note="accuracies from the highest, costs from the least; -params turns it round",
-               default_is="the task's first figure, top1").takes_minus = True
+               default_is="the task's first figure, top1")
     parser.add_argument("--limit", type=positive, metavar="N", help="show this many at most")
     parser.add_argument("--columns", metavar="FIELD[,FIELD]",
                         help="columns of the table (default: accuracies, costs, sizes, license; JSON: all)")

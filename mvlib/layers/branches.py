@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -25,9 +25,9 @@ from .drop import DropBlock2d
 from .helpers import Module, Sequential
 
 __all__ = [
-    "BranchedBlock", "ConvNormPair", "Fusable", "NormPair", "RepVggBlock", "identity_kernel", "merge_branches",
-    "merge_norm", "neutral_norm", "norm_as_scale_and_shift", "one_branch", "reparameterize", "spread_merged",
-    "sum_branches",
+    "BranchedBlock", "ConvNormPair", "Fusable", "NormPair", "RepVggBlock", "count_mergeable", "identity_kernel",
+    "merge_branches", "merge_norm", "neutral_norm", "norm_as_scale_and_shift", "one_branch", "reparameterize",
+    "spread_merged", "sum_branches",
 ]
 
 _SILENT = (nn.Identity, nn.Dropout, DropBlock2d, nn.Sequential)  # what changes nothing in inference
@@ -42,19 +42,28 @@ def reparameterize(model: nn.Module) -> int:
         How many modules were merged.
     """
     count = 0
-    for name, child in list(model.named_children()):
+    for parent, name, method in list(_mergeable(model)):
+        merged = method()
+        if isinstance(merged, nn.Module) and merged is not parent._modules[name]:
+            parent._modules[name] = merged
+        count += 1
+    return count
+
+
+def count_mergeable(model: nn.Module) -> int:
+    """How many modules `reparameterize` would merge."""
+    return sum(1 for _ in _mergeable(model))
+
+
+def _mergeable(model: nn.Module) -> Iterator[tuple[nn.Module, str, Callable[[], Any]]]:
+    """Modules that merge and have not yet: the module above, the name in it, what merges it."""
+    for name, child in model.named_children():
         method = next((found for key in ("reparameterize", "fuse", "switch_to_deploy")
                        if callable(found := getattr(child, key, None))), None)
         if method is None:
-            count += reparameterize(child)
-            continue
-        if getattr(child, "is_reparameterized", False):
-            continue
-        merged = method()
-        if isinstance(merged, nn.Module) and merged is not child:
-            model._modules[name] = merged
-        count += 1
-    return count
+            yield from _mergeable(child)
+        elif not getattr(child, "is_reparameterized", False):
+            yield model, name, method
 
 
 def norm_as_scale_and_shift(norm: Any) -> tuple[Tensor, Tensor]:

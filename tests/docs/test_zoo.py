@@ -149,7 +149,8 @@ MISTAKES = ["top1", "top1>", "top1>abc", "top1>80x", "top1~80", "license<mit", "
             "resnet or", "or resnet", "(resnet", "resnet)", "'resnet", 'license="mit', "=5", "top1>(80)", "a or or b",
             "a and or b", "and a", "top1=80=", "<", "a (b", "((a)", "license=", "x!", "x!=1", "gmacs > k", "a and",
             "params<10000000", "gmacs<5000000000", "file_size<100000", "top1>0.845", "miou>.5", "80<top1<82",
-            "5>=gmacs", "80<top1<", "3=x", "params<10M, gmacs<2", "a && b", "a | b", "license=mit;", "accuracy>80", "flops<2G"]
+            "5>=gmacs", "80<top1<", "3=x", "params<10M, gmacs<2", "a && b", "a | b", "license=mit;", "accuracy>80",
+            "flops<2G"]
 
 
 def queries():
