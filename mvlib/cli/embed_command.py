@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Iterator
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,7 @@ from .tally import Tally
 
 if TYPE_CHECKING:
     from ..inference.folder import ResultFolder
-    from ..inference.inputs import Input
+    from ..inference.session import Session
 
 
 COMMON = {
@@ -55,10 +56,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from ..inference.fill import fill
+    from ..inference.fill import read_again
     from ..inference.folder import ResultFolder, place_of_process
     from ..inference.inputs import list_inputs
-    from ..inference.parts import NpyPart, ParquetPart, require_parquet
+    from ..inference.merge import split
+    from ..inference.parts import require_parquet
     from ..inference.session import embed, open_session
 
     check_shared_arguments(arguments)
@@ -79,30 +81,55 @@ def run(arguments: argparse.Namespace) -> int:
         require_parquet()
     files = list_inputs(arguments.inputs, arguments.files_from)
     parts = output if is_folder else output.with_name(f"{output.name}.parts")
-    finished = [_manifest_of(output)] if not is_folder and output.exists() else []
-    begun = read_begun(*finished, parts / "_manifest.json")
+    finished = None if is_folder or arguments.overwrite else _read_finished(output)
+    begun = None if arguments.overwrite else finished["settings"] if finished else read_begun(parts / "_manifest.json")
     session = open_session(settings_of(arguments, begun), arguments.level or arguments.features or "auto",
                            with_digest=True)
     compute = embed(session, arguments.dtype)
     shape = list(session.try_out(compute).shape[1:])
     settings = {"command": "embed", **session.describe(), "features": session.features, "shape": shape,
                 "dtype": arguments.dtype}
-    if not is_folder and output.exists() and _manifest_of(output).exists():
-        return _refuse_or_report(output, settings, files)
-    with ResultFolder(parts, settings, files, suffix=suffix, shard_size=arguments.shard_size, place=place) as folder:
-        with Progress(folder.images_to_do()) as bar:
-            tally = Tally.of_folder(folder)
-            part_type = NpyPart if suffix == ".npy" else ParquetPart
-            for answer in fill(folder, session, compute, lambda path: part_type(path, shape, arguments.dtype)):
-                tally.add(answer)
-                bar.update(len(answer.job.files))
-        failures, count = folder.failures(), folder.image_count
-        if not is_folder:
-            _finish(folder, output)
-    status = report_failures(((failure["file"], failure["error"]) for failure in failures), count)
-    tally.report(arguments.output)
+    shard_size = finished["inputs"]["shard_size"] if finished else arguments.shard_size
+    with ResultFolder(parts, settings, files, suffix=suffix, shard_size=shard_size, place=place, output=output,
+                      overwrite=arguments.overwrite, finished=finished) as folder:
+        if arguments.overwrite and not is_folder:
+            _manifest_of(output).unlink(missing_ok=True)
+        again, reasons = read_again(session, finished["failures"] if finished else folder.own_failures())
+        if finished is not None and not folder.changed and not again:
+            tally, failures = Tally(before=folder.image_count, left=0), finished["failures"]
+            shutil.rmtree(parts)
+            _tidy(output)
+        else:
+            if finished is not None:
+                split(output, folder, finished)
+                _manifest_of(output).unlink()
+            folder.do_again(again)
+            tally = _fill(folder, session, compute, shape, arguments.dtype)
+            failures = folder.failures()
+            if not is_folder:
+                _finish(folder, output, len(failures))
+        count = folder.image_count
+    status = report_failures(
+        ((failure["file"], reasons.get(failure["index"], failure["error"])) for failure in failures), count)
+    if is_folder or output.exists():
+        tally.report(arguments.output)
+    else:
+        print(f"mvlib: {output} is not written: there is nothing to go into it", file=sys.stderr)
     finish(session, arguments)
     return status
+
+
+def _fill(folder: ResultFolder, session: Session, compute: Any, shape: Sequence[int], dtype: str) -> Tally:
+    from ..inference.fill import fill
+    from ..inference.parts import NpyPart, ParquetPart
+
+    part_type = NpyPart if folder.suffix == ".npy" else ParquetPart
+    tally = Tally.of_folder(folder)
+    with Progress(folder.images_to_do()) as bar:
+        for answer in fill(folder, session, compute, lambda path: part_type(path, shape, dtype)):
+            tally.add(answer)
+            bar.update(len(answer.job.files))
+    return tally
 
 
 def _manifest_of(output: Path) -> Path:
@@ -110,19 +137,12 @@ def _manifest_of(output: Path) -> Path:
     return output.with_name(f"{output.name}.manifest.json")
 
 
-def _refuse_or_report(output: Path, settings: dict[str, Any], files: Iterator[Input]) -> int:
-    """A file that is finished is not made again, nor overwritten by another."""
-    from ..inference.folder import list_to, read_manifest_file, refuse_differences
+def _read_finished(output: Path) -> dict[str, Any] | None:
+    """The manifest of a file that is finished."""
+    from ..inference.folder import read_manifest_file
 
-    manifest = read_manifest_file(_manifest_of(output))
-    now = list_to(None, files, manifest["inputs"]["shard_size"])[0]
-    refuse_differences(output, manifest, {"settings": settings, "inputs": now})
-    shutil.rmtree(f"{output}.parts", ignore_errors=True)  # of a process that was killed at the very end
-    _tidy(output)
-    status = report_failures(((failure["file"], failure["error"]) for failure in manifest["failures"]),
-                             manifest["inputs"]["count"])
-    Tally(before=manifest["inputs"]["count"], left=0).report(output)
-    return status
+    path = _manifest_of(output)
+    return read_manifest_file(path) if output.exists() and path.exists() else None
 
 
 def _tidy(output: Path) -> None:
@@ -133,12 +153,17 @@ def _tidy(output: Path) -> None:
         remove_temporaries(path)
 
 
-def _finish(folder: ResultFolder, output: Path) -> None:
-    """One file of all parts, how it was made, and no parts: in this order, for the process may be killed."""
+def _finish(folder: ResultFolder, output: Path, failures: int) -> None:
+    """One file of all parts, how it was made, and no parts: in this order, for the process may be killed. No file where
+    nothing could be read."""
     from ..inference.folder import write_json
     from ..inference.merge import merge
 
     _tidy(output)
-    failures = merge(folder.path, output)
-    write_json(_manifest_of(output), {**folder.manifest, "failures": failures})
+    if failures == folder.image_count:
+        if output.exists() and output.suffix.lower() == ".npy":
+            output.with_suffix(".json").unlink(missing_ok=True)
+        output.unlink(missing_ok=True)
+    else:
+        write_json(_manifest_of(output), {**folder.manifest, "failures": merge(folder.path, output)})
     shutil.rmtree(folder.path)

@@ -65,8 +65,11 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
     add_option(model, "--model", note="or the folder of an export, or of a training run's weights, RUN/export",
                default_is=f"the checkpoint's, or {DEFAULT_MODEL}")
     add_option(model, "--checkpoint", note="a training checkpoint brings its model and classes")
-    group(parser, "results").add_argument("--shard-size", type=positive, default=1024, metavar="N",
-                                          help="images in a part of an output folder (default: %(default)s)")
+    results = group(parser, "results")
+    results.add_argument("--shard-size", type=positive, default=1024, metavar="N",
+                         help="images in a part of an output folder (default: %(default)s)")
+    results.add_argument("--overwrite", action="store_true",
+                         help="begin anew where there are results already; else a run goes on with them")
     computation = group(parser, "computation")
     add_option(computation, "--device", default="auto", default_is="a GPU, if any")
     add_precision_options(computation, PRECISIONS, default_is="float32; of an export, its own")
@@ -102,7 +105,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.sheet:
         check_output(arguments.sheet, SHEETS, "--sheet")
     files = list_inputs(arguments.inputs, arguments.files_from)
-    begun = read_begun(Path(output, "_manifest.json")) if is_folder else None
+    begun = read_begun(Path(output, "_manifest.json")) if is_folder and not arguments.overwrite else None
     session = open_session(settings_of(arguments, begun), with_digest=is_folder)
     compute = classify(session, arguments.topk)
     status = (_fill_folder if is_folder else _write)(arguments, session, compute, files)
@@ -155,18 +158,22 @@ def _open_sheet(path: str | None) -> ContactSheet | None:
 
 def _fill_folder(arguments: argparse.Namespace, session: Session, compute: Any, files: Iterator[Input]) -> int:
     """Predictions in parts, each done once."""
-    from ..inference.fill import fill
+    from ..inference.fill import fill, read_again
     from ..inference.folder import ResultFolder, place_of_process
     from ..inference.parts import JsonlPart
 
     settings = {"command": "predict", **session.describe(), "topk": arguments.topk}
     with ResultFolder(arguments.output, settings, files, suffix=".jsonl", shard_size=arguments.shard_size,
-                      place=place_of_process()) as folder, Progress(folder.images_to_do()) as bar:
+                      place=place_of_process(), overwrite=arguments.overwrite) as folder:
+        again, reasons = read_again(session, folder.own_failures())
+        folder.do_again(again)
         tally = Tally.of_folder(folder)
-        for answer in fill(folder, session, compute, JsonlPart):
-            tally.add(answer)
-            bar.update(len(answer.job.files))
-        status = report_failures(((item["file"], item["error"]) for item in folder.failures()), folder.image_count)
+        with Progress(folder.images_to_do()) as bar:
+            for answer in fill(folder, session, compute, JsonlPart):
+                tally.add(answer)
+                bar.update(len(answer.job.files))
+        status = report_failures(((item["file"], reasons.get(item["index"], item["error"]))
+                                  for item in folder.failures()), folder.image_count)
     tally.report(arguments.output)
     return status
 
@@ -215,6 +222,8 @@ def check_shared_arguments(arguments: argparse.Namespace) -> None:
 
     if not arguments.inputs and not arguments.files_from:
         raise ConfigError("no images: name files, folders, URLs, or - for a list on standard input")
+    if arguments.overwrite and place_of_process().world > 1:
+        raise ConfigError("--overwrite is for one process alone: where several share a folder, remove it first")
     if "-" in arguments.inputs and place_of_process().world > 1:
         raise ConfigError("several processes cannot share standard input: put the list into a file, --files-from FILE")
     urls = {name for name in arguments.inputs if isinstance(as_input(name), Url)}

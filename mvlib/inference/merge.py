@@ -1,20 +1,21 @@
-"""Parts of a folder to one file, in the order of the inputs; a part at a time is in memory. Imports no torch."""
+"""Parts of a folder to one file, in the order of the inputs, and back; a part at a time is in memory. Imports no torch.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, DataError
 from ..files import replacing
-from .folder import part_path, read_failures, read_manifest
+from .folder import ResultFolder, part_path, read_failures, read_manifest
 from .parts import NpyPart, ParquetPart, read_npy_blocks, read_parquet_blocks, require_parquet
 from .writers import WRITERS, open_output
 
-__all__ = ["merge"]
+__all__ = ["merge", "split"]
 
 
 def merge(folder: str | os.PathLike[str], output: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -137,3 +138,33 @@ def _write_names(folder: Path, manifest: dict[str, Any], path: Path) -> None:
         for number, name in enumerate(_names(folder, manifest)):
             stream.write(f"{',' if number else ''}\n{json.dumps(name)}")
         stream.write("\n]\n")
+
+
+def split(output: str | os.PathLike[str], folder: ResultFolder, manifest: Mapping[str, Any]) -> None:
+    """Give a folder the parts of a file of features that was merged of such, but for shards that have changed.
+
+    Args:
+        output: .parquet or .npy.
+        folder: Opened with that file's manifest.
+        manifest: The same.
+    """
+    output, settings = Path(output), manifest["settings"]
+    shape, dtype = settings["shape"], settings["dtype"]
+    blocks = ((None, rows) for rows in read_npy_blocks(output)) if output.suffix.lower() == ".npy" else \
+        read_parquet_blocks(output, shape)
+    rest: tuple[Any, Any] = (None, ())
+
+    def write_part(path: Path | None, count: int) -> None:
+        nonlocal rest
+        kind = NpyPart if folder.suffix == ".npy" else ParquetPart
+        part = kind(path, shape, dtype) if path is not None else None
+        while count:
+            names, rows = rest if len(rest[1]) else next(blocks)
+            taken = min(count, len(rows))
+            if part is not None:
+                part.add(names[:taken] if names else [""] * taken, rows[:taken])
+            rest, count = (names and names[taken:], rows[taken:]), count - taken
+        if part is not None:
+            part.close()
+
+    folder.keep(write_part, manifest["failures"])

@@ -14,7 +14,8 @@ import numpy as np
 from ..errors import MissingPackageError
 from .writers import Prediction, record
 
-__all__ = ["JsonlPart", "NpyPart", "ParquetPart", "read_npy_blocks", "read_parquet_blocks", "require_parquet"]
+__all__ = ["JsonlPart", "NpyPart", "ParquetPart", "read_npy_blocks", "read_parquet_blocks", "read_rows",
+           "require_parquet"]
 
 _BLOCK_BYTES = 64 << 20  # of features in memory when files are joined
 
@@ -136,3 +137,21 @@ def read_parquet_blocks(path: Path, shape: Sequence[int]) -> Iterator[tuple[list
     for batch in file.iter_batches(batch_size=max(_BLOCK_BYTES // max(4 * width, 1), 1)):
         values = batch.column("embedding").flatten().to_numpy(zero_copy_only=False)
         yield batch.column("file").to_pylist(), values.reshape(-1, *shape)
+
+
+def read_rows(path: Path) -> Iterator[Any]:
+    """What a part has of each image, one at a time, as `add` takes it of one."""
+    if path.suffix == ".jsonl":
+        with open(path, encoding="utf-8") as stream:
+            for line in stream:
+                yield [[(item["index"], item["class"], item["probability"])
+                        for item in json.loads(line)["predictions"]]]
+        return
+    if path.suffix == ".npy":
+        blocks = read_npy_blocks(path)
+    else:
+        width = require_parquet().parquet.read_schema(path).field("embedding").type.list_size
+        blocks = (rows for _, rows in read_parquet_blocks(path, (width,)))
+    for rows in blocks:
+        for number in range(len(rows)):
+            yield rows[number:number + 1]

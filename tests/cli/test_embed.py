@@ -102,7 +102,8 @@ def test_a_finished_file_is_not_made_again(folder, whole):
     assert whole.stat().st_mtime_ns == before
     done = mvlib("embed", folder, "--output", whole, "--features", "tokens")
     assert done.returncode == 2
-    assert 'features: "pooled", now "tokens"' in done.stderr
+    assert "  features: pooled before, tokens now" in done.stderr
+    assert not Path(f"{whole}.parts").exists()
     manifest = whole.with_name(f"{whole.name}.manifest.json")
     text = manifest.read_text()
     manifest.write_text(text[:40])

@@ -615,7 +615,7 @@ fill.ResultFolder.part = part
     assert " done before: " in done.stderr
     assert len(list(output.glob("part-*"))) == 3
     told = here(*arguments, "--backend", "openvino")
-    assert told.returncode == 2 and "was begun with other settings" in told.stderr
+    assert told.returncode == 2 and "was begun otherwise" in told.stderr
     other = here(*arguments[:-3], f"{tmp_path}/other/", *arguments[-2:])
     assert other.returncode == 0 and "engine" in manifest(tmp_path / "other")
 
@@ -628,15 +628,15 @@ def test_what_an_engine_has_begun_the_same_goes_on_with(place, photos, repositor
     assert manifest(output)["engine"]["format"] == "openvino"
     (output / "part-00001.jsonl").unlink()
     torchs = here(*arguments, "--backend", "torch")
-    assert torchs.returncode == 2 and "  engine: {" in torchs.stderr and ", now null" in torchs.stderr
+    assert torchs.returncode == 2 and "runs the model: openvino before, torch itself now" in torchs.stderr
     done = here(*arguments)
     assert done.returncode == 0 and done.stderr.startswith("mvlib: ") and done.stderr.count("\n") == 1
     assert " done before: " in done.stderr
     (output / "part-00001.jsonl").unlink()
     here("cache", "remove", "*")
     gone = here(*arguments)
-    assert gone.returncode == 2 and "  engine: {" in gone.stderr
-    assert "was begun with other settings; give the same ones to go on, or another --output" in gone.stderr
+    assert gone.returncode == 2 and "runs the model: openvino before, torch" in gone.stderr
+    assert "was begun otherwise; give the same to go on, --overwrite to begin anew, or another --output" in gone.stderr
 
 
 def test_features_that_are_complete_stay_so(place, photos, repository, tmp_path):

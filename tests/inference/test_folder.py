@@ -66,18 +66,21 @@ def test_failures_are_kept_with_their_shard(tmp_path):
 
 
 @pytest.mark.parametrize(("changed", "line"), [
-    ({"settings": {"model": "b"}}, 'model: "a", now "b"'),
-    ({"settings": {"model": "a", "level": 2}}, "level: null, now 2"),
-    ({"files": FILES[:-1]}, "inputs: count: 10, now 9"),
-    ({"files": FILES[::-1]}, "inputs: sha256: "),
-    ({"shard_size": 5}, "inputs: shard_size: 4, now 5"),
+    ({"settings": {"model": "b"}}, "model: a before, b now"),
+    ({"settings": {"model": "a", "level": 2}}, "level: none before, 2 now"),
+    ({"settings": {"model": "a", "weights": "1" * 64}}, "weights: others than before"),
+    ({"settings": {"model": "a", "engine": {"format": "openvino"}}},
+     "what runs the model: torch itself before, openvino now"),
+    ({"files": FILES[:-1]}, "other pictures: 10 before, 9 now"),
+    ({"files": FILES[::-1]}, "other pictures: 10 before, 10 others now"),
+    ({"shard_size": 5}, "--shard-size: 4 before, 5 now"),
 ])
 def test_other_settings_are_refused(tmp_path, changed, line):
     with opened(tmp_path / "out"):
         pass
-    with pytest.raises(ConfigError, match="was begun with other settings") as error:
+    with pytest.raises(ConfigError, match="was begun otherwise; .* --overwrite to begin anew") as error:
         opened(tmp_path / "out", **changed)
-    assert line in str(error.value)
+    assert str(error.value).splitlines()[1:] == [f"  {line}"]
     with opened(tmp_path / "out"):  # nothing has changed
         pass
 
