@@ -214,8 +214,9 @@ class CrossVit(ImageModel):
 
     def embed(self, x: Tensor) -> list[Tensor]:
         """Image -> tokens of each branch, with positions."""
-        xs, embeds = [], list[Any](self.patch_embed)
-        for i, embed in enumerate(embeds):
+        xs = []
+        for i in range(len(self.patch_embed)):
+            embed: Any = self.patch_embed[i]
             tokens = embed(scale_image(x, embed.img_size, self.crop_scale))
             first = getattr(self, f"cls_token_{i}").expand(tokens.shape[0], -1, -1)
             xs.append(self.pos_drop(torch.cat((first, tokens), dim=1) + getattr(self, f"pos_embed_{i}")))
