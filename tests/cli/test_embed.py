@@ -67,6 +67,7 @@ def test_embeddings_are_the_models(folder, whole):
     assert json.loads(schema.metadata[b"mvlib"])["settings"]["model"] == "tf_efficientnet_lite0.pip_in1k"
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_it_gives_what_a_run_in_peace_gives(folder, whole, tmp_path):
     output, draw = tmp_path / "emb.parquet", random.Random(0)
     parts = tmp_path / "emb.parquet.parts"

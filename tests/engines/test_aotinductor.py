@@ -36,6 +36,7 @@ def open_here(folder):
     return open_engine(folder, lanes=1, threads=1, precision="float32")
 
 
+@pytest.mark.slow
 def test_a_package_gives_the_models_outputs_for_any_batch(package):
     model, folder = package
     engine = open_here(folder)
@@ -45,6 +46,7 @@ def test_a_package_gives_the_models_outputs_for_any_batch(package):
             np.testing.assert_allclose(engine(images.numpy())[0], model(images).numpy(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_raw_images_are_normalised(package):
     model, folder = package
     raw = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), np.uint8)
@@ -53,6 +55,7 @@ def test_raw_images_are_normalised(package):
     np.testing.assert_allclose(open_here(folder)(raw)[0], expected.numpy(), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_machine_code_for_another_machine_is_refused(package):
     _, folder = package
     other = replace(folder, versions={**folder.versions, "machine": f"{machine_of(torch.device('cpu'))} avx9000"})

@@ -20,6 +20,7 @@ ROOTS = ("mvlib.timm", "timm")
 PLACES = ("device", "dtype")
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.path.removeprefix("models."))
 def test_it_is_timms(case):
     results = []

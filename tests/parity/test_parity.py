@@ -24,7 +24,7 @@ def assert_ok(report):
     assert report.passed, report.notes
 
 
-SAMPLE = {*FIRST.values(), *SHARED[::5]}  # the default run's; `scripts/pour.sh` compares all of a family
+SAMPLE = {*FIRST.values(), *SHARED[::12]}  # the default run's; `scripts/pour.sh` compares all of a family
 
 
 @pytest.mark.parametrize("name", [
@@ -49,6 +49,7 @@ def test_record_has_every_architecture_of_timm():
     assert list(RECORD) == timm.list_models()
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(("name", "arguments"), [
     pytest.param(name, arguments, id=f"{family}-{name}", marks=() if name in DEFAULT else pytest.mark.slow)
     for family, members in FAMILIES.items() for name, arguments in members.items()])
@@ -59,10 +60,10 @@ def test_representative(name, arguments):
 
 
 @pytest.mark.parametrize(("name", "arguments"), [
-    pytest.param(name, arguments, id=f"{family}-{name}", marks=() if place % 3 == 0 else pytest.mark.slow)
-    for family, members in FAMILIES.items()
-    for place, (name, arguments) in enumerate(item for item in members.items() if item[0] != FIRST[family])])
+    pytest.param(name, arguments, id=f"{family}-{name}", marks=() if name in DEFAULT else pytest.mark.sample(5))
+    for family, members in FAMILIES.items() for name, arguments in members.items()])
 def test_type_of_block(name, arguments):
+    """By default one of each family, and a sample of the further types."""
     assert_ok(harness.compare(name, ("step",), **arguments))
 
 

@@ -98,6 +98,7 @@ STABLE = [
 ]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("on_updates", [False, True], ids=["epochs", "updates"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_learning_rates_are_timms(shape, on_updates):
