@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import os
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -251,8 +251,7 @@ def _for_other_task(
     known = mirror.builder_parameters(name)
     for key in given:
         if key not in known:
-            raise ConfigError(f"'{name}' does not know the argument {key!r}{closest(key, known) or '.'} It takes: "
-                              f"{', '.join(sorted(known))}")
+            raise _unknown_argument(name, key, known)
     default = get_pretrained_cfg(name, allow_unregistered=False)
     config = request.config or default
     if config.task != default.task:  # fields of the caller's, which do not say it
@@ -468,8 +467,7 @@ def _arguments(
 def _check_arguments(request: _Request, given: Mapping[str, Any], known: Mapping[str, Parameter]) -> None:
     for key, value in given.items():
         if key not in known:
-            raise ConfigError(f"'{request.architecture}' does not know the argument {key!r}"
-                              f"{closest(key, known) or '.'} It takes: {', '.join(sorted(known))}")
+            raise _unknown_argument(request.architecture, key, known)
         expected = known[key].problem(value) if known[key].is_ours or key in ("num_classes", "in_chans") else None
         if expected:
             raise ConfigError(f"'{request.architecture}' wants {key} to be {expected}, not {shorten(value)}")
@@ -477,6 +475,16 @@ def _check_arguments(request: _Request, given: Mapping[str, Any], known: Mapping
         expected = known[key].problem(value) if key in known and key not in given else None
         if expected:
             raise _bad_field(request.where, key, value, f"'{request.architecture}' wants {expected}")
+
+
+def _unknown_argument(architecture: str, key: str, known: Iterable[str]) -> ConfigError:
+    said = f"'{architecture}' does not know the argument {key!r}"
+    if key == "weights":  # torchvision's
+        config = get_pretrained_cfg(architecture)
+        named = f", create_model('{config.name}') those of a tag" if config is not None and config.tag else ""
+        return ConfigError(f"{said}: pretrained=True loads the default weights{named}, and "
+                           f"mvlib.models.get_model('{architecture}', weights=...) takes torchvision's Enums")
+    return ConfigError(f"{said}{closest(key, known) or '.'} It takes: {', '.join(sorted(known))}")
 
 
 class _Budget(TorchFunctionMode):

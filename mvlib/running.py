@@ -138,6 +138,9 @@ def run(face: str, arguments: Sequence[str]) -> int | None:
     else:
         if not os.path.isfile(what):
             _refuse(face, _missing(what))
+        with open(what, "rb") as stream:
+            if b"\0" in stream.read():
+                _refuse(face, f"'{what}' is no script: it holds bytes that no text has")
         spec = _script_spec(face, what)
         script_folder = os.path.dirname(os.path.realpath(what))
     if script_folder is not None and not getattr(sys.flags, "safe_path", False):

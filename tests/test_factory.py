@@ -310,6 +310,17 @@ def test_unknown_arguments_name_the_known_ones():
     assert "It takes: " in text and "num_classes" in text
 
 
+@pytest.mark.parametrize("name", ["resnet18", "fasterrcnn_resnet50_fpn"])
+def test_torchvisions_argument_for_weights_is_explained(name):
+    with pytest.raises(ConfigError) as caught:
+        mvlib.create_model(name, weights="DEFAULT")
+    tagged = mvlib.get_pretrained_cfg(name).name
+    assert str(caught.value) == (
+        f"'{name}' does not know the argument 'weights': pretrained=True loads the default weights, "
+        f"create_model('{tagged}') those of a tag, and mvlib.models.get_model('{name}', weights=...) takes "
+        f"torchvision's Enums")
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
     ({"num_classes": "10"}, "wants num_classes to be an int, not '10'"),
     ({"num_classes": 10.0}, "wants num_classes to be an int, not 10.0"),

@@ -72,6 +72,7 @@ def create_train_transform(
     force_color_jitter: bool = False,
     crop: Callable[[Any], Any] | None = None,
     patchify: Callable[[Any], Any] | None = None,
+    exact: bool = False,
 ) -> TrainTransform | tuple[TrainTransform, Compose, Compose]:
     """The transform of images for training; arguments are those of `create_transform`.
 
@@ -80,7 +81,7 @@ def create_train_transform(
     """
     if preprocessing == "torchvision":
         color_jitter = None
-    geometry = _geometry(size, train_crop_mode, scale, ratio, interpolation) if crop is None else [crop]
+    geometry = _geometry(size, train_crop_mode, scale, ratio, interpolation, exact) if crop is None else [crop]
     geometry += [flip(p) for flip, p in ((RandomHorizontalFlip, hflip), (RandomVerticalFlip, vflip)) if p > 0]
     colours: list[Callable[[Any], Any]] = []
     if auto_augment:
@@ -110,16 +111,17 @@ def create_plain_train_transform(size: int | tuple[int, int], interpolation: str
 
 
 def _geometry(size: tuple[int, int], mode: str | None, scale: tuple[float, float] | None,
-              ratio: tuple[float, float] | None, interpolation: str) -> list[Callable[[Any], Any]]:
+              ratio: tuple[float, float] | None, interpolation: str, exact: bool) -> list[Callable[[Any], Any]]:
     mode = mode or "rrc"
     if mode not in TRAIN_CROP_MODES:
         raise ConfigError(f"train_crop_mode {mode!r} is none of {', '.join(TRAIN_CROP_MODES)}")
     if mode == "rrc":
         return [RandomResizedCropAndInterpolation(size, scale or (0.08, 1.0), ratio or (3 / 4, 4 / 3), interpolation,
-                                                  as_tensor=True)]
+                                                  as_tensor=not exact)]
     resize = ResizeKeepRatio(
         size, interpolation=interpolation, random_scale_prob=0.5, random_scale_range=scale or (0.8, 1.0),
-        random_scale_area=True, random_aspect_prob=0.5, random_aspect_range=ratio or (0.9, 1 / 0.9), as_tensor=True)
+        random_scale_area=True, random_aspect_prob=0.5, random_aspect_range=ratio or (0.9, 1 / 0.9),
+        as_tensor=not exact)
     return [resize, (RandomCropOrPad if mode == "rkrr" else CenterCropOrPad)(size, padding_mode="reflect")]
 
 
@@ -157,8 +159,9 @@ _CONVERSIONS = (MaybePILToTensor, MaybeToTensor)
 class TrainTransform(Compose):
     """Steps one after the other, the first of which crops.
 
-    The crop gives a uint8 tensor, which our steps take sooner than a PIL image. Any other step that comes before the
-    conversion to the result is given a PIL image, as all are in timm; steps can be replaced and inserted.
+    The crop gives a uint8 tensor, unless it is exact, which our steps take sooner than a PIL image. Any other step that
+    comes before the conversion to the result is given a PIL image, as all are in timm; steps can be replaced and
+    inserted.
     """
 
     def __call__(self, img: Picture) -> Any:

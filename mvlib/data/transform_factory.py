@@ -62,6 +62,7 @@ def create_transform(
     backend: str = "reference",
     decode: str = "full",
     force_color_jitter: bool = False,
+    exact: bool = False,
 ) -> Compose | FastTransform | tuple[Compose, Compose, Compose]:
     """The transform from an image to what a model reads; `create_transform(**resolve_data_config(model=model))`.
 
@@ -71,7 +72,8 @@ def create_transform(
 
     For training, random draws are timm's from the same seeds: crops, operations' arguments and erased boxes from
     Python's `random`, the choice of operations from numpy, the rest from torch. Pixels are PIL's to within one step of
-    8 bits ("bilinear"), see `train_transforms.resized_crop`. uint8 results are last channels in memory.
+    8 bits ("bilinear"), see `train_transforms.resized_crop`, and policies can make more of that; with `exact` they are
+    PIL's. uint8 results are last channels in memory.
 
     Arguments have timm's names and order.
 
@@ -115,6 +117,7 @@ def create_transform(
             where that is at least twice the size they are resized to, and resizes by torch's 8-bit kernels wherever
             images shrink. Values differ more then.
         force_color_jitter: Apply colour jitter along with any `auto_augment`.
+        exact: Of training: crops are resized by PIL, to timm's pixels, and not by torch, which is sooner.
         naflex: Images keep their aspect ratio and get the largest size whose patches fit into a sequence; in training a
             box of random area and nearly the image's aspect ratio does. `input_size` counts for policies alone.
         patch_size, max_seq_len: Side, or (height, width), of a patch, and patches of a sequence.
@@ -160,7 +163,7 @@ def create_transform(
         return create_train_transform(
             size, train_crop_mode, scale, ratio, hflip, vflip, color_jitter, color_jitter_prob, grayscale_prob,
             gaussian_blur_prob, auto_augment, interpolation, mean, std, re_prob, re_mode, re_count, re_num_splits,
-            normalize, separate, preprocessing, force_color_jitter, crop, cut)
+            normalize, separate, preprocessing, force_color_jitter, crop, cut, exact)
     _check_choice("crop_mode", crop_mode or CROP_MODES[0], CROP_MODES)
     geometry = eval_geometry(size, crop_pct, crop_mode, crop_border_pixels or 0, mean, preprocessing, resize_size)
     if backend == "fast":

@@ -13,6 +13,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset
 from torchvision import transforms
 
+import mvlib.data
 import mvlib.timm as face
 from mvlib.data.randomness import seeded
 
@@ -65,11 +66,10 @@ def assert_close(ours, theirs, steps=0.0):
 # ---- loaders
 
 
-@pytest.mark.parametrize("use_prefetcher", [True, False])
-@pytest.mark.parametrize("workers", [0, 1])
-def test_training_batches_are_timms(folder, use_prefetcher, workers):
-    """Interpolated by PIL on both sides, so that draws alone could make a difference."""
-    options = {"is_training": True, "interpolation": "lanczos", "use_prefetcher": use_prefetcher, "vflip": 0.2,
+@pytest.mark.parametrize(("use_prefetcher", "workers", "interpolation"), [
+    (True, 0, "random"), (False, 0, "bicubic"), (True, 1, "bilinear"), (False, 1, "lanczos")])
+def test_training_batches_are_timms(folder, use_prefetcher, workers, interpolation):
+    options = {"is_training": True, "interpolation": interpolation, "use_prefetcher": use_prefetcher, "vflip": 0.2,
                "re_prob": 0.5, "re_count": 2, "num_workers": workers}
     ours, loader = batches(face.data, folder, **options)
     theirs, _ = batches(timm.data, folder, **options)
@@ -79,7 +79,7 @@ def test_training_batches_are_timms(folder, use_prefetcher, workers):
 
 @pytest.mark.parametrize("use_prefetcher", [True, False])
 def test_a_policys_draws_are_timms(folder, use_prefetcher):
-    options = {"is_training": True, "interpolation": "nearest", "use_prefetcher": use_prefetcher,
+    options = {"is_training": True, "interpolation": "random", "use_prefetcher": use_prefetcher,
                "auto_augment": "rand-m6-mstd0.5-inc1", "img_dtype": torch.bfloat16}
     assert_close(*(batches(module, folder, **options)[0] for module in both()))
 
@@ -308,6 +308,38 @@ def test_signatures_are_timms(name):
     differing = {"device", "img_dtype", "num_aug_repeats"} if name == "create_loader" else set()
     for parameter in theirs:
         assert parameter.name in differing or defaults[parameter.name] == parameter.default
+
+
+@pytest.mark.parametrize("options", [
+    {}, {"color_jitter": None, "interpolation": "bicubic"}, {"auto_augment": "rand-m9-mstd0.5-inc1"},
+    {"auto_augment": "augmix-m5-w4-d2"}, {"auto_augment": "3a", "interpolation": "random"},
+    {"train_crop_mode": "rkrr"}, {"train_crop_mode": "rkrc", "interpolation": "bicubic"}], ids=str)
+def test_pixels_in_training_are_timms(options):
+    """A policy can make a hundred levels of one, which is why not even one is allowed."""
+    for seed in range(6):
+        found = []
+        for module in both():
+            transform = module.create_transform(48, is_training=True, use_prefetcher=True, **options)
+            with seeded(seed):
+                found.append(torch.as_tensor(transform(photograph(90, 70, seed))))
+        assert torch.equal(*found)
+    soon = face.data.create_transform(48, is_training=True, exact=False)
+    assert soon.transforms[0].as_tensor
+    assert not mvlib.data.create_transform(48, True, exact=True).transforms[0].as_tensor
+
+
+@pytest.mark.parametrize("mode", ["batch", "elem", "pair"])
+def test_batches_of_an_odd_size_are_not_mixed(mode):
+    for module in both():
+        mixup = module.Mixup(mode=mode, num_classes=3)
+        mixed, soft = mixup(torch.rand(4, 3, 8, 8), torch.tensor([0, 1, 2, 1]))
+        assert mixed.shape == (4, 3, 8, 8) and soft.shape == (4, 3)
+        with pytest.raises(AssertionError, match="Batch size should be even when using this"):
+            mixup(torch.rand(3, 3, 8, 8), torch.tensor([0, 1, 2]))
+        samples = [(np.zeros((3, 8, 8), np.uint8), 1)] * 3
+        with pytest.raises(AssertionError, match="Batch size should be even when using this"):
+            module.FastCollateMixup(mode=mode, num_classes=3)(samples)
+        assert issubclass(module.FastCollateMixup, module.Mixup)
 
 
 def test_the_first_step_is_the_crop():

@@ -70,6 +70,14 @@ def test_the_real_timm_is_refused_by_name(tmp_path):
         f"anything that imports timm, or run the script with `python -m mvlib.timm`")
 
 
+def test_a_picture_is_no_script(tmp_path):
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR")
+    for face in ("mvlib.timm", "mvlib.torchvision"):
+        done = python("-m", face, "picture.png", cwd=tmp_path)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == f"python -m {face}: 'picture.png' is no script: it holds bytes that no text has\n"
+
+
 def test_names_that_are_not_there():
     printed = run("""if True:
         import mvlib.timm as timm

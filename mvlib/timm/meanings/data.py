@@ -29,7 +29,8 @@ from ...data.torch_loader import PrefetchLoader, create_torch_loader, seed_worke
 from ...errors import BadImageError, ConfigError
 from .inputs import get_model_input_config
 
-__all__ = ["LEVEL_TO_ARG", "NAME_TO_OP", "ImageDataset", "create_dataset", "create_loader", "create_naflex_loader"]
+__all__ = ["LEVEL_TO_ARG", "NAME_TO_OP", "FastCollateMixup", "ImageDataset", "Mixup", "create_dataset", "create_loader",
+           "create_naflex_loader", "create_transform"]
 
 _logger = logging.getLogger("mvlib")
 
@@ -69,6 +70,31 @@ def create_dataset(*args: Any, **kwargs: Any) -> Any:
 create_dataset.__signature__ = inspect.signature(data.create_dataset)  # type: ignore[attr-defined]
 
 
+def create_transform(*args: Any, **kwargs: Any) -> Any:
+    """`mvlib.data.create_transform` whose crops for training are timm's to the bit, unless `exact=False` is given."""
+    return data.create_transform(*args, **{"exact": True, **kwargs})
+
+
+create_transform.__signature__ = inspect.signature(data.create_transform)  # type: ignore[attr-defined]
+
+
+class Mixup(data.Mixup):
+    """mvlib's, which refuses batches of an odd size in every mode: their middle image would stay as it is.
+
+    Raises:
+        AssertionError: When it is called with such a batch.
+    """
+
+    def __call__(self, images: torch.Tensor, target: torch.Tensor, rng: Any = None) -> Any:
+        if len(images) % 2:
+            raise AssertionError("Batch size should be even when using this")
+        return super().__call__(images, target, rng)
+
+
+class FastCollateMixup(data.FastCollateMixup, Mixup):
+    """The same while collating."""
+
+
 _OURS = inspect.signature(data.create_loader)
 _TIMMS = _OURS.replace(return_annotation=DataLoader | PrefetchLoader, parameters=[
     parameter.replace(default=False) if parameter.name == "pin_memory" else parameter
@@ -90,7 +116,7 @@ def create_loader(*args: Any, **kwargs: Any) -> DataLoader[Any] | PrefetchLoader
 
     def transform(size: Any) -> Any:
         of_transform = {name: options[name] for name in _OF_TRANSFORM}
-        return data.create_transform(**{**of_transform, "input_size": size}, re_num_splits=re_num_splits,
+        return create_transform(**{**of_transform, "input_size": size}, re_num_splits=re_num_splits,
                                      separate=splits > 0)
 
     dataset, make_batch_sampler = options["dataset"], None
@@ -231,8 +257,8 @@ def transforms_noaug_train(
     img_size: Size = 224, interpolation: str = "bilinear", mean: Floats = data.IMAGENET_DEFAULT_MEAN,
     std: Floats = data.IMAGENET_DEFAULT_STD, use_prefetcher: bool = False, normalize: bool = True,
 ) -> Any:
-    return data.create_transform(img_size, True, True, interpolation=interpolation, mean=mean, std=std,
-                                 use_prefetcher=use_prefetcher, normalize=normalize)
+    return create_transform(img_size, True, True, interpolation=interpolation, mean=mean, std=std,
+                            use_prefetcher=use_prefetcher, normalize=normalize)
 
 
 def transforms_imagenet_train(
@@ -244,7 +270,7 @@ def transforms_imagenet_train(
     std: Floats = data.IMAGENET_DEFAULT_STD, re_prob: float = 0.0, re_mode: str = "const", re_count: int = 1,
     re_num_splits: int = 0, use_prefetcher: bool = False, normalize: bool = True, separate: bool = False, **naflex: Any,
 ) -> Any:
-    return data.create_transform(
+    return create_transform(
         img_size, True, False, train_crop_mode, scale, ratio, hflip, vflip, color_jitter, color_jitter_prob,
         grayscale_prob, gaussian_blur_prob, auto_augment, interpolation, mean, std, re_prob, re_mode, re_count,
         re_num_splits, use_prefetcher=use_prefetcher, normalize=normalize, separate=separate,
@@ -256,7 +282,7 @@ def transforms_imagenet_eval(
     crop_border_pixels: int | None = None, interpolation: str = "bilinear", mean: Floats = data.IMAGENET_DEFAULT_MEAN,
     std: Floats = data.IMAGENET_DEFAULT_STD, use_prefetcher: bool = False, normalize: bool = True, **naflex: Any,
 ) -> Any:
-    return data.create_transform(
+    return create_transform(
         img_size, crop_pct=crop_pct, crop_mode=crop_mode, crop_border_pixels=crop_border_pixels, mean=mean, std=std,
         interpolation=interpolation, use_prefetcher=use_prefetcher, normalize=normalize, **naflex)
 

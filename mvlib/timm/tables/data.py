@@ -32,8 +32,8 @@ NAMES: dict[str, dict[str, str]] = {
         "mvlib.data": "MultiEpochsDataLoader PrefetchLoader fast_collate",
         "mvlib.timm.meanings.data": "adapt_to_chs create_loader",
     },
-    "data.mixup": {"mvlib.data": "FastCollateMixup Mixup cutmix_bbox_and_lam mixup_target one_hot rand_bbox "
-                                 "rand_bbox_minmax"},
+    "data.mixup": {"mvlib.timm.meanings.data": "FastCollateMixup Mixup",
+                   "mvlib.data": "cutmix_bbox_and_lam mixup_target one_hot rand_bbox rand_bbox_minmax"},
     "data.model_config": {"mvlib.timm.meanings.data": "resolve_input_data_config"},
     "data.naflex_dataset": {"mvlib.data": "NaFlexCollator NaFlexMapDatasetWrapper calculate_naflex_batch_size",
                             "mvlib.layers.helpers": "to_2tuple"},
@@ -67,8 +67,8 @@ NAMES: dict[str, dict[str, str]] = {
                                       "str_to_pil_interp",
                         "mvlib.data.transforms": "_RANDOM_INTERPOLATION=_RANDOM", _FLAGS: "has_interpolation_mode"},
     "data.transforms_factory": {
-        "mvlib.data": "create_transform",
-        "mvlib.timm.meanings.data": "transforms_imagenet_eval transforms_imagenet_train transforms_noaug_train",
+        "mvlib.timm.meanings.data": "create_transform transforms_imagenet_eval transforms_imagenet_train "
+                                    "transforms_noaug_train",
     },
 }
 
