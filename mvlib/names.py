@@ -8,13 +8,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from .errors import UnknownNameError
 
-__all__ = ["SOURCES", "ModelName", "closest", "natural_key", "natural_text", "parse_model_name", "split_model_name_tag"]
+__all__ = ["SOURCES", "ModelName", "closest", "missing_folder", "natural_key", "natural_text", "parse_model_name",
+           "split_model_name_tag"]
 
 SOURCES = ("hf-hub", "local-dir")
 _ALIASES = {"hf_hub": "hf-hub", "hf": "hf-hub"}
@@ -53,7 +55,7 @@ def parse_model_name(model_name: str) -> ModelName:
 
     Raises:
         UnknownNameError: The source prefix is unknown or nothing follows it, or the name looks like a path or a
-            repository but has no prefix; or it is not a str.
+            repository but has no prefix (where it can only be a path, what is missing there); or it is not a str.
     """
     _check_text(model_name)
     source, colon, rest = model_name.partition(":")
@@ -67,10 +69,43 @@ def parse_model_name(model_name: str) -> ModelName:
             raise UnknownNameError(f"model name '{model_name}' names nothing after the source '{source}:'")
         return ModelName(known, rest)
     if any(c in model_name for c in "/\\:"):
+        if reason := missing_folder(model_name):
+            raise UnknownNameError(reason)
         raise UnknownNameError(
             f"model name '{model_name}' looks like a repository or a path; write 'hf-hub:{model_name}' to load it from "
             f"the hub or 'local-dir:{model_name}' to load it from disk")
     return ModelName(None, *split_model_name_tag(model_name))
+
+
+def missing_folder(name: str) -> str | None:
+    """What to say of a name that is written as a path, and leads nowhere; None for any other name.
+
+    Written as a path is what begins with ".", "/" or "~", ends in "/" or ".ov", has more than one slash, or begins with
+    a folder that is there.
+    """
+    path = os.path.expanduser(name).rstrip("/")
+    first, slash, _ = name.partition("/")
+    if not (name.startswith((".", "/", "~")) or name.endswith(("/", ".ov")) or name.count("/") > 1
+            or slash and os.path.isdir(first)) or os.path.exists(path or "/"):
+        return None
+    hub = f"; write 'hf-hub:{name}' to load it from the hub" if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) else ""
+    above, below = os.path.split(path)
+    if below == "export" and os.path.isdir(above):
+        return f"there is no folder {name}: the run {above} has no export, which is written at the end of a training"
+    while above and not os.path.isdir(above):
+        above, below = os.path.split(above)
+    near = closest(below, _folders(above or "."), count=1)
+    if near and above not in ("", "."):
+        near = f"{near.removesuffix('?')} in {above}?"
+    return f"there is no folder {name}{near or hub}"
+
+
+def _folders(path: str) -> list[str]:
+    try:
+        with os.scandir(path) as entries:
+            return [entry.name for entry in entries if entry.is_dir()]
+    except OSError:
+        return []
 
 
 def _check_text(model_name: Any) -> None:

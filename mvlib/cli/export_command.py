@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from ..engines.folder import FORMATS, PRECISIONS, check_place, full_name, refuse_export
+from ..engines.folder import FORMATS, PRECISIONS, check_place, format_of_place, full_name, refuse_export
 from ..engines.runtime import require_for_export
 from ..errors import ConfigError, ExportError
 from .argument_types import Number, positive, share
@@ -19,7 +19,7 @@ COMMON = {
 }
 EXAMPLES = (
     "mvlib export tf_efficientnet_lite0.pip_in1k --output lite0.ov/",
-    "mvlib export tf_efficientnet_lite0.pip_in1k --format onnx --output lite0.onnx/",
+    "mvlib export tf_efficientnet_lite0.pip_in1k --output lite0.onnx/",
 )
 
 
@@ -32,7 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_option(model, "--img-size", default_is="the model's")
     out = group(parser, "export")
     add_option(out, "--output", required=True, note="a folder to write")
-    add_option(out, "--format", choices=tuple(FORMATS), default="openvino",
+    add_option(out, "--format", choices=tuple(FORMATS),
+               default_is="what the ending of --output says, .ov, .onnx or .pt2, else openvino",
                note="openvino: for CPUs, and int8; onnx: for many programs; torch-export, torchscript: for those with "
                     "torch; aotinductor: for this machine")
     add_option(out, "--batch-size", note="the engine takes no other", default_is="any")
@@ -61,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    arguments.format = format_of_place(arguments.output, arguments.format)
     if arguments.level and arguments.features:
         raise ConfigError("--features and --level are two choices: give one of them")
     if arguments.out_indices and (arguments.level or arguments.features not in (None, "maps")):

@@ -68,6 +68,10 @@ class Parser(argparse.ArgumentParser):
         self._print_message(self._help(everything, wants_colours(file)), file)
 
     def error(self, message: str) -> NoReturn:
+        missing = re.search(r"are required: (-\S+)$", message)
+        examples = (example.partition("#")[0].strip() for example in self.examples)
+        if missing and (example := next((one for one in examples if f" {missing[1]} " in one), None)):
+            message += f"; for example: {example}"
         prog = f"{self.prog}:"
         prog = paint(prog, BOLD_RED) if wants_colours(sys.stderr) else prog
         self.exit(2, f"{prog} {message} (see {self.prog} --help)\n")

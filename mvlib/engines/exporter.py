@@ -20,7 +20,7 @@ from ..devices import find_device
 from ..errors import CheckpointError, ConfigError, ExportError
 from ..names import closest
 from .convert import convert
-from .folder import FORMATS, PRECISIONS, EngineFolder, new_folder, write_description
+from .folder import FORMATS, PRECISIONS, EngineFolder, format_of_place, new_folder, write_description
 from .quantize import check, quantize, summary
 from .runtime import open_engine, require_for_export
 from .subject import Outputs, Subject, examples, load
@@ -72,7 +72,7 @@ def export(
     model: str | os.PathLike[str] | nn.Module,
     directory: str | os.PathLike[str],
     *,
-    format: str = "openvino",
+    format: str | None = None,
     precision: str = "float32",
     checkpoint: str | os.PathLike[str] | None = None,
     img_size: int | Sequence[int] | None = None,
@@ -100,7 +100,8 @@ def export(
             of a repository ("RUN/export"); or a model that `create_model` has built, a classifier or
             `features_only`, on any device. It is not changed, and exported in float32.
         directory: The folder. One that exists is not written to, unless it is empty.
-        format: "openvino", "onnx", "torch-export", "torchscript" or "aotinductor" (machine code).
+        format: "openvino", "onnx", "torch-export", "torchscript" or "aotinductor" (machine code); None for what the
+            folder's name ends in (.ov, .onnx, .pt2), else "openvino".
         precision: "float32", or "int8": quantized after training, with pictures.
         checkpoint: Weights file instead of the published ones, for a name.
         img_size: Height and width of the images, in pixels, instead of the weights' own.
@@ -127,8 +128,9 @@ def export(
         UnknownNameError, WeightsError: Of `create_model`.
         OSError: The folder cannot be written, or the disk is full.
     """
-    if format not in FORMATS:
+    if format is not None and format not in FORMATS:
         raise ConfigError(f"unknown format '{format}'{closest(format, FORMATS) or '; known: ' + ', '.join(FORMATS)}")
+    format = format_of_place(directory, format)
     if precision not in PRECISIONS:
         raise ConfigError(f"unknown precision '{precision}': an export is in {' or '.join(PRECISIONS)}")
     if batch_size is not None and batch_size < 1:

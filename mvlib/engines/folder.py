@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from ..weights import WeightsConfig
 
 __all__ = ["CONFIG_FILE", "ENGINE_FILE", "FORMATS", "PRECISIONS", "EngineFolder", "Format", "Tensor", "check_place",
-           "full_name", "is_export", "new_folder", "read_export", "refuse_export", "write_description"]
+           "format_of_place", "full_name", "is_export", "new_folder", "read_export", "refuse_export",
+           "write_description"]
 
 CONFIG_FILE, ENGINE_FILE = "config.json", "engine.json"
 LAYOUT = 1  # of engine.json; one more where older versions of mvlib would misread it
@@ -204,7 +205,8 @@ def refuse_export(name: str) -> None:
     """
     if is_export(name):
         raise ConfigError(f"{_place(name)} is an export, which predict, embed, validate and the like run, and has no "
-                          f"weights for torch: name the model that it was made from, '{read_export(name).model}'")
+                          f"weights for torch: open it with mvlib.inference.open_session or mvlib.engines.open_engine, "
+                          f"or name the model that it was made from, '{read_export(name).model}'")
 
 
 def _place(name: str | os.PathLike[str]) -> Path:
@@ -287,6 +289,25 @@ def _fact(config: Mapping[str, Any], key: str) -> Any:
 def _plain(value: Any) -> Any:
     """As JSON gives it back."""
     return json.loads(json.dumps(value))
+
+
+_ENDINGS = {".ov": "openvino", ".onnx": "onnx", ".pt2": "torch-export"}
+
+
+def format_of_place(path: str | os.PathLike[str], format: str | None = None) -> str:
+    """The format of an export: `format`; where it is None, what the folder's name ends in, else "openvino".
+
+    Raises:
+        ConfigError: The two contradict each other.
+    """
+    ending = Path(path).suffix.lower()
+    said = _ENDINGS.get(ending)
+    if format == "aotinductor" and ending == ".pt2":  # its own files end so, too
+        said = format
+    if format is not None and said not in (None, format):
+        raise ConfigError(f"{path} ends in {ending}, which is for {FORMATS[said].title}, and the format is {format}: "
+                          f"take another name, or --format {said}")
+    return format or said or "openvino"
 
 
 def check_place(path: str | os.PathLike[str], replace: bool = False) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Sequence
+import os
 from typing import Protocol
 
 import numpy as np
 
 from ..errors import ConfigError, MissingPackageError
-from .folder import FORMATS, EngineFolder
+from .folder import FORMATS, EngineFolder, read_export
 
 __all__ = ["BACKENDS", "ENGINES", "Engine", "backend_of", "is_installed", "open_engine", "require",
            "require_backend", "require_for_export", "run_filled"]
@@ -90,12 +90,13 @@ def require_for_export(format: str) -> None:
 
 
 def open_engine(
-    folder: EngineFolder, *, lanes: int = 1, threads: int = 1, precision: str | None = None, device: str = "cpu"
+    folder: EngineFolder | str | os.PathLike[str], *, lanes: int = 1, threads: int = 1, precision: str | None = None,
+    device: str = "cpu",
 ) -> Engine:
     """Open an export for inference.
 
     Args:
-        folder: Of `read_export`.
+        folder: Of `read_export`, or its path.
         lanes: Calls that will be under way at once.
         threads: Cores for each of them.
         precision: What is computed in, where it is not what the folder says: "bfloat16" of a float32 engine.
@@ -104,8 +105,10 @@ def open_engine(
     Raises:
         MissingPackageError: The format's library is not installed.
         CheckpointError: The engine is damaged, or its library does not take it.
-        ConfigError: The precision or the device cannot be had.
+        ConfigError: It is no export, or the precision or the device cannot be had.
     """
+    if not isinstance(folder, EngineFolder):
+        folder = read_export(folder)
     known = FORMATS[folder.format]
     require(known.package)
     folder.check_files()
@@ -131,9 +134,21 @@ def check_images(folder: EngineFolder, images: np.ndarray) -> None:
     Raises:
         ConfigError: Their shape or type.
     """
-    channels, height, width = (images.shape[-1], *images.shape[1:3]) if images.dtype == np.uint8 else images.shape[1:]
-    wanted: Sequence[int | str] = folder.input.shape
-    found = (len(images), channels, height, width)
-    if any(isinstance(want, int) and want != have for want, have in zip(wanted, found)):
-        raise ConfigError(f"{folder.path} takes images of {' x '.join(map(str, wanted))}, not "
-                          f"{' x '.join(map(str, found))}: export it with --img-size or a dynamic size")
+    if images.dtype not in (np.uint8, np.float32):
+        raise ConfigError(f"{folder.path} takes images of uint8, or normalised ones of float32, not of {images.dtype}")
+    raw, wanted = images.dtype == np.uint8, folder.input.shape
+    batch, channels, *sides = wanted
+    shown = " x ".join(map(str, (batch, *sides, channels) if raw else wanted))
+    given = " x ".join(map(str, images.shape)) or "none"
+    takes = f"{folder.path} takes {'uint8' if raw else 'normalised float32'} images of {shown}, not {given}"
+    if images.ndim == len(wanted) - 1:
+        raise ConfigError(f"{takes}: a batch dimension is missing; pass images[None]")
+    if images.ndim != len(wanted):
+        raise ConfigError(takes)
+    found = (len(images), images.shape[-1], *images.shape[1:-1]) if raw else images.shape
+    different = [isinstance(want, int) and want != have for want, have in zip(wanted, found)]
+    if different[1]:
+        raise ConfigError(f"{takes}: uint8 images have their channels last, float32 ones first")
+    if any(different):
+        size = "a dynamic batch" if different[0] else "--img-size or a dynamic size"
+        raise ConfigError(f"{takes}: export it with {size}")

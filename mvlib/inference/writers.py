@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
+from ..errors import ConfigError
 from ..files import replacing
 
-__all__ = ["ENDINGS", "WRITERS", "Prediction", "format_of", "open_output", "record"]
+__all__ = ["ENDINGS", "WRITERS", "Prediction", "check_format", "format_of", "open_output", "record"]
 
 Prediction = tuple[int, str, float]  # number and name of a class, probability
 
@@ -93,6 +94,18 @@ def format_of(path: str | os.PathLike[str]) -> str:
     """The format that a file's ending names (one of `ENDINGS`); "table" of .txt and where there is none."""
     kind = Path(path).suffix.lstrip(".").lower()
     return kind if kind in WRITERS else "table"
+
+
+def check_format(path: str | os.PathLike[str], format: str) -> None:
+    """Refuse a file whose ending names another format than it gets.
+
+    Raises:
+        ConfigError: So it is.
+    """
+    ending = Path(path).suffix.lower()
+    if ending in ENDINGS and format_of(path) != format:
+        raise ConfigError(f"--format {format} and --output {path}: the ending {ending} is for {format_of(path)}; leave "
+                          f"out --format, or name another file")
 
 
 @contextmanager

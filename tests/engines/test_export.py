@@ -117,7 +117,7 @@ def test_size_and_batch(resnet, tmp_path):
     assert said.config["pretrained_cfg"]["input_size"] == [3, 64, 96] == list(said.data_config["input_size"])
     raw, images = normalized(tmp_path / "fixed", 3, (64, 96))
     np.testing.assert_allclose(answers(tmp_path / "fixed", raw)[0], expect(resnet, images)[0], atol=1e-4)
-    with pytest.raises(mvlib.ConfigError, match="takes images of 3 x 3 x 64 x 96, not 2 x 3 x 64 x 96"):
+    with pytest.raises(mvlib.ConfigError, match="images of 3 x 3 x 64 x 96, not 2 x 3 x 64 x 96"):
         answers(tmp_path / "fixed", images[:2])
     assert read_export(mvlib.export(resnet, tmp_path / "one", dynamic_batch=False).path).input.shape[0] == 1
 

@@ -73,7 +73,7 @@ def test_an_export_without_its_model(model, exports, dynamic):
         same(module(x), model(x))
     assert (module.num_classes, module.in_chans, module.architecture) == (4, 3, "test_resnet")
     assert mvlib.resolve_data_config(model=module) == mvlib.resolve_data_config(model=model)
-    with pytest.raises(ConfigError, match=f"takes images of {'batch' if dynamic else 1} x 3 x 160 x 160, not"):
+    with pytest.raises(ConfigError, match=f"images of {'batch' if dynamic else 1} x 3 x 160 x 160, not"):
         module(images(1, 96))
 
 
