@@ -44,18 +44,24 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 
 def main(argv: list[str] | None = None) -> dict[Path, list[tuple[str, float]]]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("query", nargs="*", type=Path, help="pictures to look for")
+    parser.add_argument("query", nargs="*", help="pictures to look for: files")
     parser.add_argument("--folder", type=Path, help="pictures to search (default: scikit-image's photographs)")
     parser.add_argument("--index", type=Path, default=Path("output/examples/photos.parquet"))
     parser.add_argument("--count", type=int, default=3, help="pictures to find (default: 3)")
     parser.add_argument("--sheet", type=Path, help="draw what was found for the first query: a contact sheet (.png)")
     parser.add_argument("--model", help="that made the index, where its name does not say so: an export, RUN/export")
     args = parser.parse_args(argv)
+    if gone := [name for name in args.query if not Path(name).is_file()]:
+        parser.error(f"{gone[0]} is no file{': save the picture first' if '://' in gone[0] else ''}")
+    if args.index.suffix != ".parquet":
+        parser.error(f"an index is a .parquet file, which {args.index} is not")
     if args.folder or not args.index.exists():
         args.index.parent.mkdir(parents=True, exist_ok=True)
-        mvlib(["embed", *map(str, [args.folder] if args.folder else photographs()), "--output", str(args.index)])
+        status = mvlib(["embed", *map(str, [args.folder] if args.folder else photographs()), "--output", str(args.index)])
+        if status and not args.index.exists():
+            raise SystemExit(status)  # `embed` has said why
     index = Index(args.index, args.model)
-    queries = args.query or write_pieces(args.index.parent / "pieces")
+    queries = [*map(Path, args.query)] or write_pieces(args.index.parent / "pieces")
     found = {query: index.search(query, args.count) for query in queries}
     for query, pictures in found.items():
         print(f"{query.name:24}", "  ".join(f"{similar:.3f} {Path(file).name}" for file, similar in pictures))

@@ -33,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     out = group(parser, "export")
     add_option(out, "--output", required=True, note="a folder to write")
     add_option(out, "--format", choices=tuple(FORMATS),
-               default_is="what the ending of --output says, .ov, .onnx or .pt2, else openvino",
-               note="openvino: for CPUs, and int8; onnx: for many programs; torch-export, torchscript: for those with "
+               default_is="by --output's ending, else openvino",
+               note="openvino: for CPUs, int8; onnx: for many programs; torch-export, torchscript: for those with "
                     "torch; aotinductor: for this machine")
     add_option(out, "--batch-size", note="the engine takes no other", default_is="any")
     out.add_argument("--dynamic-size", action="store_true", help="take images of any size, if the model can")

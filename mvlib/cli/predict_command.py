@@ -56,8 +56,8 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
     read.add_argument("--files-from", metavar="FILE", help="a list of files, one a line")
     read.add_argument("--decode", choices=DECODINGS, default="full",
                       help="full; scaled: large JPEGs at 1/2, 1/4 or 1/8, faster and nearly the same; reference: by "
-                           "PIL, to the bit what the weights were validated with, and the same by torch and by engines, "
-                           "which else differ by one step of 8 bits in a value of 1,000 (default: %(default)s)")
+                           "PIL, to the bit what the weights were validated with; without it, torch and engines "
+                           "differ by a step of 8 bits in a value of 1,000 (default: %(default)s)")
     read.add_argument("--max-download", type=positive, default=50, metavar="MB",
                       help="the largest file that is read from a URL (default: %(default)s MB)")
     read.add_argument("--allow-local-urls", action="store_true",

@@ -154,7 +154,7 @@ def test_fine_tuned_weights_tell_textures_apart(example, capsys):
     assert len(accuracies) == 4 and accuracies[-1] > 90
 
 
-def test_a_piece_finds_its_photograph(example, tmp_path):
+def test_a_piece_finds_its_photograph(example, tmp_path, capsys):
     search = example("image_search")
     found = search.main(["--index", str(tmp_path / "photographs.parquet"), "--sheet", str(tmp_path / "sheet.png")])
     assert len(found) == 16
@@ -165,3 +165,10 @@ def test_a_piece_finds_its_photograph(example, tmp_path):
     (query, _), *_ = found.items()
     again = search.main([str(query), "--index", str(tmp_path / "photographs.parquet"), "--count", "1"])
     assert [file for file, _ in again[query]] == [found[query][0][0]]
+    (tmp_path / "empty").mkdir()
+    for arguments, said in ((["http://a.b/x.jpg"], "http://a.b/x.jpg is no file: save the picture first"),
+                            (["--folder", f"{tmp_path}/empty", "--index", f"{tmp_path}/x.parquet"], "no images in"),
+                            (["--index", str(tmp_path / "x.npy")], "an index is a .parquet file")):
+        with pytest.raises(SystemExit, match="2"):
+            search.main(arguments)
+        assert said in capsys.readouterr().err
