@@ -57,14 +57,15 @@ def main(argv: list[str] | None = None) -> dict[Path, list[tuple[str, float]]]:
         parser.error(f"an index is a .parquet file, which {args.index} is not")
     if args.folder or not args.index.exists():
         args.index.parent.mkdir(parents=True, exist_ok=True)
-        status = mvlib(["embed", *map(str, [args.folder] if args.folder else photographs()), "--output", str(args.index)])
+        pictures = [args.folder] if args.folder else photographs()
+        status = mvlib(["embed", *map(str, pictures), "--output", str(args.index)])
         if status and not args.index.exists():
             raise SystemExit(status)  # `embed` has said why
     index = Index(args.index, args.model)
     queries = [*map(Path, args.query)] or write_pieces(args.index.parent / "pieces")
     found = {query: index.search(query, args.count) for query in queries}
-    for query, pictures in found.items():
-        print(f"{query.name:24}", "  ".join(f"{similar:.3f} {Path(file).name}" for file, similar in pictures))
+    for query, nearest in found.items():
+        print(f"{query.name:24}", "  ".join(f"{similar:.3f} {Path(file).name}" for file, similar in nearest))
     if args.sheet:
         sheet = ContactSheet(args.sheet)
         for file, similar in [(queries[0], 1.0), *found[queries[0]]]:
