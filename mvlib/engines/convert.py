@@ -17,6 +17,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -99,9 +100,8 @@ def to_onnx(model: nn.Module, example: Tensor, path: Path, axes: Axes, names: Se
 
     exported = to_program(model, example, axes)
     for optimize in (True, False):  # its rewriting loses the bounds where one value is clamped twice
-        program = torch.onnx.export(exported, dynamo=True, verbose=False, input_names=["images"],
-                                    output_names=list(names), optimize=optimize)
-        assert program is not None
+        program: Any = torch.onnx.export(exported, dynamo=True, verbose=False, input_names=["images"],
+                                         output_names=list(names), optimize=optimize)
         program.save(path)
         try:
             onnx.checker.check_model(str(path))  # by its path: there may be more than 2 GB of weights

@@ -6,7 +6,6 @@ Chen et al., "Visformer: The Vision-friendly Transformer", 2021, arXiv:2104.1253
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partialmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -170,9 +169,14 @@ class Visformer(ImageModel):
     def add_positions(self, stage: int, x: Tensor) -> Tensor:
         return self.pos_drop(x + getattr(self, f"pos_embed{stage}"))
 
-    add_positions1 = partialmethod(add_positions, 1)
-    add_positions2 = partialmethod(add_positions, 2)
-    add_positions3 = partialmethod(add_positions, 3)
+    def add_positions1(self, x: Tensor) -> Tensor:
+        return self.add_positions(1, x)
+
+    def add_positions2(self, x: Tensor) -> Tensor:
+        return self.add_positions(2, x)
+
+    def add_positions3(self, x: Tensor) -> Tensor:
+        return self.add_positions(3, x)
 
     def _remove_module(self, path: str) -> None:
         super()._remove_module(path)
