@@ -59,8 +59,8 @@ def main(argv: list[str] | None = None) -> dict[Path, list[tuple[str, float]]]:
         args.index.parent.mkdir(parents=True, exist_ok=True)
         pictures = [args.folder] if args.folder else photographs()
         status = mvlib(["embed", *map(str, pictures), "--output", str(args.index)])
-        if status and not args.index.exists():
-            raise SystemExit(status)  # `embed` has said why
+        if status > 1 or not args.index.exists():  # 1: some pictures could not be read
+            raise SystemExit(status)
     index = Index(args.index, args.model)
     queries = [*map(Path, args.query)] or write_pieces(args.index.parent / "pieces")
     found = {query: index.search(query, args.count) for query in queries}
