@@ -10,7 +10,8 @@ setup_env() {
     if [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$wanted" ]; then
         return
     fi
-    if ! .venv/bin/python -c 'import pip' 2>/dev/null; then # none yet, half of one, or of a Python that is gone
+    if ! .venv/bin/python -c 'import pip' 2>/dev/null && # none yet, half of one, or of a Python that is gone
+        ! .venv/bin/python -c 'import ensurepip; ensurepip.bootstrap(); import pip' >/dev/null 2>&1; then # another tool's
         "$python" -m venv --clear ${MVLIB_SYSTEM_TORCH:+--system-site-packages} .venv || return
     elif [ -n "${MVLIB_SYSTEM_TORCH:-}" ] && ! grep -q '^include-system-site-packages = true' .venv/pyvenv.cfg; then
         "$python" -m venv --without-pip --system-site-packages .venv || return

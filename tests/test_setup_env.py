@@ -176,6 +176,12 @@ def test_what_a_stopped_installation_left_is_mended(project):
     lines = project().stdout.splitlines()
     assert lines[0] == "torch-2.6.0 was not installed to its end: it is installed again"
     assert (project.packages / "torch/__init__.py").is_file() and not (project.packages / "~orch").exists()
+    for path in project.packages.glob("pip*"):  # another tool made it, and there is more in it
+        shutil.rmtree(path)
+    (project.packages / "mine.pth").touch()
+    project.forget()
+    assert project().stdout.endswith("ready\n")
+    assert (project.packages / "pip").is_dir() and (project.packages / "mine.pth").is_file()
     shutil.rmtree(project.packages / "pip")  # venv was stopped, or its Python is another one now
     project.forget()
     assert project().stdout.endswith("ready\n")

@@ -218,7 +218,7 @@ def test_a_folder_of_parts_is_gone_on_with_and_merged(many, whole, tmp_path):
     assert table.column_names == ["file", "rank", "index", "class", "probability"] and len(table) == 22
     assert table["index"].to_pylist() == [int(row["index"]) for row in rows]
     done = mvlib(*command[:-1], 3)
-    assert done.returncode == 2 and "topk: 2, now 3" in done.stderr
+    assert done.returncode == 2 and "topk: 2 before, 3 now" in done.stderr
 
 
 def test_under_torchrun(many, whole, tmp_path):
