@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+import mvlib
 from mvlib.layers.pool import ClassifierHead, GlobalPool2d
 from mvlib.layers.stage import Stage
 from mvlib.models.base import Flow, ImageModel, Step
@@ -205,3 +206,13 @@ def test_a_script_has_the_models_order_whatever_was_scripted_before(names):
 
     model = nn.Sequential(Inner())
     assert list(torch.jit.script(scriptable(model)).state_dict()) == list(model.state_dict())
+
+
+def test_a_model_compiles_before_it_was_called():
+    """What it finds out about itself in its first call must not break the graph: no locks, as of a cached property."""
+    torch.compiler.reset()
+    model = mvlib.create_model("test_efficientnet", num_classes=3).eval()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        logits = torch.compile(model, fullgraph=True, backend="eager")(images)
+        assert torch.equal(logits, model(images))
