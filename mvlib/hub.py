@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING, Any
 from .arguments import nesting
 from .errors import CheckpointError, ChecksumError, ConfigError, DownloadError, NotCachedError, WeightsError
 from .files import locked, replacing
-from .names import closest
+from .names import closest, closest_path
 
 if TYPE_CHECKING:
     from .weights import WeightsConfig
@@ -189,7 +189,7 @@ def fetch_config(source: str, *, cache_dir: PathLike | None = None) -> dict[str,
     if kind == "local-dir":
         path = Path(os.path.expanduser(location)) / "config.json"
         if not path.parent.is_dir():
-            raise ConfigError(f"there is no folder {location}")
+            raise ConfigError(f"there is no folder {location}{closest_path(location, files=False)}")
         if not path.is_file():
             raise ConfigError(f"{location} holds no config.json: it is not a folder that save_for_hub or timm wrote")
     elif kind == "hf-hub":

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Iterable
@@ -15,10 +16,11 @@ from typing import Any, NamedTuple
 
 from .errors import UnknownNameError
 
-__all__ = ["SOURCES", "ModelName", "closest", "missing_folder", "natural_key", "natural_text", "parse_model_name",
-           "split_model_name_tag"]
+__all__ = ["SOURCES", "ModelName", "closest", "closest_path", "missing_folder", "natural_key", "natural_text",
+           "parse_model_name", "split_model_name_tag"]
 
 SOURCES = ("hf-hub", "local-dir")
+_MOST_ENTRIES = 10_000  # of a folder that are compared with a name
 _ALIASES = {"hf_hub": "hf-hub", "hf": "hf-hub"}
 # Two characters at least, so that the drive letter of a Windows path is not taken for a source.
 _PREFIX = re.compile(r"[A-Za-z][A-Za-z0-9+.\-_]+")
@@ -92,20 +94,27 @@ def missing_folder(name: str) -> str | None:
     above, below = os.path.split(path)
     if below == "export" and os.path.isdir(above):
         return f"there is no folder {name}: the run {above} has no export, which is written at the end of a training"
+    return f"there is no folder {name}{closest_path(path, files=False) or hub}"
+
+
+def closest_path(path: str | os.PathLike[str], files: bool = True) -> str:
+    """The end of an error message on a path that leads nowhere: "; did you mean 'photos' in /data?", or "".
+
+    Args:
+        path: It; the name that is looked for is its first that is missing.
+        files: Whether files may be meant, beside folders.
+    """
+    above, below = os.path.split(os.path.expanduser(os.fspath(path)).rstrip("/"))
     while above and not os.path.isdir(above):
         above, below = os.path.split(above)
-    near = closest(below, _folders(above or "."), count=1)
-    if near and above not in ("", "."):
-        near = f"{near.removesuffix('?')} in {above}?"
-    return f"there is no folder {name}{near or hub}"
-
-
-def _folders(path: str) -> list[str]:
+        files = False  # what something is to lie in
     try:
-        with os.scandir(path) as entries:
-            return [entry.name for entry in entries if entry.is_dir()]
-    except OSError:
-        return []
+        with os.scandir(above or ".") as entries:
+            known = [entry.name for entry in itertools.islice(entries, _MOST_ENTRIES) if files or entry.is_dir()]
+    except (OSError, ValueError):
+        return ""
+    near = closest(below, known, count=1)
+    return f"{near.removesuffix('?')} in {above}?" if near and above not in ("", ".") else near
 
 
 def _check_text(model_name: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from ..engines.folder import CONFIG_FILE, is_export
 from ..errors import ConfigError, DataError, UnknownNameError, WeightsError
 from ..files import read_text
-from ..names import parse_model_name
+from ..names import closest_path, parse_model_name
 from ..tasks import CLASSIFICATION
 
 __all__ = ["check_data", "check_file", "check_folder", "check_model", "check_new_folder", "expand_models"]
@@ -44,7 +44,7 @@ def check_model(name: str, what: str, weights: bool = False) -> None:
                 from None
         raise
     if source == "local-dir" and not os.path.isdir(place):
-        raise ConfigError(f"there is no folder {place}, which '{name}' names")
+        raise ConfigError(f"there is no folder {place}, which '{name}' names{closest_path(place, files=False)}")
     if source is not None:
         return
     from ..registry import (  # reads its index, which an export needs not
@@ -73,7 +73,8 @@ def check_file(path: str | os.PathLike[str] | None, option: str) -> None:
     reason = "there is no such file" if not os.path.exists(path) else "it is a folder" if os.path.isdir(path) else \
         "reading it is not permitted" if not os.access(path, os.R_OK) else None
     if reason:
-        raise ConfigError(f"{option} {path} cannot be read: {reason}")
+        near = "" if os.path.exists(path) else closest_path(path)
+        raise ConfigError(f"{option} {path} cannot be read: {reason}{near}")
 
 
 def check_folder(path: str | os.PathLike[str] | None, option: str) -> None:
@@ -83,7 +84,7 @@ def check_folder(path: str | os.PathLike[str] | None, option: str) -> None:
         ConfigError: So it is.
     """
     if path is not None and not os.path.isdir(path):
-        raise ConfigError(f"{option}: there is no folder {path}")
+        raise ConfigError(f"{option}: there is no folder {path}{closest_path(path, files=False)}")
 
 
 def check_new_folder(path: str | os.PathLike[str], option: str) -> None:
@@ -118,7 +119,7 @@ def check_data(args: Any) -> None:
     from ..data.readers.factory import is_of_files
 
     if args.data_dir and is_of_files(args.dataset) and not os.path.exists(args.data_dir):
-        raise DataError(f"there is no data set {args.data_dir}")
+        raise DataError(f"there is no data set {args.data_dir}{closest_path(args.data_dir)}")
     load_class_map(args.class_map, args.data_dir or "")
 
 

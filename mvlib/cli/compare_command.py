@@ -14,7 +14,7 @@ from ..engines.runtime import BACKENDS, require_backend
 from ..errors import ConfigError
 from ..precisions import PRECISIONS
 from .benchmark_command import add_results_arguments, check_results_file, results_text, say_disturbed, write_results
-from .checks import check_file
+from .checks import check_file, check_folder
 from .options import add_option, add_precision_options, group
 from .output import check_output, write_text
 
@@ -73,8 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
         from ..charts import check_picture
 
         check_picture(arguments.plot)
-    if arguments.data is not None and not Path(arguments.data).is_dir():
-        raise ConfigError(f"--data: there is no folder {arguments.data}")
+    check_folder(arguments.data, "--data")
     check_file(arguments.valid_labels, "--valid-labels")
     load_class_map(arguments.class_map, arguments.data or "")
     names = match_models(arguments.models, pretrained=True, what="compare")

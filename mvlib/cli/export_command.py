@@ -86,13 +86,15 @@ def run(arguments: argparse.Namespace) -> int:
     check_place(arguments.output, replace=arguments.force)
     require_for_export(arguments.format)
     from ..engines.exporter import export
+    from ..train.messages import messages_on_terminal
 
     model = arguments.model or _model_of(arguments.checkpoint)
     names = ("format", "precision", "checkpoint", "img_size", "batch_size", "dynamic_size", "out_indices", "calibrate",
              "calibrate_count", "quantize_exclude", "labels", "least_agreement", "seed", "device", "force")
     try:
-        report = export(model, arguments.output, features=arguments.level or arguments.features,
-                        **{name: getattr(arguments, name) for name in names})
+        with messages_on_terminal():  # a conversion can take minutes
+            report = export(model, arguments.output, features=arguments.level or arguments.features,
+                            **{name: getattr(arguments, name) for name in names})
     except ExportError as error:
         print(f"mvlib: {error}", file=sys.stderr)
         return 1

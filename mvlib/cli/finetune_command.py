@@ -8,6 +8,7 @@ from typing import Any
 
 from ..engines.folder import full_name
 from ..errors import ConfigError
+from ..names import closest_path
 from ..train.arguments import OPTIONS, finish_arguments
 from ..train.fine_tuning import DEFAULT_MODEL, OUTPUT, plan, resume, run_plan, say
 from ..train.messages import messages_on_terminal
@@ -89,5 +90,5 @@ def _folder_to_resume(arguments: argparse.Namespace, where: str | None, given: d
         where = str(Path(given.get("output") or OUTPUT, given["experiment"]))
     path = Path(where)
     if not path.exists():
-        raise ConfigError(f"there is no run {path}")
+        raise ConfigError(f"there is no run {path}{closest_path(path)}")
     return path if path.is_dir() else path.parent

@@ -14,6 +14,7 @@ from typing import Any, TextIO
 
 from ..errors import ConfigError
 from ..files import is_written_in_place, replacing
+from ..names import closest_path
 
 __all__ = ["check_output", "format_size", "format_table", "hang_up", "kind_of", "render", "write_text"]
 
@@ -115,7 +116,7 @@ def check_output(
         if target.is_dir():
             reason = "it is a folder"
         elif not folder.is_dir():
-            reason = f"there is no folder {folder}"
+            reason = f"there is no folder {folder}{closest_path(folder, files=False)}"
         elif not os.access(target if target.exists() else folder, os.W_OK):
             reason = "writing there is not permitted"
         elif shutil.disk_usage(folder).free == 0 and not special or target.is_char_device() and not _takes(target):

@@ -14,6 +14,7 @@ from ..engines.folder import full_name
 from ..engines.runtime import BACKENDS
 from ..errors import ConfigError
 from ..inference.options import COMPILE, DECODINGS, DEFAULT_MODEL, PRECISIONS, SHEETS
+from ..names import closest_path
 from .argument_types import positive
 from .checks import check_file, check_folder, check_model, check_new_folder
 from .options import add_option, add_precision_options, group
@@ -237,7 +238,8 @@ def check_shared_arguments(arguments: argparse.Namespace) -> None:
             check_url(name)
     gone = [name for name in arguments.inputs if name != "-" and name not in urls and not os.path.exists(name)]
     if gone and len(gone) == len(arguments.inputs) and not arguments.files_from:  # of some, the others are done
-        raise ConfigError(f"there is no file or folder {', '.join(gone[:3])}{', ...' if len(gone) > 3 else ''}")
+        raise ConfigError(f"there is no file or folder {', '.join(gone[:3])}{', ...' if len(gone) > 3 else ''}"
+                          f"{closest_path(gone[0])}")
     check_file(arguments.checkpoint, "--checkpoint")
     check_folder(arguments.calibrate, "--calibrate")
     if arguments.model:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import shutil
 import time
@@ -27,6 +28,7 @@ from .subject import Outputs, Subject, examples, load
 
 __all__ = ["ExportReport", "export"]
 
+_logger = logging.getLogger("mvlib")
 _BOUND = 1e-4  # of the largest output: what an engine in float32 may differ by
 _GPU_BOUND = 5e-3  # on a GPU, where each of cuDNN's kernels rounds float32 to TF32 in its own way
 _BATCHES = (1, 5)  # that outputs are compared on
@@ -161,6 +163,7 @@ def export(
             expected = [subject.answers(images) for images in inputs]
         if shutil.disk_usage(place).free < subject.nbytes():
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(directory))
+        _logger.info("converting %s to %s", subject.name, FORMATS[format].title)
         with _timed(seconds, "convert"):
             example = examples(2 if batches is _BATCHES else batches[0], subject.size, subject.data_config)
             versions = convert(
@@ -168,6 +171,7 @@ def export(
                 batches is _BATCHES, dynamic_size=dynamic_size, names=subject.output_names(expected[0]),
                 title=subject.name)
             folder = write_description(subject.describe(place, format, inputs, expected, versions))
+        _logger.info("comparing its outputs with torch's")
         with _timed(seconds, "check"):
             difference = _difference(folder, inputs, expected, place_of_engine)
         if not difference <= bound:
@@ -178,6 +182,7 @@ def export(
         measured = {"difference": difference, "batches": list(batches), "sizes": [list(size) for size in sizes]}
         folder = replace(folder, measured=measured)
         if precision == "int8":
+            _logger.info("calibrating and measuring int8")
             with _timed(seconds, "quantize"):
                 folder = quantize(
                     folder, subject.run, calibrate, count=calibrate_count, exclude=quantize_exclude, labels=labels,

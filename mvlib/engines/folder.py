@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from ..errors import CheckpointError, ConfigError
 from ..files import replacing, sync
+from ..names import closest_path
 from ..registry import is_model
 
 if TYPE_CHECKING:
@@ -222,7 +223,7 @@ def read_export(name: str | os.PathLike[str]) -> EngineFolder:
     """
     path = _place(name)
     if not path.is_dir():
-        raise ConfigError(f"there is no folder {path}")
+        raise ConfigError(f"there is no folder {path}{closest_path(path, files=False)}")
     if not (path / ENGINE_FILE).is_file():
         raise ConfigError(f"{path} holds no {ENGINE_FILE}: it is not an export; 'mvlib export' writes one")
     said, config = (_read_json(path / file) for file in (ENGINE_FILE, CONFIG_FILE))

@@ -28,6 +28,7 @@ from typing import Any, BinaryIO
 from .. import __version__
 from ..errors import ConfigError, DataError
 from ..files import replacing, sync
+from ..names import closest_path
 from .inputs import Url
 
 try:
@@ -459,6 +460,8 @@ def read_manifest(folder: str | os.PathLike[str]) -> dict[str, Any]:
     try:
         return read_manifest_file(Path(folder) / "_manifest.json")
     except FileNotFoundError:
+        if not os.path.exists(folder):
+            raise ConfigError(f"there is no folder {folder}{closest_path(folder, files=False)}") from None
         raise ConfigError(f"{folder} is no folder of results: it has no _manifest.json") from None
 
 

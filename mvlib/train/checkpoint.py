@@ -20,6 +20,7 @@ import torch
 
 from ..errors import CheckpointError
 from ..files import replacing
+from ..names import closest_path
 
 __all__ = ["CheckpointStore", "find_checkpoints", "link", "newest_checkpoint", "read_checkpoint", "write_checkpoint"]
 
@@ -64,7 +65,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
 
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"there is no checkpoint {path}")
+        raise FileNotFoundError(f"there is no checkpoint {path}{closest_path(path)}")
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
@@ -107,7 +108,7 @@ def newest_checkpoint(where: str | os.PathLike[str]) -> tuple[Path, dict[str, An
     """
     where = Path(where)
     if not where.exists():
-        raise FileNotFoundError(f"there is no checkpoint {where}")
+        raise FileNotFoundError(f"there is no checkpoint {where}{closest_path(where)}")
     candidates = find_checkpoints(where) if where.is_dir() else [where, *_before(where)]
     failures = []
     for path in candidates:

@@ -25,6 +25,7 @@ from ..data.readers.fields import IMAGE_FIELDS, LABEL_FIELDS, find_field
 from ..data.readers.manifest import read_table
 from ..data.readers.splits import EVAL_SPLITS, TRAIN_SPLITS
 from ..errors import BadImageError, DataError
+from ..names import closest_path
 from ..threads import cpu_count
 
 __all__ = ["Pictures", "read_pictures"]
@@ -105,7 +106,7 @@ def read_pictures(data: str | os.PathLike[str], share: float = 0.2) -> Pictures:
     """
     path = Path(os.path.expanduser(os.fspath(data)))
     if not path.exists():
-        raise DataError(f"there is no data set {path}")
+        raise DataError(f"there is no data set {path}{closest_path(path)}")
     notes: list[str] = []
     if path.is_file():
         if not path.name.lower().endswith(MANIFESTS):

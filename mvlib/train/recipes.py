@@ -13,6 +13,7 @@ import yaml
 
 from ..cli.options import add_option, group
 from ..errors import ConfigError
+from ..names import closest_path
 from .arguments import DIALECTS, Option, add_options, find_option, finish_arguments, is_ignored
 
 __all__ = ["Recipe", "add_recipe_arguments", "add_train_arguments", "parse_train_arguments", "read_recipe"]
@@ -55,7 +56,7 @@ def _read(path: Path, above: tuple[Path, ...]) -> Recipe:
         raise ConfigError(f"{path} extends itself, by way of {', '.join(p.name for p in above)}")
     if not path.is_file():
         by = f" (extended by {above[-1]})" if above else ""
-        raise FileNotFoundError(f"there is no recipe {path}{by}")
+        raise FileNotFoundError(f"there is no recipe {path}{by}{closest_path(path)}")
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -183,7 +184,7 @@ def _resumed_run(given: Mapping[str, Any]) -> Recipe:
     elif Path(where).exists():
         folder = Path(where) if Path(where).is_dir() else Path(where).parent
     else:
-        raise FileNotFoundError(f"there is no checkpoint {where}")
+        raise FileNotFoundError(f"there is no checkpoint {where}{closest_path(where)}")
     if not (folder / ARGUMENTS_FILE).is_file():
         return Recipe()
     recipe = read_recipe(folder / ARGUMENTS_FILE)

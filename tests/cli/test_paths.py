@@ -31,6 +31,38 @@ def test_a_model_that_is_written_as_a_path_and_is_not_there(tmp_path, monkeypatc
         assert not said.startswith("there is") or done.stderr == f"mvlib: {said}\n"
 
 
+@pytest.mark.parametrize(("command", "said"), [
+    ("finetune phots", "there is no data set phots; did you mean 'photos'?"),
+    ("train phots --model resnet18", "there is no data set phots; did you mean 'photos'?"),
+    ("validate phots --model resnet18", "there is no data set phots; did you mean 'photos'?"),
+    ("predict phots", "there is no file or folder phots; did you mean 'photos'?"),
+    ("predict photos/tree.jpg", "there is no file or folder photos/tree.jpg; did you mean 'three.jpg' in photos?"),
+    ("predict phots/three.jpg", "there is no file or folder phots/three.jpg; did you mean 'photos'?"),
+    ("predict three.jpg", "there is no file or folder three.jpg"),
+    ("embed photos --output phots/x.npy",
+     "phots/x.npy cannot be written: there is no folder phots; did you mean 'photos'?"),
+    ("merge phots --output x.csv", "there is no folder phots; did you mean 'photos'?"),
+    ("merge photos --output x.csv", "photos is no folder of results: it has no _manifest.json"),
+    ("export resnet18 --output x --precision int8 --calibrate phots",
+     "--calibrate: there is no folder phots; did you mean 'photos'?"),
+    ("compare resnet18 --data phots", "--data: there is no folder phots; did you mean 'photos'?"),
+    ("train photos --model resnet18 --resume run/lst.pth",
+     "there is no checkpoint run/lst.pth; did you mean 'last.pth' in run?"),
+    ("validate photos --model resnet18 --checkpoint run/lst.pth",
+     "--checkpoint run/lst.pth cannot be read: there is no such file; did you mean 'last.pth' in run?"),
+    ("finetune photos --resume rn", "there is no run rn; did you mean 'run'?"),
+    ("schedule --config run/fst.yaml", "; did you mean 'fast.yaml' in "),
+])
+def test_data_that_are_not_there_and_their_nearest_name(tmp_path, monkeypatch, command, said):
+    monkeypatch.chdir(tmp_path)
+    for place in ("photos/three.jpg", "run/last.pth", "run/fast.yaml"):
+        Path(place).parent.mkdir(exist_ok=True)
+        Path(place).touch()
+    done = mvlib(*command.split())
+    assert done.returncode == 2 and said in done.stderr and done.stderr.count("\n") == 1
+    assert said.startswith(";") or done.stderr == f"mvlib: {said}\n"
+
+
 @pytest.mark.parametrize(("arguments", "said"), [
     ("export resnet18.a1_in1k --output a.onnx --format openvino",
      "a.onnx ends in .onnx, which is for ONNX, and the format is openvino"),

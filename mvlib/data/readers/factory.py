@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ...errors import ConfigError, DataError
-from ...names import closest
+from ...names import closest, closest_path
 from .base import Reader, StreamReader
 
 __all__ = ["MANIFESTS", "PREFIXES", "create_reader", "is_of_files", "split_name"]
@@ -97,7 +97,7 @@ def _from_files(prefix: str, name: str, root: str | os.PathLike[str] | None, spl
         path = root
     path = os.fspath(path)
     if not os.path.exists(path):
-        raise DataError(f"{path} does not exist")
+        raise DataError(f"{path} does not exist{closest_path(path)}")
     if prefix == "csv" or kind in ("csv", "tsv", "parquet") or _is_manifest(path):
         from .manifest import ManifestReader
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...errors import ConfigError, DataError
+from ...names import closest_path
 from .base import Names, Reader, require_package
 from .class_map import ClassMap, drop_unmapped, index_labels, load_class_map
 from .fields import IMAGE_FIELDS, LABEL_FIELDS, find_field
@@ -74,7 +75,7 @@ def _find(path: str, split: str) -> str:
         if not path.lower().endswith(_SUFFIXES):
             raise ConfigError(f"{path}: a manifest ends in {', '.join(_SUFFIXES)}")
         if not os.path.isfile(path):
-            raise DataError(f"{path} does not exist")
+            raise DataError(f"{path} does not exist{closest_path(path)}")
         return path
     names = [name + suffix for name in synonyms(split) for suffix in _SUFFIXES]
     found = next((name for name in names if os.path.isfile(os.path.join(path, name))), None)
