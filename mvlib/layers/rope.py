@@ -223,7 +223,8 @@ def build_rotary_pos_embed(
 
 def _for_pairs(x: Tensor, rotate_half: bool) -> Tensor:
     """A value a pair (..., dim / 2) -> the same for both channels of the pair (..., dim)."""
-    return torch.cat((x, x), dim=-1) if rotate_half else x.repeat_interleave(2, dim=-1)
+    # The older ONNX exporter gets the shape of repeat_interleave wrong.
+    return torch.cat((x, x), dim=-1) if rotate_half else torch.stack((x, x), dim=-1).flatten(-2)
 
 
 def rot(x: Tensor) -> Tensor:

@@ -136,8 +136,8 @@ class WindowAttentionGlobal(nn.Module):
         parts = self.qkv(x).unflatten(2, (2 if self.use_global else 3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         if self.use_global and q_global is not None:
             k, v = parts.unbind(0)
-            q = q_global.flatten(1, 2).unflatten(2, (self.num_heads, -1)).transpose(1, 2)  # (B, heads, wh * ww, d)
-            q = q.unsqueeze(1).expand(-1, x.shape[0] // q.shape[0], -1, -1, -1).flatten(0, 1)
+            q = q_global.repeat_interleave(x.shape[0] // q_global.shape[0], dim=0)  # ONNX loses an expanded batch
+            q = q.flatten(1, 2).unflatten(2, (self.num_heads, -1)).transpose(1, 2)  # (windows, heads, wh * ww, d)
         else:
             q, k, v = parts.unbind(0)
         attn = self.attn_drop(self.rel_pos(attention_logits(q, k)).softmax(dim=-1))

@@ -161,9 +161,11 @@ def test_a_new_classifier(name):
 @every_family
 @torch.no_grad()
 def test_pooling_is_chosen_when_built_or_later(name):
+    resets = inspect.signature(built(name).reset_classifier).parameters
+    one_of_two = {"distillation": False} if "distillation" in resets else {}  # a new classifier is one, unless asked
     for pool in ("avg", "max", "avgmax"):
         try:
-            model = on_meta(name, global_pool=pool)
+            model = on_meta(name, global_pool=pool, **one_of_two)
         except ValueError as error:
             with pytest.raises(ValueError, match=str(error).split(":")[0]):
                 copy_of(name).reset_classifier(10, pool)
@@ -485,6 +487,8 @@ def test_onnx_of_one_image_takes_four(name):
     """The older exporter, which traces."""
     if name.startswith("vgg"):
         pytest.skip("ONNX has no pooling to a larger map")
+    if "abswin" in name:
+        pytest.skip("the older exporter has no antialiased interpolation, with which position embeddings are resized")
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
     file = io.BytesIO()
