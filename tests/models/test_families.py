@@ -127,6 +127,7 @@ def test_every_architecture_of_timms_module_is_here(family):
 # forward and head
 
 
+@pytest.mark.sample(3)
 @every_family
 @torch.no_grad()
 def test_forward_is_features_and_head(name):
@@ -264,6 +265,7 @@ def test_features_only_equals_intermediates(name):
         assert len(features.state_dict()) < len(model.state_dict())
 
 
+@pytest.mark.sample(3)
 @every_family
 @torch.no_grad()
 def test_a_pruned_model_runs_and_takes_a_new_head(name):
@@ -409,6 +411,7 @@ class StandIn(nn.Module):
         return self.base_layer(x)
 
 
+@pytest.mark.sample(3)
 @every_family
 @torch.no_grad()
 def test_what_stands_in_for_a_linear_layer_is_called(name):
@@ -441,7 +444,7 @@ def test_nodes_of_a_graph(name):
     check(name, lambda x: last(x)["last"], counts=(4,))
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(6)
 @every_family
 @torch.no_grad()
 def test_script(name):

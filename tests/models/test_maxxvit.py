@@ -44,6 +44,7 @@ def shapes(model):
     return {key: tuple(value.shape) for key, value in model.state_dict().items()}
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", timm.list_models(module="maxxvit"))
 def test_an_architecture_is_built_for_its_image_size(name):
     with skeletons():

@@ -105,6 +105,7 @@ def test_trajectory_is_timms(name, plain_kron):
     assert distance(trained(optim.create_optimizer_v2, name, steps=8), theirs) < 1e-5
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", IN_TIMM + WRAPPED)
 @pytest.mark.filterwarnings("ignore:It is highly recommended to have 'opt_einsum'")
 def test_trajectory_is_timms_in_float64(name, plain_kron, float64):

@@ -61,7 +61,7 @@ def difference(ours, theirs):
     return float((ours - theirs).abs().max() / theirs.abs().max())
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(6)
 @pytest.mark.parametrize(("builder", "weights"), list(cases()))
 def test_classification(builder, weights, hub, monkeypatch, tmp_path):
     options = {"image_size": weights.meta["min_size"][0]} if builder.startswith("vit_") else {}
