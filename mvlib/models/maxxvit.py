@@ -351,8 +351,9 @@ def grid_partition(x: Tensor, grid_size: Size) -> Tensor:
 
     Shapes: (B, H, W, C) -> (B * sets, gh, gw, C); the grid's sides gh and gw must divide H and W.
     """
-    cells = x.unflatten(2, (grid_size[1], -1)).unflatten(1, (grid_size[0], -1))
-    return cells.permute(0, 2, 4, 1, 3, 5).flatten(0, 2)
+    (batch, height, width, chans), (rows, columns) = x.shape, grid_size
+    cells = x.reshape(batch, rows, height // rows, columns, width // columns, chans)  # unflatten would fix ONNX's batch
+    return cells.permute(0, 2, 4, 1, 3, 5).reshape(-1, rows, columns, chans)
 
 
 def grid_reverse(windows: Tensor, grid_size: Size, img_size: Size) -> Tensor:

@@ -248,7 +248,7 @@ class MetaFormerStage(Stage):
         if not self.use_nchw:
             x = x.flatten(2).transpose(1, 2)
         x = run_blocks(self.blocks, x, *shared, recompute=self.grad_checkpointing)
-        return x if self.use_nchw else x.transpose(1, 2).unflatten(2, (height, width))
+        return x if self.use_nchw else x.transpose(1, 2).reshape(x.shape[0], x.shape[2], height, width)
 
 
 class MlpHead(nn.Sequential):

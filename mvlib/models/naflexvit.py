@@ -609,7 +609,9 @@ class NaFlexVit(SequenceModel):
         if self.rope is None:
             return []
         embed = self.rope.get_embed(grid) if patch_coord is None else self._rotations_at(x, patch_coord)
-        return list(embed.unbind(0 if patch_coord is None else 1)) if self.rope_is_mixed else [embed]
+        if not self.rope_is_mixed:
+            return [embed]
+        return [embed[i] if patch_coord is None else embed[:, i] for i in range(len(self.shared))]  # for torch.fx
 
     @_uncompiled
     def _rotations_at(self, x: Tensor, patch_coord: Tensor) -> Tensor:

@@ -488,7 +488,7 @@ def test_compile_without_graph_breaks(name):
 @pytest.mark.filterwarnings("ignore")
 def test_onnx_of_one_image_takes_four(name):
     """The older exporter, which traces."""
-    if name.startswith("vgg"):
+    if name.startswith("vgg") or name.endswith("_li"):
         pytest.skip("ONNX has no pooling to a larger map")
     if "abswin" in name:
         pytest.skip("the older exporter has no antialiased interpolation, with which position embeddings are resized")
@@ -506,7 +506,9 @@ def test_onnx_of_one_image_takes_four(name):
 def test_onnx(name, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    torch.onnx.export(built(name), (images(name),), tmp_path / "model.onnx", dynamo=True, verbose=False)
+    # With gradients, torch's exporter fails where a learned bias goes into the fused kernel: timm's MaxxViT, too.
+    with torch.set_grad_enabled(type(built(name)).__name__ != "MaxxVit"):
+        torch.onnx.export(built(name), (images(name),), tmp_path / "model.onnx", dynamo=True, verbose=False)
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     check(name, lambda x: torch.from_numpy(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]), (2,))
 
