@@ -24,7 +24,8 @@ _NAMES = {
     "names": ("parse_model_name",),
     "errors": (
         "BadImageError", "CheckpointError", "ChecksumError", "ConfigError", "DataError", "DownloadError",
-        "ExportError", "MissingPackageError", "MvlibError", "NotCachedError", "UnknownNameError", "WeightsError",
+        "ExportError", "MissingPackageError", "MvlibError", "NoAnswerError", "NotCachedError", "UnknownNameError",
+        "WeightsError",
     ),
     "weights": ("WeightsConfig",),
     "query": ("search",),

@@ -6,7 +6,8 @@ those catches them too.
 
 __all__ = [
     "BadImageError", "CheckpointError", "ChecksumError", "ConfigError", "DataError", "DownloadError",
-    "ExportError", "MissingPackageError", "MvlibError", "NotCachedError", "UnknownNameError", "WeightsError",
+    "ExportError", "MissingPackageError", "MvlibError", "NoAnswerError", "NotCachedError",
+    "UnknownNameError", "WeightsError",
 ]
 
 
@@ -48,6 +49,18 @@ class BadImageError(MvlibError, ValueError):
 
 class DataError(MvlibError, RuntimeError):
     """A data set that cannot be used."""
+
+
+class NoAnswerError(DataError):
+    """A model that gives NaN or infinity in the place of an answer.
+
+    Attributes:
+        rows: {number of an image of the batch: why there is no answer}.
+    """
+
+    def __init__(self, rows: dict[int, str]) -> None:
+        super().__init__(f"image {min(rows)} of the batch: {rows[min(rows)]}" if rows else "")
+        self.rows = rows
 
 
 class MissingPackageError(MvlibError, ImportError):

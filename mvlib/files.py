@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import errno
+import io
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any, TextIO
 
 from .errors import ConfigError
 
-__all__ = ["is_written_in_place", "locked", "read_text", "replacing", "sync"]
+__all__ = ["csv_text", "csv_writer", "is_written_in_place", "locked", "read_text", "replacing", "sync"]
 
 _ABANDONED = 24 * 3600  # seconds since anything was written to a temporary file whose process must be dead
 
@@ -77,15 +80,49 @@ def _remove_abandoned(target: Path, now: float) -> None:
                 os.unlink(entry.path)
 
 
-def read_text(path: str | os.PathLike[str]) -> str:
+class _Lines:
+    """A stream that ends what csv writes, a row at a time, in "\\n" alone."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, row: str) -> int:
+        return self.stream.write(row.removesuffix("\r\n") + "\n")
+
+
+def csv_writer(stream: TextIO) -> Any:
+    """A `csv.writer` of rows that end in "\\n" and are read back as they were: csv itself quotes a "\\r" in a cell, in
+    older Pythons, only where its rows end in one.
+
+    Args:
+        stream: Opened with newline="", or in memory.
+    """
+    return csv.writer(_Lines(stream), lineterminator="\r\n")
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """CSV with a head line of rows by name; a cell that a row lacks is empty."""
+    text = io.StringIO()
+    writer = csv_writer(text)
+    writer.writerow(columns)
+    writer.writerows([row.get(column) for column in columns] for row in rows)
+    return text.getvalue()
+
+
+def read_text(path: str | os.PathLike[str], newline: str | None = None) -> str:
     """What is in a text file.
+
+    Args:
+        path: The file.
+        newline: As `open` takes it: "" for the ends of lines as they are, None for "\\n" in their place.
 
     Raises:
         ConfigError: It is no text in UTF-8.
         OSError: It cannot be read.
     """
     try:
-        return Path(path).read_text(encoding="utf-8")
+        with open(path, encoding="utf-8", newline=newline) as stream:
+            return stream.read()
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is not a text file (in UTF-8)") from None
 

@@ -1,5 +1,7 @@
 """Files that are written whole or not at all."""
 
+import csv
+import io
 import os
 import stat
 import sys
@@ -10,8 +12,26 @@ import pytest
 import torch
 
 import mvlib
-from mvlib.files import locked, replacing
+from mvlib.cli.output import render
+from mvlib.files import csv_text, csv_writer, locked, replacing
+from mvlib.inference.writers import Csv
 from mvlib.train.checkpoint import CheckpointStore
+
+
+@pytest.mark.parametrize("cell", ["a\rb", "a\nb", "a\r\nb", "a,b", 'a"b', "\r", "a\r\n", "a b", ""])
+def test_csv_is_read_as_it_was(cell):
+    text = io.StringIO()
+    csv_writer(text).writerows([("x", "y"), (cell, "1")])
+    written = io.StringIO()
+    writer = Csv(written)
+    writer.write(cell, [(0, cell, 1.0)])
+    writer.close()
+    for found, expected in ((text.getvalue(), [["x", "y"], [cell, "1"]]),
+                           (csv_text(("x", "y"), [{"x": cell, "y": 1}]), [["x", "y"], [cell, "1"]]),
+                           (render([{"x": cell, "y": 1}], ("x", "y"), "csv"), [["x", "y"], [cell, "1"]]),
+                           (written.getvalue(), [list(Csv.HEADER), [cell, "1", "0", cell, "1.000000"]])):
+        assert found.endswith("\n") and not found.endswith("\r\n")
+        assert list(csv.reader(io.StringIO(found, newline=""))) == expected
 
 
 def names(folder):

@@ -86,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
     session = open_session(settings_of(arguments, begun), arguments.level or arguments.features or "auto",
                            with_digest=True)
     compute = embed(session, arguments.dtype)
-    shape = list(session.try_out(compute).shape[1:])
+    shape = list(session.try_out(session).shape[1:])
     settings = {"command": "embed", **session.describe(), "features": session.features, "shape": shape,
                 "dtype": arguments.dtype}
     shard_size = finished["inputs"]["shard_size"] if finished else arguments.shard_size

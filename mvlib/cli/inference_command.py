@@ -7,14 +7,12 @@ reads, by several processes, and writes one row an image.
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from ..files import replacing
+from ..files import csv_text, replacing
 from ..inference.parts import require_parquet
 from .checks import check_new_folder
 from .options import add_option, group
@@ -117,11 +115,7 @@ def _write(rows: list[dict[str, Any]], path: Path, args: argparse.Namespace) -> 
     elif args.results_format == "csv":
         flat = [{f"{key}_{i}" if isinstance(value, list) else key: item for key, value in row.items()
                  for i, item in enumerate(value if isinstance(value, list) else [value])} for row in rows]
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(flat[0]) if flat else [args.filename_col], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(flat)
-        write_text(path, text.getvalue())
+        write_text(path, csv_text(list(flat[0]) if flat else [args.filename_col], flat))
     elif args.results_format == "json":
         by_name = {row[args.filename_col]: {k: v for k, v in row.items() if k != args.filename_col} for row in rows}
         write_text(path, json.dumps(by_name, indent=2))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import io
 import json
 import os
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ..errors import ConfigError
-from ..files import is_written_in_place, replacing
+from ..files import csv_writer, is_written_in_place, replacing
 from ..names import closest_path
 
 __all__ = ["check_output", "format_size", "format_table", "hang_up", "kind_of", "render", "write_text"]
@@ -79,7 +78,7 @@ def render(
         return json.dumps({**about, "results": found} if about else found, indent=2) + "\n"
     if kind == "csv":
         stream = io.StringIO()
-        csv.writer(stream, lineterminator="\n").writerows([columns, *table])
+        csv_writer(stream).writerows([columns, *table])
         return stream.getvalue()
     if kind == "md":
         lines = [columns, ["---"] * len(columns), *table]

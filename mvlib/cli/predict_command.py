@@ -249,14 +249,19 @@ def check_shared_arguments(arguments: argparse.Namespace) -> None:
 
 
 def report_failures(failures: Iterable[tuple[Input | str, str]], count: int) -> int:
-    """Say which of `count` images could not be read, and give the exit status."""
-    bad = 0
+    """Say which of `count` images could not be read, or got no answer, and give the exit status."""
+    from ..inference.pipeline import NO_ANSWER
+
+    unread = unanswered = 0
     for path, reason in failures:
-        print(f"mvlib: not read: {path}: {reason}", file=sys.stderr)
-        bad += 1
-    if bad:
-        print(f"mvlib: {bad} of {count} images could not be read", file=sys.stderr)
-    return 1 if bad else 0
+        was_read = reason.startswith(NO_ANSWER)
+        print(f"mvlib: {'' if was_read else 'not read: '}{path}: {reason}", file=sys.stderr)
+        unread, unanswered = unread + (not was_read), unanswered + was_read
+    if unread:
+        print(f"mvlib: {unread} of {count} images could not be read", file=sys.stderr)
+    if unanswered:
+        print(f"mvlib: {unanswered} of {count} images got no answer", file=sys.stderr)
+    return 1 if unread or unanswered else 0
 
 
 class Progress:

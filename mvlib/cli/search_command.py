@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from ..files import csv_text
 from ..query import FIELDS, Record, Survey, find_field, survey
 from ..tasks import CLASSIFICATION, TASKS, find_task
 from .argument_types import positive
@@ -83,9 +83,8 @@ def _write_json(records: list[Record], columns: list[str] | None) -> None:
 
 
 def _write_csv(records: list[Record], columns: list[str] | None) -> None:
-    writer = csv.DictWriter(sys.stdout, columns or list(_COLUMNS), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(record.as_dict(writer.fieldnames) for record in records)
+    columns = columns or list(_COLUMNS)
+    sys.stdout.write(csv_text(columns, (record.as_dict(columns) for record in records)))
 
 
 def _write_table(records: list[Record], columns: list[str] | None) -> None:

@@ -18,11 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import BadImageError
+from ..errors import BadImageError, NoAnswerError
 from .inputs import Input
 
-__all__ = ["Answer", "Job", "lanes_of", "run_pipeline"]
+__all__ = ["NO_ANSWER", "Answer", "Job", "lanes_of", "run_pipeline"]
 
+NO_ANSWER = "no answer: "  # begins the reasons of failures that are the model's, not the files'
 _MAX_LANES = 8  # beyond it, lanes would wait for Python more than cores wait for each other
 
 Read = Callable[[Any], np.ndarray]  # of an Input, or what stands for it
@@ -44,7 +45,7 @@ class Answer:
 
     Attributes:
         job: The job.
-        read: Positions, in the job, of the images that could be read.
+        read: Positions, in the job, of the images that could be read, and that the model has an answer for.
         output: What the model made of them; None if there were none.
         failures: (position, reason) of the others.
     """
@@ -92,7 +93,7 @@ def run_pipeline(
         read: File to uint8 pixels of `image_shape`, (height, width, channels); called from `workers` threads.
             BadImageError and OSError make a failure, anything else ends the run.
         compute: uint8 images (n, height, width, channels) to an answer that shares no memory with them; called from
-            `lanes` threads.
+            `lanes` threads. The images of a NoAnswerError are failures; the others are computed again without them.
         allocate: What gives the memory of a batch: (shape, type) -> array.
         warm_up: What the first `compute` would have to do, done while its images are read. What it raises is left to
             `compute` to raise.
@@ -138,9 +139,13 @@ def _answer(batch: _Batch, compute: Compute) -> Answer:
     reasons = [read.result() for read in batch.reads]
     good = [position for position, reason in enumerate(reasons) if reason is None]
     failures = [(position, reason) for position, reason in enumerate(reasons) if reason is not None]
-    if not good:
-        return Answer(batch.job, good, None, failures)
     images = batch.images[:len(reasons)]
-    if failures:
-        images = images[good]
-    return Answer(batch.job, good, compute(images), failures)
+    while good:
+        try:
+            output = compute(images[good] if failures else images)
+        except NoAnswerError as error:
+            failures = sorted(failures + [(good[row], reason) for row, reason in error.rows.items()])
+            good = [position for row, position in enumerate(good) if row not in error.rows]
+        else:
+            return Answer(batch.job, good, output, failures)
+    return Answer(batch.job, good, None, failures)

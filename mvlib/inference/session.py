@@ -13,15 +13,17 @@ import numpy as np
 
 from ..engines.folder import EngineFolder, is_export, read_export
 from ..engines.runtime import backend_of, is_installed
-from ..errors import CheckpointError, ConfigError, MissingPackageError
+from ..errors import CheckpointError, ConfigError, MissingPackageError, NoAnswerError
 from ..threads import cpu_count
 from .inputs import Input, Url, WebRules
-from .pipeline import Allocate, Answer, Job, Read, run_pipeline
+from .pipeline import NO_ANSWER, Allocate, Answer, Job, Read, run_pipeline
 
 if TYPE_CHECKING:
     from .web import Downloader
 
 __all__ = ["Session", "Settings", "classify", "embed", "open_session"]
+
+_NO_NUMBERS = f"{NO_ANSWER}the model gives NaN or infinity for it"
 
 
 @dataclass(frozen=True)
@@ -229,6 +231,8 @@ def _without_garbage_collection() -> Iterator[None]:
 def classify(session: Session, topk: int) -> Callable[[np.ndarray], list[list[tuple[int, str, float]]]]:
     """What turns images into their likeliest classes: uint8 (n, H, W, C) -> n lists of (number, name, probability).
 
+    It raises NoAnswerError where the model gives NaN or infinity.
+
     Raises:
         ConfigError: The model has no classes.
     """
@@ -237,25 +241,42 @@ def classify(session: Session, topk: int) -> Callable[[np.ndarray], list[list[tu
     names, topk = session.class_names, min(topk, session.num_classes)
 
     def compute(images: np.ndarray) -> list[list[tuple[int, str, float]]]:
-        return [[(index, names[index], value) for index, value in zip(*_likeliest(row, topk))]
-                for row in session(images)]
+        outputs = session(images)
+        _refuse(~np.isfinite(outputs.max(-1)), _NO_NUMBERS)  # -inf is no class's, of a class that is ruled out
+        return [[(index, names[index], value) for index, value in zip(*_likeliest(row, topk))] for row in outputs]
 
     return compute
+
+
+def _refuse(bad: np.ndarray, reason: str) -> None:
+    """Raise NoAnswerError where an image (n,) is bad."""
+    if bad.any():
+        raise NoAnswerError(dict.fromkeys(np.flatnonzero(bad).tolist(), reason))
 
 
 def _likeliest(outputs: np.ndarray, count: int) -> tuple[list[int], list[float]]:
     """Numbers and probabilities of the classes with the largest of float32 outputs; of equal ones the first."""
     powers = np.exp(outputs - outputs.max())
     least = np.partition(outputs, -count)[-count]
-    chosen = np.flatnonzero(~(outputs < least))  # all, where a model gives what is no number
+    chosen = np.flatnonzero(outputs >= least)
     chosen = chosen[np.argsort(-outputs[chosen], kind="stable")[:count]]
     return chosen.tolist(), (powers[chosen] / powers.sum()).tolist()
 
 
 def embed(session: Session, dtype: str = "float32") -> Callable[[np.ndarray], np.ndarray]:
-    """What turns uint8 images (n, H, W, C) into an array of their features (n, ...), of `dtype`."""
+    """What turns uint8 images (n, H, W, C) into an array of their features (n, ...), of `dtype`.
+
+    It raises NoAnswerError where the model gives NaN or infinity, or what is too large for `dtype`.
+    """
 
     def compute(images: np.ndarray) -> np.ndarray:
-        return np.array(session(images), dtype, order="C")
+        outputs = session(images)
+        with np.errstate(over="ignore"):
+            features = np.array(outputs, dtype, order="C")
+        bad = ~np.isfinite(features).reshape(len(features), -1).all(1)
+        if bad.any():
+            _refuse(bad & ~np.isfinite(outputs).reshape(len(features), -1).all(1), _NO_NUMBERS)
+            _refuse(bad, f"{NO_ANSWER}its features are too large for {dtype}")
+        return features
 
     return compute

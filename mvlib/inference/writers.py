@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ..errors import ConfigError
-from ..files import replacing
+from ..files import csv_writer, replacing
 
 __all__ = ["ENDINGS", "WRITERS", "Prediction", "check_format", "format_of", "open_output", "record"]
 
@@ -75,7 +74,7 @@ class Csv:
     HEADER = ("file", "rank", "index", "class", "probability")
 
     def __init__(self, stream: TextIO, print_line: Callable[[str], None] | None = None) -> None:
-        self.writer = csv.writer(stream, lineterminator="\n")
+        self.writer = csv_writer(stream)
         self.writer.writerow(self.HEADER)
 
     def write(self, path: Path | str, predictions: Sequence[Prediction]) -> None:

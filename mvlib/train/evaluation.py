@@ -24,10 +24,11 @@ from ..data.readers import match_classes
 from ..devices import find_device
 from ..engines.folder import is_export
 from ..engines.module import EngineModule
-from ..errors import ConfigError, MvlibError
+from ..errors import ConfigError, DataError, MvlibError
 from ..factory import known_arguments
 from ..files import read_text
 from ..inference.model import class_names_of, known_class_names, load_model
+from ..inference.pipeline import NO_ANSWER
 from ..loading import read_training_facts
 from ..memory import is_out_of_memory
 from ..optimization import OptimizedModel
@@ -114,7 +115,10 @@ def infer(
 
     Returns:
         The architecture, the data config, (file name, classes, outputs, class names) for each image that can be
-        read, in the data set's order, and how many cannot.
+        read and that the model has finite outputs for, in the data set's order, and how many others there are.
+
+    Raises:
+        DataError: There are others alone.
     """
     device, autocast = _place(args)
     dataset = _dataset(args)
@@ -125,10 +129,14 @@ def infer(
     model, device = _ready(model, config, args, device, dataset)
     dataset.target_transform = None
     loader = _loader(_Numbered(dataset), config, args.batch_size, args, device, model)
-    found = []
+    found, unanswered = [], []
     with torch.inference_mode():
         for images, numbers in loader:
             outputs = logits_of(model, images, autocast)
+            good = outputs.amax(-1).isfinite()
+            numbers = numbers.to(good.device)
+            unanswered += [dataset.filename(number) for number in numbers[~good].tolist()]
+            outputs, numbers = outputs[good], numbers[good]
             if args.output_type == "prob":
                 outputs = outputs.softmax(-1)
             values, indices = outputs.topk(min(args.topk, outputs.shape[1]))
@@ -137,7 +145,12 @@ def infer(
                 found.append((name, best, row, [names[index] for index in best]))
     for sample, reason in loader.bad_samples:
         _logger.warning("not read: %s: %s", sample, reason)
-    return architecture, config, found, len(loader.bad_samples)
+    if unanswered and not found:
+        raise DataError(f"'{architecture}' gives NaN or infinity for every image: its weights are damaged, or its "
+                        f"numbers too large for the precision")
+    for sample in unanswered:
+        _logger.warning("%s: %sthe model gives NaN or infinity for it", sample, NO_ANSWER)
+    return architecture, config, found, len(loader.bad_samples) + len(unanswered)
 
 
 class _Numbered:

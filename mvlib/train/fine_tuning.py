@@ -24,7 +24,7 @@ from typing import Any
 from ..data.readers.splits import TRAIN_SPLITS
 from ..engines.folder import CONFIG_FILE, full_name
 from ..errors import ConfigError
-from ..files import read_text
+from ..files import csv_text, read_text
 from ..threads import fitting_workers
 from .arguments import DIALECTS, OPTIONS, find_option, finish_arguments
 from .messages import messages_on_terminal
@@ -38,6 +38,7 @@ _logger = logging.getLogger("mvlib")
 DEFAULT_MODEL = "tf_efficientnet_lite0.pip_in1k"  # whose weights a package of the index brings
 OUTPUT = "output/finetune"
 TABLE_FILE, CLASSES_FILE, PREDICTIONS_FILE = "pictures.csv", "classes.json", "predictions.csv"
+DIGEST_FILE = "pictures.sha256"  # of what was in them, which the table does not say
 
 # Updates of the weights for up to 128 pictures of up to 4 classes; more with the square root of either. With fewer,
 # what is new is not learned yet; more bring little.
@@ -80,12 +81,13 @@ class Plan:
         return shlex.join(["mvlib", "train", self.args.data_dir, *command_line(self.args)])
 
     def write(self) -> None:
-        """Write what the line reads: the table, and the class names where it needs them."""
+        """Write what the line reads: the table, and the class names where it needs them; and a digest."""
         from ..files import replacing
 
         self.folder.mkdir(parents=True, exist_ok=True)
         classes = self.pictures.class_map() if self.pictures else None
-        for name, text in ((TABLE_FILE, self.table), (CLASSES_FILE, classes)):
+        digest = f"{self.pictures.digest}\n" if self.pictures else None
+        for name, text in ((TABLE_FILE, self.table), (CLASSES_FILE, classes), (DIGEST_FILE, digest)):
             if text is not None:
                 with replacing(self.folder / name) as path:
                     path.write_text(text, encoding="utf-8")
@@ -177,6 +179,9 @@ def plan(data: str | os.PathLike[str], given: Mapping[str, Any]) -> Plan:
     given = {key: value for key, value in given.items() if key not in ("output", "experiment") or value}
     pictures = read_pictures(data)
     notes = list(pictures.notes)
+    if given.get("num_classes") not in (None, len(pictures.classes)):
+        raise ConfigError(f"--num-classes {given['num_classes']}, and {pictures.root} has {len(pictures.classes)} "
+                          f"classes: leave it out")
     repeats = _repeats(pictures, notes)
     table = pictures.table(repeats)
     images = sum(count * repeats[label] for label, count in pictures.counts("train").items())
@@ -328,12 +333,12 @@ def _place(
     stem = name or "".join(c if c.isalnum() or c in "-_." else "-" for c in root.stem) or "run"
     while True:
         folder = output / (stem if number == 1 else f"{stem}-{number}")
-        own = {"data_dir": str(folder / TABLE_FILE), "output": str(output), "experiment": folder.name}
+        own = {"data_dir": str(folder / TABLE_FILE), "output": str(output), "experiment": name or folder.name}
         if pictures.class_map():
             own["class_map"] = str(folder / CLASSES_FILE)
         args = finish_arguments({**values, **own}, "timm")
         args.config = None
-        difference = _difference(folder, table, args)
+        difference = _difference(folder, table, pictures.digest, args)
         if difference is None:
             if (folder / ARGUMENTS_FILE).exists():
                 args.resume = str(folder)
@@ -343,16 +348,19 @@ def _place(
         number += 1
 
 
-def _difference(folder: Path, table: str, args: argparse.Namespace) -> str | None:
+def _difference(folder: Path, table: str, digest: str, args: argparse.Namespace) -> str | None:
     """What a run that a folder holds has otherwise; None where it holds none, or the same."""
-    if (folder / TABLE_FILE).exists() and read_text(folder / TABLE_FILE) != table:
+    if (folder / TABLE_FILE).exists() and read_text(folder / TABLE_FILE, newline="") != table:
         return "of other pictures"
+    if (folder / DIGEST_FILE).exists() and read_text(folder / DIGEST_FILE).strip() != digest:
+        return "of the pictures as they were before"
     if not (folder / ARGUMENTS_FILE).exists():
         return "a folder without " + TABLE_FILE if folder.exists() and not (folder / TABLE_FILE).exists() and \
             any(folder.iterdir()) else None
     saved = read_recipe(folder / ARGUMENTS_FILE).arguments
     for key, value in vars(args).items():
-        if key in OPTIONS and key not in ("resume", "workers", "device", "data_dir", "output", "class_map") and \
+        if key in OPTIONS and key not in ("resume", "workers", "device", "data_dir", "output", "experiment",
+                                            "class_map") and \
                 saved.get(key) != value and not (key == "lr" and value is None):  # which follows from lr_base
             return f"--{key.replace('_', '-')} {saved.get(key)}, not {value}"
     return None
@@ -374,7 +382,7 @@ def resume(folder: str | os.PathLike[str], given: Mapping[str, Any]) -> Plan:
     args.data_dir = str(folder / TABLE_FILE)
     args.class_map = str(folder / CLASSES_FILE) if (folder / CLASSES_FILE).exists() else ""
     args.output, args.experiment = str(folder.parent), folder.name
-    return Plan(args, folder, read_text(folder / TABLE_FILE))
+    return Plan(args, folder, read_text(folder / TABLE_FILE, newline=""))
 
 
 def command_line(args: argparse.Namespace) -> list[str]:
@@ -430,13 +438,11 @@ def run_plan(found: Plan) -> FineTuned:
     for split in dict.fromkeys(row["split"] for row in rows):
         result.confusion[split] = Counter((row["label"], row["predicted"]) for row in rows if row["split"] == split)
         result.accuracy[split] = _accuracy(result.confusion[split])
-    text = io.StringIO()
-    writer = csv.DictWriter(text, ("path", "split", "label", "predicted", "probability"), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(sorted(rows, key=lambda row: row["label"] == row["predicted"]))
     from ..cli.output import write_text
 
-    write_text(found.folder / PREDICTIONS_FILE, text.getvalue())
+    write_text(found.folder / PREDICTIONS_FILE, csv_text(
+        ("path", "split", "label", "predicted", "probability"),
+        sorted(rows, key=lambda row: row["label"] == row["predicted"])))
     return result
 
 

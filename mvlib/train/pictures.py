@@ -6,7 +6,6 @@ The result is a table of paths, labels and splits, which `mvlib train` reads as 
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import io
 import json
@@ -19,12 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..data.images import IMAGE_EXTENSIONS, find_images, open_image
-from ..data.readers.class_map import index_classes
+from ..data.readers.class_map import index_classes, is_number
 from ..data.readers.factory import MANIFESTS
 from ..data.readers.fields import IMAGE_FIELDS, LABEL_FIELDS, find_field
 from ..data.readers.manifest import read_table
 from ..data.readers.splits import EVAL_SPLITS, TRAIN_SPLITS
 from ..errors import BadImageError, DataError
+from ..files import csv_writer
 from ..names import closest_path
 from ..threads import cpu_count
 
@@ -47,6 +47,7 @@ class Pictures:
         notes: What was seen that its owner should know, a line each.
         side: Median of the pictures' shorter sides, in pixels.
         is_divided: Whether validation pictures were taken out of those for training.
+        digest: SHA-256 of what is in the files, in the order of `splits`.
     """
 
     root: Path
@@ -55,6 +56,7 @@ class Pictures:
     notes: list[str] = field(default_factory=list)
     side: int = 0
     is_divided: bool = False
+    digest: str = ""
 
     def counts(self, split: str) -> Counter[str]:
         """Pictures a class."""
@@ -67,7 +69,7 @@ class Pictures:
             repeats: How often the training pictures of a class are listed; once unless it says otherwise.
         """
         text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
+        writer = csv_writer(text)
         writer.writerow(("path", "label", "split"))
         for split, rows in self.splits.items():
             for path, label in rows:
@@ -78,7 +80,7 @@ class Pictures:
     def class_map(self) -> str | None:
         """JSON of the class names where the table alone would not tell them: names that are all numbers are read as
         labels."""
-        return json.dumps(self.classes) if all(name.isdecimal() for name in self.classes) else None
+        return json.dumps(self.classes) if all(map(is_number, self.classes)) else None
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def read_pictures(data: str | os.PathLike[str], share: float = 0.2) -> Pictures:
 
     Raises:
         DataError: There are no pictures, a single class, a folder for each picture, or other classes in validation or
-            test than in training.
+            test than in training; or a table says two classes of a picture.
     """
     path = Path(os.path.expanduser(os.fspath(data)))
     if not path.exists():
@@ -123,6 +125,8 @@ def read_pictures(data: str | os.PathLike[str], share: float = 0.2) -> Pictures:
     if found.is_divided:
         found.splits = _divided(splits, looked, share)
     found.side = int(statistics.median(looked[picture].side for rows in splits.values() for picture, _ in rows))
+    found.digest = hashlib.sha256("".join(
+        looked[picture].digest for rows in found.splits.values() for picture, _ in rows).encode()).hexdigest()
     _note_counts(found)
     return found
 
@@ -136,6 +140,7 @@ def _from_table(path: Path) -> dict[str, list[tuple[str, str]]]:
     labels = columns[find_field(None, LABEL_FIELDS, columns, "label", str(path))]
     column = next((columns[name] for name in columns if name.strip().lower() == "split"), ["train"] * len(paths))
     splits: dict[str, list[tuple[str, str]]] = {}
+    known: dict[str, tuple[int, str]] = {}
     for number, (file, label, split) in enumerate(zip(paths, labels, column), 1):
         if not file or label in (None, ""):
             raise DataError(f"{path}: row {number} has no {'label' if file else 'path'}")
@@ -143,7 +148,12 @@ def _from_table(path: Path) -> dict[str, list[tuple[str, str]]]:
         if name is None:
             raise DataError(f"{path}: row {number} is of the split '{split}', which is none of "
                             f"{', '.join(_SPLIT_NAMES)}")
-        splits.setdefault(name, []).append((os.path.abspath(path.parent / file), str(label)))
+        picture, label = os.path.abspath(path.parent / file), str(label)
+        before, other = known.setdefault(picture, (number, label))
+        if other != label:
+            raise DataError(f"{path}: {file} is of the class '{other}' in row {before} and of '{label}' in row "
+                            f"{number}: a picture has one class")
+        splits.setdefault(name, []).append((picture, label))
     if not splits:
         raise DataError(f"{path} has no rows")
     if "train" not in splits:
@@ -191,18 +201,25 @@ def _classes_in(root: Path, notes: list[str]) -> list[tuple[str, str]]:
     """(path, class) of the pictures below a folder; the class is the first folder's name, however deep they lie."""
     root = Path(os.path.abspath(root))
     rows, loose, deep, empty = [], [], [], []
+    written: dict[str, set[str]] = defaultdict(set)  # a table has no blanks around a name
     for path in find_images(root):
         first, *rest = path.relative_to(root).parts
         if not rest:
             loose.append(path.name)
             continue
         deep += [path] if len(rest) > 1 else []
+        written[first.strip()].add(first)
         rows.append((os.fspath(path), first.strip()))
     if loose and not rows:
         raise DataError(f"{root} has no class folders: its {len(loose)} pictures lie in it directly, and should lie in "
                         f"{root.name}/CLASS/{loose[0]}")
     if not rows:
         raise DataError(f"{root} has no pictures: no file in its folders is one by its name (.jpg, .png, ...)")
+    if blank := written.get(""):
+        raise DataError(f"{root}: a class folder has a name of blanks alone, '{min(blank)}'")
+    for name, folders in written.items():
+        if len(folders) > 1:
+            notes.append(f"{root}: the folders {_listed(sorted(folders))} are one class, '{name}'")
     if loose:
         notes.append(f"{root}: left out {len(loose)} pictures that lie in no class folder, such as {loose[0]}")
     if deep:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -17,6 +15,7 @@ import yaml
 from ..charts import LINES, line_panels, need_matplotlib, save_figure
 from ..cli.output import write_text
 from ..errors import MissingPackageError
+from ..files import csv_text
 from .distributed import is_parallel
 from .engine import Progress, TrainState
 from .recipes import ARGUMENTS_FILE
@@ -137,12 +136,8 @@ class Report:
     def write_summary(self, history: Sequence[Mapping[str, Any]]) -> None:
         """summary.csv and curves.png, anew."""
         columns = list(dict.fromkeys(key for row in history for key in row))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(history)
         try:
-            write_text(self.folder / "summary.csv", text.getvalue())
+            write_text(self.folder / "summary.csv", csv_text(columns, history))
             if self._can_draw:
                 draw_curves(history, self.folder / "curves.png", f"Training of {self.args.model}",
                             describe_run(history, self.folder.resolve().name,

@@ -327,3 +327,26 @@ def test_mistakes_of_many(arguments, message, tmp_path):
     assert done.returncode == 2
     assert message.format(**places) in done.stderr and "Traceback" not in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.txt"]
+
+
+def test_what_is_no_number_is_not_written(folder, tmp_path):
+    model = library.create_model("test_resnet", num_classes=3, pretrained=False)
+    model.fc.bias.data[1] = float("nan")
+    library.save_for_hub(model, tmp_path / "repository", label_names=["a", "b", "c"])
+    photos = [folder / "cat.jpg", folder / "empty.jpg", folder / "a" / "rotated.jpg"]
+    options = ("--model", f"local-dir:{tmp_path}/repository")
+    done = mvlib("predict", *photos, *options, "--format", "json")
+    assert done.returncode == 1 and json.loads(done.stdout) == []
+    no_answer = "no answer: the model gives NaN or infinity for it"
+    assert done.stderr.splitlines() == [
+        f"mvlib: {photos[0]}: {no_answer}", f"mvlib: not read: {photos[1]}: file is empty",
+        f"mvlib: {photos[2]}: {no_answer}", "mvlib: 1 of 3 images could not be read",
+        "mvlib: 2 of 3 images got no answer"]
+    done = mvlib("inference", folder / "a", *options, "--results-file", tmp_path / "found.csv", "--workers", 0)
+    assert done.returncode == 2 and "'test_resnet' gives NaN or infinity for every image" in done.stderr
+    assert not (tmp_path / "found.csv").exists()
+    model.conv1[0].weight.data[:] = float("nan")
+    library.save_for_hub(model, tmp_path / "repository", label_names=["a", "b", "c"])
+    done = mvlib("embed", *photos, *options, "--output", tmp_path / "found.npy")
+    assert done.returncode == 1 and "mvlib: 2 of 3 images got no answer" in done.stderr
+    assert f"{tmp_path / 'found.npy'} is not written" in done.stderr

@@ -795,6 +795,7 @@ def test_parquet_manifest(tmp_path):
     ([["path", "label"], ["1.png", ""]], {}, DataError, r"row 1 has no label \(1.png\)"),
     ([["path", "label"], ["1.png", "a"], ["", "a"]], {}, DataError, "row 2 has no path"),
     (ROWS, {"class_map": {"owl": 0}}, DataError, "the class map has the class of none of 3 samples"),
+    ([["path", "label"], ["1.png", -2], ["2.png", 1]], {}, DataError, "label -2 is not the number of a class"),
 ])
 def test_bad_manifests(tmp_path, rows, options, error, text):
     with pytest.raises(error, match=text):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mvlib.errors import BadImageError
+from mvlib.errors import BadImageError, NoAnswerError
 from mvlib.inference.pipeline import Job, lanes_of, run_pipeline
 
 SHAPE = (4, 4, 3)
@@ -52,6 +52,25 @@ def test_images_that_cannot_be_read_leave_the_others_in_their_places():
     one, two, three = run(jobs(9, 4), read)
     assert (one.read, one.output, one.failures) == ([0, 2, 3], [0, 2, 3], [(1, "file is empty")])
     assert (two.read, two.output, len(two.failures)) == ([], None, 4)
+    assert three.output == [8]
+
+
+def test_images_without_an_answer_are_failures_and_the_others_are_answered():
+    def read(path):
+        if path.stem == "1":
+            raise BadImageError(f"{path}: file is empty")
+        return image(path)
+
+    def compute(images):
+        pixels = first_pixels(images)
+        if bad := {row: "no answer" for row, value in enumerate(pixels) if value in (2, *range(4, 8))}:
+            raise NoAnswerError(bad)
+        return pixels
+
+    one, two, three = run(jobs(9, 4), read, compute)
+    assert (one.read, one.output) == ([0, 3], [0, 3])
+    assert one.failures == [(1, "file is empty"), (2, "no answer")]
+    assert (two.read, two.output, two.failures) == ([], None, [(row, "no answer") for row in range(4)])
     assert three.output == [8]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mvlib.errors import ConfigError, MissingPackageError
+from mvlib.errors import ConfigError, MissingPackageError, NoAnswerError
 from mvlib.inference import session as sessions
 from mvlib.inference.pipeline import Job
 from mvlib.inference.session import Settings, classify, embed, open_session
@@ -55,6 +55,33 @@ def test_exports_in_other_formats(exports, format, tmp_path):
     for row, same in zip(*found):
         assert [item[:2] for item in row] == [item[:2] for item in same]
         np.testing.assert_allclose([item[2] for item in row], [item[2] for item in same], atol=1e-5)
+
+
+class Fixed(sessions.Session):
+    """Gives what it was made with."""
+
+    num_classes, class_names, name = 3, ["a", "b", "c"], "fixed"
+
+    def __init__(self, *rows):
+        self.rows = np.array(rows, np.float32)
+
+    def __call__(self, images):
+        return self.rows
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_no_number_is_no_answer(value):
+    session = Fixed([1, 2, 3], [1, value, 0], [0, -np.inf, -np.inf], [-np.inf] * 3)
+    with pytest.raises(NoAnswerError, match="image 1 of the batch: no answer: the model gives NaN or inf") as raised:
+        classify(session, 2)(None)
+    assert list(raised.value.rows) == [1, 3]
+    assert classify(Fixed([0, -np.inf, -np.inf]), 2)(None) == [[(0, "a", 1.0), (1, "b", 0.0)]]  # b and c are ruled out
+    with pytest.raises(NoAnswerError) as raised:
+        embed(session)(None)
+    assert list(raised.value.rows) == [1, 2, 3]
+    with pytest.raises(NoAnswerError, match="image 1 of the batch: no answer: its features are too large for float16"):
+        embed(Fixed([1, 2, 3], [1, 7e4, 0]), "float16")(None)
+    assert embed(Fixed([1, 7e4, 0]))(None).tolist() == [[1, 7e4, 0]]
 
 
 def test_what_results_depend_on(exports):

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -22,7 +23,7 @@ import mvlib
 from mvlib.cli import main
 from mvlib.errors import ConfigError, DataError
 from mvlib.train import finetune, parse_train_arguments, read_checkpoint, read_pictures
-from mvlib.train.fine_tuning import command_line, plan
+from mvlib.train.fine_tuning import command_line, plan, resume
 
 QUICK = ("--img-size", "32", "--epochs", "2", "-j", "0")  # as flags, and as keywords:
 QUICKLY = dict(img_size=32, epochs=2, workers=0)
@@ -104,7 +105,7 @@ def test_the_line_is_the_same_run(digits, trained, tmp_path, capsys):
     assert main(["finetune", str(digits), *QUICK, "--output", str(tmp_path), "--experiment", "a b", "--dry-run"]) == 0
     line = capsys.readouterr().out.strip()
     assert "\n" not in line and line.startswith("mvlib train ")
-    assert {path.name for path in (tmp_path / "a b").iterdir()} == {"pictures.csv"}  # nothing was trained
+    assert {path.name for path in (tmp_path / "a b").iterdir()} == {"pictures.csv", "pictures.sha256"}  # nothing was
     assert main(shlex.split(line)[1:]) == 0
     assert_same_weights(tmp_path / "a b", trained.folder)
     assert trained.command.replace(str(trained.folder.parent), str(tmp_path)) \
@@ -272,6 +273,79 @@ def test_names_that_are_numbers_are_names(tmp_path):
     assert mvlib.create_model(f"local-dir:{result.export}").weights_config.label_names == ("2", "10")
 
 
+@pytest.mark.parametrize("names", [
+    ("+1", "0"), ("-1", "0", "1"), ("-1", "-2"), ("1_000", "2"), ("\u0663", "2"), ("07", "7")])
+def test_names_like_numbers_are_the_classes_of_what_is_trained(tmp_path, names):
+    root = folder(tmp_path / "data", dict.fromkeys(names, 3))
+    found = plan(root, {"output": str(tmp_path / "runs"), **QUICKLY})
+    found.write()
+    data = mvlib.create_dataset("", found.args.data_dir, split="train", class_map=found.args.class_map)
+    assert data.classes == found.pictures.classes and set(data.classes) == set(names)
+    assert [Path(data.filename(i)).parent.name for i in range(len(data))] == [data.classes[i] for i in data.targets()]
+
+
+def test_ends_of_lines_in_names(tmp_path):
+    root = folder(tmp_path / "data", {"a": 4, "b": 4, "c\rd": 4})
+    picture(root / "a" / "x\ry\nz.png", 40)
+    found = plan(root, {"output": str(tmp_path), "experiment": "run", **QUICKLY})
+    found.write()
+    data = mvlib.create_dataset("", found.args.data_dir, split="train")
+    assert data.classes == ["a", "b", "c\rd"]
+    rows = [row for row in found.pictures.splits["train"] if row[1] == "a"]
+    assert {data.filename(i, absolute=True) for i in range(len(data)) if data.targets()[i] == 0} == {p for p, _ in rows}
+    (tmp_path / "run" / "args.yaml").write_text(yaml.safe_dump(vars(found.args)))
+    assert plan(root, {"output": str(tmp_path), "experiment": "run", **QUICKLY}).args.resume  # it is the same run
+    assert resume(tmp_path / "run", {}).table == found.table
+
+
+def test_pictures_that_were_overwritten_are_others(digits, trained, tmp_path):
+    data = shutil.copytree(digits, tmp_path / "digits")
+    wanted = {**QUICKLY, "output": str(trained.folder.parent), "experiment": "digits"}
+    shutil.copytree(trained.folder, tmp_path / "runs" / "digits")
+    found = read_pictures(data)
+    table = found.table()
+    (tmp_path / "runs" / "digits" / "pictures.csv").write_text(table)
+    given = {**wanted, "output": str(tmp_path / "runs")}
+    assert plan(data, given).args.resume
+    path = Path(found.splits["train"][-1][0])
+    for number in range(100):  # until it is one that stays in its split, and the table as it is
+        picture(path, number, "L")
+        if read_pictures(data).table() == table:
+            break
+    with pytest.raises(ConfigError, match=r"digits holds another run \(of the pictures as they were before\)"):
+        plan(data, given)
+    (tmp_path / "runs" / "digits" / "pictures.sha256").unlink()  # a run of before they were kept
+    assert plan(data, given).args.resume
+
+
+def test_folders_that_differ_in_blanks(tmp_path):
+    root = folder(tmp_path / "data", {"a": 3, "a ": 3, "b": 3})
+    picture(root / "a " / "0.png", 90)
+    found = read_pictures(root)
+    assert found.classes == ["a", "b"] and found.notes == [f"{root}: the folders 'a', 'a ' are one class, 'a'"]
+    folder(root, {" ": 2})
+    with pytest.raises(DataError, match="a class folder has a name of blanks alone, ' '"):
+        read_pictures(root)
+
+
+def test_a_number_of_classes_that_the_pictures_do_not_have(tmp_path):
+    root = folder(tmp_path / "data", {"a": 3, "b": 3})
+    given = {"output": str(tmp_path), **QUICKLY}
+    with pytest.raises(ConfigError, match="--num-classes 7, and .*data has 2 classes: leave it out"):
+        plan(root, {**given, "num_classes": 7})
+    assert plan(root, {**given, "num_classes": 2}).args.num_classes == 2
+
+
+def test_an_experiment_may_lie_deeper(tmp_path):
+    root = folder(tmp_path / "data", {"a": 3, "b": 3})
+    given = {"output": str(tmp_path / "runs"), "experiment": "a/b", **QUICKLY}
+    found = plan(root, given)
+    found.write()
+    assert found.folder == tmp_path / "runs" / "a" / "b" == Path(found.args.output, found.args.experiment)
+    (found.folder / "args.yaml").write_text(yaml.safe_dump({**vars(found.args), "experiment": "b"}))  # of a --resume
+    assert plan(root, given).args.resume == str(found.folder)
+
+
 def test_split_folders_of_any_case(tmp_path):
     root = folder(tmp_path / "data", {"Training/a": 4, "Training/b": 4, "Val/a": 2, "Val/b": 1, "TEST/a": 3})
     found = read_pictures(root)
@@ -292,6 +366,11 @@ def test_a_table(tmp_path):
     table.write_text("path,label,split\nx/0.png,x,training\nx/1.png,x,elsewhere")
     with pytest.raises(DataError, match="row 2 is of the split 'elsewhere', which is none of train"):
         read_pictures(table)
+    table.write_text("\n".join(["file,class", *rows, "x/../x/1.png,y"]))
+    with pytest.raises(DataError, match="x/../x/1.png is of the class 'x' in row 2 and of 'y' in row 9"):
+        read_pictures(table)
+    table.write_text("\n".join(["file,class", *rows, "x/1.png,x"]))  # which is to weigh more
+    assert sum(map(len, read_pictures(table).splits.values())) == 9
 
 
 def test_a_small_class_is_taken_more_often(tmp_path):

@@ -6,6 +6,7 @@ import csv
 import json
 import logging
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -17,8 +18,8 @@ from ...errors import ConfigError, DataError
 from ...names import natural_key
 
 __all__ = [
-    "NO_LABEL", "UNMAPPED", "ClassMap", "Labelled", "drop_unmapped", "index_classes", "index_labels", "label_by_folder",
-    "load_class_map", "map_label",
+    "NO_LABEL", "UNMAPPED", "ClassMap", "Labelled", "drop_unmapped", "index_classes", "index_labels", "is_number",
+    "label_by_folder", "load_class_map", "map_label",
 ]
 
 NO_LABEL = -1  # of a sample without a class
@@ -87,7 +88,7 @@ def _read(path: Path, suffix: str) -> Mapping[Any, int] | Sequence[Any]:
 def _from_rows(rows: list[list[str]]) -> Mapping[str, int] | list[str]:
     if all(len(row) == 1 for row in rows):
         return [row[0].strip() for row in rows]
-    if rows and not rows[0][1].strip().isdecimal():
+    if rows and not is_number(rows[0][1].strip()):
         rows = rows[1:]
     names = [row[0].strip() for row in rows]
     _no_name_twice(names)
@@ -136,26 +137,41 @@ def index_labels(
 
     Returns:
         (labels, class_to_idx): the latter None if the values are numbers.
+
+    Raises:
+        DataError: A number is below -1, which is that of samples without a class.
     """
     distinct = dict.fromkeys(values)
-    numbers = all(_is_number(value) for value in distinct)
+    numbers = all(is_number(value) for value in distinct)
     if class_to_idx is not None:
         lookup = {value: map_label(value, class_to_idx) for value in distinct}
         if numbers and set(lookup.values()) == {UNMAPPED}:  # the map names labels, and does not change them
-            lookup = {value: int(value) for value in distinct}
+            lookup = _as_numbers(distinct)
     elif numbers:
-        lookup = {value: int(value) for value in distinct}
+        lookup = _as_numbers(distinct)
     else:
         class_to_idx = index_classes(str(value) for value in distinct)
         lookup = {value: class_to_idx[str(value)] for value in distinct}
     return np.array([lookup[value] for value in values], np.int64), None if class_to_idx is None else dict(class_to_idx)
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether what a file says of a sample is the number of a class, not its name: a whole number, or text
+    of the digits 0 to 9 ("+1" and "1_000", which `int` takes, too, are names)."""
+    if isinstance(value, str):
+        return re.fullmatch("-?[0-9]+", value) is not None
     try:
         return int(value) == float(value)
     except (TypeError, ValueError):
         return False
+
+
+def _as_numbers(values: Iterable[Any]) -> dict[Any, int]:
+    numbers = {value: int(value) for value in values}
+    if below := sorted(number for number in numbers.values() if number < NO_LABEL):
+        raise DataError(f"label {below[0]} is not the number of a class, which begin at 0, nor -1, for none: a class "
+                        f"map can say what it stands for")
+    return numbers
 
 
 def map_label(value: Any, class_to_idx: Mapping[Any, int], source_names: Sequence[str] | None = None) -> int:
