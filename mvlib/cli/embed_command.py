@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError
+from ..errors import ConfigError, DataError
 from ..precisions import canonical_precision
 from .checks import check_new_folder
 from .options import add_option, group
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..inference.fill import read_again
     from ..inference.folder import ResultFolder, place_of_process
     from ..inference.inputs import list_inputs
-    from ..inference.merge import split
+    from ..inference.merge import check_names, split
     from ..inference.parts import require_parquet
     from ..inference.session import embed, open_session
 
@@ -76,6 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
         check_new_folder(output, "--output")
     else:
         check_output(output)
+        if not arguments.overwrite:
+            check_names(output)
     suffix = ".npy" if kind == ".npy" else ".parquet"
     if suffix == ".parquet":
         require_parquet()
@@ -83,6 +85,8 @@ def run(arguments: argparse.Namespace) -> int:
     parts = output if is_folder else output.with_name(f"{output.name}.parts")
     finished = None if is_folder or arguments.overwrite else _read_finished(output)
     begun = None if arguments.overwrite else finished["settings"] if finished else read_begun(parts / "_manifest.json")
+    if arguments.level and arguments.features:
+        raise ConfigError("--features and --level are two choices: give one of them")
     session = open_session(settings_of(arguments, begun), arguments.level or arguments.features or "auto",
                            with_digest=True)
     compute = embed(session, arguments.dtype)
@@ -101,7 +105,11 @@ def run(arguments: argparse.Namespace) -> int:
             _tidy(output)
         else:
             if finished is not None:
-                split(output, folder, finished)
+                try:
+                    split(output, folder, finished)
+                except DataError:
+                    shutil.rmtree(parts)
+                    raise
                 _manifest_of(output).unlink()
             folder.do_again(again)
             tally = _fill(folder, session, compute, shape, arguments.dtype)

@@ -23,9 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     from ..inference.folder import read_manifest
-    from ..inference.merge import merge
+    from ..inference.merge import check_names, merge
 
     check_output(arguments.output)
+    check_names(arguments.output)
     failures = merge(arguments.folder, arguments.output)
     return report_failures(((failure["file"], failure["error"]) for failure in failures),
                            read_manifest(arguments.folder)["inputs"]["count"])

@@ -486,8 +486,15 @@ def read_manifest_file(path: Path) -> dict[str, Any]:
 def read_failures(folder: Path, shards: Iterable[int]) -> Iterator[dict[str, Any]]:
     """{"index": ..., "file": ..., "error": ...} of each image that could not be read, in order."""
     for number in shards:
-        with suppress(FileNotFoundError), open(failures_path(folder, number), encoding="utf-8") as stream:
-            yield from map(json.loads, stream)
+        path = failures_path(folder, number)
+        with suppress(FileNotFoundError), open(path, encoding="utf-8") as stream:
+            for line in stream:
+                try:
+                    failure = json.loads(line)
+                except ValueError:
+                    raise DataError(f"{path} is damaged: remove it with its part, and run the same command again") \
+                        from None
+                yield failure
 
 
 def write_json(path: Path, value: Any) -> None:

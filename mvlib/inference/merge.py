@@ -12,10 +12,10 @@ from typing import Any
 from ..errors import ConfigError, DataError
 from ..files import replacing
 from .folder import ResultFolder, part_path, read_failures, read_manifest
-from .parts import NpyPart, ParquetPart, read_npy_blocks, read_parquet_blocks, require_parquet
-from .writers import WRITERS, open_output
+from .parts import NpyPart, ParquetPart, read_jsonl, read_npy_blocks, read_parquet_blocks, require_parquet, whole
+from .writers import WRITERS, Prediction, open_output
 
-__all__ = ["merge", "split"]
+__all__ = ["check_names", "merge", "split"]
 
 
 def merge(folder: str | os.PathLike[str], output: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -30,8 +30,9 @@ def merge(folder: str | os.PathLike[str], output: str | os.PathLike[str]) -> lis
         The images that could not be read: `index`, `file` and `error` of each.
 
     Raises:
-        ConfigError: It is no folder of results, or the format is none for what is in it.
-        DataError: Shards are missing.
+        ConfigError: It is no folder of results, the format is none for what is in it, or names would go where another
+            file is.
+        DataError: Shards are missing or damaged.
     """
     folder, output = Path(folder), Path(output)
     manifest = read_manifest(folder)
@@ -49,10 +50,29 @@ def merge(folder: str | os.PathLike[str], output: str | os.PathLike[str]) -> lis
     if manifest["part_suffix"] != ".jsonl":
         _merge_features(folder, manifest, paths, output)
     elif kind == ".parquet":
-        _merge_predictions_to_parquet(paths, output)
+        _merge_predictions_to_parquet(folder, manifest, paths, output)
     else:
-        _merge_predictions(paths, output, kind.lstrip("."))
+        _merge_predictions(folder, manifest, paths, output, kind.lstrip("."))
     return list(read_failures(folder, numbers))
+
+
+def check_names(output: str | os.PathLike[str]) -> None:
+    """Refuse features in NAME.npy whose names would take the place of a NAME.json that holds something else.
+
+    Raises:
+        ConfigError: So it is.
+    """
+    names = Path(output).with_suffix(".json")
+    if Path(output).suffix.lower() != ".npy" or not names.exists():
+        return
+    try:
+        with open(names, "rb") as stream:
+            begin = stream.read(3)
+    except OSError:
+        begin = b""
+    if begin not in (b'[\n"', b"[\n]"):
+        raise ConfigError(f"the names of the rows of {output} would go into {names}, which holds something else: take "
+                          f"another --output, or remove it")
 
 
 def _ranges(numbers: Sequence[int]) -> str:
@@ -67,30 +87,45 @@ def _ranges(numbers: Sequence[int]) -> str:
     return shown + (", ..." if len(runs) > 10 else "")
 
 
-def _predictions(paths: Sequence[Path]) -> Iterator[dict[str, Any]]:
-    for path in paths:
-        with open(path, encoding="utf-8") as stream:
-            yield from map(json.loads, stream)
+def _predictions(
+    folder: Path, manifest: Mapping[str, Any], number: int, path: Path
+) -> Iterator[tuple[str, list[Prediction]]]:
+    """Of a shard."""
+    size, count = manifest["inputs"]["shard_size"], manifest["inputs"]["count"]
+    expected = min(size, count - number * size) - sum(1 for _ in read_failures(folder, [number]))
+    found = 0
+    for item in read_jsonl(path):
+        found += 1
+        yield item
+    with whole(path):
+        if found != expected:
+            raise ValueError(f"it has {found} pictures, not {expected}")
 
 
-def _merge_predictions(paths: Sequence[Path], output: Path, kind: str) -> None:
+def _merge_predictions(
+    folder: Path, manifest: Mapping[str, Any], paths: Sequence[Path], output: Path, kind: str
+) -> None:
     with open_output(output) as stream:
         writer = WRITERS[kind](stream)
-        for item in _predictions(paths):
-            writer.write(item["file"], [(p["index"], p["class"], p["probability"]) for p in item["predictions"]])
+        for number, path in enumerate(paths):
+            for name, predictions in _predictions(folder, manifest, number, path):
+                writer.write(name, predictions)
         writer.close()
 
 
-def _merge_predictions_to_parquet(paths: Sequence[Path], output: Path) -> None:
+def _merge_predictions_to_parquet(
+    folder: Path, manifest: Mapping[str, Any], paths: Sequence[Path], output: Path
+) -> None:
     """A row for each class of each image, as in CSV."""
     arrow = require_parquet()
     schema = arrow.schema([("file", arrow.string()), ("rank", arrow.int32()), ("index", arrow.int32()),
                            ("class", arrow.string()), ("probability", arrow.float32())])
     with replacing(output, durable=True) as temporary, arrow.parquet.ParquetWriter(temporary, schema) as writer:
-        for path in paths:
-            rows = [{"file": item["file"].encode("utf-8", "replace").decode(), "rank": rank, **prediction}
-                    for item in _predictions([path])
-                    for rank, prediction in enumerate(item["predictions"], start=1)]
+        for number, path in enumerate(paths):
+            rows = [{"file": name.encode("utf-8", "replace").decode(), "rank": rank, "index": index, "class": label,
+                     "probability": value}
+                    for name, predictions in _predictions(folder, manifest, number, path)
+                    for rank, (index, label, value) in enumerate(predictions, start=1)]
             writer.write_table(arrow.Table.from_pylist(rows, schema))
 
 
@@ -112,12 +147,14 @@ def _features(
 ) -> Iterator[tuple[list[str], Any]]:
     if manifest["part_suffix"] == ".parquet":
         for path in paths:
-            yield from read_parquet_blocks(path, shape)
+            with whole(path):
+                yield from read_parquet_blocks(path, shape)
         return
     names = _names(folder, manifest)
     for path in paths:
-        for rows in read_npy_blocks(path):
-            yield [next(names) for _ in rows], rows
+        with whole(path):
+            for rows in read_npy_blocks(path):
+                yield [next(names) for _ in rows], rows
 
 
 def _names(folder: Path, manifest: dict[str, Any]) -> Iterator[str]:
@@ -147,6 +184,9 @@ def split(output: str | os.PathLike[str], folder: ResultFolder, manifest: Mappin
         output: .parquet or .npy.
         folder: Opened with that file's manifest.
         manifest: The same.
+
+    Raises:
+        DataError: The file is damaged.
     """
     output, settings = Path(output), manifest["settings"]
     shape, dtype = settings["shape"], settings["dtype"]
@@ -159,7 +199,10 @@ def split(output: str | os.PathLike[str], folder: ResultFolder, manifest: Mappin
         kind = NpyPart if folder.suffix == ".npy" else ParquetPart
         part = kind(path, shape, dtype) if path is not None else None
         while count:
-            names, rows = rest if len(rest[1]) else next(blocks)
+            with whole(output, "--overwrite makes it anew"):
+                names, rows = rest if len(rest[1]) else next(blocks, (None, ()))
+                if not len(rows):
+                    raise ValueError("it has too few rows")
             taken = min(count, len(rows))
             if part is not None:
                 part.add(names[:taken] if names else [""] * taken, rows[:taken])

@@ -6,16 +6,17 @@ import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..errors import MissingPackageError
+from ..errors import DataError, MissingPackageError
 from .writers import Prediction, record
 
-__all__ = ["JsonlPart", "NpyPart", "ParquetPart", "read_npy_blocks", "read_parquet_blocks", "read_rows",
-           "require_parquet"]
+__all__ = ["JsonlPart", "NpyPart", "ParquetPart", "read_jsonl", "read_npy_blocks", "read_parquet_blocks", "read_rows",
+           "require_parquet", "whole"]
 
 _BLOCK_BYTES = 64 << 20  # of features in memory when files are joined
 
@@ -33,6 +34,16 @@ def require_parquet() -> Any:
         raise MissingPackageError("Parquet files need the package 'pyarrow': pip install pyarrow (or 'mvlib[train]'); "
                                   "--output NAME.npy does without") from None
     return pyarrow
+
+
+@contextmanager
+def whole(path: Path, advice: str = "remove it, and run the same command again") -> Iterator[None]:
+    """Read a file of results; what cannot be read of it makes a DataError with what to do about it."""
+    try:
+        yield
+    except (ValueError, OSError, EOFError, LookupError, TypeError) as error:  # pyarrow's, and json's, are ValueErrors
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path} is damaged ({reason[:120]}): {advice}") from error
 
 
 class JsonlPart:
@@ -142,16 +153,28 @@ def read_parquet_blocks(path: Path, shape: Sequence[int]) -> Iterator[tuple[list
 def read_rows(path: Path) -> Iterator[Any]:
     """What a part has of each image, one at a time, as `add` takes it of one."""
     if path.suffix == ".jsonl":
-        with open(path, encoding="utf-8") as stream:
-            for line in stream:
-                yield [[(item["index"], item["class"], item["probability"])
-                        for item in json.loads(line)["predictions"]]]
+        for _, predictions in read_jsonl(path):
+            yield [predictions]
         return
     if path.suffix == ".npy":
         blocks = read_npy_blocks(path)
     else:
-        width = require_parquet().parquet.read_schema(path).field("embedding").type.list_size
+        with whole(path):
+            width = require_parquet().parquet.read_schema(path).field("embedding").type.list_size
         blocks = (rows for _, rows in read_parquet_blocks(path, (width,)))
-    for rows in blocks:
-        for number in range(len(rows)):
-            yield rows[number:number + 1]
+    with whole(path):
+        for rows in blocks:
+            for number in range(len(rows)):
+                yield rows[number:number + 1]
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[str, list[Prediction]]]:
+    """Names and predictions of a part.
+
+    Raises:
+        DataError: It is damaged.
+    """
+    with whole(path), open(path, encoding="utf-8") as stream:
+        for line in stream:
+            item = json.loads(line)
+            yield item["file"], [(one["index"], one["class"], one["probability"]) for one in item["predictions"]]

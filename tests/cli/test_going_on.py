@@ -179,3 +179,28 @@ def test_several_processes_leave_what_files_are_like_to_the_first(exports, photo
     os.utime(photos / "0.png", ns=(10**9, 10**9))
     mvlib(*command, **first)
     assert {path.name for path, time in times.items() if path.stat().st_mtime_ns != time} == {"part-00000.parquet"}
+
+
+@pytest.mark.parametrize("name", ["out.parquet", "out.npy"])
+def test_a_damaged_file_is_said_and_begun_anew(exports, photos, tmp_path, name):
+    output = tmp_path / name
+    embed(exports, photos, "--output", output)
+    output.write_bytes(output.read_bytes()[:300])
+    shutil.copyfile(exports / "1.png", photos / "5.png")
+    done = embed(exports, photos, "--output", output)
+    assert done.returncode == 2 and done.stderr.startswith(f"mvlib: {output} is damaged (")
+    assert done.stderr.endswith("--overwrite makes it anew\n") and done.stderr.count("\n") == 1
+    assert not Path(f"{output}.parts").exists()
+    assert embed(exports, photos, "--output", output, "--overwrite").returncode == 1 and len(read(output)[0]) == 5
+
+
+def test_predictions_are_not_overwritten_by_names(exports, tmp_path):
+    command = "embed", exports / "0.png", "--model", exports / "pooled.ov", "--output", tmp_path / "q.npy"
+    (tmp_path / "q.json").write_text('[\n  {"file": "0.png"}\n]\n')
+    done = mvlib(*command)
+    assert done.returncode == 2 and f"would go into {tmp_path / 'q.json'}, which holds something else" in done.stderr
+    assert "file" in (tmp_path / "q.json").read_text()
+    assert mvlib(*command, "--overwrite").returncode == 0 and read(tmp_path / "q.npy")[0] == [str(exports / "0.png")]
+    assert mvlib(*command).returncode == 0
+    done = mvlib(*command, "--features", "tokens", "--level", "2")
+    assert done.returncode == 2 and "--features and --level are two choices" in done.stderr
