@@ -26,15 +26,16 @@ class Index:
         table = pq.read_table(path)
         self.files = table["file"].to_pylist()
         self.vectors = unit(np.stack(table["embedding"].to_numpy()))
-        made = json.loads(path.with_name(f"{path.name}.manifest.json").read_text(encoding="utf-8"))["settings"]
+        if not (manifest := path.with_name(f"{path.name}.manifest.json")).exists():
+            raise SystemExit(f"{manifest}, which says of which model {path} is, is missing: make both by mvlib embed")
+        made = json.loads(manifest.read_text(encoding="utf-8"))["settings"]
         self.session = open_session(Settings(model=model or made["model"], count=1), made["features"], with_digest=True)
         if self.session.describe()["weights"] != made["weights"]:
             raise SystemExit(f"{path} was made with other weights of {made['model']}: name them with --model")
 
     def search(self, picture: Path, count: int) -> list[tuple[str, float]]:
         """The `count` nearest pictures, each with the cosine of its features and the picture's."""
-        query = unit(embed(self.session)(self.session.read(picture)[None]))[0]
-        similar = self.vectors @ query
+        similar = self.vectors @ unit(embed(self.session)(self.session.read(picture)[None]).reshape(-1))
         return [(self.files[row], float(similar[row])) for row in np.argsort(-similar)[:count]]
 
 
@@ -49,7 +50,7 @@ def main(argv: list[str] | None = None) -> dict[Path, list[tuple[str, float]]]:
     parser.add_argument("--index", type=Path, default=Path("output/examples/photos.parquet"))
     parser.add_argument("--count", type=int, default=3, help="pictures to find (default: 3)")
     parser.add_argument("--sheet", type=Path, help="draw what was found for the first query: a contact sheet (.png)")
-    parser.add_argument("--model", help="that made the index, where its name does not say so: an export, RUN/export")
+    parser.add_argument("--model", help="that makes the index, or made it, where its manifest does not say where it is")
     args = parser.parse_args(argv)
     if gone := [name for name in args.query if not Path(name).is_file()]:
         parser.error(f"{gone[0]} is no file{': save the picture first' if '://' in gone[0] else ''}")
@@ -57,8 +58,8 @@ def main(argv: list[str] | None = None) -> dict[Path, list[tuple[str, float]]]:
         parser.error(f"an index is a .parquet file, which {args.index} is not")
     if args.folder or not args.index.exists():
         args.index.parent.mkdir(parents=True, exist_ok=True)
-        pictures = [args.folder] if args.folder else photographs()
-        status = mvlib(["embed", *map(str, pictures), "--output", str(args.index)])
+        options = ["--output", str(args.index), *(["--model", args.model] if args.model else [])]
+        status = mvlib(["embed", *map(str, [args.folder] if args.folder else photographs()), *options])
         if status > 1 or not args.index.exists():  # 1: some pictures could not be read
             raise SystemExit(status)
     index = Index(args.index, args.model)

@@ -79,7 +79,8 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """As argparse's, but what is unknown is an error, and said before what is missing."""
+        """As argparse's, but what is unknown is an error, and said before what is missing; and options may stand among
+        the words of an argument that takes several."""
         for word in takewhile(lambda word: word != "--", args or ()):
             if self._subparsers is not None and not word.startswith("-"):
                 break  # the other words are the command's
@@ -88,7 +89,10 @@ class Parser(argparse.ArgumentParser):
                     not any(known.startswith(flag) for known in self._option_string_actions):
                 self.error(f"there is no option {flag}{closest(flag, self._flags())}")
         namespace, left = super().parse_known_args(self._joined(args), namespace)
-        if left:
+        several = next((one for one in self._actions if not one.option_strings and one.nargs in ("*", "+")), None)
+        if several is not None and not any(word.startswith("-") for word in left):
+            setattr(namespace, several.dest, [*getattr(namespace, several.dest), *left])
+        elif left:
             self.error(f"not understood: {' '.join(left)}")
         return namespace, left
 

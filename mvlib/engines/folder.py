@@ -129,6 +129,11 @@ class EngineFolder:
         return self.path / FORMATS[self.format].file
 
     @property
+    def made_of(self) -> str:
+        """What to export again, for messages: a name without a tag is that of an architecture, not of these weights."""
+        return f"'{self.model}'" + ("" if "." in self.model else " (with the same weights)")
+
+    @property
     def class_names(self) -> list[str]:
         """Of the outputs; numbered where nobody has named them."""
         names = self.config.get("label_names")
@@ -207,7 +212,7 @@ def refuse_export(name: str) -> None:
     if is_export(name):
         raise ConfigError(f"{_place(name)} is an export, which predict, embed, validate and the like run, and has no "
                           f"weights for torch: open it with mvlib.inference.open_session or mvlib.engines.open_engine, "
-                          f"or name the model that it was made from, '{read_export(name).model}'")
+                          f"or name the model that it was made from, {read_export(name).made_of}")
 
 
 def _place(name: str | os.PathLike[str]) -> Path:

@@ -64,7 +64,7 @@ class EngineModule(nn.Module):
         self.precision = precision or made
         if self.precision != made and (made != "float32" or precision == "int8"):
             raise ConfigError(f"{self.folder.path} is an export in {made}, and cannot compute in {precision}: export "
-                              f"'{self.folder.model}' with --precision {precision}")
+                              f"{self.folder.made_of} with --precision {precision}")
         self._source = (model,)  # no child: its weights are not this module's
         self._arrange: Callable[[list[Tensor]], Any] = _plain
         self._engines: dict[int, Engine] = {}

@@ -61,16 +61,16 @@ class EngineSession(Session):
                               f"export it again with a dynamic batch")
         if features is None and folder.features is not None:
             raise ConfigError(f"{path} is an export of features ('{folder.features}'), which predicts no classes: "
-                              f"export '{folder.model}' without --features")
+                              f"export {folder.made_of} without --features")
         if features is not None and folder.features is None:
-            raise ConfigError(f"{path} is an export of a classifier, without features: export '{folder.model}' with "
+            raise ConfigError(f"{path} is an export of a classifier, without features: export {folder.made_of} with "
                               f"{_option(features)}")
         if features is not None and len(folder.outputs) > 1:
             raise ConfigError(f"{path} gives {len(folder.outputs)} maps of features, of which one alone can be kept: "
-                              f"export '{folder.model}' with --level")
+                              f"export {folder.made_of} with --level")
         if features not in (None, "auto", folder.features):
             raise ConfigError(f"{path} is an export of the features '{folder.features}', not of '{features}': leave "
-                              f"that out, or export '{folder.model}' with {_option(features)}")
+                              f"that out, or export {folder.made_of} with {_option(features)}")
 
     def _precision(self) -> str:
         """What is computed in: a float32 engine can do so in fewer bits."""
@@ -78,7 +78,7 @@ class EngineSession(Session):
         wanted = precision_name(self.settings.precision or made, PRECISIONS)
         if wanted != made and (made != "float32" or wanted == "int8"):
             raise ConfigError(f"{self.folder.path} is an export in {made}, and cannot compute in {wanted}: export "
-                              f"'{self.folder.model}' with --precision {wanted}")
+                              f"{self.folder.made_of} with --precision {wanted}")
         return wanted
 
     def _device(self) -> str:

@@ -203,10 +203,10 @@ def _open_export(settings: Settings, features: str | None) -> Session:
     runs = backend_of(folder)
     if settings.calibrate:
         raise ConfigError(f"{folder.path} is an export, made already: leave out --calibrate, or name the model "
-                          f"'{folder.model}'")
+                          f"{folder.made_of}")
     if settings.backend not in ("auto", runs):
         raise ConfigError(f"{folder.path} is an export that {runs} runs, not {settings.backend}: leave out --backend, "
-                          f"or name the model '{folder.model}'")
+                          f"or name the model {folder.made_of}")
     return _open_engine(folder, settings, features)
 
 

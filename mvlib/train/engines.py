@@ -33,7 +33,7 @@ def open_export(name: str, checkpoint: str | None, args: argparse.Namespace) -> 
     folder = read_export(name)
     if folder.features is not None:
         raise ConfigError(f"{folder.path} is an export of features ('{folder.features}'), which has no classes to "
-                          f"measure: export '{folder.model}' without --features")
+                          f"measure: export {folder.made_of} without --features")
     channels = args.in_chans or (args.input_size[0] if args.input_size else None)
     fixed = {"--checkpoint": checkpoint, "--no-pretrained": not args.pretrained, "--gp": args.gp,
              "--model-kwargs": args.model_kwargs, "--num-classes": args.num_classes not in (None, folder.num_classes),
@@ -45,7 +45,7 @@ def open_export(name: str, checkpoint: str | None, args: argparse.Namespace) -> 
     module = EngineModule(folder, precision=args.precision)
     if args.backend not in (None, "auto", module.backend):
         raise ConfigError(f"{folder.path} is an export for {module.backend}, which {args.backend} does not run: leave "
-                          f"out --backend, or export '{folder.model}' with another --format")
+                          f"out --backend, or export {folder.made_of} with another --format")
     check_engine_options(args)
     wanted = {key: value for key, value in vars(args).items() if value not in (None, "")}
     config = resolve_data_config({**wanted, "in_chans": module.in_chans}, pretrained_cfg=module.data_config)
@@ -53,7 +53,7 @@ def open_export(name: str, checkpoint: str | None, args: argparse.Namespace) -> 
     height, width = config["input_size"][1:]
     if any(isinstance(side, int) and side != asked for side, asked in zip(sides, (height, width))):
         raise ConfigError(f"{folder.path} takes images of {' x '.join(map(str, sides))}, not {height} x {width}: leave "
-                          f"out --img-size, or export '{folder.model}' with it")
+                          f"out --img-size, or export {folder.made_of} with it")
     return module, config
 
 

@@ -42,7 +42,20 @@ def test_errors_of_a_command_line_are_one_line(arguments, line):
     assert done.stderr.startswith(line) and done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize(("words", "found"), [
+    ("a b --number 1", "ab"), ("--number 1 a b", "ab"), ("a --number 1 b c --flag d", "abcd"),
+    ("--flag a --number 1", "a"), ("--number 1", "")])
+def test_options_may_stand_among_inputs(words, found):
+    parser = Parser(prog="x")
+    parser.add_argument("inputs", nargs="*")
+    parser.add_argument("--number", type=int)
+    parser.add_argument("--flag", action="store_true")
+    parsed = parser.parse_args(words.split())
+    assert (parsed.inputs, parsed.number, parsed.flag) == ([*found], 1, "--flag" in words)
+
+
 def test_options_may_be_shortened():
+    assert here("list", "resnet18", "--json", "resnet34").stdout == '["resnet18", "resnet34"]\n'
     assert here("list", "resnet18", "--js").stdout == '["resnet18"]\n'
     assert here("list", "--", "--nosuch").stderr.startswith("mvlib: no model matches --nosuch")
 

@@ -352,7 +352,8 @@ def test_without_torch_no_engine_can_be_made(photos, repository, monkeypatch):
 def test_an_export_runs_by_its_own_backend_alone(photos, exported):
     done = predict(photos / "0.png", "--model", exported, "--backend", "torch")
     assert (done.returncode, done.stderr) == (2, f"mvlib: {exported} is an export that openvino runs, not "
-                                                 f"torch: leave out --backend, or name the model 'test_efficientnet'\n")
+                                                 f"torch: leave out --backend, or name the model 'test_efficientnet' "
+                                                 f"(with the same weights)\n")
     assert predict(photos / "0.png", "--model", exported, MVLIB_ENGINES="off").returncode == 0
 
 
@@ -579,7 +580,8 @@ def test_what_does_not_go_with_int8(arguments, message, photos, repository, plac
 def test_an_export_is_calibrated_already(photos, exported):
     done = predict(photos / "0.png", "--model", exported, "--calibrate", photos)
     assert (done.returncode, done.stderr) == (2, f"mvlib: {exported} is an export, made already: leave out "
-                                                 f"--calibrate, or name the model 'test_efficientnet'\n")
+                                                 f"--calibrate, or name the model 'test_efficientnet' "
+                                                 f"(with the same weights)\n")
 
 
 # results that are gone on with

@@ -155,6 +155,9 @@ def test_fine_tuned_weights_tell_textures_apart(example, capsys):
 
 
 def test_a_piece_finds_its_photograph(example, tmp_path, capsys):
+    import mvlib
+    from mvlib.cli import main
+
     search = example("image_search")
     found = search.main(["--index", str(tmp_path / "photographs.parquet"), "--sheet", str(tmp_path / "sheet.png")])
     assert len(found) == 16
@@ -165,7 +168,19 @@ def test_a_piece_finds_its_photograph(example, tmp_path, capsys):
     (query, _), *_ = found.items()
     again = search.main([str(query), "--index", str(tmp_path / "photographs.parquet"), "--count", "1"])
     assert [file for file, _ in again[query]] == [found[query][0][0]]
-    (tmp_path / "empty").mkdir()
+    query = str(query)
+    for number, options in enumerate((["--features", "tokens"], ["--level", "1"])):
+        index = tmp_path / f"{number}.parquet"
+        assert main(["embed", again[Path(query)][0][0], query, *options, "--output", str(index)]) == 0
+        assert search.main([query, "--index", str(index)])[Path(query)][0][0] == query
+    index.with_name(f"{index.name}.manifest.json").unlink()
+    with pytest.raises(SystemExit, match="1.parquet.manifest.json, which says of which model .* is missing"):
+        search.main([query, "--index", str(index)])
+    mvlib.save_for_hub(mvlib.create_model("test_resnet", pretrained=False), tmp_path / "own")
+    search.main([query, "--folder", str(Path(query).parent), "--model", f"local-dir:{tmp_path}/own", "--index",
+                 str(tmp_path / "own.parquet")])
+    assert "test_resnet" in (tmp_path / "own.parquet.manifest.json").read_text()
+    (tmp_path / "empty").mkdir(exist_ok=True)
     for arguments, said in ((["http://a.b/x.jpg"], "http://a.b/x.jpg is no file: save the picture first"),
                             (["--folder", f"{tmp_path}/empty", "--index", f"{tmp_path}/x.parquet"], "no images in"),
                             (["--index", str(tmp_path / "x.npy")], "an index is a .parquet file")):

@@ -142,7 +142,6 @@ def test_without_torch(monkeypatch):
     ([1.0, 3.0, 2.0], 2, [1, 2]),
     ([2.0, 2.0, 1.0, 2.0], 2, [0, 1]),  # of equal ones the first
     ([0.0, -np.inf, 0.0], 3, [0, 2, 1]),
-    ([np.nan, 1.0, 2.0], 2, [2, 0]),
 ])
 def test_the_likeliest(row, count, expected):
     numbers, values = sessions._likeliest(np.array(row, np.float32), count)
