@@ -94,7 +94,7 @@ class Parser(argparse.ArgumentParser):
             setattr(namespace, several.dest, [*getattr(namespace, several.dest), *left])
         elif left:
             self.error(f"not understood: {' '.join(left)}")
-        return namespace, left
+        return namespace, []
 
     def _joined(self, args: Sequence[str] | None) -> Sequence[str] | None:
         """The words, with --sort=-gmacs for --sort -gmacs."""
