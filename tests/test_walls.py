@@ -57,6 +57,21 @@ def test_layers_import_nothing_of_ours(path):
     assert own_parts(path) <= {"layers"}
 
 
+def test_one_node_in_a_graph_is_one_wherever_it_is_imported():
+    """torch.fx.wrap counts for names of the module that says it, not where the function is imported by name."""
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in (*files("layers"), *files("models"))}
+    wrapped = {node.name for tree in trees.values() for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)
+               and any(ast.unparse(decorator) == "torch.fx.wrap" for decorator in node.decorator_list)}
+    missing = []
+    for path, tree in trees.items():
+        said = {ast.literal_eval(node.args[0]) for node in ast.walk(tree)
+                if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.fx.wrap"}
+        called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        missing += [f"{path.name}: {alias.name}" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)
+                    for alias in node.names if alias.name in wrapped & called - said]
+    assert len(wrapped) > 20 and not missing
+
+
 @pytest.mark.parametrize("path", files("models"), ids=lambda p: p.name)
 def test_models_import_layers_and_the_registry_alone(path):
     face = {"builders", "enums", "names", "tasks", "torchvision_modules"}  # what people import, not a family

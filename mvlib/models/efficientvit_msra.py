@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EfficientVitMsra"]
 
+torch.fx.wrap("drop_path")
 torch.fx.wrap("pad_to_multiple")  # one node in a traced graph: what it does depends on the map's size
 
 

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Block", "VisionTransformer"]
 
+torch.fx.wrap("self_mask")
+
 ATTN_LAYERS = {"": Attention, "attn": Attention, "diff": DiffAttention}
 
 

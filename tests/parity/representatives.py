@@ -525,9 +525,9 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "vision_transformer_hybrid": {
         "vit_tiny_r_s16_p8_224": dict(_SMALL, depth=2, img_size=64),  # a stem alone
-        "vit_base_r26_s32_224": dict(_SMALL, depth=1, img_size=64),
-        "vit_small_resnet50d_s16_224": dict(_SMALL, depth=1, img_size=64),  # three stages of ResNet-D
-        "vit_base_mci_224": dict(depth=1, img_size=64),  # MobileCLIP's convolutions
+        "vit_base_r26_s32_224": dict(_SMALL, depth=2, img_size=64),
+        "vit_small_resnet50d_s16_224": dict(_SMALL, depth=2, img_size=64),  # three stages of ResNet-D
+        "vit_base_mci_224": dict(depth=2, img_size=64),  # MobileCLIP's convolutions
     },
     "vision_transformer_relpos": {
         "vit_relpos_small_patch16_224": _RELPOS,
@@ -545,7 +545,7 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
     "visformer": {"visformer_tiny": dict(img_size=64, depth=(1, 1, 1), embed_dim=48)},
     "vitamin": {
         "vitamin_small_224": dict(_VITAMIN, depth=2),
-        "vitamin_xlarge_256": dict(_VITAMIN, depth=1),  # no positions
+        "vitamin_xlarge_256": dict(_VITAMIN, depth=2),  # no positions
     },
     "vovnet": {
         "ese_vovnet39b": _NARROW,
