@@ -562,7 +562,7 @@ REPRESENTATIVES: dict[str, dict[str, dict[str, Any]]] = {
                                  stem_hidden_dim=8)},
     "xcit": {
         "xcit_nano_12_p16_224": dict(depth=2, embed_dim=64, img_size=64),
-        "xcit_tiny_12_p8_224": dict(depth=1, embed_dim=64, img_size=64),  # norm of all tokens
+        "xcit_tiny_12_p8_224": dict(depth=2, embed_dim=64, img_size=64),  # norm of all tokens
     },
     # torchvision's alone
     "alexnet": {"alexnet": {}},
