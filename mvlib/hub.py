@@ -934,23 +934,46 @@ def push_folder(
 
 
 def check_complete(path: PathLike) -> None:
-    """Cheaply see that a weights file is not empty and not cut off.
+    """Cheaply see that a weights file is not empty, not cut off, and not something else.
 
     Raises:
-        CheckpointError: It is; the message says how many bytes there are, and how many there should be.
+        CheckpointError: It is; the message says how many bytes there are, and how many there should be, or what it is.
     """
     path = Path(path)
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder, not a weights file")
     size = path.stat().st_size
     if size == 0:
         raise CheckpointError(f"{path} is empty (zero bytes)")
     with open(path, "rb") as stream:
-        head = stream.read(8)
+        start = stream.read(512)
+        if what := _other_kind(path, start):
+            raise CheckpointError(f"{path} is {what}")
+        head = start[:8]
+        stream.seek(8)
         if path.suffix == ".safetensors" and len(head) == 8:
             _check_safetensors(path, size, struct.unpack("<Q", head)[0], stream)
         elif path.suffix == ".safetensors":
             raise CheckpointError(f"{path} is truncated: {size} bytes")
     if head.startswith(b"PK") and not zipfile.is_zipfile(path):
         raise CheckpointError(f"{path} is truncated: its {size} bytes begin as a zip archive and do not end as one")
+
+
+def _other_kind(path: Path, start: bytes) -> str | None:
+    """What a file is, by its first bytes, that is surely not the weights that its name promises."""
+    if path.suffix == ".safetensors" and start.startswith((b"PK", b"\x80")):
+        return "a file of torch.save's: give it the ending .pth"
+    if not all(byte in b"\t\n\r" or 32 <= byte < 127 or byte >= 128 for byte in start) or start[0] == 128:
+        return None
+    try:
+        text = start.decode("utf-8", errors="strict" if len(start) < 512 else "ignore").lstrip().lower()
+    except UnicodeDecodeError:
+        return None
+    if text.startswith("version https://git-lfs"):
+        return "a pointer of Git LFS, not the weights themselves: git lfs pull fetches them"
+    if text.startswith(("<!doctype html", "<html")):
+        return "a web page, not a weights file: fetch the file itself, not the page that shows it"
+    return "a text file, not a weights file"
 
 
 def _check_safetensors(path: Path, size: int, header_length: int, stream: Any) -> None:

@@ -89,13 +89,11 @@ def read_state_dict(path: str | os.PathLike[str], use_ema: bool = True, mmap: bo
         with open(path, "rb") as stream:
             head = stream.read(8)
         if path.suffix == ".safetensors" or (len(head) == 8 and not head.startswith(b"PK") and _is_safetensors(path)):
-            state_dict = _unwrap(_read_safetensors(path, mmap), use_ema)
+            state_dict = _unwrap(_read_safetensors(path, mmap), use_ema, path)
         elif path.suffix == ".npz":
-            state_dict = _unwrap(_read_npz(path), use_ema)
+            state_dict = _unwrap(_read_npz(path), use_ema, path)
         else:
             state_dict = _read_torch(path, use_ema, mmap)
-    if not state_dict:
-        raise CheckpointError(f"{path} holds no tensors")
     return state_dict
 
 
@@ -107,12 +105,14 @@ def read_training_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
     "mvlib", as JSON. It is another's word: of the right types, but not checked further.
 
     Raises:
-        CheckpointError: The file is damaged.
+        CheckpointError: The file is damaged, or it is a folder.
         FileNotFoundError: There is no such file.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no weights file at {path}")
+    if path.is_dir():
+        raise CheckpointError(f"{path} is a folder, not a weights file")
     data: Any = None
     try:
         if path.suffix != ".npz" and zipfile.is_zipfile(path):
@@ -199,19 +199,19 @@ def _read_npz(path: Path) -> StateDict:
 def _read_torch(path: Path, use_ema: bool, mmap: bool) -> StateDict:
     """The weights of a file of torch's; of a zip file nothing else is read, however much it holds."""
     if not _is_mappable(path):
-        return _unwrap(_unpickle(path, "cpu"), use_ema)
+        return _unwrap(_unpickle(path, "cpu"), use_ema, path)
     storages: list[torch.UntypedStorage] = []
 
     def note(storage: torch.UntypedStorage, location: str) -> torch.UntypedStorage:
         storages.append(storage)
         return storage
 
-    state_dict = _unwrap(_unpickle(path, note, mmap=True), use_ema)
+    state_dict = _unwrap(_unpickle(path, note, mmap=True), use_ema, path)
     if mmap:
         return state_dict
     offsets = _find_storages(path, storages)
     if offsets is None or not all(map(_is_plain, state_dict.values())):
-        return _unwrap(_unpickle(path, "cpu"), use_ema)
+        return _unwrap(_unpickle(path, "cpu"), use_ema, path)
     own: dict[int, torch.UntypedStorage] = {}  # tensors that share memory in the file go on sharing it
     tensors = {}
     with open(path, "rb") as stream:
@@ -278,7 +278,12 @@ def _unsafe_globals(path: Path) -> list[str]:
         return []
 
 
-def _unwrap(data: Any, use_ema: bool) -> StateDict:
+def _unwrap(data: Any, use_ema: bool, path: Path) -> StateDict:
+    """The state dict in what a file holds.
+
+    Raises:
+        CheckpointError: There is none, or it is not said which.
+    """
     keys = (*_EMA_KEYS, *_WRAPPER_KEYS) if use_ema else _WRAPPER_KEYS
     while isinstance(data, Mapping):
         inner = next((data[key] for key in keys if isinstance(data.get(key), Mapping) and data[key]), None)
@@ -286,13 +291,20 @@ def _unwrap(data: Any, use_ema: bool) -> StateDict:
             break
         data = inner
     if not isinstance(data, Mapping):
-        return {}
+        raise CheckpointError(f"{path} holds no tensors with names, but a {type(data).__name__}: save the model's "
+                              f"state_dict()")
     if isinstance(data.get("trunk"), Mapping):  # Classy Vision's (SEER)
         data = {**data["trunk"], **(data.get("heads") or {})}
     if _is_quantized(data):
         return _without_objects(data)
-    return strip_wrappers({key: value for key, value in data.items()
-                           if isinstance(key, str) and isinstance(value, Tensor)})
+    tensors = {key: value for key, value in data.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    if not tensors:
+        parts = [repr(key) for key, value in data.items()
+                 if isinstance(value, Mapping) and any(isinstance(part, Tensor) for part in value.values())]
+        named = ", ".join((parts or list(map(repr, data)))[:_SHOWN_KEYS])
+        raise CheckpointError(f"{path} holds no tensors at its top, but the state dicts {named}: save one of them by "
+                              f"itself" if parts else f"{path} holds no tensors{named and f', but {named}'}")
+    return strip_wrappers(tensors)
 
 
 def strip_wrappers(state_dict: Mapping[str, Any]) -> dict[str, Any]:
@@ -658,6 +670,9 @@ def _problems(
                         if key in expected and expected[key].shape != value.shape],
         "no plain numbers": [key for key, value in state_dict.items() if _is_plain(expected.get(key))
                              and (not _is_plain(value) or value.is_meta)],
+        "integers or booleans, where the model has floats": [
+            key for key, value in state_dict.items() if _is_plain(expected.get(key)) and _is_plain(value)
+            and expected[key].is_floating_point() and not value.is_floating_point()],
     }
     return {kind: keys for kind, keys in found.items() if keys}
 
@@ -673,7 +688,7 @@ def _explain(
                      for key in shown]
         rest = f", and {len(keys) - _SHOWN_KEYS} more" if len(keys) > _SHOWN_KEYS else ""
         lines.append(f"  {kind} ({len(keys)}): {', '.join(shown)}{rest}")
-    wrong = sum(map(len, problems.values()))
+    wrong = sum(len(problems.get(kind, ())) for kind in ("missing", "unexpected", "other shape"))
     share = wrong / max(len(expected) + len(problems.get("unexpected", ())), 1)
     if share > _FOREIGN_SHARE:
         lines.append(f"  {share:.0%} of all keys do not fit: these are weights of another architecture, or of this one "

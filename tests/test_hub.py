@@ -1073,6 +1073,11 @@ def test_whole_files(name, data, tmp_path):
     ("w.safetensors", b"\3\0\0\0\0\0\0\0[1]", "its header cannot be read"),
     ("w.safetensors", (10**5).to_bytes(8, "little") + b"[" * 10**5, "its header cannot be read"),
     ("w.safetensors", b"\7\0\0\0\0\0\0\0" + b'{"a":1}', "its header cannot be read"),
+    ("w.pth", b"hello", "is a text file, not a weights file"),
+    ("w.pth", ("naïve " * 200).encode(), "is a text file, not a weights file"),
+    ("w.pth", b"\n<!DOCTYPE html><body>404</body>" * 20, "is a web page, not a weights file"),
+    ("w.safetensors", b"version https://git-lfs.github.com/spec/v1\noid 1\n", "a pointer of Git LFS.*git lfs pull"),
+    ("w.safetensors", CHECKPOINT, "is a file of torch.save's: give it the ending .pth"),
     ("w.pth", CHECKPOINT[:1000], "is truncated: its 1000 bytes begin as a zip archive and do not end as one"),
 ])
 def test_damaged_files(name, data, message, tmp_path):

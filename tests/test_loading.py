@@ -567,10 +567,35 @@ def test_an_int8_model_loads_itself(tmp_path):
         load_checkpoint(Int8(), tmp_path / "int8.pth")
 
 
-def test_no_tensors(tmp_path):
-    torch.save({"epoch": 3}, tmp_path / "none.pth")
-    with pytest.raises(CheckpointError, match="holds no tensors"):
+@pytest.mark.parametrize(("data", "said"), [
+    ({"epoch": 3}, "holds no tensors, but 'epoch'$"), ({}, "holds no tensors$"),
+    ({"teacher": {"w": torch.ones(1)}, "student": {"w": torch.ones(1)}, "epoch": 3},
+     "holds no tensors at its top, but the state dicts 'teacher', 'student': save one of them by itself"),
+    ([torch.ones(1)], r"holds no tensors with names, but a list: save the model's state_dict\(\)"),
+])
+def test_no_tensors(data, said, tmp_path):
+    torch.save(data, tmp_path / "none.pth")
+    with pytest.raises(CheckpointError, match=said):
         read_state_dict(tmp_path / "none.pth")
+
+
+def test_a_folder_is_no_weights_file(tmp_path):
+    with pytest.raises(CheckpointError, match="is a folder, not a weights file"):
+        mvlib.create_model("test_resnet", checkpoint_path=tmp_path)
+    with pytest.raises(CheckpointError, match="is a folder, not a weights file"):
+        read_state_dict(tmp_path)
+
+
+@pytest.mark.parametrize("change", [lambda value: (value * 100).int(), lambda value: value > 0])
+def test_integers_are_no_weights(change, tmp_path):
+    model = mvlib.create_model("test_resnet", pretrained=False)
+    torch.save({key: change(value) if value.is_floating_point() else value
+                for key, value in model.state_dict().items()}, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match=r"integers or booleans, where the model has floats \(\d+\): co") as said:
+        mvlib.create_model("test_resnet", checkpoint_path=tmp_path / "w.pth")
+    assert "another architecture" not in str(said.value)
+    with pytest.raises(CheckpointError, match="where the model has floats"):
+        load_checkpoint(model, tmp_path / "w.pth", strict=False)
 
 
 def test_no_file(tmp_path):

@@ -161,6 +161,11 @@ def export(
             inputs = [examples(count, size, subject.data_config) for count in batches for size in sizes]
             inputs += [examples(batches[0], subject.size, subject.data_config, first) for first in (2, 3)]  # by value
             expected = [subject.answers(images) for images in inputs]
+        if not all(np.isfinite(output).all() for outputs in expected for output in outputs):
+            notes.append("its outputs in torch are not finite numbers: its weights are damaged, or too large for "
+                         "float32")
+            if not force:
+                raise _refused(subject, format, notes[0])
         if shutil.disk_usage(place).free < subject.nbytes():
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), os.fspath(directory))
         _logger.info("converting %s to %s", subject.name, FORMATS[format].title)
@@ -177,8 +182,7 @@ def export(
         if not difference <= bound:
             notes.append(f"outputs differ from torch's by {difference:.1e} of the largest, more than {bound:.0e}")
             if not force:
-                raise ExportError(f"'{subject.name}' in {FORMATS[format].title}: {notes[0]}; nothing was written "
-                                  f"(--force writes it all the same)")
+                raise _refused(subject, format, notes[-1])
         measured = {"difference": difference, "batches": list(batches), "sizes": [list(size) for size in sizes]}
         folder = replace(folder, measured=measured)
         if precision == "int8":
@@ -191,6 +195,11 @@ def export(
         files = {path.name: path.stat().st_size for path in sorted(place.iterdir())}
     return ExportReport(Path(directory), folder.model, format, precision, files, difference, dict(folder.measured),
                         seconds, notes)
+
+
+def _refused(subject: Subject, format: str, reason: str) -> ExportError:
+    return ExportError(f"'{subject.name}' in {FORMATS[format].title}: {reason}; nothing was written (--force writes "
+                       f"it all the same)")
 
 
 def _difference(
@@ -225,8 +234,8 @@ def _relative(want: np.ndarray, have: np.ndarray) -> float:
     numbers = np.isfinite(want)
     if not np.array_equal(numbers, np.isfinite(have)):
         return np.inf
-    gap = float(np.abs(want - have, where=numbers, out=np.zeros_like(want)).max(initial=0.0))
-    largest = float(np.abs(want, where=numbers, out=np.zeros_like(want)).max(initial=0.0))
+    want, have = want[numbers], have[numbers]
+    gap, largest = float(np.abs(want - have).max(initial=0.0)), float(np.abs(want).max(initial=0.0))
     return gap / largest if largest else gap
 
 

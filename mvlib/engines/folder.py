@@ -352,10 +352,17 @@ def new_folder(path: str | os.PathLike[str], replace: bool = False) -> Iterator[
         yield temporary
         for file in temporary.iterdir():
             sync(file)
+        check_place(path, replace)  # again: another may have been written meanwhile
         old = target.with_name(f".{target.name}.{secrets.token_hex(6)}.old.tmp")
-        if os.path.lexists(target):
-            os.rename(target, old)
-        os.rename(temporary, target)
+        try:
+            if os.path.lexists(target) and (replace or target.is_symlink()):
+                os.rename(target, old)
+            elif os.path.lexists(target):
+                os.rmdir(target)
+            os.rename(temporary, target)
+        except OSError:
+            check_place(path, replace)
+            raise
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -12,7 +12,7 @@ from ..data.config import per_channel
 from ..errors import CheckpointError, ConfigError
 from .folder import EngineFolder
 from .openvino_runtime import own_signal_stack, quick_import
-from .runtime import check_images
+from .runtime import check_images, size_error
 
 with quick_import():
     import openvino as ov
@@ -37,10 +37,15 @@ class OpenVINOEngine:
         self._compiled: dict[bool, ov.CompiledModel] = {}
         self._lock = threading.Lock()
         self._local = threading.local()
+        self._sizes: set[tuple[int, ...]] = set()  # of images, in pixels, that the model is known to take
 
     def __call__(self, images: np.ndarray) -> list[np.ndarray]:
         check_images(self.folder, images)
         raw = images.dtype == np.uint8
+        if not len(images):  # of none, a request gives again what it gave last
+            return [output[:0] for output in self(np.zeros((1, *images.shape[1:]), images.dtype))]
+        if self.folder.has_dynamic_size:
+            self._check_size(images, images.shape[1:3] if raw else images.shape[2:])
         request = getattr(self._local, images.dtype.name, None)
         if request is None:
             request = self.compiled(raw).create_infer_request()
@@ -50,6 +55,18 @@ class OpenVINOEngine:
 
     def warm_up(self) -> None:
         self.compiled(raw=True)
+
+    def _check_size(self, images: np.ndarray, size: tuple[int, ...]) -> None:
+        """Refuse images that the model does not take. OpenVINO loses that error when it runs on one thread, and gives
+        some answer, or ends the process."""
+        if size in self._sizes:
+            return
+        model = self._model.clone()
+        try:
+            model.reshape(ov.PartialShape([*model.input().get_partial_shape()][:2] + [ov.Dimension(n) for n in size]))
+        except RuntimeError as error:
+            raise size_error(self.folder, images, _first_line(error)) from error
+        self._sizes.add(size)
 
     def compiled(self, raw: bool) -> ov.CompiledModel:
         """For uint8 images, or for normalised ones; compiled when first asked for."""

@@ -17,7 +17,7 @@ from ..devices import find_device
 from ..errors import CheckpointError, ConfigError
 from ..precisions import processor_features
 from .folder import EngineFolder
-from .runtime import check_images
+from .runtime import check_images, size_error
 
 __all__ = ["TorchEngine", "machine_of", "open_engine"]
 
@@ -49,6 +49,10 @@ class TorchEngine:
         torch.set_num_threads(self._threads)  # of the thread that calls
         try:
             outputs = self._run(batch)
+        except AssertionError as error:  # of torch.export's programs
+            if not self.folder.has_dynamic_size:
+                raise
+            raise size_error(self.folder, images, str(error)) from error
         finally:
             torch.set_num_threads(before)
         return [output.cpu().numpy().copy() for output in ([outputs] if isinstance(outputs, Tensor) else outputs)]

@@ -134,6 +134,9 @@ def check_images(folder: EngineFolder, images: np.ndarray) -> None:
     Raises:
         ConfigError: Their shape or type.
     """
+    if not isinstance(images, np.ndarray):
+        raise ConfigError(f"{folder.path} takes images as an array of numpy's, not as a "
+                          f"{type(images).__name__}: pass numpy.stack(images)")
     if images.dtype not in (np.uint8, np.float32):
         raise ConfigError(f"{folder.path} takes images of uint8, or normalised ones of float32, not of {images.dtype}")
     raw, wanted = images.dtype == np.uint8, folder.input.shape
@@ -152,3 +155,9 @@ def check_images(folder: EngineFolder, images: np.ndarray) -> None:
     if any(different):
         size = "a dynamic batch" if different[0] else "--img-size or a dynamic size"
         raise ConfigError(f"{takes}: export it with {size}")
+
+
+def size_error(folder: EngineFolder, images: np.ndarray, reason: str) -> ConfigError:
+    """Of images of a size that an engine for any size fails on."""
+    height, width = images.shape[1:3] if images.dtype == np.uint8 else images.shape[2:]
+    return ConfigError(f"{folder.path} does not take images of {height} x {width} pixels: {reason}")

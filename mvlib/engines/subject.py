@@ -91,8 +91,7 @@ class Subject:
         is_extractor = isinstance(model, FeatureExtractor)
         self.classifier = model.model if is_extractor else model
         _check(model, self.classifier, features)
-        has_weights = self.classifier.base_weights is not None  # else it began at random, whatever is published for it
-        self.name = name_of(self.classifier) if has_weights else self.classifier.architecture
+        self.name = name_of(self.classifier)
         self.digest = digest_of(model)
         if features not in (None, "maps") and is_extractor:
             raise ConfigError(f"'{self.name}' was built with features_only, and gives maps, not '{features}': build it "

@@ -107,10 +107,10 @@ def create_read(config: dict[str, Any], decode: str = "full") -> Callable[[Path]
 
 
 def name_of(model: nn.Module) -> str:
-    """Of the model's weights, or else of its architecture."""
+    """Of the published weights that the model began with, or else of its architecture."""
     model = getattr(model, "model", model)  # cut off at its features
-    return getattr(model, "weights_config", None) and model.weights_config.name or \
-        getattr(model, "architecture", type(model).__name__)
+    base = getattr(model, "base_weights", None)
+    return base.name if base is not None and base.architecture else getattr(model, "architecture", type(model).__name__)
 
 
 def digest_of(model: nn.Module) -> str:

@@ -18,6 +18,7 @@ import mvlib
 from mvlib.engines import open_engine, read_export
 from mvlib.engines.convert import convert
 from mvlib.engines.folder import FORMATS
+from mvlib.inference import Settings, open_session
 
 from ..cli.command import here
 
@@ -375,6 +376,45 @@ def test_a_training_checkpoint_says_its_model(tmp_path):
     done = here("export", "--checkpoint", tmp_path / "weights.pth", "--output", tmp_path / "other")
     assert done.returncode == 2
     assert done.stderr == f"mvlib: {tmp_path / 'weights.pth'} does not say what model it is of: name the MODEL, too\n"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_answers_that_are_no_numbers_are_refused(value, tmp_path):
+    model = mvlib.create_model("test_resnet", pretrained=False, num_classes=7).eval()
+    with torch.no_grad():
+        model.fc.bias[3] = value
+    with pytest.raises(mvlib.ExportError, match="its outputs in torch are not finite numbers: its weights are damaged"):
+        mvlib.export(model, tmp_path / "out", img_size=64)
+    assert not list(tmp_path.iterdir())
+    report = mvlib.export(model, tmp_path / "out", img_size=64, force=True)
+    assert "note   its outputs in torch are not finite numbers" in str(report)
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_of_two_exports_at_once_the_second_is_refused(replace, resnet, tmp_path):
+    """Unless it may replace what is there."""
+    with pytest.MonkeyPatch.context() as patch:
+        def meanwhile(*arguments, **more):
+            patch.undo()
+            mvlib.export(resnet, tmp_path / "out", img_size=64)
+            return convert(*arguments, **more)
+
+        patch.setattr("mvlib.engines.exporter.convert", meanwhile)
+        if replace:
+            mvlib.export(resnet, tmp_path / "out", img_size=32, force=True)
+        else:
+            with pytest.raises(mvlib.ConfigError, match="out exists already; --force replaces it"):
+                mvlib.export(resnet, tmp_path / "out", img_size=32)
+    assert read_export(tmp_path / "out").input.shape[2:] == ((32, 32) if replace else (64, 64))
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_weights_of_a_file_do_not_have_the_name_of_published_ones(tmp_path):
+    torch.save(mvlib.create_model("test_resnet", pretrained=False).state_dict(), tmp_path / "mine.pth")
+    report = mvlib.export("test_resnet", tmp_path / "out", checkpoint=tmp_path / "mine.pth", img_size=64)
+    assert report.model == read_export(tmp_path / "out").model == "test_resnet"
+    settings = Settings(model="test_resnet", checkpoint=str(tmp_path / "mine.pth"), backend="torch")
+    assert open_session(settings).name == "test_resnet"
 
 
 @pytest.mark.parametrize("arguments, text", [

@@ -36,6 +36,31 @@ def test_images_that_it_does_not_take(exports, shape, dtype, said):
         engine(np.zeros(shape, dtype))
 
 
+def test_a_list_of_images_is_no_array(exports):
+    with pytest.raises(mvlib.ConfigError, match=r"as an array of numpy's, not as a list: pass numpy.stack\(images\)"):
+        open_engine(exports / "classifier.ov")([np.zeros((160, 160, 3), np.uint8)])
+
+
+@pytest.mark.parametrize("kind", [(np.uint8, (2, 160, 160, 3)), (np.float32, (2, 3, 160, 160))])
+def test_no_images_have_no_answers(exports, kind):
+    dtype, shape = kind
+    engine, images = open_engine(exports / "classifier.ov"), np.ones(shape, dtype)
+    before, = engine(images)
+    assert engine(images[:0])[0].shape == (0, 7)
+    np.testing.assert_array_equal(engine(images)[0], before)
+
+
+@pytest.mark.parametrize("format", ["openvino", "torch-export"])
+def test_images_too_small_for_an_engine_of_any_size(format, tmp_path):
+    model = mvlib.create_model("test_resnet", num_classes=3, pretrained=False).eval()
+    mvlib.export(model, tmp_path / "out", format=format, img_size=96, dynamic_size=True)
+    engine = open_engine(tmp_path / "out")
+    for images in (np.zeros((2, 3, 8, 8), np.float32), np.zeros((2, 8, 8, 3), np.uint8)):
+        with pytest.raises(mvlib.ConfigError, match="out does not take images of 8 x 8 pixels: "):
+            engine(images)
+    assert engine(np.zeros((2, 3, 64, 80), np.float32))[0].shape == (2, 3)
+
+
 def test_create_model_says_how_an_export_is_opened(exports):
     with pytest.raises(mvlib.ConfigError, match="mvlib.inference.open_session or mvlib.engines.open_engine"):
         mvlib.create_model(f"{exports}/classifier.ov/")

@@ -113,6 +113,40 @@ def test_too_many_at_once_are_told_to_come_again_and_an_error_reaches_who_asked(
     assert [response.status_code for response in found] == [500, 200, 500, 200]  # the lane goes on
 
 
+def test_who_sends_slowly_keeps_nobody_waiting(example, session):
+    app, gone = example("serve").create_app(session, at_once=1, seconds=0.5), []
+
+    async def requests():
+        finished = asyncio.Event()
+
+        async def slow():
+            yield picture()[:3]
+            await finished.wait()
+
+        async def leave():  # in the middle of the picture
+            return parts.pop(0)
+
+        async def send(message):
+            gone.append(message)
+
+        client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test")
+        async with app.router.lifespan_context(app), client as http:
+            waiting = [asyncio.create_task(http.post("/predict", content=slow())) for _ in range(3)]
+            await asyncio.sleep(0.1)
+            quick = await http.post("/predict", content=picture())
+            slowly = [await task for task in waiting]
+            parts = [{"type": "http.request", "body": b"\x89PN", "more_body": True}, {"type": "http.disconnect"}]
+            await app({"type": "http", "method": "POST", "path": "/predict", "query_string": b"", "headers": [],
+                       "http_version": "1.1", "scheme": "http"}, leave, send)  # raises nothing
+            return quick, slowly
+
+    quick, slowly = asyncio.run(asyncio.wait_for(requests(), 60))
+    assert quick.status_code == 200
+    assert [response.status_code for response in slowly] == [408] * 3
+    assert slowly[0].json()["detail"] == "not sent within 0.5 seconds"
+    assert gone[0]["status"] == 400
+
+
 def test_over_loopback_answers_are_those_of_predict(example, exports, tmp_path, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
