@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -235,9 +236,12 @@ def _check_classes(root: Path, splits: Mapping[str, Sequence[tuple[str, str]]]) 
     """The classes of the training pictures, in natural order.
 
     Raises:
-        DataError: They are too few, or one a picture, or others than elsewhere.
+        DataError: They are too few, or one a picture, or others than elsewhere, or one has a name that no repository
+            keeps.
     """
     counts = Counter(label for _, label in splits["train"])
+    if odd := next((label for label in counts if re.search(r"[\x00-\x1f\x7f-\x9f]", label)), None):
+        raise DataError(f"{root}: the name of the class {odd!r} has a control character: rename it")
     if not counts:
         raise DataError(f"{root} has no pictures to train on")
     if len(counts) == 1:
