@@ -200,7 +200,7 @@ def split(output: str | os.PathLike[str], folder: ResultFolder, manifest: Mappin
         part = kind(path, shape, dtype) if path is not None else None
         while count:
             with whole(output, "--overwrite makes it anew"):
-                names, rows = rest if len(rest[1]) else next(blocks, (None, ()))
+                names, rows = rest if len(rest[1]) else next(blocks, rest)
                 if not len(rows):
                     raise ValueError("it has too few rows")
             taken = min(count, len(rows))
