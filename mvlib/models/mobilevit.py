@@ -51,8 +51,9 @@ def resize_like(x: Tensor, like: Tensor) -> Tensor:
 @torch.fx.wrap  # as above
 def unfold_patches(x: Tensor, patch: tuple[int, int]) -> Tensor:
     """A map as positions in a patch and patches: (B, C, H, W) -> (B, C, ph * pw, patches)."""
-    x = x.unflatten(3, (-1, patch[1])).unflatten(2, (-1, patch[0]))
-    return x.permute(0, 1, 3, 5, 2, 4).flatten(4).flatten(2, 3)
+    batch, chans, height, width = x.shape  # unflatten would fix the batch of the older ONNX exporter
+    x = x.reshape(batch, chans, height // patch[0], patch[0], width // patch[1], patch[1])
+    return x.permute(0, 1, 3, 5, 2, 4).reshape(batch, chans, patch[0] * patch[1], -1)
 
 
 @torch.fx.wrap  # as above
