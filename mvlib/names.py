@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 from .errors import UnknownNameError
 
 __all__ = ["SOURCES", "ModelName", "closest", "closest_path", "missing_folder", "natural_key", "natural_text",
-           "parse_model_name", "split_model_name_tag"]
+           "parse_model_name", "split_model_name_tag", "weights_file"]
 
 SOURCES = ("hf-hub", "local-dir")
+_WEIGHTS_ENDINGS = (".safetensors", ".pth", ".pth.tar", ".pt", ".bin", ".ckpt", ".npz")
 _MOST_ENTRIES = 10_000  # of a folder that are compared with a name
 _ALIASES = {"hf_hub": "hf-hub", "hf": "hf-hub"}
 # Two characters at least, so that the drive letter of a Windows path is not taken for a source.
@@ -71,12 +72,20 @@ def parse_model_name(model_name: str) -> ModelName:
             raise UnknownNameError(f"model name '{model_name}' names nothing after the source '{source}:'")
         return ModelName(known, rest)
     if any(c in model_name for c in "/\\:"):
-        if reason := missing_folder(model_name):
+        if reason := weights_file(model_name) or missing_folder(model_name):
             raise UnknownNameError(reason)
         raise UnknownNameError(
             f"model name '{model_name}' looks like a repository or a path; write 'hf-hub:{model_name}' to load it from "
             f"the hub or 'local-dir:{model_name}' to load it from disk")
     return ModelName(None, *split_model_name_tag(model_name))
+
+
+def weights_file(name: str) -> str | None:
+    """What to say of a name that is a weights file's; None for any other name."""
+    if not name.lower().endswith(_WEIGHTS_ENDINGS):
+        return None
+    return (f"'{name}' is the name of a weights file, not of a model: name the model, and give the file as its "
+            f"checkpoint (--checkpoint, or checkpoint_path=)")
 
 
 def missing_folder(name: str) -> str | None:

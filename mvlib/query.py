@@ -6,8 +6,9 @@
 
 Numbers are compared with = != < <= > >=, texts with = != and ~ !~ (like a word of the name), whatever their case. A
 number is in the field's unit (params in 1e6, gmacs in 1e9, accuracies in percent) or, with an ending k, M or G,
-absolute. A value that holds spaces is quoted. Weights of which a field is not known meet no condition on it, `survey`
-says how many those are; license="" finds those without a text.
+absolute. A value that holds spaces is quoted. A condition is turned round by its own sign (params>=3, name!~resnet50).
+Weights of which a field is not known meet no condition on it, `survey` says how many those are; license="" finds those
+without a text.
 """
 
 from __future__ import annotations
@@ -202,7 +203,8 @@ def search(
         query: Conditions; see this module's description. An empty one is met by all.
         sort: Fields, as a list or separated by commas; each best first: accuracies from the highest, what a model
             costs from the least, texts in alphabetical order. A minus before its name turns a field's order round.
-            Default: the first figure of the task, "top1" without one. Records that lack the field come last, equal
+            Default: the first figure of the task, or without one of the task whose figures the conditions ask for,
+            else "top1". Records that lack the field come last, equal
             ones by name.
         limit: Keep this many.
         published: Whether to leave out what has no weights that can be had.
@@ -223,6 +225,7 @@ class Survey:
     Attributes:
         found: The records, in order.
         sort: The field that they are sorted by first.
+        task: Whose figures are asked for.
         unsorted: How many of them come last because that field is not known.
         left_out: How many more might meet the conditions, if `unknown` fields of them were known.
         hints: Lines on what is asked for and nothing has, such as a licence that is spelt otherwise.
@@ -230,6 +233,7 @@ class Survey:
 
     found: list[Record]
     sort: str
+    task: str
     unsorted: int
     left_out: int
     unknown: tuple[str, ...]
@@ -245,8 +249,10 @@ def survey(
         ConfigError: As `search`.
     """
     task = task and find_task(task)
-    parser, order = _Parser(query), _parse_order(sort or TASKS[task or CLASSIFICATION].columns[0])
+    parser = _Parser(query)
     condition = parser.parse()
+    shown_task = task or _task_of_figures(parser.fields)
+    order = _parse_order(sort or TASKS[shown_task].columns[0])
     records = list(_records(published, task))
     met = [condition(record) for record in records]
     found = [record for record, is_met in zip(records, met) if is_met]
@@ -257,8 +263,14 @@ def survey(
         found.sort(key=functools.partial(_sort_key, name=name), reverse=descending)
         found.sort(key=lambda record, name=name: getattr(record, name) is None)
     first = order[0][0]
-    return Survey(found, first, sum(getattr(record, first) is None for record in found), len(uncertain), unknown,
-                  tuple(_hints(records, parser.texts)))
+    unsorted = sum(getattr(record, first) is None for record in found)
+    return Survey(found, first, shown_task, unsorted, len(uncertain), unknown, tuple(_hints(records, parser.texts)))
+
+
+def _task_of_figures(asked: Iterable[str]) -> str:
+    """The first task that has all the figures which conditions ask for."""
+    figures = {name for name in asked if name in FIGURES}
+    return next((name for name, task in TASKS.items() if figures <= {*task.columns}), CLASSIFICATION)
 
 
 def _hints(records: Sequence[Record], asked: Iterable[tuple[str, str]]) -> Iterator[str]:
@@ -467,12 +479,23 @@ class _Parser:
             return condition
         if token.kind not in ("word", "quoted") or (token.kind == "word" and token.text.lower() in ("or", "and")):
             self._fail("here a condition is missing, such as top1>80, or a word of the name", token)
+        self._check_negation(token)
         if self.current.kind == "operator":
             return self._comparison(token, self._next())
         if token.kind == "word" and OTHER_NAMES.get(token.text.lower(), token.text.lower()) in FIELDS:
             self._fail(f"'{token.text}' is a field: here an operator and a value are missing (quote the whole search: "
                        f"the shell takes < and > for itself)", token)
         return functools.partial(_has_name, matches=_pattern(token.value))
+
+    def _check_negation(self, token: _Token) -> None:
+        """Of "not params<3", "!resnet50" and "-resnet50", say how it is written."""
+        word, is_compared = token.text.lower(), self.current.kind == "operator"
+        if token.kind != "word" or not (word == "not" or word[0] == "!" or (word[0] == "-" and not is_compared)):
+            return
+        if word == "not" or is_compared or len(word) == 1:
+            self._fail("a condition is turned round by its own sign: params>=3 for not params<3, name!~resnet50 for "
+                       "not resnet50", token)
+        self._fail(f"names with this are left out by name!~{token.text[1:]}", token)
 
     def _comparison(self, left: _Token, sign: _Token) -> Condition:
         name = OTHER_NAMES.get(left.value.lower(), left.value.lower())
@@ -487,7 +510,7 @@ class _Parser:
         right = self._next()
         if right.kind not in ("word", "quoted"):
             self._fail(f"here a value for {name} is missing: {_EXPECTED[field.kind]}", right)
-        if field.kind != "text" or right.value:  # whether a text is there is always known
+        if field.kind != "text" or right.value or "~" in sign.text:  # whether a text is there is always known
             self.fields[name] = None
         if field.kind == "text":
             if "~" not in sign.text:
@@ -516,6 +539,8 @@ class _Parser:
         number, scale = float(match.group(1)), _ENDINGS[ending]
         if field.unit > 1 and scale is None and abs(number) >= _TOO_MANY:
             self._fail(f"{name} is in {UNITS[field.unit]}: write {_plain(number / field.unit)}", token)
+        if match.group(3) and not field.percent:
+            self._fail(f"{name} is not in percent: write {token.value[:-1]}", token)
         if field.percent and 0 < number < 1 and not match.group(3):
             self._fail(f"{name} is in percent: write {name}{sign.text}{_plain(100 * number)}", token)
         return number if scale is None else number * scale / field.unit

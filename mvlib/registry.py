@@ -19,7 +19,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, overload
 
 from .errors import ConfigError, UnknownNameError
-from .names import closest, missing_folder, natural_key, split_model_name_tag
+from .names import closest, missing_folder, natural_key, split_model_name_tag, weights_file
 from .tasks import CLASSIFICATION, find_task, refuse
 
 if TYPE_CHECKING:
@@ -655,10 +655,13 @@ def resolve_name(model_name: str) -> tuple[str, str]:
         UnknownNameError: The architecture or the tag is unknown, or the model is gone.
     """
     architecture, tag = _follow(model_name)
-    if architecture not in _registry.entries and (reason := missing_folder(model_name)):  # NAME.ov
+    is_unknown = architecture not in _registry.entries
+    if is_unknown and (reason := weights_file(model_name) or missing_folder(model_name)):  # NAME.ov
         raise UnknownNameError(reason)
     entry = _find(architecture)
     if tag and tag not in entry.tags:
+        if reason := weights_file(model_name):
+            raise UnknownNameError(reason)
         _raise_unknown_tag(entry, tag)
     return architecture, tag
 

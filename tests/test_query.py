@@ -5,6 +5,7 @@ import fnmatch
 import io
 import json
 import math
+import re
 import subprocess
 import sys
 
@@ -194,6 +195,11 @@ ERRORS = {
     "file_size<100000000": ("          ^^^^^^^^^", "file_size is in MiB: write 95.367432"),
     "top1>0.80": ("     ^^^^", "top1 is in percent: write top1>80"),
     "miou>=.675": ("      ^^^^", "miou is in percent: write miou>=67.5"),
+    "top1>80 not params<3": ("        ^^^", "a condition is turned round by its own sign: params>=3 for not params<3"),
+    "!params<3": ("^^^^^^^", "a condition is turned round by its own sign"),
+    "vit !resnet50": ("    ^^^^^^^^^", "names with this are left out by name!~resnet50"),
+    "vit -resnet50": ("    ^^^^^^^^^", "names with this are left out by name!~resnet50"),
+    "params<30%": ("       ^^^", "params is not in percent: write 30"),
     "80<top1<82": ("^^", "the field stands first: top1>80 top1<82"),
     "vit 5>=macs": ("    ^", "the field stands first: gmacs<=5"),
     "80<tip1<82": ("^^", "there is no field '80'"),
@@ -249,6 +255,23 @@ def test_table(capsys):
     assert len(rows) == 2 and rows[0].split() == \
         ["convnext_tiny.imagenet1k_v1", "82.52", "96.15", "28.59", "4.46", "224", "4.46", "224", "bsd-3-clause"]
     assert err.startswith("mvlib: 2 of ") and err.endswith(" are shown\n")
+
+
+def test_figures_of_another_task_are_shown_and_sorted_by(capsys):
+    assert main(["search", "box_map>30"]) == 0
+    out, err = capsys.readouterr()
+    head, *rows = out.splitlines()
+    assert head.split()[:2] == ["name", "box_map"] and "not known" not in err
+    figures = [float(row.split()[1]) for row in rows]
+    assert figures == sorted(figures, reverse=True) and figures[-1] > 30
+    assert names("box_map>30") == names("box_map>30", sort="box_map")
+    assert main(["search", "mask_map>30", "--columns", "name,name,mask_map"]) == 0
+    assert capsys.readouterr().out.split()[:2] == ["name", "mask_map"]
+
+
+def test_of_which_the_text_is_not_known_is_said(capsys):
+    main(["search", 'license~""'])
+    assert re.search(r"mvlib: \d+ more may meet the conditions: their license is not known", capsys.readouterr().err)
 
 
 def test_a_table_says_at_which_size_its_figures_are(capsys):

@@ -25,7 +25,8 @@ const compileQuery = (() => {
 
   // As Python's fnmatch: * ? [a-z] [!a-z]; "[" without an end is itself.
   function wildcard(pattern) {
-    const escape = text => text.replace(/[\\^$.*+?()[\]{}|/-]/g, "\\$&");
+    const escape = text => text.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&");
+    const escapeInside = text => escape(text).replaceAll("-", "\\-");  // which is an error elsewhere
     let found = "";
     for (let i = 0; i < pattern.length;) {
       const letter = pattern[i++];
@@ -42,9 +43,9 @@ const compileQuery = (() => {
         let parts = "";
         for (let j = 0; j < inside.length; j++) {
           if (inside[j + 1] === "-" && j + 2 < inside.length) {
-            if (inside[j] <= inside[j + 2]) parts += `${escape(inside[j])}-${escape(inside[j + 2])}`;
+            if (inside[j] <= inside[j + 2]) parts += `${escapeInside(inside[j])}-${escapeInside(inside[j + 2])}`;
             j += 2;
-          } else parts += escape(inside[j]);
+          } else parts += escapeInside(inside[j]);
         }
         found += negated ? `[^${parts}]` : parts ? `[${parts}]` : "(?!)";
       } else found += escape(letter);
@@ -128,10 +129,19 @@ const compileQuery = (() => {
       }
       if (!["word", "quoted"].includes(token.kind) || (token.kind === "word" && /^(or|and)$/i.test(token.text)))
         fail("here a condition is missing, such as top1>80, or a word of the name", token);
+      checkNegation(token);
       if (current().kind === "operator") return comparison(token, next());
       if (token.kind === "word" && isField(named(token.text)))
         fail(`'${token.text}' is a field: here an operator and a value are missing`, token);
       return hasName(pattern(token.value));
+    }
+    function checkNegation(token) {
+      const word = token.text.toLowerCase(), isCompared = current().kind === "operator";
+      if (token.kind !== "word" || !(word === "not" || word[0] === "!" || word[0] === "-" && !isCompared)) return;
+      if (word === "not" || isCompared || word.length === 1)
+        fail("a condition is turned round by its own sign: params>=3 for not params<3, name!~resnet50 for not resnet50",
+             token);
+      fail(`names with this are left out by name!~${token.text.slice(1)}`, token);
     }
     function comparison(left, sign) {
       const name = named(left.value);
@@ -147,7 +157,7 @@ const compileQuery = (() => {
       const right = next();
       if (!["word", "quoted"].includes(right.kind))
         fail(`here a value for ${name} is missing: ${EXPECTED[kind]}`, right);
-      if (kind !== "text" || right.value) asked.add(name);  // whether a text is there is always known
+      if (kind !== "text" || right.value || sign.text.includes("~")) asked.add(name);  // whether a text is there is always known
       if (kind === "text") {
         const isNew = !texts.some(([known, text]) => known === name && text === right.value);
         if (!sign.text.includes("~") && right.value && isNew) texts.push([name, right.value]);
@@ -161,6 +171,8 @@ const compileQuery = (() => {
       const given = Number(match[1]);
       if (unit > 1 && !ending && Math.abs(given) >= TOO_MANY)
         fail(`${name} is in ${units[unit]}: write ${plain(given / unit)}`, right);
+      if (match[3] && !percent)
+        fail(`${name} is not in percent: write ${right.value.slice(0, -1)}`, right);
       if (percent && given > 0 && given < 1 && !match[3])
         fail(`${name} is in percent: write ${name}${sign.text}${plain(100 * given)}`, right);
       const wanted = ending ? Number(match[1]) * ENDINGS[ending] / unit : given;

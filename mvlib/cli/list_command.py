@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 from .. import registry
+from ..errors import ConfigError
 from ..names import closest
 from ..tasks import TASKS
 from .options import add_option
@@ -17,7 +21,8 @@ EXAMPLES = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("patterns", nargs="*", metavar="PATTERN", help="wildcards, e.g. 'vit_*' or 'resnet50.*'")
+    parser.add_argument("patterns", nargs="*", metavar="PATTERN",
+                        help="wildcards, e.g. 'vit_*'; with a dot for tags, too: 'resnet50.*'; for families: --modules")
     parser.add_argument("--pretrained", action="store_true", help="only names that have weights, with their tags")
     parser.add_argument("--tags", action="store_true", help="with tags, also of models without weights")
     parser.add_argument("--module", action="append", default=[], metavar="FAMILY",
@@ -30,12 +35,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.modules:
-        names = registry.list_modules(arguments.task)
+        if arguments.module or arguments.tags or arguments.pretrained:
+            raise ConfigError("--modules lists families, and --module, --tags and --pretrained choose models")
+        known = [name for name in registry.list_modules(arguments.task) if not _is_like(name, arguments.exclude)]
+        names = [name for name in known if not arguments.patterns or _is_like(name, arguments.patterns)]
     else:
-        names = registry.list_models(
-            arguments.patterns, module=arguments.module, pretrained=arguments.pretrained,
-            exclude_filters=arguments.exclude, include_tags=True if arguments.tags else None,
-            task=arguments.task)
+        has_tags = arguments.tags or any("." in pattern for pattern in arguments.patterns + arguments.exclude)
+        options: dict[str, Any] = {
+            "module": arguments.module, "pretrained": arguments.pretrained, "task": arguments.task,
+            "exclude_filters": arguments.exclude, "include_tags": True if has_tags else None}
+        names = registry.list_models(arguments.patterns, **options)
+        known = registry.list_models(**options) if not names else []
     if arguments.json:
         import json
 
@@ -44,7 +54,11 @@ def run(arguments: argparse.Namespace) -> int:
         print("\n".join(names))
     if not names:
         wanted = " ".join(arguments.patterns) or "these conditions"
-        hint = closest(wanted.strip("*"), registry.list_models())
-        print(f"mvlib: no model matches {wanted}{hint}", file=sys.stderr)
+        hint = closest(wanted.strip("*"), known)
+        print(f"mvlib: no {'family' if arguments.modules else 'model'} matches {wanted}{hint}", file=sys.stderr)
         return 1
     return 0
+
+
+def _is_like(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatch(name, pattern) for pattern in patterns)

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..files import csv_text
 from ..query import FIELDS, Record, Survey, find_field, survey
-from ..tasks import CLASSIFICATION, TASKS, find_task
+from ..tasks import CLASSIFICATION, TASKS
 from .argument_types import positive
 from .options import add_option
 from .output import format_table
@@ -49,12 +49,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    columns = [find_field(name) for name in arguments.columns.split(",")] if arguments.columns else None
-    figures = TASKS[find_task(arguments.task or CLASSIFICATION)].columns
+    columns = [*dict.fromkeys(map(find_field, arguments.columns.split(",")))] if arguments.columns else None
+    found = survey(" ".join(arguments.query), sort=arguments.sort, published=not arguments.all, task=arguments.task)
+    figures = TASKS[found.task].columns
     if columns is None and figures != _FIGURES and arguments.format != "json":
         others = {*_FIGURES, "test", "test_gmacs"}  # theirs are tested at one size
         columns = [_COLUMNS[0], *figures, *(name for name in _COLUMNS[1:] if name not in others)]
-    found = survey(" ".join(arguments.query), sort=arguments.sort, published=not arguments.all, task=arguments.task)
     shown = found.found[:arguments.limit]
     _WRITERS[arguments.format](shown, columns)
     for line in _remarks(found, shown, columns or _COLUMNS, arguments.format == "table"):

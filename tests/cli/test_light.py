@@ -28,12 +28,25 @@ def test_list_takes_several_patterns_and_exclusions(capsys):
 
 def test_list_modules(capsys):
     assert run(capsys, "list", "--modules")[1].splitlines() == mvlib.list_modules()
+    assert run(capsys, "list", "--modules", "resnet*", "--exclude", "*v2")[1].split() == ["resnet"]
+    assert run(capsys, "list", "--modules", "resnat")[::2] == \
+        (1, "mvlib: no family matches resnat; did you mean 'resnet', 'tresnet' or 'resnest'?\n")
+    status, _, err = run(capsys, "list", "--modules", "--pretrained")
+    assert status == 2 and "--modules lists families" in err
+
+
+def test_a_pattern_with_a_dot_is_for_tags(capsys):
+    assert run(capsys, "list", "resnet50.*")[1].split() == mvlib.list_models("resnet50.*", include_tags=True) != []
+    assert run(capsys, "list", "resnet50.a1_in1k")[1] == "resnet50.a1_in1k\n"
+    without = run(capsys, "list", "resnet50", "--exclude", "*.a1_in1k")[1].split()
+    assert "resnet50.a2_in1k" in without and "resnet50.a1_in1k" not in without
 
 
 def test_list_without_a_match(capsys):
     status, out, err = run(capsys, "list", "resnet5o")
     assert (status, out) == (1, "")
     assert "no model matches resnet5o; did you mean" in err
+    assert run(capsys, "list", "resnet18*", "--exclude", "*")[::2] == (1, "mvlib: no model matches resnet18*\n")
 
 
 def test_info_of_weights(capsys):
@@ -70,6 +83,9 @@ def test_info_of_an_architecture_without_weights(capsys):
     ("resnet5o", "unknown architecture 'resnet5o'; did you mean"),
     ("resnet50.a1", "unknown tag 'a1' of the architecture 'resnet50'"),
     ("hf-hub:timm/resnet50.a1_in1k", "names a repository"),
+    ("resnet50.safetensors", "'resnet50.safetensors' is the name of a weights file, not of a model: name the model"),
+    ("last.pth", "'last.pth' is the name of a weights file, not of a model"),
+    ("run/model_best.pth.tar", "'run/model_best.pth.tar' is the name of a weights file, not of a model"),
 ])
 def test_info_of_what_is_unknown(name, message, capsys):
     status, _, err = run(capsys, "info", name)

@@ -135,7 +135,8 @@ def test_a_page_a_family_lists_all_that_it_has(site):
 # the page in a browser
 
 WORDS = ["resnet*", "dino", "VIT", "*.in1k", "resnet50.a?_in1k", "[ab]*", "[!a-m]*", "vit_*_[23]*", "[", "a]b", "x[",
-         "[z-a]*", "'r50'", "tv_", '"mobilenet"', "!x", "wide_resnet50_2", "efficientnet-b0", "a.b", "[]a]*", "+", "$"]
+         "[z-a]*", "'r50'", "tv_", '"mobilenet"', '"not"', "knot", "wide_resnet50_2", "efficientnet-b0", "*-*", "a.b",
+         "[]a]*", "+", "$"]
 CONDITIONS = ["top1>80", "top1 >= 84.5", "acc1<70%", "params<30M", "params>300", "params<5000k", "param_count>1g",
               "gmacs<=.5", "macs!=4.0", "activations<10", "input=224", "size==384", "test>input", "classes=0",
               "num_classes!=1000", "file_size<20", "license=MIT", "licence!=apache-2.0", "license~apple*", "labels~22k",
@@ -144,13 +145,14 @@ CONDITIONS = ["top1>80", "top1 >= 84.5", "acc1<70%", "params<30M", "params>300",
               "source!~hf-hub", "paper~2110*", "origin~pytorch", "recipe~references", "task=detection", "epe<3",
               "box_map>30", "miou>60", "video_top1>70", "preprocessing=torchvision", "license='cc-by-nc-4.0'",
               "test_gmacs>100", "test_activations<10", "top5>=97", "year>2020", "year<=2019", 'license=""',
-              'recipe!=""', "license=apache", "license!=commercial", "top1<0.5%"]
+              'recipe!=""', 'license~""', "license=apache", "license!=commercial", "top1<0.5%"]
 MISTAKES = ["top1", "top1>", "top1>abc", "top1>80x", "top1~80", "license<mit", "nosuch=1", "(", ")", "()", "or", "and",
             "resnet or", "or resnet", "(resnet", "resnet)", "'resnet", 'license="mit', "=5", "top1>(80)", "a or or b",
             "a and or b", "and a", "top1=80=", "<", "a (b", "((a)", "license=", "x!", "x!=1", "gmacs > k", "a and",
             "params<10000000", "gmacs<5000000000", "file_size<100000", "top1>0.845", "miou>.5", "80<top1<82",
             "5>=gmacs", "80<top1<", "3=x", "params<10M, gmacs<2", "a && b", "a | b", "license=mit;", "accuracy>80",
-            "flops<2G"]
+            "flops<2G", "!x", "!", "-resnet", "-", "not top1>80", "NOT resnet", "!top1>80", "-5<top1", "params<30%",
+            "params<30M%", "not=3", "vit not (dino or mae)"]
 
 
 def queries():
