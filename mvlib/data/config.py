@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import ConfigError
 from ..tasks import CLASSIFICATION, refuse
 from .constants import DEFAULT_CROP_MODE, DEFAULT_CROP_PCT, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from .geometry import check_crop_pct
 
 __all__ = ["image_mode", "per_channel", "resolve_data_config", "resolve_model_data_config"]
 
@@ -104,6 +105,7 @@ def resolve_data_config(
         "crop_pct": args.get("crop_pct") or test.get("crop_pct") or weights.get("crop_pct") or DEFAULT_CROP_PCT,
         "crop_mode": args.get("crop_mode") or weights.get("crop_mode") or DEFAULT_CROP_MODE,
     }
+    check_crop_pct(config["crop_pct"])
     if weights.get("preprocessing") == "torchvision" and weights.get("resize_size"):
         config.update(_torchvision_resize(config, weights, args.get("crop_pct") or test.get("crop_pct")))
     if verbose:

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import BadImageError
+from ..errors import BadImageError, ConfigError
 from .constants import DEFAULT_CROP_MODE, DEFAULT_CROP_PCT
 
-__all__ = ["CROP_MODES", "Geometry", "as_pair", "bounded", "crop_span", "eval_geometry", "jpeg_shrink", "resized_size",
-           "takes_rows_first"]
+__all__ = ["CROP_MODES", "Geometry", "as_pair", "bounded", "check_crop_pct", "crop_span", "eval_geometry",
+           "jpeg_shrink", "resized_size", "takes_rows_first"]
 
 CROP_MODES = ("center", "squash", "border")
 _SPARE = 2  # a JPEG decoded at a scale is at least so many times as large as what it is resized to
@@ -42,7 +42,12 @@ def eval_geometry(
     size: tuple[int, int], crop_pct: float | None, crop_mode: str | None, trim: int, mean: Sequence[float],
     preprocessing: str, resize_size: int | Sequence[int] | None,
 ) -> Geometry:
-    """The geometry of inference; arguments are those of `create_transform`, `size` is (height, width)."""
+    """The geometry of inference; arguments are those of `create_transform`, `size` is (height, width).
+
+    Raises:
+        ConfigError: `crop_pct` cannot be one.
+    """
+    check_crop_pct(crop_pct)
     crop_mode = crop_mode or DEFAULT_CROP_MODE
     if preprocessing == "torchvision":
         if crop_mode != "center" or not resize_size:
@@ -54,6 +59,16 @@ def eval_geometry(
     if crop_mode == "border":
         return Geometry(to, "inside", size, trim, tuple(round(255 * value) for value in mean))
     return Geometry(*_shorter_side(to), size, trim)
+
+
+def check_crop_pct(crop_pct: float | None) -> None:
+    """Refuse a share of the image that is none; 0 and None stand for the default, as timm has it.
+
+    Raises:
+        ConfigError: It is negative, infinite or no number.
+    """
+    if crop_pct and not 0 < crop_pct < math.inf:
+        raise ConfigError(f"crop_pct {crop_pct} is not a share of the image")
 
 
 def as_pair(size: int | Sequence[int], name: str) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import timm
 import timm.data
 
 import mvlib
-from mvlib.data import constants, resolve_data_config, resolve_model_data_config
+from mvlib.data import constants, create_transform, resolve_data_config, resolve_model_data_config
 from mvlib.weights import WeightsConfig
 
 MODULES = ("resnet", "efficientnet", "vision_transformer", "deit", "swin_transformer")
@@ -150,3 +150,12 @@ def test_neither_torch_nor_pil_is_imported():
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="module 'mvlib.data' has no attribute 'nothing'"):
         mvlib.data.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.5])
+@pytest.mark.parametrize("weights", [{}, TORCHVISION])
+def test_a_share_that_is_none_is_refused(value, weights):
+    with pytest.raises(mvlib.ConfigError, match=f"crop_pct {value} is not a share of the image"):
+        resolve_data_config({"crop_pct": value}, pretrained_cfg=weights)
+    with pytest.raises(mvlib.ConfigError, match=f"crop_pct {value} is not a share of the image"):
+        create_transform(96, crop_pct=value)
