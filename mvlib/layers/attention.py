@@ -21,6 +21,9 @@ __all__ = [
 ]
 
 
+_is_exporting = getattr(torch.compiler, "is_exporting", lambda: False)  # torch 2.7
+
+
 def attend(
     q: Tensor, k: Tensor, v: Tensor, fused: bool, drop: nn.Dropout | None = None, mask: Tensor | None = None,
     scale: float | None = None,
@@ -33,7 +36,7 @@ def attend(
         mask: Added to the logits, or (boolean) True for the pairs that see each other.
         scale: Factor on the logits; d ** -0.5 unless given.
     """
-    if fused:
+    if fused and not (_is_exporting() and mask is not None and mask.requires_grad):  # of which ONNX's exporter fails
         rate = drop.p if drop is not None and drop.training else 0.0
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=rate, scale=scale)
     attn = attention_logits(q, k, mask, scale).softmax(dim=-1)

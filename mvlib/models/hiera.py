@@ -85,7 +85,8 @@ class Unroll(nn.Module):
             shape += [side // math.prod(within), *within]
         axes = [1 + i * (pools + 1) for i in range(dims)]
         order = [axis + 1 + k for k in reversed(range(pools)) for axis in axes] + axes
-        return x.unflatten(1, shape).permute(0, *order, -1).flatten(1, -2)
+        parts = x.reshape(x.shape[0], *shape, x.shape[-1])  # unflatten would fix the batch of the older ONNX exporter,
+        return parts.permute(0, *order, len(shape) + 1).reshape(x.shape)  # which knows no axis -1
 
 
 class Reroll(nn.Module):
@@ -112,7 +113,7 @@ class Reroll(nn.Module):
         unit = [math.prod(strides[i] for strides in schedule) for i in range(dims)]
         order = [1 + k * dims + i for i in range(dims) for k in reversed(range(pools))]
         x = x.unflatten(1, [*(s for strides in schedule for s in strides), -1])
-        x = x.permute(0, 1 + pools * dims, *order, -1).reshape(x.shape[0], -1, *unit, x.shape[-1])
+        x = x.permute(0, 1 + pools * dims, *order, x.dim() - 1).reshape(x.shape[0], -1, *unit, x.shape[-1])
         return x if mask is not None else undo_windowing(x, size, unit)
 
 
@@ -147,7 +148,7 @@ class MaskUnitAttention(nn.Module):
         if self.q_stride > 1:
             q = q.unflatten(2, (self.q_stride, -1)).amax(2)
         x = attend(q, k, v, self.fused_attn).unflatten(1, (units, self.heads))
-        return self.proj(x.permute(0, 3, 1, 2, 4).flatten(1, 2).flatten(2))
+        return self.proj(x.permute(0, 3, 1, 2, 4).reshape(batch, -1, self.proj.in_features))
 
 
 class HieraBlock(ResidualBlock):

@@ -203,3 +203,16 @@ def test_optimized_model_shows_its_maps():
     assert {f"model.{name}" for name in expected} == seen.keys() != set()
     for name, (value, _) in expected.items():
         assert relative_difference(seen[f"model.{name}"][0], value) < 1e-4
+
+
+@pytest.mark.skipif(not hasattr(torch.compiler, "is_exporting"), reason="torch older than 2.7")
+def test_a_learned_bias_goes_to_onnx_with_gradients_on(tmp_path):
+    """The fused kernel with one is laid out otherwise once torch's exporter has taken it apart."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    model = mvlib.create_model("beit_base_patch16_224", img_size=32, embed_dim=32, depth=1, num_heads=2).eval()
+    x = torch.randn(2, 3, 32, 32)
+    torch.onnx.export(model, (x,), tmp_path / "model.onnx", dynamo=True, verbose=False)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    found = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
+    torch.testing.assert_close(torch.from_numpy(found), model(x).detach())

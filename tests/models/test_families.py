@@ -486,7 +486,8 @@ def test_compile_without_graph_breaks(name):
 
 
 NOT_TRACED_TO_ONNX = {  # timm's neither
-    **dict.fromkeys(("vgg", "pvt_v2_b2_li", "csatv2"), "ONNX has no pooling to a map that does not divide the other"),
+    **dict.fromkeys(("alexnet", "vgg", "pvt_v2_b2_li", "csatv2"),
+                    "ONNX has no pooling to a map that does not divide the other"),
     "abswin": "the older exporter has no antialiased interpolation, with which position embeddings are resized",
     "volo_": "the older exporter folds to sizes that are fixed alone",
 }
@@ -513,9 +514,9 @@ def test_onnx_of_one_image_takes_four(name):
 def test_onnx(name, tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    # With gradients, torch's exporter fails where a learned bias goes into the fused kernel: timm's, too.
-    with torch.set_grad_enabled(type(built(name)).__name__ not in ("Beit", "MaxxVit", "VisionTransformerRelPos")):
-        torch.onnx.export(built(name), (images(name),), tmp_path / "model.onnx", dynamo=True, verbose=False)
+    optimize = not name.startswith("gemma4")  # torch loses bounds of what is clamped twice; mvlib.export sees it
+    torch.onnx.export(built(name), (images(name),), tmp_path / "model.onnx", dynamo=True, verbose=False,
+                      optimize=optimize)
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
     check(name, lambda x: torch.from_numpy(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]), (2,))
 
