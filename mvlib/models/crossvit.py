@@ -279,11 +279,11 @@ class CrossVit(ImageModel):
         """Tokens of the branches -> (B, head_hidden_size); unchanged where there is no pooling."""
         return torch.cat(self._pooled(x), dim=1) if self.global_pool else x
 
-    def forward_head(self, x: Any, pre_logits: bool = False) -> Any:
+    def forward_head(self, xs: Any, pre_logits: bool = False) -> Any:
         """Tokens of the branches -> logits, or what is pooled of them, side by side, where `pre_logits`."""
         if not self.global_pool:
-            return x
-        xs = [self.head_drop(pooled) for pooled in self._pooled(x)]
+            return xs
+        xs = [self.head_drop(pooled) for pooled in self._pooled(xs)]
         if pre_logits or isinstance(self.head[0], nn.Identity):
             return torch.cat(xs, dim=1)
         return torch.stack([head(pooled) for head, pooled in zip(self.head, xs)]).mean(dim=0)
