@@ -287,3 +287,21 @@ class ScaledBlock(Module):
 def scaled(x: Tensor, scale: Any) -> Tensor:
     """A branch (B, C, H, W), times its scale (C,) where there is one."""
     return x if scale is None else x * scale.view(-1, 1, 1)
+
+
+@torch.no_grad()
+def open_gate(model: nn.Module, path: str, layer: Any) -> None:
+    """Initialise `layer`, which a model has at `path`, where it is the gate of a gated MLP: gates begin open."""
+    above, _, leaf = path.rpartition(".")
+    if leaf == "fc1" and isinstance(model.get_submodule(above), GluMlp):
+        init_open(layer, layer.weight.shape[0] // 2)
+    elif leaf == "fc1_g" and isinstance(model.get_submodule(above), SwiGLU):
+        init_open(layer)
+
+
+@torch.no_grad()
+def init_open(layer: Any, first: int = 0) -> None:
+    """Weights near 0 and biases of 1, from output `first` on."""
+    nn.init.normal_(layer.weight[first:], std=1e-6)
+    if layer.bias is not None:
+        nn.init.ones_(layer.bias[first:])

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..layers import DropPath, GatedMlp, GluMlp, Mlp, PatchEmbed, PreNormBlock, init_vit_module, to_2tuple
 from ..layers.activations import ActLayer, get_act_layer
+from ..layers.mlp import init_open, open_gate
 from ..layers.norm import LayerNorm, NormLayer, get_norm_layer
 from ..registry import register_model
 from .base import Flow, ImageModel, Indices, KeyMap, StateDict, Step, Tap, rename_keys
@@ -186,13 +187,10 @@ class MlpMixer(ImageModel):
     def init_module(self, name: str, module: nn.Module) -> None:
         super().init_module(name, module)
         init_vit_module(name, module, self.weight_init_mode, self.num_classes)
+        open_gate(self, name, module)
         path, _, leaf = name.rpartition(".")
-        place = type(self.get_submodule(path)), leaf
-        if isinstance(module, nn.Linear) and place in ((SpatialGatingUnit, "proj"), (GluMlp, "fc1")):
-            first = module.out_features // 2 if leaf == "fc1" else 0
-            nn.init.normal_(module.weight[first:], std=1e-6)  # gates begin open
-            if module.bias is not None:
-                nn.init.ones_(module.bias[first:])
+        if leaf == "proj" and isinstance(self.get_submodule(path), SpatialGatingUnit):
+            init_open(module)
 
 
 _SIZES = {"s": {}, "b": dict(num_blocks=12, embed_dim=768), "l": dict(num_blocks=24, embed_dim=1024)}

@@ -26,7 +26,7 @@ from ..layers.activations import get_act_layer
 from ..layers.attention_pool import AttentionPoolLatent
 from ..layers.drop import PatchDropoutWithIndices, drop_path_rates
 from ..layers.helpers import placeable, to_2tuple
-from ..layers.mlp import Mlp
+from ..layers.mlp import Mlp, open_gate
 from ..layers.norm import LayerNorm, NormLayer, get_norm_layer
 from ..layers.patch_embed import PatchEmbedInterpolator, PatchGrid, fit_patches, resample_patch_embed
 from ..layers.pool import global_pool_nlc
@@ -714,6 +714,11 @@ class NaFlexVit(SequenceModel):
     def prewarm_patch_interpolator(self, patch_sizes: Iterable[int | Grid]) -> None:
         """As `NaFlexEmbeds`; before `torch.compile`, say."""
         self.embeds.prewarm_patch_interpolator(patch_sizes)
+
+    def init_module(self, name: str, module: nn.Module) -> None:
+        super().init_module(name, module)
+        if self.weight_init_mode not in ("reset", "skip"):
+            open_gate(self, name, module)
 
     def no_weight_decay(self) -> set[str]:
         own = {"embeds.pos_embed", "embeds.cls_token", "embeds.reg_token"}

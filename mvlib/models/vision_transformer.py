@@ -29,7 +29,7 @@ from ..layers.attention_pool import AttentionPoolLatent, AttentionPoolPrr
 from ..layers.config import use_fused_attn
 from ..layers.drop import DropPath, drop_path_rates
 from ..layers.helpers import move_to_end
-from ..layers.mlp import GluMlp, LayerScale, Mlp, SwiGLU
+from ..layers.mlp import GluMlp, LayerScale, Mlp, SwiGLU, open_gate
 from ..layers.norm import LayerNorm, NormLayer, RmsNorm, get_norm_layer
 from ..layers.patch_embed import PatchEmbed
 from ..layers.pos_embed import resample_grid
@@ -302,10 +302,8 @@ class VisionTransformer(MaskedTokenModel):
 
     def init_module(self, name: str, module: nn.Module) -> None:
         super().init_module(name, module)
-        if name.endswith(".fc1_g") and self.weight_init_mode not in ("reset", "skip"):  # gates that begin open
-            nn.init.normal_(module.weight, std=1e-6)
-            if module.bias is not None:
-                nn.init.ones_(module.bias)
+        if self.weight_init_mode not in ("reset", "skip"):
+            open_gate(self, name, module)
 
     def fit_state_dict(self, state_dict: StateDict) -> StateDict:
         # "pre_logits" is a layer of the first ViT's pretraining, without use in a classifier; gamma_1 and gamma_2 are
