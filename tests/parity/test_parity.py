@@ -81,7 +81,9 @@ def test_torchvision(builder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("builder", [*filter(harness.torchvision_weights, harness.list_builders(["*"]))])
+@pytest.mark.parametrize("builder", [
+    builder for builder in harness.list_builders(["*"]) if harness.torchvision_weights(builder)
+    and builder not in ("googlenet", "inception_v3")])  # whose weights change the input: test_torchvision.py has them
 def test_every_torchvision_builder(builder):
     assert_ok(harness.compare_torchvision(builder, max_gib=16))
 
