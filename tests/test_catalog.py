@@ -229,7 +229,8 @@ def test_every_network_with_maps_has_a_pool_size():
 @pytest.mark.slow
 def test_every_pool_size_is_the_last_map():
     for config in with_maps():
-        if config.pool_size is not None and config.architecture != "csatv2_21m":  # timm has exchanged those of its two
+        # timm has exchanged those of csatv2_21m's two; what has no classifier has no use for one.
+        if config.pool_size is not None and config.architecture != "csatv2_21m" and config.num_classes:
             check_pool_size(config)
 
 

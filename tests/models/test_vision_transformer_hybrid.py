@@ -24,7 +24,7 @@ STEM, R26, MCI = "vit_tiny_r_s16_p8_224", "vit_small_r26_s32_224", "vit_base_mci
     (STEM, dict(TINY, img_size=(96, 64), patch_size=4, class_token=False, global_pool="avg"), (96, 64)),
     (STEM, dict(TINY, dynamic_img_size=True), (96, 64)),
     (STEM, dict(TINY, img_size=72, dynamic_img_size=True, dynamic_img_pad=True), 72),
-    pytest.param(R26, dict(TINY, depth=1, dynamic_img_size=True), 128, marks=pytest.mark.slow),
+    pytest.param(R26, dict(TINY, dynamic_img_size=True), 96, marks=pytest.mark.slow),
 ])
 def test_arguments_have_timms_effect(name, kwargs, size):
     assert_same_effect(name, size, **kwargs)
