@@ -206,7 +206,8 @@ def check_pool_size(config):
         size = {"img_size": config.input_size[1:]} if config.fixed_input_size else {}
         model = mvlib.model_entrypoint(config.architecture)(**size).eval()
         features = model.forward_features(torch.empty(1, *config.input_size))
-    grid = features.shape[1:3] if getattr(model, "tap_layout", "NCHW") == "NHWC" else features.shape[2:]
+    is_last = features.shape[-1] == model.num_features != features.shape[1]  # NesT's taps alone have the channels last
+    grid = features.shape[1:3] if is_last else features.shape[2:]
     assert config.pool_size == grid, config.name
 
 
