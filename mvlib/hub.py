@@ -430,7 +430,9 @@ def _failed_again(problem: WeightsError | None, error: WeightsError) -> WeightsE
 def _url_problem(path: Path, wanted: str | None, target: Path) -> WeightsError | None:
     """What is wrong with a file that is, or shall become, the target."""
     try:
-        check_complete(path)
+        start = _check_whole(path)
+        if wanted is None and _other_kind(path, start) == _PAGE:  # a checksum says more of it
+            raise CheckpointError(f"{path} is {_PAGE}")
     except CheckpointError as error:
         return error if path == target else CheckpointError(f"{target.name} arrives damaged: {error}")
     if wanted is None:
@@ -942,26 +944,40 @@ def check_complete(path: PathLike) -> None:
     path = Path(path)
     if path.is_dir():
         raise CheckpointError(f"{path} is a folder, not a weights file")
+    if what := _other_kind(path, _check_whole(path)):
+        raise CheckpointError(f"{path} is {what}")
+
+
+def _check_whole(path: Path) -> bytes:
+    """The first bytes of a file that is not empty and not cut off, whatever it is.
+
+    Raises:
+        CheckpointError: It is.
+    """
     size = path.stat().st_size
     if size == 0:
         raise CheckpointError(f"{path} is empty (zero bytes)")
     with open(path, "rb") as stream:
         start = stream.read(512)
-        if what := _other_kind(path, start):
-            raise CheckpointError(f"{path} is {what}")
         head = start[:8]
         stream.seek(8)
+        if _other_kind(path, start):
+            return start
         if path.suffix == ".safetensors" and len(head) == 8:
             _check_safetensors(path, size, struct.unpack("<Q", head)[0], stream)
         elif path.suffix == ".safetensors":
             raise CheckpointError(f"{path} is truncated: {size} bytes")
     if head.startswith(b"PK") and not zipfile.is_zipfile(path):
         raise CheckpointError(f"{path} is truncated: its {size} bytes begin as a zip archive and do not end as one")
+    return start
+
+
+_PAGE = "a web page, not a weights file: fetch the file itself, not the page that shows it"
 
 
 def _other_kind(path: Path, start: bytes) -> str | None:
     """What a file is, by its first bytes, that is surely not the weights that its name promises."""
-    if path.suffix == ".safetensors" and start.startswith((b"PK", b"\x80")):
+    if path.suffix == ".safetensors" and start.startswith((b"PK", b"\x80")) and start[8:9] != b"{":  # nor a length
         return "a file of torch.save's: give it the ending .pth"
     if not all(byte in b"\t\n\r" or 32 <= byte < 127 or byte >= 128 for byte in start) or start[0] == 128:
         return None
@@ -972,7 +988,7 @@ def _other_kind(path: Path, start: bytes) -> str | None:
     if text.startswith("version https://git-lfs"):
         return "a pointer of Git LFS, not the weights themselves: git lfs pull fetches them"
     if text.startswith(("<!doctype html", "<html")):
-        return "a web page, not a weights file: fetch the file itself, not the page that shows it"
+        return _PAGE
     return "a text file, not a weights file"
 
 

@@ -657,6 +657,23 @@ def test_a_url_with_a_damaged_file(hub, name, data, message):
     assert cached_files(checkpoints()) == []
 
 
+def test_a_header_may_have_any_length(tmp_path):
+    """The first byte of a safetensors file is that of its header's length: torch.save's files begin with 0x80, too."""
+    header = json.dumps({"w": {"dtype": "U8", "shape": [1], "data_offsets": [0, 1]}}).encode()
+    for length in (0x80, 0x80 + 256):
+        path = tmp_path / "w.safetensors"
+        path.write_bytes(length.to_bytes(8, "little") + header.ljust(length) + b"x")
+        assert path.read_bytes()[0] == 0x80
+        check_complete(path)
+
+
+def test_a_page_is_not_kept_as_weights(hub):
+    url = hub.add_file("/w.pth", b"<html>log in</html>")
+    with pytest.raises(CheckpointError, match="w.pth arrives damaged: .* is a web page"):
+        fetch(url)
+    assert cached_files(checkpoints()) == []
+
+
 # mistakes with URLs
 
 @pytest.mark.parametrize(("status", "message"), [
