@@ -318,6 +318,8 @@ def _model_card(model: ImageModel, config: WeightsConfig, repo_id: str | None) -
     lines += ["", "## Use", ""]
     if not repo_id:
         lines += ["Run in this folder:", ""]
+    if mode and model.num_classes:
+        lines += ["```bash", f'mvlib predict photo.jpg --model "{source}"', "```", ""]
     lines += [
         "```python",
         "import mvlib",

@@ -3,16 +3,20 @@
 import json
 import os
 import re
+import shlex
 
 import pytest
 import timm
 import torch
+from PIL import Image
 
 import mvlib
 from mvlib.errors import ConfigError
 from mvlib.publish import describe_model
 from mvlib.train.averaging import write_weights
 from mvlib.train.checkpoint import write_checkpoint
+
+from .cli.command import here
 
 IMAGE = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
 SMALL_SWIN = {"embed_dim": 24, "depths": (1, 2, 1, 1), "num_heads": (1, 2, 4, 8)}
@@ -70,6 +74,15 @@ def test_the_card_s_snippet_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     exec(snippet, {})
     assert "values" in capsys.readouterr().out
+
+
+def test_the_card_s_command_runs(tmp_path, monkeypatch):
+    mvlib.save_for_hub(mvlib.create_model("test_resnet", num_classes=2), tmp_path)
+    command = re.search(r"```bash\nmvlib (.*)\n```", (tmp_path / "README.md").read_text())[1]
+    Image.new("RGB", (64, 64)).save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    done = here(*shlex.split(command))
+    assert (done.returncode, done.stderr) == (0, "") and "photo.jpg" in done.stdout
 
 
 def test_a_changed_head_is_saved_as_it_is(tmp_path):

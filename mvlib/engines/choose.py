@@ -342,6 +342,8 @@ class _Wanted:
         made: list[Path] = []
 
         def build(path: Path) -> None:
+            if sys.stderr.isatty():  # who waits at a terminal wonders at what
+                _say("converting the model first" if wait else "preparing an engine for next time; Ctrl-C is safe")
             self._build(path, key)
             made.append(path)
 

@@ -468,6 +468,12 @@ def test_an_interrupt_after_the_answers_changes_nothing_of_them(number, place, p
     assert names(place) == []
 
 
+def test_a_terminal_says_what_is_being_waited_for(place, photos, repository):
+    run = process("predict", photos / "0.png", *local(repository), before="sys.stderr.isatty = lambda: True")
+    lines = run.communicate()[1].splitlines()
+    assert lines[-2] == "mvlib: preparing an engine for next time; Ctrl-C is safe" and lines[-1].startswith(PREPARED)
+
+
 def test_a_kill_after_the_answers_leaves_nothing_that_is_used(place, photos, repository, quick):
     run = process("predict", photos / "0.png", *local(repository), "--format", "jsonl", before=WAITING)
     assert run.stderr.readline() == "waiting\n"
