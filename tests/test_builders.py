@@ -95,6 +95,7 @@ def test_the_script_of_torchvisions_documentation(published):
     assert set(theirs["classification_models"]) <= set(ours["classification_models"])
 
 
+@pytest.mark.slow
 def test_the_state_dict_goes_into_the_model(published):
     member = models.ViT_B_32_Weights.IMAGENET1K_V1
     state = published("vit_b_32", member)[member]

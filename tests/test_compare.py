@@ -44,6 +44,7 @@ def study(rows=STUDY):
 # facts and times
 
 
+@pytest.mark.slow
 def test_published_errors_sizes_and_times():
     found = {c.model: c for c in compare_models(["alexnet", "squeezenet1_1", "vit_b_16"], seconds=0.02)}
     assert (found["alexnet"].top1_err, found["alexnet"].top5_err) == (43.478, 20.934)

@@ -170,6 +170,7 @@ def test_a_dict_of_features():
     assert list(model(IMAGE)) == ["-1"]  # as timm names it
 
 
+@pytest.mark.slow
 def test_building_on_meta_imports_no_compiler():
     """It takes a second, and is imported where the first random number is drawn on the meta device."""
     code = ("import sys, mvlib\n"

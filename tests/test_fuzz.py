@@ -229,8 +229,8 @@ def hostile_state_dict(rng, state_dict, folder):
     return rng.choice((changed, changed, *others)), (place, index)
 
 
-@pytest.mark.parametrize("kind", ["safetensors", "pth"])
-@pytest.mark.parametrize("part", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind, part", [("safetensors", 0), *(
+    pytest.param(*case, marks=pytest.mark.slow) for case in (("safetensors", 1), ("pth", 0), ("pth", 1)))])
 def test_weights(part, kind, watch, networks, tmp_path):
     rng = random.Random(f"{SEED} {kind} {part}")
     for _ in range(COUNT // 8):

@@ -168,6 +168,7 @@ def http_server(folder):
         server.shutdown()
 
 
+@pytest.mark.slow
 def test_what_a_stopped_installation_left_is_mended(project):
     (project.packages / "torch-2.6.0.dist-info/RECORD").unlink()
     shutil.rmtree(project.packages / "torch")
@@ -195,6 +196,7 @@ def test_an_installation_that_fails_is_no_installation(project):
     assert not (project.path / ".venv/.installed-demo").exists()
 
 
+@pytest.mark.slow
 def test_the_torch_of_the_system_is_used_when_asked_for(project, system):
     project.forget("torch")
     lines = project(**system).stdout

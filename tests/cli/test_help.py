@@ -103,6 +103,7 @@ def test_there_are_two_examples(command):
     assert here(command, "--help").stdout.count("\n  mvlib ") == len(examples)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("line", EXAMPLES)
 def test_examples_are_command_lines(line):
     mvlib, command, *words = split(line)

@@ -221,6 +221,7 @@ def test_a_folder_of_parts_is_gone_on_with_and_merged(many, whole, tmp_path):
     assert done.returncode == 2 and "topk: 2 before, 3 now" in done.stderr
 
 
+@pytest.mark.slow
 def test_under_torchrun(many, whole, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "mvlib",

@@ -127,7 +127,7 @@ def reference():
 
 
 @pytest.mark.parametrize("workers, context, persistent", [
-    (1, "fork", True), (4, "fork", True), (2, "fork", False), (1, "spawn", True),
+    (1, "fork", True), (4, "fork", True), (2, "fork", False), pytest.param(1, "spawn", True, marks=pytest.mark.slow),
 ])
 def test_batches_are_the_same_bits_for_any_number_of_workers(reference, workers, context, persistent):
     loader = training(Photographs(bad={5, 6}), num_workers=workers, multiprocessing_context=context,

@@ -61,6 +61,7 @@ def read(path):
     return path.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_no_page_fetches_anything_from_elsewhere(site):
     pages = list(site.rglob("*.html"))
     assert len(pages) > 30
@@ -71,6 +72,7 @@ def test_no_page_fetches_anything_from_elsewhere(site):
         assert not [address for address in re.findall(r"(?:url\(|@import)([^);]*)", read(sheet)) if is_outside(address)]
 
 
+@pytest.mark.slow
 def test_what_pages_fetch_is_there(site):
     for path in site.rglob("*.html"):
         if path.name == "404.html":  # its addresses begin at the server's top
@@ -91,6 +93,7 @@ def test_fetching_is_found(text, outside):
     assert any(map(is_outside, fetches(text))) is outside
 
 
+@pytest.mark.slow
 def test_every_option_is_there(site):
     from mvlib import cli
 
@@ -104,6 +107,7 @@ def test_every_option_is_there(site):
     assert all(f'id="{option}"' in read(site / "cli" / "train.html") for option in ("warmup-epochs", "lr-scheduler"))
 
 
+@pytest.mark.slow
 def test_every_public_name_is_there(site):
     import mvlib
 
@@ -111,6 +115,7 @@ def test_every_public_name_is_there(site):
     assert set(mvlib.__all__) - set(headings) == {"__version__"}
 
 
+@pytest.mark.slow
 def test_recipes_have_their_published_figures(site):
     import yaml
 
@@ -123,10 +128,12 @@ def test_recipes_have_their_published_figures(site):
         assert all(f"<td>{figure}</td>" in row[0] for figure in published.values()), row[0]
 
 
+@pytest.mark.slow
 def test_the_search_is_in_a_file(site):
     assert "create_model" in read(site / "search" / "search_index.js")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROME is None, reason="no chromium or google-chrome to open the page with")
 def test_the_search_finds_without_a_server(site, tmp_path):
     """Typed into a page that is a file: browsers start no worker there (see docs/assets/iframe-worker.js)."""
@@ -154,5 +161,6 @@ def test_the_script_builds_it():
     assert subprocess.run(["bash", "-n", str(ROOT / "scripts" / "docs.sh")]).returncode == 0
 
 
+@pytest.mark.slow
 def test_pictures_from_outside_docs_come_along(site):
     assert (Path(site) / "outside" / "benchmarks" / "bubble.png").stat().st_size > 10_000

@@ -568,6 +568,7 @@ nav: [zoo/index.md]
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("folders", [False, True])
 def test_the_site_has_it_too(tmp_path, folders):
     pytest.importorskip("material")

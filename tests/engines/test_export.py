@@ -68,6 +68,7 @@ class Clamped(nn.Module):
         return x.clamp(self.low, self.high) + 3 * x.clamp(self.lower, self.higher)
 
 
+@pytest.mark.slow
 def test_onnx_of_what_is_clamped_twice(tmp_path):
     import onnxruntime
 
@@ -160,6 +161,7 @@ def test_a_batch_that_is_not_full_is_filled(format, resnet, tmp_path):
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["openvino", "torchscript"])
 def test_any_size(format, tmp_path):
     """TensorFlow's padding depends on the size."""
@@ -178,6 +180,7 @@ def test_positions_are_resampled_once(vit, tmp_path):
     assert vit.img_size == (64, 64)
 
 
+@pytest.mark.slow
 def test_features(resnet, vit, tmp_path):
     places = iter(tmp_path / str(number) for number in range(9))
     _, images = normalized(mvlib.export(resnet, tmp_path / "classifier").path, 2, (160, 160))

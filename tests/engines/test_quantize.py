@@ -98,6 +98,7 @@ def test_the_report_says_what_was_measured():
         "2 layers stay in float32")
 
 
+@pytest.mark.slow
 def test_the_same_pictures_in_any_order_make_the_same_engine(int8, photos, tmp_path):
     paths = sorted(photos.rglob("*.png"), key=lambda path: path.name[::-1])
     export(fitted("test_resnet", photos), tmp_path / "again", precision="int8", calibrate=paths, least_agreement=0.5)
@@ -127,6 +128,7 @@ def float32_layers(folder) -> set[str]:
     return found
 
 
+@pytest.mark.slow
 def test_modules_and_types_can_be_left_in_float32(int8, photos, tmp_path):
     model = fitted("test_resnet", photos)
     export(model, tmp_path / "kept", precision="int8", calibrate=photos, least_agreement=0.5,
@@ -199,6 +201,7 @@ def test_labels_that_do_not_fit_are_refused(photos, tmp_path):
     assert refusal(tmp_path, photos, DataError, labels=photos / "chelsea").endswith("has no class folders")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shares", [(0.5, 0.98), (0.5, 0.6, 0.6)], ids=["reached", "never reached"])
 def test_where_they_agree_too_rarely_the_first_layers_stay_in_float32(photos, tmp_path, monkeypatch, shares):
     attempts = iter(shares)
@@ -217,6 +220,7 @@ def test_less_agreement_than_asked_for_is_refused(photos, tmp_path, monkeypatch)
                          "on more pictures, or take the export all the same with --force")
 
 
+@pytest.mark.slow
 def test_an_attention_model_and_features(photos, tmp_path):
     export(mvlib.create_model("test_vit", num_classes=4), tmp_path / "vit", precision="int8", calibrate=photos,
            features="pooled", least_agreement=0.9, quantize_exclude=["blocks.0.mlp"])
@@ -225,6 +229,7 @@ def test_an_attention_model_and_features(photos, tmp_path):
     assert json.loads((tmp_path / "vit" / "engine.json").read_text())["precision"] == "int8"
 
 
+@pytest.mark.slow
 def test_real_weights_on_real_photographs(tmp_path, monkeypatch):
     monkeypatch.setattr(quantize, "_ATTEMPTS", ((2, True),))
     photos = take_crops(tmp_path / "photos", 48, size=256)

@@ -39,6 +39,7 @@ assert not sent, sent
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", [FIRST, LAST], ids=["mvlib first", "openvino first"])
 def test_nothing_is_sent(order, tmp_path):
     code = SENT + order + CONVERT

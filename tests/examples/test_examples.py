@@ -119,6 +119,7 @@ def test_a_model_without_maps_says_so(example, tmp_path):
         example("attention_maps").main(["--model", "mixer_s32_224"])
 
 
+@pytest.mark.slow
 def test_a_head_on_features_finds_coins_that_it_has_not_seen(example, tmp_path):
     data = example("demo_data").write_coins(tmp_path / "coins")
     background, coins = example("segmentation_head").main([str(data), "--img-size", "48", "--steps", "16"])
@@ -132,6 +133,7 @@ def test_iou_counts_what_is_known_alone(example):
     assert example("segmentation_head").iou(found, truth, 2) == [pytest.approx(1 / 3), pytest.approx(1 / 3)]
 
 
+@pytest.mark.slow
 def test_a_student_learns_from_its_teacher(example, tmp_path):
     data = example("demo_data").write_textures(tmp_path / "data", train=16, validation=10)
     arguments = [str(data), "--img-size", "32", "--epochs", "8"]
@@ -154,6 +156,7 @@ def test_fine_tuned_weights_tell_textures_apart(example, capsys):
     assert len(accuracies) == 4 and accuracies[-1] > 90
 
 
+@pytest.mark.slow
 def test_a_piece_finds_its_photograph(example, tmp_path, capsys):
     import mvlib
     from mvlib.cli import main

@@ -25,6 +25,7 @@ def test_it_is_clean(notebook):
     assert f"]({PATH.name})" in (EXAMPLES / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_it_runs_and_finds_what_it_says(notebook, tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("TMPDIR", str(tmp_path))  # of the kernel

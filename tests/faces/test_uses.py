@@ -31,6 +31,7 @@ def results(tmp_path_factory):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_script_says_what_it_says_with_timm_and_torchvision(script, results):
     here, there = (found[script] for found in results)
@@ -40,5 +41,6 @@ def test_a_script_says_what_it_says_with_timm_and_torchvision(script, results):
     assert not wrong
 
 
+@pytest.mark.slow
 def test_the_scripts_ran_with_the_faces(results):
     assert [found["module"] for found in results] == ["mvlib.timm", "timm"]

@@ -88,6 +88,7 @@ def test_images_of_any_size_with_padding(name):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_an_exported_encoder_takes_maps_that_blocks_divide_and_others():
     encoder, (rows, columns) = tiny(NAMES[0]), (torch.export.Dim(name, min=2, max=20) for name in ("rows", "columns"))

@@ -49,6 +49,7 @@ def test_reset_and_prune_know_the_heads(name):
     assert not [key for key in features.state_dict() if "ux" in key]
 
 
+@pytest.mark.slow
 @both
 def test_transform_input_is_another_normalisation(name):
     plain, model = build(name).eval(), build(name, transform_input=True).eval()
@@ -69,6 +70,7 @@ def test_an_unknown_argument():
         build("googlenet", aux_logit=True)
 
 
+@pytest.mark.slow
 @both
 def test_files_without_heads_and_heads_of_other_classes(name, tmp_path, caplog):
     path = tmp_path / "weights.pth"
@@ -92,6 +94,7 @@ def test_layers_for_learning_rates_follow_depth():
 # Inception-v3 is timm's too
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kwargs", [{"act_layer": "silu"}, {"norm_eps": 1e-5}, {"norm_layer": "layernorm2d"},
                                     {"global_pool": "catavgmax", "num_classes": 7}], ids=str)
 def test_timms_arguments(kwargs):

@@ -127,6 +127,7 @@ def as_older(state_dict, version):
     return older
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["first", "second", "legacy file", "no versions", "wrapped"])
 def test_older_layouts_load(layout, resnet18_file, tmp_path):
     state_dict = torch.load(resnet18_file)
@@ -317,6 +318,7 @@ def test_an_int8_model_gets_no_new_classifier():
         build("shufflenet_v2_x0_5", quantize=True).reset_classifier(7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_large"])
 def test_a_model_without_classifier_takes_the_rest(name, tmp_path):
     torch.save(published(name), tmp_path / "w.pth")

@@ -24,7 +24,7 @@ def assert_ok(report):
     assert report.passed, report.notes
 
 
-SAMPLE = {*FIRST.values(), *SHARED[::12]}  # the default run's; `scripts/pour.sh` compares all of a family
+SAMPLE = {*FIRST.values(), *SHARED[::24]}  # the default run's; `scripts/pour.sh` compares all of a family
 
 
 @pytest.mark.parametrize("name", [
@@ -61,7 +61,7 @@ def test_representative(name, arguments):
 
 
 @pytest.mark.parametrize(("name", "arguments"), [
-    pytest.param(name, arguments, id=f"{family}-{name}", marks=pytest.mark.sample(2 if name in DEFAULT else 12))
+    pytest.param(name, arguments, id=f"{family}-{name}", marks=pytest.mark.sample(3 if name in DEFAULT else 12))
     for family, members in FAMILIES.items() for name, arguments in members.items()])
 def test_type_of_block(name, arguments):
     """By default of half of the families, and of a few of the further types."""

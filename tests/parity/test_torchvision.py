@@ -24,7 +24,7 @@ THEIRS = torchvision.models
 FLOAT = THEIRS.list_models(module=THEIRS)
 QUANTIZED = THEIRS.list_models(module=THEIRS.quantization)
 LARGEST = 40_000_000  # parameters of what the default run builds
-SLOW_INT8 = ("resnext101_32x8d", "resnext101_64x4d", "inception_v3", "resnet50")  # ten seconds each and more
+SLOW_INT8 = ("resnext101_32x8d", "resnext101_64x4d", "inception_v3", "resnet50", "mobilenet_v3_large")  # ten seconds
 
 
 def cases():
@@ -110,6 +110,7 @@ def test_keys_become_ours(builder, monkeypatch):
         {key: value.shape for key, value in ours.state_dict().items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("builder", ["googlenet", "inception_v3"])
 def test_auxiliary_heads(builder, hub, monkeypatch, tmp_path):
     weights = THEIRS.get_model_weights(builder).DEFAULT

@@ -158,6 +158,7 @@ def top1(arguments, tmp_path):
     return json.loads(out.read_text())[0]["top1"]
 
 
+@pytest.mark.slow
 def test_other_classes_are_not_measured(digits, trained, tmp_path, capsys):
     data = renamed(digits, tmp_path / "data", {"zero": "a", "one": "b", "two": "c", "three": "three"})
     for source in sources(trained):

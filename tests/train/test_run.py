@@ -199,6 +199,7 @@ def test_a_run_goes_on_by_its_folder_alone(digits, tmp_path, dialect):
     assert weights(tmp_path / "moved")["epoch"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", [(), pytest.param(TORCHRUN, marks=pytest.mark.slow)])
 def test_a_signal_to_the_group_ends_the_run_saved(start, tmp_path, launcher):
     """As terminals, timeout, SLURM and systemd send it: the workers get it, too."""
