@@ -186,6 +186,7 @@ def test_the_loss_reaches_auxiliary_classifiers_and_features():
     assert features.grad.abs().sum() > 0
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", ["googlenet", "inception_v3", "resnet18.fb_swsl_ig1b_ft_in1k",
                                   "vit_tiny_patch16_224"])
 def test_models_of_ours_in_training(name):
@@ -194,6 +195,7 @@ def test_models_of_ours_in_training(name):
     assert [m.error for m in found] == [None]
 
 
+@pytest.mark.slow
 def test_sizes_of_evaluation_and_of_training():
     config = mvlib.get_pretrained_cfg("resnet18.a1_in1k")
     assert config.input_size[1] != config.test_input_size[1]

@@ -226,6 +226,7 @@ def crowd(count, seed):
                    math.exp(draw.gauss(3.5, 1.2))) for i in range(count)])
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("candidates", [
     study(), study(STUDY[:1]), study(STUDY[:2]), crowd(30, 0), crowd(30, 1), crowd(60, 2),
     study([(f"same_place_{i}", 20.0, 50.0, 100.0) for i in range(12)]),

@@ -183,6 +183,7 @@ def rows():
         yield pytest.param(row, id=row["name"], marks=() if is_fast else pytest.mark.slow)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("row", list(rows()))
 def test_timms_figures(row):
     if row["name"].startswith("swinv2") and torch.__version__.startswith("2.5."):

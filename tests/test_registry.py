@@ -59,6 +59,7 @@ ARGUMENTS = [
 ]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("pretrained", [False, True])
 @pytest.mark.parametrize("include_tags", [None, False, True])
 def test_list_models_gives_what_timm_gives(pretrained, include_tags):

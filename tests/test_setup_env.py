@@ -136,6 +136,7 @@ def project(first, tmp_path):
     return Project(Path(shutil.copytree(first[0].path, tmp_path / "copy", symlinks=True)), first[0].wheels)
 
 
+@pytest.mark.slow
 def test_what_is_fetched_is_said_before_and_once(first, project):
     lines = first[1].splitlines()
     assert lines[0] == "Installing mvlib[demo] into .venv, once"

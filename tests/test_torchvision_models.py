@@ -63,6 +63,7 @@ def test_without_weights_it_is_torchvisions_to_the_bit(builder):
     assert type(ours) is type(theirs) and same(ours, theirs.state_dict()) and repr(ours) == repr(theirs)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("builder", [
     pytest.param(b, marks=pytest.mark.slow if b in LARGE else []) for b in SMALL])
 def test_with_weights_it_is_torchvisions_with_a_new_head_if_asked(builder, publish):
@@ -88,7 +89,7 @@ def test_with_weights_it_is_torchvisions_with_a_new_head_if_asked(builder, publi
 EXCHANGED = [b for b in FLOAT if b in SMALL or b in ("efficientnet_v2_s", "regnet_x_400mf", "mobilenet_v3_large")]
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("builder", [
     pytest.param(b, marks=[] if b in EXCHANGED else pytest.mark.slow) for b in FLOAT])
 def test_state_dicts_go_both_ways(builder):

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..errors import CheckpointError, ConfigError
 from ..loading import read_state_dict, read_training_facts
 from ..publish import is_plain
-from .checkpoint import read_checkpoint
+from .checkpoint import rank, read_checkpoint
 
 __all__ = ["average_checkpoints", "choose_checkpoints", "clean_checkpoint", "common_facts", "write_weights"]
 
@@ -33,7 +33,8 @@ def choose_checkpoints(
     decreasing: bool | None = None,
     use_ema: bool = True,
 ) -> list[Path]:
-    """The best checkpoints of a run's folder, by the metric that they hold; each file once, whatever its names.
+    """The best checkpoints of a run's folder, by the metric that they hold, of equals the later; each file once,
+    whatever its names.
 
     Args:
         folder: The folder.
@@ -57,10 +58,10 @@ def choose_checkpoints(
             less = decreasing if decreasing is not None else metric == "loss"
             last = data["history"][-1] if not use_ema and data.get("history") else {}
             value = last.get(f"eval_{metric}", data["metric"])
-            ranked.append((value if less else -value, path))
+            ranked.append((*rank(value, data.get("epoch", 0), less), path))
     if not ranked:
         raise ConfigError(f"no checkpoint in {folder} holds a metric to rank it by; average them all with --no-sort")
-    return [path for _, path in sorted(ranked)[:count]]
+    return [path for *_, path in sorted(ranked)[:count]]
 
 
 def average_checkpoints(paths: Sequence[str | os.PathLike[str]], use_ema: bool = True) -> dict[str, Tensor]:

@@ -138,6 +138,12 @@ def _same_file(one: Path, other: Path) -> bool:
     return one == other or (one.exists() and other.exists() and os.path.samefile(one, other))
 
 
+def rank(metric: float, epoch: int, decreasing: bool) -> tuple[float, int]:
+    """What sorts checkpoints, the best first: of equals the later, which has settled; NaN last."""
+    value = metric if decreasing else -metric
+    return (math.inf if math.isnan(value) else value), -epoch
+
+
 class CheckpointStore:
     """The checkpoints of a run's folder: the best K, the last, and recovery points within an epoch.
 
@@ -205,11 +211,7 @@ class CheckpointStore:
         return path
 
     def _ranked(self) -> list[int]:
-        def rank(epoch: int) -> tuple[float, int]:
-            value = self.metrics[epoch] if self.decreasing else -self.metrics[epoch]
-            return (math.inf if math.isnan(value) else value), -epoch  # of equals the later, which has settled
-
-        return sorted(self.metrics, key=rank)
+        return sorted(self.metrics, key=lambda epoch: rank(self.metrics[epoch], epoch, self.decreasing))
 
     def _write(self, data: Mapping[str, Any], path: Path) -> bool:
         try:

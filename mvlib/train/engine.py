@@ -410,6 +410,7 @@ def validate(
         if tta > 1:
             outputs, targets = outputs.unflatten(0, (-1, tta)).mean(1), targets[::tta]
         hits = outputs.topk(min(5, outputs.shape[1])).indices == targets[:, None]
+        hits &= outputs.amax(-1, keepdim=True).isfinite()  # else the first class would be the likeliest
         sums += torch.stack([loss_fn(outputs, targets).double() * len(targets), hits[:, :1].sum().double(),
                              hits.sum().double(), torch.tensor(float(len(targets)), device=device).double()])
         if on_batch is not None:

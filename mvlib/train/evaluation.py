@@ -45,6 +45,9 @@ __all__ = ["evaluate", "expand_models", "fold_batch_norms", "infer", "read_label
 _logger = logging.getLogger("mvlib")
 COLUMNS = ("model", "top1", "top1_err", "top5", "top5_err", "loss", "images", "images_per_second", "param_count",
            "img_size", "crop_pct", "interpolation", "batch_size", "backend", "precision", "error")
+_NO_NUMBERS = ("'{}' gives NaN or infinity for every image: its weights are damaged, or its numbers too large for the "
+               "precision")
+_NO_CLASS = -2  # no image's
 
 
 def read_label_lists(path: str, names: Sequence[str]) -> list[set[int]]:
@@ -146,8 +149,7 @@ def infer(
     for sample, reason in loader.bad_samples:
         _logger.warning("not read: %s: %s", sample, reason)
     if unanswered and not found:
-        raise DataError(f"'{architecture}' gives NaN or infinity for every image: its weights are damaged, or its "
-                        f"numbers too large for the precision")
+        raise DataError(_NO_NUMBERS.format(architecture))
     for sample in unanswered:
         _logger.warning("%s: %sthe model gives NaN or infinity for it", sample, NO_ANSWER)
     return architecture, config, found, len(loader.bad_samples) + len(unanswered)
@@ -225,6 +227,11 @@ def _measure(
         raise ConfigError("no image could be measured")
     for sample, reason in bad:
         _logger.warning("not read: %s: %s", sample, reason)
+    if sums["unanswered"] == sums["seen"]:
+        raise DataError(_NO_NUMBERS.format(name or checkpoint))
+    if sums["unanswered"]:
+        _logger.warning("the model gives NaN or infinity for %d of %d images, which count as wrong, and not in the "
+                        "loss", sums["unanswered"], sums["seen"])
     top1, top5 = (100 * sums[key] / sums["images"] for key in ("top1", "top5"))
     return {
         "top1": round(top1, 4), "top1_err": round(100 - top1, 4), "top5": round(top5, 4),
@@ -336,7 +343,7 @@ def _run(
     from tqdm import tqdm
 
     loader = _loader(dataset, config, batch_size, args, device, model)
-    sums = dict.fromkeys(("top1", "top5", "loss", "losses", "images", "seen"), 0.0)
+    sums = dict.fromkeys(("top1", "top5", "loss", "losses", "images", "seen", "unanswered"), 0.0)
     pending: list[Tensor] = []
     started = time.perf_counter()
     guesses: list[Tensor] = []
@@ -345,14 +352,18 @@ def _run(
         outputs = logits_of(model, images, autocast)
         if valid is not None:
             outputs = outputs[:, valid.to(device)]
-        best = outputs.topk(min(5, outputs.shape[1])).indices
+        good = outputs.amax(-1).isfinite()
+        best = outputs.topk(min(5, outputs.shape[1])).indices.where(good[:, None], _NO_CLASS)
         sums["seen"] += len(targets)
+        sums["unanswered"] += (~good).sum().item()
         if answers is not None:
             guesses.append(best.cpu())
         else:
             hits = best == targets[:, None]
             pending.append(torch.stack([hits[:, 0].sum(), hits.sum()]))
         # Loss over labels that the model has no output for (-1: a data set without labels) is left out.
+        if not good.all():
+            outputs, targets = outputs[good], targets[good]
         sums["loss"] += nn.functional.cross_entropy(outputs, targets, reduction="sum", ignore_index=-1).item()
         sums["losses"] += len(targets)
     seconds = time.perf_counter() - started

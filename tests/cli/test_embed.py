@@ -162,6 +162,7 @@ def test_under_torchrun(folder, whole, tmp_path):
     np.testing.assert_allclose(embeddings, read_parquet(whole)[1], atol=1e-4)
 
 
+@pytest.mark.slow
 def test_two_processes_on_one_folder(folder, tmp_path):
     command = ("embed", folder, "--output", f"{tmp_path}/parts/", "--shard-size", 2)
     one = start(*command)

@@ -140,6 +140,7 @@ QUICK = {"compare": "--seconds 0.1 --img-size 64", "benchmark": "--seconds 0.1 -
 SLOW = {"onnx": pytest.mark.slow}  # tests/engines exports to it, a smaller model
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("line", [
     pytest.param(line, marks=[mark for word, mark in SLOW.items() if word in line])
     for line in EXAMPLES if not any(part in line for part in NOT_RUN)])

@@ -262,6 +262,7 @@ def two(folder):
     return folder / "cat.jpg", folder / "a" / "b" / "coffee.webp"
 
 
+@pytest.mark.slow
 def test_decodings(two):
     command = ("predict", *two, "--format", "jsonl", "--topk", 1000, "--decode")
     reference, full, scaled = (probabilities(mvlib(*command, how)) for how in ("reference", "full", "scaled"))

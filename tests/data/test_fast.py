@@ -59,6 +59,7 @@ FILES = st.sampled_from([("JPEG", "RGB"), ("JPEG", "L"), ("JPEG", "CMYK"), ("PNG
 
 
 # The same examples in every run: `resample` says what one in a thousand others would meet.
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(height=SIDES, width=SIDES, kind=st.sampled_from(["noise", "black and white", "stripes", "grid", "photograph"]),
        seed=st.integers(0, 10**6), file=FILES, orientation=st.integers(0, 9),

@@ -548,6 +548,7 @@ def test_workers_leave_signals_to_the_main_process(start):
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, ()) & {signal.SIGTERM, signal.SIGINT}
 
 
+@pytest.mark.slow
 def test_workers_do_not_outlive_the_main_process(tmp_path):
     """Not even one that is at work when that is killed."""
     script = f"""

@@ -189,6 +189,7 @@ def answer(text):
         return [len(marks) - len(marks.lstrip()), len(marks), reason]
 
 
+@pytest.mark.slow
 @browser
 def test_the_filter_reads_what_search_reads(zoo):
     asked = queries()

@@ -100,6 +100,7 @@ def test_formats(format, kind, request, tmp_path):
     assert said.model == kind.replace("resnet", "test_resnet").replace("vit", "test_vit2")  # no published weights'
 
 
+@pytest.mark.slow
 def test_published_weights(tmp_path):
     """By name: what a repository's config.json says, stands there."""
     report = mvlib.export(LITE0, tmp_path / "out")
@@ -145,6 +146,7 @@ def test_a_description_that_was_edited_is_refused(keys, value, small, tmp_path):
         read_export(path.parent)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("format", ["openvino", "onnx", "torchscript"])
 def test_a_batch_that_is_not_full_is_filled(format, resnet, tmp_path):
     mvlib.export(resnet, tmp_path / "out", format=format, batch_size=3)
@@ -353,6 +355,7 @@ def test_a_missing_package(resnet, tmp_path, monkeypatch):
 # the command
 
 
+@pytest.mark.slow
 def test_command(tmp_path, monkeypatch):
     done = here("export", LITE0, "--output", tmp_path / "out", "--img-size", 96)
     assert done.returncode == 0, done.stderr

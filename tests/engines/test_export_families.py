@@ -45,6 +45,7 @@ def takes(model, shape):
     return True
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("format", WRITTEN)
 @pytest.mark.parametrize("family", [
     pytest.param(family, marks=() if family in SOME else pytest.mark.slow) for family in FIRST])

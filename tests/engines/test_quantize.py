@@ -68,6 +68,7 @@ def int8(photos, tmp_path_factory):
     return read_export(path)
 
 
+@pytest.mark.slow
 def test_weights_are_bytes_and_the_outputs_nearly_those_of_torch(int8, photos):
     assert int8.precision == "int8" and "nncf" in int8.versions
     model = fitted("test_resnet", photos)

@@ -66,6 +66,7 @@ def test_create_model_says_how_an_export_is_opened(exports):
         mvlib.create_model(f"{exports}/classifier.ov/")
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("name", "format", "made"), [
     ("a.onnx", None, "onnx"), ("a.pt2", None, "torch-export"), ("a.ov", None, "openvino"), ("a", None, "openvino"),
     ("a.x", "torchscript", "torchscript"),

@@ -47,6 +47,7 @@ def small(tmp_path_factory):
     return f"local-dir:{folder}"
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_bits_and_its_export_agrees(example, small, tmp_path, capsys, monkeypatch):
     import torch
 

@@ -46,6 +46,7 @@ def test_modules_are_the_same_by_both_names():
     """)
 
 
+@pytest.mark.slow
 def test_a_function_that_a_user_replaces_is_replaced_in_our_code():
     run("""if True:
         import mvlib.timm.models._helpers as helpers

@@ -279,7 +279,8 @@ def python(*arguments, cwd=None):
                           env=environment)
 
 
-@pytest.mark.parametrize("way", ["script", *(pytest.param(way, marks=pytest.mark.slow) for way in ("install", "late"))])
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["script", "install", "late"])
 def test_somebody_elses_import_finds_the_face(way, tmp_path):
     script = tmp_path / "train.py"
     first = {"script": "", "install": "import mvlib.torchvision; mvlib.torchvision.install()\n",

@@ -152,6 +152,7 @@ def test_modules_classes_and_helpers_are_torchvisions_own():
 
 # weights
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("name", SMALL)
 def test_outputs_are_torchvisions(published, name):
     enum = mvlib.get_model_weights(name)

@@ -188,6 +188,7 @@ def test_a_subclass_sets_what_models_compute(library):
     assert model(torch.zeros(1, 3, 16, 16)).shape == other(torch.zeros(1, 3, 32, 32)).shape == (1, 3)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(("name", "path"), [
     ("ghostnet_050", "blocks"), ("rexnet_100", "features"), ("vgg11", "features"), ("densenet121", "features"),
     ("resnetv2_18", "stem"), ("nfnet_l0", "stages"),

@@ -43,6 +43,7 @@ def test_features_of_an_export_are_those_of_torch(exports, wanted):
     np.testing.assert_allclose(*found, atol=2e-3 * np.abs(found[0]).max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["onnx", "torchscript", pytest.param("torch-export", marks=pytest.mark.slow)])
 def test_exports_in_other_formats(exports, format, tmp_path):
     import mvlib

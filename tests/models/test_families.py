@@ -221,6 +221,7 @@ def test_any_number_of_channels(name):
 # features
 
 
+@pytest.mark.sample(5)
 @every_family
 @torch.no_grad()
 def test_intermediates(name):
@@ -282,6 +283,7 @@ def test_a_pruned_model_runs_and_takes_a_new_head(name):
         assert model(x).shape == (2, 3) and model.head_hidden_size == width
 
 
+@pytest.mark.sample(5)
 @every_family
 @torch.no_grad()
 def test_output_stride(name):
@@ -468,6 +470,7 @@ def test_export(name):
     check(name, torch.export.export(built(name), (images(name),), strict=False).module(), counts=(2,))
 
 
+@pytest.mark.sample(2)
 @few_families
 @torch.no_grad()
 def test_strict_export(name):
@@ -509,6 +512,7 @@ def test_onnx_of_one_image_takes_four(name):
     check(name, lambda x: torch.from_numpy(session.run(None, {"x": x.numpy()})[0]))
 
 
+@pytest.mark.sample(2)
 @pytest.mark.skipif(torch.__version__.startswith("2.5."), reason="torch 2.5 does not export with today's onnxscript")
 @few_families
 def test_onnx(name, tmp_path):

@@ -160,6 +160,7 @@ def test_older_layouts_of_training_load(has_versions, tmp_path):
     assert torch.equal(*outputs)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", ["shufflenet_v2_x0_5", "mobilenet_v2", "mobilenet_v3_large"])
 def test_int8_models_can_be_saved_and_loaded(name, tmp_path):
     model = build(name, quantize=True, num_classes=7)
@@ -216,6 +217,7 @@ def test_training_s_weights_of_another_number_of_classes(tmp_path):
         load(build("mobilenet_v3_large", quantize=True, num_classes=10), tmp_path / "w.pth")
 
 
+@pytest.mark.slow
 def test_training_s_weights_without_an_observer(tmp_path):
     state_dict = published("mobilenet_v3_large")
     del state_dict["features.1.skip_add.activation_post_process.scale"]

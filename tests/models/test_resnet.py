@@ -25,7 +25,7 @@ ONE_EACH = dict(layers=(1, 1, 1, 1))
 SLIM = dict(ONE_EACH, channels=(16, 32, 32, 32))
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(("name", "size", "kwargs"), [
     ("resnet18", 75, dict(output_stride=16)),
     ("resnet26", 64, dict(output_stride=8)),

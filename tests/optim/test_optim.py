@@ -969,6 +969,7 @@ WRAPPERS = {
 }
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 @pytest.mark.parametrize("name", ["test_vit", "swin_tiny_patch4_window7_224"])
 def test_groups_are_those_within_the_wrapper(name, wrapper):

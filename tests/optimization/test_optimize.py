@@ -49,6 +49,7 @@ def difference(found, expected):
     return wiring.relative_difference(found, expected)
 
 
+@pytest.mark.sample(2)
 @every_family
 def test_float32_stays_within_the_bound(name):
     model, x = shaken(name), image(name, 3)

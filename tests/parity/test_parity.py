@@ -49,7 +49,7 @@ def test_record_has_every_architecture_of_timm():
     assert list(RECORD) == timm.list_models()
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(8)
 @pytest.mark.parametrize(("name", "arguments"), [
     pytest.param(name, arguments, id=f"{family}-{name}", marks=() if name in DEFAULT else pytest.mark.slow)
     for family, members in FAMILIES.items() for name, arguments in members.items()])
@@ -61,10 +61,10 @@ def test_representative(name, arguments):
 
 
 @pytest.mark.parametrize(("name", "arguments"), [
-    pytest.param(name, arguments, id=f"{family}-{name}", marks=pytest.mark.sample(3 if name in DEFAULT else 12))
+    pytest.param(name, arguments, id=f"{family}-{name}", marks=pytest.mark.sample(6 if name in DEFAULT else 24))
     for family, members in FAMILIES.items() for name, arguments in members.items()])
 def test_type_of_block(name, arguments):
-    """By default of half of the families, and of a few of the further types."""
+    """By default of one in six families, and of a few of the further types."""
     assert_ok(harness.compare(name, ("step",), **arguments))
 
 

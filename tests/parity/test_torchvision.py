@@ -61,7 +61,7 @@ def difference(ours, theirs):
     return float((ours - theirs).abs().max() / theirs.abs().max())
 
 
-@pytest.mark.sample(6)
+@pytest.mark.sample(12)
 @pytest.mark.parametrize(("builder", "weights"), list(cases()))
 def test_classification(builder, weights, hub, monkeypatch, tmp_path):
     options = {"image_size": weights.meta["min_size"][0]} if builder.startswith("vit_") else {}
@@ -205,6 +205,7 @@ def test_taps_are_torchvisions_modules(builder):
         assert tap.shape[1] == info["num_chs"] and -1 < 224 / info["reduction"] - tap.shape[-1] < 4.1
 
 
+@pytest.mark.sample(6)
 @families_alone
 def test_initial_weights_and_settings(builder):
     kwargs, report = ALONE[builder][1], harness.Report(builder)
@@ -218,7 +219,7 @@ def test_initial_weights_and_settings(builder):
     assert report.ok, report.problems
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(5)
 @families_alone
 def test_a_step_of_training(builder):
     """Last, for it turns the pair into float64."""

@@ -167,6 +167,7 @@ def test_other_classes_are_not_measured(digits, trained, tmp_path, capsys):
                 "set has 'a', 'b', 'c'; --valid-labels names") in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_same_classes_in_another_order_are_mapped(digits, trained, tmp_path):
     expected = top1([digits, "--checkpoint", trained / "model_best.pth.tar"], tmp_path)
     assert expected > 70

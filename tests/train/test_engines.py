@@ -201,6 +201,7 @@ def test_grey_images(tmp_path):
     assert json.loads(out.read_text())[0]["images"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [[], pytest.param(["--calibrate", "TRAIN"], marks=pytest.mark.slow)])
 def test_int8(digits, validate, saved, expected, capsys, flags):
     pytest.importorskip("nncf")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import runpy
 import sys
 from pathlib import Path
@@ -22,6 +23,8 @@ from mvlib.train.averaging import (
     common_facts,
     write_weights,
 )
+from mvlib.train.checkpoint import CheckpointStore
+from mvlib.train.engine import logits_of, validate
 from mvlib.train.evaluation import expand_models, read_label_lists
 from mvlib.train.run import train
 
@@ -58,6 +61,37 @@ def test_a_checkpoint_is_measured_as_training_measured_it(digits, trained, tmp_p
     assert float(results(out)[0]["loss"]) == pytest.approx(last["ema_loss"], rel=1e-2)
 
 
+def test_answers_that_are_no_numbers_are_wrong(digits, trained, monkeypatch, tmp_path, capsys):
+    """The first class would be the likeliest: NaN is the largest number."""
+    command = ["validate", str(digits), "--checkpoint", str(trained / "last.pth.tar"), "-j", "0", "-b", "20",
+               "--results-file", str(tmp_path / "r.csv")]
+
+    def measure(bad):
+        def spoiled(*args):
+            outputs = logits_of(*args)
+            outputs[:bad] = float("nan")
+            return outputs
+
+        monkeypatch.setattr("mvlib.train.evaluation.logits_of", spoiled)
+        monkeypatch.setattr("mvlib.train.engine.logits_of", spoiled)
+        return main(command)
+
+    assert measure(0) == 0
+    whole, = results(tmp_path / "r.csv")
+    assert measure(5) == 0  # those of the first class
+    row, = results(tmp_path / "r.csv")
+    assert 0 <= float(row["top1"]) <= 75 and float(row["top1"]) <= float(whole["top1"]) and float(row["loss"]) > 0
+    assert ("the model gives NaN or infinity for 5 of 20 images, which count as wrong, and not in the loss"
+            in capsys.readouterr().err)
+    assert measure(20) == 2
+    assert (f"'{trained / 'last.pth.tar'}' gives NaN or infinity for every image: its weights are damaged, or its "
+            f"numbers too large for the precision") in capsys.readouterr().err
+    model = mvlib.create_model("test_resnet", num_classes=4)
+    model.fc.weight.data[0, 0] = float("nan")
+    found = validate(model, [(torch.rand(4, 3, 32, 32), torch.zeros(4, dtype=torch.long))])
+    assert found["top1"] == found["top5"] == 0 and math.isnan(found["loss"])
+
+
 def test_the_export_is_measured_alike(digits, trained, tmp_path):
     rows = []
     for number, flags in enumerate((["--fold-bn"], ["--no-fold-bn"])):
@@ -65,7 +99,7 @@ def test_the_export_is_measured_alike(digits, trained, tmp_path):
         assert main(["validate", str(digits), "--model", f"local-dir:{trained / 'export'}", "-j", "0", *flags,
                      "--results-file", str(out)]) == 0
         rows += json.loads(out.read_text())
-    best = max(read_checkpoint(trained / "last.pth.tar")["history"], key=lambda row: (row["ema_top1"], -row["epoch"]))
+    best = max(read_checkpoint(trained / "last.pth.tar")["history"], key=lambda row: (row["ema_top1"], row["epoch"]))
     assert rows[0]["top1"] == rows[1]["top1"] == pytest.approx(best["ema_top1"])
     assert rows[0]["loss"] == pytest.approx(best["ema_loss"], rel=1e-3)
     config = json.loads((trained / "export" / "config.json").read_text())
@@ -316,6 +350,16 @@ def test_cleaning(trained, tmp_path):
     mvlib.create_model("test_resnet", num_classes=4, checkpoint_path=path)
     with pytest.raises(ConfigError, match="exists"):
         write_weights(state, tmp_path / "w.pth", add_hash=True, overwrite=False)
+
+
+@pytest.mark.parametrize("metric", ["top1", "loss"])
+def test_averaging_ranks_as_a_run_does(metric, tmp_path):
+    store = CheckpointStore(tmp_path, decreasing=metric == "loss")
+    for epoch, value in enumerate([math.nan, 2.0, 2.0, 1.0, 2.0]):
+        store.save_epoch({"state_dict": {"w": torch.zeros(1)}, "epoch": epoch + 1, "metric": value,
+                          "args": {"eval_metric": metric}}, epoch, value)
+    best = [int(path.name.split(".")[0].partition("-")[2]) for path in choose_checkpoints(tmp_path, "checkpoint-*")]
+    assert best == ([3, 4, 2, 1, 0] if metric == "loss" else [4, 2, 1, 3, 0]) and best[0] == store.best_epoch
 
 
 def test_what_averaging_refuses(trained, tmp_path):

@@ -175,6 +175,7 @@ def test_a_signal_ends_the_run_saved(start, tmp_path, capsys, number, whole):
     assert_same_run(whole, weights(tmp_path / "stopped"))
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("dialect", ["timm", "torchvision"])
 def test_a_run_goes_on_by_its_folder_alone(digits, tmp_path, dialect):
     """Wherever that is now, from its first epoch too; flags go before a recipe, and that before the run's arguments."""
@@ -217,6 +218,7 @@ def test_a_signal_to_the_group_ends_the_run_saved(start, tmp_path, launcher):
         assert "Traceback" not in rest
 
 
+@pytest.mark.slow
 def test_a_signal_in_the_validation_ends_the_run_saved(digits, tmp_path, monkeypatch, capsys):
     """The epoch that was trained is not trained again, and measured all the same."""
     flags = ["--model-ema", "--epochs", "2"]
@@ -269,6 +271,7 @@ def test_a_damaged_checkpoint_gives_way(digits, tmp_path, capsys):
     assert (logger.handlers, logger.level, logger.propagate) == ([], logging.NOTSET, True), "left as it was found"
 
 
+@pytest.mark.slow
 def test_a_resumed_optimizer_s_own_values_are_said_to_stay(digits, tmp_path, capfd):
     assert train(arguments(digits, tmp_path, "--epochs", "1")) == 0
     first = str(tmp_path / "run" / "last.pth.tar")

@@ -106,7 +106,7 @@ def assert_same(ours, theirs):
         assert rates == pytest.approx(expected_rates) and decay == pytest.approx(expected_decay)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(6)
 @pytest.mark.parametrize(("epochs", "flags"), [
     (1, ""), (4, ""), (1, "--sched-on-updates"), (4, "--sched-on-updates --warmup-prefix --model-ema-warmup"),
     (4, "--sched step --decay-epochs 2 --opt adamw --layer-decay 0.7"), (4, "--sched none"),
