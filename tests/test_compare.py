@@ -93,6 +93,7 @@ def test_disturbed_bubbles_are_hollow():
     assert not any("hollow" in text.get_text() for text in bubble_figure(study(STUDY[:4])).axes[1].texts)
 
 
+@pytest.mark.slow
 def test_branches_are_merged_or_it_is_said(capsys):
     """A model that was trained with more than inference needs is not slow for it."""
     names = ["repghostnet_050", "squeezenet1_1"]

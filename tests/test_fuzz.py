@@ -192,6 +192,7 @@ def survives(watch, root, folder, what, **options):
     assert not (root / "canary").exists(), what
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.slow) for part in (1, 2, 3))])
 def test_configs(part, watch, networks, tmp_path):
     rng = random.Random(f"{SEED} {part}")

@@ -357,6 +357,7 @@ def test_override(fresh):
     assert "tv_resnet50" not in mvlib.get_deprecated_models() | mvlib.get_deprecated_models("resnet")
 
 
+@pytest.mark.slow
 def test_an_override_outlives_the_import_of_the_family():
     run("""
         import mvlib

@@ -93,6 +93,7 @@ def test_nothing_imports_the_top(path):
         assert "timm" not in own_parts(path)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("module", [*LIGHT, *LIGHT_COMMANDS])
 def test_light_modules_do_not_import_torch(module):
     code = f"import sys, importlib; importlib.import_module('mvlib.{module}'); sys.exit('torch' in sys.modules)"

@@ -122,6 +122,7 @@ def test_npy_with_names_beside_it(folder, whole, tmp_path):
     np.testing.assert_allclose(array, read_parquet(whole)[1], atol=0.02)
 
 
+@pytest.mark.slow
 def test_two_ranks_fill_one_folder_and_merge_joins_it(folder, whole, tmp_path):
     command = ("embed", folder, "--output", f"{tmp_path}/parts/", "--shard-size", 4)
     first = mvlib(*command, RANK="1", WORLD_SIZE="2")  # alone, it does the other's share, too

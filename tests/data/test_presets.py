@@ -29,6 +29,7 @@ def members():
     return list(seen.values())
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("theirs", members(), ids=repr)
 def test_equal_to_torchvisions(theirs):
     ours = mvlib.get_weight(repr(theirs)).transforms()

@@ -525,6 +525,7 @@ CONTRAST = """(() => {
 })()"""
 
 
+@pytest.mark.sample(2)
 @browser
 @pytest.mark.parametrize("how", ["light", "dark", "slate"])
 def test_text_can_be_read(site, how):

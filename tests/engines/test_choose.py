@@ -1,6 +1,7 @@
 """Which backend answers, and what becomes of the engines: commands as users run them."""
 
 import errno
+import io
 import json
 import os
 import random
@@ -311,6 +312,7 @@ def test_a_checkpoint_without_a_model_is_known_the_second_time(place, photos, tm
 
 # as told
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("backend", [backend for backend, format in ENGINES.items() if format in CONVERTERS])
 def test_a_backend_that_is_named_answers_at_once(backend, place, photos, repository):
     pytest.importorskip(backend)
@@ -414,6 +416,7 @@ def test_a_cache_that_takes_nothing_costs_a_line(code, place, photos, repository
     assert told.stderr.endswith(f" s; it cannot be kept: {os.strerror(code)}\n")
 
 
+@pytest.mark.slow
 def test_files_that_may_not_grow_cost_a_line(place, photos, repository):
     """RLIMIT_FSIZE, which the engine's library meets too."""
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))"
@@ -455,6 +458,7 @@ choose._Wanted._build = wait
 """
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_after_the_answers_changes_nothing_of_them(number, place, photos, repository):
     run = process("predict", photos / "0.png", *local(repository), "--format", "jsonl", before=WAITING)
@@ -468,9 +472,9 @@ def test_an_interrupt_after_the_answers_changes_nothing_of_them(number, place, p
     assert names(place) == []
 
 
-def test_a_terminal_says_what_is_being_waited_for(place, photos, repository):
-    run = process("predict", photos / "0.png", *local(repository), before="sys.stderr.isatty = lambda: True")
-    lines = run.communicate()[1].splitlines()
+def test_a_terminal_says_what_is_being_waited_for(place, photos, repository, monkeypatch, quick):
+    monkeypatch.setattr("io.StringIO", type("Terminal", (io.StringIO,), {"isatty": lambda self: True}))
+    lines = predict(photos / "0.png", *local(repository)).stderr.splitlines()
     assert lines[-2] == "mvlib: preparing an engine for next time; Ctrl-C is safe" and lines[-1].startswith(PREPARED)
 
 

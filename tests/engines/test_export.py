@@ -274,6 +274,7 @@ def with_strange_operation(self, x):
     return strange(self.forward_head(self.forward_features(x)))
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("forward, format, text", [
     (of_this_batch, "openvino", "but gives logits of \\(2, 7\\), not \\(1, 7\\), for images of 1 x 3 x 64 x 64"),
     (of_this_batch, "onnx", "cannot be converted to ONNX: the model fixes the batch of its images while it runs"),

@@ -50,6 +50,7 @@ def test_no_images_have_no_answers(exports, kind):
     np.testing.assert_array_equal(engine(images)[0], before)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("format", ["openvino", "torch-export"])
 def test_images_too_small_for_an_engine_of_any_size(format, tmp_path):
     model = mvlib.create_model("test_resnet", num_classes=3, pretrained=False).eval()

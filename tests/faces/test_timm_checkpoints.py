@@ -72,6 +72,7 @@ def steps(model, optimizer, numbers):
         optimizer.step()
 
 
+@pytest.mark.sample(3)
 @BOTH_WAYS
 @pytest.mark.parametrize("opt", OPTIMIZERS)
 def test_an_optimizers_state_goes_on_in_the_other(source, target, opt):

@@ -71,6 +71,7 @@ def test_the_real_timm_is_refused_by_name(tmp_path):
         f"anything that imports timm, or run the script with `python -m mvlib.timm`")
 
 
+@pytest.mark.slow
 def test_a_picture_is_no_script(tmp_path):
     (tmp_path / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR")
     for face in ("mvlib.timm", "mvlib.torchvision"):

@@ -49,6 +49,7 @@ def test_what_is_excused_is_timms():
         assert hasattr(importlib.import_module(f"timm.{module}"), name), path
 
 
+@pytest.mark.slow
 def test_old_path_and_private_names():
     code = """if True:
         import warnings

@@ -124,6 +124,7 @@ def test_transforms_take_other_arguments():
     assert torch.equal(weights.transforms(resize_size=32)(image), theirs(image))
 
 
+@pytest.mark.sample(3)
 @each
 def test_state_dicts_have_torchvisions_keys(package, name):
     from mvlib.factory import Empty
@@ -207,6 +208,7 @@ def test_other_classes_get_new_heads(published, caplog):
         detection.ssdlite320_mobilenet_v3_large(weights=weights, num_classes=3)
 
 
+@pytest.mark.sample(3)
 @each
 def test_the_catalogs_know_the_heads(package, name):
     """What follows the number of classes, or of keypoints, is what `num_classes` initialises anew."""

@@ -127,7 +127,7 @@ def test_every_architecture_of_timms_module_is_here(family):
 # forward and head
 
 
-@pytest.mark.sample(5)
+@pytest.mark.sample(8)
 @every_family
 @torch.no_grad()
 def test_forward_is_features_and_head(name):
@@ -147,7 +147,7 @@ def test_forward_is_features_and_head(name):
     assert torch.equal(headless(x), headless.forward_head(headless.forward_features(x), pre_logits=True))
 
 
-@pytest.mark.sample(5)
+@pytest.mark.sample(8)
 @every_family
 @torch.no_grad()
 def test_a_new_classifier(name):
@@ -158,7 +158,7 @@ def test_a_new_classifier(name):
     torch.testing.assert_close(model.forward_features(x), built(name).forward_features(x), rtol=0, atol=0)
 
 
-@pytest.mark.sample(5)
+@pytest.mark.sample(8)
 @every_family
 @torch.no_grad()
 def test_pooling_is_chosen_when_built_or_later(name):
@@ -180,7 +180,7 @@ def test_pooling_is_chosen_when_built_or_later(name):
         on_meta(name, global_pool="mean")
 
 
-@pytest.mark.sample(5)
+@pytest.mark.sample(8)
 @every_family
 @torch.no_grad()
 def test_drop_rate(name):
@@ -207,7 +207,7 @@ def test_drop_rate(name):
                    "head" in path)
 
 
-@pytest.mark.sample(5)
+@pytest.mark.sample(8)
 @every_family
 @torch.no_grad()
 def test_any_number_of_channels(name):
@@ -221,7 +221,7 @@ def test_any_number_of_channels(name):
 # features
 
 
-@pytest.mark.sample(5)
+@pytest.mark.sample(8)
 @every_family
 @torch.no_grad()
 def test_intermediates(name):
@@ -244,7 +244,7 @@ def test_intermediates(name):
         model.forward_intermediates(x, output_fmt="HWC")
 
 
-@pytest.mark.sample(5)
+@pytest.mark.sample(8)
 @every_family
 @torch.no_grad()
 def test_features_only_equals_intermediates(name):
@@ -266,7 +266,7 @@ def test_features_only_equals_intermediates(name):
         assert len(features.state_dict()) < len(model.state_dict())
 
 
-@pytest.mark.sample(5)
+@pytest.mark.sample(8)
 @every_family
 @torch.no_grad()
 def test_a_pruned_model_runs_and_takes_a_new_head(name):
@@ -283,7 +283,7 @@ def test_a_pruned_model_runs_and_takes_a_new_head(name):
         assert model(x).shape == (2, 3) and model.head_hidden_size == width
 
 
-@pytest.mark.sample(5)
+@pytest.mark.sample(8)
 @every_family
 @torch.no_grad()
 def test_output_stride(name):
@@ -303,7 +303,7 @@ def test_output_stride(name):
 # training
 
 
-@pytest.mark.sample(5)
+@pytest.mark.sample(8)
 @every_family
 def test_checkpointing_changes_memory_alone(name):
     results = []
@@ -338,7 +338,7 @@ def test_checkpointing_keeps_the_gradients_of_features(name):
         torch.testing.assert_close(a, b)
 
 
-@pytest.mark.sample(5)
+@pytest.mark.sample(8)
 @every_family
 def test_every_parameter_gets_a_gradient_and_drop_path_is_random_in_training_alone(name):
     model, x = copy_of(name, **rates(name, 0.5)), images(name, 4)
@@ -355,7 +355,7 @@ def test_every_parameter_gets_a_gradient_and_drop_path_is_random_in_training_alo
     assert not without
 
 
-@pytest.mark.sample(5)
+@pytest.mark.sample(8)
 @every_family
 def test_initialisation_is_complete_and_repeatable(name):
     first, second = built(name), create(name)
@@ -388,7 +388,7 @@ def test_layer_groups_cover_every_parameter(name):
                for key, _ in model.get_submodule(path).named_parameters())
 
 
-@pytest.mark.sample(5)
+@pytest.mark.sample(8)
 @every_family
 @torch.no_grad()
 def test_half_precision(name):
@@ -414,7 +414,7 @@ class StandIn(nn.Module):
         return self.base_layer(x)
 
 
-@pytest.mark.sample(5)
+@pytest.mark.sample(8)
 @every_family
 @torch.no_grad()
 def test_what_stands_in_for_a_linear_layer_is_called(name):
@@ -426,14 +426,14 @@ def test_what_stands_in_for_a_linear_layer_is_called(name):
     assert [path for path in paths if not model.get_submodule(path).was_called] == []
 
 
-@pytest.mark.sample(5)
+@pytest.mark.sample(8)
 @every_family
 @torch.no_grad()
 def test_trace_of_one_image_takes_four(name):
     check(name, torch.jit.trace(built(name), images(name, 1), check_trace=False))
 
 
-@pytest.mark.sample(5)
+@pytest.mark.sample(8)
 @every_family
 def test_fx(name):
     check(name, torch.fx.symbolic_trace(built(name)))
@@ -525,7 +525,7 @@ def test_onnx(name, tmp_path):
     check(name, lambda x: torch.from_numpy(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]), (2,))
 
 
-@pytest.mark.sample(5)
+@pytest.mark.sample(8)
 @every_family
 @torch.no_grad()
 def test_built_on_meta(name):
@@ -543,7 +543,7 @@ def test_built_on_meta(name):
     check(name, model.eval(), counts=(2,))
 
 
-@pytest.mark.sample(5)
+@pytest.mark.sample(8)
 @every_family
 @torch.no_grad()
 def test_parameters_on_meta_buffers_in_memory(name, monkeypatch):

@@ -183,6 +183,7 @@ def without(key):
     return lambda state_dict: {k: v for k, v in state_dict.items() if k != key}
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("change", "kwargs", "messages"), [
     (lambda _: trained("resnet18").state_dict(), {}, [
         "w.pth: does not fit the model 'QuantizedResNet'",
@@ -211,6 +212,7 @@ def test_an_int8_file_in_a_float_model(resnet18_file):
         assert "a quantized_* model takes them, with quantize=True" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_training_s_weights_of_another_number_of_classes(tmp_path):
     torch.save(published("mobilenet_v3_large"), tmp_path / "w.pth")
     with pytest.raises(CheckpointError, match=r"classifier.3.weight \(file \(1000, 1280\), model \(10, 1280\)\)"):
@@ -240,6 +242,7 @@ def test_a_backend_is_not_needed_by_a_float_model():
     assert build("shufflenet_v2_x0_5", backend="abacus").is_quantized is False
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", first_of("resnet18", "shufflenet_v2_x0_5", "mobilenet_v2"))
 @pytest.mark.parametrize("quantize", [True, False])
 @pytest.mark.parametrize("train", [False, True])

@@ -329,7 +329,7 @@ class Pair:
         for side in sides:
             try:
                 return cls._build(name, side, arguments)
-            except (AssertionError, IndexError, RuntimeError):  # too small, or an odd size where the model needs an even one
+            except (AssertionError, IndexError, RuntimeError):  # too small, or odd where it has to be even
                 if side == sides[-1]:
                     raise
         raise AssertionError("no size to try")

@@ -61,7 +61,7 @@ def difference(ours, theirs):
     return float((ours - theirs).abs().max() / theirs.abs().max())
 
 
-@pytest.mark.sample(12)
+@pytest.mark.sample(20)
 @pytest.mark.parametrize(("builder", "weights"), list(cases()))
 def test_classification(builder, weights, hub, monkeypatch, tmp_path):
     options = {"image_size": weights.meta["min_size"][0]} if builder.startswith("vit_") else {}
@@ -229,7 +229,7 @@ def test_a_step_of_training(builder):
     assert report.ok and report.differences, report.problems
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("builder", [pytest.param(b, marks=[pytest.mark.slow] if b.endswith(SLOW_INT8) else [])
                                      for b in QUANTIZED])
 @pytest.mark.filterwarnings("ignore::UserWarning")

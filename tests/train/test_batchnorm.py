@@ -13,6 +13,7 @@ from mvlib.train import ModelEma, SplitBatchNorm2d, convert_splitbn_model, conve
 from mvlib.train.precision import keep_slow_convolutions_in_float32
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_050"])
 def test_split_batch_norm_is_timm_s(name):
     peer = timm.create_model(name, num_classes=4)

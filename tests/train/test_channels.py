@@ -39,6 +39,7 @@ def sources(folder):
             ["--model", f"local-dir:{folder / 'export'}"]]
 
 
+@pytest.mark.sample(2)
 def test_every_command_reads_images_of_its_channels(run, digits, tmp_path, capsys):
     channels, folder = run
     image = str(next((digits / "validation" / "one").iterdir()))

@@ -113,6 +113,7 @@ def test_the_line_is_the_same_run(digits, trained, tmp_path, capsys):
         .replace(f"{tmp_path}/a b/pictures.csv", f"'{tmp_path}/a b/pictures.csv'") == line
 
 
+@pytest.mark.slow
 def test_killed_and_called_again(digits, trained, tmp_path, capsys):
     flags = [str(digits), *QUICK, "--output", str(tmp_path), "--recovery-interval", "1"]
     process = subprocess.Popen([sys.executable, "-m", "mvlib", "finetune", *flags], stdout=subprocess.PIPE,
@@ -131,6 +132,7 @@ def test_killed_and_called_again(digits, trained, tmp_path, capsys):
     assert_same_weights(run, trained.folder)
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_told_again(digits, trained, capsys):
     before = (trained.folder / "last.pth.tar").stat().st_mtime_ns
     assert main(["finetune", str(digits), *QUICK, "--output", str(trained.folder.parent)]) == 0
