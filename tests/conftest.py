@@ -8,6 +8,7 @@ import sys
 import time
 import types
 import zlib
+from collections import defaultdict
 
 import pytest
 
@@ -25,12 +26,18 @@ def pytest_configure(config):
 
 @pytest.hookimpl(tryfirst=True)  # before those that are not run are taken out
 def pytest_collection_modifyitems(items):
-    """Of the cases of a test marked `sample(n)` one in n is run by default. Which ones, their names say: of a family
-    some tests are run always, and they stay the same when others come."""
+    """Of the cases of a test marked `sample(n)` one in n is run by default, and one at least. Which ones, their names
+    say: of a family some tests are run always, and they stay the same when others come."""
+    samples = defaultdict(list)
     for item in items:
         marker = item.get_closest_marker("sample")
-        if marker and zlib.crc32(item.nodeid.encode()) % marker.args[0]:
-            item.add_marker(pytest.mark.slow)
+        if marker:
+            samples[item.nodeid.partition("[")[0], marker.args[0]].append((zlib.crc32(item.nodeid.encode()), item))
+    for (_, step), cases in samples.items():
+        first = min(number % step for number, _ in cases)
+        for number, item in cases:
+            if number % step != first:
+                item.add_marker(pytest.mark.slow)
 
 
 def pytest_collection_finish(session):

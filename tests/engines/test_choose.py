@@ -458,8 +458,7 @@ choose._Wanted._build = wait
 """
 
 
-@pytest.mark.sample(2)
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_an_interrupt_after_the_answers_changes_nothing_of_them(number, place, photos, repository):
     run = process("predict", photos / "0.png", *local(repository), "--format", "jsonl", before=WAITING)
     assert "predictions" in run.stdout.readline()
