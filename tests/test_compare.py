@@ -588,6 +588,10 @@ def test_curves_have_a_title_and_named_axes_in_the_chart_s_style(tmp_path, monke
     history = [{"epoch": i, "train_loss": 2.0, "eval_loss": math.nan, "eval_top1": 50.0 + i, "lr": 0.1} for i in (0, 1)]
     assert report.describe_run(history, "first", "digits") == "run first on digits; best top-1 51.00% at epoch 1"
     assert report.describe_run([{"epoch": 0, "lr": 0.1}], "first", "digits") == "run first on digits"
+    of_equals = [{"epoch": i, "eval_top1": 99.0, "eval_loss": 0.1, "ema_top1": top1, "ema_loss": loss}  # as it is kept
+                 for i, (top1, loss) in enumerate([(50.0, 2.0), (60.0, 1.0), (60.0, math.nan), (40.0, 1.5)])]
+    assert report.describe_run(of_equals, "first", "digits") == "run first on digits; best top-1 60.00% at epoch 2"
+    assert report.describe_run(of_equals, "first", "digits", "loss") == "run first on digits; best loss 1 at epoch 1"
     report.draw_curves(history, tmp_path / "curves.png", "Training of resnet18", "run first on digits")
     figure = drawn[0]
     assert figure.get_suptitle() == "Training of resnet18"

@@ -144,6 +144,11 @@ def rank(metric: float, epoch: int, decreasing: bool) -> tuple[float, int]:
     return (math.inf if math.isnan(value) else value), -epoch
 
 
+def ranked_model(row: Mapping[str, Any]) -> str:
+    """Which of an epoch's models is ranked, kept as the best, and exported: "ema" where there is an average."""
+    return "ema" if "ema_top1" in row else "eval"
+
+
 class CheckpointStore:
     """The checkpoints of a run's folder: the best K, the last, and recovery points within an epoch.
 

@@ -16,6 +16,7 @@ from ..charts import LINES, line_panels, need_matplotlib, save_figure
 from ..cli.output import write_text
 from ..errors import MissingPackageError
 from ..files import csv_text
+from .checkpoint import rank, ranked_model
 from .distributed import is_parallel
 from .engine import Progress, TrainState
 from .recipes import ARGUMENTS_FILE
@@ -49,11 +50,16 @@ def draw_curves(
         for y, lines in panels], subtitle=subtitle, colours=colours), path)
 
 
-def describe_run(history: Sequence[Mapping[str, Any]], name: str, data: str) -> str:
-    """A line on a run: its name, its data, and the best that it has come to."""
-    found = [(value, -epoch) for column in ("eval_top1", "ema_top1") for epoch, value in _points(history, column)]
-    value, epoch = max(found, default=(None, 0))
-    best = "" if value is None else f"; best top-1 {value:.2f}% at epoch {-epoch}"
+def describe_run(history: Sequence[Mapping[str, Any]], name: str, data: str, metric: str = "top1") -> str:
+    """A line on a run: its name, its data, and the best that it has come to by `metric` (top1, top5, loss)."""
+    found = {epoch: value for epoch, value in (
+        (row["epoch"], row.get(f"{ranked_model(row)}_{metric}")) for row in history)
+        if value is not None and math.isfinite(value)}
+    best = ""
+    if found:
+        epoch = min(found, key=lambda epoch: rank(found[epoch], epoch, metric == "loss"))
+        figure = f"loss {found[epoch]:.4g}" if metric == "loss" else f"top-{metric[3:]} {found[epoch]:.2f}%"
+        best = f"; best {figure} at epoch {epoch}"
     return f"run {name} on {data}{best}"
 
 
@@ -141,7 +147,8 @@ class Report:
             if self._can_draw:
                 draw_curves(history, self.folder / "curves.png", f"Training of {self.args.model}",
                             describe_run(history, self.folder.resolve().name,
-                                         self.args.dataset or Path(self.args.data_dir or "").name))
+                                         self.args.dataset or Path(self.args.data_dir or "").name,
+                                         self.args.eval_metric))
         except MissingPackageError as error:
             self._can_draw = False
             _logger.info("%s", error)

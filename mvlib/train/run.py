@@ -38,7 +38,7 @@ from ..scheduler.factory import create_scheduler_v2, scale_learning_rate, schedu
 from ..threads import fitting_workers
 from . import naflex
 from .batchnorm import distribute_bn
-from .checkpoint import CheckpointStore, find_checkpoints, newest_checkpoint, read_checkpoint
+from .checkpoint import CheckpointStore, find_checkpoints, newest_checkpoint, ranked_model, read_checkpoint
 from .distributed import World, broadcast_object, init_world, is_parallel, sum_over_ranks
 from .engine import NonFiniteLossError, Progress, StepOptions, TrainState, train_one_epoch, validate
 from .messages import messages_on_terminal
@@ -165,7 +165,7 @@ def _train(args: argparse.Namespace, world: World, stopped: _Stop, after_failure
             _list_bad_samples(loader, "training")
             _list_bad_samples(loader_eval, "validation")
             state.history.append(row)
-            metric = row[f"{_exported(row)}_{args.eval_metric}"]
+            metric = row[f"{ranked_model(row)}_{args.eval_metric}"]
             if scheduler is not None:
                 scheduler.step(epoch + 1, metric)
             save(metric)
@@ -628,7 +628,7 @@ def _take_up(
     if store is not None and "store" in data and path.parent.resolve() == folder.resolve():
         store.load_state_dict(data["store"])
         kept = {*store.metrics, data["epoch"] - 1 if "metric" in data else None}
-        store.metrics = {row["epoch"]: row[f"{_exported(row)}_{args.eval_metric}"]  # perhaps another one than before
+        store.metrics = {row["epoch"]: row[f"{ranked_model(row)}_{args.eval_metric}"]  # perhaps another one than before
                          for row in data["history"] if row["epoch"] in kept}
     if world.is_main:
         _logger.info("going on from %s: epoch %d, batch %d; all weights are its", path, state.epoch, state.batch)
@@ -684,11 +684,6 @@ def _check_fits(path: Path, data: Mapping[str, Any], about: Mapping[str, Any], m
             f"epoch (checkpoint-*.pth.tar)")
 
 
-def _exported(row: Mapping[str, Any]) -> str:
-    """Which of an epoch's models is ranked, kept as the best, and exported: "ema" where there is an average."""
-    return "ema" if "ema_top1" in row else "eval"
-
-
 def _finish(args: argparse.Namespace, store: CheckpointStore, epochs: int) -> None:
     """Export the best epoch's weights, those that were measured, from its checkpoint."""
     best = store.best()
@@ -701,7 +696,7 @@ def _finish(args: argparse.Namespace, store: CheckpointStore, epochs: int) -> No
         return
     data = read_checkpoint(path)
     row = data["history"][-1]
-    kind = _exported(row)
+    kind = ranked_model(row)
     metrics = {"validation": {name: round(row[f"{kind}_{name}"], 4) for name in ("top1", "top5")}}
     trained = {"epoch": epoch, "epochs": epochs, "eval_metric": args.eval_metric, "average": kind == "ema"}
     model = create_model(data["arch"], checkpoint_path=path)
