@@ -38,6 +38,7 @@ def test_a_star_import_brings_the_list(name):
     assert set(importlib.import_module(f"mvlib.{name}").__all__) <= set(found)
 
 
+@pytest.mark.slow
 def test_every_module_is_an_attribute():
     """Of a package that nothing has been asked of: each in a process of its own; they share what torch costs."""
     code = """if True:

@@ -150,6 +150,7 @@ def test_what_is_fetched_is_said_before_and_once(first, project):
     assert lines[:2] == ["Installing mvlib[demo] into .venv, once", "  torch 2.6.0 is there already"]
 
 
+@pytest.mark.slow
 def test_large_downloads_are_said_one_a_line(project, wheels):
     """Of pip's many lines, where there is no terminal."""
     project.forget("torch")

@@ -63,7 +63,7 @@ def test_without_weights_it_is_torchvisions_to_the_bit(builder):
     assert type(ours) is type(theirs) and same(ours, theirs.state_dict()) and repr(ours) == repr(theirs)
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("builder", [
     pytest.param(b, marks=pytest.mark.slow if b in LARGE else []) for b in SMALL])
 def test_with_weights_it_is_torchvisions_with_a_new_head_if_asked(builder, publish):

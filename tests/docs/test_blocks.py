@@ -76,7 +76,7 @@ def run_page(page, forks, photographs, folder, *options):
 
 
 @pytest.mark.parametrize("page", [
-    pytest.param(page, marks=[] if page == "README.md" else pytest.mark.sample(6)) for page in RUN])
+    pytest.param(page, marks=[] if page == "README.md" else pytest.mark.slow) for page in RUN])
 def test_the_blocks_run(page, forks, photographs, tmp_path):
     run_page(page, forks, photographs, tmp_path)
 

@@ -285,6 +285,7 @@ def test_a_mistake_is_pointed_at_and_the_rows_stay(zoo):
     assert zoo.run("[document.title, document.querySelectorAll('#zoo img').length]") == ["Model zoo", 0]
 
 
+@pytest.mark.slow
 @browser
 def test_every_order_is_that_of_search(zoo, site):
     fields = zoo.run("[...document.querySelectorAll('.zoo-bar select')][1].options.length")

@@ -312,7 +312,7 @@ def test_a_checkpoint_without_a_model_is_known_the_second_time(place, photos, tm
 
 # as told
 
-@pytest.mark.sample(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", [backend for backend, format in ENGINES.items() if format in CONVERTERS])
 def test_a_backend_that_is_named_answers_at_once(backend, place, photos, repository):
     pytest.importorskip(backend)

@@ -23,7 +23,8 @@ from mvlib.inference import Settings, open_session
 from ..cli.command import here
 
 LITE0 = "tf_efficientnet_lite0.pip_in1k"
-COMPARED = [format for format in FORMATS if format != "aotinductor"]  # which takes a compiler, and minutes
+COMPARED = [pytest.param(format, marks=() if format in ("openvino", "torchscript") else pytest.mark.slow)
+            for format in FORMATS if format != "aotinductor"]  # which takes a compiler, and minutes
 
 
 @pytest.fixture(scope="module")

@@ -50,8 +50,7 @@ def test_no_images_have_no_answers(exports, kind):
     np.testing.assert_array_equal(engine(images)[0], before)
 
 
-@pytest.mark.sample(2)
-@pytest.mark.parametrize("format", ["openvino", "torch-export"])
+@pytest.mark.parametrize("format", ["openvino", pytest.param("torch-export", marks=pytest.mark.slow)])
 def test_images_too_small_for_an_engine_of_any_size(format, tmp_path):
     model = mvlib.create_model("test_resnet", num_classes=3, pretrained=False).eval()
     mvlib.export(model, tmp_path / "out", format=format, img_size=96, dynamic_size=True)

@@ -143,7 +143,7 @@ def test_older_layouts_load(layout, resnet18_file, tmp_path):
     assert torch.equal(load(build("resnet18", quantize=True), path)(images("resnet18")), expected)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.slow
 @pytest.mark.parametrize("has_versions", [True, False])
 def test_older_layouts_of_training_load(has_versions, tmp_path):
     """Before torchvision 0.10, squeeze-and-excitation observed no gates; before torch 1.7, observers had no epsilon."""

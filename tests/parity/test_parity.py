@@ -75,6 +75,7 @@ def test_full_size(name):
     assert_ok(harness.compare(name, ("heads", "outputs", "features"), max_gib=16))
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("builder", ["resnet18", "efficientnet_b0", "mobilenet_v2", "mnasnet0_5", "vit_b_32", "swin_t"])
 def test_torchvision(builder):
     assert_ok(harness.compare_torchvision(builder))

@@ -187,6 +187,7 @@ def test_images_of_other_sizes(builder, monkeypatch):
     assert report.ok, report.problems
 
 
+@pytest.mark.sample(3)
 @families_alone
 @torch.no_grad()
 def test_taps_are_torchvisions_modules(builder):

@@ -20,7 +20,7 @@ from mvlib.train.run import train
 from .conftest import NAMES, QUICK
 
 
-@pytest.fixture(scope="module", params=[1, pytest.param(2, marks=pytest.mark.slow), 4])
+@pytest.fixture(scope="module", params=[1, *(pytest.param(count, marks=pytest.mark.slow) for count in (2, 4))])
 def run(request, digits, tmp_path_factory):
     """The folder of a run of one epoch, for so many channels, with pooling of its own."""
     folder = tmp_path_factory.mktemp("channels")

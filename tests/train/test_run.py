@@ -162,7 +162,8 @@ def test_kill_and_resume(start, run_here, tmp_path, whole):
     assert_same_run(whole, weights(tmp_path / "killed"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_run_saved(start, tmp_path, capsys, number, whole):
     flags = [*HARD, "-j", "0", "--recovery-interval", "0"]
     process = start(*flags, experiment="stopped")
