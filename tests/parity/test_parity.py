@@ -49,7 +49,7 @@ def test_record_has_every_architecture_of_timm():
     assert list(RECORD) == timm.list_models()
 
 
-@pytest.mark.sample(8)
+@pytest.mark.sample(16)
 @pytest.mark.parametrize(("name", "arguments"), [
     pytest.param(name, arguments, id=f"{family}-{name}", marks=() if name in DEFAULT else pytest.mark.slow)
     for family, members in FAMILIES.items() for name, arguments in members.items()])
