@@ -411,6 +411,7 @@ class FastVit(ImageModel):
                 act, norm, proj_drop_rate, stage_rates, layer_scale_init_value, lkc_use_act, inference_mode))
             chs, reduction = dim, reduction * 2 if down else reduction
             self.flow.stages.append(Step(f"stages.{i}", chs, reduction))
+        self.default_out_indices = tuple(range(min(len(layers), 4)))  # type: ignore[misc]  # timm's, of five stages, too
         self.num_features = int(chs * cls_ratio)
         self.final_conv = MobileOneBlock(chs, self.num_features, 3, group_size=1, inference_mode=inference_mode,
                                          use_se=True, act_layer=act)

@@ -109,3 +109,11 @@ def test_files_of_other_layouts(layout):
 def test_bad_arguments_are_named(kwargs, message):
     with torch.device("meta"), pytest.raises(ValueError, match=message):
         BUILD_OURS(**kwargs)
+
+
+@pytest.mark.parametrize("name", ["fastvit_mci3", "fastvit_mci4", "fastvit_t8"])
+def test_features_are_those_of_four_stages_unless_asked(name):
+    ours, theirs = (build(name, features_only=True).feature_info for build in (
+        harness.build_ours, partial(harness.build_timm, meta=True)))
+    assert ours.channels() == theirs.channels() and len(ours.channels()) == 4
+    assert len(harness.build_ours("fastvit_mci3", features_only=True, out_indices=(0, 4)).feature_info.channels()) == 2
