@@ -118,7 +118,7 @@ def find_source(model: str | None, checkpoint: str | None = None, *, read_checkp
         name, architecture, path, config, origin = found
         if checkpoint:
             path = Path(checkpoint)
-            name = f"{name} {os.path.abspath(path)}"
+            name = f"{architecture if own else name} {os.path.abspath(path)}"  # no tag: they are not its weights
         if path is None or not is_ours(architecture):
             return None
         about = {"architecture": architecture, "from": "checkpoint" if checkpoint else "published", "config": config}

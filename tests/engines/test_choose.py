@@ -305,6 +305,7 @@ def test_a_checkpoint_without_a_model_is_known_the_second_time(place, photos, tm
     torch.save({"state_dict": model.state_dict(), "arch": "test_efficientnet", "num_classes": 3, "model_args": {},
                 "classes": ["ant", "bee", "cat"]}, path)
     assert predict(photos / "0.png", "--checkpoint", path).stderr.startswith(PREPARED)
+    assert [entry.name for entry in cache.engine_entries()] == [f"test_efficientnet {path}"]  # none of its tags
     run = process("predict", photos / "0.png", "--checkpoint", path, "--format", "jsonl")
     assert "bee" in run.communicate()[0]
     assert run.returncode == 0
