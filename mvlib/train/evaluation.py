@@ -355,15 +355,16 @@ def _run(
         good = outputs.amax(-1).isfinite()
         best = outputs.topk(min(5, outputs.shape[1])).indices.where(good[:, None], _NO_CLASS)
         sums["seen"] += len(targets)
-        sums["unanswered"] += (~good).sum().item()
+        unanswered = (~good).sum().item()
+        sums["unanswered"] += unanswered
         if answers is not None:
             guesses.append(best.cpu())
         else:
             hits = best == targets[:, None]
             pending.append(torch.stack([hits[:, 0].sum(), hits.sum()]))
-        # Loss over labels that the model has no output for (-1: a data set without labels) is left out.
-        if not good.all():
+        if unanswered:
             outputs, targets = outputs[good], targets[good]
+        # Loss over labels that the model has no output for (-1: a data set without labels) is left out.
         sums["loss"] += nn.functional.cross_entropy(outputs, targets, reduction="sum", ignore_index=-1).item()
         sums["losses"] += len(targets)
     seconds = time.perf_counter() - started
