@@ -151,10 +151,13 @@ def _number_text(match: re.Match[str]) -> str:
 
 def closest(name: str, known: Iterable[str], count: int = 3) -> str:
     """The end of an error message: "; did you mean 'a', 'b' or 'c'?", or "" where nothing is close."""
-    from difflib import get_close_matches  # only an error needs it
+    from difflib import SequenceMatcher, get_close_matches  # only an error needs it
 
     lowered = {candidate.lower(): candidate for candidate in known}
-    matches = [f"'{lowered[match]}'" for match in get_close_matches(name.lower(), lowered, n=count, cutoff=0.6)]
+    near = get_close_matches(name.lower(), lowered, n=20, cutoff=0.6)
+    # As near as each other: in the order of a list, not from its end.
+    near.sort(key=lambda match: (-SequenceMatcher(None, match, name.lower()).ratio(), natural_key(match)))
+    matches = [f"'{lowered[match]}'" for match in near[:count]]
     if not matches:
         return ""
     listed = matches[0] if len(matches) == 1 else f"{', '.join(matches[:-1])} or {matches[-1]}"

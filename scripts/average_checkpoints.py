@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from mvlib.cli import guard
+from mvlib.loading import read_training_facts
 from mvlib.train.averaging import average_checkpoints, choose_checkpoints, common_facts, write_weights
 
 
@@ -25,10 +26,17 @@ def main() -> int:
     files = sorted(Path(args.input).glob(args.filter)) if args.no_sort else \
         choose_checkpoints(args.input, args.filter, args.n, use_ema=not args.no_use_ema)
     for path in files:
-        print(path)
+        print(path, epoch_of(path))
     mean = average_checkpoints(files, not args.no_use_ema)
     print("averaged:", write_weights(mean, args.output, facts=common_facts(files)))
     return 0
+
+
+def epoch_of(path: Path) -> str:
+    """Which epoch's weights a checkpoint holds, and how good they were, as far as it says."""
+    facts = read_training_facts(path)
+    words = [f"{key} {facts[key]:{form}}" for key, form in (("epoch", "d"), ("metric", ".6g")) if key in facts]
+    return f"({', '.join(words)})" if words else ""
 
 
 if __name__ == "__main__":

@@ -224,7 +224,7 @@ def test_what_cannot_be_read_is_shown_with_its_place(query, capsys):
 
 
 def test_fields_that_are_not_there_to_sort_by_or_to_show(capsys):
-    with pytest.raises(mvlib.ConfigError, match="there is no field 'top2'; did you mean 'top5' or 'top1'"):
+    with pytest.raises(mvlib.ConfigError, match="there is no field 'top2'; did you mean 'top1' or 'top5'"):
         search(sort="top2")
     with pytest.raises(mvlib.ConfigError, match="limit -1 is not a number of records"):
         search(limit=-1)

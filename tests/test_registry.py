@@ -163,6 +163,11 @@ def test_unknown_architecture_offers_the_closest():
         mvlib.model_entrypoint("qqqq")
 
 
+def test_as_near_as_each_other_are_offered_in_the_order_of_a_list():
+    with pytest.raises(UnknownNameError, match="mean 'tf_efficientnet_lite0', 'tf_efficientnet_lite1' or"):
+        mvlib.create_model("tf_efficientnet_lite")
+
+
 def test_unknown_tag_offers_the_closest():
     message = "unknown tag 'a1_in1kk' of the architecture 'resnet50'; did you mean 'a1_in1k'"
     with pytest.raises(UnknownNameError, match=message):

@@ -189,7 +189,7 @@ def plan(data: str | os.PathLike[str], given: Mapping[str, Any]) -> Plan:
         given["model"] = full_name(given["model"])
     values = {**_defaults(images, pictures.classes, given, notes), **given}
     output = values.pop("output", OUTPUT)
-    folder, args = _place(Path(output), given.get("experiment"), pictures, table, values)
+    folder, args = _place(Path(output), given.get("experiment"), pictures, table, values, notes)
     return Plan(args, folder, table, pictures, notes)
 
 
@@ -320,14 +320,14 @@ def _fitting(values: Mapping[str, Any]) -> float:
 
 
 def _place(
-    output: Path, name: str | None, pictures: Pictures, table: str, values: Mapping[str, Any]
+    output: Path, name: str | None, pictures: Pictures, table: str, values: Mapping[str, Any], notes: list[str]
 ) -> tuple[Path, argparse.Namespace]:
     """The run's folder, and its arguments there: the first that is free, or holds the same run, finished or not.
 
     Raises:
         ConfigError: The one that is named holds another run.
     """
-    number = 1
+    number, taken = 1, ""
     root = pictures.root.resolve()
     root = root.parent if root.name.lower() in TRAIN_SPLITS else root
     stem = name or "".join(c if c.isalnum() or c in "-_." else "-" for c in root.stem) or "run"
@@ -342,9 +342,12 @@ def _place(
         if difference is None:
             if (folder / ARGUMENTS_FILE).exists():
                 args.resume = str(folder)
+            elif taken:
+                notes.append(f"{taken}: this one's folder is {folder}")
             return folder, args
+        taken = f"{folder} holds another run ({difference})"
         if name:
-            raise ConfigError(f"{folder} holds another run ({difference}): --experiment NAME begins a new one")
+            raise ConfigError(f"{taken}: --experiment NAME begins a new one")
         number += 1
 
 

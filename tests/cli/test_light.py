@@ -30,7 +30,7 @@ def test_list_modules(capsys):
     assert run(capsys, "list", "--modules")[1].splitlines() == mvlib.list_modules()
     assert run(capsys, "list", "--modules", "resnet*", "--exclude", "*v2")[1].split() == ["resnet"]
     assert run(capsys, "list", "--modules", "resnat")[::2] == \
-        (1, "mvlib: no family matches resnat; did you mean 'resnet', 'tresnet' or 'resnest'?\n")
+        (1, "mvlib: no family matches resnat; did you mean 'resnet', 'res2net' or 'resnest'?\n")
     status, _, err = run(capsys, "list", "--modules", "--pretrained")
     assert status == 2 and "--modules lists families" in err
 

@@ -98,8 +98,8 @@ def test_names_that_are_not_there():
     assert printed == [
         "mvlib.timm has no 'create_modl'; did you mean 'create_model'?",
         "False",
-        "mvlib.timm.models has no 'resnet51'; did you mean 'resnet51q', 'resnet50' or 'resnet18'?",
-        "No module named 'timm.models.resnex' (mvlib stands for timm); did you mean 'resnet', 'tresnet' or 'resnest'?",
+        "mvlib.timm.models has no 'resnet51'; did you mean 'resnet51q', 'resnet18' or 'resnet50'?",
+        "No module named 'timm.models.resnex' (mvlib stands for timm); did you mean 'resnet', 'res2net' or 'resnest'?",
         "No module named 'timm.nothing' (mvlib stands for timm)",
     ]
 

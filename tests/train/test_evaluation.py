@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -286,6 +287,10 @@ def test_what_the_scripts_write_is_read_back_whole(digits, trained, tmp_path, mo
     source = ["--checkpoint", trained / "last.pth.tar"] if script.startswith("clean") else ["--input", trained, "-n", 1]
     run_script(monkeypatch, script, *source, "--output", path)
     assert [file.name for file in tmp_path.iterdir()] == [path.name], "the name that was asked for, and no other"
+    if script.startswith("average"):
+        best = read_checkpoint(trained / "model_best.pth.tar")
+        shown = rf"checkpoint-\d+\.pth\.tar \(epoch {best['epoch']}, metric {best['metric']:.6g}\)\n"
+        assert re.search(shown, capsys.readouterr().out)
     model = mvlib.create_model("test_resnet", checkpoint_path=path)
     assert model.num_classes == 4 and model.weights_config.label_names == tuple(sorted(NAMES))
     checkpoint = read_checkpoint(trained / ("last.pth.tar" if script.startswith("clean") else "model_best.pth.tar"))

@@ -149,6 +149,8 @@ def test_another_run_takes_another_folder(digits, trained):
     assert plan(digits, {**QUICKLY, "output": output}).folder == trained.folder
     other = plan(digits, {**QUICKLY, "output": output, "lr": 1e-4})
     assert (other.folder.name, other.args.lr, other.args.resume) == ("digits-2", 1e-4, "")
+    assert other.notes[-1] == (f"{trained.folder} holds another run (--lr 0.001, not 0.0001): this one's folder is "
+                               f"{other.folder}")
     with pytest.raises(ConfigError, match=r"digits holds another run \(--lr 0.001, not 0.0001\): --experiment NAME"):
         plan(digits, {**QUICKLY, "output": output, "lr": 1e-4, "experiment": "digits"})
 
