@@ -140,7 +140,8 @@ def test_hand_written_enums_work():
     ("ResNet50_Weights", ValueError, "invalid weight name 'ResNet50_Weights'; it has the form"),
     ("a.b.c", ValueError, "invalid weight name 'a.b.c'"),
     ("ResNet51_Weights.DEFAULT", ValueError,
-     "no model has weights called 'ResNet51_Weights'; did you mean 'Resnet51q_Weights', 'ResNet18_Weights' or 'ResNet50_"),
+     "no model has weights called 'ResNet51_Weights'; did you mean 'Resnet51q_Weights', 'ResNet18_Weights' "
+     "or 'ResNet50_"),
     ("ResNet50_Weights.IMAGENET1K_V3", KeyError, "ResNet50_Weights has no weights 'IMAGENET1K_V3'; did you mean"),
 ])
 def test_get_weight_says_what_is_wrong(name, error, message):

@@ -29,6 +29,8 @@ _COMMANDS = {
     "train": "train a model",
     "validate": "accuracy and speed of models on a data set",
     "inference": "the likeliest classes of a data set's images, as a file",
+    "average": "the mean of a run's best checkpoints",
+    "clean": "the weights of a training checkpoint alone",
     "schedule": "learning rates of a recipe, as a table or a picture",
     "benchmark": "time and memory of models, in inference and training",
     "compare": "error, time and size of models: a table, a chart, a page",

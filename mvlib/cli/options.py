@@ -36,6 +36,8 @@ _SHARED: dict[str, tuple[str, dict[str, Any]]] = {
     "--level": ("features of a level of the model, by number or name", dict(metavar="LEVEL")),
     "--mode": ("as it is, by torch.compile, or by mvlib.optimize", dict(choices=("eager", "compiled", "optimized"))),
     "--model -m": ("name of the model", dict(metavar="MODEL")),
+    "--no-use-ema": ("the weights themselves, not the average of them that a checkpoint holds",
+                     dict(action="store_true")),
     "--output": ("where the results go", dict(metavar="PATH")),
     "--plot": ("draw a chart", dict(metavar="FILE")),
     "--precision": ("numbers that the model computes with", dict(type=canonical_precision)),

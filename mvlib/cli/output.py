@@ -15,8 +15,9 @@ from ..errors import ConfigError
 from ..files import csv_writer, is_written_in_place, replacing
 from ..names import closest_path
 
-__all__ = ["check_output", "format_size", "format_table", "hang_up", "kind_of", "render", "write_text"]
+__all__ = ["WEIGHTS", "check_output", "format_size", "format_table", "hang_up", "kind_of", "render", "write_text"]
 
+WEIGHTS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")  # endings of files of tensors
 _KINDS = ("csv", "json", "md")
 
 

@@ -132,7 +132,8 @@ def place(tmp_path_factory):
 
 
 # What trains, or needs a checkpoint or what another command made; each is parsed above.
-NOT_RUN = ("mvlib train ", "mvlib finetune ", "--model output/", "mvlib merge ", "--checkpoint ", "mvlib cache remove ")
+NOT_RUN = ("mvlib train ", "mvlib finetune ", "--model output/", "mvlib merge ", "--checkpoint ", "mvlib cache remove ",
+           "mvlib average ", "mvlib clean ")
 
 
 QUICK = {"compare": "--seconds 0.1 --img-size 64", "benchmark": "--seconds 0.1 --img-size 64 --batch-size 2",

@@ -4,11 +4,9 @@ import argparse
 import errno
 import importlib
 import os
-import runpy
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -200,12 +198,3 @@ def test_a_signal_ends_a_command_in_order(capsys, number, status, word):
         signal.signal(number, inherited)
 
 
-@pytest.mark.parametrize("script", [
-    "average_checkpoints.py --input nowhere", "clean_checkpoint.py --checkpoint nowhere",
-])
-def test_scripts_end_as_commands_do(script, monkeypatch, capfd):
-    monkeypatch.setattr(sys, "argv", script.split())
-    with pytest.raises(SystemExit, match="^2$"):
-        runpy.run_path(Path(mvlib.__file__).parents[1] / "scripts" / sys.argv[0], run_name="__main__")
-    err = capfd.readouterr().err
-    assert err.count("\n") == 1 and err.startswith(script.partition(".")[0] + ": ") and "nowhere" in err

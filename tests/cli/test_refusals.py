@@ -75,6 +75,7 @@ TAKEN = {
     "train": ["data", "--model", "resnet18", "--output", "runs"], "benchmark": ["resnet18"], "compare": ["alexnet"],
     "validate": ["data", "--model", "resnet18", "--no-pretrained"],
     "inference": ["data", "--model", "resnet18", "--no-pretrained"],
+    "average": ["data", "--output", "mean.safetensors"], "clean": ["photo.png"],
     "export": ["tf_efficientnet_lite0.pip_in1k", "--output", "export"],
 }
 # What options (and positionals) name, by their dest; all whose metavar is a path stand here.

@@ -4,9 +4,6 @@ import csv
 import json
 import math
 import re
-import runpy
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -275,25 +272,21 @@ def test_predict_of_a_checkpoint_says_the_user_s_names(digits, trained, capsys):
     assert all(name in out for name in NAMES)
 
 
-def run_script(monkeypatch, name, *flags):
-    monkeypatch.setattr(sys, "argv", [name, *map(str, flags)])
-    runpy.run_path(str(Path(__file__).parents[2] / "scripts" / name), run_name="__main__")
-
-
 @pytest.mark.parametrize("ending", ["safetensors", "pth"])
-@pytest.mark.parametrize("script", ["clean_checkpoint.py", "average_checkpoints.py"])
-def test_what_the_scripts_write_is_read_back_whole(digits, trained, tmp_path, monkeypatch, capsys, script, ending):
+@pytest.mark.parametrize("command", ["clean", "average"])
+def test_what_the_commands_write_is_read_back_whole(digits, trained, tmp_path, capsys, command, ending):
     path = tmp_path / f"mine.{ending}"
-    source = ["--checkpoint", trained / "last.pth.tar"] if script.startswith("clean") else ["--input", trained, "-n", 1]
-    run_script(monkeypatch, script, *source, "--output", path)
+    source = [trained / "last.pth.tar"] if command == "clean" else [trained, "-n", 1]
+    assert main([command, *map(str, source), "--output", str(path)]) == 0
     assert [file.name for file in tmp_path.iterdir()] == [path.name], "the name that was asked for, and no other"
-    if script.startswith("average"):
+    if command == "average":
         best = read_checkpoint(trained / "model_best.pth.tar")
         shown = rf"checkpoint-\d+\.pth\.tar \(epoch {best['epoch']}, metric {best['metric']:.6g}\)\n"
-        assert re.search(shown, capsys.readouterr().out)
+        out, err = capsys.readouterr()
+        assert re.search(shown, out) and "of one checkpoint the mean is itself: a run keeps --checkpoint-hist" in err
     model = mvlib.create_model("test_resnet", checkpoint_path=path)
     assert model.num_classes == 4 and model.weights_config.label_names == tuple(sorted(NAMES))
-    checkpoint = read_checkpoint(trained / ("last.pth.tar" if script.startswith("clean") else "model_best.pth.tar"))
+    checkpoint = read_checkpoint(trained / ("last.pth.tar" if command == "clean" else "model_best.pth.tar"))
     config = mvlib.resolve_data_config(model=model, use_test_size=True)
     assert {key: list(value) if isinstance(value, tuple) else value for key, value in config.items()} == \
         checkpoint["data_config"]
@@ -310,12 +303,25 @@ def test_what_the_scripts_write_is_read_back_whole(digits, trained, tmp_path, mo
     assert mvlib.create_model(f"local-dir:{tmp_path / 'saved'}").weights_config.label_names == tuple(sorted(NAMES))
 
 
-def test_a_checkpoint_of_a_loop_of_one_s_own(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("command", "message"), [
+    ("clean {run}/last.pth.tar --output {run}/last.pth.tar", "last.pth.tar is the checkpoint itself"),
+    ("average {run} --output {run}/model_best.pth.tar", "model_best.pth.tar is a checkpoint that is averaged"),
+    ("average {run} --filter *.nothing --no-sort", "there are no checkpoints to average"),
+    ("average {run} --filter *.nothing", "match '*.nothing'"),
+])
+def test_a_run_is_not_lost_to_what_is_made_of_it(trained, tmp_path, monkeypatch, capsys, command, message):
+    monkeypatch.chdir(tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in trained.iterdir()}
+    assert main([word.format(run=trained) for word in command.split()]) == 2
+    assert message in capsys.readouterr().err
+    assert before == {path: path.stat().st_mtime_ns for path in trained.iterdir()} and not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_of_a_loop_of_one_s_own(tmp_path):
     model = mvlib.create_model("test_vit", num_classes=3, in_chans=1, img_size=64, global_pool="avg")
     optimizer = mvlib.optim.create_optimizer_v2(model, opt="adamw", lr=1e-3)
     torch.save(mvlib.train.TrainState(model, optimizer).state_dict(), tmp_path / "checkpoint.pth")
-    run_script(monkeypatch, "clean_checkpoint.py", "--checkpoint", tmp_path / "checkpoint.pth", "--output",
-               tmp_path / "w.safetensors")
+    assert main(["clean", str(tmp_path / "checkpoint.pth"), "--output", str(tmp_path / "w.safetensors")]) == 0
     image = torch.randn(1, 1, 64, 64)
     files = [tmp_path / "checkpoint.pth", tmp_path / "w.safetensors"]
     assert common_facts(files) == common_facts(files[:1]), "whatever the format"
