@@ -242,12 +242,13 @@ def small_sides(name: str) -> list[int]:
     """Sides of a small image to try, the last one being that of the default weights.
 
     56 pixels give maps of odd size in the deep layers, where padding rules differ; 64 is for models that need even
-    ones. A model that is built for one size gets half of it, which leaves several windows or patches.
+    ones, 144 for three patches of 16 in a token. A model that is built for one size gets half of it, which leaves
+    several windows or patches.
     """
     config = registry.get_pretrained_cfg(name)
     full = config.input_size[-1] if config is not None else 224
     if config is None or not config.fixed_input_size:
-        return [side for side in (56, 64, 128) if side < full] + [full]
+        return [side for side in (56, 64, 128, 144) if side < full] + [full]
     patch = getattr(getattr(build_ours(name), "patch_embed", None), "patch_size", 16)
     patch = max(patch) if isinstance(patch, (tuple, list)) else patch
     half = max(min(full // 2, 192) // patch, 3) * patch
@@ -329,7 +330,7 @@ class Pair:
         for side in sides:
             try:
                 return cls._build(name, side, arguments)
-            except (AssertionError, IndexError, RuntimeError):  # too small, or odd where it has to be even
+            except (AssertionError, IndexError, RuntimeError, ValueError):  # too small, or odd where it has to be even
                 if side == sides[-1]:
                     raise
         raise AssertionError("no size to try")
