@@ -109,10 +109,9 @@ def guard(program: str, run: Callable[[], int]) -> int:
                 return run()
         finally:
             sys.stdout.flush()
-    except _Terminated:
-        status, message = 143, "terminated"
-    except KeyboardInterrupt:
-        status, message = 130, "interrupted"
+    except KeyboardInterrupt as stop:
+        status, message = (143, "terminated") if isinstance(stop, _Terminated) else (130, "interrupted")
+        message += f": {stop}" if stop.args else ""  # what has become of the work
     except MvlibError as error:
         status, message = 2, str(error)
     except ModuleNotFoundError as error:

@@ -22,7 +22,9 @@ from .predict_command import (
     is_folder_name,
     read_begun,
     report_failures,
+    saying_what_is_kept,
     settings_of,
+    shard_size_of,
 )
 from .tally import Tally
 
@@ -59,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..inference.fill import read_again
     from ..inference.folder import ResultFolder, place_of_process
     from ..inference.inputs import list_inputs
-    from ..inference.merge import check_names, split
+    from ..inference.merge import check_names, names_of, split
     from ..inference.parts import require_parquet
     from ..inference.session import embed, open_session
 
@@ -84,7 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
     files = list_inputs(arguments.inputs, arguments.files_from)
     parts = output if is_folder else output.with_name(f"{output.name}.parts")
     finished = None if is_folder or arguments.overwrite else _read_finished(output)
-    begun = None if arguments.overwrite else finished["settings"] if finished else read_begun(parts / "_manifest.json")
+    begun = None if arguments.overwrite else finished or read_begun(parts / "_manifest.json")
     if arguments.level and arguments.features:
         raise ConfigError("--features and --level are two choices: give one of them")
     session = open_session(settings_of(arguments, begun), arguments.level or arguments.features or "auto",
@@ -93,9 +95,10 @@ def run(arguments: argparse.Namespace) -> int:
     shape = list(session.try_out(session).shape[1:])
     settings = {"command": "embed", **session.describe(), "features": session.features, "shape": shape,
                 "dtype": arguments.dtype}
-    shard_size = finished["inputs"]["shard_size"] if finished else arguments.shard_size
+    shard_size = finished["inputs"]["shard_size"] if finished else shard_size_of(arguments, begun, is_folder)
     with ResultFolder(parts, settings, files, suffix=suffix, shard_size=shard_size, place=place, output=output,
-                      overwrite=arguments.overwrite, finished=finished) as folder:
+                      overwrite=arguments.overwrite, finished=finished,
+                      names=finished and (lambda: names_of(output, finished))) as folder:
         if arguments.overwrite and not is_folder:
             _manifest_of(output).unlink(missing_ok=True)
         again, reasons = read_again(session, finished["failures"] if finished else folder.own_failures())
@@ -133,7 +136,7 @@ def _fill(folder: ResultFolder, session: Session, compute: Any, shape: Sequence[
 
     part_type = NpyPart if folder.suffix == ".npy" else ParquetPart
     tally = Tally.of_folder(folder)
-    with Progress(folder.images_to_do()) as bar:
+    with saying_what_is_kept(folder), Progress(folder.images_to_do()) as bar:
         for answer in fill(folder, session, compute, lambda path: part_type(path, shape, dtype)):
             tally.add(answer)
             bar.update(len(answer.job.files))

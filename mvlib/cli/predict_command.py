@@ -22,6 +22,7 @@ from .output import check_output, hang_up
 from .tally import Tally
 
 if TYPE_CHECKING:
+    from ..inference.folder import ResultFolder
     from ..inference.inputs import Input
     from ..inference.session import Session, Settings
     from ..inference.sheet import ContactSheet
@@ -68,8 +69,9 @@ def add_shared_arguments(parser: argparse.ArgumentParser) -> None:
                default_is=f"the checkpoint's, or {DEFAULT_MODEL}")
     add_option(model, "--checkpoint", note="a training checkpoint brings its model and classes")
     results = group(parser, "results")
-    results.add_argument("--shard-size", type=positive, default=1024, metavar="N",
-                         help="images in a part of an output folder (default: %(default)s)")
+    results.add_argument("--shard-size", type=positive, metavar="N",
+                         help="images in a part: what a run that is stopped loses at most (default: 1024 in an output "
+                              "folder, 128 on the way to a single file; of a run that has begun, its own)")
     results.add_argument("--overwrite", action="store_true",
                          help="begin anew where there are results already; else a run goes on with them")
     computation = group(parser, "computation")
@@ -110,6 +112,7 @@ def run(arguments: argparse.Namespace) -> int:
         check_output(arguments.sheet, SHEETS, "--sheet")
     files = list_inputs(arguments.inputs, arguments.files_from)
     begun = read_begun(Path(output, "_manifest.json")) if is_folder and not arguments.overwrite else None
+    arguments.shard_size = shard_size_of(arguments, begun, is_folder)
     session = open_session(settings_of(arguments, begun), with_digest=is_folder)
     compute = classify(session, arguments.topk)
     status = (_fill_folder if is_folder else _write)(arguments, session, compute, files)
@@ -172,7 +175,7 @@ def _fill_folder(arguments: argparse.Namespace, session: Session, compute: Any, 
         again, reasons = read_again(session, folder.own_failures())
         folder.do_again(again)
         tally = Tally.of_folder(folder)
-        with Progress(folder.images_to_do()) as bar:
+        with saying_what_is_kept(folder), Progress(folder.images_to_do()) as bar:
             for answer in fill(folder, session, compute, JsonlPart):
                 tally.add(answer)
                 bar.update(len(answer.job.files))
@@ -187,15 +190,31 @@ def is_folder_name(output: str) -> bool:
     return output.endswith(("/", os.sep)) or os.path.isdir(output)
 
 
-def read_begun(*manifests: Path) -> Mapping[str, Any] | None:
-    """The settings of results that are there already, of the first manifest that there is."""
+def read_begun(manifest: Path) -> Mapping[str, Any] | None:
+    """The manifest of results that are there already, if they are."""
     from ..inference.folder import read_manifest_file
 
-    path = next((path for path in manifests if path.exists()), None)
-    return read_manifest_file(path)["settings"] if path is not None else None
+    return read_manifest_file(manifest) if manifest.exists() else None
+
+
+def shard_size_of(arguments: argparse.Namespace, begun: Mapping[str, Any] | None, is_folder: bool) -> int:
+    """Images in a part of results, which go to a folder or, in the end, to one file."""
+    return arguments.shard_size or (begun["inputs"]["shard_size"] if begun else 1024 if is_folder else 128)
+
+
+@contextlib.contextmanager
+def saying_what_is_kept(folder: ResultFolder) -> Iterator[None]:
+    """An interruption says how much of the work stays done."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        kept = folder.image_count - folder.images_to_do()
+        stop.args = (f"{kept} of {folder.image_count} images are done, and the same command goes on with the others",)
+        raise
 
 
 def settings_of(arguments: argparse.Namespace, begun: Mapping[str, Any] | None = None) -> Settings:
+    """What opens the session; of results that have begun, as their manifest says."""
     from ..inference.inputs import WebRules, count_inputs, list_inputs
     from ..inference.session import Settings
 
@@ -205,7 +224,8 @@ def settings_of(arguments: argparse.Namespace, begun: Mapping[str, Any] | None =
              "backend", "calibrate")
     web = WebRules(arguments.max_download * 1_000_000, arguments.allow_local_urls)
     return Settings(**{name: getattr(arguments, name) for name in names}, web=web, count=count_inputs(inputs, listed),
-                    files=(lambda: list_inputs(inputs, listed)) if can_be_listed_anew else None, begun=begun)
+                    files=(lambda: list_inputs(inputs, listed)) if can_be_listed_anew else None,
+                    begun=begun and begun["settings"])
 
 
 def finish(session: Session, arguments: argparse.Namespace) -> None:

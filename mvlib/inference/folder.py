@@ -39,6 +39,7 @@ except ImportError:  # Windows
 __all__ = ["Place", "ResultFolder", "Shard", "part_path", "place_of_process", "read_failures", "read_manifest",
            "read_manifest_file", "refuse_differences", "remove_temporaries", "replace_file", "write_json"]
 
+_MOST_NAMES = 1_000_000  # of pictures that a message looks through
 _SETUP, _RUN, _RANKS, _SHARDS = 0, 1, 16, 1 << 20  # bytes of the lock file
 
 
@@ -98,6 +99,7 @@ class ResultFolder:
         finished: Manifest of a file that was made of such parts, which are gone. Unless `keep` brings them back, the
             folder is only compared with it.
         output: The file that the parts are for, if so, for messages.
+        names: Gives the pictures that the finished file is of, for messages.
 
     Attributes:
         path, output, place: As given.
@@ -115,6 +117,7 @@ class ResultFolder:
         self, path: str | os.PathLike[str], settings: Mapping[str, Any], files: Iterable[str | os.PathLike[str]], *,
         suffix: str, shard_size: int, place: Place = Place(), overwrite: bool = False,
         finished: Mapping[str, Any] | None = None, output: str | os.PathLike[str] | None = None,
+        names: Callable[[], Iterable[str]] | None = None,
     ) -> None:
         if fcntl is None:
             raise ConfigError(f"{path} cannot be filled on this system, which lacks the file locks that keep processes "
@@ -125,6 +128,7 @@ class ResultFolder:
         self.suffix = suffix
         self.changed: list[int] = []
         self._again: dict[int, list[int]] = {}
+        self._names = names or (lambda: _listed(self.path / "_inputs.jsonl"))
         self._make(begun=finished is not None)
         self._lock_file = open(self.path / "_lock", "a+b", buffering=0)
         try:
@@ -207,10 +211,10 @@ class ResultFolder:
             if overwrite or finished is not None:
                 self._clear()
             if finished is None and manifest_path.exists():
-                self._compare(read_manifest(self.path))
+                self._compare(read_manifest(self.path), listed)
                 return
             if finished is not None:
-                self._compare(finished)
+                self._compare(finished, listed)
             sync(listed)
             os.replace(listed, self.path / "_inputs.jsonl")
             if self.place.rank:  # what files are like is the first process's to say: others' clocks and disks differ
@@ -227,9 +231,9 @@ class ResultFolder:
             for path in self.path.glob(pattern):
                 path.unlink(missing_ok=True)
 
-    def _compare(self, before: Mapping[str, Any]) -> None:
+    def _compare(self, before: Mapping[str, Any], listed: Path) -> None:
         """Refuse to go on with something else; what was made of files that have changed since is no part any more."""
-        refuse_differences(self.output, before, self.manifest)
+        refuse_differences(self.output, before, self.manifest, lambda: (self._names(), _listed(listed)))
         if self.place.rank:
             self.manifest["inputs"] = before["inputs"]
             return
@@ -397,12 +401,21 @@ def _stamp(name: str | os.PathLike[str]) -> bytes:
     return f"{found.st_size} {found.st_mtime_ns}\n".encode()
 
 
-def refuse_differences(where: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def _listed(path: Path) -> Iterator[str]:
+    with suppress(FileNotFoundError), open(path, "rb") as stream:
+        yield from map(json.loads, stream)
+
+
+def refuse_differences(
+    where: Path, before: Mapping[str, Any], now: Mapping[str, Any],
+    names: Callable[[], tuple[Iterable[str], Iterable[str]]] = lambda: ((), ()),
+) -> None:
     """Refuse to go on with what was begun differently.
 
     Args:
         where: Folder or file of results.
         before, now: Manifests.
+        names: Gives the pictures of both; asked only where they are others.
 
     Raises:
         ConfigError: They differ in settings or inputs; the message says in what.
@@ -411,9 +424,19 @@ def refuse_differences(where: Path, before: Mapping[str, Any], now: Mapping[str,
                 for manifest in (before, now))
     lines = [f"  {line}" for key in {**old, **new} if old.get(key) != new.get(key)
              for line in _differences(key, old.get(key), new.get(key))]
+    if old["inputs"].get("sha256") != new["inputs"]["sha256"] and new["inputs"]["count"] <= _MOST_NAMES:
+        lines += [f"  {line}" for line in _new_and_gone(*map(dict.fromkeys, names()))]
     if lines:
         raise ConfigError("\n".join([f"{where} was begun otherwise; give the same to go on, --overwrite to begin anew, "
                                      f"or another --output:", *lines]))
+
+
+def _new_and_gone(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    if old and old.keys() == new.keys():
+        yield "  the same, in another order"
+    for word, these, others in (("new", new, old), ("gone", old, new)):
+        if found := [name for name in these if name not in others]:
+            yield f"  {word}: {found[0]}" + (f" and {len(found) - 1:,} more" if len(found) > 1 else "")
 
 
 def _differences(key: str, old: Any, new: Any) -> Iterator[str]:

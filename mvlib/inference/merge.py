@@ -15,7 +15,7 @@ from .folder import ResultFolder, part_path, read_failures, read_manifest
 from .parts import NpyPart, ParquetPart, read_jsonl, read_npy_blocks, read_parquet_blocks, require_parquet, whole
 from .writers import WRITERS, Prediction, open_output
 
-__all__ = ["check_names", "merge", "split"]
+__all__ = ["check_names", "merge", "names_of", "split"]
 
 
 def merge(folder: str | os.PathLike[str], output: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -175,6 +175,22 @@ def _write_names(folder: Path, manifest: dict[str, Any], path: Path) -> None:
         for number, name in enumerate(_names(folder, manifest)):
             stream.write(f"{',' if number else ''}\n{json.dumps(name)}")
         stream.write("\n]\n")
+
+
+def names_of(output: str | os.PathLike[str], manifest: Mapping[str, Any]) -> Iterator[str]:
+    """The images that a file of features is of, in no order: those of its rows, and those that could not be read.
+
+    Raises:
+        DataError: The file, or that of the names, is damaged.
+    """
+    output = Path(output)
+    with whole(output, "--overwrite makes it anew"):
+        if output.suffix.lower() == ".npy":
+            yield from json.loads(output.with_suffix(".json").read_text(encoding="utf-8"))
+        else:
+            for batch in require_parquet().parquet.ParquetFile(output).iter_batches(columns=["file"]):
+                yield from batch.column("file").to_pylist()
+    yield from (failure["file"] for failure in manifest["failures"])
 
 
 def split(output: str | os.PathLike[str], folder: ResultFolder, manifest: Mapping[str, Any]) -> None:

@@ -103,6 +103,39 @@ def test_what_could_not_be_read_takes_its_place_among_what_could(exports, photos
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize(("name", "command"), [("out.npy", "embed"), ("out/", "embed"), ("out/", "predict")])
+def test_an_interrupted_run_says_what_it_keeps_and_goes_on(exports, photos, tmp_path, monkeypatch, name, command):
+    engine = exports / {"embed": "pooled.ov", "predict": "classifier.ov"}[command]
+    words = command, photos, "--model", engine, "--output", f"{tmp_path}/{name}", "--batch-size", 1
+    seen = 0
+
+    def interrupt(*_):
+        nonlocal seen
+        seen += 1
+        if seen == 4:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mvlib.cli.predict_command.Progress.update", interrupt)
+        stopped = mvlib(*words, "--shard-size", 2)
+    assert stopped.returncode == 130 and stopped.stderr.endswith(
+        "mvlib: interrupted: 4 of 7 images are done, and the same command goes on with the others\n")
+    done = mvlib(*words)  # in parts of the size that it began with
+    assert done.returncode == 1 and ", 4 done before: " in done.stderr
+
+
+@pytest.mark.parametrize("name", ["out.parquet", "out.npy"])
+def test_what_is_on_the_way_to_one_file_is_in_small_parts(exports, photos, tmp_path, name):
+    assert embed(exports, photos, "--output", tmp_path / name).returncode == 1
+    made = json.loads((tmp_path / f"{name}.manifest.json").read_text())["inputs"]
+    assert (made["count"], made["shard_size"]) == (7, 128)
+    shutil.copyfile(photos / "0.png", photos / "one more.png")
+    (photos / "1.png").unlink()
+    done = embed(exports, photos, "--output", tmp_path / name)
+    assert done.returncode == 2 and done.stderr.endswith(f"    new: {photos / 'one more.png'}\n"
+                                                         f"    gone: {photos / '1.png'}\n")
+
+
 def test_predictions_in_parts_go_on_in_the_same_way(exports, photos, tmp_path):
     command = "predict", photos, "--model", exports / "classifier.ov", "--output", f"{tmp_path}/out/"
     assert "2 of 7 images" in mvlib(*command, "--shard-size", 4).stderr
@@ -157,7 +190,9 @@ def test_other_pictures_are_refused_in_words_or_begun_anew(exports, photos, tmp_
     assert done.returncode == 2 and done.stderr == (
         f"mvlib: {output} was begun otherwise; give the same to go on, --overwrite to begin anew, or another "
         f"--output:\n"
-        f"  other pictures: 2 before, 7 now\n")
+        f"  other pictures: 2 before, 7 now\n"
+        f"    new: {photos / '0.png'} and 6 more\n"
+        f"    gone: {exports / '0.png'} and 1 more\n")
     assert not Path(f"{output}.parts").exists() and len(read(output)[0]) == 2
     done = embed(exports, photos, "--output", output, "--overwrite")
     assert done.returncode == 1 and "mvlib: 5 images in " in done.stderr and len(read(output)[0]) == 5
