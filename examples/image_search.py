@@ -4,8 +4,7 @@
     python examples/image_search.py QUERY.jpg --folder PICTURES --sheet found.png
     python examples/image_search.py QUERY.jpg --index photos.parquet # of `mvlib embed PICTURES --output photos.parquet`
 
-The index is made when it is not there yet; the model is the one that made it, as its manifest says.
-"""
+The index is made when it is not there yet; the model is the one that made it, as its manifest says."""
 
 import argparse
 import json
@@ -15,17 +14,17 @@ import numpy as np
 import pyarrow.parquet as pq
 from demo_data import photographs, run, write_pieces
 
+from mvlib import BadImageError
 from mvlib.cli import main as mvlib
 from mvlib.inference import ContactSheet, Settings, embed, open_session
 
 
 class Index:
     """Pictures and the direction of their features: `files`, n of them, and `vectors` (n, features) of length 1."""
-
     def __init__(self, path: Path, model: str | None = None) -> None:
         table = pq.read_table(path)
-        self.files = table["file"].to_pylist()
-        self.vectors = unit(np.stack(table["embedding"].to_numpy()))
+        self.files, vectors = table["file"].to_pylist(), np.stack(table["embedding"].to_numpy())
+        self.vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
         if not (manifest := path.with_name(f"{path.name}.manifest.json")).exists():
             raise SystemExit(f"{manifest}, which says of which model {path} is, is missing: make both by mvlib embed")
         made = json.loads(manifest.read_text(encoding="utf-8"))["settings"]
@@ -35,12 +34,9 @@ class Index:
 
     def search(self, picture: Path, count: int) -> list[tuple[str, float]]:
         """The `count` nearest pictures, each with the cosine of its features and the picture's."""
-        similar = self.vectors @ unit(embed(self.session)(self.session.read(picture)[None]).reshape(-1))
+        vector = embed(self.session)(self.session.read(picture)[None]).reshape(-1)
+        similar = self.vectors @ vector / np.linalg.norm(vector)
         return [(self.files[row], float(similar[row])) for row in np.argsort(-similar)[:count]]
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
 
 
 def main(argv: list[str] | None = None) -> dict[Path, list[tuple[str, float]]]:
@@ -54,22 +50,26 @@ def main(argv: list[str] | None = None) -> dict[Path, list[tuple[str, float]]]:
     args = parser.parse_args(argv)
     if gone := [name for name in args.query if not Path(name).is_file()]:
         parser.error(f"{gone[0]} is no file{': save the picture first' if '://' in gone[0] else ''}")
-    if args.index.suffix != ".parquet":
-        parser.error(f"an index is a .parquet file, which {args.index} is not")
+    if args.index.suffix != ".parquet" or args.count < 1:
+        parser.error(f"an index is a .parquet file, and --count is at least 1; not {args.index} and {args.count}")
     if args.folder or not args.index.exists():
         args.index.parent.mkdir(parents=True, exist_ok=True)
-        options = ["--output", str(args.index), *(["--model", args.model] if args.model else [])]
-        status = mvlib(["embed", *map(str, [args.folder] if args.folder else photographs()), *options])
-        if status > 1 or not args.index.exists():  # 1: some pictures could not be read
-            raise SystemExit(status)
+        words = *([args.folder] if args.folder else photographs()), "--output", args.index
+        words = "embed", *map(str, words), *(["--model", args.model] if args.model else [])
+        if (status := mvlib(words)) > 1 or not args.index.exists():
+            raise SystemExit(status)  # 1: some pictures could not be read
     index = Index(args.index, args.model)
-    queries = [*map(Path, args.query)] or write_pieces(args.index.parent / "pieces")
-    found = {query: index.search(query, args.count) for query in queries}
-    for query, nearest in found.items():
-        print(f"{query.name:24}", "  ".join(f"{similar:.3f} {Path(file).name}" for file, similar in nearest))
-    if args.sheet:
-        sheet = ContactSheet(args.sheet)
-        for file, similar in [(queries[0], 1.0), *found[queries[0]]]:
+    found = {}
+    for query in [*map(Path, args.query)] or write_pieces(args.index.parent / "pieces"):
+        try:
+            found[query] = index.search(query, args.count)
+            shown = "  ".join(f"{similar:.3f} {'/'.join(Path(file).parts[-2:])}" for file, similar in found[query])
+        except BadImageError as error:  # the others are looked for all the same
+            shown = f"not read: {error}"
+        print(f"{query.name:24}", shown)
+    if args.sheet and found:
+        sheet, (query, nearest) = ContactSheet(args.sheet), next(iter(found.items()))
+        for file, similar in [(query, 1.0), *nearest]:
             sheet.add(file, [(0, "like the query", similar)])
         print(*sheet.close())
     return found

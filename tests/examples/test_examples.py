@@ -172,6 +172,12 @@ def test_a_piece_finds_its_photograph(example, tmp_path, capsys):
     (query, _), *_ = found.items()
     again = search.main([str(query), "--index", str(tmp_path / "photographs.parquet"), "--count", "1"])
     assert [file for file, _ in again[query]] == [found[query][0][0]]
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    capsys.readouterr()
+    both = search.main([str(tmp_path / "broken.png"), str(query), "--index", str(tmp_path / "photographs.parquet")])
+    assert list(both) == [query] and both[query] == found[query], "the good one is answered"
+    shown = capsys.readouterr().out.splitlines()
+    assert "not read: " in shown[0] and "/".join(Path(both[query][0][0]).parts[-2:]) in shown[1]
     query = str(query)
     for number, options in enumerate((["--features", "tokens"], ["--level", "1"])):
         index = tmp_path / f"{number}.parquet"
@@ -187,7 +193,8 @@ def test_a_piece_finds_its_photograph(example, tmp_path, capsys):
     (tmp_path / "empty").mkdir(exist_ok=True)
     for arguments, said in ((["http://a.b/x.jpg"], "http://a.b/x.jpg is no file: save the picture first"),
                             (["--folder", f"{tmp_path}/empty", "--index", f"{tmp_path}/x.parquet"], "no images in"),
-                            (["--index", str(tmp_path / "x.npy")], "an index is a .parquet file")):
+                            (["--index", str(tmp_path / "x.npy")], "an index is a .parquet file"),
+                            (["--count", "0"], "--count is at least 1")):
         with pytest.raises(SystemExit, match="2"):
             search.main(arguments)
         assert said in capsys.readouterr().err
