@@ -293,7 +293,7 @@ def test_out_indices_without_features_only():
 
 
 def test_feature_indices_out_of_range():
-    with pytest.raises(ValueError, match=r"feature indices \[7\] are out of range: the model has 5 features"):
+    with pytest.raises(ValueError, match=r"feature indices \[7\] are out of range: the model has 5 features, 0 to 4"):
         mvlib.create_model("resnet18", features_only=True, out_indices=(7,))
 
 

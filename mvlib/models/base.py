@@ -251,7 +251,8 @@ def take_indices(count: int, indices: Indices) -> list[int]:
         return list(range(count - indices, count))
     absolute = [i + count if i < 0 else i for i in indices]
     if not absolute or min(absolute) < 0 or max(absolute) >= count:
-        raise ValueError(f"feature indices {list(indices)} are out of range: the model has {count} features")
+        raise ValueError(f"feature indices {list(indices)} are out of range: the model has {count} features, 0 to "
+                         f"{count - 1}")
     return sorted(set(absolute))
 
 
