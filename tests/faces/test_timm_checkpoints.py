@@ -2,6 +2,7 @@
 
 import argparse
 import copy
+import re
 
 import pytest
 import timm.models
@@ -152,7 +153,8 @@ def test_our_training_reads_what_timms_saver_wrote_and_what_the_faces_did(tmp_pa
 @pytest.mark.parametrize("metrics", [
     [1.0, 3.0, 2.0, 2.0, 5.0, 4.0, 0.0], [None] * 5, [None, 1.0, None, 2.0, None, 3.0, None, 0.5], [3.0, 2.0, 1.0, 1.0],
 ], ids=str)
-def test_the_same_checkpoints_are_kept(metrics, decreasing, tmp_path):
+def test_the_same_checkpoints_are_kept_and_said(metrics, decreasing, tmp_path, caplog):
+    caplog.set_level("INFO")
     model = nn.Linear(1, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     savers = []
@@ -167,6 +169,10 @@ def test_the_same_checkpoints_are_kept(metrics, decreasing, tmp_path):
         for saver in savers:
             saver.save_recovery(epoch, 10)
         assert savers[0].state_dict() == savers[1].state_dict()
+    said = [[re.findall(r"checkpoint-\d+", record.getMessage()) for record in caplog.records
+             if record.name.startswith(side) and record.getMessage().startswith("Current checkpoints:")]
+            for side in ("mvlib", "timm")]
+    assert said[0] == said[1] != []
     assert savers[0].save_milestone(3).endswith("milestone-3.pth.tar") and savers[1].save_milestone(3)
     kept = [{path.name: torch.load(path)["epoch"] for path in (tmp_path / side.__name__).iterdir()}
             for side in (face, timm)]

@@ -101,6 +101,8 @@ class CheckpointSaver:
             link(Path(last), Path(numbered))
             if self._track(numbered, epoch, metric):
                 link(Path(last), Path(self._path("model_best")))
+            _logger.info("Current checkpoints:\n%s", "\n".join(f"  {path}: {kept}" for path, kept in
+                                                              self.checkpoint_files))
         return self.best_metric, self.best_epoch
 
     def save_milestone(self, completed_epochs: int) -> str:
