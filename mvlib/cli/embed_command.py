@@ -6,6 +6,7 @@ import argparse
 import shutil
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +99,7 @@ def run(arguments: argparse.Namespace) -> int:
     shard_size = finished["inputs"]["shard_size"] if finished else shard_size_of(arguments, begun, is_folder)
     with ResultFolder(parts, settings, files, suffix=suffix, shard_size=shard_size, place=place, output=output,
                       overwrite=arguments.overwrite, finished=finished,
-                      names=finished and (lambda: names_of(output, finished))) as folder:
+                      names=partial(names_of, output, finished) if finished else None) as folder:
         if arguments.overwrite and not is_folder:
             _manifest_of(output).unlink(missing_ok=True)
         again, reasons = read_again(session, finished["failures"] if finished else folder.own_failures())
