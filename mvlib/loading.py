@@ -50,7 +50,7 @@ _logger = logging.getLogger("mvlib")
 
 StateDict = dict[str, Tensor]
 # In the order in which they are looked for: an average of the weights is what was published, if there is one.
-_EMA_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict")
+EMA_KEYS = ("state_dict_ema", "model_ema", "ema_state_dict")
 _WRAPPER_KEYS = ("classy_state_dict", "base_model", "state_dict", "model", "model_state_dict", "model_state",
                  "params", "net", "encoder", "module")
 # What a checkpoint may say of its model, and of what type that is. `classes` are names, `data_config` is how its images
@@ -131,6 +131,17 @@ def read_training_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
     if isinstance(data.get("args"), argparse.Namespace):
         data = {**_facts_of_arguments(vars(data["args"])), **data}
     return {key: data[key] for key, kind in FACTS.items() if isinstance(data.get(key), kind)}
+
+
+def read_parts(path: str | os.PathLike[str]) -> set[str]:
+    """The names of what a training checkpoint of torch's zip format holds beside each other: "state_dict", "optimizer",
+    "state_dict_ema", ...; none for other files."""
+    try:
+        data = _unpickle(Path(path), "cpu", mmap=True) if zipfile.is_zipfile(path) else None
+    except Exception:
+        return set()  # whoever reads the weights says what is wrong
+    return {key for key, value in data.items() if value is not None} \
+        if isinstance(data, dict) and isinstance(data.get("state_dict"), dict) else set()
 
 
 def _facts_of_arguments(args: Mapping[str, Any]) -> dict[str, Any]:
@@ -284,7 +295,7 @@ def _unwrap(data: Any, use_ema: bool, path: Path) -> StateDict:
     Raises:
         CheckpointError: There is none, or it is not said which.
     """
-    keys = (*_EMA_KEYS, *_WRAPPER_KEYS) if use_ema else _WRAPPER_KEYS
+    keys = (*EMA_KEYS, *_WRAPPER_KEYS) if use_ema else _WRAPPER_KEYS
     while isinstance(data, Mapping):
         inner = next((data[key] for key in keys if isinstance(data.get(key), Mapping) and data[key]), None)
         if inner is None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
 from ..errors import ConfigError
+from ..files import is_written_in_place
 from ..names import closest_path
 from .argument_types import positive
 from .options import add_option
@@ -22,8 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="FOLDER", help="the run's, with its checkpoints")
     add_option(parser, "--output", default="./averaged.safetensors",
                note="safetensors, or torch's format where it ends in .pth")
-    parser.add_argument("-n", type=positive, default=10, metavar="N",
-                        help="how many of the best (default: %(default)s)")
+    parser.add_argument("-n", type=positive, metavar="N", help="how many of the best (default: 10)")
     parser.add_argument("--filter", default="*.pth.tar", metavar="PATTERN", help="which files (default: %(default)s)")
     add_option(parser, "--no-use-ema")
     parser.add_argument("--no-sort", action="store_true", help="all files, whatever their metrics")
@@ -34,30 +35,34 @@ def run(arguments: argparse.Namespace) -> int:
     if not folder.is_dir():
         raise ConfigError(f"{folder} is a file; a run's folder is averaged" if folder.exists() else
                           f"there is no folder {folder}{closest_path(folder, files=False)}")
-    check_output(arguments.output, WEIGHTS)
-    from ..train.averaging import average_checkpoints, choose_checkpoints, common_facts, write_weights
+    if arguments.no_sort and arguments.n:
+        raise ConfigError("-n takes the best, and --no-sort all: give one of them")
+    check_weights_output(arguments.output)
+    from ..train.averaging import average_checkpoints, common_facts, list_checkpoints, rank_checkpoints, write_weights
 
-    files = sorted(folder.glob(arguments.filter)) if arguments.no_sort else \
-        choose_checkpoints(folder, arguments.filter, arguments.n, use_ema=use_ema)
-    _refuse_input(arguments.output, files)
+    ranked = [] if arguments.no_sort else \
+        rank_checkpoints(folder, arguments.filter, arguments.n or 10, use_ema=use_ema)
+    files = [found.path for found in ranked] or list_checkpoints(folder, arguments.filter)
     if len(files) == 1:
         print("mvlib: of one checkpoint the mean is itself: a run keeps --checkpoint-hist of its best", file=sys.stderr)
-    for path in files:
-        print(path, _epoch_of(path))
+    print(*(ranked or files), sep="\n")
     mean = average_checkpoints(files, use_ema)
     print("averaged:", write_weights(mean, arguments.output, facts=common_facts(files)))
     return 0
 
 
-def _refuse_input(output: str, files: list[Path]) -> None:
-    if Path(output).exists() and any(path.samefile(output) for path in files):
-        raise ConfigError(f"--output {output} is a checkpoint that is averaged: the run could not be gone on with")
+def check_weights_output(path: str | os.PathLike[str]) -> None:
+    """Refuse a file of weights that could not be written, or in whose place a run is gone on with.
 
+    Raises:
+        ConfigError: See `check_output`; or it is a device or a pipe, or a checkpoint of training.
+    """
+    check_output(path, WEIGHTS)
+    if is_written_in_place(Path(path)):
+        raise ConfigError(f"--output {path} is a device or a pipe: weights are written to a file, and read back")
+    if os.path.exists(path):
+        from ..loading import read_parts
 
-def _epoch_of(path: Path) -> str:
-    """Which epoch's weights a checkpoint holds, and how good they were, as far as it says."""
-    from ..loading import read_training_facts
-
-    facts = read_training_facts(path)
-    known = [f"{key} {facts[key]:{form}}" for key, form in (("epoch", "d"), ("metric", ".6g")) if key in facts]
-    return f"({', '.join(known)})" if known else ""
+        if "optimizer" in read_parts(path):
+            raise ConfigError(f"--output {path} is a checkpoint of training, which a run is gone on with: name another "
+                              f"file")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ..errors import ConfigError
 from ..names import closest_path
+from .average_command import check_weights_output
 from .options import add_option
-from .output import WEIGHTS, check_output
 
 EXAMPLES = (
     "mvlib clean output/train/first/model_best.pth.tar",
@@ -32,9 +32,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError(f"{checkpoint} is a folder; a checkpoint is a file" if checkpoint.exists() else
                           f"there is no checkpoint {checkpoint}{closest_path(checkpoint)}")
     output = Path(arguments.output or checkpoint.name.partition(".")[0] + ".safetensors")
-    check_output(output, WEIGHTS)
-    if arguments.output and output.exists() and output.samefile(checkpoint):
-        raise ConfigError(f"--output {output} is the checkpoint itself: the run could not be gone on with")
+    check_weights_output(output)
     from ..train.averaging import clean_checkpoint, common_facts, write_weights
 
     state = clean_checkpoint(checkpoint, not arguments.no_use_ema, arguments.keep_aux_bn)

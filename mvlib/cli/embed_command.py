@@ -116,7 +116,8 @@ def run(arguments: argparse.Namespace) -> int:
                     raise
                 _manifest_of(output).unlink()
             folder.do_again(again)
-            tally = _fill(folder, session, compute, shape, arguments.dtype)
+            with saying_what_is_kept(folder, arguments.overwrite):
+                tally = _fill(folder, session, compute, shape, arguments.dtype)
             failures = folder.failures()
             if not is_folder:
                 _finish(folder, output, len(failures))
@@ -137,7 +138,7 @@ def _fill(folder: ResultFolder, session: Session, compute: Any, shape: Sequence[
 
     part_type = NpyPart if folder.suffix == ".npy" else ParquetPart
     tally = Tally.of_folder(folder)
-    with saying_what_is_kept(folder), Progress(folder.images_to_do()) as bar:
+    with Progress(folder.images_to_do()) as bar:
         for answer in fill(folder, session, compute, lambda path: part_type(path, shape, dtype)):
             tally.add(answer)
             bar.update(len(answer.job.files))

@@ -175,7 +175,7 @@ def _fill_folder(arguments: argparse.Namespace, session: Session, compute: Any, 
         again, reasons = read_again(session, folder.own_failures())
         folder.do_again(again)
         tally = Tally.of_folder(folder)
-        with saying_what_is_kept(folder), Progress(folder.images_to_do()) as bar:
+        with saying_what_is_kept(folder, arguments.overwrite), Progress(folder.images_to_do()) as bar:
             for answer in fill(folder, session, compute, JsonlPart):
                 tally.add(answer)
                 bar.update(len(answer.job.files))
@@ -203,13 +203,15 @@ def shard_size_of(arguments: argparse.Namespace, begun: Mapping[str, Any] | None
 
 
 @contextlib.contextmanager
-def saying_what_is_kept(folder: ResultFolder) -> Iterator[None]:
+def saying_what_is_kept(folder: ResultFolder, overwrite: bool) -> Iterator[None]:
     """An interruption says how much of the work stays done."""
     try:
         yield
     except KeyboardInterrupt as stop:
         kept = folder.image_count - folder.images_to_do()
-        stop.args = (f"{kept} of {folder.image_count} images are done, and the same command goes on with the others",)
+        without = " without --overwrite" if overwrite else ""
+        stop.args = (f"{kept} of {folder.image_count} images are done, and the same command{without} goes on with the "
+                     f"others",)
         raise
 
 

@@ -132,14 +132,18 @@ def _merge_predictions_to_parquet(
 def _merge_features(folder: Path, manifest: dict[str, Any], paths: Sequence[Path], output: Path) -> None:
     shape, dtype = manifest["settings"]["shape"], manifest["settings"]["dtype"]
     with replacing(output, durable=True) as temporary:
-        if output.suffix.lower() == ".npy":
-            _write_names(folder, manifest, output.with_suffix(".json"))
+        is_npy = output.suffix.lower() == ".npy"
+        if is_npy:
             part = NpyPart(temporary, shape, dtype)
         else:
             part = ParquetPart(temporary, shape, dtype, {"settings": manifest["settings"]})
         for names, rows in _features(folder, manifest, paths, shape):
             part.add(names, rows)
         part.close()
+        if is_npy:  # names never lie beside rows of others
+            if temporary != output:
+                output.unlink(missing_ok=True)
+            _write_names(folder, manifest, output.with_suffix(".json"))
 
 
 def _features(

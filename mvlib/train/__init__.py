@@ -24,7 +24,8 @@ _NAMES = {
     "pictures": ("Pictures", "read_pictures"),
     "fine_tuning": ("FineTuned", "finetune"),
     "averaging": (
-        "average_checkpoints", "choose_checkpoints", "clean_checkpoint", "common_facts", "write_weights",
+        "RankedCheckpoint", "average_checkpoints", "choose_checkpoints", "clean_checkpoint", "common_facts",
+        "list_checkpoints", "rank_checkpoints", "write_weights",
     ),
     "evaluation": ("evaluate", "expand_models", "fold_batch_norms", "infer", "read_label_lists", "write_results"),
 }

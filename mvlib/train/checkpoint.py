@@ -22,7 +22,8 @@ from ..errors import CheckpointError
 from ..files import replacing
 from ..names import closest_path
 
-__all__ = ["CheckpointStore", "find_checkpoints", "link", "newest_checkpoint", "read_checkpoint", "write_checkpoint"]
+__all__ = ["CheckpointStore", "check_sums", "find_checkpoints", "link", "newest_checkpoint", "read_checkpoint",
+           "write_checkpoint"]
 
 _logger = logging.getLogger("mvlib")
 
@@ -54,6 +55,19 @@ def link(source: Path, name: Path) -> None:
             temporary.write_bytes(source.read_bytes())
 
 
+def check_sums(path: Path) -> None:
+    """Compare the checksums of a file of torch's zip format with what is in it, which loading does not.
+
+    Raises:
+        CheckpointError: One is wrong.
+        zipfile.BadZipFile: It is no such file.
+    """
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged:
+        raise CheckpointError(f"{path} is damaged: the checksum of {damaged} is wrong")
+
+
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Read a training checkpoint of ours or of timm's; nothing in it is run.
 
@@ -67,10 +81,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}{closest_path(path)}")
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged:
-            raise CheckpointError(f"{path} is damaged: the checksum of {damaged} is wrong")
+        check_sums(path)
         with torch.serialization.safe_globals([argparse.Namespace]):
             data = torch.load(path, map_location="cpu", weights_only=True)
     except (zipfile.BadZipFile, EOFError, RuntimeError, pickle.UnpicklingError, ValueError, KeyError, OSError) as error:

@@ -120,7 +120,16 @@ def test_an_interrupted_run_says_what_it_keeps_and_goes_on(exports, photos, tmp_
         stopped = mvlib(*words, "--shard-size", 2)
     assert stopped.returncode == 130 and stopped.stderr.endswith(
         "mvlib: interrupted: 4 of 7 images are done, and the same command goes on with the others\n")
-    done = mvlib(*words)  # in parts of the size that it began with
+    with monkeypatch.context() as patch:
+        seen = 3
+        patch.setattr("mvlib.cli.predict_command.Progress.update", interrupt)
+        anew = mvlib(*words, "--overwrite", "--shard-size", 2)
+    assert "the same command without --overwrite goes on with the others" in anew.stderr
+    seen = 0
+    with monkeypatch.context() as patch:
+        patch.setattr("mvlib.cli.predict_command.Progress.update", interrupt)
+        assert "interrupted: 4 of 7 images" in mvlib(*words).stderr  # in parts of the size that it began with
+    done = mvlib(*words)
     assert done.returncode == 1 and ", 4 done before: " in done.stderr
 
 

@@ -3,7 +3,8 @@
 import csv
 import json
 import math
-import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from mvlib.train.averaging import (
     choose_checkpoints,
     clean_checkpoint,
     common_facts,
+    rank_checkpoints,
     write_weights,
 )
 from mvlib.train.checkpoint import CheckpointStore
@@ -281,9 +283,10 @@ def test_what_the_commands_write_is_read_back_whole(digits, trained, tmp_path, c
     assert [file.name for file in tmp_path.iterdir()] == [path.name], "the name that was asked for, and no other"
     if command == "average":
         best = read_checkpoint(trained / "model_best.pth.tar")
-        shown = rf"checkpoint-\d+\.pth\.tar \(epoch {best['epoch']}, metric {best['metric']:.6g}\)\n"
+        epoch = best["history"][-1]["epoch"]
         out, err = capsys.readouterr()
-        assert re.search(shown, out) and "of one checkpoint the mean is itself: a run keeps --checkpoint-hist" in err
+        assert f"checkpoint-{epoch}.pth.tar (epoch {epoch}, top1 {best['metric']:.6g})\n" in out
+        assert "of one checkpoint the mean is itself: a run keeps --checkpoint-hist" in err
     model = mvlib.create_model("test_resnet", checkpoint_path=path)
     assert model.num_classes == 4 and model.weights_config.label_names == tuple(sorted(NAMES))
     checkpoint = read_checkpoint(trained / ("last.pth.tar" if command == "clean" else "model_best.pth.tar"))
@@ -304,9 +307,15 @@ def test_what_the_commands_write_is_read_back_whole(digits, trained, tmp_path, c
 
 
 @pytest.mark.parametrize(("command", "message"), [
-    ("clean {run}/last.pth.tar --output {run}/last.pth.tar", "last.pth.tar is the checkpoint itself"),
-    ("average {run} --output {run}/model_best.pth.tar", "model_best.pth.tar is a checkpoint that is averaged"),
-    ("average {run} --filter *.nothing --no-sort", "there are no checkpoints to average"),
+    ("clean {run}/last.pth.tar --output {run}/last.pth.tar", "last.pth.tar is a checkpoint of training"),
+    ("clean {run}/last.pth.tar --output {run}/model_best.pth.tar", "a checkpoint of training, which a run is gone"),
+    ("average {run} -n 1 --output {run}/model_best.pth.tar", "model_best.pth.tar is a checkpoint of training"),
+    ("average {run} --filter=", "'' is no pattern of files in a folder"),
+    ("average {run} --filter /*", "'/*' is no pattern of files in a folder"),
+    ("average {run} --no-sort -n 2", "-n takes the best, and --no-sort all"),
+    ("average {run} --output /dev/null", "/dev/null is a device or a pipe"),
+    ("clean {run}/last.pth.tar --output /dev/null", "/dev/null is a device or a pipe"),
+    ("average {run} --filter *.nothing --no-sort", "match '*.nothing'"),
     ("average {run} --filter *.nothing", "match '*.nothing'"),
 ])
 def test_a_run_is_not_lost_to_what_is_made_of_it(trained, tmp_path, monkeypatch, capsys, command, message):
@@ -352,6 +361,71 @@ def clean(state):
     return {key: value for key, value in state.items() if ".aux_bn." not in key}
 
 
+def test_all_are_each_averaged_once_whatever_their_names(trained, tmp_path):
+    """last and model_best are other names of two of them."""
+    assert main(["average", str(trained), "--no-sort", "--output", str(tmp_path / "all.PTH")]) == 0
+    states = [read_checkpoint(path)["state_dict_ema"] for path in sorted(trained.glob("checkpoint-*"))]
+    mean = torch.load(tmp_path / "all.PTH")["state_dict"]
+    for key in (key for key, value in mean.items() if value.is_floating_point()):
+        torch.testing.assert_close(mean[key], sum(state[key] for state in states) / len(states))
+
+
+def altered(trained, folder, **changes):
+    """Two checkpoints of a run, the second changed."""
+    for number, path in enumerate(sorted(trained.glob("checkpoint-*"))[:2]):
+        data = read_checkpoint(path)
+        torch.save({**data, **changes} if number else data, folder / path.name)
+    return sorted(folder.glob("checkpoint-*"))
+
+
+def test_a_mean_of_averages_and_weights_is_refused(trained, tmp_path):
+    files = altered(trained, tmp_path, state_dict_ema=None)
+    with pytest.raises(CheckpointError, match="holds an average of the weights, and .* none: --no-use-ema"):
+        average_checkpoints(files)
+    assert average_checkpoints(files, use_ema=False)
+
+
+def test_nan_is_left_out_or_said(trained, tmp_path, caplog):
+    files = altered(trained, tmp_path, metric=math.nan)
+    assert choose_checkpoints(tmp_path) == files[:1]
+    assert f"{files[1]} is left out: its metric is NaN" in caplog.text
+    state = {key: value * math.nan if value.is_floating_point() else value
+             for key, value in read_checkpoint(files[0])["state_dict_ema"].items()}
+    files = altered(trained, tmp_path, state_dict_ema=state)
+    with pytest.raises(CheckpointError, match="holds NaN, in .*: a mean with it is NaN"):
+        average_checkpoints(files)
+    written = tmp_path / "clean.SAFETENSORS"
+    assert main(["clean", str(files[1]), "--output", str(written)]) == 0
+    assert "holds NaN, in" in caplog.text
+    assert mvlib.loading.read_state_dict(written).keys() == clean(state).keys()
+
+
+def test_damaged_weights_are_not_made_into_others(trained, tmp_path, capsys):
+    path = altered(trained, tmp_path)[1]
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    for words in (["clean", path], ["average", tmp_path], ["average", tmp_path, "--no-sort"]):
+        assert main([*map(str, words), "--output", str(tmp_path / "x.pth")]) == 2
+        assert "the checksum of" in capsys.readouterr().err and not (tmp_path / "x.pth").exists()
+
+
+def test_a_metric_without_the_average_is_that_of_the_weights(trained):
+    history = read_checkpoint(trained / "last.pth.tar")["history"]
+    ranked, = rank_checkpoints(trained, count=1, use_ema=False)
+    assert ranked.value == history[ranked.epoch]["eval_top1"] and f"checkpoint-{ranked.epoch}." in str(ranked)
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "pth"])
+def test_a_disk_that_is_full_is_said_in_a_line(trained, tmp_path, ending):
+    code = ("import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); import torch; "
+            "resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000)); from mvlib.cli import main; "
+            f"print(main(['clean', '{trained}/last.pth.tar', '--output', 'x.{ending}']))")
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == "2\n" and f"x.{ending}" in done.stderr and done.stderr.count("\n") == 1, done.stderr
+    assert not list(tmp_path.iterdir())
+
+
 def test_cleaning(trained, tmp_path):
     state = clean_checkpoint(trained / "last.pth.tar")
     assert not any("aux_bn" in key for key in state)
@@ -370,7 +444,7 @@ def test_averaging_ranks_as_a_run_does(metric, tmp_path):
         store.save_epoch({"state_dict": {"w": torch.zeros(1)}, "epoch": epoch + 1, "metric": value,
                           "args": {"eval_metric": metric}}, epoch, value)
     best = [int(path.name.split(".")[0].partition("-")[2]) for path in choose_checkpoints(tmp_path, "checkpoint-*")]
-    assert best == ([3, 4, 2, 1, 0] if metric == "loss" else [4, 2, 1, 3, 0]) and best[0] == store.best_epoch
+    assert best == ([3, 4, 2, 1] if metric == "loss" else [4, 2, 1, 3]) and best[0] == store.best_epoch
 
 
 def test_what_averaging_refuses(trained, tmp_path):
