@@ -61,6 +61,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise ConfigError("finetune has defaults of its own, beside timm's: --dialect torchvision goes with 'mvlib "
                           "train'")
     folder = _folder_to_resume(arguments, given.pop("resume", None), given)
+    if arguments.data is not None and folder is not None:
+        raise ConfigError(f"{folder} is a run that has its pictures: leave out {arguments.data}, or --resume (the same "
+                          f"command as before goes on, too)")
     if arguments.data is None and folder is None:
         raise ConfigError("no pictures: give the folder that holds a folder for each class (mvlib finetune DATA)")
     if given.get("model"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import io
 import json
 import logging
@@ -16,7 +17,7 @@ import math
 import os
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ BATCHES_PER_EPOCH = 6  # at least: statistics and averages want several
 # Of AdamW. The first is measured (benchmarks/finetune.py); models without batch norms are fine-tuned with rates of this
 # size in the papers that introduce them (DeiT, Swin, ConvNeXt).
 LR, LR_OTHERWISE = 1e-3, 1e-4
+_OF_A_PLACE = ("data_dir", "class_map", "output", "experiment", "start_epoch")  # which a run that goes on has
 REPEATS = 4  # at most, of a small class's pictures in an epoch
 # Memory of a step in float32: about so many bytes for each activation that the catalog counts, of an image (measured:
 # 5 of a ViT, 14 of a small EfficientNet), and so many for each parameter with its gradient and AdamW's state.
@@ -65,6 +67,7 @@ class Plan:
         pictures: What it is trained on; None where a run goes on, whose table says it.
         table: CSV of the pictures, as `train` reads it.
         notes: What the user should know, a line each.
+        digest: Of what is in the pictures and in a file of weights that it begins with, which the arguments do not say.
     """
 
     args: argparse.Namespace
@@ -72,12 +75,15 @@ class Plan:
     table: str
     pictures: Pictures | None = None
     notes: list[str] = field(default_factory=list)
+    digest: str = ""
 
     @property
     def command(self) -> str:
         """The line of `mvlib train` that gives the same run, or goes on with it."""
         if self.args.resume:
-            return shlex.join(["mvlib", "train", "--resume", str(self.folder)])
+            saved = finish_arguments(read_recipe(self.folder / ARGUMENTS_FILE).arguments, "timm")
+            changed = command_line(self.args, {**vars(saved), **{key: getattr(self.args, key) for key in _OF_A_PLACE}})
+            return shlex.join(["mvlib", "train", "--resume", str(self.folder), *changed])
         return shlex.join(["mvlib", "train", self.args.data_dir, *command_line(self.args)])
 
     def write(self) -> None:
@@ -86,7 +92,7 @@ class Plan:
 
         self.folder.mkdir(parents=True, exist_ok=True)
         classes = self.pictures.class_map() if self.pictures else None
-        digest = f"{self.pictures.digest}\n" if self.pictures else None
+        digest = f"{self.digest}\n" if self.pictures else None
         for name, text in ((TABLE_FILE, self.table), (CLASSES_FILE, classes), (DIGEST_FILE, digest)):
             if text is not None:
                 with replacing(self.folder / name) as path:
@@ -189,8 +195,28 @@ def plan(data: str | os.PathLike[str], given: Mapping[str, Any]) -> Plan:
         given["model"] = full_name(given["model"])
     values = {**_defaults(images, pictures.classes, given, notes), **given}
     output = values.pop("output", OUTPUT)
-    folder, args = _place(Path(output), given.get("experiment"), pictures, table, values, notes)
-    return Plan(args, folder, table, pictures, notes)
+    digest = " ".join([pictures.digest, *_weights_digest(values)])
+    folder, args = _place(Path(output), given.get("experiment"), pictures, table, digest, values, notes)
+    return Plan(args, folder, table, pictures, notes, digest)
+
+
+def _weights_digest(values: Mapping[str, Any]) -> Iterator[str]:
+    """SHA-256 of the weights on this disk that a run begins with."""
+    from ..names import parse_model_name
+
+    source, place, _ = parse_model_name(values["model"])
+    paths = [values.get(key) for key in ("pretrained_path", "initial_checkpoint")]
+    folder = Path(os.path.expanduser(place)) if source == "local-dir" else None
+    files = [Path(os.path.expanduser(path)) for path in paths if path]
+    files += sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin")) \
+        if folder and folder.is_dir() else []
+    for file in files:
+        if file.is_file():
+            with open(file, "rb") as stream:
+                digest = hashlib.sha256()
+                while block := stream.read(1 << 20):
+                    digest.update(block)
+            yield digest.hexdigest()
 
 
 def _repeats(pictures: Pictures, notes: list[str]) -> dict[str, int]:
@@ -320,7 +346,8 @@ def _fitting(values: Mapping[str, Any]) -> float:
 
 
 def _place(
-    output: Path, name: str | None, pictures: Pictures, table: str, values: Mapping[str, Any], notes: list[str]
+    output: Path, name: str | None, pictures: Pictures, table: str, digest: str, values: Mapping[str, Any],
+    notes: list[str],
 ) -> tuple[Path, argparse.Namespace]:
     """The run's folder, and its arguments there: the first that is free, or holds the same run, finished or not.
 
@@ -338,7 +365,7 @@ def _place(
             own["class_map"] = str(folder / CLASSES_FILE)
         args = finish_arguments({**values, **own}, "timm")
         args.config = None
-        difference = _difference(folder, table, pictures.digest, args)
+        difference = None if name and _is_planned(folder) else _difference(folder, table, digest, args)
         if difference is None:
             if (folder / ARGUMENTS_FILE).exists():
                 args.resume = str(folder)
@@ -351,12 +378,22 @@ def _place(
         number += 1
 
 
+def _is_planned(folder: Path) -> bool:
+    """Whether a folder holds what `write` writes, and no run has begun in it."""
+    return folder.is_dir() and {path.name for path in folder.iterdir()} <= {TABLE_FILE, CLASSES_FILE, DIGEST_FILE}
+
+
 def _difference(folder: Path, table: str, digest: str, args: argparse.Namespace) -> str | None:
     """What a run that a folder holds has otherwise; None where it holds none, or the same."""
     if (folder / TABLE_FILE).exists() and read_text(folder / TABLE_FILE, newline="") != table:
         return "of other pictures"
-    if (folder / DIGEST_FILE).exists() and read_text(folder / DIGEST_FILE).strip() != digest:
-        return "of the pictures as they were before"
+    if (folder / DIGEST_FILE).exists():
+        before, *weights = read_text(folder / DIGEST_FILE).split() or [""]
+        pictures, *begins_with = digest.split()
+        if before != pictures:
+            return "of the pictures as they were before"
+        if weights and weights != begins_with:
+            return "begun with other weights of the same name"
     if not (folder / ARGUMENTS_FILE).exists():
         return "a folder without " + TABLE_FILE if folder.exists() and not (folder / TABLE_FILE).exists() and \
             any(folder.iterdir()) else None
@@ -388,12 +425,13 @@ def resume(folder: str | os.PathLike[str], given: Mapping[str, Any]) -> Plan:
     return Plan(args, folder, read_text(folder / TABLE_FILE, newline=""))
 
 
-def command_line(args: argparse.Namespace) -> list[str]:
-    """The flags of `mvlib train` that give these arguments: what is not timm's default."""
+def command_line(args: argparse.Namespace, known: Mapping[str, Any] | None = None) -> list[str]:
+    """The flags of `mvlib train` that give these arguments: what is not timm's default, or not as it is known."""
+    known = DIALECTS["timm"] if known is None else known
     words: list[str] = []
     for name, option in OPTIONS.items():
         value = getattr(args, name)
-        if value == DIALECTS["timm"][name] or name in ("data_dir", "resume"):
+        if value == known[name] or name in ("data_dir", "resume"):
             continue
         flag = next((flag for flag in option.flags if flag not in option.foreign), option.flags[0])
         if flag in option.foreign:

@@ -155,6 +155,37 @@ def test_another_run_takes_another_folder(digits, trained):
         plan(digits, {**QUICKLY, "output": output, "lr": 1e-4, "experiment": "digits"})
 
 
+def test_the_line_of_a_run_that_goes_on_says_what_was_changed(trained):
+    found = resume(trained.folder, {"epochs": 5, "lr": 0.2})
+    assert found.command == f"mvlib train --resume {trained.folder} --lr 0.2 --epochs 5"
+    assert resume(trained.folder, {}).command == f"mvlib train --resume {trained.folder}"
+
+
+def test_other_weights_of_the_same_name_are_another_run(digits, tmp_path):
+    weights = tmp_path / "weights.pth"
+    given = {**QUICKLY, "output": str(tmp_path / "runs"), "experiment": "a", "initial_checkpoint": str(weights)}
+    torch.save({"a": torch.zeros(1)}, weights)
+    found = plan(digits, given)
+    found.write()
+    (found.folder / "args.yaml").write_text(yaml.safe_dump(vars(found.args)))
+    assert plan(digits, given).args.resume
+    torch.save({"a": torch.ones(1)}, weights)
+    with pytest.raises(ConfigError, match=r"holds another run \(begun with other weights of the same name\)"):
+        plan(digits, given)
+
+
+def test_where_no_run_has_begun_another_may(digits, tmp_path):
+    """After a --dry-run, a picture is removed."""
+    data = shutil.copytree(digits, tmp_path / "digits")
+    given = {**QUICKLY, "output": str(tmp_path / "runs"), "experiment": "a"}
+    found = plan(data, given)
+    found.write()
+    Path(found.pictures.splits["train"][0][0]).unlink()
+    again = plan(data, given)
+    assert again.folder == found.folder and again.table != found.table and not again.args.resume
+    assert plan(data, {**given, "experiment": ""}).folder.name == "digits"
+
+
 def test_more_pictures_are_another_run(digits, trained, tmp_path):
     data = tmp_path / "digits"
     shutil.copytree(digits, data)
@@ -426,6 +457,7 @@ def test_a_folder_around_the_folder(tmp_path):
     ([], "no pictures: give the folder that holds a folder for each class (mvlib finetune DATA)"),
     (["nowhere"], "there is no data set nowhere"),
     (["--resume", "nowhere"], "there is no run nowhere"),
+    (["nowhere", "--resume", "."], ". is a run that has its pictures: leave out nowhere, or --resume"),
     ([".", "--model", "resnet5"], "did you mean"),
     ([".", "--dataset", "hfds/x"], "--dataset goes with mvlib train"),
     ([".", "--dialect", "torchvision"], "--dialect torchvision goes with 'mvlib train'"),
