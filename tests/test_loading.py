@@ -617,4 +617,4 @@ def test_weights_without_a_classifier_get_a_new_one(tmp_path, caplog):
 
 
 def test_no_fact_is_taken_for_weights():
-    assert not set(loading.FACTS) & {*loading._EMA_KEYS, *loading._WRAPPER_KEYS}
+    assert not set(loading.FACTS) & {*loading.EMA_KEYS, *loading._WRAPPER_KEYS}
