@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 from ..errors import ConfigError
-from ..files import is_written_in_place
 from ..names import closest_path
 from .argument_types import positive
 from .options import add_option
-from .output import WEIGHTS, check_output
+from .output import check_weights_output
 
 EXAMPLES = (
     "mvlib average output/train/first --output mean.safetensors",
@@ -49,20 +47,3 @@ def run(arguments: argparse.Namespace) -> int:
     mean = average_checkpoints(files, use_ema)
     print("averaged:", write_weights(mean, arguments.output, facts=common_facts(files)))
     return 0
-
-
-def check_weights_output(path: str | os.PathLike[str]) -> None:
-    """Refuse a file of weights that could not be written, or in whose place a run is gone on with.
-
-    Raises:
-        ConfigError: See `check_output`; or it is a device or a pipe, or a checkpoint of training.
-    """
-    check_output(path, WEIGHTS)
-    if is_written_in_place(Path(path)):
-        raise ConfigError(f"--output {path} is a device or a pipe: weights are written to a file, and read back")
-    if os.path.exists(path):
-        from ..loading import read_parts
-
-        if "optimizer" in read_parts(path):
-            raise ConfigError(f"--output {path} is a checkpoint of training, which a run is gone on with: name another "
-                              f"file")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ..errors import ConfigError
 from ..names import closest_path
-from .average_command import check_weights_output
 from .options import add_option
+from .output import check_weights_output
 
 EXAMPLES = (
     "mvlib clean output/train/first/model_best.pth.tar",

@@ -15,9 +15,10 @@ from ..errors import ConfigError
 from ..files import csv_writer, is_written_in_place, replacing
 from ..names import closest_path
 
-__all__ = ["WEIGHTS", "check_output", "format_size", "format_table", "hang_up", "kind_of", "render", "write_text"]
+__all__ = ["check_output", "check_weights_output", "format_size", "format_table", "hang_up", "kind_of", "render",
+           "write_text"]
 
-WEIGHTS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")  # endings of files of tensors
+_WEIGHTS = (".safetensors", ".pth", ".pt", ".bin", ".ckpt", ".tar")  # endings of files of tensors
 _KINDS = ("csv", "json", "md")
 
 
@@ -126,6 +127,23 @@ def check_output(
     except (OSError, ValueError) as error:  # no name of a file: too long, with a NUL, beyond another file
         reason = getattr(error, "strerror", None) or str(error)
     raise ConfigError(f"{target} cannot be written: {reason}")
+
+
+def check_weights_output(path: str | os.PathLike[str]) -> None:
+    """Refuse a file of weights that could not be written, or in whose place a run is gone on with.
+
+    Raises:
+        ConfigError: See `check_output`; or it is a device or a pipe, or a checkpoint of training.
+    """
+    check_output(path, _WEIGHTS)
+    if is_written_in_place(Path(path)):
+        raise ConfigError(f"--output {path} is a device or a pipe: weights are written to a file, and read back")
+    if os.path.exists(path):
+        from ..loading import read_parts
+
+        if "optimizer" in read_parts(path):
+            raise ConfigError(f"--output {path} is a checkpoint of training, which a run is gone on with: name another "
+                              f"file")
 
 
 def _takes(device: Path) -> bool:

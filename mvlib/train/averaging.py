@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
@@ -20,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..engines.folder import file_digest
 from ..errors import CheckpointError, ConfigError, MvlibError
 from ..files import is_written_in_place
 from ..loading import EMA_KEYS, read_parts, read_state_dict, read_training_facts
@@ -257,8 +257,7 @@ def _write_weights(
                 torch.save({**facts, "state_dict": tensors} if facts else tensors, stream)
         with open(temporary, "rb+") as stream:
             os.fsync(stream.fileno())
-            digest = hashlib.file_digest(stream, "sha256").hexdigest() if hasattr(hashlib, "file_digest") \
-                else hashlib.sha256(stream.read()).hexdigest()
+            digest = file_digest(stream)
         again = read_state_dict(temporary, mmap=True)
         if again.keys() != tensors.keys() or not _equal(again, tensors):
             raise CheckpointError(f"{path} does not hold what was written to it; is the disk sound?")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import hashlib
 import io
 import json
 import logging
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ..data.readers.splits import TRAIN_SPLITS
-from ..engines.folder import CONFIG_FILE, full_name
+from ..engines.folder import CONFIG_FILE, file_digest, full_name
 from ..errors import ConfigError
 from ..files import csv_text, read_text
 from ..threads import fitting_workers
@@ -82,7 +81,9 @@ class Plan:
         """The line of `mvlib train` that gives the same run, or goes on with it."""
         if self.args.resume:
             saved = finish_arguments(read_recipe(self.folder / ARGUMENTS_FILE).arguments, "timm")
-            changed = command_line(self.args, {**vars(saved), **{key: getattr(self.args, key) for key in _OF_A_PLACE}})
+            # No flag says None: it is what follows from others (lr, from lr_base).
+            same = {key: value for key, value in vars(self.args).items() if value is None or key in _OF_A_PLACE}
+            changed = command_line(self.args, {**vars(saved), **same})
             return shlex.join(["mvlib", "train", "--resume", str(self.folder), *changed])
         return shlex.join(["mvlib", "train", self.args.data_dir, *command_line(self.args)])
 
@@ -213,10 +214,7 @@ def _weights_digest(values: Mapping[str, Any]) -> Iterator[str]:
     for file in files:
         if file.is_file():
             with open(file, "rb") as stream:
-                digest = hashlib.sha256()
-                while block := stream.read(1 << 20):
-                    digest.update(block)
-            yield digest.hexdigest()
+                yield file_digest(stream)
 
 
 def _repeats(pictures: Pictures, notes: list[str]) -> dict[str, int]:

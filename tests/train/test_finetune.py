@@ -158,6 +158,8 @@ def test_another_run_takes_another_folder(digits, trained):
 def test_the_line_of_a_run_that_goes_on_says_what_was_changed(trained):
     found = resume(trained.folder, {"epochs": 5, "lr": 0.2})
     assert found.command == f"mvlib train --resume {trained.folder} --lr 0.2 --epochs 5"
+    assert resume(trained.folder, {"lr": None, "lr_base": 0.3}).command == \
+        f"mvlib train --resume {trained.folder} --lr-base 0.3", "lr follows from it"
     assert resume(trained.folder, {}).command == f"mvlib train --resume {trained.folder}"
 
 
